@@ -1,0 +1,90 @@
+"""One labelled file per study from its blocks: planes averaged within an initialisation, their variance apart."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+import yaml
+
+from goldilocks import provenance, store
+from goldilocks.logs import job_log
+
+CELL = ("dataset", "network", "subspace")
+ORDER = (*CELL, "examples", "radius", "dimension", "draw")
+AVERAGED = (
+    *("fraction_positive", "trace_over_norm", "trace", "frobenius_norm", "spectral_norm"),
+    *("gauss_newton_trace", "effective_examples"),
+)
+
+
+def aggregate_study(
+    paths_to_blocks: list[str],
+    path_to_settings: str,
+    path_to_grid: str,
+    path_to_block_code: str,
+    path_to_output: str,
+) -> None:
+    settings = yaml.safe_load(Path(path_to_settings).read_text())
+    grid = yaml.safe_load(Path(path_to_grid).read_text())
+    provenance.refuse_stale(paths_to_blocks, Path(path_to_block_code).read_text().strip(), settings)
+    # A block's path ends in …/dataset/network/subspace/block.nc.
+    cells = {}
+    for path in map(Path, paths_to_blocks):
+        cells.setdefault(path.parts[-4:-1], []).append(path)
+    blocks = {cell: [_read(path) for path in paths] for cell, paths in cells.items()}
+    parts = [
+        xr.combine_by_coords(datasets, combine_attrs="drop").expand_dims(
+            {axis: [label] for axis, label in zip(CELL, cell)}
+        )
+        for cell, datasets in blocks.items()
+    ]
+    result = xr.combine_by_coords(parts, combine_attrs="drop") if len(parts) > 1 else parts[0]
+    result = result.sel({axis: grid[f"{axis}s"] for axis in CELL} | {"radius": settings["radii"]})
+    missing = [name for name, array in result.items() if bool(array.isnull().any()) and "plane" not in name]
+    if missing:
+        raise ValueError(f"{path_to_output} would lack values of {', '.join(missing)}: a block is incomplete")
+    if settings["radius_unit"] == "r_X":
+        result = result.assign_coords(x=("radius", 2 * np.log10(result["radius"].values)))
+    for name in (*result.data_vars, *result.coords):
+        result[name].attrs = store.MEANINGS.get(name, {})
+    result.attrs = _provenance([block.attrs for datasets in blocks.values() for block in datasets], settings)
+    store.write_dataset(result.transpose(*ORDER, missing_dims="ignore"), path_to_output)
+
+
+def _read(path: Path) -> xr.Dataset:
+    """One block without its spectra, averaged over planes."""
+    with xr.open_dataset(path) as file:
+        block = file.drop_vars(["eigenvalue", "index"]).load()
+    means = block.mean("plane")
+    if block.sizes["plane"] > 1:
+        for name in AVERAGED:
+            means[f"{name}_plane_variance"] = block[name].var("plane", ddof=1)
+    means.attrs = block.attrs
+    return means
+
+
+def _provenance(attributes: list[dict], settings: dict) -> dict:
+    def all_of(name: str) -> str:
+        return ", ".join(sorted({str(each[name]) for each in attributes}))
+
+    names = ("commit", "code_fingerprint", "settings_hash", "data_checksum", "device", "dtype", "glorot_radius")
+    versions = [name for name in attributes[0] if name.endswith("_version")]
+    return {
+        **{name: all_of(name) for name in (*names, *versions)},
+        "settings": json.dumps(settings, sort_keys=True),
+        "planes": settings["planes"],
+        "wall_seconds": round(sum(each["wall_seconds"] for each in attributes), 1),
+        "blocks": len(attributes),
+    }
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]):
+        aggregate_study(
+            paths_to_blocks=list(snakemake.input.blocks),
+            path_to_settings=snakemake.input.settings,
+            path_to_grid=snakemake.input.grid,
+            path_to_block_code=snakemake.input.block_code,
+            path_to_output=snakemake.output[0],
+        )

@@ -1,0 +1,195 @@
+"""Verdicts: each claim's quantity, measured over initialisations, held against what was fixed beforehand."""
+
+import hashlib
+import itertools
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+
+from goldilocks import intervals
+from goldilocks.intervals import Estimate
+from goldilocks.quantities import QUANTITIES, NotTested
+
+REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_TESTED = "reproduced", "not reproduced", "inconclusive", "not tested"
+COLUMNS = (
+    *("id", "case", "work", "statement", "verdict", "estimate", "low", "high", "margin", "unit", "n"),
+    *("smallest_effect", "run", "claims_hash", "reason"),
+)
+UNTESTABLE = (NotTested, intervals.TooFewDraws)
+CELL = ("dataset", "network", "subspace", "examples")
+POWER = 0.8
+
+
+@dataclass(frozen=True)
+class Test:
+    """How an estimate is judged: kind, margin, reference value, and the direction of a superiority."""
+
+    kind: str
+    margin: float
+    reference: float = 0.0
+    direction: str = "above"
+
+    @property
+    def level(self) -> float:
+        return 0.90 if self.kind == "equivalence" else 0.95
+
+    @property
+    def threshold(self) -> float:
+        """What a superiority must pass; the half-width of the region of an equivalence or location."""
+        if self.kind == "superiority":
+            return self.reference + (self.margin if self.direction == "above" else -self.margin)
+        return self.margin
+
+    def p_values(self, estimate: Estimate) -> tuple[float, float]:
+        """One-sided p-values for `the claim holds` and for `it fails`, by Student's t."""
+        error = max(estimate.standard_error, np.finfo(float).tiny)
+        t = stats.t(estimate.n - 1)
+        distance = (estimate.value - self.reference) / error
+        margin = self.margin / error
+        if self.kind == "superiority":
+            distance = distance if self.direction == "above" else -distance
+            return t.sf(distance - margin), t.cdf(distance - margin)
+        holds = max(t.sf(distance + margin), t.cdf(distance - margin))
+        return holds, min(t.cdf(distance + margin), t.sf(distance - margin))
+
+    def verdict(self, estimate: Estimate) -> str:
+        low, high = (bound - self.reference for bound in estimate.interval(self.level))
+        if self.kind == "superiority":
+            if self.direction == "below":
+                low, high = -high, -low
+            holds, fails = low > self.margin, high < self.margin
+        else:
+            holds, fails = low > -self.margin and high < self.margin, low > self.margin or high < -self.margin
+        return REPRODUCED if holds else NOT_REPRODUCED if fails else INCONCLUSIVE
+
+    def smallest_effect(self, estimate: Estimate) -> float:
+        """What a test with this spread and n sees with a power of 80 %: the smallest difference from the
+        margin, or, for equivalence and location, the smallest margin that a true zero would fit in."""
+        t = stats.t(estimate.n - 1)
+        quantile = t.ppf((1 + self.level) / 2)
+        power = POWER if self.kind == "superiority" else (1 + POWER) / 2
+        return float((quantile + t.ppf(power)) * estimate.standard_error)
+
+
+def evaluate(claims: dict, studies: dict[str, xr.Dataset], run: str) -> list[dict]:
+    """One row per claim and per case, as dictionaries with the keys COLUMNS."""
+    rows = []
+    common = {"run": run, "claims_hash": claims_hash(claims)}
+    for identifier, claim in claims.items():
+        shared = {"work": claim["work"], "statement": claim["statement"], **common}
+        cases = _primary(identifier, claim, studies)
+        rows.append({**shared, **_summary(cases, claim), "id": identifier})
+        rows += [{**shared, **row} for row in cases + _secondary(identifier, claim, studies)]
+    return [{column: row.get(column, "") for column in COLUMNS} for row in rows]
+
+
+def claims_hash(claims: dict) -> str:
+    return hashlib.sha256(json.dumps(claims, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _summary(cases: list[dict], claim: dict) -> dict:
+    """A claim is reproduced if all its primary cases are, not reproduced if one is not, else inconclusive."""
+    if not cases:
+        return {"verdict": NOT_TESTED, "reason": claim.get("reason", "no study of this version measures it")}
+    verdicts = {case["verdict"] for case in cases}
+    if NOT_REPRODUCED in verdicts:
+        verdict = NOT_REPRODUCED
+    elif verdicts == {REPRODUCED}:
+        verdict = REPRODUCED
+    elif verdicts == {NOT_TESTED}:
+        verdict = NOT_TESTED
+    else:
+        verdict = INCONCLUSIVE
+    telling = next(case for case in cases if case["verdict"] == verdict) if verdict in verdicts else cases[0]
+    kept = ("estimate", "low", "high", "margin", "unit", "n", "smallest_effect", "reason")
+    return {"verdict": verdict, **{key: telling[key] for key in kept if key in telling}}
+
+
+def _primary(identifier: str, claim: dict, studies: dict[str, xr.Dataset]) -> list[dict]:
+    """A row per case, on the cell that the claim is about."""
+    rows = []
+    for name, case in claim.get("cases", {}).items():
+        row = {"id": f"{identifier}.{name}", "case": name, "statement": case["statement"], "unit": case["unit"]}
+        try:
+            worst = _measure(case, _cell(case, studies), row["id"])
+            rows.append({**row, **_described(case, worst), "verdict": _test(case).verdict(worst)})
+        except UNTESTABLE as reason:
+            rows.append({**row, "verdict": NOT_TESTED, "reason": str(reason)})
+    return rows
+
+
+def _secondary(identifier: str, claim: dict, studies: dict[str, xr.Dataset]) -> list[dict]:
+    """The claim's cases on every other cell of their studies, verdicts by Holm's procedure within the claim."""
+    untested, measured = [], []
+    for name, case in claim.get("cases", {}).items():
+        for place in _other_cells(case, studies[case["study"]]) if case["study"] in studies else []:
+            label = " ".join([name, *(f"N={v}" if k == "examples" else str(v) for k, v in place.items())])
+            identity = f"{identifier}.{label.replace(' ', '.')}"
+            row = {"id": identity, "case": label, "statement": case["statement"], "unit": case["unit"]}
+            try:
+                measured.append((row, case, _measure(case, _select(studies[case["study"]], place), identity)))
+            except UNTESTABLE as reason:
+                untested.append({**row, "verdict": NOT_TESTED, "reason": str(reason)})
+    p_values = np.array([_test(case).p_values(worst) for _, case, worst in measured]).reshape(-1, 2)
+    holds, fails = intervals.holm(p_values[:, 0]), intervals.holm(p_values[:, 1])
+    rows = []
+    for (row, case, worst), p_holds, p_fails in zip(measured, holds, fails):
+        alpha = (1 - _test(case).level) / 2
+        verdict = REPRODUCED if p_holds < alpha else NOT_REPRODUCED if p_fails < alpha else INCONCLUSIVE
+        rows.append({**row, **_described(case, worst), "verdict": verdict})
+    return rows + untested
+
+
+def _measure(case: dict, cell: xr.Dataset, name: str) -> Estimate:
+    """The estimate that speaks most against the claim: where it is about every radius of a window, the worst."""
+    estimates = QUANTITIES[case["quantity"]](cell, case, name)
+    return max(estimates, key=lambda estimate: _test(case).p_values(estimate)[0])
+
+
+def _described(case: dict, worst: Estimate) -> dict:
+    test = _test(case)
+    low, high = worst.interval(test.level)
+    return {
+        "estimate": worst.value,
+        "low": low,
+        "high": high,
+        "margin": test.threshold,
+        "n": worst.n,
+        "smallest_effect": test.smallest_effect(worst),
+    }
+
+
+def _test(case: dict) -> Test:
+    return Test(case["test"], case.get("margin", 0.0), case.get("reference", 0.0), case.get("direction", "above"))
+
+
+def _primary_place(case: dict, study: xr.Dataset) -> dict:
+    place = {"dataset": "mnist", "network": "fc-200x2-relu", "subspace": study["subspace"].values[0], "examples": 1000}
+    return {axis: value for axis, value in {**place, **case.get("cell", {})}.items() if axis in _axes(case)}
+
+
+def _axes(case: dict) -> tuple[str, ...]:
+    """Axes along which a case has cells: a case that compares numbers of examples spans theirs."""
+    return tuple(axis for axis in CELL if not (axis == "examples" and "examples" in case))
+
+
+def _cell(case: dict, studies: dict[str, xr.Dataset]) -> xr.Dataset:
+    if case["study"] not in studies:
+        raise NotTested(f"the study {case['study']} is not part of this run")
+    return _select(studies[case["study"]], _primary_place(case, studies[case["study"]]))
+
+
+def _select(study: xr.Dataset, place: dict) -> xr.Dataset:
+    for axis, value in place.items():
+        if value not in study[axis].values:
+            raise NotTested(f"this run has no {axis} {value} in its study")
+    return study.sel(place)
+
+
+def _other_cells(case: dict, study: xr.Dataset) -> list[dict]:
+    primary = _primary_place(case, study)
+    values = [study[axis].values.tolist() for axis in _axes(case)]
+    return [place for cell in itertools.product(*values) if (place := dict(zip(_axes(case), cell))) != primary]

@@ -1,0 +1,199 @@
+"""The configuration: its defaults, and its validation in one sentence per mistake.
+
+Imports nothing heavy: it runs whenever the workflow loads.
+"""
+
+import difflib
+from pathlib import Path
+
+import jsonschema
+import yaml
+
+from goldilocks import files, labels
+
+# Inputs, classes and training examples of the datasets that the workflow can fetch.
+DATASETS = {
+    "mnist": {"inputs": 784, "classes": 10, "training_examples": 60_000},
+    "fashion_mnist": {"inputs": 784, "classes": 10, "training_examples": 60_000},
+}
+
+
+class ConfigurationError(Exception):
+    """A key has a value that cannot be; the message is one sentence with the key's path."""
+
+
+def complete(config: dict, schema: dict) -> dict:
+    """`config` checked against `schema`, with its defaults filled in and entries set to null left out.
+
+    Raises ConfigurationError naming the first key that is unknown, of the wrong type or impossible.
+    """
+    config = _filled(_without_nulls(config), schema, schema)
+    errors = sorted(jsonschema.Draft202012Validator(schema).iter_errors(config), key=lambda error: list(error.path))
+    if errors:
+        raise ConfigurationError(_sentence(_innermost(errors[0])))
+    for name, study in config["studies"].items():
+        _check_study(f"studies.{name}", study)
+    for name, figure in config["figures"].items():
+        if figure["study"] not in config["studies"]:
+            _refuse(
+                f"figures.{name}.study", f"there is no study {figure['study']!r}", figure["study"], config["studies"]
+            )
+    return config
+
+
+def read(paths: list[str | Path]) -> dict:
+    """The configuration of several files, each laid over those before it, as Snakemake does."""
+    config: dict = {}
+    for path in paths:
+        _lay_over(config, yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+    return config
+
+
+def write(path: str | Path, settings: dict) -> None:
+    """Settings as a file that changes only with them."""
+    files.write_if_changed(yaml.safe_dump(settings, allow_unicode=True, sort_keys=True), path)
+
+
+def without_missing(config: dict, available: dict) -> tuple[dict, list[str]]:
+    """`config` without the datasets that `available` records as not to be had, and one reason for each.
+
+    Studies without a dataset, and their figures, are left out too.
+    """
+    missing = [name for name, state in available.items() if not state["available"]]
+    studies = {}
+    for name, study in config["studies"].items():
+        left = [dataset for dataset in study["datasets"] if dataset not in missing]
+        if left:
+            studies[name] = {**study, "datasets": left}
+    figures = {name: figure for name, figure in config["figures"].items() if figure["study"] in studies}
+    named = {dataset for study in config["studies"].values() for dataset in study["datasets"]}
+    reasons = [available[name]["reason"] for name in missing if name in named]
+    return {**config, "studies": studies, "figures": figures}, reasons
+
+
+def load_schema(path: str | Path) -> dict:
+    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+
+
+def _lay_over(config: dict, overlay: dict) -> None:
+    for key, value in overlay.items():
+        if isinstance(value, dict) and isinstance(config.get(key), dict):
+            _lay_over(config[key], value)
+        else:
+            config[key] = value
+
+
+def _without_nulls(node: object) -> object:
+    if isinstance(node, dict):
+        return {key: _without_nulls(value) for key, value in node.items() if value is not None}
+    return node
+
+
+def _filled(value: object, schema: dict, root: dict) -> object:
+    """`value` with the schema's defaults where keys are missing."""
+    if "$ref" in schema:
+        schema = root["$defs"][schema["$ref"].rsplit("/", 1)[1]]
+    if not isinstance(value, dict):
+        return value
+    known = schema.get("properties", {})
+    other = schema.get("additionalProperties", {})
+    result = {
+        key: _filled(item, known.get(key, other if isinstance(other, dict) else {}), root)
+        for key, item in value.items()
+    }
+    for key, entry in known.items():
+        if key not in result and "default" in entry:
+            result[key] = _filled(entry["default"], entry, root)
+    return result
+
+
+def _innermost(error: jsonschema.ValidationError) -> jsonschema.ValidationError:
+    """The most telling error below an anyOf: the one that got deepest, or that has the right type."""
+    while error.context:
+        error = max(error.context, key=lambda e: (len(e.path), e.validator != "type"))
+    return error
+
+
+def _sentence(error: jsonschema.ValidationError) -> str:
+    path = ".".join(map(str, error.absolute_path)) or "the configuration"
+    value = error.instance
+    if error.validator == "additionalProperties":
+        known = list(error.schema.get("properties", {}))
+        unknown = next(key for key in value if key not in known)
+        place = ".".join(map(str, [*error.absolute_path, unknown]))
+        return f"{place}: this key is unknown; {_nearest(unknown, known)}"
+    if error.validator == "required":
+        missing = next(key for key in error.validator_value if key not in value)
+        return (
+            f"{path}: the key {missing} is missing; {error.schema['properties'][missing].get('description', 'add it')}"
+        )
+    if error.validator in ("enum", "const"):
+        valid = error.validator_value if error.validator == "enum" else [error.validator_value]
+        return f"{path}: {value!r} is not valid here; {_nearest(value, valid)}"
+    if error.validator == "propertyNames" or error.validator == "pattern":
+        return f"{path}: {value!r} is not valid here; use lower-case letters, digits and underscores"
+    if error.validator == "type":
+        return f"{path}: {value!r} has the wrong type; a value of type {_types(error.validator_value)} is needed"
+    limits = {
+        "exclusiveMinimum": "must be greater than",
+        "minimum": "must be at least",
+        "maximum": "must be at most",
+    }
+    if error.validator in limits:
+        return f"{path}: {value!r} is impossible; it {limits[error.validator]} {error.validator_value}"
+    if error.validator == "minItems":
+        return f"{path}: the list is empty; name at least {error.validator_value}"
+    if error.validator == "uniqueItems":
+        return f"{path}: {value!r} names something twice; name each once"
+    return f"{path}: {error.message}"
+
+
+def _types(given: str | list[str]) -> str:
+    return given if isinstance(given, str) else " or ".join(given)
+
+
+def _nearest(value: object, valid: object) -> str:
+    names = [str(name) for name in valid]
+    close = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else f"valid are {', '.join(names)}"
+
+
+def _refuse(path: str, why: str, value: object, valid: object) -> None:
+    raise ConfigurationError(f"{path}: {why}; {_nearest(value, valid)}")
+
+
+def _check_study(path: str, study: dict) -> None:
+    """What no schema can say: labels, dimensions against planes and networks, examples against datasets."""
+    for i, name in enumerate(study["datasets"]):
+        if name not in DATASETS:
+            _refuse(f"{path}.datasets.{i}", f"the dataset {name!r} is unknown", name, DATASETS)
+        most, available = max(study["examples"]), DATASETS[name]["training_examples"]
+        if most > available:
+            raise ConfigurationError(f"{path}.examples: {most} is impossible; {name} has {available} training examples")
+    networks = [_parsed(f"{path}.networks.{i}", labels.parse_network, x) for i, x in enumerate(study["networks"])]
+    planes = [_parsed(f"{path}.subspaces.{i}", labels.parse_subspace, x) for i, x in enumerate(study["subspaces"])]
+    for i, plane in enumerate(planes):
+        if max(study["dimensions"]) > plane.dimension:
+            raise ConfigurationError(
+                f"{path}.dimensions: {max(study['dimensions'])} is impossible; "
+                f"the plane {study['subspaces'][i]} has {plane.dimension} dimensions"
+            )
+        for label, network in zip(study["networks"], networks):
+            for name in study["datasets"]:
+                shape = DATASETS[name]["inputs"], DATASETS[name]["classes"]
+                count = network.count_parameters(*shape) if study["bias_directions"] else network.count_weights(*shape)
+                if plane.dimension > count:
+                    raise ConfigurationError(
+                        f"{path}.subspaces.{i}: {plane.dimension} dimensions are impossible; "
+                        f"{label} has {count} parameters on {name}"
+                    )
+    given = study["radii"]
+    if isinstance(given, dict) and given["last"] <= given["first"]:
+        raise ConfigurationError(f"{path}.radii.last: {given['last']} is impossible; it must be greater than first")
+
+
+def _parsed(path: str, parse, label: str):
+    try:
+        return parse(label)
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: {error}") from None

@@ -1,0 +1,82 @@
+"""Reading a dataset file, and what a study does to it: inputs, labels, the examples used.
+
+A dataset file (results/data/<name>.nc) holds images (uint8), labels and split (0 train, 1 test).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from goldilocks.randomness import stream
+
+INPUTS = ("standardised", "unit_interval", "mean_image_removed")
+LABELS = ("true", "shuffled")
+TRAIN, TEST = 0, 1
+
+
+@dataclass(frozen=True)
+class Examples:
+    """inputs: shape (n, channels, height, width), float64; labels: shape (n,), int64, below `classes`."""
+
+    inputs: np.ndarray
+    labels: np.ndarray
+    classes: int
+    checksum: str
+
+
+def balanced_order(labels: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """A random order of the examples in which every prefix is class-balanced.
+
+    Class counts of a prefix differ by at most one, until a class runs out. Returns indices, shape (n,).
+    """
+    shuffled = random.permutation(len(labels))
+    rounds = np.empty(len(labels), dtype=int)
+    for value in np.unique(labels):
+        members = shuffled[labels[shuffled] == value]
+        rounds[members] = np.arange(len(members))
+    return np.lexsort((random.random(len(labels)), rounds))
+
+
+def validation_split(labels: np.ndarray, size: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(training, validation) indices: `size` class-balanced examples held out, nested in `size`."""
+    order = balanced_order(labels, random)
+    return np.sort(order[size:]), np.sort(order[:size])
+
+
+def load(path: str | Path, dataset: str, count: int, inputs: str, labels: str, seed: int) -> Examples:
+    """The first `count` examples of the training set in class-balanced random order, preprocessed.
+
+    `inputs`: `standardised` by the training set's global mean and standard deviation, `unit_interval`
+    (pixels / 255), or `mean_image_removed` (then divided by the global deviation that remains).
+    `labels`: `true` or `shuffled` over the training set. Raises ValueError if `count` is too large.
+    """
+    with xr.open_dataset(path) as file:
+        training = file["split"].values == TRAIN
+        images, targets = file["images"].values[training], file["labels"].values[training].astype(np.int64)
+        classes, checksum = int(file.attrs["classes"]), file.attrs["checksum"]
+    if count > len(targets):
+        raise ValueError(f"{count} examples asked of {dataset}, which has {len(targets)} for training: ask for fewer")
+    chosen = balanced_order(targets, stream(seed, "examples", dataset))[:count]
+    if labels == "shuffled":
+        targets = stream(seed, "shuffled labels", dataset).permutation(targets)
+    return Examples(_preprocess(images, chosen, inputs), targets[chosen], classes, checksum)
+
+
+def _preprocess(images: np.ndarray, chosen: np.ndarray, kind: str) -> np.ndarray:
+    pixels = images[chosen] / 255
+    if kind == "unit_interval":
+        return pixels
+    # In blocks, so that no wider copy of the whole training set is ever needed.
+    blocks = np.array_split(images, 64)
+    histogram = sum(np.bincount(block.reshape(-1), minlength=256) for block in blocks)
+    values = np.arange(256) / 255
+    mean = histogram @ values / images.size
+    if kind == "standardised":
+        return (pixels - mean) / np.sqrt(histogram @ (values - mean) ** 2 / images.size)
+    if kind == "mean_image_removed":
+        mean_image = images.mean(axis=0, dtype=np.float64) / 255
+        remaining = histogram @ values**2 / images.size - np.mean(mean_image**2)
+        return (pixels - mean_image) / np.sqrt(remaining)
+    raise ValueError(f"inputs {kind!r} is unknown: use one of {', '.join(INPUTS)}")

@@ -1,0 +1,86 @@
+"""Hashes of code that change when results could change: not with comments, docstrings or Python's version."""
+
+import ast
+import hashlib
+import re
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+# Modules that move, name or record numbers but cannot change one.
+EXCLUDED = frozenset({"files", "fingerprints", "logs", "provenance", "store"})
+PINNED = ("torch", "numpy", "scipy")
+# Fields that differ between versions of Python without a difference in meaning.
+_IGNORED_FIELDS = frozenset({"type_params", "kind", "ctx", "type_comment"})
+_WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def code_fingerprint(script: Path, requirements: Path) -> str:
+    """SHA-256 over the script, the goldilocks modules it imports, followed transitively, and pinned versions."""
+    files = {script.name: script, **{f"{name}.py": PACKAGE / f"{name}.py" for name in imported_modules(script)}}
+    lines = [f"{name} {_hash(_canonical(_parse(path)))}" for name, path in sorted(files.items())]
+    lines += pinned_versions(requirements)
+    return _hash("\n".join(lines))
+
+
+def imported_modules(script: Path) -> set[str]:
+    """Names of the goldilocks modules that `script` imports, directly or through others, less EXCLUDED."""
+    found: set[str] = set()
+    waiting = [script]
+    while waiting:
+        for name in _direct_imports(_parse(waiting.pop())) - found - EXCLUDED:
+            found.add(name)
+            waiting.append(PACKAGE / f"{name}.py")
+    return found
+
+
+def pinned_versions(requirements: Path) -> list[str]:
+    """The lock's lines for the libraries whose version can change a number."""
+    pattern = re.compile(rf"(?:{'|'.join(PINNED)})==\S+")
+    return sorted(match[0] for match in map(pattern.match, requirements.read_text().splitlines()) if match)
+
+
+def _parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _direct_imports(tree: ast.Module) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("goldilocks.")}
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if module.startswith("goldilocks."):
+                names.add(module.split(".")[1])
+            elif module == "goldilocks":
+                names |= {alias.name for alias in node.names}
+            elif node.level:
+                raise ValueError("modules of goldilocks are imported by their full name, never relatively")
+    return names
+
+
+def _canonical(node: object) -> str:
+    """A dump of a syntax tree that is the same on every supported Python."""
+    if isinstance(node, list):
+        return "[" + ",".join(map(_canonical, node)) + "]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = []
+    for name, value in ast.iter_fields(node):
+        if name == "body" and isinstance(node, _WITH_DOCSTRING):
+            value = _without_docstring(value)
+        if name not in _IGNORED_FIELDS and value not in (None, []):
+            fields.append(f"{name}={_canonical(value)}")
+    return f"{type(node).__name__}({','.join(fields)})"
+
+
+def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    first = body[0] if body else None
+    is_docstring = (
+        isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    )
+    return body[1:] if is_docstring else body

@@ -1,0 +1,132 @@
+"""Estimates with their uncertainty over random initialisations θ, the unit of every claim."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from goldilocks.randomness import stream
+
+RESAMPLES = 2000
+
+
+class TooFewDraws(ValueError):
+    """There are too few independent units for an interval."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its standard error over n units; `interval(level)` gives (low, high)."""
+
+    value: float
+    standard_error: float
+    n: int
+    interval: Callable[[float], tuple[float, float]]
+
+
+def mean(samples: np.ndarray, resolution: float = 0.0) -> Estimate:
+    """Mean of independent samples, shape (n,), with Student's interval. Raises TooFewDraws below two samples.
+
+    Samples that are multiples of `resolution` may agree by chance: their deviation is at least that of rounding,
+    resolution/√12.
+    """
+    n = len(samples)
+    if n < 2:
+        raise TooFewDraws(f"{n} draw gives no interval: at least 2 are needed")
+    deviation = max(float(np.std(samples, ddof=1)), resolution / np.sqrt(12))
+    value, error = float(np.mean(samples)), deviation / np.sqrt(n)
+
+    def interval(level: float) -> tuple[float, float]:
+        half = stats.t.ppf((1 + level) / 2, n - 1) * error
+        return value - half, value + half
+
+    return Estimate(value, error, n, interval)
+
+
+def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, *name: str) -> Estimate:
+    """A statistic of samples (…, n), resampled over whole units of the last axis (percentile interval).
+
+    The random stream is named by `name`. Raises TooFewDraws below three units.
+    """
+    n = samples.shape[-1]
+    if n < 3:
+        raise TooFewDraws(f"{n} draws are too few to resample: at least 3 are needed")
+    random = stream("bootstrap", *name)
+    resampled = np.array([statistic(samples[..., random.integers(n, size=n)]) for _ in range(RESAMPLES)])
+
+    def interval(level: float) -> tuple[float, float]:
+        return tuple(np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2]).tolist())
+
+    return Estimate(float(statistic(samples)), float(resampled.std(ddof=1)), n, interval)
+
+
+def coefficients_of_variation(means: np.ndarray, variances: np.ndarray | None, planes: int) -> dict[str, Estimate]:
+    """Spread of one plane's value over initialisations θ (`total`) and the part of θ itself (`theta`).
+
+    means, variances: shape (n,), over the planes of each θ; variances is None for one plane per θ.
+    Random-effects analysis of variance: with B the variance of the means over θ and W the mean variance
+    over planes, the total variance is B + W (1 − 1/m) and the part of θ is B − W/m, m planes per θ.
+    Intervals are chi-squared ones: Satterthwaite's degrees of freedom for the total; for θ those of B,
+    with W/m taken off both ends, so that they start at 0.
+    Raises TooFewDraws below two initialisations.
+    """
+    n = len(means)
+    if n < 2:
+        raise TooFewDraws(f"{n} draw gives no spread: at least 2 are needed")
+    centre = abs(float(np.mean(means)))
+    between = float(np.var(means, ddof=1))
+    within = float(np.mean(variances)) if variances is not None else 0.0
+    parts = [(between, n - 1)]
+    if planes > 1:
+        parts.append((within * (1 - 1 / planes), n * (planes - 1)))
+    total = sum(value for value, _ in parts)
+    freedom = total**2 / sum(value**2 / df for value, df in parts)
+
+    def spread(variance: float, freedom: float, taken_off: float) -> Estimate:
+        def root(value):
+            return float(np.sqrt(max(value - taken_off, 0.0)) / centre)
+
+        def interval(level: float) -> tuple[float, float]:
+            tails = stats.chi2.ppf([(1 + level) / 2, (1 - level) / 2], freedom)
+            low, high = (root(variance * freedom / tail) for tail in tails)
+            return low, high
+
+        low, high = interval(0.6827)
+        return Estimate(root(variance), (high - low) / 2, n, interval)
+
+    result = {"total": spread(total, freedom, 0.0)}
+    if planes > 1:
+        result["theta"] = spread(between, n - 1, within / planes)
+    return result
+
+
+def simultaneous_band(samples: np.ndarray, level: float, *name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(low, high), shape (r,), that cover the whole mean curve of samples (r, n) with probability `level`.
+
+    Max-t over whole draws: the draws' residuals get common Gaussian multipliers, because all radii share
+    them, and a common chi-squared denominator, so that a single radius gets Student's interval.
+    """
+    n = samples.shape[-1]
+    centre = samples.mean(axis=-1)
+    if n < 2:
+        return np.full_like(centre, np.nan), np.full_like(centre, np.nan)
+    error = samples.std(axis=-1, ddof=1) / np.sqrt(n)
+    random = stream("band", *name)
+    safe = np.where(error > 0, error, 1.0)
+    residuals = (samples - centre[..., None]) / (safe[..., None] * np.sqrt(n * (n - 1)))
+    multipliers = random.standard_normal((n, RESAMPLES))
+    denominator = np.sqrt(random.chisquare(n - 1, RESAMPLES) / (n - 1))
+    largest = np.abs(residuals @ multipliers).max(axis=0) / denominator
+    half = np.quantile(largest, level) * error
+    return centre - half, centre + half
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """Holm's step-down adjustment of p-values, shape (m,)."""
+    order = np.argsort(p_values)
+    m = len(p_values)
+    adjusted = np.maximum.accumulate(np.asarray(p_values)[order] * (m - np.arange(m)))
+    result = np.empty(m)
+    result[order] = np.minimum(adjusted, 1.0)
+    return result

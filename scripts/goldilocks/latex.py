@@ -1,0 +1,107 @@
+r"""Text for LaTeX: generated macros, numbers as precise as their intervals, and the check of the paper's text.
+
+Results enter the paper's text through three macros and in no other way: \estimate{case}, \verdict{case} and
+\setting{name}; figures through \resultfigure{name}.
+"""
+
+import math
+import re
+
+KINDS = ("estimate", "verdict", "setting")
+_CHARACTERS = {
+    "‖": r"$\Vert$",
+    "κ": r"$\kappa$",
+    "α": r"$\alpha$",
+    "θ": r"$\theta$",
+    "η": r"$\eta$",
+    "σ": r"$\sigma$",
+    "∇": r"$\nabla$",
+    "√": r"$\surd$",
+    "∝": r"$\propto$",
+    "≈": r"$\approx$",
+    "≫": r"$\gg$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "′": r"$'$",
+    "²": r"$^2$",
+    "³": r"$^3$",
+    "₂": r"$_2$",
+    "^L": r"$^L$",
+    "^-L": r"$^{-L}$",
+    "^(1/n)": r"$^{1/n}$",
+    "^n_L": r"$^{n_L}$",
+    "n_L": r"$n_L$",
+    "r_X": r"$r_X$",
+    "r_out": r"$r_\mathrm{out}$",
+    "r_0": r"$r_0$",
+    "σ_z": r"$\sigma_z$",
+    "σ_C": r"$\sigma_C$",
+    "%": r"\%",
+    "&": r"\&",
+    "_": r"\_",
+    "#": r"\#",
+    "<": r"$<$",
+    ">": r"$>$",
+}
+_PATTERN = re.compile("|".join(map(re.escape, sorted(_CHARACTERS, key=len, reverse=True))))
+
+
+def escape(text: str) -> str:
+    """Plain text for LaTeX, mathematical letters included. Raises ValueError at one that it does not know."""
+    result = _PATTERN.sub(lambda match: _CHARACTERS[match[0]], text)
+    unknown = sorted({character for character in result if ord(character) > 126 and character not in "–’“”"})
+    if unknown:
+        raise ValueError(f"the character {unknown[0]!r} in {text!r} has no LaTeX form: add it to goldilocks.latex")
+    return result
+
+
+def number(value: float, low: float, high: float) -> str:
+    """`value` to two digits of the half-width of its interval."""
+    half = max((high - low) / 2, abs(value) * 1e-4)
+    if not math.isfinite(half) or half == 0:
+        return f"{value:.3g}"
+    digits = max(0, 1 - math.floor(math.log10(half)))
+    return f"{value:.{min(digits, 8)}f}"
+
+
+def interval(value: float, low: float, high: float) -> str:
+    """`0.882 [0.871, 0.893]`, for text and tables."""
+    return f"${number(value, low, high)}$ $[{number(low, low, high)}, {number(high, low, high)}]$"
+
+
+def macro(kind: str, name: str, text: str) -> str:
+    """The line that defines \\<kind>{<name>}."""
+    return rf"\expandafter\def\csname {kind}:{name}\endcsname{{{text}}}%"
+
+
+def mistakes(sources: dict[str, str], generated: str) -> list[str]:
+    """What is wrong in the paper's sources (name → text), one sentence each.
+
+    Literal numbers in a result section (a file whose name starts with `results`), macros that are used and
+    not defined or defined and not used, figures that no text refers to.
+    """
+    texts = {name: re.sub(r"(?<!\\)%.*", "", text) for name, text in sources.items()}
+    everything = "\n".join(texts.values())
+    found = []
+    for name, text in texts.items():
+        if name.startswith("results"):
+            for line_number, line in enumerate(text.splitlines(), start=1):
+                if re.search(r"\d", _without_names(line)):
+                    place = f"{name}, line {line_number}"
+                    found.append(f"{place}: a literal number in a result section, not a macro: {line.strip()[:80]}")
+    defined = set(re.findall(r"\\csname (\w+:[\w.\-]+)\\endcsname", generated))
+    used = {f"{kind}:{name}" for kind in KINDS for name in re.findall(rf"\\{kind}\{{([\w.\-]+)\}}", everything)}
+    used |= {f"figure:{name}" for name in re.findall(r"\\resultfigure\{(\w+)\}", everything)}
+    found += [f"\\{name.replace(':', '{')}}} is used and no result defines it" for name in sorted(used - defined)]
+    found += [f"\\{name.replace(':', '{')}}} is defined and the text never uses it" for name in sorted(defined - used)]
+    labels = re.findall(r"\\label\{(fig:\w+)\}", everything) + re.findall(r"\\resultfigure\{(\w+)\}", everything)
+    for label in labels:
+        label = label if label.startswith("fig:") else f"fig:{label}"
+        if not re.search(rf"\\ref\{{{label}\}}", everything):
+            found.append(f"the figure {label} is shown and the text never refers to it")
+    return found
+
+
+def _without_names(line: str) -> str:
+    """A line without the arguments of macros that name things."""
+    return re.sub(r"\\(?:estimate|verdict|setting|resultfigure|ref|label|cite|citet|citep)\{[^}]*\}", "", line)

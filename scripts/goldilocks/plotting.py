@@ -1,0 +1,140 @@
+"""What every figure shares: style, curves over the radius with their uncertainty, published values, saving."""
+
+import csv
+from itertools import product
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+import yaml
+
+from goldilocks import files, intervals, store
+
+# Okabe & Ito's colours, told apart by the colour-blind; markers and lines differ too, for grey print.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+LINES = ("-", "--", ":", "-.")
+LEVEL = 0.95
+X_LABEL = r"$\log_{10}(r^2/r_X^2)$"
+CENTIMETRES_PER_INCH = 2.54
+
+
+def load(path_to_study: str, path_to_settings: str) -> tuple[xr.Dataset, dict]:
+    """A study's results and the figure's settings; sets the style. Raises ValueError without radii in r_X."""
+    plt.style.use(Path(__file__).with_name("style.mplstyle"))
+    study = xr.load_dataset(path_to_study)
+    if "x" not in study.coords:
+        raise ValueError(f"{path_to_study} has radii that are not in units of r_X: this figure needs radius_unit: r_X")
+    return study, yaml.safe_load(Path(path_to_settings).read_text())
+
+
+def curves(study: xr.Dataset, variable: str) -> xr.Dataset:
+    """mean, standard_deviation over draws, and low and high of the mean's simultaneous 95 % band over radii."""
+    values = study[variable].transpose(..., "radius", "draw")
+    flat = values.values.reshape(-1, study.sizes["radius"], study.sizes["draw"])
+    bands = [intervals.simultaneous_band(curve, LEVEL, variable) for curve in flat]
+    shape = values.isel(draw=0, drop=True).shape
+    result = xr.Dataset({"mean": values.mean("draw"), "standard_deviation": values.std("draw", ddof=1)})
+    for i, name in enumerate(("low", "high")):
+        result[name] = (values.dims[:-1], np.reshape([band[i] for band in bands], shape))
+    units = study[variable].attrs.get("units", "1")
+    for name, meaning in {
+        "mean": "mean over draws",
+        "standard_deviation": "standard deviation over draws",
+        "low": "lower end of the mean's simultaneous 95 % band over radii",
+        "high": "upper end of the mean's simultaneous 95 % band over radii",
+    }.items():
+        result[name].attrs = {"units": units, "long_name": f"{meaning} of {variable}"}
+    result.attrs = study.attrs
+    return result
+
+
+def panels(study: xr.Dataset, settings: dict) -> tuple[plt.Figure, list[tuple[plt.Axes, dict]]]:
+    """A figure with one panel per dataset, network and subspace; titled where there is more than one."""
+    cells = [
+        dict(zip(("dataset", "network", "subspace"), labels))
+        for labels in product(*(study[axis].values.tolist() for axis in ("dataset", "network", "subspace")))
+    ]
+    width, height = (settings[key] / CENTIMETRES_PER_INCH for key in ("width_cm", "height_cm"))
+    figure, axes = plt.subplots(1, len(cells), figsize=(width * len(cells), height), squeeze=False, sharey=True)
+    for ax, cell in zip(axes[0], cells):
+        ax.set_xlabel(X_LABEL)
+        if len(cells) > 1:
+            ax.set_title(" ".join(cell.values()))
+    return figure, list(zip(axes[0], cells))
+
+
+def draw_curve(ax: plt.Axes, curve: xr.Dataset, number: int, label: str, deviations: bool = True) -> None:
+    """Mean, its simultaneous band, and bars of one standard deviation over draws."""
+    x, colour = curve["x"].values, COLOURS[number % len(COLOURS)]
+    ax.plot(x, curve["mean"], color=colour, marker=MARKERS[number % len(MARKERS)], markersize=2.2, label=label)
+    ax.fill_between(x, curve["low"], curve["high"], color=colour, alpha=0.25, linewidth=0)
+    if deviations:
+        ax.errorbar(x, curve["mean"], curve["standard_deviation"], fmt="none", ecolor=colour, elinewidth=0.5, alpha=0.7)
+
+
+def draw_published(ax: plt.Axes, path: str, dimension: int, number: int) -> None:
+    """Published means as open markers."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if int(row["d"]) == dimension]
+    ax.plot(
+        [float(row["log10_r2_over_rX2"]) for row in rows],
+        [float(row["mean"]) for row in rows],
+        linestyle="none",
+        marker=MARKERS[number % len(MARKERS)],
+        markerfacecolor="none",
+        markeredgecolor=COLOURS[number % len(COLOURS)],
+        markeredgewidth=0.6,
+        markersize=4,
+    )
+
+
+def radial_profile(study: xr.Dataset, variable: str, settings: dict, published: str | None) -> tuple:
+    """Figure 3 of Fort & Scherlis (2019): a measure over the radius, one curve per dimension.
+
+    The largest number of examples N is drawn in full, smaller ones as thin broken lines.
+    Returns the figure, its panels and its source data.
+    """
+    data = curves(study, variable)
+    figure, axes = panels(study, settings)
+    counts = sorted(study["examples"].values.tolist(), reverse=True)
+    for ax, cell in axes:
+        for number, d in enumerate(study["dimension"].values.tolist()):
+            here = data.sel(cell).sel(dimension=d)
+            draw_curve(ax, here.sel(examples=counts[0]), number, f"$d={d}$")
+            for line, count in zip(LINES[1:], counts[1:]):
+                thin = here.sel(examples=count)
+                ax.plot(thin["x"], thin["mean"], color=COLOURS[number % len(COLOURS)], linestyle=line, linewidth=0.7)
+            if settings["published"] and published and is_published_network(cell):
+                draw_published(ax, published, d, number)
+        ax.axvline(0, color="0.6", linewidth=0.5, zorder=0)
+        handles = [plt.Line2D([], [], color="k", linewidth=1.2, label=f"$N={counts[0]}$")]
+        handles += [
+            plt.Line2D([], [], color="k", linestyle=line, linewidth=0.7, label=f"$N={count}$")
+            for line, count in zip(LINES[1:], counts[1:])
+        ]
+        if settings["published"] and published and is_published_network(cell):
+            handles.append(
+                plt.Line2D([], [], color="k", linestyle="none", marker="o", markerfacecolor="none", label="published")
+            )
+        ax.legend(handles=[*ax.get_legend_handles_labels()[0], *handles], loc="best")
+    return figure, axes, data
+
+
+def is_published_network(cell: dict) -> bool:
+    """Whether the published curves of figure 3 show this dataset and network."""
+    return cell["dataset"] == "mnist" and cell["network"] == "fc-200x2-relu"
+
+
+def save(figure: plt.Figure, data: xr.Dataset, path_to_pdf: str, path_to_png: str, path_to_data: str) -> None:
+    """Write the figure and its source data, each whole or not at all, without a date that would differ each time."""
+    with files.whole_file(path_to_pdf) as pdf, files.whole_file(path_to_png) as png:
+        figure.savefig(pdf, metadata={"CreationDate": None})
+        figure.savefig(png)
+        store.write_dataset(data, path_to_data)
+    plt.close(figure)

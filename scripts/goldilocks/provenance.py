@@ -1,0 +1,54 @@
+"""Where a result comes from: the attributes that every NetCDF file carries."""
+
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+import xarray as xr
+
+ROOT = Path(__file__).parents[2]
+
+
+def commit() -> str:
+    """The commit of the checkout, with `-dirty` where tracked files differ from it; `unknown` outside git."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def settings_hash(settings: dict) -> str:
+    """Hash of the parameters that reached a job; independent of the order of keys."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def attributes(code: str, settings: dict, seconds: float, **more: str | int) -> dict[str, str | int | float]:
+    """Attributes of a result: commit, code fingerprint, settings and their hash, versions, wall time, and `more`."""
+    return {
+        "commit": commit(),
+        "code_fingerprint": code,
+        "settings": json.dumps(settings, sort_keys=True),
+        "settings_hash": settings_hash(settings),
+        "python": platform.python_version(),
+        **{f"{name}_version": version(name) for name in ("torch", "numpy", "scipy")},
+        "wall_seconds": round(seconds, 2),
+        **more,
+    }
+
+
+def refuse_stale(blocks: Iterable[str | Path], code: str, settings: dict) -> None:
+    """Raise ValueError naming the first block that was not made by this code with these settings."""
+    expected = {"code_fingerprint": code, "settings_hash": settings_hash(settings)}
+    for path in blocks:
+        with xr.open_dataset(path) as block:
+            for name, value in expected.items():
+                if block.attrs.get(name) != value:
+                    raise ValueError(
+                        f"{path} was made by other {'code' if name.startswith('code') else 'settings'} "
+                        "than the present ones: delete it and run again"
+                    )

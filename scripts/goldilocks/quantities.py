@@ -1,0 +1,175 @@
+"""What claims speak about: functions of one cell of a study that return estimates over initialisations.
+
+A cell is one dataset, network, subspace and number of examples. Where a claim speaks of every radius of a
+window there is one estimate per radius. x stands for log10(r²/r_X²); a case's keys are those of claims.yaml.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+
+from goldilocks import intervals
+from goldilocks.intervals import Estimate
+from goldilocks.spectrum import finite_dimension_law
+
+WINDOW_SLACK = 1e-3
+
+
+class NotTested(Exception):
+    """A case cannot be tested on what this run computed; the message says why."""
+
+
+def _at_dimension(cell: xr.Dataset, dimension: int) -> xr.Dataset:
+    if dimension not in cell["dimension"].values:
+        raise NotTested(f"this run has no dimension {dimension} in its study")
+    return cell.sel(dimension=dimension)
+
+
+def _window(cell: xr.Dataset, case: dict, least: int = 1) -> xr.Dataset:
+    """The radii of a case's window [first, last] in x."""
+    if "x" not in cell.coords:
+        raise NotTested("the study's radii are not in units of r_X")
+    x = cell["x"].values
+    first, last = case["window"]
+    inside = (x >= first - WINDOW_SLACK) & (x <= last + WINDOW_SLACK)
+    if inside.sum() < least:
+        raise NotTested(f"this run has {inside.sum()} radii with x from {first:g} to {last:g}, {least} are needed")
+    return cell.isel(radius=inside)
+
+
+def _resolution(cell: xr.Dataset, case: dict) -> float:
+    """The step in which the values of a case come: a fraction of d eigenvalues, averaged over planes."""
+    if case["variable"] != "fraction_positive":
+        return 0.0
+    dimension = case["dimension"] if "dimension" in case else max(case["dimensions"])
+    return 1 / (dimension * int(cell.attrs["planes"]))
+
+
+def at_every_radius(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """A variable at each radius of the window."""
+    values = _at_dimension(_window(cell, case), case["dimension"])[case["variable"]]
+    return [intervals.mean(row, _resolution(cell, case)) for row in _by_radius(values)]
+
+
+def mean_over_radii(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """A variable averaged over the window's radii, draw by draw."""
+    selected = _window(cell, case)[case["variable"]]
+    if "dimension" in selected.dims:
+        selected = _at_dimension(_window(cell, case), case["dimension"])[case["variable"]]
+    return [intervals.mean(selected.mean("radius").values, _resolution(cell, case))]
+
+
+def difference_over_dimensions(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """A variable at the first of two dimensions minus at the second, paired over draws, at each radius."""
+    here = _window(cell, case)
+    first, second = (_at_dimension(here, d)[case["variable"]] for d in case["dimensions"])
+    return [intervals.mean(row, _resolution(cell, case)) for row in _by_radius(first - second)]
+
+
+def finite_dimension_error(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """Measured κ_d over the one predicted from each θ's own full-space ratio, minus 1; mean over the window."""
+    here = _window(cell, case)
+    if "full_trace" not in here:
+        raise NotTested("the study has no full-space probes")
+    measured = _at_dimension(here, case["dimension"])["trace_over_norm"]
+    predicted = finite_dimension_law(here["full_trace"] / here["full_frobenius_norm"], case["dimension"])
+    return [intervals.mean((measured / predicted - 1).mean("radius").values)]
+
+
+def peak_location(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """x at the top of the mean curve: vertex of the parabola through the radii around its maximum."""
+    here = _at_dimension(_window(cell, case, least=3), case["dimension"])
+    x = here["x"].values
+    values = _by_radius(here[case["variable"]])
+    return [intervals.bootstrapped(lambda sample: vertex(x, sample.mean(axis=1)), values, name)]
+
+
+def vertex(x: np.ndarray, y: np.ndarray) -> float:
+    """Place of the maximum of y(x): least-squares parabola through the points within 2/3 of the largest."""
+    around = np.abs(x - x[np.argmax(y)]) <= 2 / 3 + WINDOW_SLACK
+    if around.sum() < 3:
+        return float(x[np.argmax(y)])
+    curvature, slope, _ = np.polyfit(x[around], y[around], 2)
+    if curvature >= 0:
+        return float(x[np.argmax(y)])
+    return float(np.clip(-slope / (2 * curvature), x[around][0], x[around][-1]))
+
+
+def coefficient_of_variation(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """Spread over draws relative to the mean at each radius: `part` total (a draw with one plane) or theta."""
+    here = _at_dimension(_window(cell, case), case["dimension"])
+    values = _by_radius(here[case["variable"]])
+    planes = int(here.attrs["planes"])
+    if planes < 2:
+        raise NotTested("the study has one plane per initialisation: the parts cannot be told apart")
+    variances = _by_radius(here[f"{case['variable']}_plane_variance"])
+    return [
+        intervals.coefficients_of_variation(row, spread, planes)[case["part"]] for row, spread in zip(values, variances)
+    ]
+
+
+def loss_exponent(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """Slope of log10 loss over log10 r in the window, draw by draw."""
+    here = _window(cell, case, least=3)
+    return [intervals.mean(np.polyfit(here["x"].values / 2, np.log10(_by_radius(here["loss"])), 1)[0])]
+
+
+def relative_trace_slope(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """Slope of Tr(H)/r over ln r, relative to its mean: 0 where Tr(H) ∝ r, 1 where Tr(H) ∝ r².
+
+    Only at radii where on average at least `least_effective_examples` carry the Gauss–Newton trace.
+    """
+    here = _at_dimension(_window(cell, case), case["dimension"])
+    carried = here["effective_examples"].mean("draw").values >= case["least_effective_examples"]
+    if carried.sum() < 3:
+        raise NotTested(
+            f"{carried.sum()} radii have at least {case['least_effective_examples']} effective examples, 3 are needed"
+        )
+    here = here.isel(radius=carried)
+    ratio = _by_radius(here["trace"]) / here["radius"].values[:, None]
+    slopes = np.polyfit(np.log(here["radius"].values), ratio, 1)[0]
+    return [intervals.mean(slopes / ratio.mean(axis=0))]
+
+
+def outer_edge_shift(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """Outer x at which a variable falls through `threshold`: at the second number of examples minus at the first."""
+    for count in case["examples"]:
+        if count not in cell["examples"].values:
+            raise NotTested(f"this run has no examples {count} in its study")
+    here = _at_dimension(_window(cell, case), case["dimension"])[case["variable"]]
+    first, second = (_outer_crossings(here.sel(examples=count), case["threshold"]) for count in case["examples"])
+    return [intervals.mean(second - first)]
+
+
+def _outer_crossings(values: xr.DataArray, threshold: float) -> np.ndarray:
+    """Of each draw: the largest x at which the curve falls through the threshold, linearly interpolated."""
+    x = values["x"].values
+    crossings = []
+    for curve in _by_radius(values).T:
+        falls = np.flatnonzero((curve[:-1] > threshold) & (curve[1:] <= threshold))
+        if not falls.size:
+            raise NotTested(f"a draw's {values.name} does not fall through {threshold:g} on this run's radii")
+        i = falls[-1]
+        crossings.append(x[i] + (curve[i] - threshold) / (curve[i] - curve[i + 1]) * (x[i + 1] - x[i]))
+    return np.array(crossings)
+
+
+def _by_radius(array: xr.DataArray) -> np.ndarray:
+    return array.transpose("radius", "draw").values
+
+
+QUANTITIES: dict[str, Callable[[xr.Dataset, dict, str], list[Estimate]]] = {
+    function.__name__: function
+    for function in (
+        at_every_radius,
+        mean_over_radii,
+        difference_over_dimensions,
+        finite_dimension_error,
+        peak_location,
+        coefficient_of_variation,
+        loss_exponent,
+        relative_trace_slope,
+        outer_edge_shift,
+    )
+}

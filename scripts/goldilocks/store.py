@@ -1,0 +1,35 @@
+"""NetCDF files: how they are written, and the units and meaning of every variable in them."""
+
+from pathlib import Path
+
+import xarray as xr
+
+from goldilocks.files import whole_file
+
+MEANINGS = {
+    "eigenvalue": {"units": "loss", "long_name": "ascending eigenvalues of H_d, NaN beyond d"},
+    "fraction_positive": {"units": "1", "long_name": "fraction of positive eigenvalues of H_d"},
+    "trace_over_norm": {"units": "1", "long_name": "Tr(H_d)/‖H_d‖_F, excess positive curvature"},
+    "trace": {"units": "loss", "long_name": "Tr(H_d)"},
+    "frobenius_norm": {"units": "loss", "long_name": "‖H_d‖_F"},
+    "spectral_norm": {"units": "loss", "long_name": "largest absolute eigenvalue of H_d"},
+    "gauss_newton_trace": {"units": "loss", "long_name": "Tr(G_d), the Gauss–Newton part"},
+    "effective_examples": {"units": "1", "long_name": "(Σt)²/Σt², t the traces of the examples' G_d"},
+    "loss": {"units": "nat (cross-entropy)", "long_name": "mean loss"},
+    "logits_std": {"units": "1", "long_name": "σ_z, deviation of an example's logits, root mean square over examples"},
+    "full_trace": {"units": "loss", "long_name": "Tr(ηHη) in full space, Hutchinson estimate"},
+    "full_frobenius_norm": {"units": "loss", "long_name": "‖ηHη‖_F in full space, Hutchinson estimate"},
+    "radius": {"units": "the study's radius unit", "long_name": "radius of the initialisation"},
+    "x": {"units": "1", "long_name": "log10(r²/r_X²)"},
+    "examples": {"units": "1", "long_name": "number N of examples that the loss is averaged over"},
+    "dimension": {"units": "1", "long_name": "dimension d of the plane"},
+    "draw": {"units": "1", "long_name": "number of the random initialisation"},
+}
+
+
+def write_dataset(dataset: xr.Dataset, path: str | Path) -> None:
+    """Write a NetCDF file, compressed; numbers keep every bit."""
+    compressed = {"zlib": True, "complevel": 1}
+    encoding = {name: compressed for name, array in dataset.data_vars.items() if array.ndim}
+    with whole_file(path) as temporary:
+        dataset.to_netcdf(temporary, encoding=encoding)

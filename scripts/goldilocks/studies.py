@@ -1,0 +1,48 @@
+"""Studies and their blocks: the grid of a measurement, and how it is split into jobs."""
+
+import math
+from collections.abc import Iterator
+
+# Keys of a study that name its blocks; every other key changes what a block contains.
+AXES = ("datasets", "networks", "subspaces", "draws")
+
+
+def radii(study: dict) -> list[float]:
+    """Radii of a study, ascending, in its radius unit; a range is spaced evenly in the logarithm."""
+    given = study["radii"]
+    if isinstance(given, list):
+        return sorted(map(float, given))
+    step = math.log10(given["last"] / given["first"]) / max(given["number"] - 1, 1)
+    return [float(f"{given['first'] * 10 ** (i * step):.12g}") for i in range(given["number"])]
+
+
+def block_settings(config: dict, study: str) -> dict:
+    """All that the numbers in a block of `study` depend on, beside dataset, network, subspace and draw."""
+    kept = {key: value for key, value in config["studies"][study].items() if key not in AXES}
+    return {**kept, "radii": radii(config["studies"][study]), "seed": config["seed"]}
+
+
+def blocks(config: dict, study: str) -> Iterator[str]:
+    """Names of the blocks into which execution splits a study: `draws-000-019`, or with `-radii-…` behind."""
+    settings, execution = config["studies"][study], config["execution"]
+    draws, points = settings["draws"], len(radii(settings))
+    for first, last in _split(draws, execution["draws_per_job"]):
+        name = f"draws-{first:03d}-{last:03d}"
+        if execution["radii_per_job"] == "all":
+            yield name
+        else:
+            for start, stop in _split(points, execution["radii_per_job"]):
+                yield f"{name}-radii-{start:03d}-{stop:03d}"
+
+
+def read_block(name: str) -> tuple[range, slice]:
+    """Draws and radii (as a slice of the study's) of a block's name."""
+    numbers = list(map(int, (part for part in name.split("-") if part.isdigit())))
+    draws = range(numbers[0], numbers[1] + 1)
+    return draws, slice(numbers[2], numbers[3] + 1) if len(numbers) == 4 else slice(None)
+
+
+def _split(count: int, step: int | str) -> Iterator[tuple[int, int]]:
+    step = count if step == "all" else step
+    for first in range(0, count, step):
+        yield first, min(first + step, count) - 1

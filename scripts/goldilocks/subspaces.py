@@ -1,0 +1,83 @@
+"""Random planes x(θ) = P + Mθ in parameter space: raw directions, metric, nested orthonormal columns.
+
+Directions are rows of an array of shape (d, D). They are kept as drawn: the Cholesky factor of their
+Gram matrix turns a Hessian in raw directions into one in orthonormal ones, and because the factor is
+triangular the first columns of a plane span the same subspace whatever its dimension.
+"""
+
+import numpy as np
+import scipy.linalg
+
+from goldilocks.labels import Plane
+
+METRICS = ("identity", "shell", "inverse_shell", "sigma")
+
+
+def metric(
+    sizes: list[int], is_bias: list[bool], deviations: list[float], kind: str, bias_directions: bool
+) -> np.ndarray:
+    """The diagonal η of shape (D,) by which a plane's raw directions are multiplied.
+
+    Layer by layer (Fort & Scherlis 2019, η): `identity` 1; `shell` ∝ the norm σ_l √size_l of the layer's
+    weights; `inverse_shell` its inverse; `sigma` ∝ σ_l. Scaled to mean square 1 over the weights.
+    Biases get 1 where `bias_directions`, else 0: the plane then has no bias coordinates.
+    """
+    if kind not in METRICS:
+        raise ValueError(f"metric {kind!r} is unknown: use one of {', '.join(METRICS)}")
+    pieces = []
+    for size, bias, sigma in zip(sizes, is_bias, deviations):
+        shell = sigma * np.sqrt(size)
+        value = {"identity": 1.0, "shell": shell, "sigma": sigma}.get(kind)
+        if value is None:
+            value = 1 / shell if shell else 0.0
+        pieces.append(np.full(size, 0.0 if bias else value))
+    eta = np.concatenate(pieces)
+    weights = ~np.repeat(is_bias, sizes)
+    eta /= np.sqrt(np.mean(eta[weights] ** 2))
+    if bias_directions:
+        eta[~weights] = 1.0
+    return eta
+
+
+def directions(plane: Plane, eta: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Raw directions ηM of a plane, shape (d, D), float64.
+
+    `dense`: Gaussian entries. `sparse`: each entry non-zero with probability 1/√D, D the number of
+    coordinates in use, so that a column has a random number n of entries, ±1/√n with equal odds.
+    Columns are drawn one after another: those of a smaller plane are the first of a larger one.
+    """
+    coordinates = np.flatnonzero(eta)
+    rows = np.zeros((plane.dimension, eta.size))
+    for row in rows:
+        if plane.kind == "dense":
+            row[coordinates] = random.standard_normal(coordinates.size) / np.sqrt(coordinates.size)
+        else:
+            count = max(1, random.binomial(coordinates.size, 1 / np.sqrt(coordinates.size)))
+            chosen = random.choice(coordinates, count, replace=False)
+            row[chosen] = random.choice((-1.0, 1.0), count) / np.sqrt(count)
+    return rows * eta
+
+
+def cholesky(raw_directions: np.ndarray) -> np.ndarray:
+    """Lower-triangular L of shape (d, d) with L Lᵀ the Gram matrix of `raw_directions` (d, D).
+
+    Raises ValueError if the directions are linearly dependent.
+    """
+    gram = raw_directions @ raw_directions.T
+    try:
+        factor = np.linalg.cholesky(gram)
+    except np.linalg.LinAlgError:
+        factor = None
+    if factor is None or np.diag(factor).min() < 1e-6 * np.sqrt(np.diag(gram).min()):
+        raise ValueError(
+            f"the {len(raw_directions)} directions of the plane are linearly dependent: "
+            "ask for a plane of lower dimension or for dense directions"
+        )
+    return factor
+
+
+def orthonormalised(matrix: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """L⁻¹ A L⁻ᵀ: a symmetric matrix A (d, d) over raw directions, expressed over orthonormal ones."""
+    half = scipy.linalg.solve_triangular(factor, matrix, lower=True)
+    full = scipy.linalg.solve_triangular(factor, half.T, lower=True)
+    return (full + full.T) / 2

@@ -1,0 +1,34 @@
+"""A verdict for every claim, from the studies of this run."""
+
+import csv
+import io
+from pathlib import Path
+
+import xarray as xr
+import yaml
+
+from goldilocks import claims, files
+from goldilocks.logs import job_log
+
+
+def judge_claims(path_to_claims: str, paths_to_studies: dict[str, str], run: str, path_to_output: str) -> None:
+    definitions = yaml.safe_load(Path(path_to_claims).read_text(encoding="utf-8"))
+    studies = {name: xr.load_dataset(path) for name, path in paths_to_studies.items()}
+    rows = claims.evaluate(definitions, studies, run)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, claims.COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows
+    )
+    files.write_text(text.getvalue(), path_to_output)
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]):
+        judge_claims(
+            path_to_claims=snakemake.input.claims,
+            paths_to_studies={Path(path).stem: path for path in snakemake.input.studies},
+            run=snakemake.wildcards.run,
+            path_to_output=snakemake.output[0],
+        )

@@ -1,0 +1,167 @@
+"""Spectra of the loss Hessian on random planes over radii, for some draws of one study."""
+
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+import yaml
+
+from goldilocks import curvature, datasets, labels, networks, provenance, spectrum, store, studies, subspaces
+from goldilocks.logs import job_log
+from goldilocks.randomness import stream
+
+SUMMARIES = ("fraction_positive", "trace_over_norm", "trace", "frobenius_norm", "spectral_norm")
+
+
+def measure_curvature(
+    path_to_dataset: str,
+    path_to_settings: str,
+    path_to_code: str,
+    dataset: str,
+    network: str,
+    subspace: str,
+    block: str,
+    device: str,
+    threads: int,
+    memory_mib: int,
+    path_to_output: str,
+) -> None:
+    start = time.monotonic()
+    settings = yaml.safe_load(Path(path_to_settings).read_text())
+    draws, chosen_radii = studies.read_block(block)
+    device = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
+    torch.set_num_threads(threads)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+
+    examples = datasets.load(
+        path_to_dataset, dataset, max(settings["examples"]), settings["inputs"], settings["labels"], settings["seed"]
+    )
+    radii = settings["radii"][chosen_radii]
+    plane = labels.parse_subspace(subspace)
+    coordinates = {
+        "examples": settings["examples"],
+        "radius": radii,
+        "draw": list(draws),
+        "plane": range(settings["planes"]),
+        "dimension": settings["dimensions"],
+        "index": range(max(settings["dimensions"])),
+    }
+    result = _empty_block(coordinates, probes=settings["probes"] > 0)
+    for draw in draws:
+        _measure_draw(result.sel(draw=draw), settings, examples, dataset, network, plane, draw, device, memory_mib)
+        logging.info("draw %d measured after %.1f s", draw, time.monotonic() - start)
+    result.attrs = provenance.attributes(
+        Path(path_to_code).read_text().strip(),
+        settings,
+        time.monotonic() - start,
+        data_checksum=examples.checksum,
+        glorot_radius=labels.parse_network(network).glorot_radius(examples.inputs[0].size, examples.classes),
+        seeds=f"streams named {settings['seed']}, purpose, {dataset}, {network}, {subspace}, draw, plane",
+        device=str(device),
+        dtype=settings["dtype"],
+        threads=threads,
+    )
+    store.write_dataset(result, path_to_output)
+
+
+def _measure_draw(result, settings, examples, dataset, network, plane, draw, device, memory_mib) -> None:
+    """Fill the part of a block that belongs to one initialisation."""
+    dtype = getattr(torch, settings["dtype"])
+    module = networks.build(labels.parse_network(network), examples.inputs[0].size, examples.classes).to(device, dtype)
+    parameters = networks.parameters_of(module)
+    logits = networks.logits_function(module)
+    theta = networks.initialise(
+        parameters, settings["initialisation"], stream(settings["seed"], "initialisation", dataset, network, draw)
+    )
+    eta = subspaces.metric(
+        [p.size for p in parameters],
+        [p.is_bias for p in parameters],
+        networks.weight_deviations(parameters, settings["initialisation"]),
+        settings["metric"],
+        settings["bias_directions"],
+    )
+    bases = [
+        subspaces.directions(plane, eta, stream(settings["seed"], "plane", dataset, network, plane.kind, draw, number))[
+            : max(settings["dimensions"])
+        ]
+        for number in range(settings["planes"])
+    ]
+    probes = stream(settings["seed"], "probes", dataset, network, draw).choice(
+        (-1.0, 1.0), (settings["probes"], eta.size)
+    )
+    # Rademacher probes of ηHη live on the coordinates in use, as the planes do.
+    probes = probes * (eta != 0)
+
+    def on_device(array):
+        return torch.as_tensor(np.asarray(array), device=device, dtype=dtype)
+
+    inputs, targets = on_device(examples.inputs), torch.as_tensor(examples.labels, device=device)
+    options = {key: settings[key] for key in ("loss", "temperature")} | {"memory_mib": memory_mib}
+    for radius in result["radius"].values:
+        point = on_device(networks.rescaled(theta, radius, settings["radius_unit"], networks.glorot_radius(parameters)))
+        here = result.sel(radius=radius)
+        for number, basis in enumerate(bases):
+            planes = curvature.plane_curvature(
+                logits, point, on_device(basis), inputs, targets, examples=settings["examples"], **options
+            )
+            for count, measured in zip(settings["examples"], planes):
+                _record(here.sel(examples=count), measured, number)
+        if settings["probes"]:
+            for count in settings["examples"]:
+                products = curvature.hessian_vector_products(
+                    logits, point, on_device(probes * eta), inputs[:count], targets[:count], **options
+                )
+                trace, square = spectrum.hutchinson(probes, products.double().cpu().numpy() * eta)
+                here["full_trace"].loc[{"examples": count}] = trace
+                here["full_frobenius_norm"].loc[{"examples": count}] = np.sqrt(square)
+
+
+def _record(here: xr.Dataset, measured: curvature.PlaneCurvature, plane: int) -> None:
+    """Write one plane's measures into the views that `here` holds of a block."""
+    here["loss"][()] = measured.loss
+    here["logits_std"][()] = measured.logits_std
+    dimensions = here["dimension"].values.tolist()
+    for d, values in zip(dimensions, spectrum.nested_eigenvalues(measured.hessian, dimensions)):
+        place = {"plane": plane, "dimension": d}
+        summary = spectrum.summarise(values)
+        for name in SUMMARIES:
+            here[name].loc[place] = getattr(summary, name)
+        here["gauss_newton_trace"].loc[place] = np.trace(measured.gauss_newton[:d, :d])
+        here["effective_examples"].loc[place] = spectrum.effective_examples(measured.gauss_newton_traces[d - 1])
+        here["eigenvalue"].loc[place][:d] = values
+
+
+def _empty_block(coordinates: dict, probes: bool) -> xr.Dataset:
+    spectral = ("examples", "radius", "draw", "plane", "dimension")
+    point = ("examples", "radius", "draw")
+    axes = {
+        "eigenvalue": (*spectral, "index"),
+        **dict.fromkeys((*SUMMARIES, "gauss_newton_trace", "effective_examples"), spectral),
+        **dict.fromkeys(("loss", "logits_std"), point),
+        **(dict.fromkeys(("full_trace", "full_frobenius_norm"), point) if probes else {}),
+    }
+    sizes = {name: len(values) for name, values in coordinates.items()}
+    variables = {
+        name: (dims, np.full([sizes[dim] for dim in dims], np.nan), store.MEANINGS[name]) for name, dims in axes.items()
+    }
+    return xr.Dataset(variables, {name: list(values) for name, values in coordinates.items()})
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]):
+        measure_curvature(
+            path_to_dataset=snakemake.input.dataset,
+            path_to_settings=snakemake.input.settings,
+            path_to_code=snakemake.input.code,
+            dataset=snakemake.wildcards.dataset,
+            network=snakemake.wildcards.network,
+            subspace=snakemake.wildcards.subspace,
+            block=snakemake.wildcards.block,
+            device=snakemake.params.device,
+            threads=snakemake.threads,
+            memory_mib=snakemake.params.memory_mib,
+            path_to_output=snakemake.output[0],
+        )

@@ -1,0 +1,47 @@
+"""Mean loss over the radius with its power law (Fort & Scherlis 2019, figure 5a)."""
+
+import math
+
+import numpy as np
+
+from goldilocks import plotting
+from goldilocks.labels import parse_network
+from goldilocks.logs import job_log
+
+FIRST_X = 2.0  # the power law is fitted from here outwards, as claim fs7 does
+
+
+def plot_loss(path_to_study: str, path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str) -> None:
+    study, settings = plotting.load(path_to_study, path_to_settings)
+    data = plotting.curves(study, "loss")
+    figure, axes = plotting.panels(study, settings)
+    for ax, cell in axes:
+        for number, count in enumerate(sorted(study["examples"].values.tolist(), reverse=True)):
+            curve = data.sel(cell).sel(examples=count)
+            plotting.draw_curve(ax, curve, number, f"$N={count}$")
+        ax.axhline(math.log(10), color="0.6", linewidth=0.5, zorder=0)
+        ax.annotate(r"$\ln 10$", (study["x"].values[0], math.log(10)), xytext=(0, 3), textcoords="offset points")
+        x, mean = study["x"].values, data.sel(cell).isel(examples=-1)["mean"].values
+        above = x >= FIRST_X
+        if above.sum() >= 2:
+            slope, intercept = np.polyfit(x[above] / 2, np.log10(mean[above]), 1)
+            line = 10 ** (intercept + slope * x / 2)
+            shown = line > mean.min() / 3
+            depth = len(parse_network(cell["network"]).widths) + 1
+            label = rf"fit $\propto r^{{{slope:.2f}}}$ ($n_L={depth}$)"
+            ax.plot(x[shown], line[shown], color="k", linestyle=":", linewidth=0.9, label=label)
+        ax.set_yscale("log")
+        ax.legend(loc="upper left", bbox_to_anchor=(0.0, 0.95))
+    axes[0][0].set_ylabel("mean loss (nat)")
+    plotting.save(figure, data, path_to_pdf, path_to_png, path_to_data)
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]):
+        plot_loss(
+            path_to_study=snakemake.input.study,
+            path_to_settings=snakemake.input.settings,
+            path_to_pdf=snakemake.output.pdf,
+            path_to_png=snakemake.output.png,
+            path_to_data=snakemake.output.data,
+        )

@@ -1,0 +1,54 @@
+"""Tr(H) and ‖H‖ over the radius, with the zone's edges (Fort & Scherlis 2019, figure 5b)."""
+
+import numpy as np
+import xarray as xr
+
+from goldilocks import plotting
+from goldilocks.logs import job_log
+
+DIMENSION = 50  # that of the claims, where the study has it
+CURVES = {"trace": r"$\mathrm{Tr}(H)$", "frobenius_norm": r"$\Vert H\Vert$"}
+
+
+def plot_trace_and_norm(
+    path_to_study: str, path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
+) -> None:
+    study, settings = plotting.load(path_to_study, path_to_settings)
+    dimensions = study["dimension"].values
+    d = DIMENSION if DIMENSION in dimensions else int(dimensions.max())
+    study = study.sel(dimension=d, examples=study["examples"].values.max())
+    data = xr.concat([plotting.curves(study, name) for name in CURVES], dim="quantity", combine_attrs="override")
+    data = data.assign_coords(quantity=list(CURVES))
+    ratio = study["trace_over_norm"].mean("draw")
+    figure, axes = plotting.panels(study, settings)
+    for ax, cell in axes:
+        for number, (name, label) in enumerate(CURVES.items()):
+            curve = data.sel(cell).sel(quantity=name)
+            # The mean trace is zero but for noise inside of the zone: a logarithmic axis shows where it is above.
+            visible = curve.where(curve["mean"] > curve["standard_deviation"] / np.sqrt(study.sizes["draw"]))
+            visible["low"] = visible["low"].where(visible["low"] > 0, visible["mean"] / 10)
+            plotting.draw_curve(ax, visible, number, f"{label}, $d={d}$", deviations=False)
+        for edge in edges(study["x"].values, ratio.sel(cell).values):
+            ax.axvline(edge, color="0.4", linewidth=0.7, linestyle="--", zorder=0)
+        ax.set_yscale("log")
+        ax.plot([], [], color="0.4", linewidth=0.7, linestyle="--", label=r"$\mathrm{Tr}(H)/\Vert H\Vert=1$")
+        ax.legend(loc="upper left")
+    axes[0][0].set_ylabel("loss")
+    plotting.save(figure, data, path_to_pdf, path_to_png, path_to_data)
+
+
+def edges(x: np.ndarray, ratio: np.ndarray) -> list[float]:
+    """Where the ratio crosses 1, by linear interpolation: the edges of the zone."""
+    crossings = np.flatnonzero(np.diff(np.sign(ratio - 1)))
+    return [float(x[i] + (1 - ratio[i]) / (ratio[i + 1] - ratio[i]) * (x[i + 1] - x[i])) for i in crossings]
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]):
+        plot_trace_and_norm(
+            path_to_study=snakemake.input.study,
+            path_to_settings=snakemake.input.settings,
+            path_to_pdf=snakemake.output.pdf,
+            path_to_png=snakemake.output.png,
+            path_to_data=snakemake.output.data,
+        )

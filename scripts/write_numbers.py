@@ -1,0 +1,174 @@
+"""Everything that the paper takes from a run, as LaTeX macros: numbers, verdicts, tables, figures, provenance."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+import yaml
+
+from goldilocks import files, latex
+from goldilocks.logs import job_log
+
+MAIN_STUDY = "curvature"
+FIGURES = ("fraction_positive", "trace_over_norm", "loss", "trace_and_norm")
+
+
+def write_numbers(
+    path_to_claims: str, paths_to_studies: list[str], path_to_settings: str, path_to_published: str, path_to_output: str
+) -> None:
+    with open(path_to_claims, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    studies = {Path(path).stem: xr.load_dataset(path) for path in paths_to_studies}
+    settings = yaml.safe_load(Path(path_to_settings).read_text(encoding="utf-8"))
+    published = yaml.safe_load(Path(path_to_published).read_text(encoding="utf-8"))
+    lines = [
+        *claim_macros(rows),
+        *setting_macros(settings, studies, rows),
+        *figure_macros(settings),
+        r"\newcommand{\claimstable}{" + claims_table(rows) + "}%",
+        r"\newcommand{\settingstable}{" + settings_table(settings["studies"].get(MAIN_STUDY), published) + "}%",
+        r"\newcommand{\provenance}{" + provenance(settings, studies, rows) + "}%",
+    ]
+    files.write_text("\n".join(lines) + "\n", path_to_output)
+
+
+def claim_macros(rows: list[dict]) -> list[str]:
+    """Estimate and verdict of each primary case, verdict of each claim that has cases."""
+    primary = [row for row in rows if row["case"] and " " not in row["case"]]
+    tested = {row["id"].split(".")[0] for row in primary}
+    lines = [latex.macro("verdict", row["id"], row["verdict"]) for row in rows if row["id"] in tested]
+    for row in primary:
+        lines.append(latex.macro("estimate", row["id"], described(row)))
+    return lines
+
+
+def described(row: dict) -> str:
+    if not row["estimate"]:
+        return r"\emph{not computed: " + latex.escape(row["reason"]) + "}"
+    text = latex.interval(*(float(row[key]) for key in ("estimate", "low", "high")))
+    return f"{text} ($n={row['n']}$, {row['verdict']})"
+
+
+def setting_macros(settings: dict, studies: dict[str, xr.Dataset], rows: list[dict]) -> list[str]:
+    counted = {}
+    for row in rows:
+        if not row["case"]:
+            counted[row["verdict"]] = counted.get(row["verdict"], 0) + 1
+    values = {
+        "run": latex.escape(settings["run"]),
+        "reproduced": str(counted.get("reproduced", 0)),
+        "not-reproduced": str(counted.get("not reproduced", 0)),
+        "inconclusive": str(counted.get("inconclusive", 0)),
+        "not-tested": str(counted.get("not tested", 0)),
+        "sigma-z": logits_deviation_at_peak(studies.get(MAIN_STUDY)),
+    }
+    return [latex.macro("setting", name, text) for name, text in values.items()]
+
+
+def logits_deviation_at_peak(study: xr.Dataset | None) -> str:
+    """σ_z where the mean Tr(H)/‖H‖ at the largest d and N is highest, in the first cell; mean and deviation."""
+    if study is None:
+        return r"\emph{not computed}"
+    cell = study.isel(dataset=0, network=0, subspace=0, examples=-1)
+    top = int(cell["trace_over_norm"].isel(dimension=-1).mean("draw").argmax())
+    values = cell["logits_std"].isel(radius=top).values
+    spread = np.std(values, ddof=1) if len(values) > 1 else np.nan
+    return f"${latex.number(values.mean(), -spread, spread)} \\pm {spread:.2g}$"
+
+
+def figure_macros(settings: dict) -> list[str]:
+    """The picture of each figure, or why this run has none."""
+    reasons = " ".join(latex.escape(reason) for reason in settings["left_out"])
+    lines = []
+    for name in FIGURES:
+        if name in settings["figures"]:
+            text = rf"\includegraphics{{{name}.pdf}}"
+        else:
+            reason = reasons or f"the run {latex.escape(settings['run'])} does not draw it"
+            text = rf"\fbox{{\parbox{{.9\linewidth}}{{Not computed: {reason}.}}}}"
+        lines.append(latex.macro("figure", name, text))
+    return lines
+
+
+def claims_table(rows: list[dict]) -> str:
+    """Claims and their primary cases; cases on other cells stand in claims.csv."""
+    lines = []
+    for row in rows:
+        if " " in row["case"]:
+            continue
+        name = row["id"] if not row["case"] else rf"\quad {row['case']}"
+        result = ""
+        if row["case"]:
+            result = described(row).rsplit(", ", 1)[0] + ")" if row["estimate"] else "not computed"
+        lines.append(rf"{name} & {latex.escape(row['statement'])} & {result} & {row['verdict']} \\")
+    return "%\n" + "%\n".join(lines) + "%\n"
+
+
+def settings_table(study: dict | None, published: dict) -> str:
+    """The published settings beside those of this run's main study."""
+    if study is None:
+        return r"\multicolumn{3}{l}{This run has no study called " + MAIN_STUDY + r".} \\"
+    radii = study["radii"]
+    if isinstance(radii, dict):
+        first, last = (2 * np.log10(radii[key]) for key in ("first", "last"))
+        radii_text = f"{radii['number']}, $x$ from ${first:g}$ to ${last:g}$"
+    else:
+        radii_text = f"{len(radii)}"
+    kinds = sorted({label.rsplit("-", 1)[1] for label in study["subspaces"]})
+    here = {
+        "network": ", ".join(study["networks"]),
+        "dataset": latex.escape(", ".join(study["datasets"])),
+        "loss": latex.escape(study["loss"].replace("_", "-")),
+        "initialisation": f"{study['initialisation']}, all parameters times one factor",
+        "radii": radii_text,
+        "dimensions": ", ".join(map(str, study["dimensions"])),
+        "draws": f"{study['draws']} initialisations",
+        "planes": f"{study['planes']} per initialisation",
+        "planes_kind": ", ".join(kinds),
+        "metric": latex.escape(study["metric"].replace("_", " ")),
+        "bias_directions": "yes" if study["bias_directions"] else "no",
+        "examples": ", ".join(map(str, study["examples"])) + " training examples, class-balanced",
+        "inputs": latex.escape(study["inputs"].replace("_", " ")),
+        "dtype": study["dtype"],
+    }
+    names = {
+        "planes_kind": "kind of plane",
+        "bias_directions": "bias directions",
+        "dtype": "precision",
+        "radii": "radii",
+        "dimensions": "dimensions $d$",
+        "examples": "examples $N$",
+        "inputs": "preprocessing",
+        "draws": "draws per radius",
+    }
+    lines = [rf"{names.get(key, key)} & {published[key]} & {text} \\" for key, text in here.items()]
+    return "%\n" + "%\n".join(lines) + "%\n"
+
+
+def provenance(settings: dict, studies: dict[str, xr.Dataset], rows: list[dict]) -> str:
+    def all_of(name: str) -> str:
+        values = sorted({value for study in studies.values() for value in str(study.attrs[name]).split(", ")})
+        return latex.escape(", ".join(values))
+
+    minutes = sum(study.attrs["wall_seconds"] for study in studies.values()) / 60
+    blocks = sum(study.attrs["blocks"] for study in studies.values())
+    checksum = rows[0]["claims_hash"] if rows else ""
+    data = ", ".join(value[:12] for value in all_of("data_checksum").split(", "))
+    versions = ", ".join(f"{name} {all_of(f'{name}_version')}" for name in ("torch", "numpy", "scipy"))
+    return (
+        f"Run {latex.escape(settings['run'])}: {blocks} blocks, {minutes:.1f} minutes of computing on "
+        f"{all_of('device')} in {all_of('dtype')}; commit {all_of('commit')}; {versions}; data {data}; "
+        f"claims {checksum}."
+    )
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]):
+        write_numbers(
+            path_to_claims=snakemake.input.claims,
+            paths_to_studies=list(snakemake.input.studies),
+            path_to_settings=snakemake.input.settings,
+            path_to_published=snakemake.input.published,
+            path_to_output=snakemake.output[0],
+        )

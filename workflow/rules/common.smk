@@ -1,0 +1,99 @@
+"""What every rule shares. Needs the configuration; makes the run's name, and files that change only
+when code or settings change, so that reruns can be trusted even after .snakemake/ is lost.
+"""
+
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+ROOT = Path(workflow.basedir).parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from goldilocks import configuration, files, fingerprints, logs, studies
+
+SCRIPTS = {
+    "curvature": "measure_curvature.py",
+    "aggregate": "aggregate_study.py",
+    "claims": "judge_claims.py",
+    "numbers": "write_numbers.py",
+    "paper": "build_paper.py",
+    "publish": "publish_run.py",
+    **{f"plot_{figure}": f"plot_{figure}.py" for figure in config.get("figures") or {}},
+}
+
+
+def complete_configuration():
+    """The configuration with its defaults, and a reason for each dataset that is left out."""
+    schema = configuration.load_schema(
+        Path(workflow.basedir) / "schemas/config.schema.yaml"
+    )
+    try:
+        complete = configuration.complete(config, schema)
+    except configuration.ConfigurationError as error:
+        raise WorkflowError(str(error)) from None
+    record = Path("results/data/available.yaml")
+    if complete["missing_datasets"] == "fail" or not record.exists():
+        return complete, []
+    return configuration.without_missing(complete, configuration.read([record]))
+
+
+def write_fingerprints():
+    """Fingerprint of each rule's code, and the settings that each study, figure and the paper depend on."""
+    lock = ROOT / "requirements.txt"
+    scripts = {
+        f"results/{RUN}/fingerprints/{rule}.txt": ROOT / "scripts" / name
+        for rule, name in SCRIPTS.items()
+    }
+    scripts["results/data/fingerprint.txt"] = ROOT / "scripts/fetch_dataset.py"
+    for path, script in scripts.items():
+        if script.exists():
+            files.write_if_changed(
+                fingerprints.code_fingerprint(script, lock) + "\n", path
+            )
+    folder = f"results/{RUN}/settings"
+    for name, study in config["studies"].items():
+        grid = {axis: study[axis] for axis in studies.AXES}
+        configuration.write(
+            f"{folder}/{name}.yaml", studies.block_settings(config, name)
+        )
+        configuration.write(f"{folder}/{name}-grid.yaml", grid)
+    for name, figure in config["figures"].items():
+        configuration.write(f"{folder}/figure-{name}.yaml", figure)
+    paper = {
+        "run": RUN,
+        "studies": config["studies"],
+        "figures": config["figures"],
+        "left_out": LEFT_OUT,
+    }
+    configuration.write(f"{folder}/paper.yaml", paper)
+    files.write_if_changed(f"{RUN}\n", "results/run.txt")
+
+
+def blocks_of(wildcards):
+    """The files of all blocks of a study."""
+    study = config["studies"][wildcards.study]
+    return expand(
+        "results/{run}/curvature/{study}/{dataset}/{network}/{subspace}/{block}.nc",
+        run=RUN,
+        study=wildcards.study,
+        dataset=study["datasets"],
+        network=study["networks"],
+        subspace=study["subspaces"],
+        block=list(studies.blocks(config, wildcards.study)),
+    )
+
+
+config, LEFT_OUT = complete_configuration()
+RUN = config["run"]
+write_fingerprints()
+for reason in LEFT_OUT:
+    print(f"left out: {reason}", file=sys.stderr)
+
+
+wildcard_constraints:
+    run=RUN,
+    study="[a-z0-9_]+",
+    dataset="[a-z0-9_]+",
+    figure="[a-z0-9_]+",
+    block=r"[a-z0-9-]+",

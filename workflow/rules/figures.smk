@@ -1,0 +1,30 @@
+"""Figures. Needs a study's aggregate; makes figures/{run}/{figure}.pdf and .png and the figure's source data."""
+
+PUBLISHED = {
+    "fraction_positive": "resources/published/fort_scherlis_fig3a_fraction_positive.csv",
+    "trace_over_norm": "resources/published/fort_scherlis_fig3b_trace_over_norm.csv",
+}
+
+
+rule figure:
+    """One figure, drawn by its own script scripts/plot_{figure}.py."""
+    input:
+        study=lambda wildcards: f"results/{RUN}/aggregate/{config['figures'][wildcards.figure]['study']}.nc",
+        settings="results/{run}/settings/figure-{figure}.yaml",
+        published=lambda wildcards: PUBLISHED.get(wildcards.figure, []),
+        style="scripts/goldilocks/style.mplstyle",
+        code="results/{run}/fingerprints/plot_{figure}.txt",
+    output:
+        pdf="figures/{run}/{figure}.pdf",
+        png="figures/{run}/{figure}.png",
+        data="results/{run}/figures/{figure}.nc",
+    log:
+        "logs/{run}/figures/{figure}.log",
+    benchmark:
+        "logs/{run}/figures/{figure}.benchmark.tsv"
+    conda:
+        "../../envs/plot.yaml"
+    message:
+        "Drawing {wildcards.figure}"
+    script:
+        "../../scripts/plot_{wildcards.figure}.py"

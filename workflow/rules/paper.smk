@@ -1,0 +1,69 @@
+"""The paper. Needs claims, aggregates and figures; makes results/{run}/paper.pdf, and the copies
+paper/paper.pdf and results/claims.csv of the run built last."""
+
+
+rule numbers:
+    """Every number, table and figure reference of the paper as LaTeX macros."""
+    input:
+        claims="results/{run}/claims.csv",
+        studies=expand("results/{{run}}/aggregate/{study}.nc", study=config["studies"]),
+        settings="results/{run}/settings/paper.yaml",
+        published="resources/published/settings.yaml",
+        code="results/{run}/fingerprints/numbers.txt",
+    output:
+        "results/{run}/paper/generated.tex",
+    log:
+        "logs/{run}/numbers.log",
+    benchmark:
+        "logs/{run}/numbers.benchmark.tsv"
+    conda:
+        "../../envs/plot.yaml"
+    message:
+        "Writing the paper's numbers"
+    script:
+        "../../scripts/write_numbers.py"
+
+
+rule paper:
+    """The paper, after a check that its numbers and figures all come from results."""
+    input:
+        sources=sorted(
+            map(str, [*Path("paper").rglob("*.tex"), "paper/references.bib"])
+        ),
+        generated="results/{run}/paper/generated.tex",
+        figures=expand("figures/{{run}}/{figure}.pdf", figure=config["figures"]),
+        code="results/{run}/fingerprints/paper.txt",
+    output:
+        "results/{run}/paper.pdf",
+    log:
+        "logs/{run}/paper.log",
+    benchmark:
+        "logs/{run}/paper.benchmark.tsv"
+    conda:
+        "../../envs/latex.yaml"
+    message:
+        "Building the paper"
+    script:
+        "../../scripts/build_paper.py"
+
+
+rule publish:
+    """Copies of the run built last, where everybody looks."""
+    input:
+        paper=f"results/{RUN}/paper.pdf",
+        claims=f"results/{RUN}/claims.csv",
+        run="results/run.txt",
+        code=f"results/{RUN}/fingerprints/publish.txt",
+    output:
+        paper="paper/paper.pdf",
+        claims="results/claims.csv",
+    log:
+        f"logs/{RUN}/publish.log",
+    benchmark:
+        f"logs/{RUN}/publish.benchmark.tsv"
+    conda:
+        "../../envs/plot.yaml"
+    message:
+        f"Copying paper and claims of the run {RUN}"
+    script:
+        "../../scripts/publish_run.py"
