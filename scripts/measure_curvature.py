@@ -92,8 +92,6 @@ def _measure_draw(result, settings, examples, dataset, network, plane, draw, dev
     probes = stream(settings["seed"], "probes", dataset, network, draw).choice(
         (-1.0, 1.0), (settings["probes"], eta.size)
     )
-    # Rademacher probes of ηHη live on the coordinates in use, as the planes do.
-    probes = probes * (eta != 0)
 
     def on_device(array):
         return torch.as_tensor(np.asarray(array), device=device, dtype=dtype)

@@ -16,6 +16,7 @@ def plot_fraction_positive(
     figure, axes, data = plotting.radial_profile(study, "fraction_positive", settings, path_to_published)
     for ax, _ in axes:
         ax.axhline(0.5, color="0.6", linewidth=0.5, zorder=0)
+        plotting.limit(ax, data)
     axes[0][0].set_ylabel(r"fraction of positive eigenvalues")
     plotting.save(figure, data, path_to_pdf, path_to_png, path_to_data)
 

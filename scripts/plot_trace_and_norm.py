@@ -33,7 +33,7 @@ def plot_trace_and_norm(
         ax.set_yscale("log")
         ax.plot([], [], color="0.4", linewidth=0.7, linestyle="--", label=r"$\mathrm{Tr}(H)/\Vert H\Vert=1$")
         ax.legend(loc="upper left")
-    axes[0][0].set_ylabel("loss")
+    axes[0][0].set_ylabel(r"$\mathrm{Tr}(H)$, $\Vert H\Vert$ (nat)")
     plotting.save(figure, data, path_to_pdf, path_to_png, path_to_data)
 
 

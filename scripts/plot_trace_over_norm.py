@@ -16,6 +16,7 @@ def plot_trace_over_norm(
     figure, axes, data = plotting.radial_profile(study, "trace_over_norm", settings, path_to_published)
     for ax, _ in axes:
         ax.axhline(1, color="0.6", linewidth=0.5, linestyle="--", zorder=0)
+        plotting.limit(ax, data)
     axes[0][0].set_ylabel(r"$\mathrm{Tr}(H)/\Vert H\Vert$")
     plotting.save(figure, data, path_to_pdf, path_to_png, path_to_data)
 

@@ -44,26 +44,18 @@ class Test:
         return self.margin
 
     def p_values(self, estimate: Estimate) -> tuple[float, float]:
-        """One-sided p-values for `the claim holds` and for `it fails`, by Student's t."""
-        error = max(estimate.standard_error, np.finfo(float).tiny)
-        t = stats.t(estimate.n - 1)
-        distance = (estimate.value - self.reference) / error
-        margin = self.margin / error
+        """One-sided p-values for `the claim holds` and for `it fails`."""
+        low, high = self.reference - self.margin, self.reference + self.margin
+        above_low, above_high = intervals.p_above(estimate, low), intervals.p_above(estimate, high)
+        below_low, below_high = intervals.p_below(estimate, low), intervals.p_below(estimate, high)
         if self.kind == "superiority":
-            distance = distance if self.direction == "above" else -distance
-            return t.sf(distance - margin), t.cdf(distance - margin)
-        holds = max(t.sf(distance + margin), t.cdf(distance - margin))
-        return holds, min(t.cdf(distance + margin), t.sf(distance - margin))
+            return (above_high, below_high) if self.direction == "above" else (below_low, above_low)
+        return max(above_low, below_high), min(above_high, below_low)
 
-    def verdict(self, estimate: Estimate) -> str:
-        low, high = (bound - self.reference for bound in estimate.interval(self.level))
-        if self.kind == "superiority":
-            if self.direction == "below":
-                low, high = -high, -low
-            holds, fails = low > self.margin, high < self.margin
-        else:
-            holds, fails = low > -self.margin and high < self.margin, low > self.margin or high < -self.margin
-        return REPRODUCED if holds else NOT_REPRODUCED if fails else INCONCLUSIVE
+    def verdict(self, p_holds: float, p_fails: float) -> str:
+        """By p-values, adjusted or not: reproduced where the interval lies wholly on the claim's side."""
+        alpha = (1 - self.level) / 2
+        return REPRODUCED if p_holds < alpha else NOT_REPRODUCED if p_fails < alpha else INCONCLUSIVE
 
     def smallest_effect(self, estimate: Estimate) -> float:
         """What a test with this spread and n sees with a power of 80 %: the smallest difference from the
@@ -115,7 +107,9 @@ def _primary(identifier: str, claim: dict, studies: dict[str, xr.Dataset]) -> li
         row = {"id": f"{identifier}.{name}", "case": name, "statement": case["statement"], "unit": case["unit"]}
         try:
             worst = _measure(case, _cell(case, studies), row["id"])
-            rows.append({**row, **_described(case, worst), "verdict": _test(case).verdict(worst)})
+            rows.append(
+                {**row, **_described(case, worst), "verdict": _test(case).verdict(*_test(case).p_values(worst))}
+            )
         except UNTESTABLE as reason:
             rows.append({**row, "verdict": NOT_TESTED, "reason": str(reason)})
     return rows
@@ -137,9 +131,7 @@ def _secondary(identifier: str, claim: dict, studies: dict[str, xr.Dataset]) -> 
     holds, fails = intervals.holm(p_values[:, 0]), intervals.holm(p_values[:, 1])
     rows = []
     for (row, case, worst), p_holds, p_fails in zip(measured, holds, fails):
-        alpha = (1 - _test(case).level) / 2
-        verdict = REPRODUCED if p_holds < alpha else NOT_REPRODUCED if p_fails < alpha else INCONCLUSIVE
-        rows.append({**row, **_described(case, worst), "verdict": verdict})
+        rows.append({**row, **_described(case, worst), "verdict": _test(case).verdict(p_holds, p_fails)})
     return rows + untested
 
 

@@ -25,6 +25,24 @@ class Estimate:
     interval: Callable[[float], tuple[float, float]]
 
 
+def p_above(estimate: Estimate, threshold: float) -> float:
+    """One-sided p-value against `the true value is at most threshold`: the level at which the interval starts there.
+
+    By bisection, so that tests and intervals agree whatever the interval's kind.
+    """
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        p = (low + high) / 2
+        bound = estimate.interval(1 - 2 * p)[0] if p < 0.5 else estimate.interval(2 * p - 1)[1]
+        low, high = (low, p) if bound > threshold else (p, high)
+    return high
+
+
+def p_below(estimate: Estimate, threshold: float) -> float:
+    """One-sided p-value against `the true value is at least threshold`."""
+    return 1 - p_above(estimate, threshold)
+
+
 def mean(samples: np.ndarray, resolution: float = 0.0) -> Estimate:
     """Mean of independent samples, shape (n,), with Student's interval. Raises TooFewDraws below two samples.
 

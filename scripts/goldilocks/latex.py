@@ -57,7 +57,7 @@ def escape(text: str) -> str:
 
 def number(value: float, low: float, high: float) -> str:
     """`value` to two digits of the half-width of its interval."""
-    half = max((high - low) / 2, abs(value) * 1e-4)
+    half = max((high - low) / 2, abs(value) * 1e-3)
     if not math.isfinite(half) or half == 0:
         return f"{value:.3g}"
     digits = max(0, 1 - math.floor(math.log10(half)))

@@ -131,6 +131,13 @@ def is_published_network(cell: dict) -> bool:
     return cell["dataset"] == "mnist" and cell["network"] == "fc-200x2-relu"
 
 
+def limit(ax: plt.Axes, data: xr.Dataset) -> None:
+    """Room for means and deviations; bands of few draws may leave the axes."""
+    low = float((data["mean"] - data["standard_deviation"].fillna(0)).min())
+    high = float((data["mean"] + data["standard_deviation"].fillna(0)).max())
+    ax.set_ylim(low - 0.08 * (high - low), high + 0.08 * (high - low))
+
+
 def save(figure: plt.Figure, data: xr.Dataset, path_to_pdf: str, path_to_png: str, path_to_data: str) -> None:
     """Write the figure and its source data, each whole or not at all, without a date that would differ each time."""
     with files.whole_file(path_to_pdf) as pdf, files.whole_file(path_to_png) as png:
