@@ -16,7 +16,7 @@ TEX_MIB := 1500
 # make itself it is the last line on the screen.
 stop_if_failed = $(if $(shell cat logs/failure.txt 2>/dev/null),$(error $(shell cat logs/failure.txt)))
 run = mkdir -p logs && rm -f logs/failure.txt && \
-	{ $(1) || [ -s logs/failure.txt ] || echo "$(2)" > logs/failure.txt; }
+	{ $(1) || [ -s logs/failure.txt ] || echo "the workflow stopped: its message stands above" > logs/failure.txt; }
 
 .PHONY: help setup tex data paper paper-run full full-run figures figures-run test check lint lock
 
@@ -27,17 +27,17 @@ paper: paper-run ## the quick run, from raw data to paper/paper.pdf, in a few mi
 	@: $(stop_if_failed)
 paper-run: setup tex
 	@$(call run,$(BIN)/python scripts/make_data.py --configfile config/config.yaml $(QUICK) && \
-		$(SNAKEMAKE) --configfile $(QUICK),the workflow stopped: its message stands above)
+		$(SNAKEMAKE) --configfile $(QUICK))
 
 full: full-run ## the full reproduction (the same as `snakemake --cores` in the environment)
 	@: $(stop_if_failed)
 full-run: setup tex
-	@$(call run,$(SNAKEMAKE),the workflow stopped: its message stands above)
+	@$(call run,$(SNAKEMAKE))
 
 figures: figures-run ## the figures of the quick run alone
 	@: $(stop_if_failed)
 figures-run: setup
-	@$(call run,$(SNAKEMAKE) figures --configfile $(QUICK),the workflow stopped: its message stands above)
+	@$(call run,$(SNAKEMAKE) figures --configfile $(QUICK))
 
 data: setup ## fetch all datasets, and record in results/data/available.yaml which can be had
 	@$(BIN)/python scripts/make_data.py

@@ -45,6 +45,7 @@ def main() -> None:
         try:
             config = configuration.complete(configuration.read(arguments.configfile), schema)
         except configuration.ConfigurationError as error:
+            files.write_text(f"{error}\n", "logs/failure.txt")
             sys.exit(str(error))
         names = sorted({name for study in config["studies"].values() for name in study["datasets"]})
         folder = config.get("data_folder")

@@ -158,8 +158,8 @@ if __name__ == "__main__":
             network=snakemake.wildcards.network,
             subspace=snakemake.wildcards.subspace,
             block=snakemake.wildcards.block,
-            device=snakemake.params.device,
+            device=snakemake.resources.device,
             threads=snakemake.threads,
-            memory_mib=snakemake.params.memory_mib,
+            memory_mib=snakemake.resources.memory_mib,
             path_to_output=snakemake.output[0],
         )

@@ -137,7 +137,10 @@ def _secondary(identifier: str, claim: dict, studies: dict[str, xr.Dataset]) -> 
 
 def _measure(case: dict, cell: xr.Dataset, name: str) -> Estimate:
     """The estimate that speaks most against the claim: where it is about every radius of a window, the worst."""
-    estimates = QUANTITIES[case["quantity"]](cell, case, name)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        estimates = QUANTITIES[case["quantity"]](cell, case, name)
+    if not all(np.isfinite(estimate.value) for estimate in estimates):
+        raise NotTested("the quantity is not finite in this run")
     return max(estimates, key=lambda estimate: _test(case).p_values(estimate)[0])
 
 

@@ -197,3 +197,39 @@ def _parsed(path: str, parse, label: str):
         return parse(label)
     except ValueError as error:
         raise ConfigurationError(f"{path}: {error}") from None
+
+
+def documentation(schema: dict) -> str:
+    """The schema as Markdown tables, for config/README.md: one for the top level and one per section."""
+    sections = {"The whole": schema, **{name.capitalize(): entry for name, entry in schema["$defs"].items()}}
+    return "\n".join(f"### {title}\n\n{_table(section)}" for title, section in sections.items())
+
+
+def _table(section: dict) -> str:
+    lines = ["| key | values | default | meaning |", "|---|---|---|---|"]
+    for key, entry in section["properties"].items():
+        if "$ref" in entry and "description" not in entry:
+            continue
+        default = "(required)" if key in section.get("required", []) else _shown(entry.get("default", {}))
+        lines.append(f"| `{key}` | {_values(entry)} | {default} | {entry['description']} |")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(default: object) -> str:
+    return "" if default == {} else f"`{yaml.safe_dump(default, default_flow_style=True).splitlines()[0]}`"
+
+
+def _values(entry: dict) -> str:
+    if "enum" in entry:
+        return ", ".join(f"`{value}`" for value in entry["enum"])
+    if "anyOf" in entry:
+        return " or ".join(_values(option) for option in entry["anyOf"])
+    if "const" in entry:
+        return f"`{entry['const']}`"
+    if "$ref" in entry or entry["type"] == "object":
+        return "section"
+    if entry["type"] == "array":
+        return f"list of {_values(entry['items'])}"
+    limits = {"exclusiveMinimum": "> ", "minimum": "≥ ", "maximum": "≤ "}
+    bounds = [f"{sign}{entry[name]}" for name, sign in limits.items() if name in entry]
+    return ", ".join([entry["type"], *bounds])

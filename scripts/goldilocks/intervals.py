@@ -8,7 +8,7 @@ from scipy import stats
 
 from goldilocks.randomness import stream
 
-RESAMPLES = 2000
+RESAMPLES, BATCH = 2000, 100
 
 
 class TooFewDraws(ValueError):
@@ -122,21 +122,26 @@ def coefficients_of_variation(means: np.ndarray, variances: np.ndarray | None, p
 def simultaneous_band(samples: np.ndarray, level: float, *name: str) -> tuple[np.ndarray, np.ndarray]:
     """(low, high), shape (r,), that cover the whole mean curve of samples (r, n) with probability `level`.
 
-    Max-t over whole draws: the draws' residuals get common Gaussian multipliers, because all radii share
-    them, and a common chi-squared denominator, so that a single radius gets Student's interval.
+    Max-t over whole draws: the largest of the radii's t values is simulated for n Gaussian draws with the
+    correlation over radii that the samples have, each radius with a deviation of its own. One radius, or
+    radii that move together, get Student's interval. NaN for one draw.
     """
     n = samples.shape[-1]
     centre = samples.mean(axis=-1)
     if n < 2:
         return np.full_like(centre, np.nan), np.full_like(centre, np.nan)
-    error = samples.std(axis=-1, ddof=1) / np.sqrt(n)
+    deviation = samples.std(axis=-1, ddof=1)
+    varying = deviation > 0
+    if not varying.any():
+        return centre, centre
+    residuals = (samples - centre[:, None])[varying] / (deviation[varying, None] * np.sqrt(n - 1))
     random = stream("band", *name)
-    safe = np.where(error > 0, error, 1.0)
-    residuals = (samples - centre[..., None]) / (safe[..., None] * np.sqrt(n * (n - 1)))
-    multipliers = random.standard_normal((n, RESAMPLES))
-    denominator = np.sqrt(random.chisquare(n - 1, RESAMPLES) / (n - 1))
-    largest = np.abs(residuals @ multipliers).max(axis=0) / denominator
-    half = np.quantile(largest, level) * error
+    largest = []
+    for _ in range(RESAMPLES // BATCH):
+        simulated = residuals @ random.standard_normal((BATCH, n, n))
+        t = np.sqrt(n) * simulated.mean(axis=2) / simulated.std(axis=2, ddof=1)
+        largest.append(np.abs(t).max(axis=1))
+    half = np.quantile(np.concatenate(largest), level) * deviation / np.sqrt(n)
     return centre - half, centre + half
 
 

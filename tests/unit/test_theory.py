@@ -10,7 +10,7 @@ from models import model
 from goldilocks import curvature, labels, networks, spectrum, subspaces
 from goldilocks.randomness import stream
 
-PLANES = 200
+PLANES = 120
 
 
 def full_hessian(network, theta, examples=None):
@@ -98,7 +98,7 @@ def test_layer_wise_trace_identity():
     sizes = [p.size for p in network.parameters]
     sigma = networks.weight_deviations(network.parameters, "glorot")
     edges = np.cumsum([0, *sizes])
-    draws = 1500
+    draws = 1000
     differences, functionals, shell = [], [], []
     for draw in range(draws):
         # Not rescaled to one norm: the identity is about Gaussian weights.
@@ -120,7 +120,7 @@ def test_layer_wise_trace_identity():
 def test_laplacian_identity_for_isotropic_initialisation():
     """⟨Tr H⟩_r = ∂²⟨L⟩/∂r² + ((D − 1)/r) ∂⟨L⟩/∂r over the uniform sphere, draw by draw along common rays."""
     network = model("fc-8x2-relu-nobias", inputs=6, classes=3, examples=20)
-    draws = 1500
+    draws = 1000
     differences, traces = [], []
     for draw in range(draws):
         theta = network.initialisation(draw, 2.0, "isotropic")

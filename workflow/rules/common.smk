@@ -31,6 +31,7 @@ def complete_configuration():
     try:
         complete = configuration.complete(config, schema)
     except configuration.ConfigurationError as error:
+        files.write_text(f"{error}\n", "logs/failure.txt")
         raise WorkflowError(str(error)) from None
     record = Path("results/data/available.yaml")
     if complete["missing_datasets"] == "fail" or not record.exists():

@@ -20,9 +20,9 @@ rule curvature:
     threads: config["execution"]["threads"]
     resources:
         mem_mb=config["execution"]["memory_mib"] + 1000,
-    params:
-        device=config["execution"]["device"],
+        # Resources, not params: they change no result and rerun nothing.
         memory_mib=config["execution"]["memory_mib"],
+        device=config["execution"]["device"],
     message:
         "Measuring curvature: {wildcards.study}, {wildcards.dataset}, {wildcards.network}, {wildcards.block}"
     script:

@@ -1,0 +1,169 @@
+"""Verdicts on made-up studies whose truth is known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import yaml
+
+from goldilocks import claims, quantities
+from goldilocks.randomness import stream
+
+ROOT = Path(__file__).parents[2]
+DEFINITIONS = yaml.safe_load((ROOT / "config/claims.yaml").read_text(encoding="utf-8"))
+X = np.linspace(-4, 4, 25)
+COUNTS = [250, 1000]
+
+
+def study(draws=8, noise=0.01, planes=1, dimensions=(10, 50, 100), subspace="plane-100-sparse", peak=0.0, zone=True):
+    """A zone between two logistic edges, peaking at `peak`, with independent noise."""
+    random = stream("study", draws, planes)
+    shape = (1, 1, 1, len(COUNTS), len(X), len(dimensions), draws)
+    outer = np.array([1.5, 1.9])[:, None]
+    height = 1 / (1 + np.exp(-6 * (X + 1))) / (1 + np.exp(3 * (X - outer))) if zone else np.zeros((2, len(X)))
+    height = np.maximum(height - 0.03 * (X - peak) ** 2 * (height > 0.01), 0)[:, :, None, None]
+    d = np.array(dimensions)[:, None]
+    made = {
+        "fraction_positive": 0.5 + 0.5 * height * (1 - d / 200),
+        "trace_over_norm": height * np.sqrt(d) * 0.7,
+        "trace": height * (10 ** (X / 2))[:, None, None] + 0 * d,
+        "effective_examples": np.where(X < 1.4, 500, 5)[:, None, None] * (1 + 0 * height) + 0 * d,
+    }
+    data = {}
+    for name, values in made.items():
+        factor = 1 if name in ("fraction_positive", "trace_over_norm") else values.std()
+        noisy = np.broadcast_to(values, shape[3:]) + noise * factor * random.standard_normal(shape[3:])
+        data[name] = ((*claims.CELL, "radius", "dimension", "draw"), noisy[None, None, None])
+        data[f"{name}_plane_variance"] = (data[name][0], np.full(shape, (noise * factor) ** 2))
+    loss = np.log(10) * (X < 0.5) + (10 ** (3 * X / 2)) * (X >= 0.5)
+    loss = loss[None, :, None] * (1 + 0.001 * random.standard_normal((2, 1, draws)))
+    data["loss"] = ((*claims.CELL, "radius", "draw"), loss[None, None, None])
+    full = height[:, :, 0, 0] * 0.7
+    kappa = np.sqrt(51) * full / np.sqrt(np.maximum(1 - full**2, 0.1))
+    data["full_trace"] = (data["loss"][0], np.broadcast_to(kappa[None, None, None, ..., None], (1, 1, 1, 2, 25, draws)))
+    data["full_frobenius_norm"] = (data["loss"][0], np.ones((1, 1, 1, 2, 25, draws)))
+    coordinates = {
+        "dataset": ["mnist"],
+        "network": ["fc-200x2-relu"],
+        "subspace": [subspace],
+        "examples": COUNTS,
+        "radius": 10 ** (X / 2),
+        "dimension": list(dimensions),
+        "draw": range(draws),
+    }
+    result = xr.Dataset(data, coordinates, attrs={"planes": planes})
+    return result.assign_coords(x=("radius", X))
+
+
+@pytest.fixture(scope="module")
+def rows():
+    studies = {name: study(planes=planes) for name, planes in [("curvature", 1), ("isotropy", 4), ("inside", 8)]}
+    return {row["id"]: row for row in claims.evaluate(DEFINITIONS, studies, "test")}
+
+
+def test_every_claim_of_the_papers_has_a_row(rows):
+    expected = [f"fs{i}" for i in range(1, 16)] + ["li1", "li2"] + [f"ch{i}" for i in range(1, 7)]
+    expected += [f"vd{i}" for i in range(1, 13)] + [f"fg{i}" for i in range(1, 10)] + [f"by{i}" for i in range(1, 8)]
+    assert [name for name in rows if "." not in name] == expected
+    for row in rows.values():
+        assert tuple(row) == claims.COLUMNS
+        assert row["verdict"] in (claims.REPRODUCED, claims.NOT_REPRODUCED, claims.INCONCLUSIVE, claims.NOT_TESTED)
+        assert row["work"] and row["statement"] and row["run"] == "test"
+
+
+@pytest.mark.parametrize(
+    "case, verdict",
+    [
+        ("fs1.band", "reproduced"),
+        ("fs1.inside-d50", "reproduced"),
+        ("fs1.outer-edge", "reproduced"),
+        ("fs2.d10-d50", "reproduced"),
+        ("fs2.d50-d100", "reproduced"),
+        ("fs3.zone", "reproduced"),
+        ("fs3.inside", "reproduced"),
+        ("fs3.rises", "reproduced"),
+        ("fs3.law-d50", "reproduced"),
+        ("fs4.fraction", "reproduced"),
+        ("fs6.total", "reproduced"),
+        ("fs7.plateau", "reproduced"),
+        ("fs7.exponent", "reproduced"),
+        ("fs8", "not tested"),
+    ],
+)
+def test_claims_hold_where_they_are_true(rows, case, verdict):
+    assert rows[case]["verdict"] == verdict, rows[case]
+
+
+@pytest.mark.parametrize("case", ["fs1.band", "fs3.zone", "fs2.d10-d50"])
+def test_claims_fail_where_there_is_no_zone(case):
+    flat = {row["id"]: row for row in claims.evaluate(DEFINITIONS, {"curvature": study(zone=False)}, "test")}
+    assert flat[case]["verdict"] != claims.REPRODUCED
+    assert flat["fs3.zone"]["verdict"] == claims.NOT_REPRODUCED
+
+
+def test_a_peak_elsewhere_is_not_reproduced():
+    moved = {row["id"]: row for row in claims.evaluate(DEFINITIONS, {"curvature": study(peak=4.0)}, "test")}
+    assert moved["fs4.trace-over-norm"]["verdict"] == claims.NOT_REPRODUCED
+    assert moved["fs4"]["verdict"] == claims.NOT_REPRODUCED
+
+
+def test_noise_makes_a_claim_inconclusive():
+    noisy = {row["id"]: row for row in claims.evaluate(DEFINITIONS, {"curvature": study(draws=3, noise=2.0)}, "test")}
+    assert noisy["fs2.d10-d50"]["verdict"] == claims.INCONCLUSIVE
+
+
+def test_missing_studies_and_too_few_draws_are_not_tested_and_say_why():
+    rows = {row["id"]: row for row in claims.evaluate(DEFINITIONS, {"curvature": study(draws=1)}, "test")}
+    assert rows["fs1.band"]["verdict"] == claims.NOT_TESTED and "1 draw" in rows["fs1.band"]["reason"]
+    assert rows["fs6"]["verdict"] == claims.NOT_TESTED and "isotropy" in rows["fs6.total"]["reason"]
+    assert all(row["reason"] for row in rows.values() if row["verdict"] == claims.NOT_TESTED)
+
+
+def test_other_cells_are_secondary_rows(rows):
+    secondary = [name for name in rows if name.startswith("fs2.d10-d50.")]
+    assert secondary == ["fs2.d10-d50.mnist.fc-200x2-relu.plane-100-sparse.N=250"]
+    # A case that compares numbers of examples has no other number of examples.
+    assert not [name for name in rows if name.startswith("fs1.outer-edge.")]
+
+
+@pytest.mark.parametrize(
+    "values, test, verdict",
+    [
+        ([1.9, 2.0, 2.1], claims.Test("superiority", 0.0, 1.0), "reproduced"),
+        ([1.9, 2.0, 2.1], claims.Test("superiority", 0.0, 3.0), "not reproduced"),
+        ([1.0, 2.0, 3.0], claims.Test("superiority", 0.0, 1.0), "inconclusive"),
+        ([1.9, 2.0, 2.1], claims.Test("superiority", 0.0, 3.0, "below"), "reproduced"),
+        ([1.9, 2.0, 2.1], claims.Test("equivalence", 0.5, 2.0), "reproduced"),
+        ([1.9, 2.0, 2.1], claims.Test("equivalence", 0.05, 2.0), "inconclusive"),
+        ([1.9, 2.0, 2.1], claims.Test("location", 0.1, 3.0), "not reproduced"),
+    ],
+)
+def test_verdicts_by_hand(values, test, verdict):
+    estimate = quantities.intervals.mean(np.array(values))
+    assert test.verdict(*test.p_values(estimate)) == verdict
+
+
+def test_smallest_effect_of_a_superiority_is_found_four_times_in_five():
+    random = stream("power")
+    test = claims.Test("superiority", 0.0)
+    exact = quantities.intervals.Estimate(0, 1 / np.sqrt(10), 10, lambda level: (0, 0))
+    effect, found = test.smallest_effect(exact), 0
+    for _ in range(400):
+        estimate = quantities.intervals.mean(random.standard_normal(10) + effect)
+        found += test.verdict(*test.p_values(estimate)) == claims.REPRODUCED
+    assert 0.72 < found / 400 < 0.88
+
+
+def test_vertex_of_a_parabola_between_grid_points():
+    x = np.linspace(-2, 2, 13)
+    assert quantities.vertex(x, 3 - (x - 0.123) ** 2) == pytest.approx(0.123)
+    assert quantities.vertex(x, x) == 2.0
+
+
+def test_definitions_name_known_quantities_and_tests():
+    for claim in DEFINITIONS.values():
+        for case in claim.get("cases", {}).values():
+            assert case["quantity"] in quantities.QUANTITIES
+            assert case["test"] in ("superiority", "equivalence", "location")
+            assert case["test"] == "superiority" or case["margin"] > 0

@@ -1,0 +1,129 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from goldilocks import configuration, studies
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = configuration.load_schema(ROOT / "workflow/schemas/config.schema.yaml")
+
+
+def changed(path, value):
+    config = configuration.read([ROOT / "config/config.yaml"])
+    *parents, last = path.split(".")
+    place = config
+    for key in parents:
+        place = place[key]
+    if value is KeyError:
+        del place[last]
+    else:
+        place[last] = value
+    return config
+
+
+MISTAKES = [
+    # key, value, what the sentence must contain
+    ("studies.curvature.radii.first", -1, ["studies.curvature.radii.first", "-1", "greater than 0"]),
+    ("studies.curvature.radii.first", 0, ["studies.curvature.radii.first", "greater than 0"]),
+    ("studies.curvature.radii.last", 0.001, ["studies.curvature.radii.last", "greater than first"]),
+    ("studies.curvature.radii.frist", 1, ["studies.curvature.radii.frist", "did you mean first"]),
+    ("studies.curvature.radii.number", 2.5, ["studies.curvature.radii.number", "integer"]),
+    ("studies.curvature.radii", [1, -2], ["studies.curvature.radii.1", "greater than 0"]),
+    ("studies.curvature.radii", "all", ["studies.curvature.radii", "wrong type", "array"]),
+    ("studies.curvature.radii", KeyError, ["studies.curvature", "radii is missing"]),
+    ("studies.curvature.metrik", "shell", ["studies.curvature.metrik", "did you mean metric"]),
+    ("studies.curvature.metric", "shel", ["studies.curvature.metric", "did you mean shell"]),
+    ("studies.curvature.dimensions", [10, 500], ["studies.curvature.dimensions", "500", "plane-100-sparse"]),
+    ("studies.curvature.dimensions", [], ["studies.curvature.dimensions", "empty"]),
+    ("studies.curvature.subspaces", ["plane-200000-dense"], ["studies.curvature.subspaces.0", "198800 parameters"]),
+    ("studies.curvature.subspaces", ["plane-100-spars"], ["studies.curvature.subspaces.0", "plane-100-spars"]),
+    ("studies.curvature.networks", ["fc-200x2-rleu"], ["studies.curvature.networks.0", "rleu"]),
+    ("studies.curvature.networks", "fc-200x2-relu", ["studies.curvature.networks", "array"]),
+    ("studies.curvature.networks", ["fc-9x2-relu"] * 2, ["studies.curvature.networks", "twice"]),
+    ("studies.curvature.datasets", ["mnits"], ["studies.curvature.datasets.0", "did you mean mnist"]),
+    ("studies.curvature.examples", [70_000], ["studies.curvature.examples", "60000"]),
+    ("studies.curvature.draws", 0, ["studies.curvature.draws", "at least 1"]),
+    ("studies.curvature.draws", "many", ["studies.curvature.draws", "integer"]),
+    ("studies.curvature.bias_directions", 1, ["studies.curvature.bias_directions", "boolean"]),
+    ("studies.curvature.temperature", 0, ["studies.curvature.temperature", "greater than 0"]),
+    ("studies.Curvature", {}, ["Curvature"]),
+    ("execution.thread", 2, ["execution.thread", "did you mean threads"]),
+    ("execution.draws_per_job", 0, ["execution.draws_per_job", "at least 1"]),
+    ("execution.draws_per_job", "some", ["execution.draws_per_job", "some"]),
+    ("figures.los", {"study": "curvature"}, ["figures.los", "did you mean loss"]),
+    ("figures.loss.study", "curvatur", ["figures.loss.study", "did you mean curvature"]),
+    ("run", "my run", ["run", "my run"]),
+    ("rnu", "full", ["rnu", "did you mean run"]),
+    ("studies", KeyError, ["studies is missing"]),
+]
+
+
+@pytest.mark.parametrize("path, value, parts", MISTAKES)
+def test_mistakes_are_refused_in_one_sentence_with_the_key(path, value, parts):
+    with pytest.raises(configuration.ConfigurationError) as refusal:
+        configuration.complete(changed(path, value), SCHEMA)
+    sentence = str(refusal.value)
+    assert "\n" not in sentence and all(part in sentence for part in parts), sentence
+
+
+@pytest.mark.parametrize("overlay", [None, "quick", "tiny"])
+def test_shipped_configurations_are_valid(overlay):
+    paths = [ROOT / "config/config.yaml"] + ([ROOT / f"config/{overlay}.yaml"] if overlay else [])
+    config = configuration.complete(configuration.read(paths), SCHEMA)
+    assert config["run"] == (overlay or "full")
+    assert configuration.complete(config, SCHEMA) == config
+
+
+def test_an_entry_set_to_null_is_left_out():
+    config = configuration.complete(changed("studies.isotropy", None), SCHEMA)
+    assert "isotropy" not in config["studies"]
+
+
+def test_radii_are_evenly_spaced_in_the_logarithm():
+    study = {"radii": {"first": 0.01, "last": 100, "number": 5}}
+    assert studies.radii(study) == pytest.approx([0.01, 0.1, 1, 10, 100], rel=1e-11)
+    assert studies.radii({"radii": [3, 1]}) == [1.0, 3.0]
+
+
+@pytest.mark.parametrize("draws_per_job", [1, 2, 3, "all"])
+@pytest.mark.parametrize("radii_per_job", [1, 4, "all"])
+def test_blocks_cover_every_draw_and_radius_once(draws_per_job, radii_per_job):
+    config = configuration.complete(changed("studies.curvature.draws", 7), SCHEMA)
+    config["execution"] |= {"draws_per_job": draws_per_job, "radii_per_job": radii_per_job}
+    radii = studies.radii(config["studies"]["curvature"])
+    seen = []
+    for name in studies.blocks(config, "curvature"):
+        draws, chosen = studies.read_block(name)
+        seen += [(draw, radius) for draw in draws for radius in radii[chosen]]
+    assert sorted(seen) == [(draw, radius) for draw in range(7) for radius in radii]
+
+
+def test_settings_of_blocks_leave_out_what_names_blocks_and_how_work_is_split():
+    config = configuration.complete(configuration.read([ROOT / "config/config.yaml"]), SCHEMA)
+    settings = studies.block_settings(config, "curvature")
+    assert not set(settings) & {*studies.AXES, "draws_per_job", "threads", "device"}
+    assert {"metric", "examples", "seed", "radii", "dimensions"} <= set(settings)
+
+
+def test_missing_datasets_leave_with_their_studies_and_figures():
+    config = configuration.complete(changed("studies.isotropy.datasets", ["mnist", "fashion_mnist"]), SCHEMA)
+    available = {"mnist": {"available": False, "reason": "no mirror"}, "fashion_mnist": {"available": True}}
+    left, reasons = configuration.without_missing(config, available)
+    assert reasons == ["no mirror"]
+    assert list(left["studies"]) == ["isotropy"] and left["studies"]["isotropy"]["datasets"] == ["fashion_mnist"]
+    assert left["figures"] == {}
+
+
+def test_documentation_lists_every_key():
+    """config/README.md holds the schema's keys, types, defaults and descriptions, as `documentation` writes them."""
+    text = (ROOT / "config/README.md").read_text(encoding="utf-8")
+    assert configuration.documentation(SCHEMA) in text
+
+
+def test_every_study_of_the_claims_is_in_the_full_run():
+    definitions = yaml.safe_load((ROOT / "config/claims.yaml").read_text(encoding="utf-8"))
+    config = configuration.read([ROOT / "config/config.yaml"])
+    for claim in definitions.values():
+        for case in claim.get("cases", {}).values():
+            assert case["study"] in config["studies"]

@@ -1,0 +1,117 @@
+"""Lock, conda environments, rules and package agree."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+LOCK = dict(
+    line.split(" ;")[0].strip().split("==")
+    for line in (ROOT / "requirements.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+)
+DIRECT = dict(
+    line.split("==")
+    for line in (ROOT / "requirements.in").read_text().splitlines()
+    if line and not line.startswith("#")
+)
+
+
+def pip_section(name):
+    environment = yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())
+    return [entry for part in environment["dependencies"] if isinstance(part, dict) for entry in part["pip"]]
+
+
+def test_the_lock_holds_what_is_asked_for():
+    lowered = {name.lower(): version for name, version in LOCK.items()}
+    assert {name: lowered[name.lower()] for name in DIRECT} == DIRECT
+
+
+@pytest.mark.parametrize("name", ["compute", "plot", "latex"])
+def test_conda_environments_hold_the_versions_of_the_lock(name):
+    environment = yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())
+    python = next(entry for entry in environment["dependencies"] if str(entry).startswith("python="))
+    assert python == "python=3.11"
+    pinned = pip_section(name)
+    for entry in pinned:
+        package, version = entry.split("==")
+        assert DIRECT[package] == version
+    assert pinned or name == "latex"
+
+
+def imports_of(path, seen=frozenset()):
+    """Top-level packages that a script imports, goldilocks modules followed."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names] + [node.module]
+        else:
+            continue
+        for name in names:
+            module = ROOT / "scripts" / Path(*name.split(".")[:2]).with_suffix(".py")
+            if name.startswith("goldilocks"):
+                if module.exists() and module not in seen:
+                    found |= imports_of(module, seen | {module})
+            else:
+                found.add(name.split(".")[0])
+    return found - set(sys.stdlib_module_names)
+
+
+PACKAGE_OF = {"yaml": "PyYAML", "netCDF4": "netCDF4"}
+
+
+def rules_with_scripts():
+    for file in (ROOT / "workflow/rules").glob("*.smk"):
+        for rule in re.split(r"^rule ", file.read_text(), flags=re.MULTILINE)[1:]:
+            environment = re.search(r"envs/(\w+)\.yaml", rule)
+            script = re.search(r"scripts/([\w.{}]+)\.py", rule)
+            yield rule.split(":")[0], environment, script
+
+
+@pytest.mark.parametrize("rule, environment, script", list(rules_with_scripts()))
+def test_every_rule_names_an_environment_that_has_what_its_script_imports(rule, environment, script):
+    assert environment, rule
+    contents = yaml.safe_load((ROOT / f"envs/{environment[1]}.yaml").read_text())
+    pinned = {
+        entry.split("==")[0] for part in contents["dependencies"] if isinstance(part, dict) for entry in part["pip"]
+    }
+    if script:
+        for path in (ROOT / "scripts").glob(re.sub(r"\{.*?\}", "*", script[1]) + ".py"):
+            needed = {PACKAGE_OF.get(name, name) for name in imports_of(path)}
+            assert needed <= pinned, f"{path.name} in {environment[1]}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "scripts/goldilocks").glob("*.py")), ids=lambda path: path.stem)
+def test_only_compute_modules_import_torch(path):
+    compute = {"curvature", "networks"}
+    assert ("torch" in imports_of(path)) == (path.stem in compute)
+    assert "snakemake" not in imports_of(path)
+
+
+def test_the_workflow_loads_nothing_heavy():
+    code = (
+        "import sys; sys.path.insert(0, 'scripts')\n"
+        "from goldilocks import configuration, files, fingerprints, logs, studies\n"
+        "print([name for name in ('torch', 'numpy', 'xarray', 'scipy', 'matplotlib', 'pandas') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_profiles_leave_out_the_trigger_code():
+    for profile in (ROOT / "workflow/profiles").glob("*/config.yaml"):
+        assert yaml.safe_load(profile.read_text())["rerun-triggers"] == ["mtime", "params", "input", "software-env"]
+
+
+def test_the_package_is_importable_under_its_declared_names():
+    metadata = (ROOT / "pyproject.toml").read_text()
+    version = re.search(r'^version = "(.+)"', metadata, re.MULTILINE)[1]
+    assert f"version: {version}" in (ROOT / "CITATION.cff").read_text()
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()

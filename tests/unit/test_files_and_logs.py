@@ -1,0 +1,113 @@
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from goldilocks import files, logs, provenance, store
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_file_is_whole_or_absent(tmp_path):
+    target = tmp_path / "folder" / "file.txt"
+    with pytest.raises(RuntimeError), files.whole_file(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert list(target.parent.iterdir()) == []
+    files.write_text("whole", target)
+    with pytest.raises(RuntimeError), files.whole_file(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "whole" and list(target.parent.iterdir()) == [target]
+
+
+def test_a_file_of_the_same_content_keeps_its_age(tmp_path):
+    path = tmp_path / "file.txt"
+    files.write_if_changed("a", path)
+    age = path.stat().st_mtime_ns
+    files.write_if_changed("a", path)
+    assert path.stat().st_mtime_ns == age
+    files.write_if_changed("b", path)
+    assert path.read_text() == "b"
+
+
+def test_datasets_come_back_bit_for_bit(tmp_path):
+    values = np.array([0.1, np.nan, 1e-300, -np.inf])
+    store.write_dataset(xr.Dataset({"v": ("i", values)}), tmp_path / "file.nc")
+    assert np.array_equal(xr.load_dataset(tmp_path / "file.nc")["v"].values, values, equal_nan=True)
+
+
+def run_job(code, tmp_path):
+    text = f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r})\nfrom goldilocks.logs import job_log\n{code}"
+    return subprocess.run([sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True)
+
+
+def test_a_failing_job_says_one_sentence_and_logs_the_traceback(tmp_path):
+    done = run_job("with job_log('logs/job.log'):\n    raise ValueError('a bad\\n  value')", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.strip() == "a bad value (log: logs/job.log)"
+    log = (tmp_path / "logs/job.log").read_text()
+    assert "Traceback" in log and log.strip().endswith("a bad value")
+
+
+def test_warnings_go_to_the_log(tmp_path):
+    done = run_job("import warnings\nwith job_log('job.log'):\n    warnings.warn('beware')", tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    assert "beware" in (tmp_path / "job.log").read_text()
+
+
+def test_a_job_dies_with_what_started_it(tmp_path):
+    """Snakemake, killed, leaves a shell behind that would go on waiting for the job."""
+    job = (
+        f"import sys, time; sys.path.insert(0, {str(ROOT / 'scripts')!r})\n"
+        "from pathlib import Path\n"
+        "from goldilocks.logs import job_log\n"
+        "with job_log('job.log'):\n"
+        "    for i in range(200):\n"
+        "        Path('alive').write_text(str(i)); time.sleep(0.1)\n"
+    )
+    (tmp_path / "job.py").write_text(job)
+    starter = f"import subprocess; subprocess.run(['bash', '-c', 'true; {sys.executable} job.py; true'])"
+    parent = subprocess.Popen([sys.executable, "-c", starter], cwd=tmp_path)
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "alive").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    parent.kill()
+    parent.wait()
+    time.sleep(2.5 * logs.ORPHAN_CHECK_SECONDS)
+    last = (tmp_path / "alive").read_text()
+    time.sleep(1)
+    assert (tmp_path / "alive").read_text() == last
+
+
+def test_the_failed_job_is_named_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("job.log").write_text("2026-01-01 10:00:00,000 Traceback\n2026-01-01 10:00:00,001 no such radius\n")
+    Path("workflow.log").write_text(
+        "Job 3: x\nError in rule curvature:\n    jobid: 3\n    log: job.log (check log file(s))\nShutting down\n"
+    )
+    logs.record_failure(["workflow.log"], "failure.txt")
+    assert Path("failure.txt").read_text() == "rule curvature failed: no such radius (log: job.log)\n"
+
+
+def test_stale_blocks_are_refused_by_name(tmp_path):
+    for name, attributes in [
+        ("good", provenance.attributes("code", {"a": 1, "b": 2}, 1.0)),
+        ("code", provenance.attributes("other", {"a": 1, "b": 2}, 1.0)),
+        ("settings", provenance.attributes("code", {"a": 1, "b": 3}, 1.0)),
+    ]:
+        store.write_dataset(xr.Dataset(attrs=attributes), tmp_path / f"{name}.nc")
+    provenance.refuse_stale([tmp_path / "good.nc"], "code", {"b": 2, "a": 1})
+    for name in ("code", "settings"):
+        with pytest.raises(ValueError, match=rf"{name}\.nc was made by other {name}"):
+            provenance.refuse_stale([tmp_path / "good.nc", tmp_path / f"{name}.nc"], "code", {"a": 1, "b": 2})
+
+
+def test_provenance_names_commit_versions_and_settings():
+    found = provenance.attributes("code", {"a": 1}, 1.234, device="cpu")
+    assert {"commit", "settings_hash", "torch_version", "numpy_version", "scipy_version", "device"} <= set(found)
+    assert found["wall_seconds"] == 1.23

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from goldilocks import intervals
+from goldilocks.randomness import stream
+
+
+def test_mean_interval_is_students():
+    samples = stream("samples").standard_normal(7)
+    found = intervals.mean(samples)
+    assert found.interval(0.95) == pytest.approx(
+        stats.t.interval(0.95, 6, loc=samples.mean(), scale=stats.sem(samples))
+    )
+
+
+def test_one_sided_p_values_are_students():
+    samples = stream("p-values").standard_normal(9) + 0.5
+    for threshold in (-0.3, 0.2, 1.5):
+        test = stats.ttest_1samp(samples, threshold, alternative="greater")
+        assert intervals.p_above(intervals.mean(samples), threshold) == pytest.approx(test.pvalue, abs=1e-9)
+        test = stats.ttest_1samp(samples, threshold, alternative="less")
+        assert intervals.p_below(intervals.mean(samples), threshold) == pytest.approx(test.pvalue, abs=1e-9)
+
+
+def test_values_that_agree_by_rounding_are_not_certain():
+    low, high = intervals.mean(np.full(4, 0.5), resolution=0.02).interval(0.95)
+    assert low < 0.5 - 0.004 and high > 0.5 + 0.004
+
+
+@pytest.mark.parametrize("few", [intervals.mean, lambda x: intervals.bootstrapped(np.mean, x, "few")])
+def test_too_few_draws_are_refused(few):
+    with pytest.raises(intervals.TooFewDraws, match="1 draw"):
+        few(np.array([1.0]))
+
+
+def test_bootstrap_of_a_mean_agrees_with_student_for_many_units():
+    samples = stream("bootstrap test").standard_normal(200)
+    found = intervals.bootstrapped(lambda x: float(np.mean(x)), samples, "agreement")
+    # The bootstrap's quantiles come from 2,000 resamples: 10 % of the width covers four of their deviations.
+    assert found.interval(0.95) == pytest.approx(intervals.mean(samples).interval(0.95), abs=0.1 * 2 / np.sqrt(200))
+
+
+@pytest.mark.parametrize("correlated", [True, False])
+def test_simultaneous_band_covers_whole_curves_as_often_as_it_says(correlated):
+    random = stream("coverage", int(correlated))
+    radii, draws, trials = 20, 6, 300
+    covered = 0
+    for _ in range(trials):
+        noise = random.standard_normal((radii, draws))
+        samples = noise.cumsum(axis=0) if correlated else noise
+        low, high = intervals.simultaneous_band(samples, 0.95, "test")
+        covered += bool(np.all((low <= 0) & (high >= 0)))
+    # 95 %, known to 1.3 % from 300 trials; six draws show at most five independent directions, which costs 3 %.
+    assert 0.88 < covered / trials < 0.99
+
+
+def test_a_band_of_one_radius_is_students_interval():
+    samples = stream("one radius").standard_normal((1, 8))
+    low, high = intervals.simultaneous_band(samples, 0.95, "test")
+    expected = intervals.mean(samples[0]).interval(0.95)
+    # The critical value is a quantile of 2,000 simulations, known to 3 %.
+    assert (low[0], high[0]) == pytest.approx(expected, abs=0.08 * (expected[1] - expected[0]))
+
+
+def test_parts_of_the_spread_are_told_apart():
+    random = stream("parts")
+    thetas, planes = 400, 4
+    values = 5 + 0.3 * random.standard_normal((thetas, 1)) + 0.4 * random.standard_normal((thetas, planes))
+    found = intervals.coefficients_of_variation(values.mean(1), values.var(1, ddof=1), planes)
+    # Deviations .3 and √(.3² + .4²) = .5 over a mean of 5; a deviation from 400 units is known to 4 %.
+    assert found["theta"].value == pytest.approx(0.06, rel=0.15)
+    assert found["total"].value == pytest.approx(0.10, rel=0.10)
+    low, high = found["theta"].interval(0.95)
+    assert low < 0.06 < high
+
+
+def test_intervals_of_the_spread_cover():
+    random = stream("spread coverage")
+    covered = 0
+    for _ in range(300):
+        values = 5 + 0.3 * random.standard_normal((6, 1)) + 0.4 * random.standard_normal((6, 4))
+        low, high = intervals.coefficients_of_variation(values.mean(1), values.var(1, ddof=1), 4)["total"].interval(0.9)
+        covered += low <= 0.1 <= high
+    assert 0.83 < covered / 300 < 0.97
+
+
+def test_holm_by_hand():
+    # Sorted .01 · 3, max(.03, .02 · 2), max(.04, .04 · 1).
+    assert intervals.holm(np.array([0.04, 0.01, 0.02])) == pytest.approx([0.04, 0.03, 0.04])
+    assert intervals.holm(np.array([])).size == 0

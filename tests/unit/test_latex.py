@@ -1,0 +1,55 @@
+import pytest
+
+from goldilocks import latex
+
+GENERATED = "\n".join(
+    [
+        latex.macro("estimate", "fs1.band", "$0.88$"),
+        latex.macro("verdict", "fs1", "reproduced"),
+        latex.macro("setting", "run", "quick"),
+        latex.macro("figure", "loss", r"\includegraphics{loss.pdf}"),
+    ]
+)
+FIGURE = r"\resultfigure{loss}\label{fig:loss} see Figure~\ref{fig:loss}, run \setting{run}"
+RESULTS = r"It is \estimate{fs1.band} (\verdict{fs1}), far above one half of $d$. % 42 in a comment"
+
+
+def test_a_text_that_fits_its_results():
+    assert latex.mistakes({"results.tex": RESULTS, "method.tex": "200 units " + FIGURE}, GENERATED) == []
+
+
+@pytest.mark.parametrize(
+    "results, other, part",
+    [
+        (RESULTS + "\nIt is 0.88.", FIGURE, "results.tex, line 2: a literal number"),
+        (RESULTS.replace("one half", "$1/2$"), FIGURE, "a literal number"),
+        (r"\estimate{fs2.band} " + RESULTS, FIGURE, r"\estimate{fs2.band} is used and no result defines it"),
+        (r"It is (\verdict{fs1}).", FIGURE, r"\estimate{fs1.band} is defined and the text never uses it"),
+        (RESULTS, FIGURE.replace(r"see Figure~\ref{fig:loss}", ""), "fig:loss is shown and the text never refers"),
+        (RESULTS, r"run \setting{run}", r"\figure{loss} is defined and the text never uses it"),
+    ],
+)
+def test_mistakes_are_named(results, other, part):
+    found = latex.mistakes({"results.tex": results, "method.tex": other}, GENERATED)
+    assert any(part in mistake for mistake in found), found
+
+
+@pytest.mark.parametrize(
+    "value, low, high, text",
+    [
+        (0.88213, 0.87, 0.893, "0.882"),
+        (5.07, 4.37, 5.76, "5.07"),
+        (1234.5, 1000, 1500, "1234"),
+        (2.302585, 2.30258, 2.30259, "2.3026"),
+        (3.0, 3.0, 3.0, "3.0000"),
+        (0.0, 0.0, 0.0, "0"),
+    ],
+)
+def test_numbers_have_two_digits_of_their_interval(value, low, high, text):
+    assert latex.number(value, low, high) == text
+
+
+def test_text_is_escaped():
+    assert latex.escape("5 % of fc_1 & ‖H‖ ∝ r^n_L") == r"5 \% of fc\_1 \& $\Vert$H$\Vert$ $\propto$ r$^{n_L}$"
+    with pytest.raises(ValueError, match="☃"):
+        latex.escape("a ☃")

@@ -1,0 +1,123 @@
+"""`make paper` as a newcomer runs it, on real MNIST, once; everything below looks at what it made."""
+
+import csv
+import os
+import resource
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import xarray as xr
+from pypdf import PdfReader
+
+ROOT = Path(__file__).parents[2]
+SECONDS, MEMORY_GIB = 300, 4
+pytestmark = pytest.mark.slow
+
+
+GENERATED = (".venv", ".snakemake", ".git", "logs", "results", "figures")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """The checkout without anything generated, and the environment that `make test` has set up."""
+    folder = tmp_path_factory.mktemp("quick") / "goldilocks"
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*GENERATED, "__pycache__", "paper.pdf"))
+    (folder / ".venv").symlink_to(ROOT / ".venv")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(checkout):
+    """The checkout after `make paper`, its output and how long it took."""
+    start = time.monotonic()
+    done = make("paper", checkout)
+    seconds = time.monotonic() - start
+    assert done.returncode == 0, done.stdout + done.stderr
+    return checkout, seconds
+
+
+def make(target, folder, **variables):
+    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
+    return subprocess.run(["make", target], cwd=folder, capture_output=True, text=True, env=environment | variables)
+
+
+def pages(folder):
+    return " ".join(" ".join(page.extract_text() for page in PdfReader(folder / "paper/paper.pdf").pages).split())
+
+
+def test_the_quick_run_keeps_within_time_and_memory(built):
+    _, seconds = built
+    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    jobs = 2  # as many as run side by side on two cores
+    assert seconds < SECONDS
+    assert jobs * largest < MEMORY_GIB
+
+
+def test_the_paper_has_its_parts(built):
+    folder, _ = built
+    text = pages(folder)
+    for part in ("run quick", "Abstract", "Method", "Results", "Claims", "Settings", "Provenance", "References"):
+        assert part.lower() in text.lower(), part
+    for number in range(1, 5):
+        assert f"Figure {number}:" in text
+    assert "??" not in text and "not drawn" not in text
+    assert "blocks" in text and "torch" in text
+
+
+def test_every_claim_and_its_verdict_stand_in_the_paper(built):
+    folder, _ = built
+    text = pages(folder)
+    with open(folder / "results/claims.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    claims = [row for row in rows if not row["case"]]
+    assert len(claims) == 51 and {row["run"] for row in rows} == {"quick"}
+    tested = [row["id"] for row in claims if row["verdict"] != "not tested"]
+    assert tested == ["fs1", "fs2", "fs3", "fs4", "fs6", "fs7"]
+    for row in claims:
+        assert f" {row['id']} " in text, row["id"]
+
+
+def test_the_zone_is_there(built):
+    """What Fort & Scherlis found, loosely: far from r_X an even spectrum, at r_X mostly positive eigenvalues."""
+    folder, _ = built
+    with xr.open_dataset(folder / "results/quick/aggregate/curvature.nc") as study:
+        fraction = study["fraction_positive"].sel(dimension=50, examples=1000).mean("draw").squeeze().values
+        x = study["x"].values
+    assert fraction[abs(x) < 0.1] > 0.75
+    assert abs(fraction[x <= -2] - 0.5).max() < 0.1
+    assert abs(fraction[x >= 3.9] - 0.5).max() < 0.1
+
+
+def test_a_second_run_does_nothing_and_says_so(built):
+    folder, _ = built
+    start = time.monotonic()
+    done = make("paper", folder)
+    assert time.monotonic() - start < 15
+    assert done.returncode == 0 and "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_a_failure_is_the_last_line_of_make(built):
+    folder, _ = built
+    section = folder / "paper/sections/results.tex"
+    text = section.read_text()
+    section.write_text(text + "\nIt is 0.88.\n")
+    done = make("paper", folder)
+    section.write_text(text)
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert "rule paper failed" in last and "a literal number in a result section" in last
+    assert "logs/quick/paper.log" in last
+
+
+def test_a_mistake_in_the_configuration_is_the_last_thing_said(built):
+    folder, _ = built
+    quick = folder / "config/quick.yaml"
+    text = quick.read_text()
+    quick.write_text(text.replace("planes: 2", "plains: 2", 1))
+    done = make("paper", folder)
+    quick.write_text(text)
+    assert done.returncode != 0
+    assert "studies.isotropy.plains: this key is unknown; did you mean planes?" in done.stderr.splitlines()[-1]

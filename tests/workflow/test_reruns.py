@@ -1,0 +1,300 @@
+"""The workflow on the run `tiny` and made-up images: what reruns after which change, and what is refused."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import yaml
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ["results/tiny/claims.csv", "figures"]
+FIGURES = 4
+BLOCK = "results/tiny/curvature/curvature/mnist/fc-10x2-relu/plane-10-sparse/draws-000-001.nc"
+
+
+class Project:
+    """A copy of the checkout with a made-up MNIST, in which the workflow runs."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        for name in ("config", "envs", "paper", "resources", "scripts", "workflow"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy2(ROOT / "requirements.txt", folder)
+        # Fingerprints first: a dataset older than its code would be fetched again.
+        self.dry_run()
+        write_images(folder / "results/data/mnist.nc")
+
+    def snakemake(self, *arguments, config="config/tiny.yaml"):
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments, "--configfile", config]
+        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True)
+
+    def run(self, *arguments):
+        done = self.snakemake(*(arguments or RESULTS))
+        assert done.returncode == 0, done.stderr
+        return done.stderr + done.stdout
+
+    def dry_run(self, *arguments):
+        """Jobs that would run, by rule, without the targets that only collect."""
+        done = self.snakemake(*(arguments or RESULTS), "--dry-run")
+        assert done.returncode == 0, done.stderr
+        text = done.stdout + done.stderr
+        if "Nothing to be done" in text:
+            return {}
+        table = re.search(r"Job stats:\n.*?\n-[- ]+\n(.*?)\n\n", text, re.DOTALL)[1]
+        jobs = {line.split()[0]: int(line.split()[1]) for line in table.splitlines()}
+        return {rule: count for rule, count in jobs.items() if rule not in ("total", "all", "figures")}
+
+    def edit(self, file, old, new):
+        path = self.folder / file
+        text = path.read_text()
+        assert old in text, f"{old!r} is not in {file}"
+        path.write_text(text.replace(old, new))
+
+
+def write_images(path):
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (300, 1, 28, 28), dtype=np.uint8)
+    variables = {
+        "images": (("example", "channel", "height", "width"), images),
+        "labels": ("example", np.arange(300, dtype=np.uint8) % 10),
+        "split": ("example", np.repeat(np.array([0, 1], np.int8), [200, 100])),
+    }
+    xr.Dataset(variables, attrs={"checksum": "made up", "classes": 10, "source": "a test"}).to_netcdf(path)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    project = Project(tmp_path_factory.mktemp("built"))
+    jobs = project.dry_run()
+    assert sum(jobs.values()) <= 12, jobs
+    project.run()
+    return project
+
+
+@pytest.fixture
+def project(built, tmp_path):
+    """A copy of the built project for a test to change, ages of files included."""
+    copy = object.__new__(Project)
+    copy.folder = tmp_path / "project"
+    shutil.copytree(built.folder, copy.folder, symlinks=True)
+    return copy
+
+
+def without_metadata(project):
+    shutil.rmtree(project.folder / ".snakemake")
+    return project
+
+
+def test_a_second_run_has_nothing_to_do(built):
+    assert "Nothing to be done" in built.run()
+
+
+def test_aggregates_are_labelled(built):
+    with xr.open_dataset(built.folder / "results/tiny/aggregate/curvature.nc") as study:
+        axes = ("dataset", "network", "subspace", "examples", "radius", "dimension", "draw")
+        for name in ("fraction_positive", "trace_over_norm", "trace", "frobenius_norm", "spectral_norm"):
+            assert study[name].dims == axes
+            assert study[name].attrs["units"] and study[name].attrs["long_name"]
+            assert not study[name].isnull().any()
+        assert study["loss"].dims == tuple(axis for axis in axes if axis != "dimension")
+        assert study["draw"].size == 2 and study["examples"].values.tolist() == [20, 50]
+        assert {"commit", "code_fingerprint", "data_checksum", "settings", "device", "dtype"} <= set(study.attrs)
+
+
+def test_blocks_hold_whole_spectra_and_their_provenance(built):
+    with xr.open_dataset(built.folder / BLOCK) as block:
+        spectra = block["eigenvalue"]
+        for d in block["dimension"].values:
+            values = spectra.sel(dimension=d).transpose("index", ...).values
+            assert np.isfinite(values[:d]).all() and np.isnan(values[d:]).all()
+            trace = block["trace"].sel(dimension=d).values
+            assert np.allclose(np.nansum(values, axis=0), trace, rtol=1e-10, atol=1e-14)
+        names = {
+            "commit",
+            "code_fingerprint",
+            "settings_hash",
+            "data_checksum",
+            "seeds",
+            "torch_version",
+            "wall_seconds",
+        }
+        assert names <= set(block.attrs)
+
+
+def test_every_figure_has_its_source_data(built):
+    for name in ("fraction_positive", "trace_over_norm", "loss", "trace_and_norm"):
+        for path in (f"figures/tiny/{name}.pdf", f"figures/tiny/{name}.png", f"results/tiny/figures/{name}.nc"):
+            assert (built.folder / path).stat().st_size > 0
+
+
+def test_a_deleted_figure_is_one_job(project):
+    (project.folder / "figures/tiny/loss.pdf").unlink()
+    assert project.dry_run() == {"figure": 1}
+
+
+@pytest.mark.parametrize("metadata", [True, False])
+def test_a_figures_style_is_one_job(project, metadata):
+    if not metadata:
+        without_metadata(project)
+    project.edit("config/config.yaml", "loss: {study: curvature}", "loss: {study: curvature, height_cm: 5}")
+    assert project.dry_run() == {"figure": 1}
+
+
+def test_a_figures_own_script_is_one_job(project):
+    project.edit("scripts/plot_loss.py", 'linestyle=":"', 'linestyle="-."')
+    assert project.dry_run() == {"figure": 1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metadata", [True, False])
+@pytest.mark.parametrize(
+    "file, old, new",
+    [
+        ("scripts/goldilocks/curvature.py", "n = len(losses)", "n = len(losses)  # how many"),
+        ("scripts/goldilocks/curvature.py", '"""Exact Hessians', '"""All exact Hessians'),
+        ("scripts/measure_curvature.py", '"""Fill the part', '"""Fill in the part'),
+        ("scripts/goldilocks/plotting.py", '"""What every figure', '"""All that every figure'),
+        ("workflow/rules/curvature.smk", '"""One labelled file', '"""A labelled file'),
+    ],
+)
+def test_comments_and_docstrings_rerun_nothing(project, file, old, new, metadata):
+    if not metadata:
+        without_metadata(project)
+    project.edit(file, old, new)
+    assert project.dry_run() == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metadata", [True, False])
+@pytest.mark.parametrize(
+    "file, old, new, jobs",
+    [
+        (
+            "scripts/goldilocks/curvature.py",
+            "EXAMPLES_PER_CHUNK = 1024",
+            "EXAMPLES_PER_CHUNK = 512",
+            {"curvature": 1, "aggregate": 1, "claims": 1, "figure": FIGURES},
+        ),
+        # intervals serves claims and figures, not the measurement.
+        (
+            "scripts/goldilocks/intervals.py",
+            "BATCH = 2000, 100",
+            "BATCH = 3000, 100",
+            {"claims": 1, "figure": FIGURES},
+        ),
+        ("scripts/goldilocks/quantities.py", "WINDOW_SLACK = 1e-3", "WINDOW_SLACK = 2e-3", {"claims": 1}),
+        ("scripts/goldilocks/plotting.py", "markersize=2.2", "markersize=3.2", {"figure": FIGURES}),
+        ("scripts/goldilocks/store.py", '"complevel": 1', '"complevel": 2', {}),
+        ("config/claims.yaml", "margin: 0.01", "margin: 0.02", {"claims": 1}),
+    ],
+)
+def test_a_change_of_code_reruns_what_imports_it(project, file, old, new, jobs, metadata):
+    if not metadata:
+        without_metadata(project)
+    project.edit(file, old, new)
+    assert project.dry_run() == jobs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metadata", [True, False])
+@pytest.mark.parametrize(
+    "old, new, jobs",
+    [
+        ("draws: 2", "draws: 3", {"curvature": 1, "aggregate": 1, "claims": 1, "figure": FIGURES}),
+        ("examples: [20, 50]", "examples: [20]", {"curvature": 1, "aggregate": 1, "claims": 1, "figure": FIGURES}),
+        (
+            "networks: [fc-10x2-relu]",
+            "networks: [fc-10x2-relu, fc-9x2-relu]",
+            {"curvature": 1, "aggregate": 1, "claims": 1, "figure": FIGURES},
+        ),
+        ("draws_per_job: all", "draws_per_job: all\n  threads: 2\n  memory_mib: 128", {}),
+    ],
+)
+def test_a_change_of_settings_reruns_what_depends_on_it(project, old, new, jobs, metadata):
+    if not metadata:
+        without_metadata(project)
+    project.edit("config/tiny.yaml", old, new)
+    assert project.dry_run() == jobs
+
+
+@pytest.mark.slow
+def test_results_do_not_depend_on_how_work_is_split(project):
+    """Draws and radii over jobs in four ways, two threads in one of them."""
+    study = project.folder / "results/tiny/aggregate/curvature.nc"
+    expected = xr.load_dataset(study)
+    splits = ["draws_per_job: 1", "draws_per_job: 1\n  radii_per_job: 2", "draws_per_job: all\n  threads: 2"]
+    for split in splits:
+        shutil.rmtree(project.folder / "results/tiny/curvature")
+        text = (ROOT / "config/tiny.yaml").read_text()
+        (project.folder / "config/tiny.yaml").write_text(text.replace("draws_per_job: all", split))
+        project.run("results/tiny/aggregate/curvature.nc")
+        found = xr.load_dataset(study)
+        for name in expected.data_vars:
+            # Counts and coordinates are equal; sums may be added in another order on two threads.
+            assert np.allclose(found[name], expected[name], rtol=1e-9, atol=1e-14), (split, name)
+        assert found.drop_vars(found.data_vars).equals(expected.drop_vars(expected.data_vars))
+
+
+def test_a_dataset_made_available_later_runs_only_its_own_blocks(project):
+    project.edit(
+        "config/tiny.yaml", "networks: [fc-10x2-relu]", "networks: [fc-10x2-relu]\n    datasets: [mnist, fashion_mnist]"
+    )
+    jobs = project.dry_run()
+    assert jobs == {"dataset": 1, "gate": 1, "curvature": 1, "aggregate": 1, "claims": 1, "figure": FIGURES}
+
+
+def test_a_stale_block_is_refused_by_name(project):
+    with xr.load_dataset(project.folder / BLOCK) as block:
+        block.attrs["code_fingerprint"] = "of another day"
+        block.to_netcdf(project.folder / BLOCK)
+    done = project.snakemake("results/tiny/aggregate/curvature.nc")
+    assert done.returncode != 0
+    assert f"{BLOCK} was made by other code than the present ones" in done.stderr
+
+
+def test_a_failing_job_names_its_log_and_leaves_no_output(project):
+    project.edit("scripts/plot_loss.py", "    data = plotting", '    raise ValueError("no ink")\n    data = plotting')
+    done = project.snakemake(*RESULTS)
+    assert done.returncode != 0
+    assert "no ink (log: logs/tiny/figures/loss.log)" in done.stderr.splitlines()
+    assert "Traceback" in (project.folder / "logs/tiny/figures/loss.log").read_text()
+    failure = (project.folder / "logs/failure.txt").read_text()
+    assert failure == "rule figure failed: no ink (log: logs/tiny/figures/loss.log)\n"
+    assert not list((project.folder / "figures/tiny").glob(".*"))
+
+
+@pytest.mark.parametrize(
+    "old, new, part",
+    [
+        ("first: 0.1", "first: -0.1", "studies.curvature.radii.first: -0.1 is impossible; it must be greater than 0"),
+        ("draws: 2", "drwas: 2", "studies.curvature.drwas: this key is unknown; did you mean draws?"),
+        ("dimensions: [5, 10]", "dimensions: [5, 11]", "studies.curvature.dimensions: 11 is impossible"),
+    ],
+)
+def test_a_mistake_in_the_configuration_stops_before_any_job(project, old, new, part):
+    project.edit("config/tiny.yaml", old, new)
+    done = project.snakemake(*RESULTS)
+    assert done.returncode != 0
+    assert part in done.stderr
+    assert "Job stats" not in done.stderr + done.stdout
+
+
+def test_a_dataset_that_cannot_be_had_fails_or_is_left_out(project):
+    reason = "dataset mnist cannot be had (a test)"
+    record = project.folder / "results/data/available.yaml"
+    record.write_text(yaml.safe_dump({"mnist": {"available": False, "reason": reason}}))
+    project.edit("config/tiny.yaml", "draws: 2", "draws: 2\n    datasets: [mnist, fashion_mnist]")
+    project.edit("config/tiny.yaml", "run: tiny", "run: tiny\nmissing_datasets: leave_out")
+    done = project.snakemake("--dry-run", *RESULTS)
+    assert f"left out: {reason}" in done.stderr
+    assert "/mnist/" not in done.stdout and "fashion_mnist" in done.stdout
+
+
+def test_rules_and_configurations_pass_the_linter():
+    done = subprocess.run([sys.executable, "-m", "snakemake", "--lint"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
