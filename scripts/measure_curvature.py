@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -50,9 +51,10 @@ def measure_curvature(
         "index": range(max(settings["dimensions"])),
     }
     result = _empty_block(coordinates, probes=settings["probes"] > 0)
-    for draw in draws:
-        _measure_draw(result.sel(draw=draw), settings, examples, dataset, network, plane, draw, device, memory_mib)
-        logging.info("draw %d measured after %.1f s", draw, time.monotonic() - start)
+    for number in draws:
+        draw = _make_draw(settings, examples, dataset, network, plane, number)
+        _measure(result.sel(draw=number), settings, examples, draw, device, memory_mib)
+        logging.info("draw %d measured after %.1f s", number, time.monotonic() - start)
     result.attrs = provenance.attributes(
         Path(path_to_code).read_text().strip(),
         settings,
@@ -67,15 +69,25 @@ def measure_curvature(
     store.write_dataset(result, path_to_output)
 
 
-def _measure_draw(result, settings, examples, dataset, network, plane, draw, device, memory_mib) -> None:
-    """Fill the part of a block that belongs to one initialisation."""
-    dtype = getattr(torch, settings["dtype"])
-    module = networks.build(labels.parse_network(network), examples.inputs[0].size, examples.classes).to(device, dtype)
+@dataclass(frozen=True)
+class Draw:
+    """One random initialisation θ (D,), metric η (D,), raw planes (d, D) and probes (m, D): shared over radii."""
+
+    module: torch.nn.Module
+    theta: np.ndarray
+    eta: np.ndarray
+    planes: list[np.ndarray]
+    probes: np.ndarray
+
+
+def _make_draw(
+    settings: dict, examples: datasets.Examples, dataset: str, network: str, plane: labels.Plane, number: int
+) -> Draw:
+    def named(purpose, *more):
+        return stream(settings["seed"], purpose, dataset, network, *more)
+
+    module = networks.build(labels.parse_network(network), examples.inputs[0].size, examples.classes)
     parameters = networks.parameters_of(module)
-    logits = networks.logits_function(module)
-    theta = networks.initialise(
-        parameters, settings["initialisation"], stream(settings["seed"], "initialisation", dataset, network, draw)
-    )
     eta = subspaces.metric(
         [p.size for p in parameters],
         [p.is_bias for p in parameters],
@@ -83,47 +95,61 @@ def _measure_draw(result, settings, examples, dataset, network, plane, draw, dev
         settings["metric"],
         settings["bias_directions"],
     )
-    bases = [
-        subspaces.directions(plane, eta, stream(settings["seed"], "plane", dataset, network, plane.kind, draw, number))[
-            : max(settings["dimensions"])
-        ]
-        for number in range(settings["planes"])
-    ]
-    probes = stream(settings["seed"], "probes", dataset, network, draw).choice(
-        (-1.0, 1.0), (settings["probes"], eta.size)
+    return Draw(
+        module=module,
+        theta=networks.initialise(parameters, settings["initialisation"], named("initialisation", number)),
+        eta=eta,
+        planes=[
+            subspaces.directions(plane, eta, named("plane", plane.kind, number, i))[: max(settings["dimensions"])]
+            for i in range(settings["planes"])
+        ],
+        probes=named("probes", number).choice((-1.0, 1.0), (settings["probes"], eta.size)),
     )
 
+
+def _measure(
+    result: xr.Dataset,
+    settings: dict,
+    examples: datasets.Examples,
+    draw: Draw,
+    device: torch.device,
+    memory_mib: int,
+) -> None:
+    """Fill `result`, the part of a block that belongs to one initialisation, radius by radius."""
+    dtype = getattr(torch, settings["dtype"])
+
     def on_device(array):
-        return torch.as_tensor(np.asarray(array), device=device, dtype=dtype)
+        return torch.as_tensor(array, device=device, dtype=dtype)
 
+    logits = networks.logits_function(draw.module.to(device, dtype))
+    r_x = networks.glorot_radius(networks.parameters_of(draw.module))
     inputs, targets = on_device(examples.inputs), torch.as_tensor(examples.labels, device=device)
-    options = {key: settings[key] for key in ("loss", "temperature")} | {"memory_mib": memory_mib}
+    options = {"loss": settings["loss"], "temperature": settings["temperature"], "memory_mib": memory_mib}
     for radius in result["radius"].values:
-        point = on_device(networks.rescaled(theta, radius, settings["radius_unit"], networks.glorot_radius(parameters)))
         here = result.sel(radius=radius)
-        for number, basis in enumerate(bases):
-            planes = curvature.plane_curvature(
-                logits, point, on_device(basis), inputs, targets, examples=settings["examples"], **options
+        theta = on_device(networks.rescaled(draw.theta, radius, settings["radius_unit"], r_x))
+        for i, plane in enumerate(draw.planes):
+            measured = curvature.plane_curvature(
+                logits, theta, on_device(plane), inputs, targets, examples=settings["examples"], **options
             )
-            for count, measured in zip(settings["examples"], planes):
-                _record(here.sel(examples=count), measured, number)
-        if settings["probes"]:
-            for count in settings["examples"]:
-                products = curvature.hessian_vector_products(
-                    logits, point, on_device(probes * eta), inputs[:count], targets[:count], **options
-                )
-                trace, square = spectrum.hutchinson(probes, products.double().cpu().numpy() * eta)
-                here["full_trace"].loc[{"examples": count}] = trace
-                here["full_frobenius_norm"].loc[{"examples": count}] = np.sqrt(square)
+            for count, each in zip(settings["examples"], measured):
+                _record(here.sel(examples=count, plane=i), each)
+        for count in settings["examples"] if settings["probes"] else []:
+            products = curvature.hessian_vector_products(
+                logits, theta, on_device(draw.probes * draw.eta), inputs[:count], targets[:count], **options
+            )
+            trace, square = spectrum.hutchinson(draw.probes, products.double().cpu().numpy() * draw.eta)
+            here["full_trace"].loc[{"examples": count}] = trace
+            here["full_frobenius_norm"].loc[{"examples": count}] = np.sqrt(square)
 
 
-def _record(here: xr.Dataset, measured: curvature.PlaneCurvature, plane: int) -> None:
+def _record(here: xr.Dataset, measured: curvature.PlaneCurvature) -> None:
     """Write one plane's measures into the views that `here` holds of a block."""
     here["loss"][()] = measured.loss
     here["logits_std"][()] = measured.logits_std
     dimensions = here["dimension"].values.tolist()
     for d, values in zip(dimensions, spectrum.nested_eigenvalues(measured.hessian, dimensions)):
-        place = {"plane": plane, "dimension": d}
+        place = {"dimension": d}
         summary = spectrum.summarise(values)
         for name in SUMMARIES:
             here[name].loc[place] = getattr(summary, name)
