@@ -47,7 +47,7 @@ def aggregate_study(
     if settings["radius_unit"] == "r_X":
         result = result.assign_coords(x=("radius", 2 * np.log10(result["radius"].values)))
     for name in (*result.data_vars, *result.coords):
-        result[name].attrs = store.MEANINGS.get(name, {})
+        result[name].attrs = store.meaning(name)
     result.attrs = _provenance([block.attrs for datasets in blocks.values() for block in datasets], settings)
     store.write_dataset(result.transpose(*ORDER, missing_dims="ignore"), path_to_output)
 
@@ -68,8 +68,8 @@ def _provenance(attributes: list[dict], settings: dict) -> dict:
     def all_of(name: str) -> str:
         return ", ".join(sorted({str(each[name]) for each in attributes}))
 
-    names = ("commit", "code_fingerprint", "settings_hash", "data_checksum", "device", "dtype", "glorot_radius")
-    versions = [name for name in attributes[0] if name.endswith("_version")]
+    names = ("commit", "code_fingerprint", "settings_hash", "data_checksum", "seeds", "device", "dtype", "classes")
+    versions = [name for name in attributes[0] if name.endswith("_version") or name == "python"]
     return {
         **{name: all_of(name) for name in (*names, *versions)},
         "settings": json.dumps(settings, sort_keys=True),

@@ -1,6 +1,5 @@
 """The paper as PDF, after a check that its numbers and figures come from results."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -9,37 +8,46 @@ from pathlib import Path
 from goldilocks import files, latex
 from goldilocks.logs import job_log
 
-MAIN = Path("paper/main.tex")
+COMMANDS = {
+    # -g: after a failure latexmk would otherwise refuse to try again with the same files.
+    "latexmk": ["latexmk", "-pdf", "-g", "-interaction=nonstopmode", "-halt-on-error", "-file-line-error", "main.tex"],
+    "tectonic": ["tectonic", "main.tex"],
+}
 
 
 def build_paper(
     paths_to_sources: list[str], path_to_generated: str, paths_to_figures: list[str], path_to_output: str
 ) -> None:
-    sources = {
-        Path(path).name: Path(path).read_text(encoding="utf-8") for path in paths_to_sources if path.endswith("tex")
-    }
+    texts = [Path(path) for path in paths_to_sources if path.endswith(".tex")]
+    sources = {path.name: path.read_text(encoding="utf-8") for path in texts}
     mistakes = latex.mistakes(sources, Path(path_to_generated).read_text(encoding="utf-8"))
     if mistakes:
         raise ValueError("the paper's text does not fit its results: " + "; ".join(mistakes))
-    if shutil.which("latexmk") is None:
-        raise FileNotFoundError("latexmk is missing: run `make tex`, or install a TeX distribution that has it")
-    build = Path(path_to_output).parent / "latex"
-    build.mkdir(parents=True, exist_ok=True)
-    places = [MAIN.parent, Path(path_to_generated).parent, *{Path(path).parent for path in paths_to_figures}]
-    search = os.pathsep.join(f"{place.resolve()}//" for place in places) + os.pathsep
-    environment = {**os.environ, "TEXINPUTS": search, "BIBINPUTS": search, "SOURCE_DATE_EPOCH": "0"}
-    command = ["latexmk", "-pdf", "-interaction=nonstopmode", "-halt-on-error", "-file-line-error", f"-outdir={build}"]
-    done = subprocess.run([*command, str(MAIN)], env=environment, capture_output=True, text=True, errors="replace")
+    tool = next((name for name in COMMANDS if shutil.which(name)), None)
+    if tool is None:
+        raise FileNotFoundError("latexmk is missing: run `make tex`, or install TeX with latexmk, or tectonic")
+
+    # Everything that LaTeX needs in one folder, so that it compiles there by hand and elsewhere too.
+    folder = Path(path_to_output).parent / "latex"
+    for path in map(Path, paths_to_sources):
+        copy = folder / path.relative_to("paper")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    for path in (path_to_generated, *paths_to_figures):
+        shutil.copyfile(path, folder / Path(path).name)
+    done = subprocess.run(COMMANDS[tool], cwd=folder, capture_output=True, text=True, errors="replace")
     if done.returncode:
-        (build / "main.pdf").unlink(missing_ok=True)
-        raise RuntimeError(f"latexmk failed: {first_error(done.stdout)}; the whole story is in {build}/main.log")
+        raise RuntimeError(
+            f"{tool} failed: {first_error(done.stdout + done.stderr)}; all of it is in {folder}/main.log"
+        )
     with files.whole_file(path_to_output) as temporary:
-        shutil.copyfile(build / "main.pdf", temporary)
+        shutil.copyfile(folder / "main.pdf", temporary)
 
 
 def first_error(output: str) -> str:
-    match = re.search(r"^(?:\S+:\d+: .*|! .*)$", output, re.MULTILINE)
-    return match[0] if match else output.strip().splitlines()[-1]
+    """The first line in which LaTeX names an error and its place."""
+    match = re.search(r"^(?:\S+:\d+: .*|! .*|error: .*)$", output, re.MULTILINE)
+    return match[0] if match else (output.strip().splitlines() or ["no message"])[-1]
 
 
 if __name__ == "__main__":

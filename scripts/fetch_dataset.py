@@ -1,19 +1,25 @@
 """One dataset as a NetCDF file, from the first source that has it with the right checksum."""
 
+import time
 from pathlib import Path
 
-from goldilocks import sources, store
+from goldilocks import provenance, sources, store
 from goldilocks.logs import job_log
 
 
-def fetch_dataset(dataset: str, folder: str | None, path_to_output: str | Path) -> None:
-    store.write_dataset(sources.fetch(dataset, sources.data_folder(folder)), path_to_output)
+def fetch_dataset(dataset: str, folder: str | None, path_to_code: str | Path, path_to_output: str | Path) -> None:
+    """Write the dataset file. Raises goldilocks.sources.Unavailable if no source has it."""
+    start, code = time.monotonic(), Path(path_to_code).read_text().strip()
+    content = sources.fetch(dataset, sources.data_folder(folder))
+    content.attrs |= provenance.attributes(code, {"dataset": dataset}, time.monotonic() - start)
+    store.write_dataset(content, path_to_output)
 
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
         fetch_dataset(
             dataset=snakemake.wildcards.dataset,
-            folder=snakemake.params.folder,
+            folder=snakemake.resources.folder,
+            path_to_code=snakemake.input.code,
             path_to_output=snakemake.output[0],
         )

@@ -28,7 +28,7 @@ def make_data(names: list[str], folder: str | None, path_to_results: Path) -> di
             from goldilocks.sources import Unavailable
 
             try:
-                fetch_dataset(name, folder, path)
+                fetch_dataset(name, folder, code, path)
             except Unavailable as reason:
                 available[name] = {"available": False, "reason": str(reason)}
     files.write_if_changed(yaml.safe_dump(available), record)

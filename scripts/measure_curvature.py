@@ -30,7 +30,10 @@ def measure_curvature(
     memory_mib: int,
     path_to_output: str,
 ) -> None:
+    """Write one block; `memory_mib` bounds a pass of differentiation, `device` is auto, cpu or cuda."""
     start = time.monotonic()
+    # Read before measuring: code that changes meanwhile must not sign these numbers.
+    code = Path(path_to_code).read_text().strip()
     settings = yaml.safe_load(Path(path_to_settings).read_text())
     draws, chosen_radii = studies.read_block(block)
     device = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
@@ -38,7 +41,10 @@ def measure_curvature(
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
     examples = datasets.load(
-        path_to_dataset, dataset, max(settings["examples"]), settings["inputs"], settings["labels"], settings["seed"]
+        path_to_dataset,
+        dataset,
+        count=max(settings["examples"]),
+        **{key: settings[key] for key in ("inputs", "labels", "validation", "seed")},
     )
     radii = settings["radii"][chosen_radii]
     plane = labels.parse_subspace(subspace)
@@ -56,11 +62,11 @@ def measure_curvature(
         _measure(result.sel(draw=number), settings, examples, draw, device, memory_mib)
         logging.info("draw %d measured after %.1f s", number, time.monotonic() - start)
     result.attrs = provenance.attributes(
-        Path(path_to_code).read_text().strip(),
+        code,
         settings,
         time.monotonic() - start,
         data_checksum=examples.checksum,
-        glorot_radius=labels.parse_network(network).glorot_radius(examples.inputs[0].size, examples.classes),
+        classes=examples.classes,
         seeds=f"streams named {settings['seed']}, purpose, {dataset}, {network}, {subspace}, draw, plane",
         device=str(device),
         dtype=settings["dtype"],

@@ -1,29 +1,14 @@
 """The fraction of positive eigenvalues over the radius (Fort & Scherlis 2019, figure 3a)."""
 
-from goldilocks import plotting
 from goldilocks.logs import job_log
-
-
-def plot_fraction_positive(
-    path_to_study: str,
-    path_to_settings: str,
-    path_to_published: str,
-    path_to_pdf: str,
-    path_to_png: str,
-    path_to_data: str,
-) -> None:
-    study, settings = plotting.load(path_to_study, path_to_settings)
-    figure, axes, data = plotting.radial_profile(study, "fraction_positive", settings, path_to_published)
-    for ax, _ in axes:
-        ax.axhline(0.5, color="0.6", linewidth=0.5, zorder=0)
-        plotting.limit(ax, data)
-    axes[0][0].set_ylabel(r"fraction of positive eigenvalues")
-    plotting.save(figure, data, path_to_pdf, path_to_png, path_to_data)
-
+from goldilocks.plotting import plot_radial_profile
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
-        plot_fraction_positive(
+        plot_radial_profile(
+            variable="fraction_positive",
+            label="fraction of positive eigenvalues",
+            reference=0.5,
             path_to_study=snakemake.input.study,
             path_to_settings=snakemake.input.settings,
             path_to_published=snakemake.input.published,

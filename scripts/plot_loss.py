@@ -1,5 +1,6 @@
 """Mean loss over the radius with its power law (Fort & Scherlis 2019, figure 5a)."""
 
+import json
 import math
 
 import numpy as np
@@ -16,12 +17,14 @@ def plot_loss(path_to_study: str, path_to_settings: str, path_to_pdf: str, path_
     data = plotting.curves(study, "loss")
     figure, axes = plotting.panels(study, settings)
     for ax, cell in axes:
-        for number, count in enumerate(sorted(study["examples"].values.tolist(), reverse=True)):
+        for number, count in enumerate(plotting.numbers_of_examples(study)):
             curve = data.sel(cell).sel(examples=count)
             plotting.draw_curve(ax, curve, number, f"$N={count}$")
-        ax.axhline(math.log(10), color="0.6", linewidth=0.5, zorder=0)
-        ax.annotate(r"$\ln 10$", (study["x"].values[0], math.log(10)), xytext=(0, 3), textcoords="offset points")
-        x, mean = study["x"].values, data.sel(cell).isel(examples=-1)["mean"].values
+        if json.loads(study.attrs["settings"])["loss"] == "cross_entropy":
+            chance, x_left = math.log(int(study.attrs["classes"])), study["x"].values[0]
+            ax.axhline(chance, color="0.6", linewidth=0.5, zorder=0)
+            ax.annotate(rf"$\ln {study.attrs['classes']}$", (x_left, chance), xytext=(0, 3), textcoords="offset points")
+        x, mean = study["x"].values, data.sel(cell).sel(examples=max(study["examples"].values))["mean"].values
         above = x >= FIRST_X
         if above.sum() >= 2:
             slope, intercept = np.polyfit(x[above] / 2, np.log10(mean[above]), 1)

@@ -16,23 +16,27 @@ def plot_trace_and_norm(
     study, settings = plotting.load(path_to_study, path_to_settings)
     dimensions = study["dimension"].values
     d = DIMENSION if DIMENSION in dimensions else int(dimensions.max())
-    study = study.sel(dimension=d, examples=study["examples"].values.max())
+    study = study.sel(dimension=d)
     data = xr.concat([plotting.curves(study, name) for name in CURVES], dim="quantity", combine_attrs="override")
     data = data.assign_coords(quantity=list(CURVES))
-    ratio = study["trace_over_norm"].mean("draw")
+    counts = plotting.numbers_of_examples(study)
+    ratio = study["trace_over_norm"].sel(examples=counts[0]).mean("draw")
+    # The mean trace is zero but for noise inside of the zone: a logarithmic axis shows where it is above.
+    error = data["standard_deviation"].fillna(0) / np.sqrt(study.sizes["draw"])
+    visible = data.where(data["mean"] > error)
     figure, axes = plotting.panels(study, settings)
     for ax, cell in axes:
         for number, (name, label) in enumerate(CURVES.items()):
-            curve = data.sel(cell).sel(quantity=name)
-            # The mean trace is zero but for noise inside of the zone: a logarithmic axis shows where it is above.
-            visible = curve.where(curve["mean"] > curve["standard_deviation"] / np.sqrt(study.sizes["draw"]))
-            visible["low"] = visible["low"].where(visible["low"] > 0, visible["mean"] / 10)
-            plotting.draw_curve(ax, visible, number, f"{label}, $d={d}$", deviations=False)
+            curve = visible.sel(cell).sel(quantity=name)
+            plotting.draw_curve(ax, curve.sel(examples=counts[0]), number, f"{label}, $d={d}$", deviations=False)
+            plotting.draw_fewer_examples(ax, curve, counts, number)
         for edge in edges(study["x"].values, ratio.sel(cell).values):
             ax.axvline(edge, color="0.4", linewidth=0.7, linestyle="--", zorder=0)
-        ax.set_yscale("log")
+        # Bands that reach down to zero end at the axis.
+        ax.set_yscale("log", nonpositive="clip")
+        ax.set_ylim(float(visible["mean"].min()) / 3, float(visible["mean"].max()) * 5)
         ax.plot([], [], color="0.4", linewidth=0.7, linestyle="--", label=r"$\mathrm{Tr}(H)/\Vert H\Vert=1$")
-        ax.legend(loc="upper left")
+        ax.legend(handles=[*ax.get_legend_handles_labels()[0], *plotting.example_handles(counts)], loc="upper left")
     axes[0][0].set_ylabel(r"$\mathrm{Tr}(H)$, $\Vert H\Vert$ (nat)")
     plotting.save(figure, data, path_to_pdf, path_to_png, path_to_data)
 

@@ -1,4 +1,4 @@
-"""Copies of the run built last: paper/paper.pdf and results/claims.csv."""
+"""Copies of the run built last: paper/paper.pdf, results/claims.csv, and its name in results/run.txt."""
 
 import shutil
 
@@ -18,5 +18,6 @@ if __name__ == "__main__":
             {
                 snakemake.input.paper: snakemake.output.paper,
                 snakemake.input.claims: snakemake.output.claims,
+                snakemake.input.run: snakemake.output.run,
             }
         )

@@ -45,7 +45,7 @@ def claim_macros(rows: list[dict]) -> list[str]:
 
 def described(row: dict) -> str:
     if not row["estimate"]:
-        return r"\emph{not computed: " + latex.escape(row["reason"]) + "}"
+        return r"\emph{not computed: " + latex.escape(row["reason"], strict=False) + "}"
     text = latex.interval(*(float(row[key]) for key in ("estimate", "low", "high")))
     return f"{text} ($n={row['n']}$, {row['verdict']})"
 
@@ -61,6 +61,7 @@ def setting_macros(settings: dict, studies: dict[str, xr.Dataset], rows: list[di
         "not-reproduced": str(counted.get("not reproduced", 0)),
         "inconclusive": str(counted.get("inconclusive", 0)),
         "not-tested": str(counted.get("not tested", 0)),
+        "commit": ", ".join(attribute_values(studies, "commit")) or "unknown",
         "sigma-z": logits_deviation_at_peak(studies.get(MAIN_STUDY)),
     }
     return [latex.macro("setting", name, text) for name, text in values.items()]
@@ -70,8 +71,8 @@ def logits_deviation_at_peak(study: xr.Dataset | None) -> str:
     """σ_z where the mean Tr(H)/‖H‖ at the largest d and N is highest, in the first cell; mean and deviation."""
     if study is None:
         return r"\emph{not computed}"
-    cell = study.isel(dataset=0, network=0, subspace=0, examples=-1)
-    top = int(cell["trace_over_norm"].isel(dimension=-1).mean("draw").argmax())
+    cell = study.isel(dataset=0, network=0, subspace=0).sel(examples=study["examples"].max())
+    top = int(cell["trace_over_norm"].sel(dimension=study["dimension"].max()).mean("draw").argmax())
     values = cell["logits_std"].isel(radius=top).values
     spread = np.std(values, ddof=1) if len(values) > 1 else np.nan
     return f"${latex.number(values.mean(), -spread, spread)} \\pm {spread:.2g}$"
@@ -79,11 +80,11 @@ def logits_deviation_at_peak(study: xr.Dataset | None) -> str:
 
 def figure_macros(settings: dict) -> list[str]:
     """The picture of each figure, or why this run has none."""
-    reasons = " ".join(latex.escape(reason) for reason in settings["left_out"])
+    reasons = " ".join(latex.escape(reason, strict=False) for reason in settings["left_out"])
     lines = []
     for name in FIGURES:
         if name in settings["figures"]:
-            text = rf"\includegraphics{{{name}.pdf}}"
+            text = rf"\includegraphics[width=\linewidth]{{{name}.pdf}}"
         else:
             reason = reasons or f"the run {latex.escape(settings['run'])} does not draw it"
             text = rf"\fbox{{\parbox{{.9\linewidth}}{{Not computed: {reason}.}}}}"
@@ -146,10 +147,14 @@ def settings_table(study: dict | None, published: dict) -> str:
     return "%\n" + "%\n".join(lines) + "%\n"
 
 
+def attribute_values(studies: dict[str, xr.Dataset], name: str) -> list[str]:
+    """Every value that an attribute has among the studies' blocks."""
+    return sorted({value for study in studies.values() for value in str(study.attrs[name]).split(", ")})
+
+
 def provenance(settings: dict, studies: dict[str, xr.Dataset], rows: list[dict]) -> str:
     def all_of(name: str) -> str:
-        values = sorted({value for study in studies.values() for value in str(study.attrs[name]).split(", ")})
-        return latex.escape(", ".join(values))
+        return latex.escape(", ".join(attribute_values(studies, name)))
 
     minutes = sum(study.attrs["wall_seconds"] for study in studies.values()) / 60
     blocks = sum(study.attrs["blocks"] for study in studies.values())

@@ -19,6 +19,18 @@ COLUMNS = (
     *("smallest_effect", "run", "claims_hash", "reason"),
 )
 UNTESTABLE = (NotTested, intervals.TooFewDraws)
+# What the primary cell of every claim means beside its dataset, network and number of examples: a study with
+# other settings is another experiment, and no verdict on the claim.
+PRIMARY_SETTINGS = {
+    "metric": "shell",
+    "bias_directions": False,
+    "initialisation": "glorot",
+    "loss": "cross_entropy",
+    "labels": "original",
+    "inputs": "standardised",
+    "temperature": 1.0,
+}
+PRIMARY_KIND = "sparse"
 CELL = ("dataset", "network", "subspace", "examples")
 POWER = 0.8
 
@@ -56,6 +68,13 @@ class Test:
         """By p-values, adjusted or not: reproduced where the interval lies wholly on the claim's side."""
         alpha = (1 - self.level) / 2
         return REPRODUCED if p_holds < alpha else NOT_REPRODUCED if p_fails < alpha else INCONCLUSIVE
+
+    def room(self, estimate: Estimate) -> float:
+        """How far the interval stays on the claim's side; negative where it does not."""
+        low, high = (bound - self.reference for bound in estimate.interval(self.level))
+        if self.kind == "superiority":
+            return low - self.margin if self.direction == "above" else -self.margin - high
+        return min(low + self.margin, self.margin - high)
 
     def smallest_effect(self, estimate: Estimate) -> float:
         """What a test with this spread and n sees with a power of 80 %: the smallest difference from the
@@ -107,9 +126,8 @@ def _primary(identifier: str, claim: dict, studies: dict[str, xr.Dataset]) -> li
         row = {"id": f"{identifier}.{name}", "case": name, "statement": case["statement"], "unit": case["unit"]}
         try:
             worst = _measure(case, _cell(case, studies), row["id"])
-            rows.append(
-                {**row, **_described(case, worst), "verdict": _test(case).verdict(*_test(case).p_values(worst))}
-            )
+            test = _test(case)
+            rows.append({**row, **_described(test, worst), "verdict": test.verdict(*test.p_values(worst))})
         except UNTESTABLE as reason:
             rows.append({**row, "verdict": NOT_TESTED, "reason": str(reason)})
     return rows
@@ -131,21 +149,21 @@ def _secondary(identifier: str, claim: dict, studies: dict[str, xr.Dataset]) -> 
     holds, fails = intervals.holm(p_values[:, 0]), intervals.holm(p_values[:, 1])
     rows = []
     for (row, case, worst), p_holds, p_fails in zip(measured, holds, fails):
-        rows.append({**row, **_described(case, worst), "verdict": _test(case).verdict(p_holds, p_fails)})
+        test = _test(case)
+        rows.append({**row, **_described(test, worst), "verdict": test.verdict(p_holds, p_fails)})
     return rows + untested
 
 
 def _measure(case: dict, cell: xr.Dataset, name: str) -> Estimate:
-    """The estimate that speaks most against the claim: where it is about every radius of a window, the worst."""
+    """The estimate that decides: where a claim is about every radius of a window, that with the least room."""
     with np.errstate(invalid="ignore", divide="ignore"):
         estimates = QUANTITIES[case["quantity"]](cell, case, name)
     if not all(np.isfinite(estimate.value) for estimate in estimates):
         raise NotTested("the quantity is not finite in this run")
-    return max(estimates, key=lambda estimate: _test(case).p_values(estimate)[0])
+    return min(estimates, key=_test(case).room)
 
 
-def _described(case: dict, worst: Estimate) -> dict:
-    test = _test(case)
+def _described(test: Test, worst: Estimate) -> dict:
     low, high = worst.interval(test.level)
     return {
         "estimate": worst.value,
@@ -162,7 +180,9 @@ def _test(case: dict) -> Test:
 
 
 def _primary_place(case: dict, study: xr.Dataset) -> dict:
-    place = {"dataset": "mnist", "network": "fc-200x2-relu", "subspace": study["subspace"].values[0], "examples": 1000}
+    labels = [label for label in study["subspace"].values.tolist() if label.endswith(PRIMARY_KIND)]
+    subspace = labels[0] if labels else f"of {PRIMARY_KIND} planes"
+    place = {"dataset": "mnist", "network": "fc-200x2-relu", "subspace": subspace, "examples": 1000}
     return {axis: value for axis, value in {**place, **case.get("cell", {})}.items() if axis in _axes(case)}
 
 
@@ -174,7 +194,12 @@ def _axes(case: dict) -> tuple[str, ...]:
 def _cell(case: dict, studies: dict[str, xr.Dataset]) -> xr.Dataset:
     if case["study"] not in studies:
         raise NotTested(f"the study {case['study']} is not part of this run")
-    return _select(studies[case["study"]], _primary_place(case, studies[case["study"]]))
+    study = studies[case["study"]]
+    settings = json.loads(study.attrs["settings"])
+    for name, value in PRIMARY_SETTINGS.items():
+        if settings[name] != value:
+            raise NotTested(f"the claim is about {name} {value}, and the study {case['study']} has {settings[name]}")
+    return _select(study, _primary_place(case, study))
 
 
 def _select(study: xr.Dataset, place: dict) -> xr.Dataset:

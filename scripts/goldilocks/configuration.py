@@ -4,6 +4,7 @@ Imports nothing heavy: it runs whenever the workflow loads.
 """
 
 import difflib
+import math
 from pathlib import Path
 
 import jsonschema
@@ -18,6 +19,20 @@ DATASETS = {
 }
 
 
+# Stricter than JSON: 8.0 is no integer, and a number is finite.
+_Validator = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {
+            "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
+            "number": lambda _, value: (
+                isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            ),
+        }
+    ),
+)
+
+
 class ConfigurationError(Exception):
     """A key has a value that cannot be; the message is one sentence with the key's path."""
 
@@ -27,17 +42,19 @@ def complete(config: dict, schema: dict) -> dict:
 
     Raises ConfigurationError naming the first key that is unknown, of the wrong type or impossible.
     """
+    _refuse_unnamed(config)
     config = _filled(_without_nulls(config), schema, schema)
-    errors = sorted(jsonschema.Draft202012Validator(schema).iter_errors(config), key=lambda error: list(error.path))
+    errors = sorted(_Validator(schema).iter_errors(config), key=lambda error: list(map(str, error.path)))
     if errors:
         raise ConfigurationError(_sentence(_innermost(errors[0])))
     for name, study in config["studies"].items():
         _check_study(f"studies.{name}", study)
     for name, figure in config["figures"].items():
-        if figure["study"] not in config["studies"]:
-            _refuse(
-                f"figures.{name}.study", f"there is no study {figure['study']!r}", figure["study"], config["studies"]
-            )
+        path, study = f"figures.{name}.study", figure["study"]
+        if study not in config["studies"]:
+            _refuse(path, f"there is no study {study!r}", study, config["studies"])
+        if config["studies"][study]["radius_unit"] != "r_X":
+            raise ConfigurationError(f"{path}: {study} has radii that are not in units of r_X, which this figure needs")
     return config
 
 
@@ -81,6 +98,14 @@ def _lay_over(config: dict, overlay: dict) -> None:
             _lay_over(config[key], value)
         else:
             config[key] = value
+
+
+def _refuse_unnamed(node: object, path: str = "") -> None:
+    """Keys that YAML reads as numbers or truth values cannot be names."""
+    for key, value in node.items() if isinstance(node, dict) else []:
+        if not isinstance(key, str):
+            raise ConfigurationError(f"{path}{key}: a name must be text; put it into quotes")
+        _refuse_unnamed(value, f"{path}{key}.")
 
 
 def _without_nulls(node: object) -> object:
@@ -167,9 +192,11 @@ def _check_study(path: str, study: dict) -> None:
     for i, name in enumerate(study["datasets"]):
         if name not in DATASETS:
             _refuse(f"{path}.datasets.{i}", f"the dataset {name!r} is unknown", name, DATASETS)
-        most, available = max(study["examples"]), DATASETS[name]["training_examples"]
+        most, available = max(study["examples"]), DATASETS[name]["training_examples"] - study["validation"]
         if most > available:
-            raise ConfigurationError(f"{path}.examples: {most} is impossible; {name} has {available} training examples")
+            raise ConfigurationError(
+                f"{path}.examples: {most} is impossible; {name} has {available} training examples left"
+            )
     networks = [_parsed(f"{path}.networks.{i}", labels.parse_network, x) for i, x in enumerate(study["networks"])]
     planes = [_parsed(f"{path}.subspaces.{i}", labels.parse_subspace, x) for i, x in enumerate(study["subspaces"])]
     for i, plane in enumerate(planes):

@@ -67,9 +67,12 @@ def plane_curvature(
     average over (default: all N), and one result is returned for each. The softmax sees logits / temperature.
     Directions need not be orthonormal: they are made so, in order, through their Gram matrix.
 
-    Raises ValueError if the directions are linearly dependent or a logit is not finite.
+    `memory_mib` bounds one pass of differentiation, in MiB. Raises ValueError if the directions are linearly
+    dependent, a logit is not finite, the loss is unknown, or more examples are asked for than there are.
     """
     counts = [len(inputs)] if examples is None else list(examples)
+    if max(counts) > len(inputs):
+        raise ValueError(f"{max(counts)} examples asked for and {len(inputs)} given: ask for fewer")
     factor = subspaces.cholesky(directions.double().cpu().numpy())
     edges = [0, *sorted(set(counts))]
     segments, result = [], {}

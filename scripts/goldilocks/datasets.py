@@ -12,7 +12,7 @@ import xarray as xr
 from goldilocks.randomness import stream
 
 INPUTS = ("standardised", "unit_interval", "mean_image_removed")
-LABELS = ("true", "shuffled")
+LABELS = ("original", "shuffled")
 TRAIN, TEST = 0, 1
 
 
@@ -39,26 +39,31 @@ def balanced_order(labels: np.ndarray, random: np.random.Generator) -> np.ndarra
     return np.lexsort((random.random(len(labels)), rounds))
 
 
-def validation_split(labels: np.ndarray, size: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(training, validation) indices: `size` class-balanced examples held out, nested in `size`."""
-    order = balanced_order(labels, random)
+def validation_split(labels: np.ndarray, size: int, dataset: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(training, validation) indices into the official training set: `size` class-balanced examples held out.
+
+    From a stream of its own; nested in `size`.
+    """
+    order = balanced_order(labels, stream(seed, "validation", dataset))
     return np.sort(order[size:]), np.sort(order[:size])
 
 
-def load(path: str | Path, dataset: str, count: int, inputs: str, labels: str, seed: int) -> Examples:
-    """The first `count` examples of the training set in class-balanced random order, preprocessed.
+def load(path: str | Path, dataset: str, count: int, inputs: str, labels: str, validation: int, seed: int) -> Examples:
+    """The first `count` training examples in class-balanced random order, preprocessed.
 
+    The `validation` examples that are held out are never among them.
     `inputs`: `standardised` by the training set's global mean and standard deviation, `unit_interval`
     (pixels / 255), or `mean_image_removed` (then divided by the global deviation that remains).
-    `labels`: `true` or `shuffled` over the training set. Raises ValueError if `count` is too large.
+    `labels`: `original`, or `shuffled` over the training set. Raises ValueError if `count` is too large.
     """
     with xr.open_dataset(path) as file:
-        training = file["split"].values == TRAIN
-        images, targets = file["images"].values[training], file["labels"].values[training].astype(np.int64)
+        official = file["split"].values == TRAIN
+        images, targets = file["images"].values[official], file["labels"].values[official].astype(np.int64)
         classes, checksum = int(file.attrs["classes"]), file.attrs["checksum"]
-    if count > len(targets):
-        raise ValueError(f"{count} examples asked of {dataset}, which has {len(targets)} for training: ask for fewer")
-    chosen = balanced_order(targets, stream(seed, "examples", dataset))[:count]
+    training, _ = validation_split(targets, validation, dataset, seed)
+    if count > len(training):
+        raise ValueError(f"{count} examples asked of {dataset}, which has {len(training)} for training: ask for fewer")
+    chosen = training[balanced_order(targets[training], stream(seed, "examples", dataset))[:count]]
     if labels == "shuffled":
         targets = stream(seed, "shuffled labels", dataset).permutation(targets)
     return Examples(_preprocess(images, chosen, inputs), targets[chosen], classes, checksum)

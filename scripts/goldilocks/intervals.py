@@ -9,6 +9,7 @@ from scipy import stats
 from goldilocks.randomness import stream
 
 RESAMPLES, BATCH = 2000, 100
+LEAST_RESAMPLED = 6  # fewer units have too few distinct resamples for a 95 % interval
 
 
 class TooFewDraws(ValueError):
@@ -17,12 +18,16 @@ class TooFewDraws(ValueError):
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its standard error over n units; `interval(level)` gives (low, high)."""
+    """A number with its standard error over n units; `interval(level)` gives (low, high).
+
+    `smallest_p` is the least p-value that the interval's kind can resolve.
+    """
 
     value: float
     standard_error: float
     n: int
     interval: Callable[[float], tuple[float, float]]
+    smallest_p: float = 0.0
 
 
 def p_above(estimate: Estimate, threshold: float) -> float:
@@ -35,7 +40,7 @@ def p_above(estimate: Estimate, threshold: float) -> float:
         p = (low + high) / 2
         bound = estimate.interval(1 - 2 * p)[0] if p < 0.5 else estimate.interval(2 * p - 1)[1]
         low, high = (low, p) if bound > threshold else (p, high)
-    return high
+    return min(max(high, estimate.smallest_p), 1 - estimate.smallest_p)
 
 
 def p_below(estimate: Estimate, threshold: float) -> float:
@@ -65,18 +70,18 @@ def mean(samples: np.ndarray, resolution: float = 0.0) -> Estimate:
 def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, *name: str) -> Estimate:
     """A statistic of samples (…, n), resampled over whole units of the last axis (percentile interval).
 
-    The random stream is named by `name`. Raises TooFewDraws below three units.
+    The random stream is named by `name`. Raises TooFewDraws below six units.
     """
     n = samples.shape[-1]
-    if n < 3:
-        raise TooFewDraws(f"{n} draws are too few to resample: at least 3 are needed")
+    if n < LEAST_RESAMPLED:
+        raise TooFewDraws(f"{n} draws are too few to resample: at least {LEAST_RESAMPLED} are needed")
     random = stream("bootstrap", *name)
     resampled = np.array([statistic(samples[..., random.integers(n, size=n)]) for _ in range(RESAMPLES)])
 
     def interval(level: float) -> tuple[float, float]:
         return tuple(np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2]).tolist())
 
-    return Estimate(float(statistic(samples)), float(resampled.std(ddof=1)), n, interval)
+    return Estimate(float(statistic(samples)), float(resampled.std(ddof=1)), n, interval, 1 / RESAMPLES)
 
 
 def coefficients_of_variation(means: np.ndarray, variances: np.ndarray | None, planes: int) -> dict[str, Estimate]:

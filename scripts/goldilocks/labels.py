@@ -3,7 +3,7 @@
 Free of torch, so that a workflow can check labels and count parameters while it loads.
 """
 
-import math
+import difflib
 import re
 from dataclasses import dataclass
 from itertools import pairwise
@@ -35,14 +35,6 @@ class Network:
     def count_weights(self, inputs: int, classes: int) -> int:
         return sum(n_out * n_in for n_out, n_in in self.layer_shapes(inputs, classes))
 
-    def glorot_radius(self, inputs: int, classes: int) -> float:
-        """r_X: root mean square L2 norm of all weight matrices under Glorot-normal initialisation.
-
-        r_X² = Σ_l 2 n_in n_out / (n_in + n_out) (Fort & Scherlis 2019).
-        """
-        shapes = self.layer_shapes(inputs, classes)
-        return math.sqrt(sum(2 * n_in * n_out / (n_in + n_out) for n_out, n_in in shapes))
-
 
 @dataclass(frozen=True)
 class Plane:
@@ -64,10 +56,9 @@ def parse_network(label: str) -> Network:
             "for example fc-200x2-relu or fc-300-100-tanh-nobias"
         )
     if match["activation"] not in ACTIVATIONS:
-        raise ValueError(
-            f"network label {label!r} names the unknown activation {match['activation']!r}: "
-            f"use one of {', '.join(ACTIVATIONS)}"
-        )
+        close = difflib.get_close_matches(match["activation"], ACTIVATIONS, n=1)
+        advice = f"did you mean {close[0]}?" if close else f"use one of {', '.join(ACTIVATIONS)}"
+        raise ValueError(f"network label {label!r} names the unknown activation {match['activation']!r}; {advice}")
     if "x" in match["widths"]:
         width, depth = map(int, match["widths"].split("x"))
         widths = (width,) * depth

@@ -42,17 +42,26 @@ _CHARACTERS = {
     "#": r"\#",
     "<": r"$<$",
     ">": r"$>$",
+    "$": r"\$",
+    "{": r"\{",
+    "}": r"\}",
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
 }
 _PATTERN = re.compile("|".join(map(re.escape, sorted(_CHARACTERS, key=len, reverse=True))))
 
 
-def escape(text: str) -> str:
-    """Plain text for LaTeX, mathematical letters included. Raises ValueError at one that it does not know."""
+def escape(text: str, strict: bool = True) -> str:
+    """Plain text for LaTeX, mathematical letters and those of European languages included.
+
+    At any other letter raises ValueError or, for text that others wrote (`strict` false), puts a question mark.
+    """
     result = _PATTERN.sub(lambda match: _CHARACTERS[match[0]], text)
-    unknown = sorted({character for character in result if ord(character) > 126 and character not in "–’“”"})
-    if unknown:
+    unknown = sorted({character for character in result if ord(character) > 0x17F and character not in "–’“”"})
+    if unknown and strict:
         raise ValueError(f"the character {unknown[0]!r} in {text!r} has no LaTeX form: add it to goldilocks.latex")
-    return result
+    return "".join("?" if character in unknown else character for character in result)
 
 
 def number(value: float, low: float, high: float) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from goldilocks import files
 
 ORPHAN_CHECK_SECONDS = 1.0
+SHELLS = ("bash", "dash", "sh", "zsh")
 
 
 @contextmanager
@@ -57,28 +58,27 @@ def _lines(path: Path) -> list[str]:
 
 
 def _die_with_parents() -> None:
-    """Exit when an ancestor dies.
+    """Exit when what runs the job dies: Snakemake, be it the parent or hidden behind a shell.
 
-    A signal at the parent's death (PR_SET_PDEATHSIG) would not do: a shell stands between
-    Snakemake and its jobs and outlives it.
+    A signal at the parent's death (PR_SET_PDEATHSIG) would not do, because such a shell outlives Snakemake.
     """
-    ancestors = _ancestors()
-    if not ancestors:
-        return
+    watched = _runner()
 
     def watch():
-        while _ancestors()[: len(ancestors)] == ancestors:
+        while _runner() == watched:
             time.sleep(ORPHAN_CHECK_SECONDS)
+        logging.error("the process that started this job is gone: stopping")
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _ancestors() -> list[int]:
-    """Process numbers of parent and grandparent (the shell and what runs it); empty where /proc is missing."""
+def _runner() -> tuple[int, ...]:
+    """Process number of the parent and, where that is a shell, of the shell's parent too."""
+    parent = os.getppid()
     try:
-        parent = os.getppid()
-        stat = Path(f"/proc/{parent}/stat").read_text()
-        return [parent, int(stat.rsplit(")", 1)[1].split()[1])]
+        # /proc/<pid>/stat: number (name) state parent …
+        name, rest = Path(f"/proc/{parent}/stat").read_text().split("(", 1)[1].rsplit(")", 1)
+        return (parent, int(rest.split()[1])) if name in SHELLS else (parent,)
     except OSError:
-        return []
+        return (parent,)

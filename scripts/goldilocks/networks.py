@@ -73,7 +73,10 @@ def logits_function(module: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def glorot_radius(parameters: list[Parameter]) -> float:
-    """r_X of any network: root mean square norm of its weights under Glorot-normal initialisation."""
+    """r_X: root mean square L2 norm of all weights under Glorot-normal initialisation.
+
+    r_X² = Σ_l size_l · 2/(fan_in + fan_out), for matrices Σ_l 2 n_in n_out/(n_in + n_out) (Fort & Scherlis 2019).
+    """
     return math.sqrt(sum(p.size * 2 / (p.fan_in + p.fan_out) for p in parameters if not p.is_bias))
 
 
@@ -82,6 +85,7 @@ def weight_deviations(parameters: list[Parameter], initialisation: str) -> list[
 
     `glorot`: σ² = 2/(fan_in + fan_out) and `he`: σ² = 2/fan_in, biases zero;
     `isotropic`: σ = 1 for weights and biases alike (one Gaussian in R^D, Chang 2019).
+    Raises ValueError for another name.
     """
     if initialisation == "isotropic":
         return [1.0] * len(parameters)
@@ -100,7 +104,7 @@ def initialise(parameters: list[Parameter], initialisation: str, random: np.rand
 
 def rescaled(theta: np.ndarray, radius: float, unit: str, r_x: float) -> np.ndarray:
     """`theta` (D,) multiplied by one factor: to norm radius · r_X (`r_X`), to norm radius (`norm`),
-    or by the factor radius itself (`init_scale`)."""
+    or by the factor radius itself (`init_scale`). Raises ValueError for another unit."""
     if unit == "init_scale":
         return radius * theta
     if unit not in ("r_X", "norm"):

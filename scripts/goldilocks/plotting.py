@@ -94,36 +94,60 @@ def draw_published(ax: plt.Axes, path: str, dimension: int, number: int) -> None
     )
 
 
-def radial_profile(study: xr.Dataset, variable: str, settings: dict, published: str | None) -> tuple:
-    """Figure 3 of Fort & Scherlis (2019): a measure over the radius, one curve per dimension.
+def draw_fewer_examples(ax: plt.Axes, curve: xr.Dataset, counts: list[int], number: int) -> None:
+    """Means for the smaller numbers of examples, as thin broken lines."""
+    for line, count in zip(LINES[1:], counts[1:]):
+        thin = curve.sel(examples=count)
+        ax.plot(thin["x"], thin["mean"], color=COLOURS[number % len(COLOURS)], linestyle=line, linewidth=0.7)
 
-    The largest number of examples N is drawn in full, smaller ones as thin broken lines.
-    Returns the figure, its panels and its source data.
-    """
+
+def example_handles(counts: list[int]) -> list[plt.Line2D]:
+    """Legend entries for the numbers of examples, largest first."""
+    return [
+        plt.Line2D([], [], color="k", linestyle=line, linewidth=1.2 if line == "-" else 0.7, label=f"$N={count}$")
+        for line, count in zip(LINES, counts)
+    ]
+
+
+def numbers_of_examples(study: xr.Dataset) -> list[int]:
+    """Largest first: it is drawn in full, the others as thin broken lines."""
+    return sorted(study["examples"].values.tolist(), reverse=True)
+
+
+def plot_radial_profile(
+    variable: str,
+    label: str,
+    reference: float,
+    path_to_study: str,
+    path_to_settings: str,
+    path_to_published: str,
+    path_to_pdf: str,
+    path_to_png: str,
+    path_to_data: str,
+) -> None:
+    """Figure 3 of Fort & Scherlis (2019): a measure over the radius, one curve per dimension."""
+    study, settings = load(path_to_study, path_to_settings)
     data = curves(study, variable)
     figure, axes = panels(study, settings)
-    counts = sorted(study["examples"].values.tolist(), reverse=True)
+    counts = numbers_of_examples(study)
     for ax, cell in axes:
+        published = settings["published"] and is_published_network(cell)
         for number, d in enumerate(study["dimension"].values.tolist()):
             here = data.sel(cell).sel(dimension=d)
             draw_curve(ax, here.sel(examples=counts[0]), number, f"$d={d}$")
-            for line, count in zip(LINES[1:], counts[1:]):
-                thin = here.sel(examples=count)
-                ax.plot(thin["x"], thin["mean"], color=COLOURS[number % len(COLOURS)], linestyle=line, linewidth=0.7)
-            if settings["published"] and published and is_published_network(cell):
-                draw_published(ax, published, d, number)
+            draw_fewer_examples(ax, here, counts, number)
+            if published:
+                draw_published(ax, path_to_published, d, number)
         ax.axvline(0, color="0.6", linewidth=0.5, zorder=0)
-        handles = [plt.Line2D([], [], color="k", linewidth=1.2, label=f"$N={counts[0]}$")]
-        handles += [
-            plt.Line2D([], [], color="k", linestyle=line, linewidth=0.7, label=f"$N={count}$")
-            for line, count in zip(LINES[1:], counts[1:])
-        ]
-        if settings["published"] and published and is_published_network(cell):
-            handles.append(
-                plt.Line2D([], [], color="k", linestyle="none", marker="o", markerfacecolor="none", label="published")
-            )
-        ax.legend(handles=[*ax.get_legend_handles_labels()[0], *handles], loc="best")
-    return figure, axes, data
+        ax.axhline(reference, color="0.6", linewidth=0.5, linestyle="--", zorder=0)
+        handles = [*ax.get_legend_handles_labels()[0], *example_handles(counts)]
+        if published:
+            open_marker = {"linestyle": "none", "marker": "o", "markerfacecolor": "none"}
+            handles.append(plt.Line2D([], [], color="k", label="published", **open_marker))
+        ax.legend(handles=handles, loc="best")
+        limit(ax, data)
+    axes[0][0].set_ylabel(label)
+    save(figure, data, path_to_pdf, path_to_png, path_to_data)
 
 
 def is_published_network(cell: dict) -> bool:

@@ -27,6 +27,15 @@ MEANINGS = {
 }
 
 
+def meaning(name: str) -> dict[str, str]:
+    """Units and meaning of a variable or coordinate; of a variance over planes those of its variable, squared."""
+    variable = name.removesuffix("_plane_variance")
+    found = MEANINGS.get(variable, {})
+    if variable == name or not found:
+        return found
+    return {"units": f"({found['units']})²", "long_name": f"variance over the planes of one draw: {found['long_name']}"}
+
+
 def write_dataset(dataset: xr.Dataset, path: str | Path) -> None:
     """Write a NetCDF file, compressed; numbers keep every bit."""
     compressed = {"zlib": True, "complevel": 1}

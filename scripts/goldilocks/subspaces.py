@@ -21,6 +21,7 @@ def metric(
     Layer by layer (Fort & Scherlis 2019, η): `identity` 1; `shell` ∝ the norm σ_l √size_l of the layer's
     weights; `inverse_shell` its inverse; `sigma` ∝ σ_l. Scaled to mean square 1 over the weights.
     Biases get 1 where `bias_directions`, else 0: the plane then has no bias coordinates.
+    Raises ValueError for another `kind`.
     """
     if kind not in METRICS:
         raise ValueError(f"metric {kind!r} is unknown: use one of {', '.join(METRICS)}")

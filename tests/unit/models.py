@@ -44,5 +44,5 @@ def model(label: str, inputs: int = 8, classes: int = 4, examples: int = 30) -> 
         networks.parameters_of(module),
         torch.as_tensor(random.standard_normal((examples, inputs))),
         torch.as_tensor(random.integers(classes, size=examples)),
-        network.glorot_radius(inputs, classes),
+        networks.glorot_radius(networks.parameters_of(module)),
     )

@@ -1,5 +1,6 @@
 """Verdicts on made-up studies whose truth is known."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,16 @@ X = np.linspace(-4, 4, 25)
 COUNTS = [250, 1000]
 
 
-def study(draws=8, noise=0.01, planes=1, dimensions=(10, 50, 100), subspace="plane-100-sparse", peak=0.0, zone=True):
+def study(
+    draws=8,
+    noise=0.01,
+    planes=1,
+    dimensions=(10, 50, 100),
+    subspace="plane-100-sparse",
+    peak=0.0,
+    zone=True,
+    **settings,
+):
     """A zone between two logistic edges, peaking at `peak`, with independent noise."""
     random = stream("study", draws, planes)
     shape = (1, 1, 1, len(COUNTS), len(X), len(dimensions), draws)
@@ -52,7 +62,8 @@ def study(draws=8, noise=0.01, planes=1, dimensions=(10, 50, 100), subspace="pla
         "dimension": list(dimensions),
         "draw": range(draws),
     }
-    result = xr.Dataset(data, coordinates, attrs={"planes": planes})
+    settings = json.dumps(claims.PRIMARY_SETTINGS | settings)
+    result = xr.Dataset(data, coordinates, attrs={"planes": planes, "settings": settings})
     return result.assign_coords(x=("radius", X))
 
 
@@ -118,6 +129,26 @@ def test_missing_studies_and_too_few_draws_are_not_tested_and_say_why():
     assert rows["fs1.band"]["verdict"] == claims.NOT_TESTED and "1 draw" in rows["fs1.band"]["reason"]
     assert rows["fs6"]["verdict"] == claims.NOT_TESTED and "isotropy" in rows["fs6.total"]["reason"]
     assert all(row["reason"] for row in rows.values() if row["verdict"] == claims.NOT_TESTED)
+
+
+@pytest.mark.parametrize(
+    "changed, part",
+    [
+        ({"metric": "identity"}, "the claim is about metric shell, and the study curvature has identity"),
+        ({"labels": "shuffled"}, "the claim is about labels original"),
+        ({"subspace": "plane-100-dense"}, "no subspace of sparse planes"),
+    ],
+)
+def test_another_experiment_is_no_verdict_on_a_claim(changed, part):
+    rows = {row["id"]: row for row in claims.evaluate(DEFINITIONS, {"curvature": study(**changed)}, "test")}
+    assert rows["fs1.band"]["verdict"] == claims.NOT_TESTED and part in rows["fs1.band"]["reason"]
+
+
+def test_the_radius_with_the_least_room_decides(rows):
+    studies = {"curvature": study()}
+    cell = studies["curvature"].sel(examples=1000, dimension=50).squeeze()
+    band = cell["fraction_positive"].isel(radius=(X > -0.34) & (X < 1.01))
+    assert rows["fs1.band"]["estimate"] == pytest.approx(float(band.mean("draw").min()), abs=0.02)
 
 
 def test_other_cells_are_secondary_rows(rows):

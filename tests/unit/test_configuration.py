@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from goldilocks import configuration, studies
+from goldilocks import configuration, curvature, datasets, labels, networks, studies, subspaces
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = configuration.load_schema(ROOT / "workflow/schemas/config.schema.yaml")
@@ -42,7 +42,7 @@ MISTAKES = [
     ("studies.curvature.networks", "fc-200x2-relu", ["studies.curvature.networks", "array"]),
     ("studies.curvature.networks", ["fc-9x2-relu"] * 2, ["studies.curvature.networks", "twice"]),
     ("studies.curvature.datasets", ["mnits"], ["studies.curvature.datasets.0", "did you mean mnist"]),
-    ("studies.curvature.examples", [70_000], ["studies.curvature.examples", "60000"]),
+    ("studies.curvature.examples", [70_000], ["studies.curvature.examples", "59500"]),
     ("studies.curvature.draws", 0, ["studies.curvature.draws", "at least 1"]),
     ("studies.curvature.draws", "many", ["studies.curvature.draws", "integer"]),
     ("studies.curvature.bias_directions", 1, ["studies.curvature.bias_directions", "boolean"]),
@@ -56,6 +56,14 @@ MISTAKES = [
     ("run", "my run", ["run", "my run"]),
     ("rnu", "full", ["rnu", "did you mean run"]),
     ("studies", KeyError, ["studies is missing"]),
+    ("studies.curvature.draws", 8.0, ["studies.curvature.draws", "integer"]),
+    ("studies.curvature.radii", [1, float("inf")], ["studies.curvature.radii.1", "number"]),
+    ("studies.curvature.radii", [1, float("nan")], ["studies.curvature.radii.1", "number"]),
+    ("studies.curvature.labels", True, ["studies.curvature.labels", "original"]),
+    ("studies.curvature.examples", [59_501], ["studies.curvature.examples", "59500"]),
+    ("studies.curvature.radius_unit", "norm", ["figures.fraction_positive.study", "r_X"]),
+    ("studies.2019", {}, ["2019"]),
+    ("figures", 3, ["figures", "object"]),
 ]
 
 
@@ -73,6 +81,30 @@ def test_shipped_configurations_are_valid(overlay):
     config = configuration.complete(configuration.read(paths), SCHEMA)
     assert config["run"] == (overlay or "full")
     assert configuration.complete(config, SCHEMA) == config
+
+
+def test_names_that_yaml_reads_as_numbers_are_refused():
+    config = changed("run", "full")
+    config["studies"][2019] = config["studies"]["curvature"]
+    with pytest.raises(configuration.ConfigurationError, match="studies.2019: a name must be text"):
+        configuration.complete(config, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    "key, valid",
+    [
+        ("inputs", datasets.INPUTS),
+        ("labels", datasets.LABELS),
+        ("metric", subspaces.METRICS),
+        ("loss", curvature.LOSSES),
+    ],
+)
+def test_schema_and_code_know_the_same_names(key, valid):
+    assert set(SCHEMA["$defs"]["study"]["properties"][key]["enum"]) == set(valid)
+
+
+def test_activations_of_labels_are_built():
+    assert set(labels.ACTIVATIONS) == set(networks.ACTIVATIONS)
 
 
 def test_an_entry_set_to_null_is_left_out():

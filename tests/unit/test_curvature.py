@@ -151,6 +151,15 @@ def test_infinite_logits_are_refused():
         curvature.plane_curvature(network.logits, theta, rows, network.inputs, network.targets)
 
 
+def test_more_examples_than_there_are_is_refused():
+    network = model("fc-9x2-relu")
+    rows = torch.as_tensor(subspaces.directions(labels.Plane(3, "dense"), network.metric("shell", False), stream("p")))
+    with pytest.raises(ValueError, match="31 examples asked for and 30 given"):
+        curvature.plane_curvature(
+            network.logits, network.initialisation(0, 1), rows, network.inputs, network.targets, examples=[31]
+        )
+
+
 def test_logits_deviation_is_that_within_an_example():
     network = model("fc-9x2-relu")
     theta = network.initialisation(8, 1.0)

@@ -25,10 +25,13 @@ def test_every_prefix_is_class_balanced(labels, name):
 
 def test_validation_split_is_disjoint_balanced_and_nested():
     labels = np.repeat(np.arange(10), 60)
-    training, validation = datasets.validation_split(labels, 100, stream("validation"))
+    training, validation = datasets.validation_split(labels, 100, "made", 1)
     assert sorted([*training, *validation]) == list(range(600))
     assert np.all(np.bincount(labels[validation]) == 10)
-    assert set(datasets.validation_split(labels, 50, stream("validation"))[1]) < set(validation)
+    assert set(datasets.validation_split(labels, 50, "made", 1)[1]) < set(validation)
+    # From a stream of its own: not the order in which examples are taken.
+    order = datasets.balanced_order(labels, stream(1, "examples", "made"))
+    assert set(validation) != set(order[:100])
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,7 @@ def dataset_file(tmp_path_factory):
 
 def test_standardised_by_the_training_set(dataset_file):
     path, pixels, labels = dataset_file
-    found = datasets.load(path, "made", 500, "standardised", "true", 1)
+    found = datasets.load(path, "made", 500, "standardised", "original", 0, 1)
     assert found.inputs.mean() == pytest.approx(0, abs=1e-12)
     assert found.inputs.std() == pytest.approx(1, rel=1e-12)
     expected = (pixels - pixels.mean()) / pixels.std()
@@ -61,35 +64,44 @@ def test_standardised_by_the_training_set(dataset_file):
 
 def test_mean_image_removed(dataset_file):
     path, *_ = dataset_file
-    found = datasets.load(path, "made", 500, "mean_image_removed", "true", 1)
+    found = datasets.load(path, "made", 500, "mean_image_removed", "original", 0, 1)
     assert np.abs(found.inputs.mean(axis=0)).max() < 1e-12
     assert found.inputs.std() == pytest.approx(1, rel=1e-12)
 
 
 def test_unit_interval(dataset_file):
     path, pixels, _ = dataset_file
-    found = datasets.load(path, "made", 500, "unit_interval", "true", 1).inputs
+    found = datasets.load(path, "made", 500, "unit_interval", "original", 0, 1).inputs
     assert found.min() == pixels.min() and found.max() == pixels.max()
 
 
 def test_examples_are_nested_over_their_number(dataset_file):
     path, *_ = dataset_file
-    few, many = (datasets.load(path, "made", n, "standardised", "true", 1) for n in (20, 100))
+    few, many = (datasets.load(path, "made", n, "standardised", "original", 0, 1) for n in (20, 100))
     assert np.array_equal(few.inputs, many.inputs[:20]) and np.array_equal(few.labels, many.labels[:20])
 
 
 def test_shuffled_labels_keep_images_and_class_counts(dataset_file):
     path, *_ = dataset_file
-    true, shuffled = (datasets.load(path, "made", 500, "standardised", kind, 1) for kind in datasets.LABELS)
-    assert np.array_equal(true.inputs, shuffled.inputs)
-    assert np.array_equal(np.bincount(true.labels), np.bincount(shuffled.labels))
+    original, shuffled = (datasets.load(path, "made", 500, "standardised", kind, 0, 1) for kind in datasets.LABELS)
+    assert np.array_equal(original.inputs, shuffled.inputs)
+    assert np.array_equal(np.bincount(original.labels), np.bincount(shuffled.labels))
     # Labels of random examples agree once in ten; 4 deviations of 500 trials.
-    assert np.mean(true.labels == shuffled.labels) < 0.1 + 4 * np.sqrt(0.09 / 500)
+    assert np.mean(original.labels == shuffled.labels) < 0.1 + 4 * np.sqrt(0.09 / 500)
+
+
+def test_validation_examples_are_never_used(dataset_file):
+    path, _, labels = dataset_file
+    _, validation = datasets.validation_split(labels, 100, "made", 1)
+    with xr.open_dataset(path) as file:
+        held_out = {image.tobytes() for image in file["images"].values[validation]}
+    used = datasets.load(path, "made", 400, "unit_interval", "original", 100, 1).inputs
+    assert not held_out & {np.round(image * 255).astype(np.uint8).tobytes() for image in used}
 
 
 def test_too_many_examples_are_refused(dataset_file):
-    with pytest.raises(ValueError, match="501 examples asked of made, which has 500"):
-        datasets.load(dataset_file[0], "made", 501, "standardised", "true", 1)
+    with pytest.raises(ValueError, match="481 examples asked of made, which has 480"):
+        datasets.load(dataset_file[0], "made", 481, "standardised", "original", 20, 1)
 
 
 # Sources ------------------------------------------------------------------------------------------------

@@ -28,10 +28,17 @@ def test_values_that_agree_by_rounding_are_not_certain():
     assert low < 0.5 - 0.004 and high > 0.5 + 0.004
 
 
-@pytest.mark.parametrize("few", [intervals.mean, lambda x: intervals.bootstrapped(np.mean, x, "few")])
-def test_too_few_draws_are_refused(few):
+def test_too_few_draws_are_refused():
     with pytest.raises(intervals.TooFewDraws, match="1 draw"):
-        few(np.array([1.0]))
+        intervals.mean(np.array([1.0]))
+    with pytest.raises(intervals.TooFewDraws, match="5 draws"):
+        intervals.bootstrapped(np.mean, np.arange(5.0), "few")
+
+
+def test_a_bootstrap_resolves_no_smaller_p_value_than_its_resamples():
+    estimate = intervals.bootstrapped(np.mean, np.arange(8.0), "resolution")
+    assert intervals.p_above(estimate, -100) == 1 / intervals.RESAMPLES
+    assert intervals.p_below(estimate, -100) == 1 - 1 / intervals.RESAMPLES
 
 
 def test_bootstrap_of_a_mean_agrees_with_student_for_many_units():

@@ -51,5 +51,9 @@ def test_numbers_have_two_digits_of_their_interval(value, low, high, text):
 
 def test_text_is_escaped():
     assert latex.escape("5 % of fc_1 & ‖H‖ ∝ r^n_L") == r"5 \% of fc\_1 \& $\Vert$H$\Vert$ $\propto$ r$^{n_L}$"
+    assert latex.escape(r"/home/jürgen/~a$b\{c}^d") == (
+        r"/home/jürgen/\textasciitilde{}a\$b\textbackslash{}\{c\}\textasciicircum{}d"
+    )
     with pytest.raises(ValueError, match="☃"):
         latex.escape("a ☃")
+    assert latex.escape("a ☃", strict=False) == "a ?"

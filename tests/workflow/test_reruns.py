@@ -295,6 +295,6 @@ def test_a_dataset_that_cannot_be_had_fails_or_is_left_out(project):
     assert "/mnist/" not in done.stdout and "fashion_mnist" in done.stdout
 
 
-def test_rules_and_configurations_pass_the_linter():
-    done = subprocess.run([sys.executable, "-m", "snakemake", "--lint"], cwd=ROOT, capture_output=True, text=True)
+def test_rules_and_configurations_pass_the_linter(project):
+    done = project.snakemake("--lint")
     assert done.returncode == 0, done.stdout + done.stderr

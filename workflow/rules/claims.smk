@@ -6,6 +6,7 @@ rule claims:
     input:
         studies=expand("results/{{run}}/aggregate/{study}.nc", study=config["studies"]),
         claims="config/claims.yaml",
+        settings="results/{run}/settings/claims.yaml",
         code="results/{run}/fingerprints/claims.txt",
     output:
         "results/{run}/claims.csv",

@@ -19,15 +19,12 @@ SCRIPTS = {
     "numbers": "write_numbers.py",
     "paper": "build_paper.py",
     "publish": "publish_run.py",
-    **{f"plot_{figure}": f"plot_{figure}.py" for figure in config.get("figures") or {}},
 }
 
 
 def complete_configuration():
     """The configuration with its defaults, and a reason for each dataset that is left out."""
-    schema = configuration.load_schema(
-        Path(workflow.basedir) / "schemas/config.schema.yaml"
-    )
+    schema = configuration.load_schema(Path(workflow.basedir) / "schemas/config.schema.yaml")
     try:
         complete = configuration.complete(config, schema)
     except configuration.ConfigurationError as error:
@@ -40,35 +37,34 @@ def complete_configuration():
 
 
 def write_fingerprints():
-    """Fingerprint of each rule's code, and the settings that each study, figure and the paper depend on."""
-    lock = ROOT / "requirements.txt"
-    scripts = {
-        f"results/{RUN}/fingerprints/{rule}.txt": ROOT / "scripts" / name
-        for rule, name in SCRIPTS.items()
-    }
-    scripts["results/data/fingerprint.txt"] = ROOT / "scripts/fetch_dataset.py"
-    for path, script in scripts.items():
-        if script.exists():
-            files.write_if_changed(
-                fingerprints.code_fingerprint(script, lock) + "\n", path
-            )
+    """Fingerprint of each rule's code, in files that change only with it."""
+    scripts = SCRIPTS | {f"plot_{figure}": f"plot_{figure}.py" for figure in config["figures"]}
+    paths = {f"results/{RUN}/fingerprints/{rule}.txt": name for rule, name in scripts.items()}
+    for path, name in (paths | {"results/data/fingerprint.txt": "fetch_dataset.py"}).items():
+        code = fingerprints.code_fingerprint(ROOT / "scripts" / name, ROOT / "requirements.txt")
+        files.write_if_changed(f"{code}\n", path)
+
+
+def write_settings():
+    """What each study, each figure, the claims and the paper depend on, in files that change only with it."""
     folder = f"results/{RUN}/settings"
     for name, study in config["studies"].items():
-        grid = {axis: study[axis] for axis in studies.AXES}
-        configuration.write(
-            f"{folder}/{name}.yaml", studies.block_settings(config, name)
-        )
-        configuration.write(f"{folder}/{name}-grid.yaml", grid)
+        configuration.write(f"{folder}/study-{name}.yaml", studies.block_settings(config, name))
+        configuration.write(f"{folder}/grid-{name}.yaml", {axis: study[axis] for axis in studies.AXES})
     for name, figure in config["figures"].items():
         configuration.write(f"{folder}/figure-{name}.yaml", figure)
+    configuration.write(f"{folder}/claims.yaml", {"studies": sorted(config["studies"])})
     paper = {
         "run": RUN,
         "studies": config["studies"],
-        "figures": config["figures"],
+        "figures": sorted(config["figures"]),
         "left_out": LEFT_OUT,
     }
     configuration.write(f"{folder}/paper.yaml", paper)
-    files.write_if_changed(f"{RUN}\n", "results/run.txt")
+    # Copies of another run are older than this marker, whatever the age of this run's results.
+    published, marker = Path("results/run.txt"), Path(f"{folder}/publish.txt")
+    if not marker.exists() or (published.exists() and published.read_text().strip() != RUN):
+        files.write_text(f"{RUN}\n", marker)
 
 
 def blocks_of(wildcards):
@@ -88,6 +84,7 @@ def blocks_of(wildcards):
 config, LEFT_OUT = complete_configuration()
 RUN = config["run"]
 write_fingerprints()
+write_settings()
 for reason in LEFT_OUT:
     print(f"left out: {reason}", file=sys.stderr)
 

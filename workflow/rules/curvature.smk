@@ -1,5 +1,5 @@
-"""Hessians on random planes. Needs datasets and settings; makes one block per job, over all radii of some
-draws, and one aggregate per study."""
+"""Hessians on random planes. Needs datasets and settings; makes one block per job, some draws at all radii or
+some, and one aggregate per study."""
 
 
 rule curvature:
@@ -7,7 +7,7 @@ rule curvature:
     input:
         dataset="results/data/{dataset}.nc",
         gate=ancient("results/{run}/data.txt"),
-        settings="results/{run}/settings/{study}.yaml",
+        settings="results/{run}/settings/study-{study}.yaml",
         code="results/{run}/fingerprints/curvature.txt",
     output:
         "results/{run}/curvature/{study}/{dataset}/{network}/{subspace}/{block}.nc",
@@ -33,8 +33,8 @@ rule aggregate:
     """One labelled file per study."""
     input:
         blocks=blocks_of,
-        settings="results/{run}/settings/{study}.yaml",
-        grid="results/{run}/settings/{study}-grid.yaml",
+        settings="results/{run}/settings/study-{study}.yaml",
+        grid="results/{run}/settings/grid-{study}.yaml",
         block_code="results/{run}/fingerprints/curvature.txt",
         code="results/{run}/fingerprints/aggregate.txt",
     output:

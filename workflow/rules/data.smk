@@ -17,8 +17,8 @@ rule dataset:
         "../../envs/compute.yaml"
     resources:
         mem_mb=1500,
-    params:
-        folder=config.get("data_folder"),
+        # A resource, not a parameter: whatever the source, the content is the same.
+        folder=config.get("data_folder", ""),
     message:
         "Fetching {wildcards.dataset}"
     script:
@@ -30,13 +30,7 @@ rule gate:
     input:
         expand(
             "results/data/{dataset}.nc",
-            dataset=sorted(
-                {
-                    name
-                    for study in config["studies"].values()
-                    for name in study["datasets"]
-                }
-            ),
+            dataset=sorted({name for study in config["studies"].values() for name in study["datasets"]}),
         ),
     output:
         touch("results/{run}/data.txt"),

@@ -27,9 +27,7 @@ rule numbers:
 rule paper:
     """The paper, after a check that its numbers and figures all come from results."""
     input:
-        sources=sorted(
-            map(str, [*Path("paper").rglob("*.tex"), "paper/references.bib"])
-        ),
+        sources=sorted(map(str, [*Path("paper").rglob("*.tex"), "paper/references.bib"])),
         generated="results/{run}/paper/generated.tex",
         figures=expand("figures/{{run}}/{figure}.pdf", figure=config["figures"]),
         code="results/{run}/fingerprints/paper.txt",
@@ -52,11 +50,12 @@ rule publish:
     input:
         paper=f"results/{RUN}/paper.pdf",
         claims=f"results/{RUN}/claims.csv",
-        run="results/run.txt",
+        run=f"results/{RUN}/settings/publish.txt",
         code=f"results/{RUN}/fingerprints/publish.txt",
     output:
         paper="paper/paper.pdf",
         claims="results/claims.csv",
+        run="results/run.txt",
     log:
         f"logs/{RUN}/publish.log",
     benchmark:
