@@ -9,8 +9,7 @@ from goldilocks import files, latex
 from goldilocks.logs import job_log
 
 COMMANDS = {
-    # -g: after a failure latexmk would otherwise refuse to try again with the same files.
-    "latexmk": ["latexmk", "-pdf", "-g", "-interaction=nonstopmode", "-halt-on-error", "-file-line-error", "main.tex"],
+    "latexmk": ["latexmk", "-pdf", "-interaction=nonstopmode", "-halt-on-error", "-file-line-error", "main.tex"],
     "tectonic": ["tectonic", "main.tex"],
 }
 
@@ -27,8 +26,10 @@ def build_paper(
     if tool is None:
         raise FileNotFoundError("latexmk is missing: run `make tex`, or install TeX with latexmk, or tectonic")
 
-    # Everything that LaTeX needs in one folder, so that it compiles there by hand and elsewhere too.
+    # Everything that LaTeX needs in one folder, so that it compiles there by hand and elsewhere too; from an empty
+    # one, because after a failure latexmk refuses to try again on the same files.
     folder = Path(path_to_output).parent / "latex"
+    shutil.rmtree(folder, ignore_errors=True)
     for path in map(Path, paths_to_sources):
         copy = folder / path.relative_to("paper")
         copy.parent.mkdir(parents=True, exist_ok=True)
