@@ -86,7 +86,7 @@ def test_shipped_configurations_are_valid(overlay):
 def test_names_that_yaml_reads_as_numbers_are_refused():
     config = changed("run", "full")
     config["studies"][2019] = config["studies"]["curvature"]
-    with pytest.raises(configuration.ConfigurationError, match="studies.2019: a name must be text"):
+    with pytest.raises(configuration.ConfigurationError, match=r"studies\.2019: a name must be text"):
         configuration.complete(config, SCHEMA)
 
 

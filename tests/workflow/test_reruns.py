@@ -56,8 +56,8 @@ class Project:
         path.write_text(text.replace(old, new))
 
 
-def write_images(path):
-    random = np.random.default_rng(0)
+def write_images(path, seed=0):
+    random = np.random.default_rng(seed)
     images = random.integers(0, 256, (300, 1, 28, 28), dtype=np.uint8)
     variables = {
         "images": (("example", "channel", "height", "width"), images),
@@ -245,7 +245,7 @@ def test_a_dataset_made_available_later_runs_only_its_own_blocks(project):
         "config/tiny.yaml", "networks: [fc-10x2-relu]", "networks: [fc-10x2-relu]\n    datasets: [mnist, fashion_mnist]"
     )
     jobs = project.dry_run()
-    assert jobs == {"dataset": 1, "gate": 1, "curvature": 1, "aggregate": 1, "claims": 1, "figure": FIGURES}
+    assert jobs == {"dataset": 1, "curvature": 1, "aggregate": 1, "claims": 1, "figure": FIGURES}
 
 
 def test_a_stale_block_is_refused_by_name(project):
@@ -284,15 +284,45 @@ def test_a_mistake_in_the_configuration_stops_before_any_job(project, old, new, 
     assert "Job stats" not in done.stderr + done.stdout
 
 
-def test_a_dataset_that_cannot_be_had_fails_or_is_left_out(project):
-    reason = "dataset mnist cannot be had (a test)"
-    record = project.folder / "results/data/available.yaml"
-    record.write_text(yaml.safe_dump({"mnist": {"available": False, "reason": reason}}))
+def with_a_missing_dataset(project):
     project.edit("config/tiny.yaml", "draws: 2", "draws: 2\n    datasets: [mnist, fashion_mnist]")
+    # No mirror and no package: what a machine without a network sees.
+    project.edit("scripts/goldilocks/sources.py", 'f"{mirror}{name}.gz"', 'f"http://127.0.0.1:9/{name}.gz"')
+    project.edit("scripts/goldilocks/sources.py", '"apt-get", "download"', '"no-such-command", "download"')
+    project.dry_run()
+    write_images(project.folder / "results/data/mnist.nc")
+
+
+def test_nothing_is_computed_when_a_dataset_cannot_be_had(project):
+    """Not even the blocks of the dataset that is there."""
+    with_a_missing_dataset(project)
+    shutil.rmtree(project.folder / "results/tiny/curvature")
+    done = project.snakemake(*RESULTS)
+    assert done.returncode != 0
+    sentence = next(line for line in done.stderr.splitlines() if line.startswith("dataset fashion_mnist cannot be had"))
+    assert "cannot be reached" in sentence and "GOLDILOCKS_DATA" in sentence and "(log: logs/data/" in sentence
+    assert not (project.folder / "results/tiny/curvature").exists()
+
+
+def test_a_dataset_that_cannot_be_had_is_left_out_where_that_is_asked_for(project):
+    with_a_missing_dataset(project)
     project.edit("config/tiny.yaml", "run: tiny", "run: tiny\nmissing_datasets: leave_out")
+    command = [sys.executable, "scripts/make_data.py", "--configfile", "config/config.yaml", "config/tiny.yaml"]
+    done = subprocess.run(command, cwd=project.folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "mnist: results/data/mnist.nc" in done.stdout.splitlines()
+    record = yaml.safe_load((project.folder / "results/data/available.yaml").read_text())
+    assert record["mnist"] == {"available": True} and not record["fashion_mnist"]["available"]
     done = project.snakemake("--dry-run", *RESULTS)
-    assert f"left out: {reason}" in done.stderr
-    assert "/mnist/" not in done.stdout and "fashion_mnist" in done.stdout
+    assert f"left out: {record['fashion_mnist']['reason']}" in done.stderr
+    assert done.returncode == 0 and "/fashion_mnist/" not in done.stdout
+
+
+def test_a_newer_dataset_does_not_hide_other_reasons(project):
+    """What lies behind data that are due must still be seen to have other reasons of its own."""
+    write_images(project.folder / "results/data/mnist.nc", seed=1)
+    (project.folder / "results/tiny/claims.csv").unlink()
+    assert project.dry_run() == {"curvature": 1, "aggregate": 1, "claims": 1, "figure": FIGURES}
 
 
 def test_rules_and_configurations_pass_the_linter(project):

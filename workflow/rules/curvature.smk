@@ -6,7 +6,6 @@ rule curvature:
     """Spectra of the Hessian on random planes, for one block of radii and draws."""
     input:
         dataset="results/data/{dataset}.nc",
-        gate=ancient("results/{run}/data.txt"),
         settings="results/{run}/settings/study-{study}.yaml",
         code="results/{run}/fingerprints/curvature.txt",
     output:

@@ -1,10 +1,18 @@
 """Datasets. Needs the folder of the user's own data, official mirrors or package registries;
-makes results/data/{dataset}.nc, and results/{run}/data.txt once all of a run's are there.
-"""
+makes results/data/{dataset}.nc."""
+
+
+localrules:
+    dataset,
 
 
 rule dataset:
-    """One dataset, verified by the checksum of its content."""
+    """One dataset, verified by the checksum of its content.
+
+    Takes all cores, before everything else: a dataset that cannot be had ends the run before anything is computed.
+    (A gate rule that blocks take as ancient() would do that too, but while it is due to run, Snakemake passes over
+    every other reason to rerun what lies behind it.)
+    """
     input:
         code="results/data/fingerprint.txt",
     output:
@@ -13,8 +21,10 @@ rule dataset:
         "logs/data/{dataset}.log",
     benchmark:
         "logs/data/{dataset}.benchmark.tsv"
+    priority: 100
     conda:
         "../../envs/compute.yaml"
+    threads: 1024
     resources:
         mem_mb=1500,
         # A resource, not a parameter: whatever the source, the content is the same.
@@ -23,20 +33,3 @@ rule dataset:
         "Fetching {wildcards.dataset}"
     script:
         "../../scripts/fetch_dataset.py"
-
-
-rule gate:
-    """All data of this run are there: nothing is computed before."""
-    input:
-        expand(
-            "results/data/{dataset}.nc",
-            dataset=sorted({name for study in config["studies"].values() for name in study["datasets"]}),
-        ),
-    output:
-        touch("results/{run}/data.txt"),
-    log:
-        "logs/{run}/gate.log",
-    conda:
-        "../../envs/compute.yaml"
-    message:
-        "All data of the run {wildcards.run} are there"
