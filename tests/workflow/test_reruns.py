@@ -145,6 +145,7 @@ def test_a_figures_style_is_one_job(project, metadata):
     assert project.dry_run() == {"figure": 1}
 
 
+@pytest.mark.slow
 def test_a_figures_own_script_is_one_job(project):
     project.edit("scripts/plot_loss.py", 'linestyle=":"', 'linestyle="-."')
     assert project.dry_run() == {"figure": 1}
@@ -240,6 +241,7 @@ def test_results_do_not_depend_on_how_work_is_split(project):
         assert found.drop_vars(found.data_vars).equals(expected.drop_vars(expected.data_vars))
 
 
+@pytest.mark.slow
 def test_a_dataset_made_available_later_runs_only_its_own_blocks(project):
     project.edit(
         "config/tiny.yaml", "networks: [fc-10x2-relu]", "networks: [fc-10x2-relu]\n    datasets: [mnist, fashion_mnist]"
@@ -248,6 +250,7 @@ def test_a_dataset_made_available_later_runs_only_its_own_blocks(project):
     assert jobs == {"dataset": 1, "curvature": 1, "aggregate": 1, "claims": 1, "figure": FIGURES}
 
 
+@pytest.mark.slow
 def test_a_stale_block_is_refused_by_name(project):
     with xr.load_dataset(project.folder / BLOCK) as block:
         block.attrs["code_fingerprint"] = "of another day"
@@ -293,6 +296,7 @@ def with_a_missing_dataset(project):
     write_images(project.folder / "results/data/mnist.nc")
 
 
+@pytest.mark.slow
 def test_nothing_is_computed_when_a_dataset_cannot_be_had(project):
     """Not even the blocks of the dataset that is there."""
     with_a_missing_dataset(project)
@@ -304,6 +308,7 @@ def test_nothing_is_computed_when_a_dataset_cannot_be_had(project):
     assert not (project.folder / "results/tiny/curvature").exists()
 
 
+@pytest.mark.slow
 def test_a_dataset_that_cannot_be_had_is_left_out_where_that_is_asked_for(project):
     with_a_missing_dataset(project)
     project.edit("config/tiny.yaml", "run: tiny", "run: tiny\nmissing_datasets: leave_out")
@@ -318,6 +323,7 @@ def test_a_dataset_that_cannot_be_had_is_left_out_where_that_is_asked_for(projec
     assert done.returncode == 0 and "/fashion_mnist/" not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_newer_dataset_does_not_hide_other_reasons(project):
     """What lies behind data that are due must still be seen to have other reasons of its own."""
     write_images(project.folder / "results/data/mnist.nc", seed=1)
