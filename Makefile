@@ -70,7 +70,7 @@ setup: .venv/installed ## the Python environment .venv, from the lock requiremen
 	@free=$$(df -Pm . | awk 'NR==2 {print $$4}'); [ -f $@ ] || [ "$$free" -ge $(PYTHON_MIB) ] || \
 		$(call fail,the Python environment needs $(PYTHON_MIB) MiB and this disk has $$free MiB free: make room)
 	@echo "Setting up Python in .venv (a few minutes, about 6 GB on Linux)"
-	@$(PYTHON) -m venv .venv && $(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt || \
+	@$(PYTHON) -m venv .venv && $(BIN)/pip install --quiet --no-compile --disable-pip-version-check -r requirements.txt || \
 		$(call fail,pip could not set up .venv: its message stands above)
 	@touch $@
 

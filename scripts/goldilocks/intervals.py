@@ -70,11 +70,13 @@ def mean(samples: np.ndarray, resolution: float = 0.0) -> Estimate:
 def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, *name: str) -> Estimate:
     """A statistic of samples (…, n), resampled over whole units of the last axis (percentile interval).
 
-    The random stream is named by `name`. Raises TooFewDraws below six units.
+    The random stream is named by `name`. Below LEAST_RESAMPLED units Student's interval of the jackknife's
+    pseudo-values stands in. Raises TooFewDraws below two units.
     """
     n = samples.shape[-1]
     if n < LEAST_RESAMPLED:
-        raise TooFewDraws(f"{n} draws are too few to resample: at least {LEAST_RESAMPLED} are needed")
+        without = [statistic(np.delete(samples, i, axis=-1)) for i in range(n)] if n > 1 else [np.nan]
+        return mean(n * statistic(samples) - (n - 1) * np.array(without))
     random = stream("bootstrap", *name)
     resampled = np.array([statistic(samples[..., random.integers(n, size=n)]) for _ in range(RESAMPLES)])
 

@@ -152,26 +152,22 @@ def test_a_figures_own_script_is_one_job(project):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("metadata", [True, False])
 @pytest.mark.parametrize(
     "file, old, new",
     [
         ("scripts/goldilocks/curvature.py", "n = len(losses)", "n = len(losses)  # how many"),
         ("scripts/goldilocks/curvature.py", '"""Exact Hessians', '"""All exact Hessians'),
-        ("scripts/measure_curvature.py", '"""Fill the part', '"""Fill in the part'),
+        ("scripts/measure_curvature.py", '"""Fill `result`', '"""Fill in `result`'),
         ("scripts/goldilocks/plotting.py", '"""What every figure', '"""All that every figure'),
         ("workflow/rules/curvature.smk", '"""One labelled file', '"""A labelled file'),
     ],
 )
-def test_comments_and_docstrings_rerun_nothing(project, file, old, new, metadata):
-    if not metadata:
-        without_metadata(project)
+def test_comments_and_docstrings_rerun_nothing(project, file, old, new):
     project.edit(file, old, new)
     assert project.dry_run() == {}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("metadata", [True, False])
 @pytest.mark.parametrize(
     "file, old, new, jobs",
     [
@@ -194,11 +190,20 @@ def test_comments_and_docstrings_rerun_nothing(project, file, old, new, metadata
         ("config/claims.yaml", "margin: 0.01", "margin: 0.02", {"claims": 1}),
     ],
 )
-def test_a_change_of_code_reruns_what_imports_it(project, file, old, new, jobs, metadata):
-    if not metadata:
-        without_metadata(project)
+def test_a_change_of_code_reruns_what_imports_it(project, file, old, new, jobs):
     project.edit(file, old, new)
     assert project.dry_run() == jobs
+
+
+@pytest.mark.slow
+def test_comments_and_changes_are_told_apart_without_snakemakes_memory_too(project):
+    without_metadata(project)
+    project.edit("scripts/goldilocks/curvature.py", "n = len(losses)", "n = len(losses)  # how many")
+    assert project.dry_run() == {}
+    project.edit("scripts/goldilocks/intervals.py", "BATCH = 2000, 100", "BATCH = 3000, 100")
+    assert project.dry_run() == {"claims": 1, "figure": FIGURES}
+    project.edit("scripts/goldilocks/curvature.py", "EXAMPLES_PER_CHUNK = 1024", "EXAMPLES_PER_CHUNK = 512")
+    assert project.dry_run() == {"curvature": 1, "aggregate": 1, "claims": 1, "figure": FIGURES}
 
 
 @pytest.mark.slow

@@ -1,0 +1,42 @@
+"""What the documentation prints is run."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from goldilocks import configuration
+
+ROOT = Path(__file__).parents[2]
+
+
+def code_blocks(file, language):
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / file).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_example_of_the_library_runs(capsys):
+    (example,) = code_blocks("README.md", "python")
+    exec(compile(example, "README.md", "exec"), {})
+    assert re.search(r"SpectrumSummary\(fraction_positive=0\.\d+, trace=-?\d", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("example", code_blocks("config/README.md", "yaml"))
+def test_examples_of_configurations_are_valid(example, tmp_path):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(example, encoding="utf-8")
+    schema = configuration.load_schema(ROOT / "workflow/schemas/config.schema.yaml")
+    config = configuration.complete(configuration.read([ROOT / "config/config.yaml", overlay]), schema)
+    assert config["run"] == yaml.safe_load(example)["run"]
+
+
+def test_files_and_commands_that_the_readmes_name_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for file in ("README.md", "config/README.md", "results/README.md", "figures/README.md", "CONTRIBUTING.md"):
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert set(re.findall(r"`make ([a-z-]+)", text)) <= targets, file
+        for path in re.findall(r"`((?:config|workflow|scripts|paper|tests|resources)/[\w/.]+)`", text):
+            if path not in ("config/mine.yaml", "config/yours.yaml"):
+                assert (ROOT / path).exists(), f"{path} in {file}"
+        for image in re.findall(r"!\[.*?\]\((.*?)\)", text):
+            assert (ROOT / image).exists()
