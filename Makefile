@@ -12,13 +12,18 @@ TEX_PACKAGES := latexmk texlive-latex-recommended texlive-latex-extra texlive-fo
 PYTHON_MIB := 9500
 TEX_MIB := 1500
 
-# A failure inside a recipe is written to logs/failure.txt, and the next target stops with it: as an error of
-# make itself it is the last line on the screen.
-stop_if_failed = $(if $(shell cat logs/failure.txt 2>/dev/null),$(error $(shell cat logs/failure.txt)))
-run = mkdir -p logs && rm -f logs/failure.txt && \
-	{ { $(1); } || [ -s logs/failure.txt ] || echo "$@ stopped: its message stands above" > logs/failure.txt; }
+# A failure inside a recipe is written to this file, and the next target stops with it: as an error of make itself
+# it is the last line on the screen. Outside the checkout, whose disk may be full or read-only.
+export GOLDILOCKS_FAILURE := $(or $(GOLDILOCKS_FAILURE),$(shell mktemp -u -t goldilocks-failure.XXXXXX))
+failed = $(shell cat $(GOLDILOCKS_FAILURE) 2>/dev/null)
+stop_if_failed = $(if $(failed),$(error $(failed)$(shell rm -f $(GOLDILOCKS_FAILURE))))
+run = trap 'rm -f $(GOLDILOCKS_FAILURE); echo "interrupted: run the same command again and it continues" >&2; exit 130' INT; \
+	if $(1); then rm -f $(GOLDILOCKS_FAILURE); elif [ ! -s $(GOLDILOCKS_FAILURE) ]; then \
+		echo "$@ stopped: its message stands above" > $(GOLDILOCKS_FAILURE); fi
 SET_UP := $(MAKE) --silent --no-print-directory
-fail = { mkdir -p logs; echo "$(1)" | tee logs/failure.txt >&2; exit 1; }
+fail = { echo "$(1)" | tee $(GOLDILOCKS_FAILURE) >&2; exit 1; }
+# Tests fail jobs on purpose.
+PYTEST := env -u GOLDILOCKS_FAILURE $(BIN)/python -m pytest
 
 .PHONY: help setup tex data paper paper-run full full-run figures figures-run test test-run check check-run lint lock
 
@@ -48,12 +53,12 @@ data: setup ## fetch all datasets, and record in results/data/available.yaml whi
 test: test-run ## all tests and the style of the code; builds the quick run to the paper once
 	@: $(stop_if_failed)
 test-run:
-	@$(call run,$(SET_UP) setup tex && $(SET_UP) lint && $(BIN)/python -m pytest)
+	@$(call run,$(SET_UP) setup tex && $(SET_UP) lint && $(PYTEST))
 
 check: check-run ## the fast tests and the style of the code, at most two minutes
 	@: $(stop_if_failed)
 check-run:
-	@$(call run,$(SET_UP) setup && $(SET_UP) lint && $(BIN)/python -m pytest -m "not slow")
+	@$(call run,$(SET_UP) setup && $(SET_UP) lint && $(PYTEST) -m "not slow")
 
 lint: setup ## the style of code and rules
 	@$(BIN)/ruff check .

@@ -54,7 +54,7 @@ def aggregate_study(
 
 def _read(path: Path) -> xr.Dataset:
     """One block without its spectra, averaged over planes."""
-    with xr.open_dataset(path) as file:
+    with store.opened(path) as file:
         block = file.drop_vars(["eigenvalue", "index"]).load()
     means = block.mean("plane")
     if block.sizes["plane"] > 1:

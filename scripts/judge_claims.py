@@ -4,16 +4,15 @@ import csv
 import io
 from pathlib import Path
 
-import xarray as xr
 import yaml
 
-from goldilocks import claims, files
+from goldilocks import claims, files, store
 from goldilocks.logs import job_log
 
 
 def judge_claims(path_to_claims: str, paths_to_studies: dict[str, str], run: str, path_to_output: str) -> None:
     definitions = yaml.safe_load(Path(path_to_claims).read_text(encoding="utf-8"))
-    studies = {name: xr.load_dataset(path) for name, path in paths_to_studies.items()}
+    studies = {name: store.read_dataset(path) for name, path in paths_to_studies.items()}
     rows = claims.evaluate(definitions, studies, run)
     text = io.StringIO()
     writer = csv.DictWriter(text, claims.COLUMNS, lineterminator="\n")

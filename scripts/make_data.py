@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from goldilocks import configuration, files, fingerprints
+from goldilocks import configuration, files, fingerprints, logs
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,7 +45,7 @@ def main() -> None:
         try:
             config = configuration.complete(configuration.read(arguments.configfile), schema)
         except configuration.ConfigurationError as error:
-            files.write_text(f"{error}\n", "logs/failure.txt")
+            logs.report(str(error))
             sys.exit(str(error))
         names = sorted({name for study in config["studies"].values() for name in study["datasets"]})
         folder = config.get("data_folder")

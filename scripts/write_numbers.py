@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 import yaml
 
-from goldilocks import files, latex
+from goldilocks import files, latex, store
 from goldilocks.logs import job_log
 
 MAIN_STUDY = "curvature"
@@ -19,7 +19,7 @@ def write_numbers(
 ) -> None:
     with open(path_to_claims, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    studies = {Path(path).stem: xr.load_dataset(path) for path in paths_to_studies}
+    studies = {Path(path).stem: store.read_dataset(path) for path in paths_to_studies}
     settings = yaml.safe_load(Path(path_to_settings).read_text(encoding="utf-8"))
     published = yaml.safe_load(Path(path_to_published).read_text(encoding="utf-8"))
     lines = [

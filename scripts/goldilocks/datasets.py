@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import xarray as xr
 
+from goldilocks import store
 from goldilocks.randomness import stream
 
 INPUTS = ("standardised", "unit_interval", "mean_image_removed")
@@ -56,7 +56,7 @@ def load(path: str | Path, dataset: str, count: int, inputs: str, labels: str, v
     (pixels / 255), or `mean_image_removed` (then divided by the global deviation that remains).
     `labels`: `original`, or `shuffled` over the training set. Raises ValueError if `count` is too large.
     """
-    with xr.open_dataset(path) as file:
+    with store.opened(path) as file:
         official = file["split"].values == TRAIN
         images, targets = file["images"].values[official], file["labels"].values[official].astype(np.int64)
         classes, checksum = int(file.attrs["classes"]), file.attrs["checksum"]

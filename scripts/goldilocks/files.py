@@ -1,23 +1,48 @@
 """Files that are whole or absent: written under a temporary name and renamed."""
 
+import errno
 import os
+import re
+import shutil
+import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+# Less than this is free on a disk that is called full.
+FULL_DISK_BYTES = 1 << 20
+_TEMPORARY = re.compile(r"\..*\.(?P<host>[^.]*)-(?P<process>\d+)-[0-9a-f]{32}(\.\w+)?")
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Make the folder of `path` and turn a failure to write there into an OSError of one sentence."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except Exception as error:
+        if reason := _unwritable(path, error):
+            raise OSError(f"{path} cannot be written: {reason} and run again") from error
+        raise
 
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block succeeds and removed when it fails."""
+    """A temporary path beside `path`, renamed to it when the block succeeds and removed when it fails.
+
+    Raises OSError in one sentence where the disk is full or the folder cannot be written.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem[:80]}.{uuid.uuid4().hex}{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    owner = f"{_host()}-{os.getpid()}-{uuid.uuid4().hex}"
+    temporary = path.with_name(f".{path.stem[:80]}.{owner}{path.suffix}")
+    with writing(path):
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(text: str, path: str | Path) -> None:
@@ -30,3 +55,48 @@ def write_if_changed(text: str, path: str | Path) -> None:
     path = Path(path)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_text(text, path)
+
+
+def remove_leftovers(folders: Iterable[str | Path]) -> None:
+    """Remove temporary files of processes of this machine that are gone: killed ones cannot clean up."""
+    for folder in folders:
+        for path in Path(folder).rglob(".*-*-*"):
+            match = _TEMPORARY.fullmatch(path.name)
+            if match and match["host"] == _host() and not _is_alive(int(match["process"])):
+                path.unlink(missing_ok=True)
+
+
+def refuse_unwritable(folders: Iterable[str | Path]) -> None:
+    """Raise OSError in one sentence if one of the folders, where it exists, takes no files."""
+    for folder in map(Path, folders):
+        if folder.exists():
+            code = None if os.access(folder, os.W_OK) else errno.EROFS
+            if reason := _unwritable(folder / "file", OSError(code, "")):
+                raise OSError(f"{folder} cannot be written: {reason} and run again")
+
+
+def _host() -> str:
+    return socket.gethostname().split(".")[0]
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _unwritable(path: Path, error: Exception) -> str | None:
+    """What to do about a folder that takes no file; libraries such as netCDF say only that writing failed."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    code = getattr(error, "errno", None)
+    if code in (errno.ENOSPC, errno.EDQUOT) or shutil.disk_usage(folder).free < FULL_DISK_BYTES:
+        return "the disk is full; make room"
+    if code == errno.EROFS:
+        return f"{folder} is read-only; make it writable"
+    if code in (errno.EACCES, errno.EPERM):
+        return f"this user has no right to write in {folder}; change its mode"
+    return None

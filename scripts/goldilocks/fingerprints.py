@@ -7,7 +7,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 # Modules that move, name or record numbers but cannot change one.
-EXCLUDED = frozenset({"files", "fingerprints", "logs", "provenance", "store"})
+EXCLUDED = frozenset({"files", "fingerprints", "locks", "logs", "provenance", "store"})
 PINNED = ("torch", "numpy", "scipy")
 # Fields that differ between versions of Python without a difference in meaning.
 _IGNORED_FIELDS = frozenset({"type_params", "kind", "ctx", "type_comment"})

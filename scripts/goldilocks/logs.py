@@ -15,6 +15,10 @@ from goldilocks import files
 
 ORPHAN_CHECK_SECONDS = 1.0
 SHELLS = ("bash", "dash", "sh", "zsh")
+# Names the file from which `make` takes its last line: outside the checkout, whose disk may be full or read-only.
+FAILURE_VARIABLE = "GOLDILOCKS_FAILURE"
+# What a log's line about a failure begins with, behind its date and time.
+FAILED = "FAILED "
 
 
 @contextmanager
@@ -23,38 +27,60 @@ def job_log(path: str | Path) -> Iterator[None]:
 
     The traceback goes into the log. The job also ends itself when the process that started it is gone.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    logging.basicConfig(filename=path, filemode="w", level=logging.INFO, format="%(asctime)s %(message)s", force=True)
-    logging.captureWarnings(True)
+    logging.raiseExceptions = False  # On a full disk a line is lost, and with it nothing more.
     _die_with_parents()
     start = time.monotonic()
     try:
+        _open_log(Path(path))
         yield
+        logging.info("done in %.1f s", time.monotonic() - start)
+    except KeyboardInterrupt:
+        logging.error("%sinterrupted", FAILED)
+        sys.exit(130)
     except Exception as error:
         logging.error("%s", traceback.format_exc())
         sentence = " ".join(str(error).split()) or type(error).__name__
-        logging.error("%s", sentence)
+        logging.error("%s%s", FAILED, sentence)
+        report(f"{sentence} (log: {path})")
         print(f"\n{sentence} (log: {path})", file=sys.stderr, flush=True)
         sys.exit(1)
-    logging.info("done in %.1f s", time.monotonic() - start)
 
 
-def record_failure(paths_to_workflow_logs: list[str], path_to_record: str | Path) -> None:
-    """Leave one sentence about the first job that failed, read off Snakemake's log, where `make` finds it."""
+def report(sentence: str) -> None:
+    """Leave the first failure's sentence where `make` finds it, if it is `make` that runs this."""
+    path = os.environ.get(FAILURE_VARIABLE)
+    if path and not Path(path).exists():
+        Path(path).write_text(f"{sentence}\n", encoding="utf-8")
+
+
+def report_failed_job(paths_to_workflow_logs: list[str]) -> None:
+    """Report the first job that failed, read off Snakemake's log: a killed job cannot speak for itself."""
     text = "\n".join(Path(path).read_text(errors="replace") for path in paths_to_workflow_logs)
-    sentence = "the workflow stopped: its message stands above"
     job = re.search(r"Error in rule (\w+):(.*?)(?=\n\S|\Z)", text, re.DOTALL)
-    if job:
-        log = re.search(r"log: (\S+)", job[2])
-        lines = _lines(Path(log[1])) if log else []
-        reason = f": {re.sub(r'^[-0-9]+ [0-9:,]+ ', '', lines[-1])}" if lines else ""
-        sentence = f"rule {job[1]} failed{reason} (log: {log[1] if log else 'none'})"
-    files.write_text(f"{sentence}\n", path_to_record)
+    log = re.search(r"log: (\S+)", job[2]) if job else None
+    if not log:
+        return report("the workflow stopped: its message stands above")
+    failures = re.findall(rf"^[-0-9]+ [0-9:,]+ {FAILED}(.*)", _read(Path(log[1])), re.MULTILINE)
+    reason = failures[-1] if failures else "killed before it could say why, perhaps for want of memory; run again"
+    try:
+        files.refuse_unwritable([Path(log[1]).parent])
+    except OSError as error:
+        reason = str(error)
+    report(f"rule {job[1]} failed: {reason} (log: {log[1]})")
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text(errors="replace").strip().splitlines() if path.exists() else []
+def _open_log(path: Path) -> None:
+    # Without any handler logging would write to the screen.
+    logging.basicConfig(level=logging.INFO, handlers=[logging.NullHandler()], force=True)
+    logging.captureWarnings(True)
+    with files.writing(path):
+        handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logging.root.addHandler(handler)
+
+
+def _read(path: Path) -> str:
+    return path.read_text(errors="replace") if path.exists() else ""
 
 
 def _die_with_parents() -> None:

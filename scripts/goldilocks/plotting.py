@@ -27,7 +27,7 @@ CENTIMETRES_PER_INCH = 2.54
 def load(path_to_study: str, path_to_settings: str) -> tuple[xr.Dataset, dict]:
     """A study's results and the figure's settings; sets the style. Raises ValueError without radii in r_X."""
     plt.style.use(Path(__file__).with_name("style.mplstyle"))
-    study = xr.load_dataset(path_to_study)
+    study = store.read_dataset(path_to_study)
     if "x" not in study.coords:
         raise ValueError(f"{path_to_study} has radii that are not in units of r_X: this figure needs radius_unit: r_X")
     return study, yaml.safe_load(Path(path_to_settings).read_text())

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
-import xarray as xr
+from goldilocks import store
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,7 +45,7 @@ def refuse_stale(blocks: Iterable[str | Path], code: str, settings: dict) -> Non
     """Raise ValueError naming the first block that was not made by this code with these settings."""
     expected = {"code_fingerprint": code, "settings_hash": settings_hash(settings)}
     for path in blocks:
-        with xr.open_dataset(path) as block:
+        with store.opened(path) as block:
             for name, value in expected.items():
                 if block.attrs.get(name) != value:
                     raise ValueError(

@@ -1,5 +1,7 @@
 """NetCDF files: how they are written, and the units and meaning of every variable in them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import xarray as xr
@@ -37,8 +39,26 @@ def meaning(name: str) -> dict[str, str]:
 
 
 def write_dataset(dataset: xr.Dataset, path: str | Path) -> None:
-    """Write a NetCDF file, compressed; numbers keep every bit."""
-    compressed = {"zlib": True, "complevel": 1}
-    encoding = {name: compressed for name, array in dataset.data_vars.items() if array.ndim}
+    """Write a NetCDF file, compressed and with checksums; numbers keep every bit."""
+    protected = {"zlib": True, "complevel": 1, "fletcher32": True}
+    encoding = {name: protected for name, array in dataset.data_vars.items() if array.ndim}
     with whole_file(path) as temporary:
-        dataset.to_netcdf(temporary, encoding=encoding)
+        dataset.to_netcdf(temporary, encoding=encoding, engine="netcdf4")
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[xr.Dataset]:
+    """A NetCDF file, open; what is read from it inside the block may raise ValueError if the file is damaged."""
+    try:
+        with xr.open_dataset(path, engine="netcdf4") as dataset:
+            yield dataset
+    except FileNotFoundError:
+        raise
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"{path} is damaged: delete it and run again") from error
+
+
+def read_dataset(path: str | Path) -> xr.Dataset:
+    """The whole content of a NetCDF file. Raises ValueError if the file is damaged."""
+    with opened(path) as dataset:
+        return dataset.load()

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import time
@@ -39,6 +40,31 @@ def test_datasets_come_back_bit_for_bit(tmp_path):
     values = np.array([0.1, np.nan, 1e-300, -np.inf])
     store.write_dataset(xr.Dataset({"v": ("i", values)}), tmp_path / "file.nc")
     assert np.array_equal(xr.load_dataset(tmp_path / "file.nc")["v"].values, values, equal_nan=True)
+
+
+def test_a_flipped_bit_is_found(tmp_path):
+    path = tmp_path / "file.nc"
+    store.write_dataset(xr.Dataset({"v": ("i", np.random.default_rng(1).random(5000))}), path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"file\.nc is damaged: delete it and run again"):
+        store.read_dataset(path)
+    for content in (b"", b"no NetCDF file"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"file\.nc is damaged: delete it and run again"):
+            store.read_dataset(path)
+
+
+def test_leftovers_of_dead_processes_are_removed_and_of_living_ones_kept(tmp_path):
+    with files.whole_file(tmp_path / "folder/alive.nc") as alive:
+        alive.touch()
+        dead = alive.with_name(alive.name.replace(f"-{os.getpid()}-", "-4194305-"))
+        elsewhere = alive.with_name(alive.name.replace(f"-{os.getpid()}-", "-4194305-").replace("alive.", "alive.x"))
+        for path in (dead, elsewhere):
+            path.touch()
+        files.remove_leftovers([tmp_path])
+        assert alive.exists() and elsewhere.exists() and not dead.exists()
 
 
 def run_job(code, tmp_path):
@@ -84,14 +110,31 @@ def test_a_job_dies_with_what_started_it(tmp_path):
     assert (tmp_path / "alive").read_text() == last
 
 
-def test_the_failed_job_is_named_in_one_line(tmp_path, monkeypatch):
+SNAKEMAKES_LOG = (
+    "Job 3: x\nError in rule curvature:\n    jobid: 3\n    log: job.log (check log file(s))\nShutting down\n"
+)
+
+
+@pytest.mark.parametrize(
+    "job_log, reason",
+    [
+        ("Traceback\n2026-01-01 10:00:00,001 FAILED no such radius\n", "no such radius"),
+        ("2026-01-01 10:00:00,000 draw 1 measured\n", "killed before it could say why"),
+        (None, "killed before it could say why"),
+    ],
+)
+def test_the_failed_job_is_named_in_one_line(job_log, reason, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("job.log").write_text("2026-01-01 10:00:00,000 Traceback\n2026-01-01 10:00:00,001 no such radius\n")
-    Path("workflow.log").write_text(
-        "Job 3: x\nError in rule curvature:\n    jobid: 3\n    log: job.log (check log file(s))\nShutting down\n"
-    )
-    logs.record_failure(["workflow.log"], "failure.txt")
-    assert Path("failure.txt").read_text() == "rule curvature failed: no such radius (log: job.log)\n"
+    monkeypatch.setenv(logs.FAILURE_VARIABLE, "failure.txt")
+    if job_log:
+        Path("job.log").write_text(job_log)
+    Path("workflow.log").write_text(SNAKEMAKES_LOG)
+    logs.report_failed_job(["workflow.log"])
+    sentence = Path("failure.txt").read_text()
+    assert sentence.startswith(f"rule curvature failed: {reason}") and sentence.endswith("(log: job.log)\n")
+    # The first failure is the one that counts.
+    logs.report("another one")
+    assert Path("failure.txt").read_text() == sentence
 
 
 def test_stale_blocks_are_refused_by_name(tmp_path):

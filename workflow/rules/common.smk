@@ -10,7 +10,16 @@ from snakemake.exceptions import WorkflowError
 ROOT = Path(workflow.basedir).parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from goldilocks import configuration, files, fingerprints, logs, studies
+from goldilocks import configuration, files, fingerprints, locks, logs, studies
+
+# Where jobs write, and ways to call Snakemake that write nothing.
+WRITTEN = ("results", "figures", "paper")
+PASSIVE = {
+    *("-n", "--dry-run", "--dryrun", "--lint", "--dag", "--rulegraph", "--filegraph", "--d3dag", "--summary", "-S"),
+    *("--detailed-summary", "-D", "--list-rules", "-l", "--list-target-rules", "--lt", "--list-changes", "--lc"),
+    *("--list-input-changes", "--li", "--list-params-changes", "--lp", "--list-untracked", "--lu", "--unlock"),
+    *("--report", "--nolock", "--print-compilation", "--help", "-h"),
+}
 
 SCRIPTS = {
     "curvature": "measure_curvature.py",
@@ -25,11 +34,7 @@ SCRIPTS = {
 def complete_configuration():
     """The configuration with its defaults, and a reason for each dataset that is left out."""
     schema = configuration.load_schema(Path(workflow.basedir) / "schemas/config.schema.yaml")
-    try:
-        complete = configuration.complete(config, schema)
-    except configuration.ConfigurationError as error:
-        files.write_text(f"{error}\n", "logs/failure.txt")
-        raise WorkflowError(str(error)) from None
+    complete = configuration.complete(config, schema)
     record = Path("results/data/available.yaml")
     if complete["missing_datasets"] == "fail" or not record.exists():
         return complete, []
@@ -81,10 +86,27 @@ def blocks_of(wildcards):
     )
 
 
-config, LEFT_OUT = complete_configuration()
-RUN = config["run"]
-write_fingerprints()
-write_settings()
+def enter_run():
+    """Join the runs at work in this folder, without what a dead one left behind."""
+    if not workflow.is_main_process or PASSIVE & set(sys.argv):
+        return
+    if sentence := locks.join():
+        print(sentence, file=sys.stderr)
+        if sentence.startswith("another"):
+            logs.report(sentence)
+    files.refuse_unwritable([*WRITTEN, "logs"])
+    files.remove_leftovers(WRITTEN)
+
+
+try:
+    config, LEFT_OUT = complete_configuration()
+    RUN = config["run"]
+    enter_run()
+    write_fingerprints()
+    write_settings()
+except (configuration.ConfigurationError, OSError) as error:
+    logs.report(str(error))
+    raise WorkflowError(str(error)) from None
 for reason in LEFT_OUT:
     print(f"left out: {reason}", file=sys.stderr)
 

@@ -1,0 +1,18 @@
+import pytest
+from projects import Project
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """The run `tiny` up to claims and figures, built once."""
+    project = Project.create(tmp_path_factory.mktemp("built"))
+    jobs = project.dry_run()
+    assert sum(jobs.values()) <= 12, jobs
+    project.run()
+    return project
+
+
+@pytest.fixture
+def project(built, tmp_path):
+    """A copy of the built project for a test to change, ages of files included."""
+    return built.copy(tmp_path / "project")

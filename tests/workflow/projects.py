@@ -1,0 +1,91 @@
+"""A copy of the checkout with made-up images, in which tests of the workflow run."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ["results/tiny/claims.csv", "figures"]
+STUDY = "results/tiny/aggregate/curvature.nc"
+BLOCK = "results/tiny/curvature/curvature/mnist/fc-10x2-relu/plane-10-sparse/draws-000-001.nc"
+
+
+class Project:
+    """A checkout in `folder`; `create` makes one, `copy` one from another with the ages of its files."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    @classmethod
+    def create(cls, folder):
+        for name in ("config", "envs", "paper", "resources", "scripts", "workflow"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("requirements.txt", "Makefile"):
+            shutil.copy2(ROOT / name, folder)
+        (folder / ".venv").symlink_to(ROOT / ".venv")
+        project = cls(folder)
+        # Fingerprints first: a dataset older than its code would be fetched again.
+        project.snakemake("--list-rules")
+        write_images(folder / "results/data/mnist.nc")
+        return project
+
+    def copy(self, folder):
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Project(folder)
+
+    def command(self, *arguments, config="config/tiny.yaml"):
+        return [sys.executable, "-m", "snakemake", "--cores", "2", *arguments, "--configfile", config]
+
+    def snakemake(self, *arguments, config="config/tiny.yaml"):
+        command = self.command(*arguments, config=config)
+        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, env=clean_environment())
+
+    def run(self, *arguments):
+        done = self.snakemake(*(arguments or RESULTS))
+        assert done.returncode == 0, done.stderr
+        return done.stderr + done.stdout
+
+    def make(self, *arguments):
+        command = ["make", *arguments]
+        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, env=clean_environment())
+
+    def dry_run(self, *arguments, config="config/tiny.yaml"):
+        """Jobs that would run, by rule, without the targets that only collect."""
+        done = self.snakemake(*(arguments or RESULTS), "--dry-run", config=config)
+        assert done.returncode == 0, done.stderr
+        text = done.stdout + done.stderr
+        if "Nothing to be done" in text:
+            return {}
+        table = re.search(r"Job stats:\n.*?\n-[- ]+\n(.*?)\n\n", text, re.DOTALL)[1]
+        jobs = {line.split()[0]: int(line.split()[1]) for line in table.splitlines()}
+        return {rule: count for rule, count in jobs.items() if rule not in ("total", "all", "figures")}
+
+    def edit(self, file, old, new):
+        path = self.folder / file
+        text = path.read_text()
+        assert old in text, f"{old!r} is not in {file}"
+        path.write_text(text.replace(old, new))
+
+
+def clean_environment(**variables):
+    """The environment without what an outer make says to its own recipes."""
+    ours = ("MAKEFLAGS", "MAKELEVEL", "GOLDILOCKS_FAILURE")
+    return {name: value for name, value in os.environ.items() if name not in ours} | variables
+
+
+def write_images(path, seed=0):
+    random = np.random.default_rng(seed)
+    images = random.integers(0, 256, (300, 1, 28, 28), dtype=np.uint8)
+    variables = {
+        "images": (("example", "channel", "height", "width"), images),
+        "labels": ("example", np.arange(300, dtype=np.uint8) % 10),
+        "split": ("example", np.repeat(np.array([0, 1], np.int8), [200, 100])),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    xr.Dataset(variables, attrs={"checksum": "made up", "classes": 10, "source": "a test"}).to_netcdf(path)

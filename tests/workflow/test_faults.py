@@ -1,0 +1,179 @@
+"""A run that is disturbed: one clear sentence, nothing partial, and after a rerun the undisturbed result."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+import xarray as xr
+from projects import BLOCK, STUDY, clean_environment
+
+BLOCKS = "results/tiny/curvature"
+CAN_MOUNT = os.geteuid() == 0 and subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
+pytestmark = pytest.mark.slow
+needs_mounts = pytest.mark.skipif(not CAN_MOUNT, reason="needs root, to mount full and read-only folders")
+
+
+@pytest.fixture
+def project(built, tmp_path):
+    """The built project without the study's results, which have to be measured again."""
+    copy = built.copy(tmp_path / "project")
+    shutil.rmtree(copy.folder / BLOCKS)
+    (copy.folder / STUDY).unlink()
+    return copy
+
+
+def start(project):
+    """The run in a process group of its own, as a terminal has it, once its job computes."""
+    shutil.rmtree(project.folder / "logs")
+    with open(project.folder / "output.txt", "w") as output:
+        running = subprocess.Popen(
+            project.command(STUDY),
+            cwd=project.folder,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=clean_environment(),
+        )
+    wait_for(lambda: list((project.folder / "logs/tiny").rglob("draws*.log")))
+    return running, processes("measure_curvature", project.folder)[0]
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("waited in vain")
+
+
+def processes(part, folder):
+    """Numbers of the Python processes at work in `folder` whose command line holds `part`."""
+    found = []
+    for entry in os.listdir("/proc"):
+        try:
+            with open(f"/proc/{entry}/cmdline", "rb") as file:
+                words = file.read().decode(errors="replace").split("\0")
+            if (
+                "python" in words[0]
+                and any(part in word for word in words)
+                and os.readlink(f"/proc/{entry}/cwd") == str(folder)
+            ):
+                found.append(int(entry))
+        except (OSError, IndexError):
+            continue
+    return found
+
+
+def nothing_partial(project):
+    kept = {path.name for path in (project.folder / BLOCKS).rglob("*") if path.is_file()}
+    hidden = [path for place in ("results", "figures") for path in (project.folder / place).rglob(".*")]
+    return not kept and not hidden
+
+
+def same_result(project, built):
+    """The study after a rerun, bit for bit that of the undisturbed run; and nothing hidden is left."""
+    output = project.run(STUDY)
+    found, expected = (xr.load_dataset(folder / STUDY) for folder in (project.folder, built.folder))
+    assert found.equals(expected)
+    assert not [path for place in ("results", "figures") for path in (project.folder / place).rglob(".*")]
+    return output
+
+
+def test_a_killed_job(project, built):
+    running, job = start(project)
+    os.kill(job, signal.SIGKILL)
+    assert running.wait(60) == 1
+    assert "Error in rule curvature" in (project.folder / "output.txt").read_text()
+    assert nothing_partial(project)
+    same_result(project, built)
+
+
+def test_a_killed_snakemake(project, built):
+    """Its job ends too, its lock is removed by the next run, and only then."""
+    running, _ = start(project)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    assert list((project.folder / ".snakemake/locks").iterdir())
+    wait_for(lambda: not processes("measure_curvature", project.folder), seconds=10)
+    project.dry_run(STUDY)
+    assert list((project.folder / ".snakemake/locks").iterdir())
+    assert "removed the lock of an earlier run" in same_result(project, built)
+
+
+def test_an_interrupt_from_the_keyboard(project, built):
+    running, _ = start(project)
+    os.killpg(running.pid, signal.SIGINT)
+    assert running.wait(60) != 0
+    output = (project.folder / "output.txt").read_text()
+    assert "Terminating processes on user request" in output and "Traceback" not in output
+    wait_for(lambda: not processes("measure_curvature", project.folder), seconds=10)
+    assert nothing_partial(project)
+    same_result(project, built)
+
+
+def test_two_runs_at_once(project, built):
+    running, _ = start(project)
+    second = project.snakemake(STUDY)
+    assert second.returncode != 0
+    assert f"another run is at work in this folder (process {running.pid} on " in second.stderr
+    assert running.wait(60) == 0
+    assert xr.load_dataset(project.folder / STUDY).equals(xr.load_dataset(built.folder / STUDY))
+
+
+def run_mounted(project, mount):
+    """The run in a mount namespace of its own, in which `mount` has been run first."""
+    command = " ".join(project.command(STUDY))
+    script = f"set -e; cd {project.folder}; {mount}; cd {project.folder}; {command}"
+    done = subprocess.run(
+        ["unshare", "-m", "bash", "-c", script], capture_output=True, text=True, env=clean_environment()
+    )
+    assert done.returncode != 0
+    return done.stderr
+
+
+FULL = "mount -t tmpfs -o size={size} tmpfs {folder}"
+READ_ONLY = "mount --bind {folder} {folder}; mount -o remount,ro,bind {folder}"
+
+
+@needs_mounts
+def test_a_disk_that_fills_up_under_a_job(project, built):
+    (project.folder / BLOCKS).mkdir()
+    output = run_mounted(project, FULL.format(size="16k", folder=BLOCKS))
+    assert f"{BLOCK} cannot be written: the disk is full; make room and run again (log: " in output
+    assert nothing_partial(project)
+    same_result(project, built)
+
+
+@needs_mounts
+@pytest.mark.parametrize(
+    "mount, folder, reason",
+    [
+        (FULL, "logs", "the disk is full; make room and run again"),
+        (READ_ONLY, "results", "read-only; make it writable and run again"),
+        (READ_ONLY, ".", "read-only; make it writable and run again"),
+    ],
+)
+def test_a_folder_that_takes_no_files_stops_the_run_before_any_job(project, mount, folder, reason):
+    place = project.folder / folder
+    output = run_mounted(project, mount.format(size="4k", folder=place))
+    (sentence,) = [line for line in output.splitlines() if "cannot be written" in line]
+    assert sentence.endswith(reason)
+    assert "Job stats" not in output and nothing_partial(project)
+
+
+def test_a_damaged_file_is_named(built, tmp_path):
+    """A result cut short by a failing disk, between two jobs that both believe in it."""
+    project = built.copy(tmp_path / "project")
+    (project.folder / STUDY).unlink()
+    block = project.folder / BLOCK
+    age = block.stat()
+    content = block.read_bytes()
+    block.write_bytes(content[: len(content) // 2])
+    os.utime(block, ns=(age.st_atime_ns, age.st_mtime_ns))
+    done = project.snakemake(STUDY)
+    assert done.returncode != 0
+    assert f"{BLOCK} is damaged: delete it and run again (log: logs/tiny/aggregate/curvature.log)" in done.stderr
