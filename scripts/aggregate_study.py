@@ -23,15 +23,20 @@ def aggregate_study(
     path_to_settings: str,
     path_to_grid: str,
     path_to_block_code: str,
+    paths_to_networks: list[str],
     path_to_output: str,
 ) -> None:
     settings = yaml.safe_load(Path(path_to_settings).read_text())
     grid = yaml.safe_load(Path(path_to_grid).read_text())
-    provenance.refuse_stale(paths_to_blocks, Path(path_to_block_code).read_text().strip(), settings)
-    # A block's path ends in …/dataset/network/subspace/block.nc.
+    code = Path(path_to_block_code).read_text().strip()
+    own = [yaml.safe_load(Path(path).read_text(encoding="utf-8")) for path in paths_to_networks]
+    fingerprints = {network["label"]: network["fingerprint"] for network in own}
     cells = {}
     for path in map(Path, paths_to_blocks):
-        cells.setdefault(path.parts[-4:-1], []).append(path)
+        # A block's path ends in …/dataset/network/subspace/block.nc.
+        cell = path.parts[-4:-1]
+        provenance.refuse_stale(path, code, settings, fingerprints.get(cell[1], ""))
+        cells.setdefault(cell, []).append(path)
     blocks = {cell: [_read(path) for path in paths] for cell, paths in cells.items()}
     parts = [
         xr.combine_by_coords(datasets, combine_attrs="drop").expand_dims(
@@ -44,6 +49,8 @@ def aggregate_study(
     missing = [name for name, array in result.items() if bool(array.isnull().any()) and "plane" not in name]
     if missing:
         raise ValueError(f"{path_to_output} would lack values of {', '.join(missing)}: a block is incomplete")
+    classes = {cell[0]: datasets[0].attrs["classes"] for cell, datasets in blocks.items()}
+    result = result.assign_coords(classes=("dataset", [classes[name] for name in grid["datasets"]]))
     if settings["radius_unit"] == "r_X":
         result = result.assign_coords(x=("radius", 2 * np.log10(result["radius"].values)))
     for name in (*result.data_vars, *result.coords):
@@ -68,7 +75,8 @@ def _provenance(attributes: list[dict], settings: dict) -> dict:
     def all_of(name: str) -> str:
         return ", ".join(sorted({str(each[name]) for each in attributes}))
 
-    names = ("commit", "code_fingerprint", "settings_hash", "data_checksum", "seeds", "device", "dtype", "classes")
+    names = ("commit", "code_fingerprint", "settings_hash", "data_checksum", "seeds", "device", "dtype")
+    names += ("network_fingerprint",)
     versions = [name for name in attributes[0] if name.endswith("_version") or name == "python"]
     return {
         **{name: all_of(name) for name in (*names, *versions)},
@@ -86,5 +94,6 @@ if __name__ == "__main__":
             path_to_settings=snakemake.input.settings,
             path_to_grid=snakemake.input.grid,
             path_to_block_code=snakemake.input.block_code,
+            paths_to_networks=list(snakemake.input.networks),
             path_to_output=snakemake.output[0],
         )

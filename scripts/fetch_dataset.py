@@ -1,18 +1,21 @@
-"""One dataset as a NetCDF file, from the first source that has it with the right checksum."""
+"""One official dataset as a NetCDF file and its card, from the first source that has it with the right checksum."""
 
 import time
 from pathlib import Path
 
-from goldilocks import provenance, sources, store
+from goldilocks import catalogue, provenance, sources, store
 from goldilocks.logs import job_log
 
 
-def fetch_dataset(dataset: str, folder: str | None, path_to_code: str | Path, path_to_output: str | Path) -> None:
+def fetch_dataset(
+    dataset: str, folder: str | None, path_to_code: str | Path, path_to_output: str | Path, path_to_card: str | Path
+) -> None:
     """Write the dataset file. Raises goldilocks.sources.Unavailable if no source has it."""
     start, code = time.monotonic(), Path(path_to_code).read_text().strip()
-    content = sources.fetch(dataset, sources.data_folder(folder))
+    content = sources.fetch(dataset, catalogue.data_folder(folder))
     content.attrs |= provenance.attributes(code, {"dataset": dataset}, time.monotonic() - start)
     store.write_dataset(content, path_to_output)
+    store.write_card(content, path_to_card)
 
 
 if __name__ == "__main__":
@@ -21,5 +24,6 @@ if __name__ == "__main__":
             dataset=snakemake.wildcards.dataset,
             folder=snakemake.resources.folder,
             path_to_code=snakemake.input.code,
-            path_to_output=snakemake.output[0],
+            path_to_output=snakemake.output.data,
+            path_to_card=snakemake.output.card,
         )

@@ -10,10 +10,13 @@ from goldilocks import claims, files, store
 from goldilocks.logs import job_log
 
 
-def judge_claims(path_to_claims: str, paths_to_studies: dict[str, str], run: str, path_to_output: str) -> None:
+def judge_claims(
+    path_to_claims: str, path_to_settings: str, paths_to_studies: dict[str, str], run: str, path_to_output: str
+) -> None:
     definitions = yaml.safe_load(Path(path_to_claims).read_text(encoding="utf-8"))
     studies = {name: store.read_dataset(path) for name, path in paths_to_studies.items()}
-    rows = claims.evaluate(definitions, studies, run)
+    settings = yaml.safe_load(Path(path_to_settings).read_text(encoding="utf-8"))
+    rows = claims.evaluate(definitions, studies, run, settings["substitutes"])
     text = io.StringIO()
     writer = csv.DictWriter(text, claims.COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -27,6 +30,7 @@ if __name__ == "__main__":
     with job_log(snakemake.log[0]):
         judge_claims(
             path_to_claims=snakemake.input.claims,
+            path_to_settings=snakemake.input.settings,
             paths_to_studies={Path(path).stem: path for path in snakemake.input.studies},
             run=snakemake.wildcards.run,
             path_to_output=snakemake.output[0],

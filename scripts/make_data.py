@@ -6,50 +6,76 @@ from pathlib import Path
 
 import yaml
 
-from goldilocks import configuration, files, fingerprints, logs
+from goldilocks import catalogue, configuration, files, fingerprints, logs
 
 ROOT = Path(__file__).parents[1]
+DATA = Path("results/data")
 
 
-def make_data(names: list[str], folder: str | None, path_to_results: Path) -> dict:
-    """Fetch what is missing or was made by other code; for each name, whether it is there and if not, why."""
-    code = path_to_results / "fingerprint.txt"
-    script = ROOT / "scripts/fetch_dataset.py"
-    files.write_if_changed(fingerprints.code_fingerprint(script, ROOT / "requirements.txt") + "\n", code)
-    record = path_to_results / "available.yaml"
+def make_data(names: list[str], config: dict) -> dict:
+    """Fetch or read in what is missing, or older than its code or files; for each name, whether it is there."""
+    folder = catalogue.data_folder(config.get("data_folder"))
+    own = [name for name in names if name not in catalogue.OFFICIAL]
+    catalogue.record_own(own, config["datasets"], folder, DATA / "own")
+    record = DATA / "available.yaml"
     available = yaml.safe_load(record.read_text()) if record.exists() else {}
     for name in names:
-        path = path_to_results / f"{name}.nc"
+        outputs = DATA / f"{name}.nc", DATA / f"cards/{name}.yaml"
+        if name in own:
+            inputs = [DATA / "fingerprints/own_dataset.txt", DATA / f"own/{name}.stamp"]
+            fingerprints.record(ROOT / "scripts/read_own_dataset.py", inputs[0])
+        else:
+            inputs = [DATA / "fingerprints/dataset.txt"]
+            fingerprints.record(ROOT / "scripts/fetch_dataset.py", inputs[0])
         available[name] = {"available": True}
-        if not path.exists() or path.stat().st_mtime < code.stat().st_mtime:
-            # Imported only where something is fetched: requests and xarray take a second to start.
-            from fetch_dataset import fetch_dataset
-
-            from goldilocks.sources import Unavailable
-
-            try:
-                fetch_dataset(name, folder, code, path)
-            except Unavailable as reason:
-                available[name] = {"available": False, "reason": str(reason)}
-    files.write_if_changed(yaml.safe_dump(available), record)
+        if not all(path.exists() and path.stat().st_mtime >= _newest(inputs) for path in outputs):
+            reason = _read(name, inputs[0], outputs) if name in own else _fetch(name, folder, inputs[0], outputs)
+            if reason:
+                available[name] = {"available": False, "reason": reason}
+    files.write_if_changed(yaml.safe_dump(available, allow_unicode=True), record)
     return available
+
+
+def _newest(paths: list[Path]) -> float:
+    return max(path.stat().st_mtime for path in paths)
+
+
+# Imported only where something is fetched: requests and xarray take a second to start.
+def _fetch(name: str, folder: str | None, code: Path, outputs: tuple[Path, Path]) -> str | None:
+    from fetch_dataset import fetch_dataset
+
+    from goldilocks.sources import Unavailable
+
+    try:
+        fetch_dataset(name, folder, code, *outputs)
+    except Unavailable as reason:
+        return str(reason)
+
+
+def _read(name: str, code: Path, outputs: tuple[Path, Path]) -> str | None:
+    from read_own_dataset import read_own_dataset
+
+    try:
+        read_own_dataset(name, DATA / f"own/{name}.yaml", code, *outputs)
+    except FileNotFoundError as reason:
+        return str(reason)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Fetch datasets and record which of them can be had.")
-    parser.add_argument("--configfile", nargs="*", default=[], help="fetch what these configurations name, not all")
+    parser.add_argument("--configfile", nargs="+", help="fetch what these configurations name, not every official one")
     arguments = parser.parse_args()
-    names, folder = list(configuration.DATASETS), None
-    if arguments.configfile:
-        schema = configuration.load_schema(ROOT / "workflow/schemas/config.schema.yaml")
-        try:
-            config = configuration.complete(configuration.read(arguments.configfile), schema)
-        except configuration.ConfigurationError as error:
-            logs.report(str(error))
-            sys.exit(str(error))
-        names = sorted({name for study in config["studies"].values() for name in study["datasets"]})
-        folder = config.get("data_folder")
-    available = make_data(names, folder, ROOT / "results/data")
+    schema = configuration.load_schema(ROOT / "workflow/schemas/config.schema.yaml")
+    try:
+        paths = arguments.configfile or [ROOT / "config/config.yaml"]
+        config = configuration.complete(configuration.read(paths), schema, DATA / "cards")
+        named = configuration.datasets_of(config)
+        names = sorted(named if arguments.configfile else named | {*catalogue.OFFICIAL, *config["datasets"]})
+        available = make_data(names, config)
+    except (configuration.ConfigurationError, OSError, ValueError) as error:
+        # One sentence; a malformed dataset of the user's own is refused here as everywhere.
+        logs.report(str(error))
+        sys.exit(str(error))
     for name in names:
         print(f"{name}: results/data/{name}.nc" if available[name]["available"] else available[name]["reason"])
 

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 import yaml
 
-from goldilocks import curvature, datasets, labels, networks, provenance, spectrum, store, studies, subspaces
+from goldilocks import curvature, datasets, labels, networks, own_code, provenance, spectrum, store, studies, subspaces
 from goldilocks.logs import job_log
 from goldilocks.randomness import stream
 
@@ -21,6 +21,7 @@ def measure_curvature(
     path_to_dataset: str,
     path_to_settings: str,
     path_to_code: str,
+    path_to_network: str | None,
     dataset: str,
     network: str,
     subspace: str,
@@ -30,11 +31,15 @@ def measure_curvature(
     memory_mib: int,
     path_to_output: str,
 ) -> None:
-    """Write one block; `memory_mib` bounds a pass of differentiation, `device` is auto, cpu or cuda."""
+    """Write one block; `memory_mib` bounds a pass of differentiation, `device` is auto, cpu or cuda.
+
+    `path_to_network` leads to the settings of a network of the user's own, which `network` names.
+    """
     start = time.monotonic()
     # Read before measuring: code that changes meanwhile must not sign these numbers.
     code = Path(path_to_code).read_text().strip()
     settings = yaml.safe_load(Path(path_to_settings).read_text())
+    own = yaml.safe_load(Path(path_to_network).read_text(encoding="utf-8")) if path_to_network else None
     draws, chosen_radii = studies.read_block(block)
     device = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
     torch.set_num_threads(threads)
@@ -57,8 +62,10 @@ def measure_curvature(
         "index": range(max(settings["dimensions"])),
     }
     result = _empty_block(coordinates, probes=settings["probes"] > 0)
+    module = _build(network, own, examples)
+    _refuse_large_planes(plane, module, settings["bias_directions"], network, dataset)
     for number in draws:
-        draw = _make_draw(settings, examples, dataset, network, plane, number)
+        draw = _make_draw(settings, module, dataset, network, plane, number)
         _measure(result.sel(draw=number), settings, examples, draw, device, memory_mib)
         logging.info("draw %d measured after %.1f s", number, time.monotonic() - start)
     result.attrs = provenance.attributes(
@@ -67,6 +74,7 @@ def measure_curvature(
         time.monotonic() - start,
         data_checksum=examples.checksum,
         classes=examples.classes,
+        network_fingerprint=own["fingerprint"] if own else "",
         seeds=f"streams named {settings['seed']}, purpose, {dataset}, {network}, {subspace}, draw, plane",
         device=str(device),
         dtype=settings["dtype"],
@@ -86,13 +94,32 @@ class Draw:
     probes: np.ndarray
 
 
+def _build(network: str, own: dict | None, examples: datasets.Examples) -> torch.nn.Module:
+    image = examples.inputs.shape[1:]
+    if own is None:
+        return networks.build(labels.parse_network(network), image, examples.classes)
+    name = f"network {network} ({own['name']} in {own['file']})"
+    return networks.build_own(own_code.load(own), image, examples.classes, own["arguments"], name)
+
+
+def _refuse_large_planes(
+    plane: labels.Plane, module: torch.nn.Module, biases: bool, network: str, dataset: str
+) -> None:
+    """What the configuration could not check while the dataset, or the network, was not known."""
+    available = sum(p.size for p in networks.parameters_of(module) if biases or not p.is_bias)
+    if plane.dimension > available:
+        raise ValueError(
+            f"a plane with {plane.dimension} dimensions cannot be: {network} has {available} parameters on {dataset}; "
+            "ask for fewer"
+        )
+
+
 def _make_draw(
-    settings: dict, examples: datasets.Examples, dataset: str, network: str, plane: labels.Plane, number: int
+    settings: dict, module: torch.nn.Module, dataset: str, network: str, plane: labels.Plane, number: int
 ) -> Draw:
     def named(purpose, *more):
         return stream(settings["seed"], purpose, dataset, network, *more)
 
-    module = networks.build(labels.parse_network(network), examples.inputs[0].size, examples.classes)
     parameters = networks.parameters_of(module)
     eta = subspaces.metric(
         [p.size for p in parameters],
@@ -186,6 +213,7 @@ if __name__ == "__main__":
             path_to_dataset=snakemake.input.dataset,
             path_to_settings=snakemake.input.settings,
             path_to_code=snakemake.input.code,
+            path_to_network=next(iter(snakemake.input.network), None),
             dataset=snakemake.wildcards.dataset,
             network=snakemake.wildcards.network,
             subspace=snakemake.wildcards.subspace,

@@ -3,10 +3,10 @@
 import json
 import math
 
+import matplotlib.pyplot as plt
 import numpy as np
 
-from goldilocks import plotting
-from goldilocks.labels import parse_network
+from goldilocks import labels, plotting
 from goldilocks.logs import job_log
 
 FIRST_X = 2.0  # the power law is fitted from here outwards, as claim fs7 does
@@ -21,21 +21,26 @@ def plot_loss(path_to_study: str, path_to_settings: str, path_to_pdf: str, path_
             curve = data.sel(cell).sel(examples=count)
             plotting.draw_curve(ax, curve, number, f"$N={count}$")
         if json.loads(study.attrs["settings"])["loss"] == "cross_entropy":
-            chance, x_left = math.log(int(study.attrs["classes"])), study["x"].values[0]
+            classes = int(study["classes"].sel(dataset=cell["dataset"]))
+            chance, x_left = math.log(classes), study["x"].values[0]
             ax.axhline(chance, color="0.6", linewidth=0.5, zorder=0)
-            ax.annotate(rf"$\ln {study.attrs['classes']}$", (x_left, chance), xytext=(0, 3), textcoords="offset points")
+            ax.annotate(rf"$\ln {classes}$", (x_left, chance), xytext=(0, 3), textcoords="offset points")
         x, mean = study["x"].values, data.sel(cell).sel(examples=max(study["examples"].values))["mean"].values
         above = x >= FIRST_X
         if above.sum() >= 2:
             slope, intercept = np.polyfit(x[above] / 2, np.log10(mean[above]), 1)
             line = 10 ** (intercept + slope * x / 2)
             shown = line > mean.min() / 3
-            depth = len(parse_network(cell["network"]).widths) + 1
-            label = rf"fit $\propto r^{{{slope:.2f}}}$ ($n_L={depth}$)"
-            ax.plot(x[shown], line[shown], color="k", linestyle=":", linewidth=0.9, label=label)
+            ax.plot(x[shown], line[shown], color="k", linestyle=":", linewidth=0.9)
+            depth = labels.depth(cell["network"])
+            exponent = rf"$\propto r^{{{slope:.2f}}}$" + (f", $n_L={depth}$" if depth else "")
+            place = {"xy": (0.97, 0.05), "xycoords": "axes fraction", "ha": "right"}
+            ax.annotate(exponent, **place)
         ax.set_yscale("log")
-        ax.legend(loc="upper left", bbox_to_anchor=(0.0, 0.95))
-    axes[0][0].set_ylabel("mean loss (nat)")
+        fit = plt.Line2D([], [], color="k", linestyle=":", linewidth=0.9, label="power law fitted")
+        handles = [*ax.get_legend_handles_labels()[0], *([fit] if above.sum() >= 2 else [])]
+        plotting.legend(ax, handles, loc="upper left", bbox_to_anchor=(0.0, 0.95))
+    plotting.label_y(figure, "mean loss (nat)")
     plotting.save(figure, data, path_to_pdf, path_to_png, path_to_data)
 
 

@@ -36,8 +36,9 @@ def plot_trace_and_norm(
         ax.set_yscale("log", nonpositive="clip")
         ax.set_ylim(float(visible["mean"].min()) / 3, float(visible["mean"].max()) * 5)
         ax.plot([], [], color="0.4", linewidth=0.7, linestyle="--", label=r"$\mathrm{Tr}(H)/\Vert H\Vert=1$")
-        ax.legend(handles=[*ax.get_legend_handles_labels()[0], *plotting.example_handles(counts)], loc="upper left")
-    axes[0][0].set_ylabel(r"$\mathrm{Tr}(H)$, $\Vert H\Vert$ (nat)")
+        handles = [*ax.get_legend_handles_labels()[0], *plotting.example_handles(counts)]
+        plotting.legend(ax, handles, loc="upper left")
+    plotting.label_y(figure, r"$\mathrm{Tr}(H)$, $\Vert H\Vert$ (nat)")
     plotting.save(figure, data, path_to_pdf, path_to_png, path_to_data)
 
 

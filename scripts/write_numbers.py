@@ -15,12 +15,18 @@ FIGURES = ("fraction_positive", "trace_over_norm", "loss", "trace_and_norm")
 
 
 def write_numbers(
-    path_to_claims: str, paths_to_studies: list[str], path_to_settings: str, path_to_published: str, path_to_output: str
+    path_to_claims: str,
+    paths_to_studies: list[str],
+    paths_to_cards: list[str],
+    path_to_settings: str,
+    path_to_published: str,
+    path_to_output: str,
 ) -> None:
     with open(path_to_claims, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     studies = {Path(path).stem: store.read_dataset(path) for path in paths_to_studies}
     settings = yaml.safe_load(Path(path_to_settings).read_text(encoding="utf-8"))
+    cards = {Path(path).stem: yaml.safe_load(Path(path).read_text(encoding="utf-8")) for path in paths_to_cards}
     published = yaml.safe_load(Path(path_to_published).read_text(encoding="utf-8"))
     lines = [
         *claim_macros(rows),
@@ -28,6 +34,7 @@ def write_numbers(
         *figure_macros(settings),
         r"\newcommand{\claimstable}{" + claims_table(rows) + "}%",
         r"\newcommand{\settingstable}{" + settings_table(settings["studies"].get(MAIN_STUDY), published) + "}%",
+        r"\newcommand{\datatable}{" + data_table(settings, cards) + "}%",
         r"\newcommand{\provenance}{" + provenance(settings, studies, rows) + "}%",
     ]
     files.write_text("\n".join(lines) + "\n", path_to_output)
@@ -80,9 +87,11 @@ def logits_deviation_at_peak(study: xr.Dataset | None) -> str:
 
 def figure_macros(settings: dict) -> list[str]:
     """The picture of each figure, or why this run has none."""
-    reasons = " ".join(latex.escape(reason, strict=False) for reason in settings["left_out"])
+    reasons = " ".join(left_out(settings))
     lines = []
     for name in FIGURES:
+        wide = name in settings["figures"] and panels(settings, name) > 1
+        lines.append(latex.macro("width", name, r"\linewidth" if wide else r".49\linewidth"))
         if name in settings["figures"]:
             text = rf"\includegraphics[width=\linewidth]{{{name}.pdf}}"
         else:
@@ -90,6 +99,12 @@ def figure_macros(settings: dict) -> list[str]:
             text = rf"\fbox{{\parbox{{.9\linewidth}}{{Not computed: {reason}.}}}}"
         lines.append(latex.macro("figure", name, text))
     return lines
+
+
+def panels(settings: dict, figure: str) -> int:
+    """How many panels a figure has; several fill the width of the page."""
+    study = settings["studies"][settings["figures"][figure]]
+    return len(study["datasets"]) * len(study["networks"]) * len(study["subspaces"])
 
 
 def claims_table(rows: list[dict]) -> str:
@@ -118,7 +133,7 @@ def settings_table(study: dict | None, published: dict) -> str:
         radii_text = f"{len(radii)}"
     kinds = sorted({label.rsplit("-", 1)[1] for label in study["subspaces"]})
     here = {
-        "network": ", ".join(study["networks"]),
+        "network": latex.escape(", ".join(study["networks"])),
         "dataset": latex.escape(", ".join(study["datasets"])),
         "loss": latex.escape(study["loss"].replace("_", "-")),
         "initialisation": f"{study['initialisation']}, all parameters times one factor",
@@ -147,6 +162,30 @@ def settings_table(study: dict | None, published: dict) -> str:
     return "%\n" + "%\n".join(lines) + "%\n"
 
 
+def data_table(settings: dict, cards: dict[str, dict]) -> str:
+    """Each dataset with its size, the licence under which it is used, and the checksum of its content."""
+    replaced = {substitute: name for name, substitute in settings["substitutes"].items()}
+    lines = []
+    for name, card in cards.items():
+        label = latex.escape(name)
+        if name in replaced:
+            label += f", in place of {latex.escape(replaced[name])}"
+        channels, height, width = card["image"]
+        size = rf"${channels}\times{height}\times{width}$, {card['classes']} classes"
+        counts = rf"{card['training_examples']:,} + {card['test_examples']:,}"
+        licence = latex.escape(settings["licences"][name], strict=False)
+        lines.append(rf"{label} & {size} & {counts} & {licence} & \texttt{{{card['checksum'][:12]}}} \\")
+    lines += [
+        rf"\multicolumn{{5}}{{@{{}}p{{.97\linewidth}}}}{{Left out: {reason}.}} \\" for reason in left_out(settings)
+    ]
+    return "%\n" + "%\n".join(lines) + "%\n"
+
+
+def left_out(settings: dict) -> list[str]:
+    """What a run leaves out, without the remedy that follows the reason."""
+    return [latex.escape(reason.split("): ")[0] + ")", strict=False) for reason in settings["left_out"]]
+
+
 def attribute_values(studies: dict[str, xr.Dataset], name: str) -> list[str]:
     """Every value that an attribute has among the studies' blocks."""
     return sorted({value for study in studies.values() for value in str(study.attrs[name]).split(", ")})
@@ -173,6 +212,7 @@ if __name__ == "__main__":
         write_numbers(
             path_to_claims=snakemake.input.claims,
             paths_to_studies=list(snakemake.input.studies),
+            paths_to_cards=list(snakemake.input.cards),
             path_to_settings=snakemake.input.settings,
             path_to_published=snakemake.input.published,
             path_to_output=snakemake.output[0],

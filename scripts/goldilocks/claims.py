@@ -30,6 +30,7 @@ PRIMARY_SETTINGS = {
     "inputs": "standardised",
     "temperature": 1.0,
 }
+PRIMARY_CELL = {"dataset": "mnist", "network": "fc-200x2-relu", "examples": 1000}
 PRIMARY_KIND = "sparse"
 CELL = ("dataset", "network", "subspace", "examples")
 POWER = 0.8
@@ -85,11 +86,16 @@ class Test:
         return float((quantile + t.ppf(power)) * estimate.standard_error)
 
 
-def evaluate(claims: dict, studies: dict[str, xr.Dataset], run: str) -> list[dict]:
-    """One row per claim and per case, as dictionaries with the keys COLUMNS."""
+def evaluate(
+    claims: dict, studies: dict[str, xr.Dataset], run: str, substitutes: dict[str, str] | None = None
+) -> list[dict]:
+    """One row per claim and per case, as dictionaries with the keys COLUMNS.
+
+    A case about a dataset that the run replaces is judged on its substitute, and says so.
+    """
     rows = []
     common = {"run": run, "claims_hash": claims_hash(claims)}
-    for identifier, claim in claims.items():
+    for identifier, claim in _with_substitutes(claims, substitutes or {}).items():
         shared = {"work": claim["work"], "statement": claim["statement"], **common}
         cases = _primary(identifier, claim, studies)
         rows.append({**shared, **_summary(cases, claim), "id": identifier})
@@ -101,8 +107,26 @@ def claims_hash(claims: dict) -> str:
     return hashlib.sha256(json.dumps(claims, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _with_substitutes(claims: dict, substitutes: dict[str, str]) -> dict:
+    def substituted(case: dict) -> dict:
+        dataset = case.get("cell", {}).get("dataset", PRIMARY_CELL["dataset"])
+        if dataset not in substitutes:
+            return case
+        used = substitutes[dataset]
+        statement = f"{case['statement']} Judged on {used} in place of {dataset}."
+        return {**case, "cell": {**case.get("cell", {}), "dataset": used}, "statement": statement}
+
+    return {
+        identifier: {**claim, "cases": {name: substituted(case) for name, case in claim.get("cases", {}).items()}}
+        for identifier, claim in claims.items()
+    }
+
+
 def _summary(cases: list[dict], claim: dict) -> dict:
-    """A claim is reproduced if all its primary cases are, not reproduced if one is not, else inconclusive."""
+    """A claim is reproduced if all its primary cases are, not reproduced if one is not, else inconclusive.
+
+    A claim with parts that no case tests (`open`) is at best inconclusive.
+    """
     if not cases:
         return {"verdict": NOT_TESTED, "reason": claim.get("reason", "no study of this version measures it")}
     verdicts = {case["verdict"] for case in cases}
@@ -116,7 +140,10 @@ def _summary(cases: list[dict], claim: dict) -> dict:
         verdict = INCONCLUSIVE
     telling = next(case for case in cases if case["verdict"] == verdict) if verdict in verdicts else cases[0]
     kept = ("estimate", "low", "high", "margin", "unit", "n", "smallest_effect", "reason")
-    return {"verdict": verdict, **{key: telling[key] for key in kept if key in telling}}
+    summary = {"verdict": verdict, **{key: telling[key] for key in kept if key in telling}}
+    if verdict == REPRODUCED and "open" in claim:
+        return {**summary, "verdict": INCONCLUSIVE, "reason": claim["open"]}
+    return summary
 
 
 def _primary(identifier: str, claim: dict, studies: dict[str, xr.Dataset]) -> list[dict]:
@@ -182,8 +209,11 @@ def _test(case: dict) -> Test:
 def _primary_place(case: dict, study: xr.Dataset) -> dict:
     labels = [label for label in study["subspace"].values.tolist() if label.endswith(PRIMARY_KIND)]
     subspace = labels[0] if labels else f"of {PRIMARY_KIND} planes"
-    place = {"dataset": "mnist", "network": "fc-200x2-relu", "subspace": subspace, "examples": 1000}
-    return {axis: value for axis, value in {**place, **case.get("cell", {})}.items() if axis in _axes(case)}
+    return {
+        axis: value
+        for axis, value in {**PRIMARY_CELL, "subspace": subspace, **case.get("cell", {})}.items()
+        if axis in _axes(case)
+    }
 
 
 def _axes(case: dict) -> tuple[str, ...]:

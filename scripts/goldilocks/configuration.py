@@ -5,19 +5,13 @@ Imports nothing heavy: it runs whenever the workflow loads.
 
 import difflib
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import jsonschema
 import yaml
 
-from goldilocks import files, labels
-
-# Inputs, classes and training examples of the datasets that the workflow can fetch.
-DATASETS = {
-    "mnist": {"inputs": 784, "classes": 10, "training_examples": 60_000},
-    "fashion_mnist": {"inputs": 784, "classes": 10, "training_examples": 60_000},
-}
-
+from goldilocks import catalogue, files, labels, own_code
 
 # Stricter than JSON: 8.0 is no integer, and a number is finite.
 _Validator = jsonschema.validators.extend(
@@ -37,9 +31,10 @@ class ConfigurationError(Exception):
     """A key has a value that cannot be; the message is one sentence with the key's path."""
 
 
-def complete(config: dict, schema: dict) -> dict:
+def complete(config: dict, schema: dict, cards: Path | None = None) -> dict:
     """`config` checked against `schema`, with its defaults filled in and entries set to null left out.
 
+    `cards` is the folder of cards of the datasets that have been read. Substitutes stand in the studies' datasets.
     Raises ConfigurationError naming the first key that is unknown, of the wrong type or impossible.
     """
     _refuse_unnamed(config)
@@ -47,8 +42,14 @@ def complete(config: dict, schema: dict) -> dict:
     errors = sorted(_Validator(schema).iter_errors(config), key=lambda error: list(map(str, error.path)))
     if errors:
         raise ConfigurationError(_sentence(_innermost(errors[0])))
+    shapes = _known_datasets(config, cards)
+    for name, entry in config["networks"].items():
+        config["networks"][name] = {**_parsed(f"networks.{name}", own_code.describe, entry), "label": name}
     for name, study in config["studies"].items():
-        _check_study(f"studies.{name}", study)
+        for i, dataset in enumerate(study["datasets"]):
+            _check_dataset(f"studies.{name}.datasets.{i}", dataset, shapes)
+        study["datasets"] = list(dict.fromkeys(config["substitutes"].get(each, each) for each in study["datasets"]))
+        _check_study(f"studies.{name}", study, shapes, config["networks"])
     for name, figure in config["figures"].items():
         path, study = f"figures.{name}.study", figure["study"]
         if study not in config["studies"]:
@@ -56,6 +57,11 @@ def complete(config: dict, schema: dict) -> dict:
         if config["studies"][study]["radius_unit"] != "r_X":
             raise ConfigurationError(f"{path}: {study} has radii that are not in units of r_X, which this figure needs")
     return config
+
+
+def datasets_of(config: dict) -> set[str]:
+    """Names of all datasets that a complete configuration uses."""
+    return {name for study in config["studies"].values() for name in study["datasets"]}
 
 
 def read(paths: list[str | Path]) -> dict:
@@ -83,8 +89,7 @@ def without_missing(config: dict, available: dict) -> tuple[dict, list[str]]:
         if left:
             studies[name] = {**study, "datasets": left}
     figures = {name: figure for name, figure in config["figures"].items() if figure["study"] in studies}
-    named = {dataset for study in config["studies"].values() for dataset in study["datasets"]}
-    reasons = [available[name]["reason"] for name in missing if name in named]
+    reasons = [available[name]["reason"] for name in missing if name in datasets_of(config)]
     return {**config, "studies": studies, "figures": figures}, reasons
 
 
@@ -187,17 +192,39 @@ def _refuse(path: str, why: str, value: object, valid: object) -> None:
     raise ConfigurationError(f"{path}: {why}; {_nearest(value, valid)}")
 
 
-def _check_study(path: str, study: dict) -> None:
+def _known_datasets(config: dict, cards: Path | None) -> dict[str, catalogue.Shape | None]:
+    """Every dataset that a study may name, and its shape where that is known before it is read."""
+    for name in config["datasets"]:
+        if name in catalogue.OFFICIAL:
+            raise ConfigurationError(f"datasets.{name}: this name belongs to an official dataset; choose another")
+    folder = catalogue.data_folder(config.get("data_folder"))
+    shapes = catalogue.known_shapes(config["datasets"], folder, cards)
+    for name, substitute in config["substitutes"].items():
+        for dataset in (name, substitute):
+            _check_dataset(f"substitutes.{name}", dataset, shapes)
+    return shapes
+
+
+def _check_dataset(path: str, name: str, shapes: dict) -> None:
+    if name not in shapes:
+        advice = "; describe one of your own under datasets"
+        raise ConfigurationError(f"{path}: the dataset {name!r} is unknown; {_nearest(name, shapes)}{advice}")
+
+
+def _check_study(path: str, study: dict, shapes: dict, own_networks: dict) -> None:
     """What no schema can say: labels, dimensions against planes and networks, examples against datasets."""
-    for i, name in enumerate(study["datasets"]):
-        if name not in DATASETS:
-            _refuse(f"{path}.datasets.{i}", f"the dataset {name!r} is unknown", name, DATASETS)
-        most, available = max(study["examples"]), DATASETS[name]["training_examples"] - study["validation"]
+    for name in study["datasets"]:
+        if shapes[name] is None:
+            continue
+        most, available = max(study["examples"]), shapes[name].training_examples - study["validation"]
         if most > available:
             raise ConfigurationError(
                 f"{path}.examples: {most} is impossible; {name} has {available} training examples left"
             )
-    networks = [_parsed(f"{path}.networks.{i}", labels.parse_network, x) for i, x in enumerate(study["networks"])]
+    networks = [
+        None if label in own_networks else _parsed(f"{path}.networks.{i}", labels.parse_network, label)
+        for i, label in enumerate(study["networks"])
+    ]
     planes = [_parsed(f"{path}.subspaces.{i}", labels.parse_subspace, x) for i, x in enumerate(study["subspaces"])]
     for i, plane in enumerate(planes):
         if max(study["dimensions"]) > plane.dimension:
@@ -207,7 +234,9 @@ def _check_study(path: str, study: dict) -> None:
             )
         for label, network in zip(study["networks"], networks):
             for name in study["datasets"]:
-                shape = DATASETS[name]["inputs"], DATASETS[name]["classes"]
+                if network is None or shapes[name] is None:
+                    continue
+                shape = math.prod(shapes[name].image), shapes[name].classes
                 count = network.count_parameters(*shape) if study["bias_directions"] else network.count_weights(*shape)
                 if plane.dimension > count:
                     raise ConfigurationError(
@@ -219,9 +248,9 @@ def _check_study(path: str, study: dict) -> None:
         raise ConfigurationError(f"{path}.radii.last: {given['last']} is impossible; it must be greater than first")
 
 
-def _parsed(path: str, parse, label: str):
+def _parsed(path: str, parse: Callable, value: str | dict):
     try:
-        return parse(label)
+        return parse(value)
     except ValueError as error:
         raise ConfigurationError(f"{path}: {error}") from None
 

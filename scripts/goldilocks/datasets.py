@@ -3,10 +3,13 @@
 A dataset file (results/data/<name>.nc) holds images (uint8), labels and split (0 train, 1 test).
 """
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 
 from goldilocks import store
 from goldilocks.randomness import stream
@@ -24,6 +27,38 @@ class Examples:
     labels: np.ndarray
     classes: int
     checksum: str
+
+
+def as_dataset(
+    name: str,
+    training: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    classes: int,
+    source: str,
+    licence: str,
+    class_names: Sequence[str] = (),
+) -> xr.Dataset:
+    """A dataset file's content, from images (n, c, h, w) of grey levels and labels (n,) of training and test."""
+    images = np.concatenate([training[0], test[0]])
+    labels = np.concatenate([training[1], test[1]])
+    if labels.dtype != np.uint8:
+        labels = labels.astype(np.min_scalar_type(classes - 1))
+    split = np.repeat(np.array([TRAIN, TEST], np.int8), (len(training[1]), len(test[1])))
+    return xr.Dataset(
+        {
+            "images": (("example", "channel", "height", "width"), images, {"units": "grey level, 0 to 255"}),
+            "labels": ("example", labels, {"units": "1", "long_name": "class"}),
+            "split": ("example", split, {"flag_values": [TRAIN, TEST], "flag_meanings": "train test"}),
+        },
+        attrs={
+            "dataset": name,
+            "checksum": hashlib.sha256(images.tobytes() + labels.tobytes() + split.tobytes()).hexdigest(),
+            "classes": classes,
+            "class_names": ", ".join(class_names),
+            "source": source,
+            "licence": licence,
+        },
+    )
 
 
 def balanced_order(labels: np.ndarray, random: np.random.Generator) -> np.ndarray:

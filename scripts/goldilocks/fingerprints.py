@@ -5,19 +5,31 @@ import hashlib
 import re
 from pathlib import Path
 
+from goldilocks.files import write_if_changed
+
 PACKAGE = Path(__file__).parent
 # Modules that move, name or record numbers but cannot change one.
-EXCLUDED = frozenset({"files", "fingerprints", "locks", "logs", "provenance", "store"})
+EXCLUDED = frozenset({"catalogue", "downloads", "files", "fingerprints", "locks", "logs", "provenance", "store"})
 PINNED = ("torch", "numpy", "scipy")
 # Fields that differ between versions of Python without a difference in meaning.
 _IGNORED_FIELDS = frozenset({"type_params", "kind", "ctx", "type_comment"})
 _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
+def record(script: Path, path: str | Path) -> None:
+    """Write the fingerprint of a script of this checkout to a file that changes only with it."""
+    write_if_changed(code_fingerprint(script, script.parents[1] / "requirements.txt") + "\n", path)
+
+
+def file_fingerprint(path: Path) -> str:
+    """SHA-256 of one Python file's code. Raises SyntaxError."""
+    return _hash(_canonical(_parse(path)))
+
+
 def code_fingerprint(script: Path, requirements: Path) -> str:
     """SHA-256 over the script, the goldilocks modules it imports, followed transitively, and pinned versions."""
     files = {script.name: script, **{f"{name}.py": PACKAGE / f"{name}.py" for name in imported_modules(script)}}
-    lines = [f"{name} {_hash(_canonical(_parse(path)))}" for name, path in sorted(files.items())]
+    lines = [f"{name} {file_fingerprint(path)}" for name, path in sorted(files.items())]
     lines += pinned_versions(requirements)
     return _hash("\n".join(lines))
 

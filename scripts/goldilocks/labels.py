@@ -69,6 +69,11 @@ def parse_network(label: str) -> Network:
     return Network(widths, match["activation"], biases=match["nobias"] is None)
 
 
+def depth(label: str) -> int | None:
+    """Number of weight layers n_L of a network label; None for a network of the user's own."""
+    return len(parse_network(label).widths) + 1 if _NETWORK.fullmatch(label) else None
+
+
 def parse_subspace(label: str) -> Plane:
     """Read `plane-<dimension>-<sparse|dense>`.
 

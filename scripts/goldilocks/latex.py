@@ -101,6 +101,7 @@ def mistakes(sources: dict[str, str], generated: str) -> list[str]:
     defined = set(re.findall(r"\\csname (\w+:[\w.\-]+)\\endcsname", generated))
     used = {f"{kind}:{name}" for kind in KINDS for name in re.findall(rf"\\{kind}\{{([\w.\-]+)\}}", everything)}
     used |= {f"figure:{name}" for name in re.findall(r"\\resultfigure\{(\w+)\}", everything)}
+    used |= {f"width:{name}" for name in re.findall(r"\\begin\{panels\}\{(\w+)\}", everything)}
     found += [f"\\{name.replace(':', '{')}}} is used and no result defines it" for name in sorted(used - defined)]
     found += [f"\\{name.replace(':', '{')}}} is defined and the text never uses it" for name in sorted(defined - used)]
     labels = re.findall(r"\\label\{(fig:\w+)\}", everything) + re.findall(r"\\resultfigure\{(\w+)\}", everything)

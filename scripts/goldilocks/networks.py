@@ -1,4 +1,4 @@
-"""Networks as functions of one flat parameter vector, and their initialisations.
+"""Networks as functions of one flat parameter vector, and their initialisations; a user's own among them.
 
 Parameters are flattened layer by layer, in the order of `module.parameters()`.
 """
@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import functional_call, grad, jvp, vmap
 
 from goldilocks.labels import Network
 
@@ -36,15 +37,74 @@ class Parameter:
         return math.prod(self.shape)
 
 
-def build(network: Network, inputs: int, classes: int) -> nn.Sequential:
-    """The module of a network label; images are flattened first."""
-    shapes = network.layer_shapes(inputs, classes)
+def build(network: Network, image: tuple[int, ...], classes: int) -> nn.Sequential:
+    """The module of a network label for images of shape `image`, which are flattened first."""
+    shapes = network.layer_shapes(math.prod(image), classes)
     layers: list[nn.Module] = [nn.Flatten()]
     for number, (n_out, n_in) in enumerate(shapes, start=1):
         layers.append(nn.Linear(n_in, n_out, bias=network.biases))
         if number < len(shapes):
             layers.append(ACTIVATIONS[network.activation]())
     return nn.Sequential(*layers)
+
+
+def build_own(factory: Callable, image: tuple[int, int, int], classes: int, arguments: dict, name: str) -> nn.Module:
+    """A user's own network, `factory(image, classes, **arguments)`, in evaluation mode and double precision.
+
+    `image` is (channels, height, width). Raises ValueError in one sentence with `name` if it is no module from
+    images (n, channels, height, width) to logits (n, classes), or not one whose Hessian can be taken.
+    """
+    # Whatever the module draws while it is built must not depend on what was drawn before.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        try:
+            module = factory(image, classes, **arguments)
+        except Exception as error:
+            raise ValueError(
+                f"{name} cannot be built for images of shape {image} and {classes} classes "
+                f"({type(error).__name__}: {error}): it is called with both, and with its arguments"
+            ) from error
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"{name} gives a {type(module).__name__}: return a torch.nn.Module")
+    module = module.eval().double()
+    _refuse_unfit(module, image, classes, name)
+    return module
+
+
+def _refuse_unfit(module: nn.Module, image: tuple[int, int, int], classes: int, name: str) -> None:
+    for parameter_name, tensor in module.named_parameters():
+        if tensor.ndim < 2 and not parameter_name.endswith("bias"):
+            raise ValueError(
+                f"{name} has the parameter {parameter_name} of shape {tuple(tensor.shape)}, neither a weight matrix "
+                "nor a bias: leave it out, for instance by affine=False or elementwise_affine=False"
+            )
+        if not tensor.requires_grad:
+            raise ValueError(f"{name} has the frozen parameter {parameter_name}: register it as a buffer")
+    if not any(tensor.ndim >= 2 for tensor in module.parameters()):
+        raise ValueError(f"{name} has no weights: give it at least one layer")
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(3, *image, generator=generator, dtype=torch.float64)
+    theta = torch.cat([0.1 * torch.randn(p.numel(), generator=generator).double() for p in module.parameters()])
+    logits = logits_function(module)
+    try:
+        found = logits(theta, images)
+    except Exception as error:
+        raise ValueError(f"{name} fails on images of shape {image} ({type(error).__name__}: {error})") from error
+    shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+    if shape != (3, classes):
+        raise ValueError(f"{name} gives {shape} for 3 images: logits of shape (3, {classes}) are needed")
+    if found.dtype != torch.float64:
+        raise ValueError(f"{name} gives logits of type {found.dtype} for double precision: leave types as they come in")
+    if not torch.equal(found, logits(theta, images)):
+        raise ValueError(f"{name} gives other logits for the same images: leave out what is random")
+    alone = torch.cat([logits(theta, images[i : i + 1]) for i in range(3)])
+    if not torch.allclose(found, alone, rtol=1e-8, atol=1e-10 * float(found.abs().max())):
+        raise ValueError(f"{name} mixes the images of a batch: logits of one image must not depend on others")
+    try:
+        gradient = grad(lambda parameters: logits(parameters, images).square().sum())
+        vmap(lambda direction: jvp(gradient, (theta,), (direction,))[1])(theta[None])
+    except Exception as error:
+        raise ValueError(f"{name} cannot be differentiated twice by torch.func ({error})") from error
 
 
 def parameters_of(module: nn.Module) -> list[Parameter]:

@@ -1,6 +1,7 @@
 """What every figure shares: style, curves over the radius with their uncertainty, published values, saving."""
 
 import csv
+import math
 from itertools import product
 from pathlib import Path
 
@@ -22,6 +23,7 @@ LINES = ("-", "--", ":", "-.")
 LEVEL = 0.95
 X_LABEL = r"$\log_{10}(r^2/r_X^2)$"
 CENTIMETRES_PER_INCH = 2.54
+SEVERAL_PANELS_HEIGHT = 0.78  # relative to that of a panel on its own, for the same width
 
 
 def load(path_to_study: str, path_to_settings: str) -> tuple[xr.Dataset, dict]:
@@ -55,18 +57,47 @@ def curves(study: xr.Dataset, variable: str) -> xr.Dataset:
 
 
 def panels(study: xr.Dataset, settings: dict) -> tuple[plt.Figure, list[tuple[plt.Axes, dict]]]:
-    """A figure with one panel per dataset, network and subspace; titled where there is more than one."""
+    """A figure with one panel per dataset, network and subspace.
+
+    Several panels share axes and fill the width of a page; each is titled by what tells it from the others.
+    """
     cells = [
         dict(zip(("dataset", "network", "subspace"), labels))
         for labels in product(*(study[axis].values.tolist() for axis in ("dataset", "network", "subspace")))
     ]
     width, height = (settings[key] / CENTIMETRES_PER_INCH for key in ("width_cm", "height_cm"))
-    figure, axes = plt.subplots(1, len(cells), figsize=(width * len(cells), height), squeeze=False, sharey=True)
-    for ax, cell in zip(axes[0], cells):
+    if len(cells) == 1:
+        figure, ax = plt.subplots(figsize=(width, height))
         ax.set_xlabel(X_LABEL)
-        if len(cells) > 1:
-            ax.set_title(" ".join(cell.values()))
-    return figure, list(zip(axes[0], cells))
+        return figure, [(ax, cells[0])]
+    columns = max(2, math.ceil(math.sqrt(len(cells))))
+    rows = math.ceil(len(cells) / columns)
+    size = (2 * width, rows * SEVERAL_PANELS_HEIGHT * height * 2 / columns)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
+    told_apart = [axis for axis in cells[0] if len({cell[axis] for cell in cells}) > 1]
+    for number, ax in enumerate(axes.flat):
+        if number >= len(cells):
+            ax.remove()
+            continue
+        ax.set_title(", ".join(cells[number][axis] for axis in told_apart))
+        if number + columns >= len(cells):
+            ax.set_xlabel(X_LABEL)
+            ax.tick_params(labelbottom=True)
+    return figure, list(zip(axes.flat, cells))
+
+
+def label_y(figure: plt.Figure, text: str) -> None:
+    """The label of the y-axis, which all panels share."""
+    if len(figure.axes) == 1:
+        figure.axes[0].set_ylabel(text)
+    else:
+        figure.supylabel(text, fontsize=plt.rcParams["axes.labelsize"])
+
+
+def legend(ax: plt.Axes, handles: list, **place: object) -> None:
+    """The legend, in the first panel for all."""
+    if ax is ax.figure.axes[0]:
+        ax.legend(handles=handles, **place)
 
 
 def draw_curve(ax: plt.Axes, curve: xr.Dataset, number: int, label: str, deviations: bool = True) -> None:
@@ -144,9 +175,9 @@ def plot_radial_profile(
         if published:
             open_marker = {"linestyle": "none", "marker": "o", "markerfacecolor": "none"}
             handles.append(plt.Line2D([], [], color="k", label="published", **open_marker))
-        ax.legend(handles=handles, loc="best")
+        legend(ax, handles, loc="best")
         limit(ax, data)
-    axes[0][0].set_ylabel(label)
+    label_y(figure, label)
     save(figure, data, path_to_pdf, path_to_png, path_to_data)
 
 

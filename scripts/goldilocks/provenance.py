@@ -4,7 +4,6 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -41,14 +40,14 @@ def attributes(code: str, settings: dict, seconds: float, **more: str | int) -> 
     }
 
 
-def refuse_stale(blocks: Iterable[str | Path], code: str, settings: dict) -> None:
-    """Raise ValueError naming the first block that was not made by this code with these settings."""
-    expected = {"code_fingerprint": code, "settings_hash": settings_hash(settings)}
-    for path in blocks:
-        with store.opened(path) as block:
-            for name, value in expected.items():
-                if block.attrs.get(name) != value:
-                    raise ValueError(
-                        f"{path} was made by other {'code' if name.startswith('code') else 'settings'} "
-                        "than the present ones: delete it and run again"
-                    )
+def refuse_stale(path: str | Path, code: str, settings: dict, network_fingerprint: str = "") -> None:
+    """Raise ValueError if a block was not made by this code, with these settings and this network of the user's own."""
+    expected = {
+        "code_fingerprint": (code, "other code"),
+        "settings_hash": (settings_hash(settings), "other settings"),
+        "network_fingerprint": (network_fingerprint, "another version of its network"),
+    }
+    with store.opened(path) as block:
+        for name, (value, what) in expected.items():
+            if block.attrs.get(name, "") != value:
+                raise ValueError(f"{path} was made by {what} than the present: delete it and run again")

@@ -5,8 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import xarray as xr
+import yaml
 
-from goldilocks.files import whole_file
+from goldilocks.files import whole_file, write_text
 
 MEANINGS = {
     "eigenvalue": {"units": "loss", "long_name": "ascending eigenvalues of H_d, NaN beyond d"},
@@ -25,6 +26,7 @@ MEANINGS = {
     "x": {"units": "1", "long_name": "log10(r²/r_X²)"},
     "examples": {"units": "1", "long_name": "number N of examples that the loss is averaged over"},
     "dimension": {"units": "1", "long_name": "dimension d of the plane"},
+    "classes": {"units": "1", "long_name": "number of classes"},
     "draw": {"units": "1", "long_name": "number of the random initialisation"},
 }
 
@@ -62,3 +64,15 @@ def read_dataset(path: str | Path) -> xr.Dataset:
     """The whole content of a NetCDF file. Raises ValueError if the file is damaged."""
     with opened(path) as dataset:
         return dataset.load()
+
+
+def write_card(dataset: xr.Dataset, path: str | Path) -> None:
+    """What is known of a dataset, in a small file that is read while the workflow loads."""
+    training = int((dataset["split"] == 0).sum())
+    card = {
+        "image": list(dataset["images"].shape[1:]),
+        "training_examples": training,
+        "test_examples": dataset.sizes["example"] - training,
+        **{name: dataset.attrs[name] for name in ("classes", "checksum", "source", "licence")},
+    }
+    write_text(yaml.safe_dump(card, allow_unicode=True), path)

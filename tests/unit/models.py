@@ -37,7 +37,7 @@ class Model:
 
 def model(label: str, inputs: int = 8, classes: int = 4, examples: int = 30) -> Model:
     network = labels.parse_network(label)
-    module = networks.build(network, inputs, classes).double()
+    module = networks.build(network, (inputs,), classes).double()
     random = stream("test", "examples", inputs, examples)
     return Model(
         networks.logits_function(module),

@@ -143,7 +143,8 @@ def test_missing_datasets_leave_with_their_studies_and_figures():
     available = {"mnist": {"available": False, "reason": "no mirror"}, "fashion_mnist": {"available": True}}
     left, reasons = configuration.without_missing(config, available)
     assert reasons == ["no mirror"]
-    assert list(left["studies"]) == ["isotropy"] and left["studies"]["isotropy"]["datasets"] == ["fashion_mnist"]
+    assert list(left["studies"]) == ["isotropy", "fashion_mnist", "cifar10"]
+    assert left["studies"]["isotropy"]["datasets"] == ["fashion_mnist"]
     assert left["figures"] == {}
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import gzip
 import os
 import pickle
@@ -8,7 +9,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from goldilocks import configuration, datasets, sources
+from goldilocks import catalogue, datasets, downloads, sources
 from goldilocks.randomness import stream
 
 
@@ -116,7 +117,7 @@ class Exploit:
 @pytest.mark.parametrize("content", [Exploit(), (np.zeros(2), Exploit()), np.array([Exploit()], dtype=object)])
 def test_a_pickle_cannot_run_code(content, protocol, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(sources._SourceFailed, match="not a numpy array"):
+    with pytest.raises(downloads.SourceFailed, match="not a numpy array"):
         sources.load_arrays(pickle.dumps(content, protocol))
     assert not (tmp_path / "exploited").exists()
 
@@ -130,7 +131,7 @@ def test_a_pickle_of_arrays_is_read():
 def test_a_gzip_bomb_is_cut_off():
     bomb = gzip.compress(bytes(50_000_000))
     assert len(sources._gunzip(bomb, 1000)) == 1001
-    with pytest.raises(sources._SourceFailed, match="no valid gzip"):
+    with pytest.raises(downloads.SourceFailed, match="no valid gzip"):
         sources._gunzip(b"no gzip at all", 1000)
 
 
@@ -144,13 +145,13 @@ def test_idx_files_carry_their_shape():
 
 def test_every_source_is_named_with_its_reason_when_none_has_the_data(tmp_path, monkeypatch):
     def unreachable(*args, **kwargs):
-        raise sources.requests.ConnectionError
+        raise downloads.requests.ConnectionError
 
     def missing(*args, **kwargs):
         raise FileNotFoundError
 
-    monkeypatch.setattr(sources.requests, "get", unreachable)
-    monkeypatch.setattr(sources.subprocess, "run", missing)
+    monkeypatch.setattr(downloads.requests, "get", unreachable)
+    monkeypatch.setattr(downloads.subprocess, "run", missing)
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"wrong"))
     with pytest.raises(sources.Unavailable) as refusal:
         sources.fetch("mnist", str(tmp_path))
@@ -168,25 +169,17 @@ def test_every_source_is_named_with_its_reason_when_none_has_the_data(tmp_path, 
 
 
 def test_a_wrong_checksum_goes_on_to_the_next_source(tmp_path, monkeypatch):
-    for name in sources.FILES:
+    for name in sources.IDX_FILES:
         (tmp_path / name).write_bytes(b"not the official content")
-    official = sources.OFFICIAL["mnist"]
-    monkeypatch.setitem(
-        sources.OFFICIAL, "mnist", sources.Official(official.checksums, (), "nothing", lambda folder: [b""] * 4, "")
-    )
+    source = dataclasses.replace(sources.SOURCES["mnist"], mirrors=(), package=("nothing", lambda folder: [b""] * 4))
+    monkeypatch.setitem(sources.SOURCES, "mnist", source)
     with pytest.raises(sources.Unavailable) as refusal:
         sources.fetch("mnist", str(tmp_path))
     assert str(refusal.value).count("has the wrong checksum") == 2
 
 
-def test_datasets_of_configuration_and_sources_agree():
-    assert set(configuration.DATASETS) == set(sources.OFFICIAL)
-    for shape in configuration.DATASETS.values():
-        assert shape == {
-            "inputs": sources.SIDE**2,
-            "classes": sources.CLASSES,
-            "training_examples": sources.TRAINING_EXAMPLES,
-        }
+def test_every_official_dataset_has_sources_a_shape_and_a_licence():
+    assert set(catalogue.OFFICIAL) == set(sources.SOURCES) == set(catalogue.LICENCES)
 
 
 @pytest.mark.slow
@@ -197,12 +190,15 @@ def test_official_content_from_the_sources(name, first_labels, tmp_path):
     """Needs the internet or a package registry: checksums of the whole content are verified on the way."""
     found = sources.fetch(name, None)
     assert found["labels"].values[:8].tolist() == first_labels
-    assert found["images"].shape == (70_000, 1, 28, 28)
-    assert (found["split"] == datasets.TRAIN).sum() == 60_000
+    shape = catalogue.OFFICIAL[name]
+    assert found["images"].shape == (70_000, *shape.image)
+    assert (found["split"] == datasets.TRAIN).sum() == shape.training_examples
+    assert found.attrs["classes"] == len(np.unique(found["labels"])) == shape.classes
+    assert found.attrs["licence"] == catalogue.LICENCES[name]
     # From a folder of official files, half of them gzipped, the very same content comes back.
     images, labels = found["images"].values[:, 0], found["labels"].values
     parts = [images[:60_000], labels[:60_000], images[60_000:], labels[60_000:]]
-    for i, (file, part) in enumerate(zip(sources.FILES, parts)):
+    for i, (file, part) in enumerate(zip(sources.IDX_FILES, parts)):
         content = sources._idx(part)
         (tmp_path / (file + ".gz" if i % 2 else file)).write_bytes(gzip.compress(content, 1) if i % 2 else content)
     again = sources.fetch(name, str(tmp_path))

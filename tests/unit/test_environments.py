@@ -64,7 +64,7 @@ def imports_of(path, seen=frozenset()):
     return found - set(sys.stdlib_module_names)
 
 
-PACKAGE_OF = {"yaml": "PyYAML", "netCDF4": "netCDF4"}
+PACKAGE_OF = {"PIL": "Pillow", "yaml": "PyYAML", "netCDF4": "netCDF4"}
 
 
 def rules_with_scripts():
@@ -98,7 +98,7 @@ def test_only_compute_modules_import_torch(path):
 def test_the_workflow_loads_nothing_heavy():
     code = (
         "import sys; sys.path.insert(0, 'scripts')\n"
-        "from goldilocks import configuration, files, fingerprints, logs, studies\n"
+        "from goldilocks import catalogue, configuration, files, fingerprints, locks, logs, own_code, studies\n"
         "print([name for name in ('torch', 'numpy', 'xarray', 'scipy', 'matplotlib', 'pandas') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -144,10 +144,12 @@ def test_stale_blocks_are_refused_by_name(tmp_path):
         ("settings", provenance.attributes("code", {"a": 1, "b": 3}, 1.0)),
     ]:
         store.write_dataset(xr.Dataset(attrs=attributes), tmp_path / f"{name}.nc")
-    provenance.refuse_stale([tmp_path / "good.nc"], "code", {"b": 2, "a": 1})
+    provenance.refuse_stale(tmp_path / "good.nc", "code", {"b": 2, "a": 1})
     for name in ("code", "settings"):
         with pytest.raises(ValueError, match=rf"{name}\.nc was made by other {name}"):
-            provenance.refuse_stale([tmp_path / "good.nc", tmp_path / f"{name}.nc"], "code", {"a": 1, "b": 2})
+            provenance.refuse_stale(tmp_path / f"{name}.nc", "code", {"a": 1, "b": 2})
+    with pytest.raises(ValueError, match=r"good\.nc was made by another version of its network"):
+        provenance.refuse_stale(tmp_path / "good.nc", "code", {"a": 1, "b": 2}, "of a network")
 
 
 def test_provenance_names_commit_versions_and_settings():

@@ -19,14 +19,14 @@ PUBLISHED_RADII = [
 
 @pytest.mark.parametrize("label, inputs, radius", PUBLISHED_RADII)
 def test_glorot_radius_of_the_published_networks(label, inputs, radius):
-    module = networks.build(labels.parse_network(label), inputs, 10)
+    module = networks.build(labels.parse_network(label), (inputs,), 10)
     assert networks.glorot_radius(networks.parameters_of(module)) == pytest.approx(radius, abs=0.006)
 
 
 @pytest.mark.parametrize("label", ["fc-200x2-relu", "fc-30-20-tanh-nobias"])
 def test_parameters_are_counted_alike_from_label_and_module(label):
     network = labels.parse_network(label)
-    module = networks.build(network, 784, 10)
+    module = networks.build(network, (784,), 10)
     assert sum(p.numel() for p in module.parameters()) == network.count_parameters(784, 10)
     assert sum(p.numel() for p in module.parameters() if p.ndim == 2) == network.count_weights(784, 10)
 

@@ -9,7 +9,7 @@ from goldilocks.randomness import stream
 
 def test_logits_function_is_the_module_written_out():
     network = labels.parse_network("fc-6-5-tanh")
-    module = networks.build(network, 4, 3).double()
+    module = networks.build(network, (4,), 3).double()
     theta = torch.randn(network.count_parameters(4, 3), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     w1, b1, w2, b2, w3, b3 = theta.split([24, 6, 30, 5, 15, 3])
     x = torch.linspace(-1, 1, 8, dtype=torch.float64).view(2, 4)

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from goldilocks import store
+
 ROOT = Path(__file__).parents[2]
 RESULTS = ["results/tiny/claims.csv", "figures"]
 STUDY = "results/tiny/aggregate/curvature.nc"
@@ -87,5 +89,7 @@ def write_images(path, seed=0):
         "labels": ("example", np.arange(300, dtype=np.uint8) % 10),
         "split": ("example", np.repeat(np.array([0, 1], np.int8), [200, 100])),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    xr.Dataset(variables, attrs={"checksum": "made up", "classes": 10, "source": "a test"}).to_netcdf(path)
+    attributes = {"checksum": "made up", "classes": 10, "source": "a test", "licence": "none"}
+    content = xr.Dataset(variables, attrs=attributes)
+    store.write_dataset(content, path)
+    store.write_card(content, path.parent / f"cards/{path.stem}.yaml")

@@ -8,9 +8,10 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 ROOT = Path(workflow.basedir).parent
+DATA = Path("results/data")
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from goldilocks import configuration, files, fingerprints, locks, logs, studies
+from goldilocks import catalogue, configuration, files, fingerprints, locks, logs, studies
 
 # Where jobs write, and ways to call Snakemake that write nothing.
 WRITTEN = ("results", "figures", "paper")
@@ -29,13 +30,14 @@ SCRIPTS = {
     "paper": "build_paper.py",
     "publish": "publish_run.py",
 }
+DATA_SCRIPTS = {"dataset": "fetch_dataset.py", "own_dataset": "read_own_dataset.py"}
 
 
 def complete_configuration():
     """The configuration with its defaults, and a reason for each dataset that is left out."""
     schema = configuration.load_schema(Path(workflow.basedir) / "schemas/config.schema.yaml")
-    complete = configuration.complete(config, schema)
-    record = Path("results/data/available.yaml")
+    complete = configuration.complete(config, schema, DATA / "cards")
+    record = DATA / "available.yaml"
     if complete["missing_datasets"] == "fail" or not record.exists():
         return complete, []
     return configuration.without_missing(complete, configuration.read([record]))
@@ -45,9 +47,9 @@ def write_fingerprints():
     """Fingerprint of each rule's code, in files that change only with it."""
     scripts = SCRIPTS | {f"plot_{figure}": f"plot_{figure}.py" for figure in config["figures"]}
     paths = {f"results/{RUN}/fingerprints/{rule}.txt": name for rule, name in scripts.items()}
-    for path, name in (paths | {"results/data/fingerprint.txt": "fetch_dataset.py"}).items():
-        code = fingerprints.code_fingerprint(ROOT / "scripts" / name, ROOT / "requirements.txt")
-        files.write_if_changed(f"{code}\n", path)
+    paths |= {f"{DATA}/fingerprints/{rule}.txt": name for rule, name in DATA_SCRIPTS.items()}
+    for path, name in paths.items():
+        fingerprints.record(ROOT / "scripts" / name, path)
 
 
 def write_settings():
@@ -56,14 +58,21 @@ def write_settings():
     for name, study in config["studies"].items():
         configuration.write(f"{folder}/study-{name}.yaml", studies.block_settings(config, name))
         configuration.write(f"{folder}/grid-{name}.yaml", {axis: study[axis] for axis in studies.AXES})
+    for name, network in config["networks"].items():
+        configuration.write(f"{folder}/network-{name}.yaml", network)
+    own = [name for name in DATASETS if name not in catalogue.OFFICIAL]
+    catalogue.record_own(own, config["datasets"], catalogue.data_folder(config.get("data_folder")), DATA / "own")
     for name, figure in config["figures"].items():
         configuration.write(f"{folder}/figure-{name}.yaml", figure)
-    configuration.write(f"{folder}/claims.yaml", {"studies": sorted(config["studies"])})
+    claims = {"studies": sorted(config["studies"]), "substitutes": config["substitutes"]}
+    configuration.write(f"{folder}/claims.yaml", claims)
     paper = {
         "run": RUN,
         "studies": config["studies"],
-        "figures": sorted(config["figures"]),
+        "figures": {name: figure["study"] for name, figure in config["figures"].items()},
         "left_out": LEFT_OUT,
+        "licences": {name: catalogue.licence(name, config["datasets"]) for name in DATASETS},
+        "substitutes": config["substitutes"],
     }
     configuration.write(f"{folder}/paper.yaml", paper)
     # Copies of another run are older than this marker, whatever the age of this run's results.
@@ -86,6 +95,11 @@ def blocks_of(wildcards):
     )
 
 
+def settings_of_own_networks(labels):
+    """The settings of those networks that are the user's own."""
+    return [f"results/{RUN}/settings/network-{label}.yaml" for label in labels if label in config["networks"]]
+
+
 def enter_run():
     """Join the runs at work in this folder, without what a dead one left behind."""
     if not workflow.is_main_process or PASSIVE & set(sys.argv):
@@ -101,6 +115,7 @@ def enter_run():
 try:
     config, LEFT_OUT = complete_configuration()
     RUN = config["run"]
+    DATASETS = sorted(configuration.datasets_of(config))
     enter_run()
     write_fingerprints()
     write_settings()

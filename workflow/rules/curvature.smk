@@ -7,6 +7,7 @@ rule curvature:
     input:
         dataset="results/data/{dataset}.nc",
         settings="results/{run}/settings/study-{study}.yaml",
+        network=lambda wildcards: settings_of_own_networks([wildcards.network]),
         code="results/{run}/fingerprints/curvature.txt",
     output:
         "results/{run}/curvature/{study}/{dataset}/{network}/{subspace}/{block}.nc",
@@ -34,6 +35,7 @@ rule aggregate:
         blocks=blocks_of,
         settings="results/{run}/settings/study-{study}.yaml",
         grid="results/{run}/settings/grid-{study}.yaml",
+        networks=lambda wildcards: settings_of_own_networks(config["studies"][wildcards.study]["networks"]),
         block_code="results/{run}/fingerprints/curvature.txt",
         code="results/{run}/fingerprints/aggregate.txt",
     output:

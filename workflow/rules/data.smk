@@ -1,26 +1,30 @@
-"""Datasets. Needs the folder of the user's own data, official mirrors or package registries;
-makes results/data/{dataset}.nc."""
+"""Datasets. Needs the folder of the user's own data, official mirrors or package registries, or a user's own files;
+makes results/data/{dataset}.nc and a card with what is known of it."""
 
 
 localrules:
     dataset,
+    own_dataset,
+
+
+# Both take all cores, before everything else: a dataset that cannot be had ends the run before anything is computed.
+# (A gate rule that blocks take as ancient() would do that too, but while it is due to run, Snakemake passes over
+# every other reason to rerun what lies behind it.)
 
 
 rule dataset:
-    """One dataset, verified by the checksum of its content.
-
-    Takes all cores, before everything else: a dataset that cannot be had ends the run before anything is computed.
-    (A gate rule that blocks take as ancient() would do that too, but while it is due to run, Snakemake passes over
-    every other reason to rerun what lies behind it.)
-    """
+    """One official dataset, verified by the checksum of its content."""
     input:
-        code="results/data/fingerprint.txt",
+        code="results/data/fingerprints/dataset.txt",
     output:
-        "results/data/{dataset}.nc",
+        data="results/data/{dataset}.nc",
+        card="results/data/cards/{dataset}.yaml",
     log:
         "logs/data/{dataset}.log",
     benchmark:
         "logs/data/{dataset}.benchmark.tsv"
+    wildcard_constraints:
+        dataset="|".join(catalogue.OFFICIAL),
     priority: 100
     conda:
         "../../envs/compute.yaml"
@@ -33,3 +37,31 @@ rule dataset:
         "Fetching {wildcards.dataset}"
     script:
         "../../scripts/fetch_dataset.py"
+
+
+rule own_dataset:
+    """One dataset of the user's own; read anew when its files change, not when its licence or place does."""
+    input:
+        files="results/data/own/{dataset}.stamp",
+        code="results/data/fingerprints/own_dataset.txt",
+    output:
+        data="results/data/{dataset}.nc",
+        card="results/data/cards/{dataset}.yaml",
+    log:
+        "logs/data/{dataset}.log",
+    benchmark:
+        "logs/data/{dataset}.benchmark.tsv"
+    wildcard_constraints:
+        dataset=f"(?!({'|'.join(catalogue.OFFICIAL)})$)[a-z0-9_]+",
+    priority: 100
+    conda:
+        "../../envs/compute.yaml"
+    threads: 1024
+    resources:
+        mem_mb=6000,
+    params:
+        settings="results/data/own/{dataset}.yaml",
+    message:
+        "Reading {wildcards.dataset}"
+    script:
+        "../../scripts/read_own_dataset.py"

@@ -7,6 +7,7 @@ rule numbers:
     input:
         claims="results/{run}/claims.csv",
         studies=expand("results/{{run}}/aggregate/{study}.nc", study=config["studies"]),
+        cards=expand("results/data/cards/{dataset}.yaml", dataset=DATASETS),
         settings="results/{run}/settings/paper.yaml",
         published="resources/published/settings.yaml",
         code="results/{run}/fingerprints/numbers.txt",

@@ -1,0 +1,116 @@
+"""Datasets by name: the official ones, a user's own, and what is known of each before it is read.
+
+Imports nothing heavy: it runs whenever the workflow loads.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from goldilocks import files
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What validation needs of a dataset: channels, height and width of its images, classes, training examples."""
+
+    image: tuple[int, int, int]
+    classes: int
+    training_examples: int
+
+
+OFFICIAL = {
+    "mnist": Shape((1, 28, 28), 10, 60_000),
+    "fashion_mnist": Shape((1, 28, 28), 10, 60_000),
+    "cifar10": Shape((3, 32, 32), 10, 50_000),
+}
+LICENCES = {
+    "mnist": "MNIST, Y. LeCun, C. Cortes, C. Burges; CC BY-SA 3.0",
+    "fashion_mnist": "Fashion-MNIST, Zalando SE; MIT licence",
+    "cifar10": "CIFAR-10, A. Krizhevsky, V. Nair, G. Hinton; no licence stated, free for research with citation",
+}
+LIMIT_MIB = 4096
+# What a user's own dataset may be: a folder of images, an archive of one, or arrays.
+SUFFIXES = ("", ".npz", ".tar.xz", ".tar.gz", ".tar.bz2", ".tar", ".zip")
+
+
+def data_folder(configured: str | None) -> str | None:
+    """The folder of the user's own data: the variable GOLDILOCKS_DATA before the configuration's data_folder."""
+    return os.environ.get("GOLDILOCKS_DATA") or configured or None
+
+
+def record_own(names: Iterable[str], entries: dict[str, dict], folder: str | None, place: Path) -> None:
+    """Write for each of a user's own datasets its settings and a stamp of its files, which changes only with them.
+
+    `entries` is the configuration's section `datasets`. Where the files are gone the old stamp stays: what was read
+    from them is still good.
+    """
+    for name in names:
+        entry = entries.get(name, {})
+        path = _path_of(name, entry, folder)
+        where = f"called {name} in the data folder {folder or '(GOLDILOCKS_DATA is not set)'}"
+        if "path" in entry:
+            where = f"at {entry['path']}"
+        settings = {
+            "path": path and str(path),
+            "licence": licence(name, entries),
+            "limit_mib": entry.get("limit_mib", LIMIT_MIB),
+            "missing": f"dataset {name} cannot be had: there is nothing {where}; put it there, or name its place under "
+            f"datasets.{name}.path",
+        }
+        files.write_if_changed(yaml.safe_dump(settings, allow_unicode=True), place / f"{name}.yaml")
+        stamp_file = place / f"{name}.stamp"
+        if path or not stamp_file.exists():
+            files.write_if_changed(_stamp(path), stamp_file)
+
+
+def licence(name: str, entries: dict[str, dict]) -> str:
+    return LICENCES.get(name) or entries.get(name, {}).get("licence") or "licence not stated"
+
+
+def _path_of(name: str, entry: dict, folder: str | None) -> Path | None:
+    """Where a user's own dataset lies: its `path`, or its name in the data folder; None where there is nothing."""
+    if "path" in entry:
+        path = Path(entry["path"]).expanduser()
+        return path if path.exists() else None
+    places = (Path(folder, name + suffix) for suffix in SUFFIXES) if folder else ()
+    return next((path for path in places if path.exists()), None)
+
+
+def known_shapes(own: Iterable[str], folder: str | None, cards: Path | None) -> dict[str, Shape | None]:
+    """Shape of every dataset that can be named: official, in `own`, in the data folder, or read in before.
+
+    None for one that has not been read yet; `cards` is the folder of what reading left behind (`write_card`).
+    """
+    read = {path.stem: _read_card(path) for path in sorted(cards.glob("*.yaml"))} if cards else {}
+    return {**dict.fromkeys(_names_in(folder)), **dict.fromkeys(own), **read, **OFFICIAL}
+
+
+def _stamp(path: Path | None) -> str:
+    """A text that changes when a file, or any file of a folder, is replaced; from names, sizes and ages alone."""
+    if path is None:
+        return "missing"
+    entries = [path] if path.is_file() else sorted(path.glob("*/*/*")) + sorted(path.glob("*/*"))
+    digest = hashlib.sha256()
+    for entry in entries:
+        state = entry.stat()
+        digest.update(f"{entry.relative_to(path.parent)}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _names_in(folder: str | None) -> Iterator[str]:
+    for path in sorted(Path(folder).iterdir()) if folder and Path(folder).is_dir() else ():
+        for suffix in SUFFIXES:
+            name = path.name.removesuffix(suffix)
+            if re.fullmatch("[a-z0-9_]+", name) and path.is_dir() == (suffix == ""):
+                yield name
+
+
+def _read_card(path: Path) -> Shape:
+    card = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return Shape(tuple(card["image"]), card["classes"], card["training_examples"])

@@ -1,0 +1,76 @@
+"""Fetching from mirrors and package registries, none of which may hang."""
+
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import requests
+
+CONNECT_SECONDS, WINDOW_SECONDS, PACKAGE_SECONDS = 5, 15, 180
+# A mirror that brings less than this in a window is given up.
+WINDOW_BYTES = WINDOW_SECONDS * 32 * 1024
+
+
+class SourceFailed(Exception):
+    """One source failed; the message says why in a few words."""
+
+
+class _Download(threading.Thread):
+    """A download in a thread of its own, which is abandoned when it hangs, be it in the look-up of a name."""
+
+    def __init__(self, url: str, limit: int):
+        super().__init__(daemon=True)
+        self.url, self.limit = url, limit
+        self.content = bytearray()
+        self.failure: str | None = None
+
+    def run(self):
+        try:
+            with requests.get(self.url, timeout=(CONNECT_SECONDS, WINDOW_SECONDS), stream=True) as reply:
+                reply.raise_for_status()
+                while piece := reply.raw.read1(1 << 16):
+                    self.content += piece
+                    if len(self.content) > self.limit:
+                        self.failure = f"{Path(self.url).name} is longer than the official file"
+                        return
+        except requests.Timeout:
+            self.failure = "no answer in time"
+        except requests.HTTPError as error:
+            self.failure = f"answered {error.response.status_code}"
+        except Exception:
+            # Whatever a thread does not catch would be printed and forgotten.
+            self.failure = "cannot be reached" if not self.content else "broke off"
+
+
+def download(url: str, limit: int) -> bytes:
+    """The content of `url`, of at most `limit` bytes.
+
+    Raises SourceFailed if there is no connection within 5 s, or if less than 480 KiB arrive in any 15 s.
+    """
+    thread = _Download(url, limit)
+    thread.start()
+    while thread.is_alive():
+        before, deadline = len(thread.content), time.monotonic() + WINDOW_SECONDS
+        while thread.is_alive() and time.monotonic() < deadline:
+            thread.join(0.1)
+        arrived = len(thread.content) - before
+        if thread.is_alive() and arrived < WINDOW_BYTES:
+            raise SourceFailed(f"too slow: {arrived // 1024} KiB in {WINDOW_SECONDS} s")
+    if thread.failure:
+        raise SourceFailed(thread.failure)
+    return bytes(thread.content)
+
+
+def run_tool(command: list[str], folder: Path) -> None:
+    """Run a package manager in `folder`. Raises SourceFailed in a few words if it is missing, fails or hangs."""
+    name = Path(command[0]).name
+    try:
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=PACKAGE_SECONDS)
+    except FileNotFoundError:
+        raise SourceFailed(f"this machine has no {name}") from None
+    except subprocess.TimeoutExpired:
+        raise SourceFailed(f"{name} took longer than {PACKAGE_SECONDS} s") from None
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+        raise SourceFailed(f"{name} failed: {lines[-1]}") from None

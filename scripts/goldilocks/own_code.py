@@ -1,0 +1,56 @@
+"""A user's own network: what a Python file defines, and a fingerprint that reruns follow.
+
+Imports nothing heavy, and runs none of the file's code before a job needs it.
+"""
+
+import ast
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+from goldilocks import fingerprints
+
+
+def describe(entry: dict) -> dict:
+    """Settings of a network of the configuration's section `networks`: file, name, arguments and fingerprint.
+
+    Raises ValueError in one sentence if the file is missing, is not Python, or does not define the name.
+    """
+    path = Path(entry["file"]).expanduser()
+    try:
+        fingerprint = fingerprints.file_fingerprint(path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}): give the path of a Python file") from None
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"{path} is not valid Python ({error}): correct it") from None
+    defined = sorted(_defined(ast.parse(path.read_text(encoding="utf-8"))))
+    if entry["name"] not in defined:
+        raise ValueError(
+            f"{path} defines no class or function {entry['name']!r}: it has {', '.join(defined) or 'none'}"
+        )
+    return {**entry, "file": str(path), "fingerprint": fingerprint}
+
+
+def load(settings: dict) -> Callable:
+    """The class or function itself, from a file that must still be the one that `describe` saw.
+
+    Raises ValueError in one sentence if the file has changed since or fails when it is run.
+    """
+    path = Path(settings["file"])
+    if fingerprints.file_fingerprint(path) != settings["fingerprint"]:
+        raise ValueError(f"{path} has changed since the workflow started: run again")
+    module = ModuleType(f"own_code_{path.stem}")
+    module.__file__ = str(path)
+    # Dataclasses and the like look their module up by its name.
+    sys.modules[module.__name__] = module
+    try:
+        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), module.__dict__)
+    except Exception as error:
+        raise ValueError(f"{path} fails when it is run ({type(error).__name__}: {error}): correct it") from error
+    return getattr(module, settings["name"])
+
+
+def _defined(tree: ast.Module) -> set[str]:
+    """Names of classes and functions at the top of a file."""
+    return {node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}

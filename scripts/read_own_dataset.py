@@ -1,0 +1,38 @@
+"""A user's own dataset as a NetCDF file and its card, checked before anything is written."""
+
+import time
+from pathlib import Path
+
+import yaml
+
+from goldilocks import own_data, provenance, store
+from goldilocks.logs import job_log
+
+
+def read_own_dataset(
+    dataset: str,
+    path_to_settings: str | Path,
+    path_to_code: str | Path,
+    path_to_output: str | Path,
+    path_to_card: str | Path,
+) -> None:
+    """Write the dataset file. Raises FileNotFoundError if there is nothing to read, and goldilocks.own_data.Refused."""
+    start, code = time.monotonic(), Path(path_to_code).read_text().strip()
+    settings = yaml.safe_load(Path(path_to_settings).read_text(encoding="utf-8"))
+    if settings["path"] is None:
+        raise FileNotFoundError(settings["missing"])
+    content = own_data.read(dataset, Path(settings["path"]), settings["licence"], settings["limit_mib"])
+    content.attrs |= provenance.attributes(code, {"dataset": dataset}, time.monotonic() - start)
+    store.write_dataset(content, path_to_output)
+    store.write_card(content, path_to_card)
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]):
+        read_own_dataset(
+            dataset=snakemake.wildcards.dataset,
+            path_to_settings=snakemake.params.settings,
+            path_to_code=snakemake.input.code,
+            path_to_output=snakemake.output.data,
+            path_to_card=snakemake.output.card,
+        )
