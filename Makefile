@@ -6,6 +6,7 @@ BIN := .venv/bin
 CORES ?= all
 SNAKEMAKE = $(BIN)/snakemake --cores $(CORES)
 QUICK := config/quick.yaml
+CONFIG ?= $(QUICK)
 TEX_PACKAGES := latexmk texlive-latex-recommended texlive-latex-extra texlive-fonts-recommended lmodern \
 	cm-super-minimal texlive-plain-generic
 # Python with torch takes 6 GB on Linux, and pip needs room to unpack; TeX takes another 0.7 GB.
@@ -18,17 +19,18 @@ export GOLDILOCKS_FAILURE := $(or $(GOLDILOCKS_FAILURE),$(shell mktemp -u -t gol
 failed = $(shell cat $(GOLDILOCKS_FAILURE) 2>/dev/null)
 stop_if_failed = $(if $(failed),$(error $(failed)$(shell rm -f $(GOLDILOCKS_FAILURE))))
 run = trap 'rm -f $(GOLDILOCKS_FAILURE); echo "interrupted: run the same command again and it continues" >&2; exit 130' INT; \
-	if $(1); then rm -f $(GOLDILOCKS_FAILURE); elif [ ! -s $(GOLDILOCKS_FAILURE) ]; then \
+	if ( $(1) ); then rm -f $(GOLDILOCKS_FAILURE); elif [ ! -s $(GOLDILOCKS_FAILURE) ]; then \
 		echo "$@ stopped: its message stands above" > $(GOLDILOCKS_FAILURE); fi
 SET_UP := $(MAKE) --silent --no-print-directory
 fail = { echo "$(1)" | tee $(GOLDILOCKS_FAILURE) >&2; exit 1; }
 # Tests fail jobs on purpose.
 PYTEST := env -u GOLDILOCKS_FAILURE $(BIN)/python -m pytest
 
-.PHONY: help setup tex data paper paper-run full full-run figures figures-run test test-run check check-run lint lock
+.PHONY: help setup tex data data-run paper paper-run full full-run figure figure-run figures figures-run \
+	compare compare-run clean clean-run orphans orphans-run test test-run check check-run lint lock
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
 
 paper: paper-run ## the quick run, from raw data to paper/paper.pdf, in a few minutes
 	@: $(stop_if_failed)
@@ -47,8 +49,32 @@ figures: figures-run ## the figures of the quick run alone
 figures-run:
 	@$(call run,$(SET_UP) setup && $(SNAKEMAKE) figures --configfile $(QUICK))
 
-data: setup ## fetch all datasets, and record in results/data/available.yaml which can be had
-	@$(BIN)/python scripts/make_data.py
+figure: figure-run ## one figure, drawn anew: make figure NAME=loss [CONFIG=config/mine.yaml]
+	@: $(stop_if_failed)
+figure-run:
+	@$(call run,$(SET_UP) setup && figure=$$($(BIN)/python scripts/name_figure.py "$(NAME)" $(CONFIG)) && \
+		$(SNAKEMAKE) --force $$figure --configfile $(CONFIG))
+
+data: data-run ## fetch all datasets, and record in results/data/available.yaml which can be had
+	@: $(stop_if_failed)
+data-run:
+	@$(call run,$(SET_UP) setup && $(BIN)/python scripts/make_data.py)
+
+compare: compare-run ## where two runs differ: make compare A=quick B=full [TOLERANCE=1e-6]
+	@: $(stop_if_failed)
+compare-run:
+	@$(call run,[ -n "$(A)" -a -n "$(B)" ] || $(call fail,make compare needs two runs: make compare A=quick B=full); \
+		$(SET_UP) setup && $(BIN)/python scripts/compare_runs.py $(A) $(B) --tolerance $(or $(TOLERANCE),1e-6))
+
+orphans: orphans-run ## results that no configuration in config/ names; REMOVE=yes removes them
+	@: $(stop_if_failed)
+orphans-run:
+	@$(call run,$(SET_UP) setup && $(BIN)/python scripts/find_orphans.py $(if $(REMOVE),--remove))
+
+clean: clean-run ## remove everything generated but the datasets; RUN=quick removes one run alone
+	@: $(stop_if_failed)
+clean-run:
+	@$(call run,$(PYTHON) scripts/clean_results.py $(RUN))
 
 test: test-run ## all tests and the style of the code; builds the quick run to the paper once
 	@: $(stop_if_failed)

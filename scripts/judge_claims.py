@@ -16,7 +16,7 @@ def judge_claims(
     definitions = yaml.safe_load(Path(path_to_claims).read_text(encoding="utf-8"))
     studies = {name: store.read_dataset(path) for name, path in paths_to_studies.items()}
     settings = yaml.safe_load(Path(path_to_settings).read_text(encoding="utf-8"))
-    rows = claims.evaluate(definitions, studies, run, settings["substitutes"])
+    rows = claims.evaluate(definitions, studies, run, settings["substitutes"], settings["left_out"])
     text = io.StringIO()
     writer = csv.DictWriter(text, claims.COLUMNS, lineterminator="\n")
     writer.writeheader()

@@ -65,10 +65,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Fetch datasets and record which of them can be had.")
     parser.add_argument("--configfile", nargs="+", help="fetch what these configurations name, not every official one")
     arguments = parser.parse_args()
-    schema = configuration.load_schema(ROOT / "workflow/schemas/config.schema.yaml")
     try:
-        paths = arguments.configfile or [ROOT / "config/config.yaml"]
-        config = configuration.complete(configuration.read(paths), schema, DATA / "cards")
+        config = configuration.load(arguments.configfile or [ROOT / "config/config.yaml"], ROOT)
         named = configuration.datasets_of(config)
         names = sorted(named if arguments.configfile else named | {*catalogue.OFFICIAL, *config["datasets"]})
         available = make_data(names, config)
@@ -77,7 +75,11 @@ def main() -> None:
         logs.report(str(error))
         sys.exit(str(error))
     for name in names:
-        print(f"{name}: results/data/{name}.nc" if available[name]["available"] else available[name]["reason"])
+        if available[name]["available"]:
+            print(f"{name}: results/data/{name}.nc")
+        elif not (arguments.configfile and config["missing_datasets"] == "leave_out"):
+            # Where it is left out, the workflow says so.
+            print(available[name]["reason"])
 
 
 if __name__ == "__main__":

@@ -175,9 +175,8 @@ def data_table(settings: dict, cards: dict[str, dict]) -> str:
         counts = rf"{card['training_examples']:,} + {card['test_examples']:,}"
         licence = latex.escape(settings["licences"][name], strict=False)
         lines.append(rf"{label} & {size} & {counts} & {licence} & \texttt{{{card['checksum'][:12]}}} \\")
-    lines += [
-        rf"\multicolumn{{5}}{{@{{}}p{{.97\linewidth}}}}{{Left out: {reason}.}} \\" for reason in left_out(settings)
-    ]
+    column = r"@{}>{\raggedright\arraybackslash}p{.97\linewidth}"
+    lines += [rf"\multicolumn{{5}}{{{column}}}{{Left out: {reason}.}} \\" for reason in left_out(settings)]
     return "%\n" + "%\n".join(lines) + "%\n"
 
 

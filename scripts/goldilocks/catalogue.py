@@ -99,7 +99,7 @@ def _stamp(path: Path | None) -> str:
     digest = hashlib.sha256()
     for entry in entries:
         state = entry.stat()
-        digest.update(f"{entry.relative_to(path.parent)}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+        digest.update(f"{entry.relative_to(path)}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 

@@ -87,17 +87,22 @@ class Test:
 
 
 def evaluate(
-    claims: dict, studies: dict[str, xr.Dataset], run: str, substitutes: dict[str, str] | None = None
+    claims: dict,
+    studies: dict[str, xr.Dataset],
+    run: str,
+    substitutes: dict[str, str] | None = None,
+    left_out: dict[str, list[str]] | None = None,
 ) -> list[dict]:
     """One row per claim and per case, as dictionaries with the keys COLUMNS.
 
-    A case about a dataset that the run replaces is judged on its substitute, and says so.
+    A case about a dataset that the run replaces is judged on its substitute, and says so. `left_out` names the
+    datasets for want of which the run has no such study.
     """
     rows = []
     common = {"run": run, "claims_hash": claims_hash(claims)}
     for identifier, claim in _with_substitutes(claims, substitutes or {}).items():
         shared = {"work": claim["work"], "statement": claim["statement"], **common}
-        cases = _primary(identifier, claim, studies)
+        cases = _primary(identifier, claim, studies, left_out or {})
         rows.append({**shared, **_summary(cases, claim), "id": identifier})
         rows += [{**shared, **row} for row in cases + _secondary(identifier, claim, studies)]
     return [{column: row.get(column, "") for column in COLUMNS} for row in rows]
@@ -146,13 +151,15 @@ def _summary(cases: list[dict], claim: dict) -> dict:
     return summary
 
 
-def _primary(identifier: str, claim: dict, studies: dict[str, xr.Dataset]) -> list[dict]:
+def _primary(
+    identifier: str, claim: dict, studies: dict[str, xr.Dataset], left_out: dict[str, list[str]]
+) -> list[dict]:
     """A row per case, on the cell that the claim is about."""
     rows = []
     for name, case in claim.get("cases", {}).items():
         row = {"id": f"{identifier}.{name}", "case": name, "statement": case["statement"], "unit": case["unit"]}
         try:
-            worst = _measure(case, _cell(case, studies), row["id"])
+            worst = _measure(case, _cell(case, studies, left_out), row["id"])
             test = _test(case)
             rows.append({**row, **_described(test, worst), "verdict": test.verdict(*test.p_values(worst))})
         except UNTESTABLE as reason:
@@ -221,7 +228,9 @@ def _axes(case: dict) -> tuple[str, ...]:
     return tuple(axis for axis in CELL if not (axis == "examples" and "examples" in case))
 
 
-def _cell(case: dict, studies: dict[str, xr.Dataset]) -> xr.Dataset:
+def _cell(case: dict, studies: dict[str, xr.Dataset], left_out: dict[str, list[str]]) -> xr.Dataset:
+    if case["study"] in left_out:
+        raise NotTested(f"{', '.join(left_out[case['study']])} cannot be had")
     if case["study"] not in studies:
         raise NotTested(f"the study {case['study']} is not part of this run")
     study = studies[case["study"]]

@@ -77,8 +77,8 @@ def write(path: str | Path, settings: dict) -> None:
     files.write_if_changed(yaml.safe_dump(settings, allow_unicode=True, sort_keys=True), path)
 
 
-def without_missing(config: dict, available: dict) -> tuple[dict, list[str]]:
-    """`config` without the datasets that `available` records as not to be had, and one reason for each.
+def without_missing(config: dict, available: dict) -> tuple[dict, dict[str, str]]:
+    """`config` without the datasets that `available` records as not to be had, and a reason for each.
 
     Studies without a dataset, and their figures, are left out too.
     """
@@ -89,12 +89,21 @@ def without_missing(config: dict, available: dict) -> tuple[dict, list[str]]:
         if left:
             studies[name] = {**study, "datasets": left}
     figures = {name: figure for name, figure in config["figures"].items() if figure["study"] in studies}
-    reasons = [available[name]["reason"] for name in missing if name in datasets_of(config)]
+    reasons = {name: available[name]["reason"] for name in missing if name in datasets_of(config)}
     return {**config, "studies": studies, "figures": figures}, reasons
 
 
-def load_schema(path: str | Path) -> dict:
-    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+def load_schema(root: Path) -> dict:
+    """The schema of the checkout `root`."""
+    return yaml.safe_load((root / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
+
+
+def load(paths: list[str | Path], root: Path) -> dict:
+    """The complete configuration of several files, checked by the schema of the checkout `root`.
+
+    Raises ConfigurationError as `complete` does, and OSError.
+    """
+    return complete(read(paths), load_schema(root), Path("results/data/cards"))
 
 
 def _lay_over(config: dict, overlay: dict) -> None:

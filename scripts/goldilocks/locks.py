@@ -15,11 +15,11 @@ from goldilocks import files
 _held: list[int] = []
 
 
-def join(folder: str | Path = ".snakemake") -> str | None:
-    """Enter the runs at work in a checkout; returns a sentence for the user where there is something to say.
+def join(folder: str | Path = ".snakemake") -> tuple[bool, str | None]:
+    """Enter the runs at work in a checkout; returns whether this one is alone, and what to tell the user if anything.
 
     Alone, removes the locks in `folder`, Snakemake's, that a dead run left behind. Where the file system has no
-    locks, nothing is removed and nothing is said.
+    locks, nothing is known of others: nothing is removed and nothing is said.
     """
     folder = Path(folder)
     with files.writing(folder / "goldilocks.lock"):
@@ -31,14 +31,14 @@ def join(folder: str | Path = ".snakemake") -> str | None:
         alone = False
     except OSError:
         os.close(handle)
-        return None
+        return True, None
     sentence = _remove_stale_locks(folder) if alone else _describe_other(handle)
     fcntl.flock(handle, fcntl.LOCK_SH)
     _held.append(handle)
     if alone:
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-    return sentence
+    return alone, sentence
 
 
 def _remove_stale_locks(folder: Path) -> str | None:

@@ -198,3 +198,32 @@ def test_definitions_name_known_quantities_and_tests():
             assert case["quantity"] in quantities.QUANTITIES
             assert case["test"] in ("superiority", "equivalence", "location")
             assert case["test"] == "superiority" or case["margin"] > 0
+
+
+def on(dataset):
+    return study().assign_coords(dataset=[dataset])
+
+
+def test_a_claim_with_open_parts_is_at_best_inconclusive():
+    studies = {name: on(name) for name in ("fashion_mnist", "cifar10")}
+    rows = {row["id"]: row for row in claims.evaluate(DEFINITIONS, studies, "test")}
+    for case in ("fashion-fraction", "fashion-zone", "cifar10-fraction", "cifar10-zone"):
+        assert rows[f"fs5.{case}"]["verdict"] == claims.REPRODUCED
+    assert rows["fs5"]["verdict"] == claims.INCONCLUSIVE and rows["fs5"]["reason"] == DEFINITIONS["fs5"]["open"]
+
+
+def test_a_case_is_judged_on_the_substitute_of_its_dataset_and_says_so():
+    studies = {"cifar10": on("cifar10_jpeg"), "curvature": study()}
+    rows = {row["id"]: row for row in claims.evaluate(DEFINITIONS, studies, "test", {"cifar10": "cifar10_jpeg"})}
+    assert rows["fs5.cifar10-zone"]["verdict"] == claims.REPRODUCED
+    assert rows["fs5.cifar10-zone"]["statement"].endswith("Judged on cifar10_jpeg in place of cifar10.")
+    assert "in place of" not in rows["fs1.band"]["statement"]
+    # Without being told to, no verdict rests on another dataset.
+    rows = {row["id"]: row for row in claims.evaluate(DEFINITIONS, studies, "test")}
+    assert rows["fs5.cifar10-zone"]["verdict"] == claims.NOT_TESTED
+
+
+def test_a_case_whose_data_cannot_be_had_says_so():
+    rows = {row["id"]: row for row in claims.evaluate(DEFINITIONS, {}, "test", left_out={"cifar10": ["cifar10"]})}
+    assert rows["fs5.cifar10-zone"]["verdict"] == claims.NOT_TESTED
+    assert rows["fs5.cifar10-zone"]["reason"] == "cifar10 cannot be had"

@@ -6,7 +6,7 @@ import yaml
 from goldilocks import configuration, curvature, datasets, labels, networks, studies, subspaces
 
 ROOT = Path(__file__).parents[2]
-SCHEMA = configuration.load_schema(ROOT / "workflow/schemas/config.schema.yaml")
+SCHEMA = configuration.load_schema(ROOT)
 
 
 def changed(path, value):
@@ -142,7 +142,7 @@ def test_missing_datasets_leave_with_their_studies_and_figures():
     config = configuration.complete(changed("studies.isotropy.datasets", ["mnist", "fashion_mnist"]), SCHEMA)
     available = {"mnist": {"available": False, "reason": "no mirror"}, "fashion_mnist": {"available": True}}
     left, reasons = configuration.without_missing(config, available)
-    assert reasons == ["no mirror"]
+    assert reasons == {"mnist": "no mirror"}
     assert list(left["studies"]) == ["isotropy", "fashion_mnist", "cifar10"]
     assert left["studies"]["isotropy"]["datasets"] == ["fashion_mnist"]
     assert left["figures"] == {}

@@ -34,13 +34,14 @@ DATA_SCRIPTS = {"dataset": "fetch_dataset.py", "own_dataset": "read_own_dataset.
 
 
 def complete_configuration():
-    """The configuration with its defaults, and a reason for each dataset that is left out."""
-    schema = configuration.load_schema(Path(workflow.basedir) / "schemas/config.schema.yaml")
-    complete = configuration.complete(config, schema, DATA / "cards")
+    """The configuration with its defaults, a reason for each dataset that is left out, and studies that are, too."""
+    complete = configuration.complete(config, configuration.load_schema(ROOT), DATA / "cards")
     record = DATA / "available.yaml"
     if complete["missing_datasets"] == "fail" or not record.exists():
-        return complete, []
-    return configuration.without_missing(complete, configuration.read([record]))
+        return complete, {}, {}
+    left, reasons = configuration.without_missing(complete, configuration.read([record]))
+    studies = {name: study["datasets"] for name, study in complete["studies"].items() if name not in left["studies"]}
+    return left, reasons, studies
 
 
 def write_fingerprints():
@@ -64,13 +65,17 @@ def write_settings():
     catalogue.record_own(own, config["datasets"], catalogue.data_folder(config.get("data_folder")), DATA / "own")
     for name, figure in config["figures"].items():
         configuration.write(f"{folder}/figure-{name}.yaml", figure)
-    claims = {"studies": sorted(config["studies"]), "substitutes": config["substitutes"]}
+    claims = {
+        "studies": sorted(config["studies"]),
+        "left_out": LEFT_OUT_STUDIES,
+        "substitutes": config["substitutes"],
+    }
     configuration.write(f"{folder}/claims.yaml", claims)
     paper = {
         "run": RUN,
         "studies": config["studies"],
         "figures": {name: figure["study"] for name, figure in config["figures"].items()},
-        "left_out": LEFT_OUT,
+        "left_out": list(LEFT_OUT.values()),
         "licences": {name: catalogue.licence(name, config["datasets"]) for name in DATASETS},
         "substitutes": config["substitutes"],
     }
@@ -104,16 +109,17 @@ def enter_run():
     """Join the runs at work in this folder, without what a dead one left behind."""
     if not workflow.is_main_process or PASSIVE & set(sys.argv):
         return
-    if sentence := locks.join():
+    alone, sentence = locks.join()
+    if sentence:
         print(sentence, file=sys.stderr)
-        if sentence.startswith("another"):
-            logs.report(sentence)
+    if not alone:
+        logs.report(sentence)
     files.refuse_unwritable([*WRITTEN, "logs"])
     files.remove_leftovers(WRITTEN)
 
 
 try:
-    config, LEFT_OUT = complete_configuration()
+    config, LEFT_OUT, LEFT_OUT_STUDIES = complete_configuration()
     RUN = config["run"]
     DATASETS = sorted(configuration.datasets_of(config))
     enter_run()
@@ -122,7 +128,7 @@ try:
 except (configuration.ConfigurationError, OSError) as error:
     logs.report(str(error))
     raise WorkflowError(str(error)) from None
-for reason in LEFT_OUT:
+for reason in LEFT_OUT.values():
     print(f"left out: {reason}", file=sys.stderr)
 
 

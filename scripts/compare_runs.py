@@ -1,0 +1,91 @@
+"""`make compare`: where two runs differ in numbers, and which claims changed their verdict."""
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from goldilocks import logs, store
+
+
+def compare_runs(first: Path, second: Path, tolerance: float) -> list[str]:
+    """One sentence for each study, variable and claim that differs; compared is what both runs have.
+
+    Numbers differ if |a − b| > tolerance · max(|a|, |b|). Raises ValueError if a run has no results.
+    """
+    for folder in (first, second):
+        if not (folder / "claims.csv").exists():
+            raise ValueError(f"{folder} holds no claims.csv: name a run that has been built, or its folder of results")
+    return [*_studies(first, second, tolerance), *_verdicts(first, second)]
+
+
+def _studies(first: Path, second: Path, tolerance: float) -> list[str]:
+    paths = [{path.stem: path for path in (folder / "aggregate").glob("*.nc")} for folder in (first, second)]
+    lines = [f"study {name}: only in {first}" for name in sorted(paths[0].keys() - paths[1])]
+    lines += [f"study {name}: only in {second}" for name in sorted(paths[1].keys() - paths[0])]
+    for name in sorted(paths[0].keys() & paths[1]):
+        studies = [store.read_dataset(each[name]) for each in paths]
+        lines += [f"study {name}: {line}" for line in differences(*studies, tolerance)]
+    return lines
+
+
+def differences(first: xr.Dataset, second: xr.Dataset, tolerance: float) -> list[str]:
+    """One sentence for each axis and variable in which two studies differ."""
+    lines = []
+    for axis in first.sizes.keys() | second.sizes.keys():
+        values = [set(study[axis].values.tolist()) if axis in study.coords else set() for study in (first, second)]
+        if values[0] != values[1]:
+            common = len(values[0] & values[1])
+            lines.append(f"{axis}: {len(values[0])} against {len(values[1])} values, {common} in common are compared")
+    first, second = xr.align(first, second, join="inner")
+    for name in sorted(first.data_vars.keys() | second.data_vars.keys()):
+        if name not in first or name not in second:
+            lines.append(f"{name}: only in the {'second' if name not in first else 'first'} run")
+            continue
+        a, b = first[name], second[name].transpose(*first[name].dims)
+        gap = np.abs(a - b) / np.maximum(np.maximum(np.abs(a), np.abs(b)), np.finfo(float).tiny)
+        gap = gap.where(~(a.isnull() & b.isnull()), 0.0).fillna(np.inf)
+        count = int((gap > tolerance).sum())
+        if count:
+            place = {axis: int(index) for axis, index in gap.argmax(...).items()}
+            where = ", ".join(f"{axis} {a[axis].values[index]}" for axis, index in place.items())
+            one, other = float(a[place]), float(b[place])
+            lines.append(f"{name}: {count} of {a.size} values differ, most at {where}: {one:.6g} and {other:.6g}")
+    return lines
+
+
+def _verdicts(first: Path, second: Path) -> list[str]:
+    verdicts = []
+    for folder in (first, second):
+        with open(folder / "claims.csv", newline="", encoding="utf-8") as file:
+            verdicts.append({row["id"]: row["verdict"] for row in csv.DictReader(file)})
+    lines = []
+    for name in {**verdicts[0], **verdicts[1]}:
+        before, after = (each.get(name, "not there") for each in verdicts)
+        if before != after:
+            lines.append(f"claim {name}: {before}, then {after}")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Compare two runs; exit status 1 if they differ.")
+    parser.add_argument("runs", nargs=2, help="names of runs, or folders of their results")
+    parser.add_argument("--tolerance", type=float, default=1e-6, help="largest relative difference that counts as none")
+    arguments = parser.parse_args()
+    first, second = (Path(run) if "/" in run else Path("results", run) for run in arguments.runs)
+    try:
+        lines = compare_runs(first, second, arguments.tolerance)
+    except (OSError, ValueError) as error:
+        logs.report(str(error))
+        sys.exit(str(error))
+    print("\n".join(lines) or f"{first} and {second} agree within {arguments.tolerance:g}, and in every verdict")
+    if lines:
+        logs.report(f"{first} and {second} differ in {len(lines)} respects, which stand above")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""`make orphans`: results that no configuration names, left behind by studies that were changed or dropped."""
+
+import argparse
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from goldilocks import catalogue, configuration, logs
+
+ROOT = Path(__file__).parents[1]
+# Below a run's folder of results, and in results/data: written while the workflow loads, and small.
+KEPT = ("settings", "fingerprints", "latex", "own", "cards")
+
+
+def find_orphans(paths_to_configs: list[Path]) -> list[Path]:
+    """Files, and folders of whole runs, below results, figures and logs that no run of these configurations makes."""
+    named, runs = set(), {"data"}
+    datasets = set(catalogue.OFFICIAL)
+    for path in paths_to_configs:
+        config = configuration.load([ROOT / "config/config.yaml", path], ROOT)
+        runs.add(config["run"])
+        datasets |= configuration.datasets_of(config) | set(config["datasets"])
+        named |= _outputs(path)
+    orphans = []
+    for place in map(Path, ("results", "figures", "logs")):
+        for folder in sorted(path for path in place.glob("*") if path.is_dir()):
+            if folder.name not in runs:
+                orphans.append(folder)
+            elif place.name != "logs":
+                orphans += [path for path in _files(folder) if path not in named and not _is_kept(path, datasets)]
+    return orphans
+
+
+def _outputs(path_to_config: Path) -> set[Path]:
+    """Every file that a configuration's workflow makes, as Snakemake lists it."""
+    command = [sys.executable, "-m", "snakemake", "--summary", "--configfile", str(path_to_config)]
+    done = subprocess.run([*command, "--config", "missing_datasets=fail"], capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(f"{path_to_config}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    header = next(i for i, row in enumerate(rows) if row[0] == "output_file")
+    return {Path(row[0]) for row in rows[header + 1 :]}
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _is_kept(path: Path, datasets: set[str]) -> bool:
+    in_data = path.parts[:2] == ("results", "data")
+    return path.parts[2] in KEPT or (in_data and path.stem in {*datasets, "available"})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="List results that no configuration names.")
+    parser.add_argument("configfiles", nargs="*", type=Path, help="configurations in use; all in config/ without any")
+    parser.add_argument("--remove", action="store_true", help="remove what is found")
+    arguments = parser.parse_args()
+    found = [path for path in sorted(Path("config").glob("*.yaml")) if path.name != "claims.yaml"]
+    try:
+        orphans = find_orphans(arguments.configfiles or found)
+    except (configuration.ConfigurationError, OSError, ValueError) as error:
+        logs.report(str(error))
+        sys.exit(str(error))
+    total = 0
+    for orphan in orphans:
+        size = sum(path.stat().st_size for path in ([orphan] if orphan.is_file() else _files(orphan)))
+        total += size
+        print(f"{orphan}{'/' if orphan.is_dir() else ''}  {size / 2**20:.1f} MiB")
+        if arguments.remove:
+            shutil.rmtree(orphan) if orphan.is_dir() else orphan.unlink()
+    advice = "removed" if arguments.remove else "remove them with make orphans REMOVE=yes"
+    print(f"{len(orphans)} orphans, {total / 2**20:.1f} MiB: {advice}" if orphans else "no orphans")
+
+
+if __name__ == "__main__":
+    main()

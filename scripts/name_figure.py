@@ -1,0 +1,37 @@
+"""`make figure`: the file of a figure, from its name and a configuration."""
+
+import argparse
+import difflib
+import sys
+from pathlib import Path
+
+from goldilocks import configuration, logs
+
+ROOT = Path(__file__).parents[1]
+
+
+def path_of_figure(name: str, config: dict) -> str:
+    """Raises ValueError in one sentence if the configuration draws no such figure."""
+    figures = sorted(config["figures"])
+    if name not in figures:
+        close = difflib.get_close_matches(name, figures, n=1)
+        advice = f"did you mean NAME={close[0]}?" if close else f"use NAME= with one of {', '.join(figures)}"
+        raise ValueError(f"the run {config['run']} has no figure {name!r}: {advice}")
+    return f"figures/{config['run']}/{name}.pdf"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Print the file of a figure.")
+    parser.add_argument("name")
+    parser.add_argument("configfile")
+    arguments = parser.parse_args()
+    try:
+        paths = [ROOT / "config/config.yaml", arguments.configfile]
+        print(path_of_figure(arguments.name, configuration.load(paths, ROOT)))
+    except (configuration.ConfigurationError, OSError, ValueError) as error:
+        logs.report(str(error))
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,423 @@
+"""Users' own datasets and networks: what is read, and a table of what is refused."""
+
+import io
+import lzma
+import pickle
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import read_own_dataset
+import torch
+import yaml
+from PIL import Image
+
+from goldilocks import catalogue, datasets, networks, own_code, own_data, store
+
+RANDOM = np.random.default_rng(0)
+
+
+def arrays(**changes):
+    """A good dataset: 12 training examples and 6 test examples of 3 classes."""
+    images = RANDOM.integers(0, 256, (18, 4, 5), dtype=np.uint8)
+    good = {"images": images, "labels": np.arange(18) % 3, "split": np.repeat([0, 1], [12, 6])}
+    return {name: value for name, value in (good | changes).items() if value is not None}
+
+
+def write_npz(folder, **changes):
+    path = folder / "own.npz"
+    np.savez_compressed(path, **arrays(**changes))
+    return path
+
+
+def image_bytes(array, kind="PNG"):
+    content = io.BytesIO()
+    Image.fromarray(array).save(content, kind)
+    return content.getvalue()
+
+
+def members(**changes):
+    """A good image-folder dataset as member name → content."""
+    names = [f"{split}/{name}/{i}.png" for split in ("train", "test") for name in ("cat", "dog") for i in range(3)]
+    good = {name: image_bytes(RANDOM.integers(0, 256, (4, 5), dtype=np.uint8)) for name in names}
+    return {name: content for name, content in (good | changes).items() if content is not None}
+
+
+def write_tar(folder, entries, name="own.tar.xz"):
+    path = folder / name
+    with tarfile.open(path, "w:" + path.suffix[1:].replace("tar", "")) as archive:
+        for member, content in entries.items():
+            entry = content if isinstance(content, tarfile.TarInfo) else tarfile.TarInfo(member)
+            if isinstance(content, bytes):
+                entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content) if isinstance(content, bytes) else None)
+    return path
+
+
+def write_zip(folder, entries):
+    path = folder / "own.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member, content in entries.items():
+            archive.writestr(member, content)
+    return path
+
+
+def write_folder(folder, entries):
+    for member, content in entries.items():
+        path = folder / "own" / member
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder / "own"
+
+
+def link(name, target):
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.linkname = tarfile.SYMTYPE, target
+    return entry
+
+
+# What is read --------------------------------------------------------------------------------------------
+
+
+def test_arrays_are_read_as_they_are(tmp_path):
+    given = arrays(class_names=np.array(["a", "b", "c"]))
+    np.savez_compressed(tmp_path / "own.npz", **given)
+    found = own_data.read("own", tmp_path / "own.npz", "a licence")
+    assert np.array_equal(found["images"].values[:, 0], given["images"])
+    assert np.array_equal(found["labels"], given["labels"]) and np.array_equal(found["split"], given["split"])
+    assert found["images"].dtype == np.uint8
+    assert found.attrs["classes"] == 3 and found.attrs["class_names"] == "a, b, c"
+    assert found.attrs["licence"] == "a licence"
+
+
+def test_training_examples_come_first_in_their_order(tmp_path):
+    split = np.array([1, 0] * 9)
+    given = arrays(split=split)
+    np.savez_compressed(tmp_path / "own.npz", **given)
+    found = own_data.read("own", tmp_path / "own.npz", "")
+    order = np.concatenate([np.flatnonzero(split == 0), np.flatnonzero(split == 1)])
+    assert np.array_equal(found["images"].values[:, 0], given["images"][order])
+    assert np.array_equal(found["labels"], given["labels"][order])
+
+
+@pytest.mark.parametrize("shape", [(18, 1, 4, 5), (18, 3, 4, 5)])
+def test_channels_and_whole_numbers_of_other_types(shape, tmp_path):
+    images = RANDOM.integers(0, 256, shape).astype(np.float32)
+    found = own_data.read("own", write_npz(tmp_path, images=images), "")
+    assert np.array_equal(found["images"], images)
+
+
+@pytest.mark.parametrize("write", [write_folder, write_tar, write_zip], ids=["folder", "tar.xz", "zip"])
+@pytest.mark.parametrize("prefix", ["", "wrapped/"])
+def test_image_folders_are_the_same_in_every_packing(write, prefix, tmp_path):
+    entries = {prefix + name: content for name, content in members().items()}
+    shuffled = dict(sorted(entries.items(), key=lambda item: hash(item[0][::-1])))
+    noise = {"__MACOSX/train/cat/._0.png": b"", "README.txt": b"about", "train/cat/.DS_Store": b""}
+    path = write(tmp_path, shuffled | {prefix + name: content for name, content in noise.items()})
+    if write is write_folder and prefix:
+        path = path / prefix
+    found = own_data.read("own", path, "")
+    expected = [np.asarray(Image.open(io.BytesIO(entries[name]))) for name in sorted(entries, key=order_of(prefix))]
+    assert np.array_equal(found["images"].values[:, 0], expected)
+    assert found["labels"].values.tolist() == [0, 0, 0, 1, 1, 1] * 2
+    assert found["split"].values.tolist() == [0] * 6 + [1] * 6
+    assert found.attrs["class_names"] == "cat, dog"
+
+
+def order_of(prefix):
+    return lambda name: (name.removeprefix(prefix).startswith("test"), name)
+
+
+def test_grey_images_beside_colour_become_colour(tmp_path):
+    colour = RANDOM.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    entries = members(**{"train/cat/0.png": image_bytes(colour)})
+    found = own_data.read("own", write_zip(tmp_path, entries), "")
+    assert found["images"].shape == (12, 3, 4, 5)
+    assert np.array_equal(found["images"][0], colour.transpose(2, 0, 1))
+    grey = np.asarray(Image.open(io.BytesIO(entries["train/cat/1.png"])))
+    assert all(np.array_equal(channel, grey) for channel in found["images"].values[1])
+
+
+def test_what_was_read_can_be_loaded_and_its_card_tells_its_shape(tmp_path):
+    content = own_data.read("own", write_npz(tmp_path), "mine")
+    store.write_dataset(content, tmp_path / "own.nc")
+    store.write_card(content, tmp_path / "cards/own.yaml")
+    examples = datasets.load(tmp_path / "own.nc", "own", 9, "standardised", "original", 0, 1)
+    assert examples.inputs.shape == (9, 1, 4, 5) and np.bincount(examples.labels).tolist() == [3, 3, 3]
+    shapes = catalogue.known_shapes([], None, tmp_path / "cards")
+    assert shapes["own"] == catalogue.Shape((1, 4, 5), 3, 12)
+
+
+def test_a_stamp_changes_with_the_files_and_with_nothing_else(tmp_path):
+    path = write_folder(tmp_path, members())
+    first = catalogue._stamp(path)
+    assert catalogue._stamp(path) == first
+    (path / "train/cat/3.png").write_bytes(b"another")
+    assert catalogue._stamp(path) != first
+    place = tmp_path / "settings"
+    catalogue.record_own(["own"], {"own": {"path": str(path)}}, None, place)
+    age = (place / "own.stamp").stat().st_mtime_ns
+    # Neither another licence nor another place, nor files that are gone, make read data stale.
+    (tmp_path / "elsewhere").mkdir()
+    moved = path.rename(tmp_path / "elsewhere/own")
+    catalogue.record_own(["own"], {"own": {"path": str(moved), "licence": "another"}}, None, place)
+    catalogue.record_own(["own"], {"own": {"path": "nowhere"}}, None, place)
+    assert (place / "own.stamp").stat().st_mtime_ns == age
+
+
+# What is refused -----------------------------------------------------------------------------------------
+
+
+class Exploit:
+    def __reduce__(self):
+        return Path.touch, (Path("exploited"),)
+
+
+def changed(array, index, value):
+    array = array.copy()
+    array[index] = value
+    return array
+
+
+def pickle_as_npz(folder):
+    path = folder / "own.npz"
+    path.write_bytes(pickle.dumps(Exploit()))
+    return path
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-200])
+    return path
+
+
+def bomb_npz(folder):
+    path = folder / "own.npz"
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (10**6, 10**4)})
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("images.npy", header.getvalue() + bytes(10**6))
+    return path
+
+
+def bomb_xz(folder):
+    path = folder / "own.tar.xz"
+    path.write_bytes(lzma.compress(bytes(8 << 20)))
+    entry = tarfile.TarInfo("train/cat/0.png")
+    entry.size = 1 << 40
+    with lzma.open(path, "wb") as unpacked:
+        unpacked.write(entry.tobuf() + bytes(8 << 20))
+    return path
+
+
+IMAGES = np.zeros((18, 4, 5))
+LIMIT_MIB = 4
+MALFORMED = {
+    "labels out of range": (lambda f: write_npz(f, labels=np.arange(18) % 3 - 1), "labels is -1 in example 0"),
+    "labels beyond the names": (
+        lambda f: write_npz(f, class_names=np.array(["a", "b"])),
+        "labels is 2 in example 2; number the classes from 0",
+    ),
+    "one label far out": (
+        lambda f: write_npz(f, labels=changed(np.arange(18) % 3, 7, 10**12)),
+        "labels is 1000000000000 in example 7",
+    ),
+    "labels that are no numbers": (lambda f: write_npz(f, labels=np.array(["a"] * 18)), "labels has the type <U1"),
+    "too few labels": (lambda f: write_npz(f, labels=np.zeros(17, int)), "labels has the shape (17,); (18,) is needed"),
+    "NaN pixels": (lambda f: write_npz(f, images=changed(IMAGES, (3, 0, 0), np.nan)), "value nan in example 3"),
+    "pixels from 0 to 1": (lambda f: write_npz(f, images=changed(IMAGES, 2, 0.5)), "value 0.5 in example 2"),
+    "pixels above 255": (lambda f: write_npz(f, images=changed(IMAGES, 4, 256)), "value 256.0 in example 4"),
+    "all pixels equal": (lambda f: write_npz(f, images=IMAGES), "one and the same grey level"),
+    "images without height": (lambda f: write_npz(f, images=np.zeros((18, 20), np.uint8)), "the shape (18, 20)"),
+    "channels last": (
+        lambda f: write_npz(f, images=np.zeros((18, 4, 5, 3), np.uint8)),
+        "channels last; use images.transpose(0, 3, 1, 2)",
+    ),
+    "an empty class": (lambda f: write_npz(f, labels=np.array([0, 2] * 9)), "the class 1 has no training example"),
+    "one class": (lambda f: write_npz(f, labels=np.zeros(18, int)), "one class; at least two are needed"),
+    "no test examples": (lambda f: write_npz(f, split=np.zeros(18, int)), "it has no test examples"),
+    "a split of another kind": (lambda f: write_npz(f, split=np.arange(18)), "split is 2 in example 2"),
+    "no split": (lambda f: write_npz(f, split=None), "the array split is missing"),
+    "Python objects": (lambda f: write_npz(f, labels=np.array([Exploit()] * 18)), "labels holds Python objects"),
+    "a pickle posing as npz": (pickle_as_npz, "it is no .npz file"),
+    "an npz cut short": (lambda f: cut_short(write_npz(f)), "it is no .npz file"),
+    "an npz bomb": (bomb_npz, "images unpacks to 9536 MiB, beyond the limit of 4 MiB"),
+    "a member with ../": (
+        lambda f: write_tar(f, members(**{"../train/cat/0.png": b"x"})),
+        "the member '../train/cat/0.png' lies outside",
+    ),
+    "a zip member with an absolute name": (
+        lambda f: write_zip(f, members(**{"/etc/passwd": b"x"})),
+        "the member '/etc/passwd' lies outside",
+    ),
+    "a link": (
+        lambda f: write_tar(f, members(**{"train/cat/9.png": link("train/cat/9.png", "/etc/passwd")})),
+        "the member train/cat/9.png is no ordinary file",
+    ),
+    "a zip bomb": (
+        lambda f: write_zip(f, members(**{"train/cat/bomb.png": bytes(8 << 20)})),
+        "unpacks to more than allowed, beyond the limit of 4 MiB",
+    ),
+    "an xz bomb": (bomb_xz, "unpacks to more than allowed, beyond the limit of 4 MiB"),
+    "an archive cut short": (lambda f: cut_short(write_tar(f, members())), "it is damaged or of another kind"),
+    "an image cut short": (
+        lambda f: write_folder(f, members(**{"train/dog/1.png": members()["train/dog/1.png"][:40]})),
+        "train/dog/1.png is no readable image",
+    ),
+    "text in place of an image": (
+        lambda f: write_zip(f, members(**{"test/dog/1.png": b"hello"})),
+        "test/dog/1.png is no readable image",
+    ),
+    "images of two sizes": (
+        lambda f: write_zip(f, members(**{"train/dog/1.png": image_bytes(np.zeros((6, 6), np.uint8))})),
+        "has 6×6 pixels and others 5×4",
+    ),
+    "an image too large": (
+        lambda f: write_zip(f, {"train/cat/0.png": image_bytes(np.zeros((2000, 2000), np.uint8))}),
+        "has 2000×2000 pixels, beyond the limit of 4 MiB",
+    ),
+    "transparency": (
+        lambda f: write_zip(f, members(**{"train/cat/0.png": image_bytes(np.zeros((4, 5, 4), np.uint8))})),
+        "colour mode RGBA",
+    ),
+    "a class in the test set alone": (
+        lambda f: write_zip(f, members(**{"test/emu/1.png": members()["test/dog/1.png"]})),
+        "the class emu has no training example",
+    ),
+    "images outside of classes": (
+        lambda f: write_folder(f, members(**{"train/1.png": members()["test/dog/1.png"]})),
+        "train/1.png is out of place",
+    ),
+    "an empty folder": (lambda f: write_folder(f, {"notes/a/b.txt": b""}), "it holds no images in train/<class>/"),
+    "a file of another kind": (lambda f: write_folder(f, {"a.rar": b"x"}) / "a.rar", "its kind is unknown"),
+}
+
+
+@pytest.mark.parametrize("make, reason", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_dataset_is_refused_and_nothing_is_written(make, reason, tmp_path, monkeypatch):
+    (tmp_path / "given").mkdir()
+    path = make(tmp_path / "given")
+    results = tmp_path / "results"
+    results.mkdir()
+    monkeypatch.chdir(results)
+    settings, code = tmp_path / "own.yaml", tmp_path / "code.txt"
+    settings.write_text(yaml.safe_dump({"path": str(path), "licence": "", "limit_mib": LIMIT_MIB}))
+    code.write_text("code")
+    with pytest.raises(own_data.Refused) as refusal:
+        read_own_dataset.read_own_dataset("own", settings, code, results / "own.nc", results / "cards/own.yaml")
+    sentence = str(refusal.value)
+    assert sentence.startswith(f"{path}: ") and reason in sentence and "\n" not in sentence
+    assert list(results.iterdir()) == []
+
+
+def test_a_dataset_that_is_not_there_is_named_with_what_to_do(tmp_path):
+    catalogue.record_own(["own"], {"own": {"path": "nowhere.npz"}}, None, tmp_path)
+    settings = yaml.safe_load((tmp_path / "own.yaml").read_text())
+    assert settings["path"] is None
+    assert settings["missing"] == (
+        "dataset own cannot be had: there is nothing at nowhere.npz; put it there, or name its place under "
+        "datasets.own.path"
+    )
+
+
+# Networks ------------------------------------------------------------------------------------------------
+
+HEAD = "import torch\nfrom torch import nn\n"
+LINEAR = "        self.layer = nn.Linear(20, classes)\n"
+
+
+def network(body, forward="return self.layer(x.flatten(1))", name="Mine"):
+    return (
+        f"{HEAD}class {name}(nn.Module):\n    def __init__(self, image, classes):\n        super().__init__()\n{body}"
+        f"    def forward(self, x):\n        {forward}\n"
+    )
+
+
+BAD_NETWORKS = {
+    "not Python": ("class Mine(", "is not valid Python"),
+    "another name": (network(LINEAR, name="Yours"), "defines no class or function 'Mine': it has Yours"),
+    "fails on import": (network(LINEAR) + "\n1 / 0\n", "fails when it is run (ZeroDivisionError"),
+    "cannot be built": (
+        network("        self.layer = nn.Linear(-1, classes)\n"),
+        "cannot be built for images of shape",
+    ),
+    "wrong arguments": (f"{HEAD}def Mine():\n    return nn.Linear(20, 3)\n", "cannot be built for images of shape"),
+    "no module": (f"{HEAD}def Mine(image, classes):\n    return lambda x: x\n", "gives a function: return a torch.nn"),
+    "forward fails": (network("        self.layer = nn.Linear(7, classes)\n"), "fails on images of shape (1, 4, 5)"),
+    "wrong shape": (network("        self.layer = nn.Linear(20, 7)\n"), "gives (3, 7) for 3 images"),
+    "no tensor": (network(LINEAR, "return (self.layer(x.flatten(1)),)"), "gives tuple for 3 images"),
+    "another type": (network(LINEAR, "return self.layer(x.flatten(1)).float()"), "gives logits of type torch.float32"),
+    "random": (network(LINEAR, "return self.layer(x.flatten(1)) + torch.rand(1)"), "gives other logits for the same"),
+    "mixes images": (network(LINEAR, "return self.layer(x.flatten(1) - x.mean())"), "mixes the images of a batch"),
+    "batch statistics": (
+        network(
+            LINEAR + "        self.norm = nn.BatchNorm2d(1, affine=False, track_running_stats=False)\n",
+            "return self.layer(self.norm(x).flatten(1))",
+        ),
+        "mixes the images of a batch",
+    ),
+    "scales of a layer norm": (
+        network(LINEAR + "        self.norm = nn.LayerNorm(20)\n", "return self.layer(self.norm(x.flatten(1)))"),
+        "parameter norm.weight of shape (20,), neither a weight matrix nor a bias",
+    ),
+    "frozen": (
+        network(LINEAR + "        self.layer.weight.requires_grad_(False)\n"),
+        "the frozen parameter layer.weight",
+    ),
+    "no weights": (network("", "return x.flatten(1)[:, :3]"), "has no weights"),
+    "not differentiable": (
+        network(LINEAR, "return Old.apply(self.layer(x.flatten(1)))") + "class Old(torch.autograd.Function):\n"
+        "    forward = staticmethod(lambda ctx, x: 2 * x)\n"
+        "    backward = staticmethod(lambda ctx, g: 2 * g)\n",
+        "cannot be differentiated twice by torch.func",
+    ),
+}
+
+
+def load_network(path):
+    settings = own_code.describe({"file": str(path), "name": "Mine", "arguments": {}})
+    factory = own_code.load(settings)
+    return networks.build_own(factory, (1, 4, 5), 3, settings["arguments"], f"network mine (Mine in {path})")
+
+
+@pytest.mark.parametrize("code, reason", BAD_NETWORKS.values(), ids=BAD_NETWORKS)
+def test_a_malformed_network_is_refused(code, reason, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(code)
+    with pytest.raises(ValueError) as refusal:
+        load_network(path)
+    assert reason in str(refusal.value) and str(path) in str(refusal.value)
+
+
+def test_a_good_network_is_built_and_what_it_draws_does_not_depend_on_the_past(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        network(
+            LINEAR + "        self.register_buffer('offset', torch.rand(20))\n",
+            "return self.layer(x.flatten(1) + self.offset)",
+        )
+    )
+    first = load_network(path)
+    torch.rand(7)
+    assert torch.equal(load_network(path).offset, first.offset)
+    assert first.layer.weight.dtype == torch.float64 and not first.training
+
+
+def test_a_networks_fingerprint_follows_its_code_and_no_comment(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(network(LINEAR))
+    entry = {"file": str(path), "name": "Mine", "arguments": {}}
+    settings = own_code.describe(entry)
+    path.write_text("# A comment.\n" + network(LINEAR))
+    assert own_code.describe(entry) == settings
+    own_code.load(settings)
+    path.write_text(network(LINEAR, "return 2 * self.layer(x.flatten(1))"))
+    assert own_code.describe(entry)["fingerprint"] != settings["fingerprint"]
+    with pytest.raises(ValueError, match="has changed since the workflow started: run again"):
+        own_code.load(settings)
+
+
+def test_a_network_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere\.py cannot be read \(No such file"):
+        own_code.describe({"file": "nowhere.py", "name": "Mine", "arguments": {}})

@@ -1,0 +1,111 @@
+"""The everyday commands, on the run `tiny`."""
+
+import csv
+
+import pytest
+import xarray as xr
+from projects import BLOCK, STUDY
+
+from goldilocks import store
+
+pytestmark = pytest.mark.slow
+TINY = "CONFIG=config/tiny.yaml"
+
+
+def last_line(done):
+    return done.stderr.strip().splitlines()[-1]
+
+
+def test_one_figure_drawn_anew(project):
+    others = {path: path.stat().st_mtime_ns for path in (project.folder / "results/tiny/figures").glob("*.nc")}
+    done = project.make("figure", "NAME=loss", TINY)
+    assert done.returncode == 0, done.stderr
+    newer = [path.stem for path, age in others.items() if path.stat().st_mtime_ns > age]
+    assert newer == ["loss"]
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["NAME=los"], "the run tiny has no figure 'los': did you mean NAME=loss?"),
+        (
+            [],
+            "the run tiny has no figure '': use NAME= with one of fraction_positive, loss, trace_and_norm",
+        ),
+    ],
+)
+def test_a_figure_that_is_not_there(arguments, sentence, built):
+    done = built.make("figure", TINY, *arguments)
+    assert done.returncode != 0 and sentence in last_line(done)
+
+
+def test_compare(project):
+    """Another tiny run, in which one number and one verdict differ."""
+    other = project.folder / "results/other"
+    (other / "aggregate").mkdir(parents=True)
+    study = xr.load_dataset(project.folder / STUDY)
+    claims = (project.folder / "results/tiny/claims.csv").read_text()
+    (other / "claims.csv").write_text(claims)
+    store.write_dataset(study, other / "aggregate/curvature.nc")
+    done = project.make("compare", "A=tiny", "B=results/other")
+    assert done.returncode == 0 and "results/tiny and results/other agree within 1e-06" in done.stdout
+
+    study["trace"][{"radius": 1, "draw": 0, "examples": 0}] *= 1 + 1e-4
+    store.write_dataset(study.sel(draw=[0]), other / "aggregate/curvature.nc")
+    store.write_dataset(study, other / "aggregate/more.nc")
+    rows = list(csv.DictReader(claims.splitlines()))
+    changed = next(row for row in rows if row["id"] == "fs1.band")
+    (other / "claims.csv").write_text(claims.replace("fs1.band,band,", "fs1.bend,band,"))
+    done = project.make("compare", "A=tiny", "B=other")
+    assert done.returncode != 0
+    lines = done.stdout.splitlines()
+    assert "study more: only in results/other" in lines
+    assert "study curvature: draw: 2 against 1 values, 1 in common are compared" in lines
+    (trace,) = [line for line in lines if line.startswith("study curvature: trace: 2 of ")]
+    assert "radius 1.0" in trace and "draw 0" in trace
+    assert f"claim fs1.band: {changed['verdict']}, then not there" in lines
+    assert last_line(done).endswith(
+        f"results/tiny and results/other differ in {len(lines)} respects, which stand above.  Stop."
+    )
+    done = project.make("compare", "A=tiny", "B=other", "TOLERANCE=1e-3")
+    assert "trace:" not in done.stdout
+
+
+def test_compare_with_a_run_that_is_not_there(built):
+    done = built.make("compare", "A=tiny", "B=tinny")
+    assert "results/tinny holds no claims.csv: name a run that has been built" in last_line(done)
+    done = built.make("compare", "A=tiny")
+    assert "make compare needs two runs: make compare A=quick B=full" in last_line(done)
+
+
+def test_orphans(project):
+    done = project.make("orphans")
+    assert done.returncode == 0 and done.stdout.strip() == "no orphans", done.stdout + done.stderr
+    # A study with fewer draws, a run that no configuration has any more, a figure of another name.
+    project.edit("config/tiny.yaml", "draws: 2", "draws: 1")
+    old = project.folder / "results/old/aggregate/curvature.nc"
+    figure = project.folder / "figures/tiny/edges.pdf"
+    for path in (old, figure):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(1 << 20))
+    done = project.make("orphans", "REMOVE=yes")
+    lines = done.stdout.splitlines()
+    assert any(line.startswith(BLOCK) for line in lines)
+    assert "results/old/  1.0 MiB" in lines and "figures/tiny/edges.pdf  1.0 MiB" in lines
+    assert lines[-1].startswith("3 orphans, ") and lines[-1].endswith("removed")
+    assert not old.exists() and not figure.exists() and not (project.folder / BLOCK).exists()
+    assert (project.folder / "results/data/mnist.nc").exists() and (project.folder / STUDY).exists()
+
+
+def test_clean_keeps_the_data(project):
+    done = project.make("clean", "RUN=tinny")
+    assert "there is no run 'tinny': results/ shows which there are" in last_line(done)
+    (project.folder / "results/other").mkdir()
+    assert project.make("clean", "RUN=tiny").returncode == 0
+    assert not (project.folder / "results/tiny").exists() and not (project.folder / "figures/tiny").exists()
+    assert (project.folder / "results/other").exists()
+    assert project.make("clean").returncode == 0
+    left = {str(path.relative_to(project.folder)) for path in (project.folder / "results").rglob("*") if path.is_file()}
+    assert "results/data/mnist.nc" in left and all(path.startswith("results/data/") for path in left)
+    assert not (project.folder / ".snakemake").exists() and (project.folder / "config/tiny.yaml").exists()
+    assert "there was nothing to remove" in project.make("clean").stdout

@@ -1,0 +1,142 @@
+"""A user's own dataset and network: by the README to the letter, in a run of their own and beside what there is."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import xarray as xr
+from projects import ROOT, Project, clean_environment
+from pypdf import PdfReader
+
+pytestmark = pytest.mark.slow
+FIGURES = 4
+MINE = "config/mine.yaml"
+
+
+def blocks(language):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text[text.index("## Your own data and network") : text.index("## When something goes wrong")]
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    return [body for kind, body in fenced if kind == language]
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory):
+    """The README's section done as it is printed, its command included."""
+    project = Project.create(tmp_path_factory.mktemp("own"))
+    program, network = blocks("python")
+    subprocess.run([sys.executable, "-c", program], cwd=project.folder, check=True)
+    for content in (network, *blocks("yaml")):
+        name = re.match(r"# (config/\S+)\n", content)[1]
+        (project.folder / name).write_text(content)
+    (command,) = blocks("")
+    assert command.strip() == f".venv/bin/snakemake --cores all --configfile {MINE}"
+    done = subprocess.run(
+        command, shell=True, cwd=project.folder, capture_output=True, text=True, env=clean_environment()
+    )
+    assert done.returncode == 0, done.stderr
+    return project
+
+
+@pytest.fixture
+def changed(mine, tmp_path):
+    return mine.copy(tmp_path / "project")
+
+
+def test_figures_and_paper_include_them(mine):
+    with xr.open_dataset(mine.folder / "results/mine/figures/fraction_positive.nc") as data:
+        assert data["dataset"].values.tolist() == ["stripes"]
+        assert data["network"].values.tolist() == ["fc-20x2-relu", "small_cnn"]
+        assert bool((data["mean"].sel(network="small_cnn") > 0.5).any())
+    text = " ".join(page.extract_text() for page in PdfReader(mine.folder / "paper/paper.pdf").pages)
+    text = " ".join(text.split())
+    assert "made up; public domain" in text and "700 + 200" in text and "small_cnn" in text
+    with xr.open_dataset(mine.folder / "results/data/stripes.nc") as data:
+        assert data.attrs["licence"] == "made up; public domain"
+
+
+def test_a_second_run_has_nothing_to_do(mine):
+    assert mine.dry_run("all", config=MINE) == {}
+
+
+def test_an_edit_of_the_network_measures_it_again_and_a_comment_does_not(changed):
+    changed.edit("config/small_cnn.py", "nn.ReLU(),", "nn.ReLU(),  # kinks")
+    assert changed.dry_run("all", config=MINE) == {}
+    changed.edit("config/small_cnn.py", "nn.ReLU(),", "nn.Tanh(),")
+    jobs = changed.dry_run("all", config=MINE)
+    paper = {"claims": 1, "numbers": 1, "paper": 1, "publish": 1}
+    assert jobs == {"curvature": 1, "aggregate": 1, "figure": FIGURES, **paper}
+
+
+def test_other_images_measure_the_dataset_again_and_another_licence_the_paper_alone(changed):
+    changed.edit(MINE, "public domain", "CC0")
+    assert changed.dry_run("all", config=MINE) == {"numbers": 1, "paper": 1, "publish": 1}
+    with open(changed.folder / "stripes.npz", "ab") as file:
+        file.write(b"\0")
+    jobs = changed.dry_run("all", config=MINE)
+    assert jobs["own_dataset"] == 1 and jobs["curvature"] == 2
+
+
+def test_stale_blocks_of_a_network_are_refused(changed):
+    changed.edit("config/small_cnn.py", "nn.ReLU(),", "nn.Tanh(),")
+    changed.dry_run("all", config=MINE)
+    changed.snakemake("--touch", "all", config=MINE)
+    (changed.folder / "results/mine/aggregate/curvature.nc").unlink()
+    done = changed.snakemake("results/mine/aggregate/curvature.nc", config=MINE)
+    assert done.returncode != 0 and "was made by another version of its network" in done.stderr
+
+
+def test_beside_what_there_is_nothing_else_reruns(built, mine, tmp_path):
+    project = built.copy(tmp_path / "project")
+    for name in ("stripes.npz", "config/small_cnn.py"):
+        (project.folder / name).write_bytes((mine.folder / name).read_bytes())
+    sections = re.search(r"datasets:\n.*?(?=studies:)", blocks("yaml")[0], re.DOTALL)[0]
+    project.edit("config/tiny.yaml", "studies:", f"{sections}studies:")
+    project.edit(
+        "config/tiny.yaml",
+        "networks: [fc-10x2-relu]",
+        "networks: [fc-10x2-relu, small_cnn]\n    datasets: [mnist, stripes]",
+    )
+    jobs = project.dry_run()
+    assert jobs == {"own_dataset": 1, "curvature": 3, "aggregate": 1, "claims": 1, "figure": FIGURES}
+
+
+@pytest.mark.parametrize(
+    "edit, sentence",
+    [
+        (
+            ("filters: 3", "filters: -1"),
+            "network small_cnn (SmallCNN in config/small_cnn.py) cannot be built for images",
+        ),
+        (
+            ("plane-50-sparse", "plane-5000-sparse"),
+            "studies.curvature.subspaces.0: 5000 dimensions are impossible; fc-",
+        ),
+        (
+            ("[stripes]", "[strips]"),
+            "studies.curvature.datasets.0: the dataset 'strips' is unknown; did you mean stripes?",
+        ),
+        (("name: SmallCNN", "name: SmalCNN"), "networks.small_cnn: config/small_cnn.py defines no class or function"),
+    ],
+)
+def test_mistakes_are_said_in_one_sentence_and_nothing_is_written(edit, sentence, changed):
+    shutil.rmtree(changed.folder / "results/mine/curvature")
+    (changed.folder / "results/mine/aggregate/curvature.nc").unlink()
+    changed.edit(MINE, *edit)
+    done = changed.snakemake("results/mine/aggregate/curvature.nc", config=MINE)
+    assert done.returncode != 0
+    assert len([line for line in done.stderr.splitlines() if line.startswith(sentence)]) == 1, done.stderr
+    assert not list(changed.folder.glob("results/mine/curvature/*/stripes/small_cnn/**/*.nc"))
+
+
+def test_files_that_are_gone_are_missed_only_when_they_are_needed(changed):
+    (changed.folder / "stripes.npz").unlink()
+    assert changed.dry_run("all", config=MINE) == {}
+    (changed.folder / "results/data/stripes.nc").unlink()
+    done = changed.snakemake("results/data/stripes.nc", config=MINE)
+    sentence = "dataset stripes cannot be had: there is nothing at stripes.npz; put it there, or name its place under"
+    assert (
+        done.returncode != 0 and sentence in done.stderr and not (changed.folder / "results/data/stripes.nc").exists()
+    )
