@@ -70,6 +70,7 @@ def record_own(names: Iterable[str], entries: dict[str, dict], folder: str | Non
 
 
 def licence(name: str, entries: dict[str, dict]) -> str:
+    """The licence line of a dataset, official or of the configuration's section `datasets`."""
     return LICENCES.get(name) or entries.get(name, {}).get("licence") or "licence not stated"
 
 

@@ -47,6 +47,7 @@ class Test:
 
     @property
     def level(self) -> float:
+        """Confidence of the interval that decides."""
         return 0.90 if self.kind == "equivalence" else 0.95
 
     @property
@@ -109,6 +110,7 @@ def evaluate(
 
 
 def claims_hash(claims: dict) -> str:
+    """Identity of the definitions by which verdicts were reached, 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(claims, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -33,6 +33,7 @@ class Network:
         return sum(n_out * (n_in + self.biases) for n_out, n_in in self.layer_shapes(inputs, classes))
 
     def count_weights(self, inputs: int, classes: int) -> int:
+        """Number of weights, biases left out."""
         return sum(n_out * n_in for n_out, n_in in self.layer_shapes(inputs, classes))
 
 

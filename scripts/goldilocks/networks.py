@@ -34,6 +34,7 @@ class Parameter:
 
     @property
     def size(self) -> int:
+        """Number of entries."""
         return math.prod(self.shape)
 
 

@@ -178,6 +178,17 @@ def test_a_wrong_checksum_goes_on_to_the_next_source(tmp_path, monkeypatch):
     assert str(refusal.value).count("has the wrong checksum") == 2
 
 
+def test_a_truncated_file_is_no_official_file(tmp_path, monkeypatch):
+    """In the user's folder, gzipped and cut short: the reason is given and the next source is tried."""
+    source = dataclasses.replace(sources.SOURCES["mnist"], mirrors=(), package=None)
+    monkeypatch.setitem(sources.SOURCES, "mnist", source)
+    for name in sources.IDX_FILES:
+        content = gzip.compress(sources._idx(np.zeros((5, 28, 28), np.uint8)))
+        (tmp_path / f"{name}.gz").write_bytes(content[: len(content) // 2])
+    with pytest.raises(sources.Unavailable, match="train-images-idx3-ubyte has the wrong checksum"):
+        sources.fetch("mnist", str(tmp_path))
+
+
 def test_every_official_dataset_has_sources_a_shape_and_a_licence():
     assert set(catalogue.OFFICIAL) == set(sources.SOURCES) == set(catalogue.LICENCES)
 

@@ -1,9 +1,13 @@
 """Lock, conda environments, rules and package agree."""
 
 import ast
+import itertools
+import os
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -93,6 +97,43 @@ def test_only_compute_modules_import_torch(path):
     compute = {"curvature", "networks"}
     assert ("torch" in imports_of(path)) == (path.stem in compute)
     assert "snakemake" not in imports_of(path)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "scripts/goldilocks").glob("*.py")), ids=lambda path: path.stem)
+def test_everything_public_has_a_docstring(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Module | ast.ClassDef):
+            for part in node.body:
+                if isinstance(part, ast.FunctionDef | ast.ClassDef) and not part.name.startswith("_"):
+                    assert ast.get_docstring(part) or getattr(node, "name", "_").startswith("_"), part.name
+
+
+def test_the_package_declares_what_its_modules_import():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())}
+    modules = (ROOT / "scripts/goldilocks").glob("*.py")
+    imported = {PACKAGE_OF.get(name, name) for path in modules for name in imports_of(path)} - {"goldilocks"}
+    assert imported <= declared
+
+
+@pytest.mark.slow
+def test_the_package_installs_from_the_checkout(tmp_path):
+    """Away from the checkout's own path; its dependencies are there already."""
+    copy = shutil.copytree(ROOT / "scripts", tmp_path / "checkout/scripts").parent
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy2(ROOT / name, copy)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--target", str(tmp_path / "installed"), str(copy)], check=True, capture_output=True)
+    code = "import goldilocks.curvature, goldilocks.plotting; print(goldilocks.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "installed")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == str(tmp_path / "installed/goldilocks/__init__.py"), done.stderr
+    assert (tmp_path / "installed/goldilocks/style.mplstyle").exists()
 
 
 def test_the_workflow_loads_nothing_heavy():

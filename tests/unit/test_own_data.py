@@ -2,6 +2,7 @@
 
 import io
 import lzma
+import os
 import pickle
 import tarfile
 import zipfile
@@ -165,6 +166,24 @@ def test_a_stamp_changes_with_the_files_and_with_nothing_else(tmp_path):
     catalogue.record_own(["own"], {"own": {"path": str(moved), "licence": "another"}}, None, place)
     catalogue.record_own(["own"], {"own": {"path": "nowhere"}}, None, place)
     assert (place / "own.stamp").stat().st_mtime_ns == age
+
+
+JPEGS = Path(os.environ.get("GOLDILOCKS_DATA", "nowhere"), "cifar10_jpeg.tar.xz")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not JPEGS.exists(), reason="GOLDILOCKS_DATA holds no cifar10_jpeg.tar.xz")
+def test_a_real_archive_of_sixty_thousand_images():
+    assert "cifar10_jpeg" in catalogue.known_shapes([], str(JPEGS.parent), None)
+    found = own_data.read("cifar10_jpeg", JPEGS, "")
+    assert found["images"].shape == (60_000, 3, 32, 32) and found.attrs["class_names"].startswith(
+        "airplane, automobile"
+    )
+    for part, count in ((datasets.TRAIN, 5000), (datasets.TEST, 1000)):
+        assert np.bincount(found["labels"].values[found["split"].values == part]).tolist() == [count] * 10
+    # Real images: neighbouring pixels are alike.
+    sample = found["images"].values[::100].astype(float)
+    assert np.corrcoef(sample[..., 1:].ravel(), sample[..., :-1].ravel())[0, 1] > 0.9
 
 
 # What is refused -----------------------------------------------------------------------------------------

@@ -25,17 +25,17 @@ def project(built, tmp_path):
     return copy
 
 
-def start(project):
+def start(project, command=None):
     """The run in a process group of its own, as a terminal has it, once its job computes."""
     shutil.rmtree(project.folder / "logs")
     with open(project.folder / "output.txt", "w") as output:
         running = subprocess.Popen(
-            project.command(STUDY),
+            command or project.command(STUDY),
             cwd=project.folder,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=clean_environment(),
+            env=clean_environment(GOLDILOCKS_FAILURE=str(project.folder / "failure.txt")),
         )
     wait_for(lambda: list((project.folder / "logs/tiny").rglob("draws*.log")))
     return running, processes("measure_curvature", project.folder)[0]
@@ -68,10 +68,12 @@ def processes(part, folder):
     return found
 
 
-def nothing_partial(project):
-    kept = {path.name for path in (project.folder / BLOCKS).rglob("*") if path.is_file()}
+def nothing_partial(project, built):
+    """No hidden file, and no block but a whole one: a job may be done before a signal reaches it."""
     hidden = [path for place in ("results", "figures") for path in (project.folder / place).rglob(".*")]
-    return not kept and not hidden
+    blocks = [path for path in (project.folder / BLOCKS).rglob("*") if path.is_file()]
+    expected = xr.load_dataset(built.folder / BLOCK)
+    return not hidden and all(xr.load_dataset(path).equals(expected) for path in blocks)
 
 
 def same_result(project, built):
@@ -87,8 +89,10 @@ def test_a_killed_job(project, built):
     running, job = start(project)
     os.kill(job, signal.SIGKILL)
     assert running.wait(60) == 1
-    assert "Error in rule curvature" in (project.folder / "output.txt").read_text()
-    assert nothing_partial(project)
+    # What make says in its last line.
+    sentence = "rule curvature failed: killed before it could say why, perhaps for want of memory; run again (log: "
+    assert (project.folder / "failure.txt").read_text().startswith(sentence)
+    assert nothing_partial(project, built)
     same_result(project, built)
 
 
@@ -105,13 +109,13 @@ def test_a_killed_snakemake(project, built):
 
 
 def test_an_interrupt_from_the_keyboard(project, built):
-    running, _ = start(project)
+    running, _ = start(project, ["make", "figure", "NAME=loss", "CONFIG=config/tiny.yaml"])
     os.killpg(running.pid, signal.SIGINT)
     assert running.wait(60) != 0
     output = (project.folder / "output.txt").read_text()
-    assert "Terminating processes on user request" in output and "Traceback" not in output
+    assert "interrupted: run the same command again and it continues" in output and "Traceback" not in output
     wait_for(lambda: not processes("measure_curvature", project.folder), seconds=10)
-    assert nothing_partial(project)
+    assert nothing_partial(project, built)
     same_result(project, built)
 
 
@@ -128,10 +132,10 @@ def run_mounted(project, mount):
     """The run in a mount namespace of its own, in which `mount` has been run first."""
     command = " ".join(project.command(STUDY))
     script = f"set -e; cd {project.folder}; {mount}; cd {project.folder}; {command}"
-    done = subprocess.run(
-        ["unshare", "-m", "bash", "-c", script], capture_output=True, text=True, env=clean_environment()
-    )
-    assert done.returncode != 0
+    failure = project.folder.parent / "failure.txt"
+    environment = clean_environment(GOLDILOCKS_FAILURE=str(failure))
+    done = subprocess.run(["unshare", "-m", "bash", "-c", script], capture_output=True, text=True, env=environment)
+    assert done.returncode != 0 and failure.read_text().strip() in done.stderr
     return done.stderr
 
 
@@ -144,7 +148,7 @@ def test_a_disk_that_fills_up_under_a_job(project, built):
     (project.folder / BLOCKS).mkdir()
     output = run_mounted(project, FULL.format(size="16k", folder=BLOCKS))
     assert f"{BLOCK} cannot be written: the disk is full; make room and run again (log: " in output
-    assert nothing_partial(project)
+    assert nothing_partial(project, built)
     same_result(project, built)
 
 
@@ -157,12 +161,12 @@ def test_a_disk_that_fills_up_under_a_job(project, built):
         (READ_ONLY, ".", "read-only; make it writable and run again"),
     ],
 )
-def test_a_folder_that_takes_no_files_stops_the_run_before_any_job(project, mount, folder, reason):
+def test_a_folder_that_takes_no_files_stops_the_run_before_any_job(project, built, mount, folder, reason):
     place = project.folder / folder
     output = run_mounted(project, mount.format(size="4k", folder=place))
     (sentence,) = [line for line in output.splitlines() if "cannot be written" in line]
     assert sentence.endswith(reason)
-    assert "Job stats" not in output and nothing_partial(project)
+    assert "Job stats" not in output and nothing_partial(project, built)
 
 
 def test_a_damaged_file_is_named(built, tmp_path):
