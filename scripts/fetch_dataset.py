@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from goldilocks import catalogue, provenance, sources, store
+from goldilocks import catalogue, provenance, sources
 from goldilocks.logs import job_log
 
 
@@ -13,9 +13,7 @@ def fetch_dataset(
     """Write the dataset file. Raises goldilocks.sources.Unavailable if no source has it."""
     start, code = time.monotonic(), Path(path_to_code).read_text().strip()
     content = sources.fetch(dataset, catalogue.data_folder(folder))
-    content.attrs |= provenance.attributes(code, {"dataset": dataset}, time.monotonic() - start)
-    store.write_dataset(content, path_to_output)
-    store.write_card(content, path_to_card)
+    provenance.write_signed(content, code, time.monotonic() - start, path_to_output, path_to_card)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from goldilocks import own_data, provenance, store
+from goldilocks import own_data, provenance
 from goldilocks.logs import job_log
 
 
@@ -22,9 +22,7 @@ def read_own_dataset(
     if settings["path"] is None:
         raise FileNotFoundError(settings["missing"])
     content = own_data.read(dataset, Path(settings["path"]), settings["licence"], settings["limit_mib"])
-    content.attrs |= provenance.attributes(code, {"dataset": dataset}, time.monotonic() - start)
-    store.write_dataset(content, path_to_output)
-    store.write_card(content, path_to_card)
+    provenance.write_signed(content, code, time.monotonic() - start, path_to_output, path_to_card)
 
 
 if __name__ == "__main__":

