@@ -16,16 +16,20 @@ TEX_MIB := 1500
 # A failure inside a recipe is written to this file, and the next target stops with it: as an error of make itself
 # it is the last line on the screen. Outside the checkout, whose disk may be full or read-only.
 export GOLDILOCKS_FAILURE := $(or $(GOLDILOCKS_FAILURE),$(shell mktemp -u -t goldilocks-failure.XXXXXX))
-failed = $(shell cat $(GOLDILOCKS_FAILURE) 2>/dev/null)
-stop_if_failed = $(if $(failed),$(error $(failed)$(shell rm -f $(GOLDILOCKS_FAILURE))))
-run = trap 'rm -f $(GOLDILOCKS_FAILURE); echo "interrupted: run the same command again and it continues" >&2; exit 130' INT; \
-	if ( $(1) ); then rm -f $(GOLDILOCKS_FAILURE); elif [ ! -s $(GOLDILOCKS_FAILURE) ]; then \
-		echo "$@ stopped: its message stands above" > $(GOLDILOCKS_FAILURE); fi
+failed = $(shell cat "$(GOLDILOCKS_FAILURE)" 2>/dev/null)
+stop_if_failed = $(if $(failed),$(error $(failed)$(shell rm -f "$(GOLDILOCKS_FAILURE)")))
+run = trap 'rm -f "$(GOLDILOCKS_FAILURE)"; echo "interrupted: run the same command again and it continues" >&2; \
+		exit 130' INT; \
+	if ( $(1) ); then rm -f "$(GOLDILOCKS_FAILURE)"; \
+	else grep -q "[^[:space:]]" "$(GOLDILOCKS_FAILURE)" 2>/dev/null || \
+		echo "$@ stopped: its message stands above" > "$(GOLDILOCKS_FAILURE)" || exit 1; fi
 SET_UP := $(MAKE) --silent --no-print-directory
-fail = { echo "$(1)" | tee $(GOLDILOCKS_FAILURE) >&2; exit 1; }
+fail = { echo "$(1)" | tee "$(GOLDILOCKS_FAILURE)" >&2; exit 1; }
 # Tests fail jobs on purpose.
 PYTEST := env -u GOLDILOCKS_FAILURE $(BIN)/python -m pytest
 
+# Two goals at once would be two runs at once.
+.NOTPARALLEL:
 .PHONY: help setup tex data data-run paper paper-run full full-run figure figure-run figures figures-run \
 	compare compare-run clean clean-run orphans orphans-run test test-run check check-run lint lock
 
@@ -52,7 +56,7 @@ figures-run:
 figure: figure-run ## one figure, drawn anew: make figure NAME=loss [CONFIG=config/mine.yaml]
 	@: $(stop_if_failed)
 figure-run:
-	@$(call run,$(SET_UP) setup && figure=$$($(BIN)/python scripts/name_figure.py "$(NAME)" $(CONFIG)) && \
+	@$(call run,$(SET_UP) setup && figure=$$($(BIN)/python scripts/name_figure.py "$(NAME)" "$(CONFIG)") && \
 		$(SNAKEMAKE) --force $$figure --configfile $(CONFIG))
 
 data: data-run ## fetch all datasets, and record in results/data/available.yaml which can be had
@@ -64,7 +68,7 @@ compare: compare-run ## where two runs differ: make compare A=quick B=full [TOLE
 	@: $(stop_if_failed)
 compare-run:
 	@$(call run,[ -n "$(A)" -a -n "$(B)" ] || $(call fail,make compare needs two runs: make compare A=quick B=full); \
-		$(SET_UP) setup && $(BIN)/python scripts/compare_runs.py $(A) $(B) --tolerance $(or $(TOLERANCE),1e-6))
+		$(SET_UP) setup && $(BIN)/python scripts/compare_runs.py "$(A)" "$(B)" --tolerance $(or $(TOLERANCE),1e-6))
 
 orphans: orphans-run ## results that no configuration in config/ names; REMOVE=yes removes them
 	@: $(stop_if_failed)
@@ -74,7 +78,7 @@ orphans-run:
 clean: clean-run ## remove everything generated but the datasets; RUN=quick removes one run alone
 	@: $(stop_if_failed)
 clean-run:
-	@$(call run,$(PYTHON) scripts/clean_results.py $(RUN))
+	@$(call run,$(PYTHON) scripts/clean_results.py "$(RUN)")
 
 test: test-run ## all tests and the style of the code; builds the quick run to the paper once
 	@: $(stop_if_failed)

@@ -29,15 +29,18 @@ def aggregate_study(
     settings = yaml.safe_load(Path(path_to_settings).read_text())
     grid = yaml.safe_load(Path(path_to_grid).read_text())
     code = Path(path_to_block_code).read_text().strip()
-    own = [yaml.safe_load(Path(path).read_text(encoding="utf-8")) for path in paths_to_networks]
-    fingerprints = {network["label"]: network["fingerprint"] for network in own}
+    fingerprints = {Path(path).stem.removeprefix("network-"): Path(path).read_text() for path in paths_to_networks}
     cells = {}
     for path in map(Path, paths_to_blocks):
         # A block's path ends in …/dataset/network/subspace/block.nc.
         cell = path.parts[-4:-1]
-        provenance.refuse_stale(path, code, settings, fingerprints.get(cell[1], ""))
+        provenance.refuse_stale(path, code, settings, fingerprints.get(cell[1], "").strip())
         cells.setdefault(cell, []).append(path)
     blocks = {cell: [_read(path) for path in paths] for cell, paths in cells.items()}
+    for dataset in grid["datasets"]:
+        of_dataset = [block for cell, parts in blocks.items() for block in parts if cell[0] == dataset]
+        if len({block.attrs["data_checksum"] for block in of_dataset}) > 1:
+            raise ValueError(f"blocks of {dataset} were measured on different data: delete them and run again")
     parts = [
         xr.combine_by_coords(datasets, combine_attrs="drop").expand_dims(
             {axis: [label] for axis, label in zip(CELL, cell)}

@@ -1,8 +1,8 @@
 """`make clean`: remove everything generated but the datasets, or one run alone. Needs nothing but Python."""
 
 import argparse
+import re
 import shutil
-import sys
 from pathlib import Path
 
 from goldilocks import locks, logs
@@ -16,12 +16,11 @@ def clean_results(run: str | None) -> list[Path]:
 
     Raises ValueError while a run is at work, or if there is no such run.
     """
-    alone, sentence = locks.join()
-    if not alone:
-        raise ValueError(sentence)
+    locks.enter()
     places = [Path(place) for place in ("results", "figures", "logs")]
     if run:
-        found = [place / run for place in places if run not in KEPT and (place / run).is_dir()]
+        named = re.fullmatch("[a-z0-9_]+", run) and run not in KEPT
+        found = [place / run for place in places if named and (place / run).is_dir()]
         if not found:
             raise ValueError(f"there is no run {run!r}: results/ shows which there are")
         published = Path("results/run.txt")
@@ -29,9 +28,7 @@ def clean_results(run: str | None) -> list[Path]:
             found += map(Path, COPIES)
     else:
         found = [path for place in places for path in sorted(place.glob("*")) if path.name not in KEPT]
-        found += map(Path, (*COPIES, "logs/data"))
-        # The lock above lies there.
-        shutil.rmtree(".snakemake")
+        found += map(Path, (*COPIES, "logs/data", ".snakemake"))
     removed = []
     for path in dict.fromkeys(found):
         if path.is_dir():
@@ -47,11 +44,9 @@ def clean_results(run: str | None) -> list[Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Remove everything generated but the datasets.")
     parser.add_argument("run", nargs="?", help="remove this run alone")
-    try:
-        removed = clean_results(parser.parse_args().run)
-    except (OSError, ValueError) as error:
-        logs.report(str(error))
-        sys.exit(str(error))
+    arguments = parser.parse_args()
+    with logs.one_sentence():
+        removed = clean_results(arguments.run)
     print(
         f"removed {', '.join(map(str, removed))}; the datasets are kept" if removed else "there was nothing to remove"
     )

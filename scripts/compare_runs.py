@@ -76,11 +76,8 @@ def main() -> None:
     parser.add_argument("--tolerance", type=float, default=1e-6, help="largest relative difference that counts as none")
     arguments = parser.parse_args()
     first, second = (Path(run) if "/" in run else Path("results", run) for run in arguments.runs)
-    try:
+    with logs.one_sentence():
         lines = compare_runs(first, second, arguments.tolerance)
-    except (OSError, ValueError) as error:
-        logs.report(str(error))
-        sys.exit(str(error))
     print("\n".join(lines) or f"{first} and {second} agree within {arguments.tolerance:g}, and in every verdict")
     if lines:
         logs.report(f"{first} and {second} differ in {len(lines)} respects, which stand above")

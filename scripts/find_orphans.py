@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from goldilocks import catalogue, configuration, logs
+from goldilocks import catalogue, configuration, files, locks, logs
 
 ROOT = Path(__file__).parents[1]
 # Below a run's folder of results, and in results/data: written while the workflow loads, and small.
@@ -44,7 +44,7 @@ def _outputs(path_to_config: Path) -> set[Path]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not files.is_temporary(path))
 
 
 def _is_kept(path: Path, datasets: set[str]) -> bool:
@@ -58,11 +58,10 @@ def main() -> None:
     parser.add_argument("--remove", action="store_true", help="remove what is found")
     arguments = parser.parse_args()
     found = [path for path in sorted(Path("config").glob("*.yaml")) if path.name != "claims.yaml"]
-    try:
+    with logs.one_sentence():
+        if arguments.remove:
+            locks.enter()
         orphans = find_orphans(arguments.configfiles or found)
-    except (configuration.ConfigurationError, OSError, ValueError) as error:
-        logs.report(str(error))
-        sys.exit(str(error))
     total = 0
     for orphan in orphans:
         size = sum(path.stat().st_size for path in ([orphan] if orphan.is_file() else _files(orphan)))

@@ -1,7 +1,6 @@
 """`make data`: fetch datasets and record in results/data/available.yaml which of them can be had."""
 
 import argparse
-import sys
 from pathlib import Path
 
 import yaml
@@ -18,21 +17,23 @@ def make_data(names: list[str], config: dict) -> dict:
     own = [name for name in names if name not in catalogue.OFFICIAL]
     catalogue.record_own(own, config["datasets"], folder, DATA / "own")
     record = DATA / "available.yaml"
-    available = yaml.safe_load(record.read_text()) if record.exists() else {}
-    for name in names:
-        outputs = DATA / f"{name}.nc", DATA / f"cards/{name}.yaml"
-        if name in own:
-            inputs = [DATA / "fingerprints/own_dataset.txt", DATA / f"own/{name}.stamp"]
-            fingerprints.record(ROOT / "scripts/read_own_dataset.py", inputs[0])
-        else:
-            inputs = [DATA / "fingerprints/dataset.txt"]
-            fingerprints.record(ROOT / "scripts/fetch_dataset.py", inputs[0])
-        available[name] = {"available": True}
-        if not all(path.exists() and path.stat().st_mtime >= _newest(inputs) for path in outputs):
-            reason = _read(name, inputs[0], outputs) if name in own else _fetch(name, folder, inputs[0], outputs)
-            if reason:
-                available[name] = {"available": False, "reason": reason}
-    files.write_if_changed(yaml.safe_dump(available, allow_unicode=True), record)
+    available = (yaml.safe_load(record.read_text()) if record.exists() else None) or {}
+    try:
+        for name in names:
+            outputs = DATA / f"{name}.nc", DATA / f"cards/{name}.yaml"
+            if name in own:
+                inputs = [DATA / "fingerprints/own_dataset.txt", DATA / f"own/{name}.stamp"]
+                fingerprints.record(ROOT / "scripts/read_own_dataset.py", inputs[0])
+            else:
+                inputs = [DATA / "fingerprints/dataset.txt"]
+                fingerprints.record(ROOT / "scripts/fetch_dataset.py", inputs[0])
+            reason = None
+            if not all(path.exists() and path.stat().st_mtime >= _newest(inputs) for path in outputs):
+                reason = _read(name, inputs[0], outputs) if name in own else _fetch(name, folder, inputs[0], outputs)
+            available[name] = {"available": False, "reason": reason} if reason else {"available": True}
+    finally:
+        # A malformed dataset of the user's own ends this with its sentence; what was found until then is known.
+        files.write_if_changed(yaml.safe_dump(available, allow_unicode=True), record)
     return available
 
 
@@ -56,7 +57,7 @@ def _read(name: str, code: Path, outputs: tuple[Path, Path]) -> str | None:
     from read_own_dataset import read_own_dataset
 
     try:
-        read_own_dataset(name, DATA / f"own/{name}.yaml", code, *outputs)
+        read_own_dataset(name, DATA / f"own/{name}.yaml", DATA / f"own/{name}.stamp", code, *outputs)
     except FileNotFoundError as reason:
         return str(reason)
 
@@ -65,15 +66,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Fetch datasets and record which of them can be had.")
     parser.add_argument("--configfile", nargs="+", help="fetch what these configurations name, not every official one")
     arguments = parser.parse_args()
-    try:
+    with logs.one_sentence():
         config = configuration.load(arguments.configfile or [ROOT / "config/config.yaml"], ROOT)
         named = configuration.datasets_of(config)
         names = sorted(named if arguments.configfile else named | {*catalogue.OFFICIAL, *config["datasets"]})
         available = make_data(names, config)
-    except (configuration.ConfigurationError, OSError, ValueError) as error:
-        # One sentence; a malformed dataset of the user's own is refused here as everywhere.
-        logs.report(str(error))
-        sys.exit(str(error))
     for name in names:
         if available[name]["available"]:
             print(f"{name}: results/data/{name}.nc")

@@ -213,7 +213,7 @@ if __name__ == "__main__":
             path_to_dataset=snakemake.input.dataset,
             path_to_settings=snakemake.input.settings,
             path_to_code=snakemake.input.code,
-            path_to_network=next(iter(snakemake.input.network), None),
+            path_to_network=next(iter(snakemake.params.network), None),
             dataset=snakemake.wildcards.dataset,
             network=snakemake.wildcards.network,
             subspace=snakemake.wildcards.subspace,

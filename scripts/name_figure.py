@@ -2,7 +2,6 @@
 
 import argparse
 import difflib
-import sys
 from pathlib import Path
 
 from goldilocks import configuration, logs
@@ -25,12 +24,9 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("configfile")
     arguments = parser.parse_args()
-    try:
+    with logs.one_sentence():
         paths = [ROOT / "config/config.yaml", arguments.configfile]
         print(path_of_figure(arguments.name, configuration.load(paths, ROOT)))
-    except (configuration.ConfigurationError, OSError, ValueError) as error:
-        logs.report(str(error))
-        sys.exit(str(error))
 
 
 if __name__ == "__main__":

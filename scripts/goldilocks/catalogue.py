@@ -34,7 +34,7 @@ LICENCES = {
     "fashion_mnist": "Fashion-MNIST, Zalando SE; MIT licence",
     "cifar10": "CIFAR-10, A. Krizhevsky, V. Nair, G. Hinton; no licence stated, free for research with citation",
 }
-LIMIT_MIB = 4096
+LIMIT_MIB = 2048
 # What a user's own dataset may be: a folder of images, an archive of one, or arrays.
 SUFFIXES = ("", ".npz", ".tar.xz", ".tar.gz", ".tar.bz2", ".tar", ".zip")
 
@@ -53,15 +53,11 @@ def record_own(names: Iterable[str], entries: dict[str, dict], folder: str | Non
     for name in names:
         entry = entries.get(name, {})
         path = _path_of(name, entry, folder)
-        where = f"called {name} in the data folder {folder or '(GOLDILOCKS_DATA is not set)'}"
-        if "path" in entry:
-            where = f"at {entry['path']}"
         settings = {
             "path": path and str(path),
+            "expected": entry.get("path") or f"{name} in the data folder {folder or '(GOLDILOCKS_DATA is not set)'}",
             "licence": licence(name, entries),
             "limit_mib": entry.get("limit_mib", LIMIT_MIB),
-            "missing": f"dataset {name} cannot be had: there is nothing {where}; put it there, or name its place under "
-            f"datasets.{name}.path",
         }
         files.write_if_changed(yaml.safe_dump(settings, allow_unicode=True), place / f"{name}.yaml")
         stamp_file = place / f"{name}.stamp"
@@ -80,27 +76,38 @@ def _path_of(name: str, entry: dict, folder: str | None) -> Path | None:
         path = Path(entry["path"]).expanduser()
         return path if path.exists() else None
     places = (Path(folder, name + suffix) for suffix in SUFFIXES) if folder else ()
-    return next((path for path in places if path.exists()), None)
+    return next((path for path in places if path.exists() and path.is_dir() == (path.name == name)), None)
 
 
-def known_shapes(own: Iterable[str], folder: str | None, cards: Path | None) -> dict[str, Shape | None]:
-    """Shape of every dataset that can be named: official, in `own`, in the data folder, or read in before.
+def known_shapes(entries: dict[str, dict], folder: str | None, cards: Path | None) -> dict[str, Shape | None]:
+    """Shape of every dataset that can be named: official, in `entries`, in the data folder, or read in before.
 
-    None for one that has not been read yet; `cards` is the folder of what reading left behind (`write_card`).
+    None for one that has not been read, or whose files have changed since; `cards` is the folder of what reading left
+    behind. Raises ValueError if a card is damaged.
     """
-    read = {path.stem: _read_card(path) for path in sorted(cards.glob("*.yaml"))} if cards else {}
-    return {**dict.fromkeys(_names_in(folder)), **dict.fromkeys(own), **read, **OFFICIAL}
+    shapes: dict[str, Shape | None] = {**dict.fromkeys(_names_in(folder)), **dict.fromkeys(entries)}
+    for path in sorted(cards.glob("*.yaml")) if cards else ():
+        name = path.stem
+        try:
+            card = yaml.safe_load(path.read_text(encoding="utf-8"))
+            shape = Shape(tuple(card["image"]), card["classes"], card["training_examples"])
+        except (yaml.YAMLError, TypeError, KeyError) as error:
+            raise ValueError(f"{path} is damaged: delete it and run again") from error
+        place = _path_of(name, entries.get(name, {}), folder)
+        shapes[name] = shape if place is None or card.get("stamp") == _stamp(place) else None
+    return {**shapes, **OFFICIAL}
 
 
 def _stamp(path: Path | None) -> str:
     """A text that changes when a file, or any file of a folder, is replaced; from names, sizes and ages alone."""
     if path is None:
         return "missing"
-    entries = [path] if path.is_file() else sorted(path.glob("*/*/*")) + sorted(path.glob("*/*"))
     digest = hashlib.sha256()
-    for entry in entries:
-        state = entry.stat()
-        digest.update(f"{entry.relative_to(path)}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+    for entry in [path] if path.is_file() else sorted(path.rglob("*")):
+        # A link to nothing is refused when it is read.
+        state = entry.stat() if entry.exists() else entry.lstat()
+        if not entry.is_dir():
+            digest.update(f"{entry.relative_to(path)}\0{state.st_size}\0{state.st_mtime_ns}\n".encode(errors="replace"))
     return digest.hexdigest()
 
 
@@ -110,8 +117,3 @@ def _names_in(folder: str | None) -> Iterator[str]:
             name = path.name.removesuffix(suffix)
             if re.fullmatch("[a-z0-9_]+", name) and path.is_dir() == (suffix == ""):
                 yield name
-
-
-def _read_card(path: Path) -> Shape:
-    card = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return Shape(tuple(card["image"]), card["classes"], card["training_examples"])

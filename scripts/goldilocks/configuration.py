@@ -27,7 +27,7 @@ _Validator = jsonschema.validators.extend(
 )
 
 
-class ConfigurationError(Exception):
+class ConfigurationError(ValueError):
     """A key has a value that cannot be; the message is one sentence with the key's path."""
 
 
@@ -44,7 +44,7 @@ def complete(config: dict, schema: dict, cards: Path | None = None) -> dict:
         raise ConfigurationError(_sentence(_innermost(errors[0])))
     shapes = _known_datasets(config, cards)
     for name, entry in config["networks"].items():
-        config["networks"][name] = {**_parsed(f"networks.{name}", own_code.describe, entry), "label": name}
+        config["networks"][name] = _parsed(f"networks.{name}", own_code.describe, entry)
     for name, study in config["studies"].items():
         for i, dataset in enumerate(study["datasets"]):
             _check_dataset(f"studies.{name}.datasets.{i}", dataset, shapes)
@@ -68,8 +68,21 @@ def read(paths: list[str | Path]) -> dict:
     """The configuration of several files, each laid over those before it, as Snakemake does."""
     config: dict = {}
     for path in paths:
-        _lay_over(config, yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+        _lay_over(config, _read_mapping(Path(path)))
     return config
+
+
+def _read_mapping(path: Path) -> dict:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read ({error.strerror}): name a file that is there") from None
+    except yaml.YAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
+        raise ConfigurationError(f"{path}{line}: {getattr(error, 'problem', None) or 'no YAML'}; correct it") from None
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path} holds no keys with values: write key: value, or delete the file")
+    return content
 
 
 def write(path: str | Path, settings: dict) -> None:
@@ -170,7 +183,8 @@ def _sentence(error: jsonschema.ValidationError) -> str:
         valid = error.validator_value if error.validator == "enum" else [error.validator_value]
         return f"{path}: {value!r} is not valid here; {_nearest(value, valid)}"
     if error.validator == "propertyNames" or error.validator == "pattern":
-        return f"{path}: {value!r} is not valid here; use lower-case letters, digits and underscores"
+        advice = "that name is taken" if value == "data" else "use lower-case letters, digits and underscores"
+        return f"{path}: {value!r} is not valid here; {advice}"
     if error.validator == "type":
         return f"{path}: {value!r} has the wrong type; a value of type {_types(error.validator_value)} is needed"
     limits = {

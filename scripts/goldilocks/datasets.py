@@ -44,6 +44,9 @@ def as_dataset(
     if labels.dtype != np.uint8:
         labels = labels.astype(np.min_scalar_type(classes - 1))
     split = np.repeat(np.array([TRAIN, TEST], np.int8), (len(training[1]), len(test[1])))
+    digest = hashlib.sha256()
+    for array in (images, labels, split):
+        digest.update(array)
     return xr.Dataset(
         {
             "images": (("example", "channel", "height", "width"), images, {"units": "grey level, 0 to 255"}),
@@ -52,7 +55,7 @@ def as_dataset(
         },
         attrs={
             "dataset": name,
-            "checksum": hashlib.sha256(images.tobytes() + labels.tobytes() + split.tobytes()).hexdigest(),
+            "checksum": digest.hexdigest(),
             "classes": classes,
             "class_names": ", ".join(class_names),
             "source": source,

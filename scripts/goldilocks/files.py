@@ -63,8 +63,13 @@ def remove_leftovers(folders: Iterable[str | Path]) -> None:
     for folder in folders:
         for path in Path(folder).rglob(".*-*-*"):
             match = _TEMPORARY.fullmatch(path.name)
-            if match and match["host"] == _host() and not _is_alive(int(match["process"])):
+            if match and match["host"] == _host() and not is_alive(int(match["process"])):
                 path.unlink(missing_ok=True)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file is one that `whole_file` is writing, or was when its process was killed."""
+    return bool(_TEMPORARY.fullmatch(path.name))
 
 
 def refuse_unwritable(folders: Iterable[str | Path]) -> None:
@@ -80,7 +85,8 @@ def _host() -> str:
     return socket.gethostname().split(".")[0]
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Whether this machine runs a process of that number."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

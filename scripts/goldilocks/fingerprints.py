@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -21,15 +22,15 @@ def record(script: Path, path: str | Path) -> None:
     write_if_changed(code_fingerprint(script, script.parents[1] / "requirements.txt") + "\n", path)
 
 
-def file_fingerprint(path: Path) -> str:
-    """SHA-256 of one Python file's code. Raises SyntaxError."""
-    return _hash(_canonical(_parse(path)))
+def tree_fingerprint(tree: ast.Module, *more: object) -> str:
+    """SHA-256 of a syntax tree, and of whatever else code depends on."""
+    return _hash(json.dumps([_canonical(tree), *more], sort_keys=True))
 
 
 def code_fingerprint(script: Path, requirements: Path) -> str:
     """SHA-256 over the script, the goldilocks modules it imports, followed transitively, and pinned versions."""
     files = {script.name: script, **{f"{name}.py": PACKAGE / f"{name}.py" for name in imported_modules(script)}}
-    lines = [f"{name} {file_fingerprint(path)}" for name, path in sorted(files.items())]
+    lines = [f"{name} {_hash(_canonical(_parse(path)))}" for name, path in sorted(files.items())]
     lines += pinned_versions(requirements)
     return _hash("\n".join(lines))
 

@@ -3,12 +3,13 @@
 import logging
 import os
 import re
+import socket
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from goldilocks import files
@@ -17,6 +18,8 @@ ORPHAN_CHECK_SECONDS = 1.0
 SHELLS = ("bash", "dash", "sh", "zsh")
 # Names the file from which `make` takes its last line: outside the checkout, whose disk may be full or read-only.
 FAILURE_VARIABLE = "GOLDILOCKS_FAILURE"
+# Names the process of Snakemake that a job serves, and its machine.
+RUNNER_VARIABLE = "GOLDILOCKS_RUNNER"
 # What a log's line about a failure begins with, behind its date and time.
 FAILED = "FAILED "
 
@@ -41,16 +44,33 @@ def job_log(path: str | Path) -> Iterator[None]:
         logging.error("%s", traceback.format_exc())
         sentence = " ".join(str(error).split()) or type(error).__name__
         logging.error("%s%s", FAILED, sentence)
-        report(f"{sentence} (log: {path})")
         print(f"\n{sentence} (log: {path})", file=sys.stderr, flush=True)
+        report(f"{sentence} (log: {path})")
         sys.exit(1)
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Turn an error of a command into its sentence, for the screen and for `make`, and exit status 1."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        report(str(error))
+        sys.exit(str(error))
 
 
 def report(sentence: str) -> None:
     """Leave the first failure's sentence where `make` finds it, if it is `make` that runs this."""
     path = os.environ.get(FAILURE_VARIABLE)
     if path and not Path(path).exists():
-        Path(path).write_text(f"{sentence}\n", encoding="utf-8")
+        # The sentence stands on the screen, whether or not it can be left here too.
+        with suppress(OSError):
+            Path(path).write_text(f"{sentence}\n", encoding="utf-8", errors="backslashreplace")
+
+
+def this_process() -> str:
+    """This process and its machine, as RUNNER_VARIABLE has them."""
+    return f"{os.getpid()} {socket.gethostname()}"
 
 
 def report_failed_job(paths_to_workflow_logs: list[str]) -> None:
@@ -74,7 +94,7 @@ def _open_log(path: Path) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[logging.NullHandler()], force=True)
     logging.captureWarnings(True)
     with files.writing(path):
-        handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+        handler = logging.FileHandler(path, mode="w", encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logging.root.addHandler(handler)
 
@@ -87,11 +107,14 @@ def _die_with_parents() -> None:
     """Exit when what runs the job dies: Snakemake, be it the parent or hidden behind a shell.
 
     A signal at the parent's death (PR_SET_PDEATHSIG) would not do, because such a shell outlives Snakemake.
+    Snakemake says who it is, in case it is gone before this job has looked.
     """
     watched = _runner()
+    process, _, host = os.environ.get(RUNNER_VARIABLE, "").partition(" ")
+    here = int(process) if process.isdigit() and host == socket.gethostname() else None
 
     def watch():
-        while _runner() == watched:
+        while _runner() == watched and (here is None or files.is_alive(here)):
             time.sleep(ORPHAN_CHECK_SECONDS)
         logging.error("the process that started this job is gone: stopping")
         os._exit(1)

@@ -13,22 +13,23 @@ from goldilocks import fingerprints
 
 
 def describe(entry: dict) -> dict:
-    """Settings of a network of the configuration's section `networks`: file, name, arguments and fingerprint.
+    """Settings of a network of the configuration's section `networks`: its entry, and a fingerprint.
 
+    The fingerprint is that of the file's code, the name and the arguments; where the file lies does not enter it.
     Raises ValueError in one sentence if the file is missing, is not Python, or does not define the name.
     """
     path = Path(entry["file"]).expanduser()
     try:
-        fingerprint = fingerprints.file_fingerprint(path)
+        tree = ast.parse(path.read_bytes())
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}): give the path of a Python file") from None
     except (SyntaxError, ValueError) as error:
         raise ValueError(f"{path} is not valid Python ({error}): correct it") from None
-    defined = sorted(_defined(ast.parse(path.read_text(encoding="utf-8"))))
+    defined = sorted(node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef))
     if entry["name"] not in defined:
-        raise ValueError(
-            f"{path} defines no class or function {entry['name']!r}: it has {', '.join(defined) or 'none'}"
-        )
+        others = ", ".join(defined) or "none"
+        raise ValueError(f"{path} defines no class or function {entry['name']!r}: it has {others}")
+    fingerprint = fingerprints.tree_fingerprint(tree, entry["name"], entry["arguments"])
     return {**entry, "file": str(path), "fingerprint": fingerprint}
 
 
@@ -38,19 +39,14 @@ def load(settings: dict) -> Callable:
     Raises ValueError in one sentence if the file has changed since or fails when it is run.
     """
     path = Path(settings["file"])
-    if fingerprints.file_fingerprint(path) != settings["fingerprint"]:
+    if describe(settings)["fingerprint"] != settings["fingerprint"]:
         raise ValueError(f"{path} has changed since the workflow started: run again")
     module = ModuleType(f"own_code_{path.stem}")
     module.__file__ = str(path)
     # Dataclasses and the like look their module up by its name.
     sys.modules[module.__name__] = module
     try:
-        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), module.__dict__)
-    except Exception as error:
+        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{path} fails when it is run ({type(error).__name__}: {error}): correct it") from error
     return getattr(module, settings["name"])
-
-
-def _defined(tree: ast.Module) -> set[str]:
-    """Names of classes and functions at the top of a file."""
-    return {node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}

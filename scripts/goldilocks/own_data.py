@@ -8,11 +8,12 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import stat
 import tarfile
+import tokenize
 import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -23,14 +24,12 @@ from goldilocks import catalogue
 from goldilocks.datasets import TEST, TRAIN, as_dataset
 
 SPLITS = {"train": TRAIN, "test": TEST}
-IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "PPM")
+IMAGE_FORMATS = ("PNG", "JPEG")
 # Folders and files that operating systems leave in archives.
 _IGNORED = ("__MACOSX", "Thumbs.db")
-_DAMAGED = (
-    *(OSError, EOFError, RuntimeError, ValueError),
-    *(tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error),
-)
-_DECOMPRESSORS = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open, ".tar": open}
+_TAR_ARCHIVES = {".tar.xz": lzma.open, ".tar.gz": gzip.open, ".tar.bz2": bz2.open, ".tar": open}
+_PNG_BIT_DEPTH = 24  # place of this byte in a PNG file
+_HEADER_LIMIT = 1 << 14
 
 
 class Refused(ValueError):
@@ -42,8 +41,9 @@ def read(name: str, path: Path, licence: str, limit_mib: int = catalogue.LIMIT_M
 
     An .npz file holds `images` of shape (n, height, width) or (n, channels, height, width) with grey levels 0 to
     255, `labels` (n,) from 0 to k − 1, `split` (n,), 0 for training and 1 for test, and optionally `class_names` (k,).
-    Folders and archives hold train/<class>/<image> and test/<class>/<image>; classes are numbered by the alphabet.
-    Raises Refused if anything about it cannot be, and before more than `limit_mib` MiB are unpacked.
+    Folders and archives hold train/<class>/<image> and test/<class>/<image>, PNG or JPEG of 8 bits; classes are
+    numbered by the alphabet. Raises Refused if anything about it cannot be, before more than `limit_mib` MiB are
+    unpacked; memory is three to four times that of the images.
     """
     try:
         read_arrays = _arrays if path.suffix == ".npz" else _image_folders
@@ -51,8 +51,11 @@ def read(name: str, path: Path, licence: str, limit_mib: int = catalogue.LIMIT_M
         _check(images, labels, split, class_names)
     except Refused as refusal:
         raise Refused(f"{path}: {refusal}") from None
-    except _DAMAGED as error:
-        raise Refused(f"{path}: it is damaged or of another kind ({error}); make it again") from None
+    except PermissionError as error:
+        raise Refused(f"{path}: {error.filename or path} cannot be read; change its mode") from None
+    except Exception as error:
+        # The libraries' errors about hostile or damaged files are of every kind.
+        raise Refused(f"{path}: it is damaged or of another kind ({error}); make it again") from error
     training, test = ((images[split == part], labels[split == part]) for part in (TRAIN, TEST))
     return as_dataset(name, training, test, len(class_names), f"the user's {path.name}", licence, class_names)
 
@@ -63,6 +66,13 @@ def _check(images: np.ndarray, labels: np.ndarray, split: np.ndarray, class_name
             raise Refused(f"it has no {part} examples; both train and test are needed")
     if len(class_names) < 2:
         raise Refused("it has one class; at least two are needed")
+    for name in class_names:
+        if not name.isprintable() or not name.strip() or "," in name:
+            raise Refused(f"the class name {name!r} cannot be written; use letters, digits and the like")
+    folded = [name.casefold() for name in class_names]
+    if len(set(folded)) < len(folded):
+        twice = next(name for name in class_names if folded.count(name.casefold()) > 1)
+        raise Refused(f"the class {twice} is there twice, perhaps in capitals; keep one")
     counts = np.bincount(labels[split == TRAIN], minlength=len(class_names))
     if not counts.all():
         empty = class_names[int(np.argmin(counts))]
@@ -79,7 +89,8 @@ def _arrays(path: Path, limit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray,
         images = _images(_array(archive, "images", limit))
         labels = _whole_numbers(_array(archive, "labels", limit), "labels", len(images))
         split = _whole_numbers(_array(archive, "split", limit), "split", len(images))
-        given = _array(archive, "class_names", limit) if "class_names.npy" in archive.namelist() else None
+        named = "class_names.npy" in archive.namelist()
+        given = _array(archive, "class_names", limit, most_names=len(images)) if named else None
     if not np.isin(split, (TRAIN, TEST)).all():
         example = int(np.flatnonzero(~np.isin(split, (TRAIN, TEST)))[0])
         raise Refused(f"split is {split[example]} in example {example}; use 0 for training and 1 for test")
@@ -93,8 +104,8 @@ def _arrays(path: Path, limit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray,
     return images, labels, split, names
 
 
-def _array(archive: zipfile.ZipFile, key: str, limit: int) -> np.ndarray:
-    """One array of an .npz file, after a look at its header."""
+def _array(archive: zipfile.ZipFile, key: str, limit: int, most_names: int | None = None) -> np.ndarray:
+    """One array of an .npz file, after a look at its header; with `most_names`, one of at most so many texts."""
     if f"{key}.npy" not in archive.namelist():
         raise Refused(f"the array {key} is missing; images, labels and split are needed")
     with archive.open(f"{key}.npy") as member:
@@ -102,11 +113,13 @@ def _array(archive: zipfile.ZipFile, key: str, limit: int) -> np.ndarray:
             version = np.lib.format.read_magic(member)
             header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = header(member)
-        except ValueError:
+        except (ValueError, tokenize.TokenError, MemoryError, RecursionError):
             raise Refused(f"{key} is no array; write it with numpy.savez_compressed") from None
     if dtype.hasobject:
         raise Refused(f"{key} holds Python objects, which are never loaded; save plain numbers")
-    size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if most_names is not None and (dtype.kind != "U" or len(shape) != 1 or shape[0] > most_names):
+        raise Refused(f"{key} has the type {dtype} and shape {shape}; a list of texts, one for each class, is needed")
+    size = int(np.prod(shape, dtype=object)) * max(dtype.itemsize, 1)
     if size > limit:
         raise Refused(f"{key} unpacks to {size >> 20} MiB, {_beyond(limit)}")
     with archive.open(f"{key}.npy") as member:
@@ -115,7 +128,7 @@ def _array(archive: zipfile.ZipFile, key: str, limit: int) -> np.ndarray:
 
 def _images(images: np.ndarray) -> np.ndarray:
     """Grey levels as uint8 of shape (n, c, h, w); nothing is rounded or rescaled in silence."""
-    if images.ndim == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
+    if images.ndim == 4 and images.shape[3] <= 4 < images.shape[2]:
         raise Refused(f"images has the shape {images.shape} with channels last; use images.transpose(0, 3, 1, 2)")
     if images.ndim not in (3, 4) or 0 in images.shape:
         expected = "(n, height, width) or (n, channels, height, width)"
@@ -145,39 +158,44 @@ def _whole_numbers(array: np.ndarray, key: str, length: int) -> np.ndarray:
 
 
 def _image_folders(path: Path, limit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-    found: dict[tuple[str, str, str], np.ndarray] = {}
+    found: dict[tuple[str, ...], np.ndarray] = {}
+    prefixes: set[tuple[str, ...]] = set()
     pixels = 0
     for member, content in _members(path, limit):
         parts = [part for part in PurePosixPath(member).parts if part != "."]
         if any(part.startswith(".") or part in _IGNORED for part in parts):
             continue
-        # An archive may hold one folder around train and test.
-        if len(parts) == 4 and parts[0] not in SPLITS:
-            parts = parts[1:]
-        if not set(parts) & set(SPLITS):
+        place = next((i for i, part in enumerate(parts) if part in SPLITS), None)
+        if place is None:
             continue
-        if len(parts) != 3 or parts[0] not in SPLITS:
-            raise Refused(f"{member} is out of place; images lie in train/<class>/ and test/<class>/")
+        # An archive may hold one folder around train and test.
+        if place > 1 or len(parts) != place + 3:
+            raise Refused(f"{member!r} is out of place; images lie in train/<class>/ and test/<class>/")
+        prefixes.add(tuple(parts[:place]))
+        if len(prefixes) > 1:
+            raise Refused(f"{member!r} belongs to another dataset than the files before it; keep one dataset")
+        key = tuple(parts[place:])
+        if key in found:
+            raise Refused(f"{member!r} is there twice; keep one of them")
         expected = next(iter(found.values())).shape[1:] if found else None
-        image = _decoded(member, content, expected, limit)
-        if tuple(parts) in found:
-            raise Refused(f"{member} is there twice; keep one of them")
-        found[tuple(parts)] = image
+        found[key] = _decoded(member, content(), expected, limit)
         # Three channels each: greyscale images become colour beside others.
-        pixels += 3 * image[0].size
+        pixels += 3 * found[key][0].size
         if pixels > limit:
             raise Refused(f"its images take {pixels >> 20} MiB, {_beyond(limit)}")
     if not found:
         raise Refused("it holds no images in train/<class>/ and test/<class>/")
     order = sorted(found)
-    class_names = sorted({name for part, name, _ in order if part == "train"})
+    classes = {name: i for i, name in enumerate(sorted({name for part, name, _ in order if part == "train"}))}
     for _, name, _ in order:
-        if name not in class_names:
-            raise Refused(f"the class {name} has no training example; add some, or leave the class out")
+        if name not in classes:
+            raise Refused(f"the class {name!r} has no training example; add some, or leave the class out")
     channels = max(len(image) for image in found.values())
-    images = np.stack([np.broadcast_to(found[key], (channels, *found[key].shape[1:])) for key in order])
-    labels = np.array([class_names.index(name) for _, name, _ in order])
-    return images, labels, np.array([SPLITS[part] for part, _, _ in order]), class_names
+    images = np.empty((len(order), channels, *found[order[0]].shape[1:]), np.uint8)
+    for i, key in enumerate(order):
+        images[i] = found.pop(key)
+    labels = np.array([classes[name] for _, name, _ in order])
+    return images, labels, np.array([SPLITS[part] for part, _, _ in order]), list(classes)
 
 
 def _decoded(member: str, content: bytes, expected: tuple[int, int] | None, limit: int) -> np.ndarray:
@@ -186,64 +204,110 @@ def _decoded(member: str, content: bytes, expected: tuple[int, int] | None, limi
         with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
             width, height = image.size
             if width * height * 3 > limit:
-                raise Refused(f"{member} has {width}×{height} pixels, {_beyond(limit)}")
+                raise Refused(f"{member!r} has {width}×{height} pixels, {_beyond(limit)}")
             if expected and (height, width) != expected:
                 others = f"{expected[1]}×{expected[0]}"
-                raise Refused(f"{member} has {width}×{height} pixels and others {others}; use one size")
-            if image.mode not in ("L", "RGB"):
-                raise Refused(f"{member} has the colour mode {image.mode}; save it as 8-bit greyscale or RGB")
+                raise Refused(f"{member!r} has {width}×{height} pixels and others {others}; use one size")
+            if image.mode not in ("L", "RGB") or (image.format == "PNG" and content[_PNG_BIT_DEPTH] != 8):
+                depth = f", {content[_PNG_BIT_DEPTH]} bits" if image.format == "PNG" else ""
+                raise Refused(f"{member!r} has the colour mode {image.mode}{depth}; save it as 8-bit greyscale or RGB")
             array = np.asarray(image)
     except Refused:
         raise
     except Exception:
-        raise Refused(f"{member} is no readable image; PNG, JPEG, BMP and PPM can be read") from None
+        raise Refused(f"{member!r} is no readable image; PNG and JPEG can be read") from None
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
-def _members(path: Path, limit: int) -> Iterator[tuple[str, bytes]]:
-    """Name below the dataset's folder, and content, of each file that may be an image."""
+def _members(path: Path, limit: int) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Name below the dataset's folder of each file in it, and a function that reads it, to be called at once or never.
+
+    Names and kinds of members are checked although nothing is unpacked: an archive that is not plain is not trusted.
+    """
     if path.is_dir():
-        for file in sorted(path.glob("*/*")) + sorted(path.glob("*/*/*")):
-            if file.is_file():
-                yield file.relative_to(path).as_posix(), file.read_bytes()
+        yield from _folder_members(path, limit)
     elif path.suffix == ".zip":
         yield from _zip_members(path, limit)
-    elif path.name.removesuffix(path.suffix).endswith(".tar") or path.suffix == ".tar":
-        yield from _tar_members(path, limit)
+    elif kind := next((suffix for suffix in _TAR_ARCHIVES if path.name.endswith(suffix)), None):
+        yield from _tar_members(path, _TAR_ARCHIVES[kind], limit)
     else:
-        raise Refused("its kind is unknown; use .npz, a folder, .tar, .tar.xz, .tar.gz, .tar.bz2 or .zip")
+        raise Refused(f"its kind is unknown; use a folder or {', '.join(filter(None, catalogue.SUFFIXES))}")
 
 
-def _zip_members(path: Path, limit: int) -> Iterator[tuple[str, bytes]]:
+def _folder_members(path: Path, limit: int) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    def fail(error):
+        raise error
+
+    for folder, subfolders, names in os.walk(path, onerror=fail):
+        for name in subfolders:
+            if Path(folder, name).is_symlink():
+                raise Refused(f"{name!r} is a link to a folder; put the folder itself there")
+        for name in names:
+            file = Path(folder, name)
+
+            def read(file=file):
+                if not file.is_file():
+                    raise Refused(f"{file.name!r} is no file, or a link to none; remove it")
+                if file.stat().st_size > limit:
+                    raise Refused(f"{file.name!r} has {file.stat().st_size >> 20} MiB, {_beyond(limit)}")
+                return file.read_bytes()
+
+            yield file.relative_to(path).as_posix(), read
+
+
+def _zip_members(path: Path, limit: int) -> Iterator[tuple[str, Callable[[], bytes]]]:
     with zipfile.ZipFile(path) as archive:
         left = limit
         for entry in archive.infolist():
             _refuse_outside(entry.filename)
             if stat.S_ISLNK(entry.external_attr >> 16):
-                raise Refused(f"the member {entry.filename} is a link; archive the file itself")
+                raise Refused(f"the member {entry.filename!r} is a link; archive the file itself")
+            if entry.flag_bits & 1:
+                raise Refused(f"the member {entry.filename!r} is encrypted; archive it without a password")
             if entry.is_dir():
                 continue
-            with archive.open(entry) as member:
-                content = member.read(left + 1)
-            left -= len(content)
-            if left < 0:
-                raise Refused(f"it unpacks to more than allowed, {_beyond(limit)}")
-            yield entry.filename, content
+
+            def read(entry=entry):
+                nonlocal left
+                with archive.open(entry) as member:
+                    content = member.read(left + 1)
+                left -= len(content)
+                if left < 0:
+                    raise Refused(f"it unpacks to more than allowed, {_beyond(limit)}")
+                return content
+
+            yield entry.filename, read
 
 
-def _tar_members(path: Path, limit: int) -> Iterator[tuple[str, bytes]]:
+def _tar_members(path: Path, unpack: Callable, limit: int) -> Iterator[tuple[str, Callable[[], bytes]]]:
     with (
-        _DECOMPRESSORS[path.suffix](path, "rb") as unpacked,
-        tarfile.open(fileobj=_Limited(unpacked, limit), mode="r|") as archive,
+        unpack(path, "rb") as unpacked,
+        tarfile.open(fileobj=_Limited(unpacked, limit), mode="r|", tarinfo=_ShortHeaders) as archive,
     ):
         for entry in archive:
+            # What the archive remembers of its members would grow without end.
+            archive.members = []
             _refuse_outside(entry.name)
             if entry.isdir():
                 continue
             # A sparse file could claim any size without a byte in the archive.
             if not entry.isreg() or entry.issparse():
-                raise Refused(f"the member {entry.name} is no ordinary file; archive the file itself")
-            yield entry.name, archive.extractfile(entry).read()
+                raise Refused(f"the member {entry.name!r} is no ordinary file; archive the file itself")
+            yield entry.name, lambda entry=entry: archive.extractfile(entry).read()
+
+
+class _ShortHeaders(tarfile.TarInfo):
+    """Members without long extended headers, which some versions of tarfile take hours to read."""
+
+    def _proc_pax(self, archive):
+        return self._refuse_long() or super()._proc_pax(archive)
+
+    def _proc_gnulong(self, archive):
+        return self._refuse_long() or super()._proc_gnulong(archive)
+
+    def _refuse_long(self):
+        if self.size > _HEADER_LIMIT:
+            raise Refused("it has a member with an extended header of unusual length; make the archive again")
 
 
 def _beyond(limit: int) -> str:

@@ -74,5 +74,6 @@ def write_card(dataset: xr.Dataset, path: str | Path) -> None:
         "training_examples": training,
         "test_examples": dataset.sizes["example"] - training,
         **{name: dataset.attrs[name] for name in ("classes", "checksum", "source", "licence")},
+        "stamp": dataset.attrs.get("stamp", ""),
     }
     write_text(yaml.safe_dump(card, allow_unicode=True), path)

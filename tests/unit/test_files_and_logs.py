@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from goldilocks import files, logs, provenance, store
+from goldilocks import files, locks, logs, provenance, store
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,6 +65,60 @@ def test_leftovers_of_dead_processes_are_removed_and_of_living_ones_kept(tmp_pat
             path.touch()
         files.remove_leftovers([tmp_path])
         assert alive.exists() and elsewhere.exists() and not dead.exists()
+
+
+HOLD = "from goldilocks import locks; print(locks.enter(), flush=True); input()"
+
+
+def hold(folder):
+    """A process that is the one run at work in `folder` until it is killed."""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); {HOLD}"],
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return holder, holder.stdout.readline().strip()
+
+
+def test_one_run_at_a_time_and_the_lock_of_a_dead_one_goes(tmp_path):
+    stale = tmp_path / ".snakemake/locks/0.input.lock"
+    stale.parent.mkdir(parents=True)
+    holder, said = hold(tmp_path)
+    assert said == "None"
+    stale.touch()
+    with pytest.raises(locks.Busy, match=rf"another run is at work in this folder \(process {holder.pid} on "):
+        locks.enter(tmp_path)
+    assert stale.exists()
+    holder.kill()
+    holder.wait()
+    holder, said = hold(tmp_path)
+    assert said == "removed the lock of an earlier run, which is gone; its work continues" and not stale.exists()
+    holder.kill()
+    holder.wait()
+
+
+def test_the_lock_of_another_machine_stays(tmp_path):
+    stale = tmp_path / ".snakemake/locks/0.input.lock"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    (tmp_path / locks.LOCK).write_text("process 77 on another-node")
+    holder, said = hold(tmp_path)
+    assert stale.exists() and "process 77 on another-node: if that run is gone, remove it with snakemake" in said
+    holder.kill()
+    holder.wait()
+
+
+def test_a_sentence_of_any_letters_reaches_screen_log_and_make(tmp_path, monkeypatch):
+    monkeypatch.setenv(logs.FAILURE_VARIABLE, str(tmp_path / "failure.txt"))
+    done = run_job("with job_log('job.log'):\n    raise ValueError('a bad name \\udce9')", tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert (tmp_path / "failure.txt").read_text().startswith("a bad name")
+    assert "FAILED a bad name" in (tmp_path / "job.log").read_text()
+    monkeypatch.setenv(logs.FAILURE_VARIABLE, str(tmp_path / "nowhere/failure.txt"))
+    done = run_job("with job_log('job.log'):\n    raise ValueError('a bad value')", tmp_path)
+    assert done.stderr.strip() == "a bad value (log: job.log)"
 
 
 def run_job(code, tmp_path):

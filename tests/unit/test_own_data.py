@@ -1,11 +1,14 @@
 """Users' own datasets and networks: what is read, and a table of what is refused."""
 
+import gzip
 import io
 import lzma
 import os
 import pickle
+import struct
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -147,7 +150,7 @@ def test_what_was_read_can_be_loaded_and_its_card_tells_its_shape(tmp_path):
     store.write_card(content, tmp_path / "cards/own.yaml")
     examples = datasets.load(tmp_path / "own.nc", "own", 9, "standardised", "original", 0, 1)
     assert examples.inputs.shape == (9, 1, 4, 5) and np.bincount(examples.labels).tolist() == [3, 3, 3]
-    shapes = catalogue.known_shapes([], None, tmp_path / "cards")
+    shapes = catalogue.known_shapes({}, None, tmp_path / "cards")
     assert shapes["own"] == catalogue.Shape((1, 4, 5), 3, 12)
 
 
@@ -174,7 +177,7 @@ JPEGS = Path(os.environ.get("GOLDILOCKS_DATA", "nowhere"), "cifar10_jpeg.tar.xz"
 @pytest.mark.slow
 @pytest.mark.skipif(not JPEGS.exists(), reason="GOLDILOCKS_DATA holds no cifar10_jpeg.tar.xz")
 def test_a_real_archive_of_sixty_thousand_images():
-    assert "cifar10_jpeg" in catalogue.known_shapes([], str(JPEGS.parent), None)
+    assert "cifar10_jpeg" in catalogue.known_shapes({}, str(JPEGS.parent), None)
     found = own_data.read("cifar10_jpeg", JPEGS, "")
     assert found["images"].shape == (60_000, 3, 32, 32) and found.attrs["class_names"].startswith(
         "airplane, automobile"
@@ -222,11 +225,68 @@ def bomb_npz(folder):
 
 def bomb_xz(folder):
     path = folder / "own.tar.xz"
-    path.write_bytes(lzma.compress(bytes(8 << 20)))
     entry = tarfile.TarInfo("train/cat/0.png")
     entry.size = 1 << 40
     with lzma.open(path, "wb") as unpacked:
         unpacked.write(entry.tobuf() + bytes(8 << 20))
+    return path
+
+
+def four_bits():
+    """A greyscale PNG of 4 bits, which would be scaled to 8 in silence."""
+    rows = b"".join(b"\0" + bytes([0x12, 0x34, 0x50]) for _ in range(4))
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, data in [
+        (b"IHDR", struct.pack(">IIBBBBB", 5, 4, 4, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]:
+        content += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return content
+
+
+def broken_link(folder):
+    path = write_folder(folder, members())
+    (path / "train/cat/9.png").symlink_to("nowhere.png")
+    return path
+
+
+def sparse_tar(folder):
+    """Claims 4 GiB of zeros, of which the archive holds nothing."""
+    entry = tarfile.TarInfo("train/cat/0.png")
+    entry.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(entry.tobuf(tarfile.GNU_FORMAT))
+    header[483:495] = b"%011o " % (1 << 32)
+    header[148:156] = b"%06o\0 " % sum(header[:148] + b" " * 8 + header[156:])
+    path = folder / "own.tar.gz"
+    with gzip.open(path, "wb") as unpacked:
+        unpacked.write(header + bytes(1024))
+    return path
+
+
+def long_header(folder):
+    """Digits without end, which some versions of tarfile read in quadratic time."""
+    entry = tarfile.TarInfo("header")
+    entry.type, entry.size = tarfile.XHDTYPE, 1 << 20
+    path = folder / "own.tar.gz"
+    with gzip.open(path, "wb") as unpacked:
+        unpacked.write(entry.tobuf() + b"1" * (1 << 20))
+    return path
+
+
+def encrypted_zip(folder):
+    """Marked as encrypted in its directory, where the mark stands 8 bytes behind the entry's signature."""
+    path = write_zip(folder, members())
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+    return path
+
+
+def hostile_header(folder):
+    path = folder / "own.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images.npy", np.lib.format.magic(1, 0) + struct.pack("<H", 60) + b"(" * 60)
     return path
 
 
@@ -272,7 +332,7 @@ MALFORMED = {
     ),
     "a link": (
         lambda f: write_tar(f, members(**{"train/cat/9.png": link("train/cat/9.png", "/etc/passwd")})),
-        "the member train/cat/9.png is no ordinary file",
+        "the member 'train/cat/9.png' is no ordinary file",
     ),
     "a zip bomb": (
         lambda f: write_zip(f, members(**{"train/cat/bomb.png": bytes(8 << 20)})),
@@ -282,11 +342,11 @@ MALFORMED = {
     "an archive cut short": (lambda f: cut_short(write_tar(f, members())), "it is damaged or of another kind"),
     "an image cut short": (
         lambda f: write_folder(f, members(**{"train/dog/1.png": members()["train/dog/1.png"][:40]})),
-        "train/dog/1.png is no readable image",
+        "'train/dog/1.png' is no readable image",
     ),
     "text in place of an image": (
         lambda f: write_zip(f, members(**{"test/dog/1.png": b"hello"})),
-        "test/dog/1.png is no readable image",
+        "'test/dog/1.png' is no readable image",
     ),
     "images of two sizes": (
         lambda f: write_zip(f, members(**{"train/dog/1.png": image_bytes(np.zeros((6, 6), np.uint8))})),
@@ -302,11 +362,57 @@ MALFORMED = {
     ),
     "a class in the test set alone": (
         lambda f: write_zip(f, members(**{"test/emu/1.png": members()["test/dog/1.png"]})),
-        "the class emu has no training example",
+        "the class 'emu' has no training example",
     ),
     "images outside of classes": (
         lambda f: write_folder(f, members(**{"train/1.png": members()["test/dog/1.png"]})),
-        "train/1.png is out of place",
+        "'train/1.png' is out of place",
+    ),
+    "an image deeper down": (
+        lambda f: write_folder(f, members(**{"train/dog/more/1.png": members()["test/dog/1.png"]})),
+        "'train/dog/more/1.png' is out of place",
+    ),
+    "two datasets in one": (
+        lambda f: write_tar(f, members() | {"old/train/cat/1.png": members()["test/dog/1.png"]}),
+        "'old/train/cat/1.png' belongs to another dataset",
+    ),
+    "an image twice": (
+        lambda f: write_zip(f, members(**{"./train/cat/1.png": members()["test/dog/1.png"]})),
+        "'./train/cat/1.png' is there twice",
+    ),
+    "classes told apart by capitals": (
+        lambda f: write_zip(f, members(**{"train/Cat/1.png": members()["test/dog/1.png"]})),
+        "is there twice, perhaps in capitals",
+    ),
+    "sixteen bits": (
+        lambda f: write_zip(f, members(**{"train/cat/0.png": image_bytes(np.full((4, 5), 300, np.uint16))})),
+        "save it as 8-bit greyscale or RGB",
+    ),
+    "four bits": (lambda f: write_zip(f, members(**{"train/cat/0.png": four_bits()})), "the colour mode L, 4 bits"),
+    "a link to nothing": (broken_link, "'9.png' is no file, or a link to none"),
+    "a large file": (
+        lambda f: write_folder(f, members(**{"train/cat/9.png": bytes(5 << 20)})),
+        "'9.png' has 5 MiB, beyond the limit of 4 MiB",
+    ),
+    "a sparse file in a tar": (sparse_tar, "is no ordinary file"),
+    "a long extended header": (long_header, "an extended header of unusual length"),
+    "an encrypted zip": (encrypted_zip, "is encrypted; archive it without a password"),
+    "a name that cannot be written": (
+        lambda f: write_tar(f, {n.replace("cat", "c\x1bt"): c for n, c in members().items()}),
+        "the class name 'c\\x1bt' cannot be written",
+    ),
+    "class names in two dimensions": (
+        lambda f: write_npz(f, class_names=np.array([["a", "b", "c"]])),
+        "a list of texts, one for each class, is needed",
+    ),
+    "no end of class names": (
+        lambda f: write_npz(f, class_names=np.zeros(10**6, "U1")),
+        "a list of texts, one for each class, is needed",
+    ),
+    "a header that is no header": (hostile_header, "images is no array"),
+    "an archive of an unknown kind": (
+        lambda f: write_tar(f, members()).rename(f / "own.tar.zst"),
+        "its kind is unknown; use a folder or .npz, .tar.xz",
     ),
     "an empty folder": (lambda f: write_folder(f, {"notes/a/b.txt": b""}), "it holds no images in train/<class>/"),
     "a file of another kind": (lambda f: write_folder(f, {"a.rar": b"x"}) / "a.rar", "its kind is unknown"),
@@ -320,11 +426,12 @@ def test_a_malformed_dataset_is_refused_and_nothing_is_written(make, reason, tmp
     results = tmp_path / "results"
     results.mkdir()
     monkeypatch.chdir(results)
-    settings, code = tmp_path / "own.yaml", tmp_path / "code.txt"
+    settings, stamp, code = (tmp_path / name for name in ("own.yaml", "own.stamp", "code.txt"))
+    stamp.write_text("stamp")
     settings.write_text(yaml.safe_dump({"path": str(path), "licence": "", "limit_mib": LIMIT_MIB}))
     code.write_text("code")
     with pytest.raises(own_data.Refused) as refusal:
-        read_own_dataset.read_own_dataset("own", settings, code, results / "own.nc", results / "cards/own.yaml")
+        read_own_dataset.read_own_dataset("own", settings, stamp, code, results / "own.nc", results / "cards/own.yaml")
     sentence = str(refusal.value)
     assert sentence.startswith(f"{path}: ") and reason in sentence and "\n" not in sentence
     assert list(results.iterdir()) == []
@@ -332,12 +439,31 @@ def test_a_malformed_dataset_is_refused_and_nothing_is_written(make, reason, tmp
 
 def test_a_dataset_that_is_not_there_is_named_with_what_to_do(tmp_path):
     catalogue.record_own(["own"], {"own": {"path": "nowhere.npz"}}, None, tmp_path)
-    settings = yaml.safe_load((tmp_path / "own.yaml").read_text())
-    assert settings["path"] is None
-    assert settings["missing"] == (
+    paths = [tmp_path / name for name in ("own.yaml", "own.stamp", "own.stamp", "own.nc", "own.card")]
+    with pytest.raises(FileNotFoundError) as refusal:
+        read_own_dataset.read_own_dataset("own", *paths)
+    assert str(refusal.value) == (
         "dataset own cannot be had: there is nothing at nowhere.npz; put it there, or name its place under "
         "datasets.own.path"
     )
+
+
+def test_a_card_is_trusted_only_for_the_files_it_was_made_from(tmp_path):
+    path = write_npz(tmp_path)
+    entries = {"own": {"path": str(path)}}
+    catalogue.record_own(["own"], entries, None, tmp_path)
+    code = tmp_path / "code.txt"
+    code.write_text("code")
+    paths = tmp_path / "own.yaml", tmp_path / "own.stamp", code, tmp_path / "own.nc", tmp_path / "cards/own.yaml"
+    read_own_dataset.read_own_dataset("own", *paths)
+    assert catalogue.known_shapes(entries, None, tmp_path / "cards")["own"] == catalogue.Shape((1, 4, 5), 3, 12)
+    np.savez_compressed(path, **arrays(split=np.repeat([0, 1], [15, 3])))
+    assert catalogue.known_shapes(entries, None, tmp_path / "cards")["own"] is None
+    path.unlink()
+    assert catalogue.known_shapes(entries, None, tmp_path / "cards")["own"] is not None
+    paths[-1].write_text("")
+    with pytest.raises(ValueError, match=r"own\.yaml is damaged: delete it and run again"):
+        catalogue.known_shapes(entries, None, tmp_path / "cards")
 
 
 # Networks ------------------------------------------------------------------------------------------------
@@ -385,6 +511,33 @@ BAD_NETWORKS = {
         "the frozen parameter layer.weight",
     ),
     "no weights": (network("", "return x.flatten(1)[:, :3]"), "has no weights"),
+    "cut off from its weights": (
+        network(LINEAR, "return self.layer(x.flatten(1)) * self.layer.weight.detach().norm()"),
+        "has derivatives that are not those of its logits",
+    ),
+    "a number in between": (
+        network(LINEAR, "return self.layer(x.flatten(1)) * self.layer.weight.norm().item()"),
+        "derivatives that are not those of its logits",
+    ),
+    "single precision inside": (
+        network(LINEAR, "return nn.functional.linear(x.flatten(1).float(), self.layer.weight.float()).double()"),
+        "derivatives that are not those of its logits",
+    ),
+    "complex weights": (
+        network("        self.weight = nn.Parameter(torch.zeros(20, classes, dtype=torch.complex128))\n"),
+        "of type torch.complex128: use real numbers",
+    ),
+    "lazy": (network("        self.layer = nn.LazyLinear(classes)\n"), "without a shape: leave out lazy layers"),
+    "keeps its first scale": (
+        network(
+            LINEAR + "        self.scale = None\n",
+            "self.scale = self.layer.weight.detach().norm() if self.scale is None else self.scale\n"
+            "        return self.layer(x.flatten(1)) * self.scale",
+        ),
+        "keeps something from its first call",
+    ),
+    "not finite": (network(LINEAR, "return self.layer(x.flatten(1)) / 0"), "gives logits that are not finite"),
+    "exits": (network(LINEAR) + "\nraise SystemExit(0)\n", "fails when it is run (SystemExit"),
     "not differentiable": (
         network(LINEAR, "return Old.apply(self.layer(x.flatten(1)))") + "class Old(torch.autograd.Function):\n"
         "    forward = staticmethod(lambda ctx, x: 2 * x)\n"
@@ -431,6 +584,11 @@ def test_a_networks_fingerprint_follows_its_code_and_no_comment(tmp_path):
     path.write_text("# A comment.\n" + network(LINEAR))
     assert own_code.describe(entry) == settings
     own_code.load(settings)
+    # Name and arguments belong to it, the place of the file does not.
+    moved = path.rename(tmp_path / "moved.py")
+    assert own_code.describe({**entry, "file": str(moved)})["fingerprint"] == settings["fingerprint"]
+    moved.rename(path)
+    assert own_code.describe({**entry, "arguments": {"a": 1}})["fingerprint"] != settings["fingerprint"]
     path.write_text(network(LINEAR, "return 2 * self.layer(x.flatten(1))"))
     assert own_code.describe(entry)["fingerprint"] != settings["fingerprint"]
     with pytest.raises(ValueError, match="has changed since the workflow started: run again"):

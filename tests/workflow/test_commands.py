@@ -1,10 +1,11 @@
 """The everyday commands, on the run `tiny`."""
 
 import csv
+import subprocess
 
 import pytest
 import xarray as xr
-from projects import BLOCK, STUDY
+from projects import BLOCK, STUDY, clean_environment
 
 from goldilocks import store
 
@@ -78,6 +79,25 @@ def test_compare_with_a_run_that_is_not_there(built):
     assert "make compare needs two runs: make compare A=quick B=full" in last_line(done)
 
 
+def test_a_failure_is_one_wherever_temporary_files_lie(built, tmp_path):
+    for folder in (tmp_path / "with a space", tmp_path / "nowhere"):
+        if "space" in folder.name:
+            folder.mkdir()
+        command = ["make", "compare", "A=tiny", "B=tinny"]
+        environment = clean_environment(TMPDIR=str(folder))
+        done = subprocess.run(command, cwd=built.folder, capture_output=True, text=True, env=environment)
+        assert done.returncode != 0 and "results/tinny holds no claims.csv" in done.stderr
+
+
+def test_a_configuration_that_cannot_be_read(project):
+    for content, sentence in [("", "holds no keys with values"), ("a: [1", "line 1: "), ("- a", "holds no keys")]:
+        (project.folder / "config/bad.yaml").write_text(content)
+        done = project.make("figure", "NAME=loss", "CONFIG=config/bad.yaml")
+        assert "config/bad.yaml" in last_line(done) and sentence in last_line(done), last_line(done)
+    done = project.make("figure", "NAME=loss", "CONFIG=config/nowhere.yaml")
+    assert "config/nowhere.yaml cannot be read (No such file or directory)" in last_line(done)
+
+
 def test_orphans(project):
     done = project.make("orphans")
     assert done.returncode == 0 and done.stdout.strip() == "no orphans", done.stdout + done.stderr
@@ -100,6 +120,11 @@ def test_orphans(project):
 def test_clean_keeps_the_data(project):
     done = project.make("clean", "RUN=tinny")
     assert "there is no run 'tinny': results/ shows which there are" in last_line(done)
+    # Nothing but a run's own name can be removed.
+    for name in (".", "..", "/tmp", "data", "tiny/", "../data"):
+        done = project.make("clean", f"RUN={name}")
+        assert done.returncode != 0 and "there is no run" in last_line(done)
+    assert (project.folder / "results/tiny/claims.csv").exists()
     (project.folder / "results/other").mkdir()
     assert project.make("clean", "RUN=tiny").returncode == 0
     assert not (project.folder / "results/tiny").exists() and not (project.folder / "figures/tiny").exists()

@@ -25,8 +25,8 @@ def project(built, tmp_path):
     return copy
 
 
-def start(project, command=None):
-    """The run in a process group of its own, as a terminal has it, once its job computes."""
+def start(project, command=None, wait_for_log=True):
+    """The run in a process group of its own, as a terminal has it, once its job computes or at least exists."""
     shutil.rmtree(project.folder / "logs")
     with open(project.folder / "output.txt", "w") as output:
         running = subprocess.Popen(
@@ -37,7 +37,9 @@ def start(project, command=None):
             start_new_session=True,
             env=clean_environment(GOLDILOCKS_FAILURE=str(project.folder / "failure.txt")),
         )
-    wait_for(lambda: list((project.folder / "logs/tiny").rglob("draws*.log")))
+    wait_for(lambda: processes("measure_curvature", project.folder))
+    if wait_for_log:
+        wait_for(lambda: list((project.folder / "logs/tiny").rglob("draws*.log")))
     return running, processes("measure_curvature", project.folder)[0]
 
 
@@ -96,15 +98,19 @@ def test_a_killed_job(project, built):
     same_result(project, built)
 
 
-def test_a_killed_snakemake(project, built):
-    """Its job ends too, its lock is removed by the next run, and only then."""
-    running, _ = start(project)
+@pytest.mark.parametrize("wait_for_log", [False, True])
+def test_a_killed_snakemake(project, built, wait_for_log):
+    """Its job ends too, however young, its lock is removed by the next run, and only then."""
+    running, _ = start(project, wait_for_log=wait_for_log)
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
     assert list((project.folder / ".snakemake/locks").iterdir())
-    wait_for(lambda: not processes("measure_curvature", project.folder), seconds=10)
-    project.dry_run(STUDY)
-    assert list((project.folder / ".snakemake/locks").iterdir())
+    wait_for(lambda: not processes("measure_curvature", project.folder), seconds=15)
+    if not wait_for_log:
+        return
+    for dry in ("--dry-run", "-nq"):
+        assert project.snakemake(STUDY, dry).returncode == 0
+        assert list((project.folder / ".snakemake/locks").iterdir())
     assert "removed the lock of an earlier run" in same_result(project, built)
 
 
@@ -123,7 +129,11 @@ def test_two_runs_at_once(project, built):
     running, _ = start(project)
     second = project.snakemake(STUDY)
     assert second.returncode != 0
-    assert f"another run is at work in this folder (process {running.pid} on " in second.stderr
+    (sentence,) = [line for line in second.stderr.splitlines() if "another run is at work in this folder" in line]
+    assert f"(process {running.pid} on " in sentence and sentence.endswith("stop it, and run again")
+    for command in (["clean"], ["orphans", "REMOVE=yes"]):
+        done = project.make(*command)
+        assert done.returncode != 0 and "another run is at work" in done.stderr.splitlines()[-1]
     assert running.wait(60) == 0
     assert xr.load_dataset(project.folder / STUDY).equals(xr.load_dataset(built.folder / STUDY))
 

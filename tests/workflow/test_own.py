@@ -70,6 +70,14 @@ def test_an_edit_of_the_network_measures_it_again_and_a_comment_does_not(changed
     assert jobs == {"curvature": 1, "aggregate": 1, "figure": FIGURES, **paper}
 
 
+def test_other_arguments_measure_the_network_again_and_another_place_of_its_file_does_not(changed):
+    (changed.folder / "config/small_cnn.py").rename(changed.folder / "networks.py")
+    changed.edit(MINE, "config/small_cnn.py", "networks.py")
+    assert changed.dry_run("all", config=MINE) == {}
+    changed.edit(MINE, "filters: 3", "filters: 2")
+    assert changed.dry_run("all", config=MINE)["curvature"] == 1
+
+
 def test_other_images_measure_the_dataset_again_and_another_licence_the_paper_alone(changed):
     changed.edit(MINE, "public domain", "CC0")
     assert changed.dry_run("all", config=MINE) == {"numbers": 1, "paper": 1, "publish": 1}

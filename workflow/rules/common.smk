@@ -2,6 +2,7 @@
 when code or settings change, so that reruns can be trusted even after .snakemake/ is lost.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -15,12 +16,13 @@ from goldilocks import catalogue, configuration, files, fingerprints, locks, log
 
 # Where jobs write, and ways to call Snakemake that write nothing.
 WRITTEN = ("results", "figures", "paper")
-PASSIVE = {
-    *("-n", "--dry-run", "--dryrun", "--lint", "--dag", "--rulegraph", "--filegraph", "--d3dag", "--summary", "-S"),
-    *("--detailed-summary", "-D", "--list-rules", "-l", "--list-target-rules", "--lt", "--list-changes", "--lc"),
+PASSIVE = (
+    *("--dry-run", "--dryrun", "--lint", "--dag", "--rulegraph", "--filegraph", "--d3dag", "--summary"),
+    *("--detailed-summary", "--list-rules", "--list-target-rules", "--lt", "--list-changes", "--lc"),
     *("--list-input-changes", "--li", "--list-params-changes", "--lp", "--list-untracked", "--lu", "--unlock"),
-    *("--report", "--nolock", "--print-compilation", "--help", "-h"),
-}
+    *("--report", "--nolock", "--print-compilation", "--help"),
+)
+PASSIVE_LETTERS = "nSDlh"
 
 SCRIPTS = {
     "curvature": "measure_curvature.py",
@@ -61,6 +63,7 @@ def write_settings():
         configuration.write(f"{folder}/grid-{name}.yaml", {axis: study[axis] for axis in studies.AXES})
     for name, network in config["networks"].items():
         configuration.write(f"{folder}/network-{name}.yaml", network)
+        files.write_if_changed(f"{network['fingerprint']}\n", f"{folder}/network-{name}.txt")
     own = [name for name in DATASETS if name not in catalogue.OFFICIAL]
     catalogue.record_own(own, config["datasets"], catalogue.data_folder(config.get("data_folder")), DATA / "own")
     for name, figure in config["figures"].items():
@@ -100,20 +103,26 @@ def blocks_of(wildcards):
     )
 
 
-def settings_of_own_networks(labels):
-    """The settings of those networks that are the user's own."""
-    return [f"results/{RUN}/settings/network-{label}.yaml" for label in labels if label in config["networks"]]
+def own_networks(labels, ending):
+    """What is known of those networks that are the user's own: .txt their fingerprint, .yaml their settings."""
+    return [f"results/{RUN}/settings/network-{label}{ending}" for label in labels if label in config["networks"]]
+
+
+def is_passive(argument):
+    """Whether an argument of Snakemake's, abbreviated (--dry) or bundled (-np) as it allows, keeps it from working."""
+    name = argument.split("=")[0]
+    if name.startswith("--"):
+        return any(flag.startswith(name) for flag in PASSIVE)
+    return name[:1] == "-" and name[1:].isalpha() and bool(set(name[1:]) & set(PASSIVE_LETTERS))
 
 
 def enter_run():
-    """Join the runs at work in this folder, without what a dead one left behind."""
-    if not workflow.is_main_process or PASSIVE & set(sys.argv):
+    """Be the one run at work in this folder, without what a dead one left behind."""
+    if not workflow.is_main_process or any(map(is_passive, sys.argv[1:])):
         return
-    alone, sentence = locks.join()
-    if sentence:
+    os.environ[logs.RUNNER_VARIABLE] = logs.this_process()
+    if sentence := locks.enter():
         print(sentence, file=sys.stderr)
-    if not alone:
-        logs.report(sentence)
     files.refuse_unwritable([*WRITTEN, "logs"])
     files.remove_leftovers(WRITTEN)
 
@@ -125,7 +134,7 @@ try:
     enter_run()
     write_fingerprints()
     write_settings()
-except (configuration.ConfigurationError, OSError) as error:
+except (ValueError, OSError) as error:
     logs.report(str(error))
     raise WorkflowError(str(error)) from None
 for reason in LEFT_OUT.values():

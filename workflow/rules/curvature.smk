@@ -7,7 +7,7 @@ rule curvature:
     input:
         dataset="results/data/{dataset}.nc",
         settings="results/{run}/settings/study-{study}.yaml",
-        network=lambda wildcards: settings_of_own_networks([wildcards.network]),
+        network=lambda wildcards: own_networks([wildcards.network], ".txt"),
         code="results/{run}/fingerprints/curvature.txt",
     output:
         "results/{run}/curvature/{study}/{dataset}/{network}/{subspace}/{block}.nc",
@@ -23,6 +23,8 @@ rule curvature:
         # Resources, not params: they change no result and rerun nothing.
         memory_mib=config["execution"]["memory_mib"],
         device=config["execution"]["device"],
+    params:
+        network=lambda wildcards: own_networks([wildcards.network], ".yaml"),
     message:
         "Measuring curvature: {wildcards.study}, {wildcards.dataset}, {wildcards.network}, {wildcards.block}"
     script:
@@ -35,7 +37,7 @@ rule aggregate:
         blocks=blocks_of,
         settings="results/{run}/settings/study-{study}.yaml",
         grid="results/{run}/settings/grid-{study}.yaml",
-        networks=lambda wildcards: settings_of_own_networks(config["studies"][wildcards.study]["networks"]),
+        networks=lambda wildcards: own_networks(config["studies"][wildcards.study]["networks"], ".txt"),
         block_code="results/{run}/fingerprints/curvature.txt",
         code="results/{run}/fingerprints/aggregate.txt",
     output:
