@@ -35,6 +35,8 @@ def start(project, command=None, wait_for_log=True):
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # Tests started in the background of a shell ignore it, and so would all that they start.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             env=clean_environment(GOLDILOCKS_FAILURE=str(project.folder / "failure.txt")),
         )
     wait_for(lambda: processes("measure_curvature", project.folder))
