@@ -73,7 +73,8 @@ compare-run:
 orphans: orphans-run ## results that no configuration in config/ names; REMOVE=yes removes them
 	@: $(stop_if_failed)
 orphans-run:
-	@$(call run,$(SET_UP) setup && $(BIN)/python scripts/find_orphans.py $(if $(REMOVE),--remove))
+	@$(call run,[ -z "$(filter-out yes,$(REMOVE))" ] || $(call fail,REMOVE=$(REMOVE) is unknown: use REMOVE=yes or leave it out); \
+		$(SET_UP) setup && $(BIN)/python scripts/find_orphans.py $(if $(REMOVE),--remove))
 
 clean: clean-run ## remove everything generated but the datasets; RUN=quick removes one run alone
 	@: $(stop_if_failed)

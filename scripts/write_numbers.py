@@ -81,7 +81,9 @@ def logits_deviation_at_peak(study: xr.Dataset | None) -> str:
     cell = study.isel(dataset=0, network=0, subspace=0).sel(examples=study["examples"].max())
     top = int(cell["trace_over_norm"].sel(dimension=study["dimension"].max()).mean("draw").argmax())
     values = cell["logits_std"].isel(radius=top).values
-    spread = np.std(values, ddof=1) if len(values) > 1 else np.nan
+    if len(values) < 2:
+        return f"${values.mean():.2g}$"
+    spread = np.std(values, ddof=1)
     return f"${latex.number(values.mean(), -spread, spread)} \\pm {spread:.2g}$"
 
 

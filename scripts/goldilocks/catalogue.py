@@ -59,9 +59,12 @@ def record_own(names: Iterable[str], entries: dict[str, dict], folder: str | Non
             "licence": licence(name, entries),
             "limit_mib": entry.get("limit_mib", LIMIT_MIB),
         }
-        files.write_if_changed(yaml.safe_dump(settings, allow_unicode=True), place / f"{name}.yaml")
-        stamp_file = place / f"{name}.stamp"
-        if path or not stamp_file.exists():
+        settings_file, stamp_file = place / f"{name}.yaml", place / f"{name}.stamp"
+        before = yaml.safe_load(settings_file.read_text(encoding="utf-8")) if settings_file.exists() else None
+        files.write_if_changed(yaml.safe_dump(settings, allow_unicode=True), settings_file)
+        # A place that was changed to one with nothing there is a mistake, not a file that is gone.
+        mistaken = not before or before["expected"] != settings["expected"]
+        if path or mistaken or not stamp_file.exists():
             files.write_if_changed(_stamp(path), stamp_file)
 
 

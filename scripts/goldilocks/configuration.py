@@ -230,8 +230,8 @@ def _known_datasets(config: dict, cards: Path | None) -> dict[str, catalogue.Sha
 
 def _check_dataset(path: str, name: str, shapes: dict) -> None:
     if name not in shapes:
-        advice = "; describe one of your own under datasets"
-        raise ConfigurationError(f"{path}: the dataset {name!r} is unknown; {_nearest(name, shapes)}{advice}")
+        advice = "one of your own is described under datasets, or lies in the folder GOLDILOCKS_DATA"
+        raise ConfigurationError(f"{path}: the dataset {name!r} is unknown; {_nearest(name, shapes)} ({advice})")
 
 
 def _check_study(path: str, study: dict, shapes: dict, own_networks: dict) -> None:

@@ -95,6 +95,8 @@ def _refuse_unfit_parameters(module: nn.Module, name: str) -> None:
             )
         if not tensor.requires_grad:
             raise ValueError(f"{name} has the frozen parameter {parameter_name}: register it as a buffer")
+    if len(list(module.named_parameters(remove_duplicate=False))) > len(list(module.named_parameters())):
+        raise ValueError(f"{name} uses one parameter under two names: call one layer twice instead")
     if not any(tensor.ndim >= 2 for tensor in module.parameters()):
         raise ValueError(f"{name} has no weights: give it at least one layer")
 
@@ -136,6 +138,8 @@ def _refuse_unfit_forward(
         slopes = [vmap(lambda direction: jvp(gradient, (theta,), (direction,)))(d[None])[0][0] @ d for d in directions]
     except Exception as error:
         raise ValueError(f"{name} cannot be differentiated twice by torch.func ({error})") from error
+    if not gradient(theta).any():
+        raise ValueError(f"{name} gives logits that do not depend on its weights: leave out detach and the like")
     for direction, slope in zip(directions, slopes):
         # First derivatives: kinks make finite differences of second ones meaningless.
         ahead, behind = ((weights * logits(theta + h * direction, images)).sum() for h in (STEP, -STEP))

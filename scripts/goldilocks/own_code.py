@@ -48,5 +48,7 @@ def load(settings: dict) -> Callable:
     try:
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     except (Exception, SystemExit) as error:
-        raise ValueError(f"{path} fails when it is run ({type(error).__name__}: {error}): correct it") from error
+        raise ValueError(
+            f"{path} fails when it is run ({type(error).__name__}: {error}): it must be complete in itself"
+        ) from error
     return getattr(module, settings["name"])

@@ -95,6 +95,8 @@ def _arrays(path: Path, limit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray,
         example = int(np.flatnonzero(~np.isin(split, (TRAIN, TEST)))[0])
         raise Refused(f"split is {split[example]} in example {example}; use 0 for training and 1 for test")
     classes = len(given) if given is not None else int(labels.max(initial=0)) + 1
+    if labels.min() > 0:
+        raise Refused(f"labels starts at {labels.min()}; number the classes from 0")
     # More classes than examples: a label far out, before its number of names would fill the memory.
     wrong = (labels < 0) | (labels >= (classes if classes <= len(labels) else len(labels)))
     if wrong.any():

@@ -95,9 +95,11 @@ def label_y(figure: plt.Figure, text: str) -> None:
 
 
 def legend(ax: plt.Axes, handles: list, **place: object) -> None:
-    """The legend, in the first panel for all."""
-    if ax is ax.figure.axes[0]:
+    """The legend of a panel; above several panels, one for all."""
+    if len(ax.figure.axes) == 1:
         ax.legend(handles=handles, **place)
+    elif ax is ax.figure.axes[0]:
+        ax.figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 5))
 
 
 def draw_curve(ax: plt.Axes, curve: xr.Dataset, number: int, label: str, deviations: bool = True) -> None:

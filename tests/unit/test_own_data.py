@@ -167,8 +167,12 @@ def test_a_stamp_changes_with_the_files_and_with_nothing_else(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     moved = path.rename(tmp_path / "elsewhere/own")
     catalogue.record_own(["own"], {"own": {"path": str(moved), "licence": "another"}}, None, place)
-    catalogue.record_own(["own"], {"own": {"path": "nowhere"}}, None, place)
+    moved.rename(tmp_path / "gone")
+    catalogue.record_own(["own"], {"own": {"path": str(moved), "licence": "another"}}, None, place)
     assert (place / "own.stamp").stat().st_mtime_ns == age
+    # Another place with nothing there is a mistake.
+    catalogue.record_own(["own"], {"own": {"path": "nowhere"}}, None, place)
+    assert (place / "own.stamp").read_text() == "missing"
 
 
 JPEGS = Path(os.environ.get("GOLDILOCKS_DATA", "nowhere"), "cifar10_jpeg.tar.xz")
@@ -313,6 +317,7 @@ MALFORMED = {
         lambda f: write_npz(f, images=np.zeros((18, 4, 5, 3), np.uint8)),
         "channels last; use images.transpose(0, 3, 1, 2)",
     ),
+    "labels from one": (lambda f: write_npz(f, labels=np.arange(18) % 3 + 1), "labels starts at 1; number the classes"),
     "an empty class": (lambda f: write_npz(f, labels=np.array([0, 2] * 9)), "the class 1 has no training example"),
     "one class": (lambda f: write_npz(f, labels=np.zeros(18, int)), "one class; at least two are needed"),
     "no test examples": (lambda f: write_npz(f, split=np.zeros(18, int)), "it has no test examples"),
@@ -535,6 +540,14 @@ BAD_NETWORKS = {
             "        return self.layer(x.flatten(1)) * self.scale",
         ),
         "keeps something from its first call",
+    ),
+    "logits of nothing": (
+        network(LINEAR, "return self.layer(x.flatten(1)).detach()"),
+        "logits that do not depend on its weights",
+    ),
+    "one parameter under two names": (
+        network(LINEAR + "        self.again = self.layer\n"),
+        "uses one parameter under two names",
     ),
     "not finite": (network(LINEAR, "return self.layer(x.flatten(1)) / 0"), "gives logits that are not finite"),
     "exits": (network(LINEAR) + "\nraise SystemExit(0)\n", "fails when it is run (SystemExit"),

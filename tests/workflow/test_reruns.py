@@ -190,7 +190,7 @@ def test_a_stale_block_is_refused_by_name(project):
         block.to_netcdf(project.folder / BLOCK)
     done = project.snakemake("results/tiny/aggregate/curvature.nc")
     assert done.returncode != 0
-    assert f"{BLOCK} was made by other code than the present ones" in done.stderr
+    assert f"{BLOCK} was made by other code than the present: delete it and run again" in done.stderr
 
 
 def test_a_failing_job_names_its_log_and_leaves_no_output(project):
@@ -221,7 +221,8 @@ def test_a_mistake_in_the_configuration_stops_before_any_job(project, old, new, 
 def with_a_missing_dataset(project):
     project.edit("config/tiny.yaml", "draws: 2", "draws: 2\n    datasets: [mnist, fashion_mnist]")
     # No mirror and no package: what a machine without a network sees.
-    project.edit("scripts/goldilocks/sources.py", 'f"{mirror}{name}.gz"', 'f"http://127.0.0.1:9/{name}.gz"')
+    mirror = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+    project.edit("scripts/goldilocks/sources.py", mirror, "http://127.0.0.1:9/")
     project.edit("scripts/goldilocks/sources.py", '"apt-get", "download"', '"no-such-command", "download"')
     project.dry_run()
     write_images(project.folder / "results/data/mnist.nc")
