@@ -78,8 +78,10 @@ def _provenance(attributes: list[dict], settings: dict) -> dict:
     def all_of(name: str) -> str:
         return ", ".join(sorted({str(each[name]) for each in attributes}))
 
-    names = ("commit", "code_fingerprint", "settings_hash", "data_checksum", "seeds", "device", "dtype")
-    names += ("network_fingerprint",)
+    names = (
+        *("commit", "code_fingerprint", "network_fingerprint", "settings_hash", "data_checksum"),
+        *("seeds", "device", "dtype"),
+    )
     versions = [name for name in attributes[0] if name.endswith("_version") or name == "python"]
     return {
         **{name: all_of(name) for name in (*names, *versions)},

@@ -23,7 +23,7 @@ ACTIVATIONS = {
 }
 
 # Of the check of a user's own network: how many directions, the step of differences and the error they may show.
-# Rounding makes one of eps |logits| / step, a millionth part of what a derivative left out would make.
+# Rounding makes one of eps |logits| / STEP, 2e-10 of the logits; a kink within a step makes one of its change of slope.
 FINITE_DIFFERENCES, STEP, SLOPE_TOLERANCE = 3, 1e-6, 1e-4
 BIAS_DEVIATION = 0.1
 
