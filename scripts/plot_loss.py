@@ -34,7 +34,7 @@ def plot_loss(path_to_study: str, path_to_settings: str, path_to_pdf: str, path_
             ax.plot(x[shown], line[shown], color="k", linestyle=":", linewidth=0.9)
             depth = labels.depth(cell["network"])
             exponent = rf"$\propto r^{{{slope:.2f}}}$" + (f", $n_L={depth}$" if depth else "")
-            place = {"xy": (0.97, 0.05), "xycoords": "axes fraction", "ha": "right"}
+            place = {"xy": (0.97, 0.17), "xycoords": "axes fraction", "ha": "right"}
             ax.annotate(exponent, **place)
         ax.set_yscale("log")
         fit = plt.Line2D([], [], color="k", linestyle=":", linewidth=0.9, label="power law fitted")
