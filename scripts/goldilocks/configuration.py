@@ -44,6 +44,8 @@ def complete(config: dict, schema: dict, cards: Path | None = None) -> dict:
         raise ConfigurationError(_sentence(_innermost(errors[0])))
     shapes = _known_datasets(config, cards)
     for name, entry in config["networks"].items():
+        if labels.is_network(name):
+            raise ConfigurationError(f"networks.{name}: this name is the label of a network; choose another")
         config["networks"][name] = _parsed(f"networks.{name}", own_code.describe, entry)
     for name, study in config["studies"].items():
         for i, dataset in enumerate(study["datasets"]):
@@ -259,7 +261,7 @@ def _check_study(path: str, study: dict, shapes: dict, own_networks: dict) -> No
             for name in study["datasets"]:
                 if network is None or shapes[name] is None:
                     continue
-                shape = math.prod(shapes[name].image), shapes[name].classes
+                shape = shapes[name].image, shapes[name].classes
                 count = network.count_parameters(*shape) if study["bias_directions"] else network.count_weights(*shape)
                 if plane.dimension > count:
                     raise ConfigurationError(

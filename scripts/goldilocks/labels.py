@@ -4,6 +4,7 @@ Free of torch, so that a workflow can check labels and count parameters while it
 """
 
 import difflib
+import math
 import re
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,30 +12,126 @@ from itertools import pairwise
 ACTIVATIONS = ("relu", "leakyrelu", "tanh", "softplus", "identity")
 PLANE_KINDS = ("sparse", "dense")
 
-_NETWORK = re.compile(r"fc-(?P<widths>\d+x\d+|\d+(?:-\d+)*)-(?P<activation>[a-z]+)(?P<nobias>-nobias)?")
+# Families of networks: how a label is written, an example of it, and what it is read by.
+_FAMILIES = {
+    "fc": (
+        "fc-<widths>-<activation>[-nobias][-res]",
+        "fc-200x2-relu or fc-300-100-tanh-nobias",
+        re.compile(
+            r"fc-(?P<widths>\d+x\d+|\d+(?:-\d+)*)-(?P<activation>[a-z]+)(?P<nobias>-nobias)?(?P<residual>-res)?"
+        ),
+    ),
+    "conv": (
+        "conv-<channels>x<blocks>-<activation>[-nobias]",
+        "conv-16x5-relu",
+        re.compile(r"conv-(?P<channels>\d+)x(?P<blocks>\d+)-(?P<activation>[a-z]+)(?P<nobias>-nobias)?"),
+    ),
+    "lenet5": (
+        "lenet5[-<activation>][-nobias]",
+        "lenet5 or lenet5-tanh",
+        re.compile(r"lenet5(?:-(?P<activation>(?!nobias)[a-z]+))?(?P<nobias>-nobias)?"),
+    ),
+}
 _SUBSPACE = re.compile(r"plane-(?P<dimension>\d+)-(?P<kind>[a-z]+)")
 
 
 @dataclass(frozen=True)
 class Network:
-    """A fully connected network: widths of its hidden layers, activation, biases or none."""
+    """What all networks have: an activation, and biases or none. `image` is the shape of one image throughout."""
 
-    widths: tuple[int, ...]
     activation: str
     biases: bool
 
-    def layer_shapes(self, inputs: int, classes: int) -> list[tuple[int, int]]:
-        """(outputs, inputs) of each weight matrix, first layer first."""
-        sizes = (inputs, *self.widths, classes)
+    @property
+    def depth(self) -> int:
+        """Number of weight layers n_L."""
+        raise NotImplementedError
+
+    def weight_shapes(self, image: tuple[int, ...], classes: int) -> list[tuple[int, ...]]:
+        """Shape of each layer's weights, outputs first, first layer first: (o, i), or (o, i, 3, 3) of a convolution."""
+        raise NotImplementedError
+
+    def count_parameters(self, image: tuple[int, ...], classes: int) -> int:
+        """D: weights, and biases where the network has them."""
+        shapes = self.weight_shapes(image, classes)
+        return self.count_weights(image, classes) + self.biases * sum(shape[0] for shape in shapes)
+
+    def count_weights(self, image: tuple[int, ...], classes: int) -> int:
+        """Number of weights, biases left out."""
+        return sum(math.prod(shape) for shape in self.weight_shapes(image, classes))
+
+
+@dataclass(frozen=True)
+class FullyConnected(Network):
+    """Widths of hidden layers; `residual` adds a layer's input to its output where both are hidden and equally wide."""
+
+    widths: tuple[int, ...]
+    residual: bool = False
+
+    @property
+    def depth(self) -> int:
+        """Number of weight layers n_L."""
+        return len(self.widths) + 1
+
+    def is_residual(self, number: int) -> bool:
+        """Whether hidden layer `number`, counted from 0, is a ← a + φ(Wa + b)."""
+        return self.residual and number > 0 and self.widths[number] == self.widths[number - 1]
+
+    def weight_shapes(self, image: tuple[int, ...], classes: int) -> list[tuple[int, ...]]:
+        """(outputs, inputs) of each layer; images of any shape are flattened."""
+        sizes = (math.prod(image), *self.widths, classes)
         return [(n_out, n_in) for n_in, n_out in pairwise(sizes)]
 
-    def count_parameters(self, inputs: int, classes: int) -> int:
-        """D: weights, and biases where the network has them."""
-        return sum(n_out * (n_in + self.biases) for n_out, n_in in self.layer_shapes(inputs, classes))
 
-    def count_weights(self, inputs: int, classes: int) -> int:
-        """Number of weights, biases left out."""
-        return sum(n_out * n_in for n_out, n_in in self.layer_shapes(inputs, classes))
+@dataclass(frozen=True)
+class Convolutional(Network):
+    """Blocks of 3 × 3 convolution, 2 × 2 max pooling that keeps odd borders, and activation; then one dense layer."""
+
+    channels: int
+    blocks: int
+
+    @property
+    def depth(self) -> int:
+        """Number of weight layers n_L."""
+        return self.blocks + 1
+
+    def weight_shapes(self, image: tuple[int, ...], classes: int) -> list[tuple[int, ...]]:
+        """(channels, channels before, 3, 3) of each block and (classes, inputs) of the dense layer."""
+        n_in, height, width = _as_image(image)
+        shapes: list[tuple[int, ...]] = []
+        for _ in range(self.blocks):
+            shapes.append((self.channels, n_in, 3, 3))
+            n_in, height, width = self.channels, -(-height // 2), -(-width // 2)
+        return [*shapes, (classes, n_in * height * width)]
+
+
+@dataclass(frozen=True)
+class LeNet5(Network):
+    """Convolutions 5 × 5 to 6 and 16 channels, each with activation and 2 × 2 average pooling; dense 120, 84, classes.
+
+    Images smaller than 32 are padded by zeros, alike on both sides, so that the first convolution sees 32 (or 33).
+    """
+
+    depth = 5
+
+    def padding(self, image: tuple[int, ...]) -> tuple[int, int]:
+        """Zeros above and below, and left and right, of an image."""
+        _, height, width = _as_image(image)
+        return max(0, (33 - height) // 2), max(0, (33 - width) // 2)
+
+    def weight_shapes(self, image: tuple[int, ...], classes: int) -> list[tuple[int, ...]]:
+        """(outputs, inputs, 5, 5) of two convolutions and (outputs, inputs) of three dense layers."""
+        channels, *sides = _as_image(image)
+        height, width = (((side + 2 * padding - 4) // 2 - 4) // 2 for side, padding in zip(sides, self.padding(image)))
+        return [(6, channels, 5, 5), (16, 6, 5, 5), (120, 16 * height * width), (84, 120), (classes, 84)]
+
+
+def _as_image(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(
+            f"a convolutional network cannot take images of shape {tuple(shape)}: channels, height and width are needed"
+        )
+    return shape
 
 
 @dataclass(frozen=True)
@@ -46,33 +143,58 @@ class Plane:
 
 
 def parse_network(label: str) -> Network:
-    """Read `fc-<widths>-<activation>[-nobias]`, widths as `200x2` or `300-100`.
+    """Read a network's label, for example `fc-200x2-relu-nobias`, `fc-200x3-tanh-res`, `conv-16x5-relu` or `lenet5`.
 
-    Raises ValueError in one sentence if the label is not of that form.
+    Widths of `fc` as `200x2` or `300-100`. Raises ValueError in one sentence if the label is of no family's form.
     """
-    match = _NETWORK.fullmatch(label)
-    if not match:
+    family, match = _matched(label)
+    if match is None:
+        close = difflib.get_close_matches(label.split("-")[0], _FAMILIES, n=1)
+        forms, examples, _ = zip(*(_FAMILIES[each] for each in close or _FAMILIES))
         raise ValueError(
-            f"network label {label!r} is unknown: write fc-<widths>-<activation>[-nobias], "
-            "for example fc-200x2-relu or fc-300-100-tanh-nobias"
+            f"network label {label!r} is unknown: write {' or '.join(forms)}, for example {' or '.join(examples)}"
         )
-    if match["activation"] not in ACTIVATIONS:
-        close = difflib.get_close_matches(match["activation"], ACTIVATIONS, n=1)
+    activation, biases = match["activation"] or "relu", match["nobias"] is None
+    if activation not in ACTIVATIONS:
+        close = difflib.get_close_matches(activation, ACTIVATIONS, n=1)
         advice = f"did you mean {close[0]}?" if close else f"use one of {', '.join(ACTIVATIONS)}"
-        raise ValueError(f"network label {label!r} names the unknown activation {match['activation']!r}; {advice}")
-    if "x" in match["widths"]:
-        width, depth = map(int, match["widths"].split("x"))
-        widths = (width,) * depth
-    else:
-        widths = tuple(map(int, match["widths"].split("-")))
-    if not widths or min(widths) < 1:
+        raise ValueError(f"network label {label!r} names the unknown activation {activation!r}; {advice}")
+    if family == "lenet5":
+        return LeNet5(activation, biases)
+    if family == "conv":
+        channels, blocks = int(match["channels"]), int(match["blocks"])
+        if not channels or not blocks:
+            raise ValueError(f"network label {label!r} has an empty layer: channels and blocks start at 1")
+        return Convolutional(activation, biases, channels, blocks)
+    network = FullyConnected(activation, biases, _widths(match["widths"]), residual=match["residual"] is not None)
+    if not network.widths or min(network.widths) < 1:
         raise ValueError(f"network label {label!r} has an empty layer: widths and depths start at 1")
-    return Network(widths, match["activation"], biases=match["nobias"] is None)
+    if network.residual and not any(map(network.is_residual, range(len(network.widths)))):
+        raise ValueError(f"network label {label!r} has no hidden layer as wide as the one before: leave out -res")
+    return network
+
+
+def _matched(label: str) -> tuple[str, re.Match | None]:
+    """The family of a network's label, and what its form finds there."""
+    family = label.split("-")[0]
+    return family, _FAMILIES[family][2].fullmatch(label) if family in _FAMILIES else None
+
+
+def _widths(written: str) -> tuple[int, ...]:
+    if "x" in written:
+        width, depth = map(int, written.split("x"))
+        return (width,) * depth
+    return tuple(map(int, written.split("-")))
+
+
+def is_network(label: str) -> bool:
+    """Whether a name has the form of a network's label, so that no network of the user's own may have it."""
+    return _matched(label)[1] is not None
 
 
 def depth(label: str) -> int | None:
     """Number of weight layers n_L of a network label; None for a network of the user's own."""
-    return len(parse_network(label).widths) + 1 if _NETWORK.fullmatch(label) else None
+    return parse_network(label).depth if is_network(label) else None
 
 
 def parse_subspace(label: str) -> Plane:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, vmap
 
-from goldilocks.labels import Network
+from goldilocks.labels import Convolutional, FullyConnected, LeNet5, Network
 
 ACTIVATIONS = {
     "relu": nn.ReLU,
@@ -43,15 +43,65 @@ class Parameter:
         return math.prod(self.shape)
 
 
+class Residual(nn.Module):
+    """Adds to the output of `inner` its input, which has the same shape."""
+
+    def __init__(self, inner: nn.Sequential) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x + inner(x)."""
+        return x + self.inner(x)
+
+
 def build(network: Network, image: tuple[int, ...], classes: int) -> nn.Sequential:
-    """The module of a network label for images of shape `image`, which are flattened first."""
-    shapes = network.layer_shapes(math.prod(image), classes)
+    """The module of a network label, from images (n, *image) to logits (n, classes).
+
+    `image` is (channels, height, width), or any shape for a fully connected network, which flattens it.
+    """
+    shapes = network.weight_shapes(image, classes)
+    match network:
+        case FullyConnected():
+            return _fully_connected(network, shapes)
+        case Convolutional():
+            return _convolutional(network, shapes)
+        case LeNet5():
+            return _lenet5(network, shapes, network.padding(image))
+    raise TypeError(f"{network!r} is no network of a label")
+
+
+def _fully_connected(network: FullyConnected, shapes: list[tuple[int, ...]]) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Flatten()]
-    for number, (n_out, n_in) in enumerate(shapes, start=1):
-        layers.append(nn.Linear(n_in, n_out, bias=network.biases))
-        if number < len(shapes):
-            layers.append(ACTIVATIONS[network.activation]())
-    return nn.Sequential(*layers)
+    for number, shape in enumerate(shapes[:-1]):
+        hidden = [_layer(network, shape), ACTIVATIONS[network.activation]()]
+        layers += [Residual(nn.Sequential(*hidden))] if network.is_residual(number) else hidden
+    return nn.Sequential(*layers, _layer(network, shapes[-1]))
+
+
+def _convolutional(network: Convolutional, shapes: list[tuple[int, ...]]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for shape in shapes[:-1]:
+        convolution = _layer(network, shape, padding=1)
+        layers += [convolution, nn.MaxPool2d(2, ceil_mode=True), ACTIVATIONS[network.activation]()]
+    return nn.Sequential(*layers, nn.Flatten(), _layer(network, shapes[-1]))
+
+
+def _lenet5(network: LeNet5, shapes: list[tuple[int, ...]], padding: tuple[int, int]) -> nn.Sequential:
+    activation = ACTIVATIONS[network.activation]
+    first, second, third, fourth, fifth = shapes
+    convolutions = [_layer(network, first, padding=padding), _layer(network, second)]
+    layers = [each for layer in convolutions for each in (layer, activation(), nn.AvgPool2d(2))]
+    layers += [nn.Flatten(), _layer(network, third), activation(), _layer(network, fourth), activation()]
+    return nn.Sequential(*layers, _layer(network, fifth))
+
+
+def _layer(network: Network, shape: tuple[int, ...], **options) -> nn.Linear | nn.Conv2d:
+    """A dense layer for weights (o, i), a convolution for weights (o, i, size, size)."""
+    n_out, n_in, *size = shape
+    if size:
+        return nn.Conv2d(n_in, n_out, size, bias=network.biases, **options)
+    return nn.Linear(n_in, n_out, bias=network.biases)
 
 
 def build_own(factory: Callable, image: tuple[int, int, int], classes: int, arguments: dict, name: str) -> nn.Module:

@@ -1,5 +1,6 @@
 """Small networks and examples that the tests of curvature share."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,14 +36,15 @@ class Model:
         return (torch.logsumexp(z, 1) - (y * z).sum(1)).mean()
 
 
-def model(label: str, inputs: int = 8, classes: int = 4, examples: int = 30) -> Model:
-    network = labels.parse_network(label)
-    module = networks.build(network, (inputs,), classes).double()
-    random = stream("test", "examples", inputs, examples)
+def model(label: str, inputs: int = 8, classes: int = 4, examples: int = 30, image: tuple = ()) -> Model:
+    """A network of a label on Gaussian examples with `inputs` inputs, or of the shape `image`."""
+    network, image = labels.parse_network(label), image or (inputs,)
+    module = networks.build(network, image, classes).double()
+    random = stream("test", "examples", math.prod(image), examples)
     return Model(
         networks.logits_function(module),
         networks.parameters_of(module),
-        torch.as_tensor(random.standard_normal((examples, inputs))),
+        torch.as_tensor(random.standard_normal((examples, *image))),
         torch.as_tensor(random.integers(classes, size=examples)),
         networks.glorot_radius(networks.parameters_of(module)),
     )

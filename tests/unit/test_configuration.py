@@ -14,7 +14,7 @@ def changed(path, value):
     *parents, last = path.split(".")
     place = config
     for key in parents:
-        place = place[key]
+        place = place.setdefault(key, {})
     if value is KeyError:
         del place[last]
     else:
@@ -39,6 +39,12 @@ MISTAKES = [
     ("studies.curvature.subspaces", ["plane-200000-dense"], ["studies.curvature.subspaces.0", "198800 parameters"]),
     ("studies.curvature.subspaces", ["plane-100-spars"], ["studies.curvature.subspaces.0", "plane-100-spars"]),
     ("studies.curvature.networks", ["fc-200x2-rleu"], ["studies.curvature.networks.0", "rleu"]),
+    (
+        "studies.curvature.networks",
+        ["conv-16-relu"],
+        ["studies.curvature.networks.0", "write conv-<channels>x<blocks>"],
+    ),
+    ("networks.lenet5", {"file": "a.py", "name": "A"}, ["networks.lenet5", "label", "choose another"]),
     ("studies.curvature.networks", "fc-200x2-relu", ["studies.curvature.networks", "array"]),
     ("studies.curvature.networks", ["fc-9x2-relu"] * 2, ["studies.curvature.networks", "twice"]),
     ("studies.curvature.datasets", ["mnits"], ["studies.curvature.datasets.0", "did you mean mnist"]),
@@ -105,6 +111,13 @@ def test_schema_and_code_know_the_same_names(key, valid):
 
 def test_activations_of_labels_are_built():
     assert set(labels.ACTIVATIONS) == set(networks.ACTIVATIONS)
+
+
+def test_planes_are_held_against_weights_of_convolutions():
+    config = changed("studies.cifar10.networks", ["conv-16x5-relu"])
+    config["studies"]["cifar10"]["subspaces"] = ["plane-9809-sparse", "plane-9808-sparse"]
+    with pytest.raises(configuration.ConfigurationError, match=r"subspaces\.0: 9809 .* 9808 parameters on cifar10"):
+        configuration.complete(config, SCHEMA)
 
 
 def test_an_entry_set_to_null_is_left_out():

@@ -44,6 +44,27 @@ def test_plane_hessian_against_brute_force(radius, metric, kind, label, bias_dir
     assert found.loss == pytest.approx(network.loss(theta).item(), rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    "label, image",
+    [
+        ("fc-6x3-tanh-res", (8,)),
+        ("fc-6x3-relu-nobias-res", (8,)),
+        ("conv-3x2-relu", (1, 5, 6)),
+        ("conv-3x2-tanh-nobias", (2, 5, 6)),
+        ("lenet5", (1, 6, 6)),
+    ],
+)
+def test_residual_and_convolutional_networks_against_double_differentiation(label, image):
+    network = model(label, image=image, examples=12)
+    theta = network.initialisation(0, 1.0)
+    rows = subspaces.directions(labels.Plane(5, "dense"), network.metric("shell", False), stream("plane", label))
+    found = curvature.plane_curvature(network.logits, theta, torch.as_tensor(rows), network.inputs, network.targets)[0]
+    basis = torch.as_tensor(orthonormal(rows))
+    # On the plane alone, as the whole Hessian of LeNet would have 60,000 rows; reverse over reverse.
+    expected = torch.autograd.functional.hessian(lambda s: network.loss(theta + basis @ s), theta.new_zeros(5)).numpy()
+    assert relative_error(found.hessian, expected) < TOLERANCE
+
+
 @pytest.mark.parametrize("loss", curvature.LOSSES)
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 7.0])
 @pytest.mark.parametrize("label", ["fc-9x2-softplus", "fc-9x2-leakyrelu", "fc-9x2-identity-nobias"])
