@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import scipy.linalg
 import xarray as xr
 
 from goldilocks import store
 from goldilocks.randomness import stream
 
-INPUTS = ("standardised", "unit_interval", "mean_image_removed")
+INPUTS = ("standardised", "unit_interval", "mean_image_removed", "gaussian")
 LABELS = ("original", "shuffled")
 TRAIN, TEST = 0, 1
 
@@ -91,7 +92,8 @@ def load(path: str | Path, dataset: str, count: int, inputs: str, labels: str, v
 
     The `validation` examples that are held out are never among them.
     `inputs`: `standardised` by the training set's global mean and standard deviation, `unit_interval`
-    (pixels / 255), or `mean_image_removed` (then divided by the global deviation that remains).
+    (pixels / 255), `mean_image_removed` (then divided by the global deviation that remains), or `gaussian`: in place
+    of each standardised image a Gaussian draw with the training set's mean image and covariance, labels kept.
     `labels`: `original`, or `shuffled` over the training set. Raises ValueError if `count` is too large.
     """
     with store.opened(path) as file:
@@ -104,11 +106,12 @@ def load(path: str | Path, dataset: str, count: int, inputs: str, labels: str, v
     chosen = training[balanced_order(targets[training], stream(seed, "examples", dataset))[:count]]
     if labels == "shuffled":
         targets = stream(seed, "shuffled labels", dataset).permutation(targets)
-    return Examples(_preprocess(images, chosen, inputs), targets[chosen], classes, checksum)
+    random = stream(seed, "gaussian inputs", dataset)
+    return Examples(_preprocess(images, chosen, inputs, random), targets[chosen], classes, checksum)
 
 
-def _preprocess(images: np.ndarray, chosen: np.ndarray, kind: str) -> np.ndarray:
-    pixels = images[chosen] / 255
+def _preprocess(images: np.ndarray, chosen: np.ndarray, kind: str, random: np.random.Generator) -> np.ndarray:
+    pixels = _gaussian_images(images, len(chosen), random) if kind == "gaussian" else images[chosen] / 255
     if kind == "unit_interval":
         return pixels
     # In blocks, so that no wider copy of the whole training set is ever needed.
@@ -116,10 +119,30 @@ def _preprocess(images: np.ndarray, chosen: np.ndarray, kind: str) -> np.ndarray
     histogram = sum(np.bincount(block.reshape(-1), minlength=256) for block in blocks)
     values = np.arange(256) / 255
     mean = histogram @ values / images.size
-    if kind == "standardised":
+    if kind in ("standardised", "gaussian"):
         return (pixels - mean) / np.sqrt(histogram @ (values - mean) ** 2 / images.size)
     if kind == "mean_image_removed":
         mean_image = images.mean(axis=0, dtype=np.float64) / 255
         remaining = histogram @ values**2 / images.size - np.mean(mean_image**2)
         return (pixels - mean_image) / np.sqrt(remaining)
     raise ValueError(f"inputs {kind!r} is unknown: use one of {', '.join(INPUTS)}")
+
+
+def _gaussian_images(images: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+    """`count` Gaussian draws with the mean and the covariance, over the pixels, of `images` / 255; the first ones
+    of a larger number."""
+    n, pixels = len(images), images[0].size
+    total, products = np.zeros(pixels), np.zeros((pixels, pixels))
+    for start in range(0, n, 1024):
+        block = images[start : start + 1024].reshape(-1, pixels).astype(np.float64)
+        total += block.sum(axis=0)
+        products += block.T @ block
+    # Of integers, and exact up to here: nothing cancels where a pixel hardly varies.
+    covariance = n * products
+    covariance -= np.outer(total, total)
+    covariance /= (255.0 * n) ** 2
+    variances, axes = scipy.linalg.eigh(covariance, overwrite_a=True, check_finite=False)
+    # The symmetric root, which unlike the axes is the same on every machine; the rank may be less than full.
+    deviations = np.sqrt(np.maximum(variances, 0))
+    draws = (random.standard_normal((count, pixels)) @ axes * deviations) @ axes.T
+    return (draws + total / (255 * n)).reshape(count, *images.shape[1:])

@@ -76,6 +76,49 @@ def test_unit_interval(dataset_file):
     assert found.min() == pixels.min() and found.max() == pixels.max()
 
 
+def test_gaussian_inputs_have_the_training_sets_moments():
+    """Mean image and covariance of many draws, and none of the images; a pixel that never varies stays constant."""
+    n, count = 400, 40_000
+    random = stream("moments")
+    images = random.integers(0, 200, (n, 1, 3, 2), dtype=np.uint8)
+    images[:, 0, 1] += images[:, 0, 0] // 4
+    images[:, 0, 2, 1] = 77
+    draws = datasets._gaussian_images(images, count, stream("draws")).reshape(count, 6)
+    pixels = images.reshape(n, 6) / 255
+    covariance, deviations = np.cov(pixels.T, bias=True), pixels.std(axis=0)
+    # Five standard errors of a mean, σ/√count, and of a covariance of Gaussians, at most √2 σσ'/√count.
+    assert np.all(np.abs(draws.mean(0) - pixels.mean(0)) <= 5 * deviations / np.sqrt(count) + 1e-9)
+    bound = 5 * np.sqrt(2 / count) * np.outer(deviations, deviations)
+    assert np.all(np.abs(np.cov(draws.T, bias=True) - covariance) <= bound + 1e-9)
+    # The test can fail: the pixels that were made to covary do so by more than the bound.
+    assert covariance[0, 2] > bound[0, 2]
+    assert np.ptp(draws[:, 5]) < 1e-6
+    # Gaussian, where the pixels are uniform: kurtosis 3 with standard error √(24/count), not 1.8.
+    standard = (draws[:, 0] - draws[:, 0].mean()) / draws[:, 0].std()
+    assert np.mean(standard**4) == pytest.approx(3, abs=5 * np.sqrt(24 / count))
+
+
+def test_gaussian_inputs_are_scaled_as_the_images_are_and_keep_labels(dataset_file):
+    path, *_ = dataset_file
+    original, gaussian = (
+        datasets.load(path, "made", 500, kind, "original", 0, 1) for kind in ("standardised", "gaussian")
+    )
+    assert np.array_equal(original.labels, gaussian.labels) and original.inputs.shape == gaussian.inputs.shape
+    # Of 500 · 25 values, hardly correlated: five standard errors.
+    assert gaussian.inputs.mean() == pytest.approx(0, abs=5 / np.sqrt(12_500))
+    assert gaussian.inputs.std() == pytest.approx(1, abs=5 / np.sqrt(2 * 12_500))
+    assert np.abs(np.corrcoef(original.inputs.ravel(), gaussian.inputs.ravel())[0, 1]) < 5 / np.sqrt(12_500)
+
+
+def test_gaussian_inputs_do_not_depend_on_how_many_are_asked_for(dataset_file):
+    path, *_ = dataset_file
+    few, many, other = (
+        datasets.load(path, "made", n, "gaussian", "original", 0, seed) for n, seed in ((1, 1), (90, 1), (90, 2))
+    )
+    assert np.allclose(few.inputs, many.inputs[:1], rtol=0, atol=1e-12)
+    assert not np.allclose(many.inputs, other.inputs)
+
+
 def test_examples_are_nested_over_their_number(dataset_file):
     path, *_ = dataset_file
     few, many = (datasets.load(path, "made", n, "standardised", "original", 0, 1) for n in (20, 100))
