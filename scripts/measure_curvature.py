@@ -49,6 +49,7 @@ def measure_curvature(
         path_to_dataset,
         dataset,
         count=max(settings["examples"]),
+        classes=settings.get("classes"),
         **{key: settings[key] for key in ("inputs", "labels", "validation", "seed")},
     )
     radii = settings["radii"][chosen_radii]

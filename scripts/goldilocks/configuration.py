@@ -241,6 +241,10 @@ def _check_study(path: str, study: dict, shapes: dict, own_networks: dict) -> No
     for name in study["datasets"]:
         if shapes[name] is None:
             continue
+        if study.get("classes", 0) > shapes[name].classes:
+            raise ConfigurationError(
+                f"{path}.classes: {study['classes']} is impossible; {name} has {shapes[name].classes} classes"
+            )
         most, available = max(study["examples"]), shapes[name].training_examples - study["validation"]
         if most > available:
             raise ConfigurationError(
@@ -261,7 +265,7 @@ def _check_study(path: str, study: dict, shapes: dict, own_networks: dict) -> No
             for name in study["datasets"]:
                 if network is None or shapes[name] is None:
                     continue
-                shape = shapes[name].image, shapes[name].classes
+                shape = shapes[name].image, study.get("classes", shapes[name].classes)
                 count = network.count_parameters(*shape) if study["bias_directions"] else network.count_weights(*shape)
                 if plane.dimension > count:
                     raise ConfigurationError(

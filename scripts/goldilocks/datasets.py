@@ -87,27 +87,44 @@ def validation_split(labels: np.ndarray, size: int, dataset: str, seed: int) -> 
     return np.sort(order[size:]), np.sort(order[:size])
 
 
-def load(path: str | Path, dataset: str, count: int, inputs: str, labels: str, validation: int, seed: int) -> Examples:
+def load(
+    path: str | Path,
+    dataset: str,
+    count: int,
+    inputs: str,
+    labels: str,
+    validation: int,
+    seed: int,
+    classes: int | None = None,
+) -> Examples:
     """The first `count` training examples in class-balanced random order, preprocessed.
 
-    The `validation` examples that are held out are never among them.
+    The `validation` examples that are held out are never among them. With `classes`, both are of the first classes
+    alone; preprocessing takes its means from the whole training set all the same.
     `inputs`: `standardised` by the training set's global mean and standard deviation, `unit_interval`
     (pixels / 255), `mean_image_removed` (then divided by the global deviation that remains), or `gaussian`: in place
     of each standardised image a Gaussian draw with the training set's mean image and covariance, labels kept.
-    `labels`: `original`, or `shuffled` over the training set. Raises ValueError if `count` is too large.
+    `labels`: `original`, or `shuffled` over the training examples of these classes. Raises ValueError if `count` or
+    `classes` is too large.
     """
     with store.opened(path) as file:
         official = file["split"].values == TRAIN
         images, targets = file["images"].values[official], file["labels"].values[official].astype(np.int64)
-        classes, checksum = int(file.attrs["classes"]), file.attrs["checksum"]
+        available, checksum = int(file.attrs["classes"]), file.attrs["checksum"]
+    classes = available if classes is None else classes
+    if classes > available:
+        raise ValueError(f"classes: {classes} is impossible; {dataset} has {available} classes")
+    members = np.flatnonzero(targets < classes)
+    targets = targets[members]
     training, _ = validation_split(targets, validation, dataset, seed)
     if count > len(training):
-        raise ValueError(f"{count} examples asked of {dataset}, which has {len(training)} for training: ask for fewer")
+        place = dataset if classes == available else f"{dataset} with {classes} classes"
+        raise ValueError(f"{count} examples asked of {place}, which has {len(training)} for training: ask for fewer")
     chosen = training[balanced_order(targets[training], stream(seed, "examples", dataset))[:count]]
     if labels == "shuffled":
         targets = stream(seed, "shuffled labels", dataset).permutation(targets)
-    random = stream(seed, "gaussian inputs", dataset)
-    return Examples(_preprocess(images, chosen, inputs, random), targets[chosen], classes, checksum)
+    preprocessed = _preprocess(images, members[chosen], inputs, stream(seed, "gaussian inputs", dataset))
+    return Examples(preprocessed, targets[chosen], classes, checksum)
 
 
 def _preprocess(images: np.ndarray, chosen: np.ndarray, kind: str, random: np.random.Generator) -> np.ndarray:

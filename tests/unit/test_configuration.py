@@ -53,6 +53,8 @@ MISTAKES = [
     ("studies.curvature.draws", "many", ["studies.curvature.draws", "integer"]),
     ("studies.curvature.bias_directions", 1, ["studies.curvature.bias_directions", "boolean"]),
     ("studies.curvature.temperature", 0, ["studies.curvature.temperature", "greater than 0"]),
+    ("studies.curvature.classes", 11, ["studies.curvature.classes", "11", "mnist has 10 classes"]),
+    ("studies.curvature.classes", 1, ["studies.curvature.classes", "at least 2"]),
     ("studies.Curvature", {}, ["Curvature"]),
     ("execution.thread", 2, ["execution.thread", "did you mean threads"]),
     ("execution.draws_per_job", 0, ["execution.draws_per_job", "at least 1"]),
@@ -118,6 +120,18 @@ def test_planes_are_held_against_weights_of_convolutions():
     config["studies"]["cifar10"]["subspaces"] = ["plane-9809-sparse", "plane-9808-sparse"]
     with pytest.raises(configuration.ConfigurationError, match=r"subspaces\.0: 9809 .* 9808 parameters on cifar10"):
         configuration.complete(config, SCHEMA)
+
+
+def test_planes_are_held_against_networks_for_the_classes_in_use():
+    config = changed("studies.curvature.classes", 2)
+    config["studies"]["curvature"] |= {"networks": ["fc-20x1-relu"], "subspaces": ["plane-15721-sparse"]}
+    with pytest.raises(configuration.ConfigurationError, match="15720 parameters on mnist"):
+        configuration.complete(config, SCHEMA)
+
+
+def test_all_classes_are_the_absence_of_the_key():
+    config = configuration.complete(changed("studies.curvature.classes", None), SCHEMA)
+    assert "classes" not in studies.block_settings(config, "curvature")
 
 
 def test_an_entry_set_to_null_is_left_out():

@@ -143,6 +143,56 @@ def test_validation_examples_are_never_used(dataset_file):
     assert not held_out & {np.round(image * 255).astype(np.uint8).tobytes() for image in used}
 
 
+def test_the_first_classes_alone(dataset_file):
+    path, pixels, labels = dataset_file
+    few = datasets.load(path, "made", 60, "standardised", "original", 20, 1, classes=3)
+    assert few.classes == 3 and set(few.labels) == {0, 1, 2}
+    counts = np.bincount(few.labels)
+    assert counts.max() - counts.min() <= 1
+    # Scaled as if all classes were there: the images of these classes and no others.
+    expected = (pixels[labels < 3] - pixels.mean()) / pixels.std()
+    assert {image.tobytes() for image in np.round(few.inputs, 9)} <= {
+        image.tobytes() for image in np.round(expected, 9)
+    }
+    # Held out of these classes, too.
+    with pytest.raises(
+        ValueError, match=f"500 examples asked of made with 3 classes, which has {np.sum(labels < 3) - 20}"
+    ):
+        datasets.load(path, "made", 500, "standardised", "original", 20, 1, classes=3)
+
+
+@pytest.mark.parametrize("kind", datasets.LABELS)
+def test_all_classes_by_number_are_all_classes(dataset_file, kind):
+    whole, counted = (datasets.load(dataset_file[0], "made", 90, "standardised", kind, 20, 1, n) for n in (None, 10))
+    assert np.array_equal(whole.inputs, counted.inputs) and np.array_equal(whole.labels, counted.labels)
+    assert whole.classes == counted.classes == 10
+
+
+def test_examples_of_all_classes_stay_what_they_were(dataset_file):
+    """Published results would not come back."""
+    labels = datasets.load(dataset_file[0], "made", 12, "standardised", "original", 100, 1).labels
+    assert labels.tolist() == [2, 9, 1, 5, 8, 0, 4, 6, 3, 7, 0, 5]
+    shuffled = datasets.load(dataset_file[0], "made", 12, "standardised", "shuffled", 100, 1).labels
+    assert shuffled.tolist() == [8, 8, 7, 4, 7, 6, 3, 7, 0, 8, 4, 1]
+
+
+def test_labels_of_some_classes_are_shuffled_among_them(dataset_file):
+    path, _, labels = dataset_file
+    n = int(np.sum(labels < 3))
+    original, shuffled = (
+        datasets.load(path, "made", n, "standardised", kind, 0, 1, classes=3) for kind in datasets.LABELS
+    )
+    assert np.array_equal(original.inputs, shuffled.inputs)
+    assert np.array_equal(np.bincount(original.labels), np.bincount(shuffled.labels))
+    # Labels of random examples agree once in three.
+    assert np.mean(original.labels == shuffled.labels) < 1 / 3 + 4 * np.sqrt(2 / 9 / n)
+
+
+def test_more_classes_than_there_are_are_refused(dataset_file):
+    with pytest.raises(ValueError, match="classes: 11 is impossible; made has 10 classes"):
+        datasets.load(dataset_file[0], "made", 20, "standardised", "original", 20, 1, classes=11)
+
+
 def test_too_many_examples_are_refused(dataset_file):
     with pytest.raises(ValueError, match="481 examples asked of made, which has 480"):
         datasets.load(dataset_file[0], "made", 481, "standardised", "original", 20, 1)
