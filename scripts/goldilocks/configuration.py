@@ -4,6 +4,7 @@ Imports nothing heavy: it runs whenever the workflow loads.
 """
 
 import difflib
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import jsonschema
 import yaml
 
-from goldilocks import catalogue, files, labels, own_code
+from goldilocks import catalogue, files, labels, own_code, studies
 
 # Stricter than JSON: 8.0 is no integer, and a number is finite.
 _Validator = jsonschema.validators.extend(
@@ -237,44 +238,53 @@ def _check_dataset(path: str, name: str, shapes: dict) -> None:
 
 
 def _check_study(path: str, study: dict, shapes: dict, own_networks: dict) -> None:
-    """What no schema can say: labels, dimensions against planes and networks, examples against datasets."""
-    for name in study["datasets"]:
-        if shapes[name] is None:
-            continue
-        if study.get("classes", 0) > shapes[name].classes:
-            raise ConfigurationError(
-                f"{path}.classes: {study['classes']} is impossible; {name} has {shapes[name].classes} classes"
-            )
-        most, available = max(study["examples"]), shapes[name].training_examples - study["validation"]
+    """What no schema can say: labels, dimensions against planes and networks, examples and classes against datasets."""
+    known = {name: shapes[name] for name in study["datasets"] if shapes[name] is not None}
+    for name, shape in known.items():
+        most, available = max(study["examples"]), shape.training_examples - study["validation"]
         if most > available:
             raise ConfigurationError(
                 f"{path}.examples: {most} is impossible; {name} has {available} training examples left"
             )
-    networks = [
-        None if label in own_networks else _parsed(f"{path}.networks.{i}", labels.parse_network, label)
+    networks = {
+        label: _parsed(f"{path}.networks.{i}", labels.parse_network, label)
         for i, label in enumerate(study["networks"])
-    ]
+        if label not in own_networks
+    }
     planes = [_parsed(f"{path}.subspaces.{i}", labels.parse_subspace, x) for i, x in enumerate(study["subspaces"])]
-    for i, plane in enumerate(planes):
+    for plane, label in zip(planes, study["subspaces"]):
         if max(study["dimensions"]) > plane.dimension:
             raise ConfigurationError(
                 f"{path}.dimensions: {max(study['dimensions'])} is impossible; "
-                f"the plane {study['subspaces'][i]} has {plane.dimension} dimensions"
+                f"the plane {label} has {plane.dimension} dimensions"
             )
-        for label, network in zip(study["networks"], networks):
-            for name in study["datasets"]:
-                if network is None or shapes[name] is None:
-                    continue
-                shape = shapes[name].image, study.get("classes", shapes[name].classes)
-                count = network.count_parameters(*shape) if study["bias_directions"] else network.count_weights(*shape)
-                if plane.dimension > count:
-                    raise ConfigurationError(
-                        f"{path}.subspaces.{i}: {plane.dimension} dimensions are impossible; "
-                        f"{label} has {count} parameters on {name}"
-                    )
+    for variant in studies.variants(study):
+        _check_variant(path, {**study, **variant}, known, networks, planes)
     given = study["radii"]
     if isinstance(given, dict) and given["last"] <= given["first"]:
         raise ConfigurationError(f"{path}.radii.last: {given['last']} is impossible; it must be greater than first")
+
+
+def _check_variant(
+    path: str,
+    study: dict,
+    shapes: dict[str, catalogue.Shape],
+    networks: dict[str, labels.Network],
+    planes: list[labels.Plane],
+) -> None:
+    """Classes against datasets, planes against networks: for a study whose varied keys have one value each."""
+    for name, shape in shapes.items():
+        classes = study.get("classes", shape.classes)
+        if classes > shape.classes:
+            place = f"{path}.vary.classes" if "classes" in study["vary"] else f"{path}.classes"
+            raise ConfigurationError(f"{place}: {classes} is impossible; {name} has {shape.classes} classes")
+        for (i, plane), (label, network) in itertools.product(enumerate(planes), networks.items()):
+            count = network.count_parameters if study["bias_directions"] else network.count_weights
+            if plane.dimension > count(shape.image, classes):
+                raise ConfigurationError(
+                    f"{path}.subspaces.{i}: {plane.dimension} dimensions are impossible; "
+                    f"{label} has {count(shape.image, classes)} parameters on {name}"
+                )
 
 
 def _parsed(path: str, parse: Callable, value: str | dict):

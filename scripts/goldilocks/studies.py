@@ -1,5 +1,6 @@
 """Studies and their blocks: the grid of a measurement, and how it is split into jobs."""
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -14,6 +15,15 @@ def radii(study: dict) -> list[float]:
         return sorted(map(float, given))
     step = math.log10(given["last"] / given["first"]) / max(given["number"] - 1, 1)
     return [float(f"{given['first'] * 10 ** (i * step):.12g}") for i in range(given["number"])]
+
+
+def variants(settings: dict) -> list[dict]:
+    """What each variant of a study sets, as {varied key: value}; [{}] for a study that varies nothing.
+
+    Keys are in alphabetical order, as in files of settings, and values as they are given; the last key runs fastest.
+    """
+    keys = sorted(settings["vary"])
+    return [dict(zip(keys, values)) for values in itertools.product(*(settings["vary"][key] for key in keys))]
 
 
 def block_settings(config: dict, study: str) -> dict:

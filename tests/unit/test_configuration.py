@@ -55,6 +55,17 @@ MISTAKES = [
     ("studies.curvature.temperature", 0, ["studies.curvature.temperature", "greater than 0"]),
     ("studies.curvature.classes", 11, ["studies.curvature.classes", "11", "mnist has 10 classes"]),
     ("studies.curvature.classes", 1, ["studies.curvature.classes", "at least 2"]),
+    ("studies.curvature.vary.metrik", ["shell"], ["studies.curvature.vary.metrik", "did you mean metric"]),
+    ("studies.curvature.vary.draws", [1, 2], ["studies.curvature.vary.draws", "this key is unknown"]),
+    ("studies.curvature.vary.metric", ["shell", "shel"], ["studies.curvature.vary.metric.1", "did you mean shell"]),
+    ("studies.curvature.vary.metric", "shell", ["studies.curvature.vary.metric", "array"]),
+    ("studies.curvature.vary.metric", [], ["studies.curvature.vary.metric", "empty"]),
+    ("studies.curvature.vary.temperature", [1, 1.0], ["studies.curvature.vary.temperature", "twice"]),
+    ("studies.curvature.vary.temperature", [1, 0], ["studies.curvature.vary.temperature.1", "greater than 0"]),
+    ("studies.curvature.vary.bias_directions", [0], ["studies.curvature.vary.bias_directions.0", "boolean"]),
+    ("studies.curvature.vary.classes", [10, 11], ["studies.curvature.vary.classes", "11", "mnist has 10 classes"]),
+    ("studies.curvature.vary.classes", [1], ["studies.curvature.vary.classes.0", "at least 2"]),
+    ("studies.curvature.vary", ["metric"], ["studies.curvature.vary", "object"]),
     ("studies.Curvature", {}, ["Curvature"]),
     ("execution.thread", 2, ["execution.thread", "did you mean threads"]),
     ("execution.draws_per_job", 0, ["execution.draws_per_job", "at least 1"]),
@@ -132,6 +143,48 @@ def test_planes_are_held_against_networks_for_the_classes_in_use():
 def test_all_classes_are_the_absence_of_the_key():
     config = configuration.complete(changed("studies.curvature.classes", None), SCHEMA)
     assert "classes" not in studies.block_settings(config, "curvature")
+
+
+def test_every_variant_is_held_against_its_network():
+    config = changed("studies.curvature.subspaces", ["plane-199000-sparse"])
+    config["studies"]["curvature"]["bias_directions"] = True
+    assert configuration.complete(config, SCHEMA)
+    config["studies"]["curvature"]["vary"] = {"bias_directions": [True, False]}
+    with pytest.raises(configuration.ConfigurationError, match=r"subspaces\.0: 199000 .* 198800 parameters on mnist"):
+        configuration.complete(config, SCHEMA)
+    # Each of the eight classes left out takes 200 weights and a bias with it.
+    config["studies"]["curvature"] |= {"subspaces": ["plane-198000-sparse"], "vary": {"classes": [10, 2]}}
+    with pytest.raises(configuration.ConfigurationError, match=r"198000 dimensions .* 197602 parameters on mnist"):
+        configuration.complete(config, SCHEMA)
+
+
+def test_a_varied_value_goes_before_the_keys_own():
+    config = changed("studies.curvature.vary", {"classes": [2, 3]})
+    config["studies"]["curvature"]["classes"] = 11
+    study = configuration.complete(config, SCHEMA)["studies"]["curvature"]
+    assert [study | variant for variant in studies.variants(study)] == [study | {"classes": n} for n in (2, 3)]
+
+
+def test_varied_values_are_what_the_keys_themselves_may_be():
+    study = SCHEMA["$defs"]["study"]["properties"]
+    for key, entry in study["vary"]["properties"].items():
+        assert entry["items"] == {"$ref": f"#/$defs/study/properties/{key}"} and key in study
+        assert key in study["vary"]["description"]
+
+
+def test_variants_are_a_full_factorial():
+    config = changed("studies.curvature.vary", {"temperature": [2, 1], "labels": ["shuffled", "original"]})
+    complete = configuration.complete(config, SCHEMA)
+    expected = [
+        {"labels": kind, "temperature": temperature} for kind in ("shuffled", "original") for temperature in (2, 1)
+    ]
+    assert studies.variants(complete["studies"]["curvature"]) == expected
+    assert [list(variant) for variant in studies.variants(complete["studies"]["curvature"])] == [
+        ["labels", "temperature"]
+    ] * 4
+    # A job reads the same from its file of settings.
+    assert studies.variants(studies.block_settings(complete, "curvature")) == expected
+    assert studies.variants(complete["studies"]["isotropy"]) == [{}]
 
 
 def test_an_entry_set_to_null_is_left_out():
