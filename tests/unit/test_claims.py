@@ -136,6 +136,7 @@ def test_missing_studies_and_too_few_draws_are_not_tested_and_say_why():
     [
         ({"metric": "identity"}, "the claim is about metric shell, and the study curvature has identity"),
         ({"labels": "shuffled"}, "the claim is about labels original"),
+        ({"classes": 2}, "the claim is about classes all, and the study curvature has 2"),
         ({"subspace": "plane-100-dense"}, "no subspace of sparse planes"),
     ],
 )
