@@ -36,7 +36,7 @@ def top_eigenpairs(
     largest, "LM" the largest in magnitude, "SA" the smallest. `size` is D; `start` (D,) is where the search starts,
     and the same start gives the same result. The method is implicitly restarted Lanczos (Lehoucq, Sorensen & Yang
     1998, ARPACK), one product at a time, with max(2 count + 1, 20) vectors in memory. It ends when each estimated
-    |Au − λu| ≤ tolerance |λ|, which bounds the error of λ: no finer than the precision of the products.
+    |Au − λu| ≤ tolerance |λ|, which bounds the error of λ, down to the precision of the products.
 
     A multiple eigenvalue may be found fewer times than it has eigenvectors: exact arithmetic sees one of them.
 
@@ -146,7 +146,8 @@ class Density:
     def moment(self, k: int) -> tuple[float, float]:
         """Tr(Aᵏ)/D, the mean k-th power of an eigenvalue, and its standard error over probes (NaN for one probe).
 
-        Unbiased; in the units of A to the power k. Raises ValueError beyond k = 2s − 1, where quadrature is not exact.
+        Unbiased; in the units of A to the power k. An interval from few probes needs Student's t.
+        Raises ValueError beyond k = 2s − 1, where the quadrature is not exact.
         """
         exact = 2 * self.values.shape[1] - 1
         if not 0 <= k <= exact:
