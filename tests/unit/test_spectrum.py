@@ -1,5 +1,6 @@
 """Full-space spectra of matrices known by their products, against dense solutions and prescribed spectra."""
 
+import itertools
 import math
 import subprocess
 import sys
@@ -15,6 +16,15 @@ from goldilocks.randomness import stream
 
 # Eigenvalues of a dense solver are exact to a few eps of the largest; a hundred times that.
 ROUNDING = 1e-13
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Networks this small gain nothing from threads, and on a busy machine lose a factor of six to their waiting."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def hessian_of(network, theta):
@@ -43,10 +53,15 @@ def gauss_newton_of(network, theta):
     return lambda vectors: vectors @ factored.gauss_newton, hessian(linearised_loss, theta).numpy()
 
 
-@pytest.fixture(scope="module", params=["fc-9x2-relu", "fc-7-6-tanh-nobias"])
-def point(request):
-    network = model(request.param)
-    return network, network.initialisation(0, 1.0)
+MATRICES = {"hessian": hessian_of, "gauss_newton": gauss_newton_of}
+
+
+@pytest.fixture(scope="module", params=itertools.product(["fc-9x2-relu", "fc-7-6-tanh-nobias"], MATRICES), ids="-".join)
+def curved(request):
+    """(products, dense matrix) of a small network at r_X."""
+    label, kind = request.param
+    network = model(label)
+    return MATRICES[kind](network, network.initialisation(0, 1.0))
 
 
 def with_eigenvalues(values, name="basis"):
@@ -68,9 +83,8 @@ def signs(m, size, name="probes"):
     return stream(name, m, size).choice((-1.0, 1.0), (m, size))
 
 
-@pytest.mark.parametrize("matrix_of", [hessian_of, gauss_newton_of])
-def test_top_ten_eigenvalues_are_those_of_the_dense_matrix(point, matrix_of):
-    products, dense = matrix_of(*point)
+def test_top_ten_eigenvalues_are_those_of_the_dense_matrix(curved):
+    products, dense = curved
     size = len(dense)
     exact = np.linalg.eigvalsh(dense)[::-1][:10]
     values, vectors = lanczos.top_eigenpairs(products, size, 10, start=gaussian(1, size)[0])
@@ -188,9 +202,8 @@ def test_moments_are_exact_for_all_basis_vectors():
 
 
 @pytest.mark.parametrize("draw", [gaussian, signs])
-@pytest.mark.parametrize("matrix_of", [hessian_of, gauss_newton_of])
-def test_moments_lie_within_their_error_bars(point, matrix_of, draw):
-    products, dense = matrix_of(*point)
+def test_moments_lie_within_their_error_bars(curved, draw):
+    products, dense = curved
     size = len(dense)
     density = lanczos.spectral_density(products, draw(60, size), 8)
     exact = np.linalg.eigvalsh(dense)
@@ -236,9 +249,9 @@ def test_hutchinson_is_unbiased_and_knows_its_error():
         assert abs(estimates.mean() + bias - exact) < 4 * spread / math.sqrt(400)
 
 
-def test_first_two_moments_are_those_of_hutchinson(point):
+def test_first_two_moments_are_those_of_hutchinson(curved):
     # For random signs |v|² = D: the same samples, up to rounding.
-    products, dense = hessian_of(*point)
+    products, dense = curved
     probes = signs(20, len(dense))
     estimate = spectrum.hutchinson(probes, products(probes))
     density = lanczos.spectral_density(products, probes, 4)
