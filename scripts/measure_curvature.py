@@ -172,9 +172,9 @@ def _measure(
             products = curvature.hessian_vector_products(
                 logits, theta, on_device(draw.probes * draw.eta), inputs[:count], targets[:count], **options
             )
-            trace, square = spectrum.hutchinson(draw.probes, products.double().cpu().numpy() * draw.eta)
-            here["full_trace"].loc[{"examples": count}] = trace
-            here["full_frobenius_norm"].loc[{"examples": count}] = np.sqrt(square)
+            found = spectrum.hutchinson(draw.probes, products.double().cpu().numpy() * draw.eta)
+            here["full_trace"].loc[{"examples": count}] = found.trace
+            here["full_frobenius_norm"].loc[{"examples": count}] = found.frobenius_norm
 
 
 def _record(here: xr.Dataset, measured: curvature.PlaneCurvature) -> None:
