@@ -7,8 +7,8 @@ Writes one row for each case and method:
                   the number of radii from log10 r²/r_X² = -4 to 4; -nobias: without biases (else they are zero, and
                   the plane has bias directions)
   method          see bench_methods.py
-  seconds         median over rounds in which the methods take turns, after a warm-up; methods that take longer than
-                  SLOW_SECONDS are run once
+  seconds         median over rounds in which the methods take turns, after a warm-up; where a competitor's warm-up
+                  takes longer than SLOW_SECONDS, it is its measurement
   peak_mib        peak resident memory of one run in a process of its own, above that of the process with its inputs
   flops           of one run, counted by torch.utils.flop_counter in matrix products and convolutions
   ratio_to_engine seconds over those of `engine`; of `engine_sweep` where a case has several radii
@@ -29,7 +29,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -43,12 +44,15 @@ from goldilocks import files, logs, subspaces
 
 COLUMNS = ("case", "method", "seconds", "peak_mib", "flops", "ratio_to_engine")
 THREADS = 2
-# Rounds: as many as fit into this time, at most MOST_ROUNDS and at least one after the warm-up.
-SECONDS_PER_CASE, MOST_ROUNDS, SLOW_SECONDS = 20.0, 7, 4.0
+# Rounds after the warm-up: a method takes part while it has used less than this time, but in the first.
+SECONDS_PER_METHOD, MOST_ROUNDS, SLOW_SECONDS = 3.0, 7, 5.0
+ENGINES = ("engine", "engine_sweep")
 # The error that rounding may make, as in the tests of the engine: eps times this times the largest logit (or one).
 TOLERANCE = 200.0
-# Enough to load every library and kernel before memory is measured.
+# Enough to load every library and kernel before anything is measured.
 SMALL_DIRECTIONS, SMALL_EXAMPLES = 2, 8
+# The counter of flops loads the last at its first use.
+PRELOADED = ["bench_curvature", *bench_methods.LIBRARIES.values(), "torch._dynamo"]
 WIDTHS_200 = (784, 200, 200, 10)
 
 
@@ -65,16 +69,17 @@ class Case:
     left_out: tuple[str, ...] = ()
 
 
-# In growth the libraries' ways stand for the libraries; torch.func.hessian holds all directions at once.
+# In growth the two ways that the libraries go stand for them; the slowest way is left out where it takes long.
 LIBRARIES = tuple(bench_methods.LIBRARIES)
 LARGE = (*LIBRARIES, "torch.func.hessian")
+WAYS = ("torch.func.hessian", "vmap jvp-grad", "double backward loop")
 MAIN = {
     "784-200-200-10": Case(WIDTHS_200),
     "3072-200-200-10": Case((3072, 200, 200, 10)),
     "CNN": Case(None),
     "784-200-200-10 float64": Case(WIDTHS_200, double=True),
     "784-200-200-10-nobias R=25": Case(WIDTHS_200, biases=False, radii=25),
-    "784-200-200-10 R=25": Case(WIDTHS_200, radii=25),
+    "784-200-200-10 R=25": Case(WIDTHS_200, radii=25, left_out=WAYS),
 }
 GROWTH = {
     "784-200-200-10 d=10": Case(WIDTHS_200, directions=10, left_out=LIBRARIES),
@@ -112,7 +117,7 @@ def build_problem(case: Case) -> Problem:
 
 def _dense(widths: tuple[int, ...], biases: bool) -> nn.Sequential:
     layers = [nn.Flatten()]
-    for i, o in zip(widths, widths[1:]):
+    for i, o in pairwise(widths):
         layers += [nn.Linear(i, o, bias=biases), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
@@ -162,6 +167,7 @@ def measure_seconds(name: str, case: Case) -> dict[str, float]:
     tolerances = _tolerances(problem)
     runs, times, reference = {}, {}, None
     for method in methods_of(case):
+        prepare(method, build_problem(_small(case)))()
         runs[method] = prepare(method, problem)
         start = time.perf_counter()
         found = runs[method]()
@@ -178,15 +184,15 @@ def measure_seconds(name: str, case: Case) -> dict[str, float]:
                 f"{method} differs from the engine by {errors[worst]:.1e} of H_d in the case {name}, "
                 f"and rounding explains {tolerances[worst]:.1e}: one of the two is wrong"
             )
-    quick = [method for method in runs if times[method][0] < SLOW_SECONDS]
-    rounds = int(SECONDS_PER_CASE / sum(times[method][0] for method in quick)) if quick else 0
-    for method in quick:
+    again = [method for method in runs if method in ENGINES or times[method][0] < SLOW_SECONDS]
+    for method in again:
         times[method] = []
-    for _ in range(min(max(rounds, 1), MOST_ROUNDS)):
-        for method in quick:
-            start = time.perf_counter()
-            runs[method]()
-            times[method].append(time.perf_counter() - start)
+    for _ in range(MOST_ROUNDS):
+        for method in again:
+            if not times[method] or sum(times[method]) + times[method][-1] < SECONDS_PER_METHOD:
+                start = time.perf_counter()
+                runs[method]()
+                times[method].append(time.perf_counter() - start)
     return {method: statistics.median(several) for method, several in times.items()}
 
 
@@ -221,7 +227,7 @@ def measure_memory_and_flops(case: Case, method: str) -> tuple[float, int]:
     """Peak memory (MiB) and flops of one run, in a process forked from one that has but loaded the libraries."""
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # What it loads ahead is found only so.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bench_curvature", *filter(None, map(_module, bench_methods.installed()))])
+    context.set_forkserver_preload(PRELOADED)  # Those that are not there are passed over.
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send_memory_and_flops, args=(case, method, sender))
     process.start()
@@ -234,25 +240,24 @@ def measure_memory_and_flops(case: Case, method: str) -> tuple[float, int]:
         process.join()
 
 
-def _module(method: str) -> str | None:
-    return bench_methods.LIBRARIES.get(method)
-
-
 def _send_memory_and_flops(case: Case, method: str, sender) -> None:
     torch.set_num_threads(THREADS)
     warnings.simplefilter("ignore")
     one_at_a_time = method != "engine_sweep"
-    radii = 1 if one_at_a_time else case.radii
-    small = Case(case.widths, case.biases, SMALL_DIRECTIONS, SMALL_EXAMPLES, radii, case.double)
+    case, radii = replace(case, radii=1 if one_at_a_time else case.radii), case.radii
     with FlopCounterMode(display=False):
-        prepare(method, build_problem(small))()
-    problem = build_problem(Case(case.widths, case.biases, case.directions, case.examples, radii, case.double))
+        prepare(method, build_problem(_small(case)))()
+    problem = build_problem(case)
     before = _peak_mib()
     run = prepare(method, problem)
     with FlopCounterMode(display=False) as counter:
         run()
     after = _peak_mib()
-    sender.send((after - before, counter.get_total_flops() * (case.radii if one_at_a_time else 1)))
+    sender.send((after - before, counter.get_total_flops() * (radii if one_at_a_time else 1)))
+
+
+def _small(case: Case) -> Case:
+    return replace(case, directions=SMALL_DIRECTIONS, examples=SMALL_EXAMPLES)
 
 
 def _peak_mib() -> float:

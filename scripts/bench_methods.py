@@ -9,8 +9,10 @@ double precision. Nothing of a library's way is changed but what it has switches
 import copy
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +21,12 @@ from torch.nn.functional import conv2d, cross_entropy
 
 from goldilocks import curvature
 
-# Examples times directions in one pass, where a method leaves the choice to its user: 50 directions of 1,000 examples.
-ROWS_PER_CHUNK = 50_000
+# Examples × directions × activations of the widest layer in one pass, where a method leaves the choice to its user
+# (128 MiB in float32).
+ENTRIES_PER_CHUNK = 2**25
+
+# Where `make bench` puts the libraries; behind everything else, so that nothing there shadows what .venv has.
+sys.path.append(str(Path(__file__).parents[1] / ".venv-bench"))
 
 AtPoint = Callable[[Tensor], Tensor]
 
@@ -156,19 +162,26 @@ def _products_of_convolution(layer: _Layer, directions: Tensor, tangents: Tensor
 
 
 def functional_hessian(problem: Problem) -> AtPoint:
-    """torch.func.hessian of the loss as a function of the plane's d coordinates."""
-    loss = _loss(problem)
+    """torch.func.hessian of the loss as a function of the plane's d coordinates, summed over chunks of examples."""
+    n, step = len(problem.inputs), max(1, ENTRIES_PER_CHUNK // (_widest(problem) * len(problem.directions)))
+    parts = [
+        (len(labels) / n, _loss(problem, inputs, labels))
+        for inputs, labels in zip(problem.inputs.split(step), problem.labels.split(step))
+    ]
 
     def at(parameters: Tensor) -> Tensor:
         point = parameters.to(problem.dtype)
-        return hessian(lambda u: loss(point + u @ problem.directions))(point.new_zeros(len(problem.directions)))
+        origin = point.new_zeros(len(problem.directions))
+        return sum(
+            share * hessian(lambda u, loss=loss: loss(point + u @ problem.directions))(origin) for share, loss in parts
+        )
 
     return at
 
 
 def vmap_jvp_grad(problem: Problem) -> AtPoint:
     """Hessian-vector products by jvp over grad, vmapped over chunks of directions."""
-    gradient, step = grad(_loss(problem)), _directions_per_chunk(problem)
+    gradient, step = grad(_loss(problem, problem.inputs, problem.labels)), _directions_per_chunk(problem)
 
     def at(parameters: Tensor) -> Tensor:
         point = parameters.to(problem.dtype)
@@ -180,7 +193,7 @@ def vmap_jvp_grad(problem: Problem) -> AtPoint:
 
 def double_backward_loop(problem: Problem) -> AtPoint:
     """The gradient once with its graph, then one backward pass for each direction."""
-    loss = _loss(problem)
+    loss = _loss(problem, problem.inputs, problem.labels)
 
     def at(parameters: Tensor) -> Tensor:
         point = parameters.to(problem.dtype).requires_grad_()
@@ -262,9 +275,9 @@ def _logits(network: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
     return logits
 
 
-def _loss(problem: Problem) -> Callable[[Tensor], Tensor]:
-    logits, inputs = _logits(problem.network), problem.inputs.to(problem.dtype)
-    return lambda parameters: cross_entropy(logits(parameters, inputs), problem.labels)
+def _loss(problem: Problem, inputs: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
+    logits, inputs = _logits(problem.network), inputs.to(problem.dtype)
+    return lambda parameters: cross_entropy(logits(parameters, inputs), labels)
 
 
 def _converted(problem: Problem) -> tuple[nn.Module, tuple[Tensor, Tensor]]:
@@ -273,4 +286,9 @@ def _converted(problem: Problem) -> tuple[nn.Module, tuple[Tensor, Tensor]]:
 
 
 def _directions_per_chunk(problem: Problem) -> int:
-    return max(1, ROWS_PER_CHUNK // len(problem.inputs))
+    return max(1, ENTRIES_PER_CHUNK // (_widest(problem) * len(problem.inputs)))
+
+
+def _widest(problem: Problem) -> int:
+    """Most activations of an example behind a layer."""
+    return max(layer.outputs[0].numel() for layer in _layers(replace(problem, inputs=problem.inputs[:1])))
