@@ -35,7 +35,7 @@ MAIN = (
 GROWTH = (
     ("directions $d$", r"784-200-200-10(?: d=(\d+))?", 50),
     ("examples $N$", r"784-200-200-10(?: N=(\d+))?", 1000),
-    ("width of both hidden layers", r"784-(\d+)-\1-10", None),
+    ("hidden width", r"784-(\d+)-\1-10", None),
     ("radii $R$, no biases", r"784-200-200-10-nobias(?: R=(\d+))?", 1),
 )
 WIDTH_CM, HEIGHT_CM = 17.0, 13.0
@@ -87,6 +87,7 @@ def _draw_ratios(ax: plt.Axes, rows: list[dict], methods: list[str]) -> None:
 
 
 def _draw_growth(ax: plt.Axes, rows: list[dict], methods: list[str], pattern: str, usual: int | None) -> None:
+    values = set()
     for method in methods:
         points = []
         for row in rows:
@@ -94,14 +95,17 @@ def _draw_growth(ax: plt.Axes, rows: list[dict], methods: list[str], pattern: st
                 points.append((int(match[1] or usual), float(row["seconds"])))
         if len(points) > 1:
             ax.plot(*zip(*sorted(points)), linewidth=0.8, **_marker(method))
+            values |= {value for value, _ in points}
     ax.set_xscale("log")
     ax.set_yscale("log")
+    ax.set_xticks(sorted(values), map(str, sorted(values)))
+    ax.xaxis.set_minor_locator(plt.NullLocator())
 
 
 def _marker(method: str) -> dict:
     """Filled for the engine and its products, open for the others."""
     number = METHODS.index(method)
-    colour = plotting.COLOURS[number % len(plotting.COLOURS)] if method != "matmul" else "0.3"
+    colour = "0.3" if method == "matmul" else plotting.COLOURS[max(0, number - 2)]
     marker = ("*", "o", "|", "s", "D", "^", "v", "P")[number]
     filled = colour if method.startswith("engine") else "none"
     return {

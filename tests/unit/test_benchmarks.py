@@ -40,7 +40,7 @@ def test_every_way_gives_the_hessian_of_the_engine(case, method):
 
 
 def test_the_products_alone_count_the_flops_of_the_theory():
-    """Per direction 3F − 2F_1 (docs: d tangents and one adjoint), and C and the Gauss–Newton part on top."""
+    """Per direction and example 3F − 2F_1 (d tangents and one adjoint); C and the Gauss–Newton part on top."""
     case = TINY["dense"]
     d, n = case.directions, case.examples
     layers = [i * o for i, o in zip(case.widths, case.widths[1:])]
