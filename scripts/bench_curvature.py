@@ -45,7 +45,8 @@ from goldilocks import files, logs, subspaces
 COLUMNS = ("case", "method", "seconds", "peak_mib", "flops", "ratio_to_engine")
 THREADS = 2
 # Rounds after the warm-up: a method takes part while it has used less than this time, but in the first.
-SECONDS_PER_METHOD, MOST_ROUNDS, SLOW_SECONDS = 3.0, 7, 5.0
+SECONDS_PER_METHOD, MOST_ROUNDS, SLOW_SECONDS = 3.0, 7, 10.0
+BUSY = 0.5  # processes that want a core when the benchmark starts
 ENGINES = ("engine", "engine_sweep")
 # The error that rounding may make, as in the tests of the engine: eps times this times the largest logit (or one).
 TOLERANCE = 200.0
@@ -146,6 +147,8 @@ def bench(cases: dict[str, Case], path_to_output: str | Path) -> None:
     torch.set_num_threads(THREADS)
     if missing := sorted(set(bench_methods.METHODS) - set(bench_methods.installed())):
         print(f"not installed, and left out: {', '.join(missing)} (make bench installs them)", flush=True)
+    if (load := os.getloadavg()[0]) > BUSY:
+        print(f"other processes are at work (load {load:.1f}): times will be longer and unsteady", flush=True)
     rows = []
     for name, case in cases.items():
         seconds = measure_seconds(name, case)

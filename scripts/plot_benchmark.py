@@ -49,7 +49,7 @@ def plot_benchmark(path_to_csv: str, path_to_pdf: str, path_to_png: str) -> None
     methods = [method for method in METHODS if any(row["method"] == method for row in rows)]
     size = tuple(centimetres / plotting.CENTIMETRES_PER_INCH for centimetres in (WIDTH_CM, HEIGHT_CM))
     figure = plt.figure(figsize=size)
-    grid = figure.add_gridspec(2, len(GROWTH), height_ratios=(1.25, 1))
+    grid = figure.add_gridspec(2, len(GROWTH), height_ratios=(1.25, 1), width_ratios=(1.3, 1, 1, 1))
     _draw_ratios(figure.add_subplot(grid[0, :]), rows, methods)
     first = None
     for column, (label, pattern, usual) in enumerate(GROWTH):
