@@ -31,7 +31,7 @@ PYTEST := env -u GOLDILOCKS_FAILURE $(BIN)/python -m pytest
 # Two goals at once would be two runs at once.
 .NOTPARALLEL:
 .PHONY: help setup tex data data-run paper paper-run full full-run figure figure-run figures figures-run \
-	compare compare-run clean clean-run orphans orphans-run test test-run check check-run lint lock
+	compare compare-run bench bench-run clean clean-run orphans orphans-run test test-run check check-run lint lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -76,6 +76,12 @@ orphans-run:
 	@$(call run,[ -z "$(filter-out yes,$(REMOVE))" ] || $(call fail,REMOVE=$(REMOVE) is unknown: use REMOVE=yes or leave it out); \
 		$(SET_UP) setup && $(BIN)/python scripts/find_orphans.py $(if $(REMOVE),--remove))
 
+bench: bench-run ## what the curvature costs by this engine and by other ways (12 minutes)
+	@: $(stop_if_failed)
+bench-run:
+	@$(call run,$(SET_UP) setup .venv-bench/installed && $(BIN)/python scripts/bench_curvature.py && \
+		$(BIN)/python scripts/plot_benchmark.py)
+
 clean: clean-run ## remove everything generated but the datasets; RUN=quick removes one run alone
 	@: $(stop_if_failed)
 clean-run:
@@ -108,6 +114,12 @@ setup: .venv/installed ## the Python environment .venv, from the lock requiremen
 	@echo "Setting up Python in .venv (a few minutes, about 6 GB on Linux)"
 	@$(PYTHON) -m venv .venv && $(BIN)/pip install --quiet --no-compile --disable-pip-version-check -r requirements.txt || \
 		$(call fail,pip could not set up .venv: its message stands above)
+	@touch $@
+
+.venv-bench/installed: envs/benchmarks.txt | setup
+	@echo "Setting up the libraries to compare with in .venv-bench"
+	@rm -rf .venv-bench && $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .venv-bench -r $< || \
+		$(call fail,pip could not set up .venv-bench: its message stands above)
 	@touch $@
 
 tex: ## TeX, through the system's package manager when latexmk is missing

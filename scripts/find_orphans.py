@@ -9,6 +9,7 @@ from pathlib import Path
 from goldilocks import catalogue, configuration, files, locks, logs
 
 ROOT = Path(__file__).parents[1]
+BENCHMARKS = "benchmarks"  # What make bench writes, which belongs to no run.
 # Below a run's folder of results, and in results/data: written while the workflow loads, and small.
 KEPT = ("settings", "fingerprints", "latex", "own", "cards")
 
@@ -24,7 +25,7 @@ def find_orphans(paths_to_configs: list[Path]) -> list[Path]:
         named |= _outputs(path)
     orphans = []
     for place in map(Path, ("results", "figures", "logs")):
-        for folder in sorted(path for path in place.glob("*") if path.is_dir()):
+        for folder in sorted(path for path in place.glob("*") if path.is_dir() and path.name != BENCHMARKS):
             if folder.name not in runs:
                 orphans.append(folder)
             elif place.name != "logs":

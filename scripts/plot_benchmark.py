@@ -1,0 +1,130 @@
+"""What the projected Hessian costs by each method (results/benchmarks/curvature.csv), and how that grows.
+
+Top: seconds of each method over those of the engine, for the main cases. Below: seconds over the number of directions,
+examples, parameters and radii, the others as in the case 784-200-200-10.
+"""
+
+import argparse
+import csv
+import re
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from goldilocks import files, logs, plotting
+
+METHODS = (
+    "engine_sweep",
+    "engine",
+    "matmul",
+    "double backward loop",
+    "PyHessian",
+    "vmap jvp-grad",
+    "curvlinops",
+    "torch.func.hessian",
+)
+MAIN = (
+    "784-200-200-10",
+    "3072-200-200-10",
+    "CNN",
+    "784-200-200-10 float64",
+    "784-200-200-10-nobias R=25",
+    "784-200-200-10 R=25",
+)
+# Label of the axis, what a case of it looks like, and the value of the case without one.
+GROWTH = (
+    ("directions $d$", r"784-200-200-10(?: d=(\d+))?", 50),
+    ("examples $N$", r"784-200-200-10(?: N=(\d+))?", 1000),
+    ("hidden width", r"784-(\d+)-\1-10", None),
+    ("radii $R$, no biases", r"784-200-200-10-nobias(?: R=(\d+))?", 1),
+)
+WIDTH_CM, HEIGHT_CM = 17.0, 13.0
+
+
+def plot_benchmark(path_to_csv: str, path_to_pdf: str, path_to_png: str) -> None:
+    """Draw whichever of the cases the CSV holds."""
+    plt.style.use(Path(plotting.__file__).with_name("style.mplstyle"))
+    with open(path_to_csv, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    methods = [method for method in METHODS if any(row["method"] == method for row in rows)]
+    size = tuple(centimetres / plotting.CENTIMETRES_PER_INCH for centimetres in (WIDTH_CM, HEIGHT_CM))
+    figure = plt.figure(figsize=size)
+    grid = figure.add_gridspec(2, len(GROWTH), height_ratios=(1.25, 1), width_ratios=(1.3, 1, 1, 1))
+    _draw_ratios(figure.add_subplot(grid[0, :]), rows, methods)
+    first = None
+    for column, (label, pattern, usual) in enumerate(GROWTH):
+        ax = figure.add_subplot(grid[1, column], sharey=first)
+        _draw_growth(ax, rows, methods, pattern, usual)
+        ax.set_xlabel(label)
+        if first:
+            ax.tick_params(labelleft=False)
+        else:
+            ax.set_ylabel("time (s)")
+        first = first or ax
+    handles = [plt.Line2D([], [], linestyle="none", label=method, **_marker(method)) for method in methods]
+    figure.legend(handles=handles, loc="outside upper center", ncols=4)
+    with files.whole_file(path_to_pdf) as pdf, files.whole_file(path_to_png) as png:
+        figure.savefig(pdf, metadata={"CreationDate": None})
+        figure.savefig(png)
+    plt.close(figure)
+
+
+def _draw_ratios(ax: plt.Axes, rows: list[dict], methods: list[str]) -> None:
+    cases = [case for case in MAIN if any(row["case"] == case for row in rows)]
+    for row in rows:
+        if row["case"] in cases:
+            shift = (methods.index(row["method"]) - (len(methods) - 1) / 2) * 0.08
+            place = cases.index(row["case"]) + shift
+            ax.plot(float(row["ratio_to_engine"]), place, linestyle="none", **_marker(row["method"]))
+    ax.axvline(1, color="0.6", linewidth=0.5, linestyle="--", zorder=0)
+    for border in range(1, len(cases)):
+        ax.axhline(border - 0.5, color="0.85", linewidth=0.5, zorder=0)
+    ax.set_yticks(range(len(cases)), cases)
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(len(cases) - 0.5, -0.5)
+    ax.set_xscale("log")
+    ax.set_xlabel("time relative to the engine (several radii: to its sweep)")
+
+
+def _draw_growth(ax: plt.Axes, rows: list[dict], methods: list[str], pattern: str, usual: int | None) -> None:
+    values = set()
+    for method in methods:
+        points = []
+        for row in rows:
+            if row["method"] == method and (match := re.fullmatch(pattern, row["case"])):
+                points.append((int(match[1] or usual), float(row["seconds"])))
+        if len(points) > 1:
+            ax.plot(*zip(*sorted(points)), linewidth=0.8, **_marker(method))
+            values |= {value for value, _ in points}
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xticks(sorted(values), map(str, sorted(values)))
+    ax.xaxis.set_minor_locator(plt.NullLocator())
+
+
+def _marker(method: str) -> dict:
+    """Filled for the engine and its products, open for the others."""
+    number = METHODS.index(method)
+    colour = "0.3" if method == "matmul" else plotting.COLOURS[max(0, number - 2)]
+    marker = ("*", "o", "|", "s", "D", "^", "v", "P")[number]
+    filled = colour if method.startswith("engine") else "none"
+    return {
+        "color": colour,
+        "marker": marker,
+        "markerfacecolor": filled,
+        "markersize": 6 if marker == "*" else 4.5,
+        "markeredgewidth": 0.9,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Draw the benchmark of the projected Hessian.")
+    parser.add_argument("--input", default="results/benchmarks/curvature.csv")
+    parser.add_argument("--output", default="figures/benchmarks/curvature", help="without .pdf and .png")
+    arguments = parser.parse_args()
+    with logs.one_sentence():
+        plot_benchmark(arguments.input, f"{arguments.output}.pdf", f"{arguments.output}.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The benchmark of the projected Hessian: every way gives the same H_d, and wrong ones stop it."""
+
+import csv
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import bench_curvature
+import bench_methods
+import plot_benchmark
+from goldilocks import subspaces
+
+ROOT = Path(__file__).parents[2]
+TINY = {
+    "dense": bench_curvature.Case((12, 8, 8, 4), directions=3, examples=20),
+    "dense float64": bench_curvature.Case((12, 8, 8, 4), directions=3, examples=20, double=True),
+    "dense, several radii": bench_curvature.Case((12, 8, 8, 4), biases=False, directions=3, examples=20, radii=3),
+    "CNN": bench_curvature.Case(None, directions=3, examples=4, double=True),
+}
+WAYS = [method for method in bench_methods.installed() if method not in ("engine", "engine_sweep", "matmul")]
+
+
+@pytest.mark.parametrize("method", WAYS)
+@pytest.mark.parametrize("case", TINY)
+def test_every_way_gives_the_hessian_of_the_engine(case, method):
+    problem = bench_curvature.build_problem(TINY[case])
+    factor = subspaces.cholesky(problem.directions.double().numpy())
+    expected = bench_curvature.prepare("engine", problem)()
+    found = bench_curvature.prepare(method, problem)()
+    assert len(found) == TINY[case].radii
+    for raw, reference in zip(found, expected):
+        hessian = subspaces.orthonormalised(raw.double().numpy(), factor)
+        error = np.linalg.norm(hessian - reference.hessian) / np.linalg.norm(reference.hessian)
+        assert error < 1000 * torch.finfo(problem.dtype).eps
+
+
+def test_the_products_alone_count_the_flops_of_the_theory():
+    """Per direction and example 3F − 2F_1 (d tangents and one adjoint); C and the Gauss–Newton part on top."""
+    case = TINY["dense"]
+    d, n = case.directions, case.examples
+    layers = [i * o for i, o in zip(case.widths, case.widths[1:])]
+    expected = d * n * (3 * sum(layers) - 2 * layers[0]) + d * d * (sum(layers[1:]) + n * case.widths[-1])
+    problem = bench_curvature.build_problem(case)
+    run = bench_curvature.prepare("matmul", problem)
+    with bench_curvature.FlopCounterMode(display=False) as counter:
+        run()
+    assert counter.get_total_flops() == 2 * expected
+
+
+def test_a_case_runs_to_the_csv_and_the_figure(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(bench_curvature, "MOST_ROUNDS", 1)
+    monkeypatch.setattr(bench_methods, "installed", lambda: ["engine", "engine_sweep", "matmul", "vmap jvp-grad"])
+    path = tmp_path / "curvature.csv"
+    bench_curvature.bench({"784-200-200-10-nobias R=25": TINY["dense, several radii"]}, path)
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == ("case", "method", "seconds", "peak_mib", "flops", "ratio_to_engine")
+    assert [row["method"] for row in rows] == ["engine", "engine_sweep", "matmul", "vmap jvp-grad"]
+    assert all(float(row["seconds"]) > 0 and float(row["peak_mib"]) >= 0 and int(row["flops"]) > 0 for row in rows)
+    assert float(rows[1]["ratio_to_engine"]) == 1
+    assert "vmap jvp-grad: relative error" in capfd.readouterr().out
+    plot_benchmark.plot_benchmark(path, tmp_path / "curvature.pdf", tmp_path / "curvature.png")
+    assert (tmp_path / "curvature.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_wrong_result_stops_the_benchmark(monkeypatch):
+    wrong = lambda problem: lambda parameters: 1.001 * bench_methods.vmap_jvp_grad(problem)(parameters)  # noqa: E731
+    monkeypatch.setattr(bench_methods, "METHODS", {"engine": bench_methods.engine, "wrong": wrong})
+    with pytest.raises(
+        ValueError, match=r"^wrong differs from the engine by 1\.0e-03 of H_d in the case tiny, .*wrong$"
+    ):
+        bench_curvature.measure_seconds("tiny", TINY["dense"])
+
+
+def test_the_figure_needs_no_torch_and_knows_every_case_and_method():
+    code = "import sys; sys.path.insert(0, 'scripts'); import plot_benchmark; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+    assert set(plot_benchmark.METHODS) == set(bench_methods.METHODS)
+    assert tuple(bench_curvature.MAIN) == plot_benchmark.MAIN
+    for case in bench_curvature.GROWTH:
+        assert any(re.fullmatch(pattern, case) for _, pattern, _ in plot_benchmark.GROWTH), case
