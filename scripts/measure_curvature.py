@@ -188,7 +188,7 @@ def _record(here: xr.Dataset, measured: curvature.PlaneCurvature) -> None:
         for name in SUMMARIES:
             here[name].loc[place] = getattr(summary, name)
         here["gauss_newton_trace"].loc[place] = np.trace(measured.gauss_newton[:d, :d])
-        here["effective_examples"].loc[place] = spectrum.effective_examples(measured.gauss_newton_traces[d - 1])
+        here["effective_examples"].loc[place] = measured.effective_examples[d - 1]
         here["eigenvalue"].loc[place][:d] = values
 
 

@@ -1,56 +1,54 @@
-"""Exact Hessians of the mean loss on a random plane, by forward-over-reverse differentiation.
+"""Exact Hessians of the mean loss on random planes: at one point, or over a sweep of radii and temperatures.
 
 For ReLU this is the almost-everywhere Hessian: what automatic differentiation gives, without the kinks.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import scipy.linalg
 import torch
-from torch import Tensor
-from torch.func import grad, jvp, vmap
+from torch import Tensor, nn
 
-from goldilocks import subspaces
+from goldilocks import automatic, chains, homogeneous, losses, networks, spectrum, subspaces, tangents
+from goldilocks.sums import Sums, orthonormalised
 
 Logits = Callable[[Tensor, Tensor], Tensor]
-LOSSES = ("cross_entropy", "mean_squared_error")
-# Arrays alive at once per activation and direction in a forward-over-reverse pass, and per parameter.
-ARRAYS_PER_ACTIVATION, ARRAYS_PER_PARAMETER = 8, 6
-EXAMPLES_PER_CHUNK = 1024
+HOMOGENEOUS, SHARED, POINTWISE, AUTOMATIC = (
+    "homogeneous sweep",
+    "tangents with shared directions",
+    "tangents and one adjoint",
+    "forward over reverse",
+)
 
 
 @dataclass(frozen=True)
 class PlaneCurvature:
     """Second-order picture of the mean loss over n examples on a plane of d orthonormal directions.
 
-    hessian, gauss_newton: shape (d, d); gauss_newton_traces: shape (d, n), the trace of each example's
-    Gauss–Newton matrix on the first 1 … d directions; loss: mean over examples, in nats for cross-entropy;
-    logits_std: root mean square over examples of the standard deviation (k − 1 degrees of freedom) of
-    their k logits.
+    gauss_newton, residual: the parts G and H′ of the Hessian, shape (d, d); gradient: in the plane, shape (d,);
+    effective_examples: (Σt)²/Σt² with t the traces of the examples' G on the first 1 … d directions, shape (d,);
+    loss: mean over examples, in nats for cross-entropy; logits_std: root mean square over examples of the standard
+    deviation (k − 1 degrees of freedom) of their k logits; radial_derivative: ⟨∇L, θ⟩.
     """
 
-    hessian: np.ndarray
     gauss_newton: np.ndarray
-    gauss_newton_traces: np.ndarray
+    residual: np.ndarray
+    gradient: np.ndarray
+    effective_examples: np.ndarray
     loss: float
     logits_std: float
+    radial_derivative: float
 
-
-@dataclass(frozen=True)
-class _Sums:
-    """What adds up over examples: raw-direction Hessian (d, d), Gauss–Newton factors, losses, variances."""
-
-    hessian: Tensor
-    factors: Tensor
-    losses: Tensor
-    variances: Tensor
+    @property
+    def hessian(self) -> np.ndarray:
+        """H = G + H′, shape (d, d)."""
+        return self.gauss_newton + self.residual
 
 
 def plane_curvature(
-    logits: Logits,
+    network: nn.Module | Logits,
     parameters: Tensor,
     directions: Tensor,
     inputs: Tensor,
@@ -63,142 +61,219 @@ def plane_curvature(
 ) -> list[PlaneCurvature]:
     """Curvature on the plane through `parameters` (D,) spanned by the raw `directions` (d, D).
 
-    `inputs` (N, …) and `labels` (N,) are the examples; `examples` lists how many of the first ones to
-    average over (default: all N), and one result is returned for each. The softmax sees logits / temperature.
-    Directions need not be orthonormal: they are made so, in order, through their Gram matrix.
+    As `radial_sweep` at the one scale 1 and the one temperature: one result for each number of `examples`.
+    """
+    return radial_sweep(
+        network,
+        parameters,
+        [1.0],
+        directions,
+        inputs,
+        labels,
+        temperatures=[temperature],
+        examples=examples,
+        loss=loss,
+        memory_mib=memory_mib,
+    )[0][0]
 
-    `memory_mib` bounds one pass of differentiation, in MiB. Raises ValueError if the directions are linearly
-    dependent, a logit is not finite, the loss is unknown, or more examples are asked for than there are.
+
+def radial_sweep(
+    network: nn.Module | Logits,
+    parameters: Tensor,
+    scales: Sequence[float],
+    directions: Tensor,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    temperatures: Sequence[float] = (1.0,),
+    examples: Sequence[int] | None = None,
+    loss: str = "cross_entropy",
+    memory_mib: float = 1024,
+) -> list[list[list[PlaneCurvature]]]:
+    """Curvature at the points α · `parameters` (D,) for each scale α, on planes along the raw `directions` (d, D).
+
+    `network` is a module whose parameters, flattened in order, `parameters` replaces, or a function
+    (parameters (D,), inputs) → logits (n, k). `inputs` (N, …) and `labels` (N,) are the examples; `examples` lists
+    how many of the first ones to average over (default: all N). The softmax sees logits / temperature. Results are
+    indexed by scale, temperature and number of examples. `path_of` says which way of computing is taken.
+
+    Directions need not be orthonormal: they are made so, in order, through their Gram matrix. Where `path_of` is not
+    AUTOMATIC, points are in double precision and tangents in that of `directions`; else everything is in the latter.
+    `memory_mib` bounds the working memory beside parameters, directions and examples, in MiB.
+
+    Raises ValueError if the directions are linearly dependent, a logit or a loss is not finite, the loss is unknown,
+    the network mixes examples, or more examples are asked for than there are.
     """
     counts = [len(inputs)] if examples is None else list(examples)
     if max(counts) > len(inputs):
         raise ValueError(f"{max(counts)} examples asked for and {len(inputs)} given: ask for fewer")
-    factor = subspaces.cholesky(directions.double().cpu().numpy())
-    edges = [0, *sorted(set(counts))]
-    segments, result = [], {}
-    for start, stop in pairwise(edges):
-        segments.append(
-            _sum_over_examples(
-                logits, parameters, directions, inputs[start:stop], labels[start:stop], loss, temperature, memory_mib
-            )
-        )
-        result[stop] = _average(segments, factor)
-    return [result[count] for count in counts]
+    factor = torch.as_tensor(subspaces.cholesky(directions.cpu().numpy()), device=directions.device)
+    total = Sums(factor, loss, [temperature for _ in scales for temperature in temperatures])
+    repeated = [scale for scale in scales for _ in temperatures]
+    add = _adder(network, parameters, repeated, directions, memory_mib, inputs, total)
+    result = {}
+    for start, stop in pairwise([0, *sorted(set(counts))]):
+        add(inputs[start:stop], labels[start:stop])
+        total.count = stop
+        result[stop] = _averages(total)
+    m = len(temperatures)
+    return [[[result[n][i * m + j] for n in counts] for j in range(m)] for i in range(len(scales))]
 
 
-def hessian_vector_products(
-    logits: Logits,
+def path_of(network: nn.Module | Logits, parameters: Tensor, points: int) -> str:
+    """The fastest exact way to the curvature of `network` at this many points on the ray through `parameters`."""
+    chain = chains.of(network) if isinstance(network, nn.Module) else None
+    if chain is None:
+        return AUTOMATIC
+    if points == 1:
+        return POINTWISE
+    return HOMOGENEOUS if homogeneous.applies(chain, parameters) else SHARED
+
+
+def sphere_curvature(
+    network: nn.Module | Logits,
     parameters: Tensor,
-    vectors: Tensor,
+    directions: Tensor,
     inputs: Tensor,
     labels: Tensor,
     *,
     loss: str = "cross_entropy",
     temperature: float = 1.0,
     memory_mib: float = 1024,
+) -> np.ndarray:
+    """Riemannian Hessian (d, d) of the mean loss on the sphere |θ| = r through `parameters` (D,).
+
+    On orthonormal directions P tangent to the sphere, made from the raw `directions` (d, D) by taking off their part
+    along u = θ/r: PᵀHP − (⟨∇L, θ⟩/r²) I. Arguments and errors as in `plane_curvature`; raises ValueError also if
+    the directions and θ are linearly dependent.
+    """
+    radius = parameters.double().norm()
+    outward = (parameters / radius).to(directions.dtype)
+    # With u in front, the Cholesky factor takes it off all the others.
+    spanned = torch.cat([outward[None], directions])
+    options = {"loss": loss, "temperature": temperature, "memory_mib": memory_mib}
+    found = plane_curvature(network, parameters, spanned, inputs, labels, **options)[0]
+    return found.hessian[1:, 1:] - found.radial_derivative / float(radius) ** 2 * np.eye(len(directions))
+
+
+def hessian_vector_products(
+    network: nn.Module | Logits,
+    parameters: Tensor,
+    vectors: Tensor,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    part: str = "hessian",
+    loss: str = "cross_entropy",
+    temperature: float = 1.0,
+    memory_mib: float = 1024,
 ) -> Tensor:
-    """Products of the Hessian of the mean loss with each row of `vectors` (d, D), shape (d, D)."""
+    """Products of the Hessian of the mean loss with each row of `vectors` (d, D), shape (d, D).
+
+    `part` is `hessian` or `gauss_newton`. By automatic differentiation, in the precision of `vectors`.
+    """
+    logits, parameters = _function(network), parameters.to(vectors.dtype)
     products = torch.zeros_like(vectors)
-    for chunk_inputs, chunk_labels in _chunks_of_examples(inputs, labels):
-        step = _directions_per_chunk(logits, parameters, chunk_inputs, memory_mib)
-        push = _pushforward(logits, parameters, chunk_inputs, chunk_labels, loss, temperature)
+    for chunk, targets in _chunks(inputs.to(vectors.dtype), labels, tangents.EXAMPLES_PER_CHUNK):
+        step = automatic.directions_per_chunk(logits, parameters, chunk, memory_mib)
+        problem = (logits, parameters, chunk, targets, loss, temperature)
+        push = (
+            automatic.gauss_newton_products(*problem)
+            if part == "gauss_newton"
+            else automatic.hessian_products(*problem)
+        )
         for start in range(0, len(vectors), step):
-            products[start : start + step] += push(vectors[start : start + step])[0]
+            found = push(vectors[start : start + step])
+            products[start : start + step] += found if part == "gauss_newton" else found[0]
     return products / len(inputs)
 
 
-def _sum_over_examples(logits, parameters, directions, inputs, labels, loss, temperature, memory_mib) -> _Sums:
-    hessian = directions.new_zeros(len(directions), len(directions), dtype=torch.float64)
-    factors, losses, variances = [], [], []
-    for chunk_inputs, chunk_labels in _chunks_of_examples(inputs, labels):
-        outputs = logits(parameters, chunk_inputs)
-        if not torch.isfinite(outputs).all():
-            raise ValueError("a logit is not finite: the radius is too large for this precision, lower it")
-        step = _directions_per_chunk(logits, parameters, chunk_inputs, memory_mib)
-        push = _pushforward(logits, parameters, chunk_inputs, chunk_labels, loss, temperature)
-        tangents = []
+def _adder(network, parameters, scales, directions, memory_mib, inputs, total) -> Callable:
+    """The function that adds examples to the sums of all points, by the fastest path there is."""
+    path = path_of(network, parameters, len(total))
+    if path == AUTOMATIC:
+        return _automatic_adder(_function(network), parameters, scales, directions, memory_mib, inputs, total)
+    chain, parameters = chains.of(network), parameters.double()
+    prepared = chains.Directions(directions, chain)
+    plan = tangents.plan(chain, parameters, prepared, inputs, len(total), path == HOMOGENEOUS, memory_mib)
+
+    def add(inputs, labels):
+        for chunk, targets in _chunks(inputs, labels, plan.examples):
+            problem = (chain, parameters, scales, prepared, chunk.double(), targets, total)
+            if path == HOMOGENEOUS:
+                homogeneous.add_chunk(*problem)
+            else:
+                tangents.add_chunk(*problem, plan.directions)
+
+    return add
+
+
+def _automatic_adder(logits, parameters, scales, directions, memory_mib, inputs, total) -> Callable:
+    """Hessian products by automatic differentiation, in the precision of the directions."""
+    parameters, inputs = parameters.to(directions.dtype), inputs.to(directions.dtype)
+    _refuse_mixing(logits, parameters, inputs)
+
+    def add(inputs, labels):
+        for chunk, targets in _chunks(inputs.to(directions.dtype), labels, tangents.EXAMPLES_PER_CHUNK):
+            step = automatic.directions_per_chunk(logits, parameters, chunk, memory_mib)
+            for number, scale in enumerate(scales):
+                add_to(slice(number, number + 1), scale * parameters, chunk, targets, step)
+
+    def add_to(point, theta, inputs, labels, step):
+        temperature, residual = total.temperatures[point].item(), total.residual[point][0]
+        problem = (logits, theta, inputs, labels, total.loss, temperature)
+        push, along = automatic.hessian_products(*problem), []
         for start in range(0, len(directions), step):
             products, pushed = push(directions[start : start + step])
-            hessian[:, start : start + step] += (directions @ products.T).double()
-            tangents.append(pushed.double())
-        factors.append(_gauss_newton_factor(outputs.double() / temperature, torch.cat(tangents), loss))
-        losses.append(_losses(outputs.double() / temperature, chunk_labels, loss))
-        variances.append(outputs.double().var(dim=1))
-    return _Sums(hessian, torch.cat(factors, 1), torch.cat(losses), torch.cat(variances))
+            residual[:, start : start + step] += directions @ products.T
+            along.append(pushed.double())
+        along, outputs = torch.cat(along), logits(theta, inputs).double()
+        # The Gauss–Newton part over raw directions is taken off again.
+        raw = losses.gauss_newton_factor(outputs / temperature, along / temperature, total.loss).flatten(1)
+        residual -= raw @ raw.T
+        total.radial_derivative[point] += automatic.radial_derivative(*problem)
+        total.add(outputs[None], labels, orthonormalised(along, total.factor)[None], point)
+
+    return add
 
 
-def _average(segments: list[_Sums], factor: np.ndarray) -> PlaneCurvature:
-    losses = torch.cat([s.losses for s in segments])
-    n = len(losses)
-    hessian = sum(s.hessian for s in segments).cpu().numpy() / n
-    raw = torch.cat([s.factors for s in segments], 1).cpu().numpy()
-    d, _, k = raw.shape
-    factors = scipy.linalg.solve_triangular(factor, raw.reshape(d, n * k), lower=True)
-    return PlaneCurvature(
-        hessian=subspaces.orthonormalised(hessian, factor),
-        gauss_newton=factors @ factors.T / n,
-        gauss_newton_traces=np.cumsum((factors.reshape(d, n, k) ** 2).sum(2), axis=0),
-        loss=losses.mean().item(),
-        logits_std=torch.cat([s.variances for s in segments]).mean().sqrt().item(),
-    )
+def _refuse_mixing(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
+    """Raise ValueError where the logits of an example depend on the others of its batch."""
+    if len(inputs) < 3:
+        return
+    alone, among = logits(parameters, inputs[:2]), logits(parameters, inputs[:3])[:2]
+    if not torch.allclose(alone, among, rtol=1e-3, atol=1e-3 * float(among.abs().max()), equal_nan=True):
+        raise ValueError(
+            "the network mixes the examples of a batch, so that it has no loss per example: put batch normalisation "
+            "into evaluation mode"
+        )
 
 
-def _pushforward(logits, parameters, inputs, labels, loss, temperature):
-    """The map directions (d, D) → (Hessian products of the summed loss (d, D), logit tangents (d, n, k))."""
-
-    def objective(theta):
-        outputs = logits(theta, inputs) / temperature
-        return _losses(outputs, labels, loss).sum(), outputs
-
-    gradient_and_logits = grad(objective, has_aux=True)
-
-    def push(direction):
-        return jvp(gradient_and_logits, (parameters,), (direction,))[1]
-
-    return vmap(push)
+def _function(network: nn.Module | Logits) -> Logits:
+    return networks.logits_function(network) if isinstance(network, nn.Module) else network
 
 
-def _losses(outputs: Tensor, labels: Tensor, loss: str) -> Tensor:
-    """Loss of each example, shape (n,): −log p_y, or half the squared distance to the one-hot label."""
-    if loss == "cross_entropy":
-        return torch.nn.functional.cross_entropy(outputs, labels, reduction="none")
-    if loss == "mean_squared_error":
-        targets = torch.nn.functional.one_hot(labels, outputs.shape[1])
-        return ((outputs - targets) ** 2).sum(1) / 2
-    raise ValueError(f"loss {loss!r} is unknown: use one of {', '.join(LOSSES)}")
+def _averages(total: Sums) -> list[PlaneCurvature]:
+    """The picture at each point over the examples so far."""
+    n, factor = total.count, total.factor.cpu().numpy()
+    names = ("residual", "gauss_newton", "gradient", "traces", "squares", "losses", "variances", "radial_derivative")
+    result = []
+    for values in zip(*(getattr(total, name).cpu().numpy() for name in names)):
+        here = dict(zip(names, values))
+        result.append(
+            PlaneCurvature(
+                gauss_newton=here["gauss_newton"] / n,
+                residual=subspaces.orthonormalised(here["residual"], factor) / n,
+                gradient=here["gradient"] / n,
+                effective_examples=spectrum.effective_examples(here["traces"], here["squares"]),
+                loss=float(here["losses"] / n),
+                logits_std=float(np.sqrt(here["variances"] / n)),
+                radial_derivative=float(here["radial_derivative"] / n),
+            )
+        )
+    return result
 
 
-def _gauss_newton_factor(outputs: Tensor, tangents: Tensor, loss: str) -> Tensor:
-    """B of shape (d, n, k) with G = Σ_n B Bᵀ: √p ⊙ (ż − p·ż) for the softmax, ż for squared error."""
-    if loss == "mean_squared_error":
-        return tangents
-    p = torch.softmax(outputs, dim=1)
-    return p.sqrt() * (tangents - (p * tangents).sum(2, keepdim=True))
-
-
-def _chunks_of_examples(inputs: Tensor, labels: Tensor):
-    for start in range(0, len(inputs), EXAMPLES_PER_CHUNK):
-        yield inputs[start : start + EXAMPLES_PER_CHUNK], labels[start : start + EXAMPLES_PER_CHUNK]
-
-
-def _directions_per_chunk(logits: Logits, parameters: Tensor, inputs: Tensor, memory_mib: float) -> int:
-    """How many directions go through one pass within the memory budget; at least one."""
-    per_example = _saved_entries(logits, parameters, inputs[:1])
-    if len(inputs) > 1:
-        per_example = _saved_entries(logits, parameters, inputs[:2]) - per_example
-    entries = ARRAYS_PER_ACTIVATION * per_example * len(inputs) + ARRAYS_PER_PARAMETER * parameters.numel()
-    return max(1, int(memory_mib * 2**20 / (entries * parameters.element_size())))
-
-
-def _saved_entries(logits: Logits, parameters: Tensor, inputs: Tensor) -> int:
-    """Entries that one forward pass keeps for its backward pass."""
-    entries = 0
-
-    def count(tensor):
-        nonlocal entries
-        entries += tensor.numel()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        logits(parameters.detach().requires_grad_(), inputs)
-    return entries
+def _chunks(inputs: Tensor, labels: Tensor, step: int) -> Iterator[tuple[Tensor, Tensor]]:
+    for start in range(0, len(inputs), step):
+        yield inputs[start : start + step], labels[start : start + step]

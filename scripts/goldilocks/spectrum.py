@@ -71,10 +71,9 @@ def standard_error(samples: np.ndarray) -> np.ndarray:
     return samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
 
 
-def effective_examples(traces: np.ndarray) -> np.ndarray:
-    """n_eff = (Σt)²/Σt² over the last axis: how many examples carry a sum of non-negative t; 0 if all vanish."""
-    squares = (traces**2).sum(-1)
-    return np.divide(traces.sum(-1) ** 2, squares, out=np.zeros_like(squares), where=squares > 0)
+def effective_examples(total: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """n_eff = (Σt)²/Σt² from the sums of non-negative t and of their squares: how many carry Σt; 0 if all vanish."""
+    return np.divide(total**2, squares, out=np.zeros_like(squares), where=squares > 0)
 
 
 def finite_dimension_law(kappa: np.ndarray | float, dimension: np.ndarray | float) -> np.ndarray | float:

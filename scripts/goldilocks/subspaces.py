@@ -11,6 +11,7 @@ import scipy.linalg
 from goldilocks.labels import Plane
 
 METRICS = ("identity", "shell", "inverse_shell", "sigma")
+COORDINATES_PER_BLOCK = 2**16
 
 
 def metric(
@@ -60,11 +61,18 @@ def directions(plane: Plane, eta: np.ndarray, random: np.random.Generator) -> np
 
 
 def cholesky(raw_directions: np.ndarray) -> np.ndarray:
-    """Lower-triangular L of shape (d, d) with L Lᵀ the Gram matrix of `raw_directions` (d, D).
+    """Lower-triangular L of shape (d, d) with L Lᵀ the Gram matrix of `raw_directions` (d, D), in double precision.
 
-    Raises ValueError if the directions are linearly dependent.
+    Raises ValueError if a direction is not finite or zero, or if the directions are linearly dependent.
     """
-    gram = raw_directions @ raw_directions.T
+    gram = np.zeros((len(raw_directions),) * 2)
+    # In blocks: a double-precision copy of all directions may not fit.
+    for start in range(0, raw_directions.shape[1], COORDINATES_PER_BLOCK):
+        block = np.asarray(raw_directions[:, start : start + COORDINATES_PER_BLOCK], dtype=np.float64)
+        gram += block @ block.T
+    for what, bad in (("not finite", ~np.isfinite(np.diag(gram))), ("zero", np.diag(gram) == 0)):
+        if bad.any():
+            raise ValueError(f"direction {np.flatnonzero(bad)[0]} of the plane is {what}: draw another")
     try:
         factor = np.linalg.cholesky(gram)
     except np.linalg.LinAlgError:

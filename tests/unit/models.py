@@ -12,6 +12,7 @@ from goldilocks.randomness import stream
 
 @dataclass(frozen=True)
 class Model:
+    module: torch.nn.Module
     logits: object
     parameters: list[networks.Parameter]
     inputs: torch.Tensor
@@ -42,6 +43,7 @@ def model(label: str, inputs: int = 8, classes: int = 4, examples: int = 30, ima
     module = networks.build(network, image, classes).double()
     random = stream("test", "examples", math.prod(image), examples)
     return Model(
+        module,
         networks.logits_function(module),
         networks.parameters_of(module),
         torch.as_tensor(random.standard_normal((examples, *image))),

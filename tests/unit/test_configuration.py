@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from goldilocks import configuration, curvature, datasets, labels, networks, studies, subspaces
+from goldilocks import configuration, datasets, labels, losses, networks, studies, subspaces
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = configuration.load_schema(ROOT)
@@ -115,7 +115,7 @@ def test_names_that_yaml_reads_as_numbers_are_refused():
         ("inputs", datasets.INPUTS),
         ("labels", datasets.LABELS),
         ("metric", subspaces.METRICS),
-        ("loss", curvature.LOSSES),
+        ("loss", losses.LOSSES),
     ],
 )
 def test_schema_and_code_know_the_same_names(key, valid):

@@ -141,4 +141,4 @@ def test_summary_of_a_known_spectrum():
     assert found.fraction_positive == 0.5
     assert (found.trace, found.frobenius_norm, found.spectral_norm) == (2.0, pytest.approx(math.sqrt(26)), 4.0)
     assert found.trace_over_norm == pytest.approx(2 / math.sqrt(26))
-    assert spectrum.effective_examples(np.array([1.0, 1.0, 1.0, 0.0])) == pytest.approx(3)
+    assert spectrum.effective_examples(np.array([3.0, 0.0]), np.array([3.0, 0.0])) == pytest.approx([3, 0])

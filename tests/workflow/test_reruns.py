@@ -83,7 +83,7 @@ def test_a_figures_own_script_is_one_job(project):
 @pytest.mark.parametrize(
     "file, old, new",
     [
-        ("scripts/goldilocks/curvature.py", "n = len(losses)", "n = len(losses)  # how many"),
+        ("scripts/goldilocks/curvature.py", "n = total.count", "result = []  # one a point"),
         ("scripts/goldilocks/curvature.py", '"""Exact Hessians', '"""All exact Hessians'),
         ("scripts/measure_curvature.py", '"""Fill `result`', '"""Fill in `result`'),
         ("scripts/goldilocks/plotting.py", '"""What every figure', '"""All that every figure'),
@@ -100,9 +100,9 @@ def test_comments_and_docstrings_rerun_nothing(project, file, old, new):
     "file, old, new, jobs",
     [
         (
-            "scripts/goldilocks/curvature.py",
-            "EXAMPLES_PER_CHUNK = 1024",
+            "scripts/goldilocks/tangents.py",
             "EXAMPLES_PER_CHUNK = 512",
+            "EXAMPLES_PER_CHUNK = 256",
             {"curvature": 1, "aggregate": 1, "claims": 1, "figure": FIGURES},
         ),
         # intervals serves claims and figures, not the measurement.
@@ -126,11 +126,11 @@ def test_a_change_of_code_reruns_what_imports_it(project, file, old, new, jobs):
 @pytest.mark.slow
 def test_comments_and_changes_are_told_apart_without_snakemakes_memory_too(project):
     without_metadata(project)
-    project.edit("scripts/goldilocks/curvature.py", "n = len(losses)", "n = len(losses)  # how many")
+    project.edit("scripts/goldilocks/curvature.py", "result = []", "result = []  # one a point")
     assert project.dry_run() == {}
     project.edit("scripts/goldilocks/intervals.py", "BATCH = 2000, 100", "BATCH = 3000, 100")
     assert project.dry_run() == {"claims": 1, "figure": FIGURES}
-    project.edit("scripts/goldilocks/curvature.py", "EXAMPLES_PER_CHUNK = 1024", "EXAMPLES_PER_CHUNK = 512")
+    project.edit("scripts/goldilocks/tangents.py", "EXAMPLES_PER_CHUNK = 512", "EXAMPLES_PER_CHUNK = 256")
     assert project.dry_run() == {"curvature": 1, "aggregate": 1, "claims": 1, "figure": FIGURES}
 
 

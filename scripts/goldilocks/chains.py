@@ -1,0 +1,467 @@
+"""Networks as chains of layers, with the derivatives from which projected Hessians are built.
+
+A chain runs forward once, carries one adjoint back, and pushes directions forward as tangents. One letter per
+axis: n examples, d directions, o outputs, i inputs of a layer. Activations are (n, …), tangents (d, n, …) and
+None where they vanish. Points and adjoints are in double precision, tangents in the precision of the directions.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from goldilocks import networks
+
+SPARSE_BELOW = 0.05  # share of non-zero entries below which a sparse product is the faster one
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An element-wise function φ with its first derivative, and its second (None where that vanishes).
+
+    `homogeneous`: φ(αz) = αφ(z) for α > 0.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    slope: Callable[[Tensor], Tensor]
+    bend: Callable[[Tensor], Tensor] | None = None
+    homogeneous: bool = False
+
+    def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        return self.function(a), a
+
+    def adjoint(self, theta: Tensor, kept: Tensor, delta: Tensor) -> Tensor:
+        return self.slope(kept) * delta
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """Flattening of everything behind the examples."""
+
+    homogeneous = True
+
+    def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, torch.Size]:
+        return a.flatten(1), a.shape[1:]
+
+    def adjoint(self, theta: Tensor, kept: torch.Size, delta: Tensor) -> Tensor:
+        return delta.reshape(len(delta), *kept)
+
+    def tangent(self, kept: torch.Size, tangents: Tensor) -> Tensor:
+        return tangents.flatten(2)
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """Maximum over windows: a choice of entries, fixed almost everywhere."""
+
+    options: tuple  # kernel, stride, padding, dilation, ceil_mode of torch
+    homogeneous = True
+
+    def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, tuple[Tensor, torch.Size]]:
+        pooled, chosen = functional.max_pool2d_with_indices(a, *self.options)
+        return pooled, (chosen.flatten(2), a.shape[2:])
+
+    def adjoint(self, theta: Tensor, kept: tuple[Tensor, torch.Size], delta: Tensor) -> Tensor:
+        chosen, size = kept
+        spread = delta.new_zeros(*delta.shape[:2], size.numel()).scatter_add_(2, chosen, delta.flatten(2))
+        return spread.view(*delta.shape[:2], *size)
+
+    def tangent(self, kept: tuple[Tensor, torch.Size], tangents: Tensor) -> Tensor:
+        chosen, _ = kept
+        flat = tangents.flatten(3)
+        height, width = functional.max_pool2d(tangents[0, :1], *self.options).shape[2:]
+        return flat.gather(3, chosen.expand(len(flat), *chosen.shape)).view(*flat.shape[:3], height, width)
+
+
+@dataclass(frozen=True)
+class AveragePool:
+    """Average over windows: linear."""
+
+    options: tuple  # kernel, stride, padding, ceil_mode, count_include_pad, divisor_override of torch
+    homogeneous = True
+
+    def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        return functional.avg_pool2d(a, *self.options), a
+
+    def adjoint(self, theta: Tensor, kept: Tensor, delta: Tensor) -> Tensor:
+        return torch.ops.aten.avg_pool2d_backward(delta, kept, *self.options)
+
+    def tangent(self, kept: Tensor, tangents: Tensor) -> Tensor:
+        return functional.avg_pool2d(tangents.flatten(0, 1), *self.options).unflatten(0, tangents.shape[:2])
+
+
+@dataclass(frozen=True)
+class Affine:
+    """z = W a + b. `weight` and `bias` are places in the parameter vector, `shape` is that of W."""
+
+    weight: slice
+    bias: slice | None
+    shape: tuple[int, ...]
+    homogeneous = True
+
+    def weights(self, theta: Tensor) -> Tensor:
+        """W of shape `shape` from one parameter vector (D,), or of (d, *shape) from several (d, D)."""
+        return theta[..., self.weight].unflatten(-1, self.shape)
+
+    def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        b = None if self.bias is None else theta[self.bias]
+        return self.apply(a, self.weights(theta), b), a
+
+    def adjoint(self, theta: Tensor, kept: Tensor, delta: Tensor) -> Tensor:
+        return self.pull(self.weights(theta), kept, delta)
+
+
+@dataclass(frozen=True)
+class Dense(Affine):
+    """A fully connected layer."""
+
+    def apply(self, a: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
+        """W a + b, shape (n, o)."""
+        return functional.linear(a, weights, bias)
+
+    def pull(self, weights: Tensor, a: Tensor, delta: Tensor) -> Tensor:
+        """Wᵀδ, shape (n, i)."""
+        return delta @ weights
+
+    def turn(self, directions: "Directions", a: Tensor) -> Tensor:
+        """Ẇ a for each direction, shape (d, n, o)."""
+        if directions.is_sparse(self):
+            turned = directions.sparse_rows(self).matmul(a.T).view(len(directions), -1, len(a))
+            return turned.transpose(1, 2).contiguous()
+        return torch.matmul(a, self.weights(directions.values).transpose(1, 2))
+
+    def carry(self, weights: Tensor, tangents: Tensor, onto: Tensor | None) -> Tensor:
+        """W ȧ, shape (d, n, o), added to `onto` where there is one."""
+        flat = tangents.flatten(0, 1)
+        if onto is None:
+            return (flat @ weights.T).unflatten(0, tangents.shape[:2])
+        return onto.view(-1, onto.shape[2]).addmm_(flat, weights.T).view(onto.shape)
+
+    def weight_gradients(self, delta: Tensor, tangents: Tensor, weights: Tensor) -> Tensor:
+        """M = Σ_n δ ȧᵀ for each direction, shape (d, o · i)."""
+        return torch.matmul(delta.T, tangents).flatten(1)
+
+    def pull_directions(self, directions: "Directions", a: Tensor, delta: Tensor) -> Tensor:
+        """Ẇᵀδ for each direction, shape (d, n, i)."""
+        if directions.is_sparse(self):
+            pulled = directions.sparse_columns(self).matmul(delta.T).view(len(directions), -1, len(delta))
+            return pulled.transpose(1, 2).contiguous()
+        return torch.matmul(delta, self.weights(directions.values))
+
+    def pull_stacked(self, directions: "Directions", rows: slice, a: Tensor, deltas: Tensor) -> Tensor:
+        """Ẇᵀδ for adjoints (n, f, o) and some directions: shape (n, f · d, i)."""
+        n, f, o = deltas.shape
+        stacked = directions.stacked(self)[:, rows]
+        return (deltas.view(n * f, o) @ stacked.flatten(1)).view(n, -1, self.shape[1])
+
+
+@dataclass(frozen=True)
+class Convolution(Affine):
+    """A convolution with zero padding and one group."""
+
+    options: tuple  # stride, padding, dilation of torch
+
+    def apply(self, a: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
+        """W ∗ a + b, shape (n, o, …)."""
+        return functional.conv2d(a, weights, bias, *self.options)
+
+    def _backward(self, delta: Tensor, a: Tensor, weights: Tensor, wanted: tuple[bool, bool, bool]) -> Tensor:
+        stride, padding, dilation = self.options
+        found = torch.ops.aten.convolution_backward(
+            delta, a, weights, None, stride, padding, dilation, False, [0, 0], 1, wanted
+        )
+        return found[wanted.index(True)]
+
+    def pull(self, weights: Tensor, a: Tensor, delta: Tensor) -> Tensor:
+        """The transposed convolution of δ, shape (n, i, …)."""
+        return self._backward(delta, a, weights, (True, False, False))
+
+    def turn(self, directions: "Directions", a: Tensor) -> Tensor:
+        """Ẇ ∗ a for each direction, stacked as output channels: shape (d, n, o, …)."""
+        stacked = self.weights(directions.values).flatten(0, 1)
+        return functional.conv2d(a, stacked, None, *self.options).unflatten(1, (len(directions), -1)).transpose(0, 1)
+
+    def carry(self, weights: Tensor, tangents: Tensor, onto: Tensor | None) -> Tensor:
+        """W ∗ ȧ, shape (d, n, o, …), plus `onto` where there is one."""
+        carried = functional.conv2d(tangents.flatten(0, 1), weights, None, *self.options)
+        carried = carried.unflatten(0, tangents.shape[:2])
+        return carried if onto is None else carried.add_(onto)
+
+    def weight_gradients(self, delta: Tensor, tangents: Tensor, weights: Tensor) -> Tensor:
+        """Gradients of W with the tangents as inputs, shape (d, o · i · k · k)."""
+        each = [self._backward(delta, tangent, weights, (False, True, False)) for tangent in tangents]
+        return torch.stack(each).flatten(1)
+
+    def pull_directions(self, directions: "Directions", a: Tensor, delta: Tensor) -> Tensor:
+        """The transposed convolution of δ by each Ẇ, stacked as input channels: shape (d, n, i, …)."""
+        weights = self.weights(directions.values).transpose(0, 1).flatten(1, 2)
+        stand_in = a.new_empty(1).expand(len(delta), weights.shape[1], *a.shape[2:])
+        pulled = self._backward(delta, stand_in, weights, (True, False, False))
+        return pulled.unflatten(1, (len(directions), -1)).transpose(0, 1)
+
+    def pull_stacked(self, directions: "Directions", rows: slice, a: Tensor, deltas: Tensor) -> Tensor:
+        """Transposed convolutions of adjoints (n, f, o, …) by some directions: shape (n, f · d, i · …)."""
+        n, f = deltas.shape[:2]
+        part = directions.rows(rows.start, rows.stop)
+        pulled = self.pull_directions(part, a, deltas.flatten(0, 1)).transpose(0, 1)
+        return pulled.reshape(n, f * len(part), -1)
+
+
+@dataclass(frozen=True)
+class Residual:
+    """a + inner(a)."""
+
+    inner: tuple
+    homogeneous = False
+
+
+@dataclass
+class Kept:
+    """What one layer keeps of the forward pass at a point, and the adjoint δ of its output."""
+
+    layer: object
+    forward: object
+    output: Tensor
+    delta: Tensor | None = None
+    inner: list["Kept"] = field(default_factory=list)
+
+
+def of(module: nn.Module) -> tuple | None:
+    """The chain of a module made of known layers alone, in the order of `module.parameters()`; None for any other."""
+    places, start = {}, 0
+    for parameter in module.parameters():
+        places[id(parameter)] = slice(start, start + parameter.numel())
+        start += parameter.numel()
+    seen = set()
+    try:
+        chain = tuple(_layers(module, places, seen))
+    except _Unknown:
+        return None
+    return chain if any(affine_layers(chain)) else None
+
+
+class _Unknown(Exception):
+    """A layer whose derivatives are not written out here."""
+
+
+def _layers(module: nn.Module, places: dict[int, slice], seen: set[int]) -> Iterator:
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    if any(hooks) or getattr(module, "parametrizations", None):
+        raise _Unknown
+    if type(module) is nn.Sequential:
+        for child in module:
+            yield from _layers(child, places, seen)
+        return
+    if type(module) is networks.Residual:
+        yield Residual(tuple(_layers(module.inner, places, seen)))
+        return
+    if id(module) in seen:
+        # One layer called twice shares its parameters.
+        raise _Unknown
+    seen.add(id(module))
+    yield _layer(module, places)
+
+
+def _layer(module: nn.Module, places: dict[int, slice]) -> object:
+    kind = type(module)
+    if kind is nn.Linear or kind is nn.Conv2d:
+        weight = places[id(module.weight)]
+        bias = None if module.bias is None else places[id(module.bias)]
+        if kind is nn.Linear:
+            return Dense(weight, bias, tuple(module.weight.shape))
+        if module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str):
+            options = (module.stride, module.padding, module.dilation)
+            return Convolution(weight, bias, tuple(module.weight.shape), options)
+    elif kind is nn.MaxPool2d and not module.return_indices:
+        options = (module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode)
+        return MaxPool(tuple(map(_pair, options[:4])) + options[4:])
+    elif kind is nn.AvgPool2d:
+        options = (module.kernel_size, module.stride, module.padding)
+        more = (module.ceil_mode, module.count_include_pad, module.divisor_override)
+        return AveragePool(tuple(map(_pair, options)) + more)
+    elif kind is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
+        return Reshape()
+    elif activation := _activation(module):
+        return activation
+    raise _Unknown
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return tuple(value) if isinstance(value, tuple | list) else (value, value)
+
+
+def _activation(module: nn.Module) -> Activation | None:
+    kind = type(module)
+    if kind is nn.Identity:
+        return Activation(lambda z: z, torch.ones_like, homogeneous=True)
+    if kind is nn.ReLU:
+        return Activation(torch.relu, lambda z: (z > 0).to(z.dtype), homogeneous=True)
+    if kind is nn.LeakyReLU:
+        low = module.negative_slope
+
+        def either(z):
+            return torch.full_like(z, low).masked_fill_(z > 0, 1.0)
+
+        return Activation(lambda z: functional.leaky_relu(z, low), either, homogeneous=True)
+    if kind is nn.Tanh:
+        return Activation(torch.tanh, lambda z: 1 - torch.tanh(z) ** 2, _bend_of_tanh)
+    if kind is nn.Softplus:
+        beta, threshold = module.beta, module.threshold
+
+        # torch makes it linear above the threshold.
+        def slope(z):
+            return torch.where(beta * z > threshold, 1.0, torch.sigmoid(beta * z))
+
+        def bend(z):
+            sigmoid = torch.sigmoid(beta * z)
+            return torch.where(beta * z > threshold, 0.0, beta * sigmoid * (1 - sigmoid))
+
+        return Activation(lambda z: functional.softplus(z, beta, threshold), slope, bend)
+    return None
+
+
+def _bend_of_tanh(z: Tensor) -> Tensor:
+    value = torch.tanh(z)
+    return -2 * value * (1 - value**2)
+
+
+def affine_layers(chain: tuple) -> Iterator[Affine]:
+    """The layers with parameters, first to last; those inside of residual blocks too."""
+    for layer in chain:
+        if isinstance(layer, Residual):
+            yield from affine_layers(layer.inner)
+        elif isinstance(layer, Affine):
+            yield layer
+
+
+def is_smooth(chain: tuple) -> bool:
+    """Whether some activation has a second derivative."""
+    return any(
+        is_smooth(layer.inner) if isinstance(layer, Residual) else getattr(layer, "bend", None) is not None
+        for layer in chain
+    )
+
+
+def forward(chain: tuple, theta: Tensor, a: Tensor) -> tuple[Tensor, list[Kept]]:
+    """Outputs of the chain at parameters θ (D,) for inputs (n, …), and what each layer keeps."""
+    kept = []
+    for layer in chain:
+        if isinstance(layer, Residual):
+            inside, inner = forward(layer.inner, theta, a)
+            a = a + inside
+            kept.append(Kept(layer, None, a, inner=inner))
+        else:
+            a, memory = layer.forward(theta, a)
+            kept.append(Kept(layer, memory, a))
+    return a, kept
+
+
+def backward(kept: list[Kept], theta: Tensor, delta: Tensor) -> tuple[Tensor, list[Kept]]:
+    """The adjoint `delta` (n, …) of a chain's outputs carried back: that of its inputs, and of each layer's output."""
+    result = []
+    for each in reversed(kept):
+        result.append(replace(each, delta=delta))
+        if isinstance(each.layer, Residual):
+            below, result[-1].inner = backward(each.inner, theta, delta)
+            delta = delta + below
+        else:
+            delta = each.layer.adjoint(theta, each.forward, delta)
+    return delta, result[::-1]
+
+
+def radial_derivative(kept: list[Kept]) -> float:
+    """⟨∇L, θ⟩ = Σ_l ⟨δ_l, z_l⟩ over the layers with parameters, from a backward pass."""
+    total = 0.0
+    for each in kept:
+        if isinstance(each.layer, Residual):
+            total += radial_derivative(each.inner)
+        elif isinstance(each.layer, Affine):
+            total += float((each.delta * each.output).sum())
+    return total
+
+
+class Directions:
+    """Directions (d, D) in parameter space, and what products with them can leave out."""
+
+    def __init__(self, values: Tensor, chain: tuple):
+        self.values = values
+        self._entries, self._sparse_layers, self._cache = {}, set(), {}
+        for layer in affine_layers(chain):
+            for place in filter(None, (layer.weight, layer.bias)):
+                entries = int(values[:, place].count_nonzero())
+                self._entries[place.start] = entries
+                few = entries < SPARSE_BELOW * values[:, place].numel()
+                if few and isinstance(layer, Dense) and values.device.type == "cpu":
+                    self._sparse_layers.add(place.start)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def rows(self, start: int, stop: int) -> "Directions":
+        """The directions from `start` to `stop`."""
+        part = object.__new__(Directions)
+        part.values, part._cache = self.values[start:stop], {}
+        part._entries, part._sparse_layers = self._entries, self._sparse_layers
+        return part
+
+    def moves(self, place: slice | None) -> bool:
+        """Whether any direction has entries at this place of the parameter vector."""
+        return place is not None and self._entries[place.start] > 0
+
+    def entries(self, layer: Affine) -> int:
+        """Number of non-zero entries of all Ẇ together."""
+        return self._entries[layer.weight.start]
+
+    def is_sparse(self, layer: Affine) -> bool:
+        """Whether products with these weights are better done sparsely."""
+        return layer.weight.start in self._sparse_layers
+
+    def sparse_rows(self, layer: Affine) -> Tensor:
+        """Ẇ of all directions as one sparse matrix (d · o, i)."""
+        return self._cached(
+            layer, "rows", lambda d, o, i, shape: (d * shape[1] + o, i, (shape[0] * shape[1], shape[2]))
+        )
+
+    def sparse_columns(self, layer: Affine) -> Tensor:
+        """Ẇᵀ of all directions as one sparse matrix (d · i, o)."""
+        return self._cached(
+            layer, "columns", lambda d, o, i, shape: (d * shape[2] + i, o, (shape[0] * shape[2], shape[1]))
+        )
+
+    def by_input(self, layer: Affine) -> dict[int, tuple[Tensor, Tensor]]:
+        """For each input i that some Ẇ has entries for: the outputs o that they XX."""
+        key = (layer.weight.start, "inputs")
+        if key not in self._cache:
+            weights = layer.weights(self.values)
+            used = (weights != 0).any(0)
+            found = {}
+            for i in used.any(0).nonzero().flatten().tolist():
+                outputs = used[:, i].nonzero().flatten()
+                found[i] = outputs, weights[:, outputs, i].contiguous()
+            self._cache[key] = found
+        return self._cache[key]
+
+    def stacked(self, layer: Affine) -> Tensor:
+        """Ẇ of all directions in the order (o, d, i)."""
+        key = (layer.weight.start, "stacked")
+        if key not in self._cache:
+            self._cache[key] = layer.weights(self.values).transpose(0, 1).contiguous()
+        return self._cache[key]
+
+    def _cached(self, layer: Affine, order: str, place: Callable) -> Tensor:
+        key = (layer.weight.start, order)
+        if key not in self._cache:
+            weights = layer.weights(self.values)
+            indices = weights.nonzero(as_tuple=True)
+            rows, columns, shape = place(*indices, weights.shape)
+            rows, order = rows.sort(stable=True)
+            starts = torch.searchsorted(rows, torch.arange(shape[0] + 1))
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+                self._cache[key] = torch.sparse_csr_tensor(
+                    starts, columns[order], weights[indices][order], shape, check_invariants=False
+                )
+        return self._cache[key]

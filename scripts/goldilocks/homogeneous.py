@@ -1,0 +1,181 @@
+"""A sweep over radii and temperatures at hardly more than the price of one point.
+
+In a positively homogeneous network of n weight layers whose biases are zero, activation patterns do not depend on
+the scale α of the parameters: logits grow as αⁿ, tangents along weights and the first layer's bias as α^{n−1} and
+those along the bias of layer l as α^{n−l}. With K the logits' second derivatives at α = 1,
+H(α) = α^{2n−2} G(p(α)) + α^{n−2} Σ (p(α) − y)·K, and likewise for each group of bias directions with its own powers.
+Tangents are computed once, streamed over chunks of examples, and serve all points.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from goldilocks import chains, sums, tangents
+from goldilocks.chains import Activation, Affine, Dense, Directions, Kept
+from goldilocks.sums import Sums
+from goldilocks.tangents import Step
+
+
+def applies(chain: tuple, theta: Tensor) -> bool:
+    """Whether logits are homogeneous in the scale of the parameters at θ (D,)."""
+    if not all(layer.homogeneous for layer in chain):
+        return False
+    return not any(theta[layer.bias].any() for layer in chains.affine_layers(chain) if layer.bias is not None)
+
+
+@dataclass
+class Meeting:
+    """An affine layer behind the first, and its inputs' tangents (d, n, …) by group."""
+
+    step: Step
+    groups: dict[int, Tensor]
+
+
+def add_chunk(
+    chain: tuple,
+    theta: Tensor,
+    scales: Sequence[float],
+    directions: Directions,
+    inputs: Tensor,
+    labels: Tensor,
+    total: Sums,
+) -> None:
+    """Add examples to the sums of all points: a scale α of the ray αθ for each point."""
+    outputs, kept = chains.forward(chain, theta, inputs)
+    steps = tangents.linearised(kept, theta, directions.values.dtype)
+    pushed, meetings = _push(steps, directions)
+    depth = len(meetings) + 1
+    scales = theta.new_tensor(scales)
+    logits = scales[:, None, None] ** depth * outputs
+    adjoints = total.adjoints(logits, labels)
+    total.radial_derivative += depth * (adjoints * logits).sum((1, 2))
+    pushed = {group: sums.orthonormalised(each, total.factor) for group, each in pushed.items()}
+    together = max(1, sums.ENTRIES_AT_ONCE // (len(directions) * outputs.numel()))
+    for start in range(0, len(total), together):
+        points = slice(start, start + together)
+        along = sum(
+            (scales[points] ** (depth - group)).to(each.dtype)[:, None, None, None] * each
+            for group, each in pushed.items()
+        )
+        total.add(logits[points], labels, along, points)
+    for number, meeting in enumerate(meetings):
+        if not directions.moves(meeting.step.layer.weight):
+            continue
+        for group, crossed in _crossed(meeting, number == len(meetings) - 1, directions, kept, theta, adjoints, total):
+            powers = (scales ** (depth - group - 1))[:, None, None]
+            total.residual += powers * (crossed + crossed.transpose(1, 2))
+
+
+def _crossed(meeting, is_last, directions, kept, theta, adjoints, total):
+    """Cross terms (p, d, d) of one layer by group, from logit adjoints (p, n, k), by the cheapest way."""
+    layer, d, dtype = meeting.step.layer, len(directions), directions.values.dtype
+    seeds, coefficients = _families(adjoints, total.loss)
+    size, width = layer.weights(theta).numel(), layer.shape[1]
+    by_point = len(adjoints) * (directions.entries(layer) / d if directions.is_sparse(layer) else size)
+    if is_last and isinstance(layer, Dense) and not directions.is_sparse(layer):
+        for group, along in meeting.groups.items():
+            yield group, _crossed_at_the_end(layer, directions, along, adjoints).double()
+    elif by_point <= len(seeds) * (size + d * width):
+        deltas = _deltas(kept, theta, adjoints, layer).to(dtype)
+        way = _crossed_sparsely if directions.is_sparse(layer) else _crossed_by_point
+        for group, along in meeting.groups.items():
+            yield group, way(meeting.step, directions, along, deltas).double()
+    else:
+        deltas = _deltas(kept, theta, seeds, layer).to(dtype)
+        for group, along in meeting.groups.items():
+            yield group, _crossed_by_family(meeting.step, directions, along, deltas, coefficients).double()
+
+
+def _push(steps: list[Step], directions: Directions) -> tuple[dict[int, Tensor], list[Meeting]]:
+    """Tangents of the logits by group, and the meetings; group 1 is of weights and the first bias, l of the l-th."""
+    groups, meetings, number = {}, [], 0
+    for step in steps:
+        layer = step.layer
+        if isinstance(layer, Affine):
+            number += 1
+            if number > 1:
+                meetings.append(Meeting(step, dict(groups)))
+            groups = _through(step, directions, groups, number)
+        elif isinstance(layer, Activation):
+            groups = {group: each * step.memory for group, each in groups.items()}
+        else:
+            groups = {group: layer.tangent(step.memory, each) for group, each in groups.items()}
+    return groups, meetings
+
+
+def _through(step: Step, directions: Directions, groups: dict[int, Tensor], number: int) -> dict[int, Tensor]:
+    layer = step.layer
+    turned = layer.turn(directions, step.memory) if directions.moves(layer.weight) else None
+    carried = {group: layer.carry(step.weights, each, turned if group == 1 else None) for group, each in groups.items()}
+    if turned is not None and 1 not in carried:
+        carried[1] = turned
+    if directions.moves(layer.bias):
+        shift = tangents.shifts(step, directions)
+        carried[number] = carried[number] + shift if number in carried else shift
+    return carried
+
+
+def _families(adjoints: Tensor, loss: str) -> tuple[Tensor, Tensor]:
+    """Logit adjoints (f, n, k) that span those of all points (p, n, k), and their coefficients (p, n, f).
+
+    Residuals of the softmax sum to zero over the k classes, so that k − 1 families do.
+    """
+    seeds = torch.eye(adjoints.shape[2], dtype=adjoints.dtype, device=adjoints.device)
+    coefficients = adjoints
+    if loss == "cross_entropy":
+        seeds, coefficients = seeds[:-1] - seeds[-1:], adjoints[..., :-1]
+    return seeds[:, None].expand(-1, *adjoints.shape[1:]), coefficients
+
+
+def _deltas(kept: list[Kept], theta: Tensor, seeds: Tensor, layer: Affine) -> Tensor:
+    """Adjoints of one layer's output (p, n, …) from those of the logits."""
+    behind = next(number for number, each in enumerate(kept) if each.layer is layer) + 1
+    return torch.stack([chains.backward(kept[behind:], theta, seed)[0] for seed in seeds])
+
+
+def _crossed_at_the_end(layer: Dense, directions: Directions, along: Tensor, adjoints: Tensor) -> Tensor:
+    """Cross terms (p, d, d) of the last layer, where the adjoints are those of the logits themselves."""
+    p, n, k = adjoints.shape
+    stacked = adjoints.to(along.dtype).transpose(1, 2).reshape(p * k, n)
+    gradients = torch.matmul(stacked, along).view(len(along), p, -1).transpose(0, 1)
+    return torch.matmul(directions.values[:, layer.weight], gradients.transpose(1, 2))
+
+
+def _crossed_by_point(step: Step, directions: Directions, along: Tensor, deltas: Tensor) -> Tensor:
+    """Cross terms (p, d, d) from each point's own adjoints (p, n, …)."""
+    weights = directions.values[:, step.layer.weight]
+    return torch.stack([weights @ step.layer.weight_gradients(delta, along, step.weights).T for delta in deltas])
+
+
+def _crossed_sparsely(step: Step, directions: Directions, along: Tensor, deltas: Tensor) -> Tensor:
+    """Cross terms (p, d, d) from each point's adjoints (p, n, o), at the few non-zero entries of Ẇ alone."""
+    p, n, _ = deltas.shape
+    d = len(along)
+    deltas = deltas.permute(2, 0, 1).contiguous()
+    by_input = along.permute(2, 1, 0).contiguous()
+    result = along.new_zeros(d, p * d)
+    for i, (outputs, values) in directions.by_input(step.layer).items():
+        products = deltas[outputs].view(-1, n) @ by_input[i]
+        result.addmm_(values, products.view(len(outputs), p * d))
+    return result.view(d, p, d).transpose(0, 1)
+
+
+def _crossed_by_family(
+    step: Step, directions: Directions, along: Tensor, deltas: Tensor, coefficients: Tensor
+) -> Tensor:
+    """Cross terms (p, d, d) from K_n = ⟨Ẇᵀδ, ȧ⟩ of each example and family (f, n, …), weighted by coefficients."""
+    deltas = deltas.transpose(0, 1).contiguous()
+    n, f = deltas.shape[:2]
+    d = len(directions)
+    weights = coefficients.to(along.dtype).flatten(1)
+    along = along.flatten(2).transpose(0, 1).contiguous().transpose(1, 2)
+    result = along.new_empty(len(weights), d, d)
+    block = max(1, tangents.ENTRIES_PER_BLOCK // (n * f * along.shape[1]))
+    for start in range(0, d, block):
+        pulled = step.layer.pull_stacked(directions, slice(start, start + block), step.memory, deltas)
+        products = torch.bmm(pulled, along).view(n * f, -1)
+        result[:, start : start + block] = (weights @ products).view(len(weights), -1, d)
+    return result
