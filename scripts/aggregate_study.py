@@ -11,11 +11,14 @@ from goldilocks import provenance, store
 from goldilocks.logs import job_log
 
 CELL = ("dataset", "network", "subspace")
-ORDER = (*CELL, "examples", "radius", "dimension", "draw")
+# What a study varies stands between.
+ORDER = (*CELL, ..., "examples", "radius", "dimension", "draw")
 AVERAGED = (
     *("fraction_positive", "trace_over_norm", "trace", "frobenius_norm", "spectral_norm"),
-    *("gauss_newton_trace", "effective_examples"),
+    *("gauss_newton_trace", "gauss_newton_norm", "residual_norm", "effective_examples"),
 )
+# Networks of a study may differ in their number of layers.
+INCOMPLETE = ("layer_trace",)
 
 
 def aggregate_study(
@@ -49,7 +52,7 @@ def aggregate_study(
     ]
     result = xr.combine_by_coords(parts, combine_attrs="drop") if len(parts) > 1 else parts[0]
     result = result.sel({axis: grid[f"{axis}s"] for axis in CELL} | {"radius": settings["radii"]})
-    missing = [name for name, array in result.items() if bool(array.isnull().any()) and "plane" not in name]
+    missing = [name for name, array in result.items() if bool(array.isnull().any()) and name not in INCOMPLETE]
     if missing:
         raise ValueError(f"{path_to_output} would lack values of {', '.join(missing)}: a block is incomplete")
     classes = {cell[0]: datasets[0].attrs["classes"] for cell, datasets in blocks.items()}

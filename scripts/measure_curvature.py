@@ -1,5 +1,6 @@
 """Spectra of the loss Hessian on random planes over radii, for some draws of one study."""
 
+import functools
 import logging
 import time
 from dataclasses import dataclass
@@ -10,11 +11,25 @@ import torch
 import xarray as xr
 import yaml
 
-from goldilocks import curvature, datasets, labels, networks, own_code, provenance, spectrum, store, studies, subspaces
+from goldilocks import (
+    curvature,
+    datasets,
+    kinks,
+    labels,
+    networks,
+    own_code,
+    provenance,
+    spectrum,
+    store,
+    studies,
+    subspaces,
+)
 from goldilocks.logs import job_log
 from goldilocks.randomness import stream
 
 SUMMARIES = ("fraction_positive", "trace_over_norm", "trace", "frobenius_norm", "spectral_norm")
+PARTS = ("gauss_newton_trace", "gauss_newton_norm", "residual_norm", "effective_examples")
+AT_A_POINT = ("loss", "logits_std", "radial_derivative")
 
 
 def measure_curvature(
@@ -31,7 +46,7 @@ def measure_curvature(
     memory_mib: int,
     path_to_output: str,
 ) -> None:
-    """Write one block; `memory_mib` bounds a pass of differentiation, `device` is auto, cpu or cuda.
+    """Write one block; `memory_mib` bounds working memory, `device` is auto, cpu or cuda.
 
     `path_to_network` leads to the settings of a network of the user's own, which `network` names.
     """
@@ -45,30 +60,26 @@ def measure_curvature(
     torch.set_num_threads(threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
-    examples = datasets.load(
-        path_to_dataset,
-        dataset,
-        count=max(settings["examples"]),
-        classes=settings.get("classes"),
-        **{key: settings[key] for key in ("inputs", "labels", "validation", "seed")},
-    )
-    radii = settings["radii"][chosen_radii]
+    @functools.lru_cache(maxsize=1)
+    def load(**chosen):
+        kept = {key: settings[key] for key in ("validation", "seed")}
+        return datasets.load(path_to_dataset, dataset, max(settings["examples"]), **kept, **chosen)
+
     plane = labels.parse_subspace(subspace)
-    coordinates = {
-        "examples": settings["examples"],
-        "radius": radii,
-        "draw": list(draws),
-        "plane": range(settings["planes"]),
-        "dimension": settings["dimensions"],
-        "index": range(max(settings["dimensions"])),
-    }
-    result = _empty_block(coordinates, probes=settings["probes"] > 0)
-    module = _build(network, own, examples)
-    _refuse_large_planes(plane, module, settings["bias_directions"], network, dataset)
-    for number in draws:
-        draw = _make_draw(settings, module, dataset, network, plane, number)
-        _measure(result.sel(draw=number), settings, examples, draw, device, memory_mib)
-        logging.info("draw %d measured after %.1f s", number, time.monotonic() - start)
+    result = None
+    for variant in studies.variants(settings):
+        here = {**settings, **variant, "radii": settings["radii"][chosen_radii]}
+        examples = load(**{key: here.get(key) for key in ("inputs", "labels", "classes", "example_set")})
+        module = _build(network, own, examples)
+        _refuse_large_planes(plane, module, here["bias_directions"], network, dataset)
+        if result is None:
+            result = _empty_block(settings, here["radii"], draws, len(networks.layer_indicators(module)))
+        block_of_variant = result.sel({studies.dimension(key): value for key, value in variant.items()})
+        for number in draws:
+            draw = _make_draw(here, module, dataset, network, plane, number)
+            path = _measure(block_of_variant.sel(draw=number), here, examples, draw, device, memory_mib)
+            described = "".join(f", {key} {value}" for key, value in variant.items())
+            logging.info("draw %d%s measured after %.1f s, %s", number, described, time.monotonic() - start, path)
     result.attrs = provenance.attributes(
         code,
         settings,
@@ -86,19 +97,23 @@ def measure_curvature(
 
 @dataclass(frozen=True)
 class Draw:
-    """One random initialisation θ (D,), metric η (D,), raw planes (d, D) and probes (m, D): shared over radii."""
+    """What is shared over radii of one random initialisation θ (D,).
+
+    Metric η (D,), raw planes (d, D), probes (m, D) of the full space, and probes (layers · m, D) of single layers.
+    """
 
     module: torch.nn.Module
     theta: np.ndarray
     eta: np.ndarray
     planes: list[np.ndarray]
     probes: np.ndarray
+    layer_probes: np.ndarray
 
 
 def _build(network: str, own: dict | None, examples: datasets.Examples) -> torch.nn.Module:
     image = examples.inputs.shape[1:]
     if own is None:
-        return networks.build(labels.parse_network(network), image, examples.classes)
+        return networks.build(labels.parse_network(network), image, examples.classes).double()
     name = f"network {network} ({own['name']} in {own['file']})"
     return networks.build_own(own_code.load(own), image, examples.classes, own["arguments"], name)
 
@@ -121,6 +136,9 @@ def _make_draw(
     def named(purpose, *more):
         return stream(settings["seed"], purpose, dataset, network, *more)
 
+    def signs(purpose, count, size):
+        return named(purpose, number).choice((-1.0, 1.0), (count, size))
+
     parameters = networks.parameters_of(module)
     eta = subspaces.metric(
         [p.size for p in parameters],
@@ -129,6 +147,9 @@ def _make_draw(
         settings["metric"],
         settings["bias_directions"],
     )
+    layers = networks.layer_indicators(module)
+    count = settings["layer_probes"]
+    layer_probes = signs("layer probes", count, eta.size) if count else np.empty((0, eta.size))
     return Draw(
         module=module,
         theta=networks.initialise(parameters, settings["initialisation"], named("initialisation", number)),
@@ -137,7 +158,8 @@ def _make_draw(
             subspaces.directions(plane, eta, named("plane", plane.kind, number, i))[: max(settings["dimensions"])]
             for i in range(settings["planes"])
         ],
-        probes=named("probes", number).choice((-1.0, 1.0), (settings["probes"], eta.size)),
+        probes=signs("probes", settings["probes"], eta.size),
+        layer_probes=np.concatenate([layer_probes * layer for layer in layers]),
     )
 
 
@@ -148,39 +170,65 @@ def _measure(
     draw: Draw,
     device: torch.device,
     memory_mib: int,
-) -> None:
-    """Fill `result`, the part of a block that belongs to one initialisation, radius by radius."""
-    dtype = getattr(torch, settings["dtype"])
+) -> str:
+    """Fill `result`, the part of a block that belongs to one variant and draw; return the way of computing."""
+    dtype, module = getattr(torch, settings["dtype"]), draw.module.to(device)
 
     def on_device(array):
-        return torch.as_tensor(array, device=device, dtype=dtype)
+        return torch.as_tensor(array, device=device)
 
-    logits = networks.logits_function(draw.module.to(device, dtype))
-    r_x = networks.glorot_radius(networks.parameters_of(draw.module))
-    inputs, targets = on_device(examples.inputs), torch.as_tensor(examples.labels, device=device)
-    options = {"loss": settings["loss"], "temperature": settings["temperature"], "memory_mib": memory_mib}
-    for radius in result["radius"].values:
-        here = result.sel(radius=radius)
-        theta = on_device(networks.rescaled(draw.theta, radius, settings["radius_unit"], r_x))
-        for i, plane in enumerate(draw.planes):
-            measured = curvature.plane_curvature(
-                logits, theta, on_device(plane), inputs, targets, examples=settings["examples"], **options
-            )
-            for count, each in zip(settings["examples"], measured):
-                _record(here.sel(examples=count, plane=i), each)
-        for count in settings["examples"] if settings["probes"] else []:
+    theta, inputs, targets = (on_device(array) for array in (draw.theta, examples.inputs, examples.labels))
+    counts, radii = settings["examples"], settings["radii"]
+    r_x = networks.glorot_radius(networks.parameters_of(module))
+    scales = [networks.scale(draw.theta, radius, settings["radius_unit"], r_x) for radius in radii]
+    options = {"loss": settings["loss"], "memory_mib": memory_mib}
+
+    def sweep(directions):
+        """Curvature along the directions at every radius and number of examples."""
+        problem = (on_device(directions).to(dtype), inputs, targets)
+        kept = {"temperatures": [settings["temperature"]], "examples": counts, **options}
+        if not settings["sharpness"]:
+            return [found[0] for found in curvature.radial_sweep(module, theta, scales, *problem, **kept)]
+        return [
+            curvature.radial_sweep(
+                kinks.softened(module, scale * theta, inputs, settings["sharpness"]), theta, [scale], *problem, **kept
+            )[0][0]
+            for scale in scales
+        ]
+
+    for i, plane in enumerate(draw.planes):
+        for radius, at_radius in zip(radii, sweep(plane)):
+            for count, found in zip(counts, at_radius):
+                _record(result.sel(radius=radius, examples=count, plane=i), found)
+    if len(draw.layer_probes):
+        sizes = [int(layer.sum()) for layer in networks.layer_indicators(module)]
+        for radius, at_radius in zip(radii, sweep(draw.layer_probes)):
+            for count, found in zip(counts, at_radius):
+                means = np.diag(found.hessian).reshape(len(sizes), -1).mean(1)
+                result["layer_trace"].loc[{"radius": radius, "examples": count}] = means * sizes
+    vectors = on_device(draw.probes * draw.eta).to(dtype)
+    for radius, scale in zip(radii, scales) if len(vectors) else ():
+        for count in counts:
             products = curvature.hessian_vector_products(
-                logits, theta, on_device(draw.probes * draw.eta), inputs[:count], targets[:count], **options
+                module,
+                scale * theta,
+                vectors,
+                inputs[:count],
+                targets[:count],
+                temperature=settings["temperature"],
+                **options,
             )
             found = spectrum.hutchinson(draw.probes, products.double().cpu().numpy() * draw.eta)
-            here["full_trace"].loc[{"examples": count}] = found.trace
-            here["full_frobenius_norm"].loc[{"examples": count}] = found.frobenius_norm
+            place = {"radius": radius, "examples": count}
+            result["full_trace"].loc[place] = found.trace
+            result["full_frobenius_norm"].loc[place] = found.frobenius_norm
+    return curvature.path_of(module, theta, len(scales))
 
 
 def _record(here: xr.Dataset, measured: curvature.PlaneCurvature) -> None:
     """Write one plane's measures into the views that `here` holds of a block."""
-    here["loss"][()] = measured.loss
-    here["logits_std"][()] = measured.logits_std
+    for name in AT_A_POINT:
+        here[name][()] = getattr(measured, name)
     dimensions = here["dimension"].values.tolist()
     for d, values in zip(dimensions, spectrum.nested_eigenvalues(measured.hessian, dimensions)):
         place = {"dimension": d}
@@ -188,24 +236,39 @@ def _record(here: xr.Dataset, measured: curvature.PlaneCurvature) -> None:
         for name in SUMMARIES:
             here[name].loc[place] = getattr(summary, name)
         here["gauss_newton_trace"].loc[place] = np.trace(measured.gauss_newton[:d, :d])
+        here["gauss_newton_norm"].loc[place] = np.linalg.norm(measured.gauss_newton[:d, :d])
+        here["residual_norm"].loc[place] = np.linalg.norm(measured.residual[:d, :d])
         here["effective_examples"].loc[place] = measured.effective_examples[d - 1]
         here["eigenvalue"].loc[place][:d] = values
 
 
-def _empty_block(coordinates: dict, probes: bool) -> xr.Dataset:
-    spectral = ("examples", "radius", "draw", "plane", "dimension")
-    point = ("examples", "radius", "draw")
+def _empty_block(settings: dict, radii: list[float], draws: range, layers: int) -> xr.Dataset:
+    """A block of missing values: one axis for each key that the study varies, then those of every study."""
+    varied = {studies.dimension(key): settings["vary"][key] for key in sorted(settings["vary"])}
+    coordinates = {
+        **varied,
+        "examples": settings["examples"],
+        "radius": radii,
+        "draw": list(draws),
+        "plane": list(range(settings["planes"])),
+        "dimension": settings["dimensions"],
+        "index": list(range(max(settings["dimensions"]))),
+        **({"layer": list(range(1, layers + 1))} if settings["layer_probes"] else {}),
+    }
+    point = (*varied, "examples", "radius", "draw")
+    spectral = (*point, "plane", "dimension")
     axes = {
         "eigenvalue": (*spectral, "index"),
-        **dict.fromkeys((*SUMMARIES, "gauss_newton_trace", "effective_examples"), spectral),
-        **dict.fromkeys(("loss", "logits_std"), point),
-        **(dict.fromkeys(("full_trace", "full_frobenius_norm"), point) if probes else {}),
+        **dict.fromkeys((*SUMMARIES, *PARTS), spectral),
+        **dict.fromkeys(AT_A_POINT, point),
+        **(dict.fromkeys(("full_trace", "full_frobenius_norm"), point) if settings["probes"] else {}),
+        **({"layer_trace": (*point, "layer")} if settings["layer_probes"] else {}),
     }
-    sizes = {name: len(values) for name, values in coordinates.items()}
     variables = {
-        name: (dims, np.full([sizes[dim] for dim in dims], np.nan), store.MEANINGS[name]) for name, dims in axes.items()
+        name: (dims, np.full([len(coordinates[dim]) for dim in dims], np.nan), store.MEANINGS[name])
+        for name, dims in axes.items()
     }
-    return xr.Dataset(variables, {name: list(values) for name, values in coordinates.items()})
+    return xr.Dataset(variables, coordinates)
 
 
 if __name__ == "__main__":

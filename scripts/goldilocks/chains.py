@@ -309,18 +309,23 @@ def _activation(module: nn.Module) -> Activation | None:
     if kind is nn.Tanh:
         return Activation(torch.tanh, lambda z: 1 - torch.tanh(z) ** 2, _bend_of_tanh)
     if kind is nn.Softplus:
-        beta, threshold = module.beta, module.threshold
-
-        # torch makes it linear above the threshold.
-        def slope(z):
-            return torch.where(beta * z > threshold, 1.0, torch.sigmoid(beta * z))
-
-        def bend(z):
-            sigmoid = torch.sigmoid(beta * z)
-            return torch.where(beta * z > threshold, 0.0, beta * sigmoid * (1 - sigmoid))
-
-        return Activation(lambda z: functional.softplus(z, beta, threshold), slope, bend)
+        return _softplus(module, module.beta, module.threshold)
+    if kind is networks.CentredSoftplus:
+        return _softplus(module, module.beta, nn.Softplus().threshold)
     return None
+
+
+def _softplus(function: Callable[[Tensor], Tensor], beta: float, threshold: float) -> Activation:
+    """softplus(βz)/β, shifted or not, which torch makes linear where βz is above the threshold."""
+
+    def slope(z):
+        return torch.where(beta * z > threshold, 1.0, torch.sigmoid(beta * z))
+
+    def bend(z):
+        sigmoid = torch.sigmoid(beta * z)
+        return torch.where(beta * z > threshold, 0.0, beta * sigmoid * (1 - sigmoid))
+
+    return Activation(function, slope, bend)
 
 
 def _bend_of_tanh(z: Tensor) -> Tensor:

@@ -96,8 +96,9 @@ def load(
     validation: int,
     seed: int,
     classes: int | None = None,
+    example_set: int = 0,
 ) -> Examples:
-    """The first `count` training examples in class-balanced random order, preprocessed.
+    """The first `count` training examples in class-balanced random order, or those of a later disjoint `example_set`.
 
     The `validation` examples that are held out are never among them. With `classes`, both are of the first classes
     alone; preprocessing takes its means from the whole training set all the same.
@@ -117,13 +118,17 @@ def load(
     members = np.flatnonzero(targets < classes)
     targets = targets[members]
     training, _ = validation_split(targets, validation, dataset, seed)
-    if count > len(training):
+    first = example_set * count
+    if first + count > len(training):
         place = dataset if classes == available else f"{dataset} with {classes} classes"
-        raise ValueError(f"{count} examples asked of {place}, which has {len(training)} for training: ask for fewer")
-    chosen = training[balanced_order(targets[training], stream(seed, "examples", dataset))[:count]]
+        raise ValueError(
+            f"{first + count} examples asked of {place}, which has {len(training)} for training: ask for fewer"
+        )
+    chosen = training[balanced_order(targets[training], stream(seed, "examples", dataset))[first : first + count]]
     if labels == "shuffled":
         targets = stream(seed, "shuffled labels", dataset).permutation(targets)
-    preprocessed = _preprocess(images, members[chosen], inputs, stream(seed, "gaussian inputs", dataset))
+    name = (example_set,) if example_set else ()
+    preprocessed = _preprocess(images, members[chosen], inputs, stream(seed, "gaussian inputs", dataset, *name))
     return Examples(preprocessed, targets[chosen], classes, checksum)
 
 

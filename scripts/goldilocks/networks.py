@@ -55,6 +55,18 @@ class Residual(nn.Module):
         return x + self.inner(x)
 
 
+class CentredSoftplus(nn.Module):
+    """φ(z) = softplus(βz)/β − ln 2/β: ReLU with its kink spread over a width 1/β, and φ(0) = 0."""
+
+    def __init__(self, beta: float) -> None:
+        super().__init__()
+        self.beta = beta
+
+    def forward(self, z: Tensor) -> Tensor:
+        """φ(z), element by element."""
+        return nn.functional.softplus(z, self.beta) - math.log(2) / self.beta
+
+
 def build(network: Network, image: tuple[int, ...], classes: int) -> nn.Sequential:
     """The module of a network label, from images (n, *image) to logits (n, classes).
 
@@ -259,11 +271,27 @@ def initialise(parameters: list[Parameter], initialisation: str, random: np.rand
     return np.concatenate([sigma * random.standard_normal(p.size) for p, sigma in zip(parameters, deviations)])
 
 
-def rescaled(theta: np.ndarray, radius: float, unit: str, r_x: float) -> np.ndarray:
-    """`theta` (D,) multiplied by one factor: to norm radius · r_X (`r_X`), to norm radius (`norm`),
-    or by the factor radius itself (`init_scale`). Raises ValueError for another unit."""
+def scale(theta: np.ndarray, radius: float, unit: str, r_x: float) -> float:
+    """The factor on `theta` (D,) that takes it to norm radius · r_X (`r_X`) or to norm radius (`norm`); for the unit
+    `init_scale` the radius itself. Raises ValueError for another unit."""
     if unit == "init_scale":
-        return radius * theta
+        return radius
     if unit not in ("r_X", "norm"):
         raise ValueError(f"radius unit {unit!r} is unknown: use r_X, norm or init_scale")
-    return theta * (radius * (r_x if unit == "r_X" else 1.0) / np.linalg.norm(theta))
+    return radius * (r_x if unit == "r_X" else 1.0) / float(np.linalg.norm(theta))
+
+
+def rescaled(theta: np.ndarray, radius: float, unit: str, r_x: float) -> np.ndarray:
+    """`theta` (D,) at a radius, by the factor that `scale` gives."""
+    return theta * scale(theta, radius, unit, r_x)
+
+
+def layer_indicators(module: nn.Module) -> list[np.ndarray]:
+    """For each weight tensor, first to last, an array (D,) that is 1 on its entries and 0 elsewhere."""
+    parameters = parameters_of(module)
+    sizes = [p.size for p in parameters]
+    return [
+        np.repeat(np.arange(len(sizes)) == number, sizes).astype(float)
+        for number, parameter in enumerate(parameters)
+        if not parameter.is_bias
+    ]

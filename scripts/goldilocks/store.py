@@ -17,9 +17,13 @@ MEANINGS = {
     "frobenius_norm": {"units": "loss", "long_name": "‖H_d‖_F"},
     "spectral_norm": {"units": "loss", "long_name": "largest absolute eigenvalue of H_d"},
     "gauss_newton_trace": {"units": "loss", "long_name": "Tr(G_d), the Gauss–Newton part"},
+    "gauss_newton_norm": {"units": "loss", "long_name": "‖G_d‖_F, the Gauss–Newton part"},
+    "residual_norm": {"units": "loss", "long_name": "‖H′_d‖_F, H′ = H − G"},
     "effective_examples": {"units": "1", "long_name": "(Σt)²/Σt², t the traces of the examples' G_d"},
     "loss": {"units": "nat (cross-entropy)", "long_name": "mean loss"},
     "logits_std": {"units": "1", "long_name": "σ_z, deviation of an example's logits, root mean square over examples"},
+    "radial_derivative": {"units": "loss", "long_name": "⟨∇L, θ⟩"},
+    "layer_trace": {"units": "loss", "long_name": "Tr(H_ll), the weights of one layer, from random probes"},
     "full_trace": {"units": "loss", "long_name": "Tr(ηHη) in full space, Hutchinson estimate"},
     "full_frobenius_norm": {"units": "loss", "long_name": "‖ηHη‖_F in full space, Hutchinson estimate"},
     "radius": {"units": "the study's radius unit", "long_name": "radius of the initialisation"},
@@ -27,6 +31,7 @@ MEANINGS = {
     "examples": {"units": "1", "long_name": "number N of examples that the loss is averaged over"},
     "dimension": {"units": "1", "long_name": "dimension d of the plane"},
     "classes": {"units": "1", "long_name": "number of classes"},
+    "layer": {"units": "1", "long_name": "number of the weight layer, first to last"},
     "draw": {"units": "1", "long_name": "number of the random initialisation"},
 }
 

@@ -26,6 +26,11 @@ def variants(settings: dict) -> list[dict]:
     return [dict(zip(keys, values)) for values in itertools.product(*(settings["vary"][key] for key in keys))]
 
 
+def dimension(key: str) -> str:
+    """The dimension of results along a varied key; some keys are names of variables already."""
+    return {"loss": "loss_function", "classes": "class_count"}.get(key, key)
+
+
 def block_settings(config: dict, study: str) -> dict:
     """All that the numbers in a block of `study` depend on, beside dataset, network, subspace and draw."""
     kept = {key: value for key, value in config["studies"][study].items() if key not in AXES}

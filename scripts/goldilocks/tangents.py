@@ -175,9 +175,13 @@ def cross_terms(step: Step, directions: Directions, tangents: Tensor) -> Tensor:
     layer = step.layer
     if directions.is_sparse(layer) and len(directions) < layer.shape[0]:
         # Few entries of Ẇ: cheaper from Ẇᵀδ.
-        if step.pulled is None:
-            step.pulled = layer.pull_directions(directions, step.memory, step.delta).flatten(1)
-        return step.pulled @ tangents.flatten(1).T
+        pulled = step.pulled
+        if pulled is None:
+            pulled = layer.pull_directions(directions, step.memory, step.delta).flatten(1)
+        if len(tangents) < len(directions):
+            # The directions that follow need it too.
+            step.pulled = pulled
+        return pulled @ tangents.flatten(1).T
     gradients = layer.weight_gradients(step.delta, tangents, step.weights)
     return directions.values[:, layer.weight] @ gradients.T
 
@@ -209,7 +213,8 @@ def plan(
         left = budget - d * gradients - 4 * size * ENTRIES_PER_BLOCK
         return Plan(_between(left / (per_example + d * per_direction), EXAMPLES_PER_CHUNK), d)
     pulled = (
-        d
+        points
+        * d
         * sum(layer.weights(theta).shape[1] for layer in chains.affine_layers(chain) if directions.is_sparse(layer))
         * size
     )

@@ -83,7 +83,7 @@ def test_a_figures_own_script_is_one_job(project):
 @pytest.mark.parametrize(
     "file, old, new",
     [
-        ("scripts/goldilocks/curvature.py", "n = total.count", "result = []  # one a point"),
+        ("scripts/goldilocks/curvature.py", "result = []", "result = []  # one a point"),
         ("scripts/goldilocks/curvature.py", '"""Exact Hessians', '"""All exact Hessians'),
         ("scripts/measure_curvature.py", '"""Fill `result`', '"""Fill in `result`'),
         ("scripts/goldilocks/plotting.py", '"""What every figure', '"""All that every figure'),
