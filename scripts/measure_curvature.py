@@ -201,11 +201,14 @@ def _measure(
             for count, found in zip(counts, at_radius):
                 _record(result.sel(radius=radius, examples=count, plane=i), found)
     if len(draw.layer_probes):
-        sizes = [int(layer.sum()) for layer in networks.layer_indicators(module)]
-        for radius, at_radius in zip(radii, sweep(draw.layer_probes)):
+        weights = [p for p in networks.parameters_of(module) if not p.is_bias]
+        sizes = np.array([p.size for p in weights])
+        deviations = np.array(networks.weight_deviations(weights, settings["initialisation"]))
+        for radius, scale, at_radius in zip(radii, scales, sweep(draw.layer_probes)):
             for count, found in zip(counts, at_radius):
                 means = np.diag(found.hessian).reshape(len(sizes), -1).mean(1)
-                result["layer_trace"].loc[{"radius": radius, "examples": count}] = means * sizes
+                place = {"radius": radius, "examples": count}
+                result["layer_trace"].loc[place] = (scale * deviations) ** 2 * sizes * means
     vectors = on_device(draw.probes * draw.eta).to(dtype)
     for radius, scale in zip(radii, scales) if len(vectors) else ():
         for count in counts:

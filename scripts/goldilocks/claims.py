@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy import stats
 from goldilocks import intervals
 from goldilocks.intervals import Estimate
 from goldilocks.quantities import QUANTITIES, NotTested
+from goldilocks.studies import dimension
 
 REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_TESTED = "reproduced", "not reproduced", "inconclusive", "not tested"
 COLUMNS = (
@@ -31,6 +33,8 @@ PRIMARY_SETTINGS = {
     "temperature": 1.0,
     "classes": "all",
 }
+# Dimensions of results along such settings, where a study varies them.
+VARIED = {name: dimension(name) for name in PRIMARY_SETTINGS}
 PRIMARY_CELL = {"dataset": "mnist", "network": "fc-200x2-relu", "examples": 1000}
 PRIMARY_KIND = "sparse"
 CELL = ("dataset", "network", "subspace", "examples")
@@ -171,15 +175,21 @@ def _primary(
 
 
 def _secondary(identifier: str, claim: dict, studies: dict[str, xr.Dataset]) -> list[dict]:
-    """The claim's cases on every other cell of their studies, verdicts by Holm's procedure within the claim."""
+    """The claim's cases on every other cell of their studies, verdicts by Holm's procedure within the claim.
+
+    A case's key `also` names further studies, on all cells of which it is judged.
+    """
     untested, measured = [], []
     for name, case in claim.get("cases", {}).items():
-        for place in _other_cells(case, studies[case["study"]]) if case["study"] in studies else []:
-            label = " ".join([name, *(f"N={v}" if k == "examples" else str(v) for k, v in place.items())])
+        for study, place in _other_cells(case, studies):
+            described = (
+                f"N={v}" if k == "examples" else f"{k}={v}" if k in VARIED else str(v) for k, v in place.items()
+            )
+            label = " ".join([name, *([study] if study != case["study"] else []), *described])
             identity = f"{identifier}.{label.replace(' ', '.')}"
             row = {"id": identity, "case": label, "statement": case["statement"], "unit": case["unit"]}
             try:
-                measured.append((row, case, _measure(case, _select(studies[case["study"]], place), identity)))
+                measured.append((row, case, _measure(case, _select(studies[study], place), identity)))
             except UNTESTABLE as reason:
                 untested.append({**row, "verdict": NOT_TESTED, "reason": str(reason)})
     p_values = np.array([_test(case).p_values(worst) for _, case, worst in measured]).reshape(-1, 2)
@@ -192,9 +202,13 @@ def _secondary(identifier: str, claim: dict, studies: dict[str, xr.Dataset]) -> 
 
 
 def _measure(case: dict, cell: xr.Dataset, name: str) -> Estimate:
-    """The estimate that decides: where a claim is about every radius of a window, that with the least room."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        estimates = QUANTITIES[case["quantity"]](cell, case, name)
+    """The estimate that decides: where a claim is about every radius of a window, or every value along the axes of
+    its key `every`, that with the least room."""
+    axes = case.get("every", [])
+    estimates = []
+    for values in itertools.product(*(cell[axis].values.tolist() for axis in axes)):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            estimates += QUANTITIES[case["quantity"]](cell.sel(dict(zip(axes, values))), case, name)
     if not all(np.isfinite(estimate.value) for estimate in estimates):
         raise NotTested("the quantity is not finite in this run")
     return min(estimates, key=_test(case).room)
@@ -219,16 +233,17 @@ def _test(case: dict) -> Test:
 def _primary_place(case: dict, study: xr.Dataset) -> dict:
     labels = [label for label in study["subspace"].values.tolist() if label.endswith(PRIMARY_KIND)]
     subspace = labels[0] if labels else f"of {PRIMARY_KIND} planes"
-    return {
-        axis: value
-        for axis, value in {**PRIMARY_CELL, "subspace": subspace, **case.get("cell", {})}.items()
-        if axis in _axes(case)
-    }
+    varied = {VARIED[key]: value for key, value in PRIMARY_SETTINGS.items()}
+    place = {**PRIMARY_CELL, "subspace": subspace, **varied, **case.get("cell", {})}
+    if "class_count" in study.dims and "class_count" not in case.get("cell", {}):
+        place["class_count"] = int(study["class_count"].max())
+    return {axis: place[axis] for axis in _axes(case, study)}
 
 
-def _axes(case: dict) -> tuple[str, ...]:
-    """Axes along which a case has cells: a case that compares numbers of examples spans theirs."""
-    return tuple(axis for axis in CELL if not (axis == "examples" and "examples" in case))
+def _axes(case: dict, study: xr.Dataset) -> list[str]:
+    """Axes along which a case has cells: not those that it compares values of, or speaks of every value of."""
+    spanned = {*case.get("every", []), *case.get("over", []), *(["examples"] if "examples" in case else [])}
+    return [axis for axis in (*CELL, *VARIED.values()) if axis in study.dims and axis not in spanned]
 
 
 def _cell(case: dict, studies: dict[str, xr.Dataset], left_out: dict[str, list[str]]) -> xr.Dataset:
@@ -239,7 +254,7 @@ def _cell(case: dict, studies: dict[str, xr.Dataset], left_out: dict[str, list[s
     study = studies[case["study"]]
     settings = {"classes": "all", **json.loads(study.attrs["settings"])}
     for name, value in PRIMARY_SETTINGS.items():
-        if settings[name] != value:
+        if VARIED[name] not in study.dims and settings[name] != value:
             raise NotTested(f"the claim is about {name} {value}, and the study {case['study']} has {settings[name]}")
     return _select(study, _primary_place(case, study))
 
@@ -251,7 +266,12 @@ def _select(study: xr.Dataset, place: dict) -> xr.Dataset:
     return study.sel(place)
 
 
-def _other_cells(case: dict, study: xr.Dataset) -> list[dict]:
-    primary = _primary_place(case, study)
-    values = [study[axis].values.tolist() for axis in _axes(case)]
-    return [place for cell in itertools.product(*values) if (place := dict(zip(_axes(case), cell))) != primary]
+def _other_cells(case: dict, studies: dict[str, xr.Dataset]) -> Iterator[tuple[str, dict]]:
+    for name in (case["study"], *case.get("also", [])):
+        if name not in studies:
+            continue
+        axes = _axes(case, studies[name])
+        primary = _primary_place(case, studies[name]) if name == case["study"] else None
+        for values in itertools.product(*(studies[name][axis].values.tolist() for axis in axes)):
+            if (place := dict(zip(axes, values))) != primary:
+                yield name, place

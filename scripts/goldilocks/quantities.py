@@ -11,6 +11,7 @@ import xarray as xr
 
 from goldilocks import intervals
 from goldilocks.intervals import Estimate
+from goldilocks.labels import depth
 from goldilocks.spectrum import finite_dimension_law
 
 WINDOW_SLACK = 1e-3
@@ -144,15 +145,151 @@ def outer_edge_shift(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
 
 def _outer_crossings(values: xr.DataArray, threshold: float) -> np.ndarray:
     """Of each draw: the largest x at which the curve falls through the threshold, linearly interpolated."""
+    return _crossings(values, threshold, outer=True)
+
+
+def _crossings(values: xr.DataArray, threshold: float, outer: bool) -> np.ndarray:
+    """Of each draw: the last x at which the curve falls through the threshold, or the first at which it rises."""
     x = values["x"].values
     crossings = []
     for curve in _by_radius(values).T:
-        falls = np.flatnonzero((curve[:-1] > threshold) & (curve[1:] <= threshold))
-        if not falls.size:
-            raise NotTested(f"a draw's {values.name} does not fall through {threshold:g} on this run's radii")
-        i = falls[-1]
+        above = curve > threshold
+        found = np.flatnonzero(above[:-1] & ~above[1:]) if outer else np.flatnonzero(~above[:-1] & above[1:])
+        if not found.size:
+            way = "fall" if outer else "rise"
+            raise NotTested(f"a draw's {values.name} does not {way} through {threshold:g} on this run's radii")
+        i = found[-1] if outer else found[0]
         crossings.append(x[i] + (curve[i] - threshold) / (curve[i] - curve[i + 1]) * (x[i + 1] - x[i]))
     return np.array(crossings)
+
+
+def edge_exponent(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """Slope of an edge's x over log10 N, draw by draw; `edge` inner or outer, at the threshold of a variable.
+
+    `relative_to_depth`: over 2/n, minus 1, n the number of weight layers (by1).
+    """
+    for count in case["examples"]:
+        if count not in cell["examples"].values:
+            raise NotTested(f"this run has no examples {count} in its study")
+    here = _at_dimension(_window(cell, case), case["dimension"])[case["variable"]]
+    edges = [_crossings(here.sel(examples=n), case["threshold"], case["edge"] == "outer") for n in case["examples"]]
+    slopes = np.polyfit(np.log10(case["examples"]), np.array(edges), 1)[0]
+    if case.get("relative_to_depth"):
+        slopes = slopes * _depth(cell) / 2 - 1
+    return [intervals.mean(slopes)]
+
+
+def loss_exponent_error(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """Slope of log10 loss over log10 r in the window minus the number of weight layers, draw by draw."""
+    here = _window(cell, case, least=3)
+    slopes = np.polyfit(here["x"].values / 2, np.log10(_by_radius(here["loss"])), 1)[0]
+    return [intervals.mean(slopes - _depth(cell))]
+
+
+def _depth(cell: xr.Dataset) -> int:
+    label = cell["network"].item()
+    found = depth(label)
+    if found is None:
+        raise NotTested(f"the number of weight layers of {label} is not known")
+    return found
+
+
+def peak_ratio(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """Largest value of a variable over the window for the first of two networks, over that of the second."""
+    here = _at_dimension(_window(cell, case), case["dimension"])[case["variable"]]
+    for network in case["networks"]:
+        if network not in here["network"].values:
+            raise NotTested(f"this run has no network {network} in its study")
+    first, second = (here.sel(network=network).max("radius").values for network in case["networks"])
+    return [intervals.mean(first / second)]
+
+
+def correlation(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """Pearson correlation over initialisations of two variables at one radius; `given` a third, the partial one."""
+    here = _window(cell, case)
+    here = _at_dimension(here, case["dimension"]).isel(radius=0)
+    names = [*case["variables"], *case.get("given", [])]
+    values = np.array([here[variable].values for variable in names])
+    if values.shape[1] < 10:
+        raise NotTested(f"this run has {values.shape[1]} initialisations, 10 are needed")
+    return [intervals.bootstrapped(_partial_correlation, values, name)]
+
+
+def _partial_correlation(values: np.ndarray) -> float:
+    """Correlation of the first two rows, the linear part of the others taken off."""
+    first, second, *others = values
+    basis = np.array([np.ones_like(first), *others]).T
+    residuals = [row - basis @ np.linalg.lstsq(basis, row, rcond=None)[0] for row in (first, second)]
+    return float(np.corrcoef(residuals)[0, 1])
+
+
+def collapse_gain(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """How much better a variable over networks (or another axis) is foretold by σ_z than by r/r_X, draw by draw.
+
+    Leave one out: the left-out curve is read off the mean of the others', as a function of log10 σ_z and of x.
+    The mean absolute error of the latter minus that of the former, over the window's radii where both can be read.
+    """
+    (axis,) = case["over"]
+    here = _at_dimension(_window(cell, case, least=3), case["dimension"])
+    if here.sizes[axis] < 3:
+        raise NotTested(f"this run has {here.sizes[axis]} values of {axis} in its study, 3 are needed")
+    order = (axis, "radius", "draw")
+    values = here[case["variable"]].transpose(*order).values
+    spread = np.log10(here["logits_std"].transpose(*order).values)
+    x = np.broadcast_to(here["x"].values[None, :, None], values.shape)
+    gains = []
+    for draw in range(values.shape[2]):
+        errors = [_left_out_error(place[..., draw], values[..., draw]) for place in (x, spread)]
+        gains.append(errors[0] - errors[1])
+    return [intervals.mean(np.array(gains))]
+
+
+def _left_out_error(places: np.ndarray, values: np.ndarray) -> float:
+    """Mean absolute error of each curve (row) read off the mean of all others, within the range of all of them."""
+    errors = []
+    for i in range(len(values)):
+        others = [j for j in range(len(values)) if j != i]
+        low, high = max(places[j].min() for j in others), min(places[j].max() for j in others)
+        inside = (places[i] >= low) & (places[i] <= high)
+        foretold = np.mean([np.interp(places[i][inside], places[j], values[j]) for j in others], axis=0)
+        errors.append(np.abs(foretold - values[i][inside]))
+    return float(np.concatenate(errors).mean())
+
+
+def plateau_error(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """κ_d in the window over the finite-d law at κ = √(C − 1), C the number of classes, minus 1 (by5)."""
+    here = _at_dimension(_window(cell, case), case["dimension"])
+    predicted = finite_dimension_law(np.sqrt(cell["class_count"].item() - 1), case["dimension"])
+    return [intervals.mean(here["trace_over_norm"].mean("radius").values / predicted - 1)]
+
+
+def layer_trace_error(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """σ_l² E Tr H_ll over E[Σ_k p_k z_k − z_y], minus 1, for each layer and radius: a ratio of means (by6)."""
+    here = _window(cell, case)
+    if "layer_trace" not in here:
+        raise NotTested("the study has no layer-wise probes")
+    functional = here["radial_derivative"] / _depth(cell)
+    found = []
+    for radius in here["radius"].values:
+        traces = here["layer_trace"].sel(radius=radius).dropna("layer", how="all").transpose("layer", "draw").values
+        for trace in traces:
+            pair = np.array([trace, functional.sel(radius=radius).values])
+            found.append(intervals.bootstrapped(lambda sample: sample[0].mean() / sample[1].mean() - 1, pair, name))
+    return found
+
+
+def ratio_along(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """A variable at the first of two values along an axis over that at the second, minus 1: a ratio of means."""
+    (axis,) = case["over"]
+    here = _at_dimension(_window(cell, case), case["dimension"])[case["variable"]]
+    for value in case["values"]:
+        if value not in here[axis].values:
+            raise NotTested(f"this run has no {axis} {value} in its study")
+    first, second = (_by_radius(here.sel({axis: value})) for value in case["values"])
+    return [
+        intervals.bootstrapped(lambda sample: sample[0].mean() / sample[1].mean() - 1, np.array(pair), name)
+        for pair in zip(first, second)
+    ]
 
 
 def _by_radius(array: xr.DataArray) -> np.ndarray:
@@ -171,5 +308,13 @@ QUANTITIES: dict[str, Callable[[xr.Dataset, dict, str], list[Estimate]]] = {
         loss_exponent,
         relative_trace_slope,
         outer_edge_shift,
+        edge_exponent,
+        loss_exponent_error,
+        peak_ratio,
+        correlation,
+        collapse_gain,
+        plateau_error,
+        layer_trace_error,
+        ratio_along,
     )
 }

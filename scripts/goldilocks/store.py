@@ -23,7 +23,7 @@ MEANINGS = {
     "loss": {"units": "nat (cross-entropy)", "long_name": "mean loss"},
     "logits_std": {"units": "1", "long_name": "σ_z, deviation of an example's logits, root mean square over examples"},
     "radial_derivative": {"units": "loss", "long_name": "⟨∇L, θ⟩"},
-    "layer_trace": {"units": "loss", "long_name": "Tr(H_ll), the weights of one layer, from random probes"},
+    "layer_trace": {"units": "loss", "long_name": "σ_l² Tr(H_ll) of one layer's weights, from random probes"},
     "full_trace": {"units": "loss", "long_name": "Tr(ηHη) in full space, Hutchinson estimate"},
     "full_frobenius_norm": {"units": "loss", "long_name": "‖ηHη‖_F in full space, Hutchinson estimate"},
     "radius": {"units": "the study's radius unit", "long_name": "radius of the initialisation"},
