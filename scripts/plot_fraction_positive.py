@@ -9,7 +9,7 @@ if __name__ == "__main__":
             variable="fraction_positive",
             label="fraction of positive eigenvalues",
             reference=0.5,
-            path_to_study=snakemake.input.study,
+            path_to_study=snakemake.input.studies[0],
             path_to_settings=snakemake.input.settings,
             path_to_published=snakemake.input.published,
             path_to_pdf=snakemake.output.pdf,

@@ -47,7 +47,7 @@ def plot_loss(path_to_study: str, path_to_settings: str, path_to_pdf: str, path_
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
         plot_loss(
-            path_to_study=snakemake.input.study,
+            path_to_study=snakemake.input.studies[0],
             path_to_settings=snakemake.input.settings,
             path_to_pdf=snakemake.output.pdf,
             path_to_png=snakemake.output.png,

@@ -51,7 +51,7 @@ def edges(x: np.ndarray, ratio: np.ndarray) -> list[float]:
 if __name__ == "__main__":
     with job_log(snakemake.log[0]):
         plot_trace_and_norm(
-            path_to_study=snakemake.input.study,
+            path_to_study=snakemake.input.studies[0],
             path_to_settings=snakemake.input.settings,
             path_to_pdf=snakemake.output.pdf,
             path_to_png=snakemake.output.png,

@@ -9,7 +9,7 @@ if __name__ == "__main__":
             variable="trace_over_norm",
             label=r"$\mathrm{Tr}(H)/\Vert H\Vert$",
             reference=1.0,
-            path_to_study=snakemake.input.study,
+            path_to_study=snakemake.input.studies[0],
             path_to_settings=snakemake.input.settings,
             path_to_published=snakemake.input.published,
             path_to_pdf=snakemake.output.pdf,

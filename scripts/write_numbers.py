@@ -12,6 +12,11 @@ from goldilocks.logs import job_log
 
 MAIN_STUDY = "curvature"
 FIGURES = ("fraction_positive", "trace_over_norm", "loss", "trace_and_norm")
+# Of many panels, as wide as the page whatever the studies.
+WIDE_FIGURES = (
+    *("other_networks", "other_losses", "sensitivity", "sample_size", "collapse"),
+    *("plateaus", "layer_traces", "kinks", "selection"),
+)
 
 
 def write_numbers(
@@ -91,8 +96,8 @@ def figure_macros(settings: dict) -> list[str]:
     """The picture of each figure, or why this run has none."""
     reasons = " ".join(left_out(settings))
     lines = []
-    for name in FIGURES:
-        wide = name in settings["figures"] and panels(settings, name) > 1
+    for name in (*FIGURES, *WIDE_FIGURES):
+        wide = name in WIDE_FIGURES or (name in settings["figures"] and panels(settings, name) > 1)
         lines.append(latex.macro("width", name, r"\linewidth" if wide else r".49\linewidth"))
         if name in settings["figures"]:
             text = rf"\includegraphics[width=\linewidth]{{{name}.pdf}}"
@@ -105,7 +110,7 @@ def figure_macros(settings: dict) -> list[str]:
 
 def panels(settings: dict, figure: str) -> int:
     """How many panels a figure has; several fill the width of the page."""
-    study = settings["studies"][settings["figures"][figure]]
+    study = settings["studies"][settings["figures"][figure][0]]
     return len(study["datasets"]) * len(study["networks"]) * len(study["subspaces"])
 
 

@@ -39,10 +39,15 @@ def complete(config: dict, schema: dict, cards: Path | None = None) -> dict:
     Raises ConfigurationError naming the first key that is unknown, of the wrong type or impossible.
     """
     _refuse_unnamed(config)
+    known = list(config["studies"]) if isinstance(config.get("studies"), dict) else []
     config = _filled(_without_nulls(config), schema, schema)
     errors = sorted(_Validator(schema).iter_errors(config), key=lambda error: list(map(str, error.path)))
     if errors:
         raise ConfigurationError(_sentence(_innermost(errors[0])))
+    for i, name in enumerate(config.get("only", [])):
+        if name not in config["studies"]:
+            _refuse(f"only.{i}", f"there is no study {name!r}", name, config["studies"])
+    config["studies"] = {name: x for name, x in config["studies"].items() if name in config.get("only", [name])}
     shapes = _known_datasets(config, cards)
     for name, entry in config["networks"].items():
         if labels.is_network(name):
@@ -53,13 +58,26 @@ def complete(config: dict, schema: dict, cards: Path | None = None) -> dict:
             _check_dataset(f"studies.{name}.datasets.{i}", dataset, shapes)
         study["datasets"] = list(dict.fromkeys(config["substitutes"].get(each, each) for each in study["datasets"]))
         _check_study(f"studies.{name}", study, shapes, config["networks"])
-    for name, figure in config["figures"].items():
-        path, study = f"figures.{name}.study", figure["study"]
-        if study not in config["studies"]:
-            _refuse(path, f"there is no study {study!r}", study, config["studies"])
-        if config["studies"][study]["radius_unit"] != "r_X":
-            raise ConfigurationError(f"{path}: {study} has radii that are not in units of r_X, which this figure needs")
+    config["figures"] = _figures_of(config, known)
     return config
+
+
+def _figures_of(config: dict, known: list[str]) -> dict:
+    """The figures of which the run has a study, each with its list of them; `known` are those of other runs too."""
+    figures = {}
+    for name, figure in config["figures"].items():
+        for i, study in enumerate(figure["studies"]):
+            path = f"figures.{name}.studies.{i}"
+            if study not in known:
+                _refuse(path, f"there is no study {study!r}", study, known)
+            if study in config["studies"] and config["studies"][study]["radius_unit"] != "r_X":
+                raise ConfigurationError(
+                    f"{path}: {study} has radii that are not in units of r_X, which this figure needs"
+                )
+        present = [study for study in figure["studies"] if study in config["studies"]]
+        if present:
+            figures[name] = {**figure, "studies": present}
+    return figures
 
 
 def datasets_of(config: dict) -> set[str]:
@@ -104,7 +122,8 @@ def without_missing(config: dict, available: dict) -> tuple[dict, dict[str, str]
         left = [dataset for dataset in study["datasets"] if dataset not in missing]
         if left:
             studies[name] = {**study, "datasets": left}
-    figures = {name: figure for name, figure in config["figures"].items() if figure["study"] in studies}
+    present = {name: [s for s in figure["studies"] if s in studies] for name, figure in config["figures"].items()}
+    figures = {name: {**config["figures"][name], "studies": left} for name, left in present.items() if left}
     reasons = {name: available[name]["reason"] for name in missing if name in datasets_of(config)}
     return {**config, "studies": studies, "figures": figures}, reasons
 

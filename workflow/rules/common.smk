@@ -77,7 +77,7 @@ def write_settings():
     paper = {
         "run": RUN,
         "studies": config["studies"],
-        "figures": {name: figure["study"] for name, figure in config["figures"].items()},
+        "figures": {name: figure["studies"] for name, figure in config["figures"].items()},
         "left_out": list(LEFT_OUT.values()),
         "licences": {name: catalogue.licence(name, config["datasets"]) for name in DATASETS},
         "substitutes": config["substitutes"],

@@ -9,7 +9,9 @@ PUBLISHED = {
 rule figure:
     """One figure, drawn by its own script scripts/plot_{figure}.py."""
     input:
-        study=lambda wildcards: f"results/{RUN}/aggregate/{config['figures'][wildcards.figure]['study']}.nc",
+        studies=lambda wildcards: [
+            f"results/{RUN}/aggregate/{study}.nc" for study in config["figures"][wildcards.figure]["studies"]
+        ],
         settings="results/{run}/settings/figure-{figure}.yaml",
         published=lambda wildcards: PUBLISHED.get(wildcards.figure, []),
         style="scripts/goldilocks/style.mplstyle",
