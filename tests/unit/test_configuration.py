@@ -70,8 +70,9 @@ MISTAKES = [
     ("execution.thread", 2, ["execution.thread", "did you mean threads"]),
     ("execution.draws_per_job", 0, ["execution.draws_per_job", "at least 1"]),
     ("execution.draws_per_job", "some", ["execution.draws_per_job", "some"]),
-    ("figures.los", {"study": "curvature"}, ["figures.los", "did you mean loss"]),
-    ("figures.loss.study", "curvatur", ["figures.loss.study", "did you mean curvature"]),
+    ("figures.los", {"studies": ["curvature"]}, ["figures.los", "did you mean loss"]),
+    ("figures.loss.studies", ["curvatur"], ["figures.loss.studies.0", "did you mean curvature"]),
+    ("only", ["curvatur"], ["only.0", "did you mean curvature"]),
     ("run", "my run", ["run", "my run"]),
     ("rnu", "full", ["rnu", "did you mean run"]),
     ("studies", KeyError, ["studies is missing"]),
@@ -80,7 +81,7 @@ MISTAKES = [
     ("studies.curvature.radii", [1, float("nan")], ["studies.curvature.radii.1", "number"]),
     ("studies.curvature.labels", True, ["studies.curvature.labels", "original"]),
     ("studies.curvature.examples", [59_501], ["studies.curvature.examples", "59500"]),
-    ("studies.curvature.radius_unit", "norm", ["figures.fraction_positive.study", "r_X"]),
+    ("studies.curvature.radius_unit", "norm", ["figures.fraction_positive.studies.0", "r_X"]),
     ("studies.2019", {}, ["2019"]),
     ("figures", 3, ["figures", "object"]),
 ]
@@ -184,7 +185,7 @@ def test_variants_are_a_full_factorial():
     ] * 4
     # A job reads the same from its file of settings.
     assert studies.variants(studies.block_settings(complete, "curvature")) == expected
-    assert studies.variants(complete["studies"]["isotropy"]) == [{}]
+    assert studies.variants(complete["studies"]["inside"]) == [{}]
 
 
 def test_an_entry_set_to_null_is_left_out():
@@ -225,7 +226,16 @@ def test_missing_datasets_leave_with_their_studies_and_figures():
     assert reasons == {"mnist": "no mirror"}
     assert list(left["studies"]) == ["isotropy", "fashion_mnist", "cifar10"]
     assert left["studies"]["isotropy"]["datasets"] == ["fashion_mnist"]
-    assert left["figures"] == {}
+    figures = {name: figure["studies"] for name, figure in left["figures"].items()}
+    others = ["fashion_mnist", "cifar10"]
+    assert figures == {"other_networks": others, "other_losses": others, "sensitivity": ["isotropy"]}
+
+
+def test_a_run_may_keep_some_studies_only():
+    config = configuration.complete(changed("only", ["networks"]), SCHEMA)
+    assert list(config["studies"]) == ["networks"]
+    assert set(config["figures"]) == {"other_networks", "other_losses", "collapse"}
+    assert config["figures"]["collapse"]["studies"] == ["networks"]
 
 
 def test_documentation_lists_every_key():
