@@ -53,7 +53,16 @@ def complete(config: dict, schema: dict, cards: Path | None = None) -> dict:
             _check_dataset(f"studies.{name}.datasets.{i}", dataset, shapes)
         study["datasets"] = list(dict.fromkeys(config["substitutes"].get(each, each) for each in study["datasets"]))
         _check_study(f"studies.{name}", study, shapes, config["networks"])
+    if "cuts" in config:
+        _check_dataset("cuts.dataset", config["cuts"]["dataset"], shapes)
+        config["cuts"]["dataset"] = config["substitutes"].get(config["cuts"]["dataset"], config["cuts"]["dataset"])
+        _check_cuts(config["cuts"], shapes[config["cuts"]["dataset"]], config["networks"])
+    else:
+        # The figure goes with what it shows.
+        config["figures"].pop("cuts", None)
     for name, figure in config["figures"].items():
+        if "study" not in figure:
+            continue
         path, study = f"figures.{name}.study", figure["study"]
         if study not in config["studies"]:
             _refuse(path, f"there is no study {study!r}", study, config["studies"])
@@ -64,7 +73,8 @@ def complete(config: dict, schema: dict, cards: Path | None = None) -> dict:
 
 def datasets_of(config: dict) -> set[str]:
     """Names of all datasets that a complete configuration uses."""
-    return {name for study in config["studies"].values() for name in study["datasets"]}
+    cuts = {config["cuts"]["dataset"]} if "cuts" in config else set()
+    return cuts | {name for study in config["studies"].values() for name in study["datasets"]}
 
 
 def read(paths: list[str | Path]) -> dict:
@@ -96,17 +106,24 @@ def write(path: str | Path, settings: dict) -> None:
 def without_missing(config: dict, available: dict) -> tuple[dict, dict[str, str]]:
     """`config` without the datasets that `available` records as not to be had, and a reason for each.
 
-    Studies without a dataset, and their figures, are left out too.
+    Studies without a dataset, cuts through the loss of one, and their figures are left out too.
     """
     missing = [name for name, state in available.items() if not state["available"]]
+    reasons = {name: available[name]["reason"] for name in missing if name in datasets_of(config)}
     studies = {}
     for name, study in config["studies"].items():
         left = [dataset for dataset in study["datasets"] if dataset not in missing]
         if left:
             studies[name] = {**study, "datasets": left}
-    figures = {name: figure for name, figure in config["figures"].items() if figure["study"] in studies}
-    reasons = {name: available[name]["reason"] for name in missing if name in datasets_of(config)}
-    return {**config, "studies": studies, "figures": figures}, reasons
+    left = {**config, "studies": studies}
+    if "cuts" in config and config["cuts"]["dataset"] in missing:
+        del left["cuts"]
+    left["figures"] = {
+        name: figure
+        for name, figure in config["figures"].items()
+        if (figure["study"] in studies if "study" in figure else name in left)
+    }
+    return left, reasons
 
 
 def load_schema(root: Path) -> dict:
@@ -287,6 +304,31 @@ def _check_variant(
                 )
 
 
+def _check_cuts(cuts: dict, shape: catalogue.Shape | None, own_networks: dict) -> None:
+    """Labels, examples against the dataset, directions against the network."""
+    network = None
+    if cuts["network"] not in own_networks:
+        network = _parsed("cuts.network", labels.parse_network, cuts["network"])
+    plane = _parsed("cuts.subspace", labels.parse_subspace, cuts["subspace"])
+    if plane.dimension < 2:
+        raise ConfigurationError(
+            f"cuts.subspace: {cuts['subspace']} has one dimension; the two-dimensional cut needs two or more"
+        )
+    if shape is None:
+        return
+    available = shape.training_examples - cuts["validation"]
+    if cuts["examples"] > available:
+        raise ConfigurationError(
+            f"cuts.examples: {cuts['examples']} is impossible; {cuts['dataset']} has {available} training examples left"
+        )
+    weights = network.count_weights(shape.image, shape.classes) if network else math.inf
+    if plane.dimension > weights:
+        raise ConfigurationError(
+            f"cuts.subspace: {plane.dimension} dimensions are impossible; "
+            f"{cuts['network']} has {weights} weights on {cuts['dataset']}"
+        )
+
+
 def _parsed(path: str, parse: Callable, value: str | dict):
     try:
         return parse(value)
@@ -296,7 +338,10 @@ def _parsed(path: str, parse: Callable, value: str | dict):
 
 def documentation(schema: dict) -> str:
     """The schema as Markdown tables, for config/README.md: one for the top level and one per section."""
-    sections = {"The whole": schema, **{name.capitalize(): entry for name, entry in schema["$defs"].items()}}
+    sections = {
+        "The whole": schema,
+        **{name.replace("_", " ").capitalize(): entry for name, entry in schema["$defs"].items()},
+    }
     return "\n".join(f"### {title}\n\n{_table(section)}" for title, section in sections.items())
 
 
