@@ -25,17 +25,17 @@ def plot_cuts(path_to_cuts: str, path_to_settings: str, path_to_pdf: str, path_t
     figure, axes = plt.subplots(2, data.sizes["radius"], figsize=size, squeeze=False, sharex=True, sharey="row")
     for (above, below), radius in zip(axes.T, data["radius"].values):
         here = data.sel(radius=radius)
-        above.set_title(f"$r={radius:.3g}\\,r_X$\n$L_0={float(here['loss']):.4g}$ nat")
+        above.set_title(f"$r={radius:.3g}\\,r_X$\n$L(\\theta)={float(here['loss']):.4g}$ nat")
         draw_lines(above, here)
         draw_plane(below, here)
-    axes[0, 0].set_ylabel("relative loss $L/L_0$")
+    axes[0, 0].set_ylabel(r"relative loss $L/L(\theta)$")
     axes[1, 0].set_ylabel("displacement,\nin units of $r$")
     axes[1, data.sizes["radius"] // 2].set_xlabel("displacement, in units of $r$")
     plotting.save(figure, data, path_to_pdf, path_to_png, path_to_data)
 
 
 def relative_losses(cuts: xr.Dataset) -> xr.Dataset:
-    """What is drawn: L/L₀ on the lines and L − L₀ on the plane, with L₀ the loss at the point itself."""
+    """What is drawn: L/L(θ) on the lines and L − L(θ) on the plane, with L(θ) the loss at the point itself."""
     drawn = cuts[["loss"]]
     drawn["relative_loss"] = cuts["line_loss"] / cuts["loss"]
     drawn["excess_loss"] = cuts["plane_loss"] - cuts["loss"]
@@ -45,7 +45,7 @@ def relative_losses(cuts: xr.Dataset) -> xr.Dataset:
 
 
 def draw_lines(ax: plt.Axes, here: xr.Dataset) -> None:
-    """L/L₀ along each direction, as thin lines."""
+    """L/L(θ) along each direction, as thin lines."""
     for number, direction in enumerate(here["direction"].values):
         colour = plotting.COLOURS[number % len(plotting.COLOURS)]
         line = here["relative_loss"].sel(direction=direction)
@@ -56,7 +56,7 @@ def draw_lines(ax: plt.Axes, here: xr.Dataset) -> None:
 
 
 def draw_plane(ax: plt.Axes, here: xr.Dataset) -> None:
-    """L − L₀ as filled contours with a scale of their own; a line where it is zero."""
+    """L − L(θ) as filled contours with a scale of their own; a line where it is zero."""
     excess = here["excess_loss"].transpose("second", "first").values
     largest = np.abs(excess).max() or 1.0
     power = math.floor(math.log10(largest))
@@ -76,7 +76,7 @@ def draw_plane(ax: plt.Axes, here: xr.Dataset) -> None:
     bar = ax.figure.colorbar(filled, ax=ax, orientation="horizontal", aspect=12, pad=0.04, shrink=0.95)
     bar.locator = MaxNLocator(nbins=4, steps=[1, 2, 5, 10])
     bar.update_ticks()
-    bar.set_label("$L-L_0$ (nat)" if power == 0 else rf"$L-L_0$ ($10^{{{power}}}$ nat)")
+    bar.set_label(r"$L-L(\theta)$ (nat)" if power == 0 else rf"$L-L(\theta)$ ($10^{{{power}}}$ nat)")
 
 
 if __name__ == "__main__":
