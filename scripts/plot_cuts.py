@@ -23,6 +23,8 @@ def plot_cuts(path_to_cuts: str, path_to_settings: str, path_to_pdf: str, path_t
     data = relative_losses(store.read_dataset(path_to_cuts))
     size = [settings[key] / plotting.CENTIMETRES_PER_INCH for key in ("width_cm", "height_cm")]
     figure, axes = plt.subplots(2, data.sizes["radius"], figsize=size, squeeze=False, sharex=True, sharey="row")
+    # A margin at the top, which titles of two lines would touch otherwise.
+    figure.get_layout_engine().set(rect=(0, 0, 1, 0.985))
     for (above, below), radius in zip(axes.T, data["radius"].values):
         here = data.sel(radius=radius)
         above.set_title(f"$r={radius:.3g}\\,r_X$\n$L(\\theta)={float(here['loss']):.4g}$ nat")
