@@ -11,7 +11,7 @@ from goldilocks import files, latex, store
 from goldilocks.logs import job_log
 
 MAIN_STUDY = "curvature"
-FIGURES = ("fraction_positive", "trace_over_norm", "loss", "trace_and_norm")
+FIGURES = ("cuts", "fraction_positive", "trace_over_norm", "loss", "trace_and_norm")
 # Of many panels, as wide as the page whatever the studies.
 WIDE_FIGURES = (
     *("other_networks", "other_losses", "sensitivity", "sample_size", "collapse"),
@@ -22,6 +22,7 @@ WIDE_FIGURES = (
 def write_numbers(
     path_to_claims: str,
     paths_to_studies: list[str],
+    path_to_cuts: str | None,
     paths_to_cards: list[str],
     path_to_settings: str,
     path_to_published: str,
@@ -31,16 +32,17 @@ def write_numbers(
         rows = list(csv.DictReader(file))
     studies = {Path(path).stem: store.read_dataset(path) for path in paths_to_studies}
     settings = yaml.safe_load(Path(path_to_settings).read_text(encoding="utf-8"))
+    results = studies | ({"cuts": store.read_dataset(path_to_cuts)} if path_to_cuts else {})
     cards = {Path(path).stem: yaml.safe_load(Path(path).read_text(encoding="utf-8")) for path in paths_to_cards}
     published = yaml.safe_load(Path(path_to_published).read_text(encoding="utf-8"))
     lines = [
         *claim_macros(rows),
-        *setting_macros(settings, studies, rows),
+        *setting_macros(settings, studies, results, rows),
         *figure_macros(settings),
         r"\newcommand{\claimstable}{" + claims_table(rows) + "}%",
         r"\newcommand{\settingstable}{" + settings_table(settings["studies"].get(MAIN_STUDY), published) + "}%",
         r"\newcommand{\datatable}{" + data_table(settings, cards) + "}%",
-        r"\newcommand{\provenance}{" + provenance(settings, studies, rows) + "}%",
+        r"\newcommand{\provenance}{" + provenance(settings, results, rows) + "}%",
     ]
     files.write_text("\n".join(lines) + "\n", path_to_output)
 
@@ -62,7 +64,10 @@ def described(row: dict) -> str:
     return f"{text} ($n={row['n']}$, {row['verdict']})"
 
 
-def setting_macros(settings: dict, studies: dict[str, xr.Dataset], rows: list[dict]) -> list[str]:
+def setting_macros(
+    settings: dict, studies: dict[str, xr.Dataset], results: dict[str, xr.Dataset], rows: list[dict]
+) -> list[str]:
+    """What the text quotes of a run; `results` are all that it shows, studies among them."""
     counted = {}
     for row in rows:
         if not row["case"]:
@@ -73,10 +78,18 @@ def setting_macros(settings: dict, studies: dict[str, xr.Dataset], rows: list[di
         "not-reproduced": str(counted.get("not reproduced", 0)),
         "inconclusive": str(counted.get("inconclusive", 0)),
         "not-tested": str(counted.get("not tested", 0)),
-        "commit": ", ".join(attribute_values(studies, "commit")) or "unknown",
+        "commit": ", ".join(attribute_values(results, "commit")) or "unknown",
+        "cuts": cuts_setting(settings["cuts"] if "cuts" in results else None),
         "sigma-z": logits_deviation_at_peak(studies.get(MAIN_STUDY)),
     }
     return [latex.macro("setting", name, text) for name, text in values.items()]
+
+
+def cuts_setting(cuts: dict | None) -> str:
+    """What the cuts are of: dataset, network and number of examples."""
+    if cuts is None:
+        return r"\emph{not computed}"
+    return f"{latex.escape(cuts['dataset'])}, {latex.escape(cuts['network'])}, $N={cuts['examples']}$"
 
 
 def logits_deviation_at_peak(study: xr.Dataset | None) -> str:
@@ -110,6 +123,8 @@ def figure_macros(settings: dict) -> list[str]:
 
 def panels(settings: dict, figure: str) -> int:
     """How many panels a figure has; several fill the width of the page."""
+    if figure == "cuts":
+        return 2 * len(settings["cuts"]["radii"])
     study = settings["studies"][settings["figures"][figure][0]]
     return len(study["datasets"]) * len(study["networks"]) * len(study["subspaces"])
 
@@ -192,17 +207,17 @@ def left_out(settings: dict) -> list[str]:
     return [latex.escape(reason.split("): ")[0] + ")", strict=False) for reason in settings["left_out"]]
 
 
-def attribute_values(studies: dict[str, xr.Dataset], name: str) -> list[str]:
-    """Every value that an attribute has among the studies' blocks."""
-    return sorted({value for study in studies.values() for value in str(study.attrs[name]).split(", ")})
+def attribute_values(results: dict[str, xr.Dataset], name: str) -> list[str]:
+    """Every value that an attribute has among the results' blocks."""
+    return sorted({value for result in results.values() for value in str(result.attrs[name]).split(", ")})
 
 
-def provenance(settings: dict, studies: dict[str, xr.Dataset], rows: list[dict]) -> str:
+def provenance(settings: dict, results: dict[str, xr.Dataset], rows: list[dict]) -> str:
     def all_of(name: str) -> str:
-        return latex.escape(", ".join(attribute_values(studies, name)))
+        return latex.escape(", ".join(attribute_values(results, name)))
 
-    minutes = sum(study.attrs["wall_seconds"] for study in studies.values()) / 60
-    blocks = sum(study.attrs["blocks"] for study in studies.values())
+    minutes = sum(result.attrs["wall_seconds"] for result in results.values()) / 60
+    blocks = sum(result.attrs.get("blocks", 1) for result in results.values())
     checksum = rows[0]["claims_hash"] if rows else ""
     data = ", ".join(value[:12] for value in all_of("data_checksum").split(", "))
     versions = ", ".join(f"{name} {all_of(f'{name}_version')}" for name in ("torch", "numpy", "scipy"))
@@ -218,6 +233,7 @@ if __name__ == "__main__":
         write_numbers(
             path_to_claims=snakemake.input.claims,
             paths_to_studies=list(snakemake.input.studies),
+            path_to_cuts=next(iter(snakemake.input.cuts), None),
             paths_to_cards=list(snakemake.input.cards),
             path_to_settings=snakemake.input.settings,
             path_to_published=snakemake.input.published,

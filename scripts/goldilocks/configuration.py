@@ -58,15 +58,18 @@ def complete(config: dict, schema: dict, cards: Path | None = None) -> dict:
             _check_dataset(f"studies.{name}.datasets.{i}", dataset, shapes)
         study["datasets"] = list(dict.fromkeys(config["substitutes"].get(each, each) for each in study["datasets"]))
         _check_study(f"studies.{name}", study, shapes, config["networks"])
+    if "cuts" in config:
+        _check_dataset("cuts.dataset", config["cuts"]["dataset"], shapes)
+        config["cuts"]["dataset"] = config["substitutes"].get(config["cuts"]["dataset"], config["cuts"]["dataset"])
+        _check_cuts(config["cuts"], shapes[config["cuts"]["dataset"]], config["networks"])
     config["figures"] = _figures_of(config, known)
     return config
 
 
 def _figures_of(config: dict, known: list[str]) -> dict:
     """The figures of which the run has a study, each with its list of them; `known` are those of other runs too."""
-    figures = {}
     for name, figure in config["figures"].items():
-        for i, study in enumerate(figure["studies"]):
+        for i, study in enumerate(figure.get("studies", [])):
             path = f"figures.{name}.studies.{i}"
             if study not in known:
                 _refuse(path, f"there is no study {study!r}", study, known)
@@ -74,15 +77,27 @@ def _figures_of(config: dict, known: list[str]) -> dict:
                 raise ConfigurationError(
                     f"{path}: {study} has radii that are not in units of r_X, which this figure needs"
                 )
-        present = [study for study in figure["studies"] if study in config["studies"]]
+    return _drawable(config)
+
+
+def _drawable(config: dict) -> dict:
+    """Figures with those of their studies that the configuration has; not those without any, nor cuts without cuts."""
+    figures = {}
+    for name, figure in config["figures"].items():
+        if "studies" not in figure:
+            present = [name] if name in config else []
+        else:
+            present = [study for study in figure["studies"] if study in config["studies"]]
+            figure = {**figure, "studies": present}
         if present:
-            figures[name] = {**figure, "studies": present}
+            figures[name] = figure
     return figures
 
 
 def datasets_of(config: dict) -> set[str]:
     """Names of all datasets that a complete configuration uses."""
-    return {name for study in config["studies"].values() for name in study["datasets"]}
+    cuts = {config["cuts"]["dataset"]} if "cuts" in config else set()
+    return cuts | {name for study in config["studies"].values() for name in study["datasets"]}
 
 
 def read(paths: list[str | Path]) -> dict:
@@ -114,18 +129,19 @@ def write(path: str | Path, settings: dict) -> None:
 def without_missing(config: dict, available: dict) -> tuple[dict, dict[str, str]]:
     """`config` without the datasets that `available` records as not to be had, and a reason for each.
 
-    Studies without a dataset, and their figures, are left out too.
+    Studies without a dataset, cuts through the loss of one, and their figures are left out too.
     """
     missing = [name for name, state in available.items() if not state["available"]]
+    reasons = {name: available[name]["reason"] for name in missing if name in datasets_of(config)}
     studies = {}
     for name, study in config["studies"].items():
         left = [dataset for dataset in study["datasets"] if dataset not in missing]
         if left:
             studies[name] = {**study, "datasets": left}
-    present = {name: [s for s in figure["studies"] if s in studies] for name, figure in config["figures"].items()}
-    figures = {name: {**config["figures"][name], "studies": left} for name, left in present.items() if left}
-    reasons = {name: available[name]["reason"] for name in missing if name in datasets_of(config)}
-    return {**config, "studies": studies, "figures": figures}, reasons
+    left = {**config, "studies": studies}
+    if "cuts" in config and config["cuts"]["dataset"] in missing:
+        del left["cuts"]
+    return {**left, "figures": _drawable(left)}, reasons
 
 
 def load_schema(root: Path) -> dict:
@@ -306,6 +322,31 @@ def _check_variant(
                 )
 
 
+def _check_cuts(cuts: dict, shape: catalogue.Shape | None, own_networks: dict) -> None:
+    """Labels, examples against the dataset, directions against the network."""
+    network = None
+    if cuts["network"] not in own_networks:
+        network = _parsed("cuts.network", labels.parse_network, cuts["network"])
+    plane = _parsed("cuts.subspace", labels.parse_subspace, cuts["subspace"])
+    if plane.dimension < 2:
+        raise ConfigurationError(
+            f"cuts.subspace: {cuts['subspace']} has one dimension; the two-dimensional cut needs two or more"
+        )
+    if shape is None:
+        return
+    available = shape.training_examples - cuts["validation"]
+    if cuts["examples"] > available:
+        raise ConfigurationError(
+            f"cuts.examples: {cuts['examples']} is impossible; {cuts['dataset']} has {available} training examples left"
+        )
+    weights = network.count_weights(shape.image, shape.classes) if network else math.inf
+    if plane.dimension > weights:
+        raise ConfigurationError(
+            f"cuts.subspace: {plane.dimension} dimensions are impossible; "
+            f"{cuts['network']} has {weights} weights on {cuts['dataset']}"
+        )
+
+
 def _parsed(path: str, parse: Callable, value: str | dict):
     try:
         return parse(value)
@@ -315,7 +356,10 @@ def _parsed(path: str, parse: Callable, value: str | dict):
 
 def documentation(schema: dict) -> str:
     """The schema as Markdown tables, for config/README.md: one for the top level and one per section."""
-    sections = {"The whole": schema, **{name.capitalize(): entry for name, entry in schema["$defs"].items()}}
+    sections = {
+        "The whole": schema,
+        **{name.replace("_", " ").capitalize(): entry for name, entry in schema["$defs"].items()},
+    }
     return "\n".join(f"### {title}\n\n{_table(section)}" for title, section in sections.items())
 
 

@@ -33,6 +33,12 @@ MEANINGS = {
     "classes": {"units": "1", "long_name": "number of classes"},
     "layer": {"units": "1", "long_name": "number of the weight layer, first to last"},
     "draw": {"units": "1", "long_name": "number of the random initialisation"},
+    "line_loss": {"units": "nat", "long_name": "mean loss on lines through the initialisation"},
+    "plane_loss": {"units": "nat", "long_name": "mean loss on a plane through the initialisation"},
+    "direction": {"units": "1", "long_name": "number of the orthonormal direction of a line"},
+    "displacement": {"units": "r, the initialisation's own norm", "long_name": "displacement along a line"},
+    "first": {"units": "r, the initialisation's own norm", "long_name": "displacement along direction 0"},
+    "second": {"units": "r, the initialisation's own norm", "long_name": "displacement along direction 1"},
 }
 
 

@@ -84,6 +84,18 @@ MISTAKES = [
     ("studies.curvature.radius_unit", "norm", ["figures.fraction_positive.studies.0", "r_X"]),
     ("studies.2019", {}, ["2019"]),
     ("figures", 3, ["figures", "object"]),
+    ("cuts.radii", [1, 0], ["cuts.radii.1", "greater than 0"]),
+    ("cuts.radii", {"first": 1}, ["cuts.radii", "array"]),
+    ("cuts.dataset", "mnits", ["cuts.dataset", "did you mean mnist"]),
+    ("cuts.network", "fc-200x2-rleu", ["cuts.network", "rleu"]),
+    ("cuts.examples", 59_501, ["cuts.examples", "59500"]),
+    ("cuts.steps", 0, ["cuts.steps", "at least 1"]),
+    ("cuts.extent", 0, ["cuts.extent", "greater than 0"]),
+    ("cuts.subspace", "plane-1-sparse", ["cuts.subspace", "two or more"]),
+    ("cuts.subspace", "line-3", ["cuts.subspace", "line-3"]),
+    ("cuts.subspace", "plane-200000-dense", ["cuts.subspace", "198800 weights on mnist"]),
+    ("cuts.direction", 3, ["cuts.direction", "this key is unknown"]),
+    ("figures.cuts.study", "curvature", ["figures.cuts.study", "this key is unknown"]),
 ]
 
 
@@ -121,6 +133,32 @@ def test_names_that_yaml_reads_as_numbers_are_refused():
 )
 def test_schema_and_code_know_the_same_names(key, valid):
     assert set(SCHEMA["$defs"]["study"]["properties"][key]["enum"]) == set(valid)
+
+
+def test_cuts_know_what_studies_know():
+    study, cuts = (SCHEMA["$defs"][name]["properties"] for name in ("study", "cuts"))
+    for key in ("metric", "initialisation", "inputs", "validation"):
+        assert {**study[key], "description": ""} == {**cuts[key], "description": ""}
+
+
+def test_the_figure_of_cuts_goes_with_them():
+    config = configuration.complete(changed("cuts", None), SCHEMA)
+    assert "cuts" not in config and "cuts" not in config["figures"] and "loss" in config["figures"]
+    assert configuration.complete(changed("cuts", {}), SCHEMA)["cuts"]["radii"] == [0.1, 0.464158883, 1, 2.15443469, 10]
+
+
+def test_cuts_have_their_dataset_fetched_left_out_and_replaced():
+    config = configuration.complete(changed("cuts.dataset", "fashion_mnist"), SCHEMA)
+    config["studies"] = {"curvature": config["studies"]["curvature"]}
+    assert configuration.datasets_of(config) == {"mnist", "fashion_mnist"}
+    available = {"mnist": {"available": True}, "fashion_mnist": {"available": False, "reason": "no mirror"}}
+    left, reasons = configuration.without_missing(config, available)
+    assert reasons == {"fashion_mnist": "no mirror"}
+    assert "cuts" not in left and "cuts" not in left["figures"] and "loss" in left["figures"]
+    kept, _ = configuration.without_missing(config, {"fashion_mnist": {"available": True}})
+    assert kept["cuts"] == config["cuts"] and "cuts" in kept["figures"]
+    replaced = changed("substitutes", {"mnist": "fashion_mnist"})
+    assert configuration.complete(replaced, SCHEMA)["cuts"]["dataset"] == "fashion_mnist"
 
 
 def test_activations_of_labels_are_built():

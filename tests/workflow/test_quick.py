@@ -60,7 +60,7 @@ def test_the_paper_has_its_parts(built):
     text = pages(folder)
     for part in ("run quick", "Abstract", "Method", "Results", "Claims", "Settings", "Provenance", "References"):
         assert part.lower() in text.lower(), part
-    for number in range(1, 5):
+    for number in range(1, 6):
         assert f"Figure {number}:" in text
     assert "??" not in text and "not drawn" not in text
     assert "blocks" in text and "torch" in text

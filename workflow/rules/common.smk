@@ -27,6 +27,7 @@ PASSIVE_LETTERS = "nSDlh"
 SCRIPTS = {
     "curvature": "measure_curvature.py",
     "aggregate": "aggregate_study.py",
+    "cuts": "measure_cuts.py",
     "claims": "judge_claims.py",
     "numbers": "write_numbers.py",
     "paper": "build_paper.py",
@@ -56,11 +57,13 @@ def write_fingerprints():
 
 
 def write_settings():
-    """What each study, each figure, the claims and the paper depend on, in files that change only with it."""
+    """What each study, the cuts, each figure, the claims and the paper depend on, in files that change only with it."""
     folder = f"results/{RUN}/settings"
     for name, study in config["studies"].items():
         configuration.write(f"{folder}/study-{name}.yaml", studies.block_settings(config, name))
         configuration.write(f"{folder}/grid-{name}.yaml", {axis: study[axis] for axis in studies.AXES})
+    if "cuts" in config:
+        configuration.write(f"{folder}/cuts.yaml", {**config["cuts"], "seed": config["seed"]})
     for name, network in config["networks"].items():
         configuration.write(f"{folder}/network-{name}.yaml", network)
         files.write_if_changed(f"{network['fingerprint']}\n", f"{folder}/network-{name}.txt")
@@ -77,7 +80,8 @@ def write_settings():
     paper = {
         "run": RUN,
         "studies": config["studies"],
-        "figures": {name: figure["studies"] for name, figure in config["figures"].items()},
+        "figures": {name: figure.get("studies") for name, figure in config["figures"].items()},
+        "cuts": config.get("cuts"),
         "left_out": list(LEFT_OUT.values()),
         "licences": {name: catalogue.licence(name, config["datasets"]) for name in DATASETS},
         "substitutes": config["substitutes"],
@@ -101,6 +105,12 @@ def blocks_of(wildcards):
         subspace=study["subspaces"],
         block=list(studies.blocks(config, wildcards.study)),
     )
+
+
+def shown_by(figure):
+    """The results that a figure shows: aggregates of its studies, or the cuts."""
+    studies = config["figures"][figure].get("studies")
+    return [f"results/{RUN}/aggregate/{study}.nc" for study in studies] if studies else [f"results/{RUN}/{figure}.nc"]
 
 
 def own_networks(labels, ending):

@@ -1,5 +1,5 @@
-"""Hessians on random planes. Needs datasets and settings; makes one block per job, some draws at all radii or
-some, and one aggregate per study."""
+"""Hessians on random planes, and cuts through the loss. Needs datasets and settings; makes one block per job, some
+draws at all radii or some, one aggregate per study, and one file of cuts."""
 
 
 rule curvature:
@@ -52,3 +52,31 @@ rule aggregate:
         "Aggregating the study {wildcards.study}"
     script:
         "../../scripts/aggregate_study.py"
+
+
+rule cuts:
+    """Losses on random lines and a random plane through one initialisation at several radii."""
+    input:
+        dataset=lambda wildcards: f"results/data/{config['cuts']['dataset']}.nc",
+        settings="results/{run}/settings/cuts.yaml",
+        network=lambda wildcards: own_networks([config["cuts"]["network"]], ".txt"),
+        code="results/{run}/fingerprints/cuts.txt",
+    output:
+        "results/{run}/cuts.nc",
+    log:
+        "logs/{run}/cuts.log",
+    benchmark:
+        "logs/{run}/cuts.benchmark.tsv"
+    conda:
+        "../../envs/compute.yaml"
+    threads: config["execution"]["threads"]
+    resources:
+        mem_mb=config["execution"]["memory_mib"] + 1000,
+        # A resource, not a parameter: it changes no result and reruns nothing.
+        device=config["execution"]["device"],
+    params:
+        network=lambda wildcards: own_networks([config["cuts"]["network"]], ".yaml"),
+    message:
+        "Measuring cuts through the loss"
+    script:
+        "../../scripts/measure_cuts.py"

@@ -1,4 +1,4 @@
-"""Figures. Needs a study's aggregate; makes figures/{run}/{figure}.pdf and .png and the figure's source data."""
+"""Figures. Needs a study's aggregate, or the cuts; makes figures/{run}/{figure}.pdf and .png and the figure's source data."""
 
 PUBLISHED = {
     "fraction_positive": "resources/published/fort_scherlis_fig3a_fraction_positive.csv",
@@ -9,9 +9,7 @@ PUBLISHED = {
 rule figure:
     """One figure, drawn by its own script scripts/plot_{figure}.py."""
     input:
-        studies=lambda wildcards: [
-            f"results/{RUN}/aggregate/{study}.nc" for study in config["figures"][wildcards.figure]["studies"]
-        ],
+        studies=lambda wildcards: shown_by(wildcards.figure),
         settings="results/{run}/settings/figure-{figure}.yaml",
         published=lambda wildcards: PUBLISHED.get(wildcards.figure, []),
         style="scripts/goldilocks/style.mplstyle",

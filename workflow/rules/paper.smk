@@ -1,4 +1,4 @@
-"""The paper. Needs claims, aggregates and figures; makes results/{run}/paper.pdf, and the copies
+"""The paper. Needs claims, aggregates, cuts and figures; makes results/{run}/paper.pdf, and the copies
 paper/paper.pdf and results/claims.csv of the run built last."""
 
 
@@ -7,6 +7,7 @@ rule numbers:
     input:
         claims="results/{run}/claims.csv",
         studies=expand("results/{{run}}/aggregate/{study}.nc", study=config["studies"]),
+        cuts=["results/{run}/cuts.nc"] if "cuts" in config["figures"] else [],
         cards=expand("results/data/cards/{dataset}.yaml", dataset=DATASETS),
         settings="results/{run}/settings/paper.yaml",
         published="resources/published/settings.yaml",

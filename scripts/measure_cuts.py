@@ -1,0 +1,144 @@
+"""Cuts through the loss landscape at several radii of one initialisation (Fort & Scherlis 2019, figure 1)."""
+
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+import yaml
+
+from goldilocks import cuts, datasets, labels, networks, own_code, provenance, store, subspaces
+from goldilocks.logs import job_log
+from goldilocks.randomness import stream
+
+DRAW = 0  # the first initialisation that studies of this dataset and network have
+
+
+def measure_cuts(
+    path_to_dataset: str,
+    path_to_settings: str,
+    path_to_code: str,
+    path_to_network: str | None,
+    device: str,
+    threads: int,
+    path_to_output: str,
+) -> None:
+    """Write the losses on all cuts; `device` is auto, cpu or cuda.
+
+    `path_to_network` leads to the settings of the network if it is the user's own.
+    """
+    start = time.monotonic()
+    # Read before measuring: code that changes meanwhile must not sign these numbers.
+    code = Path(path_to_code).read_text().strip()
+    settings = yaml.safe_load(Path(path_to_settings).read_text(encoding="utf-8"))
+    own = yaml.safe_load(Path(path_to_network).read_text(encoding="utf-8")) if path_to_network else None
+    device = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
+    torch.set_num_threads(threads)
+
+    examples = datasets.load(
+        path_to_dataset,
+        settings["dataset"],
+        count=settings["examples"],
+        labels="original",
+        **{key: settings[key] for key in ("inputs", "validation", "seed")},
+    )
+    module = _build(settings["network"], own, examples).double().to(device)
+    theta, directions = _draw(settings, networks.parameters_of(module))
+    r_x = networks.glorot_radius(networks.parameters_of(module))
+    inputs, targets = torch.as_tensor(examples.inputs, device=device), torch.as_tensor(examples.labels, device=device)
+    result = _empty(settings, len(directions))
+    lines = cuts.line_coefficients(result["displacement"].values, len(directions))
+    plane = cuts.plane_coefficients(result["first"].values, len(directions))
+    directions, logits = torch.as_tensor(directions, device=device), networks.logits_function(module)
+    for radius in result["radius"].values:
+        point = torch.as_tensor(networks.rescaled(theta, radius, "r_X", r_x), device=device)
+        # Displacements are in units of the point's own radius.
+        for name, coefficients in {"line_loss": lines, "plane_loss": plane, "loss": np.zeros_like(lines[0, 0])}.items():
+            found = cuts.mean_losses(logits, point, radius * r_x * directions, coefficients, inputs, targets)
+            result[name].loc[{"radius": radius}] = found
+        logging.info("radius %g measured after %.1f s", radius, time.monotonic() - start)
+    result.attrs = provenance.attributes(
+        code,
+        settings,
+        time.monotonic() - start,
+        data_checksum=examples.checksum,
+        classes=examples.classes,
+        network_fingerprint=own["fingerprint"] if own else "",
+        seeds=f"streams named {settings['seed']}, purpose, {settings['dataset']}, {settings['network']}, kind, {DRAW}",
+        device=str(device),
+        dtype="float64",
+        threads=threads,
+    )
+    store.write_dataset(result, path_to_output)
+
+
+def _build(network: str, own: dict | None, examples: datasets.Examples) -> torch.nn.Module:
+    image = examples.inputs.shape[1:]
+    if own is None:
+        return networks.build(labels.parse_network(network), image, examples.classes)
+    name = f"network {network} ({own['name']} in {own['file']})"
+    return networks.build_own(own_code.load(own), image, examples.classes, own["arguments"], name)
+
+
+def _draw(settings: dict, parameters: list[networks.Parameter]) -> tuple[np.ndarray, np.ndarray]:
+    """The initialisation θ (D,) that studies have too, and orthonormal directions (d, D) of the cuts' own."""
+    plane = labels.parse_subspace(settings["subspace"])
+    available = sum(p.size for p in parameters if not p.is_bias)
+    if plane.dimension > available:
+        raise ValueError(
+            f"cuts.subspace: {plane.dimension} dimensions cannot be; {settings['network']} has {available} weights on "
+            f"{settings['dataset']}: ask for fewer"
+        )
+    eta = subspaces.metric(
+        [p.size for p in parameters],
+        [p.is_bias for p in parameters],
+        networks.weight_deviations(parameters, settings["initialisation"]),
+        settings["metric"],
+        bias_directions=False,
+    )
+    name = (settings["dataset"], settings["network"])
+    theta = networks.initialise(
+        parameters, settings["initialisation"], stream(settings["seed"], "initialisation", *name, DRAW)
+    )
+    raw = subspaces.directions(plane, eta, stream(settings["seed"], "cut", *name, plane.kind, DRAW))
+    return theta, cuts.orthonormal(raw)
+
+
+def _empty(settings: dict, directions: int) -> xr.Dataset:
+    line, grid = (cuts.displacements(settings["extent"], settings[key]) for key in ("steps", "plane_steps"))
+    coordinates = {
+        "radius": sorted(map(float, settings["radii"])),
+        "direction": range(directions),
+        "displacement": line,
+        "second": grid,
+        "first": grid,
+    }
+    axes = {
+        "loss": ("radius",),
+        "line_loss": ("radius", "direction", "displacement"),
+        "plane_loss": ("radius", "second", "first"),
+    }
+    sizes = {name: len(values) for name, values in coordinates.items()}
+    result = xr.Dataset(
+        {name: (dims, np.full([sizes[dim] for dim in dims], np.nan)) for name, dims in axes.items()},
+        {name: list(values) for name, values in coordinates.items()},
+    )
+    for name in result.variables:
+        result[name].attrs = store.meaning(name)
+    result["radius"].attrs = {**result["radius"].attrs, "units": "r_X"}
+    return result
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]):
+        measure_cuts(
+            path_to_dataset=snakemake.input.dataset,
+            path_to_settings=snakemake.input.settings,
+            path_to_code=snakemake.input.code,
+            path_to_network=next(iter(snakemake.params.network), None),
+            device=snakemake.resources.device,
+            threads=snakemake.threads,
+            path_to_output=snakemake.output[0],
+        )
