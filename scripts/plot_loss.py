@@ -9,8 +9,6 @@ import numpy as np
 from goldilocks import labels, plotting
 from goldilocks.logs import job_log
 
-FIRST_X = 2.0  # the power law is fitted from here outwards, as claim fs7 does
-
 
 def plot_loss(path_to_study: str, path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str) -> None:
     study, settings = plotting.load(path_to_study, path_to_settings)
@@ -26,7 +24,7 @@ def plot_loss(path_to_study: str, path_to_settings: str, path_to_pdf: str, path_
             ax.axhline(chance, color="0.6", linewidth=0.5, zorder=0)
             ax.annotate(rf"$\ln {classes}$", (x_left, chance), xytext=(0, 3), textcoords="offset points")
         x, mean = study["x"].values, data.sel(cell).sel(examples=max(study["examples"].values))["mean"].values
-        above = x >= FIRST_X
+        above = x >= plotting.POWER_LAW_FROM
         if above.sum() >= 2:
             slope, intercept = np.polyfit(x[above] / 2, np.log10(mean[above]), 1)
             line = 10 ** (intercept + slope * x / 2)

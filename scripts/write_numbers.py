@@ -81,6 +81,7 @@ def setting_macros(
         "commit": ", ".join(attribute_values(results, "commit")) or "unknown",
         "cuts": cuts_setting(settings["cuts"] if "cuts" in results else None),
         "sigma-z": logits_deviation_at_peak(studies.get(MAIN_STUDY)),
+        **sensitivity(studies.get("sensitivity"), rows),
     }
     return [latex.macro("setting", name, text) for name, text in values.items()]
 
@@ -103,6 +104,23 @@ def logits_deviation_at_peak(study: xr.Dataset | None) -> str:
         return f"${values.mean():.2g}$"
     spread = np.std(values, ddof=1)
     return f"${latex.number(values.mean(), -spread, spread)} \\pm {spread:.2g}$"
+
+
+def sensitivity(study: xr.Dataset | None, rows: list[dict]) -> dict[str, str]:
+    """How far the peak of the mean Tr(H)/‖H‖ moves over the study's variants, and how many verdicts differ."""
+    names = ("lowest-peak", "highest-peak", "first-peak", "last-peak", "variant-verdicts", "flipped-verdicts")
+    if study is None:
+        return dict.fromkeys(names, r"\emph{not computed}")
+    curves = study["trace_over_norm"].sel(dimension=study["dimension"].max()).mean("draw")
+    heights, places = curves.max("radius"), study["x"].isel(radius=curves.argmax("radius"))
+    usual = {row["id"]: row["verdict"] for row in rows}
+    variants = [row for row in rows if " sensitivity " in row["case"]]
+    flipped = [
+        row for row in variants if row["verdict"] != usual[f"{row['id'].split('.')[0]}.{row['case'].split(' ')[0]}"]
+    ]
+    extremes = (heights.min(), heights.max(), places.min(), places.max())
+    values = [f"${float(value):.2g}$" for value in extremes] + [f"${len(variants)}$", f"${len(flipped)}$"]
+    return dict(zip(names, values))
 
 
 def figure_macros(settings: dict) -> list[str]:

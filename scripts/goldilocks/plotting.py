@@ -21,6 +21,16 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 LINES = ("-", "--", ":", "-.")
 LEVEL = 0.95
+DIMENSION = 50  # that of the claims
+POWER_LAW_FROM = 2.0  # power laws are fitted from this x outwards, as claim fs7 does
+TITLES = {
+    "networks": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10",
+    "tanh": "MNIST, activations",
+    "cnn": "MNIST, convolutional",
+}
+OFFICIAL = ("mnist", "fashion_mnist", "cifar10")
 X_LABEL = r"$\log_{10}(r^2/r_X^2)$"
 CENTIMETRES_PER_INCH = 2.54
 SEVERAL_PANELS_HEIGHT = 0.78  # relative to that of a panel on its own, for the same width
@@ -33,6 +43,74 @@ def load(path_to_study: str, path_to_settings: str) -> tuple[xr.Dataset, dict]:
     if "x" not in study.coords:
         raise ValueError(f"{path_to_study} has radii that are not in units of r_X: this figure needs radius_unit: r_X")
     return study, yaml.safe_load(Path(path_to_settings).read_text())
+
+
+def load_several(paths_to_studies: list[str], path_to_settings: str) -> tuple[dict[str, xr.Dataset], dict]:
+    """Studies by name, in order, and the figure's settings, as `load` does."""
+    loaded = {Path(path).stem: load(path, path_to_settings) for path in paths_to_studies}
+    return {name: study for name, (study, _) in loaded.items()}, next(iter(loaded.values()))[1]
+
+
+def page(
+    count: int, settings: dict, columns: int | None = None, share_x: bool = True
+) -> tuple[plt.Figure, list[plt.Axes]]:
+    """A figure across the page with `count` panels, row by row; those at the bottom have the radius as their axis."""
+    columns = columns or min(count, 3)
+    rows = math.ceil(count / columns)
+    width, height = (settings[key] / CENTIMETRES_PER_INCH for key in ("width_cm", "height_cm"))
+    size = (2 * width, rows * SEVERAL_PANELS_HEIGHT * height * 2 / max(columns, 2))
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=share_x)
+    for number, ax in enumerate(axes.flat):
+        if number >= count:
+            ax.remove()
+        elif share_x and number + columns >= count:
+            ax.set_xlabel(X_LABEL)
+            ax.tick_params(labelbottom=True)
+    return figure, list(axes.flat)[:count]
+
+
+def colour(number: int) -> str:
+    """The colour of the curve of this number."""
+    return COLOURS[number % len(COLOURS)]
+
+
+def marker(number: int) -> str:
+    """The marker of the curve of this number."""
+    return MARKERS[number % len(MARKERS)]
+
+
+def lines(study: xr.Dataset) -> list[tuple[str, dict]]:
+    """A curve for each network, and for what else a study varies: its label, and its place in the study."""
+    axes = [axis for axis in study.dims if axis not in ("dataset", "subspace", "radius", "draw", "dimension", "layer")]
+    fixed = {axis: study[axis].values[0] for axis in ("dataset", "subspace")}
+    result = []
+    for values in product(*(study[axis].values.tolist() for axis in axes)):
+        place = dict(zip(axes, values))
+        parts = [name_of(axis, value) for axis, value in place.items()]
+        result.append((", ".join(filter(None, parts)), {**fixed, **place}))
+    return result
+
+
+def name_of(axis: str, value: object) -> str:
+    """How a legend names a value along an axis."""
+    if axis == "bias_directions":
+        return "bias directions" if value else ""
+    return str(value).replace("_", " ")
+
+
+def title(study: xr.Dataset, name: str) -> str:
+    """The title of the panel of the study `name`; a dataset that is not the official one goes by its own name."""
+    dataset = str(study["dataset"].values[0])
+    return TITLES[name] if dataset in OFFICIAL else dataset.replace("_", " ")
+
+
+def side_by_side(parts: dict[str, xr.Dataset]) -> xr.Dataset:
+    """Source data of several studies in one dataset, whose variables and axes carry the study's name."""
+    renamed = []
+    for name, part in parts.items():
+        names = {key: f"{name}_{key}" for key in (*part.data_vars, *part.coords)}
+        renamed.append(part.rename({**names, **{d: f"{name}_{d}" for d in part.dims}}))
+    return xr.merge(renamed, combine_attrs="drop_conflicts")
 
 
 def curves(study: xr.Dataset, variable: str) -> xr.Dataset:

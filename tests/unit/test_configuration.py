@@ -272,7 +272,7 @@ def test_missing_datasets_leave_with_their_studies_and_figures():
 def test_a_run_may_keep_some_studies_only():
     config = configuration.complete(changed("only", ["networks"]), SCHEMA)
     assert list(config["studies"]) == ["networks"]
-    assert set(config["figures"]) == {"other_networks", "other_losses", "collapse"}
+    assert set(config["figures"]) == {"other_networks", "other_losses", "collapse", "cuts"}
     assert config["figures"]["collapse"]["studies"] == ["networks"]
 
 

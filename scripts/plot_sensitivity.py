@@ -1,0 +1,154 @@
+"""How far the zone depends on what the original leaves unsaid, and where its spread comes from."""
+
+from itertools import product
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+from goldilocks import intervals, plotting, quantities
+from goldilocks.logs import job_log
+
+# Factors of the study, and the level of each that the main study takes.
+FACTORS = {
+    "metric": ("metric", "shell"),
+    "subspace": ("plane", "plane-50-sparse"),
+    "bias_directions": ("bias directions", False),
+    "inputs": ("inputs", "standardised"),
+    "examples": ("N", 1000),
+}
+MEASURES = {
+    "peak_height": r"peak of $\mathrm{Tr}(H)/\Vert H\Vert$",
+    "peak_place": r"$x$ of the peak",
+    "inner_edge": r"$x$ of the inner edge",
+    "outer_edge": r"$x$ of the outer edge",
+}
+PARTS = {"theta": r"initialisation $\theta$", "plane": "plane", "examples": "examples"}
+
+
+def plot_sensitivity(
+    paths_to_studies: list[str], path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
+) -> None:
+    studies, settings = plotting.load_several(paths_to_studies, path_to_settings)
+    figure, axes = plotting.page(len(MEASURES) + 1, settings, len(MEASURES) + 1, share_x=False)
+    height = settings["height_cm"] / plotting.CENTIMETRES_PER_INCH
+    figure.set_size_inches(figure.get_size_inches()[0], 1.3 * height)
+    drawn = {}
+    if "sensitivity" in studies:
+        measured = measures(studies["sensitivity"].isel(dataset=0, network=0))
+        drawn["variants"] = measured
+        draw_levels(axes[:-1], measured)
+    if "isotropy" in studies:
+        parts = spread(studies["isotropy"].isel(dataset=0, network=0, subspace=0))
+        drawn["spread"] = parts
+        draw_parts(axes[-1], parts)
+    plotting.save(figure, plotting.side_by_side(drawn), path_to_pdf, path_to_png, path_to_data)
+
+
+def measures(study: xr.Dataset) -> xr.Dataset:
+    """Height and place of the mean curve's peak and the edges of the zone for every variant; NaN without an edge."""
+    ratio = study["trace_over_norm"].sel(dimension=plotting.DIMENSION).mean("draw")
+    result = xr.Dataset({name: xr.full_like(ratio.isel(radius=0, drop=True), np.nan) for name in MEASURES})
+    x = study["x"].values
+    for place in product(*(ratio[axis].values.tolist() for axis in FACTORS)):
+        place = dict(zip(FACTORS, place))
+        curve = ratio.sel(place)
+        edges = [quantities.crossings(curve.expand_dims("draw"), 1.0, outer)[0] for outer in (False, True)]
+        found = (float(curve.max()), quantities.vertex(x, curve.values), *edges)
+        for name, value in zip(MEASURES, found):
+            result[name].loc[place] = value
+    for name, text in MEASURES.items():
+        result[name].attrs = {"units": "1", "long_name": text}
+    return result
+
+
+def draw_levels(axes: list[plt.Axes], measured: xr.Dataset) -> None:
+    """A row per level of each factor: all variants with it, their median, and the main study's variant."""
+    rows = [(axis, level) for axis in FACTORS for level in measured[axis].values.tolist()]
+    names = [row_name(axis, level) for axis, level in rows]
+    starts = [rows.index(next(row for row in rows if row[0] == axis)) for axis in FACTORS]
+    usual = {axis: level for axis, (_, level) in FACTORS.items() if level in measured[axis].values}
+    for (name, text), ax in zip(MEASURES.items(), axes):
+        for number, (axis, level) in enumerate(rows):
+            values = measured[name].sel({axis: level}).values.ravel()
+            values = values[np.isfinite(values)]
+            colour = plotting.colour(list(FACTORS).index(axis))
+            ax.plot(values, np.full(len(values), number), "|", color=colour, markersize=5, alpha=0.6)
+            if len(values):
+                ax.plot(np.median(values), number, "D", color=colour, markeredgecolor="k", markersize=3.5)
+        if len(usual) == len(FACTORS):
+            ax.axvline(float(measured[name].sel(usual)), color="0.3", linewidth=0.7, linestyle="--", zorder=0)
+        for start in starts[1:]:
+            ax.axhline(start - 0.5, color="0.85", linewidth=0.5, zorder=0)
+        ax.set_yticks(range(len(rows)), names if ax is axes[0] else [])
+        ax.set_ylim(len(rows) - 0.5, -0.5)
+        ax.set_xlabel(text)
+
+
+def row_name(axis: str, level: object) -> str:
+    """How a row is called: the level, with the factor's name where the level says little."""
+    if axis == "bias_directions":
+        return "bias directions" if level else "weights only"
+    if axis == "examples":
+        return f"$N={level}$"
+    if axis == "subspace":
+        return f"{str(level).rsplit('-', 1)[1]} plane"
+    return str(level).replace("_", " ")
+
+
+def spread(study: xr.Dataset) -> xr.Dataset:
+    """Coefficients of variation of Tr(H)/‖H‖ by source at each radius, with 95 % intervals over initialisations.
+
+    Random effects: planes within an initialisation; sets of examples within it, on the same planes; and what then
+    remains between initialisations.
+    """
+    study = study.sel(dimension=plotting.DIMENSION, examples=study["examples"].max())
+    ratio = study["trace_over_norm"].transpose("radius", "draw", "example_set").values
+    planes = study["trace_over_norm_plane_variance"].transpose("radius", "draw", "example_set").values
+    number = int(study.attrs["planes"])
+
+    def parts(sample):
+        means, variances = np.moveaxis(sample, -1, 1)
+        of_plane, of_set = variances.mean(), means.var(axis=1, ddof=1).mean()
+        of_theta = max(means.mean(axis=1).var(ddof=1) - of_plane / number - of_set / means.shape[1], 0.0)
+        return np.sqrt([of_theta, of_plane, of_set]) / abs(means.mean())
+
+    found = np.full((study.sizes["radius"], len(PARTS), 3), np.nan)
+    for i, pair in enumerate(zip(ratio, planes)):
+        samples = np.moveaxis(np.array(pair), 1, -1)
+        for j in range(len(PARTS)):
+            estimate = intervals.bootstrapped(lambda sample, j=j: parts(sample)[j], samples, "spread", str(i))
+            found[i, j] = estimate.value, *estimate.interval(plotting.LEVEL)
+    coordinates = {"x": study["x"].values, "part": list(PARTS)}
+    result = xr.Dataset(coords=coordinates)
+    for k, name in enumerate(("coefficient_of_variation", "low", "high")):
+        result[name] = (("x", "part"), found[..., k], {"units": "1", "long_name": f"{name} of Tr(H)/‖H‖ by source"})
+    return result
+
+
+def draw_parts(ax: plt.Axes, parts: xr.Dataset) -> None:
+    """The coefficient of variation of each source over the radius."""
+    for number, (part, text) in enumerate(PARTS.items()):
+        here = parts.sel(part=part)
+        place = here["x"].values + 0.05 * (number - 1)
+        value = here["coefficient_of_variation"].values
+        bars = np.clip([value - here["low"].values, here["high"].values - value], 0, None)
+        style = {"color": plotting.colour(number), "fmt": plotting.marker(number), "markersize": 3}
+        ax.errorbar(place, value, bars, label=text, capsize=1.5, linewidth=0.8, **style)
+    ax.set_ylim(bottom=0)
+    ax.set_ylim(top=1.5 * ax.get_ylim()[1])
+    ax.margins(x=0.2)
+    ax.set_xlabel(plotting.X_LABEL)
+    ax.set_ylabel("coefficient of variation")
+    ax.legend(loc="upper left")
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]):
+        plot_sensitivity(
+            paths_to_studies=list(snakemake.input.studies),
+            path_to_settings=snakemake.input.settings,
+            path_to_pdf=snakemake.output.pdf,
+            path_to_png=snakemake.output.png,
+            path_to_data=snakemake.output.data,
+        )
