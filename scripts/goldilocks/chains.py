@@ -258,10 +258,11 @@ def _layers(module: nn.Module, places: dict[int, slice], seen: set[int]) -> Iter
     if type(module) is networks.Residual:
         yield Residual(tuple(_layers(module.inner, places, seen)))
         return
-    if id(module) in seen:
-        # One layer called twice shares its parameters.
+    own = {id(parameter) for parameter in module.parameters()}
+    if own & seen:
+        # A layer called twice, or tied to another: sweeps keep products by a layer's place.
         raise _Unknown
-    seen.add(id(module))
+    seen |= own
     yield _layer(module, places)
 
 
