@@ -101,12 +101,15 @@ def radial_sweep(
     AUTOMATIC, points are in double precision and tangents in that of `directions`; else everything is in the latter.
     `memory_mib` bounds the working memory beside parameters, directions and examples, in MiB.
 
-    Raises ValueError if the directions are linearly dependent, a logit or a loss is not finite, the loss is unknown,
-    the network mixes examples, or more examples are asked for than there are.
+    Raises ValueError if the directions are linearly dependent, a logit, a loss or a Hessian is not finite, the loss is
+    unknown, the network mixes examples, a scale is not positive, sizes do not fit, or more examples are asked for than
+    there are.
     """
     counts = [len(inputs)] if examples is None else list(examples)
-    if max(counts) > len(inputs):
-        raise ValueError(f"{max(counts)} examples asked for and {len(inputs)} given: ask for fewer")
+    parameters = parameters.detach()
+    _refuse_unfit(network, parameters, directions, inputs, labels, counts)
+    if not min(scales) > 0:
+        raise ValueError(f"the scale {min(scales)} is not positive: a sweep runs outwards along one ray")
     factor = torch.as_tensor(subspaces.cholesky(directions.cpu().numpy()), device=directions.device)
     total = Sums(factor, loss, [temperature for _ in scales for temperature in temperatures])
     repeated = [scale for scale in scales for _ in temperatures]
@@ -147,6 +150,7 @@ def sphere_curvature(
     along u = θ/r: PᵀHP − (⟨∇L, θ⟩/r²) I. Arguments and errors as in `plane_curvature`; raises ValueError also if
     the directions and θ are linearly dependent.
     """
+    parameters = parameters.detach()
     radius = parameters.double().norm()
     outward = (parameters / radius).to(directions.dtype)
     # With u in front, the Cholesky factor takes it off all the others.
@@ -172,7 +176,11 @@ def hessian_vector_products(
 
     `part` is `hessian` or `gauss_newton`. By automatic differentiation, in the precision of `vectors`.
     """
-    logits, parameters = _function(network), parameters.to(vectors.dtype)
+    if part not in ("hessian", "gauss_newton"):
+        raise ValueError(f"part {part!r} of the Hessian is unknown: use hessian or gauss_newton")
+    if loss not in losses.LOSSES:
+        raise ValueError(f"loss {loss!r} is unknown: use one of {', '.join(losses.LOSSES)}")
+    logits, parameters = _function(network), parameters.detach().to(vectors.dtype)
     products = torch.zeros_like(vectors)
     for chunk, targets in _chunks(inputs.to(vectors.dtype), labels, tangents.EXAMPLES_PER_CHUNK):
         step = automatic.directions_per_chunk(logits, parameters, chunk, memory_mib)
@@ -237,12 +245,30 @@ def _automatic_adder(logits, parameters, scales, directions, memory_mib, inputs,
     return add
 
 
+def _refuse_unfit(network, parameters, directions, inputs, labels, counts) -> None:
+    """Raise ValueError where sizes do not fit each other: products would go through with parts left out."""
+    if max(counts, default=0) > len(inputs):
+        raise ValueError(f"{max(counts)} examples asked for and {len(inputs)} given: ask for fewer")
+    if min(counts, default=0) < 1:
+        raise ValueError("a mean over no examples was asked for: give and ask for one at least")
+    if len(labels) != len(inputs):
+        raise ValueError(f"{len(labels)} labels and {len(inputs)} inputs were given: give one label for each example")
+    size = sum(each.numel() for each in network.parameters()) if isinstance(network, nn.Module) else len(parameters)
+    if not len(parameters) == directions.shape[1] == size:
+        raise ValueError(
+            f"{len(parameters)} parameters and directions of {directions.shape[1]} entries were given for a network "
+            f"of {size} parameters: these numbers must be the same"
+        )
+
+
 def _refuse_mixing(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
     """Raise ValueError where the logits of an example depend on the others of its batch."""
     if len(inputs) < 3:
         return
     alone, among = logits(parameters, inputs[:2]), logits(parameters, inputs[:3])[:2]
-    if not torch.allclose(alone, among, rtol=1e-3, atol=1e-3 * float(among.abs().max()), equal_nan=True):
+    if not torch.isfinite(among).all():
+        return  # refused as such, with its reason, when examples are added
+    if not torch.allclose(alone, among, rtol=1e-3, atol=1e-3 * float(among.abs().max())):
         raise ValueError(
             "the network mixes the examples of a batch, so that it has no loss per example: put batch normalisation "
             "into evaluation mode"
@@ -260,6 +286,11 @@ def _averages(total: Sums) -> list[PlaneCurvature]:
     result = []
     for values in zip(*(getattr(total, name).cpu().numpy() for name in names)):
         here = dict(zip(names, values))
+        if not all(np.isfinite(here[name]).all() for name in ("residual", "gauss_newton", "gradient")):
+            raise ValueError(
+                "the Hessian is not finite: the radius is too large for the precision of the directions, lower it or "
+                "give them in double precision"
+            )
         result.append(
             PlaneCurvature(
                 gauss_newton=here["gauss_newton"] / n,
