@@ -346,6 +346,18 @@ def is_smooth(chain: tuple) -> bool:
     )
 
 
+def sees_vectors(chain: tuple, theta: Tensor, inputs: Tensor) -> bool:
+    """Whether each dense layer sees one vector for each example, not several side by side."""
+    kept = forward(chain, theta.double(), inputs[:1].double())[1]
+    return all(each.forward.ndim == 2 for each in _flat(kept) if isinstance(each.layer, Dense))
+
+
+def _flat(kept: list["Kept"]) -> Iterator["Kept"]:
+    for each in kept:
+        yield each
+        yield from _flat(each.inner)
+
+
 def forward(chain: tuple, theta: Tensor, a: Tensor) -> tuple[Tensor, list[Kept]]:
     """Outputs of the chain at parameters θ (D,) for inputs (n, …), and what each layer keeps."""
     kept = []

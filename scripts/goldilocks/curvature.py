@@ -123,10 +123,13 @@ def radial_sweep(
     return [[[result[n][i * m + j] for n in counts] for j in range(m)] for i in range(len(scales))]
 
 
-def path_of(network: nn.Module | Logits, parameters: Tensor, points: int) -> str:
-    """The fastest exact way to the curvature of `network` at this many points on the ray through `parameters`."""
+def path_of(network: nn.Module | Logits, parameters: Tensor, points: int, inputs: Tensor | None = None) -> str:
+    """The fastest exact way to the curvature of `network` at this many points on the ray through `parameters`.
+
+    Dense layers are taken to see vectors; where `inputs` (n, …) are given, this is found out.
+    """
     chain = chains.of(network) if isinstance(network, nn.Module) else None
-    if chain is None:
+    if chain is None or (inputs is not None and not chains.sees_vectors(chain, parameters, inputs)):
         return AUTOMATIC
     if points == 1:
         return POINTWISE
@@ -198,7 +201,7 @@ def hessian_vector_products(
 
 def _adder(network, parameters, scales, directions, memory_mib, inputs, total) -> Callable:
     """The function that adds examples to the sums of all points, by the fastest path there is."""
-    path = path_of(network, parameters, len(total))
+    path = path_of(network, parameters, len(total), inputs)
     if path == AUTOMATIC:
         return _automatic_adder(_function(network), parameters, scales, directions, memory_mib, inputs, total)
     chain, parameters = chains.of(network), parameters.double()
