@@ -92,7 +92,9 @@ def assert_same(found: PlaneCurvature, expected: PlaneCurvature, bound: float, t
     assert abs(found.loss - expected.loss) < bound * expected.loss
     assert abs(found.logits_std - expected.logits_std) < bound * expected.logits_std
     # ⟨∇L, θ⟩ = n Σ (p − y)·z where logits are homogeneous: a sum over examples and layers whose terms may cancel.
-    size = max(abs(expected.radial_derivative), expected.logits_std, float(theta.norm()) * np.abs(expected.gradient).max())
+    size = max(
+        abs(expected.radial_derivative), expected.logits_std, float(theta.norm()) * np.abs(expected.gradient).max()
+    )
     assert abs(found.radial_derivative - expected.radial_derivative) < bound * size
     values = np.linalg.eigvalsh(expected.hessian)
     clear = np.abs(values) > bound * norm

@@ -105,7 +105,14 @@ def test_directions_along_biases_alone():
     rows = network.directions(5, "dense", True) * torch.as_tensor(is_bias)
     for moved in (rows, torch.cat([rows, network.directions(2)])):
         compare(
-            network, network.initialisation(0, 1), moved, SCALES[::2], [1.0], None, losses.LOSSES[0], "homogeneous sweep"
+            network,
+            network.initialisation(0, 1),
+            moved,
+            SCALES[1:5],
+            [1.0],
+            None,
+            "cross_entropy",
+            curvature.HOMOGENEOUS,
         )
 
 
@@ -116,7 +123,7 @@ def test_directions_along_one_layer_alone(number):
     rows = torch.zeros(5, int(edges[-1]), dtype=torch.float64)
     rows[:, edges[number] : edges[number + 1]] = network.directions(5)[:, edges[number] : edges[number + 1]]
     theta = network.initialisation(0, 1.0)
-    compare(network, theta, rows, SCALES[::2], [1.0], None, losses.LOSSES[0], curvature.HOMOGENEOUS)
+    compare(network, theta, rows, SCALES[1:6], [1.0], None, "cross_entropy", curvature.HOMOGENEOUS)
 
 
 def test_ways():
@@ -144,7 +151,7 @@ def test_ways():
     ],
 )
 def test_all_ways_to_the_cross_terms_agree(label, image, kind, loss):
-    """From each point's adjoints, densely and sparsely, from families of adjoints, and from logits at the last layer."""
+    """From each point's adjoints, densely and sparsely; from families of adjoints; at the last layer from logits."""
     network = model(label, image=image, examples=20)
     theta, rows = network.initialisation(0, 1.0), network.directions(7, kind, True)
     chain = chains.of(network.module)
