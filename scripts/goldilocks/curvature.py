@@ -185,7 +185,9 @@ def hessian_vector_products(
         raise ValueError(f"loss {loss!r} is unknown: use one of {', '.join(losses.LOSSES)}")
     logits, parameters = _function(network), parameters.detach().to(vectors.dtype)
     products = torch.zeros_like(vectors)
-    for chunk, targets in _chunks(inputs.to(vectors.dtype), labels, tangents.EXAMPLES_PER_CHUNK):
+    inputs = inputs.to(vectors.dtype)
+    fitting = automatic.examples_per_chunk(logits, parameters, inputs, memory_mib)
+    for chunk, targets in _chunks(inputs, labels, min(fitting, tangents.EXAMPLES_PER_CHUNK)):
         step = automatic.directions_per_chunk(logits, parameters, chunk, memory_mib)
         problem = (logits, parameters, chunk, targets, loss, temperature)
         push = (
@@ -223,9 +225,10 @@ def _automatic_adder(logits, parameters, scales, directions, memory_mib, inputs,
     """Hessian products by automatic differentiation, in the precision of the directions."""
     parameters, inputs = parameters.to(directions.dtype), inputs.to(directions.dtype)
     _refuse_mixing(logits, parameters, inputs)
+    fitting = automatic.examples_per_chunk(logits, parameters, inputs, memory_mib)
 
     def add(inputs, labels):
-        for chunk, targets in _chunks(inputs.to(directions.dtype), labels, tangents.EXAMPLES_PER_CHUNK):
+        for chunk, targets in _chunks(inputs.to(directions.dtype), labels, min(fitting, tangents.EXAMPLES_PER_CHUNK)):
             step = automatic.directions_per_chunk(logits, parameters, chunk, memory_mib)
             for number, scale in enumerate(scales):
                 add_to(slice(number, number + 1), scale * parameters, chunk, targets, step)
