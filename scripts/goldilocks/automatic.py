@@ -61,13 +61,24 @@ def radial_derivative(
     return float(jvp(objective, (parameters,), (parameters,))[1])
 
 
+def examples_per_chunk(logits: Logits, parameters: Tensor, inputs: Tensor, memory_mib: float) -> int:
+    """How many examples of one direction go through one pass within the memory budget; at least one."""
+    budget = memory_mib * 2**20 / parameters.element_size()
+    # Many parameters may leave nothing; then a quarter, rather than a pass over all of them for each example.
+    left = max(budget - ARRAYS_PER_PARAMETER * parameters.numel(), budget / 4)
+    return max(1, int(left / max(1, ARRAYS_PER_ACTIVATION * _entries_per_example(logits, parameters, inputs))))
+
+
 def directions_per_chunk(logits: Logits, parameters: Tensor, inputs: Tensor, memory_mib: float) -> int:
     """How many directions go through one pass within the memory budget; at least one."""
-    per_example = _saved_entries(logits, parameters, inputs[:1])
-    if len(inputs) > 1:
-        per_example = _saved_entries(logits, parameters, inputs[:2]) - per_example
+    per_example = _entries_per_example(logits, parameters, inputs)
     entries = ARRAYS_PER_ACTIVATION * per_example * len(inputs) + ARRAYS_PER_PARAMETER * parameters.numel()
     return max(1, int(memory_mib * 2**20 / (entries * parameters.element_size())))
+
+
+def _entries_per_example(logits: Logits, parameters: Tensor, inputs: Tensor) -> int:
+    alone = _saved_entries(logits, parameters, inputs[:1])
+    return alone if len(inputs) == 1 else _saved_entries(logits, parameters, inputs[:2]) - alone
 
 
 def _saved_entries(logits: Logits, parameters: Tensor, inputs: Tensor) -> int:

@@ -258,10 +258,11 @@ def _layers(module: nn.Module, places: dict[int, slice], seen: set[int]) -> Iter
     if type(module) is networks.Residual:
         yield Residual(tuple(_layers(module.inner, places, seen)))
         return
-    if id(module) in seen:
-        # One layer called twice shares its parameters.
+    own = {id(parameter) for parameter in module.parameters()}
+    if own & seen:
+        # A layer called twice, or tied to another: sweeps keep products by a layer's place.
         raise _Unknown
-    seen.add(id(module))
+    seen |= own
     yield _layer(module, places)
 
 
@@ -348,6 +349,18 @@ def is_smooth(chain: tuple) -> bool:
         is_smooth(layer.inner) if isinstance(layer, Residual) else getattr(layer, "bend", None) is not None
         for layer in chain
     )
+
+
+def sees_vectors(chain: tuple, theta: Tensor, inputs: Tensor) -> bool:
+    """Whether each dense layer sees one vector for each example, not several side by side."""
+    kept = forward(chain, theta.double(), inputs[:1].double())[1]
+    return all(each.forward.ndim == 2 for each in _flat(kept) if isinstance(each.layer, Dense))
+
+
+def _flat(kept: list["Kept"]) -> Iterator["Kept"]:
+    for each in kept:
+        yield each
+        yield from _flat(each.inner)
 
 
 def forward(chain: tuple, theta: Tensor, a: Tensor) -> tuple[Tensor, list[Kept]]:

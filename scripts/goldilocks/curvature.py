@@ -101,12 +101,15 @@ def radial_sweep(
     AUTOMATIC, points are in double precision and tangents in that of `directions`; else everything is in the latter.
     `memory_mib` bounds the working memory beside parameters, directions and examples, in MiB.
 
-    Raises ValueError if the directions are linearly dependent, a logit or a loss is not finite, the loss is unknown,
-    the network mixes examples, or more examples are asked for than there are.
+    Raises ValueError if the directions are linearly dependent, a logit, a loss or a Hessian is not finite, the loss is
+    unknown, the network mixes examples, a scale is not positive, sizes do not fit, or more examples are asked for than
+    there are.
     """
     counts = [len(inputs)] if examples is None else list(examples)
-    if max(counts) > len(inputs):
-        raise ValueError(f"{max(counts)} examples asked for and {len(inputs)} given: ask for fewer")
+    parameters = parameters.detach()
+    _refuse_unfit(network, parameters, directions, inputs, labels, counts)
+    if not min(scales) > 0:
+        raise ValueError(f"the scale {min(scales)} is not positive: a sweep runs outwards along one ray")
     factor = torch.as_tensor(subspaces.cholesky(directions.cpu().numpy()), device=directions.device)
     total = Sums(factor, loss, [temperature for _ in scales for temperature in temperatures])
     repeated = [scale for scale in scales for _ in temperatures]
@@ -120,10 +123,13 @@ def radial_sweep(
     return [[[result[n][i * m + j] for n in counts] for j in range(m)] for i in range(len(scales))]
 
 
-def path_of(network: nn.Module | Logits, parameters: Tensor, points: int) -> str:
-    """The fastest exact way to the curvature of `network` at this many points on the ray through `parameters`."""
+def path_of(network: nn.Module | Logits, parameters: Tensor, points: int, inputs: Tensor | None = None) -> str:
+    """The fastest exact way to the curvature of `network` at this many points on the ray through `parameters`.
+
+    Dense layers are taken to see vectors; where `inputs` (n, …) are given, this is found out.
+    """
     chain = chains.of(network) if isinstance(network, nn.Module) else None
-    if chain is None:
+    if chain is None or (inputs is not None and not chains.sees_vectors(chain, parameters, inputs)):
         return AUTOMATIC
     if points == 1:
         return POINTWISE
@@ -147,6 +153,7 @@ def sphere_curvature(
     along u = θ/r: PᵀHP − (⟨∇L, θ⟩/r²) I. Arguments and errors as in `plane_curvature`; raises ValueError also if
     the directions and θ are linearly dependent.
     """
+    parameters = parameters.detach()
     radius = parameters.double().norm()
     outward = (parameters / radius).to(directions.dtype)
     # With u in front, the Cholesky factor takes it off all the others.
@@ -172,9 +179,15 @@ def hessian_vector_products(
 
     `part` is `hessian` or `gauss_newton`. By automatic differentiation, in the precision of `vectors`.
     """
-    logits, parameters = _function(network), parameters.to(vectors.dtype)
+    if part not in ("hessian", "gauss_newton"):
+        raise ValueError(f"part {part!r} of the Hessian is unknown: use hessian or gauss_newton")
+    if loss not in losses.LOSSES:
+        raise ValueError(f"loss {loss!r} is unknown: use one of {', '.join(losses.LOSSES)}")
+    logits, parameters = _function(network), parameters.detach().to(vectors.dtype)
     products = torch.zeros_like(vectors)
-    for chunk, targets in _chunks(inputs.to(vectors.dtype), labels, tangents.EXAMPLES_PER_CHUNK):
+    inputs = inputs.to(vectors.dtype)
+    fitting = automatic.examples_per_chunk(logits, parameters, inputs, memory_mib)
+    for chunk, targets in _chunks(inputs, labels, min(fitting, tangents.EXAMPLES_PER_CHUNK)):
         step = automatic.directions_per_chunk(logits, parameters, chunk, memory_mib)
         problem = (logits, parameters, chunk, targets, loss, temperature)
         push = (
@@ -190,7 +203,7 @@ def hessian_vector_products(
 
 def _adder(network, parameters, scales, directions, memory_mib, inputs, total) -> Callable:
     """The function that adds examples to the sums of all points, by the fastest path there is."""
-    path = path_of(network, parameters, len(total))
+    path = path_of(network, parameters, len(total), inputs)
     if path == AUTOMATIC:
         return _automatic_adder(_function(network), parameters, scales, directions, memory_mib, inputs, total)
     chain, parameters = chains.of(network), parameters.double()
@@ -212,9 +225,10 @@ def _automatic_adder(logits, parameters, scales, directions, memory_mib, inputs,
     """Hessian products by automatic differentiation, in the precision of the directions."""
     parameters, inputs = parameters.to(directions.dtype), inputs.to(directions.dtype)
     _refuse_mixing(logits, parameters, inputs)
+    fitting = automatic.examples_per_chunk(logits, parameters, inputs, memory_mib)
 
     def add(inputs, labels):
-        for chunk, targets in _chunks(inputs.to(directions.dtype), labels, tangents.EXAMPLES_PER_CHUNK):
+        for chunk, targets in _chunks(inputs.to(directions.dtype), labels, min(fitting, tangents.EXAMPLES_PER_CHUNK)):
             step = automatic.directions_per_chunk(logits, parameters, chunk, memory_mib)
             for number, scale in enumerate(scales):
                 add_to(slice(number, number + 1), scale * parameters, chunk, targets, step)
@@ -235,6 +249,22 @@ def _automatic_adder(logits, parameters, scales, directions, memory_mib, inputs,
         total.add(outputs[None], labels, orthonormalised(along, total.factor)[None], point)
 
     return add
+
+
+def _refuse_unfit(network, parameters, directions, inputs, labels, counts) -> None:
+    """Raise ValueError where sizes do not fit each other: products would go through with parts left out."""
+    if max(counts, default=0) > len(inputs):
+        raise ValueError(f"{max(counts)} examples asked for and {len(inputs)} given: ask for fewer")
+    if min(counts, default=0) < 1:
+        raise ValueError("a mean over no examples was asked for: give and ask for one at least")
+    if len(labels) != len(inputs):
+        raise ValueError(f"{len(labels)} labels and {len(inputs)} inputs were given: give one label for each example")
+    size = sum(each.numel() for each in network.parameters()) if isinstance(network, nn.Module) else len(parameters)
+    if not len(parameters) == directions.shape[1] == size:
+        raise ValueError(
+            f"{len(parameters)} parameters and directions of {directions.shape[1]} entries were given for a network "
+            f"of {size} parameters: these numbers must be the same"
+        )
 
 
 def _refuse_mixing(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
@@ -261,6 +291,11 @@ def _averages(total: Sums) -> list[PlaneCurvature]:
     result = []
     for values in zip(*(getattr(total, name).cpu().numpy() for name in names)):
         here = dict(zip(names, values))
+        if not all(np.isfinite(here[name]).all() for name in ("residual", "gauss_newton", "gradient")):
+            raise ValueError(
+                "the Hessian is not finite: the radius is too large for the precision of the directions, lower it or "
+                "give them in double precision"
+            )
         result.append(
             PlaneCurvature(
                 gauss_newton=here["gauss_newton"] / n,

@@ -235,8 +235,10 @@ def logits_function(module: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
     sizes = [shape.numel() for shape in shapes]
 
     def logits(parameters: Tensor, inputs: Tensor) -> Tensor:
-        tensors = (piece.view(shape) for piece, shape in zip(parameters.split(sizes), shapes))
-        return functional_call(module, dict(zip(names, tensors)), (inputs,))
+        tensors = dict(zip(names, (piece.view(shape) for piece, shape in zip(parameters.split(sizes), shapes))))
+        # Running statistics of normalisation must be of the parameters' precision too.
+        fixed = {name: each.to(parameters.dtype) for name, each in module.named_buffers() if each.is_floating_point()}
+        return functional_call(module, {**fixed, **tensors}, (inputs,))
 
     return logits
 

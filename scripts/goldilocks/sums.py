@@ -50,7 +50,8 @@ class Sums:
         factor = factor / temperatures.to(factor.dtype)[..., None]
         flat = factor.flatten(2)
         self.gauss_newton[points] += torch.bmm(flat, flat.transpose(1, 2))
-        traces = factor.square().sum(3).cumsum(1)
+        # Squares of traces leave the range of single precision at large radii.
+        traces = factor.square().sum(3).double().cumsum(1)
         self.traces[points] += traces.sum(2)
         self.squares[points] += traces.square().sum(2)
         self.gradient[points] += torch.bmm(tangents.flatten(2), adjoints.flatten(1)[..., None])[..., 0]

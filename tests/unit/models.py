@@ -23,10 +23,23 @@ class Model:
         theta = networks.initialise(self.parameters, kind, stream("test", "initialisation", draw))
         return torch.as_tensor(networks.rescaled(theta, radius, "r_X", self.r_x))
 
+    def with_biases(self, theta: torch.Tensor) -> torch.Tensor:
+        """θ with Gaussian biases of deviation 0.3 in place of zeros."""
+        is_bias = np.repeat([p.is_bias for p in self.parameters], [p.size for p in self.parameters])
+        values = 0.3 * stream("test", "biases").standard_normal(len(theta))
+        return torch.where(torch.as_tensor(is_bias), torch.as_tensor(values), theta)
+
     def metric(self, kind: str, bias_directions: bool) -> np.ndarray:
         deviations = networks.weight_deviations(self.parameters, "glorot")
         sizes, biases = [p.size for p in self.parameters], [p.is_bias for p in self.parameters]
         return subspaces.metric(sizes, biases, deviations, kind, bias_directions)
+
+    def directions(
+        self, d: int, kind: str = "dense", biases: bool = False, dtype: torch.dtype = torch.float64
+    ) -> torch.Tensor:
+        """Raw directions (d, D) of a plane."""
+        rows = subspaces.directions(labels.Plane(d, kind), self.metric("shell", biases), stream("plane", d, kind))
+        return torch.as_tensor(rows).to(dtype)
 
     def loss(self, theta: torch.Tensor, kind: str = "cross_entropy", temperature: float = 1.0) -> torch.Tensor:
         """The mean loss written out, independently of goldilocks.curvature."""
@@ -39,8 +52,13 @@ class Model:
 
 def model(label: str, inputs: int = 8, classes: int = 4, examples: int = 30, image: tuple = ()) -> Model:
     """A network of a label on Gaussian examples with `inputs` inputs, or of the shape `image`."""
-    network, image = labels.parse_network(label), image or (inputs,)
-    module = networks.build(network, image, classes).double()
+    image = image or (inputs,)
+    return of_module(networks.build(labels.parse_network(label), image, classes), image, classes, examples)
+
+
+def of_module(module: torch.nn.Module, image: tuple, classes: int = 4, examples: int = 30) -> Model:
+    """Any module from images of shape `image` to logits, on Gaussian examples; in double precision."""
+    module = module.double()
     random = stream("test", "examples", math.prod(image), examples)
     return Model(
         module,

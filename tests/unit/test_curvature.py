@@ -1,11 +1,13 @@
-"""Projected Hessians against brute force: torch.autograd.functional.hessian over the whole space."""
+"""The public functions: the general path against brute force, products, prefixes, and what is refused."""
 
 import numpy as np
 import pytest
 import torch
-from models import model
+from brute_force import assert_same, orthonormal, picture, relative_error
+from models import model, of_module
+from torch import nn
 
-from goldilocks import automatic, curvature, labels, losses, subspaces, tangents
+from goldilocks import curvature, labels, losses, subspaces
 from goldilocks.randomness import stream
 
 # Against an independent algorithm in the same precision: 200 eps max(1, max |z|), and a floor for the
@@ -17,94 +19,80 @@ def full_hessian(network, theta, **options):
     return torch.autograd.functional.hessian(lambda p: network.loss(p, **options), theta, vectorize=True).numpy()
 
 
-def orthonormal(rows):
-    """An orthonormal basis of nested planes, by another route than the Cholesky factor."""
-    q, r = np.linalg.qr(rows.T)
-    return q * np.sign(np.diag(r))
+@pytest.fixture(params=["engine", "general"])
+def path(request):
+    """The module of a model, or its logits as a function."""
+    return lambda network: network.module if request.param == "engine" else network.logits
 
 
-def relative_error(found, expected):
-    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
-
-
-@pytest.mark.parametrize("radius", [0.01, 0.1, 1, 10, 100])
+@pytest.mark.parametrize("radius", [0.01, 1, 100])
 @pytest.mark.parametrize("metric", subspaces.METRICS)
 @pytest.mark.parametrize("kind", labels.PLANE_KINDS)
-@pytest.mark.parametrize(
-    "label, bias_directions", [("fc-9x2-relu", True), ("fc-9x2-relu", False), ("fc-7-6-tanh-nobias", False)]
-)
-def test_plane_hessian_against_brute_force(radius, metric, kind, label, bias_directions):
-    network = model(label)
+def test_planes_of_every_metric_against_the_whole_hessian(radius, metric, kind, path):
+    # Reverse over reverse on the full space, projected afterwards.
+    network = model("fc-9x2-relu")
     theta = network.initialisation(0, radius)
-    rows = subspaces.directions(labels.Plane(8, kind), network.metric(metric, bias_directions), stream("plane", kind))
-    found = curvature.plane_curvature(network.logits, theta, torch.as_tensor(rows), network.inputs, network.targets)[0]
-    basis = orthonormal(rows)
-    expected = basis.T @ full_hessian(network, theta) @ basis
-    assert relative_error(found.hessian, expected) < TOLERANCE
+    rows = subspaces.directions(labels.Plane(8, kind), network.metric(metric, True), stream("plane", kind))
+    rows = torch.as_tensor(rows)
+    found = curvature.plane_curvature(path(network), theta, rows, network.inputs, network.targets)[0]
+    basis = orthonormal(rows).numpy()
+    assert relative_error(found.hessian, basis.T @ full_hessian(network, theta) @ basis) < TOLERANCE
     assert found.loss == pytest.approx(network.loss(theta).item(), rel=1e-12)
-
-
-@pytest.mark.parametrize(
-    "label, image",
-    [
-        ("fc-6x3-tanh-res", (8,)),
-        ("fc-6x3-relu-nobias-res", (8,)),
-        ("conv-3x2-relu", (1, 5, 6)),
-        ("conv-3x2-tanh-nobias", (2, 5, 6)),
-        ("lenet5", (1, 6, 6)),
-    ],
-)
-def test_residual_and_convolutional_networks_against_double_differentiation(label, image):
-    network = model(label, image=image, examples=12)
-    theta = network.initialisation(0, 1.0)
-    rows = subspaces.directions(labels.Plane(5, "dense"), network.metric("shell", False), stream("plane", label))
-    found = curvature.plane_curvature(network.logits, theta, torch.as_tensor(rows), network.inputs, network.targets)[0]
-    basis = torch.as_tensor(orthonormal(rows))
-    # On the plane alone, as the whole Hessian of LeNet would have 60,000 rows; reverse over reverse.
-    expected = torch.autograd.functional.hessian(lambda s: network.loss(theta + basis @ s), theta.new_zeros(5)).numpy()
-    assert relative_error(found.hessian, expected) < TOLERANCE
 
 
 @pytest.mark.parametrize("loss", losses.LOSSES)
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 7.0])
-@pytest.mark.parametrize("label", ["fc-9x2-softplus", "fc-9x2-leakyrelu", "fc-9x2-identity-nobias"])
-def test_losses_and_temperatures_against_brute_force(loss, temperature, label):
-    network = model(label)
-    theta = network.initialisation(1, 1.5)
-    rows = subspaces.directions(labels.Plane(6, "dense"), network.metric("shell", False), stream("plane"))
-    found = curvature.plane_curvature(
-        network.logits,
-        theta,
-        torch.as_tensor(rows),
-        network.inputs,
-        network.targets,
-        loss=loss,
-        temperature=temperature,
-    )[0]
-    basis = orthonormal(rows)
-    expected = basis.T @ full_hessian(network, theta, kind=loss, temperature=temperature) @ basis
-    assert relative_error(found.hessian, expected) < TOLERANCE
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("label", ["fc-9x2-softplus", "fc-9x2-relu-nobias", "conv-3x2-leakyrelu"])
+def test_general_path_against_brute_force(loss, temperature, dtype, label):
+    network = model(label, image=(1, 5, 6), examples=15)
+    theta = network.with_biases(network.initialisation(1, 1.5))
+    rows = network.directions(6, "dense", "nobias" not in label, dtype)
+    options = {"loss": loss, "temperature": temperature}
+    assert curvature.path_of(network.logits, theta, 1) == curvature.AUTOMATIC
+    found = curvature.plane_curvature(network.logits, theta, rows, network.inputs, network.targets, **options)[0]
+    expected = picture(network.logits, theta, rows, network.inputs, network.targets, **options)
+    # The point, too, is in the precision of the directions.
+    z = network.logits(theta, network.inputs) / min(1, temperature)
+    assert_same(found, expected, 200 * torch.finfo(dtype).eps * max(1.0, float(z.abs().max())), theta)
+
+
+def test_general_sweep_is_one_point_after_another():
+    network = model("fc-9x2-tanh")
+    theta, rows = network.initialisation(1, 1.0), network.directions(5)
+    tensors = (network.inputs, network.targets)
+    sweep = curvature.radial_sweep(
+        network.logits, theta, [0.5, 3.0], rows, *tensors, temperatures=[1.0, 2.0], examples=[30, 7]
+    )
+    for scale, at_scale in zip([0.5, 3.0], sweep, strict=True):
+        for temperature, at_point in zip([1.0, 2.0], at_scale, strict=True):
+            for count, found in zip([30, 7], at_point, strict=True):
+                few = (each[:count] for each in tensors)
+                options = {"temperature": temperature}
+                alone = curvature.plane_curvature(network.module, scale * theta, rows, *few, **options)[0]
+                assert_same(found, alone, TOLERANCE, theta)
 
 
 @pytest.mark.parametrize("loss", losses.LOSSES)
-def test_gauss_newton_part_against_the_jacobian(loss):
-    network = model("fc-9x2-tanh")
-    theta = network.initialisation(2, 1.0)
-    rows = subspaces.directions(labels.Plane(6, "dense"), network.metric("identity", True), stream("plane"))
-    found = curvature.plane_curvature(
-        network.logits, theta, torch.as_tensor(rows), network.inputs, network.targets, loss=loss
-    )[0]
-    jacobian = torch.autograd.functional.jacobian(lambda p: network.logits(p, network.inputs), theta).numpy()
-    p = torch.softmax(network.logits(theta, network.inputs), 1).numpy()
-    inner = (
-        np.array([np.diag(q) - np.outer(q, q) for q in p]) if loss == "cross_entropy" else np.eye(4)[None].repeat(30, 0)
-    )
-    tangents = jacobian @ orthonormal(rows)
-    each = np.einsum("nki,nkl,nlj->nij", tangents, inner, tangents)
-    assert relative_error(found.gauss_newton, each.mean(0)) < TOLERANCE
-    traces = np.cumsum(np.einsum("nii->ni", each), axis=1).T
-    effective = traces.sum(1) ** 2 / (traces**2).sum(1)
-    assert relative_error(found.effective_examples, effective) < TOLERANCE
+@pytest.mark.parametrize("label", ["fc-9x2-tanh", "fc-9x2-relu-nobias"])
+def test_products_against_the_whole_matrices(loss, label, path):
+    network = model(label)
+    theta = network.with_biases(network.initialisation(2, 1.0))
+    vectors = torch.as_tensor(stream("vectors").standard_normal((3, len(theta))))
+    options = {"loss": loss, "temperature": 1.7}
+
+    def products(part):
+        return curvature.hessian_vector_products(
+            path(network), theta, vectors, network.inputs, network.targets, part=part, **options
+        ).numpy()
+
+    hessian = full_hessian(network, theta, kind=loss, temperature=1.7)
+    assert relative_error(products("hessian"), vectors.numpy() @ hessian) < TOLERANCE
+    jacobian = torch.autograd.functional.jacobian(lambda p: network.logits(p, network.inputs), theta).numpy() / 1.7
+    p = torch.softmax(network.logits(theta, network.inputs) / 1.7, 1).numpy()
+    inner = [np.diag(q) - np.outer(q, q) if loss == "cross_entropy" else np.eye(4) for q in p]
+    gauss_newton = np.einsum("nki,nkl,nlj->ij", jacobian, inner, jacobian) / len(p)
+    assert relative_error(products("gauss_newton"), vectors.numpy() @ gauss_newton) < TOLERANCE
 
 
 def test_finite_differences_of_a_smooth_network():
@@ -118,84 +106,142 @@ def test_finite_differences_of_a_smooth_network():
     assert relative_error(((gradients[0] - gradients[1]) / (2 * step)).numpy(), found.numpy()) < 1e-8
 
 
-def test_examples_are_prefixes():
+def test_examples_are_prefixes(path):
     network = model("fc-9x2-relu")
-    theta = network.initialisation(4, 1.0)
-    rows = torch.as_tensor(subspaces.directions(labels.Plane(6, "sparse"), network.metric("shell", False), stream("p")))
+    theta, rows = network.initialisation(4, 1.0), network.directions(6, "sparse")
     together = curvature.plane_curvature(
-        network.logits, theta, rows, network.inputs, network.targets, examples=[30, 10]
+        path(network), theta, rows, network.inputs, network.targets, examples=[30, 10, 10]
     )
-    for count, found in zip([30, 10], together):
-        alone = curvature.plane_curvature(network.logits, theta, rows, network.inputs[:count], network.targets[:count])[
-            0
-        ]
-        assert relative_error(found.hessian, alone.hessian) < 1e-12
-        assert found.loss == pytest.approx(alone.loss, rel=1e-13)
-        assert found.logits_std == pytest.approx(alone.logits_std, rel=1e-13)
+    for count, found in zip([30, 10, 10], together, strict=True):
+        few = (network.inputs[:count], network.targets[:count])
+        assert_same(found, curvature.plane_curvature(path(network), theta, rows, *few)[0], 1e-12, theta)
 
 
-def test_chunks_do_not_change_results(monkeypatch):
+def test_smaller_planes_are_leading_blocks(path):
     network = model("fc-9x2-relu")
-    theta = network.initialisation(5, 1.0)
-    rows = torch.as_tensor(subspaces.directions(labels.Plane(7, "dense"), network.metric("shell", False), stream("p")))
-    whole = curvature.plane_curvature(network.logits, theta, rows, network.inputs, network.targets)[0]
-    products = curvature.hessian_vector_products(network.logits, theta, rows, network.inputs, network.targets)
-    monkeypatch.setattr(tangents, "EXAMPLES_PER_CHUNK", 7)
-    steps = []
-    original = automatic.directions_per_chunk
-    monkeypatch.setattr(automatic, "directions_per_chunk", lambda *a: steps.append(original(*a)) or steps[-1])
-    # Memory for two or three directions at a time.
-    options = {"memory_mib": 0.1}
-    chunked = curvature.plane_curvature(network.logits, theta, rows, network.inputs, network.targets, **options)[0]
-    assert 1 < max(steps) < 7
-    assert relative_error(chunked.hessian, whole.hessian) < 1e-13
-    assert relative_error(chunked.gauss_newton, whole.gauss_newton) < 1e-13
-    again = curvature.hessian_vector_products(network.logits, theta, rows, network.inputs, network.targets, **options)
-    assert relative_error(again.numpy(), products.numpy()) < 1e-13
-
-
-def test_smaller_planes_are_leading_blocks():
-    network = model("fc-9x2-relu")
-    theta = network.initialisation(6, 1.0)
-    rows = torch.as_tensor(subspaces.directions(labels.Plane(9, "sparse"), network.metric("shell", False), stream("p")))
+    theta, rows = network.initialisation(6, 1.0), network.directions(9, "sparse")
     large, small = (
-        curvature.plane_curvature(network.logits, theta, rows[:d], network.inputs, network.targets)[0] for d in (9, 4)
+        curvature.plane_curvature(path(network), theta, rows[:d], network.inputs, network.targets)[0] for d in (9, 4)
     )
     assert relative_error(large.hessian[:4, :4], small.hessian) < 1e-12
 
 
-def test_infinite_logits_are_refused():
+def test_parameters_may_require_gradients(path):
+    # As torch.nn.utils.parameters_to_vector gives them.
     network = model("fc-9x2-relu")
-    theta = network.initialisation(7, 1.0) * 1e300
-    rows = torch.as_tensor(subspaces.directions(labels.Plane(3, "dense"), network.metric("shell", False), stream("p")))
-    with pytest.raises(ValueError, match="not finite"):
-        curvature.plane_curvature(network.logits, theta, rows, network.inputs, network.targets)
+    theta, rows = nn.utils.parameters_to_vector(network.module.parameters()), network.directions(3)
+    assert theta.requires_grad
+    tensors = (rows, network.inputs, network.targets)
+    found = curvature.radial_sweep(path(network), theta, [1.0, 2.0], *tensors)[0][0][0]
+    expected = curvature.plane_curvature(path(network), theta.detach(), *tensors)[0]
+    assert relative_error(found.hessian, expected.hessian) < 1e-12
+    assert not curvature.hessian_vector_products(path(network), theta, *tensors).requires_grad
+    curvature.sphere_curvature(path(network), theta, *tensors)
 
 
-def test_more_examples_than_there_are_is_refused():
+def measure(network, path, **changed):
+    arguments = {
+        "parameters": network.initialisation(7, 1.0),
+        "directions": network.directions(3),
+        "inputs": network.inputs,
+        "labels": network.targets,
+    }
+    return curvature.plane_curvature(path(network), **{**arguments, **changed})
+
+
+@pytest.mark.parametrize("factor", [1e120, 1e300, float("nan")])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_logits_that_are_not_finite_are_refused(path, factor, dtype):
     network = model("fc-9x2-relu")
-    rows = torch.as_tensor(subspaces.directions(labels.Plane(3, "dense"), network.metric("shell", False), stream("p")))
-    with pytest.raises(ValueError, match="31 examples asked for and 30 given"):
-        curvature.plane_curvature(
-            network.logits, network.initialisation(0, 1), rows, network.inputs, network.targets, examples=[31]
-        )
+    theta, rows = factor * network.initialisation(7, 1.0), network.directions(3, dtype=dtype)
+    with pytest.raises(ValueError, match="a logit or a loss is not finite"):
+        measure(network, path, parameters=theta, directions=rows)
 
 
-def test_logits_deviation_is_that_within_an_example():
+def test_losses_that_are_not_finite_are_refused(path):
     network = model("fc-9x2-relu")
-    theta = network.initialisation(8, 1.0)
-    rows = torch.as_tensor(subspaces.directions(labels.Plane(3, "dense"), network.metric("shell", False), stream("p")))
-    found = curvature.plane_curvature(network.logits, theta, rows, network.inputs, network.targets)[0]
-    z = network.logits(theta, network.inputs).numpy()
-    assert found.logits_std == pytest.approx(np.sqrt(np.mean(np.var(z, axis=1, ddof=1))), rel=1e-12)
+    with pytest.raises(ValueError, match="a logit or a loss is not finite"):
+        # Logits of 1e200, whose squares overflow.
+        measure(network, path, parameters=1e67 * network.initialisation(7, 1.0), loss="mean_squared_error")
+    with pytest.raises(ValueError, match="a logit or a loss is not finite"):
+        measure(network, path, inputs=network.inputs.index_fill(0, torch.tensor([29]), torch.nan))
+
+
+@pytest.mark.parametrize("scales", [[1e20], [1.0, 1e20]])
+def test_tangents_beyond_their_precision_are_refused(scales):
+    # Logits of 1e60 are fine in double precision; tangents of 1e40 are not in single precision.
+    network = model("fc-9x2-relu-nobias")
+    theta, tensors = network.initialisation(7, 1.0), (network.inputs, network.targets)
+    curvature.radial_sweep(network.module, theta, scales, network.directions(3), *tensors)
+    with pytest.raises(ValueError, match=r"the Hessian is not finite.*double precision"):
+        curvature.radial_sweep(network.module, theta, scales, network.directions(3, dtype=torch.float32), *tensors)
+
+
+def test_directions_that_span_no_plane_are_refused(path):
+    network = model("fc-9x2-relu")
+    rows = network.directions(3)
+    with pytest.raises(ValueError, match="direction 1 of the plane is zero"):
+        measure(network, path, directions=rows * torch.tensor([[1.0], [0.0], [1.0]]))
+    with pytest.raises(ValueError, match="direction 2 of the plane is not finite"):
+        measure(network, path, directions=rows + torch.tensor([[0.0], [0.0], [torch.inf]]))
+    with pytest.raises(ValueError, match="linearly dependent"):
+        measure(network, path, directions=torch.cat([rows, rows[:1] - 2 * rows[1:2]]))
+    theta = network.initialisation(7, 1.0)
+    with pytest.raises(ValueError, match="linearly dependent"):
+        curvature.sphere_curvature(path(network), theta, 3 * theta[None], network.inputs, network.targets)
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"examples": [31]}, "31 examples asked for and 30 given"),
+        ({"examples": [3, 0]}, "no examples"),
+        ({"examples": []}, "no examples"),
+        ({"inputs": torch.zeros(0, 8), "labels": torch.zeros(0, dtype=torch.int64)}, "no examples"),
+        ({"labels": torch.zeros(1, dtype=torch.int64)}, "1 labels and 30 inputs"),
+        ({"parameters": torch.ones(7)}, "7 parameters and directions of 211 entries"),
+        ({"directions": torch.ones(1, 7)}, "211 parameters and directions of 7 entries"),
+        ({"loss": "hinge"}, "loss 'hinge' is unknown: use one of cross_entropy, mean_squared_error"),
+    ],
+)
+def test_what_does_not_fit_is_refused(path, changed, message):
+    with pytest.raises(ValueError, match=message):
+        measure(model("fc-9x2-relu"), path, **changed)
+
+
+def test_parameters_of_another_network_are_refused():
+    network = model("fc-9x2-relu")
+    too_many = {"parameters": torch.ones(300, dtype=torch.float64), "directions": torch.randn(2, 300).double()}
+    with pytest.raises(ValueError, match="a network of 211 parameters"):
+        measure(network, lambda network: network.module, **too_many)
+
+
+@pytest.mark.parametrize("option", ["part", "loss"])
+@pytest.mark.parametrize("part", ["hessian", "gauss_newton"])
+def test_products_with_an_unknown_part_or_loss_are_refused(option, part):
+    network = model("fc-9x2-relu")
+    theta, tensors = network.initialisation(0, 1), (network.directions(2), network.inputs, network.targets)
+    with pytest.raises(ValueError, match=r"'hinge' .*is unknown: use"):
+        curvature.hessian_vector_products(network.module, theta, *tensors, **{"part": part, option: "hinge"})
+
+
+def test_batch_normalisation_in_training_is_refused():
+    network = of_module(nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 4)), (8,))
+    with pytest.raises(ValueError, match=r"mixes the examples of a batch.*evaluation mode"):
+        theta = network.with_biases(network.initialisation(0, 1.0))
+        measure(network, lambda network: network.module, parameters=theta)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-def test_cuda_agrees_with_the_cpu():
-    network = model("fc-9x2-relu")
-    theta = network.initialisation(9, 1.0)
-    rows = torch.as_tensor(subspaces.directions(labels.Plane(6, "dense"), network.metric("shell", False), stream("p")))
-    on_cpu = curvature.plane_curvature(network.logits, theta, rows, network.inputs, network.targets)[0]
-    moved = (tensor.cuda() for tensor in (theta, rows, network.inputs, network.targets))
-    on_cuda = curvature.plane_curvature(network.logits, *moved)[0]
+@pytest.mark.parametrize("label", ["fc-9x2-relu", "fc-9x2-tanh", "conv-3x2-relu"])
+@pytest.mark.parametrize("kind", labels.PLANE_KINDS)
+def test_cuda_agrees_with_the_cpu(path, label, kind):
+    network = model(label, image=(1, 5, 6))
+    tensors = (network.initialisation(9, 1.0), network.directions(6, kind), network.inputs, network.targets)
+    on_cpu = curvature.plane_curvature(path(network), *tensors)[0]
+    on_cuda = curvature.plane_curvature(path(network), *(each.cuda() for each in tensors))[0]
     assert relative_error(on_cuda.hessian, on_cpu.hessian) < TOLERANCE
+    products = curvature.hessian_vector_products(path(network), *(each.cuda() for each in tensors)).cpu()
+    assert (
+        relative_error(products.numpy(), curvature.hessian_vector_products(path(network), *tensors).numpy()) < TOLERANCE
+    )

@@ -1,0 +1,65 @@
+"""The general path at the size of a published network: ResNet-18 of torchvision."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = """
+import json, resource, sys, time
+import numpy as np
+import torch
+from torchvision.models import resnet18
+from goldilocks import curvature, networks
+
+torch.set_num_threads(2)
+torch.manual_seed(0)
+network = resnet18(num_classes=10).eval()
+theta = torch.cat([each.detach().flatten() for each in network.parameters()])
+directions = torch.randn(50, len(theta)) / len(theta) ** 0.5
+inputs, labels = torch.randn(256, 3, 32, 32), torch.randint(10, (256,))
+assert curvature.path_of(network, theta, 1) == curvature.AUTOMATIC
+start = time.perf_counter()
+found = curvature.plane_curvature(network, theta, directions, inputs, labels)[0]
+seconds = time.perf_counter() - start
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+# H over orthonormal directions is L⁻¹ A L⁻ᵀ, so that A = L H Lᵀ is over the raw ones.
+factor = np.linalg.cholesky((directions.double() @ directions.double().T).numpy())
+raw = factor @ found.hessian @ factor.T
+logits, point = networks.logits_function(network), theta.clone().requires_grad_()
+expected = []
+chosen = [3, 17, 42]
+for i in chosen:
+    product = torch.zeros_like(theta)
+    for rows in range(0, 256, 32):
+        z = logits(point, inputs[rows : rows + 32])
+        loss = torch.nn.functional.cross_entropy(z, labels[rows : rows + 32], reduction="sum") / 256
+        gradient = torch.autograd.grad(loss, point, create_graph=True)[0]
+        product += torch.autograd.grad(gradient @ directions[i], point)[0]
+    expected.append((directions.double() @ product.double()).tolist())
+print(json.dumps({"found": raw[chosen].tolist(), "expected": expected, "gib": peak, "seconds": seconds}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_resnet_against_double_backward(record_property):
+    """H_50 of 11 million parameters in single precision, within 8 GiB; rows of it by reverse over reverse."""
+    command = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT / "scripts"), "PATH": ""}, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout)
+    record_property("seconds", measured["seconds"])
+    record_property("gib", measured["gib"])
+    print(f"{measured['seconds']:.0f} s, {measured['gib']:.1f} GiB")
+    found, expected = np.array(measured["found"]), np.array(measured["expected"])
+    # Single precision through 18 layers on both sides, and sums of 10⁷ products: 1e-3 of the rows' norm.
+    assert np.linalg.norm(found - expected) < 1e-3 * np.linalg.norm(expected)
+    assert measured["gib"] < 8

@@ -1,0 +1,224 @@
+"""Sweeps over radii and temperatures against one point after another."""
+
+import pytest
+import torch
+from brute_force import assert_same, relative_error, tolerance
+from models import model, of_module
+from torch import nn
+
+from goldilocks import chains, curvature, homogeneous, losses, subspaces, tangents
+from goldilocks.sums import Sums
+
+SCALES = [0.01, 0.1, 0.3, 1.0, 2.0, 5.0, 20.0, 100.0]
+
+
+def averages():
+    """Convolutions with average pooling; for images (1, 6, 6)."""
+    return nn.Sequential(
+        nn.Conv2d(1, 3, 3, padding=1),
+        nn.LeakyReLU(0.1),
+        nn.AvgPool2d(2),
+        nn.Conv2d(3, 4, 2, stride=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(4, 4),
+        nn.ReLU(),
+        nn.Linear(4, 4),
+    )
+
+
+def compare(network, theta, rows, scales, temperatures, examples, loss, path):
+    """A sweep with tangents in the precision of `rows` against single points with those of double precision."""
+    options = {"examples": examples, "loss": loss}
+    assert curvature.path_of(network.module, theta, len(scales) * len(temperatures), network.inputs) == path
+    found = curvature.radial_sweep(
+        network.module, theta, scales, rows, network.inputs, network.targets, temperatures=temperatures, **options
+    )
+    for scale, at_scale in zip(scales, found, strict=True):
+        z = network.logits(scale * theta, network.inputs)
+        for temperature, at_point in zip(temperatures, at_scale, strict=True):
+            expected = curvature.plane_curvature(
+                network.module,
+                scale * theta,
+                rows.double(),
+                network.inputs,
+                network.targets,
+                temperature=temperature,
+                **options,
+            )
+            bound = tolerance(rows.dtype, z / min(1, temperature))
+            for each, other in zip(at_point, expected, strict=True):
+                assert_same(each, other, bound if rows.dtype == torch.float32 else max(bound, 1e-10), scale * theta)
+
+
+@pytest.mark.parametrize("loss", losses.LOSSES)
+@pytest.mark.parametrize(
+    "label, image, classes, kind, biases, dtype",
+    [
+        ("fc-9x2-relu-nobias", (8,), 4, "dense", False, torch.float64),
+        ("fc-9x3-relu", (8,), 10, "dense", True, torch.float64),
+        ("fc-30x3-relu", (8,), 4, "sparse", True, torch.float64),
+        ("fc-60x3-relu", (8,), 10, "sparse", False, torch.float64),
+        ("fc-9x2-leakyrelu", (8,), 2, "dense", True, torch.float32),
+        ("fc-9x2-identity", (8,), 2, "dense", False, torch.float64),
+        ("fc-30x3-relu", (8,), 10, "sparse", True, torch.float32),
+        ("conv-3x2-relu-nobias", (1, 5, 6), 10, "dense", False, torch.float64),
+        ("conv-3x2-relu", (1, 5, 6), 4, "sparse", True, torch.float64),
+        ("averages", (1, 6, 6), 4, "dense", True, torch.float64),
+        ("averages", (1, 6, 6), 4, "dense", False, torch.float32),
+    ],
+)
+def test_homogeneous_sweep_against_single_points(label, image, classes, kind, biases, dtype, loss):
+    network = (
+        of_module(averages(), image) if label == "averages" else model(label, classes=classes, image=image, examples=25)
+    )
+    theta, rows = network.initialisation(0, 1.0), network.directions(6, kind, biases, dtype)
+    way = curvature.HOMOGENEOUS
+    # Few points, fewer than classes; then more points than classes with temperatures and nested examples.
+    compare(network, theta, rows, SCALES[2:4], [1.0], None, loss, way)
+    compare(network, theta, rows, SCALES, [1.0, 0.5, 4.0], [25, 4, 11, 25], loss, way)
+
+
+@pytest.mark.parametrize("loss", losses.LOSSES)
+@pytest.mark.parametrize(
+    "label, image, kind, biases, dtype",
+    [
+        ("fc-9x2-tanh", (8,), "dense", False, torch.float64),
+        ("fc-30x2-relu", (8,), "sparse", True, torch.float64),
+        ("fc-30x2-softplus", (8,), "sparse", False, torch.float32),
+        ("fc-6x3-relu-nobias-res", (8,), "dense", False, torch.float64),
+        ("conv-3x2-relu", (1, 5, 6), "dense", True, torch.float64),
+        ("conv-3x2-tanh", (1, 5, 6), "dense", False, torch.float32),
+    ],
+)
+def test_sweep_with_shared_directions_against_single_points(label, image, kind, biases, dtype, loss):
+    network = model(label, image=image, examples=25)
+    theta = network.with_biases(network.initialisation(0, 1.0))
+    rows = network.directions(6, kind, biases, dtype)
+    compare(network, theta, rows, [0.1, 1.0, 30.0], [1.0, 3.0], [25, 4], loss, curvature.SHARED)
+
+
+def test_directions_along_biases_alone():
+    # Cross terms of first layers' weights vanish, and groups start anywhere.
+    network = model("fc-9x3-relu", examples=25)
+    is_bias = network.metric("shell", True) - network.metric("shell", False) != 0
+    rows = network.directions(5, "dense", True) * torch.as_tensor(is_bias)
+    for moved in (rows, torch.cat([rows, network.directions(2)])):
+        compare(
+            network,
+            network.initialisation(0, 1),
+            moved,
+            SCALES[1:5],
+            [1.0],
+            None,
+            "cross_entropy",
+            curvature.HOMOGENEOUS,
+        )
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_directions_along_one_layer_alone(number):
+    network = model("fc-9x2-relu-nobias", examples=25)
+    edges = torch.tensor([0, *(p.size for p in network.parameters)]).cumsum(0)
+    rows = torch.zeros(5, int(edges[-1]), dtype=torch.float64)
+    rows[:, edges[number] : edges[number + 1]] = network.directions(5)[:, edges[number] : edges[number + 1]]
+    theta = network.initialisation(0, 1.0)
+    compare(network, theta, rows, SCALES[1:6], [1.0], None, "cross_entropy", curvature.HOMOGENEOUS)
+
+
+def test_ways():
+    network = model("fc-9x2-relu")
+    theta = network.initialisation(0, 1.0)
+
+    def way(module, points, theta=theta):
+        return curvature.path_of(module, theta, points)
+
+    assert way(network.module, 1) == curvature.POINTWISE
+    assert way(network.module, 2) == curvature.HOMOGENEOUS
+    assert way(network.module, 2, network.with_biases(theta)) == curvature.SHARED
+    assert way(network.logits, 2) == way(network.logits, 1) == curvature.AUTOMATIC
+    for label in ("fc-9x2-tanh", "fc-9x2-relu-res"):
+        assert way(model(label).module, 2, model(label).initialisation(0, 1)) == curvature.SHARED
+
+
+@pytest.mark.parametrize("loss", losses.LOSSES)
+@pytest.mark.parametrize(
+    "label, image, kind",
+    [
+        ("fc-60x3-relu", (8,), "sparse"),
+        ("fc-9x3-relu", (8,), "dense"),
+        ("conv-3x3-relu", (1, 5, 6), "dense"),
+    ],
+)
+def test_all_ways_to_the_cross_terms_agree(label, image, kind, loss):
+    """From each point's adjoints, densely and sparsely; from families of adjoints; at the last layer from logits."""
+    network = model(label, image=image, examples=20)
+    theta, rows = network.initialisation(0, 1.0), network.directions(7, kind, True)
+    chain = chains.of(network.module)
+    directions = chains.Directions(rows, chain)
+    outputs, kept = chains.forward(chain, theta, network.inputs)
+    _, meetings = homogeneous._push(tangents.linearised(kept, theta, rows.dtype), directions)
+    total = Sums(torch.as_tensor(subspaces.cholesky(rows.numpy())), loss, [1.0, 0.5, 3.0])
+    adjoints = total.adjoints(outputs.expand(3, -1, -1), network.targets)
+    assert len(meetings) == 3
+    seeds, coefficients = homogeneous._families(adjoints, loss)
+    assert len(seeds) == (3 if loss == "cross_entropy" else 4)
+    used = set()
+    for meeting in meetings:
+        layer, step = meeting.step.layer, meeting.step
+        by_point = homogeneous._deltas(kept, theta, adjoints, layer)
+        by_family = homogeneous._deltas(kept, theta, seeds, layer)
+        for group, along in meeting.groups.items():
+            found = {"point": homogeneous._crossed_by_point(step, directions, along, by_point)}
+            found["family"] = homogeneous._crossed_by_family(step, directions, along, by_family, coefficients)
+            if isinstance(layer, chains.Dense):
+                found["sparse"] = homogeneous._crossed_sparsely(step, directions, along, by_point)
+                if meeting is meetings[-1]:
+                    found["end"] = homogeneous._crossed_at_the_end(layer, directions, along, adjoints)
+            chosen = dict(
+                homogeneous._crossed(meeting, meeting is meetings[-1], directions, kept, theta, adjoints, total)
+            )
+            for each in (*found.values(), chosen[group]):
+                # Sums of the same products in another order.
+                assert each.shape == (3, 7, 7)
+                assert relative_error(each.numpy(), found["point"].numpy()) < 1e-12
+            used |= set(found)
+    # Sparse products where few entries of Ẇ are not zero, as the rule has it.
+    assert any(directions.is_sparse(each.step.layer) for each in meetings) == (kind == "sparse")
+    assert used >= {"point", "family", "sparse", "end"}
+
+
+@pytest.mark.parametrize("scales", [[1.0, -1.0], [0.0, 1.0]])
+def test_scales_that_are_not_positive_are_refused(scales):
+    network = model("fc-9x2-relu-nobias")
+    with pytest.raises(ValueError, match="is not positive"):
+        curvature.radial_sweep(
+            network.module,
+            network.initialisation(0, 1),
+            scales,
+            network.directions(3),
+            network.inputs,
+            network.targets,
+        )
+
+
+def test_effective_examples_far_out_in_single_precision():
+    # Traces near 1e21, whose squares no single-precision number can hold.
+    network = model("fc-9x3-relu-nobias")
+    theta, rows = network.initialisation(0, 1.0), network.directions(4, dtype=torch.float32)
+    arguments = (network.inputs, network.targets)
+    sweep = curvature.radial_sweep(network.module, theta, [1.0, 3e3], rows, *arguments, loss="mean_squared_error")
+    assert relative_error(sweep[1][0][0].effective_examples, sweep[0][0][0].effective_examples) < 1e-4
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("label", ["fc-9x2-relu", "fc-9x2-tanh", "conv-3x2-relu-nobias"])
+def test_sweep_on_cuda_agrees_with_the_cpu(label):
+    network = model(label, image=(1, 5, 6))
+    theta, rows = network.initialisation(9, 1.0), network.directions(6)
+    tensors = (network.inputs, network.targets)
+    on_cpu = curvature.radial_sweep(network.module, theta, [0.5, 2.0], rows, *tensors)
+    moved = (each.cuda() for each in tensors)
+    on_cuda = curvature.radial_sweep(network.module, theta.cuda(), [0.5, 2.0], rows.cuda(), *moved)
+    for found, expected in zip(on_cuda, on_cpu):
+        assert relative_error(found[0][0].hessian, expected[0][0].hessian) < 1e-10
