@@ -6,6 +6,8 @@ import xarray as xr
 from goldilocks import plotting
 from goldilocks.logs import job_log
 
+SHOWN = 6  # of log10 σ_z: outside of it there is no zone
+
 
 def plot_collapse(
     paths_to_studies: list[str], path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
@@ -25,10 +27,10 @@ def plot_collapse(
             over_spread.plot(spread, mean, **style)
             drawn[f"{column}_{label}_trace_over_norm"] = mean.reset_coords(drop=True)
             drawn[f"{column}_{label}_log10_logits_std"] = spread.reset_coords(drop=True)
-        over_radius.set_title(title)
         over_radius.set_xlabel(plotting.X_LABEL)
         over_spread.set_xlabel(r"$\log_{10}\sigma_z$")
-        over_radius.legend(loc="best")
+        over_spread.set_xlim(-SHOWN, SHOWN)
+        plotting.legend_above(over_radius, title)
     plotting.label_y(figure, r"$\mathrm{Tr}(H)/\Vert H\Vert$")
     plotting.save(figure, xr.Dataset(drawn), path_to_pdf, path_to_png, path_to_data)
 

@@ -32,11 +32,11 @@ def plot_other_losses(
                 seen = curve["mean"].where(curve["mean"] > error)
                 lower.plot(curve["x"], seen, color=plotting.colour(number), linestyle=style, linewidth=0.9)
         upper.axhline(math.log(int(study["classes"].values[0])), color="0.6", linewidth=0.5, zorder=0)
-        upper.set_title(plotting.title(study, name))
-        upper.legend(loc="upper left", title="exponent ($n_L$)", title_fontsize=plt.rcParams["legend.fontsize"])
+        plotting.legend_above(upper, plotting.title(study, name))
         for ax in (upper, lower):
             ax.set_yscale("log")
-        upper.set_ylim(top=upper.get_ylim()[1] * 1e3)
+        means = curves["loss"]["mean"]
+        upper.set_ylim(float(means.min()) / 3, float(means.max()) * 5)
         drawn |= {f"{name}_{kind}": curve for kind, curve in curves.items()}
     axes[0].set_ylabel("mean loss (nat)")
     axes[columns].set_ylabel(r"$\mathrm{Tr}(H)$, $\Vert H\Vert$ (nat)")

@@ -450,7 +450,7 @@ class Directions:
         )
 
     def by_input(self, layer: Affine) -> dict[int, tuple[Tensor, Tensor]]:
-        """For each input i that some Ẇ has entries for: the outputs o that they XX."""
+        """For each input i with entries of some Ẇ: the outputs o that they lead to, and their values (d, o)."""
         key = (layer.weight.start, "inputs")
         if key not in self._cache:
             weights = layer.weights(self.values)

@@ -33,6 +33,7 @@ TITLES = {
 OFFICIAL = ("mnist", "fashion_mnist", "cifar10")
 X_LABEL = r"$\log_{10}(r^2/r_X^2)$"
 CENTIMETRES_PER_INCH = 2.54
+PAGE_PANELS_HEIGHT = 0.85
 SEVERAL_PANELS_HEIGHT = 0.78  # relative to that of a panel on its own, for the same width
 
 
@@ -58,7 +59,7 @@ def page(
     columns = columns or min(count, 3)
     rows = math.ceil(count / columns)
     width, height = (settings[key] / CENTIMETRES_PER_INCH for key in ("width_cm", "height_cm"))
-    size = (2 * width, rows * SEVERAL_PANELS_HEIGHT * height * 2 / max(columns, 2))
+    size = (2 * width, rows * PAGE_PANELS_HEIGHT * height)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=share_x)
     for number, ax in enumerate(axes.flat):
         if number >= count:
@@ -67,6 +68,24 @@ def page(
             ax.set_xlabel(X_LABEL)
             ax.tick_params(labelbottom=True)
     return figure, list(axes.flat)[:count]
+
+
+def legend_above(ax: plt.Axes, heading: str, handles: list | None = None) -> None:
+    """A legend between a panel and its heading, where no curve is."""
+    handles = ax.get_legend_handles_labels()[0] if handles is None else handles
+    ax.legend(
+        handles=handles,
+        title=heading,
+        title_fontsize=plt.rcParams["axes.titlesize"],
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=2 if len(handles) > 3 else 1,
+        columnspacing=0.8,
+        handlelength=1.4,
+        labelspacing=0.25,
+        fontsize=6.5,
+        borderaxespad=0.1,
+    )
 
 
 def colour(number: int) -> str:

@@ -229,3 +229,111 @@ def test_a_case_whose_data_cannot_be_had_says_so():
     rows = {row["id"]: row for row in claims.evaluate(DEFINITIONS, {}, "test", left_out={"cifar10": ["cifar10"]})}
     assert rows["fs5.cifar10-zone"]["verdict"] == claims.NOT_TESTED
     assert rows["fs5.cifar10-zone"]["reason"] == "cifar10 cannot be had"
+
+
+def curve_study(values, x, name="trace_over_norm", **coordinates):
+    """A study of one cell with `values` (…, radius, draw) along the axes that `coordinates` name."""
+    array = xr.DataArray(
+        np.asarray(values, float),
+        dims=(*coordinates, "radius", "draw"),
+        coords={**coordinates, "radius": 10 ** (np.asarray(x) / 2), "x": ("radius", np.asarray(x, float))},
+        name=name,
+    )
+    return array.expand_dims(dimension=[50]).to_dataset().assign_attrs(planes=1)
+
+
+def test_exponents_of_edges_are_recovered():
+    """r_out ∝ N^(1/n): a zone whose outer edge lies at x = (2/n) log10 N − 1 for n = 3, and whose inner edge stays."""
+    x, counts = np.linspace(-2, 4, 61), [100, 1000, 10000]
+    draws = np.array([-0.05, 0.0, 0.05])
+    edges = np.array([[2 / 3 * np.log10(n) - 1 + shift for shift in draws] for n in counts])
+    outer = 2 / (1 + np.exp(4 * (x[None, :, None] - edges[:, None, :])))
+    inner = 1 / (1 + np.exp(-4 * (x + 1)))
+    cell = curve_study(outer * (2 * inner)[None, :, None], x, examples=counts).assign_coords(network="fc-200x2-relu")
+    case = {"variable": "trace_over_norm", "dimension": 50, "threshold": 1.0, "examples": counts}
+    found = quantities.edge_exponent(
+        cell, {**case, "edge": "outer", "window": [0, 4], "relative_to_depth": True}, "test"
+    )[0]
+    assert found.value == pytest.approx(0, abs=0.02)
+    found = quantities.edge_exponent(cell, {**case, "edge": "inner", "window": [-2, 0]}, "test")[0]
+    assert found.value == pytest.approx(0, abs=0.02)
+    with pytest.raises(quantities.NotTested, match="examples 7"):
+        quantities.edge_exponent(cell, {**case, "edge": "outer", "window": [0, 4], "examples": [7]}, "test")
+
+
+def test_the_collapse_is_found_where_there_is_one():
+    """Curves that are one function of σ_z, shifted in x by another amount for each network; and the other way round."""
+    x = np.linspace(-2, 2, 41)
+    shifts = np.array([-0.6, 0.0, 0.6])
+    spread = x[None, :] + shifts[:, None]
+    noise = np.array([-0.01, 0.0, 0.01])
+    collapsed = np.exp(-(spread[..., None] ** 2)) + noise
+    cell = curve_study(collapsed, x, network=["a", "b", "c"])
+    cell["logits_std"] = (("network", "radius", "draw"), np.repeat(10 ** spread[..., None], 3, axis=2))
+    case = {"variable": "trace_over_norm", "dimension": 50, "window": [-2, 2], "over": ["network"]}
+    gain = quantities.collapse_gain(cell, case, "test")[0]
+    assert gain.value > 0.1 and gain.interval(0.95)[0] > 0
+    cell["trace_over_norm"] = cell["trace_over_norm"] * 0 + np.exp(-(x**2))[None, None, :, None]
+    assert quantities.collapse_gain(cell, case, "test")[0].value < -0.1
+
+
+def test_partial_correlation_takes_a_common_cause_off():
+    random = stream("test", "correlation")
+    cause, first, second = random.standard_normal((3, 400))
+    values = {"a": cause + 0.1 * first, "b": -cause + 0.1 * second, "c": cause}
+    cell = xr.Dataset(
+        {name: (("dimension", "radius", "draw"), value[None, None]) for name, value in values.items()},
+        {"dimension": [50], "radius": [1.0], "x": ("radius", [0.0])},
+    )
+    case = {"variables": ["a", "b"], "dimension": 50, "window": [0, 0]}
+    plain = quantities.correlation(cell, case, "test")[0]
+    assert plain.value < -0.9
+    low, high = quantities.correlation(cell, {**case, "given": ["c"]}, "test")[0].interval(0.95)
+    assert low < 0 < high
+
+
+def test_ratios_of_means_and_plateaus():
+    x = [0.0, 1.0]
+    values = np.array([[[2.0, 4.0], [3.0, 3.0]], [[1.0, 2.0], [3.0, 3.0]]])
+    cell = curve_study(values, x, "trace", sharpness=[100, 0])
+    case = {"variable": "trace", "dimension": 50, "window": [0, 1], "over": ["sharpness"], "values": [100, 0]}
+    assert [e.value for e in quantities.ratio_along(cell, case, "test")] == pytest.approx([1.0, 0.0])
+    law = np.sqrt(50) * 3 / np.sqrt(9 + 51)
+    plateau = curve_study(np.full((2, 3), law), x).assign_coords(class_count=10)
+    case = {"dimension": 50, "window": [0, 1]}
+    assert quantities.plateau_error(plateau, case, "test")[0].value == pytest.approx(0, abs=1e-12)
+
+
+def test_a_case_about_every_value_of_an_axis_is_judged_at_the_worst():
+    definitions = {
+        "c": {
+            "work": "w",
+            "statement": "s",
+            "cases": {
+                "all": {
+                    **DEFINITIONS["fs5"]["cases"]["networks-zone"],
+                    "cell": {"dataset": "mnist"},
+                }
+            },
+        }
+    }
+    good, bad = study().assign_coords(network=["fc-200x3-relu"]), study().assign_coords(network=["fc-200x4-relu"])
+    bad = bad.assign(trace_over_norm=bad["trace_over_norm"] * 0 + 0.5)
+    both = xr.concat([good, bad], dim="network", data_vars="all", coords="minimal", join="outer").assign_attrs(
+        good.attrs
+    )
+    verdict = {name: claims.evaluate(definitions, {"networks": data}, "t")[1]["verdict"] for name, data in
+               (("good", good), ("both", both))}  # fmt: skip
+    assert verdict["good"] == claims.REPRODUCED and verdict["both"] != claims.REPRODUCED
+
+
+def test_a_varied_setting_has_a_primary_value_and_others_are_secondary():
+    settings = json.loads(study().attrs["settings"])
+    both = xr.concat([study(), study()], dim="metric", data_vars="all", coords="minimal").assign_coords(
+        metric=["shell", "identity"]
+    )
+    both.attrs = {**study().attrs, "settings": json.dumps({**settings, "metric": "identity"})}
+    rows = claims.evaluate({"fs3": DEFINITIONS["fs3"]}, {"curvature": both}, "test")
+    named = {row["id"]: row for row in rows}
+    assert named["fs3.zone"]["verdict"] != claims.NOT_TESTED
+    assert any("metric=identity" in row["case"] for row in rows)

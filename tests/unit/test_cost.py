@@ -75,7 +75,7 @@ def test_flops_without_moving_weights():
 
 @pytest.mark.parametrize(
     "label, inputs, image, bound",
-    # Measured 5.0, 6.0 and 10.4 on these sizes; one point after another costs 25.
+    # Counted in flops; one point after another costs 25.
     [("fc-40x3-relu-nobias", 60, (), 6.0), ("fc-40x3-leakyrelu", 60, (), 6.0), ("conv-8x2-relu", 0, (3, 12, 12), 12.0)],
 )
 def test_homogeneous_sweep_costs_little_more_than_a_point(label, inputs, image, bound):
