@@ -5,7 +5,8 @@ Writes one row for each case and method:
   case            network by its widths (CNN: five blocks of convolution, pooling and ReLU), then what differs from a
                   single point at r_X, d = 50 directions, N = 1000 examples and float32 tangents: d, N, float64, or R,
                   the number of radii from log10 r²/r_X² = -4 to 4; -nobias: without biases (else they are zero, and
-                  the plane has bias directions)
+                  the plane has bias directions); dense: directions with Gaussian entries; else the planes are those of
+                  the studies, sparse with the shell metric, which the competitors cannot make use of
   method          see bench_methods.py
   seconds         median over rounds in which the methods take turns, after a warm-up; where a competitor's warm-up
                   takes longer than SLOW_SECONDS, it is its measurement
@@ -20,7 +21,6 @@ wrong results stops; `matmul` computes none.
 
 import argparse
 import csv
-import math
 import multiprocessing
 import os
 import resource
@@ -40,7 +40,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import bench_methods
 from bench_methods import Problem
-from goldilocks import files, logs, subspaces
+from goldilocks import files, logs, networks, subspaces
+from goldilocks.labels import Plane
 
 COLUMNS = ("case", "method", "seconds", "peak_mib", "flops", "ratio_to_engine")
 THREADS = 2
@@ -67,6 +68,7 @@ class Case:
     examples: int = 1000
     radii: int = 1
     double: bool = False
+    plane: str = "sparse"
     left_out: tuple[str, ...] = ()
 
 
@@ -81,6 +83,8 @@ MAIN = {
     "784-200-200-10 float64": Case(WIDTHS_200, double=True),
     "784-200-200-10-nobias R=25": Case(WIDTHS_200, biases=False, radii=25),
     "784-200-200-10 R=25": Case(WIDTHS_200, radii=25, left_out=WAYS),
+    "784-200-200-10 dense": Case(WIDTHS_200, plane="dense"),
+    "784-200-200-10-nobias R=25 dense": Case(WIDTHS_200, biases=False, radii=25, plane="dense", left_out=LARGE),
 }
 GROWTH = {
     "784-200-200-10 d=10": Case(WIDTHS_200, directions=10, left_out=LIBRARIES),
@@ -99,16 +103,23 @@ CASES = {"main": MAIN, "growth": GROWTH, "all": MAIN | GROWTH}
 
 
 def build_problem(case: Case) -> Problem:
-    """Random standardised images of the dataset's shape, random labels, a Glorot initialisation, dense directions."""
+    """Random standardised images of the dataset's shape, random labels, a Glorot initialisation, a plane."""
     torch.manual_seed(0)
     image = {784: (1, 28, 28), 3072: (3, 32, 32)}.get(case.widths[0], (case.widths[0],)) if case.widths else (1, 28, 28)
     network = (_dense(case.widths, case.biases) if case.widths else _convolutional()).double()
     for tensor in network.parameters():
         nn.init.zeros_(tensor) if tensor.ndim < 2 else nn.init.xavier_normal_(tensor)
     parameters = nn.utils.parameters_to_vector(network.parameters()).detach()
-    size = parameters.numel()
-    directions = torch.randn(case.directions, size, dtype=torch.float64 if case.double else torch.float32)
-    directions /= math.sqrt(size)
+    weights = networks.parameters_of(network)
+    eta = subspaces.metric(
+        [parameter.size for parameter in weights],
+        [parameter.is_bias for parameter in weights],
+        networks.weight_deviations(weights, "glorot"),
+        "shell",
+        bias_directions=case.biases,
+    )
+    rows = subspaces.directions(Plane(case.directions, case.plane), eta, np.random.default_rng(0))
+    directions = torch.as_tensor(rows).to(torch.float64 if case.double else torch.float32)
     inputs = torch.randn(case.examples, *image, dtype=torch.float64)
     labels = torch.randint(case.widths[-1] if case.widths else 10, (case.examples,))
     # The initialisation's own norm stands for r_X, its root mean square: they differ by less than a percent.

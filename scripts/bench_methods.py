@@ -8,7 +8,6 @@ double precision. Nothing of a library's way is changed but what it has switches
 
 import copy
 import importlib.util
-import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, hessian, jvp, vmap
 from torch.nn.functional import conv2d, cross_entropy
 
-from goldilocks import curvature
+from goldilocks import chains, curvature
 
 # Examples × directions × activations of the widest layer in one pass, where a method leaves the choice to its user
 # (128 MiB in float32).
@@ -50,14 +49,11 @@ class Problem:
 
 def engine(problem: Problem) -> Callable[[Tensor], curvature.PlaneCurvature]:
     """goldilocks.curvature.plane_curvature: H_d over orthonormal directions, with its Gauss–Newton part and more."""
-    network, inputs, dtype = problem.network, problem.inputs, torch.float64
-    # Until the engine takes a module, and its tangents a type of their own.
-    if "network" not in inspect.signature(curvature.plane_curvature).parameters:
-        network, dtype = _logits(problem.network), problem.dtype
-        inputs = inputs.to(dtype)
 
     def at(parameters: Tensor) -> curvature.PlaneCurvature:
-        (result,) = curvature.plane_curvature(network, parameters.to(dtype), problem.directions, inputs, problem.labels)
+        (result,) = curvature.plane_curvature(
+            problem.network, parameters, problem.directions, problem.inputs, problem.labels
+        )
         return result
 
     return at
@@ -65,10 +61,6 @@ def engine(problem: Problem) -> Callable[[Tensor], curvature.PlaneCurvature]:
 
 def engine_sweep(problem: Problem) -> Callable[[Tensor], list[curvature.PlaneCurvature]]:
     """goldilocks.curvature.radial_sweep: one H_d for each factor of the point."""
-    # Until the engine has it.
-    if not hasattr(curvature, "radial_sweep"):
-        at = engine(problem)
-        return lambda parameters: [at(scale * parameters) for scale in problem.scales]
 
     def sweep(parameters: Tensor) -> list[curvature.PlaneCurvature]:
         found = curvature.radial_sweep(
@@ -90,20 +82,42 @@ def matmul(problem: Problem) -> AtPoint:
     step = _directions_per_chunk(problem)
     tangents = [torch.randn(min(step, d), *layer.inputs.shape, dtype=problem.dtype) for layer in layers]
     factor = torch.randn(d, n * k, dtype=problem.dtype)
+    sparse = [_sparse_products(problem, layer, step) for layer in layers]
 
     def at(_: Tensor) -> Tensor:
-        total = factor @ factor.T
+        total, pulled = factor @ factor.T, {}
         for start in range(0, d, step):
             chunk = problem.directions[start : start + step]
             for number, (layer, tangent) in enumerate(zip(layers, tangents)):
                 product = _products_of_convolution if layer.weight.ndim == 4 else _products_of_matrix
                 first = number == 0
+                if sparse[number] is not None:
+                    turns, pulls = sparse[number]
+                    turns[start] @ layer.inputs.T
+                    if not first:
+                        tangent = tangent[: len(chunk)]
+                        tangent.flatten(0, 1) @ layer.weight.T
+                        if start == 0:
+                            pulled[number] = (pulls @ layer.outputs.T).view(d, -1)
+                        total[:, start : start + step] += pulled[number] @ tangent.reshape(len(chunk), -1).T
+                    continue
                 gradients = product(layer, chunk[:, layer.place], None if first else tangent[: len(chunk)])
                 if gradients is not None:
                     total[:, start : start + step] += problem.directions[:, layer.place] @ gradients.flatten(1).T
         return total
 
     return at
+
+
+def _sparse_products(problem: Problem, layer: "_Layer", step: int) -> tuple[dict[int, Tensor], Tensor] | None:
+    """Ẇ (d · o, i) of each chunk of directions and Ẇᵀ (d · i, o) of all, where products with them are sparse."""
+    directions = problem.directions[:, layer.place]
+    if layer.weight.ndim > 2 or directions.count_nonzero() >= chains.SPARSE_BELOW * directions.numel():
+        return None
+    weights = directions.unflatten(1, layer.weight.shape)
+    chunks = {start: weights[start : start + step].flatten(0, 1) for start in range(0, len(weights), step)}
+    pulls = weights.mT.flatten(0, 1).to_sparse_csr()
+    return {start: chunk.to_sparse_csr() for start, chunk in chunks.items()}, pulls
 
 
 @dataclass(frozen=True)

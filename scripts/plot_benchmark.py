@@ -30,6 +30,8 @@ MAIN = (
     "784-200-200-10 float64",
     "784-200-200-10-nobias R=25",
     "784-200-200-10 R=25",
+    "784-200-200-10 dense",
+    "784-200-200-10-nobias R=25 dense",
 )
 # Label of the axis, what a case of it looks like, and the value of the case without one.
 GROWTH = (

@@ -5,6 +5,7 @@ axis: n examples, d directions, o outputs, i inputs of a layer. Activations are 
 None where they vanish. Points and adjoints are in double precision, tangents in the precision of the directions.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from goldilocks import networks
+from goldilocks import convolutions, networks
 
 SPARSE_BELOW = 0.05  # share of non-zero entries below which a sparse product is the faster one
 
@@ -166,32 +167,31 @@ class Convolution(Affine):
 
     def apply(self, a: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
         """W ∗ a + b, shape (n, o, …)."""
-        return functional.conv2d(a, weights, bias, *self.options)
-
-    def _backward(self, delta: Tensor, a: Tensor, weights: Tensor, wanted: tuple[bool, bool, bool]) -> Tensor:
-        stride, padding, dilation = self.options
-        found = torch.ops.aten.convolution_backward(
-            delta, a, weights, None, stride, padding, dilation, False, [0, 0], 1, wanted
-        )
-        return found[wanted.index(True)]
+        if not self._is_ours(a):
+            return functional.conv2d(a, weights, bias, *self.options)
+        found = convolutions.convolved(a, weights, self.options[1])
+        return found if bias is None else found.add_(bias[:, None, None])
 
     def pull(self, weights: Tensor, a: Tensor, delta: Tensor) -> Tensor:
         """The transposed convolution of δ, shape (n, i, …)."""
+        if self._is_ours(delta):
+            return convolutions.pulled(delta, weights, self.options[1])
         return self._backward(delta, a, weights, (True, False, False))
 
     def turn(self, directions: "Directions", a: Tensor) -> Tensor:
         """Ẇ ∗ a for each direction, stacked as output channels: shape (d, n, o, …)."""
         stacked = self.weights(directions.values).flatten(0, 1)
-        return functional.conv2d(a, stacked, None, *self.options).unflatten(1, (len(directions), -1)).transpose(0, 1)
+        return self.apply(a, stacked, None).unflatten(1, (len(directions), -1)).transpose(0, 1)
 
     def carry(self, weights: Tensor, tangents: Tensor, onto: Tensor | None) -> Tensor:
         """W ∗ ȧ, shape (d, n, o, …), plus `onto` where there is one."""
-        carried = functional.conv2d(tangents.flatten(0, 1), weights, None, *self.options)
-        carried = carried.unflatten(0, tangents.shape[:2])
+        carried = self.apply(tangents.flatten(0, 1), weights, None).unflatten(0, tangents.shape[:2])
         return carried if onto is None else carried.add_(onto)
 
     def weight_gradients(self, delta: Tensor, tangents: Tensor, weights: Tensor) -> Tensor:
         """Gradients of W with the tangents as inputs, shape (d, o · i · k · k)."""
+        if self._is_ours(delta):
+            return convolutions.weight_gradients(delta, tangents, self.shape, self.options[1]).flatten(1)
         each = [self._backward(delta, tangent, weights, (False, True, False)) for tangent in tangents]
         return torch.stack(each).flatten(1)
 
@@ -199,8 +199,7 @@ class Convolution(Affine):
         """The transposed convolution of δ by each Ẇ, stacked as input channels: shape (d, n, i, …)."""
         weights = self.weights(directions.values).transpose(0, 1).flatten(1, 2)
         stand_in = a.new_empty(1).expand(len(delta), weights.shape[1], *a.shape[2:])
-        pulled = self._backward(delta, stand_in, weights, (True, False, False))
-        return pulled.unflatten(1, (len(directions), -1)).transpose(0, 1)
+        return self.pull(weights, stand_in, delta).unflatten(1, (len(directions), -1)).transpose(0, 1)
 
     def pull_stacked(self, directions: "Directions", rows: slice, a: Tensor, deltas: Tensor) -> Tensor:
         """Transposed convolutions of adjoints (n, f, o, …) by some directions: shape (n, f · d, i · …)."""
@@ -208,6 +207,19 @@ class Convolution(Affine):
         part = directions.rows(rows.start, rows.stop)
         pulled = self.pull_directions(part, a, deltas.flatten(0, 1)).transpose(0, 1)
         return pulled.reshape(n, f * len(part), -1)
+
+    def _is_ours(self, a: Tensor) -> bool:
+        """Whether `convolutions` is the faster way."""
+        (_, padding, _), kernel = self.options, self.shape[2:]
+        plain = self.options == ((1, 1), padding, (1, 1)) and padding[0] < kernel[0] and padding[1] < kernel[1]
+        return plain and a.dtype == torch.float64 and a.device.type == "cpu"
+
+    def _backward(self, delta: Tensor, a: Tensor, weights: Tensor, wanted: tuple[bool, bool, bool]) -> Tensor:
+        stride, padding, dilation = self.options
+        found = torch.ops.aten.convolution_backward(
+            delta, a, weights, None, stride, padding, dilation, False, [0, 0], 1, wanted
+        )
+        return found[wanted.index(True)]
 
 
 @dataclass(frozen=True)
@@ -406,24 +418,30 @@ class Directions:
 
     def __init__(self, values: Tensor, chain: tuple):
         self.values = values
-        self._entries, self._sparse_layers, self._cache = {}, set(), {}
+        self._entries, self._sparse, self._cache = {}, {}, {}
         for layer in affine_layers(chain):
             for place in filter(None, (layer.weight, layer.bias)):
-                entries = int(values[:, place].count_nonzero())
-                self._entries[place.start] = entries
-                few = entries < SPARSE_BELOW * values[:, place].numel()
-                if few and isinstance(layer, Dense) and values.device.type == "cpu":
-                    self._sparse_layers.add(place.start)
+                self._entries[place.start] = int(values[:, place].count_nonzero())
+            few = self.entries(layer) < SPARSE_BELOW * len(values) * math.prod(layer.shape)
+            if few and isinstance(layer, Dense) and values.device.type == "cpu":
+                weights = layer.weights(values)
+                indices = weights.nonzero(as_tuple=True)
+                self._sparse[layer.weight.start] = indices, weights[indices]
 
     def __len__(self) -> int:
         return len(self.values)
 
     def rows(self, start: int, stop: int) -> "Directions":
         """The directions from `start` to `stop`."""
-        part = object.__new__(Directions)
-        part.values, part._cache = self.values[start:stop], {}
-        part._entries, part._sparse_layers = self._entries, self._sparse_layers
-        return part
+        if (start, stop) not in self._cache:
+            part = object.__new__(Directions)
+            part.values, part._entries, part._cache, part._sparse = self.values[start:stop], self._entries, {}, {}
+            for place, (indices, values) in self._sparse.items():
+                ours = slice(*torch.searchsorted(indices[0], torch.tensor([start, stop])).tolist())
+                direction, o, i = (index[ours] for index in indices)
+                part._sparse[place] = (direction - start, o, i), values[ours]
+            self._cache[start, stop] = part
+        return self._cache[start, stop]
 
     def moves(self, place: slice | None) -> bool:
         """Whether any direction has entries at this place of the parameter vector."""
@@ -435,51 +453,55 @@ class Directions:
 
     def is_sparse(self, layer: Affine) -> bool:
         """Whether products with these weights are better done sparsely."""
-        return layer.weight.start in self._sparse_layers
+        return layer.weight.start in self._sparse
 
     def sparse_rows(self, layer: Affine) -> Tensor:
         """Ẇ of all directions as one sparse matrix (d · o, i)."""
-        return self._cached(
-            layer, "rows", lambda d, o, i, shape: (d * shape[1] + o, i, (shape[0] * shape[1], shape[2]))
-        )
+
+        def made():
+            (direction, o, i), values = self._sparse[layer.weight.start]
+            return _sparse_matrix(direction * layer.shape[0] + o, i, values, len(self) * layer.shape[0], layer.shape[1])
+
+        return self._once(layer, "rows", made)
 
     def sparse_columns(self, layer: Affine) -> Tensor:
         """Ẇᵀ of all directions as one sparse matrix (d · i, o)."""
-        return self._cached(
-            layer, "columns", lambda d, o, i, shape: (d * shape[2] + i, o, (shape[0] * shape[2], shape[1]))
-        )
+
+        def made():
+            (direction, o, i), values = self._sparse[layer.weight.start]
+            return _sparse_matrix(direction * layer.shape[1] + i, o, values, len(self) * layer.shape[1], layer.shape[0])
+
+        return self._once(layer, "columns", made)
 
     def by_input(self, layer: Affine) -> dict[int, tuple[Tensor, Tensor]]:
-        """For each input i with entries of some Ẇ: the outputs o that they lead to, and their values (d, o)."""
-        key = (layer.weight.start, "inputs")
-        if key not in self._cache:
+        """For each input i that some Ẇ has entries for: the outputs o of these entries, and the values (d, o)."""
+
+        def made():
             weights = layer.weights(self.values)
             used = (weights != 0).any(0)
             found = {}
             for i in used.any(0).nonzero().flatten().tolist():
                 outputs = used[:, i].nonzero().flatten()
                 found[i] = outputs, weights[:, outputs, i].contiguous()
-            self._cache[key] = found
-        return self._cache[key]
+            return found
+
+        return self._once(layer, "inputs", made)
 
     def stacked(self, layer: Affine) -> Tensor:
         """Ẇ of all directions in the order (o, d, i)."""
-        key = (layer.weight.start, "stacked")
+        return self._once(layer, "stacked", lambda: layer.weights(self.values).transpose(0, 1).contiguous())
+
+    def _once(self, layer: Affine, name: str, make: Callable) -> object:
+        key = (layer.weight.start, name)
         if key not in self._cache:
-            self._cache[key] = layer.weights(self.values).transpose(0, 1).contiguous()
+            self._cache[key] = make()
         return self._cache[key]
 
-    def _cached(self, layer: Affine, order: str, place: Callable) -> Tensor:
-        key = (layer.weight.start, order)
-        if key not in self._cache:
-            weights = layer.weights(self.values)
-            indices = weights.nonzero(as_tuple=True)
-            rows, columns, shape = place(*indices, weights.shape)
-            rows, order = rows.sort(stable=True)
-            starts = torch.searchsorted(rows, torch.arange(shape[0] + 1))
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-                self._cache[key] = torch.sparse_csr_tensor(
-                    starts, columns[order], weights[indices][order], shape, check_invariants=False
-                )
-        return self._cache[key]
+
+def _sparse_matrix(rows: Tensor, columns: Tensor, values: Tensor, height: int, width: int) -> Tensor:
+    """A sparse matrix in rows, from its entries in any order."""
+    rows, order = rows.sort(stable=True)
+    starts = torch.searchsorted(rows, torch.arange(height + 1))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(starts, columns[order], values[order], (height, width), check_invariants=False)

@@ -69,6 +69,9 @@ def cholesky(raw_directions: np.ndarray) -> np.ndarray:
     # In blocks: a double-precision copy of all directions may not fit.
     for start in range(0, raw_directions.shape[1], COORDINATES_PER_BLOCK):
         block = np.asarray(raw_directions[:, start : start + COORDINATES_PER_BLOCK], dtype=np.float64)
+        used = block.any(0)
+        # Sparse directions leave most coordinates alone.
+        block = block[:, used] if 2 * used.sum() < used.size else block
         gram += block @ block.T
     for what, bad in (("not finite", ~np.isfinite(np.diag(gram))), ("zero", np.diag(gram) == 0)):
         if bad.any():

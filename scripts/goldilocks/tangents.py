@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from goldilocks import chains
-from goldilocks.chains import Activation, Affine, Directions, Kept, Residual
+from goldilocks.chains import Activation, Affine, Convolution, Directions, Kept, Residual
 from goldilocks.sums import Sums, orthonormalised
 
 EXAMPLES_PER_CHUNK = 512
 ENTRIES_PER_BLOCK = 2**22  # of Ẇᵀδ at a time in a sweep
 # Tangents of one layer beyond this many bytes fall out of the processor's cache.
 BYTES_PER_LAYER = 16 * 2**20
+FEWEST_EXAMPLES = 32  # with convolutions
 
 
 @dataclass
@@ -218,7 +219,11 @@ def plan(
         * sum(layer.weights(theta).shape[1] for layer in chains.affine_layers(chain) if directions.is_sparse(layer))
         * size
     )
-    examples = _between(budget / 2 / (per_example + pulled + per_direction), EXAMPLES_PER_CHUNK)
+    most = EXAMPLES_PER_CHUNK
+    if any(isinstance(layer, Convolution) for layer in chains.affine_layers(chain)):
+        # Their sums over pixels are long already: directions together share what depends on the examples alone.
+        most = max(FEWEST_EXAMPLES, _between(BYTES_PER_LAYER / (d * max(outputs) * size), most))
+    examples = _between(budget / 2 / (per_example + pulled + per_direction), most)
     in_cache = BYTES_PER_LAYER / (examples * max(outputs) * size)
     fitting = (budget / 2) / (examples * per_direction + gradients)
     return Plan(examples, _between(min(in_cache, fitting), d))
