@@ -220,7 +220,8 @@ def plan(
         * size
     )
     most = EXAMPLES_PER_CHUNK
-    if any(isinstance(layer, Convolution) for layer in chains.affine_layers(chain)):
+    convolves = any(isinstance(layer, Convolution) for layer in chains.affine_layers(chain))
+    if convolves and directions.values.dtype == torch.float64:
         # Their sums over pixels are long already: directions together share what depends on the examples alone.
         most = max(FEWEST_EXAMPLES, _between(BYTES_PER_LAYER / (d * max(outputs) * size), most))
     examples = _between(budget / 2 / (per_example + pulled + per_direction), most)
