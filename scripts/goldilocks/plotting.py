@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
@@ -24,6 +25,8 @@ LEVEL = 0.95
 X_LABEL = r"$\log_{10}(r^2/r_X^2)$"
 CENTIMETRES_PER_INCH = 2.54
 SEVERAL_PANELS_HEIGHT = 0.78  # relative to that of a panel on its own, for the same width
+GUTTER_CM = 0.6  # between two panels of usual width; all three together are as wide as the paper's text
+DIMENSION = 50  # that of the claims
 
 
 def load(path_to_study: str, path_to_settings: str) -> tuple[xr.Dataset, dict]:
@@ -33,6 +36,18 @@ def load(path_to_study: str, path_to_settings: str) -> tuple[xr.Dataset, dict]:
     if "x" not in study.coords:
         raise ValueError(f"{path_to_study} has radii that are not in units of r_X: this figure needs radius_unit: r_X")
     return study, yaml.safe_load(Path(path_to_settings).read_text())
+
+
+def load_all(paths_to_studies: list[str], path_to_settings: str) -> tuple[dict[str, xr.Dataset], dict]:
+    """As `load`, for a figure of several studies, any of which a run may lack: each under its name."""
+    studies = {Path(path).stem: load(path, path_to_settings)[0] for path in paths_to_studies}
+    return studies, yaml.safe_load(Path(path_to_settings).read_text())
+
+
+def shown_dimension(study: xr.Dataset) -> int:
+    """The dimension of the claims where the study has it, else its largest."""
+    dimensions = study["dimension"].values
+    return DIMENSION if DIMENSION in dimensions else int(dimensions.max())
 
 
 def curves(study: xr.Dataset, variable: str) -> xr.Dataset:
@@ -56,34 +71,61 @@ def curves(study: xr.Dataset, variable: str) -> xr.Dataset:
     return result
 
 
+def bootstrapped(
+    statistic: Callable[[np.ndarray], float], samples: np.ndarray, *name: str
+) -> tuple[float, float, float]:
+    """A statistic of samples (…, n) with its 95 % interval over the last axis; without an interval for one draw."""
+    try:
+        found = intervals.bootstrapped(statistic, samples, *name)
+    except intervals.TooFewDraws:
+        return statistic(samples), math.nan, math.nan
+    return found.value, *found.interval(LEVEL)
+
+
+def cells(study: xr.Dataset) -> list[dict]:
+    """Every dataset, network and subspace of a study."""
+    return [
+        dict(zip(("dataset", "network", "subspace"), labels))
+        for labels in product(*(study[axis].values.tolist() for axis in ("dataset", "network", "subspace")))
+    ]
+
+
+def title(cell: dict, all_cells: list[dict]) -> str:
+    """What tells a cell from the others of its study; its network where there are no others."""
+    told_apart = [axis for axis in cell if len({each[axis] for each in all_cells}) > 1]
+    return ", ".join(cell[axis] for axis in told_apart or ["network"])
+
+
+def page_size(rows: int, settings: dict) -> tuple[float, float]:
+    """Width and height in inches of a figure as wide as the paper's text, with rows of panels."""
+    width = 2 * settings["width_cm"] + GUTTER_CM
+    return width / CENTIMETRES_PER_INCH, rows * SEVERAL_PANELS_HEIGHT * settings["height_cm"] / CENTIMETRES_PER_INCH
+
+
 def panels(study: xr.Dataset, settings: dict) -> tuple[plt.Figure, list[tuple[plt.Axes, dict]]]:
     """A figure with one panel per dataset, network and subspace.
 
     Several panels share axes and fill the width of a page; each is titled by what tells it from the others.
     """
-    cells = [
-        dict(zip(("dataset", "network", "subspace"), labels))
-        for labels in product(*(study[axis].values.tolist() for axis in ("dataset", "network", "subspace")))
-    ]
+    shown = cells(study)
     width, height = (settings[key] / CENTIMETRES_PER_INCH for key in ("width_cm", "height_cm"))
-    if len(cells) == 1:
+    if len(shown) == 1:
         figure, ax = plt.subplots(figsize=(width, height))
         ax.set_xlabel(X_LABEL)
-        return figure, [(ax, cells[0])]
-    columns = max(2, math.ceil(math.sqrt(len(cells))))
-    rows = math.ceil(len(cells) / columns)
+        return figure, [(ax, shown[0])]
+    columns = max(2, math.ceil(math.sqrt(len(shown))))
+    rows = math.ceil(len(shown) / columns)
     size = (2 * width, rows * SEVERAL_PANELS_HEIGHT * height * 2 / columns)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
-    told_apart = [axis for axis in cells[0] if len({cell[axis] for cell in cells}) > 1]
     for number, ax in enumerate(axes.flat):
-        if number >= len(cells):
+        if number >= len(shown):
             ax.remove()
             continue
-        ax.set_title(", ".join(cells[number][axis] for axis in told_apart))
-        if number + columns >= len(cells):
+        ax.set_title(title(shown[number], shown))
+        if number + columns >= len(shown):
             ax.set_xlabel(X_LABEL)
             ax.tick_params(labelbottom=True)
-    return figure, list(zip(axes.flat, cells))
+    return figure, list(zip(axes.flat, shown))
 
 
 def label_y(figure: plt.Figure, text: str) -> None:

@@ -15,6 +15,7 @@ from goldilocks.labels import depth
 from goldilocks.spectrum import finite_dimension_law
 
 WINDOW_SLACK = 1e-3
+LEAST_CORRELATED = 10  # initialisations
 
 
 class NotTested(Exception):
@@ -149,18 +150,30 @@ def _outer_crossings(values: xr.DataArray, threshold: float) -> np.ndarray:
 
 
 def _crossings(values: xr.DataArray, threshold: float, outer: bool) -> np.ndarray:
-    """Of each draw: the last x at which the curve falls through the threshold, or the first at which it rises."""
+    """Of each draw: the place of an edge. Raises NotTested if a draw has none."""
+    found = crossings(values, threshold, outer)
+    if np.isnan(found).any():
+        way = "fall" if outer else "rise"
+        raise NotTested(f"a draw's {values.name} does not {way} through {threshold:g} on this run's radii")
+    return found
+
+
+def crossings(values: xr.DataArray, threshold: float, outer: bool) -> np.ndarray:
+    """Of each draw: the last x at which the curve falls through the threshold, or the first at which it rises.
+
+    Linearly interpolated between radii; NaN for a draw whose curve does not.
+    """
     x = values["x"].values
-    crossings = []
+    places = []
     for curve in _by_radius(values).T:
         above = curve > threshold
         found = np.flatnonzero(above[:-1] & ~above[1:]) if outer else np.flatnonzero(~above[:-1] & above[1:])
         if not found.size:
-            way = "fall" if outer else "rise"
-            raise NotTested(f"a draw's {values.name} does not {way} through {threshold:g} on this run's radii")
+            places.append(np.nan)
+            continue
         i = found[-1] if outer else found[0]
-        crossings.append(x[i] + (curve[i] - threshold) / (curve[i] - curve[i + 1]) * (x[i + 1] - x[i]))
-    return np.array(crossings)
+        places.append(x[i] + (curve[i] - threshold) / (curve[i] - curve[i + 1]) * (x[i + 1] - x[i]))
+    return np.array(places)
 
 
 def edge_exponent(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
@@ -210,12 +223,12 @@ def correlation(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     here = _at_dimension(here, case["dimension"]).isel(radius=0)
     names = [*case["variables"], *case.get("given", [])]
     values = np.array([here[variable].values for variable in names])
-    if values.shape[1] < 10:
-        raise NotTested(f"this run has {values.shape[1]} initialisations, 10 are needed")
-    return [intervals.bootstrapped(_partial_correlation, values, name)]
+    if values.shape[1] < LEAST_CORRELATED:
+        raise NotTested(f"this run has {values.shape[1]} initialisations, {LEAST_CORRELATED} are needed")
+    return [intervals.bootstrapped(partial_correlation, values, name)]
 
 
-def _partial_correlation(values: np.ndarray) -> float:
+def partial_correlation(values: np.ndarray) -> float:
     """Correlation of the first two rows, the linear part of the others taken off."""
     first, second, *others = values
     basis = np.array([np.ones_like(first), *others]).T
@@ -274,7 +287,7 @@ def layer_trace_error(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]
         traces = here["layer_trace"].sel(radius=radius).dropna("layer", how="all").transpose("layer", "draw").values
         for trace in traces:
             pair = np.array([trace, functional.sel(radius=radius).values])
-            found.append(intervals.bootstrapped(lambda sample: sample[0].mean() / sample[1].mean() - 1, pair, name))
+            found.append(intervals.bootstrapped(lambda sample: ratio_of_means(sample) - 1, pair, name))
     return found
 
 
@@ -287,9 +300,14 @@ def ratio_along(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
             raise NotTested(f"this run has no {axis} {value} in its study")
     first, second = (_by_radius(here.sel({axis: value})) for value in case["values"])
     return [
-        intervals.bootstrapped(lambda sample: sample[0].mean() / sample[1].mean() - 1, np.array(pair), name)
+        intervals.bootstrapped(lambda sample: ratio_of_means(sample) - 1, np.array(pair), name)
         for pair in zip(first, second)
     ]
+
+
+def ratio_of_means(pair: np.ndarray) -> float:
+    """Mean over draws of the first row of (2, draws) over that of the second."""
+    return float(pair[0].mean() / pair[1].mean())
 
 
 def _by_radius(array: xr.DataArray) -> np.ndarray:
