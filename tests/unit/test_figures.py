@@ -11,6 +11,7 @@ import plot_selection
 import pytest
 import xarray as xr
 import yaml
+from aggregate_study import side_by_side
 
 from goldilocks import claims, store
 from goldilocks.labels import depth
@@ -169,6 +170,16 @@ def test_layers_are_held_against_the_functional_of_the_logits():
     deep, shallow = found["ratio"].sel(network="fc-100x4-relu-nobias"), found["ratio"].sel(network=study["network"][0])
     assert deep.values == pytest.approx(1.05) and shallow.sel(layer=slice(1, 3)).values == pytest.approx(1.05)
     assert shallow.sel(layer=[4, 5]).isnull().all()
+
+
+def test_networks_of_different_depth_lie_side_by_side():
+    study = studies(2)["layer_traces"].assign_coords(network=["a"])
+    deeper = with_layers(zone(2, [1000], ["fc-100x4-relu-nobias"], np.array([0.0])))
+    found = side_by_side([study, deeper])
+    assert "layer" not in found["radial_derivative"].dims
+    assert not found["radial_derivative"].isnull().any()
+    assert found["layer_trace"].sel(network="a", layer=[4, 5]).isnull().all()
+    assert not found["layer_trace"].sel(network="a", layer=[1, 2, 3]).isnull().any()
 
 
 def test_ratios_to_relu_are_paired_over_draws():
