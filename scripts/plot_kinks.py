@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from goldilocks import intervals, plotting
+from goldilocks import plotting
 from goldilocks.logs import job_log
 from goldilocks.quantities import ratio_of_means
 
@@ -52,7 +52,7 @@ def plot_kinks(
 def relative_to_relu(study: xr.Dataset) -> xr.Dataset:
     """Mean of each measure over that of ReLU on the same draws, and the ratio's 95 % interval.
 
-    Missing where the mean of ReLU itself cannot be told from zero, as inside of the zone.
+    Missing where the mean of ReLU is not well known, as that of the trace inside of the zone, zero but for noise.
     """
     values = xr.concat([study[name].drop_attrs() for name in MEASURES], dim="quantity")
     values = values.assign_coords(quantity=list(MEASURES)).transpose(..., "radius", "sharpness", "draw")
@@ -60,7 +60,7 @@ def relative_to_relu(study: xr.Dataset) -> xr.Dataset:
     found = np.full((*softened.shape[:-1], 3), np.nan)
     for place in np.ndindex(softened.shape[:-1]):
         relu = values.sel(sharpness=RELU).values[place[:-1]]
-        if zero_within(relu):
+        if not plotting.is_well_known(relu):
             continue
         pair = np.array([softened.values[place], relu])
         found[place] = plotting.bootstrapped(ratio_of_means, pair, "kinks")
@@ -74,14 +74,6 @@ def relative_to_relu(study: xr.Dataset) -> xr.Dataset:
         for i, (name, meaning) in enumerate(meanings.items())
     }
     return xr.Dataset(variables, softened.isel(draw=0, drop=True).coords, study.attrs)
-
-
-def zero_within(samples: np.ndarray) -> bool:
-    """Whether the 95 % interval of the samples' mean reaches zero."""
-    if len(samples) < 2:
-        return False
-    low, high = intervals.mean(samples).interval(plotting.LEVEL)
-    return low <= 0 <= high
 
 
 def draw_radii(ax: plt.Axes, ratios: xr.Dataset) -> None:

@@ -11,7 +11,7 @@ from goldilocks.quantities import ratio_of_means
 Y_LABEL = "mean " + r"$\sigma_l^2\,\mathrm{Tr}(H_{ll})$" + " over\nmean " + r"$\Sigma_k p_k z_k - z_y$"
 ROOM = 1.2  # for what stands above the panels, relative to a row of them
 MARGIN = 0.1  # that of claim by6
-SHOWN = (-0.5, 2.5)  # inside of the zone both sides are close to zero and their ratio is noise
+SHOWN, LEAST_SHOWN = (-0.5, 2.5), (0.75, 1.25)
 WIDTH = 0.4  # of the points of all layers at one radius, as a share of the least distance of radii
 
 
@@ -38,16 +38,17 @@ def plot_layer_traces(
             ax.tick_params(labelbottom=True)
         if number % columns == 0:
             ax.set_ylabel(Y_LABEL)
-    # Error bars of few draws may leave the axes.
-    low, high = float(data["ratio"].min()), float(data["ratio"].max())
-    axes.flat[0].set_ylim(max(SHOWN[0], min(0.7, low - 0.1)), min(SHOWN[1], max(1.3, high + 0.1)))
+    limit(axes.flat[0], data)
     handles = max((ax.get_legend_handles_labels()[0] for ax in axes.flat[: len(shown)]), key=len)
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 6))
     plotting.save(figure, data, path_to_pdf, path_to_png, path_to_data)
 
 
 def ratios(study: xr.Dataset) -> xr.Dataset:
-    """σ_l² E Tr H_ll over E⟨∇L, θ⟩/n_L, n_L the number of weight layers, and the ratio's 95 % interval."""
+    """σ_l² E Tr H_ll over E⟨∇L, θ⟩/n_L, n_L the number of weight layers, and the ratio's 95 % interval.
+
+    Missing where the functional's mean is not well known, as inside of the zone, where both sides are small.
+    """
     traces = study["layer_trace"].transpose("dataset", "network", "subspace", "radius", "layer", "draw")
     found = np.full((*traces.shape[:-1], 3), np.nan)
     for place in np.ndindex(traces.shape[:-1]):
@@ -58,7 +59,10 @@ def ratios(study: xr.Dataset) -> xr.Dataset:
         depth = labels.depth(cell["network"])
         if depth is None:
             raise ValueError(f"the number of weight layers of {cell['network']} is not known: leave it out")
-        pair = np.array([here.values, study["radial_derivative"].sel(cell).values / depth])
+        functional = study["radial_derivative"].sel(cell).values / depth
+        if not plotting.is_well_known(functional):
+            continue
+        pair = np.array([here.values, functional])
         found[place] = plotting.bootstrapped(ratio_of_means, pair, "layer_trace")
     meanings = {
         "ratio": "mean of σ_l² Tr(H_ll) over mean of ⟨∇L, θ⟩/n_L",
@@ -89,6 +93,17 @@ def draw_layers(ax: plt.Axes, curve: xr.Dataset) -> None:
             elinewidth=0.8,
             label=f"layer {layer}",
         )
+
+
+def limit(ax: plt.Axes, data: xr.Dataset) -> None:
+    """Room for what is drawn; intervals of few draws may leave the axes."""
+    drawn = data["ratio"].notnull()
+    values = np.concatenate([data[name].values.ravel() for name in ("ratio", "low", "high")])
+    values = np.append(values[np.isfinite(values)], LEAST_SHOWN)
+    ax.set_ylim(max(SHOWN[0], values.min() - 0.05), min(SHOWN[1], values.max() + 0.05))
+    if drawn.any():
+        x = data["x"].values[drawn.any([dim for dim in drawn.dims if dim != "radius"])]
+        ax.set_xlim(x.min() - 0.4, x.max() + 0.4)
 
 
 if __name__ == "__main__":

@@ -82,6 +82,14 @@ def bootstrapped(
     return found.value, *found.interval(LEVEL)
 
 
+def is_well_known(samples: np.ndarray) -> bool:
+    """Whether the mean of samples (n,) can be a denominator: its 95 % interval lies within half of it, or n is 1."""
+    if len(samples) < 2:
+        return True
+    estimate = intervals.mean(samples)
+    return estimate.interval(LEVEL)[1] - estimate.value < abs(estimate.value) / 2
+
+
 def cells(study: xr.Dataset) -> list[dict]:
     """Every dataset, network and subspace of a study."""
     return [
