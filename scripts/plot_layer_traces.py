@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.ticker import MaxNLocator
 
 from goldilocks import labels, plotting
 from goldilocks.logs import job_log
@@ -36,6 +37,7 @@ def plot_layer_traces(
         if number + columns >= len(shown):
             ax.set_xlabel(plotting.X_LABEL)
             ax.tick_params(labelbottom=True)
+            ax.xaxis.set_major_locator(MaxNLocator(5))
         if number % columns == 0:
             ax.set_ylabel(Y_LABEL)
     limit(axes.flat[0], data)

@@ -38,7 +38,7 @@ def plot_selection(
             row[0].annotate(plotting.title(cell, shown), (0.03, 0.03), xycoords="axes fraction")
     for ax, label in zip(axes[-1], MEASURES.values()):
         ax.set_xlabel(label)
-    axes[-1, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[-1, 0].xaxis.set_major_locator(MaxNLocator(6, integer=True))
     plotting.save(figure, data, path_to_pdf, path_to_png, path_to_data)
 
 
@@ -55,7 +55,7 @@ def points(study: xr.Dataset) -> xr.Dataset:
 def draw_points(ax: plt.Axes, x: np.ndarray, loss: np.ndarray, number: int) -> None:
     """One point per initialisation, with the regression line and the pointwise 95 % band of its mean."""
     colour = plotting.COLOURS[number]
-    ax.plot(x, loss, linestyle="none", marker=plotting.MARKERS[number], markersize=2.5, color=colour, alpha=0.6, mew=0)
+    ax.plot(x, loss, linestyle="none", marker=plotting.MARKERS[number], markersize=3, color=colour, alpha=0.6, mew=0)
     places = np.linspace(x.min(), x.max(), PLACES)
     try:
         line, low, high = intervals.regression_band(x, loss, places, plotting.LEVEL)
