@@ -132,6 +132,9 @@ def draw_edges(ax: plt.Axes, found: xr.Dataset) -> None:
             if seen.any():
                 line = mean[seen].mean() + slope * (np.log10(counts) - np.log10(counts[seen]).mean())
                 ax.plot(places, line, color=colour, linewidth=0.6, zorder=1)
+    # Bars of few draws may leave the axes.
+    if found["mean"].notnull().any():
+        ax.set_ylim(float(found["mean"].min()) - 0.5, float(found["mean"].max()) + 0.5)
     ax.set_xscale("log")
     ax.set_xticks(counts, [str(count) for count in counts])
     ax.minorticks_off()
