@@ -22,7 +22,7 @@ DODGE = 0.04  # between the points of two radii at one sharpness, relative
 def plot_kinks(
     path_to_study: str, path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    study, settings = plotting.load(path_to_study, path_to_settings)
+    study, settings = plotting.load(path_to_study, path_to_settings, needed=("sharpness",))
     if RELU not in study["sharpness"].values or study.sizes["sharpness"] < 2:
         raise ValueError(f"{path_to_study} has no ReLU to compare with: vary sharpness over 0 and other values")
     study = study.sel(dimension=plotting.shown_dimension(study), examples=max(study["examples"].values))

@@ -19,7 +19,7 @@ WIDTH = 0.4  # of the points of all layers at one radius, as a share of the leas
 def plot_layer_traces(
     path_to_study: str, path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    study, settings = plotting.load(path_to_study, path_to_settings)
+    study, settings = plotting.load(path_to_study, path_to_settings, needed=("layer",))
     study = study.sel(examples=max(study["examples"].values))
     data = ratios(study)
     shown = plotting.cells(study)

@@ -16,7 +16,7 @@ ROOM = 1.2  # for what stands above the panels, relative to a row of them
 def plot_plateaus(
     path_to_study: str, path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    study, settings = plotting.load(path_to_study, path_to_settings)
+    study, settings = plotting.load(path_to_study, path_to_settings, needed=("class_count", "bias_directions"))
     d = plotting.shown_dimension(study)
     study = study.sel(dimension=d, examples=max(study["examples"].values))
     data = plotting.curves(study, "trace_over_norm")

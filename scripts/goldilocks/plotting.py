@@ -29,12 +29,20 @@ GUTTER_CM = 0.6  # between two panels of usual width; all three together are as 
 DIMENSION = 50  # that of the claims
 
 
-def load(path_to_study: str, path_to_settings: str) -> tuple[xr.Dataset, dict]:
-    """A study's results and the figure's settings; sets the style. Raises ValueError without radii in r_X."""
+def load(path_to_study: str, path_to_settings: str, needed: tuple[str, ...] = ()) -> tuple[xr.Dataset, dict]:
+    """A study's results and the figure's settings; sets the style.
+
+    Raises ValueError without radii in r_X, or without an axis that the figure needs.
+    """
     plt.style.use(Path(__file__).with_name("style.mplstyle"))
     study = store.read_dataset(path_to_study)
     if "x" not in study.coords:
         raise ValueError(f"{path_to_study} has radii that are not in units of r_X: this figure needs radius_unit: r_X")
+    for axis in needed:
+        if axis not in study.dims:
+            raise ValueError(
+                f"{path_to_study} has no axis {axis}, which this figure needs: see the study in config.yaml"
+            )
     return study, yaml.safe_load(Path(path_to_settings).read_text())
 
 

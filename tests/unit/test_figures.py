@@ -133,6 +133,19 @@ def test_figures_are_drawn_of_few_draws_and_of_many(name, draws, tmp_path):
     assert all(array.attrs["units"] and array.attrs["long_name"] for array in data.data_vars.values())
 
 
+@pytest.mark.parametrize("name, axis", [("plateaus", "class_count"), ("layer_traces", "layer"), ("kinks", "sharpness")])
+def test_a_study_without_what_a_figure_is_drawn_over_is_refused(name, axis, tmp_path):
+    study = studies(2)[name].isel({axis: 0}, drop=True)
+    with pytest.raises(ValueError, match=f"has no axis {axis}"):
+        draw(name, {name: study}, tmp_path)
+
+
+@pytest.mark.parametrize("study", SHOWS["sample_size"])
+def test_a_figure_of_two_studies_is_drawn_of_either(study, tmp_path):
+    data = draw("sample_size", {study: studies(2)[study]}, tmp_path)
+    assert all(name.startswith("controls_") == (study == "sample_size_controls") for name in data.data_vars)
+
+
 def test_edges_of_the_zone_are_those_of_the_curves():
     study = zone(4, [250, 1000, 4000], ["fc-200x1-relu", "fc-200x2-relu"])
     found = plot_sample_size.edges(plot_sample_size.primary(study)["trace_over_norm"])
