@@ -33,6 +33,9 @@ def plot_layer_traces(
         ax.axhspan(1 - MARGIN, 1 + MARGIN, color="0.88", linewidth=0, zorder=0)
         ax.axhline(1, color="0.4", linewidth=0.6, zorder=0)
         draw_layers(ax, data.sel(cell).dropna("layer", how="all"))
+        if data.sel(cell)["ratio"].isnull().all():
+            words = "too few draws to know the functional's mean"
+            ax.annotate(words, (0.5, 0.8), xycoords="axes fraction", ha="center")
         ax.set_title(plotting.title(cell, shown))
         if number + columns >= len(shown):
             ax.set_xlabel(plotting.X_LABEL)
