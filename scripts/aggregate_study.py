@@ -50,7 +50,7 @@ def aggregate_study(
         )
         for cell, datasets in blocks.items()
     ]
-    result = xr.combine_by_coords(parts, combine_attrs="drop") if len(parts) > 1 else parts[0]
+    result = side_by_side(parts)
     result = result.sel({axis: grid[f"{axis}s"] for axis in CELL} | {"radius": settings["radii"]})
     missing = [name for name, array in result.items() if bool(array.isnull().any()) and name not in INCOMPLETE]
     if missing:
@@ -63,6 +63,18 @@ def aggregate_study(
         result[name].attrs = store.meaning(name)
     result.attrs = _provenance([block.attrs for datasets in blocks.values() for block in datasets], settings)
     store.write_dataset(result.transpose(*ORDER, missing_dims="ignore"), path_to_output)
+
+
+def side_by_side(cells: list[xr.Dataset]) -> xr.Dataset:
+    """Cells of a study in one dataset.
+
+    Networks of fewer layers than others have missing values beyond their last: axes that differ would be combined
+    too, and every variable would get the axis of the layers.
+    """
+    layers = sorted({layer for cell in cells if "layer" in cell.dims for layer in cell["layer"].values.tolist()})
+    if layers:
+        cells = [cell.reindex(layer=layers) for cell in cells]
+    return xr.combine_by_coords(cells, combine_attrs="drop") if len(cells) > 1 else cells[0]
 
 
 def _read(path: Path) -> xr.Dataset:

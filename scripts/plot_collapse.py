@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from goldilocks import plotting
+from goldilocks import pages, plotting
 from goldilocks.logs import job_log
 
 SHOWN = 6  # of log10 σ_z: outside of it there is no zone
@@ -12,10 +12,10 @@ SHOWN = 6  # of log10 σ_z: outside of it there is no zone
 def plot_collapse(
     paths_to_studies: list[str], path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    studies, settings = plotting.load_several(paths_to_studies, path_to_settings)
+    studies, settings = plotting.load_all(paths_to_studies, path_to_settings)
     chosen = {name: families(name, study) for name, study in studies.items()}
     rows = [(title, curves) for parts in chosen.values() for title, curves in parts]
-    figure, axes = plotting.page(2 * len(rows), settings, len(rows), share_x=False)
+    figure, axes = pages.page(2 * len(rows), settings, len(rows), share_x=False)
     drawn = {}
     for column, (title, curves) in enumerate(rows):
         over_radius, over_spread = axes[column], axes[len(rows) + column]
@@ -30,7 +30,7 @@ def plot_collapse(
         over_radius.set_xlabel(plotting.X_LABEL)
         over_spread.set_xlabel(r"$\log_{10}\sigma_z$")
         over_spread.set_xlim(-SHOWN, SHOWN)
-        plotting.legend_above(over_radius, title)
+        pages.legend_above(over_radius, title)
     plotting.label_y(figure, r"$\mathrm{Tr}(H)/\Vert H\Vert$")
     plotting.save(figure, xr.Dataset(drawn), path_to_pdf, path_to_png, path_to_data)
 

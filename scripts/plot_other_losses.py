@@ -5,22 +5,22 @@ import math
 import matplotlib.pyplot as plt
 import numpy as np
 
-from goldilocks import labels, plotting
+from goldilocks import labels, pages, plotting
 from goldilocks.logs import job_log
 
 
 def plot_other_losses(
     paths_to_studies: list[str], path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    studies, settings = plotting.load_several(paths_to_studies, path_to_settings)
+    studies, settings = plotting.load_all(paths_to_studies, path_to_settings)
     columns = len(studies)
-    figure, axes = plotting.page(2 * columns, settings, columns)
+    figure, axes = pages.page(2 * columns, settings, columns)
     drawn = {}
     for i, (name, study) in enumerate(studies.items()):
         study = study.sel(examples=study["examples"].max())
         upper, lower = axes[i], axes[columns + i]
         curves = {kind: plotting.curves(study, kind) for kind in ("loss", "trace", "frobenius_norm")}
-        for number, (label, cell) in enumerate(plotting.lines(study)):
+        for number, (label, cell) in enumerate(pages.lines(study)):
             loss = curves["loss"].sel(cell)
             depth, slope = labels.depth(loss["network"].item()), exponent(loss["x"].values, loss["mean"].values)
             fitted = "" if slope is None else f" {slope:.2f} ({depth})" if depth else f" {slope:.2f}"
@@ -32,7 +32,7 @@ def plot_other_losses(
                 seen = curve["mean"].where(curve["mean"] > error)
                 lower.plot(curve["x"], seen, color=plotting.colour(number), linestyle=style, linewidth=0.9)
         upper.axhline(math.log(int(study["classes"].values[0])), color="0.6", linewidth=0.5, zorder=0)
-        plotting.legend_above(upper, plotting.title(study, name))
+        pages.legend_above(upper, pages.study_title(study, name))
         for ax in (upper, lower):
             ax.set_yscale("log")
         means = curves["loss"]["mean"]
@@ -43,7 +43,7 @@ def plot_other_losses(
     styles = [plt.Line2D([], [], color="k", linestyle=style, label=text) for style, text in
               (("-", r"$\mathrm{Tr}(H)$"), ("--", r"$\Vert H\Vert$"))]  # fmt: skip
     axes[columns].legend(handles=styles, loc="upper left")
-    plotting.save(figure, plotting.side_by_side(drawn), path_to_pdf, path_to_png, path_to_data)
+    plotting.save(figure, pages.side_by_side(drawn), path_to_pdf, path_to_png, path_to_data)
 
 
 def exponent(x: np.ndarray, mean: np.ndarray) -> float | None:

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from goldilocks import intervals, plotting, quantities
+from goldilocks import intervals, pages, plotting, quantities
 from goldilocks.logs import job_log
 
 # Factors of the study, and the level of each that the main study takes.
@@ -29,8 +29,8 @@ PARTS = {"theta": r"initialisation $\theta$", "plane": "plane", "examples": "exa
 def plot_sensitivity(
     paths_to_studies: list[str], path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    studies, settings = plotting.load_several(paths_to_studies, path_to_settings)
-    figure, axes = plotting.page(len(MEASURES) + 1, settings, len(MEASURES) + 1, share_x=False)
+    studies, settings = plotting.load_all(paths_to_studies, path_to_settings)
+    figure, axes = pages.page(len(MEASURES) + 1, settings, len(MEASURES) + 1, share_x=False)
     height = settings["height_cm"] / plotting.CENTIMETRES_PER_INCH
     figure.set_size_inches(figure.get_size_inches()[0], 1.3 * height)
     drawn = {}
@@ -42,7 +42,7 @@ def plot_sensitivity(
         parts = spread(studies["isotropy"].isel(dataset=0, network=0, subspace=0))
         drawn["spread"] = parts
         draw_parts(axes[-1], parts)
-    plotting.save(figure, plotting.side_by_side(drawn), path_to_pdf, path_to_png, path_to_data)
+    plotting.save(figure, pages.side_by_side(drawn), path_to_pdf, path_to_png, path_to_data)
 
 
 def measures(study: xr.Dataset) -> xr.Dataset:

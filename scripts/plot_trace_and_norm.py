@@ -13,8 +13,7 @@ def plot_trace_and_norm(
     path_to_study: str, path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
     study, settings = plotting.load(path_to_study, path_to_settings)
-    dimensions = study["dimension"].values
-    d = plotting.DIMENSION if plotting.DIMENSION in dimensions else int(dimensions.max())
+    d = plotting.shown_dimension(study)
     study = study.sel(dimension=d)
     data = xr.concat([plotting.curves(study, name) for name in CURVES], dim="quantity", combine_attrs="override")
     data = data.assign_coords(quantity=list(CURVES))

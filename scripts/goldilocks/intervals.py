@@ -152,6 +152,24 @@ def simultaneous_band(samples: np.ndarray, level: float, *name: str) -> tuple[np
     return centre - half, centre + half
 
 
+def regression_band(
+    x: np.ndarray, y: np.ndarray, places: np.ndarray, level: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Least-squares line of y over x at `places`, with the ends of the mean's interval there (Student's, pointwise).
+
+    Raises TooFewDraws below three points or where x does not vary.
+    """
+    n = len(x)
+    if n < 3 or np.ptp(x) == 0:
+        raise TooFewDraws(f"{n} draws with {len(np.unique(x))} different values give no regression band")
+    fit = stats.linregress(x, y)
+    variance = np.sum((y - fit.intercept - fit.slope * x) ** 2) / (n - 2)
+    spread = np.sum((x - x.mean()) ** 2)
+    half = stats.t.ppf((1 + level) / 2, n - 2) * np.sqrt(variance * (1 / n + (places - x.mean()) ** 2 / spread))
+    line = fit.intercept + fit.slope * places
+    return line, line - half, line + half
+
+
 def holm(p_values: np.ndarray) -> np.ndarray:
     """Holm's step-down adjustment of p-values, shape (m,)."""
     order = np.argsort(p_values)

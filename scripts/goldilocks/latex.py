@@ -7,6 +7,7 @@ Results enter the paper's text through three macros and in no other way: \estima
 import math
 import re
 
+RESULT_SECTIONS = ("results", "beyond")
 KINDS = ("estimate", "verdict", "setting")
 _CHARACTERS = {
     "‖": r"$\Vert$",
@@ -15,6 +16,7 @@ _CHARACTERS = {
     "θ": r"$\theta$",
     "η": r"$\eta$",
     "σ": r"$\sigma$",
+    "Σ": r"$\Sigma$",
     "∇": r"$\nabla$",
     "√": r"$\surd$",
     "∝": r"$\propto$",
@@ -86,14 +88,14 @@ def macro(kind: str, name: str, text: str) -> str:
 def mistakes(sources: dict[str, str], generated: str) -> list[str]:
     """What is wrong in the paper's sources (name → text), one sentence each.
 
-    Literal numbers in a result section (a file whose name starts with `results`), macros that are used and
-    not defined or defined and not used, figures that no text refers to.
+    Literal numbers in a result section (a file whose name starts with one of RESULT_SECTIONS), macros that are used
+    and not defined or defined and not used, figures that no text refers to.
     """
     texts = {name: re.sub(r"(?<!\\)%.*", "", text) for name, text in sources.items()}
     everything = "\n".join(texts.values())
     found = []
     for name, text in texts.items():
-        if name.startswith("results"):
+        if name.startswith(RESULT_SECTIONS):
             for line_number, line in enumerate(text.splitlines(), start=1):
                 if re.search(r"\d", _without_names(line)):
                     place = f"{name}, line {line_number}"
@@ -114,4 +116,4 @@ def mistakes(sources: dict[str, str], generated: str) -> list[str]:
 
 def _without_names(line: str) -> str:
     """A line without the arguments of macros that name things."""
-    return re.sub(r"\\(?:estimate|verdict|setting|resultfigure|ref|label|cite|citet|citep)\{[^}]*\}", "", line)
+    return re.sub(r"\\(?:estimate|verdict|setting|resultfigure|ref|eqref|label|cite|citet|citep)\{[^}]*\}", "", line)

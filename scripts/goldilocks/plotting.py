@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
@@ -23,69 +24,27 @@ LINES = ("-", "--", ":", "-.")
 LEVEL = 0.95
 DIMENSION = 50  # that of the claims
 POWER_LAW_FROM = 2.0  # power laws are fitted from this x outwards, as claim fs7 does
-TITLES = {
-    "networks": "MNIST",
-    "fashion_mnist": "Fashion-MNIST",
-    "cifar10": "CIFAR-10",
-    "tanh": "MNIST, activations",
-    "cnn": "MNIST, convolutional",
-}
-OFFICIAL = ("mnist", "fashion_mnist", "cifar10")
 X_LABEL = r"$\log_{10}(r^2/r_X^2)$"
 CENTIMETRES_PER_INCH = 2.54
-PAGE_PANELS_HEIGHT = 0.85
 SEVERAL_PANELS_HEIGHT = 0.78  # relative to that of a panel on its own, for the same width
+GUTTER_CM = 0.6  # between two panels of usual width; all three together are as wide as the paper's text
 
 
-def load(path_to_study: str, path_to_settings: str) -> tuple[xr.Dataset, dict]:
-    """A study's results and the figure's settings; sets the style. Raises ValueError without radii in r_X."""
+def load(path_to_study: str, path_to_settings: str, needed: tuple[str, ...] = ()) -> tuple[xr.Dataset, dict]:
+    """A study's results and the figure's settings; sets the style.
+
+    Raises ValueError without radii in r_X, or without an axis that the figure needs.
+    """
     plt.style.use(Path(__file__).with_name("style.mplstyle"))
     study = store.read_dataset(path_to_study)
     if "x" not in study.coords:
         raise ValueError(f"{path_to_study} has radii that are not in units of r_X: this figure needs radius_unit: r_X")
+    for axis in needed:
+        if axis not in study.dims:
+            raise ValueError(
+                f"{path_to_study} has no axis {axis}, which this figure needs: see the study in config.yaml"
+            )
     return study, yaml.safe_load(Path(path_to_settings).read_text())
-
-
-def load_several(paths_to_studies: list[str], path_to_settings: str) -> tuple[dict[str, xr.Dataset], dict]:
-    """Studies by name, in order, and the figure's settings, as `load` does."""
-    loaded = {Path(path).stem: load(path, path_to_settings) for path in paths_to_studies}
-    return {name: study for name, (study, _) in loaded.items()}, next(iter(loaded.values()))[1]
-
-
-def page(
-    count: int, settings: dict, columns: int | None = None, share_x: bool = True
-) -> tuple[plt.Figure, list[plt.Axes]]:
-    """A figure across the page with `count` panels, row by row; those at the bottom have the radius as their axis."""
-    columns = columns or min(count, 3)
-    rows = math.ceil(count / columns)
-    width, height = (settings[key] / CENTIMETRES_PER_INCH for key in ("width_cm", "height_cm"))
-    size = (2 * width, rows * PAGE_PANELS_HEIGHT * height)
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=share_x)
-    for number, ax in enumerate(axes.flat):
-        if number >= count:
-            ax.remove()
-        elif share_x and number + columns >= count:
-            ax.set_xlabel(X_LABEL)
-            ax.tick_params(labelbottom=True)
-    return figure, list(axes.flat)[:count]
-
-
-def legend_above(ax: plt.Axes, heading: str, handles: list | None = None) -> None:
-    """A legend between a panel and its heading, where no curve is."""
-    handles = ax.get_legend_handles_labels()[0] if handles is None else handles
-    ax.legend(
-        handles=handles,
-        title=heading,
-        title_fontsize=plt.rcParams["axes.titlesize"],
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1.0),
-        ncols=2 if len(handles) > 3 else 1,
-        columnspacing=0.8,
-        handlelength=1.4,
-        labelspacing=0.25,
-        fontsize=6.5,
-        borderaxespad=0.1,
-    )
 
 
 def colour(number: int) -> str:
@@ -98,38 +57,10 @@ def marker(number: int) -> str:
     return MARKERS[number % len(MARKERS)]
 
 
-def lines(study: xr.Dataset) -> list[tuple[str, dict]]:
-    """A curve for each network, and for what else a study varies: its label, and its place in the study."""
-    axes = [axis for axis in study.dims if axis not in ("dataset", "subspace", "radius", "draw", "dimension", "layer")]
-    fixed = {axis: study[axis].values[0] for axis in ("dataset", "subspace")}
-    result = []
-    for values in product(*(study[axis].values.tolist() for axis in axes)):
-        place = dict(zip(axes, values))
-        parts = [name_of(axis, value) for axis, value in place.items()]
-        result.append((", ".join(filter(None, parts)), {**fixed, **place}))
-    return result
-
-
-def name_of(axis: str, value: object) -> str:
-    """How a legend names a value along an axis."""
-    if axis == "bias_directions":
-        return "bias directions" if value else ""
-    return str(value).replace("_", " ")
-
-
-def title(study: xr.Dataset, name: str) -> str:
-    """The title of the panel of the study `name`; a dataset that is not the official one goes by its own name."""
-    dataset = str(study["dataset"].values[0])
-    return TITLES[name] if dataset in OFFICIAL else dataset.replace("_", " ")
-
-
-def side_by_side(parts: dict[str, xr.Dataset]) -> xr.Dataset:
-    """Source data of several studies in one dataset, whose variables and axes carry the study's name."""
-    renamed = []
-    for name, part in parts.items():
-        names = {key: f"{name}_{key}" for key in (*part.data_vars, *part.coords)}
-        renamed.append(part.rename({**names, **{d: f"{name}_{d}" for d in part.dims}}))
-    return xr.merge(renamed, combine_attrs="drop_conflicts")
+def shown_dimension(study: xr.Dataset) -> int:
+    """The dimension of the claims where the study has it, else its largest."""
+    dimensions = study["dimension"].values
+    return DIMENSION if DIMENSION in dimensions else int(dimensions.max())
 
 
 def curves(study: xr.Dataset, variable: str) -> xr.Dataset:
@@ -153,34 +84,69 @@ def curves(study: xr.Dataset, variable: str) -> xr.Dataset:
     return result
 
 
+def bootstrapped(
+    statistic: Callable[[np.ndarray], float], samples: np.ndarray, *name: str
+) -> tuple[float, float, float]:
+    """A statistic of samples (…, n) with its 95 % interval over the last axis; without an interval for one draw."""
+    try:
+        found = intervals.bootstrapped(statistic, samples, *name)
+    except intervals.TooFewDraws:
+        return statistic(samples), math.nan, math.nan
+    return found.value, *found.interval(LEVEL)
+
+
+def is_well_known(samples: np.ndarray) -> bool:
+    """Whether the mean of samples (n,) can be a denominator: its 95 % interval lies within half of it, or n is 1."""
+    if len(samples) < 2:
+        return True
+    estimate = intervals.mean(samples)
+    return estimate.interval(LEVEL)[1] - estimate.value < abs(estimate.value) / 2
+
+
+def cells(study: xr.Dataset) -> list[dict]:
+    """Every dataset, network and subspace of a study."""
+    return [
+        dict(zip(("dataset", "network", "subspace"), labels))
+        for labels in product(*(study[axis].values.tolist() for axis in ("dataset", "network", "subspace")))
+    ]
+
+
+def title(cell: dict, all_cells: list[dict]) -> str:
+    """What tells a cell from the others of its study; its network where there are no others."""
+    told_apart = [axis for axis in cell if len({each[axis] for each in all_cells}) > 1]
+    return ", ".join(cell[axis] for axis in told_apart or ["network"])
+
+
+def page_size(rows: int, settings: dict) -> tuple[float, float]:
+    """Width and height in inches of a figure as wide as the paper's text, with rows of panels."""
+    width = 2 * settings["width_cm"] + GUTTER_CM
+    return width / CENTIMETRES_PER_INCH, rows * SEVERAL_PANELS_HEIGHT * settings["height_cm"] / CENTIMETRES_PER_INCH
+
+
 def panels(study: xr.Dataset, settings: dict) -> tuple[plt.Figure, list[tuple[plt.Axes, dict]]]:
     """A figure with one panel per dataset, network and subspace.
 
     Several panels share axes and fill the width of a page; each is titled by what tells it from the others.
     """
-    cells = [
-        dict(zip(("dataset", "network", "subspace"), labels))
-        for labels in product(*(study[axis].values.tolist() for axis in ("dataset", "network", "subspace")))
-    ]
+    shown = cells(study)
     width, height = (settings[key] / CENTIMETRES_PER_INCH for key in ("width_cm", "height_cm"))
-    if len(cells) == 1:
+    if len(shown) == 1:
         figure, ax = plt.subplots(figsize=(width, height))
         ax.set_xlabel(X_LABEL)
-        return figure, [(ax, cells[0])]
-    columns = max(2, math.ceil(math.sqrt(len(cells))))
-    rows = math.ceil(len(cells) / columns)
+        return figure, [(ax, shown[0])]
+    columns = max(2, math.ceil(math.sqrt(len(shown))))
+    rows = math.ceil(len(shown) / columns)
     size = (2 * width, rows * SEVERAL_PANELS_HEIGHT * height * 2 / columns)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
-    told_apart = [axis for axis in cells[0] if len({cell[axis] for cell in cells}) > 1]
     for number, ax in enumerate(axes.flat):
-        if number >= len(cells):
+        if number >= len(shown):
             ax.remove()
             continue
-        ax.set_title(", ".join(cells[number][axis] for axis in told_apart))
-        if number + columns >= len(cells):
+        ax.set_title(title(shown[number], shown))
+        if number + columns >= len(shown):
             ax.set_xlabel(X_LABEL)
             ax.tick_params(labelbottom=True)
-    return figure, list(zip(axes.flat, cells))
+    return figure, list(zip(axes.flat, shown))
 
 
 def label_y(figure: plt.Figure, text: str) -> None:

@@ -15,6 +15,7 @@ from goldilocks.labels import depth
 from goldilocks.spectrum import finite_dimension_law
 
 WINDOW_SLACK = 1e-3
+LEAST_CORRELATED = 10  # initialisations
 
 
 class NotTested(Exception):
@@ -149,34 +150,54 @@ def _outer_crossings(values: xr.DataArray, threshold: float) -> np.ndarray:
 
 
 def _crossings(values: xr.DataArray, threshold: float, outer: bool) -> np.ndarray:
-    """Of each draw: the last x at which the curve falls through the threshold, or the first at which it rises."""
-    x = values["x"].values
-    crossings = []
-    for curve in _by_radius(values).T:
-        above = curve > threshold
-        found = np.flatnonzero(above[:-1] & ~above[1:]) if outer else np.flatnonzero(~above[:-1] & above[1:])
-        if not found.size:
-            way = "fall" if outer else "rise"
-            raise NotTested(f"a draw's {values.name} does not {way} through {threshold:g} on this run's radii")
-        i = found[-1] if outer else found[0]
-        crossings.append(x[i] + (curve[i] - threshold) / (curve[i] - curve[i + 1]) * (x[i + 1] - x[i]))
-    return np.array(crossings)
+    """Of each draw: the place of an edge. Raises NotTested if a draw has none."""
+    found = crossings(values, threshold, outer)
+    if np.isnan(found).any():
+        way = "fall" if outer else "rise"
+        raise NotTested(f"a draw's {values.name} does not {way} through {threshold:g} on this run's radii")
+    return found
+
+
+def crossings(values: xr.DataArray, threshold: float, outer: bool) -> np.ndarray:
+    """Of each draw: the place of an edge in x, NaN for a draw without."""
+    return np.array([_edge(values["x"].values, curve, threshold, outer) for curve in _by_radius(values).T])
+
+
+def _edge(x: np.ndarray, curve: np.ndarray, threshold: float, outer: bool) -> float:
+    """The last x at which a curve falls through the threshold, or the first at which it rises; NaN if it does not.
+
+    Linearly interpolated between radii.
+    """
+    above = curve > threshold
+    found = np.flatnonzero(above[:-1] & ~above[1:]) if outer else np.flatnonzero(~above[:-1] & above[1:])
+    if not found.size:
+        return np.nan
+    i = found[-1] if outer else found[0]
+    return float(x[i] + (curve[i] - threshold) / (curve[i] - curve[i + 1]) * (x[i + 1] - x[i]))
 
 
 def edge_exponent(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
-    """Slope of an edge's x over log10 N, draw by draw; `edge` inner or outer, at the threshold of a variable.
+    """Slope over log10 N of the x at which the mean curve has an edge; `edge` inner or outer, at a threshold.
 
-    `relative_to_depth`: over 2/n, minus 1, n the number of weight layers (by1).
+    `relative_to_depth`: over 2/n, minus 1, n the number of weight layers (by1). Resampled over whole initialisations:
+    far out the curve of a single one is jagged.
     """
     for count in case["examples"]:
         if count not in cell["examples"].values:
             raise NotTested(f"this run has no examples {count} in its study")
-    here = _at_dimension(_window(cell, case), case["dimension"])[case["variable"]]
-    edges = [_crossings(here.sel(examples=n), case["threshold"], case["edge"] == "outer") for n in case["examples"]]
-    slopes = np.polyfit(np.log10(case["examples"]), np.array(edges), 1)[0]
-    if case.get("relative_to_depth"):
-        slopes = slopes * _depth(cell) / 2 - 1
-    return [intervals.mean(slopes)]
+    here = _at_dimension(_window(cell, case), case["dimension"])[case["variable"]].sel(examples=case["examples"])
+    x, samples = here["x"].values, here.transpose("examples", "radius", "draw").values
+    expected = 2 / _depth(cell) if case.get("relative_to_depth") else None
+
+    def slope(sample):
+        edges = [_edge(x, curve, case["threshold"], case["edge"] == "outer") for curve in sample.mean(-1)]
+        found = np.polyfit(np.log10(case["examples"]), edges, 1)[0]
+        return found if expected is None else found / expected - 1
+
+    estimate = intervals.bootstrapped(slope, samples, name)
+    if not np.isfinite(estimate.standard_error):
+        raise NotTested(f"the mean {here.name} has no {case['edge']} edge on this run's radii for every N")
+    return [estimate]
 
 
 def loss_exponent_error(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
@@ -210,12 +231,12 @@ def correlation(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     here = _at_dimension(here, case["dimension"]).isel(radius=0)
     names = [*case["variables"], *case.get("given", [])]
     values = np.array([here[variable].values for variable in names])
-    if values.shape[1] < 10:
-        raise NotTested(f"this run has {values.shape[1]} initialisations, 10 are needed")
-    return [intervals.bootstrapped(_partial_correlation, values, name)]
+    if values.shape[1] < LEAST_CORRELATED:
+        raise NotTested(f"this run has {values.shape[1]} initialisations, {LEAST_CORRELATED} are needed")
+    return [intervals.bootstrapped(partial_correlation, values, name)]
 
 
-def _partial_correlation(values: np.ndarray) -> float:
+def partial_correlation(values: np.ndarray) -> float:
     """Correlation of the first two rows, the linear part of the others taken off."""
     first, second, *others = values
     basis = np.array([np.ones_like(first), *others]).T
@@ -274,7 +295,7 @@ def layer_trace_error(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]
         traces = here["layer_trace"].sel(radius=radius).dropna("layer", how="all").transpose("layer", "draw").values
         for trace in traces:
             pair = np.array([trace, functional.sel(radius=radius).values])
-            found.append(intervals.bootstrapped(lambda sample: sample[0].mean() / sample[1].mean() - 1, pair, name))
+            found.append(intervals.bootstrapped(lambda sample: ratio_of_means(sample) - 1, pair, name))
     return found
 
 
@@ -287,9 +308,14 @@ def ratio_along(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
             raise NotTested(f"this run has no {axis} {value} in its study")
     first, second = (_by_radius(here.sel({axis: value})) for value in case["values"])
     return [
-        intervals.bootstrapped(lambda sample: sample[0].mean() / sample[1].mean() - 1, np.array(pair), name)
+        intervals.bootstrapped(lambda sample: ratio_of_means(sample) - 1, np.array(pair), name)
         for pair in zip(first, second)
     ]
+
+
+def ratio_of_means(pair: np.ndarray) -> float:
+    """Mean over draws of the first row of (2, draws) over that of the second."""
+    return float(pair[0].mean() / pair[1].mean())
 
 
 def _by_radius(array: xr.DataArray) -> np.ndarray:

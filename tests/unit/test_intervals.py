@@ -110,3 +110,23 @@ def test_holm_by_hand():
     # Sorted .01 · 3, max(.03, .02 · 2), max(.04, .04 · 1).
     assert intervals.holm(np.array([0.04, 0.01, 0.02])) == pytest.approx([0.04, 0.03, 0.04])
     assert intervals.holm(np.array([])).size == 0
+
+
+def test_regression_bands_are_students():
+    random = stream("regression")
+    x = random.standard_normal(12)
+    y = 2 - x + 0.3 * random.standard_normal(12)
+    places = np.array([x.mean(), x.mean() + 1e6])
+    line, low, high = intervals.regression_band(x, y, places, 0.95)
+    fit = stats.linregress(x, y)
+    t = stats.t.ppf(0.975, 10)
+    residual = y - fit.intercept - fit.slope * x
+    # In the middle the uncertainty is that of the mean given the slope; far away that of the slope.
+    assert high[0] - line[0] == pytest.approx(t * np.sqrt((residual**2).sum() / 10 / 12))
+    assert (line[1] - low[1]) / 1e6 == pytest.approx(t * fit.stderr, rel=1e-6)
+
+
+def test_a_regression_needs_points_that_vary():
+    for x in (np.array([0.0, 1.0]), np.zeros(5)):
+        with pytest.raises(intervals.TooFewDraws, match="no regression band"):
+            intervals.regression_band(x, np.arange(len(x)), x, 0.95)

@@ -1,6 +1,11 @@
+from pathlib import Path
+
 import pytest
+import yaml
 
 from goldilocks import latex
+
+ROOT = Path(__file__).parents[2]
 
 GENERATED = "\n".join(
     [
@@ -34,6 +39,13 @@ def test_mistakes_are_named(results, other, part):
     assert any(part in mistake for mistake in found), found
 
 
+@pytest.mark.parametrize("section", ["results.tex", "beyond.tex"])
+def test_result_sections_have_no_literal_numbers(section):
+    assert latex.mistakes({section: RESULTS, "method.tex": FIGURE}, GENERATED) == []
+    (found,) = latex.mistakes({section: RESULTS + "\nIt is 0.88.", "method.tex": FIGURE}, GENERATED)
+    assert f"{section}, line 2: a literal number" in found
+
+
 @pytest.mark.parametrize(
     "value, low, high, text",
     [
@@ -57,3 +69,9 @@ def test_text_is_escaped():
     with pytest.raises(ValueError, match="☃"):
         latex.escape("a ☃")
     assert latex.escape("a ☃", strict=False) == "a ?"
+
+
+def test_every_claim_has_a_latex_form():
+    for claim in yaml.safe_load((ROOT / "config/claims.yaml").read_text(encoding="utf-8")).values():
+        for each in (claim, *claim.get("cases", {}).values()):
+            assert latex.escape(each["statement"])

@@ -1,0 +1,93 @@
+"""Figures across the page that show several studies, a panel for each."""
+
+import math
+from itertools import product
+
+import matplotlib.pyplot as plt
+import xarray as xr
+
+from goldilocks import plotting
+
+TITLES = {
+    "networks": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10",
+    "tanh": "MNIST, activations",
+    "cnn": "MNIST, convolutional",
+}
+OFFICIAL = ("mnist", "fashion_mnist", "cifar10")
+
+
+def page(
+    count: int, settings: dict, columns: int | None = None, share_x: bool = True
+) -> tuple[plt.Figure, list[plt.Axes]]:
+    """A figure across the page with `count` panels, row by row; those at the bottom have the radius as their axis."""
+    columns = columns or min(count, 3)
+    rows = math.ceil(count / columns)
+    size = plotting.page_size(rows, settings)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=share_x)
+    for number, ax in enumerate(axes.flat):
+        if number >= count:
+            ax.remove()
+        elif share_x and number + columns >= count:
+            ax.set_xlabel(plotting.X_LABEL)
+            ax.tick_params(labelbottom=True)
+    return figure, list(axes.flat)[:count]
+
+
+def legend_above(ax: plt.Axes, heading: str, handles: list | None = None) -> None:
+    """A legend between a panel and its heading, where no curve is."""
+    handles = ax.get_legend_handles_labels()[0] if handles is None else handles
+    ax.legend(
+        handles=handles,
+        title=heading,
+        title_fontsize=plt.rcParams["axes.titlesize"],
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=2 if len(handles) > 3 else 1,
+        columnspacing=0.8,
+        handlelength=1.4,
+        labelspacing=0.25,
+        fontsize=6.5,
+        borderaxespad=0.1,
+    )
+
+
+def lines(study: xr.Dataset) -> list[tuple[str, dict]]:
+    """A curve for each network, and for what else a study varies: its label, and its place in the study."""
+    axes = [axis for axis in study.dims if axis not in ("dataset", "subspace", "radius", "draw", "dimension", "layer")]
+    fixed = {axis: study[axis].values[0] for axis in ("dataset", "subspace")}
+    result = []
+    for values in product(*(study[axis].values.tolist() for axis in axes)):
+        place = dict(zip(axes, values))
+        parts = [name_of(axis, value) for axis, value in place.items()]
+        result.append((", ".join(filter(None, parts)), {**fixed, **place}))
+    return result
+
+
+def name_of(axis: str, value: object) -> str:
+    """How a legend names a value along an axis."""
+    if axis == "bias_directions":
+        return "bias directions" if value else ""
+    return str(value).replace("_", " ")
+
+
+def study_title(study: xr.Dataset, name: str) -> str:
+    """The title of the panel of the study `name`; a dataset that is not the official one goes by its own name."""
+    dataset = str(study["dataset"].values[0])
+    return TITLES[name] if dataset in OFFICIAL else dataset.replace("_", " ")
+
+
+def side_by_side(parts: dict[str, xr.Dataset]) -> xr.Dataset:
+    """Source data of several studies in one dataset, whose variables and axes carry the study's name."""
+    renamed = []
+    for name, part in parts.items():
+        names = {key: f"{name}_{key}" for key in (*part.data_vars, *part.coords)}
+        renamed.append(part.rename({**names, **{d: f"{name}_{d}" for d in part.dims}}))
+    return xr.merge(renamed, combine_attrs="drop_conflicts")
+
+
+def load_all(paths_to_studies: list[str], path_to_settings: str) -> tuple[dict[str, xr.Dataset], dict]:
+    """As `load`, for a figure of several studies, any of which a run may lack: each under its name."""
+    studies = {Path(path).stem: load(path, path_to_settings)[0] for path in paths_to_studies}
+    return studies, yaml.safe_load(Path(path_to_settings).read_text())
