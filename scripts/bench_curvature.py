@@ -36,7 +36,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 import bench_methods
 from bench_methods import Problem
@@ -259,15 +258,13 @@ def _send_memory_and_flops(case: Case, method: str, sender) -> None:
     warnings.simplefilter("ignore")
     one_at_a_time = method != "engine_sweep"
     case, radii = replace(case, radii=1 if one_at_a_time else case.radii), case.radii
-    with FlopCounterMode(display=False):
-        prepare(method, build_problem(_small(case)))()
+    bench_methods.count_flops(prepare(method, build_problem(_small(case))))
     problem = build_problem(case)
     before = _peak_mib()
     run = prepare(method, problem)
-    with FlopCounterMode(display=False) as counter:
-        run()
+    flops = bench_methods.count_flops(run)
     after = _peak_mib()
-    sender.send((after - before, counter.get_total_flops() * (radii if one_at_a_time else 1)))
+    sender.send((after - before, flops * (radii if one_at_a_time else 1)))
 
 
 def _small(case: Case) -> Case:

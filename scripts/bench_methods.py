@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, hessian, jvp, vmap
 from torch.nn.functional import conv2d, cross_entropy
+from torch.utils.flop_counter import FlopCounterMode
 
-from goldilocks import chains, curvature
+from goldilocks import curvature
+from goldilocks.directions import SPARSE_BELOW
 
 # Examples × directions × activations of the widest layer in one pass, where a method leaves the choice to its user
 # (128 MiB in float32).
@@ -28,6 +30,30 @@ ENTRIES_PER_CHUNK = 2**25
 sys.path.append(str(Path(__file__).parents[1] / ".venv-bench"))
 
 AtPoint = Callable[[Tensor], Tensor]
+
+
+def count_flops(function: Callable[[], object]) -> int:
+    """Flops of all matrix products and convolutions of a call, also of those that torch's own counter does not know.
+
+    Products in place and into given memory count like all others, sparse ones by their non-zero entries.
+    """
+
+    def product(a, b, *_, **__):
+        return 2 * (a._nnz() if a.layout == torch.sparse_csr else a.numel()) * b.shape[1]
+
+    def added(onto, a, b, *_, **__):
+        return product(a, b)
+
+    def batched(onto, a, b, *_, **__):
+        return 2 * a.numel() * b.shape[2]
+
+    for formula in (product, added, batched):
+        formula._get_raw = True
+    aten = torch.ops.aten
+    known = {aten.mm: product, aten.addmm_: added, aten.baddbmm: batched, aten.addbmm: batched}
+    with FlopCounterMode(display=False, custom_mapping=known) as counter:
+        function()
+    return counter.get_total_flops()
 
 
 @dataclass(frozen=True)
@@ -112,7 +138,7 @@ def matmul(problem: Problem) -> AtPoint:
 def _sparse_products(problem: Problem, layer: "_Layer", step: int) -> tuple[dict[int, Tensor], Tensor] | None:
     """Ẇ (d · o, i) of each chunk of directions and Ẇᵀ (d · i, o) of all, where products with them are sparse."""
     directions = problem.directions[:, layer.place]
-    if layer.weight.ndim > 2 or directions.count_nonzero() >= chains.SPARSE_BELOW * directions.numel():
+    if layer.weight.ndim > 2 or directions.count_nonzero() >= SPARSE_BELOW * directions.numel():
         return None
     weights = directions.unflatten(1, layer.weight.shape)
     chunks = {start: weights[start : start + step].flatten(0, 1) for start in range(0, len(weights), step)}

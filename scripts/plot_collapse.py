@@ -12,7 +12,7 @@ SHOWN = 6  # of log10 σ_z: outside of it there is no zone
 def plot_collapse(
     paths_to_studies: list[str], path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    studies, settings = plotting.load_all(paths_to_studies, path_to_settings)
+    studies, settings = pages.load_all(paths_to_studies, path_to_settings)
     chosen = {name: families(name, study) for name, study in studies.items()}
     rows = [(title, curves) for parts in chosen.values() for title, curves in parts]
     figure, axes = pages.page(2 * len(rows), settings, len(rows), share_x=False)

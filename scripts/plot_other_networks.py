@@ -7,7 +7,7 @@ from goldilocks.logs import job_log
 def plot_other_networks(
     paths_to_studies: list[str], path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    studies, settings = plotting.load_all(paths_to_studies, path_to_settings)
+    studies, settings = pages.load_all(paths_to_studies, path_to_settings)
     figure, axes = pages.page(len(studies), settings)
     drawn = {}
     for (name, study), ax in zip(studies.items(), axes):

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from goldilocks import claims, intervals, labels, plotting
+from goldilocks import claims, intervals, labels, pages, plotting
 from goldilocks.logs import job_log
 from goldilocks.quantities import crossings
 
@@ -26,7 +26,7 @@ DODGE = 0.1  # between the points of two networks at one number of examples, rel
 def plot_sample_size(
     paths_to_studies: list[str], path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    studies, settings = plotting.load_all(paths_to_studies, path_to_settings)
+    studies, settings = pages.load_all(paths_to_studies, path_to_settings)
     studies = {name: primary(studies[name]) for name in (MAIN, CONTROLS) if name in studies}
     counts = sorted({count for study in studies.values() for count in study["examples"].values.tolist()})
     width, height = plotting.page_size(len(studies), settings)

@@ -29,7 +29,7 @@ PARTS = {"theta": r"initialisation $\theta$", "plane": "plane", "examples": "exa
 def plot_sensitivity(
     paths_to_studies: list[str], path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    studies, settings = plotting.load_all(paths_to_studies, path_to_settings)
+    studies, settings = pages.load_all(paths_to_studies, path_to_settings)
     figure, axes = pages.page(len(MEASURES) + 1, settings, len(MEASURES) + 1, share_x=False)
     height = settings["height_cm"] / plotting.CENTIMETRES_PER_INCH
     figure.set_size_inches(figure.get_size_inches()[0], 1.3 * height)

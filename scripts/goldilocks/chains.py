@@ -5,10 +5,9 @@ axis: n examples, d directions, o outputs, i inputs of a layer. Activations are 
 None where they vanish. Points and adjoints are in double precision, tangents in the precision of the directions.
 """
 
-import math
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,8 @@ from torch.nn import functional
 
 from goldilocks import convolutions, networks
 
-SPARSE_BELOW = 0.05  # share of non-zero entries below which a sparse product is the faster one
+if TYPE_CHECKING:
+    from goldilocks.directions import Directions
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,11 @@ class Activation:
     homogeneous: bool = False
 
     def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        """φ(z), and z to keep."""
         return self.function(a), a
 
     def adjoint(self, theta: Tensor, kept: Tensor, delta: Tensor) -> Tensor:
+        """φ′(z) ⊙ δ."""
         return self.slope(kept) * delta
 
 
@@ -45,12 +47,15 @@ class Reshape:
     homogeneous = True
 
     def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, torch.Size]:
+        """Flattened activations, and their shape to keep."""
         return a.flatten(1), a.shape[1:]
 
     def adjoint(self, theta: Tensor, kept: torch.Size, delta: Tensor) -> Tensor:
+        """δ in the shape of the inputs."""
         return delta.reshape(len(delta), *kept)
 
     def tangent(self, kept: torch.Size, tangents: Tensor) -> Tensor:
+        """Flattened tangents."""
         return tangents.flatten(2)
 
 
@@ -62,15 +67,18 @@ class MaxPool:
     homogeneous = True
 
     def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, tuple[Tensor, torch.Size]]:
+        """Maxima, and to keep which entries they are and the size of the inputs."""
         pooled, chosen = functional.max_pool2d_with_indices(a, *self.options)
         return pooled, (chosen.flatten(2), a.shape[2:])
 
     def adjoint(self, theta: Tensor, kept: tuple[Tensor, torch.Size], delta: Tensor) -> Tensor:
+        """δ at the entries chosen, zero elsewhere."""
         chosen, size = kept
         spread = delta.new_zeros(*delta.shape[:2], size.numel()).scatter_add_(2, chosen, delta.flatten(2))
         return spread.view(*delta.shape[:2], *size)
 
     def tangent(self, kept: tuple[Tensor, torch.Size], tangents: Tensor) -> Tensor:
+        """The tangents of the entries chosen."""
         chosen, _ = kept
         flat = tangents.flatten(3)
         height, width = functional.max_pool2d(tangents[0, :1], *self.options).shape[2:]
@@ -85,12 +93,15 @@ class AveragePool:
     homogeneous = True
 
     def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        """Averages, and the inputs to keep."""
         return functional.avg_pool2d(a, *self.options), a
 
     def adjoint(self, theta: Tensor, kept: Tensor, delta: Tensor) -> Tensor:
+        """δ spread over each window."""
         return torch.ops.aten.avg_pool2d_backward(delta, kept, *self.options)
 
     def tangent(self, kept: Tensor, tangents: Tensor) -> Tensor:
+        """Averages of the tangents."""
         return functional.avg_pool2d(tangents.flatten(0, 1), *self.options).unflatten(0, tangents.shape[:2])
 
 
@@ -108,10 +119,12 @@ class Affine:
         return theta[..., self.weight].unflatten(-1, self.shape)
 
     def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        """W a + b, and the inputs a to keep."""
         b = None if self.bias is None else theta[self.bias]
         return self.apply(a, self.weights(theta), b), a
 
     def adjoint(self, theta: Tensor, kept: Tensor, delta: Tensor) -> Tensor:
+        """Wᵀδ."""
         return self.pull(self.weights(theta), kept, delta)
 
 
@@ -411,97 +424,3 @@ def radial_derivative(kept: list[Kept]) -> float:
         elif isinstance(each.layer, Affine):
             total += float((each.delta * each.output).sum())
     return total
-
-
-class Directions:
-    """Directions (d, D) in parameter space, and what products with them can leave out."""
-
-    def __init__(self, values: Tensor, chain: tuple):
-        self.values = values
-        self._entries, self._sparse, self._cache = {}, {}, {}
-        for layer in affine_layers(chain):
-            for place in filter(None, (layer.weight, layer.bias)):
-                self._entries[place.start] = int(values[:, place].count_nonzero())
-            few = self.entries(layer) < SPARSE_BELOW * len(values) * math.prod(layer.shape)
-            if few and isinstance(layer, Dense) and values.device.type == "cpu":
-                weights = layer.weights(values)
-                indices = weights.nonzero(as_tuple=True)
-                self._sparse[layer.weight.start] = indices, weights[indices]
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def rows(self, start: int, stop: int) -> "Directions":
-        """The directions from `start` to `stop`."""
-        if (start, stop) not in self._cache:
-            part = object.__new__(Directions)
-            part.values, part._entries, part._cache, part._sparse = self.values[start:stop], self._entries, {}, {}
-            for place, (indices, values) in self._sparse.items():
-                ours = slice(*torch.searchsorted(indices[0], torch.tensor([start, stop])).tolist())
-                direction, o, i = (index[ours] for index in indices)
-                part._sparse[place] = (direction - start, o, i), values[ours]
-            self._cache[start, stop] = part
-        return self._cache[start, stop]
-
-    def moves(self, place: slice | None) -> bool:
-        """Whether any direction has entries at this place of the parameter vector."""
-        return place is not None and self._entries[place.start] > 0
-
-    def entries(self, layer: Affine) -> int:
-        """Number of non-zero entries of all Ẇ together."""
-        return self._entries[layer.weight.start]
-
-    def is_sparse(self, layer: Affine) -> bool:
-        """Whether products with these weights are better done sparsely."""
-        return layer.weight.start in self._sparse
-
-    def sparse_rows(self, layer: Affine) -> Tensor:
-        """Ẇ of all directions as one sparse matrix (d · o, i)."""
-
-        def made():
-            (direction, o, i), values = self._sparse[layer.weight.start]
-            return _sparse_matrix(direction * layer.shape[0] + o, i, values, len(self) * layer.shape[0], layer.shape[1])
-
-        return self._once(layer, "rows", made)
-
-    def sparse_columns(self, layer: Affine) -> Tensor:
-        """Ẇᵀ of all directions as one sparse matrix (d · i, o)."""
-
-        def made():
-            (direction, o, i), values = self._sparse[layer.weight.start]
-            return _sparse_matrix(direction * layer.shape[1] + i, o, values, len(self) * layer.shape[1], layer.shape[0])
-
-        return self._once(layer, "columns", made)
-
-    def by_input(self, layer: Affine) -> dict[int, tuple[Tensor, Tensor]]:
-        """For each input i that some Ẇ has entries for: the outputs o of these entries, and the values (d, o)."""
-
-        def made():
-            weights = layer.weights(self.values)
-            used = (weights != 0).any(0)
-            found = {}
-            for i in used.any(0).nonzero().flatten().tolist():
-                outputs = used[:, i].nonzero().flatten()
-                found[i] = outputs, weights[:, outputs, i].contiguous()
-            return found
-
-        return self._once(layer, "inputs", made)
-
-    def stacked(self, layer: Affine) -> Tensor:
-        """Ẇ of all directions in the order (o, d, i)."""
-        return self._once(layer, "stacked", lambda: layer.weights(self.values).transpose(0, 1).contiguous())
-
-    def _once(self, layer: Affine, name: str, make: Callable) -> object:
-        key = (layer.weight.start, name)
-        if key not in self._cache:
-            self._cache[key] = make()
-        return self._cache[key]
-
-
-def _sparse_matrix(rows: Tensor, columns: Tensor, values: Tensor, height: int, width: int) -> Tensor:
-    """A sparse matrix in rows, from its entries in any order."""
-    rows, order = rows.sort(stable=True)
-    starts = torch.searchsorted(rows, torch.arange(height + 1))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(starts, columns[order], values[order], (height, width), check_invariants=False)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from goldilocks import automatic, chains, homogeneous, losses, networks, spectrum, subspaces, tangents
+from goldilocks.directions import Directions
 from goldilocks.sums import Sums, orthonormalised
 
 Logits = Callable[[Tensor, Tensor], Tensor]
@@ -207,7 +208,7 @@ def _adder(network, parameters, scales, directions, memory_mib, inputs, total) -
     if path == AUTOMATIC:
         return _automatic_adder(_function(network), parameters, scales, directions, memory_mib, inputs, total)
     chain, parameters = chains.of(network), parameters.double()
-    prepared = chains.Directions(directions, chain)
+    prepared = Directions(directions, chain)
     plan = tangents.plan(chain, parameters, prepared, inputs, len(total), path == HOMOGENEOUS, memory_mib)
 
     def add(inputs, labels):

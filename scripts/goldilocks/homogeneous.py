@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from goldilocks import chains, sums, tangents
-from goldilocks.chains import Activation, Affine, Dense, Directions, Kept
+from goldilocks.chains import Activation, Affine, Dense, Kept
+from goldilocks.directions import Directions
 from goldilocks.sums import Sums
 from goldilocks.tangents import Step
 

@@ -2,6 +2,7 @@
 
 import math
 from itertools import product
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import xarray as xr
@@ -88,6 +89,6 @@ def side_by_side(parts: dict[str, xr.Dataset]) -> xr.Dataset:
 
 
 def load_all(paths_to_studies: list[str], path_to_settings: str) -> tuple[dict[str, xr.Dataset], dict]:
-    """As `load`, for a figure of several studies, any of which a run may lack: each under its name."""
-    studies = {Path(path).stem: load(path, path_to_settings)[0] for path in paths_to_studies}
-    return studies, yaml.safe_load(Path(path_to_settings).read_text())
+    """As `plotting.load`, for a figure of several studies, any of which a run may lack: each under its name."""
+    loaded = {Path(path).stem: plotting.load(path, path_to_settings) for path in paths_to_studies}
+    return {name: study for name, (study, _) in loaded.items()}, next(iter(loaded.values()))[1]

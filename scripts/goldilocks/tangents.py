@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from goldilocks import chains
-from goldilocks.chains import Activation, Affine, Convolution, Directions, Kept, Residual
+from goldilocks.chains import Activation, Affine, Convolution, Kept, Residual
+from goldilocks.directions import Directions
 from goldilocks.sums import Sums, orthonormalised
 
 EXAMPLES_PER_CHUNK = 512

@@ -9,6 +9,7 @@ from torch import nn
 from torch.func import jvp, vmap
 
 from goldilocks import chains, curvature, networks, tangents
+from goldilocks.directions import Directions
 
 TIGHT = {"rtol": 1e-11, "atol": 1e-12}  # the same products in another order, in double precision
 
@@ -22,7 +23,7 @@ def test_tangents_adjoints_and_radial_derivative(name, kind):
     outputs, kept = chains.forward(chain, theta, network.inputs)
     torch.testing.assert_close(outputs, network.logits(theta, network.inputs), **TIGHT)
 
-    directions = chains.Directions(rows, chain)
+    directions = Directions(rows, chain)
     steps = tangents.linearised(kept, theta, rows.dtype)
 
     def along(direction):
@@ -63,7 +64,7 @@ def test_products_of_an_affine_layer(layer, shape, share):
     d, n, size = 4, 5, sum(p.numel() for p in layer.parameters())
     rows = normal(d, size) * (torch.rand(d, size, generator=random) < share)
     rows[1, affine.weight] = 0  # a direction that does not move these weights
-    directions = chains.Directions(rows, chain)
+    directions = Directions(rows, chain)
     assert directions.is_sparse(affine) == (share < 1 and isinstance(layer, nn.Linear))
     a, weights = normal(n, *shape), normal(*affine.shape)
     turned = torch.stack([affine.apply(a, w, None) for w in affine.weights(rows)])

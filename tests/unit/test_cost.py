@@ -9,20 +9,12 @@ import pytest
 import torch
 from brute_force import relative_error
 from models import model
-from torch.utils.flop_counter import FlopCounterMode
 
+from bench_methods import count_flops as flops
 from goldilocks import automatic, curvature, tangents
 
 SLACK = 1.02  # what may come on top: the forward passes of single examples that plan memory, at most 2 %
 ROOT = Path(__file__).parents[2]
-
-
-def flops(function) -> int:
-    """All flops of matrix products and convolutions; torch's own counter does not know the product in place."""
-    in_place = {torch.ops.aten.addmm_: lambda onto, a, b, *_, **__: 2 * a[0] * a[1] * b[1]}
-    with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
-        function()
-    return counter.get_total_flops()
 
 
 def allowed(forward: list[int], sizes: list[int], bends: int, n: int, d: int, classes: int, points: int) -> int:

@@ -95,7 +95,20 @@ def test_every_rule_names_an_environment_that_has_what_its_script_imports(rule, 
 @pytest.mark.parametrize("path", sorted((ROOT / "scripts/goldilocks").glob("*.py")), ids=lambda path: path.stem)
 def test_only_compute_modules_import_torch(path):
     compute = {
-        *("automatic", "chains", "curvature", "cuts", "homogeneous", "kinks", "losses", "networks", "sums", "tangents")
+        *(
+            "automatic",
+            "chains",
+            "convolutions",
+            "curvature",
+            "cuts",
+            "directions",
+            "homogeneous",
+            "kinks",
+            "losses",
+            "networks",
+            "sums",
+            "tangents",
+        )
     }
     assert ("torch" in imports_of(path)) == (path.stem in compute)
     assert "snakemake" not in imports_of(path)

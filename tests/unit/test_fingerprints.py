@@ -85,7 +85,7 @@ def test_scripts_reach_the_modules_that_make_their_numbers():
     reached = fingerprints.imported_modules(ROOT / "scripts/measure_curvature.py")
     assert {
         "curvature",
-        *("automatic", "chains", "homogeneous", "kinks", "losses", "sums", "tangents"),
+        *("automatic", "chains", "convolutions", "directions", "homogeneous", "kinks", "losses", "sums", "tangents"),
         "subspaces",
         "networks",
         "randomness",

@@ -7,6 +7,7 @@ from models import model, of_module
 from torch import nn
 
 from goldilocks import chains, curvature, homogeneous, losses, subspaces, tangents
+from goldilocks.directions import Directions
 from goldilocks.sums import Sums
 
 SCALES = [0.01, 0.1, 0.3, 1.0, 2.0, 5.0, 20.0, 100.0]
@@ -155,7 +156,7 @@ def test_all_ways_to_the_cross_terms_agree(label, image, kind, loss):
     network = model(label, image=image, examples=20)
     theta, rows = network.initialisation(0, 1.0), network.directions(7, kind, True)
     chain = chains.of(network.module)
-    directions = chains.Directions(rows, chain)
+    directions = Directions(rows, chain)
     outputs, kept = chains.forward(chain, theta, network.inputs)
     _, meetings = homogeneous._push(tangents.linearised(kept, theta, rows.dtype), directions)
     total = Sums(torch.as_tensor(subspaces.cholesky(rows.numpy())), loss, [1.0, 0.5, 3.0])
