@@ -32,6 +32,8 @@ PRIMARY_SETTINGS = {
     "inputs": "standardised",
     "temperature": 1.0,
     "classes": "all",
+    "sharpness": 0,
+    "example_set": 0,
 }
 # Dimensions of results along such settings, where a study varies them.
 VARIED = {name: dimension(name) for name in PRIMARY_SETTINGS}

@@ -47,9 +47,7 @@ def test_the_products_alone_count_the_flops_of_the_theory():
     expected = d * n * (3 * sum(layers) - 2 * layers[0]) + d * d * (sum(layers[1:]) + n * case.widths[-1])
     problem = bench_curvature.build_problem(case)
     run = bench_curvature.prepare("matmul", problem)
-    with bench_curvature.FlopCounterMode(display=False) as counter:
-        run()
-    assert counter.get_total_flops() == 2 * expected
+    assert bench_methods.count_flops(run) == 2 * expected
 
 
 def test_a_case_runs_to_the_csv_and_the_figure(tmp_path, monkeypatch, capfd):
