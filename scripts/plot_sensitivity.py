@@ -18,10 +18,10 @@ FACTORS = {
     "examples": ("N", 1000),
 }
 MEASURES = {
-    "peak_height": r"peak of $\mathrm{Tr}(H)/\Vert H\Vert$",
-    "peak_place": r"$x$ of the peak",
-    "inner_edge": r"$x$ of the inner edge",
-    "outer_edge": r"$x$ of the outer edge",
+    "peak_height": "peak of\n" + r"$\mathrm{Tr}(H)/\Vert H\Vert$",
+    "peak_place": "$x$ of\nthe peak",
+    "inner_edge": "$x$ of the\ninner edge",
+    "outer_edge": "$x$ of the\nouter edge",
 }
 PARTS = {"theta": r"initialisation $\theta$", "plane": "plane", "examples": "examples"}
 
@@ -58,7 +58,7 @@ def measures(study: xr.Dataset) -> xr.Dataset:
         for name, value in zip(MEASURES, found):
             result[name].loc[place] = value
     for name, text in MEASURES.items():
-        result[name].attrs = {"units": "1", "long_name": text}
+        result[name].attrs = {"units": "1", "long_name": text.replace("\n", " ")}
     return result
 
 
@@ -136,11 +136,11 @@ def draw_parts(ax: plt.Axes, parts: xr.Dataset) -> None:
         style = {"color": plotting.colour(number), "fmt": plotting.marker(number), "markersize": 3}
         ax.errorbar(place, value, bars, label=text, capsize=1.5, linewidth=0.8, **style)
     ax.set_ylim(bottom=0)
-    ax.set_ylim(top=1.5 * ax.get_ylim()[1])
     ax.margins(x=0.2)
+    ax.set_xticks(parts["x"].values, [f"{x:.1f}" for x in parts["x"].values])
     ax.set_xlabel(plotting.X_LABEL)
     ax.set_ylabel("coefficient of variation")
-    ax.legend(loc="upper left")
+    pages.legend_above(ax, "")
 
 
 if __name__ == "__main__":

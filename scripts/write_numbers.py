@@ -107,20 +107,17 @@ def logits_deviation_at_peak(study: xr.Dataset | None) -> str:
 
 
 def sensitivity(study: xr.Dataset | None, rows: list[dict]) -> dict[str, str]:
-    """How far the peak of the mean Tr(H)/‖H‖ moves over the study's variants, and how many verdicts differ."""
-    names = ("lowest-peak", "highest-peak", "first-peak", "last-peak", "variant-verdicts", "flipped-verdicts")
+    """How far the peak of the mean Tr(H)/‖H‖ moves over the study's variants, and the verdicts reached on them."""
+    verdicts = {f"variants-{name.replace(' ', '-')}": name for name in ("reproduced", "not reproduced", "inconclusive")}
+    names = ("lowest-peak", "highest-peak", "first-peak", "last-peak", "variants", *verdicts)
     if study is None:
         return dict.fromkeys(names, r"\emph{not computed}")
     curves = study["trace_over_norm"].sel(dimension=study["dimension"].max()).mean("draw")
     heights, places = curves.max("radius"), study["x"].isel(radius=curves.argmax("radius"))
-    usual = {row["id"]: row["verdict"] for row in rows}
-    variants = [row for row in rows if " sensitivity " in row["case"]]
-    flipped = [
-        row for row in variants if row["verdict"] != usual[f"{row['id'].split('.')[0]}.{row['case'].split(' ')[0]}"]
-    ]
     extremes = (heights.min(), heights.max(), places.min(), places.max())
-    values = [f"${float(value):.2g}$" for value in extremes] + [f"${len(variants)}$", f"${len(flipped)}$"]
-    return dict(zip(names, values))
+    reached = [row["verdict"] for row in rows if " sensitivity " in row["case"]]
+    counts = [len(reached), *(reached.count(name) for name in verdicts.values())]
+    return dict(zip(names, [f"${float(value):.2g}$" for value in extremes] + [f"${count}$" for count in counts]))
 
 
 def figure_macros(settings: dict) -> list[str]:
