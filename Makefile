@@ -76,7 +76,7 @@ orphans-run:
 	@$(call run,[ -z "$(filter-out yes,$(REMOVE))" ] || $(call fail,REMOVE=$(REMOVE) is unknown: use REMOVE=yes or leave it out); \
 		$(SET_UP) setup && $(BIN)/python scripts/find_orphans.py $(if $(REMOVE),--remove))
 
-bench: bench-run ## what the curvature costs by this engine and by other ways (12 minutes)
+bench: bench-run ## what the curvature costs by this engine and by other ways
 	@: $(stop_if_failed)
 bench-run:
 	@$(call run,$(SET_UP) setup .venv-bench/installed && $(BIN)/python scripts/bench_curvature.py && \
