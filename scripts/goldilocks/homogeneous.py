@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from goldilocks import chains, sums, tangents
-from goldilocks.chains import Activation, Affine, Dense, Kept
+from goldilocks.chains import Activation, Affine, Dense
 from goldilocks.directions import Directions
 from goldilocks.sums import Sums
 from goldilocks.tangents import Step
@@ -62,32 +62,46 @@ def add_chunk(
             for group, each in pushed.items()
         )
         total.add(logits[points], labels, along, points)
-    for number, meeting in enumerate(meetings):
-        if not directions.moves(meeting.step.layer.weight):
+    for group, crossed in _crossed(meetings, directions, kept, theta, adjoints, total.loss):
+        powers = (scales ** (depth - group - 1))[:, None, None]
+        total.residual += powers * (crossed + crossed.transpose(1, 2))
+
+
+def _crossed(meetings, directions, kept, theta, adjoints, loss):
+    """Cross terms (p, d, d) of every layer by group, from logit adjoints (p, n, k), each by the cheapest way."""
+    seeds, coefficients = _families(adjoints, loss)
+    by_point, by_family = {}, {}
+    for meeting in meetings:
+        layer = meeting.step.layer
+        if not directions.moves(layer.weight):
             continue
-        for group, crossed in _crossed(meeting, number == len(meetings) - 1, directions, kept, theta, adjoints, total):
-            powers = (scales ** (depth - group - 1))[:, None, None]
-            total.residual += powers * (crossed + crossed.transpose(1, 2))
+        size, width = layer.weights(theta).numel(), layer.shape[1]
+        per_point = directions.entries(layer) / len(directions) if directions.is_sparse(layer) else size
+        is_cheaper = len(adjoints) * per_point <= len(seeds) * (size + len(directions) * width)
+        if meeting is meetings[-1] and isinstance(layer, Dense) and not directions.is_sparse(layer):
+            for group, along in meeting.groups.items():
+                yield group, _crossed_at_the_end(layer, directions, along, adjoints).double()
+        else:
+            (by_point if is_cheaper else by_family)[layer.weight.start] = meeting
+    for meeting, deltas in _pulled_back(kept, theta, adjoints, by_point):
+        way = _crossed_sparsely if directions.is_sparse(meeting.step.layer) else _crossed_by_point
+        for group, along in meeting.groups.items():
+            yield group, way(meeting.step, directions, along, deltas.to(along.dtype)).double()
+    for meeting, deltas in _pulled_back(kept, theta, seeds, by_family):
+        for group, along in meeting.groups.items():
+            crossed = _crossed_by_family(meeting.step, directions, along, deltas.to(along.dtype), coefficients)
+            yield group, crossed.double()
 
 
-def _crossed(meeting, is_last, directions, kept, theta, adjoints, total):
-    """Cross terms (p, d, d) of one layer by group, from logit adjoints (p, n, k), by the cheapest way."""
-    layer, d, dtype = meeting.step.layer, len(directions), directions.values.dtype
-    seeds, coefficients = _families(adjoints, total.loss)
-    size, width = layer.weights(theta).numel(), layer.shape[1]
-    by_point = len(adjoints) * (directions.entries(layer) / d if directions.is_sparse(layer) else size)
-    if is_last and isinstance(layer, Dense) and not directions.is_sparse(layer):
-        for group, along in meeting.groups.items():
-            yield group, _crossed_at_the_end(layer, directions, along, adjoints).double()
-    elif by_point <= len(seeds) * (size + d * width):
-        deltas = _deltas(kept, theta, adjoints, layer).to(dtype)
-        way = _crossed_sparsely if directions.is_sparse(layer) else _crossed_by_point
-        for group, along in meeting.groups.items():
-            yield group, way(meeting.step, directions, along, deltas).double()
-    else:
-        deltas = _deltas(kept, theta, seeds, layer).to(dtype)
-        for group, along in meeting.groups.items():
-            yield group, _crossed_by_family(meeting.step, directions, along, deltas, coefficients).double()
+def _pulled_back(kept, theta, seeds, meetings):
+    """The meetings, last to first, each with the adjoints of its layer's output (p, n, …) from those of the logits."""
+    left, deltas = dict(meetings), list(seeds)
+    for each in reversed(kept):
+        if not left:
+            return
+        if isinstance(each.layer, Affine) and each.layer.weight.start in left:
+            yield left.pop(each.layer.weight.start), torch.stack(deltas)
+        deltas = [each.layer.adjoint(theta, each.forward, delta) for delta in deltas]
 
 
 def _push(steps: list[Step], directions: Directions) -> tuple[dict[int, Tensor], list[Meeting]]:
@@ -129,12 +143,6 @@ def _families(adjoints: Tensor, loss: str) -> tuple[Tensor, Tensor]:
     if loss == "cross_entropy":
         seeds, coefficients = seeds[:-1] - seeds[-1:], adjoints[..., :-1]
     return seeds[:, None].expand(-1, *adjoints.shape[1:]), coefficients
-
-
-def _deltas(kept: list[Kept], theta: Tensor, seeds: Tensor, layer: Affine) -> Tensor:
-    """Adjoints of one layer's output (p, n, …) from those of the logits."""
-    behind = next(number for number, each in enumerate(kept) if each.layer is layer) + 1
-    return torch.stack([chains.backward(kept[behind:], theta, seed)[0] for seed in seeds])
 
 
 def _crossed_at_the_end(layer: Dense, directions: Directions, along: Tensor, adjoints: Tensor) -> Tensor:

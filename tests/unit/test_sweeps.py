@@ -164,11 +164,13 @@ def test_all_ways_to_the_cross_terms_agree(label, image, kind, loss):
     assert len(meetings) == 3
     seeds, coefficients = homogeneous._families(adjoints, loss)
     assert len(seeds) == (3 if loss == "cross_entropy" else 4)
-    used = set()
-    for meeting in meetings:
+    used, expected = set(), {}
+    places = {meeting.step.layer.weight.start: meeting for meeting in meetings}
+    ways = zip(
+        homogeneous._pulled_back(kept, theta, adjoints, places), homogeneous._pulled_back(kept, theta, seeds, places)
+    )
+    for (meeting, by_point), (_, by_family) in ways:
         layer, step = meeting.step.layer, meeting.step
-        by_point = homogeneous._deltas(kept, theta, adjoints, layer)
-        by_family = homogeneous._deltas(kept, theta, seeds, layer)
         for group, along in meeting.groups.items():
             found = {"point": homogeneous._crossed_by_point(step, directions, along, by_point)}
             found["family"] = homogeneous._crossed_by_family(step, directions, along, by_family, coefficients)
@@ -176,14 +178,18 @@ def test_all_ways_to_the_cross_terms_agree(label, image, kind, loss):
                 found["sparse"] = homogeneous._crossed_sparsely(step, directions, along, by_point)
                 if meeting is meetings[-1]:
                     found["end"] = homogeneous._crossed_at_the_end(layer, directions, along, adjoints)
-            chosen = dict(
-                homogeneous._crossed(meeting, meeting is meetings[-1], directions, kept, theta, adjoints, total)
-            )
-            for each in (*found.values(), chosen[group]):
+            expected[group] = expected.get(group, 0) + found["point"]
+            for each in found.values():
                 # Sums of the same products in another order.
                 assert each.shape == (3, 7, 7)
                 assert relative_error(each.numpy(), found["point"].numpy()) < 1e-12
             used |= set(found)
+    chosen = {}
+    for group, crossed in homogeneous._crossed(meetings, directions, kept, theta, adjoints, loss):
+        chosen[group] = chosen.get(group, 0) + crossed
+    assert chosen.keys() == expected.keys()
+    for group, each in chosen.items():
+        assert relative_error(each.numpy(), expected[group].numpy()) < 1e-12
     # Sparse products where few entries of Ẇ are not zero, as the rule has it.
     assert any(directions.is_sparse(each.step.layer) for each in meetings) == (kind == "sparse")
     assert used >= {"point", "family", "sparse", "end"}

@@ -69,7 +69,7 @@ def test_a_deleted_figure_is_one_job(project):
 def test_a_figures_style_is_one_job(project, metadata):
     if not metadata:
         without_metadata(project)
-    project.edit("config/config.yaml", "loss: {study: curvature}", "loss: {study: curvature, height_cm: 5}")
+    project.edit("config/config.yaml", "loss: {studies: [curvature]}", "loss: {studies: [curvature], height_cm: 5}")
     assert project.dry_run() == {"figure": 1}
 
 
