@@ -1,6 +1,7 @@
 """Hashes of code that change when results could change: not with comments, docstrings or Python's version."""
 
 import ast
+import functools
 import hashlib
 import json
 import re
@@ -30,7 +31,7 @@ def tree_fingerprint(tree: ast.Module, *more: object) -> str:
 def code_fingerprint(script: Path, requirements: Path) -> str:
     """SHA-256 over the script, the goldilocks modules it imports, followed transitively, and pinned versions."""
     files = {script.name: script, **{f"{name}.py": PACKAGE / f"{name}.py" for name in imported_modules(script)}}
-    lines = [f"{name} {_hash(_canonical(_parse(path)))}" for name, path in sorted(files.items())]
+    lines = [f"{name} {_read(path)[0]}" for name, path in sorted(files.items())]
     lines += pinned_versions(requirements)
     return _hash("\n".join(lines))
 
@@ -40,7 +41,7 @@ def imported_modules(script: Path) -> set[str]:
     found: set[str] = set()
     waiting = [script]
     while waiting:
-        for name in _direct_imports(_parse(waiting.pop())) - found - EXCLUDED:
+        for name in _read(waiting.pop())[1] - found - EXCLUDED:
             found.add(name)
             waiting.append(PACKAGE / f"{name}.py")
     return found
@@ -52,8 +53,15 @@ def pinned_versions(requirements: Path) -> list[str]:
     return sorted(match[0] for match in map(pattern.match, requirements.read_text().splitlines()) if match)
 
 
-def _parse(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+def _read(path: Path) -> tuple[str, frozenset[str]]:
+    return _summary(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _summary(text: str) -> tuple[str, frozenset[str]]:
+    """Hash and direct imports of a module: dozens of scripts share most of theirs."""
+    tree = ast.parse(text)
+    return _hash(_canonical(tree)), frozenset(_direct_imports(tree))
 
 
 def _hash(text: str) -> str:

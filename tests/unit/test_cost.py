@@ -82,6 +82,7 @@ def test_homogeneous_sweep_costs_little_more_than_a_point(label, inputs, image, 
     assert sweep(np.geomspace(0.01, 100, 25).tolist()) < bound * sweep([1.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "label", ["fc-9x2-relu", "fc-30x2-relu-nobias", "fc-9x2-tanh", "conv-3x2-relu", "fc-6x3-relu-res"]
 )

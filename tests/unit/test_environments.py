@@ -48,23 +48,24 @@ def test_conda_environments_hold_the_versions_of_the_lock(name):
     assert pinned or name == "latex"
 
 
-def imports_of(path, seen=frozenset()):
+def imports_of(path):
     """Top-level packages that a script imports, goldilocks modules followed."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [f"{node.module}.{alias.name}" for alias in node.names] + [node.module]
-        else:
-            continue
-        for name in names:
-            module = ROOT / "scripts" / Path(*name.split(".")[:2]).with_suffix(".py")
-            if name.startswith("goldilocks"):
-                if module.exists() and module not in seen:
-                    found |= imports_of(module, seen | {module})
+    found, seen, waiting = set(), set(), [path]
+    while waiting:
+        for node in ast.walk(ast.parse(waiting.pop().read_text())):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{alias.name}" for alias in node.names] + [node.module]
             else:
-                found.add(name.split(".")[0])
+                continue
+            for name in names:
+                module = ROOT / "scripts" / Path(*name.split(".")[:2]).with_suffix(".py")
+                if not name.startswith("goldilocks"):
+                    found.add(name.split(".")[0])
+                elif module.exists() and module not in seen:
+                    seen.add(module)
+                    waiting.append(module)
     return found - set(sys.stdlib_module_names)
 
 

@@ -126,6 +126,7 @@ SHOWS = {
 
 @pytest.mark.parametrize("draws", [1, 2, 8])
 @pytest.mark.parametrize("name", SHOWS)
+@pytest.mark.slow
 def test_figures_are_drawn_of_few_draws_and_of_many(name, draws, tmp_path):
     made = studies(draws)
     data = draw(name, {study: made[study] for study in SHOWS[name]}, tmp_path)
