@@ -32,6 +32,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -238,12 +239,13 @@ def _tolerances(problem: Problem) -> list[float]:
 
 def measure_memory_and_flops(case: Case, method: str) -> tuple[float, int]:
     """Peak memory (MiB) and flops of one run, in a process forked from one that has but loaded the libraries."""
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # What it loads ahead is found only so.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)  # Those that are not there are passed over.
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send_memory_and_flops, args=(case, method, sender))
-    process.start()
+    # What the server loads ahead is found only so; other programs that are started later must not see it.
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path))):
+        process.start()
     sender.close()
     try:
         return receiver.recv()
