@@ -17,7 +17,6 @@ from goldilocks import (
     kinks,
     labels,
     networks,
-    own_code,
     provenance,
     spectrum,
     store,
@@ -70,7 +69,7 @@ def measure_curvature(
     for variant in studies.variants(settings):
         here = {**settings, **variant, "radii": settings["radii"][chosen_radii]}
         examples = load(**{key: here.get(key) for key in ("inputs", "labels", "classes", "example_set")})
-        module = _build(network, own, examples)
+        module = networks.build_named(network, own, examples.inputs.shape[1:], examples.classes)
         _refuse_large_planes(plane, module, here["bias_directions"], network, dataset)
         if result is None:
             result = _empty_block(settings, here["radii"], draws, len(networks.layer_indicators(module)))
@@ -108,14 +107,6 @@ class Draw:
     planes: list[np.ndarray]
     probes: np.ndarray
     layer_probes: np.ndarray
-
-
-def _build(network: str, own: dict | None, examples: datasets.Examples) -> torch.nn.Module:
-    image = examples.inputs.shape[1:]
-    if own is None:
-        return networks.build(labels.parse_network(network), image, examples.classes).double()
-    name = f"network {network} ({own['name']} in {own['file']})"
-    return networks.build_own(own_code.load(own), image, examples.classes, own["arguments"], name)
 
 
 def _refuse_large_planes(

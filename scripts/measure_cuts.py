@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 import yaml
 
-from goldilocks import cuts, datasets, labels, networks, own_code, provenance, store, subspaces
+from goldilocks import cuts, datasets, labels, networks, provenance, store, subspaces
 from goldilocks.logs import job_log
 from goldilocks.randomness import stream
 
@@ -44,7 +44,7 @@ def measure_cuts(
         labels="original",
         **{key: settings[key] for key in ("inputs", "validation", "seed")},
     )
-    module = _build(settings["network"], own, examples).double().to(device)
+    module = networks.build_named(settings["network"], own, examples.inputs.shape[1:], examples.classes).to(device)
     theta, directions = _draw(settings, networks.parameters_of(module))
     r_x = networks.glorot_radius(networks.parameters_of(module))
     inputs, targets = torch.as_tensor(examples.inputs, device=device), torch.as_tensor(examples.labels, device=device)
@@ -72,14 +72,6 @@ def measure_cuts(
         threads=threads,
     )
     store.write_dataset(result, path_to_output)
-
-
-def _build(network: str, own: dict | None, examples: datasets.Examples) -> torch.nn.Module:
-    image = examples.inputs.shape[1:]
-    if own is None:
-        return networks.build(labels.parse_network(network), image, examples.classes)
-    name = f"network {network} ({own['name']} in {own['file']})"
-    return networks.build_own(own_code.load(own), image, examples.classes, own["arguments"], name)
 
 
 def _draw(settings: dict, parameters: list[networks.Parameter]) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ Free of torch, so that a workflow can check labels and count parameters while it
 import difflib
 import math
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -36,20 +37,20 @@ _SUBSPACE = re.compile(r"plane-(?P<dimension>\d+)-(?P<kind>[a-z]+)")
 
 
 @dataclass(frozen=True)
-class Network:
+class Network(ABC):
     """What all networks have: an activation, and biases or none. `image` is the shape of one image throughout."""
 
     activation: str
     biases: bool
 
     @property
+    @abstractmethod
     def depth(self) -> int:
         """Number of weight layers n_L."""
-        raise NotImplementedError
 
+    @abstractmethod
     def weight_shapes(self, image: tuple[int, ...], classes: int) -> list[tuple[int, ...]]:
         """Shape of each layer's weights, outputs first, first layer first: (o, i), or (o, i, 3, 3) of a convolution."""
-        raise NotImplementedError
 
     def count_parameters(self, image: tuple[int, ...], classes: int) -> int:
         """D: weights, and biases where the network has them."""

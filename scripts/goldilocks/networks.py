@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, vmap
 
-from goldilocks.labels import Convolutional, FullyConnected, LeNet5, Network
+from goldilocks import own_code
+from goldilocks.labels import Convolutional, FullyConnected, LeNet5, Network, parse_network
 
 ACTIVATIONS = {
     "relu": nn.ReLU,
@@ -114,6 +115,17 @@ def _layer(network: Network, shape: tuple[int, ...], **options) -> nn.Linear | n
     if size:
         return nn.Conv2d(n_in, n_out, size, bias=network.biases, **options)
     return nn.Linear(n_in, n_out, bias=network.biases)
+
+
+def build_named(label: str, own: dict | None, image: tuple[int, ...], classes: int) -> nn.Module:
+    """The network that a study names, in double precision: of a label, or of the user's own settings `own`.
+
+    Raises ValueError as `labels.parse_network`, `own_code.load` and `build_own` do.
+    """
+    if own is None:
+        return build(parse_network(label), image, classes).double()
+    name = f"network {label} ({own['name']} in {own['file']})"
+    return build_own(own_code.load(own), image, classes, own["arguments"], name)
 
 
 def build_own(factory: Callable, image: tuple[int, int, int], classes: int, arguments: dict, name: str) -> nn.Module:
