@@ -16,7 +16,8 @@ Writes one row for each case and method:
 
 A method that takes one point at a time is timed on all radii; its memory and flops are those of one radius, flops times
 the number of radii (every radius does the same operations). Every H_d is held to that of `engine`, and a benchmark of
-wrong results stops; `matmul` computes none.
+wrong results stops; `matmul` computes none. For all methods alike the process keeps the memory that it frees, as the
+workflow's jobs do.
 """
 
 import argparse
@@ -40,7 +41,7 @@ from torch import nn
 
 import bench_methods
 from bench_methods import Problem
-from goldilocks import files, logs, networks, subspaces
+from goldilocks import allocation, files, logs, networks, subspaces
 from goldilocks.labels import Plane
 
 COLUMNS = ("case", "method", "seconds", "peak_mib", "flops", "ratio_to_engine")
@@ -156,6 +157,7 @@ def bench(cases: dict[str, Case], path_to_output: str | Path) -> None:
     Raises ValueError in one sentence if a method's H_d is not that of the engine.
     """
     torch.set_num_threads(THREADS)
+    allocation.keep_freed_memory()
     if missing := sorted(set(bench_methods.METHODS) - set(bench_methods.installed())):
         print(f"not installed, and left out: {', '.join(missing)} (make bench installs them)", flush=True)
     if (load := os.getloadavg()[0]) > BUSY:
@@ -262,7 +264,7 @@ def _send_memory_and_flops(case: Case, method: str, sender) -> None:
     case, radii = replace(case, radii=1 if one_at_a_time else case.radii), case.radii
     bench_methods.count_flops(prepare(method, build_problem(_small(case))))
     problem = build_problem(case)
-    before = _peak_mib()
+    before = _peak_mib(anew=True)
     run = prepare(method, problem)
     flops = bench_methods.count_flops(run)
     after = _peak_mib()
@@ -273,8 +275,13 @@ def _small(case: Case) -> Case:
     return replace(case, directions=SMALL_DIRECTIONS, examples=SMALL_EXAMPLES)
 
 
-def _peak_mib() -> float:
-    """Peak resident memory of this process, which Linux counts in KiB and macOS in bytes."""
+def _peak_mib(anew: bool = False) -> float:
+    """Peak resident memory of this process, which Linux counts in KiB and macOS in bytes.
+
+    `anew`: from now on, where the system can forget what was before; else building the problem may hide it.
+    """
+    if anew and os.access("/proc/self/clear_refs", os.W_OK):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << (20 if sys.platform == "darwin" else 10))
 
 

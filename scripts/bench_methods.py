@@ -16,15 +16,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, hessian, jvp, vmap
-from torch.nn.functional import conv2d, cross_entropy
+from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
-from goldilocks import curvature
-from goldilocks.directions import SPARSE_BELOW
+from goldilocks import chains, curvature, tangents
+from goldilocks.directions import Directions
+from goldilocks.tangents import cross_terms
 
 # Examples × directions × activations of the widest layer in one pass, where a method leaves the choice to its user
 # (128 MiB in float32).
 ENTRIES_PER_CHUNK = 2**25
+MEMORY_MIB = 1024  # what the engine takes unless told
 
 # Where `make bench` puts the libraries; behind everything else, so that nothing there shadows what .venv has.
 sys.path.append(str(Path(__file__).parents[1] / ".venv-bench"))
@@ -50,7 +52,7 @@ def count_flops(function: Callable[[], object]) -> int:
     for formula in (product, added, batched):
         formula._get_raw = True
     aten = torch.ops.aten
-    known = {aten.mm: product, aten.addmm_: added, aten.baddbmm: batched, aten.addbmm: batched}
+    known = {aten.mm: product, aten.addmm_: added} | dict.fromkeys([aten.baddbmm, aten.baddbmm_, aten.addbmm], batched)
     with FlopCounterMode(display=False, custom_mapping=known) as counter:
         function()
     return counter.get_total_flops()
@@ -98,107 +100,47 @@ def engine_sweep(problem: Problem) -> Callable[[Tensor], list[curvature.PlaneCur
 
 
 def matmul(problem: Problem) -> AtPoint:
-    """The engine's large products alone, on random numbers of the same shapes: no masks, no softmax, no H_d.
+    """The engine's large products alone, by its own functions and in its chunks: no masks, no softmax, no H_d.
 
-    For each layer and chunk of directions: tangents of the weights times activations, weights times tangents, a weight
-    gradient with tangents as inputs, its products with the directions; then the Gauss–Newton part from its factor.
+    For each layer: directions times activations, weights times tangents, products of the adjoint, the tangents and the
+    directions; then the Gauss–Newton part from its factor. Tangents and factor are random numbers.
     """
-    layers = _layers(problem)
-    d, n, k = len(problem.directions), len(problem.inputs), layers[-1].outputs.shape[1]
-    step = _directions_per_chunk(problem)
-    tangents = [torch.randn(min(step, d), *layer.inputs.shape, dtype=problem.dtype) for layer in layers]
-    factor = torch.randn(d, n * k, dtype=problem.dtype)
-    sparse = [_sparse_products(problem, layer, step) for layer in layers]
+    chain, point = chains.of(problem.network), problem.parameters.double()
+    directions = Directions(problem.directions, chain)
+    d = len(directions)
+    plan = tangents.plan(chain, point, directions, problem.inputs, 1, False, MEMORY_MIB)
+    prepared = [_products(chain, point, directions, inputs) for inputs in problem.inputs.double().split(plan.examples)]
 
     def at(_: Tensor) -> Tensor:
-        total, pulled = factor @ factor.T, {}
-        for start in range(0, d, step):
-            chunk = problem.directions[start : start + step]
-            for number, (layer, tangent) in enumerate(zip(layers, tangents)):
-                product = _products_of_convolution if layer.weight.ndim == 4 else _products_of_matrix
-                first = number == 0
-                if sparse[number] is not None:
-                    turns, pulls = sparse[number]
-                    turns[start] @ layer.inputs.T
-                    if not first:
-                        tangent = tangent[: len(chunk)]
-                        tangent.flatten(0, 1) @ layer.weight.T
-                        if start == 0:
-                            pulled[number] = (pulls @ layer.outputs.T).view(d, -1)
-                        total[:, start : start + step] += pulled[number] @ tangent.reshape(len(chunk), -1).T
-                    continue
-                gradients = product(layer, chunk[:, layer.place], None if first else tangent[: len(chunk)])
-                if gradients is not None:
-                    total[:, start : start + step] += problem.directions[:, layer.place] @ gradients.flatten(1).T
+        total = problem.directions.new_zeros(d, d)
+        for layers, factor in prepared:
+            layers = [(replace(step), along) for step, along in layers]
+            for start in range(0, d, plan.directions):
+                rows = directions.rows(start, start + plan.directions)
+                for step, along in layers:
+                    if along is None:
+                        step.layer.turn(rows, step.memory)
+                    else:
+                        step.layer.turn(rows, step.memory, step.layer.carry(step.weights, along[: len(rows)]))
+                        total[:, start : start + len(rows)] += cross_terms(step, directions, along[: len(rows)])
+            total += factor @ factor.T
         return total
 
     return at
 
 
-def _sparse_products(problem: Problem, layer: "_Layer", step: int) -> tuple[dict[int, Tensor], Tensor] | None:
-    """Ẇ (d · o, i) of each chunk of directions and Ẇᵀ (d · i, o) of all, where products with them are sparse."""
-    directions = problem.directions[:, layer.place]
-    if layer.weight.ndim > 2 or directions.count_nonzero() >= SPARSE_BELOW * directions.numel():
-        return None
-    weights = directions.unflatten(1, layer.weight.shape)
-    chunks = {start: weights[start : start + step].flatten(0, 1) for start in range(0, len(weights), step)}
-    pulls = weights.mT.flatten(0, 1).to_sparse_csr()
-    return {start: chunk.to_sparse_csr() for start, chunk in chunks.items()}, pulls
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """A weight, its place in the flat parameters, the layer's inputs (n, i, …), and outputs (n, o, …) as adjoints."""
-
-    weight: Tensor
-    place: slice
-    padding: int
-    inputs: Tensor
-    outputs: Tensor
-
-
-def _layers(problem: Problem) -> list[_Layer]:
-    places, offset = {}, 0
-    for parameter in problem.network.parameters():
-        places[parameter] = slice(offset, offset + parameter.numel())
-        offset += parameter.numel()
-    layers = []
-
-    def keep(module, inputs, output):
-        weight, padding = module.weight, getattr(module, "padding", (0,))[0]
-        arrays = (weight.detach().to(problem.dtype), inputs[0].to(problem.dtype), output.to(problem.dtype))
-        layers.append(_Layer(arrays[0], places[weight], padding, *arrays[1:]))
-
-    modules = [module for module in problem.network.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    hooks = [module.register_forward_hook(keep) for module in modules]
-    with torch.no_grad():
-        problem.network(problem.inputs)
-    for hook in hooks:
-        hook.remove()
-    return layers
-
-
-def _products_of_matrix(layer: _Layer, directions: Tensor, tangents: Tensor | None) -> Tensor | None:
-    torch.matmul(layer.inputs, directions.unflatten(1, layer.weight.shape).mT)
-    if tangents is None:
-        return None
-    tangents.flatten(0, 1) @ layer.weight.T
-    return torch.matmul(layer.outputs.T, tangents)
-
-
-def _products_of_convolution(layer: _Layer, directions: Tensor, tangents: Tensor | None) -> Tensor | None:
-    """Directions stacked into output channels, into the batch, into input channels."""
-    o, i, *kernel = layer.weight.shape
-    conv2d(layer.inputs, directions.reshape(-1, i, *kernel), padding=layer.padding)
-    if tangents is None:
-        return None
-    conv2d(tangents.flatten(0, 1), layer.weight, padding=layer.padding)
-    stacked = tangents.transpose(0, 1).flatten(1, 2)
-    weight = layer.weight.new_empty(o, stacked.shape[1], *kernel)
-    geometry = ([1, 1], [layer.padding] * 2, [1, 1], False, [0, 0], 1)
-    mask = [False, True, False]
-    gradient = torch.ops.aten.convolution_backward(layer.outputs, stacked, weight, None, *geometry, mask)[1]
-    return gradient.unflatten(1, (len(tangents), i)).transpose(0, 1)
+def _products(
+    chain: tuple, point: Tensor, directions: Directions, inputs: Tensor
+) -> tuple[list[tuple[tangents.Step, Tensor | None]], Tensor]:
+    """The layers with weights at a point, each with tangents of its inputs (None at the first); G's factor."""
+    outputs, kept = chains.forward(chain, point, inputs)
+    _, kept = chains.backward(kept, point, torch.randn_like(outputs))
+    values, layers = directions.values, []
+    for step in tangents.linearised(kept, point, values.dtype):
+        if isinstance(step.layer, chains.Affine):
+            shape = (len(directions), *step.memory.shape)
+            layers.append((step, torch.randn(shape, dtype=values.dtype) if layers else None))
+    return layers, torch.randn(len(directions), outputs.numel(), dtype=values.dtype)
 
 
 def functional_hessian(problem: Problem) -> AtPoint:
@@ -330,5 +272,16 @@ def _directions_per_chunk(problem: Problem) -> int:
 
 
 def _widest(problem: Problem) -> int:
-    """Most activations of an example behind a layer."""
-    return max(layer.outputs[0].numel() for layer in _layers(replace(problem, inputs=problem.inputs[:1])))
+    """Most activations of an example behind a layer with weights."""
+    widths = []
+
+    def keep(module, inputs, output):
+        widths.append(output[0].numel())
+
+    modules = [module for module in problem.network.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    hooks = [module.register_forward_hook(keep) for module in modules]
+    with torch.no_grad():
+        problem.network(problem.inputs[:1])
+    for hook in hooks:
+        hook.remove()
+    return max(widths)

@@ -1,8 +1,10 @@
 """Networks as chains of layers, with the derivatives from which projected Hessians are built.
 
 A chain runs forward once, carries one adjoint back, and pushes directions forward as tangents. One letter per
-axis: n examples, d directions, o outputs, i inputs of a layer. Activations are (n, …), tangents (d, n, …) and
-None where they vanish. Points and adjoints are in double precision, tangents in the precision of the directions.
+axis: n examples, d directions, o outputs, i inputs of a layer. Activations and adjoints are (n, …). Tangents, None
+where they vanish, and what meets them put the entries of a vector before its examples, so that no product with
+weights leaves them to be rearranged: (d, o, n) and `laid_out` activations (o, n); images stay (d, n, o, …) and
+(n, o, …). Points and adjoints are in double precision, tangents in the precision of the directions.
 """
 
 from collections.abc import Callable, Iterator
@@ -56,7 +58,7 @@ class Reshape:
 
     def tangent(self, kept: torch.Size, tangents: Tensor) -> Tensor:
         """Flattened tangents."""
-        return tangents.flatten(2)
+        return tangents if len(kept) == 1 else tangents.flatten(2).transpose(1, 2)
 
 
 @dataclass(frozen=True)
@@ -140,30 +142,39 @@ class Dense(Affine):
         """Wᵀδ, shape (n, i)."""
         return delta @ weights
 
-    def turn(self, directions: "Directions", a: Tensor) -> Tensor:
-        """Ẇ a for each direction, shape (d, n, o)."""
-        if directions.is_sparse(self):
-            turned = directions.sparse_rows(self).matmul(a.T).view(len(directions), -1, len(a))
-            return turned.transpose(1, 2).contiguous()
-        return torch.matmul(a, self.weights(directions.values).transpose(1, 2))
-
-    def carry(self, weights: Tensor, tangents: Tensor, onto: Tensor | None) -> Tensor:
-        """W ȧ, shape (d, n, o), added to `onto` where there is one."""
-        flat = tangents.flatten(0, 1)
+    def turn(self, directions: "Directions", a: Tensor, onto: Tensor | None = None) -> Tensor:
+        """Ẇ a for each direction, shape (d, o, n), added to `onto` where there is one."""
+        d = len(directions)
+        if not directions.is_sparse(self):
+            weights, a = self.weights(directions.values), a.expand(d, -1, -1)
+            return torch.bmm(weights, a) if onto is None else onto.baddbmm_(weights, a)
         if onto is None:
-            return (flat @ weights.T).unflatten(0, tangents.shape[:2])
-        return onto.view(-1, onto.shape[2]).addmm_(flat, weights.T).view(onto.shape)
+            onto = a.new_zeros(d, self.shape[0], a.shape[1])
+        onto.flatten(0, 1).addmm_(directions.sparse_rows(self), a)
+        return onto
+
+    def carry(self, weights: Tensor, tangents: Tensor) -> Tensor:
+        """W ȧ, shape (d, o, n)."""
+        return torch.bmm(weights.expand(len(tangents), -1, -1), tangents)
+
+    def shift(self, biases: Tensor, a: Tensor, weights: Tensor) -> Tensor:
+        """ḃ (d, o) for every example, shape (d, o, n)."""
+        return biases[..., None].expand(-1, -1, a.shape[1])
 
     def weight_gradients(self, delta: Tensor, tangents: Tensor, weights: Tensor) -> Tensor:
         """M = Σ_n δ ȧᵀ for each direction, shape (d, o · i)."""
-        return torch.matmul(delta.T, tangents).flatten(1)
+        return torch.bmm(delta.expand(len(tangents), -1, -1), tangents.transpose(1, 2)).flatten(1)
 
     def pull_directions(self, directions: "Directions", a: Tensor, delta: Tensor) -> Tensor:
-        """Ẇᵀδ for each direction, shape (d, n, i)."""
+        """Ẇᵀδ for each direction, shape (d, i, n)."""
         if directions.is_sparse(self):
-            pulled = directions.sparse_columns(self).matmul(delta.T).view(len(directions), -1, len(delta))
-            return pulled.transpose(1, 2).contiguous()
-        return torch.matmul(delta, self.weights(directions.values))
+            pulled = delta.new_zeros(len(directions) * self.shape[1], delta.shape[1])
+            return pulled.addmm_(directions.sparse_columns(self), delta).unflatten(0, (len(directions), -1))
+        return torch.bmm(self.weights(directions.values).transpose(1, 2), delta.expand(len(directions), -1, -1))
+
+    def by_example(self, tangents: Tensor) -> Tensor:
+        """Tangents of its inputs in the order (n, d, i)."""
+        return tangents.permute(2, 0, 1)
 
     def pull_stacked(self, directions: "Directions", rows: slice, a: Tensor, deltas: Tensor) -> Tensor:
         """Ẇᵀδ for adjoints (n, f, o) and some directions: shape (n, f · d, i)."""
@@ -191,15 +202,20 @@ class Convolution(Affine):
             return convolutions.pulled(delta, weights, self.options[1])
         return self._backward(delta, a, weights, (True, False, False))
 
-    def turn(self, directions: "Directions", a: Tensor) -> Tensor:
-        """Ẇ ∗ a for each direction, stacked as output channels: shape (d, n, o, …)."""
+    def turn(self, directions: "Directions", a: Tensor, onto: Tensor | None = None) -> Tensor:
+        """Ẇ ∗ a for each direction, stacked as output channels: shape (d, n, o, …), added to `onto` if there is one."""
         stacked = self.weights(directions.values).flatten(0, 1)
-        return self.apply(a, stacked, None).unflatten(1, (len(directions), -1)).transpose(0, 1)
+        turned = self.apply(a, stacked, None).unflatten(1, (len(directions), -1)).transpose(0, 1)
+        return turned if onto is None else onto.add_(turned)
 
-    def carry(self, weights: Tensor, tangents: Tensor, onto: Tensor | None) -> Tensor:
-        """W ∗ ȧ, shape (d, n, o, …), plus `onto` where there is one."""
-        carried = self.apply(tangents.flatten(0, 1), weights, None).unflatten(0, tangents.shape[:2])
-        return carried if onto is None else carried.add_(onto)
+    def carry(self, weights: Tensor, tangents: Tensor) -> Tensor:
+        """W ∗ ȧ, shape (d, n, o, …)."""
+        return self.apply(tangents.flatten(0, 1), weights, None).unflatten(0, tangents.shape[:2])
+
+    def shift(self, biases: Tensor, a: Tensor, weights: Tensor) -> Tensor:
+        """ḃ (d, o) for every example and pixel, shape (d, n, o, …)."""
+        places = self.apply(a[:1], weights, None).shape[2:]
+        return biases[:, None, :, None, None].expand(-1, len(a), -1, *places)
 
     def weight_gradients(self, delta: Tensor, tangents: Tensor, weights: Tensor) -> Tensor:
         """Gradients of W with the tangents as inputs, shape (d, o · i · k · k)."""
@@ -213,6 +229,10 @@ class Convolution(Affine):
         weights = self.weights(directions.values).transpose(0, 1).flatten(1, 2)
         stand_in = a.new_empty(1).expand(len(delta), weights.shape[1], *a.shape[2:])
         return self.pull(weights, stand_in, delta).unflatten(1, (len(directions), -1)).transpose(0, 1)
+
+    def by_example(self, tangents: Tensor) -> Tensor:
+        """Tangents of its inputs in the order (n, d, i · …)."""
+        return tangents.flatten(2).transpose(0, 1)
 
     def pull_stacked(self, directions: "Directions", rows: slice, a: Tensor, deltas: Tensor) -> Tensor:
         """Transposed convolutions of adjoints (n, f, o, …) by some directions: shape (n, f · d, i · …)."""
@@ -252,6 +272,11 @@ class Kept:
     output: Tensor
     delta: Tensor | None = None
     inner: list["Kept"] = field(default_factory=list)
+
+
+def laid_out(a: Tensor) -> Tensor:
+    """Activations or adjoints (n, …) in the order of the tangents: (o, n) for vectors, as they are for images."""
+    return a.T.contiguous() if a.ndim == 2 else a
 
 
 def of(module: nn.Module) -> tuple | None:

@@ -242,12 +242,13 @@ def _automatic_adder(logits, parameters, scales, directions, memory_mib, inputs,
             products, pushed = push(directions[start : start + step])
             residual[:, start : start + step] += directions @ products.T
             along.append(pushed.double())
-        along, outputs = torch.cat(along), logits(theta, inputs).double()
+        along, outputs = torch.cat(along).transpose(1, 2), logits(theta, inputs).double()
         # The Gauss–Newton part over raw directions is taken off again.
-        raw = losses.gauss_newton_factor(outputs / temperature, along / temperature, total.loss).flatten(1)
+        cooled, relative = outputs / temperature, losses.relative(outputs, along / temperature, total.loss)
+        raw = losses.gauss_newton_factor(cooled, relative, total.loss).flatten(1)
         residual -= raw @ raw.T
         total.radial_derivative[point] += automatic.radial_derivative(*problem)
-        total.add(outputs[None], labels, orthonormalised(along, total.factor)[None], point)
+        total.add(outputs[None], labels, [(total.factor.new_ones(1), orthonormalised(along, total.factor))], point)
 
     return add
 

@@ -3,16 +3,15 @@
 One letter per axis: d directions, o outputs, i inputs of a layer.
 """
 
-import math
 import warnings
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from goldilocks import subspaces
 from goldilocks.chains import Affine, Dense, affine_layers
-
-SPARSE_BELOW = 0.05  # share of non-zero entries below which a sparse product is the faster one
 
 
 class Directions:
@@ -20,15 +19,18 @@ class Directions:
 
     def __init__(self, values: Tensor, chain: tuple):
         self.values = values
-        self._entries, self._sparse, self._cache = {}, {}, {}
+        self._moves, self._sparse, self._cache = {}, {}, {}
         for layer in affine_layers(chain):
             for place in filter(None, (layer.weight, layer.bias)):
-                self._entries[place.start] = int(values[:, place].count_nonzero())
-            few = self.entries(layer) < SPARSE_BELOW * len(values) * math.prod(layer.shape)
-            if few and isinstance(layer, Dense) and values.device.type == "cpu":
-                weights = layer.weights(values)
-                indices = weights.nonzero(as_tuple=True)
-                self._sparse[layer.weight.start] = indices, weights[indices]
+                self._moves[place.start] = bool(values[:, place].count_nonzero())  # several times as fast as any
+            if not isinstance(layer, Dense) or values.device.type != "cpu":
+                continue
+            sparse = subspaces.as_sparse(values[:, layer.weight].numpy())
+            if sparse is not None:
+                direction = np.repeat(np.arange(len(values)), np.diff(sparse.indptr))
+                indices = (direction, *np.divmod(sparse.indices.astype(np.int64), layer.shape[1]))
+                found = torch.as_tensor(sparse.data, dtype=values.dtype)
+                self._sparse[layer.weight.start] = tuple(map(torch.as_tensor, indices)), found
 
     def __len__(self) -> int:
         return len(self.values)
@@ -37,7 +39,7 @@ class Directions:
         """The directions from `start` to `stop`."""
         if (start, stop) not in self._cache:
             part = object.__new__(Directions)
-            part.values, part._entries, part._cache, part._sparse = self.values[start:stop], self._entries, {}, {}
+            part.values, part._moves, part._cache, part._sparse = self.values[start:stop], self._moves, {}, {}
             for place, (indices, values) in self._sparse.items():
                 ours = slice(*torch.searchsorted(indices[0], torch.tensor([start, stop])).tolist())
                 direction, o, i = (index[ours] for index in indices)
@@ -47,11 +49,11 @@ class Directions:
 
     def moves(self, place: slice | None) -> bool:
         """Whether any direction has entries at this place of the parameter vector."""
-        return place is not None and self._entries[place.start] > 0
+        return place is not None and self._moves[place.start]
 
     def entries(self, layer: Affine) -> int:
-        """Number of non-zero entries of all Ẇ together."""
-        return self._entries[layer.weight.start]
+        """Number of non-zero entries of all Ẇ together, where they are few."""
+        return len(self._sparse[layer.weight.start][1])
 
     def is_sparse(self, layer: Affine) -> bool:
         """Whether products with these weights are better done sparsely."""

@@ -54,14 +54,7 @@ def add_chunk(
     adjoints = total.adjoints(logits, labels)
     total.radial_derivative += depth * (adjoints * logits).sum((1, 2))
     pushed = {group: sums.orthonormalised(each, total.factor) for group, each in pushed.items()}
-    together = max(1, sums.ENTRIES_AT_ONCE // (len(directions) * outputs.numel()))
-    for start in range(0, len(total), together):
-        points = slice(start, start + together)
-        along = sum(
-            (scales[points] ** (depth - group)).to(each.dtype)[:, None, None, None] * each
-            for group, each in pushed.items()
-        )
-        total.add(logits[points], labels, along, points)
+    total.add(logits, labels, [(scales ** (depth - group), each) for group, each in pushed.items()])
     for group, crossed in _crossed(meetings, directions, kept, theta, adjoints, total.loss):
         powers = (scales ** (depth - group - 1))[:, None, None]
         total.residual += powers * (crossed + crossed.transpose(1, 2))
@@ -83,30 +76,30 @@ def _crossed(meetings, directions, kept, theta, adjoints, loss):
                 yield group, _crossed_at_the_end(layer, directions, along, adjoints).double()
         else:
             (by_point if is_cheaper else by_family)[layer.weight.start] = meeting
-    for meeting, deltas in _pulled_back(kept, theta, adjoints, by_point):
+    dtype = directions.values.dtype
+    for meeting, deltas in _pulled_back(kept, theta, adjoints, by_point, dtype):
         way = _crossed_sparsely if directions.is_sparse(meeting.step.layer) else _crossed_by_point
         for group, along in meeting.groups.items():
-            yield group, way(meeting.step, directions, along, deltas.to(along.dtype)).double()
-    for meeting, deltas in _pulled_back(kept, theta, seeds, by_family):
+            yield group, way(meeting.step, directions, along, deltas).double()
+    for meeting, deltas in _pulled_back(kept, theta, seeds, by_family, dtype):
         for group, along in meeting.groups.items():
-            crossed = _crossed_by_family(meeting.step, directions, along, deltas.to(along.dtype), coefficients)
-            yield group, crossed.double()
+            yield group, _crossed_by_family(meeting.step, directions, along, deltas, coefficients).double()
 
 
-def _pulled_back(kept, theta, seeds, meetings):
+def _pulled_back(kept, theta, seeds, meetings, dtype):
     """The meetings, last to first, each with the adjoints of its layer's output (p, n, …) from those of the logits."""
     left, deltas = dict(meetings), list(seeds)
     for each in reversed(kept):
+        if isinstance(each.layer, Affine) and each.layer.weight.start in left:
+            yield left.pop(each.layer.weight.start), torch.stack([delta.to(dtype) for delta in deltas])
         if not left:
             return
-        if isinstance(each.layer, Affine) and each.layer.weight.start in left:
-            yield left.pop(each.layer.weight.start), torch.stack(deltas)
         deltas = [each.layer.adjoint(theta, each.forward, delta) for delta in deltas]
 
 
 def _push(steps: list[Step], directions: Directions) -> tuple[dict[int, Tensor], list[Meeting]]:
     """Tangents of the logits by group, and the meetings; group 1 is of weights and the first bias, l of the l-th."""
-    groups, meetings, number = {}, [], 0
+    groups, meetings, number, before = {}, [], 0, None
     for step in steps:
         layer = step.layer
         if isinstance(layer, Affine):
@@ -115,21 +108,23 @@ def _push(steps: list[Step], directions: Directions) -> tuple[dict[int, Tensor],
                 meetings.append(Meeting(step, dict(groups)))
             groups = _through(step, directions, groups, number)
         elif isinstance(layer, Activation):
-            groups = {group: each * step.memory for group, each in groups.items()}
+            # Nobody else holds the tangents that leave an affine layer.
+            multiply = Tensor.mul_ if isinstance(before, Affine) else Tensor.mul
+            groups = {group: multiply(each, step.memory) for group, each in groups.items()}
         else:
             groups = {group: layer.tangent(step.memory, each) for group, each in groups.items()}
+        before = layer
     return groups, meetings
 
 
 def _through(step: Step, directions: Directions, groups: dict[int, Tensor], number: int) -> dict[int, Tensor]:
     layer = step.layer
-    turned = layer.turn(directions, step.memory) if directions.moves(layer.weight) else None
-    carried = {group: layer.carry(step.weights, each, turned if group == 1 else None) for group, each in groups.items()}
-    if turned is not None and 1 not in carried:
-        carried[1] = turned
+    carried = {group: layer.carry(step.weights, each) for group, each in groups.items()}
+    if directions.moves(layer.weight):
+        carried[1] = layer.turn(directions, step.memory, carried.get(1))
     if directions.moves(layer.bias):
         shift = tangents.shifts(step, directions)
-        carried[number] = carried[number] + shift if number in carried else shift
+        carried[number] = carried[number].add_(shift) if number in carried else shift.contiguous()
     return carried
 
 
@@ -149,14 +144,15 @@ def _crossed_at_the_end(layer: Dense, directions: Directions, along: Tensor, adj
     """Cross terms (p, d, d) of the last layer, where the adjoints are those of the logits themselves."""
     p, n, k = adjoints.shape
     stacked = adjoints.to(along.dtype).transpose(1, 2).reshape(p * k, n)
-    gradients = torch.matmul(stacked, along).view(len(along), p, -1).transpose(0, 1)
-    return torch.matmul(directions.values[:, layer.weight], gradients.transpose(1, 2))
+    gradients = (along.flatten(0, 1) @ stacked.T).view(len(along), -1, p, k)
+    return torch.matmul(directions.values[:, layer.weight], gradients.permute(2, 3, 1, 0).reshape(p, -1, len(along)))
 
 
 def _crossed_by_point(step: Step, directions: Directions, along: Tensor, deltas: Tensor) -> Tensor:
     """Cross terms (p, d, d) from each point's own adjoints (p, n, …)."""
     weights = directions.values[:, step.layer.weight]
-    return torch.stack([weights @ step.layer.weight_gradients(delta, along, step.weights).T for delta in deltas])
+    gradients = (step.layer.weight_gradients(chains.laid_out(delta), along, step.weights) for delta in deltas)
+    return torch.stack([weights @ each.T for each in gradients])
 
 
 def _crossed_sparsely(step: Step, directions: Directions, along: Tensor, deltas: Tensor) -> Tensor:
@@ -164,10 +160,9 @@ def _crossed_sparsely(step: Step, directions: Directions, along: Tensor, deltas:
     p, n, _ = deltas.shape
     d = len(along)
     deltas = deltas.permute(2, 0, 1).contiguous()
-    by_input = along.permute(2, 1, 0).contiguous()
     result = along.new_zeros(d, p * d)
     for i, (outputs, values) in directions.by_input(step.layer).items():
-        products = deltas[outputs].view(-1, n) @ by_input[i]
+        products = deltas.index_select(0, outputs).view(-1, n) @ along[:, i].T
         result.addmm_(values, products.view(len(outputs), p * d))
     return result.view(d, p, d).transpose(0, 1)
 
@@ -180,7 +175,7 @@ def _crossed_by_family(
     n, f = deltas.shape[:2]
     d = len(directions)
     weights = coefficients.to(along.dtype).flatten(1)
-    along = along.flatten(2).transpose(0, 1).contiguous().transpose(1, 2)
+    along = step.layer.by_example(along).contiguous().transpose(1, 2)
     result = along.new_empty(len(weights), d, d)
     block = max(1, tangents.ENTRIES_PER_BLOCK // (n * f * along.shape[1]))
     for start in range(0, d, block):

@@ -29,17 +29,24 @@ def residuals(outputs: Tensor, labels: Tensor, loss: str) -> Tensor:
     return predicted - _targets(outputs, labels)
 
 
-def gauss_newton_factor(outputs: Tensor, tangents: Tensor, loss: str) -> Tensor:
-    """B with G = Σ_n B Bᵀ, from logit tangents (…, d, n, k): √p ⊙ (ż − p·ż), or ż for squared error."""
+def relative(outputs: Tensor, tangents: Tensor, loss: str) -> Tensor:
+    """Logit tangents (d, k, n) from which a softmax's derivatives follow without cancellation where it is saturated.
+
+    Of the logits relative to that of the likeliest class of `outputs` (n, k): the softmax does not tell them from the
+    logits themselves. For squared error the tangents as they are.
+    """
     if loss == "mean_squared_error":
         return tangents
-    p = torch.softmax(outputs, -1)
-    # Relative to the likeliest class, so that nothing cancels where the softmax is saturated.
-    likeliest = outputs.argmax(-1)[..., None, :, None].expand(*tangents.shape[:-1], 1)
-    relative = tangents - tangents.gather(-1, likeliest)
-    p = p.to(tangents.dtype)[..., None, :, :]
-    root = torch.softmax(outputs, -1).sqrt().to(tangents.dtype)[..., None, :, :]
-    return root * (relative - (p * relative).sum(-1, keepdim=True))
+    return tangents - tangents.gather(1, outputs.argmax(-1).expand(len(tangents), 1, -1))
+
+
+def gauss_newton_factor(outputs: Tensor, tangents: Tensor, loss: str) -> Tensor:
+    """B with G = Σ_n B Bᵀ, from `relative` tangents (d, k, n): √p ⊙ (ż − p·ż), or ż for squared error."""
+    if loss == "mean_squared_error":
+        return tangents
+    p = torch.softmax(outputs, -1).T
+    mean = (p.to(tangents.dtype) * tangents).sum(1, keepdim=True)
+    return (tangents - mean).mul_(p.sqrt().to(tangents.dtype))
 
 
 def _targets(outputs: Tensor, labels: Tensor) -> Tensor:

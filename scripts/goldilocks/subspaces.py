@@ -2,16 +2,19 @@
 
 Directions are rows of an array of shape (d, D). They are kept as drawn: the Cholesky factor of their
 Gram matrix turns a Hessian in raw directions into one in orthonormal ones, and because the factor is
-triangular the first columns of a plane span the same subspace whatever its dimension.
+triangular the first columns of a plane span the same subspace whatever its dimension. Linear algebra is torch's:
+threads of a second library would stand in the way of its own.
 """
 
 import numpy as np
-import scipy.linalg
+import scipy.sparse
+import torch
 
 from goldilocks.labels import Plane
 
 METRICS = ("identity", "shell", "inverse_shell", "sigma")
 COORDINATES_PER_BLOCK = 2**16
+SPARSE_BELOW = 0.05  # share of non-zero entries below which a sparse product is the faster one
 
 
 def metric(
@@ -65,22 +68,13 @@ def cholesky(raw_directions: np.ndarray) -> np.ndarray:
 
     Raises ValueError if a direction is not finite or zero, or if the directions are linearly dependent.
     """
-    gram = np.zeros((len(raw_directions),) * 2)
-    # In blocks: a double-precision copy of all directions may not fit.
-    for start in range(0, raw_directions.shape[1], COORDINATES_PER_BLOCK):
-        block = np.asarray(raw_directions[:, start : start + COORDINATES_PER_BLOCK], dtype=np.float64)
-        used = block.any(0)
-        # Sparse directions leave most coordinates alone.
-        block = block[:, used] if 2 * used.sum() < used.size else block
-        gram += block @ block.T
+    sparse = as_sparse(raw_directions)
+    gram = _gram(raw_directions) if sparse is None else (sparse @ sparse.T).toarray()
     for what, bad in (("not finite", ~np.isfinite(np.diag(gram))), ("zero", np.diag(gram) == 0)):
         if bad.any():
             raise ValueError(f"direction {np.flatnonzero(bad)[0]} of the plane is {what}: draw another")
-    try:
-        factor = np.linalg.cholesky(gram)
-    except np.linalg.LinAlgError:
-        factor = None
-    if factor is None or np.diag(factor).min() < 1e-6 * np.sqrt(np.diag(gram).min()):
+    factor, failed = (each.numpy() for each in torch.linalg.cholesky_ex(torch.as_tensor(gram)))
+    if failed or np.diag(factor).min() < 1e-6 * np.sqrt(np.diag(gram).min()):
         raise ValueError(
             f"the {len(raw_directions)} directions of the plane are linearly dependent: "
             "ask for a plane of lower dimension or for dense directions"
@@ -88,8 +82,33 @@ def cholesky(raw_directions: np.ndarray) -> np.ndarray:
     return factor
 
 
+def as_sparse(rows: np.ndarray) -> scipy.sparse.csr_array | None:
+    """The rows of a matrix as a sparse one in double precision, if few of its entries are not zero; else None."""
+    places, count = [], 0
+    for row in rows:
+        places.append(np.flatnonzero(row != 0))
+        count += len(places[-1])
+        if count >= SPARSE_BELOW * rows.size:
+            return None
+    values = [row[place] for row, place in zip(rows, places)]
+    starts = np.cumsum([0, *map(len, places)])
+    return scipy.sparse.csr_array(
+        (np.concatenate(values, dtype=np.float64), np.concatenate(places), starts), shape=rows.shape
+    )
+
+
+def _gram(rows: np.ndarray) -> np.ndarray:
+    gram = torch.zeros((len(rows),) * 2, dtype=torch.float64)
+    # In blocks: a double-precision copy of all directions may not fit.
+    for block in torch.as_tensor(rows).split(COORDINATES_PER_BLOCK, 1):
+        block = block.double()
+        gram += block @ block.T
+    return gram.numpy()
+
+
 def orthonormalised(matrix: np.ndarray, factor: np.ndarray) -> np.ndarray:
     """L⁻¹ A L⁻ᵀ: a symmetric matrix A (d, d) over raw directions, expressed over orthonormal ones."""
-    half = scipy.linalg.solve_triangular(factor, matrix, lower=True)
-    full = scipy.linalg.solve_triangular(factor, half.T, lower=True)
-    return (full + full.T) / 2
+    factor = torch.as_tensor(factor)
+    half = torch.linalg.solve_triangular(factor, torch.as_tensor(matrix), upper=False)
+    full = torch.linalg.solve_triangular(factor, half.T, upper=False)
+    return ((full + full.T) / 2).numpy()

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from goldilocks import losses
 
-ENTRIES_AT_ONCE = 2**20  # of tangents, so that they stay in the processor's cache
-
 
 class Sums:
     """Sums over examples at p points on a plane of d directions, each with its own softmax temperature.
@@ -33,10 +31,18 @@ class Sums:
         temperatures = self.temperatures[points]
         return losses.residuals(outputs / temperatures, labels, self.loss) / temperatures
 
-    def add(self, outputs: Tensor, labels: Tensor, tangents: Tensor, points: slice = slice(None)) -> None:
-        """Add examples with logits (p, n, k), double, and tangents along orthonormal directions (p, d, n, k).
+    def add(
+        self,
+        outputs: Tensor,
+        labels: Tensor,
+        parts: Sequence[tuple[Tensor, Tensor]],
+        points: slice = slice(None),
+    ) -> None:
+        """Add examples with logits (p, n, k), double, of which each has the same likeliest class at all points.
 
-        The caller adds to `count`. Raises ValueError if a logit or a loss is not finite.
+        Tangents of the logits along orthonormal directions are the sum over `parts`, each of a factor (p,) for every
+        point and tangents (d, k, n) that the points share. The caller adds to `count`. Raises ValueError if a logit
+        or a loss is not finite.
         """
         temperatures = self.temperatures[points]
         cooled = outputs / temperatures
@@ -45,16 +51,21 @@ class Sums:
             raise ValueError("a logit or a loss is not finite: the radius is too large for this precision, lower it")
         self.losses[points] += each.sum(1)
         self.variances[points] += outputs.var(dim=-1).sum(1)
-        adjoints = (self.adjoints(outputs, labels, points)).to(tangents.dtype)
-        factor = losses.gauss_newton_factor(cooled, tangents, self.loss)
-        factor = factor / temperatures.to(factor.dtype)[..., None]
-        flat = factor.flatten(2)
-        self.gauss_newton[points] += torch.bmm(flat, flat.transpose(1, 2))
-        # Squares of traces leave the range of single precision at large radii.
-        traces = factor.square().sum(3).double().cumsum(1)
-        self.traces[points] += traces.sum(2)
-        self.squares[points] += traces.square().sum(2)
-        self.gradient[points] += torch.bmm(tangents.flatten(2), adjoints.flatten(1)[..., None])[..., 0]
+        (scales, first), *others = [(factors, losses.relative(outputs[0], each, self.loss)) for factors, each in parts]
+        adjoints = self.adjoints(outputs, labels, points).to(first.dtype).transpose(1, 2).flatten(1)
+        # One point after the other, in the processor's cache. Scales come last, in double precision: at large radii
+        # products leave the range of single precision.
+        shares = [((factors / scales).to(each.dtype), each) for factors, each in others]
+        squared = (scales / temperatures[:, 0, 0]) ** 2
+        for number, point in enumerate(range(len(self))[points]):
+            tangents = sum((factors[number] * each for factors, each in shares), first)
+            factor = losses.gauss_newton_factor(cooled[number], tangents, self.loss)
+            flat = factor.flatten(1)
+            self.gauss_newton[point] += squared[number] * (flat @ flat.T).double()
+            traces = squared[number] * factor.square().sum(1).double().cumsum(0)
+            self.traces[point] += traces.sum(1)
+            self.squares[point] += traces.square().sum(1)
+            self.gradient[point] += scales[number] * (tangents.flatten(1) @ adjoints[number]).double()
 
 
 def orthonormalised(tangents: Tensor, factor: Tensor) -> Tensor:

@@ -20,13 +20,13 @@ from goldilocks.sums import Sums, orthonormalised
 EXAMPLES_PER_CHUNK = 512
 ENTRIES_PER_BLOCK = 2**22  # of Ẇᵀδ at a time in a sweep
 # Tangents of one layer beyond this many bytes fall out of the processor's cache.
-BYTES_PER_LAYER = 16 * 2**20
+BYTES_PER_LAYER = 12 * 2**20
 FEWEST_EXAMPLES = 32  # with convolutions
 
 
 @dataclass
 class Step:
-    """One layer at one point, in the precision of the tangents."""
+    """One layer at one point, in the precision and the order of the tangents."""
 
     layer: object
     memory: object  # inputs of an affine layer, slopes of an activation, what pooling and reshaping keep
@@ -39,18 +39,22 @@ class Step:
 
 def linearised(kept: list[Kept], theta: Tensor, dtype: torch.dtype) -> list[Step]:
     """What tangents need of a forward pass and its adjoint; without adjoint, no cross terms can be formed."""
+
+    def prepared(values):
+        return None if values is None else chains.laid_out(values.to(dtype))
+
     steps = []
     for each in kept:
-        layer, delta = each.layer, None if each.delta is None else each.delta.to(dtype)
+        layer, delta = each.layer, prepared(each.delta)
         if isinstance(layer, Residual):
             steps.append(Step(layer, None, delta, inner=linearised(each.inner, theta, dtype)))
         elif isinstance(layer, Affine):
-            steps.append(Step(layer, each.forward.to(dtype), delta, weights=layer.weights(theta).to(dtype)))
+            steps.append(Step(layer, prepared(each.forward), delta, weights=layer.weights(theta).to(dtype)))
         elif isinstance(layer, Activation):
             bend = None
             if layer.bend is not None and each.delta is not None:
-                bend = (each.delta * layer.bend(each.forward)).to(dtype)
-            steps.append(Step(layer, layer.slope(each.forward).to(dtype), delta, bend=bend))
+                bend = prepared(each.delta * layer.bend(each.forward))
+            steps.append(Step(layer, prepared(layer.slope(each.forward)), delta, bend=bend))
         else:
             steps.append(Step(layer, each.forward, delta))
     return steps
@@ -64,7 +68,7 @@ def push(
     meet: Callable[[Step, Tensor], None] | None = None,
     turned: dict[int, Tensor] | None = None,
 ) -> Tensor | None:
-    """Tangents of the chain's outputs along each direction, shape (d, n, …); None where they vanish.
+    """Tangents of the chain's outputs along each direction, shape (d, k, n); None where they vanish.
 
     `meet` is called with each affine layer and the tangents of its inputs, and with each bending activation and the
     tangents of its inputs. `turned` holds products Ẇ_1 x that several points share.
@@ -79,7 +83,7 @@ def push(
         elif isinstance(layer, Affine):
             if meet and tangents is not None:
                 meet(step, tangents)
-            ours = tangents is not None and not directions.moves(layer.bias)
+            ours = layer.weight.start not in turned
             tangents = _through(step, directions, tangents, turned)
         elif tangents is None:
             continue
@@ -97,24 +101,22 @@ def push(
 def _through(step: Step, directions: Directions, tangents: Tensor | None, turned: dict[int, Tensor]) -> Tensor | None:
     """ż = W ȧ + Ẇ a + ḃ."""
     layer, place = step.layer, step.layer.weight.start
-    own = turned.get(place)
-    if own is None and directions.moves(layer.weight):
-        own = layer.turn(directions, step.memory)
-        if place in turned:
-            turned[place] = own
-    result = own if tangents is None else layer.carry(step.weights, tangents, own)
+    result = turned.get(place) if tangents is None else layer.carry(step.weights, tangents)
+    if result is None or tangents is not None:
+        result = layer.turn(directions, step.memory, result) if directions.moves(layer.weight) else result
+    if place in turned:
+        turned[place] = result
     if directions.moves(layer.bias):
         shift = shifts(step, directions)
-        return shift if result is None else result + shift
+        if result is None:
+            return shift.contiguous()
+        return result + shift if place in turned else result.add_(shift)
     return result
 
 
 def shifts(step: Step, directions: Directions) -> Tensor:
-    """ḃ of an affine layer for every example, shape (d, n, o, …)."""
-    layer = step.layer
-    outputs = layer.apply(step.memory[:1], step.weights, None).shape[1:]
-    values = directions.values[:, layer.bias].view(len(directions), 1, -1, *(1,) * (len(outputs) - 1))
-    return values.expand(-1, len(step.memory), *outputs)
+    """ḃ of an affine layer for every example, in the shape of the tangents of its outputs."""
+    return step.layer.shift(directions.values[:, step.layer.bias], step.memory, step.weights)
 
 
 def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
@@ -144,7 +146,7 @@ def add_chunk(
         _, kept = chains.backward(kept, scale * theta, adjoint)
         total.radial_derivative[number] += chains.radial_derivative(kept)
         points.append(
-            (outputs, linearised(kept, scale * theta, dtype), inputs.new_empty(d, *outputs.shape, dtype=dtype))
+            (outputs, linearised(kept, scale * theta, dtype), inputs.new_empty(d, *outputs.T.shape, dtype=dtype))
         )
     for start in range(0, d, step):
         rows = directions.rows(start, start + step)
@@ -164,7 +166,7 @@ def add_chunk(
             residual[start : start + step] += crossed.T
     for number, (outputs, _, along) in enumerate(points):
         along = orthonormalised(along, total.factor)
-        total.add(outputs[None], labels, along[None], slice(number, number + 1))
+        total.add(outputs[None], labels, [(theta.new_ones(1), along)], slice(number, number + 1))
 
 
 def bent(step: Step, tangents: Tensor) -> Tensor:
@@ -203,10 +205,13 @@ def plan(
 
     All directions go `at_once` where products of their tangents are needed: in sweeps, and where activations bend.
     """
-    outputs = _entries(chains.forward(chain, theta, inputs[:1].double())[1])
+    kept = chains.forward(chain, theta, inputs[:1].double())[1]
+    # Tangents begin at the first layer that can move.
+    first = next(number for number, each in enumerate(kept) if isinstance(each.layer, Affine | Residual))
+    outputs = _entries(kept[first:])
     d, size = len(directions), directions.values.element_size()
     # A point keeps activations and adjoints, in double precision and in that of the tangents.
-    per_example = points * sum(outputs) * (16 + 2 * size) + inputs[0].numel() * 8
+    per_example = points * (sum(outputs) * (16 + 2 * size) + inputs[0].numel() * size) + inputs[0].numel() * 8
     per_direction = 2 * sum(outputs) * size
     gradients = sum(layer.weights(theta).numel() for layer in chains.affine_layers(chain)) * size
     budget = memory_mib * 2**20
@@ -221,10 +226,11 @@ def plan(
         * size
     )
     most = EXAMPLES_PER_CHUNK
-    convolves = any(isinstance(layer, Convolution) for layer in chains.affine_layers(chain))
-    if convolves and directions.values.dtype == torch.float64:
-        # Their sums over pixels are long already: directions together share what depends on the examples alone.
-        most = max(FEWEST_EXAMPLES, _between(BYTES_PER_LAYER / (d * max(outputs) * size), most))
+    if any(isinstance(layer, Convolution) for layer in chains.affine_layers(chain)):
+        # Their sums over pixels are long already. In double precision directions together share what depends on the
+        # examples alone.
+        together = d if directions.values.dtype == torch.float64 else 1
+        most = max(FEWEST_EXAMPLES, _between(BYTES_PER_LAYER / (together * max(outputs) * size), most))
     examples = _between(budget / 2 / (per_example + pulled + per_direction), most)
     in_cache = BYTES_PER_LAYER / (examples * max(outputs) * size)
     fitting = (budget / 2) / (examples * per_direction + gradients)

@@ -30,10 +30,10 @@ def test_tangents_adjoints_and_radial_derivative(name, kind):
         return jvp(lambda p: network.logits(p, network.inputs), (theta,), (direction,))[1]
 
     expected = vmap(along)(rows)
-    torch.testing.assert_close(tangents.push(steps, directions), expected, **TIGHT)
+    torch.testing.assert_close(tangents.push(steps, directions).mT, expected, **TIGHT)
     # One direction at a time, some without entries in some layers.
     single = torch.cat([tangents.push(steps, directions.rows(i, i + 1)) for i in range(5)])
-    torch.testing.assert_close(single, expected, **TIGHT)
+    torch.testing.assert_close(single.mT, expected, **TIGHT)
 
     adjoint = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     below, kept = chains.backward(kept, theta, adjoint)
@@ -54,8 +54,12 @@ def test_tangents_adjoints_and_radial_derivative(name, kind):
 )
 @pytest.mark.parametrize("share", [1.0, 0.02])
 def test_products_of_an_affine_layer(layer, shape, share):
-    """Ẇa, Ẇᵀδ and Σ δȧᵀ, densely and sparsely, against derivatives of the layer itself."""
+    """Ẇa, Ẇᵀδ, Wȧ, ḃ and Σ δȧᵀ, densely and sparsely, against derivatives of the layer itself."""
     random = torch.Generator().manual_seed(0)
+
+    def ordered(each):
+        """As tangents are: the entries of vectors before the examples."""
+        return each.transpose(1, 2) if each.ndim == 3 else each
 
     def normal(*size):
         return torch.randn(*size, generator=random, dtype=torch.float64)
@@ -69,22 +73,27 @@ def test_products_of_an_affine_layer(layer, shape, share):
     a, weights = normal(n, *shape), normal(*affine.shape)
     turned = torch.stack([affine.apply(a, w, None) for w in affine.weights(rows)])
     delta = normal(*turned.shape[1:])
-    torch.testing.assert_close(affine.turn(directions, a), turned, **TIGHT)
+    inputs, adjoint = chains.laid_out(a), chains.laid_out(delta)
+    torch.testing.assert_close(affine.turn(directions, inputs), ordered(turned), **TIGHT)
+    onto = ordered(normal(*turned.shape)).contiguous()
+    torch.testing.assert_close(affine.turn(directions, inputs, onto.clone()), ordered(turned) + onto, **TIGHT)
 
     def gradient(of, w, x):
         w, x = w.clone().requires_grad_(), x.clone().requires_grad_()
         return torch.autograd.grad((delta * affine.apply(x, w, None)).sum(), {"w": w, "x": x}[of])[0]
 
     pulled = torch.stack([gradient("x", w, a) for w in affine.weights(rows)])
-    torch.testing.assert_close(affine.pull_directions(directions, a, delta), pulled, **TIGHT)
+    torch.testing.assert_close(affine.pull_directions(directions, inputs, adjoint), ordered(pulled), **TIGHT)
     torch.testing.assert_close(affine.pull(weights, a, delta), gradient("x", weights, a), **TIGHT)
     along = normal(d, n, *shape)
     expected = torch.stack([gradient("w", weights, each).flatten() for each in along])
-    torch.testing.assert_close(affine.weight_gradients(delta, along, weights), expected, **TIGHT)
-    onto = normal(*turned.shape)
+    torch.testing.assert_close(affine.weight_gradients(adjoint, ordered(along), weights), expected, **TIGHT)
+    torch.testing.assert_close(affine.by_example(ordered(along)), along.transpose(0, 1).flatten(2), **TIGHT)
     carried = torch.stack([affine.apply(each, weights, None) for each in along])
-    torch.testing.assert_close(affine.carry(weights, along, None), carried, **TIGHT)
-    torch.testing.assert_close(affine.carry(weights, along, onto.clone()), carried + onto, **TIGHT)
+    torch.testing.assert_close(affine.carry(weights, ordered(along)), ordered(carried), **TIGHT)
+    biases = normal(d, affine.shape[0])
+    moved = torch.stack([affine.apply(a, torch.zeros_like(weights), each) for each in biases])
+    torch.testing.assert_close(affine.shift(biases, inputs, weights), ordered(moved), **TIGHT)
 
 
 @pytest.mark.parametrize("module", [nn.Tanh(), nn.Softplus(), nn.Softplus(beta=3, threshold=2), nn.LeakyReLU(0.3)])

@@ -167,14 +167,21 @@ def test_losses_that_are_not_finite_are_refused(path):
         measure(network, path, inputs=network.inputs.index_fill(0, torch.tensor([29]), torch.nan))
 
 
-@pytest.mark.parametrize("scales", [[1e20], [1.0, 1e20]])
-def test_tangents_beyond_their_precision_are_refused(scales):
+def test_tangents_beyond_their_precision_are_refused():
     # Logits of 1e60 are fine in double precision; tangents of 1e40 are not in single precision.
     network = model("fc-9x2-relu-nobias")
     theta, tensors = network.initialisation(7, 1.0), (network.inputs, network.targets)
-    curvature.radial_sweep(network.module, theta, scales, network.directions(3), *tensors)
+    rows = network.directions(3, dtype=torch.float32)
+    curvature.plane_curvature(network.module, 1e20 * theta, rows.double(), *tensors)
     with pytest.raises(ValueError, match=r"the Hessian is not finite.*double precision"):
-        curvature.radial_sweep(network.module, theta, scales, network.directions(3, dtype=torch.float32), *tensors)
+        curvature.plane_curvature(network.module, 1e20 * theta, rows, *tensors)
+    # A sweep has the tangents of the scale 1 alone, and the logits' squares in double precision.
+    for scales in ([1.0, 1e20], [1.0, 1e-20]):
+        (found, expected) = (
+            curvature.radial_sweep(network.module, theta, scales, each, *tensors)[1][0][0]
+            for each in (rows, rows.double())
+        )
+        assert relative_error(found.hessian, expected.hessian) < 1e-4
 
 
 def test_directions_that_span_no_plane_are_refused(path):

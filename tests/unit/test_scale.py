@@ -36,9 +36,9 @@ expected = []
 chosen = [3, 17, 42]
 for i in chosen:
     product = torch.zeros_like(theta)
-    for rows in range(0, 256, 32):
-        z = logits(point, inputs[rows : rows + 32])
-        loss = torch.nn.functional.cross_entropy(z, labels[rows : rows + 32], reduction="sum") / 256
+    for rows in range(0, 256, 8):
+        z = logits(point, inputs[rows : rows + 8])
+        loss = torch.nn.functional.cross_entropy(z, labels[rows : rows + 8], reduction="sum") / 256
         gradient = torch.autograd.grad(loss, point, create_graph=True)[0]
         product += torch.autograd.grad(gradient @ directions[i], point)[0]
     expected.append((directions.double() @ product.double()).tolist())

@@ -167,7 +167,8 @@ def test_all_ways_to_the_cross_terms_agree(label, image, kind, loss):
     used, expected = set(), {}
     places = {meeting.step.layer.weight.start: meeting for meeting in meetings}
     ways = zip(
-        homogeneous._pulled_back(kept, theta, adjoints, places), homogeneous._pulled_back(kept, theta, seeds, places)
+        homogeneous._pulled_back(kept, theta, adjoints, places, rows.dtype),
+        homogeneous._pulled_back(kept, theta, seeds, places, rows.dtype),
     )
     for (meeting, by_point), (_, by_family) in ways:
         layer, step = meeting.step.layer, meeting.step
