@@ -102,8 +102,9 @@ def engine_sweep(problem: Problem) -> Callable[[Tensor], list[curvature.PlaneCur
 def matmul(problem: Problem) -> AtPoint:
     """The engine's large products alone, by its own functions and in its chunks: no masks, no softmax, no H_d.
 
-    For each layer: directions times activations, weights times tangents, products of the adjoint, the tangents and the
-    directions; then the Gauss–Newton part from its factor. Tangents and factor are random numbers.
+    One pass forward and back in double precision; for each layer directions times activations, weights times tangents,
+    products of the adjoint, the tangents and the directions; then the Gauss–Newton part from its factor. Tangents and
+    factor are random numbers.
     """
     chain, point = chains.of(problem.network), problem.parameters.double()
     directions = Directions(problem.directions, chain)
@@ -113,7 +114,9 @@ def matmul(problem: Problem) -> AtPoint:
 
     def at(_: Tensor) -> Tensor:
         total = problem.directions.new_zeros(d, d)
-        for layers, factor in prepared:
+        for inputs, layers, factor in prepared:
+            outputs, kept = chains.forward(chain, point, inputs)
+            chains.backward(kept, point, outputs)
             layers = [(replace(step), along) for step, along in layers]
             for start in range(0, d, plan.directions):
                 rows = directions.rows(start, start + plan.directions)
@@ -131,8 +134,8 @@ def matmul(problem: Problem) -> AtPoint:
 
 def _products(
     chain: tuple, point: Tensor, directions: Directions, inputs: Tensor
-) -> tuple[list[tuple[tangents.Step, Tensor | None]], Tensor]:
-    """The layers with weights at a point, each with tangents of its inputs (None at the first); G's factor."""
+) -> tuple[Tensor, list[tuple[tangents.Step, Tensor | None]], Tensor]:
+    """The inputs; the layers with weights at a point, each with tangents of its inputs (None at the first); G's factor."""
     outputs, kept = chains.forward(chain, point, inputs)
     _, kept = chains.backward(kept, point, torch.randn_like(outputs))
     values, layers = directions.values, []
@@ -140,7 +143,7 @@ def _products(
         if isinstance(step.layer, chains.Affine):
             shape = (len(directions), *step.memory.shape)
             layers.append((step, torch.randn(shape, dtype=values.dtype) if layers else None))
-    return layers, torch.randn(len(directions), outputs.numel(), dtype=values.dtype)
+    return inputs, layers, torch.randn(len(directions), outputs.numel(), dtype=values.dtype)
 
 
 def functional_hessian(problem: Problem) -> AtPoint:

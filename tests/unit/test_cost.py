@@ -66,20 +66,33 @@ def test_flops_without_moving_weights():
 
 
 @pytest.mark.parametrize(
-    "label, inputs, image, bound",
-    # Counted in flops; one point after another costs 25.
-    [("fc-40x3-relu-nobias", 60, (), 6.0), ("fc-40x3-leakyrelu", 60, (), 6.0), ("conv-8x2-relu", 0, (3, 12, 12), 12.0)],
+    "label, image, examples, sizes, places, inputs",
+    [
+        ("fc-40x3-relu-nobias", (60,), 600, [60 * 40, 40 * 40, 40 * 40, 40 * 10], [1, 1, 1, 1], [60, 40, 40, 40]),
+        ("conv-8x2-relu-nobias", (3, 12, 12), 100, [216, 576, 720], [144, 36, 1], [3 * 144, 8 * 36, 72]),
+    ],
 )
-def test_homogeneous_sweep_costs_little_more_than_a_point(label, inputs, image, bound):
-    network = model(label, inputs=inputs, image=image, classes=10, examples=100 if image else 600)
-    theta, rows = network.initialisation(0, 1.0), network.directions(20)
+def test_flops_of_the_homogeneous_sweep(label, image, examples, sizes, places, inputs):
+    """Tangents once, then K_n of k − 1 families of adjoints, and one small product for each radius.
 
-    def sweep(scales):
-        return flops(
-            lambda: curvature.radial_sweep(network.module, theta, scales, rows, network.inputs, network.targets)
-        )
-
-    assert sweep(np.geomspace(0.01, 100, 25).tolist()) < bound * sweep([1.0])
+    At a middle layer Ẇᵀδ costs F_l for each direction and family, K_n d² products of the layer's inputs; the last layer
+    takes each radius' own residuals, which are its adjoints.
+    """
+    d, k, points, families = 20, 10, 25, 9
+    network = model(label, image=image, classes=k, examples=examples)
+    theta, rows = network.initialisation(0, 1.0), network.directions(d)
+    scales = np.geomspace(0.01, 100, points).tolist()
+    found = flops(lambda: curvature.radial_sweep(network.module, theta, scales, rows, network.inputs, network.targets))
+    forward = [2 * size * each for size, each in zip(sizes, places)]
+    total, middle = sum(forward), sum(forward[1:-1])
+    once = total + d * (2 * total - forward[0])
+    back = families * (sum(forward[2:]))
+    pulled = families * (d * middle + 2 * d * d * sum(inputs[1:-1]) + 2 * points * d * d * len(forward[1:-1]))
+    at_the_end = 2 * points * d * sizes[-1]
+    gauss_newton = 2 * points * k * (d * d + d)
+    chunks = -(-examples // tangents.EXAMPLES_PER_CHUNK)
+    expected = examples * (once + back + pulled + at_the_end + gauss_newton) + chunks * 2 * points * d * d * sizes[-1]
+    assert expected / 1.001 < found < SLACK * expected
 
 
 @pytest.mark.slow
