@@ -135,7 +135,7 @@ def matmul(problem: Problem) -> AtPoint:
 def _products(
     chain: tuple, point: Tensor, directions: Directions, inputs: Tensor
 ) -> tuple[Tensor, list[tuple[tangents.Step, Tensor | None]], Tensor]:
-    """The inputs; the layers with weights at a point, each with tangents of its inputs (None at the first); G's factor."""
+    """The inputs; each layer with weights, with tangents of its inputs (None at the first); a factor of G."""
     outputs, kept = chains.forward(chain, point, inputs)
     _, kept = chains.backward(kept, point, torch.randn_like(outputs))
     values, layers = directions.values, []
