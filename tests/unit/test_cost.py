@@ -1,5 +1,6 @@
 """What curvature costs: flops counted one by one, and memory against its budget."""
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -139,6 +140,21 @@ def test_chunks_do_not_change_products():
             for memory in (1024, 0.4)
         )
         assert relative_error(chunked.numpy(), whole.numpy()) < 1e-13
+
+
+def test_products_leave_nothing_behind():
+    network = model("fc-9x2-relu")
+    theta, rows = network.initialisation(5, 1.0), network.directions(7)
+
+    def alive():
+        gc.collect()
+        return sum(torch.is_tensor(each) and each.numel() == len(theta) for each in gc.get_objects())
+
+    curvature.hessian_vector_products(network.logits, theta, rows, network.inputs, network.targets)
+    before = alive()
+    for _ in range(3):
+        curvature.hessian_vector_products(network.logits, theta, rows, network.inputs, network.targets)
+    assert alive() == before
 
 
 MEMORY = """
