@@ -16,8 +16,7 @@ Writes one row for each case and method:
 
 A method that takes one point at a time is timed on all radii; its memory and flops are those of one radius, flops times
 the number of radii (every radius does the same operations). Every H_d is held to that of `engine`, and a benchmark of
-wrong results stops; `matmul` computes none. For all methods alike the process keeps the memory that it frees, as the
-workflow's jobs do.
+wrong results stops; `matmul` computes none.
 """
 
 import argparse
@@ -41,7 +40,7 @@ from torch import nn
 
 import bench_methods
 from bench_methods import Problem
-from goldilocks import allocation, files, logs, networks, subspaces
+from goldilocks import files, logs, networks, subspaces
 from goldilocks.labels import Plane
 
 COLUMNS = ("case", "method", "seconds", "peak_mib", "flops", "ratio_to_engine")
@@ -157,7 +156,6 @@ def bench(cases: dict[str, Case], path_to_output: str | Path) -> None:
     Raises ValueError in one sentence if a method's H_d is not that of the engine.
     """
     torch.set_num_threads(THREADS)
-    allocation.keep_freed_memory()
     if missing := sorted(set(bench_methods.METHODS) - set(bench_methods.installed())):
         print(f"not installed, and left out: {', '.join(missing)} (make bench installs them)", flush=True)
     if (load := os.getloadavg()[0]) > BUSY:

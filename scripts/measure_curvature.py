@@ -12,7 +12,6 @@ import xarray as xr
 import yaml
 
 from goldilocks import (
-    allocation,
     curvature,
     datasets,
     kinks,
@@ -58,7 +57,6 @@ def measure_curvature(
     draws, chosen_radii = studies.read_block(block)
     device = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
     torch.set_num_threads(threads)
-    allocation.keep_freed_memory()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
     @functools.lru_cache(maxsize=1)

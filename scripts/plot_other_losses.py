@@ -13,12 +13,10 @@ def plot_other_losses(
     paths_to_studies: list[str], path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
     studies, settings = pages.load_all(paths_to_studies, path_to_settings)
-    columns = len(studies)
-    figure, axes = pages.page(2 * columns, settings, columns)
+    figure, stacks = pages.stacked(len(studies), 2, settings)
     drawn = {}
-    for i, (name, study) in enumerate(studies.items()):
+    for (name, study), (upper, lower) in zip(studies.items(), stacks):
         study = study.sel(examples=study["examples"].max())
-        upper, lower = axes[i], axes[columns + i]
         curves = {kind: plotting.curves(study, kind) for kind in ("loss", "trace", "frobenius_norm")}
         for number, (label, cell) in enumerate(pages.lines(study)):
             loss = curves["loss"].sel(cell)
@@ -38,11 +36,12 @@ def plot_other_losses(
         means = curves["loss"]["mean"]
         upper.set_ylim(float(means.min()) / 3, float(means.max()) * 5)
         drawn |= {f"{name}_{kind}": curve for kind, curve in curves.items()}
-    axes[0].set_ylabel("mean loss (nat)")
-    axes[columns].set_ylabel(r"$\mathrm{Tr}(H)$, $\Vert H\Vert$ (nat)")
+    for upper, lower in stacks[::3]:
+        upper.set_ylabel("mean loss (nat)")
+        lower.set_ylabel(r"$\mathrm{Tr}(H)$, $\Vert H\Vert$ (nat)")
     styles = [plt.Line2D([], [], color="k", linestyle=style, label=text) for style, text in
               (("-", r"$\mathrm{Tr}(H)$"), ("--", r"$\Vert H\Vert$"))]  # fmt: skip
-    axes[columns].legend(handles=styles, loc="upper left")
+    stacks[0][1].legend(handles=styles, loc="upper left")
     plotting.save(figure, pages.side_by_side(drawn), path_to_pdf, path_to_png, path_to_data)
 
 

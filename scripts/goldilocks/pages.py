@@ -16,6 +16,7 @@ TITLES = {
     "tanh": "MNIST, activations",
     "cnn": "MNIST, convolutional",
 }
+LONGEST_IN_TWO_COLUMNS = 18  # characters of a legend's entry above one of three panels
 OFFICIAL = ("mnist", "fashion_mnist", "cifar10")
 
 
@@ -23,17 +24,29 @@ def page(
     count: int, settings: dict, columns: int | None = None, share_x: bool = True
 ) -> tuple[plt.Figure, list[plt.Axes]]:
     """A figure across the page with `count` panels, row by row; those at the bottom have the radius as their axis."""
+    figure, stacks = stacked(count, 1, settings, columns, share_x)
+    return figure, [ax for (ax,) in stacks]
+
+
+def stacked(
+    count: int, height: int, settings: dict, columns: int | None = None, share_x: bool = True
+) -> tuple[plt.Figure, list[list[plt.Axes]]]:
+    """As `page`, with `count` stacks of `height` panels one below the other."""
     columns = columns or min(count, 3)
-    rows = math.ceil(count / columns)
+    rows = height * math.ceil(count / columns)
     size = plotting.page_size(rows, settings)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=share_x)
-    for number, ax in enumerate(axes.flat):
+    stacks = [
+        list(axes[start : start + height, column]) for start in range(0, rows, height) for column in range(columns)
+    ]
+    for number, stack in enumerate(stacks):
         if number >= count:
-            ax.remove()
+            for ax in stack:
+                ax.remove()
         elif share_x and number + columns >= count:
-            ax.set_xlabel(plotting.X_LABEL)
-            ax.tick_params(labelbottom=True)
-    return figure, list(axes.flat)[:count]
+            stack[-1].set_xlabel(plotting.X_LABEL)
+            stack[-1].tick_params(labelbottom=True)
+    return figure, stacks[:count]
 
 
 def legend_above(ax: plt.Axes, heading: str, handles: list | None = None) -> None:
@@ -45,7 +58,7 @@ def legend_above(ax: plt.Axes, heading: str, handles: list | None = None) -> Non
         title_fontsize=plt.rcParams["axes.titlesize"],
         loc="lower center",
         bbox_to_anchor=(0.5, 1.0),
-        ncols=2 if len(handles) > 3 else 1,
+        ncols=2 if len(handles) > 3 and max(len(each.get_label()) for each in handles) <= LONGEST_IN_TWO_COLUMNS else 1,
         columnspacing=0.8,
         handlelength=1.4,
         labelspacing=0.25,
@@ -67,10 +80,10 @@ def lines(study: xr.Dataset) -> list[tuple[str, dict]]:
 
 
 def name_of(axis: str, value: object) -> str:
-    """How a legend names a value along an axis."""
+    """How a legend names a value along an axis: briefly, and ReLU is understood."""
     if axis == "bias_directions":
-        return "bias directions" if value else ""
-    return str(value).replace("_", " ")
+        return "biases" if value else ""
+    return str(value).replace("_", " ").replace("-relu", "")
 
 
 def study_title(study: xr.Dataset, name: str) -> str:

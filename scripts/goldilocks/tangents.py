@@ -101,11 +101,13 @@ def push(
 def _through(step: Step, directions: Directions, tangents: Tensor | None, turned: dict[int, Tensor]) -> Tensor | None:
     """ż = W ȧ + Ẇ a + ḃ."""
     layer, place = step.layer, step.layer.weight.start
-    result = turned.get(place) if tangents is None else layer.carry(step.weights, tangents)
-    if result is None or tangents is not None:
-        result = layer.turn(directions, step.memory, result) if directions.moves(layer.weight) else result
-    if place in turned:
-        turned[place] = result
+    result = turned.get(place)
+    if result is None:
+        result = None if tangents is None else layer.carry(step.weights, tangents)
+        if directions.moves(layer.weight):
+            result = layer.turn(directions, step.memory, result)
+        if place in turned:
+            turned[place] = result
     if directions.moves(layer.bias):
         shift = shifts(step, directions)
         if result is None:
