@@ -285,12 +285,13 @@ def _peak_mib(anew: bool = False) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="What the exact projected Hessian costs.")
-    parser.add_argument("--cases", choices=CASES, default="all")
+    parser.add_argument("--cases", choices=[*CASES, *CASES["all"]], default="all", help="a group, or a single case")
     parser.add_argument("--output", default="results/benchmarks/curvature.csv")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # Of the libraries: torch.jit, and gradients that keep their graph.
     with logs.one_sentence():
-        bench(CASES[arguments.cases], arguments.output)
+        chosen = arguments.cases
+        bench(CASES.get(chosen) or {chosen: CASES["all"][chosen]}, arguments.output)
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def matmul(problem: Problem) -> AtPoint:
         total = problem.directions.new_zeros(d, d)
         for inputs, layers, factor in prepared:
             outputs, kept = chains.forward(chain, point, inputs)
-            chains.backward(kept, point, outputs)
+            chains.backward(kept, point, outputs, to_inputs=False)
             layers = [(replace(step), along) for step, along in layers]
             for start in range(0, d, plan.directions):
                 rows = directions.rows(start, start + plan.directions)

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 import yaml
 
-from goldilocks import files, latex, store
+from goldilocks import files, latex, quantities, store
 from goldilocks.logs import job_log
 
 MAIN_STUDY = "curvature"
@@ -113,7 +113,10 @@ def sensitivity(study: xr.Dataset | None, rows: list[dict]) -> dict[str, str]:
     if study is None:
         return dict.fromkeys(names, r"\emph{not computed}")
     curves = study["trace_over_norm"].sel(dimension=study["dimension"].max()).mean("draw")
-    heights, places = curves.max("radius"), study["x"].isel(radius=curves.argmax("radius"))
+    heights = curves.max("radius")
+    places = xr.apply_ufunc(
+        quantities.vertex, study["x"], curves, input_core_dims=[["radius"], ["radius"]], vectorize=True
+    )
     extremes = (heights.min(), heights.max(), places.min(), places.max())
     reached = [row["verdict"] for row in rows if " sensitivity " in row["case"]]
     counts = [len(reached), *(reached.count(name) for name in verdicts.values())]

@@ -427,14 +427,22 @@ def forward(chain: tuple, theta: Tensor, a: Tensor) -> tuple[Tensor, list[Kept]]
     return a, kept
 
 
-def backward(kept: list[Kept], theta: Tensor, delta: Tensor) -> tuple[Tensor, list[Kept]]:
-    """The adjoint `delta` (n, …) of a chain's outputs carried back: that of its inputs, and of each layer's output."""
+def backward(
+    kept: list[Kept], theta: Tensor, delta: Tensor, to_inputs: bool = True
+) -> tuple[Tensor | None, list[Kept]]:
+    """The adjoint `delta` (n, …) of a chain's outputs carried back: that of its inputs, and of each layer's output.
+
+    Without `to_inputs` it ends at the first layer with parameters; below it there are no adjoints.
+    """
+    first = next((number for number, each in enumerate(kept) if isinstance(each.layer, Affine | Residual)), 0)
     result = []
-    for each in reversed(kept):
+    for number, each in reversed(list(enumerate(kept))):
         result.append(replace(each, delta=delta))
         if isinstance(each.layer, Residual):
             below, result[-1].inner = backward(each.inner, theta, delta)
             delta = delta + below
+        elif number <= first and not to_inputs:
+            delta = None
         else:
             delta = each.layer.adjoint(theta, each.forward, delta)
     return delta, result[::-1]

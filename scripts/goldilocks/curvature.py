@@ -111,10 +111,12 @@ def radial_sweep(
     _refuse_unfit(network, parameters, directions, inputs, labels, counts)
     if not min(scales) > 0:
         raise ValueError(f"the scale {min(scales)} is not positive: a sweep runs outwards along one ray")
-    factor = torch.as_tensor(subspaces.cholesky(directions.cpu().numpy()), device=directions.device)
+    rows = directions.cpu().numpy()
+    sparse = subspaces.as_sparse(rows)
+    factor = torch.as_tensor(subspaces.cholesky(rows if sparse is None else sparse), device=directions.device)
     total = Sums(factor, loss, [temperature for _ in scales for temperature in temperatures])
     repeated = [scale for scale in scales for _ in temperatures]
-    add = _adder(network, parameters, repeated, directions, memory_mib, inputs, total)
+    add = _adder(network, parameters, repeated, directions, sparse, memory_mib, inputs, total)
     result = {}
     for start, stop in pairwise([0, *sorted(set(counts))]):
         add(inputs[start:stop], labels[start:stop])
@@ -202,13 +204,13 @@ def hessian_vector_products(
     return products / len(inputs)
 
 
-def _adder(network, parameters, scales, directions, memory_mib, inputs, total) -> Callable:
+def _adder(network, parameters, scales, directions, sparse, memory_mib, inputs, total) -> Callable:
     """The function that adds examples to the sums of all points, by the fastest path there is."""
     path = path_of(network, parameters, len(total), inputs)
     if path == AUTOMATIC:
         return _automatic_adder(_function(network), parameters, scales, directions, memory_mib, inputs, total)
     chain, parameters = chains.of(network), parameters.double()
-    prepared = Directions(directions, chain)
+    prepared = Directions(directions, chain, sparse)
     plan = tangents.plan(chain, parameters, prepared, inputs, len(total), path == HOMOGENEOUS, memory_mib)
 
     def add(inputs, labels):

@@ -3,10 +3,12 @@
 One letter per axis: d directions, o outputs, i inputs of a layer.
 """
 
+import math
 import warnings
 from collections.abc import Callable
 
 import numpy as np
+import scipy.sparse
 import torch
 from torch import Tensor
 
@@ -17,19 +19,23 @@ from goldilocks.chains import Affine, Dense, affine_layers
 class Directions:
     """Directions (d, D) in parameter space, and what products with them can leave out."""
 
-    def __init__(self, values: Tensor, chain: tuple):
+    def __init__(self, values: Tensor, chain: tuple, sparse: scipy.sparse.csr_array | None = None):
+        """`sparse`: what `subspaces.as_sparse` makes of the values, where that is known already."""
         self.values = values
         self._moves, self._sparse, self._cache = {}, {}, {}
+        if sparse is None and values.device.type == "cpu":
+            sparse = subspaces.as_sparse(values.numpy())
         for layer in affine_layers(chain):
             for place in filter(None, (layer.weight, layer.bias)):
-                self._moves[place.start] = bool(values[:, place].count_nonzero())  # several times as fast as any
-            if not isinstance(layer, Dense) or values.device.type != "cpu":
+                entries = values[:, place].count_nonzero() if sparse is None else sparse[:, place].nnz
+                self._moves[place.start] = bool(entries)
+            if sparse is None or values.device.type != "cpu" or not isinstance(layer, Dense):
                 continue
-            sparse = subspaces.as_sparse(values[:, layer.weight].numpy())
-            if sparse is not None:
-                direction = np.repeat(np.arange(len(values)), np.diff(sparse.indptr))
-                indices = (direction, *np.divmod(sparse.indices.astype(np.int64), layer.shape[1]))
-                found = torch.as_tensor(sparse.data, dtype=values.dtype)
+            weights = sparse[:, layer.weight]
+            if weights.nnz < subspaces.SPARSE_BELOW * math.prod(weights.shape):
+                direction = np.repeat(np.arange(len(values)), np.diff(weights.indptr))
+                indices = (direction, *np.divmod(weights.indices.astype(np.int64), layer.shape[1]))
+                found = torch.as_tensor(weights.data, dtype=values.dtype)
                 self._sparse[layer.weight.start] = tuple(map(torch.as_tensor, indices)), found
 
     def __len__(self) -> int:

@@ -9,6 +9,7 @@ import re
 
 RESULT_SECTIONS = ("results", "beyond")
 KINDS = ("estimate", "verdict", "setting")
+SMALLEST_WRITTEN_OUT = 1e-4
 _CHARACTERS = {
     "‖": r"$\Vert$",
     "κ": r"$\kappa$",
@@ -67,12 +68,15 @@ def escape(text: str, strict: bool = True) -> str:
 
 
 def number(value: float, low: float, high: float) -> str:
-    """`value` to two digits of the half-width of its interval."""
+    """`value` to two digits of the half-width of its interval; with a power of ten where all three are tiny."""
+    if 0 < max(abs(value), abs(low), abs(high)) < SMALLEST_WRITTEN_OUT:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return rf"{mantissa} \times 10^{{{int(exponent)}}}"
     half = max((high - low) / 2, abs(value) * 1e-3)
     if not math.isfinite(half) or half == 0:
         return f"{value:.3g}"
     digits = max(0, 1 - math.floor(math.log10(half)))
-    return f"{value:.{min(digits, 8)}f}"
+    return f"{value:.{digits}f}"
 
 
 def interval(value: float, low: float, high: float) -> str:

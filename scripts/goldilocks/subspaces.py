@@ -51,32 +51,40 @@ def directions(plane: Plane, eta: np.ndarray, random: np.random.Generator) -> np
     coordinates in use, so that a column has a random number n of entries, ±1/√n with equal odds.
     Columns are drawn one after another: those of a smaller plane are the first of a larger one.
     """
+    if plane.kind == "sparse":
+        return sparse_directions(plane.dimension, eta, random).toarray()
     coordinates = np.flatnonzero(eta)
     rows = np.zeros((plane.dimension, eta.size))
     for row in rows:
-        if plane.kind == "dense":
-            row[coordinates] = random.standard_normal(coordinates.size) / np.sqrt(coordinates.size)
-        else:
-            count = max(1, random.binomial(coordinates.size, 1 / np.sqrt(coordinates.size)))
-            chosen = random.choice(coordinates, count, replace=False)
-            row[chosen] = random.choice((-1.0, 1.0), count) / np.sqrt(count)
+        row[coordinates] = random.standard_normal(coordinates.size) / np.sqrt(coordinates.size)
     return rows * eta
 
 
-def cholesky(raw_directions: np.ndarray) -> np.ndarray:
+def sparse_directions(dimension: int, eta: np.ndarray, random: np.random.Generator) -> scipy.sparse.csr_array:
+    """The raw `sparse` directions of a plane with their non-zero entries alone, (d, D)."""
+    coordinates = np.flatnonzero(eta)
+    places, values = [], []
+    for _ in range(dimension):
+        count = max(1, random.binomial(coordinates.size, 1 / np.sqrt(coordinates.size)))
+        places.append(random.choice(coordinates, count, replace=False))
+        values.append(random.choice((-1.0, 1.0), count) / np.sqrt(count) * eta[places[-1]])
+    starts = np.cumsum([0, *map(len, places)])
+    return scipy.sparse.csr_array((np.concatenate(values), np.concatenate(places), starts), (dimension, eta.size))
+
+
+def cholesky(raw_directions: np.ndarray | scipy.sparse.csr_array) -> np.ndarray:
     """Lower-triangular L of shape (d, d) with L Lᵀ the Gram matrix of `raw_directions` (d, D), in double precision.
 
     Raises ValueError if a direction is not finite or zero, or if the directions are linearly dependent.
     """
-    sparse = as_sparse(raw_directions)
-    gram = _gram(raw_directions) if sparse is None else (sparse @ sparse.T).toarray()
+    gram = _gram(raw_directions)
     for what, bad in (("not finite", ~np.isfinite(np.diag(gram))), ("zero", np.diag(gram) == 0)):
         if bad.any():
             raise ValueError(f"direction {np.flatnonzero(bad)[0]} of the plane is {what}: draw another")
     factor, failed = (each.numpy() for each in torch.linalg.cholesky_ex(torch.as_tensor(gram)))
     if failed or np.diag(factor).min() < 1e-6 * np.sqrt(np.diag(gram).min()):
         raise ValueError(
-            f"the {len(raw_directions)} directions of the plane are linearly dependent: "
+            f"the {len(gram)} directions of the plane are linearly dependent: "
             "ask for a plane of lower dimension or for dense directions"
         )
     return factor
@@ -97,7 +105,9 @@ def as_sparse(rows: np.ndarray) -> scipy.sparse.csr_array | None:
     )
 
 
-def _gram(rows: np.ndarray) -> np.ndarray:
+def _gram(rows: np.ndarray | scipy.sparse.csr_array) -> np.ndarray:
+    if scipy.sparse.issparse(rows):
+        return (rows @ rows.T).toarray()
     gram = torch.zeros((len(rows),) * 2, dtype=torch.float64)
     # In blocks: a double-precision copy of all directions may not fit.
     for block in torch.as_tensor(rows).split(COORDINATES_PER_BLOCK, 1):

@@ -143,13 +143,12 @@ def add_chunk(
     first = next(chains.affine_layers(chain)).weight.start
     points = []
     for number, scale in enumerate(scales):
-        outputs, kept = chains.forward(chain, scale * theta, inputs)
+        point = theta if scale == 1 else scale * theta
+        outputs, kept = chains.forward(chain, point, inputs)
         adjoint = total.adjoints(outputs[None], labels, slice(number, number + 1))[0]
-        _, kept = chains.backward(kept, scale * theta, adjoint)
+        _, kept = chains.backward(kept, point, adjoint, to_inputs=False)
         total.radial_derivative[number] += chains.radial_derivative(kept)
-        points.append(
-            (outputs, linearised(kept, scale * theta, dtype), inputs.new_empty(d, *outputs.T.shape, dtype=dtype))
-        )
+        points.append((outputs, linearised(kept, point, dtype), inputs.new_empty(d, *outputs.T.shape, dtype=dtype)))
     for start in range(0, d, step):
         rows = directions.rows(start, start + step)
         turned = {first: None} if len(points) > 1 else {}
@@ -179,8 +178,7 @@ def bent(step: Step, tangents: Tensor) -> Tensor:
 def cross_terms(step: Step, directions: Directions, tangents: Tensor) -> Tensor:
     """C_ij = ⟨Ẇ^i, Σ_n δ ȧ^jᵀ⟩ of one affine layer, all directions against those of `tangents`: shape (d, j)."""
     layer = step.layer
-    if directions.is_sparse(layer) and len(directions) < layer.shape[0]:
-        # Few entries of Ẇ: cheaper from Ẇᵀδ.
+    if _is_pulled(layer, directions):
         pulled = step.pulled
         if pulled is None:
             pulled = layer.pull_directions(directions, step.memory, step.delta).flatten(1)
@@ -190,6 +188,11 @@ def cross_terms(step: Step, directions: Directions, tangents: Tensor) -> Tensor:
         return pulled @ tangents.flatten(1).T
     gradients = layer.weight_gradients(step.delta, tangents, step.weights)
     return directions.values[:, layer.weight] @ gradients.T
+
+
+def _is_pulled(layer: Affine, directions: Directions) -> bool:
+    """Whether cross terms are cheaper from Ẇᵀδ: few entries of Ẇ, and fewer directions than outputs."""
+    return directions.is_sparse(layer) and len(directions) < layer.shape[0]
 
 
 @dataclass(frozen=True)
@@ -224,7 +227,7 @@ def plan(
     pulled = (
         points
         * d
-        * sum(layer.weights(theta).shape[1] for layer in chains.affine_layers(chain) if directions.is_sparse(layer))
+        * sum(layer.shape[1] for layer in list(chains.affine_layers(chain))[1:] if _is_pulled(layer, directions))
         * size
     )
     most = EXAMPLES_PER_CHUNK

@@ -40,11 +40,11 @@ def test_every_way_gives_the_hessian_of_the_engine(case, method):
 
 
 def test_the_products_alone_count_the_flops_of_the_theory():
-    """Per direction and example 3F − 2F_1 (d tangents and one adjoint); 2F at the point, C and G on top."""
+    """Per direction and example 3F − 2F_1 (d tangents and one adjoint); 2F − F_1 at the point, C and G on top."""
     case = TINY["dense"]
     d, n = case.directions, case.examples
     layers = [i * o for i, o in zip(case.widths, case.widths[1:])]
-    expected = n * (d * (3 * sum(layers) - 2 * layers[0]) + 2 * sum(layers))
+    expected = n * (d * (3 * sum(layers) - 2 * layers[0]) + 2 * sum(layers) - layers[0])
     expected += d * d * (sum(layers[1:]) + n * case.widths[-1])
     problem = bench_curvature.build_problem(case)
     run = bench_curvature.prepare("matmul", problem)

@@ -22,7 +22,7 @@ def allowed(forward: list[int], sizes: list[int], bends: int, n: int, d: int, cl
     """Flops of `points` points from those of each layer's forward pass (per example) and the sizes of its weights."""
     total, first = sum(forward), forward[0]
     along = n * d * (3 * total - 2 * first + (points - 1) * 3 * (total - first))
-    there_and_back = points * n * 2 * total
+    there_and_back = points * n * (2 * total - first)
     # C = ⟨Ẇ, M⟩ for each chunk of examples; G, the gradient, and Σ ε φ″ ż ż for activations that bend.
     chunks = -(-n // tangents.EXAMPLES_PER_CHUNK)
     squares = 2 * d * d * (chunks * sum(sizes[1:]) + n * classes + n * bends) + 2 * d * n * classes

@@ -107,6 +107,7 @@ def test_only_compute_modules_import_torch(path):
             "kinks",
             "losses",
             "networks",
+            "projections",
             "subspaces",
             "sums",
             "tangents",

@@ -55,6 +55,8 @@ def test_result_sections_have_no_literal_numbers(section):
         (2.302585, 2.30258, 2.30259, "2.3026"),
         (3.0, 3.0, 3.0, "3.0000"),
         (0.0, 0.0, 0.0, "0"),
+        (-2.6e-7, -4e-7, -1.1e-7, r"-2.6 \times 10^{-7}"),
+        (0.00004, -0.2, 0.2, "0.00"),
     ],
 )
 def test_numbers_have_two_digits_of_their_interval(value, low, high, text):
