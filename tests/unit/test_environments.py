@@ -108,9 +108,11 @@ def test_only_compute_modules_import_torch(path):
             "losses",
             "networks",
             "projections",
+            "subsets",
             "subspaces",
             "sums",
             "tangents",
+            "training",
         )
     }
     assert ("torch" in imports_of(path)) == (path.stem in compute)
