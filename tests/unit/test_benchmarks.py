@@ -51,6 +51,7 @@ def test_the_products_alone_count_the_flops_of_the_theory():
     assert bench_methods.count_flops(run) == 2 * expected
 
 
+@pytest.mark.slow
 def test_a_case_runs_to_the_csv_and_the_figure(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(bench_curvature, "MOST_ROUNDS", 1)
     monkeypatch.setattr(bench_methods, "installed", lambda: ["engine", "engine_sweep", "matmul", "vmap jvp-grad"])

@@ -176,6 +176,7 @@ def test_verdicts_by_hand(values, test, verdict):
     assert test.verdict(*test.p_values(estimate)) == verdict
 
 
+@pytest.mark.slow
 def test_smallest_effect_of_a_superiority_is_found_four_times_in_five():
     random = stream("power")
     test = claims.Test("superiority", 0.0)

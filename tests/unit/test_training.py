@@ -159,6 +159,7 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimiser", training.OPTIMISERS)
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path, monkeypatch, optimiser, caplog):
     monkeypatch.setattr(training, "SECONDS_PER_CHECKPOINT", 0.0)
