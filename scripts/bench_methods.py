@@ -100,7 +100,7 @@ def engine_sweep(problem: Problem) -> Callable[[Tensor], list[curvature.PlaneCur
 
 
 def matmul(problem: Problem) -> AtPoint:
-    """The engine's large products alone, by its own functions and in its chunks: no masked tangents, no softmax, no H_d.
+    """The engine's large products alone, by its own functions and in its chunks: no masked tangents, no softmax.
 
     One pass forward and back in double precision; for each layer directions times activations, weights times tangents,
     products of the adjoint, the tangents and the directions; then the Gauss–Newton part from its factor. Tangents and
