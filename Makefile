@@ -4,9 +4,11 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 CORES ?= all
-SNAKEMAKE = $(BIN)/snakemake --cores $(CORES)
+# The logger, a plug-in that Snakemake finds among the scripts, says how far a run is.
+SNAKEMAKE = PYTHONPATH=scripts$${PYTHONPATH:+:$$PYTHONPATH} $(BIN)/snakemake --cores $(CORES) --logger goldilocks
 QUICK := config/quick.yaml
 CONFIG ?= $(QUICK)
+PROFILE ?= workflow/profiles/slurm
 TEX_PACKAGES := latexmk texlive-latex-recommended texlive-latex-extra texlive-fonts-recommended lmodern \
 	cm-super-minimal texlive-plain-generic
 # Python with torch takes 6 GB on Linux, and pip needs room to unpack; TeX takes another 0.7 GB.
@@ -27,11 +29,18 @@ SET_UP := $(MAKE) --silent --no-print-directory
 fail = { echo "$(1)" | tee "$(GOLDILOCKS_FAILURE)" >&2; exit 1; }
 # Tests fail jobs on purpose.
 PYTEST := env -u GOLDILOCKS_FAILURE $(BIN)/python -m pytest
+# What is timed, hits a job in its first moments or needs every core has the machine to itself; the rest goes side by side.
+ALONE := tests/workflow/test_quick.py tests/workflow/test_faults.py tests/unit/test_scale.py
+# One more than there are cores: tests of the workflow wait a good part of their time.
+WORKERS := $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) + 1 )))
+PYTEST_SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Two goals at once would be two runs at once.
 .NOTPARALLEL:
 .PHONY: help setup tex data data-run paper paper-run full full-run figure figure-run figures figures-run \
-	compare compare-run bench bench-run clean clean-run orphans orphans-run test test-run check check-run lint lock
+	slurm slurm-run plan plan-run status status-run report report-run archive archive-run review review-run \
+	arxiv arxiv-run pins compare compare-run bench bench-run clean clean-run orphans orphans-run \
+	test test-run check check-run lint lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -64,6 +73,58 @@ data: data-run ## fetch all datasets, and record in results/data/available.yaml 
 data-run:
 	@$(call run,$(SET_UP) setup && $(BIN)/python scripts/make_data.py)
 
+slurm: slurm-run ## a run on a cluster with SLURM: make slurm CONFIG=config/paper_scale.yaml [PROFILE=my/profile]
+	@: $(stop_if_failed)
+slurm-run:
+	@$(call run,$(SET_UP) setup .venv-slurm/installed && \
+		PYTHONPATH=scripts:.venv-slurm $(BIN)/snakemake --workflow-profile $(PROFILE) --logger goldilocks --configfile $(CONFIG))
+
+plan: plan-run ## what a run would do, why, and for how long: make plan [CONFIG=config/config.yaml] [CORES=2]
+	@: $(stop_if_failed)
+plan-run:
+	@$(call run,$(SET_UP) setup && $(BIN)/python scripts/plan_run.py $(CONFIG) --cores $(CORES))
+
+status: status-run ## how far each study of a run is: make status [CONFIG=config/config.yaml]
+	@: $(stop_if_failed)
+status-run:
+	@$(call run,$(SET_UP) setup && $(BIN)/python scripts/show_status.py $(CONFIG))
+
+report: report-run ## figures, claims and settings to look at in a browser: make report [CONFIG=config/config.yaml]
+	@: $(stop_if_failed)
+report-run:
+	@$(call run,$(SET_UP) setup tex && $(SNAKEMAKE) --configfile $(CONFIG) && \
+		$(BIN)/snakemake --cores 1 --report report.zip --configfile $(CONFIG) && echo "report.zip: unpack it and open report.html")
+
+archive: archive-run ## a run's results in one file for others: make archive [CONFIG=config/config.yaml]
+	@: $(stop_if_failed)
+archive-run:
+	@$(call run,$(SET_UP) setup tex && $(SNAKEMAKE) --configfile $(CONFIG) && $(BIN)/python scripts/pack_archive.py $(CONFIG))
+
+review: review-run ## figures and paper from an archive, without torch: make review ARCHIVE=quick.tar.gz [CONFIG=config/config.yaml]
+	@: $(stop_if_failed)
+review-run:
+	@$(call run,[ -f "$(ARCHIVE)" ] || $(call fail,there is no archive $(ARCHIVE): name one with make review ARCHIVE=...); \
+		$(SET_UP) .venv-review/installed tex && .venv-review/bin/snakemake --cores $(CORES) --configfile $(CONFIG) \
+		--config results_from="$(ARCHIVE)")
+
+.venv-review/installed: envs/review.txt
+	@echo "Setting up Python without torch in .venv-review"
+	@$(PYTHON) -m venv .venv-review && .venv-review/bin/pip install --quiet --disable-pip-version-check -r $< || \
+		$(call fail,pip could not set up .venv-review: its message stands above)
+	@touch $@
+
+arxiv: arxiv-run ## the paper's source as one archive, tried out: make arxiv [CONFIG=config/config.yaml]
+	@: $(stop_if_failed)
+arxiv-run:
+	@$(call run,$(SET_UP) setup tex && $(SNAKEMAKE) --configfile $(CONFIG) && $(BIN)/python scripts/pack_arxiv.py $(CONFIG))
+
+pins: ## pin every conda environment for this platform (envs/*.pin.txt), which Snakemake then takes; needs conda
+	@command -v conda >/dev/null || command -v mamba >/dev/null || \
+		$(call fail,make pins needs conda: install Miniforge (https://conda-forge.org/download) and run it again)
+	@command -v snakedeploy >/dev/null || \
+		$(call fail,make pins needs snakedeploy: conda install -c conda-forge -c bioconda snakedeploy)
+	@snakedeploy pin-conda-envs envs/compute.yaml envs/plot.yaml envs/latex.yaml
+
 compare: compare-run ## where two runs differ: make compare A=quick B=full [TOLERANCE=1e-6]
 	@: $(stop_if_failed)
 compare-run:
@@ -76,10 +137,11 @@ orphans-run:
 	@$(call run,[ -z "$(filter-out yes,$(REMOVE))" ] || $(call fail,REMOVE=$(REMOVE) is unknown: use REMOVE=yes or leave it out); \
 		$(SET_UP) setup && $(BIN)/python scripts/find_orphans.py $(if $(REMOVE),--remove))
 
-bench: bench-run ## what the curvature costs by this engine and by other ways
+bench: bench-run ## what curvature and training cost by these engines and by other ways
 	@: $(stop_if_failed)
 bench-run:
 	@$(call run,$(SET_UP) setup .venv-bench/installed && $(BIN)/python scripts/bench_curvature.py && \
+		$(BIN)/python scripts/bench_spectrum.py && $(BIN)/python scripts/bench_training.py && \
 		$(BIN)/python scripts/plot_benchmark.py)
 
 clean: clean-run ## remove everything generated but the datasets; RUN=quick removes one run alone
@@ -90,12 +152,12 @@ clean-run:
 test: test-run ## all tests and the style of the code; builds the quick run to the paper once
 	@: $(stop_if_failed)
 test-run:
-	@$(call run,$(SET_UP) setup tex && $(SET_UP) lint && $(PYTEST))
+	@$(call run,$(SET_UP) setup tex && $(SET_UP) lint && $(PYTEST) $(ALONE) && $(PYTEST_SIDE_BY_SIDE) $(addprefix --ignore=,$(ALONE)))
 
 check: check-run ## the fast tests and the style of the code, at most two minutes
 	@: $(stop_if_failed)
 check-run:
-	@$(call run,$(SET_UP) setup && $(SET_UP) lint && $(PYTEST) -m "not slow")
+	@$(call run,$(SET_UP) setup && $(SET_UP) lint && $(PYTEST_SIDE_BY_SIDE) -m "not slow")
 
 lint: setup ## the style of code and rules
 	@$(BIN)/ruff check .
@@ -114,6 +176,13 @@ setup: .venv/installed ## the Python environment .venv, from the lock requiremen
 	@echo "Setting up Python in .venv (a few minutes, about 6 GB on Linux)"
 	@$(PYTHON) -m venv .venv && $(BIN)/pip install --quiet --no-compile --disable-pip-version-check -r requirements.txt || \
 		$(call fail,pip could not set up .venv: its message stands above)
+	@# Bytecode on all cores, once: where PYTHONDONTWRITEBYTECODE is set every job would compile torch anew, for seconds.
+	@$(BIN)/python -m compileall -q -j 0 .venv/lib >/dev/null 2>&1 || true
+	@touch $@
+
+.venv-slurm/installed: envs/slurm.txt | setup
+	@rm -rf .venv-slurm && $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target .venv-slurm -r $< || \
+		$(call fail,pip could not set up .venv-slurm: its message stands above)
 	@touch $@
 
 .venv-bench/installed: envs/benchmarks.txt | setup
@@ -138,4 +207,5 @@ lock: ## write requirements.txt from requirements.in, in a fresh environment
 	@.venv-lock/bin/pip install --quiet --disable-pip-version-check -r requirements.in
 	@{ echo "# Written by make lock from requirements.in."; .venv-lock/bin/pip freeze --all --exclude pip --exclude wheel | \
 		sed -E '/^(nvidia-|cuda-|triton)/ s/$$/ ; sys_platform == "linux" and platform_machine == "x86_64"/'; } > requirements.txt
+	@.venv-lock/bin/python scripts/lock_review.py > envs/review.txt
 	@rm -rf .venv-lock

@@ -7,18 +7,23 @@ import numpy as np
 import xarray as xr
 import yaml
 
-from goldilocks import provenance, store
+from goldilocks import provenance, store, studies
 from goldilocks.logs import job_log
 
 CELL = ("dataset", "network", "subspace")
 # What a study varies stands between.
 ORDER = (*CELL, ..., "examples", "radius", "dimension", "draw")
+LAST = ("step", "tensor", "moment", "examples_of", "gradient_of", "pair", "layers", "end", "rung", "rank")
 AVERAGED = (
     *("fraction_positive", "trace_over_norm", "trace", "frobenius_norm", "spectral_norm"),
-    *("gauss_newton_trace", "gauss_newton_norm", "residual_norm", "effective_examples"),
+    *("gauss_newton_trace", "gauss_newton_norm", "gauss_newton_spectral_norm", "residual_norm"),
+    *("residual_spectral_norm", "effective_examples"),
 )
-# Networks of a study may differ in their number of layers.
-INCOMPLETE = ("layer_trace",)
+# Networks of a study may differ in their number of layers; what counterfactuals are about is not rescaled otherwise.
+OF_LAYERS = ("layer", "tensor")
+INCOMPLETE = ("layer_trace", "layer_residual", "frozen_softmax", "frozen_residual", "frozen_scale")
+# Of a run of training that diverged all else is missing.
+WHOLE = {studies.TRAINING: ["diverged"]}
 
 
 def aggregate_study(
@@ -52,17 +57,24 @@ def aggregate_study(
     ]
     result = side_by_side(parts)
     result = result.sel({axis: grid[f"{axis}s"] for axis in CELL} | {"radius": settings["radii"]})
-    missing = [name for name, array in result.items() if bool(array.isnull().any()) and name not in INCOMPLETE]
+    whole = WHOLE.get(settings["kind"], [name for name in result if name not in INCOMPLETE])
+    overflown = result.get("overflow", xr.DataArray(0)) > 0
+    missing = [name for name in whole if bool((result[name].isnull() & ~overflown).any())]
     if missing:
         raise ValueError(f"{path_to_output} would lack values of {', '.join(missing)}: a block is incomplete")
     classes = {cell[0]: datasets[0].attrs["classes"] for cell, datasets in blocks.items()}
     result = result.assign_coords(classes=("dataset", [classes[name] for name in grid["datasets"]]))
+    units = {parts[0].attrs["r_x"] for parts in blocks.values()}
     if settings["radius_unit"] == "r_X":
         result = result.assign_coords(x=("radius", 2 * np.log10(result["radius"].values)))
+    elif settings["radius_unit"] == "norm" and len(units) == 1:
+        result = result.assign_coords(x=("radius", 2 * np.log10(result["radius"].values / units.pop())))
     for name in (*result.data_vars, *result.coords):
         result[name].attrs = store.meaning(name)
     result.attrs = _provenance([block.attrs for datasets in blocks.values() for block in datasets], settings)
-    store.write_dataset(result.transpose(*ORDER, missing_dims="ignore"), path_to_output)
+    order = [name for name in ORDER if name in result.dims or name is ...]
+    last = [name for name in LAST if name in result.dims]
+    store.write_dataset(result.transpose(*order, *last), path_to_output)
 
 
 def side_by_side(cells: list[xr.Dataset]) -> xr.Dataset:
@@ -71,16 +83,19 @@ def side_by_side(cells: list[xr.Dataset]) -> xr.Dataset:
     Networks of fewer layers than others have missing values beyond their last: axes that differ would be combined
     too, and every variable would get the axis of the layers.
     """
-    layers = sorted({layer for cell in cells if "layer" in cell.dims for layer in cell["layer"].values.tolist()})
-    if layers:
-        cells = [cell.reindex(layer=layers) for cell in cells]
+    for axis in OF_LAYERS:
+        layers = sorted({layer for cell in cells if axis in cell.dims for layer in cell[axis].values.tolist()})
+        if layers:
+            cells = [cell.reindex({axis: layers}) for cell in cells]
     return xr.combine_by_coords(cells, combine_attrs="drop") if len(cells) > 1 else cells[0]
 
 
 def _read(path: Path) -> xr.Dataset:
-    """One block without its spectra, averaged over planes."""
+    """One block without its spectra, averaged over planes where it has several for each draw."""
     with store.opened(path) as file:
-        block = file.drop_vars(["eigenvalue", "index"]).load()
+        block = file.drop_vars(["eigenvalue", "index"], errors="ignore").load()
+    if "plane" not in block.dims:
+        return block
     means = block.mean("plane")
     if block.sizes["plane"] > 1:
         for name in AVERAGED:
@@ -101,7 +116,7 @@ def _provenance(attributes: list[dict], settings: dict) -> dict:
     return {
         **{name: all_of(name) for name in (*names, *versions)},
         "settings": json.dumps(settings, sort_keys=True),
-        "planes": settings["planes"],
+        **({"planes": settings["planes"]} if "planes" in settings else {"test_examples": all_of("test_examples")}),
         "wall_seconds": round(sum(each["wall_seconds"] for each in attributes), 1),
         "blocks": len(attributes),
     }

@@ -4,9 +4,10 @@ Writes one row for each case and method:
 
   case            network by its widths (CNN: five blocks of convolution, pooling and ReLU), then what differs from a
                   single point at r_X, d = 50 directions, N = 1000 examples and float32 tangents: d, N, float64, or R,
-                  the number of radii from log10 r²/r_X² = -4 to 4; -nobias: without biases (else they are zero, and
-                  the plane has bias directions); dense: directions with Gaussian entries; else the planes are those of
-                  the studies, sparse with the shell metric, which the competitors cannot make use of
+                  the number of radii from log10 r²/r_X² = -4 to 4, and T, that of further temperatures from 1e-6 to 1e6
+                  at r_X; -nobias: without biases (else they are zero, and the plane has bias directions); dense:
+                  directions with Gaussian entries; else the planes are those of the studies, sparse with the shell
+                  metric, which the competitors cannot make use of
   method          see bench_methods.py
   seconds         median over rounds in which the methods take turns, after a warm-up; where a competitor's warm-up
                   takes longer than SLOW_SECONDS, it is its measurement
@@ -20,34 +21,25 @@ wrong results stops; `matmul` computes none.
 """
 
 import argparse
-import csv
-import multiprocessing
-import os
-import resource
-import statistics
-import sys
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from unittest import mock
 
+import bench_tools
 import numpy as np
 import torch
 from torch import nn
 
 import bench_methods
 from bench_methods import Problem
-from goldilocks import files, logs, networks, subspaces
-from goldilocks.labels import Plane
+from goldilocks import logs, networks, subspaces
+from goldilocks.labels import Plane, parse_network
 
-COLUMNS = ("case", "method", "seconds", "peak_mib", "flops", "ratio_to_engine")
-THREADS = 2
 # Rounds after the warm-up: a method takes part while it has used less than this time, but in the first.
 SECONDS_PER_METHOD, MOST_ROUNDS, SLOW_SECONDS = 3.0, 7, 10.0
-BUSY = 0.5  # processes that want a core when the benchmark starts
 ENGINES = ("engine", "engine_sweep")
 # The error that rounding may make, as in the tests of the engine: eps times this times the largest logit (or one).
 TOLERANCE = 200.0
@@ -60,13 +52,15 @@ WIDTHS_200 = (784, 200, 200, 10)
 
 @dataclass(frozen=True)
 class Case:
-    """What is computed: widths from inputs to classes (None: the CNN), and the size of the work."""
+    """What is computed: a network, by its widths (None: the CNN) or its label, and the size of the work."""
 
-    widths: tuple[int, ...] | None
+    widths: tuple[int, ...] | None = None
+    label: str | None = None
     biases: bool = True
     directions: int = 50
     examples: int = 1000
     radii: int = 1
+    temperatures: int = 0
     double: bool = False
     plane: str = "sparse"
     left_out: tuple[str, ...] = ()
@@ -76,6 +70,8 @@ class Case:
 LIBRARIES = tuple(bench_methods.LIBRARIES)
 LARGE = (*LIBRARIES, "torch.func.hessian")
 WAYS = ("torch.func.hessian", "vmap jvp-grad", "double backward loop")
+OTHERS = (*LIBRARIES, *WAYS)
+SWEPT = {"biases": False, "radii": 49, "temperatures": 49, "left_out": (*OTHERS, "engine", "matmul")}
 MAIN = {
     "784-200-200-10": Case(WIDTHS_200),
     "3072-200-200-10": Case((3072, 200, 200, 10)),
@@ -85,6 +81,11 @@ MAIN = {
     "784-200-200-10 R=25": Case(WIDTHS_200, radii=25, left_out=WAYS),
     "784-200-200-10 dense": Case(WIDTHS_200, plane="dense"),
     "784-200-200-10-nobias R=25 dense": Case(WIDTHS_200, biases=False, radii=25, plane="dense", left_out=LARGE),
+    # One point, and as many temperatures as radii in one sweep, as in the studies of scale and temperature.
+    "fc-300-100-relu-nobias": Case(label="fc-300-100-relu-nobias", biases=False, left_out=OTHERS),
+    "fc-300-100-relu-nobias R=49 T=49": Case(label="fc-300-100-relu-nobias", **SWEPT),
+    "lenet5-nobias": Case(label="lenet5-nobias", biases=False, left_out=OTHERS),
+    "lenet5-nobias R=49 T=49": Case(label="lenet5-nobias", **SWEPT),
 }
 GROWTH = {
     "784-200-200-10 d=10": Case(WIDTHS_200, directions=10, left_out=LIBRARIES),
@@ -106,7 +107,11 @@ def build_problem(case: Case) -> Problem:
     """Random standardised images of the dataset's shape, random labels, a Glorot initialisation, a plane."""
     torch.manual_seed(0)
     image = {784: (1, 28, 28), 3072: (3, 32, 32)}.get(case.widths[0], (case.widths[0],)) if case.widths else (1, 28, 28)
-    network = (_dense(case.widths, case.biases) if case.widths else _convolutional()).double()
+    network = _dense(case.widths, case.biases) if case.widths else _convolutional()
+    if case.label:
+        image = (3, 32, 32) if case.label.startswith("lenet5") else image
+        network = networks.build(parse_network(case.label), image, 10)
+    network = network.double()
     for tensor in network.parameters():
         nn.init.zeros_(tensor) if tensor.ndim < 2 else nn.init.xavier_normal_(tensor)
     parameters = nn.utils.parameters_to_vector(network.parameters()).detach()
@@ -118,13 +123,17 @@ def build_problem(case: Case) -> Problem:
         "shell",
         bias_directions=case.biases,
     )
-    rows = subspaces.directions(Plane(case.directions, case.plane), eta, np.random.default_rng(0))
-    directions = torch.as_tensor(rows).to(torch.float64 if case.double else torch.float32)
+    dtype = np.float64 if case.double else np.float32
+    plane = Plane(case.directions, case.plane)
+    drawn = subspaces.directions_as_drawn(plane, eta, np.random.default_rng(0)).astype(dtype)
+    directions = torch.as_tensor(drawn.toarray() if plane.kind == "sparse" else drawn)
+    drawn = drawn if plane.kind == "sparse" else directions
     inputs = torch.randn(case.examples, *image, dtype=torch.float64)
     labels = torch.randint(case.widths[-1] if case.widths else 10, (case.examples,))
     # The initialisation's own norm stands for r_X, its root mean square: they differ by less than a percent.
     scales = tuple(10 ** (x / 2) for x in np.linspace(-4, 4, case.radii)) if case.radii > 1 else (1.0,)
-    return Problem(network, parameters, directions, inputs, labels, scales)
+    temperatures = tuple(10**x for x in np.linspace(-6, 6, case.temperatures))
+    return Problem(network, parameters, directions, inputs, labels, scales, temperatures, drawn)
 
 
 def _dense(widths: tuple[int, ...], biases: bool) -> nn.Sequential:
@@ -155,23 +164,18 @@ def bench(cases: dict[str, Case], path_to_output: str | Path) -> None:
 
     Raises ValueError in one sentence if a method's H_d is not that of the engine.
     """
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(bench_tools.THREADS)
     if missing := sorted(set(bench_methods.METHODS) - set(bench_methods.installed())):
         print(f"not installed, and left out: {', '.join(missing)} (make bench installs them)", flush=True)
-    if (load := os.getloadavg()[0]) > BUSY:
-        print(f"other processes are at work (load {load:.1f}): times will be longer and unsteady", flush=True)
+    bench_tools.warn_if_busy()
     rows = []
     for name, case in cases.items():
         seconds = measure_seconds(name, case)
         base = seconds["engine_sweep" if case.radii > 1 else "engine"]
         for method in seconds:
-            peak, flops = measure_memory_and_flops(case, method)
-            row = (name, method, f"{seconds[method]:.4g}", f"{peak:.1f}", flops, f"{seconds[method] / base:.3g}")
-            rows.append(row)
-            print(f"{name}: {method}: {row[2]} s, {row[3]} MiB, {flops:.3g} flops, {row[5]} engines", flush=True)
-    with files.whole_file(path_to_output) as path, open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([COLUMNS, *rows])
+            arguments = (_send_memory_and_flops, (case, method), PRELOADED, method)
+            rows.append(bench_tools.row(name, method, seconds[method], *bench_tools.in_a_process(*arguments), base))
+    bench_tools.write(rows, path_to_output)
 
 
 def measure_seconds(name: str, case: Case) -> dict[str, float]:
@@ -185,7 +189,7 @@ def measure_seconds(name: str, case: Case) -> dict[str, float]:
         runs[method] = prepare(method, problem)
         start = time.perf_counter()
         found = runs[method]()
-        times[method] = [time.perf_counter() - start]
+        times[method] = time.perf_counter() - start
         if method == "matmul":
             continue
         hessians = _orthonormalised(found, factor)
@@ -198,16 +202,8 @@ def measure_seconds(name: str, case: Case) -> dict[str, float]:
                 f"{method} differs from the engine by {errors[worst]:.1e} of H_d in the case {name}, "
                 f"and rounding explains {tolerances[worst]:.1e}: one of the two is wrong"
             )
-    again = [method for method in runs if method in ENGINES or times[method][0] < SLOW_SECONDS]
-    for method in again:
-        times[method] = []
-    for _ in range(MOST_ROUNDS):
-        for method in again:
-            if not times[method] or sum(times[method]) + times[method][-1] < SECONDS_PER_METHOD:
-                start = time.perf_counter()
-                runs[method]()
-                times[method].append(time.perf_counter() - start)
-    return {method: statistics.median(several) for method, several in times.items()}
+    again = {name: run for name, run in runs.items() if name in ENGINES or times[name] < SLOW_SECONDS}
+    return times | bench_tools.seconds_in_turns(again, MOST_ROUNDS, SECONDS_PER_METHOD)
 
 
 def prepare(method: str, problem: Problem) -> Callable[[], list]:
@@ -215,6 +211,8 @@ def prepare(method: str, problem: Problem) -> Callable[[], list]:
     at = bench_methods.METHODS[method](problem)
     if method == "engine_sweep":
         return lambda: at(problem.parameters)
+    if problem.temperatures:
+        return lambda: [at(scale * problem.parameters, temperature) for scale, temperature in problem.points]
     return lambda: [at(scale * problem.parameters) for scale in problem.scales]
 
 
@@ -230,57 +228,31 @@ def _tolerances(problem: Problem) -> list[float]:
     """200 eps max(1, max |z|) for each radius: at near ties a probability's error is eps |z|."""
     with torch.no_grad():
         largest = []
-        for scale in problem.scales:
+        for scale, _ in problem.points:
             nn.utils.vector_to_parameters(scale * problem.parameters, problem.network.parameters())
             largest.append(float(problem.network(problem.inputs).abs().max()))
     nn.utils.vector_to_parameters(problem.parameters, problem.network.parameters())
-    return [TOLERANCE * torch.finfo(problem.dtype).eps * max(1.0, z) for z in largest]
-
-
-def measure_memory_and_flops(case: Case, method: str) -> tuple[float, int]:
-    """Peak memory (MiB) and flops of one run, in a process forked from one that has but loaded the libraries."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)  # Those that are not there are passed over.
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send_memory_and_flops, args=(case, method, sender))
-    # What the server loads ahead is found only so; other programs that are started later must not see it.
-    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path))):
-        process.start()
-    sender.close()
-    try:
-        return receiver.recv()
-    except EOFError:
-        raise ValueError(f"the process that measures the memory of {method} ended: is there enough of it?") from None
-    finally:
-        process.join()
+    cooled = [z / min(1, temperature) for z, (_, temperature) in zip(largest, problem.points)]
+    return [TOLERANCE * torch.finfo(problem.dtype).eps * max(1.0, z) for z in cooled]
 
 
 def _send_memory_and_flops(case: Case, method: str, sender) -> None:
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(bench_tools.THREADS)
     warnings.simplefilter("ignore")
     one_at_a_time = method != "engine_sweep"
-    case, radii = replace(case, radii=1 if one_at_a_time else case.radii), case.radii
+    points = case.radii + case.temperatures
+    case = replace(case, radii=1, temperatures=0) if one_at_a_time else case
     bench_methods.count_flops(prepare(method, build_problem(_small(case))))
     problem = build_problem(case)
-    before = _peak_mib(anew=True)
+    before = bench_tools.peak_mib(anew=True)
     run = prepare(method, problem)
     flops = bench_methods.count_flops(run)
-    after = _peak_mib()
-    sender.send((after - before, flops * (radii if one_at_a_time else 1)))
+    after = bench_tools.peak_mib()
+    sender.send((after - before, flops * (points if one_at_a_time else 1)))
 
 
 def _small(case: Case) -> Case:
     return replace(case, directions=SMALL_DIRECTIONS, examples=SMALL_EXAMPLES)
-
-
-def _peak_mib(anew: bool = False) -> float:
-    """Peak resident memory of this process, which Linux counts in KiB and macOS in bytes.
-
-    `anew`: from now on, where the system can forget what was before; else building the problem may hide it.
-    """
-    if anew and os.access("/proc/self/clear_refs", os.W_OK):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << (20 if sys.platform == "darwin" else 10))
 
 
 def main() -> None:

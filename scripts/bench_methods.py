@@ -60,7 +60,11 @@ def count_flops(function: Callable[[], object]) -> int:
 
 @dataclass(frozen=True)
 class Problem:
-    """A network (float64), a point (D,) float64, directions (d, D) of any type, N examples, factors of the point."""
+    """A network (float64), a point (D,) float64, directions (d, D) of any type, N examples, factors of the point.
+
+    `temperatures` are further points, of the factor 1. `drawn`: the directions as the studies draw them, which sparse
+    ones are as a sparse matrix.
+    """
 
     network: nn.Module
     parameters: Tensor
@@ -68,6 +72,13 @@ class Problem:
     inputs: Tensor
     labels: Tensor
     scales: tuple[float, ...]
+    temperatures: tuple[float, ...]
+    drawn: curvature.Rows
+
+    @property
+    def points(self) -> list[tuple[float, float]]:
+        """Factor and temperature of each point."""
+        return [(scale, 1.0) for scale in self.scales] + [(1.0, temperature) for temperature in self.temperatures]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -75,26 +86,23 @@ class Problem:
         return self.directions.dtype
 
 
-def engine(problem: Problem) -> Callable[[Tensor], curvature.PlaneCurvature]:
+def engine(problem: Problem) -> Callable[..., curvature.PlaneCurvature]:
     """goldilocks.curvature.plane_curvature: H_d over orthonormal directions, with its Gauss–Newton part and more."""
 
-    def at(parameters: Tensor) -> curvature.PlaneCurvature:
-        (result,) = curvature.plane_curvature(
-            problem.network, parameters, problem.directions, problem.inputs, problem.labels
-        )
+    def at(parameters: Tensor, temperature: float = 1.0) -> curvature.PlaneCurvature:
+        tensors = (problem.drawn, problem.inputs, problem.labels)
+        (result,) = curvature.plane_curvature(problem.network, parameters, *tensors, temperature=temperature)
         return result
 
     return at
 
 
 def engine_sweep(problem: Problem) -> Callable[[Tensor], list[curvature.PlaneCurvature]]:
-    """goldilocks.curvature.radial_sweep: one H_d for each factor of the point."""
+    """goldilocks.curvature.curvature_at: one H_d for each point."""
 
     def sweep(parameters: Tensor) -> list[curvature.PlaneCurvature]:
-        found = curvature.radial_sweep(
-            problem.network, parameters, problem.scales, problem.directions, problem.inputs, problem.labels
-        )
-        return [by_temperature[0][0] for by_temperature in found]
+        tensors = (problem.drawn, problem.inputs, problem.labels)
+        return [found for (found,) in curvature.curvature_at(problem.network, parameters, problem.points, *tensors)]
 
     return sweep
 
@@ -138,12 +146,12 @@ def _products(
     """The inputs; each layer with weights, with tangents of its inputs (None at the first); a factor of G."""
     outputs, kept = chains.forward(chain, point, inputs)
     _, kept = chains.backward(kept, point, torch.randn_like(outputs))
-    values, layers = directions.values, []
-    for step in tangents.linearised(kept, point, values.dtype):
+    layers = []
+    for step in tangents.linearised(kept, point, directions.dtype):
         if isinstance(step.layer, chains.Affine):
             shape = (len(directions), *step.memory.shape)
-            layers.append((step, torch.randn(shape, dtype=values.dtype) if layers else None))
-    return inputs, layers, torch.randn(len(directions), outputs.numel(), dtype=values.dtype)
+            layers.append((step, torch.randn(shape, dtype=directions.dtype) if layers else None))
+    return inputs, layers, torch.randn(len(directions), outputs.numel(), dtype=directions.dtype)
 
 
 def functional_hessian(problem: Problem) -> AtPoint:

@@ -9,6 +9,7 @@ from goldilocks import locks, logs
 
 KEPT = ("data", "README.md")
 COPIES = ("results/claims.csv", "results/run.txt", "paper/paper.pdf")
+REPORT = "report.zip"
 
 
 def clean_results(run: str | None) -> list[Path]:
@@ -28,7 +29,7 @@ def clean_results(run: str | None) -> list[Path]:
             found += map(Path, COPIES)
     else:
         found = [path for place in places for path in sorted(place.glob("*")) if path.name not in KEPT]
-        found += map(Path, (*COPIES, "logs/data", ".snakemake"))
+        found += map(Path, (*COPIES, REPORT, "logs/data", ".snakemake"))
     removed = []
     for path in dict.fromkeys(found):
         if path.is_dir():

@@ -10,8 +10,9 @@ from goldilocks import catalogue, configuration, files, locks, logs
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = "benchmarks"  # What make bench writes, which belongs to no run.
-# Below a run's folder of results, and in results/data: written while the workflow loads, and small.
-KEPT = ("settings", "fingerprints", "latex", "own", "cards")
+# Below a run's folder of results, and in results/data: small, or what a job that was killed goes on from.
+KEPT = ("settings", "fingerprints", "latex", "own", "cards", "checkpoints", "unpacked")
+ARCHIVES = ".tar.gz"  # What was packed for others.
 
 
 def find_orphans(paths_to_configs: list[Path]) -> list[Path]:
@@ -50,7 +51,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _is_kept(path: Path, datasets: set[str]) -> bool:
     in_data = path.parts[:2] == ("results", "data")
-    return path.parts[2] in KEPT or (in_data and path.stem in {*datasets, "available"})
+    return path.parts[2] in KEPT or path.name.endswith(ARCHIVES) or (in_data and path.stem in {*datasets, "available"})
 
 
 def main() -> None:

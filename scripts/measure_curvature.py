@@ -1,19 +1,24 @@
 """Spectra of the loss Hessian on random planes over radii, for some draws of one study."""
 
 import functools
+import itertools
 import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import scipy.sparse
 import torch
 import xarray as xr
 import yaml
 
 from goldilocks import (
+    confidence,
     curvature,
     datasets,
+    eigenvectors,
+    jobs,
     kinks,
     labels,
     networks,
@@ -24,11 +29,17 @@ from goldilocks import (
     subspaces,
 )
 from goldilocks.logs import job_log
-from goldilocks.randomness import stream
 
 SUMMARIES = ("fraction_positive", "trace_over_norm", "trace", "frobenius_norm", "spectral_norm")
-PARTS = ("gauss_newton_trace", "gauss_newton_norm", "residual_norm", "effective_examples")
-AT_A_POINT = ("loss", "logits_std", "radial_derivative")
+PARTS = (
+    *("gauss_newton_trace", "gauss_newton_norm", "gauss_newton_spectral_norm"),
+    *("residual_trace", "residual_norm", "residual_spectral_norm", "effective_examples"),
+)
+FROZEN = ("frozen_softmax", "frozen_residual", "frozen_scale")
+AT_A_POINT = ("loss", "logits_std", "radial_derivative", "zero_logits", "entropy", "prior_mismatch", "softmax_ratio")
+ON_A_PLANE = ("class_gradient", "example_gradient")
+# Varied keys whose values are points of one sweep; every other key needs a sweep of its own.
+OF_POINTS = ("rescaled", "temperature")
 
 
 def measure_curvature(
@@ -55,28 +66,28 @@ def measure_curvature(
     settings = yaml.safe_load(Path(path_to_settings).read_text())
     own = yaml.safe_load(Path(path_to_network).read_text(encoding="utf-8")) if path_to_network else None
     draws, chosen_radii = studies.read_block(block)
-    device = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
-    torch.set_num_threads(threads)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    device = jobs.start_torch(device, threads)
 
     @functools.lru_cache(maxsize=1)
     def load(**chosen):
         kept = {key: settings[key] for key in ("validation", "seed")}
         return datasets.load(path_to_dataset, dataset, max(settings["examples"]), **kept, **chosen)
 
-    plane = labels.parse_subspace(subspace)
+    plane = labels.parse_plane(subspace)
     result = None
-    for variant in studies.variants(settings):
+    of_points = studies.variants(settings, [key for key in OF_POINTS if key in settings["vary"]])
+    for variant in studies.variants(settings, [key for key in sorted(settings["vary"]) if key not in OF_POINTS]):
         here = {**settings, **variant, "radii": settings["radii"][chosen_radii]}
         examples = load(**{key: here.get(key) for key in ("inputs", "labels", "classes", "example_set")})
         module = networks.build_named(network, own, examples.inputs.shape[1:], examples.classes)
         _refuse_large_planes(plane, module, here["bias_directions"], network, dataset)
         if result is None:
-            result = _empty_block(settings, here["radii"], draws, len(networks.layer_indicators(module)))
-        block_of_variant = result.sel({studies.dimension(key): value for key, value in variant.items()})
+            result = _empty_block(settings, here["radii"], draws, module, examples)
+        block_of_variant = result.sel(_place(variant))
         for number in draws:
             draw = _make_draw(here, module, dataset, network, plane, number)
-            path = _measure(block_of_variant.sel(draw=number), here, examples, draw, device, memory_mib)
+            points = _points(here, of_points, draw)
+            path = _measure(block_of_variant.sel(draw=number), here, examples, draw, points, device, memory_mib)
             described = "".join(f", {key} {value}" for key, value in variant.items())
             logging.info("draw %d%s measured after %.1f s, %s", number, described, time.monotonic() - start, path)
     result.attrs = provenance.attributes(
@@ -87,6 +98,7 @@ def measure_curvature(
         classes=examples.classes,
         network_fingerprint=own["fingerprint"] if own else "",
         seeds=f"streams named {settings['seed']}, purpose, {dataset}, {network}, {subspace}, draw, plane",
+        r_x=networks.glorot_radius(networks.parameters_of(module)),
         device=str(device),
         dtype=settings["dtype"],
         threads=threads,
@@ -96,15 +108,16 @@ def measure_curvature(
 
 @dataclass(frozen=True)
 class Draw:
-    """What is shared over radii of one random initialisation θ (D,).
+    """What is shared over radii of one random initialisation θ (D,) of a network of `depth` weight layers.
 
     Metric η (D,), raw planes (d, D), probes (m, D) of the full space, and probes (layers · m, D) of single layers.
     """
 
     module: torch.nn.Module
+    depth: int | None
     theta: np.ndarray
     eta: np.ndarray
-    planes: list[np.ndarray]
+    planes: list[np.ndarray | scipy.sparse.csr_array]
     probes: np.ndarray
     layer_probes: np.ndarray
 
@@ -124,29 +137,23 @@ def _refuse_large_planes(
 def _make_draw(
     settings: dict, module: torch.nn.Module, dataset: str, network: str, plane: labels.Plane, number: int
 ) -> Draw:
-    def named(purpose, *more):
-        return stream(settings["seed"], purpose, dataset, network, *more)
+    streams, count = jobs.Streams(settings, dataset, network), max(settings["dimensions"])
 
-    def signs(purpose, count, size):
-        return named(purpose, number).choice((-1.0, 1.0), (count, size))
+    def signs(purpose, number_of_probes, size):
+        return streams.stream(purpose, number).choice((-1.0, 1.0), (number_of_probes, size))
 
     parameters = networks.parameters_of(module)
-    eta = subspaces.metric(
-        [p.size for p in parameters],
-        [p.is_bias for p in parameters],
-        networks.weight_deviations(parameters, settings["initialisation"]),
-        settings["metric"],
-        settings["bias_directions"],
-    )
+    eta = jobs.metric(settings, parameters)
     layers = networks.layer_indicators(module)
-    count = settings["layer_probes"]
-    layer_probes = signs("layer probes", count, eta.size) if count else np.empty((0, eta.size))
+    probes = settings["layer_probes"]
+    layer_probes = signs("layer probes", probes, eta.size) if probes else np.empty((0, eta.size))
     return Draw(
         module=module,
-        theta=networks.initialise(parameters, settings["initialisation"], named("initialisation", number)),
+        depth=labels.depth(network),
+        theta=streams.initialisation(parameters, number),
         eta=eta,
         planes=[
-            subspaces.directions(plane, eta, named("plane", plane.kind, number, i))[: max(settings["dimensions"])]
+            subspaces.directions_as_drawn(plane, eta, streams.stream("plane", plane.kind, number, i))[:count]
             for i in range(settings["planes"])
         ],
         probes=signs("probes", settings["probes"], eta.size),
@@ -154,11 +161,49 @@ def _make_draw(
     )
 
 
+@dataclass(frozen=True)
+class Point:
+    """Where curvature is measured: its place in a block, the factor on θ, the softmax's temperature, the radius over
+    that of reference, and whether it rescales the parameters alone."""
+
+    place: dict
+    scale: float
+    temperature: float
+    ratio: float
+    scaled: bool = True
+
+
+def _points(settings: dict, variants: list[dict], draw: Draw) -> list[Point]:
+    """The points of a sweep: every radius, with every one of `variants` of the keys OF_POINTS."""
+    r_x = networks.glorot_radius(networks.parameters_of(draw.module))
+    points = []
+    for radius, variant in itertools.product(settings["radii"], variants):
+        here = {**settings, **variant}
+        scale, temperature = networks.scale(draw.theta, radius, here["radius_unit"], r_x), here["temperature"]
+        ratio = networks.ratio(radius, here["radius_unit"], r_x)
+        if here["rescaled"] != "parameters":
+            if draw.depth is None:
+                raise ValueError(
+                    f"rescaled: {here['rescaled']} needs the number of weight layers, which is not known of a network "
+                    "of your own: use parameters"
+                )
+            temperature *= ratio ** (draw.depth if here["rescaled"] == "both" else -draw.depth)
+            scale = scale if here["rescaled"] == "both" else scale / ratio
+        place, scaled = {"radius": radius, **_place(variant)}, here["rescaled"] == "parameters"
+        points.append(Point(place, scale, temperature, ratio, scaled))
+    return points
+
+
+def _place(variant: dict) -> dict:
+    return {studies.dimension(key): value for key, value in variant.items()}
+
+
 def _measure(
     result: xr.Dataset,
     settings: dict,
     examples: datasets.Examples,
     draw: Draw,
+    points: list[Point],
     device: torch.device,
     memory_mib: int,
 ) -> str:
@@ -169,76 +214,135 @@ def _measure(
         return torch.as_tensor(array, device=device)
 
     theta, inputs, targets = (on_device(array) for array in (draw.theta, examples.inputs, examples.labels))
-    counts, radii = settings["examples"], settings["radii"]
-    r_x = networks.glorot_radius(networks.parameters_of(module))
-    scales = [networks.scale(draw.theta, radius, settings["radius_unit"], r_x) for radius in radii]
+    counts = settings["examples"]
     options = {"loss": settings["loss"], "memory_mib": memory_mib}
 
-    def sweep(directions):
-        """Curvature along the directions at every radius and number of examples."""
-        problem = (on_device(directions).to(dtype), inputs, targets)
-        kept = {"temperatures": [settings["temperature"]], "examples": counts, **options}
-        if not settings["sharpness"]:
-            return [found[0] for found in curvature.radial_sweep(module, theta, scales, *problem, **kept)]
-        return [
-            curvature.radial_sweep(
-                kinks.softened(module, scale * theta, inputs, settings["sharpness"]), theta, [scale], *problem, **kept
-            )[0][0]
-            for scale in scales
-        ]
+    def sweep(directions, points):
+        """Curvature along the directions at every point and number of examples."""
+        if scipy.sparse.issparse(directions):
+            directions = directions.astype(settings["dtype"])
+        else:
+            directions = on_device(directions).to(dtype)
+        problem = (directions, inputs, targets)
+        kept = {"examples": counts, "refuse_overflow": False, **options}
+        pairs = [(point.scale, point.temperature) for point in points]
+        if not settings["sharpness"] and not settings["one_by_one"]:
+            return curvature.curvature_at(module, theta, pairs, *problem, **kept)
+        found = []
+        for scale, temperature in pairs:
+            here = module
+            if settings["sharpness"]:
+                here = kinks.softened(module, scale * theta, inputs, settings["sharpness"])
+            found += curvature.curvature_at(here, theta, [(scale, temperature)], *problem, **kept)
+        return found
 
     for i, plane in enumerate(draw.planes):
-        for radius, at_radius in zip(radii, sweep(plane)):
-            for count, found in zip(counts, at_radius):
-                _record(result.sel(radius=radius, examples=count, plane=i), found)
+        found = sweep(plane, points)
+        references = sweep(plane, [_reference(points)])[0] if settings["counterfactuals"] else [None] * len(counts)
+        for point, at_point in zip(points, found):
+            for count, measured, reference in zip(counts, at_point, references):
+                here = _views(result, point.place | {"examples": count, "plane": i})
+                here["overflow"][()] = measured is None
+                if measured is not None:
+                    _record(here, settings["dimensions"], measured)
+                if measured is not None and reference is not None and point.scaled:
+                    _record_frozen(here, settings["dimensions"], measured, reference, draw.depth, point.ratio)
     if len(draw.layer_probes):
         weights = [p for p in networks.parameters_of(module) if not p.is_bias]
         sizes = np.array([p.size for p in weights])
         deviations = np.array(networks.weight_deviations(weights, settings["initialisation"]))
-        for radius, scale, at_radius in zip(radii, scales, sweep(draw.layer_probes)):
-            for count, found in zip(counts, at_radius):
+        for point, at_point in zip(points, sweep(draw.layer_probes, points)):
+            for count, found in zip(counts, at_point):
+                if found is None:
+                    continue
+                place = point.place | {"examples": count}
                 means = np.diag(found.hessian).reshape(len(sizes), -1).mean(1)
-                place = {"radius": radius, "examples": count}
-                result["layer_trace"].loc[place] = (scale * deviations) ** 2 * sizes * means
-    vectors = on_device(draw.probes * draw.eta).to(dtype)
-    for radius, scale in zip(radii, scales) if len(vectors) else ():
-        for count in counts:
+                result["layer_trace"].loc[place] = (point.scale * deviations) ** 2 * sizes * means
+                # Orthonormal directions of a layer stay inside it.
+                shares = np.abs(np.diag(found.residual)) / np.linalg.norm(found.residual, axis=1)
+                result["layer_residual"].loc[place] = shares.reshape(len(sizes), -1).max(1)
+    for point, count in itertools.product(points, counts):
+        problem = (module, point.scale * theta, inputs[:count], targets[:count])
+        here = _views(result, point.place | {"examples": count})
+        if here["overflow"]:
+            continue
+        if settings["probes"]:
+            vectors = on_device(draw.probes * draw.eta).to(dtype)
             products = curvature.hessian_vector_products(
-                module,
-                scale * theta,
-                vectors,
-                inputs[:count],
-                targets[:count],
-                temperature=settings["temperature"],
-                **options,
+                *problem[:2], vectors, *problem[2:], temperature=point.temperature, **options
             )
             found = spectrum.hutchinson(draw.probes, products.double().cpu().numpy() * draw.eta)
-            place = {"radius": radius, "examples": count}
-            result["full_trace"].loc[place] = found.trace
-            result["full_frobenius_norm"].loc[place] = found.frobenius_norm
-    return curvature.path_of(module, theta, len(scales))
+            here["full_trace"][()], here["full_frobenius_norm"][()] = found.trace, found.frobenius_norm
+        if settings["full_gradients"]:
+            found = confidence.gradients(*problem, temperature=point.temperature)
+            for name in confidence.GRADIENTS:
+                here[name][()] = getattr(found, name)
+        if settings["eigenvectors"]:
+            values, vectors = eigenvectors.top(
+                *problem, settings["eigenvectors"], temperature=point.temperature, memory_mib=memory_mib
+            )
+            here["top_eigenvalue"][:] = values
+            here["eigenvector_image"][:] = eigenvectors.first_layer_images(module, vectors, inputs.shape[1:])
+    return curvature.path_of(module, theta, 1 if settings["one_by_one"] or settings["sharpness"] else len(points))
 
 
-def _record(here: xr.Dataset, measured: curvature.PlaneCurvature) -> None:
+def _reference(points: list[Point]) -> Point:
+    """The point at the radius of reference, of those that rescale the parameters."""
+    first = next(point for point in points if point.scaled)
+    return Point({}, first.scale / first.ratio, first.temperature, 1.0)
+
+
+def _views(block: xr.Dataset, place: dict) -> dict[str, np.ndarray]:
+    """The arrays of a place in a block, by name, to write to: xarray would look the place up for every number."""
+    return {name: array.values for name, array in block.sel(place).data_vars.items()}
+
+
+def _record(here: dict[str, np.ndarray], dimensions: list[int], measured: curvature.PlaneCurvature) -> None:
     """Write one plane's measures into the views that `here` holds of a block."""
-    for name in AT_A_POINT:
+    for name in (*AT_A_POINT, *ON_A_PLANE):
         here[name][()] = getattr(measured, name)
-    dimensions = here["dimension"].values.tolist()
-    for d, values in zip(dimensions, spectrum.nested_eigenvalues(measured.hessian, dimensions)):
-        place = {"dimension": d}
+    for i, (d, values) in enumerate(zip(dimensions, spectrum.nested_eigenvalues(measured.hessian, dimensions))):
         summary = spectrum.summarise(values)
         for name in SUMMARIES:
-            here[name].loc[place] = getattr(summary, name)
-        here["gauss_newton_trace"].loc[place] = np.trace(measured.gauss_newton[:d, :d])
-        here["gauss_newton_norm"].loc[place] = np.linalg.norm(measured.gauss_newton[:d, :d])
-        here["residual_norm"].loc[place] = np.linalg.norm(measured.residual[:d, :d])
-        here["effective_examples"].loc[place] = measured.effective_examples[d - 1]
-        here["eigenvalue"].loc[place][:d] = values
+            here[name][i] = getattr(summary, name)
+        for part in ("gauss_newton", "residual"):
+            matrix = getattr(measured, part)[:d, :d]
+            here[f"{part}_trace"][i] = np.trace(matrix)
+            here[f"{part}_norm"][i] = np.linalg.norm(matrix)
+            here[f"{part}_spectral_norm"][i] = np.abs(np.linalg.eigvalsh(matrix)).max()
+        here["effective_examples"][i] = measured.effective_examples[d - 1]
+        here["eigenvalue"][i, :d] = values
 
 
-def _empty_block(settings: dict, radii: list[float], draws: range, layers: int) -> xr.Dataset:
+def _record_frozen(
+    here: dict[str, np.ndarray],
+    dimensions: list[int],
+    measured: curvature.PlaneCurvature,
+    reference: curvature.PlaneCurvature,
+    depth: int,
+    ratio: float,
+) -> None:
+    """Write κ as it would be with one factor of the Hessian as at ratio 1, in a homogeneous network (vd7).
+
+    G ∝ α^{2n−2} diag p − ppᵀ and H′ ∝ α^{n−2} (p − y): frozen_softmax has p of ratio 1 in the former, frozen_residual
+    in the latter, frozen_scale the logit gradients in G.
+    """
+    gradients, second = ratio ** (2 * depth - 2), ratio ** (depth - 2)
+    hessians = {
+        "frozen_softmax": gradients * reference.gauss_newton + measured.residual,
+        "frozen_residual": measured.gauss_newton + second * reference.residual,
+        "frozen_scale": measured.gauss_newton / gradients + measured.residual,
+    }
+    for (i, d), (name, matrix) in itertools.product(enumerate(dimensions), hessians.items()):
+        here[name][i] = spectrum.summarise(np.linalg.eigvalsh(matrix[:d, :d])).trace_over_norm
+
+
+def _empty_block(
+    settings: dict, radii: list[float], draws: range, module: torch.nn.Module, examples: datasets.Examples
+) -> xr.Dataset:
     """A block of missing values: one axis for each key that the study varies, then those of every study."""
     varied = {studies.dimension(key): settings["vary"][key] for key in sorted(settings["vary"])}
+    layers, (height, width) = len(networks.layer_indicators(module)), examples.inputs.shape[2:]
     coordinates = {
         **varied,
         "examples": settings["examples"],
@@ -247,17 +351,29 @@ def _empty_block(settings: dict, radii: list[float], draws: range, layers: int) 
         "plane": list(range(settings["planes"])),
         "dimension": settings["dimensions"],
         "index": list(range(max(settings["dimensions"]))),
-        **({"layer": list(range(1, layers + 1))} if settings["layer_probes"] else {}),
     }
     point = (*varied, "examples", "radius", "draw")
     spectral = (*point, "plane", "dimension")
     axes = {
         "eigenvalue": (*spectral, "index"),
         **dict.fromkeys((*SUMMARIES, *PARTS), spectral),
-        **dict.fromkeys(AT_A_POINT, point),
-        **(dict.fromkeys(("full_trace", "full_frobenius_norm"), point) if settings["probes"] else {}),
-        **({"layer_trace": (*point, "layer")} if settings["layer_probes"] else {}),
+        **dict.fromkeys(("overflow", *AT_A_POINT), point),
+        **dict.fromkeys(ON_A_PLANE, (*point, "plane")),
     }
+    if settings["counterfactuals"]:
+        axes |= dict.fromkeys(FROZEN, spectral)
+    if settings["probes"]:
+        axes |= dict.fromkeys(("full_trace", "full_frobenius_norm"), point)
+    if settings["full_gradients"]:
+        axes |= dict.fromkeys(confidence.GRADIENTS, point)
+    if settings["layer_probes"]:
+        coordinates |= {"layer": list(range(1, layers + 1))}
+        axes |= dict.fromkeys(("layer_trace", "layer_residual"), (*point, "layer"))
+    if settings["eigenvectors"]:
+        coordinates |= {"eigenvector": list(range(1, settings["eigenvectors"] + 1))}
+        coordinates |= {"row": list(range(height)), "column": list(range(width))}
+        axes |= {"top_eigenvalue": (*point, "eigenvector")}
+        axes |= {"eigenvector_image": (*point, "eigenvector", "row", "column")}
     variables = {
         name: (dims, np.full([len(coordinates[dim]) for dim in dims], np.nan), store.MEANINGS[name])
         for name, dims in axes.items()

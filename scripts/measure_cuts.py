@@ -9,9 +9,8 @@ import torch
 import xarray as xr
 import yaml
 
-from goldilocks import cuts, datasets, labels, networks, provenance, store, subspaces
+from goldilocks import cuts, datasets, jobs, labels, networks, provenance, store, subspaces
 from goldilocks.logs import job_log
-from goldilocks.randomness import stream
 
 DRAW = 0  # the first initialisation that studies of this dataset and network have
 
@@ -34,8 +33,7 @@ def measure_cuts(
     code = Path(path_to_code).read_text().strip()
     settings = yaml.safe_load(Path(path_to_settings).read_text(encoding="utf-8"))
     own = yaml.safe_load(Path(path_to_network).read_text(encoding="utf-8")) if path_to_network else None
-    device = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
-    torch.set_num_threads(threads)
+    device = jobs.start_torch(device, threads)
 
     examples = datasets.load(
         path_to_dataset,
@@ -76,26 +74,17 @@ def measure_cuts(
 
 def _draw(settings: dict, parameters: list[networks.Parameter]) -> tuple[np.ndarray, np.ndarray]:
     """The initialisation θ (D,) that studies have too, and orthonormal directions (d, D) of the cuts' own."""
-    plane = labels.parse_subspace(settings["subspace"])
+    plane = labels.parse_plane(settings["subspace"])
     available = sum(p.size for p in parameters if not p.is_bias)
     if plane.dimension > available:
         raise ValueError(
             f"cuts.subspace: {plane.dimension} dimensions cannot be; {settings['network']} has {available} weights on "
             f"{settings['dataset']}: ask for fewer"
         )
-    eta = subspaces.metric(
-        [p.size for p in parameters],
-        [p.is_bias for p in parameters],
-        networks.weight_deviations(parameters, settings["initialisation"]),
-        settings["metric"],
-        bias_directions=False,
-    )
-    name = (settings["dataset"], settings["network"])
-    theta = networks.initialise(
-        parameters, settings["initialisation"], stream(settings["seed"], "initialisation", *name, DRAW)
-    )
-    raw = subspaces.directions(plane, eta, stream(settings["seed"], "cut", *name, plane.kind, DRAW))
-    return theta, cuts.orthonormal(raw)
+    eta = jobs.metric({**settings, "bias_directions": False}, parameters)
+    streams = jobs.Streams(settings, settings["dataset"], settings["network"])
+    raw = subspaces.directions(plane, eta, streams.stream("cut", plane.kind, DRAW))
+    return streams.initialisation(parameters, DRAW), cuts.orthonormal(raw)
 
 
 def _empty(settings: dict, directions: int) -> xr.Dataset:

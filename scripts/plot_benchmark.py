@@ -1,12 +1,13 @@
-"""What the projected Hessian costs by each method (results/benchmarks/curvature.csv), and how that grows.
+"""What the projected Hessian and training cost by each method (results/benchmarks/{curvature,training}.csv).
 
-Top: seconds of each method over those of the engine, for the main cases. Below: seconds over the number of directions,
-examples, parameters and radii, the others as in the case 784-200-200-10.
+Curvature: on top seconds of each method over those of the engine, for the main cases; below, seconds over the number of
+directions, examples, parameters and radii, the others as in the case 784-200-200-10. Training: the ratios alone.
 """
 
 import argparse
 import csv
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -22,6 +23,7 @@ METHODS = (
     "vmap jvp-grad",
     "curvlinops",
     "torch.func.hessian",
+    "plain loop",
 )
 MAIN = (
     "784-200-200-10",
@@ -41,18 +43,16 @@ GROWTH = (
     ("radii $R$, no biases", r"784-200-200-10-nobias(?: R=(\d+))?", 1),
 )
 WIDTH_CM, HEIGHT_CM = 17.0, 13.0
+TRAINING_HEIGHT_CM = 6.0
 
 
 def plot_benchmark(path_to_csv: str, path_to_pdf: str, path_to_png: str) -> None:
-    """Draw whichever of the cases the CSV holds."""
-    plt.style.use(Path(plotting.__file__).with_name("style.mplstyle"))
-    with open(path_to_csv, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    methods = [method for method in METHODS if any(row["method"] == method for row in rows)]
-    size = tuple(centimetres / plotting.CENTIMETRES_PER_INCH for centimetres in (WIDTH_CM, HEIGHT_CM))
-    figure = plt.figure(figsize=size)
+    """Draw whichever of the cases of curvature the CSV holds."""
+    rows, methods = _read(path_to_csv)
+    figure = _figure(HEIGHT_CM)
     grid = figure.add_gridspec(2, len(GROWTH), height_ratios=(1.25, 1), width_ratios=(1.3, 1, 1, 1))
-    _draw_ratios(figure.add_subplot(grid[0, :]), rows, methods)
+    label = "time relative to the engine (several radii: to its sweep)"
+    _draw_ratios(figure.add_subplot(grid[0, :]), rows, methods, MAIN, label)
     first = None
     for column, (label, pattern, usual) in enumerate(GROWTH):
         ax = figure.add_subplot(grid[1, column], sharey=first)
@@ -63,6 +63,32 @@ def plot_benchmark(path_to_csv: str, path_to_pdf: str, path_to_png: str) -> None
         else:
             ax.set_ylabel("time (s)")
         first = first or ax
+    _save(figure, methods, path_to_pdf, path_to_png)
+
+
+def plot_training(path_to_csv: str, path_to_pdf: str, path_to_png: str) -> None:
+    """Draw all cases of training, in the order of the CSV."""
+    rows, methods = _read(path_to_csv)
+    figure = _figure(TRAINING_HEIGHT_CM)
+    cases = list(dict.fromkeys(row["case"] for row in rows))
+    _draw_ratios(figure.add_subplot(), rows, methods, cases, "time relative to the engine")
+    _save(figure, methods, path_to_pdf, path_to_png)
+
+
+def _read(path: str) -> tuple[list[dict], list[str]]:
+    """The rows of a benchmark, and its methods in the order of METHODS."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return rows, [method for method in METHODS if any(row["method"] == method for row in rows)]
+
+
+def _figure(height_cm: float) -> plt.Figure:
+    plt.style.use(Path(plotting.__file__).with_name("style.mplstyle"))
+    return plt.figure(figsize=tuple(each / plotting.CENTIMETRES_PER_INCH for each in (WIDTH_CM, height_cm)))
+
+
+def _save(figure: plt.Figure, methods: list[str], path_to_pdf: str, path_to_png: str) -> None:
+    """Write the figure with its legend."""
     handles = [plt.Line2D([], [], linestyle="none", label=method, **_marker(method)) for method in methods]
     figure.legend(handles=handles, loc="outside upper center", ncols=4)
     with files.whole_file(path_to_pdf) as pdf, files.whole_file(path_to_png) as png:
@@ -71,8 +97,8 @@ def plot_benchmark(path_to_csv: str, path_to_pdf: str, path_to_png: str) -> None
     plt.close(figure)
 
 
-def _draw_ratios(ax: plt.Axes, rows: list[dict], methods: list[str]) -> None:
-    cases = [case for case in MAIN if any(row["case"] == case for row in rows)]
+def _draw_ratios(ax: plt.Axes, rows: list[dict], methods: list[str], wanted: Sequence[str], label: str) -> None:
+    cases = [case for case in wanted if any(row["case"] == case for row in rows)]
     for row in rows:
         if row["case"] in cases:
             shift = (methods.index(row["method"]) - (len(methods) - 1) / 2) * 0.08
@@ -85,7 +111,7 @@ def _draw_ratios(ax: plt.Axes, rows: list[dict], methods: list[str]) -> None:
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(cases) - 0.5, -0.5)
     ax.set_xscale("log")
-    ax.set_xlabel("time relative to the engine (several radii: to its sweep)")
+    ax.set_xlabel(label)
 
 
 def _draw_growth(ax: plt.Axes, rows: list[dict], methods: list[str], pattern: str, usual: int | None) -> None:
@@ -107,8 +133,9 @@ def _draw_growth(ax: plt.Axes, rows: list[dict], methods: list[str], pattern: st
 def _marker(method: str) -> dict:
     """Filled for the engine and its products, open for the others."""
     number = METHODS.index(method)
-    colour = "0.3" if method == "matmul" else plotting.COLOURS[max(0, number - 2)]
-    marker = ("*", "o", "|", "s", "D", "^", "v", "P")[number]
+    # The last stands in a figure of its own.
+    colour = "0.3" if method == "matmul" else plotting.colour(1 if method == "plain loop" else max(0, number - 2))
+    marker = ("*", "o", "|", "s", "D", "^", "v", "P", "X")[number]
     filled = colour if method.startswith("engine") else "none"
     return {
         "color": colour,
@@ -120,12 +147,15 @@ def _marker(method: str) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Draw the benchmark of the projected Hessian.")
-    parser.add_argument("--input", default="results/benchmarks/curvature.csv")
-    parser.add_argument("--output", default="figures/benchmarks/curvature", help="without .pdf and .png")
+    parser = argparse.ArgumentParser(description="Draw the benchmarks that were made.")
+    parser.add_argument("--input", default="results/benchmarks", help="folder of curvature.csv and training.csv")
+    parser.add_argument("--output", default="figures/benchmarks", help="folder of the figures")
     arguments = parser.parse_args()
     with logs.one_sentence():
-        plot_benchmark(arguments.input, f"{arguments.output}.pdf", f"{arguments.output}.png")
+        for name, plot in (("curvature", plot_benchmark), ("training", plot_training)):
+            path, output = Path(arguments.input, f"{name}.csv"), Path(arguments.output, name)
+            if path.exists():
+                plot(str(path), f"{output}.pdf", f"{output}.png")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ import numpy as np
 import xarray as xr
 import yaml
 
-from goldilocks import files, latex, quantities, store
+from goldilocks import files, latex, quantities, store, synthesis, zone_map
+from goldilocks.claims import FAILS, HOLDS
 from goldilocks.logs import job_log
 
 MAIN_STUDY = "curvature"
@@ -16,6 +17,10 @@ FIGURES = ("cuts", "fraction_positive", "trace_over_norm", "loss", "trace_and_no
 WIDE_FIGURES = (
     *("other_networks", "other_losses", "sensitivity", "sample_size", "collapse"),
     *("plateaus", "layer_traces", "kinks", "selection"),
+    *("accuracy", "arms", "other_accuracy", "intrinsic_dimension", "within_planes", "drawn", "early"),
+    *("rate_temperature", "chang_radius", "chang_accuracy", "chang_subspaces", "zone_map"),
+    *("rescaling", "parts", "counterfactuals", "random_gradients", "confidence", "outside", "eigenvectors"),
+    "not_homogeneous",
 )
 
 
@@ -26,6 +31,8 @@ def write_numbers(
     paths_to_cards: list[str],
     path_to_settings: str,
     path_to_published: str,
+    path_to_published_training: str,
+    path_to_disagreements: str,
     path_to_output: str,
 ) -> None:
     with open(path_to_claims, newline="", encoding="utf-8") as file:
@@ -34,13 +41,19 @@ def write_numbers(
     settings = yaml.safe_load(Path(path_to_settings).read_text(encoding="utf-8"))
     results = studies | ({"cuts": store.read_dataset(path_to_cuts)} if path_to_cuts else {})
     cards = {Path(path).stem: yaml.safe_load(Path(path).read_text(encoding="utf-8")) for path in paths_to_cards}
-    published = yaml.safe_load(Path(path_to_published).read_text(encoding="utf-8"))
+    published, training, disagreements = (
+        yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        for path in (path_to_published, path_to_published_training, path_to_disagreements)
+    )
     lines = [
         *claim_macros(rows),
         *setting_macros(settings, studies, results, rows),
         *figure_macros(settings),
         r"\newcommand{\claimstable}{" + claims_table(rows) + "}%",
+        r"\newcommand{\synthesistable}{" + synthesis_table(rows) + "}%",
+        r"\newcommand{\disagreements}{" + disagreement_paragraphs(rows, disagreements) + "}%",
         r"\newcommand{\settingstable}{" + settings_table(settings["studies"].get(MAIN_STUDY), published) + "}%",
+        r"\newcommand{\trainingtable}{" + training_table(settings["studies"], training) + "}%",
         r"\newcommand{\datatable}{" + data_table(settings, cards) + "}%",
         r"\newcommand{\provenance}{" + provenance(settings, results, rows) + "}%",
     ]
@@ -60,7 +73,9 @@ def claim_macros(rows: list[dict]) -> list[str]:
 def described(row: dict) -> str:
     if not row["estimate"]:
         return r"\emph{not computed: " + latex.escape(row["reason"], strict=False) + "}"
-    text = latex.interval(*(float(row[key]) for key in ("estimate", "low", "high")))
+    estimate, low, high = (float(row[key]) for key in ("estimate", "low", "high"))
+    # An identity's largest error has no interval.
+    text = latex.interval(estimate, low, high) if low < high else f"${latex.number(estimate, low, high)}$"
     return f"{text} ($n={row['n']}$, {row['verdict']})"
 
 
@@ -78,10 +93,16 @@ def setting_macros(
         "not-reproduced": str(counted.get("not reproduced", 0)),
         "inconclusive": str(counted.get("inconclusive", 0)),
         "not-tested": str(counted.get("not tested", 0)),
+        "identities": str(counted.get("identity holds", 0)),
         "commit": ", ".join(attribute_values(results, "commit")) or "unknown",
         "cuts": cuts_setting(settings["cuts"] if "cuts" in results else None),
         "sigma-z": logits_deviation_at_peak(studies.get(MAIN_STUDY)),
         **sensitivity(studies.get("sensitivity"), rows),
+        **{
+            f"flips-{axis.lower().replace('_', '-')}": f"{count} of {total}"
+            for axis, (count, total) in synthesis.flips(rows).items()
+        },
+        **map_numbers(studies.get("map_training"), studies.get("map_curvature")),
     }
     return [latex.macro("setting", name, text) for name, text in values.items()]
 
@@ -123,6 +144,20 @@ def sensitivity(study: xr.Dataset | None, rows: list[dict]) -> dict[str, str]:
     return dict(zip(names, [f"${float(value):.2g}$" for value in extremes] + [f"${count}$" for count in counts]))
 
 
+def map_numbers(training: xr.Dataset | None, curvature: xr.Dataset | None) -> dict[str, str]:
+    """How accuracy goes with the curvature of the start, and what that adds to the logits' deviation."""
+    names = ("kappa", "fraction", "sigma", "gain")
+    if training is None or curvature is None:
+        return {f"map-{name}": r"\emph{not computed}" for name in names}
+    found = zone_map.statistics(training, curvature)
+    return {
+        f"map-{name}": latex.interval(*found[name])
+        if np.isfinite(found[name]).all()
+        else r"\emph{not computed: too few networks}"
+        for name in names
+    }
+
+
 def figure_macros(settings: dict) -> list[str]:
     """The picture of each figure, or why this run has none."""
     reasons = " ".join(left_out(settings))
@@ -153,11 +188,40 @@ def claims_table(rows: list[dict]) -> str:
     for row in rows:
         if " " in row["case"]:
             continue
-        name = row["id"] if not row["case"] else rf"\quad {row['case']}"
+        name = latex.escape(row["id"]) if not row["case"] else rf"\quad {row['case']}"
         result = ""
         if row["case"]:
             result = described(row).rsplit(", ", 1)[0] + ")" if row["estimate"] else "not computed"
         lines.append(rf"{name} & {latex.escape(row['statement'])} & {result} & {row['verdict']} \\")
+    return "%\n" + "%\n".join(lines) + "%\n"
+
+
+def synthesis_table(rows: list[dict]) -> str:
+    """Every claim with its verdict, identities below the others."""
+    claims = [row for row in rows if not row["case"]]
+    identities = [row for row in claims if row["verdict"] in (HOLDS, FAILS)]
+    others = [row for row in claims if row not in identities]
+
+    def lines(rows: list[dict]) -> list[str]:
+        cells = ((row["id"], row["work"], row["statement"]) for row in rows)
+        return [" & ".join(map(latex.escape, each)) + rf" & {row['verdict']} \\" for row, each in zip(rows, cells)]
+
+    parts = [*lines(others), *([r"\midrule"] if identities else []), *lines(identities)]
+    return "%\n" + "%\n".join(parts) + "%\n"
+
+
+def disagreement_paragraphs(rows: list[dict], disagreements: dict) -> str:
+    """A paragraph for each disagreement: what both sides say, their claims' verdicts, and what follows from these."""
+    verdicts = {row["id"]: row["verdict"] for row in rows if not row["case"]}
+    lines = []
+    for entry in disagreements.values():
+        said = []
+        for side in entry["sides"]:
+            found = ", ".join(f"{claim} {verdicts.get(claim, 'not tested')}" for claim in side["claims"])
+            said.append(f"{latex.escape(side['says'])} ({latex.escape(found)})")
+        result = synthesis.outcome(verdicts, [side["claims"] for side in entry["sides"]])
+        sentence = f"{'; '.join(said)}. {latex.escape(entry[result])}"
+        lines.append(rf"\paragraph{{{latex.escape(entry['question'])}}} {sentence[0].upper()}{sentence[1:]}\par")
     return "%\n" + "%\n".join(lines) + "%\n"
 
 
@@ -199,6 +263,29 @@ def settings_table(study: dict | None, published: dict) -> str:
         "draws": "draws per radius",
     }
     lines = [rf"{names.get(key, key)} & {published[key]} & {text} \\" for key, text in here.items()]
+    return "%\n" + "%\n".join(lines) + "%\n"
+
+
+def training_table(studies: dict, published: dict) -> str:
+    """The published settings of training, each row above that of this run's study."""
+    keys = ("network", "dataset", "rate", "steps", "batch", "radii", "subspaces", "draws")
+    lines = []
+    for name, original in published.items():
+        lines.append(rf"{original['work']} & " + " & ".join(str(original[key]) for key in keys) + r" \\")
+        if name not in studies:
+            lines.append(rf"\quad this run & \multicolumn{{{len(keys)}}}{{l}}{{\emph{{not computed}}}} \\")
+            continue
+        study = studies[name]
+        radii = study["radii"]
+        dimensions = sorted({label.split("-")[1] for label in study["subspaces"]}, key=lambda each: (len(each), each))
+        here = {
+            "network": ", ".join(study["networks"]),
+            "dataset": ", ".join(study["datasets"]),
+            "radii": str(radii["number"] if isinstance(radii, dict) else len(radii)),
+            "subspaces": ", ".join(dimensions),
+            **{key: f"{study[key]}" for key in ("rate", "steps", "batch", "draws")},
+        }
+        lines.append(r"\quad this run & " + " & ".join(latex.escape(here[key]) for key in keys) + r" \\")
     return "%\n" + "%\n".join(lines) + "%\n"
 
 
@@ -255,5 +342,7 @@ if __name__ == "__main__":
             paths_to_cards=list(snakemake.input.cards),
             path_to_settings=snakemake.input.settings,
             path_to_published=snakemake.input.published,
+            path_to_published_training=snakemake.input.published_training,
+            path_to_disagreements=snakemake.input.disagreements,
             path_to_output=snakemake.output[0],
         )

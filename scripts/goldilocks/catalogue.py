@@ -28,11 +28,13 @@ OFFICIAL = {
     "mnist": Shape((1, 28, 28), 10, 60_000),
     "fashion_mnist": Shape((1, 28, 28), 10, 60_000),
     "cifar10": Shape((3, 32, 32), 10, 50_000),
+    "annuli": Shape((1, 1, 2), 3, 6_000),
 }
 LICENCES = {
     "mnist": "MNIST, Y. LeCun, C. Cortes, C. Burges; CC BY-SA 3.0",
     "fashion_mnist": "Fashion-MNIST, Zalando SE; MIT licence",
     "cifar10": "CIFAR-10, A. Krizhevsky, V. Nair, G. Hinton; no licence stated, free for research with citation",
+    "annuli": "Three annuli, made by this project; CC0 1.0",
 }
 LIMIT_MIB = 2048
 # What a user's own dataset may be: a folder of images, an archive of one, or arrays.

@@ -146,7 +146,7 @@ class Dense(Affine):
         """Ẇ a for each direction, shape (d, o, n), added to `onto` where there is one."""
         d = len(directions)
         if not directions.is_sparse(self):
-            weights, a = self.weights(directions.values), a.expand(d, -1, -1)
+            weights, a = directions.weights(self), a.expand(d, -1, -1)
             return torch.bmm(weights, a) if onto is None else onto.baddbmm_(weights, a)
         if onto is None:
             onto = a.new_zeros(d, self.shape[0], a.shape[1])
@@ -170,7 +170,11 @@ class Dense(Affine):
         if directions.is_sparse(self):
             pulled = delta.new_zeros(len(directions) * self.shape[1], delta.shape[1])
             return pulled.addmm_(directions.sparse_columns(self), delta).unflatten(0, (len(directions), -1))
-        return torch.bmm(self.weights(directions.values).transpose(1, 2), delta.expand(len(directions), -1, -1))
+        return torch.bmm(directions.weights(self).transpose(1, 2), delta.expand(len(directions), -1, -1))
+
+    def extent(self, a: Tensor, weights: Tensor) -> tuple[int, int]:
+        """For one example: the places where the weights apply, one, and the entries of the inputs."""
+        return 1, self.shape[1]
 
     def by_example(self, tangents: Tensor) -> Tensor:
         """Tangents of its inputs in the order (n, d, i)."""
@@ -204,7 +208,7 @@ class Convolution(Affine):
 
     def turn(self, directions: "Directions", a: Tensor, onto: Tensor | None = None) -> Tensor:
         """Ẇ ∗ a for each direction, stacked as output channels: shape (d, n, o, …), added to `onto` if there is one."""
-        stacked = self.weights(directions.values).flatten(0, 1)
+        stacked = directions.weights(self).flatten(0, 1)
         turned = self.apply(a, stacked, None).unflatten(1, (len(directions), -1)).transpose(0, 1)
         return turned if onto is None else onto.add_(turned)
 
@@ -226,9 +230,13 @@ class Convolution(Affine):
 
     def pull_directions(self, directions: "Directions", a: Tensor, delta: Tensor) -> Tensor:
         """The transposed convolution of δ by each Ẇ, stacked as input channels: shape (d, n, i, …)."""
-        weights = self.weights(directions.values).transpose(0, 1).flatten(1, 2)
+        weights = directions.weights(self).transpose(0, 1).flatten(1, 2)
         stand_in = a.new_empty(1).expand(len(delta), weights.shape[1], *a.shape[2:])
         return self.pull(weights, stand_in, delta).unflatten(1, (len(directions), -1)).transpose(0, 1)
+
+    def extent(self, a: Tensor, weights: Tensor) -> tuple[int, int]:
+        """For one example of the inputs `a`: the places where the weights apply, and the entries of the inputs."""
+        return self.apply(a[:1], weights, None).shape[2:].numel(), a[0].numel()
 
     def by_example(self, tangents: Tensor) -> Tensor:
         """Tangents of its inputs in the order (n, d, i · …)."""

@@ -8,14 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
-from scipy import stats
 
-from goldilocks import intervals
+from goldilocks import intervals, trained
+from goldilocks.deconstructed import DECONSTRUCTED
+from goldilocks.emergent import EMERGENT
 from goldilocks.intervals import Estimate
 from goldilocks.quantities import QUANTITIES, NotTested
 from goldilocks.studies import dimension
+from goldilocks.trained import TRAINED
 
 REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_TESTED = "reproduced", "not reproduced", "inconclusive", "not tested"
+# Of what algebra says, and so no empirical finding.
+HOLDS, FAILS = "identity holds", "identity fails"
 COLUMNS = (
     *("id", "case", "work", "statement", "verdict", "estimate", "low", "high", "margin", "unit", "n"),
     *("smallest_effect", "run", "claims_hash", "reason"),
@@ -33,19 +37,31 @@ PRIMARY_SETTINGS = {
     "temperature": 1.0,
     "classes": "all",
     "sharpness": 0,
+    "rescaled": "parameters",
     "example_set": 0,
+    "rate_rule": "fixed",
+    "temperature_rule": "fixed",
+    "gradients": "loss",
+    "optimiser": "adam",
 }
 # Dimensions of results along such settings, where a study varies them.
 VARIED = {name: dimension(name) for name in PRIMARY_SETTINGS}
 PRIMARY_CELL = {"dataset": "mnist", "network": "fc-200x2-relu", "examples": 1000}
 PRIMARY_KIND = "sparse"
 CELL = ("dataset", "network", "subspace", "examples")
+# Has no usual value: where a study varies it, a case names one, or compares them.
+RATE = "rate"
 POWER = 0.8
+IDENTITY = "identity"
+FUNCTIONS = {**QUANTITIES, **TRAINED, **DECONSTRUCTED, **EMERGENT}
 
 
 @dataclass(frozen=True)
 class Test:
-    """How an estimate is judged: kind, margin, reference value, and the direction of a superiority."""
+    """How an estimate is judged: kind, margin, reference value, and the direction of a superiority.
+
+    The estimate of an identity is its largest error over draws, which has no interval; the margin is its tolerance.
+    """
 
     kind: str
     margin: float
@@ -65,7 +81,9 @@ class Test:
         return self.margin
 
     def p_values(self, estimate: Estimate) -> tuple[float, float]:
-        """One-sided p-values for `the claim holds` and for `it fails`."""
+        """One-sided p-values for `the claim holds` and for `it fails`; 0 and 1 of an identity."""
+        if self.kind == IDENTITY:
+            return (0.0, 1.0) if estimate.value <= self.margin else (1.0, 0.0)
         low, high = self.reference - self.margin, self.reference + self.margin
         above_low, above_high = intervals.p_above(estimate, low), intervals.p_above(estimate, high)
         below_low, below_high = intervals.p_below(estimate, low), intervals.p_below(estimate, high)
@@ -75,11 +93,15 @@ class Test:
 
     def verdict(self, p_holds: float, p_fails: float) -> str:
         """By p-values, adjusted or not: reproduced where the interval lies wholly on the claim's side."""
+        if self.kind == IDENTITY:
+            return HOLDS if p_holds < p_fails else FAILS
         alpha = (1 - self.level) / 2
         return REPRODUCED if p_holds < alpha else NOT_REPRODUCED if p_fails < alpha else INCONCLUSIVE
 
     def room(self, estimate: Estimate) -> float:
         """How far the interval stays on the claim's side; negative where it does not."""
+        if self.kind == IDENTITY:
+            return self.margin - estimate.value
         low, high = (bound - self.reference for bound in estimate.interval(self.level))
         if self.kind == "superiority":
             return low - self.margin if self.direction == "above" else -self.margin - high
@@ -87,11 +109,14 @@ class Test:
 
     def smallest_effect(self, estimate: Estimate) -> float:
         """What a test with this spread and n sees with a power of 80 %: the smallest difference from the
-        margin, or, for equivalence and location, the smallest margin that a true zero would fit in."""
-        t = stats.t(estimate.n - 1)
-        quantile = t.ppf((1 + self.level) / 2)
+        margin, or, for equivalence and location, the smallest margin that a true zero would fit in. Of an identity 0.
+        """
+        if self.kind == IDENTITY:
+            return 0.0
+        freedom = estimate.n - 1
+        quantile = intervals.student((1 + self.level) / 2, freedom)
         power = POWER if self.kind == "superiority" else (1 + POWER) / 2
-        return float((quantile + t.ppf(power)) * estimate.standard_error)
+        return (quantile + intervals.student(power, freedom)) * estimate.standard_error
 
 
 def evaluate(
@@ -139,17 +164,19 @@ def _with_substitutes(claims: dict, substitutes: dict[str, str]) -> dict:
 def _summary(cases: list[dict], claim: dict) -> dict:
     """A claim is reproduced if all its primary cases are, not reproduced if one is not, else inconclusive.
 
-    A claim with parts that no case tests (`open`) is at best inconclusive.
+    Identities count in it only where they fail, or where the claim is nothing else; controls have no part in it. A
+    claim with parts that no case tests (`open`) is at best inconclusive.
     """
+    controls = [name for name, case in claim.get("cases", {}).items() if case.get("control")]
+    cases = [case for case in cases if case["case"] not in controls]
     if not cases:
         return {"verdict": NOT_TESTED, "reason": claim.get("reason", "no study of this version measures it")}
-    verdicts = {case["verdict"] for case in cases}
-    if NOT_REPRODUCED in verdicts:
+    found = {case["verdict"] for case in cases}
+    verdicts = found - {HOLDS} or found
+    if len(verdicts) == 1:
+        (verdict,) = verdicts
+    elif verdicts & {NOT_REPRODUCED, FAILS}:
         verdict = NOT_REPRODUCED
-    elif verdicts == {REPRODUCED}:
-        verdict = REPRODUCED
-    elif verdicts == {NOT_TESTED}:
-        verdict = NOT_TESTED
     else:
         verdict = INCONCLUSIVE
     telling = next(case for case in cases if case["verdict"] == verdict) if verdict in verdicts else cases[0]
@@ -168,7 +195,7 @@ def _primary(
     for name, case in claim.get("cases", {}).items():
         row = {"id": f"{identifier}.{name}", "case": name, "statement": case["statement"], "unit": case["unit"]}
         try:
-            worst = _measure(case, _cell(case, studies, left_out), row["id"])
+            worst = _measure(case, _beside(case, _cell(case, studies, left_out), studies), row["id"])
             test = _test(case)
             rows.append({**row, **_described(test, worst), "verdict": test.verdict(*test.p_values(worst))})
         except UNTESTABLE as reason:
@@ -185,13 +212,15 @@ def _secondary(identifier: str, claim: dict, studies: dict[str, xr.Dataset]) -> 
     for name, case in claim.get("cases", {}).items():
         for study, place in _other_cells(case, studies):
             described = (
-                f"N={v}" if k == "examples" else f"{k}={v}" if k in VARIED else str(v) for k, v in place.items()
+                f"N={v}" if k == "examples" else f"{k}={v}" if k in (RATE, *VARIED) else str(v)
+                for k, v in place.items()
             )
             label = " ".join([name, *([study] if study != case["study"] else []), *described])
             identity = f"{identifier}.{label.replace(' ', '.')}"
             row = {"id": identity, "case": label, "statement": case["statement"], "unit": case["unit"]}
             try:
-                measured.append((row, case, _measure(case, _select(studies[study], place), identity)))
+                cell = _beside(case, _select(_study(case, study, studies), place), studies)
+                measured.append((row, case, _measure(case, cell, identity)))
             except UNTESTABLE as reason:
                 untested.append({**row, "verdict": NOT_TESTED, "reason": str(reason)})
     p_values = np.array([_test(case).p_values(worst) for _, case, worst in measured]).reshape(-1, 2)
@@ -210,7 +239,7 @@ def _measure(case: dict, cell: xr.Dataset, name: str) -> Estimate:
     estimates = []
     for values in itertools.product(*(cell[axis].values.tolist() for axis in axes)):
         with np.errstate(invalid="ignore", divide="ignore"):
-            estimates += QUANTITIES[case["quantity"]](cell.sel(dict(zip(axes, values))), case, name)
+            estimates += FUNCTIONS[case["quantity"]](cell.sel(dict(zip(axes, values))), case, name)
     if not all(np.isfinite(estimate.value) for estimate in estimates):
         raise NotTested("the quantity is not finite in this run")
     return min(estimates, key=_test(case).room)
@@ -239,13 +268,13 @@ def _primary_place(case: dict, study: xr.Dataset) -> dict:
     place = {**PRIMARY_CELL, "subspace": subspace, **varied, **case.get("cell", {})}
     if "class_count" in study.dims and "class_count" not in case.get("cell", {}):
         place["class_count"] = int(study["class_count"].max())
-    return {axis: place[axis] for axis in _axes(case, study)}
+    return {axis: place.get(axis) for axis in _axes(case, study)}
 
 
 def _axes(case: dict, study: xr.Dataset) -> list[str]:
     """Axes along which a case has cells: not those that it compares values of, or speaks of every value of."""
     spanned = {*case.get("every", []), *case.get("over", []), *(["examples"] if "examples" in case else [])}
-    return [axis for axis in (*CELL, *VARIED.values()) if axis in study.dims and axis not in spanned]
+    return [axis for axis in (*CELL, RATE, *VARIED.values()) if axis in study.dims and axis not in spanned]
 
 
 def _cell(case: dict, studies: dict[str, xr.Dataset], left_out: dict[str, list[str]]) -> xr.Dataset:
@@ -253,12 +282,40 @@ def _cell(case: dict, studies: dict[str, xr.Dataset], left_out: dict[str, list[s
         raise NotTested(f"{', '.join(left_out[case['study']])} cannot be had")
     if case["study"] not in studies:
         raise NotTested(f"the study {case['study']} is not part of this run")
-    study = studies[case["study"]]
+    study = _study(case, case["study"], studies)
     settings = {"classes": "all", **json.loads(study.attrs["settings"])}
-    for name, value in PRIMARY_SETTINGS.items():
-        if VARIED[name] not in study.dims and settings[name] != value:
+    for name, value in {**PRIMARY_SETTINGS, **case.get("settings", {})}.items():
+        if VARIED[name] not in study.dims and settings.get(name, value) != value:
             raise NotTested(f"the claim is about {name} {value}, and the study {case['study']} has {settings[name]}")
+    if RATE in _axes(case, study) and RATE not in case.get("cell", {}):
+        raise NotTested(f"the study {case['study']} has several rates, of which the claim names none")
     return _select(study, _primary_place(case, study))
+
+
+def _study(case: dict, name: str, studies: dict[str, xr.Dataset]) -> xr.Dataset:
+    """A study, with the rate of the study that the case names as `rate_of` among its own."""
+    if "rate_of" not in case:
+        return studies[name]
+    if case["rate_of"] not in studies:
+        raise NotTested(f"the study {case['rate_of']} is not part of this run")
+    return trained.with_rate_of(studies[name], studies[case["rate_of"]])
+
+
+def _beside(case: dict, cell: xr.Dataset, studies: dict[str, xr.Dataset]) -> xr.Dataset:
+    """The cell with the variables of the study that the case names beside its own, for the same network and draws."""
+    if "beside" not in case:
+        return cell
+    name, place = case["beside"]["study"], case["beside"]["at"]
+    if name not in studies:
+        raise NotTested(f"the study {name} is not part of this run")
+    same = {axis: cell[axis].item() for axis in ("dataset", "network")}
+    other = _select(studies[name], same | place)
+    if other.sizes.get("subspace", 1) > 1:
+        raise NotTested(f"the study {name} has several subspaces, of which the claim names none")
+    other = other.squeeze("subspace", drop=True).reset_coords(drop=True) if "subspace" in other.dims else other
+    variables = {variable: alias for alias, variable in case["beside"]["variables"].items()}
+    other = other[list(variables)].reset_coords(drop=True).rename(variables)
+    return xr.merge([cell, other], join="inner", combine_attrs="override")
 
 
 def _select(study: xr.Dataset, place: dict) -> xr.Dataset:

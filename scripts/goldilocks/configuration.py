@@ -6,6 +6,7 @@ Imports nothing heavy: it runs whenever the workflow loads.
 import difflib
 import itertools
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,13 +42,19 @@ def complete(config: dict, schema: dict, cards: Path | None = None) -> dict:
     _refuse_unnamed(config)
     known = list(config["studies"]) if isinstance(config.get("studies"), dict) else []
     config = _filled(_without_nulls(config), schema, schema)
-    errors = sorted(_Validator(schema).iter_errors(config), key=lambda error: list(map(str, error.path)))
+    # A study's kind first: it decides what else is known.
+    errors = sorted(
+        _Validator(schema).iter_errors(config), key=lambda error: ("kind" not in error.path, list(map(str, error.path)))
+    )
     if errors:
         raise ConfigurationError(_sentence(_innermost(errors[0])))
     for i, name in enumerate(config.get("only", [])):
         if name not in config["studies"]:
             _refuse(f"only.{i}", f"there is no study {name!r}", name, config["studies"])
     config["studies"] = {name: x for name, x in config["studies"].items() if name in config.get("only", [name])}
+    for name in config["execution"]["draws_per_job"] if isinstance(config["execution"]["draws_per_job"], dict) else ():
+        if name not in (*known, "others"):
+            _refuse(f"execution.draws_per_job.{name}", f"there is no study {name!r}", name, [*known, "others"])
     shapes = _known_datasets(config, cards)
     for name, entry in config["networks"].items():
         if labels.is_network(name):
@@ -73,7 +80,12 @@ def _figures_of(config: dict, known: list[str]) -> dict:
             path = f"figures.{name}.studies.{i}"
             if study not in known:
                 _refuse(path, f"there is no study {study!r}", study, known)
-            if study in config["studies"] and config["studies"][study]["radius_unit"] != "r_X":
+            if study not in config["studies"]:
+                continue
+            chosen = config["studies"][study]
+            if name in OVER_SCALES and chosen["radius_unit"] != "init_scale":
+                raise ConfigurationError(f"{path}: {study} has no radius_unit: init_scale, which this figure needs")
+            if name not in OVER_SCALES and not studies.in_units_of_r_x(chosen):
                 raise ConfigurationError(
                     f"{path}: {study} has radii that are not in units of r_X, which this figure needs"
                 )
@@ -144,6 +156,13 @@ def without_missing(config: dict, available: dict) -> tuple[dict, dict[str, str]
     return {**left, "figures": _drawable(left)}, reasons
 
 
+# Figures over the scale of an initialisation; others are over r/r_X.
+OVER_SCALES = (
+    *("rescaling", "parts", "counterfactuals", "random_gradients", "confidence", "outside", "eigenvectors"),
+    "not_homogeneous",
+)
+
+
 def load_schema(root: Path) -> dict:
     """The schema of the checkout `root`."""
     return yaml.safe_load((root / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
@@ -179,10 +198,21 @@ def _without_nulls(node: object) -> object:
     return node
 
 
+def _resolved(entry: dict, root: dict, value: object = None) -> dict:
+    """What a schema's entry refers to; of the two that a condition chooses from, the one for `value`."""
+    if "if" in entry:
+        entry = entry["then" if _Validator(entry["if"]).is_valid(value) else "else"]
+    while "$ref" in entry:
+        target = root
+        for key in entry["$ref"].split("/")[1:]:
+            target = target[key]
+        entry = target
+    return entry
+
+
 def _filled(value: object, schema: dict, root: dict) -> object:
     """`value` with the schema's defaults where keys are missing."""
-    if "$ref" in schema:
-        schema = root["$defs"][schema["$ref"].rsplit("/", 1)[1]]
+    schema = _resolved(schema, root, value)
     if not isinstance(value, dict):
         return value
     known = schema.get("properties", {})
@@ -192,6 +222,7 @@ def _filled(value: object, schema: dict, root: dict) -> object:
         for key, item in value.items()
     }
     for key, entry in known.items():
+        entry = _resolved(entry, root) | entry
         if key not in result and "default" in entry:
             result[key] = _filled(entry["default"], entry, root)
     return result
@@ -224,7 +255,9 @@ def _sentence(error: jsonschema.ValidationError) -> str:
         advice = "that name is taken" if value == "data" else "use lower-case letters, digits and underscores"
         return f"{path}: {value!r} is not valid here; {advice}"
     if error.validator == "type":
-        return f"{path}: {value!r} has the wrong type; a value of type {_types(error.validator_value)} is needed"
+        advice = "; YAML takes it for text, write 0.001 or 1.0e-3" if _is_number_as_text(value) else ""
+        needed = _types(error.validator_value)
+        return f"{path}: {value!r} has the wrong type; a value of type {needed} is needed{advice}"
     limits = {
         "exclusiveMinimum": "must be greater than",
         "minimum": "must be at least",
@@ -237,6 +270,10 @@ def _sentence(error: jsonschema.ValidationError) -> str:
     if error.validator == "uniqueItems":
         return f"{path}: {value!r} names something twice; name each once"
     return f"{path}: {error.message}"
+
+
+def _is_number_as_text(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", value) is not None
 
 
 def _types(given: str | list[str]) -> str:
@@ -275,29 +312,127 @@ def _check_dataset(path: str, name: str, shapes: dict) -> None:
 def _check_study(path: str, study: dict, shapes: dict, own_networks: dict) -> None:
     """What no schema can say: labels, dimensions against planes and networks, examples and classes against datasets."""
     known = {name: shapes[name] for name in study["datasets"] if shapes[name] is not None}
+    networks = {
+        label: _parsed(f"{path}.networks.{i}", labels.parse_network, label)
+        for i, label in enumerate(study["networks"])
+        if label not in own_networks
+    }
+    given = study["radii"]
+    if isinstance(given, dict) and given["last"] <= given["first"]:
+        raise ConfigurationError(f"{path}.radii.last: {given['last']} is impossible; it must be greater than first")
+    check = _check_training if study["kind"] == studies.TRAINING else _check_curvature
+    check(path, study, known, networks)
+
+
+def _check_curvature(
+    path: str, study: dict, known: dict[str, catalogue.Shape], networks: dict[str, labels.Network]
+) -> None:
     for name, shape in known.items():
         most, available = max(study["examples"]), shape.training_examples - study["validation"]
         if most > available:
             raise ConfigurationError(
                 f"{path}.examples: {most} is impossible; {name} has {available} training examples left"
             )
-    networks = {
-        label: _parsed(f"{path}.networks.{i}", labels.parse_network, label)
-        for i, label in enumerate(study["networks"])
-        if label not in own_networks
-    }
-    planes = [_parsed(f"{path}.subspaces.{i}", labels.parse_subspace, x) for i, x in enumerate(study["subspaces"])]
+    planes = [_parsed(f"{path}.subspaces.{i}", labels.parse_plane, x) for i, x in enumerate(study["subspaces"])]
     for plane, label in zip(planes, study["subspaces"]):
         if max(study["dimensions"]) > plane.dimension:
             raise ConfigurationError(
                 f"{path}.dimensions: {max(study['dimensions'])} is impossible; "
                 f"the plane {label} has {plane.dimension} dimensions"
             )
+    _check_parts(path, study, networks)
     for variant in studies.variants(study):
         _check_variant(path, {**study, **variant}, known, networks, planes)
-    given = study["radii"]
-    if isinstance(given, dict) and given["last"] <= given["first"]:
-        raise ConfigurationError(f"{path}.radii.last: {given['last']} is impossible; it must be greater than first")
+
+
+def _check_parts(path: str, study: dict, networks: dict[str, labels.Network]) -> None:
+    """What some measures ask of networks; of the user's own too little is known."""
+    for label in study["networks"]:
+        network = networks.get(label)
+        if study["counterfactuals"] and not (network and network.homogeneous):
+            raise ConfigurationError(
+                f"{path}.counterfactuals: {label} is impossible; use a network of relu, leakyrelu or identity without "
+                "biases, residual connections and normalisation, whose logits are homogeneous"
+            )
+        if study["eigenvectors"] and not isinstance(network, labels.FullyConnected):
+            raise ConfigurationError(
+                f"{path}.eigenvectors: {label} is impossible; use a network fc-…, whose first layer sees whole images"
+            )
+    if study["counterfactuals"] and "parameters" not in study["vary"].get("rescaled", [study["rescaled"]]):
+        raise ConfigurationError(f"{path}.counterfactuals: true is impossible without rescaled: parameters; add it")
+
+
+def _check_training(
+    path: str, study: dict, known: dict[str, catalogue.Shape], networks: dict[str, labels.Network]
+) -> None:
+    """Steps against their logging, batches and sets of examples against datasets, subspaces against networks."""
+    subspaces = [_parsed(f"{path}.subspaces.{i}", labels.parse_subspace, x) for i, x in enumerate(study["subspaces"])]
+    if isinstance(study["logged"], list) and max(study["logged"]) > study["steps"]:
+        raise ConfigurationError(
+            f"{path}.logged: {max(study['logged'])} is impossible; there are {study['steps']} steps"
+        )
+    _check_geometry(path, study)
+    for i, subspace in enumerate(subspaces):
+        if study["curvature_examples"] and getattr(subspace, "kind", "") not in labels.PLANE_KINDS:
+            raise ConfigurationError(
+                f"{path}.subspaces.{i}: {study['subspaces'][i]} is impossible; "
+                "curvature_examples asks for planes, sparse or dense"
+            )
+    for variant, (name, shape) in itertools.product(studies.variants(study), known.items()):
+        _check_trained(path, {**study, **variant}, name, shape, networks, subspaces)
+
+
+def _check_geometry(path: str, study: dict) -> None:
+    """The steps of the geometry of the loss against those logged, and what it takes for granted."""
+    for key, known, name in (
+        ("geometry_steps", studies.logged_steps(study), "logged steps"),
+        ("residual_steps", study["geometry_steps"], "geometry_steps"),
+    ):
+        for step in study[key]:
+            if step not in known:
+                values = ", ".join(map(str, known)) or "none"
+                raise ConfigurationError(f"{path}.{key}: {step} is impossible; choose from the {name}, {values}")
+    if not study["geometry_examples"]:
+        if study["geometry_steps"]:
+            raise ConfigurationError(f"{path}.geometry_steps: there are no geometry_examples; say how many")
+        return
+    usual = {"loss": "cross_entropy", "temperature": 1, "temperature_rule": "fixed"}
+    for key, value in usual.items():
+        if study["vary"].get(key, [study[key]]) != [value]:
+            raise ConfigurationError(f"{path}.{key}: the geometry of the loss is measured with {value} alone; use it")
+
+
+def _check_trained(
+    path: str,
+    study: dict,
+    name: str,
+    shape: catalogue.Shape,
+    networks: dict[str, labels.Network],
+    subspaces: list[labels.Plane | labels.Sphere | labels.FullSpace],
+) -> None:
+    available = shape.training_examples - study["validation"]
+    most = study.get("examples", available)
+    asked = {key: (study[key], most) for key in ("curvature_examples", "sharpness_examples")}
+    asked["examples"] = (most, available)
+    # Two sets are of training, one is held out.
+    count = study["geometry_examples"]
+    if 2 * count > most or count > study["validation"]:
+        raise ConfigurationError(
+            f"{path}.geometry_examples: {count} is impossible; twice as many must be trained on, and as many held out "
+            f"(validation), of {name}: {most} and {study['validation']} are"
+        )
+    if study["batch"] != "all":
+        asked["vary.batch" if "batch" in study["vary"] else "batch"] = (study["batch"], most)
+    for key, (count, limit) in asked.items():
+        if count > limit:
+            raise ConfigurationError(f"{path}.{key}: {count} is impossible; {name} has {limit} training examples left")
+    for (i, subspace), (label, network) in itertools.product(enumerate(subspaces), networks.items()):
+        count = network.count_parameters if study["bias_directions"] else network.count_weights
+        if getattr(subspace, "dimension", 0) > count(shape.image, shape.classes):
+            raise ConfigurationError(
+                f"{path}.subspaces.{i}: {subspace.dimension} dimensions are impossible; "
+                f"{label} has {count(shape.image, shape.classes)} parameters on {name}"
+            )
 
 
 def _check_variant(
@@ -327,7 +462,7 @@ def _check_cuts(cuts: dict, shape: catalogue.Shape | None, own_networks: dict) -
     network = None
     if cuts["network"] not in own_networks:
         network = _parsed("cuts.network", labels.parse_network, cuts["network"])
-    plane = _parsed("cuts.subspace", labels.parse_subspace, cuts["subspace"])
+    plane = _parsed("cuts.subspace", labels.parse_plane, cuts["subspace"])
     if plane.dimension < 2:
         raise ConfigurationError(
             f"cuts.subspace: {cuts['subspace']} has one dimension; the two-dimensional cut needs two or more"
@@ -360,13 +495,15 @@ def documentation(schema: dict) -> str:
         "The whole": schema,
         **{name.replace("_", " ").capitalize(): entry for name, entry in schema["$defs"].items()},
     }
-    return "\n".join(f"### {title}\n\n{_table(section)}" for title, section in sections.items())
+    return "\n".join(f"### {title}\n\n{_table(section, schema)}" for title, section in sections.items())
 
 
-def _table(section: dict) -> str:
+def _table(section: dict, schema: dict) -> str:
     lines = ["| key | values | default | meaning |", "|---|---|---|---|"]
     for key, entry in section["properties"].items():
-        if "$ref" in entry and "description" not in entry:
+        if "description" not in entry:
+            entry = _resolved(entry, schema)
+        if "description" not in entry:
             continue
         default = "(required)" if key in section.get("required", []) else _shown(entry.get("default", {}))
         lines.append(f"| `{key}` | {_values(entry)} | {default} | {entry['description']} |")

@@ -3,19 +3,22 @@
 For ReLU this is the almost-everywhere Hessian: what automatic differentiation gives, without the kinks.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import scipy.sparse
 import torch
 from torch import Tensor, nn
 
-from goldilocks import automatic, chains, homogeneous, losses, networks, spectrum, subspaces, tangents
+from goldilocks import automatic, chains, full_space, homogeneous, losses, networks, spectrum, subspaces, tangents
 from goldilocks.directions import Directions
 from goldilocks.sums import Sums, orthonormalised
 
 Logits = Callable[[Tensor, Tensor], Tensor]
+Rows = Tensor | scipy.sparse.csr_array
 HOMOGENEOUS, SHARED, POINTWISE, AUTOMATIC = (
     "homogeneous sweep",
     "tangents with shared directions",
@@ -31,7 +34,14 @@ class PlaneCurvature:
     gauss_newton, residual: the parts G and H′ of the Hessian, shape (d, d); gradient: in the plane, shape (d,);
     effective_examples: (Σt)²/Σt² with t the traces of the examples' G on the first 1 … d directions, shape (d,);
     loss: mean over examples, in nats for cross-entropy; logits_std: root mean square over examples of the standard
-    deviation (k − 1 degrees of freedom) of their k logits; radial_derivative: ⟨∇L, θ⟩.
+    deviation (k − 1 degrees of freedom) of their k logits; radial_derivative: ⟨∇L, θ⟩; zero_logits: share of the
+    logits that are exactly zero.
+
+    Of the softmax's output p at the point's temperature, mean Q̂ over the examples, whose classes have the shares Q
+    (Vysogorets et al. 2024): entropy: mean over examples, in nats; prior_mismatch: ‖Q − Q̂‖₂; softmax_ratio:
+    Γ = Tr(M)/‖M‖_F with M = ⟨diag p − ppᵀ⟩, 1 where M vanishes; class_gradient, example_gradient: σ_C and σ_E, root
+    mean squares over classes and orthonormal directions of the logit gradients' mean over examples (which what is left
+    of σ_E in a mean of n examples is taken off) and of their deviation from it.
     """
 
     gauss_newton: np.ndarray
@@ -41,6 +51,12 @@ class PlaneCurvature:
     loss: float
     logits_std: float
     radial_derivative: float
+    zero_logits: float
+    entropy: float
+    prior_mismatch: float
+    softmax_ratio: float
+    class_gradient: float
+    example_gradient: float
 
     @property
     def hessian(self) -> np.ndarray:
@@ -51,7 +67,7 @@ class PlaneCurvature:
 def plane_curvature(
     network: nn.Module | Logits,
     parameters: Tensor,
-    directions: Tensor,
+    directions: Rows,
     inputs: Tensor,
     labels: Tensor,
     *,
@@ -82,7 +98,7 @@ def radial_sweep(
     network: nn.Module | Logits,
     parameters: Tensor,
     scales: Sequence[float],
-    directions: Tensor,
+    directions: Rows,
     inputs: Tensor,
     labels: Tensor,
     *,
@@ -98,32 +114,56 @@ def radial_sweep(
     how many of the first ones to average over (default: all N). The softmax sees logits / temperature. Results are
     indexed by scale, temperature and number of examples. `path_of` says which way of computing is taken.
 
-    Directions need not be orthonormal: they are made so, in order, through their Gram matrix. Where `path_of` is not
-    AUTOMATIC, points are in double precision and tangents in that of `directions`; else everything is in the latter.
-    `memory_mib` bounds the working memory beside parameters, directions and examples, in MiB.
+    Directions need not be orthonormal: they are made so, in order, through their Gram matrix. Sparse ones can be given
+    with their non-zero entries alone, as a sparse matrix, which saves memory and a pass over all of it. Where
+    `path_of` is not AUTOMATIC, points are in double precision and tangents in that of `directions`; else everything is
+    in the latter. `memory_mib` bounds the working memory beside parameters, directions and examples, in MiB.
 
     Raises ValueError if the directions are linearly dependent, a logit, a loss or a Hessian is not finite, the loss is
     unknown, the network mixes examples, a scale is not positive, sizes do not fit, or more examples are asked for than
     there are.
     """
+    pairs = [(scale, temperature) for scale in scales for temperature in temperatures]
+    options = {"examples": examples, "loss": loss, "memory_mib": memory_mib}
+    found = curvature_at(network, parameters, pairs, directions, inputs, labels, **options)
+    return [found[start : start + len(temperatures)] for start in range(0, len(pairs), len(temperatures))]
+
+
+def curvature_at(
+    network: nn.Module | Logits,
+    parameters: Tensor,
+    points: Sequence[tuple[float, float]],
+    directions: Rows,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    examples: Sequence[int] | None = None,
+    loss: str = "cross_entropy",
+    memory_mib: float = 1024,
+    refuse_overflow: bool = True,
+) -> list[list[PlaneCurvature | None]]:
+    """As `radial_sweep`, at any `points` (scale, temperature); results are indexed by point and number of examples.
+
+    Without `refuse_overflow` a logit, loss or Hessian that is not finite raises no error: the result is None there.
+    """
     counts = [len(inputs)] if examples is None else list(examples)
     parameters = parameters.detach()
     _refuse_unfit(network, parameters, directions, inputs, labels, counts)
+    scales, temperatures = map(list, zip(*points))
     if not min(scales) > 0:
         raise ValueError(f"the scale {min(scales)} is not positive: a sweep runs outwards along one ray")
-    rows = directions.cpu().numpy()
-    sparse = subspaces.as_sparse(rows)
-    factor = torch.as_tensor(subspaces.cholesky(rows if sparse is None else sparse), device=directions.device)
-    total = Sums(factor, loss, [temperature for _ in scales for temperature in temperatures])
-    repeated = [scale for scale in scales for _ in temperatures]
-    add = _adder(network, parameters, repeated, directions, sparse, memory_mib, inputs, total)
+    path = path_of(network, parameters, len(points), inputs)
+    directions, sparse = _prepared(directions, path, parameters.device)
+    given = directions.cpu().numpy() if sparse is None else sparse
+    factor = torch.as_tensor(subspaces.cholesky(given), device=parameters.device)
+    total = Sums(factor, loss, temperatures, refuse_overflow)
+    add = _adder(path, network, parameters, scales, directions, sparse, memory_mib, inputs, total)
     result = {}
     for start, stop in pairwise([0, *sorted(set(counts))]):
         add(inputs[start:stop], labels[start:stop])
         total.count = stop
         result[stop] = _averages(total)
-    m = len(temperatures)
-    return [[[result[n][i * m + j] for n in counts] for j in range(m)] for i in range(len(scales))]
+    return [[result[n][i] for n in counts] for i in range(len(points))]
 
 
 def path_of(network: nn.Module | Logits, parameters: Tensor, points: int, inputs: Tensor | None = None) -> str:
@@ -180,33 +220,61 @@ def hessian_vector_products(
 ) -> Tensor:
     """Products of the Hessian of the mean loss with each row of `vectors` (d, D), shape (d, D).
 
-    `part` is `hessian` or `gauss_newton`. By automatic differentiation, in the precision of `vectors`.
+    As `hessian_products`, for one call, in the precision of `vectors`.
+    """
+    theta = parameters.detach().to(vectors.dtype)
+    options = {"part": part, "loss": loss, "temperature": temperature, "memory_mib": memory_mib}
+    return hessian_products(network, theta, inputs, labels, **options)(vectors)
+
+
+def hessian_products(
+    network: nn.Module | Logits,
+    parameters: Tensor,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    part: str = "hessian",
+    loss: str = "cross_entropy",
+    temperature: float = 1.0,
+    memory_mib: float = 1024,
+) -> Callable[[Tensor], Tensor]:
+    """The map from vectors (d, D) to products (d, D) with the Hessian of the mean loss at `parameters` (D,).
+
+    `part` is `hessian` or `gauss_newton`. In the precision of the parameters: of fully connected chains from one pass
+    over the examples for all calls, where `memory_mib` holds what is kept of it; else by automatic differentiation.
+    Raises ValueError if the part or the loss is unknown.
     """
     if part not in ("hessian", "gauss_newton"):
         raise ValueError(f"part {part!r} of the Hessian is unknown: use hessian or gauss_newton")
     if loss not in losses.LOSSES:
         raise ValueError(f"loss {loss!r} is unknown: use one of {', '.join(losses.LOSSES)}")
-    logits, parameters = _function(network), parameters.detach().to(vectors.dtype)
-    products = torch.zeros_like(vectors)
-    inputs = inputs.to(vectors.dtype)
+    logits, parameters, inputs = _function(network), parameters.detach(), inputs.to(parameters.dtype)
+    chain = chains.of(network) if isinstance(network, nn.Module) else None
+    if full_space.applies(chain, parameters, inputs, memory_mib):
+        options = {"gauss_newton": part == "gauss_newton", "loss": loss, "temperature": temperature}
+        return full_space.Products(chain, parameters, inputs, labels, **options)
     fitting = automatic.examples_per_chunk(logits, parameters, inputs, memory_mib)
-    for chunk, targets in _chunks(inputs, labels, min(fitting, tangents.EXAMPLES_PER_CHUNK)):
-        step = automatic.directions_per_chunk(logits, parameters, chunk, memory_mib)
-        problem = (logits, parameters, chunk, targets, loss, temperature)
-        push = (
-            automatic.gauss_newton_products(*problem)
-            if part == "gauss_newton"
-            else automatic.hessian_products(*problem)
-        )
-        for start in range(0, len(vectors), step):
-            found = push(vectors[start : start + step])
-            products[start : start + step] += found if part == "gauss_newton" else found[0]
-    return products / len(inputs)
+
+    def products(vectors: Tensor) -> Tensor:
+        total = torch.zeros_like(vectors)
+        for chunk, targets in _chunks(inputs, labels, min(fitting, tangents.EXAMPLES_PER_CHUNK)):
+            step = automatic.directions_per_chunk(logits, parameters, chunk, memory_mib)
+            problem = (logits, parameters, chunk, targets, loss, temperature)
+            push = (
+                automatic.gauss_newton_products(*problem)
+                if part == "gauss_newton"
+                else automatic.hessian_products(*problem)
+            )
+            for start in range(0, len(vectors), step):
+                found = push(vectors[start : start + step])
+                total[start : start + step] += found if part == "gauss_newton" else found[0]
+        return total / len(inputs)
+
+    return products
 
 
-def _adder(network, parameters, scales, directions, sparse, memory_mib, inputs, total) -> Callable:
-    """The function that adds examples to the sums of all points, by the fastest path there is."""
-    path = path_of(network, parameters, len(total), inputs)
+def _adder(path, network, parameters, scales, directions, sparse, memory_mib, inputs, total) -> Callable:
+    """The function that adds examples to the sums of all points."""
     if path == AUTOMATIC:
         return _automatic_adder(_function(network), parameters, scales, directions, memory_mib, inputs, total)
     chain, parameters = chains.of(network), parameters.double()
@@ -222,6 +290,17 @@ def _adder(network, parameters, scales, directions, sparse, memory_mib, inputs, 
                 tangents.add_chunk(*problem, plan.directions)
 
     return add
+
+
+def _prepared(directions: Rows, path: str, device: torch.device) -> tuple[Rows, scipy.sparse.csr_array | None]:
+    """Directions as the `path` takes them, and their non-zero entries in double precision where they are few."""
+    if isinstance(directions, Tensor):
+        return directions, subspaces.as_sparse(directions.cpu().numpy())
+    few = directions.nnz < subspaces.SPARSE_BELOW * math.prod(directions.shape)
+    sparse = directions.astype(np.float64) if few else None
+    if few and path != AUTOMATIC and device.type == "cpu":
+        return directions, sparse
+    return torch.as_tensor(directions.toarray(), device=device), sparse
 
 
 def _automatic_adder(logits, parameters, scales, directions, memory_mib, inputs, total) -> Callable:
@@ -288,14 +367,19 @@ def _function(network: nn.Module | Logits) -> Logits:
     return networks.logits_function(network) if isinstance(network, nn.Module) else network
 
 
-def _averages(total: Sums) -> list[PlaneCurvature]:
-    """The picture at each point over the examples so far."""
+def _averages(total: Sums) -> list[PlaneCurvature | None]:
+    """The picture at each point over the examples so far; None where it is not finite, unless that is refused."""
     n, factor = total.count, total.factor.cpu().numpy()
     names = ("residual", "gauss_newton", "gradient", "traces", "squares", "losses", "variances", "radial_derivative")
+    names += ("entropies", "zeros")
+    moments = total.moments()
     result = []
-    for values in zip(*(getattr(total, name).cpu().numpy() for name in names)):
+    for i, values in enumerate(zip(*(getattr(total, name).cpu().numpy() for name in names))):
         here = dict(zip(names, values))
-        if not all(np.isfinite(here[name]).all() for name in ("residual", "gauss_newton", "gradient")):
+        if not all(np.isfinite(here[name]).all() for name in ("residual", "gauss_newton", "gradient", "losses")):
+            if not total.refuse_overflow:
+                result.append(None)
+                continue
             raise ValueError(
                 "the Hessian is not finite: the radius is too large for the precision of the directions, lower it or "
                 "give them in double precision"
@@ -309,6 +393,9 @@ def _averages(total: Sums) -> list[PlaneCurvature]:
                 loss=float(here["losses"] / n),
                 logits_std=float(np.sqrt(here["variances"] / n)),
                 radial_derivative=float(here["radial_derivative"] / n),
+                zero_logits=float(here["zeros"] / n),
+                entropy=float(here["entropies"] / n),
+                **{name: float(values[i]) for name, values in moments.items()},
             )
         )
     return result

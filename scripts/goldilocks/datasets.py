@@ -4,7 +4,7 @@ A dataset file (results/data/<name>.nc) holds images (uint8), labels and split (
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,10 @@ import xarray as xr
 from goldilocks import store
 from goldilocks.randomness import stream
 
-INPUTS = ("standardised", "unit_interval", "mean_image_removed", "gaussian")
+INPUTS = ("standardised", "unit_interval", "minus_one_to_one", "mean_image_removed", "gaussian")
 LABELS = ("original", "shuffled")
 TRAIN, TEST = 0, 1
+BLOCK = 1024  # images that are turned into numbers at once
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,15 @@ class Examples:
     labels: np.ndarray
     classes: int
     checksum: str
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Examples for training, held out from it, and of the official test set; inputs in the precision asked for."""
+
+    training: Examples
+    validation: Examples
+    test: Examples
 
 
 def as_dataset(
@@ -103,15 +113,13 @@ def load(
     The `validation` examples that are held out are never among them. With `classes`, both are of the first classes
     alone; preprocessing takes its means from the whole training set all the same.
     `inputs`: `standardised` by the training set's global mean and standard deviation, `unit_interval`
-    (pixels / 255), `mean_image_removed` (then divided by the global deviation that remains), or `gaussian`: in place
-    of each standardised image a Gaussian draw with the training set's mean image and covariance, labels kept.
+    (pixels / 255), `minus_one_to_one` (stretched to -1 … 1), `mean_image_removed` (then divided by the global deviation
+    that remains), or `gaussian`: in place of each standardised image a Gaussian draw with the training set's
+    mean image and covariance, labels kept.
     `labels`: `original`, or `shuffled` over the training examples of these classes. Raises ValueError if `count` or
     `classes` is too large.
     """
-    with store.opened(path) as file:
-        official = file["split"].values == TRAIN
-        images, targets = file["images"].values[official], file["labels"].values[official].astype(np.int64)
-        available, checksum = int(file.attrs["classes"]), file.attrs["checksum"]
+    images, targets, available, checksum = _read(path, TRAIN)
     classes = available if classes is None else classes
     if classes > available:
         raise ValueError(f"classes: {classes} is impossible; {dataset} has {available} classes")
@@ -128,25 +136,94 @@ def load(
     if labels == "shuffled":
         targets = stream(seed, "shuffled labels", dataset).permutation(targets)
     name = (example_set,) if example_set else ()
-    preprocessed = _preprocess(images, members[chosen], inputs, stream(seed, "gaussian inputs", dataset, *name))
-    return Examples(preprocessed, targets[chosen], classes, checksum)
+    if inputs == "gaussian":
+        pixels = _gaussian_images(images, count, stream(seed, "gaussian inputs", dataset, *name))
+    else:
+        pixels = images[members[chosen]] / 255
+    return Examples(_preprocessing(images, inputs)(pixels), targets[chosen], classes, checksum)
 
 
-def _preprocess(images: np.ndarray, chosen: np.ndarray, kind: str, random: np.random.Generator) -> np.ndarray:
-    pixels = _gaussian_images(images, len(chosen), random) if kind == "gaussian" else images[chosen] / 255
+def load_splits(
+    path: str | Path,
+    dataset: str,
+    inputs: str,
+    labels: str,
+    validation: int,
+    seed: int,
+    test: int | None = None,
+    dtype: type = np.float32,
+    examples: int | None = None,
+    classes: int | None = None,
+) -> Splits:
+    """The training set, the `validation` examples held out of it, and at most `test` of the test set.
+
+    Of the training set all, or the `examples` that `load` gives for that count. Preprocessing as in `load`, without
+    `gaussian`; `shuffled` labels are those of `load`, also of the examples held out; those of `groups_of_two` or
+    `groups_of_five` successive classes are the groups' numbers. With `classes`, all sets are of the first ones alone.
+    Raises ValueError if `validation` leaves nothing, or not enough, to train on, or there is no test set.
+    """
+    images, targets, available, checksum = _read(path, TRAIN)
+    first = available if classes is None else classes
+    if first > available:
+        raise ValueError(f"classes: {first} is impossible; {dataset} has {available} classes")
+    grouped = {"groups_of_two": 2, "groups_of_five": 5}.get(labels, 1)
+    classes = -(-first // grouped)
+    # Preprocessing takes its means from the whole training set all the same.
+    prepare = _preprocessing(images, inputs)
+    if first < available:
+        images, targets = images[targets < first], targets[targets < first]
+    if validation >= len(targets):
+        raise ValueError(f"validation: {validation} leaves none of the {len(targets)} training examples of {dataset}")
+    trained, held_out = validation_split(targets, validation, dataset, seed)
+    if examples is not None:
+        if examples > len(trained):
+            raise ValueError(f"{examples} examples asked of {dataset}, which has {len(trained)} for training")
+        trained = trained[balanced_order(targets[trained], stream(seed, "examples", dataset))[:examples]]
+    if labels == "shuffled":
+        targets = stream(seed, "shuffled labels", dataset).permutation(targets)
+
+    def prepared(images: np.ndarray, targets: np.ndarray) -> Examples:
+        # In blocks: in double precision the whole set would be the largest thing in memory by far.
+        result = np.empty(images.shape, dtype)
+        for start in range(0, len(images), BLOCK):
+            result[start : start + BLOCK] = prepare(images[start : start + BLOCK] / 255)
+        return Examples(result, targets // grouped, classes, checksum)
+
+    training, validation_set = (prepared(images[part], targets[part]) for part in (trained, held_out))
+    images, targets, *_ = _read(path, TEST)
+    if first < available:
+        images, targets = images[targets < first], targets[targets < first]
+    if not len(targets):
+        raise ValueError(f"{dataset} has no test examples, which a study of training needs: add some")
+    return Splits(training, validation_set, prepared(images[:test], targets[:test]))
+
+
+def _read(path: str | Path, split: int) -> tuple[np.ndarray, np.ndarray, int, str]:
+    """Images and labels of one split, the number of classes and the checksum of a dataset file."""
+    with store.opened(path) as file:
+        members = file["split"].values == split
+        images, targets = file["images"].values[members], file["labels"].values[members].astype(np.int64)
+        return images, targets, int(file.attrs["classes"]), file.attrs["checksum"]
+
+
+def _preprocessing(images: np.ndarray, kind: str) -> Callable[[np.ndarray], np.ndarray]:
+    """What `kind` of inputs makes of pixels from 0 to 1, by means and deviations of the training set's `images`."""
     if kind == "unit_interval":
-        return pixels
+        return lambda pixels: pixels
+    if kind == "minus_one_to_one":
+        return lambda pixels: 2 * pixels - 1
     # In blocks, so that no wider copy of the whole training set is ever needed.
     blocks = np.array_split(images, 64)
     histogram = sum(np.bincount(block.reshape(-1), minlength=256) for block in blocks)
     values = np.arange(256) / 255
     mean = histogram @ values / images.size
     if kind in ("standardised", "gaussian"):
-        return (pixels - mean) / np.sqrt(histogram @ (values - mean) ** 2 / images.size)
+        deviation = np.sqrt(histogram @ (values - mean) ** 2 / images.size)
+        return lambda pixels: (pixels - mean) / deviation
     if kind == "mean_image_removed":
         mean_image = images.mean(axis=0, dtype=np.float64) / 255
         remaining = histogram @ values**2 / images.size - np.mean(mean_image**2)
-        return (pixels - mean_image) / np.sqrt(remaining)
+        return lambda pixels: (pixels - mean_image) / np.sqrt(remaining)
     raise ValueError(f"inputs {kind!r} is unknown: use one of {', '.join(INPUTS)}")
 
 

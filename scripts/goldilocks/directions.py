@@ -19,38 +19,55 @@ from goldilocks.chains import Affine, Dense, affine_layers
 class Directions:
     """Directions (d, D) in parameter space, and what products with them can leave out."""
 
-    def __init__(self, values: Tensor, chain: tuple, sparse: scipy.sparse.csr_array | None = None):
-        """`sparse`: what `subspaces.as_sparse` makes of the values, where that is known already."""
-        self.values = values
-        self._moves, self._sparse, self._cache = {}, {}, {}
-        if sparse is None and values.device.type == "cpu":
-            sparse = subspaces.as_sparse(values.numpy())
+    def __init__(
+        self, given: Tensor | scipy.sparse.csr_array, chain: tuple, sparse: scipy.sparse.csr_array | None = None
+    ):
+        """`given` as a matrix with its non-zero entries alone is of use on the CPU.
+
+        `sparse`: what `subspaces.as_sparse` makes of a tensor, where that is known already.
+        """
+        self._parts, self._moves, self._sparse, self._cache = {}, {}, {}, {}
+        if isinstance(given, Tensor):
+            self._values, self.dtype = given, given.dtype
+            if sparse is None and given.device.type == "cpu":
+                sparse = subspaces.as_sparse(given.numpy())
+        else:
+            self._values, sparse = None, given
+            self.dtype = torch.from_numpy(given.data).dtype
+        self._rows, self._count = sparse, given.shape[0]
+        on_cpu = self._values is None or self._values.device.type == "cpu"
         for layer in affine_layers(chain):
             for place in filter(None, (layer.weight, layer.bias)):
-                entries = values[:, place].count_nonzero() if sparse is None else sparse[:, place].nnz
+                entries = self.part(place).count_nonzero() if sparse is None else sparse[:, place].nnz
                 self._moves[place.start] = bool(entries)
-            if sparse is None or values.device.type != "cpu" or not isinstance(layer, Dense):
+            if sparse is None or not on_cpu or not isinstance(layer, Dense):
                 continue
             weights = sparse[:, layer.weight]
             if weights.nnz < subspaces.SPARSE_BELOW * math.prod(weights.shape):
-                direction = np.repeat(np.arange(len(values)), np.diff(weights.indptr))
+                direction = np.repeat(np.arange(len(self)), np.diff(weights.indptr))
                 indices = (direction, *np.divmod(weights.indices.astype(np.int64), layer.shape[1]))
-                found = torch.as_tensor(weights.data, dtype=values.dtype)
+                found = torch.as_tensor(weights.data, dtype=self.dtype)
                 self._sparse[layer.weight.start] = tuple(map(torch.as_tensor, indices)), found
 
     def __len__(self) -> int:
-        return len(self.values)
+        return self._count
+
+    def part(self, place: slice) -> Tensor:
+        """All entries at a place of the parameter vector, (d, …)."""
+        if self._values is not None:
+            return self._values[:, place]
+        if place.start not in self._parts:
+            self._parts[place.start] = torch.from_numpy(self._rows[:, place].toarray())
+        return self._parts[place.start]
+
+    def weights(self, layer: Affine) -> Tensor:
+        """Ẇ of all directions, (d, *shape)."""
+        return self.part(layer.weight).unflatten(-1, layer.shape)
 
     def rows(self, start: int, stop: int) -> "Directions":
         """The directions from `start` to `stop`."""
         if (start, stop) not in self._cache:
-            part = object.__new__(Directions)
-            part.values, part._moves, part._cache, part._sparse = self.values[start:stop], self._moves, {}, {}
-            for place, (indices, values) in self._sparse.items():
-                ours = slice(*torch.searchsorted(indices[0], torch.tensor([start, stop])).tolist())
-                direction, o, i = (index[ours] for index in indices)
-                part._sparse[place] = (direction - start, o, i), values[ours]
-            self._cache[start, stop] = part
+            self._cache[start, stop] = _Rows(self, start, stop)
         return self._cache[start, stop]
 
     def moves(self, place: slice | None) -> bool:
@@ -84,28 +101,49 @@ class Directions:
         return self._once(layer, "columns", made)
 
     def by_input(self, layer: Affine) -> dict[int, tuple[Tensor, Tensor]]:
-        """For each input i that some Ẇ has entries for: the outputs o of these entries, and the values (d, o)."""
+        """For each input i that some Ẇ has entries for: the outputs o of these entries, and the values (d, o).
+
+        Of layers whose products are done sparsely.
+        """
 
         def made():
-            weights = layer.weights(self.values)
-            used = (weights != 0).any(0)
-            found = {}
-            for i in used.any(0).nonzero().flatten().tolist():
-                outputs = used[:, i].nonzero().flatten()
-                found[i] = outputs, weights[:, outputs, i].contiguous()
-            return found
+            (direction, o, i), values = self._sparse[layer.weight.start]
+            places, column = torch.unique(i * layer.shape[0] + o, return_inverse=True)
+            table = values.new_zeros(len(self), len(places))
+            table[direction, column] = values
+            inputs, counts = torch.unique_consecutive(places // layer.shape[0], return_counts=True)
+            outputs = (places % layer.shape[0]).split(counts.tolist())
+            columns = (each.contiguous() for each in table.split(counts.tolist(), 1))
+            return dict(zip(inputs.tolist(), zip(outputs, columns)))
 
         return self._once(layer, "inputs", made)
 
     def stacked(self, layer: Affine) -> Tensor:
         """Ẇ of all directions in the order (o, d, i)."""
-        return self._once(layer, "stacked", lambda: layer.weights(self.values).transpose(0, 1).contiguous())
+        return self._once(layer, "stacked", lambda: self.weights(layer).transpose(0, 1).contiguous())
 
     def _once(self, layer: Affine, name: str, make: Callable) -> object:
         key = (layer.weight.start, name)
         if key not in self._cache:
             self._cache[key] = make()
         return self._cache[key]
+
+
+class _Rows(Directions):
+    """Some directions of others, which share their memory."""
+
+    def __init__(self, whole: Directions, start: int, stop: int):
+        self._whole, self._place, self.dtype = whole, slice(start, stop), whole.dtype
+        self._count = len(range(*self._place.indices(len(whole))))
+        self._moves, self._cache, self._sparse = whole._moves, {}, {}
+        for place, (indices, values) in whole._sparse.items():
+            ours = slice(*torch.searchsorted(indices[0], torch.tensor([start, stop])).tolist())
+            direction, o, i = (index[ours] for index in indices)
+            self._sparse[place] = (direction - start, o, i), values[ours]
+
+    def part(self, place: slice) -> Tensor:
+        """As of all directions."""
+        return self._whole.part(place)[self._place]
 
 
 def _sparse_matrix(rows: Tensor, columns: Tensor, values: Tensor, height: int, width: int) -> Tensor:

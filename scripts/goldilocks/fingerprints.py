@@ -11,7 +11,9 @@ from goldilocks.files import write_if_changed
 
 PACKAGE = Path(__file__).parent
 # Modules that move, name or record numbers but cannot change one.
-EXCLUDED = frozenset({"catalogue", "downloads", "files", "fingerprints", "locks", "logs", "provenance", "store"})
+EXCLUDED = frozenset(
+    {"catalogue", "devices", "downloads", "files", "fingerprints", "locks", "logs", "provenance", "signals", "store"}
+)
 PINNED = ("torch", "numpy", "scipy")
 # Fields that differ between versions of Python without a difference in meaning.
 _IGNORED_FIELDS = frozenset({"type_params", "kind", "ctx", "type_comment"})

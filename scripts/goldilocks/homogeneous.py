@@ -4,7 +4,8 @@ In a positively homogeneous network of n weight layers whose biases are zero, ac
 the scale α of the parameters: logits grow as αⁿ, tangents along weights and the first layer's bias as α^{n−1} and
 those along the bias of layer l as α^{n−l}. With K the logits' second derivatives at α = 1,
 H(α) = α^{2n−2} G(p(α)) + α^{n−2} Σ (p(α) − y)·K, and likewise for each group of bias directions with its own powers.
-Tangents are computed once, streamed over chunks of examples, and serve all points.
+Tangents are computed once, streamed over chunks of examples, and serve all points; so does what depends on p alone
+serve all points whose logits over temperature, αⁿ/T times those at α = 1, are the same.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from goldilocks.chains import Activation, Affine, Dense
 from goldilocks.directions import Directions
 from goldilocks.sums import Sums
 from goldilocks.tangents import Step
+
+ROUNDING = 1e-14  # of powers of scales that are meant to be the same
 
 
 def applies(chain: tuple, theta: Tensor) -> bool:
@@ -46,18 +49,37 @@ def add_chunk(
 ) -> None:
     """Add examples to the sums of all points: a scale α of the ray αθ for each point."""
     outputs, kept = chains.forward(chain, theta, inputs)
-    steps = tangents.linearised(kept, theta, directions.values.dtype)
+    steps = tangents.linearised(kept, theta, directions.dtype)
     pushed, meetings = _push(steps, directions)
     depth = len(meetings) + 1
-    scales = theta.new_tensor(scales)
+    scales, temperatures = theta.new_tensor(scales), total.temperatures[:, 0, 0]
     logits = scales[:, None, None] ** depth * outputs
-    adjoints = total.adjoints(logits, labels)
-    total.radial_derivative += depth * (adjoints * logits).sum((1, 2))
+    alike = same(scales**depth / temperatures)
     pushed = {group: sums.orthonormalised(each, total.factor) for group, each in pushed.items()}
-    total.add(logits, labels, [(scales ** (depth - group), each) for group, each in pushed.items()])
-    for group, crossed in _crossed(meetings, directions, kept, theta, adjoints, total.loss):
-        powers = (scales ** (depth - group - 1))[:, None, None]
-        total.residual += powers * (crossed + crossed.transpose(1, 2))
+    parts = [(scales ** (depth - group), each) for group, each in pushed.items()]
+    # Tangents of several groups come in other proportions at every scale.
+    total.add(logits, labels, parts, alike=alike if len(parts) == 1 else None)
+    firsts = [members[0] for members in alike]
+    number_of = {point: number for number, members in enumerate(alike) for point in members}
+    numbers = torch.tensor([number_of[point] for point in range(len(scales))], device=theta.device)
+    residuals = total.residuals(logits[firsts], labels, firsts)
+    radial = (residuals * logits[firsts] / total.temperatures[firsts]).sum((1, 2))
+    total.radial_derivative += depth * radial[numbers]
+    for group, crossed in _crossed(meetings, directions, kept, theta, residuals, total.loss):
+        powers = (scales ** (depth - group - 1) / temperatures)[:, None, None]
+        total.residual += powers * (crossed + crossed.transpose(1, 2))[numbers]
+
+
+def same(values: Tensor) -> list[list[int]]:
+    """The places of positive values (p,) that are equal to rounding, together; each list and its first ascend."""
+    order = values.argsort().tolist()
+    ascending, found = values[order].tolist(), []
+    for i, place in enumerate(order):
+        if i and ascending[i] <= ascending[i - 1] * (1 + ROUNDING):
+            found[-1].append(place)
+        else:
+            found.append([place])
+    return sorted(map(sorted, found))
 
 
 def _crossed(meetings, directions, kept, theta, adjoints, loss):
@@ -68,15 +90,15 @@ def _crossed(meetings, directions, kept, theta, adjoints, loss):
         layer = meeting.step.layer
         if not directions.moves(layer.weight):
             continue
-        size, width = layer.weights(theta).numel(), layer.shape[1]
-        per_point = directions.entries(layer) / len(directions) if directions.is_sparse(layer) else size
-        is_cheaper = len(adjoints) * per_point <= len(seeds) * (size + len(directions) * width)
+        size, (places, width) = layer.weights(theta).numel(), layer.extent(meeting.step.memory, meeting.step.weights)
+        per_point = directions.entries(layer) / len(directions) if directions.is_sparse(layer) else size * places
+        is_cheaper = len(adjoints) * per_point <= len(seeds) * (size * places + len(directions) * width)
         if meeting is meetings[-1] and isinstance(layer, Dense) and not directions.is_sparse(layer):
             for group, along in meeting.groups.items():
                 yield group, _crossed_at_the_end(layer, directions, along, adjoints).double()
         else:
             (by_point if is_cheaper else by_family)[layer.weight.start] = meeting
-    dtype = directions.values.dtype
+    dtype = directions.dtype
     for meeting, deltas in _pulled_back(kept, theta, adjoints, by_point, dtype):
         way = _crossed_sparsely if directions.is_sparse(meeting.step.layer) else _crossed_by_point
         for group, along in meeting.groups.items():
@@ -145,12 +167,12 @@ def _crossed_at_the_end(layer: Dense, directions: Directions, along: Tensor, adj
     p, n, k = adjoints.shape
     stacked = adjoints.to(along.dtype).transpose(1, 2).reshape(p * k, n)
     gradients = (along.flatten(0, 1) @ stacked.T).view(len(along), -1, p, k)
-    return torch.matmul(directions.values[:, layer.weight], gradients.permute(2, 3, 1, 0).reshape(p, -1, len(along)))
+    return torch.matmul(directions.part(layer.weight), gradients.permute(2, 3, 1, 0).reshape(p, -1, len(along)))
 
 
 def _crossed_by_point(step: Step, directions: Directions, along: Tensor, deltas: Tensor) -> Tensor:
     """Cross terms (p, d, d) from each point's own adjoints (p, n, …)."""
-    weights = directions.values[:, step.layer.weight]
+    weights = directions.part(step.layer.weight)
     gradients = (step.layer.weight_gradients(chains.laid_out(delta), along, step.weights) for delta in deltas)
     return torch.stack([weights @ each.T for each in gradients])
 

@@ -4,12 +4,31 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from goldilocks.randomness import stream
 
 RESAMPLES, BATCH = 2000, 100
 LEAST_RESAMPLED = 6  # fewer units have too few distinct resamples for a 95 % interval
+
+
+# scipy.stats has these too, and takes a second to import, which every figure would pay.
+
+
+def student(p: float, freedom: float) -> float:
+    """The quantile of Student's t distribution."""
+    return float(special.stdtrit(freedom, p))
+
+
+def chi_squared(p: np.ndarray, freedom: float) -> np.ndarray:
+    """Quantiles of the chi-squared distribution."""
+    return special.chdtri(freedom, 1 - p)
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks of values (n,) from 1 on, their mean where values are equal."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (counts.cumsum() - (counts - 1) / 2)[inverse]
 
 
 class TooFewDraws(ValueError):
@@ -61,10 +80,16 @@ def mean(samples: np.ndarray, resolution: float = 0.0) -> Estimate:
     value, error = float(np.mean(samples)), deviation / np.sqrt(n)
 
     def interval(level: float) -> tuple[float, float]:
-        half = stats.t.ppf((1 + level) / 2, n - 1) * error
+        half = student((1 + level) / 2, n - 1) * error
         return value - half, value + half
 
     return Estimate(value, error, n, interval)
+
+
+def largest(samples: np.ndarray) -> Estimate:
+    """The largest of samples (n,), which has no interval: of an identity's errors."""
+    value = float(np.max(samples))
+    return Estimate(value, 0.0, len(samples), lambda level: (value, value))
 
 
 def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, *name: str) -> Estimate:
@@ -113,7 +138,7 @@ def coefficients_of_variation(means: np.ndarray, variances: np.ndarray | None, p
             return float(np.sqrt(max(value - taken_off, 0.0)) / centre)
 
         def interval(level: float) -> tuple[float, float]:
-            tails = stats.chi2.ppf([(1 + level) / 2, (1 - level) / 2], freedom)
+            tails = chi_squared(np.array([1 + level, 1 - level]) / 2, freedom)
             low, high = (root(variance * freedom / tail) for tail in tails)
             return low, high
 
@@ -126,13 +151,42 @@ def coefficients_of_variation(means: np.ndarray, variances: np.ndarray | None, p
     return result
 
 
+def deviation(samples: np.ndarray, taken_off: float = 0.0) -> Estimate:
+    """Standard deviation of independent samples (n,), a known part of their variance taken off (chi-squared interval).
+
+    Raises TooFewDraws below two samples.
+    """
+    n = len(samples)
+    if n < 2:
+        raise TooFewDraws(f"{n} draw gives no spread: at least 2 are needed")
+    variance = float(np.var(samples, ddof=1))
+
+    def root(value: float) -> float:
+        return float(np.sqrt(max(value - taken_off, 0.0)))
+
+    def interval(level: float) -> tuple[float, float]:
+        tails = chi_squared(np.array([1 + level, 1 - level]) / 2, n - 1)
+        low, high = (root(variance * (n - 1) / tail) for tail in tails)
+        return low, high
+
+    low, high = interval(0.6827)
+    return Estimate(root(variance), (high - low) / 2, n, interval)
+
+
 def simultaneous_band(samples: np.ndarray, level: float, *name: str) -> tuple[np.ndarray, np.ndarray]:
     """(low, high), shape (r,), that cover the whole mean curve of samples (r, n) with probability `level`.
 
     Max-t over whole draws: the largest of the radii's t values is simulated for n Gaussian draws with the
     correlation over radii that the samples have, each radius with a deviation of its own. One radius, or
-    radii that move together, get Student's interval. NaN for one draw.
+    radii that move together, get Student's interval. NaN for one draw, and where a draw is missing: a radius at which
+    logits overflow leaves the others' band alone.
     """
+    whole = np.isfinite(samples).all(axis=-1)
+    if not whole.all():
+        low, high = np.full((2, len(samples)), np.nan)
+        if whole.any():
+            low[whole], high[whole] = simultaneous_band(samples[whole], level, *name)
+        return low, high
     n = samples.shape[-1]
     centre = samples.mean(axis=-1)
     if n < 2:
@@ -162,11 +216,11 @@ def regression_band(
     n = len(x)
     if n < 3 or np.ptp(x) == 0:
         raise TooFewDraws(f"{n} draws with {len(np.unique(x))} different values give no regression band")
-    fit = stats.linregress(x, y)
-    variance = np.sum((y - fit.intercept - fit.slope * x) ** 2) / (n - 2)
+    slope, intercept = np.polyfit(x, y, 1)
+    variance = np.sum((y - intercept - slope * x) ** 2) / (n - 2)
     spread = np.sum((x - x.mean()) ** 2)
-    half = stats.t.ppf((1 + level) / 2, n - 2) * np.sqrt(variance * (1 / n + (places - x.mean()) ** 2 / spread))
-    line = fit.intercept + fit.slope * places
+    half = student((1 + level) / 2, n - 2) * np.sqrt(variance * (1 / n + (places - x.mean()) ** 2 / spread))
+    line = intercept + slope * places
     return line, line - half, line + half
 
 

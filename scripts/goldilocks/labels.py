@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 ACTIVATIONS = ("relu", "leakyrelu", "tanh", "softplus", "identity")
+HOMOGENEOUS = ("relu", "leakyrelu", "identity")
 PLANE_KINDS = ("sparse", "dense")
+PROJECTION_KINDS = (*PLANE_KINDS, "fastfood")
 
 # Families of networks: how a label is written, an example of it, and what it is read by.
 _FAMILIES = {
     "fc": (
-        "fc-<widths>-<activation>[-nobias][-res]",
+        "fc-<widths>-<activation>[-nobias][-res][-ln]",
         "fc-200x2-relu or fc-300-100-tanh-nobias",
         re.compile(
             r"fc-(?P<widths>\d+x\d+|\d+(?:-\d+)*)-(?P<activation>[a-z]+)(?P<nobias>-nobias)?(?P<residual>-res)?"
+            r"(?P<normalised>-ln)?"
         ),
     ),
     "conv": (
@@ -33,7 +36,7 @@ _FAMILIES = {
         re.compile(r"lenet5(?:-(?P<activation>(?!nobias)[a-z]+))?(?P<nobias>-nobias)?"),
     ),
 }
-_SUBSPACE = re.compile(r"plane-(?P<dimension>\d+)-(?P<kind>[a-z]+)")
+_SUBSPACE = re.compile(r"(?P<shape>plane|sphere)-(?P<dimension>\d+)-(?P<kind>[a-z]+)")
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,23 @@ class Network(ABC):
     def depth(self) -> int:
         """Number of weight layers n_L."""
 
+    @property
+    def homogeneous(self) -> bool:
+        """Whether logits of αθ are αⁿ times those of θ, for every θ."""
+        return self.activation in HOMOGENEOUS and not self.biases
+
     @abstractmethod
     def weight_shapes(self, image: tuple[int, ...], classes: int) -> list[tuple[int, ...]]:
         """Shape of each layer's weights, outputs first, first layer first: (o, i), or (o, i, 3, 3) of a convolution."""
+
+    def places(self, image: tuple[int, ...]) -> list[int]:
+        """In how many places of an image each layer's weights are applied: 1 for a dense layer."""
+        return [1] * self.depth
+
+    def forward_flops(self, image: tuple[int, ...], classes: int) -> int:
+        """Floating-point operations of the matrix products of one forward pass of one image."""
+        shapes = self.weight_shapes(image, classes)
+        return sum(2 * math.prod(shape) * places for shape, places in zip(shapes, self.places(image)))
 
     def count_parameters(self, image: tuple[int, ...], classes: int) -> int:
         """D: weights, and biases where the network has them."""
@@ -64,18 +81,27 @@ class Network(ABC):
 
 @dataclass(frozen=True)
 class FullyConnected(Network):
-    """Widths of hidden layers; `residual` adds a layer's input to its output where both are hidden and equally wide."""
+    """Widths of hidden layers; `residual` adds a layer's input to its output where both are hidden and equally wide.
+
+    `normalised`: layer normalisation, without parameters, of what goes into each activation.
+    """
 
     widths: tuple[int, ...]
     residual: bool = False
+    normalised: bool = False
 
     @property
     def depth(self) -> int:
         """Number of weight layers n_L."""
         return len(self.widths) + 1
 
+    @property
+    def homogeneous(self) -> bool:
+        """As of Network."""
+        return super().homogeneous and not self.residual and not self.normalised
+
     def is_residual(self, number: int) -> bool:
-        """Whether hidden layer `number`, counted from 0, is a ← a + φ(Wa + b)."""
+        """Whether hidden layer `number`, counted from 0, is a ← a + φ(Wa + b), with LN(Wa + b) where normalised."""
         return self.residual and number > 0 and self.widths[number] == self.widths[number - 1]
 
     def weight_shapes(self, image: tuple[int, ...], classes: int) -> list[tuple[int, ...]]:
@@ -95,6 +121,11 @@ class Convolutional(Network):
     def depth(self) -> int:
         """Number of weight layers n_L."""
         return self.blocks + 1
+
+    def places(self, image: tuple[int, ...]) -> list[int]:
+        """As of Network."""
+        _, height, width = _as_image(image)
+        return [*(-(-height // 2**i) * -(-width // 2**i) for i in range(self.blocks)), 1]
 
     def weight_shapes(self, image: tuple[int, ...], classes: int) -> list[tuple[int, ...]]:
         """(channels, channels before, 3, 3) of each block and (classes, inputs) of the dense layer."""
@@ -120,6 +151,12 @@ class LeNet5(Network):
         _, height, width = _as_image(image)
         return max(0, (33 - height) // 2), max(0, (33 - width) // 2)
 
+    def places(self, image: tuple[int, ...]) -> list[int]:
+        """As of Network."""
+        _, *sides = _as_image(image)
+        first = [side + 2 * padding - 4 for side, padding in zip(sides, self.padding(image))]
+        return [math.prod(first), math.prod(side // 2 - 4 for side in first), 1, 1, 1]
+
     def weight_shapes(self, image: tuple[int, ...], classes: int) -> list[tuple[int, ...]]:
         """(outputs, inputs, 5, 5) of two convolutions and (outputs, inputs) of three dense layers."""
         channels, *sides = _as_image(image)
@@ -141,6 +178,21 @@ class Plane:
 
     dimension: int
     kind: str
+
+
+@dataclass(frozen=True)
+class Sphere:
+    """The points of one radius in a random subspace: its number of directions and how its columns are drawn."""
+
+    dimension: int
+    kind: str
+
+
+@dataclass(frozen=True)
+class FullSpace:
+    """All parameters; where `fixed`, those of one radius."""
+
+    fixed: bool
 
 
 def parse_network(label: str) -> Network:
@@ -167,7 +219,8 @@ def parse_network(label: str) -> Network:
         if not channels or not blocks:
             raise ValueError(f"network label {label!r} has an empty layer: channels and blocks start at 1")
         return Convolutional(activation, biases, channels, blocks)
-    network = FullyConnected(activation, biases, _widths(match["widths"]), residual=match["residual"] is not None)
+    given = {key: match[key] is not None for key in ("residual", "normalised")}
+    network = FullyConnected(activation, biases, _widths(match["widths"]), **given)
     if not network.widths or min(network.widths) < 1:
         raise ValueError(f"network label {label!r} has an empty layer: widths and depths start at 1")
     if network.residual and not any(map(network.is_residual, range(len(network.widths)))):
@@ -198,15 +251,32 @@ def depth(label: str) -> int | None:
     return parse_network(label).depth if is_network(label) else None
 
 
-def parse_subspace(label: str) -> Plane:
+def parse_plane(label: str) -> Plane:
     """Read `plane-<dimension>-<sparse|dense>`.
 
     Raises ValueError in one sentence if the label is not of that form.
     """
     match = _SUBSPACE.fullmatch(label)
-    if not match or match["kind"] not in PLANE_KINDS or int(match["dimension"]) < 1:
+    if not match or match["shape"] != "plane" or match["kind"] not in PLANE_KINDS or int(match["dimension"]) < 1:
         raise ValueError(
             f"subspace label {label!r} is unknown: write plane-<dimension>-sparse or plane-<dimension>-dense, "
             "for example plane-100-sparse"
         )
     return Plane(int(match["dimension"]), match["kind"])
+
+
+def parse_subspace(label: str) -> Plane | Sphere | FullSpace:
+    """Read where training goes: `plane-<d>-<kind>` or `sphere-<d>-<kind>` (kinds PROJECTION_KINDS), `full-free` or
+    `full-fixed`.
+
+    Raises ValueError in one sentence if the label is not of that form.
+    """
+    if label in ("full-free", "full-fixed"):
+        return FullSpace(label == "full-fixed")
+    match = _SUBSPACE.fullmatch(label)
+    if not match or match["kind"] not in PROJECTION_KINDS or int(match["dimension"]) < 1:
+        raise ValueError(
+            f"subspace label {label!r} is unknown: write plane-<dimension>-<kind> or sphere-<dimension>-<kind> with "
+            f"{', '.join(PROJECTION_KINDS[:-1])} or {PROJECTION_KINDS[-1]}, full-free or full-fixed"
+        )
+    return {"plane": Plane, "sphere": Sphere}[match["shape"]](int(match["dimension"]), match["kind"])

@@ -7,7 +7,7 @@ Results enter the paper's text through three macros and in no other way: \estima
 import math
 import re
 
-RESULT_SECTIONS = ("results", "beyond")
+RESULT_SECTIONS = ("results", "training", "deconstruction", "beyond")
 KINDS = ("estimate", "verdict", "setting")
 SMALLEST_WRITTEN_OUT = 1e-4
 _CHARACTERS = {
@@ -26,6 +26,8 @@ _CHARACTERS = {
     "±": r"$\pm$",
     "×": r"$\times$",
     "′": r"$'$",
+    "ᵀ": r"$^\top$",
+    "Q̂": r"$\hat Q$",
     "²": r"$^2$",
     "³": r"$^3$",
     "₂": r"$_2$",
@@ -119,5 +121,6 @@ def mistakes(sources: dict[str, str], generated: str) -> list[str]:
 
 
 def _without_names(line: str) -> str:
-    """A line without the arguments of macros that name things."""
-    return re.sub(r"\\(?:estimate|verdict|setting|resultfigure|ref|eqref|label|cite|citet|citep)\{[^}]*\}", "", line)
+    """A line without the arguments of macros that name things, and single digits that belong to a symbol ($r_0$)."""
+    names = "estimate|verdict|setting|resultfigure|ref|eqref|label|cite|citet|citep|citealp"
+    return re.sub(rf"\\(?:{names})\{{[^}}]*\}}|[a-zA-Z][_^]\d(?!\d)(?:\^\d(?!\d))?", "", line)

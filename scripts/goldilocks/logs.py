@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from goldilocks import files
+from goldilocks import files, signals
 
 ORPHAN_CHECK_SECONDS = 1.0
 SHELLS = ("bash", "dash", "sh", "zsh")
@@ -20,6 +20,8 @@ SHELLS = ("bash", "dash", "sh", "zsh")
 FAILURE_VARIABLE = "GOLDILOCKS_FAILURE"
 # Names the process of Snakemake that a job serves, and its machine.
 RUNNER_VARIABLE = "GOLDILOCKS_RUNNER"
+# The last line of a job's log.
+DONE = "done in %.1f s; seconds of processors: %.1f of work after %.1f of imports"
 # What a log's line about a failure begins with, behind its date and time.
 FAILED = "FAILED "
 
@@ -28,15 +30,18 @@ FAILED = "FAILED "
 def job_log(path: str | Path) -> Iterator[None]:
     """Send log messages and warnings to `path`; turn an exception into one sentence and exit status 1.
 
-    The traceback goes into the log. The job also ends itself when the process that started it is gone.
+    The traceback goes into the log. The job also ends itself when the process that started it is gone. What a job
+    refuses (ValueError) it refuses again: when the same run tries once more, it ends at once with the same sentence.
     """
     logging.raiseExceptions = False  # On a full disk a line is lost, and with it nothing more.
     _die_with_parents()
-    start = time.monotonic()
+    start, imports = time.monotonic(), _processor_seconds()
     try:
         _open_log(Path(path))
+        _refuse_again(_refusal_of(path))
         yield
-        logging.info("done in %.1f s", time.monotonic() - start)
+        work = _processor_seconds() - imports
+        logging.info(DONE, time.monotonic() - start, work, imports)
     except KeyboardInterrupt:
         logging.error("%sinterrupted", FAILED)
         sys.exit(130)
@@ -44,9 +49,17 @@ def job_log(path: str | Path) -> Iterator[None]:
         logging.error("%s", traceback.format_exc())
         sentence = " ".join(str(error).split()) or type(error).__name__
         logging.error("%s%s", FAILED, sentence)
+        if isinstance(error, ValueError):
+            with suppress(OSError):
+                _refusal_of(path).write_text(f"{_run()}\n{sentence}\n", encoding="utf-8", errors="backslashreplace")
         print(f"\n{sentence} (log: {path})", file=sys.stderr, flush=True)
         report(f"{sentence} (log: {path})")
         sys.exit(1)
+
+
+def _processor_seconds() -> float:
+    """Of this process and its children so far."""
+    return sum(os.times()[:4])
 
 
 @contextmanager
@@ -89,6 +102,24 @@ def report_failed_job(paths_to_workflow_logs: list[str]) -> None:
     report(f"rule {job[1]} failed: {reason} (log: {log[1]})")
 
 
+def _refusal_of(path: str | Path) -> Path:
+    """The file in which a job leaves what it refuses to do."""
+    return Path(path).with_suffix(".refused")
+
+
+def _refuse_again(path: Path) -> None:
+    """Raise ValueError with the sentence of an earlier attempt of the same run, if it left one."""
+    run, _, sentence = _read(path).partition("\n")
+    path.unlink(missing_ok=True)
+    if run and run == _run():
+        raise ValueError(sentence)
+
+
+def _run() -> str:
+    """The run that a job serves."""
+    return os.environ.get(RUNNER_VARIABLE, "")
+
+
 def _open_log(path: Path) -> None:
     # Without any handler logging would write to the screen.
     logging.basicConfig(level=logging.INFO, handlers=[logging.NullHandler()], force=True)
@@ -110,12 +141,14 @@ def _die_with_parents() -> None:
     Snakemake says who it is, in case it is gone before this job has looked.
     """
     watched = _runner()
-    process, _, host = os.environ.get(RUNNER_VARIABLE, "").partition(" ")
+    process, _, host = _run().partition(" ")
     here = int(process) if process.isdigit() and host == socket.gethostname() else None
 
     def watch():
         while _runner() == watched and (here is None or files.is_alive(here)):
             time.sleep(ORPHAN_CHECK_SECONDS)
+        if signals.asked():
+            time.sleep(signals.GRACE)
         logging.error("the process that started this job is gone: stopping")
         os._exit(1)
 

@@ -87,7 +87,8 @@ def build(network: Network, image: tuple[int, ...], classes: int) -> nn.Sequenti
 def _fully_connected(network: FullyConnected, shapes: list[tuple[int, ...]]) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Flatten()]
     for number, shape in enumerate(shapes[:-1]):
-        hidden = [_layer(network, shape), ACTIVATIONS[network.activation]()]
+        normalisation = [nn.LayerNorm(shape[0], elementwise_affine=False)] if network.normalised else []
+        hidden = [_layer(network, shape), *normalisation, ACTIVATIONS[network.activation]()]
         layers += [Residual(nn.Sequential(*hidden))] if network.is_residual(number) else hidden
     return nn.Sequential(*layers, _layer(network, shapes[-1]))
 
@@ -293,6 +294,11 @@ def scale(theta: np.ndarray, radius: float, unit: str, r_x: float) -> float:
     if unit not in ("r_X", "norm"):
         raise ValueError(f"radius unit {unit!r} is unknown: use r_X, norm or init_scale")
     return radius * (r_x if unit == "r_X" else 1.0) / float(np.linalg.norm(theta))
+
+
+def ratio(radius: float, unit: str, r_x: float) -> float:
+    """A radius over that of reference: r_X, or, for the unit `init_scale`, the initialisation's own."""
+    return radius / r_x if unit == "norm" else radius
 
 
 def rescaled(theta: np.ndarray, radius: float, unit: str, r_x: float) -> np.ndarray:

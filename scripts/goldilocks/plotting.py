@@ -35,8 +35,7 @@ def load(path_to_study: str, path_to_settings: str, needed: tuple[str, ...] = ()
 
     Raises ValueError without radii in r_X, or without an axis that the figure needs.
     """
-    plt.style.use(Path(__file__).with_name("style.mplstyle"))
-    study = store.read_dataset(path_to_study)
+    settings, study = start(path_to_settings), store.read_dataset(path_to_study)
     if "x" not in study.coords:
         raise ValueError(f"{path_to_study} has radii that are not in units of r_X: this figure needs radius_unit: r_X")
     for axis in needed:
@@ -44,7 +43,13 @@ def load(path_to_study: str, path_to_settings: str, needed: tuple[str, ...] = ()
             raise ValueError(
                 f"{path_to_study} has no axis {axis}, which this figure needs: see the study in config.yaml"
             )
-    return study, yaml.safe_load(Path(path_to_settings).read_text())
+    return study, settings
+
+
+def start(path_to_settings: str) -> dict:
+    """The figure's settings; sets the style."""
+    plt.style.use(Path(__file__).with_name("style.mplstyle"))
+    return yaml.safe_load(Path(path_to_settings).read_text())
 
 
 def colour(number: int) -> str:

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from goldilocks import subspaces
-from goldilocks.labels import Plane
+from goldilocks.labels import PROJECTION_KINDS, Plane
 
-KINDS = ("dense", "sparse", "fastfood")
+ROWS_AT_ONCE = 10  # of a dense projection, drawn in double precision
+ENTRIES_AT_ONCE = 2**18  # on the CPU a product of few rows with many columns is twice as fast in parts of this size
 
 
 class Projection(ABC):
@@ -32,8 +33,8 @@ class Projection(ABC):
         self.places = [slice(start, stop) for start, stop in zip([0, *stops], stops)]
 
     @abstractmethod
-    def forward(self, coordinates: Tensor) -> list[Tensor]:
-        """M w for coordinates (m, d): an array (m, *shape) for each parameter."""
+    def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """M w for coordinates (m, d), plus `offsets` where there are any: an array (m, *shape) for each parameter."""
 
     @abstractmethod
     def transposed(self, gradients: Sequence[Tensor]) -> Tensor:
@@ -53,8 +54,8 @@ def make(
 
     Raises ValueError if the kind is unknown, or `dimension` is not between 1 and the number of coordinates in use.
     """
-    if kind not in KINDS:
-        raise ValueError(f"projection {kind!r} is unknown: use one of {', '.join(KINDS)}")
+    if kind not in PROJECTION_KINDS:
+        raise ValueError(f"projection {kind!r} is unknown: use one of {', '.join(PROJECTION_KINDS)}")
     if not 1 <= dimension <= np.count_nonzero(eta):
         raise ValueError(
             f"a subspace of {dimension} dimensions cannot be: {np.count_nonzero(eta)} parameters are in use; "
@@ -63,9 +64,13 @@ def make(
     if kind == "fastfood":
         return Fastfood(dimension, shapes, eta, random, dtype, device)
     if kind == "dense":
-        rows = subspaces.directions(Plane(dimension, kind), eta, random)
-        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        return Dense(torch.as_tensor(rows, dtype=dtype, device=device), shapes)
+        rows = torch.empty(dimension, eta.size, dtype=dtype, device=device)
+        for start in range(0, dimension, ROWS_AT_ONCE):
+            count = min(ROWS_AT_ONCE, dimension - start)
+            drawn = subspaces.directions(Plane(count, kind), eta, random)
+            drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+            rows[start : start + count] = torch.as_tensor(drawn)
+        return Dense(rows, shapes)
     return Sparse(subspaces.sparse_directions(dimension, eta, random), shapes, dtype, device)
 
 
@@ -76,9 +81,21 @@ class Dense(Projection):
         super().__init__(len(rows), shapes)
         self.rows = rows
 
-    def forward(self, coordinates: Tensor) -> list[Tensor]:
+    def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
         """As Projection.forward."""
-        return [(coordinates @ self.rows[:, place]).view(-1, *shape) for place, shape in zip(self.places, self.shapes)]
+        found = []
+        for number, (place, shape) in enumerate(zip(self.places, self.shapes)):
+            rows = self.rows[:, place]
+            array = coordinates.new_empty(len(coordinates), rows.shape[1])
+            step = rows.shape[1] if rows.is_cuda else -(-ENTRIES_AT_ONCE // self.dimension)
+            for start in range(0, rows.shape[1], step):
+                part = slice(start, start + step)
+                if offsets is None:
+                    torch.mm(coordinates, rows[:, part], out=array[:, part])
+                else:
+                    torch.addmm(offsets[number].flatten(1)[:, part], coordinates, rows[:, part], out=array[:, part])
+            found.append(array.view(-1, *shape))
+        return found
 
     def transposed(self, gradients: Sequence[Tensor]) -> Tensor:
         """As Projection.transposed."""
@@ -86,7 +103,7 @@ class Dense(Projection):
 
 
 class Sparse(Projection):
-    """M given by its few non-zero entries: Mᵀ (d, D) as a sparse matrix whose rows are scaled to unit length."""
+    """M given by its few non-zero entries; `rows` is Mᵀ (d, D) in CSR, its rows scaled to unit length."""
 
     def __init__(
         self,
@@ -98,21 +115,33 @@ class Sparse(Projection):
         super().__init__(rows.shape[0], shapes)
         norms = np.sqrt(rows.multiply(rows).sum(1))
         unit = scipy.sparse.csr_array(rows.multiply(1 / norms[:, None]))
-        # A transposed copy of its own: a product with the transpose of a sparse matrix is the slower one.
-        self._rows, self._columns = (_sparse_tensor(each, dtype, device) for each in (unit, unit.T.tocsr()))
+        self.rows = sparse_tensor(unit, dtype, device)
+        columns, self._parts = unit.T.tocsr(), []
+        for place in self.places:
+            # Only coordinates that a column reaches are computed: others stay where they are.
+            reached = np.flatnonzero(np.diff(columns[place].indptr))
+            matrix = sparse_tensor(columns[place][reached], dtype, device)
+            self._parts.append((torch.as_tensor(reached, device=device), matrix))
 
-    def forward(self, coordinates: Tensor) -> list[Tensor]:
+    def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
         """As Projection.forward."""
-        flat = (self._columns @ coordinates.T).T
-        return [flat[:, place].reshape(-1, *shape) for place, shape in zip(self.places, self.shapes)]
+        found, columns = [], coordinates.T.contiguous()
+        for number, (shape, (reached, matrix)) in enumerate(zip(self.shapes, self._parts)):
+            new = offsets is None
+            array = coordinates.new_zeros(len(coordinates), *shape) if new else offsets[number].clone()
+            array.flatten(1).index_add_(1, reached, (matrix @ columns).T.contiguous())
+            found.append(array)
+        return found
 
     def transposed(self, gradients: Sequence[Tensor]) -> Tensor:
         """As Projection.transposed."""
         flat = torch.cat([each.flatten(1) for each in gradients], 1)
-        return (self._rows @ flat.T).T.contiguous()
+        # One by one: a sparse product with columns would first have to rearrange them.
+        return torch.stack([self.rows @ each for each in flat])
 
 
-def _sparse_tensor(matrix: scipy.sparse.csr_array, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+def sparse_tensor(matrix: scipy.sparse.csr_array, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    """A sparse matrix as torch's."""
     indices = (torch.as_tensor(each.astype(np.int64)) for each in (matrix.indptr, matrix.indices))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
@@ -156,7 +185,7 @@ class Fastfood(Projection):
         weights = eta[used] / np.sqrt(np.mean(np.square(eta[used])))
         self._weights, self._used = tensor(weights / length), torch.as_tensor(used, device=device)
 
-    def forward(self, coordinates: Tensor) -> list[Tensor]:
+    def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
         """As Projection.forward."""
         padded = torch.nn.functional.pad(coordinates, (0, self._size - self.dimension))
         mixed = hadamard(padded[:, None] * self._signs)
@@ -164,7 +193,8 @@ class Fastfood(Projection):
         found = hadamard(mixed).flatten(1)[:, : len(self._used)] * self._weights
         if len(self._used) < self.places[-1].stop:
             found = found.new_zeros(len(found), self.places[-1].stop).index_copy_(1, self._used, found)
-        return [found[:, place].reshape(-1, *shape) for place, shape in zip(self.places, self.shapes)]
+        found = [found[:, place].reshape(-1, *shape) for place, shape in zip(self.places, self.shapes)]
+        return found if offsets is None else [a + b for a, b in zip(found, offsets)]
 
     def transposed(self, gradients: Sequence[Tensor]) -> Tensor:
         """As Projection.transposed."""

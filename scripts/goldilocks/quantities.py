@@ -28,8 +28,8 @@ def _at_dimension(cell: xr.Dataset, dimension: int) -> xr.Dataset:
     return cell.sel(dimension=dimension)
 
 
-def _window(cell: xr.Dataset, case: dict, least: int = 1) -> xr.Dataset:
-    """The radii of a case's window [first, last] in x."""
+def window(cell: xr.Dataset | xr.DataArray, case: dict, least: int = 1) -> xr.Dataset | xr.DataArray:
+    """The radii of a case's window [first, last] in x. Raises NotTested if they are fewer than `least`."""
     if "x" not in cell.coords:
         raise NotTested("the study's radii are not in units of r_X")
     x = cell["x"].values
@@ -50,28 +50,28 @@ def _resolution(cell: xr.Dataset, case: dict) -> float:
 
 def at_every_radius(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     """A variable at each radius of the window."""
-    values = _at_dimension(_window(cell, case), case["dimension"])[case["variable"]]
+    values = _at_dimension(window(cell, case), case["dimension"])[case["variable"]]
     return [intervals.mean(row, _resolution(cell, case)) for row in _by_radius(values)]
 
 
 def mean_over_radii(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     """A variable averaged over the window's radii, draw by draw."""
-    selected = _window(cell, case)[case["variable"]]
+    selected = window(cell, case)[case["variable"]]
     if "dimension" in selected.dims:
-        selected = _at_dimension(_window(cell, case), case["dimension"])[case["variable"]]
+        selected = _at_dimension(window(cell, case), case["dimension"])[case["variable"]]
     return [intervals.mean(selected.mean("radius").values, _resolution(cell, case))]
 
 
 def difference_over_dimensions(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     """A variable at the first of two dimensions minus at the second, paired over draws, at each radius."""
-    here = _window(cell, case)
+    here = window(cell, case)
     first, second = (_at_dimension(here, d)[case["variable"]] for d in case["dimensions"])
     return [intervals.mean(row, _resolution(cell, case)) for row in _by_radius(first - second)]
 
 
 def finite_dimension_error(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     """Measured κ_d over the one predicted from each θ's own full-space ratio, minus 1; mean over the window."""
-    here = _window(cell, case)
+    here = window(cell, case)
     if "full_trace" not in here:
         raise NotTested("the study has no full-space probes")
     measured = _at_dimension(here, case["dimension"])["trace_over_norm"]
@@ -81,7 +81,7 @@ def finite_dimension_error(cell: xr.Dataset, case: dict, name: str) -> list[Esti
 
 def peak_location(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     """x at the top of the mean curve: vertex of the parabola through the radii around its maximum."""
-    here = _at_dimension(_window(cell, case, least=3), case["dimension"])
+    here = _at_dimension(window(cell, case, least=3), case["dimension"])
     x = here["x"].values
     values = _by_radius(here[case["variable"]])
     return [intervals.bootstrapped(lambda sample: vertex(x, sample.mean(axis=1)), values, name)]
@@ -100,7 +100,7 @@ def vertex(x: np.ndarray, y: np.ndarray) -> float:
 
 def coefficient_of_variation(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     """Spread over draws relative to the mean at each radius: `part` total (a draw with one plane) or theta."""
-    here = _at_dimension(_window(cell, case), case["dimension"])
+    here = _at_dimension(window(cell, case), case["dimension"])
     values = _by_radius(here[case["variable"]])
     planes = int(here.attrs["planes"])
     if planes < 2:
@@ -113,7 +113,7 @@ def coefficient_of_variation(cell: xr.Dataset, case: dict, name: str) -> list[Es
 
 def loss_exponent(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     """Slope of log10 loss over log10 r in the window, draw by draw."""
-    here = _window(cell, case, least=3)
+    here = window(cell, case, least=3)
     return [intervals.mean(np.polyfit(here["x"].values / 2, np.log10(_by_radius(here["loss"])), 1)[0])]
 
 
@@ -122,7 +122,7 @@ def relative_trace_slope(cell: xr.Dataset, case: dict, name: str) -> list[Estima
 
     Only at radii where on average at least `least_effective_examples` carry the Gauss–Newton trace.
     """
-    here = _at_dimension(_window(cell, case), case["dimension"])
+    here = _at_dimension(window(cell, case), case["dimension"])
     carried = here["effective_examples"].mean("draw").values >= case["least_effective_examples"]
     if carried.sum() < 3:
         raise NotTested(
@@ -139,7 +139,7 @@ def outer_edge_shift(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     for count in case["examples"]:
         if count not in cell["examples"].values:
             raise NotTested(f"this run has no examples {count} in its study")
-    here = _at_dimension(_window(cell, case), case["dimension"])[case["variable"]]
+    here = _at_dimension(window(cell, case), case["dimension"])[case["variable"]]
     first, second = (_outer_crossings(here.sel(examples=count), case["threshold"]) for count in case["examples"])
     return [intervals.mean(second - first)]
 
@@ -185,7 +185,7 @@ def edge_exponent(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     for count in case["examples"]:
         if count not in cell["examples"].values:
             raise NotTested(f"this run has no examples {count} in its study")
-    here = _at_dimension(_window(cell, case), case["dimension"])[case["variable"]].sel(examples=case["examples"])
+    here = _at_dimension(window(cell, case), case["dimension"])[case["variable"]].sel(examples=case["examples"])
     x, samples = here["x"].values, here.transpose("examples", "radius", "draw").values
     expected = 2 / _depth(cell) if case.get("relative_to_depth") else None
 
@@ -200,9 +200,21 @@ def edge_exponent(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     return [estimate]
 
 
+def edge_place(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """x at which the mean curve of a variable has its inner or outer `edge` at a threshold."""
+    here = _at_dimension(window(cell, case), case["dimension"])[case["variable"]]
+    x, outer = here["x"].values, case["edge"] == "outer"
+    estimate = intervals.bootstrapped(
+        lambda sample: _edge(x, sample.mean(1), case["threshold"], outer), _by_radius(here), name
+    )
+    if not np.isfinite(estimate.standard_error):
+        raise NotTested(f"the mean {here.name} has no {case['edge']} edge on this run's radii")
+    return [estimate]
+
+
 def loss_exponent_error(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     """Slope of log10 loss over log10 r in the window minus the number of weight layers, draw by draw."""
-    here = _window(cell, case, least=3)
+    here = window(cell, case, least=3)
     slopes = np.polyfit(here["x"].values / 2, np.log10(_by_radius(here["loss"])), 1)[0]
     return [intervals.mean(slopes - _depth(cell))]
 
@@ -217,7 +229,7 @@ def _depth(cell: xr.Dataset) -> int:
 
 def peak_ratio(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     """Largest value of a variable over the window for the first of two networks, over that of the second."""
-    here = _at_dimension(_window(cell, case), case["dimension"])[case["variable"]]
+    here = _at_dimension(window(cell, case), case["dimension"])[case["variable"]]
     for network in case["networks"]:
         if network not in here["network"].values:
             raise NotTested(f"this run has no network {network} in its study")
@@ -227,7 +239,7 @@ def peak_ratio(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
 
 def correlation(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     """Pearson correlation over initialisations of two variables at one radius; `given` a third, the partial one."""
-    here = _window(cell, case)
+    here = window(cell, case)
     here = _at_dimension(here, case["dimension"]).isel(radius=0)
     names = [*case["variables"], *case.get("given", [])]
     values = np.array([here[variable].values for variable in names])
@@ -251,7 +263,7 @@ def collapse_gain(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     The mean absolute error of the latter minus that of the former, over the window's radii where both can be read.
     """
     (axis,) = case["over"]
-    here = _at_dimension(_window(cell, case, least=3), case["dimension"])
+    here = _at_dimension(window(cell, case, least=3), case["dimension"])
     if here.sizes[axis] < 3:
         raise NotTested(f"this run has {here.sizes[axis]} values of {axis} in its study, 3 are needed")
     order = (axis, "radius", "draw")
@@ -279,14 +291,14 @@ def _left_out_error(places: np.ndarray, values: np.ndarray) -> float:
 
 def plateau_error(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     """κ_d in the window over the finite-d law at κ = √(C − 1), C the number of classes, minus 1 (by5)."""
-    here = _at_dimension(_window(cell, case), case["dimension"])
+    here = _at_dimension(window(cell, case), case["dimension"])
     predicted = finite_dimension_law(np.sqrt(cell["class_count"].item() - 1), case["dimension"])
     return [intervals.mean(here["trace_over_norm"].mean("radius").values / predicted - 1)]
 
 
 def layer_trace_error(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     """σ_l² E Tr H_ll over E[Σ_k p_k z_k − z_y], minus 1, for each layer and radius: a ratio of means (by6)."""
-    here = _window(cell, case)
+    here = window(cell, case)
     if "layer_trace" not in here:
         raise NotTested("the study has no layer-wise probes")
     functional = here["radial_derivative"] / _depth(cell)
@@ -302,7 +314,7 @@ def layer_trace_error(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]
 def ratio_along(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     """A variable at the first of two values along an axis over that at the second, minus 1: a ratio of means."""
     (axis,) = case["over"]
-    here = _at_dimension(_window(cell, case), case["dimension"])[case["variable"]]
+    here = _at_dimension(window(cell, case), case["dimension"])[case["variable"]]
     for value in case["values"]:
         if value not in here[axis].values:
             raise NotTested(f"this run has no {axis} {value} in its study")
@@ -335,6 +347,7 @@ QUANTITIES: dict[str, Callable[[xr.Dataset, dict, str], list[Estimate]]] = {
         relative_trace_slope,
         outer_edge_shift,
         edge_exponent,
+        edge_place,
         loss_exponent_error,
         peak_ratio,
         correlation,

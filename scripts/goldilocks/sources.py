@@ -21,6 +21,7 @@ from typing import ClassVar
 import numpy as np
 import xarray as xr
 
+from goldilocks import annuli, catalogue
 from goldilocks.catalogue import LICENCES
 from goldilocks.datasets import as_dataset
 from goldilocks.downloads import SourceFailed, download, run_tool
@@ -54,10 +55,12 @@ class Source:
 
 
 def fetch(dataset: str, folder: str | None) -> xr.Dataset:
-    """An official dataset, from the first source that has it with the right checksums.
+    """An official dataset, from the first source that has it with the right checksums, or one that is made.
 
     `folder` may hold the official files. Raises Unavailable if no source has them.
     """
+    if dataset in MADE:
+        return as_dataset(dataset, *MADE[dataset](), catalogue.OFFICIAL[dataset].classes, "made", LICENCES[dataset])
     source = SOURCES[dataset]
     attempts = [(f"folder {folder}", lambda: _from_folder(Path(folder), source))] if folder else []
     attempts += [(mirror, lambda mirror=mirror: _from_mirror(mirror, source)) for mirror in source.mirrors]
@@ -201,6 +204,7 @@ def _idx_source(checksums: tuple[str, str, str, str], **more) -> Source:
     return Source(checksums=dict(zip(IDX_FILES, checksums)), gzipped=True, limit=IDX_BYTES, read=_read_idx, **more)
 
 
+MADE = {"annuli": annuli.made}
 SOURCES = {
     "mnist": _idx_source(
         (

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 # Keys of a study that name its blocks; every other key changes what a block contains.
 AXES = ("datasets", "networks", "subspaces", "draws")
+TRAINING = "training"  # the kind of a study that is not of curvature
 
 
 def radii(study: dict) -> list[float]:
@@ -17,12 +18,19 @@ def radii(study: dict) -> list[float]:
     return [float(f"{given['first'] * 10 ** (i * step):.12g}") for i in range(given["number"])]
 
 
-def variants(settings: dict) -> list[dict]:
+def in_units_of_r_x(study: dict) -> bool:
+    """Whether results can be shown over r/r_X: also plain norms can, of one network."""
+    unit = study["radius_unit"]
+    return unit == "r_X" or (unit == "norm" and len(study["networks"]) == 1 and len(study["datasets"]) == 1)
+
+
+def variants(settings: dict, keys: list[str] | None = None) -> list[dict]:
     """What each variant of a study sets, as {varied key: value}; [{}] for a study that varies nothing.
 
-    Keys are in alphabetical order, as in files of settings, and values as they are given; the last key runs fastest.
+    Of all varied keys, or of `keys` alone. They are in alphabetical order, as in files of settings, and values as they
+    are given; the last key runs fastest.
     """
-    keys = sorted(settings["vary"])
+    keys = sorted(settings["vary"]) if keys is None else keys
     return [dict(zip(keys, values)) for values in itertools.product(*(settings["vary"][key] for key in keys))]
 
 
@@ -31,17 +39,40 @@ def dimension(key: str) -> str:
     return {"loss": "loss_function", "classes": "class_count"}.get(key, key)
 
 
+def logged_steps(settings: dict) -> list[int]:
+    """Steps of training after which something is logged, ascending: start and end always."""
+    steps, given = settings["steps"], settings["logged"]
+    if not isinstance(given, list):
+        given = [round(steps ** (i / (given - 1))) for i in range(given)]
+    return sorted({0, *given, steps})
+
+
+def rate_exponent(rule: str, depth: int | None) -> int:
+    """The power of the radius, over that of reference, to which a rule sets the learning rate in proportion."""
+    return {"fixed": 0, "proportional": 1, "square": 2, "homogeneous": 2 - (depth or 0)}[rule]
+
+
 def block_settings(config: dict, study: str) -> dict:
     """All that the numbers in a block of `study` depend on, beside dataset, network, subspace and draw."""
     kept = {key: value for key, value in config["studies"][study].items() if key not in AXES}
     return {**kept, "radii": radii(config["studies"][study]), "seed": config["seed"]}
 
 
+def block_paths(config: dict, study: str) -> list[str]:
+    """The files of all blocks of a study, below the run's results."""
+    settings = config["studies"][study]
+    cells = itertools.product(settings["datasets"], settings["networks"], settings["subspaces"])
+    names = list(blocks(config, study))
+    return [f"{settings['kind']}/{study}/{'/'.join(cell)}/{name}.nc" for cell in cells for name in names]
+
+
 def blocks(config: dict, study: str) -> Iterator[str]:
     """Names of the blocks into which execution splits a study: `draws-000-019`, or with `-radii-…` behind."""
     settings, execution = config["studies"][study], config["execution"]
-    draws, points = settings["draws"], len(radii(settings))
-    for first, last in _split(draws, execution["draws_per_job"]):
+    draws, points, step = settings["draws"], len(radii(settings)), execution["draws_per_job"]
+    if isinstance(step, dict):
+        step = step.get(study, step.get("others", "all"))
+    for first, last in _split(draws, step):
         name = f"draws-{first:03d}-{last:03d}"
         if execution["radii_per_job"] == "all":
             yield name

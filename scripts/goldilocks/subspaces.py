@@ -60,6 +60,15 @@ def directions(plane: Plane, eta: np.ndarray, random: np.random.Generator) -> np
     return rows * eta
 
 
+def directions_as_drawn(
+    plane: Plane, eta: np.ndarray, random: np.random.Generator
+) -> np.ndarray | scipy.sparse.csr_array:
+    """As `directions`; sparse ones with their non-zero entries alone."""
+    if plane.kind == "sparse":
+        return sparse_directions(plane.dimension, eta, random)
+    return directions(plane, eta, random)
+
+
 def sparse_directions(dimension: int, eta: np.ndarray, random: np.random.Generator) -> scipy.sparse.csr_array:
     """The raw `sparse` directions of a plane with their non-zero entries alone, (d, D)."""
     coordinates = np.flatnonzero(eta)

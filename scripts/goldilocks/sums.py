@@ -12,24 +12,31 @@ class Sums:
     """Sums over examples at p points on a plane of d directions, each with its own softmax temperature.
 
     The Cholesky factor L of the raw directions' Gram matrix makes them orthonormal: L⁻¹ ż are the tangents along
-    orthonormal ones. `residual` is H′ (p, d, d) over raw directions, for the caller to add to.
+    orthonormal ones. `residual` is H′ (p, d, d) over raw directions, for the caller to add to. Without
+    `refuse_overflow`, sums of a point whose logits overflow are not finite, and those of other points not touched.
     """
 
-    def __init__(self, factor: Tensor, loss: str, temperatures: Sequence[float]):
+    def __init__(self, factor: Tensor, loss: str, temperatures: Sequence[float], refuse_overflow: bool = True):
         p, d = len(temperatures), len(factor)
-        self.factor, self.loss, self.count = factor, loss, 0
+        self.factor, self.loss, self.count, self.refuse_overflow = factor, loss, 0, refuse_overflow
         self.temperatures = factor.new_tensor(temperatures)[:, None, None]
         self.residual, self.gauss_newton = factor.new_zeros(p, d, d), factor.new_zeros(p, d, d)
         self.gradient, self.traces, self.squares = (factor.new_zeros(p, d) for _ in range(3))
         self.losses, self.variances, self.radial_derivative = (factor.new_zeros(p) for _ in range(3))
+        self.entropies, self.zeros, self._tangent_squares = (factor.new_zeros(p) for _ in range(3))
+        # Until the number of classes is known.
+        self._predicted = self._products = self._tangents = self._members = None
 
     def __len__(self) -> int:
         return len(self.temperatures)
 
+    def residuals(self, outputs: Tensor, labels: Tensor, points: slice | list[int] = slice(None)) -> Tensor:
+        """Derivatives of the summed losses by the logits (p, n, k) over temperature."""
+        return losses.residuals(outputs / self.temperatures[points], labels, self.loss)
+
     def adjoints(self, outputs: Tensor, labels: Tensor, points: slice = slice(None)) -> Tensor:
         """Derivatives of the summed losses by the logits (p, n, k)."""
-        temperatures = self.temperatures[points]
-        return losses.residuals(outputs / temperatures, labels, self.loss) / temperatures
+        return self.residuals(outputs, labels, points) / self.temperatures[points]
 
     def add(
         self,
@@ -37,35 +44,85 @@ class Sums:
         labels: Tensor,
         parts: Sequence[tuple[Tensor, Tensor]],
         points: slice = slice(None),
+        alike: Sequence[list[int]] | None = None,
     ) -> None:
         """Add examples with logits (p, n, k), double, of which each has the same likeliest class at all points.
 
         Tangents of the logits along orthonormal directions are the sum over `parts`, each of a factor (p,) for every
-        point and tangents (d, k, n) that the points share. The caller adds to `count`. Raises ValueError if a logit
-        or a loss is not finite.
+        point and tangents (d, k, n) that the points share. `alike` lists which of the p points have the same logits
+        over temperature and factors in the same proportions: what they share is computed once. The caller adds to
+        `count`. Raises ValueError if a logit or a loss is not finite.
         """
         temperatures = self.temperatures[points]
         cooled = outputs / temperatures
         each = losses.values(cooled, labels, self.loss)
-        if not torch.isfinite(cooled).all() or not torch.isfinite(each).all():
+        if self.refuse_overflow and not (torch.isfinite(cooled).all() and torch.isfinite(each).all()):
             raise ValueError("a logit or a loss is not finite: the radius is too large for this precision, lower it")
         self.losses[points] += each.sum(1)
         self.variances[points] += outputs.var(dim=-1).sum(1)
+        self.zeros[points] += (outputs == 0).double().mean(-1).sum(1)
+        self._add_moments(cooled, labels, parts, points)
         (scales, first), *others = [(factors, losses.relative(outputs[0], each, self.loss)) for factors, each in parts]
-        adjoints = self.adjoints(outputs, labels, points).to(first.dtype).transpose(1, 2).flatten(1)
         # One point after the other, in the processor's cache. Scales come last, in double precision: at large radii
         # products leave the range of single precision.
         shares = [((factors / scales).to(each.dtype), each) for factors, each in others]
-        squared = (scales / temperatures[:, 0, 0]) ** 2
-        for number, point in enumerate(range(len(self))[points]):
+        heights = scales / temperatures[:, 0, 0]
+        for members in alike or [[number] for number in range(len(outputs))]:
+            number = members[0]
             tangents = sum((factors[number] * each for factors, each in shares), first)
             factor = losses.gauss_newton_factor(cooled[number], tangents, self.loss)
-            flat = factor.flatten(1)
-            self.gauss_newton[point] += squared[number] * (flat @ flat.T).double()
-            traces = squared[number] * factor.square().sum(1).double().cumsum(0)
-            self.traces[point] += traces.sum(1)
-            self.squares[point] += traces.square().sum(1)
-            self.gradient[point] += scales[number] * (tangents.flatten(1) @ adjoints[number]).double()
+            flat, traces = factor.flatten(1), factor.square().sum(1).double().cumsum(0)
+            residuals = losses.residuals(cooled[number], labels, self.loss).T.flatten().to(tangents.dtype)
+            product, gradient = (flat @ flat.T).double(), (tangents.flatten(1) @ residuals).double()
+            trace, square = traces.sum(1), traces.square().sum(1)
+            for member in members:
+                point, height = range(len(self))[points][member], heights[member]
+                self.gauss_newton[point] += height**2 * product
+                self.traces[point] += height**2 * trace
+                self.squares[point] += height**4 * square
+                self.gradient[point] += height * gradient
+
+    def _add_moments(
+        self, cooled: Tensor, labels: Tensor, parts: Sequence[tuple[Tensor, Tensor]], points: slice
+    ) -> None:
+        """Add the softmax's outputs, their products, and the tangents' sums and squares."""
+        classes = cooled.shape[-1]
+        if self._predicted is None:
+            p, d = len(self), len(self.factor)
+            self._predicted, self._products = (self.factor.new_zeros(p, *(classes,) * i) for i in (1, 2))
+            self._tangents, self._members = self.factor.new_zeros(p, d, classes), self.factor.new_zeros(p, classes)
+        logarithms = torch.log_softmax(cooled, -1)
+        predicted = logarithms.exp()
+        # Where p underflows, p log p is zero.
+        self.entropies[points] -= (predicted * logarithms.clamp_min(torch.finfo(logarithms.dtype).min)).sum((1, 2))
+        self._predicted[points] += predicted.sum(1)
+        self._products[points] += predicted.transpose(1, 2) @ predicted
+        self._members[points] += torch.bincount(labels, minlength=classes)
+        for number, (factors, each) in enumerate(parts):
+            self._tangents[points] += factors[:, None, None] * each.sum(2, dtype=torch.float64)
+            self._tangent_squares[points] += (factors * torch.linalg.vector_norm(each, dtype=torch.float64)) ** 2
+            for others, other in parts[:number]:
+                self._tangent_squares[points] += 2 * factors * others * (each.double() * other).sum()
+
+    def moments(self) -> dict[str, Tensor]:
+        """prior_mismatch, softmax_ratio, class_gradient and example_gradient (p,), of the examples so far."""
+        n, (d, classes) = self.count, self._tangents.shape[1:]
+        # Off the diagonal −⟨p_k p_l⟩; the diagonal ⟨p_k (1 − p_k)⟩ without cancellation where p is near 1.
+        crossed = self._products - torch.diag_embed(self._products.diagonal(dim1=1, dim2=2))
+        spread = torch.diag_embed(crossed.sum(2)) - crossed
+        # Relative to the largest entry, whose square may vanish.
+        spread = spread / spread.abs().amax((1, 2), keepdim=True).clamp_min(torch.finfo(spread.dtype).tiny)
+        norms = spread.flatten(1).norm(dim=1)
+        ratios = spread.diagonal(dim1=1, dim2=2).sum(1) / norms
+        means = (self._tangents / n).square().sum((1, 2)) / (d * classes)
+        # With one example nothing is known of the spread.
+        spreads = (self._tangent_squares / (n * d * classes) - means).clamp_min(0) * (n / max(n - 1, 1))
+        return {
+            "prior_mismatch": (self._members - self._predicted).norm(dim=1) / n,
+            "softmax_ratio": torch.where(norms > 0, ratios, torch.ones_like(ratios)),
+            "class_gradient": (means - spreads / n).clamp_min(0).sqrt(),
+            "example_gradient": spreads.sqrt(),
+        }
 
 
 def orthonormalised(tangents: Tensor, factor: Tensor) -> Tensor:

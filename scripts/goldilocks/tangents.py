@@ -118,7 +118,7 @@ def _through(step: Step, directions: Directions, tangents: Tensor | None, turned
 
 def shifts(step: Step, directions: Directions) -> Tensor:
     """ḃ of an affine layer for every example, in the shape of the tangents of its outputs."""
-    return step.layer.shift(directions.values[:, step.layer.bias], step.memory, step.weights)
+    return step.layer.shift(directions.part(step.layer.bias), step.memory, step.weights)
 
 
 def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
@@ -139,7 +139,7 @@ def add_chunk(
 
     Directions turn the first layer alike at every point: Ẇ_1 x is computed once for all.
     """
-    d, dtype = len(directions), directions.values.dtype
+    d, dtype = len(directions), directions.dtype
     first = next(chains.affine_layers(chain)).weight.start
     points = []
     for number, scale in enumerate(scales):
@@ -187,7 +187,7 @@ def cross_terms(step: Step, directions: Directions, tangents: Tensor) -> Tensor:
             step.pulled = pulled
         return pulled @ tangents.flatten(1).T
     gradients = layer.weight_gradients(step.delta, tangents, step.weights)
-    return directions.values[:, layer.weight] @ gradients.T
+    return directions.part(layer.weight) @ gradients.T
 
 
 def _is_pulled(layer: Affine, directions: Directions) -> bool:
@@ -214,7 +214,7 @@ def plan(
     # Tangents begin at the first layer that can move.
     first = next(number for number, each in enumerate(kept) if isinstance(each.layer, Affine | Residual))
     outputs = _entries(kept[first:])
-    d, size = len(directions), directions.values.element_size()
+    d, size = len(directions), directions.dtype.itemsize
     # A point keeps activations and adjoints, in double precision and in that of the tangents.
     per_example = points * (sum(outputs) * (16 + 2 * size) + inputs[0].numel() * size) + inputs[0].numel() * 8
     per_direction = 2 * sum(outputs) * size
@@ -234,7 +234,7 @@ def plan(
     if any(isinstance(layer, Convolution) for layer in chains.affine_layers(chain)):
         # Their sums over pixels are long already. In double precision directions together share what depends on the
         # examples alone.
-        together = d if directions.values.dtype == torch.float64 else 1
+        together = d if directions.dtype == torch.float64 else 1
         most = max(FEWEST_EXAMPLES, _between(BYTES_PER_LAYER / (together * max(outputs) * size), most))
     examples = _between(budget / 2 / (per_example + pulled + per_direction), most)
     in_cache = BYTES_PER_LAYER / (examples * max(outputs) * size)

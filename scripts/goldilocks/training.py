@@ -1,10 +1,11 @@
-"""Training restricted to random subspaces: ensembles over radii and seeds in one batched computation.
+"""Training restricted to random subspaces: ensembles over radii, rates, temperatures and seeds in one computation.
 
-The members of a seed share its initialisation, its subspace and its batches, and differ in radius, learning rate and
-temperature: their parameters come from one matrix product. One letter per axis: s seeds, r radii, d coordinates,
-n examples, k classes.
+The members of an ensemble share a subset, so that their parameters come from one matrix product, and differ in radius,
+learning rate and temperature. In the whole space, which has no basis to share, members may be of several seeds.
+One letter per axis: m members, d coordinates, n examples, k classes.
 """
 
+import copy
 import logging
 import math
 import time
@@ -18,18 +19,22 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.functional import cross_entropy
 
-from goldilocks import files
+from goldilocks import files, losses
 from goldilocks.randomness import stream
-from goldilocks.subsets import Subset
+from goldilocks.subsets import Subset, by_member, norms, products
 
 OPTIMISERS = ("adam", "sgd")
 EXAMPLES_AT_ONCE = 1000  # when accuracies are measured
-SECONDS_PER_CHECKPOINT = 30.0
+SHARE_OF_CHECKPOINTS = 0.05  # of the time, at most
 
 
 @dataclass(frozen=True)
 class Options:
-    """How an ensemble is trained; `batch` None means all examples, `rates` and `temperatures` are (r,) or (s, r)."""
+    """How an ensemble is trained; `batch` None means all examples, `rates` and `temperatures` are (m,).
+
+    `random_signs`: a control in which every entry of a gradient gets a sign of its own at every step, so that what is
+    left of training is the optimiser's own walk (Chang 2019).
+    """
 
     steps: int
     batch: int | None
@@ -38,63 +43,158 @@ class Options:
     optimiser: str = "adam"
     momentum: float = 0.0
     epsilon: float = 1e-8
+    random_signs: bool = False
+    loss: str = "cross_entropy"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file from which training goes on if it was written under the same `key`; written every `seconds` at most.
+
+    And when the process is `asked` to stop, before it does.
+    """
+
+    path: Path
+    key: str
+    seconds: float = 60.0
+    asked: Callable[[], bool] = lambda: False
+
+
+class Stopped(Exception):
+    """Training was asked to stop; the message is one sentence."""
 
 
 class Ensemble:
-    """Members (s, r) on the way: their coordinates (s, r, d) and the optimiser's state."""
+    """Members (m,) on the way: their coordinates (m, d) and the optimiser's state.
 
-    def __init__(self, module: nn.Module, subsets: Sequence[Subset], options: Options):
+    `shuffles` names the streams of batches, one that all members share or one for each.
+    """
+
+    def __init__(self, module: nn.Module, subset: Subset, options: Options, shuffles: Sequence[tuple]):
         if options.optimiser not in OPTIMISERS:
             raise ValueError(f"optimiser {options.optimiser!r} is unknown: use one of {', '.join(OPTIMISERS)}")
-        self.subsets, self.options = list(subsets), options
-        self.coordinates = torch.stack([subset.start for subset in subsets])
-        like = self.coordinates
-        self.rates = options.rates.to(like).expand(like.shape[:2])[..., None]
-        self.temperatures = options.temperatures.to(like).expand(like.shape[:2])
-        # torch's optimiser makes steps for the rate 1, from zero each time; each member takes its own share of them.
-        self._steps = nn.Parameter(torch.zeros_like(like))
-        if options.optimiser == "adam":
-            self._optimiser = torch.optim.Adam([self._steps], lr=1.0, eps=options.epsilon)
-        else:
-            self._optimiser = torch.optim.SGD([self._steps], lr=1.0, momentum=options.momentum)
+        self.subset, self.options, self.shuffles = subset, options, [tuple(name) for name in shuffles]
+        self.coordinates = subset.start.clone()
+        like, members = self.coordinates, len(self.coordinates)
+        if len(self.shuffles) not in (1, members):
+            raise ValueError(
+                f"{len(self.shuffles)} streams of batches for {members} members: name one, or one for each"
+            )
+        self.rates = options.rates.to(like)
+        self.temperatures = options.temperatures.to(like)
+        self._start_optimiser()
         names = [name for name, _ in module.named_parameters()]
-        self._logits = vmap(
-            lambda arrays, inputs: functional_call(module, dict(zip(names, arrays)), (inputs,)), in_dims=(0, None)
-        )
 
-    def parameters(self, seed: int) -> list[Tensor]:
-        """The parameters of the members of a seed: (r, *shape) for each."""
-        return self.subsets[seed].forward(self.coordinates[seed])
+        def logits(arrays: list[Tensor], inputs: Tensor) -> Tensor:
+            return functional_call(module, dict(zip(names, arrays)), (inputs,))
 
-    def logits(self, seed: int, inputs: Tensor) -> Tensor:
-        """Logits (r, n, k) of the members of a seed, without derivatives."""
+        self._logits = vmap(logits, in_dims=(0, None))
+        self._own_logits = vmap(logits, in_dims=(0, 0))
+
+    def _start_optimiser(self) -> None:
+        # torch's optimiser makes steps for the rate 1, from zero each time; each member takes its own share of them.
+        # The fused optimisers read memory in order, whatever its strides.
+        self._steps = [
+            nn.Parameter(torch.zeros_like(part).contiguous()) for part in self.subset.parts(self.coordinates)
+        ]
+        self._made = [torch.zeros_like(part) for part in self._steps]
+        if self.options.optimiser == "adam":
+            self._optimiser = torch.optim.Adam(self._steps, lr=1.0, eps=self.options.epsilon, fused=True)
+        else:
+            self._optimiser = torch.optim.SGD(self._steps, lr=1.0, momentum=self.options.momentum, fused=True)
+
+    def parameters(self) -> list[Tensor]:
+        """The members' parameters: (m, *shape) for each."""
+        return self.subset.forward(self.coordinates)
+
+    def logits(self, parameters: list[Tensor], inputs: Tensor) -> Tensor:
+        """Logits (m, n, k) at `parameters` (m, *shape), without derivatives."""
         with torch.no_grad():
-            return self._logits(self.parameters(seed), inputs)
+            return self._logits(parameters, inputs)
 
-    def gradients(self, inputs: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
-        """Gradients (s, r, d) of each member's mean loss over its seed's batch, within the subspace."""
-        found = []
-        for seed, (subset, x, y) in enumerate(zip(self.subsets, inputs, labels)):
-            arrays = [each.requires_grad_() for each in self.parameters(seed)]
-            outputs = self._logits(arrays, x) / self.temperatures[seed][:, None, None]
-            losses = cross_entropy(outputs.flatten(0, 1), y.repeat(len(outputs)), reduction="none")
-            # The members' losses do not meet: one that is not finite leaves the others' gradients alone.
-            total = losses.view(len(outputs), -1).mean(1).sum()
-            found.append(subset.transposed(torch.autograd.grad(total, arrays)))
-        return subset_tangents(self.subsets, self.coordinates, torch.stack(found))
+    def gradients(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Gradients (m, d), within the subset, of each member's mean loss over a batch.
 
-    def step(self, inputs: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
-        """One step of all members on their seed's batch; the steps (s, r, d) that were made."""
-        self._steps.grad = self.gradients(inputs, labels)
-        before = self.coordinates.clone()
+        labels: (n,) of a batch that all members share, or (m, n) of one for each; inputs alike.
+        """
+        return torch.cat([part.flatten(1) for part in self._gradients(inputs, labels)], 1)
+
+    def _gradients(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
+        """As `gradients`, in the subset's parts."""
+        arrays = [each.requires_grad_() for each in self.parameters()]
+        outputs = (self._logits if labels.ndim == 1 else self._own_logits)(arrays, inputs)
+        outputs = outputs / self.temperatures[:, None, None]
+        # The members' losses do not meet: one that is not finite leaves the others' gradients alone.
+        total = each_loss(outputs, labels, self.options.loss).mean(1).sum()
+        found = self.subset.transposed(torch.autograd.grad(total, arrays))
+        return self.subset.tangential(found, self.coordinates)
+
+    def step(self, number: int, inputs: Tensor, labels: Tensor) -> list[Tensor]:
+        """Step `number` of all members on a batch, as `gradients` has it.
+
+        Returns the steps that were made, in the subset's parts and over each member's rate; the next step but one uses
+        their memory again.
+        """
+        gradients = self._gradients(inputs, labels)
+        if self.options.random_signs:
+            for gradient, signs in zip(gradients, self.subset.parts(self._signs(number))):
+                gradient *= signs
+        radii, places = self.subset.norms, self.subset.parts(self.coordinates)
         with torch.no_grad():
-            self._steps.zero_()
+            for i, (part, gradient) in enumerate(zip(self._steps, gradients)):
+                # The last step stays as it is, for `Progress` to compare with.
+                part.data, self._made[i] = self._made[i], part.data
+                part.grad = gradient.contiguous()
+                part.zero_()
             self._optimiser.step()
-            self.coordinates += self.rates * self._steps
-            for coordinates, subset in zip(self.coordinates, self.subsets):
-                if subset.norms is not None:
-                    coordinates *= (subset.norms / coordinates.norm(dim=1))[:, None]
-        return self.coordinates - before
+            made = [part.detach() for part in self._steps]
+            for place, part in zip(places, made):
+                place.addcmul_(part, by_member(self.rates, part))
+            if radii is not None:
+                lengths = torch.linalg.vector_norm(self.coordinates, dim=1)
+                # A step too long to be measured has left the sphere.
+                factors = torch.where(torch.isfinite(lengths), radii / lengths, math.nan)
+                self.coordinates *= factors[:, None]
+                # From x to k (x + s) is s + (1 − 1/k) k (x + s).
+                for place, part in zip(places, made):
+                    part.addcmul_(place, by_member((1 - 1 / factors) / self.rates, part))
+        return made
+
+    def _signs(self, number: int) -> Tensor:
+        """Random signs (m, d), or (1, d) that all members share."""
+        size = self.coordinates.shape[1]
+        bits = [stream(*name, "signs", number).bytes(-(-size // 8)) for name in self.shuffles]
+        signs = np.stack([np.unpackbits(np.frombuffer(each, np.uint8))[:size] for each in bits])
+        return torch.as_tensor(signs, device=self.coordinates.device).to(self.coordinates.dtype) * 2 - 1
+
+    def at_rest(self, made: list[Tensor]) -> Tensor:
+        """Which members (m,) no further step changes, from the steps they have just `made`.
+
+        Those that have diverged; and, where a step depends on where it starts alone, those whose step was zero. None
+        where members share matrix products, in which others would be rounded differently without them.
+        """
+        if not self.subset.is_free:
+            return torch.zeros_like(self.rates, dtype=torch.bool)
+        resting = ~torch.isfinite(self.coordinates).all(1)
+        if self.options.batch is None and self.options.optimiser == "sgd" and not self.options.momentum:
+            resting |= norms(made) == 0
+        return resting
+
+    def select(self, members: Tensor) -> "Ensemble":
+        """An ensemble of some of the members (m',), where they are."""
+        result = copy.copy(self)
+        result.subset, result.coordinates = self.subset.select(members), self.coordinates[members]
+        result.rates, result.temperatures = self.rates[members], self.temperatures[members]
+        if len(self.shuffles) > 1:
+            result.shuffles = [self.shuffles[i] for i in members.tolist()]
+        result._start_optimiser()
+        state = self._optimiser.state_dict()
+        state["state"] = {
+            part: {name: each[members] if each.ndim else each for name, each in values.items() if each is not None}
+            for part, values in state["state"].items()
+        }
+        result._optimiser.load_state_dict(state)
+        return result
 
     def state(self) -> dict:
         """What `restore` needs to go on from here."""
@@ -106,120 +206,218 @@ class Ensemble:
         self._optimiser.load_state_dict(state["optimiser"])
 
 
-def subset_tangents(subsets: Sequence[Subset], coordinates: Tensor, gradients: Tensor) -> Tensor:
-    """Gradients (s, r, d) without their radial part, where a subset is a sphere."""
-    result = gradients.clone()
-    for each, subset, w in zip(result, subsets, coordinates):
-        if subset.norms is not None:
-            each -= (each * w).sum(1, keepdim=True) / w.square().sum(1, keepdim=True) * w
-    return result
-
-
 def train(
     ensemble: Ensemble,
     inputs: Tensor,
     labels: Tensor,
-    shuffles: Sequence[tuple],
     log_at: Sequence[int],
     observe: Callable[[int, Ensemble], Mapping[str, Tensor]],
-    checkpoint: Path | None = None,
-    key: str = "",
+    checkpoint: Checkpoint | None = None,
 ) -> dict[str, np.ndarray]:
     """Train on `inputs` (N, …) with `labels` (N,), and return what `observe` found after each step of `log_at`.
 
-    `shuffles` names for each seed the stream of its batches: an epoch's order depends on the name and the epoch
-    alone. `observe` (step, ensemble) gives arrays (s, r, …) by name, stacked to (t, s, r, …); to them are added, over
-    all steps so far, path_square: Σ of squared lengths of the steps, and step_cosine: mean cosine of successive steps.
-    With a `checkpoint`, a file, a run that was killed goes on from there if it was written under the same `key`.
+    An epoch's order depends on the name of its stream and the epoch alone. `observe` (step, ensemble) gives arrays
+    (m, …) by name, stacked to (t, m, …); to them are added, over all steps so far, path_square: Σ of squared lengths
+    of the steps, and step_cosine: mean cosine of successive steps.
+    Members at rest when something is logged are left out from then on: `observe` sees the others, and what was found
+    of them last stays.
+    With a `checkpoint`, a run that was killed goes on from there, and one that is over is not run again.
 
-    Raises ValueError if the batch is larger than the data.
+    Raises ValueError if the batch is larger than the data, Stopped once it has left a checkpoint because it was asked.
     """
     options, n = ensemble.options, len(inputs)
-    batch = n if options.batch is None else options.batch
-    if batch > n:
-        raise ValueError(f"a batch of {batch} examples cannot be drawn from {n}: lower batch")
-    per_epoch, progress = n // batch, Progress(ensemble.coordinates)
-    first, records = 0, []
-    if checkpoint is not None and checkpoint.exists():
-        saved = torch.load(checkpoint, map_location=inputs.device, weights_only=True)
-        if saved["key"] == key:
-            first, records = saved["step"], saved["records"]
-            ensemble.restore(saved["ensemble"])
-            progress.restore(saved["progress"])
+    size = n if options.batch is None else options.batch
+    if size > n:
+        raise ValueError(f"batch: {size} examples cannot be drawn from {n}; lower it")
+    run = _Run(ensemble)
+    first = 0
+    if checkpoint is not None and checkpoint.path.exists():
+        saved = torch.load(checkpoint.path, map_location=inputs.device, weights_only=True)
+        if saved["key"] == checkpoint.key:
+            first = saved["step"]
+            run.restore(saved["run"])
             logging.info("goes on after step %d of %d", first, options.steps)
-    logged, started, last = set(log_at), time.monotonic(), time.monotonic()
+
+    def save(step: int) -> None:
+        with files.whole_file(checkpoint.path) as path:
+            torch.save({"key": checkpoint.key, "step": step, "run": run.state()}, path)
+
+    logged, started = set(log_at), time.monotonic()
+    due = started + (checkpoint.seconds if checkpoint else 0)
     if first == 0 and 0 in logged:
-        records.append({**observe(0, ensemble), **progress.found()})
+        run.record(observe(0, ensemble))
     for step in range(first, options.steps):
-        chosen = _batches(shuffles, step, per_epoch, batch, n, inputs.device)
-        made = ensemble.step([inputs[each] for each in chosen], [labels[each] for each in chosen])
-        progress.add(made)
+        if len(run.members):
+            examples = inputs, labels
+            if size < n:
+                chosen = batch(run.working.shuffles, step, size, n).to(inputs.device)
+                examples = inputs[chosen], labels[chosen]
+            made = run.working.step(step, *examples)
+            run.progress.add(made, run.working.rates)
         if step + 1 in logged:
-            records.append({**observe(step + 1, ensemble), **progress.found()})
+            run.record(observe(step + 1, run.working) if len(run.members) else {})
             left = (time.monotonic() - started) / (step + 1 - first) * (options.steps - step - 1)
             logging.info("step %d of %d, about %.0f s left", step + 1, options.steps, left)
-        if checkpoint is not None and time.monotonic() - last > SECONDS_PER_CHECKPOINT:
-            last = time.monotonic()
-            state = {"key": key, "step": step + 1, "records": records, "ensemble": ensemble.state()}
-            with files.whole_file(checkpoint) as path:
-                torch.save({**state, "progress": progress.state()}, path)
-    return {name: torch.stack([each[name] for each in records]).cpu().numpy() for name in records[0]}
+            if len(run.members):
+                run.leave_out(run.working.at_rest(made))
+        begun = time.monotonic()
+        asked = checkpoint is not None and checkpoint.asked()
+        if checkpoint is not None and (begun > due or asked or step + 1 == options.steps):
+            save(step + 1)
+            now = time.monotonic()
+            due = now + max(checkpoint.seconds, (now - begun) / SHARE_OF_CHECKPOINTS)
+        if asked:
+            raise Stopped(
+                f"asked to stop after step {step + 1} of {options.steps}: run again, and it goes on from there"
+            )
+    run.gather()
+    return {name: torch.stack([each[name] for each in run.records]).cpu().numpy() for name in run.records[0]}
+
+
+class _Run:
+    """An ensemble on the way: what was recorded of all members, and those of them that are still `working`."""
+
+    def __init__(self, ensemble: Ensemble):
+        self.ensemble, self.working, self.progress = ensemble, ensemble, Progress(ensemble.coordinates)
+        self.members = torch.arange(len(ensemble.coordinates), device=ensemble.coordinates.device)
+        self.records = []
+
+    def record(self, found: Mapping[str, Tensor]) -> None:
+        """Record what was `found` of the members at work (m', …); of others, what was found last."""
+        complete = {name: each.clone() for name, each in self.records[-1].items()} if self.records else {}
+        for name, each in {**found, **self.progress.found()}.items():
+            if name in complete:
+                complete[name][self.members.to(each.device)] = each
+            else:
+                complete[name] = each
+        self.records.append(complete)
+
+    def leave_out(self, resting: Tensor) -> None:
+        """Work without these members (m',)."""
+        if not resting.any():
+            return
+        self.gather()
+        going = (~resting).nonzero().flatten()
+        self.members, self.working = self.members[going], self.working.select(going)
+        self.progress.select(going)
+        logging.info("%d of %d members are at work", len(going), len(self.ensemble.coordinates))
+
+    def gather(self) -> None:
+        """Give the ensemble the places that its members have reached."""
+        if self.working is not self.ensemble:
+            self.ensemble.coordinates[self.members] = self.working.coordinates
+
+    def state(self) -> dict:
+        """What `restore` needs to go on from here."""
+        self.gather()
+        parts = {"members": self.members, "places": self.ensemble.coordinates, "records": self.records}
+        return {**parts, "working": self.working.state(), "progress": self.progress.state()}
+
+    def restore(self, state: dict) -> None:
+        """Go on from a `state`."""
+        self.ensemble.coordinates.copy_(state["places"])
+        self.members, self.records = state["members"], state["records"]
+        if len(self.members) < len(self.ensemble.coordinates):
+            self.working = self.ensemble.select(self.members)
+        self.working.restore(state["working"])
+        self.progress.restore(state["progress"])
+
+
+def snapshot(ensemble: Ensemble, **evaluated: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    """What is logged of each member (m,): by name, loss and accuracy on each set of `evaluated` examples, and
+
+    norm: |x|; tensor_norm (m, t): that of each parameter tensor; distance: |x − x_0|; start_cosine: that of the angle
+    between x and x_0; on the first of these sets, gradient_norm: of the loss, within the subset; gradient_cosine: of
+    the angle between this gradient and the coordinates (x itself in the whole space); zero_logits: the share of logits
+    that are exactly zero.
+    """
+    found = {}
+    for name, (inputs, labels) in reversed(evaluated.items()):
+        classes = classified(ensemble, inputs, labels)
+        found |= {f"{name}_accuracy": classes["accuracy"], f"{name}_loss": classes["loss"]}
+    found["zero_logits"] = classes["zero_logits"]
+    here, start = ensemble.parameters(), ensemble.subset.forward(ensemble.subset.start)
+
+    apart = [a - b for a, b in zip(here, start)]
+    found["tensor_norm"] = torch.stack([norms([each]) for each in here], 1).double()
+    found["norm"], found["distance"] = torch.linalg.vector_norm(found["tensor_norm"], dim=1), norms(apart).double()
+    lengths = found["norm"] * norms(start).double()
+    found["start_cosine"] = products(here, start).double() / lengths
+    gradients = ensemble.gradients(*next(iter(evaluated.values())))
+    found["gradient_norm"] = torch.linalg.vector_norm(gradients, dim=1).double()
+    across = torch.linalg.vecdot(gradients, ensemble.coordinates).double()
+    lengths = found["gradient_norm"] * torch.linalg.vector_norm(ensemble.coordinates, dim=1).double()
+    # At a plane's origin, and where a gradient vanishes, there is no angle.
+    return {**found, "gradient_cosine": across / lengths}
 
 
 class Progress:
     """Sums over the steps so far, per member."""
 
     def __init__(self, like: Tensor):
-        self._square, self._cosine = (torch.zeros(like.shape[:2], dtype=torch.float64) for _ in range(2))
-        self._last, self._count = None, 0
+        self._square, self._cosine = (torch.zeros(len(like), dtype=torch.float64) for _ in range(2))
+        self._last, self._norm, self._count = None, None, 0
 
-    def add(self, made: Tensor) -> None:
-        """Add the steps (s, r, d) that were made."""
-        self._square += made.square().sum(2).double().cpu()
+    def add(self, made: list[Tensor], rates: Tensor) -> None:
+        """Add the steps that were made, in parts (m, …) and over the rates (m,); `made` is kept until the next ones."""
+        norm = norms(made)
+        self._square += (norm * rates).square().double().cpu()
         if self._last is not None:
-            norms = made.norm(dim=2) * self._last.norm(dim=2)
-            self._cosine += ((made * self._last).sum(2) / norms).double().cpu()
-        self._last, self._count = made, self._count + 1
+            self._cosine += (products(made, self._last) / (norm * self._norm)).double().cpu()
+        self._last, self._norm, self._count = made, norm, self._count + 1
 
     def found(self) -> dict[str, Tensor]:
-        """path_square and step_cosine (s, r)."""
+        """path_square and step_cosine (m,)."""
         pairs = max(self._count - 1, 0)
         cosine = self._cosine / pairs if pairs else torch.full_like(self._cosine, math.nan)
         return {"path_square": self._square.clone(), "step_cosine": cosine}
 
+    def select(self, members: Tensor) -> None:
+        """Go on with some of the members (m',) alone."""
+        self._square, self._cosine = (each[members.cpu()] for each in (self._square, self._cosine))
+        if self._last is not None:
+            self._last, self._norm = [part[members] for part in self._last], self._norm[members]
+
     def state(self) -> dict:
         """What `restore` needs."""
-        return {"square": self._square, "cosine": self._cosine, "last": self._last, "count": self._count}
+        sums = {"square": self._square, "cosine": self._cosine}
+        return {**sums, "last": self._last, "norm": self._norm, "count": self._count}
 
     def restore(self, state: dict) -> None:
         """Go on from a `state`."""
         self._square, self._cosine = state["square"], state["cosine"]
-        self._last, self._count = state["last"], state["count"]
+        self._last, self._norm, self._count = state["last"], state["norm"], state["count"]
 
 
-def accuracies(ensemble: Ensemble, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Share of examples classified rightly and mean loss at temperature 1, both (s, r), in double precision."""
-    right, losses = [], []
-    for seed in range(len(ensemble.subsets)):
-        hits = total = 0.0
-        for x, y in zip(inputs.split(EXAMPLES_AT_ONCE), labels.split(EXAMPLES_AT_ONCE)):
-            outputs = ensemble.logits(seed, x).double()
-            hits = hits + (outputs.argmax(2) == y).sum(1)
-            each = cross_entropy(outputs.flatten(0, 1), y.repeat(len(outputs)), reduction="none")
-            total = total + each.view(len(outputs), -1).sum(1)
-        # A member that has diverged has classified nothing.
-        right.append(torch.where(torch.isfinite(total), hits.double() / len(labels), math.nan))
-        losses.append(total / len(labels))
-    return torch.stack(right), torch.stack(losses)
+def classified(ensemble: Ensemble, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """accuracy: share of examples classified rightly, loss: the mean, and zero_logits: share of logits exactly zero.
+
+    All (m,), in double precision. The loss is what is trained: at each member's own temperature.
+    """
+    parameters, hits, total, zeros = ensemble.parameters(), 0.0, 0.0, 0.0
+    for x, y in zip(inputs.split(EXAMPLES_AT_ONCE), labels.split(EXAMPLES_AT_ONCE)):
+        outputs = ensemble.logits(parameters, x).double() / ensemble.temperatures[:, None, None]
+        hits = hits + (outputs.argmax(2) == y).sum(1)
+        zeros = zeros + (outputs == 0).double().mean(2).sum(1)
+        total = total + each_loss(outputs, y, ensemble.options.loss).sum(1)
+    # A member that has diverged has classified nothing.
+    right = torch.where(torch.isfinite(total), hits.double() / len(labels), math.nan)
+    return {"accuracy": right, "loss": total / len(labels), "zero_logits": zeros / len(labels)}
 
 
-def _batches(shuffles, step: int, per_epoch: int, batch: int, n: int, device) -> list[Tensor]:
-    """The examples of each seed's batch at a step."""
-    if batch == n:
-        return [torch.arange(n, device=device)] * len(shuffles)
-    epoch, number = divmod(step, per_epoch)
-    orders = (_order(tuple(name), epoch, n) for name in shuffles)
-    return [torch.as_tensor(order[number * batch : (number + 1) * batch], device=device) for order in orders]
+def each_loss(outputs: Tensor, labels: Tensor, loss: str) -> Tensor:
+    """Loss (m, n) of each example: of outputs (m, n, k), labels (n,) or (m, n). As in `losses.values`."""
+    if loss != "cross_entropy":
+        return losses.values(outputs, labels, loss)
+    targets = labels.expand(outputs.shape[:2]).flatten()
+    return cross_entropy(outputs.flatten(0, 1), targets, reduction="none").view(outputs.shape[:2])
+
+
+def batch(shuffles: Sequence[tuple], step: int, size: int, n: int) -> Tensor:
+    """The examples of a step's batch: (size,) where there is one stream, else (m, size)."""
+    epoch, number = divmod(step, n // size)
+    rows = [_order(name, epoch, n)[number * size : (number + 1) * size] for name in shuffles]
+    return torch.as_tensor(rows[0] if len(rows) == 1 else np.stack(rows))
 
 
 def _order(name: tuple, epoch: int, n: int) -> np.ndarray:

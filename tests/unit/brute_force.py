@@ -53,6 +53,12 @@ def picture(logits, theta, rows, inputs, labels, loss="cross_entropy", temperatu
         each = torch.einsum("nki,nkj->nij", jacobian, jacobian)
     gauss_newton = each.mean(0).numpy()
     traces = torch.diagonal(each, dim1=1, dim2=2).cumsum(1)
+    n, classes = z.shape
+    shares = torch.bincount(labels, minlength=classes).double() / n
+    middle = torch.einsum("nk,nl,kl->kl", p, p, torch.eye(classes).double() - 1) / n
+    middle = middle - torch.diag(middle.sum(1))
+    raw = jacobian * temperature
+    own = raw.var(0).mean().item() if n > 1 else 0.0
     ray = torch.func.jacfwd(lambda a: losses(logits(a * theta, inputs), labels, loss, temperature).mean())
     return PlaneCurvature(
         gauss_newton=gauss_newton,
@@ -62,6 +68,12 @@ def picture(logits, theta, rows, inputs, labels, loss="cross_entropy", temperatu
         loss=mean(zero).item(),
         logits_std=z.var(1).mean().sqrt().item(),
         radial_derivative=ray(torch.ones((), dtype=torch.float64)).item(),
+        zero_logits=(z == 0).double().mean().item(),
+        entropy=torch.special.entr(p).sum(1).mean().item(),
+        prior_mismatch=(shares - p.mean(0)).norm().item(),
+        softmax_ratio=(middle.trace() / middle.norm()).item() if middle.any() else 1.0,
+        class_gradient=max(raw.mean(0).square().mean().item() - own / n, 0) ** 0.5,
+        example_gradient=own**0.5,
     )
 
 
@@ -91,6 +103,13 @@ def assert_same(found: PlaneCurvature, expected: PlaneCurvature, bound: float, t
     assert relative_error(found.gradient, expected.gradient) < bound
     assert abs(found.loss - expected.loss) < bound * expected.loss
     assert abs(found.logits_std - expected.logits_std) < bound * expected.logits_std
+    assert abs(found.entropy - expected.entropy) < bound and found.zero_logits == expected.zero_logits
+    assert abs(found.prior_mismatch - expected.prior_mismatch) < bound
+    if seen:
+        assert abs(found.softmax_ratio - expected.softmax_ratio) < bound * expected.softmax_ratio
+    squares = expected.class_gradient**2 + expected.example_gradient**2
+    for name in ("class_gradient", "example_gradient"):
+        assert abs(getattr(found, name) ** 2 - getattr(expected, name) ** 2) < bound * squares
     # ⟨∇L, θ⟩ = n Σ (p − y)·z where logits are homogeneous: a sum over examples and layers whose terms may cancel.
     size = max(
         abs(expected.radial_derivative), expected.logits_std, float(theta.norm()) * np.abs(expected.gradient).max()

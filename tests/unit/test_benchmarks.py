@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import bench_spectrum
+import bench_training
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ import torch
 import bench_curvature
 import bench_methods
 import plot_benchmark
-from goldilocks import subspaces
+from goldilocks import subspaces, training
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -81,7 +83,51 @@ def test_the_figure_needs_no_torch_and_knows_every_case_and_method():
     code = "import sys; sys.path.insert(0, 'scripts'); import plot_benchmark; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
-    assert set(plot_benchmark.METHODS) == set(bench_methods.METHODS)
-    assert tuple(bench_curvature.MAIN) == plot_benchmark.MAIN
+    assert set(plot_benchmark.METHODS) == {*bench_methods.METHODS, *bench_training.METHODS}
+    # Cases of the engine alone are no comparison.
+    others = set(bench_curvature.OTHERS)
+    compared = [name for name, case in bench_curvature.MAIN.items() if not others <= set(case.left_out)]
+    assert tuple(compared) == plot_benchmark.MAIN
     for case in bench_curvature.GROWTH:
         assert any(re.fullmatch(pattern, case) for _, pattern, _ in plot_benchmark.GROWTH), case
+
+
+@pytest.mark.parametrize("case", bench_training.CASES)
+def test_the_plain_loop_trains_as_the_engine(case, monkeypatch):
+    monkeypatch.setattr(bench_training, "WIDTHS", (784, 8, 4, 10))
+    kind = bench_training.CASES[case].kind
+    problem = bench_training.build_problem(bench_training.Case(kind, 6 if kind else 0, radii=2, seeds=2))
+    bench_training.compare(case, problem)
+
+    def wrong(self, inputs, labels):
+        return [torch.ones_like(part) for part in self.subset.parts(self.coordinates)]
+
+    monkeypatch.setattr(training.Ensemble, "_gradients", wrong)
+    with pytest.raises(ValueError, match=f"the plain loop differs from the engine by .* in the case {case}: one is wr"):
+        bench_training.compare(case, problem)
+
+
+@pytest.mark.slow
+def test_training_is_timed_to_the_csv(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_training, "ROUNDS", 1)
+    case = bench_training.Case("sparse", 5, radii=2, seeds=1)
+    bench_training.bench({"small": case}, tmp_path / "training.csv")
+    with open(tmp_path / "training.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["method"] for row in rows] == ["engine", "plain loop", "matmul"]
+    assert all(float(row["seconds"]) > 0 and int(row["flops"]) > 0 for row in rows)
+    plot_benchmark.plot_training(tmp_path / "training.csv", tmp_path / "t.pdf", tmp_path / "t.png")
+    assert (tmp_path / "t.pdf").read_bytes().startswith(b"%PDF")
+    # Products with coordinates that no column reaches are left out.
+    assert int(rows[0]["flops"]) == pytest.approx(int(rows[1]["flops"]), rel=0.01)
+
+
+def test_top_eigenvalues_by_both_ways(tmp_path, monkeypatch):
+    case = bench_spectrum.Case((12, 8, 8, 4), 20, 3, torch.float64)
+    problem = bench_spectrum.build_problem(case)
+    expected, found = (method(problem, 3) for method in bench_spectrum.METHODS.values())
+    assert found == pytest.approx(expected, rel=1e-6)
+    monkeypatch.setitem(bench_spectrum.METHODS, "double backward", lambda *_: expected * 1.01)
+    with pytest.raises(ValueError, match=r"both methods differ by 1\.0e-02 of the largest eigenvalue in the case tiny"):
+        bench_spectrum.bench({"tiny": case}, tmp_path / "spectrum.csv")
+    assert not list(tmp_path.iterdir())

@@ -76,6 +76,7 @@ def rows():
 def test_every_claim_of_the_papers_has_a_row(rows):
     expected = [f"fs{i}" for i in range(1, 16)] + ["li1", "li2"] + [f"ch{i}" for i in range(1, 7)]
     expected += [f"vd{i}" for i in range(1, 13)] + [f"fg{i}" for i in range(1, 10)] + [f"by{i}" for i in range(1, 8)]
+    expected += [f"beyond_{name}" for name in ("biases", "tanh", "residual", "normalisation")]
     assert [name for name in rows if "." not in name] == expected
     for row in rows.values():
         assert tuple(row) == claims.COLUMNS
@@ -197,9 +198,108 @@ def test_vertex_of_a_parabola_between_grid_points():
 def test_definitions_name_known_quantities_and_tests():
     for claim in DEFINITIONS.values():
         for case in claim.get("cases", {}).values():
-            assert case["quantity"] in quantities.QUANTITIES
-            assert case["test"] in ("superiority", "equivalence", "location")
+            assert case["quantity"] in claims.FUNCTIONS
+            assert case["test"] in ("superiority", "equivalence", "location", "identity")
             assert case["test"] == "superiority" or case["margin"] > 0
+
+
+def trained_study(rates=(0.001,), **settings):
+    """Accuracy that falls beyond r_X at a fixed rate and does not at a proportional one; nine radii, six draws."""
+    x, draws, rules = np.linspace(-4, 4, 9), 6, ["fixed", "proportional"]
+    curves = np.array([np.where(x > 0, 0.4, 0.8), np.full(9, 0.8)])
+    noise = 0.002 * stream("trained").standard_normal((len(rates), 2, 9, draws))
+    values = curves[None, :, :, None] + noise
+    coordinates = {
+        "dataset": ["mnist"],
+        "network": ["fc-200x2-relu"],
+        "subspace": ["plane-100-sparse"],
+        "rate": list(rates),
+        "rate_rule": rules,
+        "radius": 10 ** (x / 2),
+        "draw": range(draws),
+    }
+    dims = tuple(coordinates)
+    made = xr.Dataset({"test_accuracy": (dims, values[None, None, None])}, coordinates)
+    made = made.assign_coords(x=("radius", x), classes=("dataset", [10]))
+    made.attrs["settings"] = json.dumps({"initialisation": "glorot", "metric": "shell", **settings})
+    return made if len(rates) > 1 else made.isel(rate=0, drop=True)
+
+
+FALL = {
+    "statement": "It falls.",
+    "study": "planes",
+    "quantity": "accuracy_fall",
+    "window": [1, 4],
+    "test": "superiority",
+    "margin": 0.03,
+    "unit": "accuracy",
+    "cell": {"rate_rule": "fixed"},
+}
+
+
+def judged(cases, **studies):
+    rows = claims.evaluate({"fs8": {"work": "w", "statement": "s", "cases": cases}}, studies, "test")
+    return {row["id"]: row for row in rows}
+
+
+def test_controls_are_judged_and_decide_nothing():
+    control = {**FALL, "cell": {"rate_rule": "proportional"}, "control": True}
+    rows = judged({"falls": FALL, "falls-rate": control}, planes=trained_study())
+    assert rows["fs8.falls"]["verdict"] == rows["fs8"]["verdict"] == claims.REPRODUCED
+    assert rows["fs8.falls-rate"]["verdict"] == claims.NOT_REPRODUCED
+    # The other arm is a secondary cell of the first case, too.
+    assert rows["fs8.falls.mnist.fc-200x2-relu.plane-100-sparse.rate_rule=proportional"]["verdict"] == (
+        claims.NOT_REPRODUCED
+    )
+
+
+def test_a_case_names_settings_that_are_not_the_usual_ones():
+    unusual = trained_study(initialisation="isotropic")
+    rows = judged({"falls": FALL}, planes=unusual)
+    assert rows["fs8.falls"]["reason"] == (
+        "the claim is about initialisation glorot, and the study planes has isotropic"
+    )
+    rows = judged({"falls": {**FALL, "settings": {"initialisation": "isotropic"}}}, planes=unusual)
+    assert rows["fs8.falls"]["verdict"] == claims.REPRODUCED
+
+
+def test_a_case_names_the_rate_where_there_are_several():
+    several = trained_study(rates=(0.001, 0.1))
+    rows = judged({"falls": FALL}, planes=several)
+    assert rows["fs8.falls"]["reason"] == "the study planes has several rates, of which the claim names none"
+    rows = judged({"falls": {**FALL, "cell": {"rate_rule": "fixed", "rate": 0.1}}}, planes=several)
+    assert rows["fs8.falls"]["verdict"] == claims.REPRODUCED
+
+
+def test_a_study_beside_joins_by_network_and_draw():
+    draws = 30
+    kappa = stream("kappa").standard_normal(draws)
+    accuracy = 0.5 + 0.1 * kappa + 0.01 * stream("accuracy").standard_normal(draws)
+    cell = {"dataset": ["mnist"], "network": ["fc-200x2-relu"]}
+    dims = ("dataset", "network", "subspace", "radius", "draw", "step")
+    early = xr.Dataset(
+        {"validation_accuracy": (dims, accuracy.reshape(1, 1, 1, 1, -1, 1))},
+        {**cell, "subspace": ["full-free"], "radius": [1.0], "draw": range(draws), "step": [93]},
+        {"settings": "{}"},
+    )  # fmt: skip
+    dims = ("dataset", "network", "subspace", "examples", "radius", "dimension", "draw")
+    # In another order, and one draw fewer.
+    order = np.arange(draws - 1)[::-1]
+    selection = xr.Dataset(
+        {"trace_over_norm": (dims, kappa[order].reshape(1, 1, 1, 1, 1, 1, -1))},
+        {**cell, "subspace": ["p"], "examples": [1000], "radius": [1.0], "dimension": [200], "draw": order},
+    ).assign_coords(x=("radius", [0.0]))
+    beside = {
+        "study": "selection", "at": {"dimension": 200, "examples": 1000}, "variables": {"kappa": "trace_over_norm"}
+    }  # fmt: skip
+    case = {
+        **FALL, "study": "early", "quantity": "early_correlation", "variable": "kappa", "step": 93,
+        "cell": {"subspace": "full-free"}, "beside": beside, "margin": 0.9,
+    }  # fmt: skip
+    row = judged({"kappa": case}, early=early, selection=selection)["fs8.kappa"]
+    assert row["verdict"] == claims.REPRODUCED and row["n"] == draws - 1
+    row = judged({"kappa": case}, early=early)["fs8.kappa"]
+    assert row["reason"] == "the study selection is not part of this run"
 
 
 def on(dataset):

@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,11 @@ ROOT = Path(__file__).parents[2]
 SCHEMA = configuration.load_schema(ROOT)
 
 
+FULL = configuration.read([ROOT / "config/config.yaml"])
+
+
 def changed(path, value):
-    config = configuration.read([ROOT / "config/config.yaml"])
+    config = copy.deepcopy(FULL)
     *parents, last = path.split(".")
     place = config
     for key in parents:
@@ -70,6 +74,8 @@ MISTAKES = [
     ("execution.thread", 2, ["execution.thread", "did you mean threads"]),
     ("execution.draws_per_job", 0, ["execution.draws_per_job", "at least 1"]),
     ("execution.draws_per_job", "some", ["execution.draws_per_job", "some"]),
+    ("execution.draws_per_job", {"insid": 2, "others": 1}, ["execution.draws_per_job.insid", "inside"]),
+    ("execution.draws_per_job", {"inside": 0, "others": 1}, ["execution.draws_per_job", "0"]),
     ("figures.los", {"studies": ["curvature"]}, ["figures.los", "did you mean loss"]),
     ("figures.loss.studies", ["curvatur"], ["figures.loss.studies.0", "did you mean curvature"]),
     ("only", ["curvatur"], ["only.0", "did you mean curvature"]),
@@ -81,7 +87,49 @@ MISTAKES = [
     ("studies.curvature.radii", [1, float("nan")], ["studies.curvature.radii.1", "number"]),
     ("studies.curvature.labels", True, ["studies.curvature.labels", "original"]),
     ("studies.curvature.examples", [59_501], ["studies.curvature.examples", "59500"]),
-    ("studies.curvature.radius_unit", "norm", ["figures.fraction_positive.studies.0", "r_X"]),
+    ("studies.curvature.radius_unit", "init_scale", ["figures.fraction_positive.studies.0", "r_X"]),
+    ("studies.curvature.kind", "trainng", ["studies.curvature.kind", "did you mean training"]),
+    ("studies.planes.kind", "curvatur", ["studies.planes.kind", "did you mean curvature"]),
+    ("studies.planes.steps", KeyError, ["studies.planes", "steps is missing"]),
+    ("studies.planes.steps", 0, ["studies.planes.steps", "at least 1"]),
+    ("studies.planes.exampels", 1000, ["studies.planes.exampels", "did you mean examples"]),
+    ("studies.planes.examples", 59_501, ["studies.planes.examples", "mnist has 59500 training examples left"]),
+    ("studies.outside.sharpness_examples", 2001, ["studies.outside.sharpness_examples", "2001", "2000"]),
+    ("studies.planes.rate_rule", "squared", ["studies.planes.rate_rule", "did you mean square"]),
+    ("studies.scale_fc.rescaled", "parameter", ["studies.scale_fc.rescaled", "did you mean parameters"]),
+    ("studies.scale_fc.vary.rescaled", ["both"], ["studies.scale_fc.counterfactuals", "rescaled: parameters"]),
+    ("studies.scale_fc.networks", ["fc-300-100-tanh-nobias"], ["studies.scale_fc.counterfactuals", "homogeneous"]),
+    ("studies.scale_fc.networks", ["fc-9x2-relu-nobias-res"], ["studies.scale_fc.counterfactuals", "homogeneous"]),
+    ("studies.scale_fc.networks", ["fc-9x2-relu-nobias-ln"], ["studies.scale_fc.counterfactuals", "homogeneous"]),
+    ("studies.eigenvectors.networks", ["lenet5-nobias"], ["studies.eigenvectors.eigenvectors", "whole images"]),
+    ("figures.parts.studies", ["curvature"], ["figures.parts.studies.0", "radius_unit: init_scale"]),
+    ("studies.planes.rate", "1e-3", ["studies.planes.rate", "write 0.001 or 1.0e-3"]),
+    ("studies.planes.rate", 0, ["studies.planes.rate", "greater than 0"]),
+    ("studies.planes.radii", [0.0, 1], ["studies.planes.radii.0", "greater than 0"]),
+    ("studies.planes.radii", [-2], ["studies.planes.radii.0", "greater than 0"]),
+    ("studies.planes.batch", 60_000, ["studies.planes.batch", "mnist has 59500 training examples left"]),
+    ("studies.planes.batch", 0, ["studies.planes.batch", "at least 1"]),
+    ("studies.planes.vary.batch", [64, 60_000], ["studies.planes.vary.batch", "60000", "59500"]),
+    ("studies.planes.vary.rat", [1], ["studies.planes.vary.rat", "did you mean rate"]),
+    ("studies.planes.subspaces", ["plane-0-dense"], ["studies.planes.subspaces.0", "plane-0-dense"]),
+    ("studies.planes.subspaces", ["plane-200000-fastfood"], ["studies.planes.subspaces.0", "198800 parameters"]),
+    ("studies.planes.subspaces", ["sphere-5-kronecker"], ["studies.planes.subspaces.0", "sparse, dense or fastfood"]),
+    ("studies.planes.subspaces", ["full"], ["studies.planes.subspaces.0", "full-free or full-fixed"]),
+    ("studies.curvature.subspaces", ["sphere-100-sparse"], ["studies.curvature.subspaces.0", "plane-100-sparse"]),
+    ("studies.planes.logged", [2000], ["studies.planes.logged", "2000", "975 steps"]),
+    ("studies.planes.geometry_steps", [975], ["studies.planes.geometry_steps", "no geometry_examples"]),
+    ("studies.planes.geometry_steps", [974], ["studies.planes.geometry_steps", "974", "logged steps", "975"]),
+    ("studies.planes.residual_steps", [975], ["studies.planes.residual_steps", "975", "geometry_steps, none"]),
+    ("studies.chang.geometry_examples", 600, ["studies.chang.geometry_examples", "600", "49500 and 500"]),
+    ("studies.equivalence.geometry_examples", 10, ["studies.equivalence.temperature_rule", "fixed alone"]),
+    ("studies.rate_temperature.geometry_examples", 10, ["studies.rate_temperature.temperature", "1 alone"]),
+    ("studies.planes.labels", "groups_of_three", ["studies.planes.labels", "did you mean groups_of_t"]),
+    ("studies.planes.optimiser", "adma", ["studies.planes.optimiser", "did you mean adam"]),
+    (
+        "studies.plane_spread.subspaces",
+        ["plane-50-sparse", "full-free"],
+        ["studies.plane_spread.subspaces.1", "asks for planes, sparse or dense"],
+    ),
     ("studies.2019", {}, ["2019"]),
     ("figures", 3, ["figures", "object"]),
     ("cuts.radii", [1, 0], ["cuts.radii.1", "greater than 0"]),
@@ -237,7 +285,7 @@ def test_radii_are_evenly_spaced_in_the_logarithm():
     assert studies.radii({"radii": [3, 1]}) == [1.0, 3.0]
 
 
-@pytest.mark.parametrize("draws_per_job", [1, 2, 3, "all"])
+@pytest.mark.parametrize("draws_per_job", [1, 2, 3, "all", {"curvature": 5, "others": 1}, {"inside": 1}])
 @pytest.mark.parametrize("radii_per_job", [1, 4, "all"])
 def test_blocks_cover_every_draw_and_radius_once(draws_per_job, radii_per_job):
     config = configuration.complete(changed("studies.curvature.draws", 7), SCHEMA)
@@ -250,8 +298,38 @@ def test_blocks_cover_every_draw_and_radius_once(draws_per_job, radii_per_job):
     assert sorted(seen) == [(draw, radius) for draw in range(7) for radius in radii]
 
 
+def test_draws_per_job_may_differ_between_studies():
+    config = configuration.complete(changed("studies.curvature.draws", 5), SCHEMA)
+    config["execution"]["draws_per_job"] = {"curvature": 3}
+    assert list(studies.blocks(config, "curvature")) == ["draws-000-002", "draws-003-004"]
+    config["execution"]["draws_per_job"] = {"inside": 3}
+    assert list(studies.blocks(config, "curvature")) == ["draws-000-004"]
+    config["execution"]["draws_per_job"] = {"inside": 3, "others": 4}
+    assert list(studies.blocks(config, "curvature")) == ["draws-000-003", "draws-004-004"]
+
+
+@pytest.mark.parametrize(
+    "logged, expected",
+    [
+        ([3, 10], [0, 3, 10, 100]),
+        (3, [0, 1, 10, 100]),
+        (2, [0, 1, 100]),
+    ],
+)
+def test_what_is_logged_has_start_and_end(logged, expected):
+    assert studies.logged_steps({"steps": 100, "logged": logged}) == expected
+
+
+def test_blocks_of_training_lie_apart_from_those_of_curvature():
+    config = configuration.complete(copy.deepcopy(FULL), SCHEMA)
+    assert studies.block_paths(config, "drawn") == [
+        "training/drawn/mnist/fc-200x2-relu/full-free/draws-000-002.nc",
+    ]
+    assert all(path.startswith("curvature/inside/") for path in studies.block_paths(config, "inside"))
+
+
 def test_settings_of_blocks_leave_out_what_names_blocks_and_how_work_is_split():
-    config = configuration.complete(configuration.read([ROOT / "config/config.yaml"]), SCHEMA)
+    config = configuration.complete(copy.deepcopy(FULL), SCHEMA)
     settings = studies.block_settings(config, "curvature")
     assert not set(settings) & {*studies.AXES, "draws_per_job", "threads", "device"}
     assert {"metric", "examples", "seed", "radii", "dimensions"} <= set(settings)
@@ -262,11 +340,22 @@ def test_missing_datasets_leave_with_their_studies_and_figures():
     available = {"mnist": {"available": False, "reason": "no mirror"}, "fashion_mnist": {"available": True}}
     left, reasons = configuration.without_missing(config, available)
     assert reasons == {"mnist": "no mirror"}
-    assert list(left["studies"]) == ["isotropy", "fashion_mnist", "cifar10"]
+    chang = ["chang", "chang_rates", "chang_tuned", "chang_subspaces", "chang_curvature"]
+    scales = [name for name, study in FULL["studies"].items() if study.get("radius_unit") == "init_scale"]
+    assert list(left["studies"]) == ["isotropy", "fashion_mnist", "cifar10", "other_data", *chang, *scales]
     assert left["studies"]["isotropy"]["datasets"] == ["fashion_mnist"]
     figures = {name: figure["studies"] for name, figure in left["figures"].items()}
     others = ["fashion_mnist", "cifar10"]
-    assert figures == {"other_networks": others, "other_losses": others, "sensitivity": ["isotropy"]}
+    assert figures == {
+        "other_networks": others,
+        "other_losses": others,
+        "sensitivity": ["isotropy"],
+        "other_accuracy": ["other_data"],
+        "chang_radius": ["chang", "chang_rates"],
+        "chang_accuracy": ["chang", "chang_tuned", "chang_curvature"],
+        "chang_subspaces": ["chang_subspaces"],
+        **{name: FULL["figures"][name]["studies"] for name in configuration.OVER_SCALES},
+    }
 
 
 def test_a_run_may_keep_some_studies_only():
@@ -284,7 +373,7 @@ def test_documentation_lists_every_key():
 
 def test_every_study_of_the_claims_is_in_the_full_run():
     definitions = yaml.safe_load((ROOT / "config/claims.yaml").read_text(encoding="utf-8"))
-    config = configuration.read([ROOT / "config/config.yaml"])
+    config = copy.deepcopy(FULL)
     for claim in definitions.values():
         for case in claim.get("cases", {}).values():
             assert case["study"] in config["studies"]

@@ -42,6 +42,22 @@ def test_flops_of_dense_networks(label, bends, points):
     assert expected / 1.001 < found < SLACK * expected
 
 
+@pytest.mark.parametrize(
+    "label, image, times", [("fc-300-100-relu-nobias", (1, 28, 28), 3), ("lenet5-nobias", (3, 32, 32), 6)]
+)
+def test_a_sweep_of_scales_and_temperatures_costs_a_few_points(label, image, times):
+    network = model(label, image=image, classes=10, examples=24)
+    theta, rows = network.initialisation(0, 1.0), network.directions(50)
+    values = np.geomspace(1e-3, 1e3, 49)
+    points = [(scale, 1.0) for scale in values] + [(1.0, temperature) for temperature in values]
+
+    def cost(points):
+        tensors = (rows, network.inputs, network.targets)
+        return flops(lambda: curvature.curvature_at(network.module, theta, points, *tensors))
+
+    assert cost(points) < times * cost(points[24:25])
+
+
 @pytest.mark.parametrize("points", [1, 3])
 def test_flops_of_convolutions(points):
     network = model("conv-8x2-relu", image=(3, 12, 12), classes=10, examples=64)

@@ -57,6 +57,30 @@ def test_general_path_against_brute_force(loss, temperature, dtype, label):
     assert_same(found, expected, 200 * torch.finfo(dtype).eps * max(1.0, float(z.abs().max())), theta)
 
 
+@pytest.mark.parametrize("scales", [[1.0], [0.3, 1.0, 4.0]])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("label", ["fc-60x2-relu", "fc-60x2-tanh", "conv-9x2-leakyrelu", "fc-9x3-relu-res"])
+def test_directions_may_come_as_sparse_matrices(label, dtype, scales, path):
+    """Also those that are not sparse enough for sparse products, and with biases that nothing moves."""
+    network = model(label, image=(1, 7, 7), examples=15)
+    theta, eta = network.initialisation(1, 1.0), network.metric("shell", False)
+    drawn = subspaces.directions_as_drawn(labels.Plane(6, "sparse"), eta, stream("drawn")).astype(dtype)
+    tensors = network.inputs, network.targets
+    found = curvature.radial_sweep(path(network), theta, scales, drawn, *tensors)
+    expected = curvature.radial_sweep(path(network), theta, scales, torch.as_tensor(drawn.toarray()), *tensors)
+    for one, other in zip(found, expected):
+        # In single precision slices that lie apart in memory may be rounded differently.
+        assert_same(one[0][0], other[0][0], 100 * np.finfo(dtype).eps, theta)
+
+
+def test_sparse_directions_are_drawn_as_the_dense_ones():
+    eta = np.linspace(0, 2, 500)
+    for kind in labels.PLANE_KINDS:
+        drawn = subspaces.directions_as_drawn(labels.Plane(7, kind), eta, stream("as drawn"))
+        dense = drawn.toarray() if kind == "sparse" else drawn
+        assert np.array_equal(dense, subspaces.directions(labels.Plane(7, kind), eta, stream("as drawn")))
+
+
 def test_general_sweep_is_one_point_after_another():
     network = model("fc-9x2-tanh")
     theta, rows = network.initialisation(1, 1.0), network.directions(5)

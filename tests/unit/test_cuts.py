@@ -141,7 +141,7 @@ def test_cuts_go_through_the_initialisation_of_studies_in_units_of_its_radius(fi
     theta = networks.initialise(parameters, "glorot", stream(4, "initialisation", "made_up", "fc-6x2-relu", 0))
     sizes, biases = [p.size for p in parameters], [p.is_bias for p in parameters]
     eta = subspaces.metric(sizes, biases, networks.weight_deviations(parameters, "glorot"), "shell", False)
-    plane = labels.parse_subspace("plane-3-sparse")
+    plane = labels.parse_plane("plane-3-sparse")
     raw = subspaces.directions(plane, eta, stream(4, "cut", "made_up", "fc-6x2-relu", "sparse", 0))
     directions = np.linalg.qr(raw.T)[0].T
     directions *= np.sign((directions * raw).sum(1))[:, None]

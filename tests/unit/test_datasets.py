@@ -143,6 +143,82 @@ def test_validation_examples_are_never_used(dataset_file):
     assert not held_out & {np.round(image * 255).astype(np.uint8).tobytes() for image in used}
 
 
+def test_splits_are_the_whole_training_set_what_is_held_out_of_it_and_the_test_set(dataset_file):
+    path, pixels, labels = dataset_file
+    found = datasets.load_splits(path, "made", "standardised", "original", 100, 1, test=30)
+    assert [len(each.labels) for each in (found.training, found.validation, found.test)] == [400, 100, 30]
+    training, validation = datasets.validation_split(labels, 100, "made", 1)
+    expected = (pixels - pixels.mean()) / pixels.std()
+    for part, members in ((found.training, training), (found.validation, validation)):
+        assert np.allclose(part.inputs, expected[members], atol=1e-6) and part.inputs.dtype == np.float32
+        assert np.array_equal(part.labels, labels[members])
+    with xr.open_dataset(path) as file:
+        test = file["images"].values[500:530] / 255
+        assert np.array_equal(found.test.labels, file["labels"].values[500:530])
+    assert np.allclose(found.test.inputs, (test - pixels.mean()) / pixels.std(), atol=1e-6)
+    stretched = datasets.load_splits(path, "made", "minus_one_to_one", "shuffled", 100, 1, dtype=np.float64)
+    assert np.allclose(stretched.training.inputs, 2 * pixels[training] - 1)
+    assert len(stretched.test.labels) == 100
+    shuffled = np.concatenate([stretched.training.labels, stretched.validation.labels])
+    assert sorted(shuffled) == sorted(labels) and not np.array_equal(shuffled[:400], labels[training])
+    with pytest.raises(ValueError, match="validation: 500 leaves none of the 500 training examples of made"):
+        datasets.load_splits(path, "made", "standardised", "original", 500, 1)
+
+
+def test_splits_of_the_first_classes_and_of_groups_of_classes(dataset_file):
+    path, pixels, labels = dataset_file
+    few = datasets.load_splits(path, "made", "standardised", "original", 20, 1, classes=3)
+    parts = few.training, few.validation, few.test
+    assert all(part.classes == 3 and set(part.labels) == {0, 1, 2} for part in parts)
+    assert len(few.training.labels) + len(few.validation.labels) == np.sum(labels < 3)
+    expected = (pixels[labels < 3] - pixels.mean()) / pixels.std()
+    found = np.concatenate([few.training.inputs, few.validation.inputs])
+    assert sorted(found.sum((1, 2, 3))) == pytest.approx(sorted(expected.sum((1, 2, 3))), abs=1e-3)
+    whole = datasets.load_splits(path, "made", "standardised", "original", 20, 1)
+    for kind, size, count in (("groups_of_two", 2, 5), ("groups_of_five", 5, 2)):
+        grouped = datasets.load_splits(path, "made", "standardised", kind, 20, 1)
+        for one, other in zip(
+            (grouped.training, grouped.validation, grouped.test), (whole.training, whole.validation, whole.test)
+        ):
+            assert one.classes == count and np.array_equal(one.labels, other.labels // size)
+            assert np.array_equal(one.inputs, other.inputs)
+    assert datasets.load_splits(path, "made", "standardised", "groups_of_two", 20, 1, classes=5).training.classes == 3
+    with pytest.raises(ValueError, match="classes: 11 is impossible; made has 10 classes"):
+        datasets.load_splits(path, "made", "standardised", "original", 20, 1, classes=11)
+
+
+def test_some_training_examples_are_those_of_a_hessian(dataset_file):
+    path, *_ = dataset_file
+    found = datasets.load_splits(path, "made", "standardised", "original", 100, 1, dtype=np.float64, examples=60)
+    expected = datasets.load(path, "made", 60, "standardised", "original", 100, 1)
+    assert np.array_equal(found.training.labels, expected.labels)
+    assert np.allclose(found.training.inputs, expected.inputs) and len(found.validation.labels) == 100
+    with pytest.raises(ValueError, match="401 examples asked of made, which has 400 for training"):
+        datasets.load_splits(path, "made", "standardised", "original", 100, 1, examples=401)
+
+
+def test_annuli_are_made_and_always_the_same():
+    found = sources.fetch("annuli", None)
+    shape = catalogue.OFFICIAL["annuli"]
+    assert found["images"].shape == (shape.training_examples + 1500, *shape.image)
+    assert found.attrs["classes"] == shape.classes and found.attrs["licence"] == catalogue.LICENCES["annuli"]
+    radii = np.linalg.norm(found["images"].values.reshape(-1, 2) - 127.5, axis=1) / 127.5
+    for label in range(3):
+        inside = radii[found["labels"].values == label]
+        assert (2 * label + 1) / 6 - 0.01 < inside.min() and inside.max() < (2 * label + 2) / 6 + 0.01
+        # Uniform over the area: half of the points lie within the radius that halves it.
+        halving = np.sqrt(((2 * label + 1) ** 2 + (2 * label + 2) ** 2) / 72)
+        assert abs(np.mean(inside < halving) - 0.5) < 4 * np.sqrt(0.25 / len(inside))
+    assert sources.fetch("annuli", None).attrs["checksum"] == found.attrs["checksum"]
+
+
+def test_training_needs_a_test_set(dataset_file, tmp_path):
+    with xr.open_dataset(dataset_file[0]) as file:
+        file.isel(example=slice(0, 500)).to_netcdf(tmp_path / "d.nc")
+    with pytest.raises(ValueError, match="made has no test examples, which a study of training needs: add some"):
+        datasets.load_splits(tmp_path / "d.nc", "made", "standardised", "original", 20, 1)
+
+
 def test_the_first_classes_alone(dataset_file):
     path, pixels, labels = dataset_file
     few = datasets.load(path, "made", 60, "standardised", "original", 20, 1, classes=3)
@@ -283,7 +359,7 @@ def test_a_truncated_file_is_no_official_file(tmp_path, monkeypatch):
 
 
 def test_every_official_dataset_has_sources_a_shape_and_a_licence():
-    assert set(catalogue.OFFICIAL) == set(sources.SOURCES) == set(catalogue.LICENCES)
+    assert set(catalogue.OFFICIAL) == {*sources.SOURCES, *sources.MADE} == set(catalogue.LICENCES)
 
 
 @pytest.mark.slow

@@ -48,6 +48,47 @@ def test_conda_environments_hold_the_versions_of_the_lock(name):
     assert pinned or name == "latex"
 
 
+@pytest.mark.parametrize("name", ["Dockerfile", "apptainer.def"])
+def test_containers_hold_the_lock_and_the_tex_of_the_makefile(name):
+    recipe = (ROOT / "envs" / name).read_text()
+    python = re.search(r"python:(\d+\.\d+)-slim-bookworm", recipe)[1]
+    assert f"python={python}" in (ROOT / "envs/compute.yaml").read_text()
+    assert "pip install --no-cache-dir -r /opt/goldilocks/requirements.txt" in recipe
+    makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    packages = re.search(r"TEX_PACKAGES := (.*)", makefile)[1].split()
+    installed = re.search(r"--no-install-recommends (.*)", recipe.replace("\\\n", " "))[1].split("&&")[0].split()
+    assert set(packages) <= set(installed)
+
+
+def test_every_environment_that_rules_name_is_pinned_by_make_pins():
+    named = {environment[1] for _, environment, _ in rules_with_scripts()}
+    pinned = re.search(r"snakedeploy pin-conda-envs (.*)", (ROOT / "Makefile").read_text())[1]
+    assert {f"envs/{name}.yaml" for name in named} == set(pinned.split())
+
+
+def test_what_a_review_needs_is_part_of_the_lock():
+    lines = [line for line in (ROOT / "envs/review.txt").read_text().splitlines() if not line.startswith("#")]
+    assert set(lines) <= set((ROOT / "requirements.txt").read_text().splitlines())
+    names = {line.partition("==")[0] for line in lines}
+    assert not {"torch", "torchvision", "pytest"} & names and {"snakemake", "matplotlib", "netCDF4"} <= names
+    scripts = ("aggregate_study", "judge_claims", "write_numbers", "build_paper", "publish_run", "unpack_results")
+    for script in [*scripts, *(path.stem for path in (ROOT / "scripts").glob("plot_*.py"))]:
+        needed = {PACKAGE_OF.get(name, name) for name in imports_of(ROOT / f"scripts/{script}.py")}
+        assert needed - {"goldilocks"} <= names, script
+
+
+def test_the_executor_for_slurm_is_pinned():
+    pinned = [line for line in (ROOT / "envs/slurm.txt").read_text().splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z-]+==[\d.]+", line) for line in pinned) and len(pinned) == 2
+
+
+def test_the_catalog_finds_what_it_expects():
+    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
+    assert usage["software-stack-deployment"]["conda"] and usage["report"]
+    assert (ROOT / "config/README.md").exists() and (ROOT / "workflow/Snakefile").exists()
+    assert "## Usage" in (ROOT / "README.md").read_text()
+
+
 def imports_of(path):
     """Top-level packages that a script imports, goldilocks modules followed."""
     found, seen, waiting = set(), set(), [path]
@@ -99,12 +140,18 @@ def test_only_compute_modules_import_torch(path):
         *(
             "automatic",
             "chains",
+            "confidence",
             "convolutions",
             "curvature",
             "cuts",
             "directions",
+            "eigenvectors",
+            "full_space",
+            "geometry",
             "homogeneous",
+            "jobs",
             "kinks",
+            "logit_gradients",
             "losses",
             "networks",
             "projections",

@@ -210,3 +210,18 @@ def test_provenance_names_commit_versions_and_settings():
     found = provenance.attributes("code", {"a": 1}, 1.234, device="cpu")
     assert {"commit", "settings_hash", "torch_version", "numpy_version", "scipy_version", "device"} <= set(found)
     assert found["wall_seconds"] == 1.23
+
+
+def test_what_a_job_refuses_it_refuses_at_once_when_the_same_run_tries_again(tmp_path, monkeypatch):
+    code = "with job_log('job.log'):\n    open('tried', 'a').write('x')\n    raise {}('a bad value')"
+    # Nobody's: that of a run that lives is watched.
+    monkeypatch.setenv(logs.RUNNER_VARIABLE, f"{os.getpid()} elsewhere")
+    for _ in range(2):
+        done = run_job(code.format("ValueError"), tmp_path)
+        assert done.returncode == 1 and done.stderr.strip() == "a bad value (log: job.log)"
+    assert (tmp_path / "tried").read_text() == "x"
+    # Another run tries; and so does the same where something else was the matter.
+    monkeypatch.setenv(logs.RUNNER_VARIABLE, f"{os.getpid()} elsewhere again")
+    for count in (2, 3):
+        run_job(code.format("OSError"), tmp_path)
+        assert (tmp_path / "tried").read_text() == "x" * count

@@ -14,6 +14,24 @@ def test_mean_interval_is_students():
     )
 
 
+def test_quantiles_and_ranks_are_those_of_scipy():
+    for freedom in (1, 2.5, 30):
+        for p in (0.001, 0.3, 0.975):
+            assert intervals.student(p, freedom) == pytest.approx(stats.t.ppf(p, freedom), rel=1e-10)
+            assert intervals.chi_squared(p, freedom) == pytest.approx(stats.chi2.ppf(p, freedom), rel=1e-9)
+    values = stream("ranks").integers(6, size=20)
+    assert np.array_equal(intervals.ranks(values), stats.rankdata(values))
+
+
+def test_a_radius_with_missing_draws_leaves_the_band_of_others_alone():
+    samples = stream("missing").standard_normal((4, 6))
+    low, high = intervals.simultaneous_band(samples[:3], 0.95, "band")
+    samples[3, 2] = np.nan
+    found = intervals.simultaneous_band(samples, 0.95, "band")
+    assert np.array_equal(found[0], [*low, np.nan], equal_nan=True)
+    assert np.array_equal(found[1], [*high, np.nan], equal_nan=True)
+
+
 def test_one_sided_p_values_are_students():
     samples = stream("p-values").standard_normal(9) + 0.5
     for threshold in (-0.3, 0.2, 1.5):

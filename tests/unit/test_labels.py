@@ -162,4 +162,4 @@ def test_unknown_network_labels_are_refused_by_name(label, named):
 @pytest.mark.parametrize("label", ["plane-0-sparse", "plane-10", "plane-10-thin", "sphere-10-dense", "plane--dense"])
 def test_unknown_subspace_labels_are_refused_by_name(label):
     with pytest.raises(ValueError, match=label):
-        labels.parse_subspace(label)
+        labels.parse_plane(label)

@@ -1,4 +1,4 @@
-"""The general path at the size of a published network: ResNet-18 of torchvision."""
+"""The sizes of published work: ResNet-18 of torchvision on the general path, and training on a plane of 10,000."""
 
 import json
 import subprocess
@@ -44,6 +44,50 @@ for i in chosen:
     expected.append((directions.double() @ product.double()).tolist())
 print(json.dumps({"found": raw[chosen].tolist(), "expected": expected, "gib": peak, "seconds": seconds}))
 """
+
+
+FASTFOOD = """
+import json, resource
+import numpy as np
+import torch
+from torch import nn
+from goldilocks import projections, subsets, training
+from goldilocks.randomness import stream
+
+torch.set_num_threads(2)
+layers = [nn.Linear(3072, 200), nn.ReLU(), nn.Linear(200, 200), nn.ReLU(), nn.Linear(200, 10)]
+network = nn.Sequential(nn.Flatten(), *layers)
+shapes = [tuple(each.shape) for each in network.parameters()]
+size = sum(each.numel() for each in network.parameters())
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+projection = projections.make("fastfood", 10_000, shapes, np.ones(size), stream("fastfood"))
+theta = torch.cat([each.detach().flatten() for each in network.parameters()])
+subset = subsets.plane(projection, theta.expand(3, -1).clone())
+options = training.Options(steps=3, batch=64, rates=torch.tensor([1e-2, 1e-1, 1.0]), temperatures=torch.ones(3))
+ensemble = training.Ensemble(network, subset, options, [("batches",)])
+inputs, labels = torch.randn(640, 3, 32, 32), torch.randint(10, (640,))
+training.train(ensemble, inputs, labels, [3], lambda step, state: {"norm": state.coordinates.norm(dim=1)})
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+print(json.dumps({"size": size, "gib": peak, "before": before, "norms": ensemble.coordinates.norm(dim=1).tolist()}))
+"""
+
+
+@pytest.mark.slow
+def test_a_fastfood_plane_of_ten_thousand_dimensions_fits():
+    """In D = 656,810, in which a dense plane takes 24 GiB: all of the process within 2 GiB."""
+    done = subprocess.run(
+        [sys.executable, "-c", FASTFOOD],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(ROOT / "scripts"), "PATH": ""},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout)
+    assert measured["size"] == 656_810
+    assert measured["gib"] < 2
+    # Every member has moved, by its own rate.
+    assert 0 < measured["norms"][0] < measured["norms"][1] < measured["norms"][2]
 
 
 @pytest.mark.slow

@@ -176,7 +176,8 @@ def test_all_ways_to_the_cross_terms_agree(label, image, kind, loss):
             found = {"point": homogeneous._crossed_by_point(step, directions, along, by_point)}
             found["family"] = homogeneous._crossed_by_family(step, directions, along, by_family, coefficients)
             if isinstance(layer, chains.Dense):
-                found["sparse"] = homogeneous._crossed_sparsely(step, directions, along, by_point)
+                if directions.is_sparse(layer):
+                    found["sparse"] = homogeneous._crossed_sparsely(step, directions, along, by_point)
                 if meeting is meetings[-1]:
                     found["end"] = homogeneous._crossed_at_the_end(layer, directions, along, adjoints)
             expected[group] = expected.get(group, 0) + found["point"]
@@ -193,7 +194,7 @@ def test_all_ways_to_the_cross_terms_agree(label, image, kind, loss):
         assert relative_error(each.numpy(), expected[group].numpy()) < 1e-12
     # Sparse products where few entries of Ẇ are not zero, as the rule has it.
     assert any(directions.is_sparse(each.step.layer) for each in meetings) == (kind == "sparse")
-    assert used >= {"point", "family", "sparse", "end"}
+    assert used == {"point", "family", "end"} | ({"sparse"} if kind == "sparse" else set())
 
 
 @pytest.mark.parametrize("scales", [[1.0, -1.0], [0.0, 1.0]])
@@ -230,3 +231,43 @@ def test_sweep_on_cuda_agrees_with_the_cpu(label):
     on_cuda = curvature.radial_sweep(network.module, theta.cuda(), [0.5, 2.0], rows.cuda(), *moved)
     for found, expected in zip(on_cuda, on_cpu):
         assert relative_error(found[0][0].hessian, expected[0][0].hessian) < 1e-10
+
+
+@pytest.mark.parametrize("loss", losses.LOSSES)
+@pytest.mark.parametrize("biases", [False, True])
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_points_of_the_same_softmax_share_their_work(kind, biases, loss, monkeypatch):
+    network = model("fc-9x2-relu" if biases else "fc-9x2-relu-nobias", inputs=8, classes=4, examples=25)
+    theta, rows = network.initialisation(0, 1.0), network.directions(6, kind, biases)
+    # Logits over temperature are α³/T: three of the values have three points each, and one its own.
+    points = [(a, t) for u in (0.3, 1.0, 7.0) for a, t in ((u ** (1 / 3), 1.0), (1.0, 1 / u), (0.5, 0.125 / u))]
+    points.insert(4, (1.3, 0.9))
+    seen, crossed = [], homogeneous._crossed
+
+    def spy(meetings, directions, kept, theta, adjoints, loss):
+        seen.append(len(adjoints))
+        return crossed(meetings, directions, kept, theta, adjoints, loss)
+
+    monkeypatch.setattr(homogeneous, "_crossed", spy)
+    found = curvature.curvature_at(
+        network.module, theta, points, rows, network.inputs, network.targets, examples=[11, 25], loss=loss
+    )
+    assert set(seen) == {4}
+    for (scale, temperature), at_point in zip(points, found, strict=True):
+        expected = curvature.plane_curvature(
+            network.module,
+            scale * theta,
+            rows,
+            network.inputs,
+            network.targets,
+            temperature=temperature,
+            examples=[11, 25],
+            loss=loss,
+        )
+        for each, other in zip(at_point, expected, strict=True):
+            assert_same(each, other, 1e-10, scale * theta)
+
+
+def test_values_that_are_the_same_to_rounding():
+    values = torch.tensor([3.0, 1.0, 0.1 + 0.2, 3.0 * (1 + 2e-15), 0.3, 1.0 + 1e-12], dtype=torch.float64)
+    assert homogeneous.same(values) == [[0, 3], [1], [2, 4], [5]]

@@ -129,6 +129,8 @@ def test_an_interrupt_from_the_keyboard(project, built):
 
 def test_two_runs_at_once(project, built):
     running, _ = start(project)
+    # On a slow machine it would be done before the others have started.
+    os.killpg(running.pid, signal.SIGSTOP)
     second = project.snakemake(STUDY)
     assert second.returncode != 0
     (sentence,) = [line for line in second.stderr.splitlines() if "another run is at work in this folder" in line]
@@ -136,6 +138,7 @@ def test_two_runs_at_once(project, built):
     for command in (["clean"], ["orphans", "REMOVE=yes"]):
         done = project.make(*command)
         assert done.returncode != 0 and "another run is at work" in done.stderr.splitlines()[-1]
+    os.killpg(running.pid, signal.SIGCONT)
     assert running.wait(60) == 0
     assert xr.load_dataset(project.folder / STUDY).equals(xr.load_dataset(built.folder / STUDY))
 

@@ -66,7 +66,7 @@ def test_an_edit_of_the_network_measures_it_again_and_a_comment_does_not(changed
     assert changed.dry_run("all", config=MINE) == {}
     changed.edit("config/small_cnn.py", "nn.ReLU(),", "nn.Tanh(),")
     jobs = changed.dry_run("all", config=MINE)
-    paper = {"claims": 1, "numbers": 1, "paper": 1, "publish": 1}
+    paper = {"claims": 1, "numbers": 1, "captions": 1, "paper": 1, "publish": 1}
     assert jobs == {"curvature": 1, "aggregate": 1, "figure": FIGURES, **paper}
 
 
@@ -80,7 +80,7 @@ def test_other_arguments_measure_the_network_again_and_another_place_of_its_file
 
 def test_other_images_measure_the_dataset_again_and_another_licence_the_paper_alone(changed):
     changed.edit(MINE, "public domain", "CC0")
-    assert changed.dry_run("all", config=MINE) == {"numbers": 1, "paper": 1, "publish": 1}
+    assert changed.dry_run("all", config=MINE) == {"numbers": 1, "captions": 1, "paper": 1, "publish": 1}
     with open(changed.folder / "stripes.npz", "ab") as file:
         file.write(b"\0")
     jobs = changed.dry_run("all", config=MINE)

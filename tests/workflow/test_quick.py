@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -15,6 +16,8 @@ from pypdf import PdfReader
 
 ROOT = Path(__file__).parents[2]
 SECONDS, MEMORY_GIB = 480, 4
+OVERHEAD = 0.5  # of all processors' seconds: imports, Snakemake, whatever is no job's own work; 0.25 is wanted
+CORES = 2
 pytestmark = pytest.mark.slow
 
 
@@ -32,8 +35,11 @@ def checkout(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def built(checkout):
-    """The checkout after `make paper`, its output, how long it took and how many GiB its largest process."""
-    path, start = checkout.parent / "output.txt", time.monotonic()
+    """The checkout after `make paper`, its output, the seconds of processors it took, its largest process in GiB.
+
+    Not the time on the clock, to which whatever else the machine does would count.
+    """
+    path = checkout.parent / "output.txt"
     with open(path, "w", encoding="utf-8") as file:
         process = subprocess.Popen(
             ["make", "paper"], cwd=checkout, stdout=file, stderr=subprocess.STDOUT, env=clean_environment()
@@ -43,7 +49,7 @@ def built(checkout):
         process.returncode = os.waitstatus_to_exitcode(status)
     output = path.read_text(encoding="utf-8")
     assert process.returncode == 0, output
-    return checkout, output, time.monotonic() - start, usage.ru_maxrss / 2**20
+    return checkout, output, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20
 
 
 def make(target, folder):
@@ -56,9 +62,15 @@ def pages(folder):
 
 def test_the_quick_run_keeps_within_time_and_memory(built):
     _, _, seconds, largest = built
-    jobs = 2  # as many as run side by side on two cores
-    assert seconds < SECONDS
-    assert jobs * largest < MEMORY_GIB
+    assert seconds / CORES < SECONDS
+    assert CORES * largest < MEMORY_GIB
+
+
+def test_most_of_the_quick_run_is_work(built):
+    folder, _, seconds, _ = built
+    logs = " ".join(path.read_text() for path in (folder / "logs").rglob("*.log"))
+    work = sum(map(float, re.findall(r"seconds of processors: ([\d.]+) of work", logs)))
+    assert 1 - work / seconds < OVERHEAD
 
 
 def test_the_paper_has_its_parts(built):
@@ -78,11 +90,14 @@ def test_every_claim_and_its_verdict_stand_in_the_paper(built):
     with open(folder / "results/claims.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     claims = [row for row in rows if not row["case"]]
-    assert len(claims) == 51 and {row["run"] for row in rows} == {"quick"}
+    assert len(claims) == 55 and {row["run"] for row in rows} == {"quick"}
     tested = [row["id"] for row in claims if row["verdict"] != "not tested"]
-    ours = ["by1", "by2", "by5", "by6", "by7"]
-    assert tested == ["fs1", "fs2", "fs3", "fs4", "fs5", "fs6", "fs7", "fs14", *ours]
-    if not yaml.safe_load((folder / "results/data/available.yaml").read_text())["cifar10"]["available"]:
+    cifar10 = yaml.safe_load((folder / "results/data/available.yaml").read_text())["cifar10"]["available"]
+    chang = ["ch1", "ch2", "ch3", "ch4", "ch5"] if cifar10 else []
+    parts = [f"vd{i}" for i in range(1, 13) if i != 3]
+    own = [*(f"by{i}" for i in range(1, 8)), "beyond_biases"]
+    assert tested == [*(f"fs{i}" for i in range(1, 16)), *chang, *parts, *own]
+    if not cifar10:
         (row,) = [row for row in rows if row["id"] == "fs5.cifar10-zone"]
         assert row["verdict"] == "not tested" and row["reason"] == "cifar10 cannot be had"
         assert len([line for line in output.splitlines() if line.startswith("left out: dataset cifar10 cannot")]) == 1

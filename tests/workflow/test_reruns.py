@@ -87,7 +87,7 @@ def test_a_figures_own_script_is_one_job(project):
         ("scripts/goldilocks/curvature.py", '"""Exact Hessians', '"""All exact Hessians'),
         ("scripts/measure_curvature.py", '"""Fill `result`', '"""Fill in `result`'),
         ("scripts/goldilocks/plotting.py", '"""What every figure', '"""All that every figure'),
-        ("workflow/rules/curvature.smk", '"""One labelled file', '"""A labelled file'),
+        ("workflow/rules/aggregate.smk", '"""One labelled file', '"""A labelled file'),
     ],
 )
 def test_comments_and_docstrings_rerun_nothing(project, file, old, new):

@@ -9,7 +9,9 @@ rule claims:
         settings="results/{run}/settings/claims.yaml",
         code="results/{run}/fingerprints/claims.txt",
     output:
-        "results/{run}/claims.csv",
+        report(
+            "results/{run}/claims.csv", caption="../report/claims.rst", category="Claims", labels={"table": "claims"}
+        ),
     log:
         "logs/{run}/claims.log",
     benchmark:

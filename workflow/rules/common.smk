@@ -12,7 +12,7 @@ ROOT = Path(workflow.basedir).parent
 DATA = Path("results/data")
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from goldilocks import catalogue, configuration, files, fingerprints, locks, logs, studies
+from goldilocks import archives, catalogue, configuration, files, fingerprints, locks, logs, studies
 
 # Where jobs write, and ways to call Snakemake that write nothing.
 WRITTEN = ("results", "figures", "paper")
@@ -26,12 +26,15 @@ PASSIVE_LETTERS = "nSDlh"
 
 SCRIPTS = {
     "curvature": "measure_curvature.py",
+    "training": "measure_training.py",
     "aggregate": "aggregate_study.py",
     "cuts": "measure_cuts.py",
     "claims": "judge_claims.py",
     "numbers": "write_numbers.py",
+    "captions": "write_captions.py",
     "paper": "build_paper.py",
     "publish": "publish_run.py",
+    "unpack": "unpack_results.py",
 }
 DATA_SCRIPTS = {"dataset": "fetch_dataset.py", "own_dataset": "read_own_dataset.py"}
 
@@ -95,22 +98,63 @@ def write_settings():
 
 def blocks_of(wildcards):
     """The files of all blocks of a study."""
-    study = config["studies"][wildcards.study]
-    return expand(
-        "results/{run}/curvature/{study}/{dataset}/{network}/{subspace}/{block}.nc",
-        run=RUN,
-        study=wildcards.study,
-        dataset=study["datasets"],
-        network=study["networks"],
-        subspace=study["subspaces"],
-        block=list(studies.blocks(config, wildcards.study)),
-    )
+    return [f"results/{RUN}/{path}" for path in studies.block_paths(config, wildcards.study)]
+
+
+def block_code(wildcards):
+    """The fingerprint of the code that makes the blocks of a study."""
+    return f"results/{RUN}/fingerprints/{config['studies'][wildcards.study]['kind']}.txt"
+
+
+def checkpoints_of(wildcards):
+    """The folder from which a job of training goes on after it was killed."""
+    return f"results/{RUN}/checkpoints/" + "/".join(wildcards[1:])
+
+
+def grown(amount):
+    """A resource that grows with every attempt: what a job lacked the first time it may have the next."""
+    return lambda wildcards, attempt: amount * attempt
 
 
 def shown_by(figure):
     """The results that a figure shows: aggregates of its studies, or the cuts."""
     studies = config["figures"][figure].get("studies")
     return [f"results/{RUN}/aggregate/{study}.nc" for study in studies] if studies else [f"results/{RUN}/{figure}.nc"]
+
+
+def lay_down_archive():
+    """What the workflow has to know of an archive's datasets while it loads: their cards, and which could not be had."""
+    if "results_from" not in config:
+        return
+    known = archives.read_manifest(config["results_from"])["files"]
+    names = [name for name in known if name.startswith(f"{archives.CARDS}/") or name == archives.AVAILABLE]
+    for name, content in archives.read(config["results_from"], names).items():
+        place = Path(f"results/{config['run']}/unpacked/{name}")
+        files.write_if_changed(content.decode(), place)
+        if name == archives.AVAILABLE and not (DATA / name).exists():
+            files.write_if_changed(content.decode(), DATA / name)
+
+
+def archived():
+    """Names of this run's blocks that the archive results_from has."""
+    if "results_from" not in config:
+        return []
+    names = [path for study in config["studies"] for path in studies.block_paths(config, study)]
+    names += ["cuts.nc"] if "cuts" in config else []
+    known = archives.read_manifest(config["results_from"])["files"]
+    return sorted(name for name in names if name in known)
+
+
+def settings_of(name):
+    """The settings that an archived block was made by."""
+    study = Path(name).parts[1] if Path(name).parts[1:] else None
+    return f"results/{RUN}/settings/" + (f"study-{study}.yaml" if study else "cuts.yaml")
+
+
+def card_of(dataset):
+    """What is known of a dataset: as an archive has it, which saves fetching it, or as it was read here."""
+    unpacked = Path(f"results/{RUN}/unpacked/{archives.CARDS}/{dataset}.yaml")
+    return str(unpacked) if "results_from" in config and unpacked.exists() else f"results/data/cards/{dataset}.yaml"
 
 
 def own_networks(labels, ending):
@@ -138,12 +182,14 @@ def enter_run():
 
 
 try:
+    lay_down_archive()
     config, LEFT_OUT, LEFT_OUT_STUDIES = complete_configuration()
     RUN = config["run"]
     DATASETS = sorted(configuration.datasets_of(config))
     enter_run()
     write_fingerprints()
     write_settings()
+    ARCHIVED = archived()
 except (ValueError, OSError) as error:
     logs.report(str(error))
     raise WorkflowError(str(error)) from None

@@ -1,5 +1,5 @@
 """Hessians on random planes, and cuts through the loss. Needs datasets and settings; makes one block per job, some
-draws at all radii or some, one aggregate per study, and one file of cuts."""
+draws at all radii or some, and one file of cuts."""
 
 
 rule curvature:
@@ -19,7 +19,9 @@ rule curvature:
         "../../envs/compute.yaml"
     threads: config["execution"]["threads"]
     resources:
-        mem_mb=config["execution"]["memory_mib"] + 1000,
+        mem_mb=grown(config["execution"]["memory_mib"] + 1000),
+        runtime=grown(config["execution"]["runtime"]),
+        gpu=config["execution"]["gpus"],
         # Resources, not params: they change no result and rerun nothing.
         memory_mib=config["execution"]["memory_mib"],
         device=config["execution"]["device"],
@@ -29,29 +31,6 @@ rule curvature:
         "Measuring curvature: {wildcards.study}, {wildcards.dataset}, {wildcards.network}, {wildcards.block}"
     script:
         "../../scripts/measure_curvature.py"
-
-
-rule aggregate:
-    """One labelled file per study."""
-    input:
-        blocks=blocks_of,
-        settings="results/{run}/settings/study-{study}.yaml",
-        grid="results/{run}/settings/grid-{study}.yaml",
-        networks=lambda wildcards: own_networks(config["studies"][wildcards.study]["networks"], ".txt"),
-        block_code="results/{run}/fingerprints/curvature.txt",
-        code="results/{run}/fingerprints/aggregate.txt",
-    output:
-        "results/{run}/aggregate/{study}.nc",
-    log:
-        "logs/{run}/aggregate/{study}.log",
-    benchmark:
-        "logs/{run}/aggregate/{study}.benchmark.tsv"
-    conda:
-        "../../envs/plot.yaml"
-    message:
-        "Aggregating the study {wildcards.study}"
-    script:
-        "../../scripts/aggregate_study.py"
 
 
 rule cuts:
@@ -71,7 +50,9 @@ rule cuts:
         "../../envs/compute.yaml"
     threads: config["execution"]["threads"]
     resources:
-        mem_mb=config["execution"]["memory_mib"] + 1000,
+        mem_mb=grown(config["execution"]["memory_mib"] + 1000),
+        runtime=grown(config["execution"]["runtime"]),
+        gpu=config["execution"]["gpus"],
         # A resource, not a parameter: it changes no result and reruns nothing.
         device=config["execution"]["device"],
     params:

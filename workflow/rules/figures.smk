@@ -3,6 +3,8 @@
 PUBLISHED = {
     "fraction_positive": "resources/published/fort_scherlis_fig3a_fraction_positive.csv",
     "trace_over_norm": "resources/published/fort_scherlis_fig3b_trace_over_norm.csv",
+    "accuracy": "resources/published/fort_scherlis_fig2a_planes.csv",
+    "intrinsic_dimension": "resources/published/li_accuracy.csv",
 }
 
 
@@ -16,7 +18,12 @@ rule figure:
         code="results/{run}/fingerprints/plot_{figure}.txt",
     output:
         pdf="figures/{run}/{figure}.pdf",
-        png="figures/{run}/{figure}.png",
+        png=report(
+            "figures/{run}/{figure}.png",
+            caption=f"../../results/{RUN}/report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
         data="results/{run}/figures/{figure}.nc",
     log:
         "logs/{run}/figures/{figure}.log",

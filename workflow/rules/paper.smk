@@ -8,9 +8,16 @@ rule numbers:
         claims="results/{run}/claims.csv",
         studies=expand("results/{{run}}/aggregate/{study}.nc", study=config["studies"]),
         cuts=["results/{run}/cuts.nc"] if "cuts" in config["figures"] else [],
-        cards=expand("results/data/cards/{dataset}.yaml", dataset=DATASETS),
-        settings="results/{run}/settings/paper.yaml",
+        cards=[card_of(dataset) for dataset in DATASETS],
+        settings=report(
+            "results/{run}/settings/paper.yaml",
+            caption="../report/settings.rst",
+            category="Settings",
+            labels={"table": "settings"},
+        ),
         published="resources/published/settings.yaml",
+        published_training="resources/published/training_settings.yaml",
+        disagreements="resources/disagreements.yaml",
         code="results/{run}/fingerprints/numbers.txt",
     output:
         "results/{run}/paper/generated.tex",
@@ -26,6 +33,28 @@ rule numbers:
         "../../scripts/write_numbers.py"
 
 
+rule captions:
+    """The paper's captions as text, for the report."""
+    input:
+        sections=sorted(map(str, Path("paper/sections").glob("*.tex"))),
+        references="paper/references.bib",
+        generated="results/{run}/paper/generated.tex",
+        template="workflow/report/figure.rst",
+        code="results/{run}/fingerprints/captions.txt",
+    output:
+        "results/{run}/report/figure.rst",
+    log:
+        "logs/{run}/captions.log",
+    benchmark:
+        "logs/{run}/captions.benchmark.tsv"
+    conda:
+        "../../envs/plot.yaml"
+    message:
+        "Writing captions for the report"
+    script:
+        "../../scripts/write_captions.py"
+
+
 rule paper:
     """The paper, after a check that its numbers and figures all come from results."""
     input:
@@ -34,7 +63,7 @@ rule paper:
         figures=expand("figures/{{run}}/{figure}.pdf", figure=config["figures"]),
         code="results/{run}/fingerprints/paper.txt",
     output:
-        "results/{run}/paper.pdf",
+        report("results/{run}/paper.pdf", caption="../report/paper.rst", category="Paper", labels={"text": "paper"}),
     log:
         "logs/{run}/paper.log",
     benchmark:

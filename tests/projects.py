@@ -12,7 +12,7 @@ import xarray as xr
 
 from goldilocks import store
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 RESULTS = ["results/tiny/claims.csv", "figures"]
 STUDY = "results/tiny/aggregate/curvature.nc"
 BLOCK = "results/tiny/curvature/curvature/mnist/fc-10x2-relu/plane-10-sparse/draws-000-001.nc"
@@ -42,7 +42,8 @@ class Project:
         return Project(folder)
 
     def command(self, *arguments, config="config/tiny.yaml"):
-        return [sys.executable, "-m", "snakemake", "--cores", "2", *arguments, "--configfile", config]
+        configs = [config] if isinstance(config, str) else config
+        return [sys.executable, "-m", "snakemake", "--cores", "2", *arguments, "--configfile", *configs]
 
     def snakemake(self, *arguments, config="config/tiny.yaml"):
         command = self.command(*arguments, config=config)

@@ -1,0 +1,234 @@
+"""`make bench`: what training an ensemble in random subspaces costs, against the same runs one after another.
+
+Writes one row for each case and method, with the columns of bench_curvature.py. A case is training 784-200-200-10 with
+Adam at batch 64 from 25 radii and 3 seeds, STEPS steps each, on a plane of d dimensions (dense or sparse columns), or
+in the whole space.
+
+  engine      goldilocks.training: the radii of a seed share a plane, their parameters come from one product with it
+  plain loop  one run after another: parameters θ_0 + Mw by one product (CSR for sparse columns, with a transposed copy
+              of its own), the network as torch.nn layers, autograd, torch.optim.Adam on w; each on its own for as
+              many steps as fit, and scaled up
+  matmul      the engine's matrix products alone: layers forward and backward, M and its transpose
+
+Coordinates after two steps are held to those of the engine, and a benchmark of wrong results stops; `matmul` computes
+none.
+"""
+
+import argparse
+import functools
+import itertools
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import bench_tools
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+from torch.utils.flop_counter import FlopCounterMode
+
+from goldilocks import logs, projections, subsets, training
+
+WIDTHS = (784, 200, 200, 10)
+BATCH, STEPS, RATE = 64, 10, 0.003
+EXAMPLES = 60 * BATCH
+ROUNDS, SECONDS_PER_METHOD = 5, 10.0
+# Of coordinates after two steps of Adam in float32, relative to the largest: a step is g/|g|, so that where a gradient
+# is but rounding its sign is, too. The root mean square counts how many there are.
+TOLERANCE = 1e-3
+PRELOADED = ["bench_training", "torch._dynamo"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Training from several radii and seeds; `kind` of the plane's columns, None for the whole space."""
+
+    kind: str | None
+    dimension: int = 0
+    radii: int = 25
+    seeds: int = 3
+
+
+CASES = {
+    "784-200-200-10 d=100 dense": Case("dense", 100),
+    "784-200-200-10 d=500 dense": Case("dense", 500),
+    "784-200-200-10 d=100 sparse": Case("sparse", 100),
+    "784-200-200-10 d=500 sparse": Case("sparse", 500),
+    "784-200-200-10 full": Case(None),
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Examples, a network, and for each seed its subset and the start of every radius."""
+
+    case: Case
+    module: nn.Module
+    inputs: Tensor
+    labels: Tensor
+    subsets: list[subsets.Subset]
+    points: list[Tensor]
+
+
+def build_problem(case: Case) -> Problem:
+    """Random standardised images, random labels, Glorot initialisations at radii from 0.01 to 100 r_X."""
+    generator = torch.Generator().manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), *_layers()).requires_grad_(False)
+    shapes = [tuple(parameter.shape) for parameter in module.parameters()]
+    scales, parts, starts = torch.logspace(-2, 2, case.radii), [], []
+    for seed in range(case.seeds):
+        for tensor in module.parameters():
+            nn.init.zeros_(tensor) if tensor.ndim < 2 else nn.init.xavier_normal_(tensor, generator=generator)
+        points = scales[:, None] * nn.utils.parameters_to_vector(module.parameters())
+        if case.kind is None:
+            parts.append(subsets.full(points, shapes, fixed=False))
+        else:
+            eta, random = np.ones(points.shape[1]), np.random.default_rng(seed)
+            parts.append(subsets.plane(projections.make(case.kind, case.dimension, shapes, eta, random), points))
+        starts.append(points)
+    inputs = torch.randn(EXAMPLES, 1, 28, 28, generator=generator)
+    return Problem(case, module, inputs, torch.randint(10, (EXAMPLES,), generator=generator), parts, starts)
+
+
+def _layers() -> list[nn.Module]:
+    layers = [each for i, o in itertools.pairwise(WIDTHS) for each in (nn.Linear(i, o), nn.ReLU())]
+    return layers[:-1]
+
+
+def _ensembles(problem: Problem, steps: int) -> list[training.Ensemble]:
+    """One for each plane; in the whole space one for all seeds."""
+    parts, radii = problem.subsets, problem.case.radii
+    names = [[("batches", seed)] for seed in range(len(parts))]
+    if problem.case.kind is None:
+        parts = [subsets.Subset(torch.cat([each.start for each in parts]), parts[0].shapes)]
+        names = [[name[0] for name in names for _ in range(radii)]]
+    members = len(parts[0].start)
+    options = training.Options(steps, BATCH, torch.full((members,), RATE), torch.ones(members))
+    return [training.Ensemble(problem.module, part, options, name) for part, name in zip(parts, names)]
+
+
+def engine(problem: Problem, steps: int) -> Tensor:
+    """Coordinates (seeds · radii, d) after training by this project's engine."""
+    found = []
+    for ensemble in _ensembles(problem, steps):
+        training.train(ensemble, problem.inputs, problem.labels, [steps], lambda step, state: {})
+        found.append(ensemble.coordinates)
+    return torch.cat(found)
+
+
+def plain_loop(problem: Problem, steps: int) -> Tensor:
+    """The same, one run after another."""
+    names = [name for name, _ in problem.module.named_parameters()]
+    shapes, found = problem.subsets[0].shapes, []
+    sizes = [int(np.prod(shape)) for shape in shapes]
+    for seed, (subset, points) in enumerate(zip(problem.subsets, problem.points)):
+        forward, backward = _products(subset.projection)
+        for start in points:
+            whole = subset.projection is None
+            w = nn.Parameter(start.clone() if whole else torch.zeros(subset.projection.dimension))
+            optimiser = torch.optim.Adam([w], lr=RATE)
+            for step in range(steps):
+                chosen = training.batch([("batches", seed)], step, BATCH, EXAMPLES)
+                with torch.no_grad():
+                    flat = w.clone() if whole else forward(w).add_(start)
+                pieces = [each.view(shape) for each, shape in zip(flat.split(sizes), shapes)]
+                arrays = [each.requires_grad_() for each in pieces]
+                outputs = functional_call(problem.module, dict(zip(names, arrays)), (problem.inputs[chosen],))
+                gradients = torch.autograd.grad(cross_entropy(outputs, problem.labels[chosen]), arrays)
+                flat = torch.cat([each.flatten() for each in gradients])
+                w.grad = flat if whole else backward(flat)
+                optimiser.step()
+            found.append(w.detach())
+    return torch.stack(found)
+
+
+def _products(projection: projections.Projection | None) -> tuple[Callable, Callable]:
+    """M w and Mᵀ g for one run."""
+    if isinstance(projection, projections.Dense):
+        return lambda w: w @ projection.rows, lambda g: projection.rows @ g
+    if isinstance(projection, projections.Sparse):
+        rows = projection.rows
+        indices = (each.numpy() for each in (rows.values(), rows.col_indices(), rows.crow_indices()))
+        matrix = scipy.sparse.csr_array(tuple(indices), rows.shape)
+        columns = projections.sparse_tensor(matrix.T.tocsr(), rows.dtype, rows.device)
+        return lambda w: columns @ w, lambda g: rows @ g
+    return None, None
+
+
+def matmul(problem: Problem, steps: int) -> None:
+    """The engine's matrix products alone, on numbers that mean nothing."""
+    for ensemble in _ensembles(problem, steps):
+        projection, members = ensemble.subset.projection, len(ensemble.coordinates)
+        values = [torch.randn(members, BATCH, width) for width in WIDTHS]
+        coordinates = ensemble.coordinates.clone()
+        own = len(ensemble.shuffles) > 1
+        for _ in range(steps):
+            arrays = ensemble.subset.forward(coordinates) if projection is None else projection.forward(coordinates)
+            weights, gradients = arrays[::2], []
+            for number, weight in enumerate(weights):
+                before = values[number] if number or own else values[0][:1].expand(members, -1, -1)
+                before @ weight.transpose(1, 2)
+                gradients += [values[number + 1].transpose(1, 2) @ before, values[number + 1].sum(1)]
+                if number:
+                    values[number + 1] @ weight
+            ensemble.subset.transposed(gradients)
+
+
+METHODS = {"engine": engine, "plain loop": plain_loop, "matmul": matmul}
+
+
+def bench(cases: dict[str, Case], path_to_output: str) -> None:
+    """Measure every case by all methods, print each measurement and write them all to a CSV.
+
+    Raises ValueError in one sentence if the plain loop does not train as the engine does.
+    """
+    torch.set_num_threads(bench_tools.THREADS)
+    bench_tools.warn_if_busy()
+    rows = []
+    for name, case in cases.items():
+        problem = build_problem(case)
+        compare(name, problem)
+        runs = {method: functools.partial(run, problem, STEPS) for method, run in METHODS.items()}
+        seconds = bench_tools.seconds_in_turns(runs, ROUNDS, SECONDS_PER_METHOD)
+        for method in METHODS:
+            found = bench_tools.in_a_process(_send_memory_and_flops, (case, method), PRELOADED, method)
+            rows.append(bench_tools.row(name, method, seconds[method], *found, seconds["engine"]))
+    bench_tools.write(rows, path_to_output)
+
+
+def compare(name: str, problem: Problem) -> None:
+    """Hold the plain loop to the engine, after two steps and a warm-up of both."""
+    expected, found = engine(problem, 2), plain_loop(problem, 2)
+    start = torch.cat([each.start for each in problem.subsets])
+    error = float((found - expected).square().mean().sqrt() / (expected - start).square().mean().sqrt())
+    matmul(problem, 2)
+    print(f"{name}: coordinates of the plain loop differ by {error:.1e}, may by {TOLERANCE:.0e}", flush=True)
+    if not error <= TOLERANCE:
+        raise ValueError(f"the plain loop differs from the engine by {error:.1e} in the case {name}: one is wrong")
+
+
+def _send_memory_and_flops(case: Case, method: str, sender) -> None:
+    torch.set_num_threads(bench_tools.THREADS)
+    METHODS[method](build_problem(replace(case, radii=1, seeds=1)), 1)
+    problem = build_problem(case)
+    before = bench_tools.peak_mib(anew=True)
+    with FlopCounterMode(display=False) as counter:
+        METHODS[method](problem, 1)
+    sender.send((bench_tools.peak_mib() - before, counter.get_total_flops() * STEPS))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What training in random subspaces costs.")
+    parser.add_argument("--cases", choices=["all", *CASES], default="all", help="a single case, or all")
+    parser.add_argument("--output", default="results/benchmarks/training.csv")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    with logs.one_sentence():
+        bench(CASES if arguments.cases == "all" else {arguments.cases: CASES[arguments.cases]}, arguments.output)
+
+
+if __name__ == "__main__":
+    main()

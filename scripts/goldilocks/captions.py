@@ -1,0 +1,74 @@
+"""Captions of the paper's figures as plain text, for readers of the report: one text for both.
+
+Imports pylatexenc where it is needed: a workflow that loads does not.
+"""
+
+import re
+from pathlib import Path
+
+PANELS = re.compile(r"\\begin\{panels\}\{(\w+)\}(.*?)\\end\{panels\}", re.DOTALL)
+MACRO = re.compile(r"\\(setting|estimate|verdict)\{([^{}]+)\}")
+DEFINED = re.compile(r"\\csname (\w+:[^\\]+)\\endcsname\{(.*)\}%?$", re.MULTILINE)
+CITED = re.compile(r"\\cite\w*\{(\w+)\}")
+REFERENCE = re.compile(r"~?\\ref\{fig:(\w+)\}")
+ENTRY = re.compile(r"@\w+\{(\w+),(.*?)\n\}", re.DOTALL)
+# What the paper defines for itself.
+OWN = (
+    (re.compile(r"\\specnorm\{((?:[^{}]|\{[^{}]*\})*)\}"), r"\\lVert \1\\rVert_2"),
+    (re.compile(r"\\norm\{((?:[^{}]|\{[^{}]*\})*)\}"), r"\\lVert \1\\rVert"),
+    (re.compile(r"\\Tr\b"), r"\\mathrm{Tr}"),
+    (re.compile(r"\\cifar\b(\{\})?"), "CIFAR-10"),
+)
+SPECIAL = re.compile(r"([\\`*|_])")
+
+
+def captions(sections: Path, references: Path, generated: Path) -> dict[str, str]:
+    """The caption of every figure by its name, from the sections of the paper.
+
+    References are to figures by name; numbers of the run come from `generated`, where it is there.
+    """
+    cited = _works(references.read_text(encoding="utf-8"))
+    values = dict(DEFINED.findall(generated.read_text(encoding="utf-8"))) if generated.exists() else {}
+    found = {}
+    for path in sorted(sections.glob("*.tex")):
+        for name, body in PANELS.findall(path.read_text(encoding="utf-8")):
+            text = _argument(body, r"\caption")
+            text = MACRO.sub(lambda match: values.get(f"{match[1]}:{match[2]}", match[2]), text)
+            text = CITED.sub(lambda match: cited.get(match[1], match[1]), REFERENCE.sub(r" \1", text))
+            found[name] = plain(text)
+    return found
+
+
+def plain(text: str) -> str:
+    """LaTeX as text, with the letters of mathematics."""
+    from pylatexenc.latex2text import LatexNodes2Text
+
+    for pattern, replacement in OWN:
+        text = pattern.sub(replacement, text)
+    return " ".join(LatexNodes2Text(math_mode="text", strict_latex_spaces=True).latex_to_text(text).split())
+
+
+def restructured(text: str) -> str:
+    """Text in which nothing means anything to reStructuredText."""
+    return SPECIAL.sub(r"\\\1", text)
+
+
+def _argument(text: str, command: str) -> str:
+    """The argument in braces of the first `command` in a text."""
+    start = text.index(command) + len(command) + 1
+    depth, end = 1, start
+    while depth:
+        depth += {"{": 1, "}": -1}.get(text[end], 0) if text[end - 1] != "\\" else 0
+        end += 1
+    return text[start : end - 1]
+
+
+def _works(text: str) -> dict[str, str]:
+    """`Fort and Scherlis (2019)` for the key of each work in BibTeX."""
+    found = {}
+    for key, body in ENTRY.findall(text):
+        fields = dict(re.findall(r"(\w+)\s*=\s*\{(.*?)\},?\n", body + "\n"))
+        names = [plain(name).split()[-1] for name in fields.get("author", key).split(" and ")]
+        who = f"{names[0]} et al." if len(names) > 2 else " and ".join(names)
+        found[key] = f"{who} ({fields.get('year', 'no year')})"
+    return found

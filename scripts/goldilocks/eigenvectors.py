@@ -1,0 +1,75 @@
+"""The largest eigenvalues of the Hessian in full space, and their eigenvectors as images in the first layer."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from goldilocks import curvature, lanczos, networks
+from goldilocks.randomness import stream
+
+
+def top(
+    network: nn.Module,
+    parameters: Tensor,
+    inputs: Tensor,
+    labels: Tensor,
+    count: int,
+    *,
+    loss: str = "cross_entropy",
+    temperature: float = 1.0,
+    memory_mib: float = 1024,
+    tolerance: float = 1e-8,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` largest eigenvalues of the Hessian of the mean loss, descending, and eigenvectors (D, count).
+
+    At `parameters` (D,), over all examples, to a relative `tolerance`. Raises ValueError as
+    `lanczos.top_eigenpairs` does.
+    """
+
+    options = {"loss": loss, "temperature": temperature, "memory_mib": memory_mib}
+    multiply = curvature.hessian_products(network, parameters, inputs, labels, **options)
+
+    def products(vectors: np.ndarray) -> np.ndarray:
+        rows = torch.as_tensor(vectors, dtype=parameters.dtype, device=parameters.device)
+        return multiply(rows).double().cpu().numpy()
+
+    start = stream("top eigenvectors").standard_normal(len(parameters))
+    return lanczos.top_eigenpairs(products, len(parameters), count, start=start, tolerance=tolerance)
+
+
+SHARPNESS_TOLERANCE = 1e-2
+
+
+def sharpness(network: nn.Module, parameters: Tensor, inputs: Tensor, labels: Tensor, **options: float | str) -> float:
+    """The largest eigenvalue of the Hessian of the mean loss, within a hundredth; 0 where all logits are zero.
+
+    And where the Hessian itself vanishes, as where the softmax of every example is saturated at its label. Arguments
+    and options as of `top`.
+    """
+    logits = networks.logits_function(network)
+    with torch.no_grad():
+        if not logits(parameters, inputs).any():
+            return 0.0
+    probe = torch.as_tensor(stream("sharpness").standard_normal((1, len(parameters)))).to(parameters)
+    pushed = curvature.hessian_vector_products(network, parameters, probe, inputs, labels, **options)
+    if pushed.abs().max() <= torch.finfo(pushed.dtype).tiny:
+        return 0.0
+    values, _ = top(network, parameters, inputs, labels, 1, tolerance=SHARPNESS_TOLERANCE, **options)
+    return float(values[0])
+
+
+def first_layer_images(network: nn.Module, vectors: np.ndarray, image: tuple[int, ...]) -> np.ndarray:
+    """The first layer's part of each of `vectors` (D, m), averaged over its units and channels: (m, height, width).
+
+    An eigenvector has no sign: the entry of an image that is largest in magnitude is positive. Raises ValueError where
+    the first layer does not see the whole image.
+    """
+    weights, channels = networks.parameters_of(network)[0], image[0]
+    if weights.shape[1:] != (int(np.prod(image)),):
+        raise ValueError("the network's first layer does not see whole images: use a fully connected one")
+    images = vectors[: weights.size].reshape(weights.shape[0], channels, *image[1:], -1).mean((0, 1))
+    images = np.moveaxis(images, -1, 0)
+    extremes = np.take_along_axis(
+        images.reshape(len(images), -1), np.abs(images).reshape(len(images), -1).argmax(1)[:, None], 1
+    )
+    return images * np.sign(extremes)[..., None]

@@ -1,0 +1,251 @@
+"""What claims about the geometry along training speak about: functions of one cell of a study, as in `quantities`.
+
+Cells have the axes draw and step, one radius, and what `geometry.measure` found. The unit is a run of training, a draw:
+all checkpoints of a run are one unit (Fort & Ganguli 2019). C is the number of classes.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+
+from goldilocks import intervals, random_model
+from goldilocks.intervals import Estimate
+from goldilocks.quantities import NotTested
+from goldilocks.randomness import stream
+
+# The primary checkpoint is the first with a training loss below this share of ln C; with fewer effective examples for
+# each class than this, outliers are not counted.
+LEARNT, EXAMPLES_PER_CLASS = 0.2, 30
+EARLY, FIRST = 0.05, 0.01  # shares of the steps that are left out of averages, and of growth
+LEAST_CHECKPOINTS, LEAST_SHARPNESS = 8, 20
+MODEL_EXAMPLES = 20_000
+
+
+def _run(cell: xr.Dataset) -> xr.Dataset:
+    """The cell at its radius, (draw, step, …)."""
+    if cell.sizes.get("radius", 1) != 1:
+        raise NotTested(f"the claim is about one radius, and this run has {cell.sizes['radius']}")
+    return cell.isel(radius=0, drop=True) if "radius" in cell.dims else cell
+
+
+def _classes(cell: xr.Dataset) -> int:
+    name = "class_count" if "class_count" in cell.coords else "classes"
+    return int(cell[name].item())
+
+
+def _measured(values: xr.DataArray) -> xr.DataArray:
+    """At the steps where something was measured in every draw."""
+    others = [axis for axis in values.dims if axis != "step"]
+    return values.isel(step=np.flatnonzero(values.notnull().all(others)))
+
+
+def _stage(cell: xr.Dataset, case: dict, variable: str) -> xr.DataArray:
+    """A variable (draw, …) at the case's `stage`: start, end, or learnt, each draw's primary checkpoint."""
+    values = _measured(_run(cell)[variable])
+    if not values.sizes["step"]:
+        raise NotTested(f"this run has measured no {variable}")
+    if case["stage"] in ("start", "end"):
+        return values.isel(step=0 if case["stage"] == "start" else -1, drop=True)
+    losses = _run(cell)["training_loss"].sel(step=values["step"])
+    learnt = (losses < LEARNT * np.log(_classes(cell))).transpose("draw", "step").values
+    if not learnt.any(1).all():
+        raise NotTested(f"not every draw reaches a training loss below {LEARNT} ln C where geometry is measured")
+    return values.isel(step=xr.DataArray(learnt.argmax(1), dims="draw")).drop_vars("step")
+
+
+def outlier_count(cell: xr.Dataset, rule: str, case: dict) -> xr.DataArray:
+    """The number of outliers of G in each draw (draw,), by one of two rules.
+
+    `edge`: eigenvalues above the largest of G made of centred logit gradients. `gap`: the index of the largest
+    logarithmic gap among the first 2C. Raises NotTested where traces of few examples are all there is.
+    """
+    values, classes = _stage(cell, case, "gauss_newton_eigenvalue"), _classes(cell)
+    effective = _stage(cell, case, "trace_examples")
+    if (effective < EXAMPLES_PER_CLASS * classes).any():
+        raise NotTested(
+            f"the traces of {float(effective.min()):.0f} effective examples are too few for {classes} classes: "
+            f"{EXAMPLES_PER_CLASS * classes} are needed"
+        )
+    if rule == "edge":
+        return (values > _stage(cell, case, "centred_edge")).sum("rank")
+    if values.sizes["rank"] < 2 * classes + 1:
+        raise NotTested(f"this run has {values.sizes['rank']} eigenvalues, {2 * classes + 1} are needed")
+    logarithms = np.log(values.isel(rank=slice(0, 2 * classes + 1)).transpose("draw", "rank").values)
+    return xr.DataArray((-np.diff(logarithms)).argmax(1) + 1, dims="draw")
+
+
+def outliers(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """The number of outliers less C, by the case's `rule`."""
+    found = outlier_count(cell, case["rule"], case) - _classes(cell)
+    return [intervals.mean(found.values.astype(float), resolution=1.0)]
+
+
+def outlier_slope(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """Slope of the number of outliers over the number of classes (axis class_count), draw by draw."""
+    counts = cell["class_count"].values
+    if len(counts) < 3:
+        raise NotTested(f"this run has {len(counts)} numbers of classes, 3 are needed")
+    found = np.array([outlier_count(cell.sel(class_count=count), case["rule"], case).values for count in counts])
+    return [intervals.mean(np.polyfit(counts, found, 1)[0])]
+
+
+def confined_power(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """The gradient's power in the top C + `offset` eigenvectors of G, averaged over checkpoints.
+
+    Of the gradient of the case's `source`; less its Fisher null Σ_{i≤C} λ_i/Tr G where `above_null`.
+    """
+    run = _run(cell)
+    powers = _measured(run["gradient_power"].sel(gradient_of=case["source"], drop=True))
+    powers = powers.sel(step=powers["step"] >= EARLY * int(run["step"].max()))
+    if powers.sizes["step"] < LEAST_CHECKPOINTS:
+        raise NotTested(f"this run has {powers.sizes['step']} checkpoints, {LEAST_CHECKPOINTS} are needed")
+    top = slice(0, _classes(cell) + case["offset"])
+    found = powers.isel(rank=top).sum("rank")
+    if case.get("above_null"):
+        here = run.sel(step=powers["step"])
+        found = found - here["gauss_newton_eigenvalue"].isel(rank=top).sum("rank") / here["gauss_newton_full_trace"]
+    return [intervals.mean(found.mean("step").values)]
+
+
+def sharpness_change(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """log10 of λ_max at its peak over that at the start, or after the peak (`against`: start, dip or end).
+
+    The step of the peak, and of the dip after it, are those of the mean of the other draws.
+    """
+    values = _measured(_run(cell)["sharpness"]).transpose("draw", "step").values
+    if values.shape[1] < LEAST_SHARPNESS or values.shape[0] < 2:
+        raise NotTested(f"this run has {values.shape[1]} checkpoints of {values.shape[0]} draws, 20 of 2 are needed")
+    if not (values > 0).all():
+        raise NotTested("the Hessian vanishes at some checkpoint of this run")
+    logarithms = np.log10(values)
+    found = []
+    for i, own in enumerate(logarithms):
+        others = np.delete(logarithms, i, 0).mean(0)
+        peak = int(others.argmax())
+        place = {"start": 0, "end": -1, "dip": peak + int(others[peak:].argmin())}[case["against"]]
+        found.append(own[peak] - own[place])
+    return [intervals.mean(np.array(found))]
+
+
+def clustering_excess(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """q_SLSC less its value with permuted classes, which is q_SL; less the same at the start where `above_start`."""
+    found = _excess(cell, case)
+    if case.get("above_start"):
+        found = found - _excess(cell, {**case, "stage": "start"})
+    return [intervals.mean(found.values)]
+
+
+def _excess(cell: xr.Dataset, case: dict) -> xr.DataArray:
+    cosines = _stage(cell, case, "clustering").sel(layers=case.get("layers", "all"))
+    return cosines.sel(pair="same_logit_same_class", drop=True) - cosines.sel(pair="same_logit", drop=True)
+
+
+def clustering_over_other_logits(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """q_SL less the mean cosine of gradients of different logits, absolute where `absolute`."""
+    cosines = _stage(cell, case, "clustering").sel(layers=case.get("layers", "all"))
+    other = "other_logit_absolute" if case.get("absolute") else "other_logit"
+    return [intervals.mean((cosines.sel(pair="same_logit") - cosines.sel(pair=other)).values)]
+
+
+def growth(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """Median over draws of Spearman's correlation of a variable with the step, after the first FIRST of the steps."""
+    run = _run(cell)
+    values = _measured(run[case["variable"]])
+    values = values.sel(step=values["step"] >= FIRST * int(run["step"].max())).transpose("draw", "step").values
+    if values.shape[1] < LEAST_CHECKPOINTS:
+        raise NotTested(f"this run has {values.shape[1]} checkpoints, {LEAST_CHECKPOINTS} are needed")
+    order = np.arange(values.shape[1])
+    found = np.array([np.corrcoef(intervals.ranks(row), order)[0, 1] for row in values])
+    return [intervals.bootstrapped(lambda sample: float(np.median(sample[0])), found[None], name)]
+
+
+def residual_share(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """log10 of ‖H′‖₂ over λ_{C−1} of G."""
+    extremes = np.abs(_stage(cell, case, "residual_extreme")).max("end")
+    values = _stage(cell, case, "gauss_newton_eigenvalue").isel(rank=_classes(cell) - 2)
+    return [intervals.mean(np.log10(extremes / values).values)]
+
+
+def shared_top_space(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """The smallest cosine between the spaces of the C − 1 top eigenvectors of G and of the Hessian."""
+    return [intervals.mean(_stage(cell, case, "top_space_cosine").values)]
+
+
+def frozen_entropy(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """log10 of the outputs' entropy over that of Gaussian logits of the measured σ_z."""
+    spreads, classes = _stage(cell, case, "logits_std").values, _classes(cell)
+    logits = stream("entropy of the random model", classes).standard_normal((MODEL_EXAMPLES, classes))
+    modelled = np.array([random_model.entropy(random_model.softmax(spread * logits)) for spread in spreads])
+    return [intervals.mean(np.log10(_stage(cell, case, "entropy").values / modelled))]
+
+
+# What the random model predicts, by name: its variable, and what is measured, of (draw, step, …) and C.
+PREDICTED: dict[str, tuple[str, Callable[[xr.Dataset, int], xr.DataArray]]] = {
+    "outlier": ("model_outlier", lambda run, c: run["gauss_newton_eigenvalue"].isel(rank=slice(0, c - 1)).mean("rank")),
+    "outlier_ratio": (
+        "model_outlier_ratio",
+        lambda run, c: run["gauss_newton_eigenvalue"].isel(rank=0) / run["gauss_newton_eigenvalue"].isel(rank=c - 2),
+    ),
+    "power": (
+        "model_power",
+        lambda run, c: (
+            run["gradient_power"].sel(gradient_of="spectrum", drop=True).isel(rank=slice(0, c - 1)).sum("rank")
+        ),
+    ),
+    "kappa": ("model_kappa", lambda run, c: run["gauss_newton_full_trace"] / run["gauss_newton_full_norm"]),
+}
+
+
+def predictions(cell: xr.Dataset, case: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Logarithms of what the random model predicts of a case's `predicted` on its `rung`, and of what is measured.
+
+    Each (draw, step), at the steps where both are known.
+    """
+    run, (variable, measure) = _run(cell), PREDICTED[case["predicted"]]
+    model, measured = run[variable].sel(rung=case["rung"]), measure(run, _classes(cell))
+    both = _measured(model.where(measured.notnull()))
+    if both.sizes["step"] < 3:
+        raise NotTested(
+            f"the random model predicts this at {both.sizes['step']} checkpoints of every draw, 3 are needed"
+        )
+    measured = measured.sel(step=both["step"])
+    return tuple(np.log(each.transpose("draw", "step").values) for each in (both, measured))
+
+
+def calibration_slope(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """Slope of what is measured over what the random model predicts, in logarithms, over all checkpoints of a draw."""
+    model, measured = predictions(cell, case)
+    return [intervals.mean(np.array([np.polyfit(x, y, 1)[0] for x, y in zip(model, measured)]))]
+
+
+def calibration_error(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """Median over checkpoints of |log10 of predicted over measured|; against a constant over checkpoints (the mean of
+    the logarithms of what is measured in the other draws), the difference to its error, where `against_constant`."""
+    model, measured = (each / np.log(10) for each in predictions(cell, case))
+    found = np.median(np.abs(model - measured), 1)
+    if case.get("against_constant"):
+        if len(measured) < 2:
+            raise NotTested("a constant is taken from the other draws, and this run has one")
+        others = [np.delete(measured, i, 0).mean() for i in range(len(measured))]
+        found = found - np.array([np.median(np.abs(constant - row)) for constant, row in zip(others, measured)])
+    return [intervals.mean(found)]
+
+
+EMERGENT: dict[str, Callable[[xr.Dataset, dict, str], list[Estimate]]] = {
+    function.__name__: function
+    for function in (
+        outliers,
+        outlier_slope,
+        confined_power,
+        sharpness_change,
+        clustering_excess,
+        clustering_over_other_logits,
+        growth,
+        residual_share,
+        shared_top_space,
+        frozen_entropy,
+        calibration_slope,
+        calibration_error,
+    )
+}

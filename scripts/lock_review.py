@@ -1,0 +1,46 @@
+"""Print the part of the lock that rebuilds figures and paper from an archive: no torch, nothing for tests."""
+
+import re
+from importlib.metadata import requires, version
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+NEEDED = (
+    *("numpy", "scipy", "xarray", "netCDF4", "matplotlib", "Pillow"),
+    *("snakemake", "Pygments", "pylatexenc", "PyYAML", "jsonschema", "requests"),
+)
+
+
+def closure(names: tuple[str, ...]) -> set[str]:
+    """Packages, by their normalised names, with all that they need on this platform; extras are left out."""
+    from packaging.requirements import Requirement
+
+    found, waiting = set(), list(names)
+    while waiting:
+        name = _normalised(waiting.pop())
+        if name in found:
+            continue
+        found.add(name)
+        for line in requires(name) or []:
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                waiting.append(requirement.name)
+    return found
+
+
+def _normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def main() -> None:
+    wanted = closure(NEEDED)
+    print("# Written by make lock: the part of requirements.txt that make review needs.")
+    for line in (ROOT / "requirements.txt").read_text().splitlines():
+        name = line.partition("==")[0]
+        if _normalised(name) in wanted:
+            assert version(name) == line.partition("==")[2].split(" ;")[0]
+            print(line)
+
+
+if __name__ == "__main__":
+    main()

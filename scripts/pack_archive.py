@@ -1,0 +1,71 @@
+"""`make archive`: a run's results in one file, from which others rebuild its figures and its paper."""
+
+import argparse
+from pathlib import Path
+
+import yaml
+
+from goldilocks import archives, configuration, files, logs, provenance, studies
+
+ROOT = Path(__file__).parents[1]
+DATA = Path("results/data")
+
+
+def contents_of(config: dict) -> dict[str, Path]:
+    """What goes into the archive, by name: blocks and all that is made of them."""
+    results, figures = Path("results") / config["run"], Path("figures") / config["run"]
+    names = [path for study in config["studies"] for path in studies.block_paths(config, study)]
+    names += [f"aggregate/{study}.nc" for study in config["studies"]]
+    names += [f"figures/{figure}.nc" for figure in config["figures"]]
+    names += ["claims.csv", "paper.pdf", *(["cuts.nc"] if "cuts" in config else [])]
+    found = {name: results / name for name in names}
+    found |= {
+        f"figures/{figure}.{kind}": figures / f"{figure}.{kind}"
+        for figure in config["figures"]
+        for kind in ("pdf", "png")
+    }
+    for dataset in configuration.datasets_of(config):
+        found[f"{archives.CARDS}/{dataset}.yaml"] = DATA / f"cards/{dataset}.yaml"
+    if (DATA / "available.yaml").exists():
+        found[archives.AVAILABLE] = DATA / "available.yaml"
+    return found
+
+
+def about(config: dict) -> dict:
+    """What an archive's manifest says of the code and the settings that its blocks were made by."""
+    place = Path("results") / config["run"] / "fingerprints"
+    kinds = sorted({study["kind"] for study in config["studies"].values()} | ({"cuts"} if "cuts" in config else set()))
+    settings = {name: studies.block_settings(config, name) for name in config["studies"]}
+    if "cuts" in config:
+        settings["cuts"] = {**config["cuts"], "seed": config["seed"]}
+    return {
+        "run": config["run"],
+        "commit": provenance.commit(),
+        "code": {kind: (place / f"{kind}.txt").read_text().strip() for kind in kinds},
+        "settings": settings,
+    }
+
+
+def pack_archive(path_to_config: Path) -> Path:
+    """Write results/{run}/{run}.tar.gz. Raises ValueError in one sentence if that cannot be."""
+    config = configuration.load([ROOT / "config/config.yaml", path_to_config], ROOT)
+    record = DATA / "available.yaml"
+    if config["missing_datasets"] == "leave_out" and record.exists():
+        config, _ = configuration.without_missing(config, yaml.safe_load(record.read_text(encoding="utf-8")))
+    path = Path(f"results/{config['run']}/{config['run']}.tar.gz")
+    files.refuse_unwritable([path.parent])
+    archives.pack(path, contents_of(config), about(config))
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Pack a run's results into one file.")
+    parser.add_argument("configfile", type=Path)
+    arguments = parser.parse_args()
+    with logs.one_sentence():
+        path = pack_archive(arguments.configfile)
+        print(f"{path}  {path.stat().st_size / 1e6:.1f} MB: make review ARCHIVE={path} rebuilds figures and paper")
+
+
+if __name__ == "__main__":
+    main()

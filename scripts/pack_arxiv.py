@@ -1,0 +1,84 @@
+"""`make arxiv`: the paper's source as one archive for arXiv, tried out before it is written."""
+
+import argparse
+import gzip
+import io
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+
+from build_paper import COMMANDS, first_error
+
+from goldilocks import configuration, files, logs
+
+ROOT = Path(__file__).parents[1]
+# What arXiv compiles from; main.bbl because it does not run BibTeX.
+SOURCES = (".tex", ".bib", ".bbl", ".pdf")
+LIMIT_MB = 50
+
+
+def sources_in(folder: Path) -> list[Path]:
+    """The files of the paper's folder that it is compiled from, in order.
+
+    Raises ValueError if the paper has not been built there with its bibliography.
+    """
+    found = [path for path in sorted(folder.rglob("*")) if path.suffix in SOURCES and path.name != "main.pdf"]
+    for name in ("main.tex", "main.bbl", "generated.tex"):
+        if folder / name not in found:
+            raise ValueError(f"{folder / name} is missing: build the paper first, with latexmk")
+    return found
+
+
+def try_out(folder: Path, sources: list[Path]) -> None:
+    """Compile the sources in a folder of their own. Raises ValueError with LaTeX's first error."""
+    with tempfile.TemporaryDirectory() as place:
+        for path in sources:
+            copy = Path(place) / path.relative_to(folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+        done = subprocess.run(COMMANDS["latexmk"], cwd=place, capture_output=True, text=True, errors="replace")
+        if done.returncode or not (Path(place) / "main.pdf").exists():
+            raise ValueError(f"the paper does not compile on its own: {first_error(done.stdout + done.stderr)}")
+
+
+def packed(folder: Path, sources: list[Path]) -> bytes:
+    """The sources as a gzipped tar archive, the same bytes every time."""
+    buffer = io.BytesIO()
+    with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as zipped, tarfile.open(fileobj=zipped, mode="w") as archive:
+        for path in sources:
+            entry = tarfile.TarInfo(str(path.relative_to(folder)))
+            entry.size, entry.mode = path.stat().st_size, 0o644
+            with open(path, "rb") as file:
+                archive.addfile(entry, file)
+    return buffer.getvalue()
+
+
+def pack_arxiv(run: str) -> Path:
+    """Write results/{run}/arxiv.tar.gz. Raises ValueError in one sentence if that cannot be."""
+    folder, path = Path(f"results/{run}/latex"), Path(f"results/{run}/arxiv.tar.gz")
+    if not shutil.which("latexmk"):
+        raise ValueError("latexmk is missing, with which the archive is tried out: run `make tex`")
+    sources = sources_in(folder)
+    try_out(folder, sources)
+    content = packed(folder, sources)
+    if len(content) > LIMIT_MB * 10**6:
+        raise ValueError(f"the archive would have {len(content) / 1e6:.0f} MB, and arXiv takes {LIMIT_MB}")
+    with files.whole_file(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Pack the paper's source for arXiv.")
+    parser.add_argument("configfile", type=Path)
+    arguments = parser.parse_args()
+    with logs.one_sentence():
+        config = configuration.load([ROOT / "config/config.yaml", arguments.configfile], ROOT)
+        path = pack_arxiv(config["run"])
+        print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""`make plan`: what a run would do, why, and what it would cost."""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from goldilocks import configuration, logs, tables
+from goldilocks.costs import ALIKE, BY_SIZE, MEASURED, RULES, Cost, Costs
+
+ROOT = Path(__file__).parents[1]
+# Jobs that only collect others.
+NOT_JOBS = ("all", "figures")
+# What Snakemake gives as a reason, and what it means here: files of code and settings are inputs of every rule.
+REASONS = (
+    (r"Missing output files", "not made yet"),
+    (r"Updated input files:[^;]*fingerprints/", "code changed"),
+    (r"Updated input files:[^;]*(settings/|config/|paper/|resources/)", "settings or text changed"),
+    (r"Updated input files", "input is newer"),
+    (r"Input files updated by another job|Set of input files has changed", "input is made anew"),
+    (r"Incomplete", "was interrupted"),
+    (r"Params have changed|Software environment|Code has changed", "settings or text changed"),
+    (r"Forced execution", "asked for"),
+)
+
+
+def jobs_of(paths_to_configs: list[Path], cores: str) -> list[dict]:
+    """The jobs that a run of a configuration would do, as Snakemake plans them."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "jobs.jsonl"
+        command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", cores, "--logger", "goldilocks"]
+        command += ["--logger-goldilocks-jobs", str(path)]
+        if paths_to_configs:
+            command += ["--configfile", *map(str, paths_to_configs)]
+        search = os.pathsep.join(filter(None, [str(ROOT / "scripts"), os.environ.get("PYTHONPATH")]))
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": search})
+        if done.returncode:
+            raise ValueError((done.stderr.strip().splitlines() or ["Snakemake could not plan this run"])[-1])
+        jobs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [job for job in jobs if job["rule"] not in NOT_JOBS]
+
+
+def reason_of(job: dict) -> str:
+    """Why a job would run, in a few words."""
+    return next((meaning for pattern, meaning in REASONS if re.search(pattern, job["reason"])), job["reason"])
+
+
+def table_of(jobs: list[dict], costs: list[Cost]) -> list[tuple[str, ...]]:
+    """A row for every rule, and every study of those that compute: jobs, time, memory, reasons with their numbers.
+
+    Costly rows first.
+    """
+    rows = defaultdict(list)
+    for job, cost in zip(jobs, costs):
+        study = job["wildcards"]["study"] if job["rule"] in RULES else ""
+        rows[job["rule"], study].append((job, cost))
+    found = []
+    for (rule, study), members in sorted(rows.items(), key=lambda row: -sum(cost.seconds for _, cost in row[1])):
+        reasons = Counter(reason_of(job) for job, _ in members)
+        known = [each for each in (_memory_of(job, cost) for job, cost in members) if each is not None]
+        found.append(
+            (
+                rule,
+                study,
+                str(len(members)),
+                tables.duration(sum(cost.seconds for _, cost in members)),
+                tables.memory(max(known)) if known else "?",
+                ", ".join(f"{reason} ({n})" if len(reasons) > 1 else reason for reason, n in reasons.most_common()),
+            )
+        )
+    return found
+
+
+def _memory_of(job: dict, cost: Cost) -> float | None:
+    """MiB that a job took before, or that it may take."""
+    return cost.mib if cost.mib is not None else job["resources"].get("mem_mib")
+
+
+def summary_of(run: str, jobs: list[dict], costs: list[Cost], cores: int) -> list[str]:
+    """What the whole run would take, and what the times were taken from."""
+    total, longest = sum(cost.seconds for cost in costs), max(cost.seconds for cost in costs)
+    largest = max(filter(None, map(_memory_of, jobs, costs)), default=None)
+    gpu = sum(cost.seconds * int(job["resources"].get("gpu", 0)) for job, cost in zip(jobs, costs))
+    sources = Counter(cost.source for cost in costs)
+    where = ", ".join(f"{sources[source]} from {source}" for source in (MEASURED, ALIKE, BY_SIZE) if sources[source])
+    together = max(total / cores, longest)
+    return [
+        f"run {run}: {len(jobs)} jobs, about {tables.duration(together)} on {cores} cores "
+        f"({tables.duration(total)} one after another, the longest job {tables.duration(longest)})",
+        f"largest job: {tables.memory(largest) if largest is not None else 'not known'}; "
+        f"jobs that take a GPU: {gpu / 3600:.1f} hours, as long as they take on the CPU",
+        f"times of {where}",
+    ]
+
+
+def plan_run(paths_to_configs: list[Path], cores: str) -> str:
+    """The plan of a run as text. Raises ValueError in one sentence for what Snakemake refuses."""
+    config = configuration.load([ROOT / "config/config.yaml", *paths_to_configs], ROOT)
+    jobs = jobs_of(paths_to_configs, cores)
+    if not jobs:
+        return f"run {config['run']}: nothing to be done"
+    estimates = Costs(config, Path("logs"), Path("results/data/cards"))
+    costs = [estimates.of(job["rule"], job["wildcards"], job["benchmark"]) for job in jobs]
+    count = len(os.sched_getaffinity(0)) if cores == "all" else int(cores)
+    header = ("rule", "study", "jobs", "time", "memory", "why")
+    lines = tables.aligned([header, *table_of(jobs, costs)], right=(2, 3, 4))
+    return "\n".join([*lines, "", *summary_of(config["run"], jobs, costs, count)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Print what a run would do, why, and what it would cost.")
+    parser.add_argument("configfiles", nargs="*", type=Path)
+    parser.add_argument("--cores", default="all")
+    arguments = parser.parse_args()
+    with logs.one_sentence():
+        print(plan_run(arguments.configfiles, arguments.cores))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""How far the radius of free training moves (Chang 2019), and how the same optimiser moves on random signs."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+from goldilocks import accuracies, draws, intervals, pages, plotting, trained
+from goldilocks.logs import job_log
+from goldilocks.quantities import NotTested
+
+SUBSPACE = "full-free"
+SMALL = -2.0  # largest x of an r_0 whose growth is shown, where a study has such
+SPAN = 15  # last over first step of the fit, whose early part is left out: steps in one direction are no walk
+MEMORY = 0.9  # β₁ of Adam: cosine of successive steps, long after the start, on gradients that are independent
+GRADIENTS = {"loss": ("-", "training"), "random_signs": ("--", "random signs")}
+GUIDE = {"color": "0.5", "linewidth": 0.8, "linestyle": ":"}
+ABOVE = {"textcoords": "offset points", "ha": "right", "fontsize": 7, "color": "0.3"}
+ROOM = 1.25  # for the legend above the panels, relative to a row of them
+
+
+def plot_chang_radius(
+    paths_to_studies: list[str], path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
+) -> None:
+    studies, settings = pages.load_all(paths_to_studies, path_to_settings)
+    studies = {name: study for name, study in studies.items() if SUBSPACE in study["subspace"]}
+    drawn, panels, handles = {}, [], []
+    if "chang" in studies:
+        drawn["chang"] = radii(draws.primary(studies["chang"]).sel(subspace=SUBSPACE))
+        panels.append(("radius", draw_radii, drawn["chang"]))
+    if "chang_rates" in studies:
+        chosen = draws.primary(studies["chang_rates"], "rate", "gradients").sel(subspace=SUBSPACE)
+        data = drawn["chang_rates"] = motion(chosen)
+        panels += [("growth", draw_growth, data), ("cosine", draw_cosines, data)]
+        handles = legend_handles(data)
+    figure, axes = pages.page(len(panels), settings, share_x=False)
+    figure.set_size_inches(figure.get_size_inches() * [1, ROOM])
+    dataset = accuracies.dataset_name(next(iter(studies.values()))["dataset"].values[0])
+    for number, (ax, (title, draw, data)) in enumerate(zip(axes, panels)):
+        draw(ax, data)
+        ax.set_title(f"({accuracies.letter(number)}) {dataset}, {title}")
+        ax.set_xlabel("steps")
+    if handles:
+        heading = "learning rate, gradients (exponent of the growth)"
+        figure.legend(handles=handles, title=heading, title_fontsize=7, loc="outside upper center", ncols=3)
+    plotting.save(figure, pages.side_by_side(drawn), path_to_pdf, path_to_png, path_to_data)
+
+
+def over_draws(name: str, values: xr.DataArray, meaning: str) -> xr.Dataset:
+    """Means over draws and their intervals, as variables that start with a name."""
+    values.attrs = {"units": "1", "long_name": meaning}
+    found = draws.means(values)
+    return found.rename({part: f"{name}_{part}" for part in found.data_vars})
+
+
+def radii(study: xr.Dataset) -> xr.Dataset:
+    """log10(r/r_X) over steps, (radius, step)."""
+    r_x = study["radius"] / 10 ** (study["x"] / 2)
+    return over_draws("radius", np.log10(study["norm"] / r_x), "log10(r/r_X)")
+
+
+def motion(study: xr.Dataset) -> xr.Dataset:
+    """Growth of the radius and cosines of successive steps (rate, gradients, radius, step), for small r_0.
+
+    growth: log10(r² − r_0²); cosine: mean over the steps so far; exponent: `exponent`, (rate, gradients, radius,
+    quantity).
+    """
+    small = study["x"].values <= max(SMALL, float(study["x"].min()))
+    study = study[["norm", "step_cosine"]].isel(radius=small).transpose("rate", "gradients", "radius", ...)
+    squares = study["norm"] ** 2
+    growth = squares - squares.isel(step=0)
+    growth = np.log10(growth.where(growth > 0))
+    shape = tuple(study.sizes[axis] for axis in ("rate", "gradients", "radius"))
+    exponents = np.empty((*shape, 3))
+    for i, j, k in np.ndindex(shape):
+        exponents[i, j, k] = exponent(study.isel(rate=i, gradients=j, radius=[k]))
+    meaning = "slope of log10(r² − r_0²) over log10 of the steps, and its 95 % interval over draws"
+    parts = [
+        over_draws("growth", growth, "log10 of r² − r_0², in squared units of the parameters"),
+        over_draws("cosine", study["step_cosine"], "mean cosine of successive steps so far"),
+    ]
+    data = xr.merge(parts).assign_coords(quantity=["value", "low", "high"])
+    data["exponent"] = (("rate", "gradients", "radius", "quantity"), exponents, {"units": "1", "long_name": meaning})
+    return data
+
+
+def exponent(cell: xr.Dataset) -> tuple[float, float, float]:
+    """Exponent of the growth and the ends of its interval, at one radius: over the last steps, from 1/SPAN of all.
+
+    Missing where there are too few steps or draws.
+    """
+    last = int(cell["step"].max())
+    case = {"window": [-np.inf, np.inf], "steps": [last / SPAN, last]}
+    try:
+        (found,) = trained.growth_exponent(cell[["norm"]].dropna("draw"), case, "chang_radius")
+    except (NotTested, intervals.TooFewDraws):
+        return np.nan, np.nan, np.nan
+    return found.value, *found.interval(plotting.LEVEL)
+
+
+def draw_radii(ax: plt.Axes, data: xr.Dataset) -> None:
+    """r/r_X over steps, a curve for each r_0, which is where it starts."""
+    shades = plt.cm.viridis(np.linspace(0, 0.85, data.sizes["radius"]))
+    for shade, radius in zip(shades, data["radius"].values):
+        here = data.sel(radius=radius)
+        draw_band(ax, here, "radius", color=shade)
+        ax.plot(0, 10 ** float(here["radius_mean"][0]), "o", color=shade, markersize=3, clip_on=False)
+    ax.axhline(1, color="0.6", linewidth=0.5, zorder=0)
+    ax.set_xscale("symlog", linthresh=1, linscale=0.4)
+    ax.set_xlim(0, float(data["step"].max()))
+    ax.set_yscale("log")
+    fit(ax, data["radius_mean"])
+    ax.set_ylabel("$r/r_X$")
+
+
+def draw_band(ax: plt.Axes, here: xr.Dataset, name: str, **style: object) -> None:
+    """Mean over steps and its interval, of what is given as a logarithm."""
+    mean, low, high = (10 ** here[f"{name}_{part}"] for part in ("mean", "low", "high"))
+    ax.plot(here["step"], mean, **{"linewidth": 1, **style})
+    ax.fill_between(here["step"], low, high, color=style["color"], alpha=0.25, linewidth=0)
+
+
+def fit(ax: plt.Axes, logarithms: xr.DataArray, room: float = 0.06) -> None:
+    """Limits of a logarithmic axis to means; bands of few draws may leave the axes."""
+    low, high = float(logarithms.min()), float(logarithms.max())
+    ax.set_ylim(10 ** (low - room * (high - low)), 10 ** (high + room * (high - low)))
+
+
+def curves_of(data: xr.Dataset) -> list[tuple[xr.Dataset, dict]]:
+    """Each rate, gradients and r_0 with its look: rates by colour, gradients by line, r_0 but the smallest thin."""
+    found = []
+    for number, rate in enumerate(data["rate"].values):
+        for gradients in data["gradients"].values.tolist():
+            for i in range(data.sizes["radius"]):
+                look = {
+                    "color": plotting.colour(number),
+                    "linestyle": GRADIENTS[gradients][0],
+                    "linewidth": 0.6 if i else 1.1,
+                }
+                found.append((data.sel(rate=rate, gradients=gradients).isel(radius=i), look))
+    return found
+
+
+def draw_growth(ax: plt.Axes, data: xr.Dataset) -> None:
+    """r² − r_0² over steps, below a line in proportion to the steps."""
+    for here, look in curves_of(data):
+        draw_band(ax, here, "growth", **look)
+    last, top = float(data["step"].max()), float(data["growth_mean"].max())
+    ax.plot([1, last], [2 * 10**top / last, 2 * 10**top], **GUIDE)
+    ax.annotate(r"$\propto$ steps", (np.sqrt(last), 2 * 10**top / np.sqrt(last)), (-3, 3), **ABOVE)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    fit(ax, xr.concat([data["growth_mean"].min(), data["growth_mean"].max() + np.log10(2)], "end"))
+    ax.set_ylabel("$r^2-r_0^2$")
+
+
+def draw_cosines(ax: plt.Axes, data: xr.Dataset) -> None:
+    """Mean cosine of successive steps over steps, beside that of Adam's memory alone."""
+    for here, look in curves_of(data):
+        ax.plot(here["step"], here["cosine_mean"], **look)
+        ax.fill_between(here["step"], here["cosine_low"], here["cosine_high"], color=look["color"], alpha=0.2, lw=0)
+    ax.axhline(MEMORY, color="0.6", linewidth=0.5, zorder=0)
+    ax.set_xscale("log")
+    ax.set_ylim(min(0.0, float(data["cosine_mean"].min())), 1)
+    ax.set_ylabel("mean cosine of\nsuccessive steps")
+
+
+def legend_handles(data: xr.Dataset) -> list[plt.Line2D]:
+    """Each rate and gradients, with the exponent of the growth from the smallest r_0 and half of its interval."""
+    handles = []
+    for here, look in curves_of(data.isel(radius=[0])):
+        value, low, high = here["exponent"].values
+        fitted = rf" (${value:.2f}\pm{(high - low) / 2:.2f}$)" if np.isfinite(low) else ""
+        text = f"{float(here['rate']):g}, {GRADIENTS[here['gradients'].item()][1]}{fitted}"
+        handles.append(plt.Line2D([], [], label=text, **look))
+    return handles
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]):
+        plot_chang_radius(
+            paths_to_studies=list(snakemake.input.studies),
+            path_to_settings=snakemake.input.settings,
+            path_to_pdf=snakemake.output.pdf,
+            path_to_png=snakemake.output.png,
+            path_to_data=snakemake.output.data,
+        )

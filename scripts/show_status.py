@@ -1,0 +1,101 @@
+"""`make status`: how far each study of a run is, block by block."""
+
+import argparse
+import fcntl
+import os
+from collections import Counter
+from pathlib import Path
+
+from goldilocks import configuration, locks, logs, studies, tables
+
+ROOT = Path(__file__).parents[1]
+DONE, RUNNING, FAILED, MISSING = "done", "running", "failed", "missing"
+STATES = (DONE, RUNNING, FAILED, MISSING)
+
+
+def state_of(block: Path, log: Path, alive: bool) -> str:
+    """State of a block from its file and the log of its last job; `alive`: whether a run is at work.
+
+    A job that was killed without a word is one that is missing, or runs if a run is at work that may have it.
+    """
+    if block.exists():
+        return DONE
+    if not log.exists():
+        return MISSING
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    if any(logs.FAILED in line for line in lines[-1:]):
+        return FAILED
+    return RUNNING if alive else MISSING
+
+
+def states_of(config: dict, study: str, alive: bool) -> dict[tuple[str, str, str], Counter]:
+    """How many blocks are in each state, by dataset, network and subspace."""
+    run, found = config["run"], {}
+    for path in map(Path, studies.block_paths(config, study)):
+        cell = path.parts[2:5]
+        state = state_of(Path("results") / run / path, Path("logs") / run / path.with_suffix(".log"), alive)
+        found.setdefault(cell, Counter())[state] += 1
+    return found
+
+
+def is_run_alive() -> bool:
+    """Whether a run of this machine is at work in this folder."""
+    try:
+        handle = os.open(locks.LOCK, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False
+
+
+def matrix_of(cells: dict[tuple[str, str, str], Counter]) -> list[str]:
+    """Lines of a matrix: a row for each dataset and network, a column for each subspace."""
+    rows = list(dict.fromkeys(cell[:2] for cell in cells))
+    columns = list(dict.fromkeys(cell[2] for cell in cells))
+    table = [("", *columns)]
+    table += [
+        (" ".join(row), *(_described(cells.get((*row, column), Counter())) for column in columns)) for row in rows
+    ]
+    return [f"    {line}" for line in tables.aligned(table)]
+
+
+def _described(states: Counter) -> str:
+    return ", ".join(f"{states[state]} {state}" for state in STATES if states[state])
+
+
+def status_of(config: dict) -> str:
+    """The whole run as text: a line for every study, and its matrix where it is neither done nor untouched."""
+    alive, lines, total = is_run_alive(), [], Counter()
+    for study in config["studies"]:
+        cells = states_of(config, study, alive)
+        states = sum(cells.values(), Counter())
+        total += states
+        aggregated = Path(f"results/{config['run']}/aggregate/{study}.nc").exists()
+        lines.append(f"{study}: {_described(states)}{', aggregated' if aggregated else ''}")
+        if len(states) > 1:
+            lines += matrix_of(cells)
+    drawn = sum(Path(f"figures/{config['run']}/{name}.pdf").exists() for name in config["figures"])
+    at_work = "a run is at work" if alive else "no run is at work"
+    lines.append(f"figures: {drawn} of {len(config['figures'])} drawn")
+    lines.append(f"run {config['run']}: blocks {_described(total)}; {at_work} in this folder")
+    lines.append("What is done may be out of date: make plan says what would run again, and why.")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Print how far each study of a run is.")
+    parser.add_argument("configfiles", nargs="*", type=Path)
+    arguments = parser.parse_args()
+    with logs.one_sentence():
+        print(status_of(configuration.load([ROOT / "config/config.yaml", *arguments.configfiles], ROOT)))
+
+
+if __name__ == "__main__":
+    main()

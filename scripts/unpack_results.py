@@ -1,0 +1,45 @@
+"""Blocks from the archive of another's run, in place of computing them."""
+
+import logging
+from pathlib import Path
+
+import yaml
+
+from goldilocks import archives, files
+from goldilocks.logs import job_log
+
+
+def unpack_results(
+    path_to_archive: str, paths_to_settings: list[str], paths_to_code: list[str], paths_to_outputs: list[str]
+) -> None:
+    manifest = archives.read_manifest(path_to_archive)
+    for path in map(Path, paths_to_settings):
+        # study-<name>.yaml, or cuts.yaml
+        name = path.stem.removeprefix("study-")
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if found := archives.difference(settings, manifest["settings"].get(name, {})):
+            raise ValueError(
+                f"{path_to_archive} has {name} with other settings than the present: {found}; change the configuration "
+                "to them, or leave out results_from"
+            )
+    for path in map(Path, paths_to_code):
+        if manifest["code"].get(path.stem) != path.read_text().strip():
+            raise ValueError(
+                f"{path_to_archive} was made by other code of {path.stem} than the present: check out its commit "
+                f"{manifest['commit']}, or leave out results_from"
+            )
+    names = {"/".join(Path(path).parts[2:]): Path(path) for path in paths_to_outputs}
+    for name, content in archives.read(path_to_archive, names).items():
+        with files.whole_file(names[name]) as temporary:
+            temporary.write_bytes(content)
+    logging.info("%d files of the run %s, commit %s", len(names), manifest["run"], manifest["commit"])
+
+
+if __name__ == "__main__":
+    with job_log(snakemake.log[0]):
+        unpack_results(
+            path_to_archive=snakemake.input.archive,
+            paths_to_settings=list(snakemake.input.settings),
+            paths_to_code=list(snakemake.input.code),
+            paths_to_outputs=list(snakemake.output),
+        )

@@ -1,0 +1,166 @@
+"""A SLURM cluster of one node on this machine, with a stand-in for a GPU, started for tests and stopped again."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+PACKAGES = ("slurm-wlm", "munge")
+NODE = "node1"
+# Where every command looks: Snakemake's executor takes SLURM_CONF, as all of SLURM's variables, away from jobs.
+PLACE = Path("/etc/slurm")
+CONFIGURATION = """
+ClusterName=goldilocks
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller_port}
+SlurmdPort={daemon_port}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none
+MpiDefault=none
+MinJobAge=3600
+SchedulerParameters=sched_interval=1
+ReturnToService=2
+GresTypes=gpu
+NodeName={node} NodeAddr=127.0.0.1 NodeHostname={host} CPUs={cpus} RealMemory={memory} Gres=gpu:1 State=UNKNOWN
+PartitionName=all Nodes={node} Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+class CannotInstall(Exception):
+    """SLURM is not here and cannot be installed; the message says why."""
+
+
+def install() -> None:
+    """Install SLURM and munge where they are missing. Raises CannotInstall."""
+    if os.geteuid() != 0:
+        raise CannotInstall("a SLURM of its own needs root")
+    if (PLACE / "slurm.conf").exists():
+        raise CannotInstall(f"this machine has a SLURM already ({PLACE}/slurm.conf)")
+    if shutil.which("slurmctld") and shutil.which("munged"):
+        return
+    if not shutil.which("apt-get"):
+        raise CannotInstall("slurm-wlm is not installed, and there is no apt-get to install it")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (
+        ["apt-get", "update", "-qq"],
+        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        if done.returncode:
+            raise CannotInstall(
+                f"{' '.join(command)} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
+            )
+
+
+class Cluster:
+    """Controller and one node, at work in `folder` until `stop`."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        for name in ("state", "spool"):
+            (folder / name).mkdir(parents=True)
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+        settings = {
+            "host": socket.gethostname(),
+            "controller_port": _free_port(),
+            "daemon_port": _free_port(),
+            "folder": folder,
+            "node": NODE,
+            "cpus": max(2, len(os.sched_getaffinity(0))),
+            "memory": int(memory * 0.9),
+        }
+        # Any file serves as a device: what counts is that SLURM hands it out.
+        self._files = {
+            PLACE / "slurm.conf": CONFIGURATION.format(**settings),
+            PLACE / "gres.conf": f"NodeName={NODE} Name=gpu File=/dev/null\n",
+        }
+        self._processes = []
+
+    def start(self) -> None:
+        """Start munge, the controller and the node, and wait until the node takes jobs."""
+        PLACE.mkdir(exist_ok=True)
+        for path, text in self._files.items():
+            path.write_text(text)
+        self._start_munge()
+        for command in (["slurmctld", "-D"], ["slurmd", "-D", "-N", NODE]):
+            with open(self.folder / f"{command[0]}.out", "w") as output:
+                self._processes.append(subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT))
+        self.wait_for(lambda: "idle" in self.run("sinfo", "--noheader", "--format=%t", check=False), 90)
+
+    def stop(self) -> None:
+        """Stop what was started."""
+        self.run("scancel", "--user=root", check=False)
+        for process in reversed(self._processes):
+            process.terminate()
+        for process in self._processes:
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        for path in self._files:
+            path.unlink(missing_ok=True)
+
+    def run(self, *command: str, check: bool = True) -> str:
+        """What a command of SLURM's prints."""
+        done = subprocess.run(command, capture_output=True, text=True, check=check)
+        return done.stdout
+
+    def jobs(self) -> list[dict[str, str]]:
+        """All jobs so far, as `scontrol show job` has them."""
+        blocks = self.run("scontrol", "--oneliner", "show", "job", check=False).splitlines()
+        found = [dict(part.split("=", 1) for part in line.split() if "=" in part) for line in blocks]
+        return [job for job in found if "JobId" in job]
+
+    def wait_for(self, condition, seconds: float):
+        """What `condition` gives once it is true; fails with the logs of the daemons."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if found := condition():
+                return found
+            time.sleep(0.2)
+        logs = "\n".join(path.read_text(errors="replace")[-2000:] for path in sorted(self.folder.glob("slurm*.log")))
+        raise AssertionError(f"waited {seconds} s in vain:\n{logs}")
+
+    def _start_munge(self) -> None:
+        if subprocess.run(["munge", "-n"], capture_output=True).returncode == 0:
+            return
+        key, user = Path("/etc/munge/munge.key"), pwd.getpwnam("munge")
+        if not key.exists():
+            key.write_bytes(os.urandom(1024))
+        for path in (key, Path("/run/munge"), Path("/var/lib/munge"), Path("/var/log/munge")):
+            path.mkdir(exist_ok=True) if path != key else None
+            os.chown(path, user.pw_uid, user.pw_gid)
+        key.chmod(0o400)
+        Path("/run/munge").chmod(0o755)
+        command = [
+            "setpriv",
+            f"--reuid={user.pw_uid}",
+            f"--regid={user.pw_gid}",
+            "--clear-groups",
+            "munged",
+            "--foreground",
+        ]
+        self._processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        self.wait_for(lambda: subprocess.run(["munge", "-n"], capture_output=True).returncode == 0, 20)
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]

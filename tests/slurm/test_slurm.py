@@ -1,0 +1,108 @@
+"""The run `tiny` on a real SLURM of one node: who gets a GPU, a job that is cancelled, a node that is drained."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import xarray as xr
+import yaml
+from cluster import NODE, CannotInstall, Cluster, install
+from projects import RESULTS, ROOT, STUDY, clean_environment
+
+pytestmark = pytest.mark.slow
+# One node has little to wait for, and no accounting.
+HERE = [
+    *("--slurm-no-account", "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "2"),
+    *("--seconds-between-status-checks", "2", "--latency-wait", "5"),
+]
+OVERLAY = {"execution": {"gpus": 1, "draws_per_job": 1, "runtime": 10}}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    try:
+        install()
+    except CannotInstall as reason:
+        pytest.skip(f"no SLURM: {reason}")
+    made = Cluster(tmp_path_factory.mktemp("slurm"))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture
+def executor(cluster):
+    """The folder with Snakemake's executor, as `make slurm` sets it up."""
+    done = subprocess.run(
+        ["make", ".venv-slurm/installed"], cwd=ROOT, capture_output=True, text=True, env=clean_environment()
+    )
+    assert done.returncode == 0, done.stderr
+    return ROOT / ".venv-slurm"
+
+
+def profile(project):
+    """The profile as it is shipped, but for the report that needs accounting."""
+    path = project.folder / "workflow/profiles/slurm/config.yaml"
+    settings = yaml.safe_load(path.read_text())
+    assert settings.pop("slurm-efficiency-report") is True
+    del settings["slurm-efficiency-report-path"]
+    path.write_text(yaml.safe_dump(settings))
+    return path.parent
+
+
+def of_rule(jobs, rule):
+    return [job for job in jobs if f"rule_{rule}" in job.get("Comment", "")]
+
+
+def test_a_run_with_faults_gives_what_a_local_one_does(cluster, executor, project, built):
+    for path in ("results/tiny/curvature", "results/tiny/aggregate", "figures/tiny"):
+        subprocess.run(["rm", "-r", project.folder / path], check=True)
+    (project.folder / "results/tiny/claims.csv").unlink()
+    (project.folder / "overlay.yaml").write_text(yaml.safe_dump(OVERLAY))
+    command = [sys.executable, "-m", "snakemake", "--workflow-profile", str(profile(project)), *HERE, *RESULTS]
+    command += ["--configfile", "config/tiny.yaml", "overlay.yaml"]
+    search = os.pathsep.join([str(executor), "scripts"])
+    environment = clean_environment(PYTHONPATH=search)
+    with open(project.folder / "output.txt", "w") as output:
+        running = subprocess.Popen(
+            command,
+            cwd=project.folder,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+
+        def at_work():
+            assert running.poll() is None, (project.folder / "output.txt").read_text()
+            return [job for job in of_rule(cluster.jobs(), "curvature") if job["JobState"] == "RUNNING"]
+
+        (first, *_) = cluster.wait_for(at_work, 180)
+        # Asked kindly it would finish.
+        cluster.run("scancel", "--signal=KILL", "--full", first["JobId"])
+        cluster.run("scontrol", "update", f"nodename={NODE}", "state=drain", "reason=test")
+        cluster.wait_for(lambda: "dr" in cluster.run("sinfo", "--noheader", "--format=%t"), 20)
+        cluster.run("scontrol", "update", f"nodename={NODE}", "state=resume")
+        assert running.wait(600) == 0, (project.folder / "output.txt").read_text()
+    finally:
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGKILL)
+    jobs = cluster.jobs()
+    assert len(jobs) <= 14, [job.get("Comment") for job in jobs]
+    (cancelled,) = [job for job in jobs if job["JobId"] == first["JobId"]]
+    assert cancelled["JobState"] in ("CANCELLED", "FAILED"), cancelled
+    for rule, gpu in (("curvature", True), ("aggregate", False), ("figure", False), ("claims", False)):
+        of_this = of_rule(jobs, rule)
+        assert of_this and all(("gres/gpu=1" in job["TRES"] or "gres:gpu:1" in str(job)) == gpu for job in of_this), (
+            of_this
+        )
+    assert 3 <= len({job["JobId"] for job in of_rule(jobs, "curvature")}) <= 4
+    expected, found = (xr.load_dataset(each.folder / STUDY) for each in (built, project))
+    assert found.drop_attrs().equals(expected.drop_attrs())
+    assert (project.folder / "results/tiny/claims.csv").exists()
+    assert list((project.folder / "logs/slurm").rglob("*"))

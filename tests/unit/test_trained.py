@@ -1,0 +1,207 @@
+"""What claims about training measure, on made-up results with known answers."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from goldilocks import projections, trained
+from goldilocks.quantities import NotTested
+from goldilocks.randomness import stream
+
+RADII = np.logspace(-2, 2, 9)
+X = 2 * np.log10(RADII)
+DRAWS = 8
+
+
+def cell(**variables):
+    """Results over radii and draws; variables by name as (dims, values)."""
+    coordinates = {"radius": RADII, "draw": range(DRAWS), "x": ("radius", X), "classes": 10}
+    for axis in ("rate", "step", "subspace", "rate_rule", "gradients"):
+        if axis in variables:
+            coordinates[axis] = variables.pop(axis)
+    return xr.Dataset(variables, coordinates, attrs={"test_examples": "1000"})
+
+
+def over_radii(curve, spread=0.001):
+    noise = spread * stream("noise").standard_normal((len(RADII), DRAWS))
+    return ("radius", "draw"), np.asarray(curve)[:, None] + noise
+
+
+def test_accuracies_of_runs_that_diverged_are_those_of_guessing():
+    dims, values = over_radii(np.full(9, 0.9))
+    values[3, 2] = np.nan
+    found = trained.accuracy(cell(test_accuracy=(dims, values)))
+    assert float(found[3, 2]) == 0.1 and float(found[3, 1]) > 0.8
+
+
+def test_the_best_rate_is_chosen_on_held_out_examples_and_judged_on_test_ones():
+    rates = [0.1, 1.0]
+    held_out = np.zeros((2, 9, DRAWS, 1))
+    held_out[0, :5], held_out[1, 5:] = 1, 1
+    test = np.empty((2, 9, DRAWS))
+    test[0], test[1] = 0.3, 0.7
+    here = cell(
+        rate=rates,
+        step=[10],
+        test_accuracy=(("rate", "radius", "draw"), test),
+        validation_accuracy=(("rate", "radius", "draw", "step"), held_out),
+    )
+    assert np.allclose(trained.accuracy(here).mean("draw"), [0.3] * 5 + [0.7] * 4)
+
+
+def test_falls_flatness_and_height_above_chance():
+    curve = np.where(X > 0, 0.5, 0.9)
+    here = cell(test_accuracy=over_radii(curve))
+    falls = trained.accuracy_fall(here, {"window": [1, 4]}, "n")
+    assert len(falls) == 4 and all(abs(each.value - 0.4) < 0.005 for each in falls)
+    best = trained.accuracy_fall(here, {"window": [1, 4], "from": "best"}, "n")
+    assert all(each.value > 0.39 for each in best)
+    flat = trained.accuracy_flatness(here, {"window": [-4, -1.9]}, "n")
+    assert len(flat) == 3 and all(abs(each.value) < 0.005 for each in flat)
+    above = trained.accuracy_above_chance(here, {"window": [1, 4]}, "n")
+    assert all(abs(each.value - 0.4) < 0.005 for each in above)
+    with pytest.raises(NotTested, match="0 radii with x from 7 to 8"):
+        trained.accuracy_fall(here, {"window": [7, 8]}, "n")
+
+
+def test_the_peak_and_the_edges_of_a_curve():
+    here = cell(test_accuracy=over_radii(0.1 + 0.8 * np.exp(-((X - 0.3) ** 2)), 0.0))
+    (found,) = trained.accuracy_peak(here, {"window": [-4, 4]}, "n")
+    assert abs(found.value - 0.3) < 0.15
+    for edge, place in (("inner", 0.3 - np.sqrt(np.log(2))), ("outer", 0.3 + np.sqrt(np.log(2)))):
+        (found,) = trained.accuracy_edge(here, {"edge": edge}, "n")
+        assert abs(found.value - place) < 0.2
+    assert trained.vertex(X, X) == 4 and trained.vertex(X, -X) == -4
+    flat = cell(test_accuracy=over_radii(np.where(X > 0, 0.9, 0.8), 0.0))
+    with pytest.raises(NotTested, match="no outer edge"):
+        trained.accuracy_edge(flat, {"edge": "outer"}, "n")
+
+
+def test_the_dimension_needed_is_interpolated_and_censored():
+    d = np.array([10, 100, 1000])
+    assert trained.dimension_needed(d, np.array([0.2, 0.4, 0.6]), 0.5) == pytest.approx(2.5)
+    assert trained.dimension_needed(d, np.array([0.2, 0.3, 0.4]), 0.5) == 3
+    assert trained.dimension_needed(d, np.array([0.6, 0.7, 0.8]), 0.5) == 1
+
+
+def test_the_dimension_needed_shifts_with_the_radius():
+    names = ["plane-1000-dense", "plane-10-dense", "plane-100-dense"]
+    values = np.empty((3, 9, DRAWS))
+    for i, curve in enumerate(([0.9] * 9, [0.2] * 9, np.where(X > 0, 0.45, 0.7))):
+        values[i] = np.array(curve)[:, None]
+    here = cell(subspace=names, test_accuracy=(("subspace", "radius", "draw"), values))
+    found = trained.dimension_shift(here, {"level": 0.5, "window": [1.9, 4]}, "n")
+    # At r_X 10^(1 + 3/5), beyond it 10^(2 + 1/9).
+    assert all(each.value == pytest.approx(1 + 1 / 9 - 3 / 5) for each in found)
+
+
+def test_the_intrinsic_dimension_of_the_toy_problem_is_recovered():
+    """Li et al. (2018): ten groups of a hundred parameters, each of which must sum to its number: dimension 10."""
+    groups = torch.arange(1000) // 100
+    wanted = torch.arange(1.0, 11.0, dtype=torch.float64)
+    dimensions = [5, 8, 9, 10, 12, 15]
+    shares = np.empty((len(dimensions) + 1, 1, DRAWS))
+    shares[-1] = 1.0
+    for draw in range(DRAWS):
+        start = torch.as_tensor(stream("toy", draw).standard_normal(1000))
+        for i, d in enumerate(dimensions):
+            projection = projections.make("dense", d, [(1000,)], np.ones(1000), stream("toy", draw, d), torch.float64)
+            (columns,) = projection.forward(torch.eye(d, dtype=torch.float64))
+            sums = torch.zeros(d + 1, 10, dtype=torch.float64).index_add(1, groups, torch.vstack([columns, start]))
+            # The loss is a square: its least value on the plane in closed form.
+            left = wanted - sums[-1]
+            w = torch.linalg.lstsq(sums[:-1].T, left[:, None]).solution
+            shares[i, 0, draw] = np.exp(-float((sums[:-1].T @ w - left[:, None]).square().sum()))
+    names = [*(f"plane-{d}-dense" for d in dimensions), "full-free"]
+    here = xr.Dataset(
+        {"test_accuracy": (("subspace", "radius", "draw"), shares)},
+        {"subspace": names, "radius": [1.0], "draw": range(DRAWS), "classes": 10},
+    )
+    (found,) = trained.intrinsic_dimension(here, {"share": 0.9, "published": 1}, "n")
+    # Interpolated between 9, where it cannot be done, and 10.
+    assert 9.5 < 10**found.value <= 10
+
+
+def test_a_random_walk_grows_as_its_steps():
+    """r² − r_0² = D σ² t (Chang 2019), so that the exponent is 1; a straight path has 2."""
+    steps, size = [0, 10, 30, 100, 300, 1000], 2000
+    walks, straight = np.empty((2, 9, DRAWS, len(steps)))
+    for draw in range(DRAWS):
+        random = stream("walk", draw)
+        start = 0.05 * random.standard_normal(size)
+        increments = 0.01 * random.standard_normal((1000, size))
+        path = start + np.vstack([np.zeros(size), np.cumsum(increments, 0)])[steps]
+        walks[:, draw] = np.linalg.norm(path, axis=1)
+        straight[:, draw] = np.sqrt(1.0 + (0.01 * np.array(steps)) ** 2 * size)
+    case = {"steps": [10, 1000], "window": [-4, 4]}
+    for norms, exponent, tolerance in ((walks, 1, 0.05), (straight, 2, 1e-9)):
+        here = cell(step=steps, norm=(("radius", "draw", "step"), norms))
+        for found in trained.growth_exponent(here, case, "n"):
+            assert abs(found.value - exponent) < tolerance
+    both = np.stack([walks, walks], axis=0)
+    here = cell(step=steps, gradients=["loss", "random_signs"], norm=(("gradients", "radius", "draw", "step"), both))
+    assert all(each.value == 0 for each in trained.growth_over_walk(here, case, "n"))
+    grown = trained.relative_growth(here.isel(gradients=0), {"window": [0, 0]}, "n")[0]
+    assert grown.value == pytest.approx(np.mean(walks[4, :, -1] / walks[4, :, 0] - 1))
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])
+def test_the_exponent_of_the_radius_over_the_rate(exponent):
+    rates = np.array([3e-4, 1e-3, 3e-3])
+    ends = np.broadcast_to((rates**exponent)[:, None, None, None], (3, 9, DRAWS, 1))
+    here = cell(rate=rates, step=[9], norm=(("rate", "radius", "draw", "step"), ends))
+    (found,) = trained.rate_exponent(here, {"window": [-0.1, 0.1]}, "n")
+    assert found.value == pytest.approx(exponent, abs=1e-12)
+    with pytest.raises(NotTested, match="2 rates in its study, 3 are needed"):
+        trained.rate_exponent(here.isel(rate=[0, 1]), {"window": [-0.1, 0.1]}, "n")
+
+
+def test_the_best_of_a_few_against_brute_force():
+    random = stream("best")
+    scores, outcomes = random.standard_normal(30), random.standard_normal(30)
+    picks = np.array([random.choice(30, 5, replace=False) for _ in range(40_000)])
+    best = outcomes[picks[np.arange(len(picks)), scores[picks].argmax(1)]]
+    found = trained.best_of(5, scores, outcomes)
+    assert abs(found - (best.mean() - outcomes.mean())) < 5 * best.std() / np.sqrt(len(best))
+    assert trained.best_of(1, scores, outcomes) == pytest.approx(0, abs=1e-12)
+    assert trained.best_of(30, scores, outcomes) == pytest.approx(outcomes[scores.argmax()] - outcomes.mean())
+
+
+def test_the_share_of_the_fall_that_is_left():
+    fixed, proportional = np.where(X > 0, 0.5, 0.9), np.where(X > 0, 0.8, 0.9)
+    values = np.stack([over_radii(curve)[1] for curve in (fixed, proportional)])
+    dims = ("rate_rule", "radius", "draw")
+    here = cell(rate_rule=["fixed", "proportional"], test_accuracy=(dims, values))
+    (found,) = trained.fall_left(here, {"window": [1.9, 2.1]}, "n")
+    assert found.value == pytest.approx(0.25, abs=0.02)
+
+
+def test_binomial_variance_is_taken_off_the_spread():
+    random = stream("spread")
+    true = 0.8 + 0.02 * random.standard_normal(4000)
+    values = random.binomial(1000, true) / 1000
+    attributes = {"test_examples": "1000"}
+    here = xr.Dataset({"test_accuracy": (("radius", "draw"), values[None])}, {"classes": 10}, attributes)
+    (found,) = trained.spread_over_draws(here, {}, "n")
+    low, high = found.interval(0.99)
+    assert low < 0.02 < high and values.std() > 0.022
+
+
+def test_the_map_is_read_at_the_same_rate_and_temperature():
+    """Accuracy at α r_X against that at r_X with rate/α and temperature α⁻ⁿ, n = 3 for two hidden layers."""
+    rates, temperatures = [0.0003, 0.003, 0.03], [1e-3, 1.0, 1e3]
+    table = np.arange(9.0).reshape(3, 3)[..., None] + np.zeros(DRAWS)
+    here = cell(test_accuracy=over_radii(np.zeros(9), 0.0)).assign_coords(
+        network="fc-200x2-relu", rate=rates, temperature=temperatures
+    )
+    here["map_accuracy"] = (("rate", "temperature", "draw"), table)
+    here.attrs["settings"] = json.dumps({"rate": 0.003})
+    found = trained.map_difference(here, {"window": [-2.1, 2.1]}, "n")
+    # r/r_X = 0.1: rate 0.03, T 1000; 1: the middle; 10: rate 0.0003, T 0.001.
+    assert [each.value for each in found] == [-8, -4, 0]
+    here.attrs["settings"] = json.dumps({"rate": 0.5})
+    with pytest.raises(NotTested, match="no radius of this run is on its map"):
+        trained.map_difference(here, {"window": [-2.1, 2.1]}, "n")

@@ -1,0 +1,35 @@
+"""Training from many radii, on planes, on spheres and in the whole space. Needs datasets and settings; makes one block
+per job, some draws at all radii or some. A job that is killed leaves checkpoints, and goes on from them."""
+
+
+rule training:
+    """Accuracies and radii of networks trained from one block of radii and draws."""
+    input:
+        dataset="results/data/{dataset}.nc",
+        settings="results/{run}/settings/study-{study}.yaml",
+        network=lambda wildcards: own_networks([wildcards.network], ".txt"),
+        code="results/{run}/fingerprints/training.txt",
+    output:
+        "results/{run}/training/{study}/{dataset}/{network}/{subspace}/{block}.nc",
+    log:
+        "logs/{run}/training/{study}/{dataset}/{network}/{subspace}/{block}.log",
+    benchmark:
+        "logs/{run}/training/{study}/{dataset}/{network}/{subspace}/{block}.benchmark.tsv"
+    conda:
+        "../../envs/compute.yaml"
+    threads: config["execution"]["threads"]
+    resources:
+        mem_mb=grown(config["execution"]["memory_mib"] + 2500),
+        runtime=grown(config["execution"]["runtime"]),
+        gpu=config["execution"]["gpus"],
+        # Resources, not params: they change no result and rerun nothing.
+        memory_mib=config["execution"]["memory_mib"],
+        checkpoint_seconds=str(config["execution"]["checkpoint_seconds"]),
+        device=config["execution"]["device"],
+    params:
+        checkpoints=checkpoints_of,
+        network=lambda wildcards: own_networks([wildcards.network], ".yaml"),
+    message:
+        "Training: {wildcards.study}, {wildcards.dataset}, {wildcards.network}, {wildcards.subspace}, {wildcards.block}"
+    script:
+        "../../scripts/measure_training.py"
