@@ -26,16 +26,14 @@ class Directions:
 
         `sparse`: what `subspaces.as_sparse` makes of a tensor, where that is known already.
         """
-        self._parts, self._moves, self._sparse, self._cache = {}, {}, {}, {}
+        self._moves, self._sparse, self._cache = {}, {}, {}
+        self._entries, self._count = _Entries(given), given.shape[0]
         if isinstance(given, Tensor):
-            self._values, self.dtype = given, given.dtype
-            if sparse is None and given.device.type == "cpu":
+            self.dtype, on_cpu = given.dtype, given.device.type == "cpu"
+            if sparse is None and on_cpu:
                 sparse = subspaces.as_sparse(given.numpy())
         else:
-            self._values, sparse = None, given
-            self.dtype = torch.from_numpy(given.data).dtype
-        self._rows, self._count = sparse, given.shape[0]
-        on_cpu = self._values is None or self._values.device.type == "cpu"
+            self.dtype, on_cpu, sparse = torch.from_numpy(given.data).dtype, True, given
         for layer in affine_layers(chain):
             for place in filter(None, (layer.weight, layer.bias)):
                 entries = self.part(place).count_nonzero() if sparse is None else sparse[:, place].nnz
@@ -54,11 +52,7 @@ class Directions:
 
     def part(self, place: slice) -> Tensor:
         """All entries at a place of the parameter vector, (d, …)."""
-        if self._values is not None:
-            return self._values[:, place]
-        if place.start not in self._parts:
-            self._parts[place.start] = torch.from_numpy(self._rows[:, place].toarray())
-        return self._parts[place.start]
+        return self._entries.part(place)
 
     def weights(self, layer: Affine) -> Tensor:
         """Ẇ of all directions, (d, *shape)."""
@@ -133,7 +127,8 @@ class _Rows(Directions):
     """Some directions of others, which share their memory."""
 
     def __init__(self, whole: Directions, start: int, stop: int):
-        self._whole, self._place, self.dtype = whole, slice(start, stop), whole.dtype
+        # Not `whole` itself, which keeps its rows: in a circle both would outlive their use.
+        self._entries, self._place, self.dtype = whole._entries, slice(start, stop), whole.dtype
         self._count = len(range(*self._place.indices(len(whole))))
         self._moves, self._cache, self._sparse = whole._moves, {}, {}
         for place, (indices, values) in whole._sparse.items():
@@ -143,7 +138,22 @@ class _Rows(Directions):
 
     def part(self, place: slice) -> Tensor:
         """As of all directions."""
-        return self._whole.part(place)[self._place]
+        return self._entries.part(place)[self._place]
+
+
+class _Entries:
+    """The entries of directions (d, D), all or the non-zero ones alone."""
+
+    def __init__(self, given: Tensor | scipy.sparse.csr_array):
+        self._given, self._parts = given, {}
+
+    def part(self, place: slice) -> Tensor:
+        """All entries at a place, (d, …)."""
+        if isinstance(self._given, Tensor):
+            return self._given[:, place]
+        if place.start not in self._parts:
+            self._parts[place.start] = torch.from_numpy(self._given[:, place].toarray())
+        return self._parts[place.start]
 
 
 def _sparse_matrix(rows: Tensor, columns: Tensor, values: Tensor, height: int, width: int) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from brute_force import relative_error
 from models import model
@@ -171,6 +172,25 @@ def test_products_leave_nothing_behind():
     for _ in range(3):
         curvature.hessian_vector_products(network.logits, theta, rows, network.inputs, network.targets)
     assert alive() == before
+
+
+@pytest.mark.parametrize("scales", [[1.0], [0.5, 2.0]])
+@pytest.mark.parametrize("label", ["fc-9x2-relu", "fc-9x2-tanh", "fc-9x2-relu-nobias"])
+@pytest.mark.parametrize("of", ["rows", "matrix"])
+def test_curvature_is_freed_at_once(label, scales, of):
+    # Python looks for circles only after so many objects: large ones in a circle would pile up over the draws of a job.
+    network = model(label)
+    theta, rows = network.initialisation(5, 1.0), network.directions(7, "sparse")
+    rows = scipy.sparse.csr_array(rows.numpy()) if of == "matrix" else rows
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        curvature.radial_sweep(network.module, theta, scales, rows, network.inputs, network.targets)
+        gc.collect()
+        assert not gc.garbage
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
 
 
 MEMORY = """
