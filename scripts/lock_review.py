@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 NEEDED = (
-    *("numpy", "scipy", "xarray", "netCDF4", "matplotlib", "Pillow"),
+    *("numpy", "scipy", "threadpoolctl", "xarray", "netCDF4", "matplotlib", "Pillow"),
     *("snakemake", "Pygments", "pylatexenc", "PyYAML", "jsonschema", "requests"),
 )
 

@@ -48,12 +48,16 @@ GEOMETRY = {
     "gradient_power": ("gradient_of", "rank"),
     "clustering": ("pair", "layers"),
     "residual_extreme": ("end",),
+    "input_cosine": ("input_pair",),
+    "model_eigenvalue": ("rung", "rank"),
     **dict.fromkeys(
         ("gauss_newton_full_trace", "gauss_newton_full_norm", "hessian_full_trace", "hessian_full_norm"), ()
     ),
     **dict.fromkeys(("centred_edge", "top_space_cosine", "cluster_deviation", "noise_deviation", "logits_std"), ()),
     **dict.fromkeys(geometry.MODELLED, ("rung",)),
+    **dict.fromkeys(geometry.FORMULAE, ()),
     **dict.fromkeys(("entropy", "mixing", "gradient_length", "trace_examples"), ()),
+    **dict.fromkeys(("held_out_entropy", "held_out_logits_std"), ()),
 }
 # Varied keys in which the members of one ensemble may differ; every other key needs an ensemble of its own.
 OF_MEMBERS = ("rate", "rate_rule", "temperature", "temperature_rule")
@@ -107,7 +111,7 @@ def measure_training(
         classes, image = splits.training.classes, splits.training.inputs.shape[1:]
         module = networks.build_named(network, own, image, classes).to(device, getattr(torch, settings["dtype"]))
         if result is None:
-            result = _empty_block(settings, radii, draws, len(list(module.parameters())))
+            result = _empty_block(settings, radii, draws, len(list(module.parameters())), classes)
         job = Job(here, module, where, labels.depth(network), jobs.Streams(here, dataset, network), device)
         key = provenance.settings_hash({"code": code, "own": own, "checksum": splits.training.checksum, **here})
         for group in _groups(members, where, module, splits.training.inputs, here["batch"]):
@@ -230,6 +234,8 @@ def _train(
             found["sharpness"] = _sharpness(job, state, inputs[:count], targets[:count], memory_mib)
         if settings["geometry_examples"]:
             found |= _geometry(job, state, step, (inputs, targets), evaluated["validation"], memory_mib)
+        if settings["outputs_examples"]:
+            found |= _outputs(job, state, *(each[: settings["outputs_examples"]] for each in evaluated["validation"]))
         return found
 
     found = training.train(ensemble, inputs, targets, log_at, observe, checkpoint)
@@ -342,6 +348,13 @@ def _geometry(
     return found
 
 
+def _outputs(job: Job, ensemble: training.Ensemble, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Softmax outputs of each member (m, n, k), and the labels of the same examples (m, n)."""
+    points = torch.cat([each.flatten(1) for each in ensemble.parameters()], 1)
+    found = torch.stack([geometry.outputs(job.module, point, inputs) for point in points])
+    return {"outputs": found, "output_label": targets.double().expand(len(points), -1)}
+
+
 def _geometry_axes(settings: dict) -> dict[str, list]:
     """The labels of the axes of GEOMETRY."""
     return {
@@ -350,6 +363,7 @@ def _geometry_axes(settings: dict) -> dict[str, list]:
         "pair": list(geometry.PAIRS),
         "layers": list(geometry.LAYERS),
         "end": list(geometry.ENDS),
+        "input_pair": list(geometry.INPUT_PAIRS),
         "rung": list(geometry.RUNGS),
     }
 
@@ -385,7 +399,7 @@ def _record(result: xr.Dataset, variant: dict, member: Member, found: dict[str, 
         result[name].loc[place] = values
 
 
-def _empty_block(settings: dict, radii: list[float], draws: range, tensors: int) -> xr.Dataset:
+def _empty_block(settings: dict, radii: list[float], draws: range, tensors: int, classes: int) -> xr.Dataset:
     """A block of missing values."""
     varied = {studies.dimension(key): settings["vary"][key] for key in sorted(settings["vary"])}
     coordinates = {
@@ -404,6 +418,10 @@ def _empty_block(settings: dict, radii: list[float], draws: range, tensors: int)
     if settings["geometry_examples"]:
         coordinates |= _geometry_axes(settings)
         axes |= {name: (*point, "step", *own) for name, own in GEOMETRY.items()}
+    if settings["outputs_examples"]:
+        coordinates |= {"output_example": list(range(settings["outputs_examples"])), "class": list(range(classes))}
+        axes["outputs"] = (*point, "step", "output_example", "class")
+        axes["output_label"] = (*point, "step", "output_example")
     axes |= dict.fromkeys(AT_THE_END, point)
     if settings["curvature_examples"]:
         coordinates |= {"moment": ["start", "end"], "examples_of": ["training", "validation"]}

@@ -20,7 +20,7 @@ WIDE_FIGURES = (
     *("accuracy", "arms", "other_accuracy", "intrinsic_dimension", "within_planes", "drawn", "early"),
     *("rate_temperature", "chang_radius", "chang_accuracy", "chang_subspaces", "zone_map"),
     *("rescaling", "parts", "counterfactuals", "random_gradients", "confidence", "outside", "eigenvectors"),
-    "not_homogeneous",
+    *("not_homogeneous", "clustering", "growth", "simplex", "spectra", "confined", "sharpness", "model_kappa"),
 )
 
 

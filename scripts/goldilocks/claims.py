@@ -49,8 +49,8 @@ VARIED = {name: dimension(name) for name in PRIMARY_SETTINGS}
 PRIMARY_CELL = {"dataset": "mnist", "network": "fc-200x2-relu", "examples": 1000}
 PRIMARY_KIND = "sparse"
 CELL = ("dataset", "network", "subspace", "examples")
-# Has no usual value: where a study varies it, a case names one, or compares them.
-RATE = "rate"
+# Have no usual value: where a study varies them, a case names one, or compares them.
+UNUSUAL = ("rate", "geometry_examples")
 POWER = 0.8
 IDENTITY = "identity"
 FUNCTIONS = {**QUANTITIES, **TRAINED, **DECONSTRUCTED, **EMERGENT}
@@ -190,16 +190,21 @@ def _summary(cases: list[dict], claim: dict) -> dict:
 def _primary(
     identifier: str, claim: dict, studies: dict[str, xr.Dataset], left_out: dict[str, list[str]]
 ) -> list[dict]:
-    """A row per case, on the cell that the claim is about."""
-    rows = []
+    """A row per case, on the cell that the claim is about; verdicts of a `family` of cases by Holm's procedure."""
+    rows, families = [], {}
     for name, case in claim.get("cases", {}).items():
         row = {"id": f"{identifier}.{name}", "case": name, "statement": case["statement"], "unit": case["unit"]}
         try:
             worst = _measure(case, _beside(case, _cell(case, studies, left_out), studies), row["id"])
             test = _test(case)
             rows.append({**row, **_described(test, worst), "verdict": test.verdict(*test.p_values(worst))})
+            if "family" in case:
+                families.setdefault(case["family"], []).append((rows[-1], test, worst))
         except UNTESTABLE as reason:
             rows.append({**row, "verdict": NOT_TESTED, "reason": str(reason)})
+    for members in families.values():
+        for (row, test, _), adjusted in zip(members, _adjusted([(test, worst) for _, test, worst in members])):
+            row["verdict"] = test.verdict(*adjusted)
     return rows
 
 
@@ -212,7 +217,7 @@ def _secondary(identifier: str, claim: dict, studies: dict[str, xr.Dataset]) -> 
     for name, case in claim.get("cases", {}).items():
         for study, place in _other_cells(case, studies):
             described = (
-                f"N={v}" if k == "examples" else f"{k}={v}" if k in (RATE, *VARIED) else str(v)
+                f"N={v}" if k == "examples" else f"{k}={v}" if k in (*UNUSUAL, *VARIED) else str(v)
                 for k, v in place.items()
             )
             label = " ".join([name, *([study] if study != case["study"] else []), *described])
@@ -223,13 +228,18 @@ def _secondary(identifier: str, claim: dict, studies: dict[str, xr.Dataset]) -> 
                 measured.append((row, case, _measure(case, cell, identity)))
             except UNTESTABLE as reason:
                 untested.append({**row, "verdict": NOT_TESTED, "reason": str(reason)})
-    p_values = np.array([_test(case).p_values(worst) for _, case, worst in measured]).reshape(-1, 2)
-    holds, fails = intervals.holm(p_values[:, 0]), intervals.holm(p_values[:, 1])
     rows = []
-    for (row, case, worst), p_holds, p_fails in zip(measured, holds, fails):
+    adjusted = _adjusted([(_test(case), worst) for _, case, worst in measured])
+    for (row, case, worst), p_values in zip(measured, adjusted):
         test = _test(case)
-        rows.append({**row, **_described(test, worst), "verdict": test.verdict(p_holds, p_fails)})
+        rows.append({**row, **_described(test, worst), "verdict": test.verdict(*p_values)})
     return rows + untested
+
+
+def _adjusted(measured: list[tuple[Test, Estimate]]) -> list[tuple[float, float]]:
+    """p-values for `holds` and for `fails` of several tests, adjusted by Holm's procedure."""
+    p_values = np.array([test.p_values(worst) for test, worst in measured]).reshape(-1, 2)
+    return list(zip(intervals.holm(p_values[:, 0]), intervals.holm(p_values[:, 1])))
 
 
 def _measure(case: dict, cell: xr.Dataset, name: str) -> Estimate:
@@ -274,7 +284,7 @@ def _primary_place(case: dict, study: xr.Dataset) -> dict:
 def _axes(case: dict, study: xr.Dataset) -> list[str]:
     """Axes along which a case has cells: not those that it compares values of, or speaks of every value of."""
     spanned = {*case.get("every", []), *case.get("over", []), *(["examples"] if "examples" in case else [])}
-    return [axis for axis in (*CELL, RATE, *VARIED.values()) if axis in study.dims and axis not in spanned]
+    return [axis for axis in (*CELL, *UNUSUAL, *VARIED.values()) if axis in study.dims and axis not in spanned]
 
 
 def _cell(case: dict, studies: dict[str, xr.Dataset], left_out: dict[str, list[str]]) -> xr.Dataset:
@@ -287,8 +297,9 @@ def _cell(case: dict, studies: dict[str, xr.Dataset], left_out: dict[str, list[s
     for name, value in {**PRIMARY_SETTINGS, **case.get("settings", {})}.items():
         if VARIED[name] not in study.dims and settings.get(name, value) != value:
             raise NotTested(f"the claim is about {name} {value}, and the study {case['study']} has {settings[name]}")
-    if RATE in _axes(case, study) and RATE not in case.get("cell", {}):
-        raise NotTested(f"the study {case['study']} has several rates, of which the claim names none")
+    for axis in _axes(case, study):
+        if axis in UNUSUAL and axis not in case.get("cell", {}):
+            raise NotTested(f"the study {case['study']} has several values of {axis}, of which the claim names none")
     return _select(study, _primary_place(case, study))
 
 

@@ -392,6 +392,10 @@ def _check_geometry(path: str, study: dict) -> None:
             if step not in known:
                 values = ", ".join(map(str, known)) or "none"
                 raise ConfigurationError(f"{path}.{key}: {step} is impossible; choose from the {name}, {values}")
+    if study["outputs_examples"] and "classes" in study["vary"]:
+        raise ConfigurationError(
+            f"{path}.outputs_examples: outputs of several numbers of classes have no common axis; set classes to one"
+        )
     if not study["geometry_examples"]:
         if study["geometry_steps"]:
             raise ConfigurationError(f"{path}.geometry_steps: there are no geometry_examples; say how many")
@@ -420,6 +424,11 @@ def _check_trained(
         raise ConfigurationError(
             f"{path}.geometry_examples: {count} is impossible; twice as many must be trained on, and as many held out "
             f"(validation), of {name}: {most} and {study['validation']} are"
+        )
+    if study["outputs_examples"] > study["validation"]:
+        raise ConfigurationError(
+            f"{path}.outputs_examples: {study['outputs_examples']} is impossible; {study['validation']} examples are "
+            "held out (validation)"
         )
     if study["batch"] != "all":
         asked["vary.batch" if "batch" in study["vary"] else "batch"] = (study["batch"], most)

@@ -18,6 +18,8 @@ OVERHEAD = {"curvature": 5.0, "training": 5.0, "cuts": 10.0}
 OTHER_SECONDS = 3.0
 SPEED = {"curvature": 4e10, "training": 2.5e10, "full batch": 8e10}
 RULES = ("curvature", "training")
+# Of the whole Hessian's largest eigenvalue, and of the geometry: forward passes over its examples that take as long.
+SHARPNESS_PASSES, GEOMETRY_PASSES = 60, 1500
 # Of a dataset that nobody has read yet.
 USUAL_SHAPE = catalogue.OFFICIAL["cifar10"]
 # Varied keys whose values are points of one sweep.
@@ -98,7 +100,10 @@ class Costs:
             members = len(draws) * radii * len(studies.variants(study))
             batch = study.get("examples") or shape.training_examples if study["batch"] == "all" else study["batch"]
             evaluated = len(studies.logged_steps(study)) * study["evaluated"]
-            return members * forward * (3 * study["steps"] * batch + evaluated)
+            sharpness = len(studies.logged_steps(study)) * study["sharpness_examples"] * SHARPNESS_PASSES
+            largest = max(study["vary"].get("geometry_examples", [study["geometry_examples"]]))
+            geometry = len(study["geometry_steps"]) * largest * GEOMETRY_PASSES
+            return members * forward * (3 * study["steps"] * batch + evaluated + sharpness + geometry)
         plane = labels.parse_plane(wildcards["subspace"])
         sizes = {key: len(values) for key, values in study["vary"].items()}
         points = radii * math.prod(size for key, size in sizes.items() if key in SWEPT)

@@ -1,5 +1,7 @@
 """The largest eigenvalues of the Hessian in full space, and their eigenvectors as images in the first layer."""
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -34,7 +36,7 @@ def top(
         return multiply(rows).double().cpu().numpy()
 
     start = stream("top eigenvectors").standard_normal(len(parameters))
-    return lanczos.top_eigenpairs(products, len(parameters), count, start=start, tolerance=tolerance)
+    return lanczos.top_eigenpairs(products, len(parameters), count, start=start, tolerance=tolerance, own_threads=True)
 
 
 SHARPNESS_TOLERANCE = 1e-2
@@ -43,8 +45,8 @@ SHARPNESS_TOLERANCE = 1e-2
 def sharpness(network: nn.Module, parameters: Tensor, inputs: Tensor, labels: Tensor, **options: float | str) -> float:
     """The largest eigenvalue of the Hessian of the mean loss, within a hundredth; 0 where all logits are zero.
 
-    And where the Hessian itself vanishes, as where the softmax of every example is saturated at its label. Arguments
-    and options as of `top`.
+    And where the Hessian itself vanishes, as where the softmax of every example is saturated at its label. NaN where
+    products with it are not finite, as on the way to diverge. Arguments and options as of `top`.
     """
     logits = networks.logits_function(network)
     with torch.no_grad():
@@ -52,6 +54,8 @@ def sharpness(network: nn.Module, parameters: Tensor, inputs: Tensor, labels: Te
             return 0.0
     probe = torch.as_tensor(stream("sharpness").standard_normal((1, len(parameters)))).to(parameters)
     pushed = curvature.hessian_vector_products(network, parameters, probe, inputs, labels, **options)
+    if not torch.isfinite(pushed).all():
+        return math.nan
     if pushed.abs().max() <= torch.finfo(pushed.dtype).tiny:
         return 0.0
     values, _ = top(network, parameters, inputs, labels, 1, tolerance=SHARPNESS_TOLERANCE, **options)

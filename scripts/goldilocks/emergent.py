@@ -11,7 +11,7 @@ import xarray as xr
 
 from goldilocks import intervals, random_model
 from goldilocks.intervals import Estimate
-from goldilocks.quantities import NotTested
+from goldilocks.quantities import NotTested, window
 from goldilocks.randomness import stream
 
 # The primary checkpoint is the first with a training loss below this share of ln C; with fewer effective examples for
@@ -34,19 +34,28 @@ def _classes(cell: xr.Dataset) -> int:
     return int(cell[name].item())
 
 
-def _measured(values: xr.DataArray) -> xr.DataArray:
+def _variable(cell: xr.Dataset, name: str) -> xr.DataArray:
+    if name not in cell:
+        raise NotTested(f"this run has measured no {name}")
+    return cell[name]
+
+
+def measured(values: xr.DataArray) -> xr.DataArray:
     """At the steps where something was measured in every draw."""
     others = [axis for axis in values.dims if axis != "step"]
     return values.isel(step=np.flatnonzero(values.notnull().all(others)))
 
 
-def _stage(cell: xr.Dataset, case: dict, variable: str) -> xr.DataArray:
-    """A variable (draw, …) at the case's `stage`: start, end, or learnt, each draw's primary checkpoint."""
-    values = _measured(_run(cell)[variable])
-    if not values.sizes["step"]:
-        raise NotTested(f"this run has measured no {variable}")
-    if case["stage"] in ("start", "end"):
-        return values.isel(step=0 if case["stage"] == "start" else -1, drop=True)
+def _stage(cell: xr.Dataset, case: dict, variable: str | xr.DataArray) -> xr.DataArray:
+    """A variable (draw, …) at the case's `stage`: start, middle or end of where it is measured; or learnt, each draw's
+    primary checkpoint.
+    """
+    values = measured(_variable(_run(cell), variable) if isinstance(variable, str) else variable)
+    count = values.sizes["step"]
+    if not count:
+        raise NotTested(f"this run has measured no {values.name}")
+    if case["stage"] in (places := {"start": 0, "middle": count // 2, "end": count - 1}):
+        return values.isel(step=places[case["stage"]], drop=True)
     losses = _run(cell)["training_loss"].sel(step=values["step"])
     learnt = (losses < LEARNT * np.log(_classes(cell))).transpose("draw", "step").values
     if not learnt.any(1).all():
@@ -96,7 +105,7 @@ def confined_power(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     Of the gradient of the case's `source`; less its Fisher null Σ_{i≤C} λ_i/Tr G where `above_null`.
     """
     run = _run(cell)
-    powers = _measured(run["gradient_power"].sel(gradient_of=case["source"], drop=True))
+    powers = measured(run["gradient_power"].sel(gradient_of=case["source"], drop=True))
     powers = powers.sel(step=powers["step"] >= EARLY * int(run["step"].max()))
     if powers.sizes["step"] < LEAST_CHECKPOINTS:
         raise NotTested(f"this run has {powers.sizes['step']} checkpoints, {LEAST_CHECKPOINTS} are needed")
@@ -113,7 +122,7 @@ def sharpness_change(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
 
     The step of the peak, and of the dip after it, are those of the mean of the other draws.
     """
-    values = _measured(_run(cell)["sharpness"]).transpose("draw", "step").values
+    values = measured(_run(cell)["sharpness"]).transpose("draw", "step").values
     if values.shape[1] < LEAST_SHARPNESS or values.shape[0] < 2:
         raise NotTested(f"this run has {values.shape[1]} checkpoints of {values.shape[0]} draws, 20 of 2 are needed")
     if not (values > 0).all():
@@ -129,21 +138,29 @@ def sharpness_change(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
 
 
 def clustering_excess(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
-    """q_SLSC less its value with permuted classes, which is q_SL; less the same at the start where `above_start`."""
+    """q_SLSC less its value with permuted classes, which is q_SL; less the same at the start where `above_start`, or of
+    the inputs where `above_inputs`."""
     found = _excess(cell, case)
     if case.get("above_start"):
         found = found - _excess(cell, {**case, "stage": "start"})
+    if case.get("above_inputs"):
+        cosines = _stage(cell, case, "input_cosine")
+        found = found - (cosines.sel(input_pair="same_class") - cosines.sel(input_pair="any_classes"))
     return [intervals.mean(found.values)]
 
 
 def _excess(cell: xr.Dataset, case: dict) -> xr.DataArray:
-    cosines = _stage(cell, case, "clustering").sel(layers=case.get("layers", "all"))
+    cosines = _stage(cell, case, _clustering(cell, case))
     return cosines.sel(pair="same_logit_same_class", drop=True) - cosines.sel(pair="same_logit", drop=True)
+
+
+def _clustering(cell: xr.Dataset, case: dict) -> xr.DataArray:
+    return _run(cell)["clustering"].sel(layers=case.get("layers", "all"), drop=True)
 
 
 def clustering_over_other_logits(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     """q_SL less the mean cosine of gradients of different logits, absolute where `absolute`."""
-    cosines = _stage(cell, case, "clustering").sel(layers=case.get("layers", "all"))
+    cosines = _stage(cell, case, _clustering(cell, case))
     other = "other_logit_absolute" if case.get("absolute") else "other_logit"
     return [intervals.mean((cosines.sel(pair="same_logit") - cosines.sel(pair=other)).values)]
 
@@ -151,7 +168,7 @@ def clustering_over_other_logits(cell: xr.Dataset, case: dict, name: str) -> lis
 def growth(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     """Median over draws of Spearman's correlation of a variable with the step, after the first FIRST of the steps."""
     run = _run(cell)
-    values = _measured(run[case["variable"]])
+    values = measured(run[case["variable"]])
     values = values.sel(step=values["step"] >= FIRST * int(run["step"].max())).transpose("draw", "step").values
     if values.shape[1] < LEAST_CHECKPOINTS:
         raise NotTested(f"this run has {values.shape[1]} checkpoints, {LEAST_CHECKPOINTS} are needed")
@@ -162,9 +179,10 @@ def growth(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
 
 def residual_share(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     """log10 of ‖H′‖₂ over λ_{C−1} of G."""
-    extremes = np.abs(_stage(cell, case, "residual_extreme")).max("end")
-    values = _stage(cell, case, "gauss_newton_eigenvalue").isel(rank=_classes(cell) - 2)
-    return [intervals.mean(np.log10(extremes / values).values)]
+    run = _run(cell)
+    extremes = np.abs(run["residual_extreme"]).max("end", skipna=False)
+    ratios = extremes / run["gauss_newton_eigenvalue"].isel(rank=_classes(cell) - 2, drop=True)
+    return [intervals.mean(np.log10(_stage(cell, case, ratios.rename("residual_extreme"))).values)]
 
 
 def shared_top_space(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
@@ -173,11 +191,24 @@ def shared_top_space(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
 
 
 def frozen_entropy(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
-    """log10 of the outputs' entropy over that of Gaussian logits of the measured σ_z."""
-    spreads, classes = _stage(cell, case, "logits_std").values, _classes(cell)
+    """log10 of the outputs' entropy over that of Gaussian logits of the measured σ_z; of examples `held_out`, or not.
+
+    At the stage `untrained` of initialisations, at each radius of the case's window.
+    """
+    prefix = "held_out_" if case.get("held_out") else ""
+    names = f"{prefix}logits_std", f"{prefix}entropy"
+    if case["stage"] == "untrained":
+        spreads, entropies = (window(_variable(cell, each), case) for each in names)
+        points = [(spreads.isel(radius=i), entropies.isel(radius=i)) for i in range(spreads.sizes["radius"])]
+    else:
+        points = [[_stage(cell, case, each) for each in names]]
+    classes = _classes(cell)
     logits = stream("entropy of the random model", classes).standard_normal((MODEL_EXAMPLES, classes))
-    modelled = np.array([random_model.entropy(random_model.softmax(spread * logits)) for spread in spreads])
-    return [intervals.mean(np.log10(_stage(cell, case, "entropy").values / modelled))]
+    found = []
+    for spreads, entropies in points:
+        modelled = np.array([random_model.entropy(random_model.softmax(each * logits)) for each in spreads.values])
+        found.append(intervals.mean(np.log10(entropies.values / modelled)))
+    return found
 
 
 # What the random model predicts, by name: its variable, and what is measured, of (draw, step, …) and C.
@@ -194,42 +225,52 @@ PREDICTED: dict[str, tuple[str, Callable[[xr.Dataset, int], xr.DataArray]]] = {
         ),
     ),
     "kappa": ("model_kappa", lambda run, c: run["gauss_newton_full_trace"] / run["gauss_newton_full_norm"]),
+    "kappa_of_hessian": ("model_kappa", lambda run, c: run["hessian_full_trace"] / run["hessian_full_norm"]),
 }
 
 
-def predictions(cell: xr.Dataset, case: dict) -> tuple[np.ndarray, np.ndarray]:
-    """Logarithms of what the random model predicts of a case's `predicted` on its `rung`, and of what is measured.
+def predictions(cell: xr.Dataset, case: dict) -> dict[str, np.ndarray]:
+    """Logarithms of what the random model predicts of a case's `predicted` on its `rung`, of what is measured, and of
+    what the simpler formula says where there is one: `model`, `measured`, `formula`.
 
-    Each (draw, step), at the steps where both are known.
+    Each (draw, step), at the steps where all are known.
     """
     run, (variable, measure) = _run(cell), PREDICTED[case["predicted"]]
-    model, measured = run[variable].sel(rung=case["rung"]), measure(run, _classes(cell))
-    both = _measured(model.where(measured.notnull()))
-    if both.sizes["step"] < 3:
-        raise NotTested(
-            f"the random model predicts this at {both.sizes['step']} checkpoints of every draw, 3 are needed"
-        )
-    measured = measured.sel(step=both["step"])
-    return tuple(np.log(each.transpose("draw", "step").values) for each in (both, measured))
+    found = {"model": run[variable].sel(rung=case["rung"], drop=True), "measured": measure(run, _classes(cell))}
+    if (formula := f"formula_{case['predicted']}") in run:
+        found["formula"] = run[formula]
+    known = np.logical_and.reduce([each.notnull().all("draw").values for each in found.values()])
+    if known.sum() < 3:
+        raise NotTested(f"the random model predicts this at {known.sum()} checkpoints of every draw, 3 are needed")
+    return {key: np.log(each.transpose("draw", "step").values[:, known]) for key, each in found.items()}
 
 
 def calibration_slope(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     """Slope of what is measured over what the random model predicts, in logarithms, over all checkpoints of a draw."""
-    model, measured = predictions(cell, case)
-    return [intervals.mean(np.array([np.polyfit(x, y, 1)[0] for x, y in zip(model, measured)]))]
+    found = predictions(cell, case)
+    return [intervals.mean(np.array([np.polyfit(x, y, 1)[0] for x, y in zip(found["model"], found["measured"])]))]
 
 
 def calibration_error(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
-    """Median over checkpoints of |log10 of predicted over measured|; against a constant over checkpoints (the mean of
-    the logarithms of what is measured in the other draws), the difference to its error, where `against_constant`."""
-    model, measured = (each / np.log(10) for each in predictions(cell, case))
-    found = np.median(np.abs(model - measured), 1)
-    if case.get("against_constant"):
+    """Median over checkpoints of |log10 of predicted over measured|; the difference to that of something else where
+    the case is `against` it: a constant over checkpoints (the mean of the logarithms of what is measured in the other
+    draws), or the formula.
+    """
+    found = {key: each / np.log(10) for key, each in predictions(cell, case).items()}
+    measured = found["measured"]
+
+    def error(predicted: np.ndarray) -> np.ndarray:
+        return np.median(np.abs(predicted - measured), 1)
+
+    errors = error(found["model"])
+    if case.get("against") == "formula":
+        errors = errors - error(found["formula"])
+    elif case.get("against") == "constant":
         if len(measured) < 2:
             raise NotTested("a constant is taken from the other draws, and this run has one")
-        others = [np.delete(measured, i, 0).mean() for i in range(len(measured))]
-        found = found - np.array([np.median(np.abs(constant - row)) for constant, row in zip(others, measured)])
-    return [intervals.mean(found)]
+        others = np.array([np.delete(measured, i, 0).mean() for i in range(len(measured))])
+        errors = errors - error(others[:, None])
+    return [intervals.mean(errors)]
 
 
 EMERGENT: dict[str, Callable[[xr.Dataset, dict, str], list[Estimate]]] = {

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import eigh_tridiagonal
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
+from threadpoolctl import threadpool_limits
 
 from goldilocks.randomness import stream
 from goldilocks.spectrum import standard_error
@@ -29,6 +30,7 @@ def top_eigenpairs(
     start: np.ndarray,
     tolerance: float = 1e-8,
     restarts: int = 300,
+    own_threads: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The `count` eigenvalues λ of A at one end of its spectrum, shape (count,), and eigenvectors u, shape (D, count).
 
@@ -36,7 +38,9 @@ def top_eigenpairs(
     largest, "LM" the largest in magnitude, "SA" the smallest. `size` is D; `start` (D,) is where the search starts,
     and the same start gives the same result. The method is implicitly restarted Lanczos (Lehoucq, Sorensen & Yang
     1998, ARPACK), one product at a time, with max(2 count + 1, 20) vectors in memory. It ends when each estimated
-    |Au − λu| ≤ tolerance |λ|, which bounds the error of λ, down to the precision of the products.
+    |Au − λu| ≤ tolerance |λ|, which bounds the error of λ, down to the precision of the products. `own_threads` says
+    that `products` computes with threads that are not numpy's, as torch does: the latter, which would spin beside them
+    and take half of their time, are one then.
 
     A multiple eigenvalue may be found fewer times than it has eigenvectors: exact arithmetic sees one of them.
 
@@ -55,16 +59,17 @@ def top_eigenpairs(
         (size, size), matvec=lambda vector: _multiply(products, vector.reshape(1, size))[0], dtype=np.float64
     )
     try:
-        # The generator replaces a start that spans too small an invariant subspace.
-        values, vectors = eigsh(
-            matrix,
-            k=count,
-            which=which,
-            v0=np.array(start, dtype=np.float64),
-            tol=tolerance,
-            maxiter=restarts,
-            rng=stream("top eigenpairs"),
-        )
+        with threadpool_limits(1 if own_threads else None, user_api="blas"):
+            # The generator replaces a start that spans too small an invariant subspace.
+            values, vectors = eigsh(
+                matrix,
+                k=count,
+                which=which,
+                v0=np.array(start, dtype=np.float64),
+                tol=tolerance,
+                maxiter=restarts,
+                rng=stream("top eigenpairs"),
+            )
     except ArpackError as error:
         raise ValueError(
             f"the {count} {ENDS[which]} eigenvalues did not converge to {tolerance:g} in {restarts} restarts "

@@ -7,7 +7,7 @@ Results enter the paper's text through three macros and in no other way: \estima
 import math
 import re
 
-RESULT_SECTIONS = ("results", "training", "deconstruction", "beyond")
+RESULT_SECTIONS = ("results", "training", "deconstruction", "emergent", "beyond")
 KINDS = ("estimate", "verdict", "setting")
 SMALLEST_WRITTEN_OUT = 1e-4
 _CHARACTERS = {

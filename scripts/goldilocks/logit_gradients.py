@@ -1,12 +1,14 @@
-"""Gradients of all logits over examples: their Gram matrix, how they cluster, and the spectrum of G that they carry.
+"""Gradients of all logits over examples: how they cluster, and the spectrum of G that they carry.
 
 J is the matrix of the columns ∂z_k^μ/∂θ, example after example: (D, n · k). It is never formed where a layer is fully
 connected: there a product of two columns is one of adjoints times one of inputs. G = J S Jᵀ/n, S_μ = R_μ R_μᵀ, has the
 eigenvalues of Rᵀ(JᵀJ)R/n, and its eigenvectors are u = J R w/√(nλ) (Fort & Ganguli 2019; Papyan 2019 for the spectrum).
+Of the Gram matrix JᵀJ only some rows are in memory at a time.
 
-Letters: n examples, k classes, D parameters.
+Letters: n examples, k classes, D parameters, b examples of a block.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,66 +19,121 @@ from goldilocks import chains, lanczos, networks
 from goldilocks.randomness import stream
 
 EXAMPLES_AT_ONCE = 250
+ENTRIES_AT_ONCE = 2**22  # of a block of the Gram matrix: a few of them stay in a processor's cache
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-11}
-
-
-def gram(network: nn.Module, parameters: Tensor, inputs: Tensor, *, without_last: bool = False) -> Tensor:
-    """JᵀJ (n · k, n · k) at `parameters` (D,) over all `inputs` (n, …), in their precision.
-
-    `without_last` leaves out the gradients by the parameters of the last layer that has some. In memory are two arrays
-    of the result's size. Raises ValueError where `without_last` is asked of a network that is no chain of known layers.
-    """
-    chain = chains.of(network)
-    if chain is None or not chains.sees_vectors(chain, parameters, inputs):
-        if without_last:
-            raise ValueError("the last layer of this network is not known: give it as a chain of torch's own layers")
-        columns = _columns(network, parameters, inputs)
-        return columns @ columns.T
-    layers = _factors(chain, parameters, inputs)
-    found = None
-    for factors in layers[:-1] if without_last else layers:
-        part = factors.gram()
-        found = part if found is None else found.add_(part)
-    return found
 
 
 @dataclass(frozen=True)
 class _Factors:
-    """Of a layer: adjoints (n · k, o) and inputs (n, i) whose outer products are its gradients, or these themselves."""
+    """Of a layer: adjoints (n, k, o) and inputs (n, i) whose outer products are its gradients, or these themselves."""
 
     adjoints: Tensor
     inputs: Tensor | None
     bias: bool
-    classes: int
 
-    def gram(self) -> Tensor:
-        product = self.adjoints @ self.adjoints.T
+    def multiplied(self, rows: Tensor) -> Tensor:
+        """JᵀJ x (m, n, k) of the layer's part of J, for rows x (m, n, k)."""
+        if self.inputs is None:
+            return (rows.flatten(1) @ self.adjoints.flatten(0, 1) @ self.adjoints.flatten(0, 1).T).view_as(rows)
+        pulled = torch.einsum("mnk,nko->mno", rows, self.adjoints)
+        pushed = torch.einsum("mno,ni->moi", pulled, self.inputs) @ self.inputs.T
+        if self.bias:
+            pushed += pulled.sum(1)[..., None]
+        return torch.einsum("mon,nko->mnk", pushed, self.adjoints)
+
+    def gram(self, some: slice) -> Tensor:
+        """Rows (b, k, n, k) of the layer's part of JᵀJ."""
+        product = self.adjoints[some].flatten(0, 1) @ self.adjoints.flatten(0, 1).T
+        product = product.view(-1, self.adjoints.shape[1], *self.adjoints.shape[:2])
         if self.inputs is not None:
-            n = len(self.inputs)
-            inputs = self.inputs @ self.inputs.T + float(self.bias)
-            product.view(n, self.classes, n, self.classes).mul_(inputs[:, None, :, None])
+            product *= (self.inputs[some] @ self.inputs.T + float(self.bias))[:, None, :, None]
         return product
+
+    def own(self) -> Tensor:
+        """The layer's part of JᵀJ at each example by itself, (n, k, k)."""
+        product = self.adjoints @ self.adjoints.mT
+        if self.inputs is not None:
+            product = product * (self.inputs.square().sum(1) + float(self.bias))[:, None, None]
+        return product
+
+
+class LogitGradients:
+    """J of n `examples` and k `classes`, by its layers, first to last.
+
+    `layered` says whether the last is known, and one of several.
+    """
+
+    def __init__(self, layers: list[_Factors]):
+        self._layers, self.layered = layers, len(layers) > 1
+        self.examples, self.classes = layers[0].adjoints.shape[:2]
+        self.dtype, self.device = layers[0].adjoints.dtype, layers[0].adjoints.device
+
+    @classmethod
+    def of_columns(cls, columns: Tensor) -> "LogitGradients":
+        """Of Jᵀ itself, (n, k, D)."""
+        return cls([_Factors(columns, None, False)])
+
+    def multiplied(self, rows: Tensor) -> Tensor:
+        """JᵀJ x (m, n, k) for rows x (m, n, k)."""
+        return _total(layer.multiplied(rows) for layer in self._layers)
+
+    def own(self, *, without_last: bool = False) -> Tensor:
+        """JᵀJ at each example by itself, (n, k, k)."""
+        return _total(layer.own() for layer in self._chosen(without_last))
+
+    def blocks(self, *, without_last: bool = False) -> Iterator[tuple[slice, Tensor]]:
+        """Examples and their rows (b, k, n, k) of JᵀJ, until all were there."""
+        step = max(1, ENTRIES_AT_ONCE // (self.classes**2 * self.examples))
+        for start in range(0, self.examples, step):
+            some = slice(start, min(start + step, self.examples))
+            yield some, _total(layer.gram(some) for layer in self._chosen(without_last))
+
+    def _chosen(self, without_last: bool) -> list[_Factors]:
+        if not without_last:
+            return self._layers
+        if not self.layered:
+            raise ValueError(
+                "the last of several layers of this network is not known: give it as a chain of torch's own layers"
+            )
+        return self._layers[:-1]
+
+
+def _total(parts: Iterable[Tensor]) -> Tensor:
+    """Of new arrays, in the first of them."""
+    first, *rest = parts
+    for each in rest:
+        first += each
+    return first
+
+
+def of(network: nn.Module, parameters: Tensor, inputs: Tensor) -> LogitGradients:
+    """J at `parameters` (D,) over all `inputs` (n, …), in their precision.
+
+    A network that is no chain of known layers has Jᵀ in memory, and so have its convolutions each their own part.
+    """
+    chain = chains.of(network)
+    if chain is None or not chains.sees_vectors(chain, parameters, inputs):
+        return LogitGradients.of_columns(_columns(network, parameters, inputs))
+    return LogitGradients(_factors(chain, parameters, inputs))
 
 
 def _factors(chain: tuple, theta: Tensor, inputs: Tensor) -> list[_Factors]:
     """Of every layer with parameters, first to last."""
     parts = [_of_examples(chain, theta, some) for some in inputs.split(EXAMPLES_AT_ONCE)]
-    classes = parts[0][1]
     joined = []
-    for layers in zip(*(layers for layers, _ in parts)):
+    for layers in zip(*parts):
         layer = layers[0][0]
         adjoints = torch.cat([each for _, each, _ in layers])
         sources = None if layers[0][2] is None else torch.cat([each for *_, each in layers])
-        joined.append(_Factors(adjoints, sources, layer.bias is not None, classes))
+        joined.append(_Factors(adjoints, sources, sources is not None and layer.bias is not None))
     return joined
 
 
-def _of_examples(chain: tuple, theta: Tensor, inputs: Tensor) -> tuple[list[tuple], int]:
-    """For some examples: of every layer, itself, its adjoints (n · k, o) and its inputs, or gradients and None."""
+def _of_examples(chain: tuple, theta: Tensor, inputs: Tensor) -> list[tuple]:
+    """For some examples: of every layer, itself, its adjoints (n, k, o) and its inputs, or gradients and None."""
     outputs, kept = chains.forward(chain, theta, inputs)
-    classes = outputs.shape[1]
     by_class = []
-    for k in range(classes):
+    for k in range(outputs.shape[1]):
         seed = torch.zeros_like(outputs)
         seed[:, k] = 1
         by_class.append(list(_with_parameters(chains.backward(kept, theta, seed, to_inputs=False)[1])))
@@ -85,15 +142,15 @@ def _of_examples(chain: tuple, theta: Tensor, inputs: Tensor) -> tuple[list[tupl
         layer, a = same[0].layer, same[0].forward
         adjoints = torch.stack([each.delta for each in same], 1)
         if isinstance(layer, chains.Dense):
-            found.append((layer, adjoints.flatten(0, 1), a))
+            found.append((layer, adjoints, a))
             continue
         stride, padding, dilation = layer.options
         patches = nn.functional.unfold(a, layer.shape[2:], dilation, padding, stride)
         own = torch.einsum("nkop,nip->nkoi", adjoints.flatten(3), patches).flatten(2)
         if layer.bias is not None:
             own = torch.cat([own, adjoints.flatten(3).sum(3)], 2)
-        found.append((layer, own.flatten(0, 1), None))
-    return found, classes
+        found.append((layer, own, None))
+    return found
 
 
 def _with_parameters(kept: list[chains.Kept]):
@@ -105,7 +162,7 @@ def _with_parameters(kept: list[chains.Kept]):
 
 
 def _columns(network: nn.Module, parameters: Tensor, inputs: Tensor) -> Tensor:
-    """Jᵀ (n · k, D) by automatic differentiation."""
+    """Jᵀ (n, k, D) by automatic differentiation."""
     logits = networks.logits_function(network)
     theta = parameters.detach().requires_grad_()
     rows = []
@@ -113,7 +170,7 @@ def _columns(network: nn.Module, parameters: Tensor, inputs: Tensor) -> Tensor:
         outputs = logits(theta, some)
         seeds = torch.eye(outputs.numel(), dtype=outputs.dtype, device=outputs.device).view(-1, *outputs.shape)
         (found,) = torch.autograd.grad(outputs, theta, seeds, is_grads_batched=True)
-        rows.append(found)
+        rows.append(found.view(*outputs.shape, -1))
     return torch.cat(rows)
 
 
@@ -132,45 +189,35 @@ class Clustering:
     other_logit_absolute: float
 
 
-def clustering(products: Tensor, labels: Tensor) -> Clustering:
-    """Of a Gram matrix (n · k, n · k) and labels (n,); classes without two examples do not count for the first cosine.
+def clustering(gradients: LogitGradients, labels: Tensor, *, without_last: bool = False) -> Clustering:
+    """With the `labels` (n,) of the examples; classes without two examples do not count for the first cosine.
 
-    A gradient that is zero has cosine zero with all others.
+    A gradient that is zero has cosine zero with all others. `without_last` leaves out the parameters of the last layer
+    that has some. Raises ValueError unless the gradients are `layered`.
     """
-    n = len(labels)
-    classes = len(products) // n
-    lengths = products.diagonal().clamp_min(0).sqrt().view(n, classes)
+    lengths = gradients.own(without_last=without_last).diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
     inverse = torch.where(lengths > 0, 1 / lengths, 0)
-    blocks = products.view(n, classes, n, classes)
-    pairs = n * (n - 1)
-    same, other, absolute, of_class = [], 0.0, 0.0, []
-    for k in range(classes):
-        for j in range(classes):
-            cosines = blocks[:, k, :, j].double() * inverse[:, k, None].double() * inverse[None, :, j].double()
-            cosines.fill_diagonal_(0)
-            if k != j:
-                other += float(cosines.sum()) / pairs
-                absolute += float(cosines.abs().sum()) / pairs
-                continue
-            same.append(float(cosines.sum()) / pairs)
-            members = labels == k
-            count = int(members.sum())
-            if count > 1:
-                of_class.append(float(cosines[members][:, members].sum()) / (count * (count - 1)))
-    others = classes * (classes - 1)
+    members = torch.nn.functional.one_hot(labels, gradients.classes).to(inverse)
+    signed, absolute = torch.zeros(2, gradients.classes, gradients.classes, dtype=torch.float64)
+    of_class = torch.zeros(gradients.classes, dtype=torch.float64)
+    for some, block in gradients.blocks(without_last=without_last):
+        cosines = block.mul_(inverse[some, :, None, None]).mul_(inverse)
+        places = torch.arange(len(cosines), device=cosines.device)
+        cosines[places, :, places + some.start] = 0
+        signed += cosines.sum((0, 2)).double().cpu()
+        same = cosines.diagonal(dim1=1, dim2=3)
+        of_class += ((same * members).sum(1) * members[some]).sum(0).double().cpu()
+        absolute += cosines.abs_().sum((0, 2)).double().cpu()
+    pairs = gradients.examples * (gradients.examples - 1)
+    counts = members.sum(0).double().cpu()
+    several = counts > 1
+    others = ~torch.eye(gradients.classes, dtype=torch.bool)
     return Clustering(
-        same_logit_same_class=float(np.mean(of_class)) if of_class else float("nan"),
-        same_logit=float(np.mean(same)),
-        other_logit=other / others,
-        other_logit_absolute=absolute / others,
+        same_logit_same_class=float((of_class / (counts * (counts - 1)))[several].mean()),
+        same_logit=float(signed.diagonal().mean()) / pairs,
+        other_logit=float(signed[others].mean()) / pairs,
+        other_logit_absolute=float(absolute[others].mean()) / pairs,
     )
-
-
-def centred(products: Tensor, classes: int) -> Tensor:
-    """The Gram matrix of J_k^μ less its mean over examples, of every logit: (n · k, n · k)."""
-    blocks = products.view(len(products) // classes, classes, -1, classes)
-    rows = blocks - blocks.mean(0, keepdim=True)
-    return (rows - rows.mean(2, keepdim=True)).view_as(products)
 
 
 class TooFewEigenvalues(ValueError):
@@ -179,64 +226,79 @@ class TooFewEigenvalues(ValueError):
 
 @dataclass(frozen=True)
 class GaussNewton:
-    """The largest eigenvalues of G, descending (m,), cotangents x (n · k, m) with eigenvectors u = J x; Tr G, ‖G‖_F."""
+    """The largest eigenvalues of G, descending (m,), and cotangents x (m, n, k) with eigenvectors u = J x."""
 
     eigenvalues: np.ndarray
     cotangents: Tensor
-    trace: float
-    frobenius_norm: float
 
 
-def gauss_newton(products: Tensor, outputs: Tensor, count: int) -> GaussNewton:
-    """The spectrum of G of the mean cross-entropy, from JᵀJ (n · k, n · k) and softmax outputs p (n, k).
+def gauss_newton(gradients: LogitGradients, outputs: Tensor, count: int, *, centred: bool = False) -> GaussNewton:
+    """The top of the spectrum of G of the mean cross-entropy, with softmax outputs p (n, k).
 
-    Raises ValueError as `lanczos.top_eigenpairs` does, TooFewEigenvalues where G has no `count` that are not zero.
+    With `centred`, of G made of J_k^μ less its mean over examples, for every logit. Raises ValueError as
+    `lanczos.top_eigenpairs` does, TooFewEigenvalues where G has no `count` that are not zero.
     """
-    n, classes = outputs.shape
-    roots = outputs.to(products).sqrt()
+    roots = _roots(gradients, outputs)
+    shape = roots.shape
 
-    def turned(vectors: Tensor) -> Tensor:
-        """R x for rows x (…, n · k)."""
-        parts = vectors.unflatten(-1, (n, classes))
-        return (roots * (parts - roots * (parts * roots).sum(-1, keepdim=True))).flatten(-2)
-
-    def turned_back(vectors: Tensor) -> Tensor:
-        """Rᵀ x."""
-        parts = roots * vectors.unflatten(-1, (n, classes))
-        return (parts - roots * (parts * roots).sum(-1, keepdim=True)).flatten(-2)
+    def across(rows: Tensor) -> Tensor:
+        return rows - rows.mean(1, keepdim=True) if centred else rows
 
     def push(vectors: np.ndarray) -> np.ndarray:
-        rows = torch.as_tensor(vectors).to(products)
-        return (turned_back(turned(rows) @ products) / n).double().cpu().numpy()
+        rows = torch.as_tensor(vectors).to(roots).view(-1, *shape)
+        moved = across(gradients.multiplied(across(_turned(roots, rows))))
+        return (_turned_back(roots, moved) / len(roots)).flatten(1).double().cpu().numpy()
 
-    trace, square = 0.0, 0.0
-    for start in range(0, n, EXAMPLES_AT_ONCE):
-        rows = slice(start * classes, (start + EXAMPLES_AT_ONCE) * classes)
-        # R has one block for each example, so that rows of Rᵀ K R come from the same rows of K.
-        half = turned_back(products[rows])
-        own = roots[start : start + EXAMPLES_AT_ONCE]
-        parts = own[..., None] * half.view(len(own), classes, -1)
-        whole = parts - own[..., None] * (parts * own[..., None]).sum(1, keepdim=True)
-        whole = whole.flatten(0, 1)
-        trace += float(whole.diagonal(rows.start).sum(dtype=torch.float64))
-        square += float(torch.linalg.vector_norm(whole, dtype=torch.float64)) ** 2
-    nothing = torch.finfo(products.dtype).eps * float(products.diagonal().max())
+    own = gradients.own()
+    nothing = torch.finfo(gradients.dtype).eps * float(own.diagonal(dim1=1, dim2=2).max())
     few = TooFewEigenvalues(f"G has fewer than {count} eigenvalues that are not zero: ask for fewer")
-    if not trace / n > nothing:
+    if not traces(own, outputs).mean() > nothing:
         raise few
     values, vectors = lanczos.top_eigenpairs(
         push,
-        len(products),
+        outputs.numel(),
         count,
-        start=stream("Gram matrix").standard_normal(len(products)),
-        tolerance=TOLERANCE[products.dtype],
+        start=stream("Gram matrix").standard_normal(outputs.numel()),
+        tolerance=TOLERANCE[gradients.dtype],
+        own_threads=True,
     )
     if not values[-1] > nothing:
         raise few
-    scaled = (
-        turned(torch.as_tensor(vectors.T).to(products)) / torch.as_tensor(np.sqrt(n * values)).to(products)[:, None]
-    )
-    return GaussNewton(values, scaled.T, trace / n, float(np.sqrt(square)) / n)
+    turned = _turned(roots, torch.as_tensor(vectors.T.copy()).to(roots).view(-1, *shape))
+    return GaussNewton(values, turned / torch.as_tensor(np.sqrt(len(roots) * values)).to(roots)[:, None, None])
+
+
+def traces(own: Tensor, outputs: Tensor) -> np.ndarray:
+    """Of each example's part of G (n,), from JᵀJ at each by itself (n, k, k) and outputs p (n, k)."""
+    p, own = outputs.double(), own.double()
+    found = (p * own.diagonal(dim1=1, dim2=2)).sum(1) - torch.einsum("nk,nkj,nj->n", p, own, p)
+    return found.cpu().numpy()
+
+
+def frobenius_norm(gradients: LogitGradients, outputs: Tensor) -> float:
+    """‖G‖_F of the mean cross-entropy, with softmax outputs p (n, k)."""
+    roots, square = _roots(gradients, outputs), 0.0
+    for some, block in gradients.blocks():
+        # R has one block for each example, so that rows of Rᵀ JᵀJ R come from the same rows of JᵀJ.
+        half = _turned_back(roots, block)
+        whole = _turned_back(roots[some, :, None, None], half, 1)
+        square += float(torch.linalg.vector_norm(whole, dtype=torch.float64)) ** 2
+    return float(np.sqrt(square)) / len(roots)
+
+
+def _roots(gradients: LogitGradients, outputs: Tensor) -> Tensor:
+    return outputs.to(dtype=gradients.dtype, device=gradients.device).sqrt()
+
+
+def _turned(roots: Tensor, vectors: Tensor) -> Tensor:
+    """R x for x (…, n, k), with roots √p (n, k)."""
+    return roots * (vectors - roots * (vectors * roots).sum(-1, keepdim=True))
+
+
+def _turned_back(roots: Tensor, vectors: Tensor, axis: int = -1) -> Tensor:
+    """Rᵀ x, with classes along `axis` of both."""
+    parts = roots * vectors
+    return parts - roots * (parts * roots).sum(axis, keepdim=True)
 
 
 def pushed(network: nn.Module, parameters: Tensor, inputs: Tensor, direction: Tensor) -> Tensor:

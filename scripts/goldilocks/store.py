@@ -100,6 +100,18 @@ MEANINGS = {
     "mixing": {"units": "1", "long_name": "mean of 1 − Σp² over examples"},
     "gradient_length": {"units": "1", "long_name": "root mean square length of logit gradients"},
     "trace_examples": {"units": "1", "long_name": "(Σt)²/Σt², t the traces of the examples' G in full space"},
+    "held_out_entropy": {"units": "nat", "long_name": "mean entropy of the softmax's outputs on held-out examples"},
+    "held_out_logits_std": {
+        "units": "1",
+        "long_name": "standard deviation of the logits of held-out examples, root mean square",
+    },
+    "input_cosine": {"units": "1", "long_name": "mean cosine of different inputs"},
+    "outputs": {"units": "1", "long_name": "the softmax's outputs on held-out examples"},
+    "output_label": {"units": "1", "long_name": "labels of these examples"},
+    "formula_outlier": {"units": "loss", "long_name": "Dσ_c²(1 − EΣp²)/(C − 1), the mean outlier without noise"},
+    "formula_kappa": {"units": "1", "long_name": "√(C − 1) over the mean cosine of gradients of the same logit"},
+    "model_eigenvalue": {"units": "loss", "long_name": "outliers of G that the random model predicts, descending"},
+    "model_edge": {"units": "loss", "long_name": "edge of the bulk of G that the random model predicts"},
     "model_outlier": {"units": "loss", "long_name": "mean of the C − 1 outliers of G that the random model predicts"},
     "model_outlier_ratio": {
         "units": "1",

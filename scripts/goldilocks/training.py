@@ -18,12 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.functional import cross_entropy
+from torch.optim.adam import adam
+from torch.optim.sgd import sgd
 
 from goldilocks import files, losses
 from goldilocks.randomness import stream
 from goldilocks.subsets import Subset, by_member, norms, products
 
 OPTIMISERS = ("adam", "sgd")
+BETAS = 0.9, 0.999  # Adam's, torch's own
 EXAMPLES_AT_ONCE = 1000  # when accuracies are measured
 SHARE_OF_CHECKPOINTS = 0.05  # of the time, at most
 
@@ -93,15 +96,25 @@ class Ensemble:
 
     def _start_optimiser(self) -> None:
         # torch's optimiser makes steps for the rate 1, from zero each time; each member takes its own share of them.
-        # The fused optimisers read memory in order, whatever its strides.
-        self._steps = [
-            nn.Parameter(torch.zeros_like(part).contiguous()) for part in self.subset.parts(self.coordinates)
-        ]
-        self._made = [torch.zeros_like(part) for part in self._steps]
+        # By the functions beneath its classes, which import torch's compiler: that takes as long as many a training.
+        # Fused, they read memory in order, whatever its strides.
+        parts = self.subset.parts(self.coordinates)
+        self._steps, self._made = ([torch.zeros_like(part).contiguous() for part in parts] for _ in range(2))
         if self.options.optimiser == "adam":
-            self._optimiser = torch.optim.Adam(self._steps, lr=1.0, eps=self.options.epsilon, fused=True)
+            self._moments = [[torch.zeros_like(part) for part in self._steps] for _ in range(2)]
         else:
-            self._optimiser = torch.optim.SGD(self._steps, lr=1.0, momentum=self.options.momentum, fused=True)
+            self._moments = [[None] * len(parts)]
+        self._counts = [torch.zeros((), dtype=torch.float32, device=part.device) for part in parts]
+
+    def _optimise(self, gradients: list[Tensor]) -> None:
+        """Add torch's step along gradients to what is in `_steps`."""
+        common = {"lr": 1.0, "weight_decay": 0.0, "maximize": False, "fused": True}
+        if self.options.optimiser == "adam":
+            own = {"amsgrad": False, "beta1": BETAS[0], "beta2": BETAS[1], "eps": self.options.epsilon}
+            adam(self._steps, gradients, *self._moments, [], self._counts, **own, **common)
+        else:
+            own = {"momentum": self.options.momentum, "dampening": 0.0, "nesterov": False}
+            sgd(self._steps, gradients, *self._moments, **own, **common)
 
     def parameters(self) -> list[Tensor]:
         """The members' parameters: (m, *shape) for each."""
@@ -141,13 +154,12 @@ class Ensemble:
                 gradient *= signs
         radii, places = self.subset.norms, self.subset.parts(self.coordinates)
         with torch.no_grad():
-            for i, (part, gradient) in enumerate(zip(self._steps, gradients)):
-                # The last step stays as it is, for `Progress` to compare with.
-                part.data, self._made[i] = self._made[i], part.data
-                part.grad = gradient.contiguous()
+            # The last step stays as it is, for `Progress` to compare with.
+            self._steps, self._made = self._made, self._steps
+            made = self._steps
+            for part in made:
                 part.zero_()
-            self._optimiser.step()
-            made = [part.detach() for part in self._steps]
+            self._optimise([gradient.contiguous() for gradient in gradients])
             for place, part in zip(places, made):
                 place.addcmul_(part, by_member(self.rates, part))
             if radii is not None:
@@ -188,22 +200,18 @@ class Ensemble:
         if len(self.shuffles) > 1:
             result.shuffles = [self.shuffles[i] for i in members.tolist()]
         result._start_optimiser()
-        state = self._optimiser.state_dict()
-        state["state"] = {
-            part: {name: each[members] if each.ndim else each for name, each in values.items() if each is not None}
-            for part, values in state["state"].items()
-        }
-        result._optimiser.load_state_dict(state)
+        result._moments = [[None if each is None else each[members] for each in moments] for moments in self._moments]
+        result._counts = [each.clone() for each in self._counts]
         return result
 
     def state(self) -> dict:
         """What `restore` needs to go on from here."""
-        return {"coordinates": self.coordinates, "optimiser": self._optimiser.state_dict()}
+        return {"coordinates": self.coordinates, "moments": self._moments, "counts": self._counts}
 
     def restore(self, state: dict) -> None:
         """Go on from a `state`."""
         self.coordinates.copy_(state["coordinates"])
-        self._optimiser.load_state_dict(state["optimiser"])
+        self._moments, self._counts = state["moments"], state["counts"]
 
 
 def train(

@@ -75,7 +75,12 @@ def rows():
 
 def test_every_claim_of_the_papers_has_a_row(rows):
     expected = [f"fs{i}" for i in range(1, 16)] + ["li1", "li2"] + [f"ch{i}" for i in range(1, 7)]
-    expected += [f"vd{i}" for i in range(1, 13)] + [f"fg{i}" for i in range(1, 10)] + [f"by{i}" for i in range(1, 8)]
+    expected += (
+        [f"vd{i}" for i in range(1, 13)]
+        + [f"fg{i}" for i in range(1, 8)]
+        + ["fg8a", "fg8b", "fg8c", "fg9"]
+        + [f"by{i}" for i in range(1, 8)]
+    )
     expected += [f"beyond_{name}" for name in ("biases", "tanh", "residual", "normalisation")]
     assert [name for name in rows if "." not in name] == expected
     for row in rows.values():
@@ -253,6 +258,22 @@ def test_controls_are_judged_and_decide_nothing():
     )
 
 
+def test_cases_of_a_family_are_adjusted_for_their_number():
+    study = trained_study()
+    clear = judged({"falls": FALL}, planes=study)["fs8.falls"]
+    # As far from the estimate as a little more than the interval reaches: significant by itself, not as one of two.
+    reach = 1.15 * (float(clear["estimate"]) - float(clear["low"]))
+    close = {**FALL, "margin": float(clear["estimate"]) - reach}
+    kept = {row["verdict"] for key, row in judged({"a": close, "b": close}, planes=study).items() if key != "fs8"}
+    assert kept == {claims.REPRODUCED, claims.NOT_REPRODUCED}
+    together = {"a": {**close, "family": "one"}, "b": {**close, "family": "one"}}
+    rows = judged(together, planes=study)
+    assert rows["fs8.a"]["verdict"] == rows["fs8.b"]["verdict"] == rows["fs8"]["verdict"] == claims.INCONCLUSIVE
+    # Beside a case that is beyond doubt the second stands by itself (Holm 1979).
+    rows = judged({**together, "b": {**FALL, "margin": -10.0, "family": "one"}}, planes=study)
+    assert rows["fs8.a"]["verdict"] == rows["fs8.b"]["verdict"] == claims.REPRODUCED
+
+
 def test_a_case_names_settings_that_are_not_the_usual_ones():
     unusual = trained_study(initialisation="isotropic")
     rows = judged({"falls": FALL}, planes=unusual)
@@ -266,7 +287,7 @@ def test_a_case_names_settings_that_are_not_the_usual_ones():
 def test_a_case_names_the_rate_where_there_are_several():
     several = trained_study(rates=(0.001, 0.1))
     rows = judged({"falls": FALL}, planes=several)
-    assert rows["fs8.falls"]["reason"] == "the study planes has several rates, of which the claim names none"
+    assert rows["fs8.falls"]["reason"] == "the study planes has several values of rate, of which the claim names none"
     rows = judged({"falls": {**FALL, "cell": {"rate_rule": "fixed", "rate": 0.1}}}, planes=several)
     assert rows["fs8.falls"]["verdict"] == claims.REPRODUCED
 

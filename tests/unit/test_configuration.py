@@ -121,6 +121,9 @@ MISTAKES = [
     ("studies.planes.geometry_steps", [974], ["studies.planes.geometry_steps", "974", "logged steps", "975"]),
     ("studies.planes.residual_steps", [975], ["studies.planes.residual_steps", "975", "geometry_steps, none"]),
     ("studies.chang.geometry_examples", 600, ["studies.chang.geometry_examples", "600", "49500 and 500"]),
+    ("studies.planes.outputs_examples", 501, ["studies.planes.outputs_examples", "501", "500 examples are held out"]),
+    ("studies.geometry_classes.outputs_examples", 10, ["studies.geometry_classes.outputs_examples", "no common axis"]),
+    ("studies.geometry_sizes.validation", 1000, ["studies.geometry_sizes.geometry_examples", "2000", "10000 and 1000"]),
     ("studies.equivalence.geometry_examples", 10, ["studies.equivalence.temperature_rule", "fixed alone"]),
     ("studies.rate_temperature.geometry_examples", 10, ["studies.rate_temperature.temperature", "1 alone"]),
     ("studies.planes.labels", "groups_of_three", ["studies.planes.labels", "did you mean groups_of_t"]),
@@ -342,7 +345,8 @@ def test_missing_datasets_leave_with_their_studies_and_figures():
     assert reasons == {"mnist": "no mirror"}
     chang = ["chang", "chang_rates", "chang_tuned", "chang_subspaces", "chang_curvature"]
     scales = [name for name, study in FULL["studies"].items() if study.get("radius_unit") == "init_scale"]
-    assert list(left["studies"]) == ["isotropy", "fashion_mnist", "cifar10", "other_data", *chang, *scales]
+    others = ["fashion_mnist", "cifar10", "other_data", *chang, *scales, "geometry_data"]
+    assert list(left["studies"]) == ["isotropy", *others]
     assert left["studies"]["isotropy"]["datasets"] == ["fashion_mnist"]
     figures = {name: figure["studies"] for name, figure in left["figures"].items()}
     others = ["fashion_mnist", "cifar10"]
@@ -354,6 +358,7 @@ def test_missing_datasets_leave_with_their_studies_and_figures():
         "chang_radius": ["chang", "chang_rates"],
         "chang_accuracy": ["chang", "chang_tuned", "chang_curvature"],
         "chang_subspaces": ["chang_subspaces"],
+        "clustering": ["geometry_data"],
         **{name: FULL["figures"][name]["studies"] for name in configuration.OVER_SCALES},
     }
 

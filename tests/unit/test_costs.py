@@ -68,6 +68,9 @@ def test_sizes_grow_with_steps_points_and_members(config, tmp_path):
 
     once = seconds("planes", steps=100, logged=[1], evaluated=10)
     assert seconds("planes", steps=1000) > 9 * once
+    seen = seconds("planes", sharpness_examples=1000)
+    assert seen > 1.5 * seconds("planes", sharpness_examples=0)
+    assert seconds("planes", geometry_examples=500, geometry_steps=[0]) > 2 * seconds("planes", geometry_steps=[])
     alone = seconds("networks", examples=[100])
     assert seconds("networks", examples=[100, 1000]) == pytest.approx(10 * alone)
 

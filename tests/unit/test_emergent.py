@@ -32,10 +32,20 @@ def cell(**changed):
             np.broadcast_to(powers, (DRAWS, len(steps), len(geometry.SOURCES), RANKS)).copy(),
         ),
         "clustering": (("draw", "step", "pair", "layers"), np.broadcast_to(clusters, (DRAWS, len(steps), 4, 2)).copy()),
+        "input_cosine": (
+            ("draw", "step", "input_pair"),
+            np.broadcast_to([0.55, 0.4], (DRAWS, len(steps), 2)).copy(),
+        ),
         "residual_extreme": (("draw", "step", "end"), noise[..., None] * np.array([-3.0, 1.0])),
         "top_space_cosine": (("draw", "step"), 0.95 * np.ones_like(noise)),
         "logits_std": (("draw", "step"), np.broadcast_to(np.geomspace(0.1, 5, len(steps)), noise.shape).copy()),
         "entropy": (("draw", "step"), noise),
+        "held_out_entropy": (("draw", "step"), 10 * noise),
+        "held_out_logits_std": (("draw", "step"), np.full(noise.shape, 0.1)),
+        "hessian_full_trace": (("draw", "step"), 200 * noise),
+        "hessian_full_norm": (("draw", "step"), 100 * noise),
+        "formula_outlier": (("draw", "step"), 3 * np.ones_like(noise)),
+        "formula_kappa": (("draw", "step"), 4 * np.ones_like(noise)),
         "sharpness": (("draw", "step"), noise),
         **{name: (("draw", "step", "rung"), np.ones((*noise.shape, 3))) for name in geometry.MODELLED},
     }
@@ -47,6 +57,7 @@ def cell(**changed):
         "pair": list(geometry.PAIRS),
         "layers": list(geometry.LAYERS),
         "end": list(geometry.ENDS),
+        "input_pair": list(geometry.INPUT_PAIRS),
         "rung": list(geometry.RUNGS),
         "classes": CLASSES,
     }
@@ -156,6 +167,7 @@ def test_clusters_beyond_chance_and_beyond_the_start():
     made = cell()
     assert estimate("clustering_excess", made, stage="end").value == pytest.approx(0.2)
     assert estimate("clustering_excess", made, stage="end", layers="without_last").value == pytest.approx(0.2)
+    assert estimate("clustering_excess", made, stage="end", above_inputs=True).value == pytest.approx(0.2 - 0.15)
     made["clustering"] = made["clustering"] * xr.where(made["step"] == 0, 0.5, 1.0)
     assert estimate("clustering_excess", made, stage="end", above_start=True).value == pytest.approx(0.1)
     assert estimate("clustering_over_other_logits", made, stage="end").value == pytest.approx(0.5)
@@ -177,6 +189,10 @@ def test_the_residual_against_the_last_outlier():
     expected = np.log10(3 / (10 * 9**-0.01))
     assert estimate("residual_share", made, stage="end").value == pytest.approx(expected, abs=1e-9)
     assert estimate("shared_top_space", made, stage="end").value == pytest.approx(0.95)
+    # Of the steps at which the residual is measured, the middle one, and G's eigenvalue at the same.
+    made["residual_extreme"] = made["residual_extreme"].where(made["step"].isin([0, 50, 1000]))
+    made["gauss_newton_eigenvalue"] = made["gauss_newton_eigenvalue"] * xr.where(made["step"] == 50, 0.1, 1)
+    assert estimate("residual_share", made, stage="middle").value == pytest.approx(expected + 1, abs=1e-9)
 
 
 def test_entropy_of_gaussian_logits_is_frozen_as_the_model_says():
@@ -187,6 +203,29 @@ def test_entropy_of_gaussian_logits_is_frozen_as_the_model_says():
     assert estimate("frozen_entropy", made, stage="start").value == pytest.approx(
         np.log10(entropies[1] / entropies[0]), abs=0.01
     )
+
+
+def test_entropy_of_held_out_examples_and_of_initialisations():
+    made, random = cell(), stream("other logits")
+    entropy = random_model.entropy(random_model.probabilities(50_000, CLASSES, 0.1, random))
+    found = estimate("frozen_entropy", made, stage="end", held_out=True).value
+    assert found == pytest.approx(1 - np.log10(entropy), abs=0.01)
+    radii = [0.01, 0.1, 1.0, 10.0]
+    spreads = np.array([0.1, 0.1, 2.0, 5.0])
+    entropies = [random_model.entropy(random_model.probabilities(50_000, CLASSES, s, random)) for s in spreads]
+    entropies[0] = entropies[3] = 1e-3
+    untrained = xr.Dataset(
+        {
+            "logits_std": (("radius", "draw"), np.repeat(spreads[:, None], 3, 1)),
+            "entropy": (("radius", "draw"), np.array(entropies)[:, None] * [0.999, 1, 1.001]),
+        },
+        {"radius": radii, "x": ("radius", 2 * np.log10(radii)), "classes": CLASSES},
+    )
+    case = {"stage": "untrained", "window": [-2, 0]}
+    found = emergent.frozen_entropy(untrained, case, "a case")
+    assert [each.value for each in found] == pytest.approx([0, 0], abs=0.01)
+    with pytest.raises(NotTested, match="0 radii with x from 5 to 6, 1 are needed"):
+        emergent.frozen_entropy(untrained, {**case, "window": [5, 6]}, "a case")
 
 
 def test_calibration_of_the_model():
@@ -200,11 +239,14 @@ def test_calibration_of_the_model():
     assert estimate("calibration_slope", made, **case).value == pytest.approx(1)
     assert estimate("calibration_error", made, **case).value == pytest.approx(np.log10(1.5))
     constant = np.median(np.abs(np.log10(measured) - np.log10(measured).mean()))
-    found = estimate("calibration_error", made, against_constant=True, **case).value
+    found = estimate("calibration_error", made, against="constant", **case).value
     assert found == pytest.approx(np.log10(1.5) - constant)
+    formula = np.median(np.abs(np.log10(measured) - np.log10(3)))
+    found = estimate("calibration_error", made, against="formula", **case).value
+    assert found == pytest.approx(np.log10(1.5) - formula)
     ratio = {"predicted": "outlier_ratio", "rung": "six_numbers"}
     assert estimate("calibration_error", made, **ratio).value == pytest.approx(0, abs=1e-12)
-    for predicted, value in (("power", 0.8), ("kappa", 300 / 40)):
+    for predicted, value in (("power", 0.8), ("kappa", 300 / 40), ("kappa_of_hessian", 2)):
         found = estimate("calibration_error", made, predicted=predicted, rung="six_numbers").value
         assert found == pytest.approx(abs(np.log10(value)))
     made["model_outlier"] = made["model_outlier"].where(made["step"] < 2)

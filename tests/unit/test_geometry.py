@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from goldilocks import curvature, geometry, networks, random_model
+from goldilocks import curvature, geometry, logit_gradients, networks, random_model
 from goldilocks.randomness import stream
 
 CLASSES, COUNT = 4, 7
@@ -132,8 +132,8 @@ def test_deviations_are_those_of_made_up_gradients():
     for number in range(400):
         random = stream("made-up gradients", number)
         c = cluster * random.standard_normal((1, classes, size))
-        j = torch.as_tensor(c + noise * random.standard_normal((n, classes, size))).flatten(0, 1)
-        each = geometry._deviations(j @ j.T, size, classes)
+        j = torch.as_tensor(c + noise * random.standard_normal((n, classes, size)))
+        each = geometry._deviations(logit_gradients.LogitGradients.of_columns(j), size)
         found.append([each["cluster_deviation"] ** 2, each["noise_deviation"] ** 2])
     means, errors = np.mean(found, 0), np.std(found, 0, ddof=1) / np.sqrt(len(found))
     assert (abs(means - [cluster**2, noise**2]) < 3.5 * errors).all()
@@ -146,6 +146,12 @@ def test_what_the_random_model_predicts(problem):
     cluster, noise = found["cluster_deviation"], found["noise_deviation"]
     last = geometry.RUNGS.index("measured_outputs")
     limit = random_model.limit(p, len(theta), cluster, noise)
+    assert found["model_eigenvalue"][last, : CLASSES - 1] == pytest.approx(limit.outliers, rel=1e-12)
+    assert np.isnan(found["model_eigenvalue"][:, CLASSES - 1 :]).all()
+    assert found["model_edge"][last] == pytest.approx(float(limit.edge), rel=1e-12)
+    formula = len(theta) * cluster**2 * (1 - np.square(p).sum(1).mean()) / (CLASSES - 1)
+    assert found["formula_outlier"] == pytest.approx(formula, rel=1e-12)
+    assert found["formula_kappa"] == pytest.approx(np.sqrt(CLASSES - 1) / found["clustering"][1, 0], rel=1e-12)
     assert found["model_outlier"][last] == pytest.approx(limit.outliers.mean(), rel=1e-12)
     assert found["model_kappa"][last] == pytest.approx(random_model.kappa(p, len(theta), cluster, noise), rel=1e-12)
     assert found["model_power"][last] == pytest.approx(random_model.power_given(p - one_hot, cluster, noise), rel=1e-12)
@@ -159,11 +165,32 @@ def test_outputs_of_gaussian_logits_are_alike_on_all_rungs():
     mixing = 1 - np.square(made).sum(1).mean()
     numbers = {"cluster_deviation": 0.1, "noise_deviation": 0.1, "logits_std": 1.7, "mixing": mixing}
     labels = random_model.one_hot_labels(made, "independent", stream("made-up labels"))
-    rungs = geometry.modelled(made, labels, 5000, numbers)
+    rungs = geometry.modelled(made, labels, 5000, 20, numbers)
     assert rungs["model_outlier"] == pytest.approx(np.full(3, rungs["model_outlier"][0]), rel=0.03)
     assert rungs["model_kappa"] == pytest.approx(np.full(3, rungs["model_kappa"][0]), rel=0.03)
     numbers["mixing"] = 0.95
-    assert np.isnan(geometry.modelled(made, labels, 5000, numbers)["model_outlier"]).tolist() == [False, True, False]
+    assert np.isnan(geometry.modelled(made, labels, 5000, 20, numbers)["model_outlier"]).tolist() == [
+        False,
+        True,
+        False,
+    ]
+
+
+def test_cosines_of_inputs_and_what_is_held_out(problem):
+    module, theta, (spectrum, _, held_out), found = problem
+    units = (spectrum.inputs / spectrum.inputs.norm(dim=1, keepdim=True)).numpy()
+    cosines, labels = units @ units.T, spectrum.labels.numpy()
+    pairs = ~np.eye(len(labels), dtype=bool)
+    of_class = [
+        cosines[np.ix_(labels == k, labels == k)][pairs[np.ix_(labels == k, labels == k)]] for k in range(CLASSES)
+    ]
+    expected = [np.mean([each.mean() for each in of_class]), cosines[pairs].mean()]
+    assert found["input_cosine"] == pytest.approx(expected, abs=1e-12)
+    z = networks.logits_function(module)(theta, held_out.inputs)
+    p = torch.softmax(z, 1)
+    assert found["held_out_entropy"] == pytest.approx(float(-(p * p.log()).sum(1).mean()), rel=1e-12)
+    assert found["held_out_logits_std"] == pytest.approx(float(z.var(1).mean().sqrt()), rel=1e-12)
+    assert geometry.outputs(module, theta, held_out.inputs).numpy() == pytest.approx(p.detach().numpy(), rel=1e-12)
 
 
 def test_clustering_has_both_sets_of_layers(problem):

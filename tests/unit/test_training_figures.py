@@ -22,6 +22,7 @@ FIGURES = [
     for name, figure in CONFIG["figures"].items()
     if any(CONFIG["studies"][study]["kind"] == "training" for study in figure.get("studies", []))
     and name not in configuration.OVER_SCALES
+    and not any(study.startswith(("geometry", "sharpness", "simplex")) for study in figure["studies"])
 ]
 
 

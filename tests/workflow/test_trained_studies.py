@@ -159,10 +159,35 @@ studies:
     geometry_steps: [0, 10, 20]
     residual_steps: [20]
     eigenvalues: 8
-    vary: {classes: [4, 5]}
+    vary: {classes: [4, 5], geometry_examples: [10, 20]}
+  triangle:
+    kind: training
+    datasets: [mnist]
+    networks: [fc-10x2-relu-nobias]
+    subspaces: [full-free]
+    radii: [1]
+    draws: 2
+    steps: 10
+    batch: 20
+    logged: [5]
+    classes: 3
+    outputs_examples: 15
 cuts: null
 execution: {draws_per_job: 1}
 """
+
+
+def test_softmax_outputs_of_held_out_examples_are_kept(trained, tmp_path):
+    project = trained.copy(tmp_path / "project")
+    (project.folder / CONFIG).write_text(GEOMETRY)
+    path = "results/tiny/aggregate/triangle.nc"
+    done = project.snakemake(path, config=CONFIG)
+    assert done.returncode == 0, done.stderr
+    study = xr.load_dataset(project.folder / path).squeeze(("dataset", "network", "subspace", "radius"))
+    assert dict(study["outputs"].sizes) == {"draw": 2, "step": 3, "output_example": 15, "class": 3}
+    assert abs(study["outputs"].sum("class") - 1).max() < 1e-6 and (study["outputs"].std("step") > 0).any()
+    assert (study["output_label"].isel(step=0) == study["output_label"]).all()
+    assert set(np.unique(study["output_label"])) <= {0, 1, 2}
 
 
 def test_the_geometry_of_a_run_is_measured_at_its_steps(trained, tmp_path):
@@ -184,8 +209,11 @@ def test_the_geometry_of_a_run_is_measured_at_its_steps(trained, tmp_path):
     assert study["gauss_newton_eigenvalue"].sizes == study["hessian_eigenvalue"].sizes
     assert dict(study["gradient_power"].sizes) == {
         **dict.fromkeys(("dataset", "network", "subspace"), 1),
-        **{"class_count": 2, "radius": 2, "draw": 2, "step": 4, "gradient_of": 5, "rank": 8},
+        **{"class_count": 2, "geometry_examples": 2, "radius": 2, "draw": 2, "step": 4, "gradient_of": 5, "rank": 8},
     }
+    # The same runs, whatever is measured of them.
+    losses = study["training_loss"]
+    assert (losses.isel(geometry_examples=0) == losses.isel(geometry_examples=1)).all()
     assert "Nothing to be done" in project.snakemake(path, config=CONFIG).stderr
     project.edit(CONFIG, "classes: [4, 5]", "classes: [2, 5]")
     refused = project.snakemake(path, config=CONFIG)
