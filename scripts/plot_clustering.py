@@ -75,7 +75,7 @@ def draw_stage(ax: plt.Axes, data: xr.Dataset) -> None:
             label=label,
         )
     ax.axvline(0, color="0.6", linewidth=0.5, zorder=0)
-    ax.set_xlim(-0.6, 1.05)
+    ax.set_xlim(-0.25, 1.05)
     for row in rows[1:]:
         ax.axhline(row - 0.5, color="0.9", linewidth=0.5, zorder=0)
 

@@ -3,6 +3,7 @@
 
 import matplotlib.pyplot as plt
 import xarray as xr
+from matplotlib.ticker import MaxNLocator
 
 from goldilocks import draws, emergent, pages, plotting, trajectories
 from goldilocks.logs import job_log
@@ -86,6 +87,7 @@ def draw_over_rank(ax: plt.Axes, data: xr.Dataset) -> None:
     outliers = int(data["classes"]) - 1
     ax.plot([outliers], [float(data["model"])], "k*", markersize=6, label=MODEL)
     ax.axvline(outliers, color="0.8", linewidth=0.6, zorder=0)
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.set_xlabel("number $m$ of eigenvectors")
     ax.set_title("(a) after the first steps")
 

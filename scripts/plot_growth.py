@@ -24,8 +24,7 @@ def plot_growth(
             trajectories.draw_over_steps(ax, found, number, shown, linestyle=plotting.LINES[number])
             data[f"{variable}_{number}"] = found
         trajectories.step_axis(ax, run["step"].values)
-        ax.set_yscale("log")
-        trajectories.plain_ticks(ax)
+        trajectories.logarithmic_axis(ax, *(data[f"{variable}_{number}"]["mean"] for number in range(len(runs))))
         ax.set_title(f"({letter}) {label}")
     axes[0].figure.legend(handles=axes[0].get_legend_handles_labels()[0], loc="outside upper center", ncols=2)
     whole = pages.side_by_side(data).assign_attrs({f"run_{i}": name for i, name in enumerate(runs)})

@@ -10,6 +10,7 @@ from goldilocks.logs import job_log
 from goldilocks.randomness import stream
 
 EXAMPLES = 1000  # of the claims
+MARGIN = 0.08  # above and below means, relative to their range
 SPREADS = np.geomspace(1e-2, 1e3, 41)
 # Ratios σ_c/σ_E that the left panel has a curve for, beside the one measured near r_X.
 RATIOS = (0.0, 0.1, 10.0)
@@ -83,7 +84,7 @@ def draw_over_spread(ax: plt.Axes, data: xr.Dataset) -> None:
     ax.set_xlabel(r"deviation of the logits $\sigma_z$")
     ax.set_ylabel(r"$\mathrm{Tr}(G)/\Vert G\Vert$")
     ax.set_title("(a) random model")
-    ax.legend(title=r"$\sigma_c/\sigma_E$")
+    ax.legend(title=r"$\sigma_c/\sigma_E$", loc="lower left", ncols=2)
 
 
 def draw_over_radius(ax: plt.Axes, data: xr.Dataset) -> None:
@@ -97,7 +98,11 @@ def draw_over_radius(ax: plt.Axes, data: xr.Dataset) -> None:
     ax.set_xlabel(plotting.X_LABEL)
     ax.set_ylabel(r"$\mathrm{Tr}/\Vert\cdot\Vert$")
     ax.set_title(f"(b) over the radius, $N={data.attrs['examples']}$, $d={data.attrs['dimension']}$")
-    ax.legend()
+    means = [data[f"{name}_mean"] for name in LOOKS]
+    low, high = (float(getattr(xr.concat(means, "of"), end)()) for end in ("min", "max"))
+    # Bands of few draws may leave the axes.
+    ax.set_ylim(low - MARGIN * (high - low), high + MARGIN * (high - low))
+    ax.legend(loc="upper right")
 
 
 if __name__ == "__main__":

@@ -31,13 +31,12 @@ def plot_sharpness(
         for number, (label, found, _) in enumerate(lines):
             trajectories.draw_over_steps(ax, found, number, label)
             steps = found["step"].values
-        limits = {stability(study) for *_, study in lines} - {None}
-        for height in sorted(limits):
-            ax.axhline(height, color="0.3", linewidth=0.8, linestyle=":", label="2/rate")
+        limits = sorted({stability(study) for *_, study in lines} - {None})
+        for number, height in enumerate(limits):
+            ax.axhline(height, color="0.3", linewidth=0.8, linestyle=":", label="_" * number + "2/rate")
         trajectories.step_axis(ax, steps)
-        ax.set_yscale("log")
-        trajectories.plain_ticks(ax)
-        pages.legend_above(ax, f"({letter}) {title}")
+        trajectories.logarithmic_axis(ax, *limits, *(found["mean"] for _, found, _ in lines))
+        pages.legend_above(ax, f"({letter}) {title}", columns=1)
     axes[0].set_ylabel("largest eigenvalue (nat)")
     data = {f"{name}_{i}": found for name, each in curves.items() for i, (_, found) in enumerate(each)}
     names = {f"{name}_{i}": label for name, each in curves.items() for i, (label, _) in enumerate(each)}

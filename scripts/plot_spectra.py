@@ -87,7 +87,8 @@ def draw_spectrum(ax: plt.Axes, data: xr.Dataset) -> None:
         float(data["centred_edge_mean"]), color="0.5", linewidth=0.7, linestyle=":", label=r"edge of centred $G$"
     )
     ax.axvline(int(data["classes"]) - 0.5, color="0.8", linewidth=0.6, zorder=0)
-    ax.set_yscale("log")
+    shown = [data[f"{name}_mean"] for name in (*MEASURED, "model_eigenvalue", "model_edge", "centred_edge")]
+    trajectories.logarithmic_axis(ax, *shown)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from goldilocks.randomness import stream
 # each class than this, outliers are not counted.
 LEARNT, EXAMPLES_PER_CLASS = 0.2, 30
 EARLY, FIRST = 0.05, 0.01  # shares of the steps that are left out of averages, and of growth
-LEAST_CHECKPOINTS, LEAST_SHARPNESS = 8, 20
+LEAST_CHECKPOINTS, LEAST_SHARPNESS, LEAST_CLASSES = 8, 20, 3
 MODEL_EXAMPLES = 20_000
 
 
@@ -91,12 +91,21 @@ def outliers(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
 
 
 def outlier_slope(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
-    """Slope of the number of outliers over the number of classes (axis class_count), draw by draw."""
-    counts = cell["class_count"].values
-    if len(counts) < 3:
-        raise NotTested(f"this run has {len(counts)} numbers of classes, 3 are needed")
-    found = np.array([outlier_count(cell.sel(class_count=count), case["rule"], case).values for count in counts])
-    return [intervals.mean(np.polyfit(counts, found, 1)[0])]
+    """Slope of the number of outliers over the number of classes (axis class_count), draw by draw.
+
+    Over those numbers of classes of which outliers can be counted.
+    """
+    counted = {}
+    for count in cell["class_count"].values.tolist():
+        try:
+            counted[count] = outlier_count(cell.sel(class_count=count), case["rule"], case).values
+        except NotTested:
+            continue
+    if len(counted) < LEAST_CLASSES:
+        raise NotTested(
+            f"outliers can be counted of {len(counted)} numbers of classes of this run, {LEAST_CLASSES} are needed"
+        )
+    return [intervals.mean(np.polyfit(list(counted), np.array(list(counted.values())), 1)[0])]
 
 
 def confined_power(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:

@@ -49,16 +49,17 @@ def stacked(
     return figure, stacks[:count]
 
 
-def legend_above(ax: plt.Axes, heading: str, handles: list | None = None) -> None:
-    """A legend between a panel and its heading, where no curve is."""
+def legend_above(ax: plt.Axes, heading: str, handles: list | None = None, columns: int | None = None) -> None:
+    """A legend between a panel and its heading, where no curve is; in as many columns as fit, or in `columns`."""
     handles = ax.get_legend_handles_labels()[0] if handles is None else handles
+    fit = len(handles) > 3 and max(len(each.get_label()) for each in handles) <= LONGEST_IN_TWO_COLUMNS
     ax.legend(
         handles=handles,
         title=heading,
         title_fontsize=plt.rcParams["axes.titlesize"],
         loc="lower center",
         bbox_to_anchor=(0.5, 1.0),
-        ncols=2 if len(handles) > 3 and max(len(each.get_label()) for each in handles) <= LONGEST_IN_TWO_COLUMNS else 1,
+        ncols=columns or (2 if fit else 1),
         columnspacing=0.8,
         handlelength=1.4,
         labelspacing=0.25,

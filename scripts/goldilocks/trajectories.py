@@ -7,6 +7,7 @@ from itertools import product
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.ticker import MaxNLocator
 
 from goldilocks import draws, emergent, plotting, studies
 
@@ -28,6 +29,8 @@ WORDS = {
 PRIMARY = "fc-200x2-relu-nobias"
 USUAL = "usual"
 KEYS = ("optimiser", "batch")  # that tell studies apart beside what they vary
+MARGIN = 0.08  # above and below means, relative to their range in the logarithm
+NARROW, WIDE = 4.0, 1000.0  # ratios of the ends of logarithmic axes, for their ticks
 
 
 def runs(study: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
@@ -98,14 +101,19 @@ def step_axis(ax: plt.Axes, steps: np.ndarray) -> None:
     ax.set_xlabel("step")
 
 
-def plain_ticks(ax: plt.Axes) -> None:
-    """A logarithmic y-axis with 1, 2 and 5 times powers of ten written out, fewer of them over many decades."""
-    low, high = ax.get_ylim()
-    powers = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    kept = (1, 2, 5) if high / low < 200 else (1,)
-    if len(powers) < 5:
-        ticks = [digit * 10.0**power for power in powers for digit in kept]
-        inside = [tick for tick in ticks if low <= tick <= high]
-        ax.set_yticks(inside, [f"{tick:g}" for tick in inside])
-    ax.minorticks_off()
+def logarithmic_axis(ax: plt.Axes, *shown: xr.DataArray | float) -> None:
+    """A logarithmic y-axis with room for what is shown; intervals of few draws may leave it. Ticks are written out."""
+    values = np.concatenate([np.ravel(each) for each in shown])
+    low, high = np.log10(np.nanmin(values)), np.log10(np.nanmax(values))
+    margin = MARGIN * (high - low or 1.0)
+    low, high = 10 ** (low - margin), 10 ** (high + margin)
+    ax.set_yscale("log")
     ax.set_ylim(low, high)
+    if high / low < NARROW:
+        ticks = MaxNLocator(4).tick_values(low, high)
+    else:
+        powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+        ticks = np.concatenate([digit * powers for digit in ((1, 2, 5) if high / low < WIDE else (1,))])
+    inside = sorted(tick for tick in ticks if low <= tick <= high)
+    ax.set_yticks(inside, [f"{tick:g}" for tick in inside])
+    ax.minorticks_off()

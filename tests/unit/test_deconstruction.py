@@ -193,6 +193,13 @@ def test_a_hessian_that_vanishes_has_no_sharpness():
     assert eigenvectors.sharpness(network.module, theta / 1e4, network.inputs, likeliest) > 0
 
 
+def test_a_hessian_beyond_the_range_of_numbers_is_no_number():
+    network = model("fc-9x2-relu-nobias", inputs=8, classes=4, examples=10)
+    theta = 1e120 * network.initialisation(0, 1.0)
+    found = eigenvectors.sharpness(network.module, theta, network.inputs, network.targets, loss="mean_squared_error")
+    assert np.isnan(found)
+
+
 def test_images_need_a_layer_that_sees_them():
     network = model("conv-3x2-relu", image=(1, 5, 6), classes=4, examples=10)
     with pytest.raises(ValueError, match="does not see whole images"):

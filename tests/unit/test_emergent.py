@@ -131,8 +131,13 @@ def test_the_slope_of_outliers_over_classes():
         parts.append(made.expand_dims(class_count=[classes]))
     both = xr.concat(parts, "class_count")
     assert estimate("outlier_slope", both, rule="edge", stage="learnt").value == pytest.approx(1)
-    with pytest.raises(NotTested, match="2 numbers of classes, 3 are needed"):
+    with pytest.raises(NotTested, match="can be counted of 2 numbers of classes of this run, 3 are needed"):
         estimate("outlier_slope", both.isel(class_count=[0, 1]), rule="edge", stage="learnt")
+    # Where there are too few effective examples nothing is counted: two more, off the line, have no part.
+    masked = [part.assign_coords(class_count=[n]) for part, n in zip(parts, (3, 4))]
+    masked = [part.assign(trace_examples=part["trace_examples"] * 0 + 50) for part in masked]
+    whole = xr.concat([*parts, *masked], "class_count")
+    assert estimate("outlier_slope", whole, rule="edge", stage="learnt").value == pytest.approx(1)
 
 
 def test_power_in_the_top_space_less_the_fisher_null():

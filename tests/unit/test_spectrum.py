@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from models import model
+from threadpoolctl import threadpool_info, threadpool_limits
 from torch.autograd.functional import hessian, jvp
 
 from goldilocks import curvature, lanczos, spectrum
@@ -106,6 +107,25 @@ def test_ends_of_the_spectrum():
         values, _ = lanczos.top_eigenpairs(products_of(matrix), len(exact), 3, which=which, start=start)
         # The error of an eigenvalue is at most its residual, 1e-8 of it; descending in each case.
         np.testing.assert_allclose(values, expected, rtol=1e-7)
+
+
+def test_numpy_has_one_thread_beside_products_with_threads_of_their_own():
+    diagonal, found = np.arange(30.0), []
+
+    def threads(own_threads):
+        seen = set()
+
+        def products(vectors):
+            seen.update(each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas")
+            return vectors * diagonal
+
+        found.append(lanczos.top_eigenpairs(products, 30, 3, start=np.ones(30), own_threads=own_threads)[0])
+        return seen
+
+    with threadpool_limits(2, user_api="blas"):
+        assert threads(own_threads=True) == {1} and threads(own_threads=False) == {2}
+        assert {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"} == {2}
+    assert found[0] == pytest.approx(found[1], rel=1e-12)
 
 
 def test_top_eigenpairs_depend_on_the_start_alone():
