@@ -34,10 +34,8 @@ def plot_confined(
     right.set_xlabel("step")
     left.set_ylim(0, 1.02)
     left.set_ylabel("share of the squared gradient")
-    for ax in (left, right):
-        ax.legend(
-            loc="lower center", bbox_to_anchor=(0.5, 1.1), ncols=2, fontsize=6.5, handlelength=2.2, borderaxespad=0
-        )
+    pages.legend_above(left, "(a) after the first steps", columns=2)
+    pages.legend_above(right, "(b) along the top $C-1$", columns=2)
     data = pages.side_by_side({"ranks": ranked} | {f"run_{i}": each for i, each in enumerate(along.values())})
     data = data.assign_attrs({f"run_{i}": name for i, name in enumerate(along)})
     plotting.save(figure, data, path_to_pdf, path_to_png, path_to_data)
@@ -89,7 +87,6 @@ def draw_over_rank(ax: plt.Axes, data: xr.Dataset) -> None:
     ax.axvline(outliers, color="0.8", linewidth=0.6, zorder=0)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.set_xlabel("number $m$ of eigenvectors")
-    ax.set_title("(a) after the first steps")
 
 
 def draw_over_steps(ax: plt.Axes, runs: dict[str, xr.Dataset]) -> None:
@@ -101,7 +98,6 @@ def draw_over_steps(ax: plt.Axes, runs: dict[str, xr.Dataset]) -> None:
         )
         trajectories.draw_over_steps(ax, nulls, number, f"null, {label}", linestyle="--", markerfacecolor="white")
     trajectories.step_axis(ax, data["step"].values)
-    ax.set_title(r"(b) along the top $C-1$")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def plot_simplex(
         draw_triangle(axes[0, i], here["outputs"].values, here["output_label"].values)
         draw_triangle(axes[1, i], here["model_outputs"].values, None)
         axes[0, i].set_title("start" if step == 0 else f"step {step}")
-        axes[1, i].set_title(rf"$\sigma_z={float(here['model_spread']):.2g}$")
+        axes[1, i].set_title(rf"$\sigma_z={float(here['model_spread']):.3g}$")
     for ax, label in zip(axes[:, 0], ("network", "random model")):
         ax.set_ylabel(label)
     names = [plt.Line2D([], [], linestyle="none", label=f"class {k}", **look(k)) for k in range(len(CORNERS))]

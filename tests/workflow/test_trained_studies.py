@@ -141,7 +141,7 @@ def test_a_batch_larger_than_what_the_dataset_turns_out_to_have(trained):
 
 GEOMETRY = """
 run: tiny
-only: [shape]
+only: [shape, triangle]
 studies:
   shape:
     kind: training
