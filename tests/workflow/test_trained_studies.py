@@ -169,6 +169,7 @@ studies:
     draws: 2
     steps: 10
     batch: 20
+    validation: 20
     logged: [5]
     classes: 3
     outputs_examples: 15
