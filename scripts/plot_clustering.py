@@ -60,19 +60,12 @@ def draw_stage(ax: plt.Axes, data: xr.Dataset) -> None:
     looks = {**PAIRS, **INPUTS}
     for i, (of, (label, number, filled)) in enumerate(looks.items()):
         here = data.sel(of=of)
-        colour = plotting.colour(number)
         ax.errorbar(
             here["mean"],
             rows + APART * (i - (len(looks) - 1) / 2),
             xerr=np.clip([here["mean"] - here["low"], here["high"] - here["mean"]], 0, None),
-            linestyle="none",
-            marker=plotting.marker(number),
-            markersize=3,
-            color=colour,
-            markerfacecolor=colour if filled else "white",
-            markeredgewidth=0.8,
-            elinewidth=0.7,
             label=label,
+            **trajectories.points(number, filled),
         )
     ax.axvline(0, color="0.6", linewidth=0.5, zorder=0)
     ax.set_xlim(-0.25, 1.05)

@@ -58,19 +58,13 @@ def spectra(study: xr.Dataset) -> xr.Dataset:
 def draw_spectrum(ax: plt.Axes, data: xr.Dataset) -> None:
     """Eigenvalues over their rank with intervals, the model's outliers beside them, and edges across."""
     for name, (label, number, filled) in MEASURED.items():
-        mean, colour = data[f"{name}_mean"], plotting.colour(number)
+        mean = data[f"{name}_mean"]
         ax.errorbar(
             data["rank"],
             mean,
             np.clip([mean - data[f"{name}_low"], data[f"{name}_high"] - mean], 0, None),
-            linestyle="none",
-            marker=plotting.marker(number),
-            markersize=3,
-            color=colour,
-            markerfacecolor=colour if filled else "white",
-            markeredgewidth=0.8,
-            elinewidth=0.7,
             label=label,
+            **trajectories.points(number, filled),
         )
     for rung, (label, number) in RUNGS.items():
         here, style = data.sel(rung=rung), {"color": plotting.colour(number), "linewidth": 1.0}

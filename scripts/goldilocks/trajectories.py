@@ -91,6 +91,20 @@ def draw_over_steps(ax: plt.Axes, found: xr.Dataset, number: int, label: str, **
     ax.fill_between(found["step"], found["low"], found["high"], color=colour, alpha=0.25, linewidth=0)
 
 
+def points(number: int, filled: bool) -> dict:
+    """The look of points with bars and without a line, of the curve of this number."""
+    colour = plotting.colour(number)
+    return {
+        "linestyle": "none",
+        "marker": plotting.marker(number),
+        "markersize": 3,
+        "color": colour,
+        "markerfacecolor": colour if filled else "white",
+        "markeredgewidth": 0.8,
+        "elinewidth": 0.7,
+    }
+
+
 def step_axis(ax: plt.Axes, steps: np.ndarray) -> None:
     """A logarithmic axis of steps that begins with the start."""
     ax.set_xscale("symlog", linthresh=1, linscale=0.3)

@@ -1,14 +1,12 @@
 """Figures of the geometry along training, of made-up studies, however small."""
 
-import importlib
-import inspect
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
-import yaml
+from drawing import draw
 
 from goldilocks import configuration, geometry, store, studies, trajectories
 from goldilocks.randomness import stream
@@ -93,23 +91,6 @@ def described(study, settings):
     for variable in study.data_vars:
         study[variable].attrs = store.meaning(variable)
     return study.assign_attrs(settings=json.dumps(settings))
-
-
-def draw(name, chosen, folder):
-    """One figure of some studies; returns its source data."""
-    paths = []
-    for study, content in chosen.items():
-        paths.append(str(folder / f"{study}.nc"))
-        store.write_dataset(content, paths[-1])
-    settings = folder / "settings.yaml"
-    settings.write_text(yaml.safe_dump({"width_cm": 8.0, "height_cm": 6.4, "published": True}))
-    function = getattr(importlib.import_module(f"plot_{name}"), f"plot_{name}")
-    arguments = {"paths_to_studies": paths, "path_to_study": paths[0], "path_to_settings": str(settings)}
-    arguments |= {
-        f"path_to_{key}": str(folder / f"figure.{key.replace('data', 'nc')}") for key in ("pdf", "png", "data")
-    }
-    function(**{key: arguments[key] for key in inspect.signature(function).parameters})
-    return store.read_dataset(arguments["path_to_data"])
 
 
 @pytest.mark.slow
