@@ -325,9 +325,9 @@ def _automatic_adder(logits, parameters, scales, directions, memory_mib, inputs,
             along.append(pushed.double())
         along, outputs = torch.cat(along).transpose(1, 2), logits(theta, inputs).double()
         # The Gauss–Newton part over raw directions is taken off again.
-        cooled, relative = outputs / temperature, losses.relative(outputs, along / temperature, total.loss)
-        raw = losses.gauss_newton_factor(cooled, relative, total.loss).flatten(1)
-        residual -= raw @ raw.T
+        classes, cooled = losses.likeliest(outputs[None]), outputs[None] / temperature
+        relative = losses.relative(along / temperature, classes, total.loss)
+        residual -= losses.gauss_newton(cooled, relative, classes, total.loss)[0][0]
         total.radial_derivative[point] += automatic.radial_derivative(*problem)
         total.add(outputs[None], labels, [(total.factor.new_ones(1), orthonormalised(along, total.factor))], point)
 

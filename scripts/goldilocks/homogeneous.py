@@ -5,7 +5,8 @@ the scale α of the parameters: logits grow as αⁿ, tangents along weights and
 those along the bias of layer l as α^{n−l}. With K the logits' second derivatives at α = 1,
 H(α) = α^{2n−2} G(p(α)) + α^{n−2} Σ (p(α) − y)·K, and likewise for each group of bias directions with its own powers.
 Tangents are computed once, streamed over chunks of examples, and serve all points; so does what depends on p alone
-serve all points whose logits over temperature, αⁿ/T times those at α = 1, are the same.
+serve all points whose logits over temperature, αⁿ/T times those at α = 1, are the same. The residuals p(α) − y of all
+points are, to rounding, combinations of those of a few: only these are met with the tangents.
 """
 
 from collections.abc import Sequence
@@ -65,9 +66,11 @@ def add_chunk(
     residuals = total.residuals(logits[firsts], labels, firsts)
     radial = (residuals * logits[firsts] / total.temperatures[firsts]).sum((1, 2))
     total.radial_derivative += depth * radial[numbers]
-    for group, crossed in _crossed(meetings, directions, kept, theta, residuals, total.loss):
+    spanning, coefficients = _spanning(residuals, directions.dtype)
+    for group, crossed in _crossed(meetings, directions, kept, theta, spanning, total.loss):
         powers = (scales ** (depth - group - 1) / temperatures)[:, None, None]
-        total.residual += powers * (crossed + crossed.transpose(1, 2))[numbers]
+        combined = torch.tensordot(coefficients, crossed + crossed.transpose(1, 2), 1)
+        total.residual += powers * combined[numbers]
 
 
 def same(values: Tensor) -> list[list[int]]:
@@ -80,6 +83,29 @@ def same(values: Tensor) -> list[list[int]]:
         else:
             found.append([place])
     return sorted(map(sorted, found))
+
+
+def _spanning(residuals: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Orthonormal (q, n, k) that span the residuals of all points (p, n, k), and their coefficients (p, q).
+
+    To the precision of `dtype` relative to each point's norm. Coefficients of a point whose residuals are not finite
+    are not finite.
+    """
+    flat = residuals.flatten(1)
+    # Relative to the largest, whose square may vanish.
+    largest = flat.abs().amax(1).clamp_min(torch.finfo(flat.dtype).tiny)
+    norms = largest * (flat / largest[:, None]).norm(dim=1)
+    known = torch.isfinite(norms)
+    units = flat[known] / norms[known, None].clamp_min(torch.finfo(flat.dtype).tiny)
+    if not len(units):
+        return residuals[:1], norms.new_ones(len(residuals), 1)
+    triangle = torch.linalg.qr(units.T, mode="r").R
+    left, values, _ = torch.linalg.svd(triangle.T)
+    rank = max(1, int((values > torch.finfo(dtype).eps * len(units)).sum()))
+    left, values = left[:, :rank], values[:rank]
+    coefficients = norms.new_full((len(residuals), rank), torch.nan)
+    coefficients[known] = left * values * norms[known, None]
+    return ((left / values).T @ units).view(-1, *residuals.shape[1:]), coefficients
 
 
 def _crossed(meetings, directions, kept, theta, adjoints, loss):

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import optimize
 
 from goldilocks import lanczos
 
@@ -344,6 +343,8 @@ def matching_spread(mixing: float, classes: int, random: np.random.Generator, dr
 
     From the same `draws` of logits at every σ. Raises ValueError unless 0 < mixing < 1 − 1/C, by what rounding leaves.
     """
+    from scipy import optimize  # Takes 0.1 s to import, which every figure of this model would pay.
+
     most = 1 - 1 / classes
     logits = random.standard_normal((draws, classes))
 

@@ -53,39 +53,56 @@ class Sums:
         over temperature and factors in the same proportions: what they share is computed once. The caller adds to
         `count`. Raises ValueError if a logit or a loss is not finite.
         """
+        alike = alike or [[number] for number in range(len(outputs))]
+        firsts = [members[0] for members in alike]
+        number_of = {member: number for number, members in enumerate(alike) for member in members}
+        numbers = [number_of[member] for member in range(len(outputs))]
         temperatures = self.temperatures[points]
-        cooled = outputs / temperatures
+        cooled = outputs[firsts] / temperatures[firsts]
         each = losses.values(cooled, labels, self.loss)
-        if self.refuse_overflow and not (torch.isfinite(cooled).all() and torch.isfinite(each).all()):
+        if self.refuse_overflow and not (torch.isfinite(outputs).all() and torch.isfinite(each).all()):
             raise ValueError("a logit or a loss is not finite: the radius is too large for this precision, lower it")
-        self.losses[points] += each.sum(1)
-        self.variances[points] += outputs.var(dim=-1).sum(1)
-        self.zeros[points] += (outputs == 0).double().mean(-1).sum(1)
-        self._add_moments(cooled, labels, parts, points)
-        (scales, first), *others = [(factors, losses.relative(outputs[0], each, self.loss)) for factors, each in parts]
-        # One point after the other, in the processor's cache. Scales come last, in double precision: at large radii
-        # products leave the range of single precision.
+        self.losses[points] += each.sum(1)[numbers]
+        self.variances[points] += (outputs - outputs.mean(-1, keepdim=True)).square().sum((1, 2)) / (
+            outputs.shape[-1] - 1
+        )
+        self.zeros[points] += (outputs == 0).sum((1, 2)) / outputs.shape[-1]
+        self._add_moments(cooled, labels, parts, points, numbers)
+        classes = losses.likeliest(outputs)
+        (scales, first), *others = [(factors, losses.relative(each, classes, self.loss)) for factors, each in parts]
+        # Scales come last, in double precision: at large radii products leave the range of single precision.
         shares = [((factors / scales).to(each.dtype), each) for factors, each in others]
         heights = scales / temperatures[:, 0, 0]
-        for members in alike or [[number] for number in range(len(outputs))]:
-            number = members[0]
-            tangents = sum((factors[number] * each for factors, each in shares), first)
-            factor = losses.gauss_newton_factor(cooled[number], tangents, self.loss)
-            flat, traces = factor.flatten(1), factor.square().sum(1).double().cumsum(0)
-            residuals = losses.residuals(cooled[number], labels, self.loss).T.flatten().to(tangents.dtype)
-            product, gradient = (flat @ flat.T).double(), (tangents.flatten(1) @ residuals).double()
-            trace, square = traces.sum(1), traces.square().sum(1)
-            for member in members:
-                point, height = range(len(self))[points][member], heights[member]
-                self.gauss_newton[point] += height**2 * product
-                self.traces[point] += height**2 * trace
-                self.squares[point] += height**4 * square
-                self.gradient[point] += height * gradient
+        # Points of the same tangents together, but few: with what is made of them they stay in the processor's cache.
+        step = 1 if shares else outputs.shape[-1]
+        found = []
+        for start in range(0, len(firsts), step):
+            chosen = slice(start, start + step)
+            tangents = sum((factors[firsts[start]] * each for factors, each in shares), first)
+            product, traces = losses.gauss_newton(cooled[chosen], tangents, classes, self.loss)
+            traces = traces.cumsum(2)
+            residuals = losses.residuals(cooled[chosen], labels, self.loss).transpose(1, 2).flatten(1)
+            gradient = (residuals.to(tangents.dtype) @ tangents.flatten(1).T).double()
+            found.append((product, gradient, traces.sum(1), traces.square().sum(1)))
+        product, gradient, traces, squares = (torch.cat(each)[numbers] for each in zip(*found))
+        heights = heights[:, None]
+        self.gauss_newton[points] += heights[..., None] ** 2 * product
+        self.gradient[points] += heights * gradient
+        self.traces[points] += heights**2 * traces
+        self.squares[points] += heights**4 * squares
 
     def _add_moments(
-        self, cooled: Tensor, labels: Tensor, parts: Sequence[tuple[Tensor, Tensor]], points: slice
+        self,
+        cooled: Tensor,
+        labels: Tensor,
+        parts: Sequence[tuple[Tensor, Tensor]],
+        points: slice,
+        numbers: Sequence[int],
     ) -> None:
-        """Add the softmax's outputs, their products, and the tangents' sums and squares."""
+        """Add the softmax's outputs, their products, and the tangents' sums and squares.
+
+        Each of the points has those logits over temperature, `cooled`, whose number is its own of `numbers`.
+        """
         classes = cooled.shape[-1]
         if self._predicted is None:
             p, d = len(self), len(self.factor)
@@ -94,9 +111,10 @@ class Sums:
         logarithms = torch.log_softmax(cooled, -1)
         predicted = logarithms.exp()
         # Where p underflows, p log p is zero.
-        self.entropies[points] -= (predicted * logarithms.clamp_min(torch.finfo(logarithms.dtype).min)).sum((1, 2))
-        self._predicted[points] += predicted.sum(1)
-        self._products[points] += predicted.transpose(1, 2) @ predicted
+        entropies = -(predicted * logarithms.clamp_min(torch.finfo(logarithms.dtype).min)).sum((1, 2))
+        self.entropies[points] += entropies[numbers]
+        self._predicted[points] += predicted.sum(1)[numbers]
+        self._products[points] += (predicted.transpose(1, 2) @ predicted)[numbers]
         self._members[points] += torch.bincount(labels, minlength=classes)
         for number, (factors, each) in enumerate(parts):
             self._tangents[points] += factors[:, None, None] * each.sum(2, dtype=torch.float64)

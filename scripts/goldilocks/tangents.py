@@ -212,11 +212,15 @@ def plan(
     """
     kept = chains.forward(chain, theta, inputs[:1].double())[1]
     # Tangents begin at the first layer that can move.
-    first = next(number for number, each in enumerate(kept) if isinstance(each.layer, Affine | Residual))
+    first, *others = (number for number, each in enumerate(kept) if isinstance(each.layer, Affine | Residual))
     outputs = _entries(kept[first:])
     d, size = len(directions), directions.dtype.itemsize
-    # A point keeps activations and adjoints, in double precision and in that of the tangents.
-    per_example = points * (sum(outputs) * (16 + 2 * size) + inputs[0].numel() * size) + inputs[0].numel() * 8
+    # A point keeps activations and adjoints, in double precision and in that of the tangents; of a sweep at most
+    # the adjoints of one layer at a time, and of that before it.
+    per_point = sum(outputs) * (16 + 2 * size) + inputs[0].numel() * size
+    if at_once:
+        per_point = 2 * max(_entries(kept[others[0] if others else first :])) * (8 + size)
+    per_example = points * per_point + sum(outputs) * 16 + inputs[0].numel() * 8
     per_direction = 2 * sum(outputs) * size
     gradients = sum(layer.weights(theta).numel() for layer in chains.affine_layers(chain)) * size
     budget = memory_mib * 2**20

@@ -13,7 +13,7 @@ from brute_force import relative_error
 from models import model
 
 from bench_methods import count_flops as flops
-from goldilocks import automatic, curvature, tangents
+from goldilocks import automatic, curvature, homogeneous, tangents
 
 SLACK = 1.02  # what may come on top: the forward passes of single examples that plan memory, at most 2 %
 ROOT = Path(__file__).parents[2]
@@ -24,10 +24,16 @@ def allowed(forward: list[int], sizes: list[int], bends: int, n: int, d: int, cl
     total, first = sum(forward), forward[0]
     along = n * d * (3 * total - 2 * first + (points - 1) * 3 * (total - first))
     there_and_back = points * n * (2 * total - first)
-    # C = ⟨Ẇ, M⟩ for each chunk of examples; G, the gradient, and Σ ε φ″ ż ż for activations that bend.
+    # C = ⟨Ẇ, M⟩ for each chunk of examples, and Σ ε φ″ ż ż for activations that bend.
     chunks = -(-n // tangents.EXAMPLES_PER_CHUNK)
-    squares = 2 * d * d * (chunks * sum(sizes[1:]) + n * classes + n * bends) + 2 * d * n * classes
-    return along + there_and_back + points * squares
+    squares = 2 * d * d * (chunks * sum(sizes[1:]) + n * bends)
+    return along + there_and_back + points * (squares + n * second_order(d, classes))
+
+
+def second_order(d: int, classes: int) -> int:
+    """Flops of G and the gradient of one point, per example: products of tangents, those of their means; and, along
+    each direction, the mean, the mean square and the gradient."""
+    return 2 * d * d * (classes + 1) + 6 * d * classes
 
 
 @pytest.mark.parametrize("points", [1, 2, 5])
@@ -90,26 +96,40 @@ def test_flops_without_moving_weights():
         ("conv-8x2-relu-nobias", (3, 12, 12), 100, [216, 576, 720], [144, 36, 1], [3 * 144, 8 * 36, 72]),
     ],
 )
-def test_flops_of_the_homogeneous_sweep(label, image, examples, sizes, places, inputs):
-    """Tangents once, then K_n of k − 1 families of adjoints, and one small product for each radius.
+def test_flops_of_the_homogeneous_sweep(label, image, examples, sizes, places, inputs, monkeypatch):
+    """Tangents once, then K_n of k − 1 families of adjoints, and one small product for each residual.
 
     At a middle layer Ẇᵀδ costs F_l for each direction and family, K_n d² products of the layer's inputs; the last layer
-    takes each radius' own residuals, which are its adjoints.
+    takes the residuals themselves, which are its adjoints. Few residuals span those of all radii.
     """
     d, k, points, families = 20, 10, 25, 9
     network = model(label, image=image, classes=k, examples=examples)
     theta, rows = network.initialisation(0, 1.0), network.directions(d)
     scales = np.geomspace(0.01, 100, points).tolist()
-    found = flops(lambda: curvature.radial_sweep(network.module, theta, scales, rows, network.inputs, network.targets))
+    spans, spanning = [], homogeneous._spanning
+
+    def spy(*problem):
+        spans.append(spanning(*problem)[0].shape[:2])
+        return spanning(*problem)
+
+    def sweep():
+        curvature.radial_sweep(network.module, theta, scales, rows, network.inputs, network.targets)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(homogeneous, "_spanning", spy)
+        sweep()
+    found = flops(sweep)
     forward = [2 * size * each for size, each in zip(sizes, places)]
     total, middle = sum(forward), sum(forward[1:-1])
     once = total + d * (2 * total - forward[0])
     back = families * (sum(forward[2:]))
-    pulled = families * (d * middle + 2 * d * d * sum(inputs[1:-1]) + 2 * points * d * d * len(forward[1:-1]))
-    at_the_end = 2 * points * d * sizes[-1]
-    gauss_newton = 2 * points * k * (d * d + d)
-    chunks = -(-examples // tangents.EXAMPLES_PER_CHUNK)
-    expected = examples * (once + back + pulled + at_the_end + gauss_newton) + chunks * 2 * points * d * d * sizes[-1]
+    pulled = families * (d * middle + 2 * d * d * sum(inputs[1:-1]))
+    expected = examples * (once + back + pulled + points * second_order(d, k))
+    for q, n in spans:
+        assert q < 0.9 * points
+        behind = len(sizes) - 1
+        at_the_end = 2 * q * d * sizes[-1] * (n + d)
+        expected += 2 * q * (families * n * d * d * (behind - 1) + points * (n * k + behind * d * d)) + at_the_end
     assert expected / 1.001 < found < SLACK * expected
 
 

@@ -236,10 +236,11 @@ def test_sweep_on_cuda_agrees_with_the_cpu(label):
 @pytest.mark.parametrize("loss", losses.LOSSES)
 @pytest.mark.parametrize("biases", [False, True])
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
-def test_points_of_the_same_softmax_share_their_work(kind, biases, loss, monkeypatch):
+def test_points_share_the_residuals_that_span_theirs(kind, biases, loss, monkeypatch):
     network = model("fc-9x2-relu" if biases else "fc-9x2-relu-nobias", inputs=8, classes=4, examples=25)
     theta, rows = network.initialisation(0, 1.0), network.directions(6, kind, biases)
-    # Logits over temperature are α³/T: three of the values have three points each, and one its own.
+    # Logits over temperature are α³/T: three of the values have three points each, and one its own. Residuals of the
+    # squared error are combinations of the logits and the labels.
     points = [(a, t) for u in (0.3, 1.0, 7.0) for a, t in ((u ** (1 / 3), 1.0), (1.0, 1 / u), (0.5, 0.125 / u))]
     points.insert(4, (1.3, 0.9))
     seen, crossed = [], homogeneous._crossed
@@ -252,7 +253,7 @@ def test_points_of_the_same_softmax_share_their_work(kind, biases, loss, monkeyp
     found = curvature.curvature_at(
         network.module, theta, points, rows, network.inputs, network.targets, examples=[11, 25], loss=loss
     )
-    assert set(seen) == {4}
+    assert set(seen) == {4 if loss == "cross_entropy" else 2}
     for (scale, temperature), at_point in zip(points, found, strict=True):
         expected = curvature.plane_curvature(
             network.module,
@@ -268,6 +269,61 @@ def test_points_of_the_same_softmax_share_their_work(kind, biases, loss, monkeyp
             assert_same(each, other, 1e-10, scale * theta)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_many_residuals_are_combinations_of_few(dtype):
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(40, 10, generator=random, dtype=torch.float64)
+    targets = torch.randint(10, (40,), generator=random)
+    scales = torch.logspace(-6, 6, 49, dtype=torch.float64)[:, None, None]
+    residuals = losses.residuals(scales * logits, targets, "cross_entropy")
+    # A point without any, one whose logits overflow, and one far below the range of single precision.
+    residuals[7], residuals[11], residuals[13] = 0, torch.nan, residuals[13] * 1e-200
+    spanning, coefficients = homogeneous._spanning(residuals, dtype)
+    assert len(spanning) < 35
+    assert torch.isnan(coefficients[11]).all() and not coefficients[7].any()
+    found = torch.tensordot(coefficients, spanning, 1)
+    kept = [i for i in range(49) if i not in (7, 11)]
+    errors = (found - residuals)[kept].abs().amax((1, 2)) / residuals[kept].abs().amax((1, 2))
+    assert errors.max() < 60 * torch.finfo(dtype).eps
+    spanning, coefficients = homogeneous._spanning(residuals[[11, 11]], dtype)
+    assert torch.isnan(torch.tensordot(coefficients, spanning, 1)).all()
+
+
+def test_the_likeliest_class_where_logits_vanish_or_overflow():
+    logits = torch.tensor([[0.0, 3, 1], [2, -1, 5]], dtype=torch.float64)
+    points = torch.stack([0 * logits, logits, torch.full_like(logits, torch.inf), torch.full_like(logits, torch.nan)])
+    assert losses.likeliest(points).tolist() == [1, 2]
+
+
 def test_values_that_are_the_same_to_rounding():
     values = torch.tensor([3.0, 1.0, 0.1 + 0.2, 3.0 * (1 + 2e-15), 0.3, 1.0 + 1e-12], dtype=torch.float64)
     assert homogeneous.same(values) == [[0, 3], [1], [2, 4], [5]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e2])
+@pytest.mark.parametrize("loss", losses.LOSSES)
+def test_gauss_newton_of_examples_against_its_definition(loss, scale, dtype):
+    """Also where the softmax leaves all other classes less than single precision has."""
+    random = torch.Generator().manual_seed(3)
+    outputs = torch.randn(2, 7, 4, generator=random, dtype=torch.float64) * scale
+    outputs[1] = outputs[0] * 1.5
+    if scale > 1:
+        outputs += 400.0 * scale * torch.eye(4)[[0, 1, 2, 3, 0, 1, 2]] / 100
+    classes = losses.likeliest(outputs)
+    tangents = losses.relative(torch.randn(3, 4, 7, generator=random, dtype=dtype), classes, loss)
+    found, traces = losses.gauss_newton(outputs, tangents, classes, loss)
+    columns = tangents.double().permute(2, 1, 0)
+    if loss == "cross_entropy":
+        p = torch.softmax(outputs, -1)
+        # The likeliest class's tangents are zero: its p, near 1, drops out.
+        p.scatter_(-1, outputs.argmax(-1, keepdim=True), 0)
+        second = torch.diag_embed(p) - p[..., None] * p[..., None, :]
+    else:
+        second = torch.eye(4, dtype=torch.float64).expand(2, 7, 4, 4)
+    expected = torch.einsum("nid,pnij,nje->pnde", columns, second, columns)
+    largest = expected.sum(1).abs().amax((1, 2), keepdim=True)
+    assert (largest > 0).all()
+    tolerance = 20 * torch.finfo(dtype).eps
+    assert ((found - expected.sum(1)).abs() / largest).max() < tolerance
+    assert ((traces - expected.diagonal(dim1=2, dim2=3)).abs() / largest).max() < tolerance
