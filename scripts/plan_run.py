@@ -104,7 +104,7 @@ def plan_run(paths_to_configs: list[Path], cores: str) -> str:
     jobs = jobs_of(paths_to_configs, cores)
     if not jobs:
         return f"run {config['run']}: nothing to be done"
-    estimates = Costs(config, Path("logs"), Path("results/data/cards"))
+    estimates = Costs(config, Path("logs"), [Path("results/data/cards")])
     costs = [estimates.of(job["rule"], job["wildcards"], job["benchmark"]) for job in jobs]
     count = len(os.sched_getaffinity(0)) if cores == "all" else int(cores)
     header = ("rule", "study", "jobs", "time", "memory", "why")

@@ -102,7 +102,7 @@ def draw_over_radius(ax: plt.Axes, data: xr.Dataset) -> None:
     low, high = (float(getattr(xr.concat(means, "of"), end)()) for end in ("min", "max"))
     # Bands of few draws may leave the axes.
     ax.set_ylim(low - MARGIN * (high - low), high + MARGIN * (high - low))
-    ax.legend(loc="upper right")
+    ax.legend(loc="center left")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Imports nothing heavy: it runs whenever the workflow loads.
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,14 +84,14 @@ def _path_of(name: str, entry: dict, folder: str | None) -> Path | None:
     return next((path for path in places if path.exists() and path.is_dir() == (path.name == name)), None)
 
 
-def known_shapes(entries: dict[str, dict], folder: str | None, cards: Path | None) -> dict[str, Shape | None]:
+def known_shapes(entries: dict[str, dict], folder: str | None, cards: Sequence[Path]) -> dict[str, Shape | None]:
     """Shape of every dataset that can be named: official, in `entries`, in the data folder, or read in before.
 
-    None for one that has not been read, or whose files have changed since; `cards` is the folder of what reading left
-    behind. Raises ValueError if a card is damaged.
+    None for one that has not been read, or whose files have changed since; `cards` are folders of what reading left
+    behind, of which the last that has a dataset counts. Raises ValueError if a card is damaged.
     """
     shapes: dict[str, Shape | None] = {**dict.fromkeys(_names_in(folder)), **dict.fromkeys(entries)}
-    for path in sorted(cards.glob("*.yaml")) if cards else ():
+    for path in (path for each in cards for path in sorted(each.glob("*.yaml"))):
         name = path.stem
         try:
             card = yaml.safe_load(path.read_text(encoding="utf-8"))

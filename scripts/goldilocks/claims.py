@@ -211,11 +211,20 @@ def _primary(
 def _secondary(identifier: str, claim: dict, studies: dict[str, xr.Dataset]) -> list[dict]:
     """The claim's cases on every other cell of their studies, verdicts by Holm's procedure within the claim.
 
-    A case's key `also` names further studies, on all cells of which it is judged.
+    A case's key `also` names further studies, on all cells of which it is judged. What another case judges in the same
+    way, as its own cell, is not judged twice.
     """
     untested, measured = [], []
-    for name, case in claim.get("cases", {}).items():
-        for study, place in _other_cells(case, studies):
+    cases = claim.get("cases", {})
+    judged = [
+        (_way(case), case["study"], _primary_place(case, studies[case["study"]]))
+        for case in cases.values()
+        if case["study"] in studies
+    ]
+    for name, case in cases.items():
+        for study, place in _cells(case, studies):
+            if (_way(case), study, place) in judged:
+                continue
             described = (
                 f"N={v}" if k == "examples" else f"{k}={v}" if k in (*UNUSUAL, *VARIED) else str(v)
                 for k, v in place.items()
@@ -336,12 +345,14 @@ def _select(study: xr.Dataset, place: dict) -> xr.Dataset:
     return study.sel(place)
 
 
-def _other_cells(case: dict, studies: dict[str, xr.Dataset]) -> Iterator[tuple[str, dict]]:
+def _way(case: dict) -> dict:
+    """How a case judges a cell, wherever that is."""
+    return {key: value for key, value in case.items() if key not in ("cell", "statement", "family", "control")}
+
+
+def _cells(case: dict, studies: dict[str, xr.Dataset]) -> Iterator[tuple[str, dict]]:
     for name in (case["study"], *case.get("also", [])):
-        if name not in studies:
-            continue
-        axes = _axes(case, studies[name])
-        primary = _primary_place(case, studies[name]) if name == case["study"] else None
-        for values in itertools.product(*(studies[name][axis].values.tolist() for axis in axes)):
-            if (place := dict(zip(axes, values))) != primary:
-                yield name, place
+        if name in studies:
+            axes = _axes(case, studies[name])
+            for values in itertools.product(*(studies[name][axis].values.tolist() for axis in axes)):
+                yield name, dict(zip(axes, values))

@@ -7,7 +7,7 @@ import difflib
 import itertools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jsonschema
@@ -33,10 +33,10 @@ class ConfigurationError(ValueError):
     """A key has a value that cannot be; the message is one sentence with the key's path."""
 
 
-def complete(config: dict, schema: dict, cards: Path | None = None) -> dict:
+def complete(config: dict, schema: dict, cards: Sequence[Path] = ()) -> dict:
     """`config` checked against `schema`, with its defaults filled in and entries set to null left out.
 
-    `cards` is the folder of cards of the datasets that have been read. Substitutes stand in the studies' datasets.
+    `cards` are folders of cards of the datasets that have been read. Substitutes stand in the studies' datasets.
     Raises ConfigurationError naming the first key that is unknown, of the wrong type or impossible.
     """
     _refuse_unnamed(config)
@@ -173,7 +173,7 @@ def load(paths: list[str | Path], root: Path) -> dict:
 
     Raises ConfigurationError as `complete` does, and OSError.
     """
-    return complete(read(paths), load_schema(root), Path("results/data/cards"))
+    return complete(read(paths), load_schema(root), [Path("results/data/cards")])
 
 
 def _lay_over(config: dict, overlay: dict) -> None:
@@ -290,7 +290,7 @@ def _refuse(path: str, why: str, value: object, valid: object) -> None:
     raise ConfigurationError(f"{path}: {why}; {_nearest(value, valid)}")
 
 
-def _known_datasets(config: dict, cards: Path | None) -> dict[str, catalogue.Shape | None]:
+def _known_datasets(config: dict, cards: Sequence[Path]) -> dict[str, catalogue.Shape | None]:
     """Every dataset that a study may name, and its shape where that is known before it is read."""
     for name in config["datasets"]:
         if name in catalogue.OFFICIAL:

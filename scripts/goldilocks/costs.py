@@ -6,6 +6,7 @@ Knows of rules and of the folder of logs, as Snakemake leaves it; imports nothin
 import csv
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,10 +39,10 @@ class Cost:
 class Costs:
     """Estimates for the jobs of one run, with what its benchmark files and those of other runs say.
 
-    `config` is complete; `cards` is the folder of cards of datasets that have been read; `logs` that of all runs' logs.
+    `config` is complete; `cards` are folders of cards of datasets that have been read; `logs` that of all runs' logs.
     """
 
-    def __init__(self, config: dict, logs: Path, cards: Path | None = None):
+    def __init__(self, config: dict, logs: Path, cards: Sequence[Path] = ()):
         self._config, self._logs = config, logs
         folder = catalogue.data_folder(config.get("data_folder"))
         self._shapes = catalogue.known_shapes(config["datasets"], folder, cards)

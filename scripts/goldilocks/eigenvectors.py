@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from goldilocks import curvature, lanczos, networks
 from goldilocks.randomness import stream
 
+# Of a search that starts near eigenvectors, beside their sum.
+RANDOM_PART = 0.1
+
 
 def top(
     network: nn.Module,
@@ -21,10 +24,12 @@ def top(
     temperature: float = 1.0,
     memory_mib: float = 1024,
     tolerance: float = 1e-8,
+    near: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The `count` largest eigenvalues of the Hessian of the mean loss, descending, and eigenvectors (D, count).
 
-    At `parameters` (D,), over all examples, to a relative `tolerance`. Raises ValueError as
+    At `parameters` (D,), over all examples, to a relative `tolerance`. The search starts from the sum of the rows of
+    `near` (m, D), orthonormal vectors near eigenvectors, where some are known. Raises ValueError as
     `lanczos.top_eigenpairs` does.
     """
 
@@ -36,6 +41,9 @@ def top(
         return multiply(rows).double().cpu().numpy()
 
     start = stream("top eigenvectors").standard_normal(len(parameters))
+    if near is not None:
+        # What is random finds those eigenvectors that have no part in the sum.
+        start = near.sum(0) + RANDOM_PART * start / np.linalg.norm(start)
     return lanczos.top_eigenpairs(products, len(parameters), count, start=start, tolerance=tolerance, own_threads=True)
 
 

@@ -225,6 +225,9 @@ def _deviations(gradients: logit_gradients.LogitGradients, size: int) -> dict[st
 def _hessian(network, parameters, spectrum, top, shape, options) -> dict[str, np.ndarray]:
     """What is known of the Hessian and of H′."""
     inputs, labels = spectrum.inputs, spectrum.labels
+    # The eigenvectors of G, which are known, are near those of H.
+    known = logit_gradients.pulled(network, parameters, inputs, top.cotangents).double().cpu().numpy()
+    known, _ = np.linalg.qr(known.T)
     values, vectors = eigenvectors.top(
         network,
         parameters,
@@ -233,12 +236,9 @@ def _hessian(network, parameters, spectrum, top, shape, options) -> dict[str, np
         options.count,
         memory_mib=options.memory_mib,
         tolerance=HESSIAN_TOLERANCE,
+        near=known.T,
     )
-    count = shape[1] - 1
-    ours = logit_gradients.pulled(network, parameters, inputs, top.cotangents[:count]).double().cpu().numpy()
-    theirs, _ = np.linalg.qr(vectors[:, :count])
-    basis, _ = np.linalg.qr(ours.T)
-
+    ours, theirs = known[:, : shape[1] - 1], vectors[:, : shape[1] - 1]
     multiply = {
         part: curvature.hessian_products(network, parameters, inputs, labels, part=part, memory_mib=options.memory_mib)
         for part in ("hessian", "gauss_newton")
@@ -253,7 +253,7 @@ def _hessian(network, parameters, spectrum, top, shape, options) -> dict[str, np
     rest = hutchinson(probes, products(probes))
     found = {
         "hessian_eigenvalue": values,
-        "top_space_cosine": float(np.linalg.svd(basis.T @ theirs, compute_uv=False).min()),
+        "top_space_cosine": float(np.linalg.svd(ours.T @ theirs, compute_uv=False).min()),
         "hessian_full_trace": float(values.sum() + rest.trace),
         "hessian_full_norm": float(np.sqrt(np.square(values).sum() + rest.frobenius_norm**2)),
     }

@@ -61,8 +61,7 @@ def add_chunk(
     # Tangents of several groups come in other proportions at every scale.
     total.add(logits, labels, parts, alike=alike if len(parts) == 1 else None)
     firsts = [members[0] for members in alike]
-    number_of = {point: number for number, members in enumerate(alike) for point in members}
-    numbers = torch.tensor([number_of[point] for point in range(len(scales))], device=theta.device)
+    numbers = sums.list_of_each(alike)
     residuals = total.residuals(logits[firsts], labels, firsts)
     radial = (residuals * logits[firsts] / total.temperatures[firsts]).sum((1, 2))
     total.radial_derivative += depth * radial[numbers]

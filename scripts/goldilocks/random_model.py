@@ -202,7 +202,10 @@ def across_ones(classes: int) -> np.ndarray:
 
 def curvatures(outputs: np.ndarray) -> np.ndarray:
     """S = diag p − ppᵀ (…, n, k, k)."""
-    return outputs[..., None] * (np.eye(outputs.shape[-1]) - outputs[..., None, :])
+    unit = np.eye(outputs.shape[-1])
+    mixed = (1 - unit) * outputs[..., None] * outputs[..., None, :]
+    # On the diagonal p (1 − p) without cancellation where p is near 1.
+    return unit * mixed.sum(-1, keepdims=True) - mixed
 
 
 def bulk_edge(examples: float, classes: float, weights: float, noise: float) -> float:
@@ -323,12 +326,14 @@ def power_given(residuals: np.ndarray, cluster: float, noise: float) -> float:
 
 
 def kappa(outputs: np.ndarray, weights: int, cluster: float, noise: float) -> np.ndarray:
-    """√(E[Tr G]²/E‖G‖²_F) in full space, of outputs (…, n, k).
+    """√(E[Tr G]²/E‖G‖²_F) in full space, of outputs (…, n, k); NaN where all outputs are saturated.
 
     From the moments of a Wishart matrix: E Tr = D Tr Σ, E‖·‖² = D(D + 1) Tr Σ² + D (Tr Σ)².
     """
     n = outputs.shape[-2]
     parts = curvatures(outputs)
+    # Relative to the largest entry, whose square may vanish; where all do there is no ratio.
+    parts = parts / np.abs(parts).max((-3, -2, -1), keepdims=True)
     shared, own, mean = cluster**2, noise**2, parts.sum(-3)
     trace = (shared + own) * np.trace(mean, axis1=-2, axis2=-1) / n
     squares = (2 * shared * own + own**2) * np.square(parts).sum((-3, -2, -1)) + shared**2 * np.square(mean).sum(

@@ -55,8 +55,7 @@ class Sums:
         """
         alike = alike or [[number] for number in range(len(outputs))]
         firsts = [members[0] for members in alike]
-        number_of = {member: number for number, members in enumerate(alike) for member in members}
-        numbers = [number_of[member] for member in range(len(outputs))]
+        numbers = list_of_each(alike)
         temperatures = self.temperatures[points]
         cooled = outputs[firsts] / temperatures[firsts]
         each = losses.values(cooled, labels, self.loss)
@@ -141,6 +140,12 @@ class Sums:
             "class_gradient": (means - spreads / n).clamp_min(0).sqrt(),
             "example_gradient": spreads.sqrt(),
         }
+
+
+def list_of_each(lists: Sequence[list[int]]) -> list[int]:
+    """For each of the numbers 0, 1, … that the lists share out, in which list it is."""
+    found = {member: number for number, members in enumerate(lists) for member in members}
+    return [found[member] for member in range(len(found))]
 
 
 def orthonormalised(tangents: Tensor, factor: Tensor) -> Tensor:

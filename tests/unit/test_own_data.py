@@ -150,7 +150,7 @@ def test_what_was_read_can_be_loaded_and_its_card_tells_its_shape(tmp_path):
     store.write_card(content, tmp_path / "cards/own.yaml")
     examples = datasets.load(tmp_path / "own.nc", "own", 9, "standardised", "original", 0, 1)
     assert examples.inputs.shape == (9, 1, 4, 5) and np.bincount(examples.labels).tolist() == [3, 3, 3]
-    shapes = catalogue.known_shapes({}, None, tmp_path / "cards")
+    shapes = catalogue.known_shapes({}, None, [tmp_path / "cards"])
     assert shapes["own"] == catalogue.Shape((1, 4, 5), 3, 12)
 
 
@@ -181,7 +181,7 @@ JPEGS = Path(os.environ.get("GOLDILOCKS_DATA", "nowhere"), "cifar10_jpeg.tar.xz"
 @pytest.mark.slow
 @pytest.mark.skipif(not JPEGS.exists(), reason="GOLDILOCKS_DATA holds no cifar10_jpeg.tar.xz")
 def test_a_real_archive_of_sixty_thousand_images():
-    assert "cifar10_jpeg" in catalogue.known_shapes({}, str(JPEGS.parent), None)
+    assert "cifar10_jpeg" in catalogue.known_shapes({}, str(JPEGS.parent), [])
     found = own_data.read("cifar10_jpeg", JPEGS, "")
     assert found["images"].shape == (60_000, 3, 32, 32) and found.attrs["class_names"].startswith(
         "airplane, automobile"
@@ -461,14 +461,14 @@ def test_a_card_is_trusted_only_for_the_files_it_was_made_from(tmp_path):
     code.write_text("code")
     paths = tmp_path / "own.yaml", tmp_path / "own.stamp", code, tmp_path / "own.nc", tmp_path / "cards/own.yaml"
     read_own_dataset.read_own_dataset("own", *paths)
-    assert catalogue.known_shapes(entries, None, tmp_path / "cards")["own"] == catalogue.Shape((1, 4, 5), 3, 12)
+    assert catalogue.known_shapes(entries, None, [tmp_path / "cards"])["own"] == catalogue.Shape((1, 4, 5), 3, 12)
     np.savez_compressed(path, **arrays(split=np.repeat([0, 1], [15, 3])))
-    assert catalogue.known_shapes(entries, None, tmp_path / "cards")["own"] is None
+    assert catalogue.known_shapes(entries, None, [tmp_path / "cards"])["own"] is None
     path.unlink()
-    assert catalogue.known_shapes(entries, None, tmp_path / "cards")["own"] is not None
+    assert catalogue.known_shapes(entries, None, [tmp_path / "cards"])["own"] is not None
     paths[-1].write_text("")
     with pytest.raises(ValueError, match=r"own\.yaml is damaged: delete it and run again"):
-        catalogue.known_shapes(entries, None, tmp_path / "cards")
+        catalogue.known_shapes(entries, None, [tmp_path / "cards"])
 
 
 # Networks ------------------------------------------------------------------------------------------------

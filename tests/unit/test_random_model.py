@@ -222,6 +222,17 @@ def test_kappa_from_moments():
     assert model.kappa(p, weights, cluster, noise) == pytest.approx(kappa, rel=0.01)
 
 
+def test_kappa_of_nearly_saturated_outputs():
+    """The ratio stays what it is, however little of the softmax is left, until nothing is."""
+    found = []
+    for rest in (1e-20, 1e-160, 1e-290):
+        p = np.array([[1.0, 0, 0], [1, rest, 0], [0, 1, 0.1 * rest]])
+        found.append(model.kappa(p, 50, 0.5, 1.0))
+    assert found[0] > 1 and found == pytest.approx([found[0]] * 3, rel=1e-12)
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(model.kappa(np.eye(3), 50, 0.5, 1.0))
+
+
 def explicit_products(p, weights, cluster, noise, number):
     """JᵀJ of a draw by its definition."""
     n, classes = p.shape

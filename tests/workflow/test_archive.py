@@ -142,3 +142,21 @@ def test_names_that_lead_elsewhere_are_never_written(reviewer):
     changed(reviewer.folder / "tiny.tar.gz", change)
     assert run(reviewer, *RESULTS).returncode == 0
     assert not list(reviewer.folder.parent.rglob("evil.nc"))
+
+
+def test_an_own_dataset_that_the_reviewer_does_not_have_is_known_from_the_archive(reviewer):
+    """By its card: its author had it in a folder that no configuration names."""
+
+    def change(members):
+        manifest = json.loads(members[archives.MANIFEST])
+        for name in [name for name in members if "/mnist" in name]:
+            other = name.replace("/mnist", "/shapes")
+            members[other], manifest["files"][other] = members[name], manifest["files"][name]
+        members[archives.MANIFEST] = json.dumps(manifest).encode()
+
+    changed(reviewer.folder / "tiny.tar.gz", change)
+    reviewer.edit(
+        "config/tiny.yaml", "networks: [fc-10x2-relu]", "networks: [fc-10x2-relu]\n    datasets: [mnist, shapes]"
+    )
+    jobs = reviewer.dry_run(*RESULTS, config=["config/tiny.yaml", "review.yaml"])
+    assert jobs["unpack"] == 1 and "curvature" not in jobs and "own_dataset" not in jobs

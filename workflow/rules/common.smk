@@ -41,7 +41,8 @@ DATA_SCRIPTS = {"dataset": "fetch_dataset.py", "own_dataset": "read_own_dataset.
 
 def complete_configuration():
     """The configuration with its defaults, a reason for each dataset that is left out, and studies that are, too."""
-    complete = configuration.complete(config, configuration.load_schema(ROOT), DATA / "cards")
+    cards = [Path(f"results/{config['run']}/unpacked/{archives.CARDS}")] if "results_from" in config else []
+    complete = configuration.complete(config, configuration.load_schema(ROOT), [*cards, DATA / "cards"])
     record = DATA / "available.yaml"
     if complete["missing_datasets"] == "fail" or not record.exists():
         return complete, {}, {}
