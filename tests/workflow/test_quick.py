@@ -16,7 +16,7 @@ from pypdf import PdfReader
 
 ROOT = Path(__file__).parents[2]
 SECONDS, MEMORY_GIB = 480, 4
-OVERHEAD = 0.5  # of all processors' seconds: imports, Snakemake, whatever is no job's own work; 0.25 is wanted
+OVERHEAD = 0.3  # of all processors' seconds: imports, Snakemake, whatever is no job's own work; 0.25 is wanted
 CORES = 2
 pytestmark = pytest.mark.slow
 
