@@ -101,7 +101,8 @@ def _spanning(residuals: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     triangle = torch.linalg.qr(units.T, mode="r").R
     left, values, _ = torch.linalg.svd(triangle.T)
     rank = max(1, int((values > torch.finfo(dtype).eps * len(units)).sum()))
-    left, values = left[:, :rank], values[:rank]
+    # Where no point has any residual, the one that is kept is zero.
+    left, values = left[:, :rank], values[:rank].clamp_min(torch.finfo(flat.dtype).tiny)
     coefficients = norms.new_full((len(residuals), rank), torch.nan)
     coefficients[known] = left * values * norms[known, None]
     return ((left / values).T @ units).view(-1, *residuals.shape[1:]), coefficients

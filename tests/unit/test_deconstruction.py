@@ -184,6 +184,17 @@ def test_top_eigenvectors_against_the_whole_hessian_and_as_images():
     assert eigenvectors.sharpness(network.module, 0 * theta, network.inputs, network.targets) == 0
 
 
+def test_a_search_that_starts_near_eigenvectors_finds_the_same_and_those_it_was_not_given():
+    network = problem()
+    theta = network.initialisation(0, 2.0)
+    problem_of = network.module, theta, network.inputs, network.targets
+    values, vectors = eigenvectors.top(*problem_of, 4)
+    for near in (vectors.T, vectors[:, 1:3].T, np.linalg.qr(np.eye(len(theta))[:, :2])[0].T):
+        found, others = eigenvectors.top(*problem_of, 4, near=near)
+        np.testing.assert_allclose(found, values, rtol=1e-7)
+        np.testing.assert_allclose(abs((vectors * others).sum(0)), 1, rtol=1e-5)
+
+
 def test_a_hessian_that_vanishes_has_no_sharpness():
     network = model("fc-9x2-relu-nobias", inputs=8, classes=4, examples=10)
     theta = 1e4 * network.initialisation(0, 1.0)

@@ -287,6 +287,8 @@ def test_many_residuals_are_combinations_of_few(dtype):
     assert errors.max() < 60 * torch.finfo(dtype).eps
     spanning, coefficients = homogeneous._spanning(residuals[[11, 11]], dtype)
     assert torch.isnan(torch.tensordot(coefficients, spanning, 1)).all()
+    spanning, coefficients = homogeneous._spanning(residuals[[7, 7, 7]], dtype)
+    assert not torch.tensordot(coefficients, spanning, 1).any()
 
 
 def test_the_likeliest_class_where_logits_vanish_or_overflow():
