@@ -211,8 +211,8 @@ def _primary(
 def _secondary(identifier: str, claim: dict, studies: dict[str, xr.Dataset]) -> list[dict]:
     """The claim's cases on every other cell of their studies, verdicts by Holm's procedure within the claim.
 
-    A case's key `also` names further studies, on all cells of which it is judged. What another case judges in the same
-    way, as its own cell, is not judged twice.
+    A case's key `also` names further studies, on all cells of which it is judged. Along axes of UNUSUAL, what another
+    case judges in the same way, as its own cell, is not judged twice.
     """
     untested, measured = [], []
     cases = claim.get("cases", {})
@@ -223,7 +223,8 @@ def _secondary(identifier: str, claim: dict, studies: dict[str, xr.Dataset]) -> 
     ]
     for name, case in cases.items():
         for study, place in _cells(case, studies):
-            if (_way(case), study, place) in judged:
+            is_own = study == case["study"] and place == _primary_place(case, studies[study])
+            if is_own or (set(UNUSUAL) & set(place) and (_way(case), study, place) in judged):
                 continue
             described = (
                 f"N={v}" if k == "examples" else f"{k}={v}" if k in (*UNUSUAL, *VARIED) else str(v)

@@ -252,12 +252,23 @@ def test_controls_are_judged_and_decide_nothing():
     rows = judged({"falls": FALL, "falls-rate": control}, planes=trained_study())
     assert rows["fs8.falls"]["verdict"] == rows["fs8"]["verdict"] == claims.REPRODUCED
     assert rows["fs8.falls-rate"]["verdict"] == claims.NOT_REPRODUCED
-    # The other arm, a case of its own, is no secondary cell of the first; where no such case is, it is one.
-    other = "fs8.falls.mnist.fc-200x2-relu.plane-100-sparse.rate_rule=proportional"
-    assert set(rows) == {"fs8", "fs8.falls", "fs8.falls-rate"}
-    assert judged({"falls": FALL}, planes=trained_study())[other]["verdict"] == claims.NOT_REPRODUCED
-    stricter = {**control, "margin": 0.1}
-    assert other in judged({"falls": FALL, "falls-rate": stricter}, planes=trained_study())
+    # The other arm is a secondary cell of the first case, too.
+    assert rows["fs8.falls.mnist.fc-200x2-relu.plane-100-sparse.rate_rule=proportional"]["verdict"] == (
+        claims.NOT_REPRODUCED
+    )
+
+
+def test_cells_of_cases_for_each_value_of_an_unusual_axis_are_judged_once():
+    several = trained_study(rates=(0.001, 0.01, 0.1))
+    slow, fast = ({**FALL, "cell": {"rate_rule": "fixed", "rate": rate}} for rate in (0.001, 0.1))
+    place = "mnist.fc-200x2-relu.plane-100-sparse.rate={}.rate_rule=fixed"
+    rows = judged({"slow": slow, "fast": fast}, planes=several)
+    # Each case's own cell has a row of its own; the rate between is nobody's.
+    assert not {f"fs8.{name}.{place.format(rate)}" for name in ("slow", "fast") for rate in (0.001, 0.1)} & set(rows)
+    assert {f"fs8.{name}.{place.format(0.01)}" for name in ("slow", "fast")} <= set(rows)
+    # A case that judges in another way repeats the other's cell.
+    rows = judged({"slow": slow, "fast": {**fast, "margin": 0.1}}, planes=several)
+    assert {f"fs8.slow.{place.format(0.1)}", f"fs8.fast.{place.format(0.001)}"} <= set(rows)
 
 
 def test_cases_of_a_family_are_adjusted_for_their_number():

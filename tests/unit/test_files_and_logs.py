@@ -134,6 +134,12 @@ def test_a_failing_job_says_one_sentence_and_logs_the_traceback(tmp_path):
     assert "Traceback" in log and log.strip().endswith("a bad value")
 
 
+def test_a_job_ends_with_its_block_and_says_all_it_had_to_say(tmp_path):
+    done = run_job("with job_log('job.log'):\n    print('within', end='')\nprint('behind')", tmp_path)
+    assert done.returncode == 0 and done.stdout == "within"
+    assert "done in" in (tmp_path / "job.log").read_text()
+
+
 def test_warnings_go_to_the_log(tmp_path):
     done = run_job("import warnings\nwith job_log('job.log'):\n    warnings.warn('beware')", tmp_path)
     assert done.returncode == 0 and done.stderr == ""
