@@ -37,12 +37,13 @@ def aggregate_study(
     settings = yaml.safe_load(Path(path_to_settings).read_text())
     grid = yaml.safe_load(Path(path_to_grid).read_text())
     code = Path(path_to_block_code).read_text().strip()
-    fingerprints = {Path(path).stem.removeprefix("network-"): Path(path).read_text() for path in paths_to_networks}
+    own = [yaml.safe_load(Path(path).read_text(encoding="utf-8")) for path in paths_to_networks]
+    fingerprints = {network["label"]: network["fingerprint"] for network in own}
     cells = {}
     for path in map(Path, paths_to_blocks):
         # A block's path ends in …/dataset/network/subspace/block.nc.
         cell = path.parts[-4:-1]
-        provenance.refuse_stale(path, code, settings, fingerprints.get(cell[1], "").strip())
+        provenance.refuse_stale(path, code, settings, fingerprints.get(cell[1], ""))
         cells.setdefault(cell, []).append(path)
     blocks = {cell: [_read(path) for path in paths] for cell, paths in cells.items()}
     for dataset in grid["datasets"]:
@@ -123,7 +124,7 @@ def _provenance(attributes: list[dict], settings: dict) -> dict:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         aggregate_study(
             paths_to_blocks=list(snakemake.input.blocks),
             path_to_settings=snakemake.input.settings,

@@ -52,7 +52,7 @@ def first_error(output: str) -> str:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         build_paper(
             paths_to_sources=list(snakemake.input.sources),
             path_to_generated=snakemake.input.generated,

@@ -17,7 +17,7 @@ def fetch_dataset(
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         fetch_dataset(
             dataset=snakemake.wildcards.dataset,
             folder=snakemake.resources.folder,

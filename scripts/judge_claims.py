@@ -27,7 +27,7 @@ def judge_claims(
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         judge_claims(
             path_to_claims=snakemake.input.claims,
             path_to_settings=snakemake.input.settings,

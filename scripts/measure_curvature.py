@@ -22,6 +22,7 @@ from goldilocks import (
     kinks,
     labels,
     networks,
+    own_code,
     provenance,
     spectrum,
     store,
@@ -47,6 +48,7 @@ def measure_curvature(
     path_to_settings: str,
     path_to_code: str,
     path_to_network: str | None,
+    network_file: str,
     dataset: str,
     network: str,
     subspace: str,
@@ -58,13 +60,14 @@ def measure_curvature(
 ) -> None:
     """Write one block; `memory_mib` bounds working memory, `device` is auto, cpu or cuda.
 
-    `path_to_network` leads to the settings of a network of the user's own, which `network` names.
+    `path_to_network` leads to the record of a network of the user's own, which `network` names, and `network_file` to
+    its code.
     """
     start = time.monotonic()
     # Read before measuring: code that changes meanwhile must not sign these numbers.
     code = Path(path_to_code).read_text().strip()
     settings = yaml.safe_load(Path(path_to_settings).read_text())
-    own = yaml.safe_load(Path(path_to_network).read_text(encoding="utf-8")) if path_to_network else None
+    own = own_code.recorded(path_to_network, network_file)
     draws, chosen_radii = studies.read_block(block)
     device = jobs.start_torch(device, threads)
 
@@ -382,12 +385,13 @@ def _empty_block(
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         measure_curvature(
             path_to_dataset=snakemake.input.dataset,
             path_to_settings=snakemake.input.settings,
             path_to_code=snakemake.input.code,
-            path_to_network=next(iter(snakemake.params.network), None),
+            path_to_network=next(iter(snakemake.input.network), None),
+            network_file=snakemake.resources.network_file,
             dataset=snakemake.wildcards.dataset,
             network=snakemake.wildcards.network,
             subspace=snakemake.wildcards.subspace,

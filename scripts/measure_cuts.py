@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 import yaml
 
-from goldilocks import cuts, datasets, jobs, labels, networks, provenance, store, subspaces
+from goldilocks import cuts, datasets, jobs, labels, networks, own_code, provenance, store, subspaces
 from goldilocks.logs import job_log
 
 DRAW = 0  # the first initialisation that studies of this dataset and network have
@@ -20,19 +20,20 @@ def measure_cuts(
     path_to_settings: str,
     path_to_code: str,
     path_to_network: str | None,
+    network_file: str,
     device: str,
     threads: int,
     path_to_output: str,
 ) -> None:
     """Write the losses on all cuts; `device` is auto, cpu or cuda.
 
-    `path_to_network` leads to the settings of the network if it is the user's own.
+    `path_to_network` leads to the record of the network if it is the user's own, and `network_file` to its code.
     """
     start = time.monotonic()
     # Read before measuring: code that changes meanwhile must not sign these numbers.
     code = Path(path_to_code).read_text().strip()
     settings = yaml.safe_load(Path(path_to_settings).read_text(encoding="utf-8"))
-    own = yaml.safe_load(Path(path_to_network).read_text(encoding="utf-8")) if path_to_network else None
+    own = own_code.recorded(path_to_network, network_file)
     device = jobs.start_torch(device, threads)
 
     examples = datasets.load(
@@ -113,12 +114,13 @@ def _empty(settings: dict, directions: int) -> xr.Dataset:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         measure_cuts(
             path_to_dataset=snakemake.input.dataset,
             path_to_settings=snakemake.input.settings,
             path_to_code=snakemake.input.code,
-            path_to_network=next(iter(snakemake.params.network), None),
+            path_to_network=next(iter(snakemake.input.network), None),
+            network_file=snakemake.resources.network_file,
             device=snakemake.resources.device,
             threads=snakemake.threads,
             path_to_output=snakemake.output[0],

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from goldilocks import archives, configuration, files, logs, provenance, studies
+from goldilocks import archives, configuration, files, logs, provenance, records, studies
 
 ROOT = Path(__file__).parents[1]
 DATA = Path("results/data")
@@ -41,9 +41,17 @@ def about(config: dict) -> dict:
     return {
         "run": config["run"],
         "commit": provenance.commit(),
-        "code": {kind: (place / f"{kind}.txt").read_text().strip() for kind in kinds},
+        "code": {kind: _recorded(place / f"{kind}.txt") for kind in kinds},
         "settings": settings,
     }
+
+
+def _recorded(place: Path) -> str:
+    """The fingerprint that the run was started with."""
+    found = records.versions(place)
+    if len(found) != 1:
+        raise ValueError(f"{place.parent} has no record of {place.stem}: build the run first, then archive it")
+    return found[0].read_text(encoding="utf-8").strip()
 
 
 def pack_archive(path_to_config: Path) -> Path:

@@ -11,16 +11,15 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from goldilocks import configuration, logs, tables
-from goldilocks.costs import ALIKE, BY_SIZE, MEASURED, RULES, Cost, Costs
+from goldilocks.costs import ALIKE, BY_SIZE, MEASURED, NOT_JOBS, RULES, Cost, Costs
 
 ROOT = Path(__file__).parents[1]
-# Jobs that only collect others.
-NOT_JOBS = ("all", "figures")
-# What Snakemake gives as a reason, and what it means here: files of code and settings are inputs of every rule.
+# What Snakemake gives as a reason, and what it means here: records of code and settings are inputs of every rule.
 REASONS = (
     (r"Missing output files", "not made yet"),
-    (r"Updated input files:[^;]*fingerprints/", "code changed"),
-    (r"Updated input files:[^;]*(settings/|config/|paper/|resources/)", "settings or text changed"),
+    (r"(Updated input files|updated by another job):[^;]*fingerprints/", "code changed"),
+    (r"(Updated input files|updated by another job):[^;]*settings/", "settings or text changed"),
+    (r"Updated input files:[^;]*(config/|paper/|resources/)", "settings or text changed"),
     (r"Updated input files", "input is newer"),
     (r"Input files updated by another job|Set of input files has changed", "input is made anew"),
     (r"Incomplete", "was interrupted"),

@@ -116,7 +116,7 @@ def draw_map(ax: plt.Axes, data: xr.Dataset, highest: float, chance: float) -> p
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_accuracy(
             paths_to_studies=list(snakemake.input.studies),
             path_to_settings=snakemake.input.settings,

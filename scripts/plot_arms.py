@@ -34,7 +34,7 @@ def travel_budget(cell: xr.Dataset) -> str:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_arms(
             paths_to_studies=list(snakemake.input.studies),
             path_to_settings=snakemake.input.settings,

@@ -86,7 +86,7 @@ def draw_curvature(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_chang_accuracy(
             paths_to_studies=list(snakemake.input.studies),
             path_to_settings=snakemake.input.settings,

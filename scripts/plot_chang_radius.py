@@ -176,7 +176,7 @@ def legend_handles(data: xr.Dataset) -> list[plt.Line2D]:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_chang_radius(
             paths_to_studies=list(snakemake.input.studies),
             path_to_settings=snakemake.input.settings,

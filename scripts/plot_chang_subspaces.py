@@ -65,7 +65,7 @@ def draw_family(ax: plt.Axes, found: xr.Dataset, dimensions: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_chang_subspaces(
             paths_to_studies=list(snakemake.input.studies),
             path_to_settings=snakemake.input.settings,

@@ -74,7 +74,7 @@ def draw_stage(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_clustering(
             paths_to_studies=list(snakemake.input.studies),
             path_to_settings=snakemake.input.settings,

@@ -51,7 +51,7 @@ def families(name: str, study: xr.Dataset) -> list[tuple[str, list[tuple[str, xr
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_collapse(
             paths_to_studies=list(snakemake.input.studies),
             path_to_settings=snakemake.input.settings,

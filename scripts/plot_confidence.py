@@ -130,7 +130,7 @@ def as_dataset(found: dict[str, tuple[float, float, float]]) -> xr.Dataset:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_confidence(
             paths_to_studies=list(snakemake.input.studies),
             path_to_settings=snakemake.input.settings,

@@ -101,7 +101,7 @@ def draw_over_steps(ax: plt.Axes, runs: dict[str, xr.Dataset]) -> None:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_confined(
             paths_to_studies=list(snakemake.input.studies),
             path_to_settings=snakemake.input.settings,

@@ -34,7 +34,7 @@ def draw_curves(stack: list[plt.Axes], data: xr.Dataset) -> None:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_counterfactuals(
             paths_to_studies=list(snakemake.input.studies),
             path_to_settings=snakemake.input.settings,

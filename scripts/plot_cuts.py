@@ -82,7 +82,7 @@ def draw_plane(ax: plt.Axes, here: xr.Dataset) -> None:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_cuts(
             path_to_cuts=snakemake.input.studies[0],
             path_to_settings=snakemake.input.settings,

@@ -140,7 +140,7 @@ def legend_columns(data: xr.Dataset) -> list[list[plt.Line2D]]:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_drawn(
             path_to_study=snakemake.input.studies[0],
             path_to_settings=snakemake.input.settings,

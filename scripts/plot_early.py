@@ -241,7 +241,7 @@ def words(step: int, epoch: float | None) -> str:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_early(
             paths_to_studies=list(snakemake.input.studies),
             path_to_settings=snakemake.input.settings,

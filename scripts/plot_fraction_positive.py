@@ -4,7 +4,7 @@ from goldilocks.logs import job_log
 from goldilocks.plotting import plot_radial_profile
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_radial_profile(
             variable="fraction_positive",
             label="fraction of positive eigenvalues",

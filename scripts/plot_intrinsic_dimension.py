@@ -204,7 +204,7 @@ def published_points(path: str, cell: xr.Dataset, settings: dict) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_intrinsic_dimension(
             paths_to_studies=list(snakemake.input.studies),
             path_to_settings=snakemake.input.settings,

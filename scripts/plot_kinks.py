@@ -96,7 +96,7 @@ def draw_radii(ax: plt.Axes, ratios: xr.Dataset) -> None:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_kinks(
             path_to_study=snakemake.input.studies[0],
             path_to_settings=snakemake.input.settings,

@@ -43,7 +43,7 @@ def plot_loss(path_to_study: str, path_to_settings: str, path_to_pdf: str, path_
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_loss(
             path_to_study=snakemake.input.studies[0],
             path_to_settings=snakemake.input.settings,

@@ -63,7 +63,7 @@ def draw_network(stack: list[plt.Axes], data: xr.Dataset) -> None:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_not_homogeneous(
             path_to_study=snakemake.input.studies[0],
             path_to_settings=snakemake.input.settings,

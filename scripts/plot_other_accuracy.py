@@ -21,7 +21,7 @@ def plot_other_accuracy(
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_other_accuracy(
             path_to_study=snakemake.input.studies[0],
             path_to_settings=snakemake.input.settings,

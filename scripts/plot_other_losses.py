@@ -52,7 +52,7 @@ def exponent(x: np.ndarray, mean: np.ndarray) -> float | None:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_other_losses(
             paths_to_studies=list(snakemake.input.studies),
             path_to_settings=snakemake.input.settings,

@@ -29,7 +29,7 @@ def plot_other_networks(
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_other_networks(
             paths_to_studies=list(snakemake.input.studies),
             path_to_settings=snakemake.input.settings,

@@ -269,7 +269,7 @@ PANELS = (
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_outside(
             paths_to_studies=list(snakemake.input.studies),
             path_to_settings=snakemake.input.settings,

@@ -103,7 +103,7 @@ def limit(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_plateaus(
             path_to_study=snakemake.input.studies[0],
             path_to_settings=snakemake.input.settings,

@@ -129,7 +129,7 @@ def limits(*shown: object) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_random_gradients(
             paths_to_studies=list(snakemake.input.studies),
             path_to_settings=snakemake.input.settings,

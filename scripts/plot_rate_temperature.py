@@ -177,7 +177,7 @@ def ticks(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_rate_temperature(
             paths_to_studies=list(snakemake.input.studies),
             path_to_settings=snakemake.input.settings,

@@ -169,7 +169,7 @@ def source_data(parts: dict[str, xr.Dataset]) -> xr.Dataset:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_sample_size(
             paths_to_studies=list(snakemake.input.studies),
             path_to_settings=snakemake.input.settings,

@@ -80,7 +80,7 @@ def correlations(here: xr.Dataset, name: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_selection(
             path_to_study=snakemake.input.studies[0],
             path_to_settings=snakemake.input.settings,

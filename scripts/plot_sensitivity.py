@@ -144,7 +144,7 @@ def draw_parts(ax: plt.Axes, parts: xr.Dataset) -> None:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_sensitivity(
             paths_to_studies=list(snakemake.input.studies),
             path_to_settings=snakemake.input.settings,

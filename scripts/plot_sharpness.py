@@ -59,7 +59,7 @@ def stability(study: xr.Dataset) -> float | None:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_sharpness(
             paths_to_studies=list(snakemake.input.studies),
             path_to_settings=snakemake.input.settings,

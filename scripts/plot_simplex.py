@@ -89,7 +89,7 @@ def look(k: int) -> dict:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_simplex(
             path_to_study=snakemake.input.studies[0],
             path_to_settings=snakemake.input.settings,

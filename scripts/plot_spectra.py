@@ -86,7 +86,7 @@ def draw_spectrum(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_spectra(
             path_to_study=snakemake.input.studies[0],
             path_to_settings=snakemake.input.settings,

@@ -47,7 +47,7 @@ def edges(x: np.ndarray, ratio: np.ndarray) -> list[float]:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_trace_and_norm(
             path_to_study=snakemake.input.studies[0],
             path_to_settings=snakemake.input.settings,

@@ -152,7 +152,7 @@ def legend_handles(data: xr.Dataset) -> list[plt.Line2D]:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_within_planes(
             path_to_study=snakemake.input.studies[0],
             path_to_settings=snakemake.input.settings,

@@ -111,7 +111,7 @@ def correlation(*value_and_interval: float) -> str:
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         plot_zone_map(
             paths_to_studies=list(snakemake.input.studies),
             path_to_settings=snakemake.input.settings,

@@ -32,7 +32,7 @@ def read_own_dataset(
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         read_own_dataset(
             dataset=snakemake.wildcards.dataset,
             path_to_settings=snakemake.params.settings,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from goldilocks import archives, files
+from goldilocks import archives, files, records
 from goldilocks.logs import job_log
 
 
@@ -14,8 +14,8 @@ def unpack_results(
 ) -> None:
     manifest = archives.read_manifest(path_to_archive)
     for path in map(Path, paths_to_settings):
-        # study-<name>.yaml, or cuts.yaml
-        name = path.stem.removeprefix("study-")
+        # study-<name>, or cuts
+        name = records.name_of(path).removeprefix("study-")
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
         if found := archives.difference(settings, manifest["settings"].get(name, {})):
             raise ValueError(
@@ -23,12 +23,13 @@ def unpack_results(
                 "to them, or leave out results_from"
             )
     for path in map(Path, paths_to_code):
-        if manifest["code"].get(path.stem) != path.read_text().strip():
+        rule = records.name_of(path)
+        if manifest["code"].get(rule) != path.read_text().strip():
             raise ValueError(
-                f"{path_to_archive} was made by other code of {path.stem} than the present: check out its commit "
+                f"{path_to_archive} was made by other code of {rule} than the present: check out its commit "
                 f"{manifest['commit']}, or leave out results_from"
             )
-    names = {"/".join(Path(path).parts[2:]): Path(path) for path in paths_to_outputs}
+    names = {"/".join(Path(path).parts[2:]).removeprefix("unpacked/"): Path(path) for path in paths_to_outputs}
     for name, content in archives.read(path_to_archive, names).items():
         with files.whole_file(names[name]) as temporary:
             temporary.write_bytes(content)
@@ -36,10 +37,10 @@ def unpack_results(
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         unpack_results(
             path_to_archive=snakemake.input.archive,
             paths_to_settings=list(snakemake.input.settings),
-            paths_to_code=list(snakemake.input.code),
+            paths_to_code=list(snakemake.input.block_code),
             paths_to_outputs=list(snakemake.output),
         )

@@ -22,7 +22,7 @@ def write_captions(
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         write_captions(
             paths_to_sections=list(snakemake.input.sections),
             path_to_references=snakemake.input.references,

@@ -34,7 +34,9 @@ def write_numbers(
     path_to_published_training: str,
     path_to_disagreements: str,
     path_to_output: str,
+    path_to_shown_settings: str,
 ) -> None:
+    """Write the macros, and the settings as the report shows them."""
     with open(path_to_claims, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     studies = {Path(path).stem: store.read_dataset(path) for path in paths_to_studies}
@@ -58,6 +60,7 @@ def write_numbers(
         r"\newcommand{\provenance}{" + provenance(settings, results, rows) + "}%",
     ]
     files.write_text("\n".join(lines) + "\n", path_to_output)
+    files.write_text(Path(path_to_settings).read_text(encoding="utf-8"), path_to_shown_settings)
 
 
 def claim_macros(rows: list[dict]) -> list[str]:
@@ -334,7 +337,7 @@ def provenance(settings: dict, results: dict[str, xr.Dataset], rows: list[dict])
 
 
 if __name__ == "__main__":
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0], snakemake.input):
         write_numbers(
             path_to_claims=snakemake.input.claims,
             paths_to_studies=list(snakemake.input.studies),
@@ -344,5 +347,6 @@ if __name__ == "__main__":
             path_to_published=snakemake.input.published,
             path_to_published_training=snakemake.input.published_training,
             path_to_disagreements=snakemake.input.disagreements,
-            path_to_output=snakemake.output[0],
+            path_to_output=snakemake.output.generated,
+            path_to_shown_settings=snakemake.output.settings,
         )

@@ -14,6 +14,8 @@ from goldilocks import store
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ["results/tiny/claims.csv", "figures"]
+# Jobs that only collect, and records, which are no work.
+NOT_JOBS = ("total", "all", "figures", "records", "record")
 STUDY = "results/tiny/aggregate/curvature.nc"
 BLOCK = "results/tiny/curvature/curvature/mnist/fc-10x2-relu/plane-10-sparse/draws-000-001.nc"
 
@@ -32,8 +34,8 @@ class Project:
             shutil.copy2(ROOT / name, folder)
         (folder / ".venv").symlink_to(ROOT / ".venv")
         project = cls(folder)
-        # Fingerprints first: a dataset older than its code would be fetched again.
-        project.snakemake("--list-rules")
+        # Records first: a dataset older than its code would be fetched again.
+        project.run("records")
         write_images(folder / "results/data/mnist.nc")
         return project
 
@@ -67,7 +69,7 @@ class Project:
             return {}
         table = re.search(r"Job stats:\n.*?\n-[- ]+\n(.*?)\n\n", text, re.DOTALL)[1]
         jobs = {line.split()[0]: int(line.split()[1]) for line in table.splitlines()}
-        return {rule: count for rule, count in jobs.items() if rule not in ("total", "all", "figures")}
+        return {rule: count for rule, count in jobs.items() if rule not in NOT_JOBS}
 
     def edit(self, file, old, new):
         path = self.folder / file

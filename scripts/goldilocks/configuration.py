@@ -13,7 +13,7 @@ from pathlib import Path
 import jsonschema
 import yaml
 
-from goldilocks import catalogue, files, labels, own_code, studies
+from goldilocks import catalogue, labels, own_code, studies
 
 # Stricter than JSON: 8.0 is no integer, and a number is finite.
 _Validator = jsonschema.validators.extend(
@@ -133,9 +133,9 @@ def _read_mapping(path: Path) -> dict:
     return content
 
 
-def write(path: str | Path, settings: dict) -> None:
-    """Settings as a file that changes only with them."""
-    files.write_if_changed(yaml.safe_dump(settings, allow_unicode=True, sort_keys=True), path)
+def dump(settings: dict) -> str:
+    """Settings as a text that changes only with them."""
+    return yaml.safe_dump(settings, allow_unicode=True, sort_keys=True)
 
 
 def without_missing(config: dict, available: dict) -> tuple[dict, dict[str, str]]:

@@ -7,12 +7,13 @@ import json
 import re
 from pathlib import Path
 
-from goldilocks.files import write_if_changed
-
 PACKAGE = Path(__file__).parent
 # Modules that move, name or record numbers but cannot change one.
 EXCLUDED = frozenset(
-    {"catalogue", "devices", "downloads", "files", "fingerprints", "locks", "logs", "provenance", "signals", "store"}
+    {
+        *("catalogue", "devices", "downloads", "files", "fingerprints", "locks", "logs", "provenance", "records"),
+        *("signals", "store"),
+    }
 )
 PINNED = ("torch", "numpy", "scipy")
 # Fields that differ between versions of Python without a difference in meaning.
@@ -20,9 +21,17 @@ _IGNORED_FIELDS = frozenset({"type_params", "kind", "ctx", "type_comment"})
 _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def record(script: Path, path: str | Path) -> None:
-    """Write the fingerprint of a script of this checkout to a file that changes only with it."""
-    write_if_changed(code_fingerprint(script, script.parents[1] / "requirements.txt") + "\n", path)
+def record(script: Path) -> str:
+    """The record of a script of this checkout: a line with its fingerprint."""
+    return code_fingerprint(script, script.parents[1] / "requirements.txt") + "\n"
+
+
+def refuse_changed(script: Path, path_to_record: str | Path) -> None:
+    """Raise ValueError if a script, or what it imports, is no longer what its record says."""
+    if record(script) != Path(path_to_record).read_text(encoding="utf-8"):
+        raise ValueError(
+            f"scripts/{script.name}, or code that it uses, has changed since this run was started: run again"
+        )
 
 
 def tree_fingerprint(tree: ast.Module, *more: object) -> str:

@@ -1,9 +1,10 @@
-"""One run at a time in a checkout: a living run is named, the lock that a dead one left behind is removed.
+"""One run at a time in a checkout, held by a lock of the operating system, which ends with the process.
 
-Snakemake's own locks are files that outlive a killed run. Every run therefore also holds a lock of the operating
-system, which ends with the process: whoever gets it knows that no other run of this machine is alive.
+Snakemake's own locks are files that outlive a killed run, and are written before it is known whether another run is at
+work: profiles turn them off (nolock).
 """
 
+import atexit
 import fcntl
 import os
 import socket
@@ -20,37 +21,47 @@ class Busy(ValueError):
     """Another run is at work; the message is one sentence."""
 
 
-def enter(folder: str | Path = ".") -> str | None:
-    """Be the one run at work in a checkout; returns a sentence for the user where there is something to say.
+def enter(folder: str | Path = ".") -> None:
+    """Be the one run at work in a checkout until this process ends.
 
-    Removes Snakemake's locks if the run that held them was one of this machine, and is gone. Raises Busy if another
-    run is alive. Where the file system has no locks, nothing is known of others and nothing is removed.
+    Raises Busy if another run is alive, or one of another machine, whose locks may not be seen here, has not ended in
+    order. Where the file system has no locks, a run of this machine is known by its process alone.
     """
-    folder = Path(folder)
-    with files.writing(folder / LOCK):
-        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    path = Path(folder, LOCK)
+    with files.writing(path):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _refuse_others(handle, path)
+    except Busy:
+        os.close(handle)
+        raise
+    _held.append(handle)
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+    atexit.register(_leave, handle, os.getpid())
+
+
+def _refuse_others(handle: int, path: Path) -> None:
+    holder = os.pread(handle, 200, 0).decode(errors="replace")
+    process, _, host = holder.removeprefix("process ").partition(" on ")
+    locked = True
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        other = _holder(handle)
-        os.close(handle)
         raise Busy(
-            f"another run is at work in this folder ({other}): wait until it ends, or stop it, and run again"
+            f"another run is at work in this folder ({holder or 'an unknown process'}): wait until it ends, or stop "
+            "it, and run again"
         ) from None
     except OSError:
-        os.close(handle)
-        return None
-    _held.append(handle)
-    stale, host = list((folder / ".snakemake/locks").glob("*.lock")), socket.gethostname()
-    if stale and not _holder(handle).endswith(f" on {host}"):
-        # Its machine may lock files of its own disks alone.
-        return f"Snakemake's lock is that of {_holder(handle)}: if that run is gone, remove it with snakemake --unlock"
-    for path in stale:
-        path.unlink(missing_ok=True)
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, f"process {os.getpid()} on {host}".encode(), 0)
-    return "removed the lock of an earlier run, which is gone; its work continues" if stale else None
+        locked = False
+    here = host == socket.gethostname()
+    if host and (not here or (not locked and process.isdigit() and files.is_alive(int(process)))):
+        raise Busy(
+            f"{path} is held by {holder}: wait until that run ends, or, if it is gone, delete this file, and run again"
+        )
 
 
-def _holder(handle: int) -> str:
-    return os.pread(handle, 200, 0).decode(errors="replace") or "an unknown process"
+def _leave(handle: int, process: int) -> None:
+    """Forget the holder: one that is gone without this was killed."""
+    if os.getpid() == process:
+        os.ftruncate(handle, 0)

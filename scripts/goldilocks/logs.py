@@ -8,11 +8,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from goldilocks import files, signals
+from goldilocks import files, fingerprints, records, signals
 
 ORPHAN_CHECK_SECONDS = 1.0
 SHELLS = ("bash", "dash", "sh", "zsh")
@@ -27,12 +27,13 @@ FAILED = "FAILED "
 
 
 @contextmanager
-def job_log(path: str | Path) -> Iterator[None]:
+def job_log(path: str | Path, inputs: Iterable[str] = ()) -> Iterator[None]:
     """Send log messages and warnings to `path`; turn an exception into one sentence and exit status 1.
 
-    The traceback goes into the log. The job also ends itself when the process that started it is gone. What a job
-    refuses (ValueError) it refuses again: when the same run tries once more, it ends at once with the same sentence.
-    The process ends with the block: nothing behind it is run.
+    The traceback goes into the log. Of a job's `inputs`, as Snakemake hands them to it, records must be those that the
+    run was started with, and the input `code` that of the script at work. The job also ends itself when the process
+    that started it is gone. What a job refuses (ValueError) it refuses again: when the same run tries once more, it
+    ends at once with the same sentence. The process ends with the block: nothing behind it is run.
     """
     logging.raiseExceptions = False  # On a full disk a line is lost, and with it nothing more.
     _die_with_parents()
@@ -40,6 +41,9 @@ def job_log(path: str | Path) -> Iterator[None]:
     try:
         _open_log(Path(path))
         _refuse_again(_refusal_of(path))
+        records.refuse_changed(inputs)
+        if code := getattr(inputs, "code", None):
+            fingerprints.refuse_changed(Path(sys.modules["__main__"].__file__), code)
         yield
         work = _processor_seconds() - imports
         logging.info(DONE, time.monotonic() - start, work, imports)

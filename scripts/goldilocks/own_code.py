@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import yaml
+
 from goldilocks import fingerprints
 
 
@@ -31,6 +33,18 @@ def describe(entry: dict) -> dict:
         raise ValueError(f"{path} defines no class or function {entry['name']!r}: it has {others}")
     fingerprint = fingerprints.tree_fingerprint(tree, entry["name"], entry["arguments"])
     return {**entry, "file": str(path), "fingerprint": fingerprint}
+
+
+def record(label: str, settings: dict) -> dict:
+    """What a run was started with of a network that `describe` described: all but the place of its file."""
+    return {"label": label, **{key: value for key, value in settings.items() if key != "file"}}
+
+
+def recorded(path_to_record: str | Path | None, file: str) -> dict | None:
+    """The settings of a network from its record and its file; None for a network that is not the user's own."""
+    if path_to_record is None:
+        return None
+    return {**yaml.safe_load(Path(path_to_record).read_text(encoding="utf-8")), "file": file}
 
 
 def load(settings: dict) -> Callable:

@@ -16,9 +16,8 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
 
+from goldilocks.costs import NOT_JOBS
 from goldilocks.tables import duration
-
-NOT_JOBS = ("all", "figures", "total")
 
 
 @dataclass
@@ -70,7 +69,7 @@ class LogHandler(LogHandlerBase):
         """Keep count of jobs, and say how far the run is when one has ended."""
         now = time.monotonic()
         if event == LogEvent.RUN_INFO:
-            self._left = Counter({rule: n for rule, n in record.stats.items() if rule not in NOT_JOBS})
+            self._left = Counter({rule: n for rule, n in record.stats.items() if rule not in (*NOT_JOBS, "total")})
         elif event == LogEvent.RESOURCES_INFO and getattr(record, "cores", None):
             self._cores = int(record.cores)
         elif event == LogEvent.JOB_INFO:

@@ -122,11 +122,11 @@ def files(tmp_path):
     return tmp_path
 
 
-def measured(files, settings, path_to_network=None):
+def measured(files, settings, path_to_network=None, network_file=""):
     (files / "settings.yaml").write_text(yaml.safe_dump(settings))
     measure_cuts(
-        str(files / "d.nc"), str(files / "settings.yaml"), str(files / "code.txt"), path_to_network, "cpu", 1,
-        str(files / "cuts.nc"),
+        str(files / "d.nc"), str(files / "settings.yaml"), str(files / "code.txt"), path_to_network, network_file,
+        "cpu", 1, str(files / "cuts.nc"),
     )  # fmt: skip
     return store.read_dataset(files / "cuts.nc")
 
@@ -170,8 +170,8 @@ def test_every_variable_has_a_unit_and_the_file_its_provenance(files):
 def test_networks_of_the_users_own_are_cut_too(files):
     (files / "small.py").write_text(NETWORK)
     own = own_code.describe({"file": str(files / "small.py"), "name": "Small", "arguments": {"width": 4}})
-    (files / "network.yaml").write_text(yaml.safe_dump(own))
-    result = measured(files, {**SETTINGS, "network": "small"}, str(files / "network.yaml"))
+    (files / "network.yaml").write_text(yaml.safe_dump(own_code.record("small", own)))
+    result = measured(files, {**SETTINGS, "network": "small"}, str(files / "network.yaml"), own["file"])
     assert result.attrs["network_fingerprint"] == own["fingerprint"]
     assert float(result["loss"].sel(radius=0.5)) == pytest.approx(math.log(3), rel=0.3)
 

@@ -82,13 +82,6 @@ def test_the_executor_for_slurm_is_pinned():
     assert all(re.fullmatch(r"[a-z-]+==[\d.]+", line) for line in pinned) and len(pinned) == 2
 
 
-def test_the_catalog_finds_what_it_expects():
-    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
-    assert usage["software-stack-deployment"]["conda"] and usage["report"]
-    assert (ROOT / "config/README.md").exists() and (ROOT / "workflow/Snakefile").exists()
-    assert "## Usage" in (ROOT / "README.md").read_text()
-
-
 def imports_of(path):
     """Top-level packages that a script imports, goldilocks modules followed."""
     found, seen, waiting = set(), set(), [path]
@@ -207,16 +200,19 @@ def test_the_package_installs_from_the_checkout(tmp_path):
 def test_the_workflow_loads_nothing_heavy():
     code = (
         "import sys; sys.path.insert(0, 'scripts')\n"
-        "from goldilocks import catalogue, configuration, files, fingerprints, locks, logs, own_code, studies\n"
+        "from goldilocks import archives, catalogue, configuration, costs, files, fingerprints, locks, logs, own_code\n"
+        "from goldilocks import records, studies, tables\n"
         "print([name for name in ('torch', 'numpy', 'xarray', 'scipy', 'matplotlib', 'pandas') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-def test_profiles_leave_out_the_trigger_code():
+def test_profiles_leave_out_the_trigger_code_and_snakemakes_locks():
     for profile in (ROOT / "workflow/profiles").glob("*/config.yaml"):
-        assert yaml.safe_load(profile.read_text())["rerun-triggers"] == ["mtime", "params", "input", "software-env"]
+        settings = yaml.safe_load(profile.read_text())
+        assert settings["rerun-triggers"] == ["mtime", "params", "input", "software-env"]
+        assert settings["nolock"] is True
 
 
 def test_the_package_is_importable_under_its_declared_names():

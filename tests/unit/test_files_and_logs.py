@@ -67,47 +67,64 @@ def test_leftovers_of_dead_processes_are_removed_and_of_living_ones_kept(tmp_pat
         assert alive.exists() and elsewhere.exists() and not dead.exists()
 
 
-HOLD = "from goldilocks import locks; print(locks.enter(), flush=True); input()"
+HOLD = "from goldilocks import locks; locks.enter(); print('held', flush=True); input()"
 
 
-def hold(folder):
+def hold(folder, code=HOLD):
     """A process that is the one run at work in `folder` until it is killed."""
     holder = subprocess.Popen(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); {HOLD}"],
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); {code}"],
         cwd=folder,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
-    return holder, holder.stdout.readline().strip()
+    assert holder.stdout.readline() == "held\n"
+    return holder
 
 
 def test_one_run_at_a_time_and_the_lock_of_a_dead_one_goes(tmp_path):
-    stale = tmp_path / ".snakemake/locks/0.input.lock"
-    stale.parent.mkdir(parents=True)
-    holder, said = hold(tmp_path)
-    assert said == "None"
-    stale.touch()
-    with pytest.raises(locks.Busy, match=rf"another run is at work in this folder \(process {holder.pid} on "):
+    holder = hold(tmp_path)
+    with pytest.raises(
+        locks.Busy, match=rf"another run is at work in this folder \(process {holder.pid} on .*\): wait"
+    ):
         locks.enter(tmp_path)
-    assert stale.exists()
     holder.kill()
     holder.wait()
-    holder, said = hold(tmp_path)
-    assert said == "removed the lock of an earlier run, which is gone; its work continues" and not stale.exists()
-    holder.kill()
-    holder.wait()
+    assert (tmp_path / locks.LOCK).read_text().startswith(f"process {holder.pid} on ")
+    holder = hold(tmp_path)
+    # Who ends in order is forgotten.
+    holder.communicate("\n")
+    assert (tmp_path / locks.LOCK).read_text() == ""
 
 
 def test_the_lock_of_another_machine_stays(tmp_path):
-    stale = tmp_path / ".snakemake/locks/0.input.lock"
-    stale.parent.mkdir(parents=True)
-    stale.touch()
     (tmp_path / locks.LOCK).write_text("process 77 on another-node")
-    holder, said = hold(tmp_path)
-    assert stale.exists() and "process 77 on another-node: if that run is gone, remove it with snakemake" in said
+    sentence = r"\.goldilocks\.lock is held by process 77 on another-node: wait .* if it is gone, delete this file"
+    with pytest.raises(locks.Busy, match=sentence):
+        locks.enter(tmp_path)
+    assert (tmp_path / locks.LOCK).read_text() == "process 77 on another-node"
+
+
+NO_LOCKS = (
+    "import fcntl, os\n"
+    "def refuse(*_): raise OSError(38, 'no locks')\n"
+    "fcntl.flock = refuse\n"
+    "from goldilocks import locks; locks.enter(); print('held', flush=True); input()"
+)
+
+
+def test_without_locks_of_the_file_system_a_living_process_is_known_by_its_number(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(38, "no locks")
+
+    holder = hold(tmp_path, NO_LOCKS)
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(locks.Busy, match=f"held by process {holder.pid} on "):
+        locks.enter(tmp_path)
     holder.kill()
     holder.wait()
+    hold(tmp_path, NO_LOCKS).kill()
 
 
 def test_a_sentence_of_any_letters_reaches_screen_log_and_make(tmp_path, monkeypatch):

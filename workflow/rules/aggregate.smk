@@ -5,11 +5,11 @@ rule aggregate:
     """One labelled file per study."""
     input:
         blocks=blocks_of,
-        settings="results/{run}/settings/study-{study}.yaml",
-        grid="results/{run}/settings/grid-{study}.yaml",
-        networks=lambda wildcards: own_networks(config["studies"][wildcards.study]["networks"], ".txt"),
+        settings=record("settings/study-{study}.yaml"),
+        grid=record("settings/grid-{study}.yaml"),
+        networks=lambda wildcards: own_networks(config["studies"][wildcards.study]["networks"]),
         block_code=block_code,
-        code="results/{run}/fingerprints/aggregate.txt",
+        code=record("fingerprints/aggregate.txt"),
     output:
         "results/{run}/aggregate/{study}.nc",
     log:

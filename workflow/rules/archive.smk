@@ -6,11 +6,12 @@ rule unpack:
     """All blocks that the archive has, once they have been verified."""
     input:
         archive=config["results_from"],
-        settings=sorted({settings_of(name) for name in ARCHIVED}),
-        code=sorted({f"results/{RUN}/fingerprints/{Path(name).parts[0].removesuffix('.nc')}.txt" for name in ARCHIVED}),
-        own=f"results/{RUN}/fingerprints/unpack.txt",
+        settings=lambda wildcards: sorted({settings_of(name) for name in ARCHIVED}),
+        block_code=lambda wildcards: sorted({code_of(name) for name in ARCHIVED}),
+        code=record("fingerprints/unpack.txt"),
     output:
         [f"results/{RUN}/{name}" for name in ARCHIVED],
+        [f"results/{RUN}/unpacked/{name}" for name in ARCHIVED_CARDS],
     log:
         f"logs/{RUN}/unpack.log",
     benchmark:

@@ -6,8 +6,8 @@ rule claims:
     input:
         studies=expand("results/{{run}}/aggregate/{study}.nc", study=config["studies"]),
         claims="config/claims.yaml",
-        settings="results/{run}/settings/claims.yaml",
-        code="results/{run}/fingerprints/claims.txt",
+        settings=record("settings/claims.yaml"),
+        code=record("fingerprints/claims.txt"),
     output:
         report(
             "results/{run}/claims.csv", caption="../report/claims.rst", category="Claims", labels={"table": "claims"}

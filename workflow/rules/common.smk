@@ -1,28 +1,22 @@
-"""What every rule shares. Needs the configuration; makes the run's name, and files that change only
-when code or settings change, so that reruns can be trusted even after .snakemake/ is lost.
+"""What every rule shares. Needs the configuration; makes the run's name, and its records: what it is started with, in
+files named by the hash of their content, so that reruns can be trusted even after .snakemake/ is lost.
+
+Loading the workflow writes nothing: Snakemake does not say whether a run is to follow.
 """
 
+import base64
+import gzip
 import os
 import sys
-from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from snakemake.exceptions import WorkflowError
-
-ROOT = Path(workflow.basedir).parent
 DATA = Path("results/data")
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(CHECKOUT / "scripts"))
 
-from goldilocks import archives, catalogue, configuration, files, fingerprints, locks, logs, studies
+from goldilocks import archives, catalogue, configuration, files, fingerprints, locks, logs, own_code, records, studies
 
-# Where jobs write, and ways to call Snakemake that write nothing.
+# Where jobs write.
 WRITTEN = ("results", "figures", "paper")
-PASSIVE = (
-    *("--dry-run", "--dryrun", "--lint", "--dag", "--rulegraph", "--filegraph", "--d3dag", "--summary"),
-    *("--detailed-summary", "--list-rules", "--list-target-rules", "--lt", "--list-changes", "--lc"),
-    *("--list-input-changes", "--li", "--list-params-changes", "--lp", "--list-untracked", "--lu", "--unlock"),
-    *("--report", "--nolock", "--print-compilation", "--help"),
-)
-PASSIVE_LETTERS = "nSDlh"
 
 SCRIPTS = {
     "curvature": "measure_curvature.py",
@@ -39,49 +33,48 @@ SCRIPTS = {
 DATA_SCRIPTS = {"dataset": "fetch_dataset.py", "own_dataset": "read_own_dataset.py"}
 
 
+# The folder in which this process keeps what it must know of an archive: it goes with the process.
+UNPACKED = TemporaryDirectory(prefix="goldilocks-")
+# Texts of all records by their place below the run's results, or below data/.
+RECORDS = {}
+
+
 def complete_configuration():
     """The configuration with its defaults, a reason for each dataset that is left out, and studies that are, too."""
-    cards = [Path(f"results/{config['run']}/unpacked/{archives.CARDS}")] if "results_from" in config else []
-    complete = configuration.complete(config, configuration.load_schema(ROOT), [*cards, DATA / "cards"])
-    record = DATA / "available.yaml"
-    if complete["missing_datasets"] == "fail" or not record.exists():
+    cards = Path(UNPACKED.name, archives.CARDS)
+    complete = configuration.complete(config, configuration.load_schema(CHECKOUT), [cards, DATA / "cards"])
+    found = [path for path in (DATA / archives.AVAILABLE, Path(UNPACKED.name, archives.AVAILABLE)) if path.exists()]
+    if complete["missing_datasets"] == "fail" or not found:
         return complete, {}, {}
-    left, reasons = configuration.without_missing(complete, configuration.read([record]))
+    left, reasons = configuration.without_missing(complete, configuration.read(found[:1]))
     studies = {name: study["datasets"] for name, study in complete["studies"].items() if name not in left["studies"]}
     return left, reasons, studies
 
 
-def write_fingerprints():
-    """Fingerprint of each rule's code, in files that change only with it."""
+def fingerprint_records():
+    """Fingerprint of each rule's code, by place."""
     scripts = SCRIPTS | {f"plot_{figure}": f"plot_{figure}.py" for figure in config["figures"]}
-    paths = {f"results/{RUN}/fingerprints/{rule}.txt": name for rule, name in scripts.items()}
-    paths |= {f"{DATA}/fingerprints/{rule}.txt": name for rule, name in DATA_SCRIPTS.items()}
-    for path, name in paths.items():
-        fingerprints.record(ROOT / "scripts" / name, path)
+    places = {f"fingerprints/{rule}.txt": name for rule, name in scripts.items()}
+    places |= {f"data/fingerprints/{rule}.txt": name for rule, name in DATA_SCRIPTS.items()}
+    return {place: fingerprints.record(CHECKOUT / "scripts" / name) for place, name in places.items()}
 
 
-def write_settings():
-    """What each study, the cuts, each figure, the claims and the paper depend on, in files that change only with it."""
-    folder = f"results/{RUN}/settings"
+def settings_records():
+    """What each study, the cuts, each figure, the claims and the paper depend on, by place."""
+    found = {}
     for name, study in config["studies"].items():
-        configuration.write(f"{folder}/study-{name}.yaml", studies.block_settings(config, name))
-        configuration.write(f"{folder}/grid-{name}.yaml", {axis: study[axis] for axis in studies.AXES})
+        found[f"study-{name}"] = studies.block_settings(config, name)
+        found[f"grid-{name}"] = {axis: study[axis] for axis in studies.AXES}
     if "cuts" in config:
-        configuration.write(f"{folder}/cuts.yaml", {**config["cuts"], "seed": config["seed"]})
-    for name, network in config["networks"].items():
-        configuration.write(f"{folder}/network-{name}.yaml", network)
-        files.write_if_changed(f"{network['fingerprint']}\n", f"{folder}/network-{name}.txt")
-    own = [name for name in DATASETS if name not in catalogue.OFFICIAL]
-    catalogue.record_own(own, config["datasets"], catalogue.data_folder(config.get("data_folder")), DATA / "own")
-    for name, figure in config["figures"].items():
-        configuration.write(f"{folder}/figure-{name}.yaml", figure)
-    claims = {
+        found["cuts"] = {**config["cuts"], "seed": config["seed"]}
+    found |= {f"network-{name}": own_code.record(name, network) for name, network in config["networks"].items()}
+    found |= {f"figure-{name}": figure for name, figure in config["figures"].items()}
+    found["claims"] = {
         "studies": sorted(config["studies"]),
         "left_out": LEFT_OUT_STUDIES,
         "substitutes": config["substitutes"],
     }
-    configuration.write(f"{folder}/claims.yaml", claims)
-    paper = {
+    found["paper"] = {
         "run": RUN,
         "studies": config["studies"],
         "figures": {name: figure.get("studies") for name, figure in config["figures"].items()},
@@ -90,11 +83,40 @@ def write_settings():
         "licences": {name: catalogue.licence(name, config["datasets"]) for name in DATASETS},
         "substitutes": config["substitutes"],
     }
-    configuration.write(f"{folder}/paper.yaml", paper)
-    # Copies of another run are older than this marker, whatever the age of this run's results.
-    published, marker = Path("results/run.txt"), Path(f"{folder}/publish.txt")
-    if not marker.exists() or (published.exists() and published.read_text().strip() != RUN):
-        files.write_text(f"{RUN}\n", marker)
+    return {f"settings/{name}.yaml": configuration.dump(settings) for name, settings in found.items()}
+
+
+def place_of(place):
+    """The path of a record without its hash."""
+    return Path("results") / place if place.startswith("data/") else Path("results") / RUN / place
+
+
+def path_of(place):
+    """The path of a record. A cluster's job takes the one that its run has written, whatever has been edited since."""
+    if workflow.remote_exec:
+        found = records.versions(place_of(place))
+        if len(found) != 1:
+            raise WorkflowError(
+                f"{place_of(place)}: the run that this job belongs to has left no such record: start it again"
+            )
+        return str(found[0])
+    return str(records.path_of(place_of(place), RECORDS[place]))
+
+
+def record(place):
+    """An input: the record at `place`, in which wildcards are filled in."""
+    return lambda wildcards: path_of(place.format(**dict(wildcards.items())))
+
+
+def packed(path):
+    """The text of a record, compressed, as letters that mean nothing to a shell."""
+    text = next(text for place, text in RECORDS.items() if path_of(place) == path)
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
+def all_records(wildcards):
+    """The paths of all records of this run; of data not where results come from an archive, which may not need them."""
+    return [path_of(place) for place in RECORDS if "results_from" not in config or not place.startswith("data/")]
 
 
 def blocks_of(wildcards):
@@ -104,7 +126,7 @@ def blocks_of(wildcards):
 
 def block_code(wildcards):
     """The fingerprint of the code that makes the blocks of a study."""
-    return f"results/{RUN}/fingerprints/{config['studies'][wildcards.study]['kind']}.txt"
+    return path_of(f"fingerprints/{config['studies'][wildcards.study]['kind']}.txt")
 
 
 def checkpoints_of(wildcards):
@@ -123,17 +145,27 @@ def shown_by(figure):
     return [f"results/{RUN}/aggregate/{study}.nc" for study in studies] if studies else [f"results/{RUN}/{figure}.nc"]
 
 
-def lay_down_archive():
-    """What the workflow has to know of an archive's datasets while it loads: their cards, and which could not be had."""
+def promised():
+    """Every file that this run is to leave."""
+    blocks = [path for study in config["studies"] for path in studies.block_paths(config, study)]
+    blocks += [f"aggregate/{study}.nc" for study in config["studies"]]
+    blocks += ["cuts.nc"] if "cuts" in config else []
+    blocks += [f"figures/{figure}.nc" for figure in config["figures"]]
+    blocks += ["claims.csv", "paper/paper.yaml", "report/figure.rst", "paper.pdf", "published.txt"]
+    drawn = [f"figures/{RUN}/{figure}.{kind}" for figure in config["figures"] for kind in ("pdf", "png")]
+    return [f"results/{RUN}/{path}" for path in blocks] + drawn + ["paper/paper.pdf", "results/claims.csv"]
+
+
+def read_archive():
+    """Keep what the workflow has to know of an archive's datasets while it loads; returns the names of their cards."""
     if "results_from" not in config:
-        return
+        return []
     known = archives.read_manifest(config["results_from"])["files"]
-    names = [name for name in known if name.startswith(f"{archives.CARDS}/") or name == archives.AVAILABLE]
+    cards = [name for name in known if name.startswith(f"{archives.CARDS}/")]
+    names = [*cards, *([archives.AVAILABLE] if archives.AVAILABLE in known else [])]
     for name, content in archives.read(config["results_from"], names).items():
-        place = Path(f"results/{config['run']}/unpacked/{name}")
-        files.write_if_changed(content.decode(), place)
-        if name == archives.AVAILABLE and not (DATA / name).exists():
-            files.write_if_changed(content.decode(), DATA / name)
+        files.write_text(content.decode(), Path(UNPACKED.name, name))
+    return cards
 
 
 def archived():
@@ -149,58 +181,67 @@ def archived():
 def settings_of(name):
     """The settings that an archived block was made by."""
     study = Path(name).parts[1] if Path(name).parts[1:] else None
-    return f"results/{RUN}/settings/" + (f"study-{study}.yaml" if study else "cuts.yaml")
+    return path_of(f"settings/study-{study}.yaml" if study else "settings/cuts.yaml")
+
+
+def code_of(name):
+    """The fingerprint of the code that an archived block was made by."""
+    return path_of(f"fingerprints/{Path(name).parts[0].removesuffix('.nc')}.txt")
 
 
 def card_of(dataset):
     """What is known of a dataset: as an archive has it, which saves fetching it, or as it was read here."""
-    unpacked = Path(f"results/{RUN}/unpacked/{archives.CARDS}/{dataset}.yaml")
-    return str(unpacked) if "results_from" in config and unpacked.exists() else f"results/data/cards/{dataset}.yaml"
+    card = f"{archives.CARDS}/{dataset}.yaml"
+    return f"results/{RUN}/unpacked/{card}" if card in ARCHIVED_CARDS else f"results/data/{card}"
 
 
-def own_networks(labels, ending):
-    """What is known of those networks that are the user's own: .txt their fingerprint, .yaml their settings."""
-    return [f"results/{RUN}/settings/network-{label}{ending}" for label in labels if label in config["networks"]]
+def own_networks(labels):
+    """The records of those networks that are the user's own."""
+    return [path_of(f"settings/network-{label}.yaml") for label in labels if label in config["networks"]]
 
 
-def is_passive(argument):
-    """Whether an argument of Snakemake's, abbreviated (--dry) or bundled (-np) as it allows, keeps it from working."""
-    name = argument.split("=")[0]
-    if name.startswith("--"):
-        return any(flag.startswith(name) for flag in PASSIVE)
-    return name[:1] == "-" and name[1:].isalpha() and bool(set(name[1:]) & set(PASSIVE_LETTERS))
+def file_of_network(label):
+    """The file of code of a network that is the user's own."""
+    return config["networks"][label]["file"] if label in config["networks"] else ""
 
 
 def enter_run():
     """Be the one run at work in this folder, without what a dead one left behind."""
-    if not workflow.is_main_process or any(map(is_passive, sys.argv[1:])):
-        return
-    os.environ[logs.RUNNER_VARIABLE] = logs.this_process()
-    if sentence := locks.enter():
-        print(sentence, file=sys.stderr)
-    files.refuse_unwritable([*WRITTEN, "logs"])
+    try:
+        locks.enter()
+        files.refuse_unwritable([*WRITTEN, "logs"])
+    except (ValueError, OSError) as error:
+        refuse(error)
     files.remove_leftovers(WRITTEN)
 
 
+def refuse(error):
+    """End with the sentence of an error, which `make` repeats."""
+    logs.report(str(error))
+    raise WorkflowError(str(error)) from None
+
+
 try:
-    lay_down_archive()
+    if workflow.is_main_process:
+        os.environ[logs.RUNNER_VARIABLE] = logs.this_process()
+    ARCHIVED_CARDS = read_archive()
     config, LEFT_OUT, LEFT_OUT_STUDIES = complete_configuration()
     RUN = config["run"]
     DATASETS = sorted(configuration.datasets_of(config))
-    enter_run()
-    write_fingerprints()
-    write_settings()
+    RECORDS |= fingerprint_records() | settings_records()
     ARCHIVED = archived()
 except (ValueError, OSError) as error:
-    logs.report(str(error))
-    raise WorkflowError(str(error)) from None
+    refuse(error)
+# --delete-all-output and --delete-temp-output remove results, and no run starts with them.
+if any(argument.startswith("--delete-") for argument in sys.argv[1:]):
+    enter_run()
 for reason in LEFT_OUT.values():
     print(f"left out: {reason}", file=sys.stderr)
 
 
 wildcard_constraints:
     run=RUN,
-    study="[a-z0-9_]+",
+    study="|".join(config["studies"]),
     dataset="[a-z0-9_]+",
-    figure="[a-z0-9_]+",
+    figure="|".join(config["figures"]),
     block=r"[a-z0-9-]+",

@@ -6,9 +6,9 @@ rule curvature:
     """Spectra of the Hessian on random planes, for one block of radii and draws."""
     input:
         dataset="results/data/{dataset}.nc",
-        settings="results/{run}/settings/study-{study}.yaml",
-        network=lambda wildcards: own_networks([wildcards.network], ".txt"),
-        code="results/{run}/fingerprints/curvature.txt",
+        settings=record("settings/study-{study}.yaml"),
+        network=lambda wildcards: own_networks([wildcards.network]),
+        code=record("fingerprints/curvature.txt"),
     output:
         "results/{run}/curvature/{study}/{dataset}/{network}/{subspace}/{block}.nc",
     log:
@@ -25,8 +25,7 @@ rule curvature:
         # Resources, not params: they change no result and rerun nothing.
         memory_mib=config["execution"]["memory_mib"],
         device=config["execution"]["device"],
-    params:
-        network=lambda wildcards: own_networks([wildcards.network], ".yaml"),
+        network_file=lambda wildcards: file_of_network(wildcards.network),
     message:
         "Measuring curvature: {wildcards.study}, {wildcards.dataset}, {wildcards.network}, {wildcards.block}"
     script:
@@ -37,9 +36,9 @@ rule cuts:
     """Losses on random lines and a random plane through one initialisation at several radii."""
     input:
         dataset=lambda wildcards: f"results/data/{config['cuts']['dataset']}.nc",
-        settings="results/{run}/settings/cuts.yaml",
-        network=lambda wildcards: own_networks([config["cuts"]["network"]], ".txt"),
-        code="results/{run}/fingerprints/cuts.txt",
+        settings=record("settings/cuts.yaml"),
+        network=lambda wildcards: own_networks([config["cuts"]["network"]]),
+        code=record("fingerprints/cuts.txt"),
     output:
         "results/{run}/cuts.nc",
     log:
@@ -53,10 +52,9 @@ rule cuts:
         mem_mb=grown(config["execution"]["memory_mib"] + 1000),
         runtime=grown(config["execution"]["runtime"]),
         gpu=config["execution"]["gpus"],
-        # A resource, not a parameter: it changes no result and reruns nothing.
+        # Resources, not params: they change no result and rerun nothing.
         device=config["execution"]["device"],
-    params:
-        network=lambda wildcards: own_networks([config["cuts"]["network"]], ".yaml"),
+        network_file=lambda wildcards: file_of_network(config["cuts"]["network"]),
     message:
         "Measuring cuts through the loss"
     script:

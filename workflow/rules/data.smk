@@ -15,7 +15,7 @@ localrules:
 rule dataset:
     """One official dataset, verified by the checksum of its content."""
     input:
-        code="results/data/fingerprints/dataset.txt",
+        code=record("data/fingerprints/dataset.txt"),
     output:
         data="results/data/{dataset}.nc",
         card="results/data/cards/{dataset}.yaml",
@@ -43,7 +43,7 @@ rule own_dataset:
     """One dataset of the user's own; read anew when its files change, not when its licence or place does."""
     input:
         files="results/data/own/{dataset}.stamp",
-        code="results/data/fingerprints/own_dataset.txt",
+        code=record("data/fingerprints/own_dataset.txt"),
     output:
         data="results/data/{dataset}.nc",
         card="results/data/cards/{dataset}.yaml",

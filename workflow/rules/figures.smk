@@ -12,10 +12,10 @@ rule figure:
     """One figure, drawn by its own script scripts/plot_{figure}.py."""
     input:
         studies=lambda wildcards: shown_by(wildcards.figure),
-        settings="results/{run}/settings/figure-{figure}.yaml",
+        settings=record("settings/figure-{figure}.yaml"),
         published=lambda wildcards: PUBLISHED.get(wildcards.figure, []),
         style="scripts/goldilocks/style.mplstyle",
-        code="results/{run}/fingerprints/plot_{figure}.txt",
+        code=record("fingerprints/plot_{figure}.txt"),
     output:
         pdf="figures/{run}/{figure}.pdf",
         png=report(

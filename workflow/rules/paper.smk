@@ -9,18 +9,19 @@ rule numbers:
         studies=expand("results/{{run}}/aggregate/{study}.nc", study=config["studies"]),
         cuts=["results/{run}/cuts.nc"] if "cuts" in config["figures"] else [],
         cards=[card_of(dataset) for dataset in DATASETS],
+        settings=record("settings/paper.yaml"),
+        published="resources/published/settings.yaml",
+        published_training="resources/published/training_settings.yaml",
+        disagreements="resources/disagreements.yaml",
+        code=record("fingerprints/numbers.txt"),
+    output:
+        generated="results/{run}/paper/generated.tex",
         settings=report(
-            "results/{run}/settings/paper.yaml",
+            "results/{run}/paper/paper.yaml",
             caption="../report/settings.rst",
             category="Settings",
             labels={"table": "settings"},
         ),
-        published="resources/published/settings.yaml",
-        published_training="resources/published/training_settings.yaml",
-        disagreements="resources/disagreements.yaml",
-        code="results/{run}/fingerprints/numbers.txt",
-    output:
-        "results/{run}/paper/generated.tex",
     log:
         "logs/{run}/numbers.log",
     benchmark:
@@ -40,7 +41,7 @@ rule captions:
         references="paper/references.bib",
         generated="results/{run}/paper/generated.tex",
         template="workflow/report/figure.rst",
-        code="results/{run}/fingerprints/captions.txt",
+        code=record("fingerprints/captions.txt"),
     output:
         "results/{run}/report/figure.rst",
     log:
@@ -61,7 +62,7 @@ rule paper:
         sources=sorted(map(str, [*Path("paper").rglob("*.tex"), "paper/references.bib"])),
         generated="results/{run}/paper/generated.tex",
         figures=expand("figures/{{run}}/{figure}.pdf", figure=config["figures"]),
-        code="results/{run}/fingerprints/paper.txt",
+        code=record("fingerprints/paper.txt"),
     output:
         report("results/{run}/paper.pdf", caption="../report/paper.rst", category="Paper", labels={"text": "paper"}),
     log:
@@ -81,18 +82,20 @@ rule publish:
     input:
         paper=f"results/{RUN}/paper.pdf",
         claims=f"results/{RUN}/claims.csv",
-        run=f"results/{RUN}/settings/publish.txt",
-        code=f"results/{RUN}/fingerprints/publish.txt",
+        code=record("fingerprints/publish.txt"),
     output:
         paper="paper/paper.pdf",
         claims="results/claims.csv",
         run="results/run.txt",
+        mark=f"results/{RUN}/published.txt",
     log:
         f"logs/{RUN}/publish.log",
     benchmark:
         f"logs/{RUN}/publish.benchmark.tsv"
     conda:
         "../../envs/plot.yaml"
+    params:
+        run=RUN,
     message:
         f"Copying paper and claims of the run {RUN}"
     script:

@@ -6,9 +6,9 @@ rule training:
     """Accuracies and radii of networks trained from one block of radii and draws."""
     input:
         dataset="results/data/{dataset}.nc",
-        settings="results/{run}/settings/study-{study}.yaml",
-        network=lambda wildcards: own_networks([wildcards.network], ".txt"),
-        code="results/{run}/fingerprints/training.txt",
+        settings=record("settings/study-{study}.yaml"),
+        network=lambda wildcards: own_networks([wildcards.network]),
+        code=record("fingerprints/training.txt"),
     output:
         "results/{run}/training/{study}/{dataset}/{network}/{subspace}/{block}.nc",
     log:
@@ -26,9 +26,9 @@ rule training:
         memory_mib=config["execution"]["memory_mib"],
         checkpoint_seconds=str(config["execution"]["checkpoint_seconds"]),
         device=config["execution"]["device"],
+        network_file=lambda wildcards: file_of_network(wildcards.network),
     params:
         checkpoints=checkpoints_of,
-        network=lambda wildcards: own_networks([wildcards.network], ".yaml"),
     message:
         "Training: {wildcards.study}, {wildcards.dataset}, {wildcards.network}, {wildcards.subspace}, {wildcards.block}"
     script:
