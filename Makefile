@@ -40,10 +40,10 @@ PYTEST_SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(PYTEST) -n $(WORKERS) --dist loadfile
 .PHONY: help setup tex data data-run paper paper-run full full-run figure figure-run figures figures-run \
 	slurm slurm-run plan plan-run status status-run report report-run archive archive-run review review-run \
 	arxiv arxiv-run pins compare compare-run bench bench-run clean clean-run orphans orphans-run \
-	test test-run check check-run lint lock
+	test test-run test-weekly test-weekly-run check check-run lint lock
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
 
 paper: paper-run ## the quick run, from raw data to paper/paper.pdf, in a few minutes
 	@: $(stop_if_failed)
@@ -149,15 +149,21 @@ clean: clean-run ## remove everything generated but the datasets; RUN=quick remo
 clean-run:
 	@$(call run,$(PYTHON) scripts/clean_results.py "$(RUN)")
 
-test: test-run ## all tests and the style of the code; builds the quick run to the paper once
+test: test-run ## all tests but the weekly ones, and the style of the code; builds the quick run to the paper once
 	@: $(stop_if_failed)
 test-run:
-	@$(call run,$(SET_UP) setup tex && $(SET_UP) lint && $(PYTEST) $(ALONE) && $(PYTEST_SIDE_BY_SIDE) $(addprefix --ignore=,$(ALONE)))
+	@$(call run,$(SET_UP) setup tex && $(SET_UP) lint && $(PYTEST) -m "not weekly" $(ALONE) && \
+		$(PYTEST_SIDE_BY_SIDE) -m "not weekly" $(addprefix --ignore=,$(ALONE)))
+
+test-weekly: test-weekly-run ## the tests that make test leaves out: minutes long, or many repetitions
+	@: $(stop_if_failed)
+test-weekly-run:
+	@$(call run,$(SET_UP) setup tex && $(PYTEST) -m weekly)
 
 check: check-run ## the fast tests and the style of the code, at most two minutes
 	@: $(stop_if_failed)
 check-run:
-	@$(call run,$(SET_UP) setup && $(SET_UP) lint && $(PYTEST_SIDE_BY_SIDE) -m "not slow")
+	@$(call run,$(SET_UP) setup && $(SET_UP) lint && $(PYTEST_SIDE_BY_SIDE) -m "not slow and not weekly")
 
 lint: setup ## the style of code and rules
 	@$(BIN)/ruff check .
