@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 import yaml
 from cluster import NODE, CannotInstall, Cluster, install
-from projects import RESULTS, ROOT, STUDY, clean_environment
+from projects import RESULTS, STUDY, clean_environment
 
 pytestmark = pytest.mark.slow
 # One node has little to wait for, and no accounting.
@@ -34,36 +34,16 @@ def cluster(tmp_path_factory):
         made.stop()
 
 
-@pytest.fixture
-def executor(cluster):
-    """The folder with Snakemake's executor, as `make slurm` sets it up."""
-    done = subprocess.run(
-        ["make", ".venv-slurm/installed"], cwd=ROOT, capture_output=True, text=True, env=clean_environment()
-    )
-    assert done.returncode == 0, done.stderr
-    return ROOT / ".venv-slurm"
-
-
-def profile(project):
-    """The profile as it is shipped, but for the report that needs accounting."""
-    path = project.folder / "workflow/profiles/slurm/config.yaml"
-    settings = yaml.safe_load(path.read_text())
-    assert settings.pop("slurm-efficiency-report") is True
-    del settings["slurm-efficiency-report-path"]
-    path.write_text(yaml.safe_dump(settings))
-    return path.parent
-
-
 def of_rule(jobs, rule):
     return [job for job in jobs if f"rule_{rule}" in job.get("Comment", "")]
 
 
-def test_a_run_with_faults_gives_what_a_local_one_does(cluster, executor, project, built):
+def test_a_run_with_faults_gives_what_a_local_one_does(cluster, executor, profile, project, built):
     for path in ("results/tiny/curvature", "results/tiny/aggregate", "figures/tiny"):
         subprocess.run(["rm", "-r", project.folder / path], check=True)
     (project.folder / "results/tiny/claims.csv").unlink()
     (project.folder / "overlay.yaml").write_text(yaml.safe_dump(OVERLAY))
-    command = [sys.executable, "-m", "snakemake", "--workflow-profile", str(profile(project)), *HERE, *RESULTS]
+    command = [sys.executable, "-m", "snakemake", "--workflow-profile", str(profile), *HERE, *RESULTS]
     command += ["--configfile", "config/tiny.yaml", "overlay.yaml"]
     search = os.pathsep.join([str(executor), "scripts"])
     environment = clean_environment(PYTHONPATH=search)
