@@ -10,7 +10,9 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from goldilocks import files
@@ -84,15 +86,23 @@ def crate(manifest: dict, sizes: Mapping[str, int]) -> dict:
 
 def read_manifest(path: str | Path) -> dict:
     """The manifest of an archive. Raises ValueError in one sentence if the file is no such archive."""
+    with _opened(path) as archive:
+        first = archive.next()
+        if first is None or first.name != MANIFEST or not first.isfile():
+            raise ValueError(f"results_from: {path} is no archive of make archive: name one that is")
+        return json.loads(archive.extractfile(first).read())
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[tarfile.TarFile]:
+    """An archive, open. Raises ValueError if it is damaged or no file, OSError if it cannot be read."""
+    if not Path(path).is_file():
+        raise ValueError(f"results_from: there is no file {path}: name an archive of make archive")
     try:
         with tarfile.open(path, "r:gz") as archive:
-            first = archive.next()
-            if first is None or first.name != MANIFEST or not first.isfile():
-                raise ValueError(f"results_from: {path} is no archive of make archive: name one that is")
-            return json.loads(archive.extractfile(first).read())
-    except FileNotFoundError as error:
-        raise ValueError(f"results_from: there is no file {path}: name an archive of make archive") from error
-    except (tarfile.TarError, OSError, EOFError, json.JSONDecodeError) as error:
+            yield archive
+    except (tarfile.TarError, OSError, EOFError, zlib.error, UnicodeDecodeError, json.JSONDecodeError) as error:
+        files.refuse_unreadable(path)
         raise ValueError(f"results_from: {path} is damaged ({error}): fetch it again") from error
 
 
@@ -102,14 +112,11 @@ def read(path: str | Path, names: Iterable[str]) -> dict[str, bytes]:
     Raises ValueError naming the file that is missing or damaged.
     """
     manifest, wanted, found = read_manifest(path), set(names), {}
-    try:
-        with tarfile.open(path, "r:gz") as archive:
-            for member in archive:
-                # Links and devices are nothing that make archive writes.
-                if member.name in wanted and member.isfile():
-                    found[member.name] = archive.extractfile(member).read()
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise ValueError(f"results_from: {path} is damaged ({error}): fetch it again") from error
+    with _opened(path) as archive:
+        for member in archive:
+            # Links and devices are nothing that make archive writes.
+            if member.name in wanted and member.isfile():
+                found[member.name] = archive.extractfile(member).read()
     for name in sorted(wanted):
         if name not in found or name not in manifest["files"]:
             raise ValueError(f"results_from: {path} has no {name}, though its manifest says so: fetch it again")

@@ -88,7 +88,8 @@ def known_shapes(entries: dict[str, dict], folder: str | None, cards: Sequence[P
     """Shape of every dataset that can be named: official, in `entries`, in the data folder, or read in before.
 
     None for one that has not been read, or whose files have changed since; `cards` are folders of what reading left
-    behind, of which the last that has a dataset counts. Raises ValueError if a card is damaged.
+    behind, of which the last that has a dataset counts. Raises ValueError if a card is damaged, OSError if it cannot be
+    read.
     """
     shapes: dict[str, Shape | None] = {**dict.fromkeys(_names_in(folder)), **dict.fromkeys(entries)}
     for path in (path for each in cards for path in sorted(each.glob("*.yaml"))):
@@ -96,7 +97,8 @@ def known_shapes(entries: dict[str, dict], folder: str | None, cards: Sequence[P
         try:
             card = yaml.safe_load(path.read_text(encoding="utf-8"))
             shape = Shape(tuple(card["image"]), card["classes"], card["training_examples"])
-        except (yaml.YAMLError, TypeError, KeyError) as error:
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as error:
+            files.refuse_unreadable(path)
             raise ValueError(f"{path} is damaged: delete it and run again") from error
         place = _path_of(name, entries.get(name, {}), folder)
         shapes[name] = shape if place is None or card.get("stamp") == _stamp(place) else None

@@ -1,6 +1,7 @@
 """Files that are whole or absent: written under a temporary name and renamed."""
 
 import errno
+import fcntl
 import os
 import re
 import shutil
@@ -12,6 +13,8 @@ from pathlib import Path
 
 # Less than this is free on a disk that is called full.
 FULL_DISK_BYTES = 1 << 20
+# What disks and drives of a network answer when they are at fault.
+_FAULTS_OF_DRIVES = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EREMOTEIO, errno.EHOSTDOWN)
 _TEMPORARY = re.compile(r"\..*\.(?P<host>[^.]*)-(?P<process>\d+)-[0-9a-f]{32}(\.\w+)?")
 
 
@@ -79,6 +82,30 @@ def refuse_unwritable(folders: Iterable[str | Path]) -> None:
             code = None if os.access(folder, os.W_OK) else errno.EROFS
             if reason := _unwritable(folder / "file", OSError(code, "")):
                 raise OSError(f"{folder} cannot be written: {reason} and run again")
+
+
+def refuse_unreadable(path: str | Path) -> None:
+    """Raise OSError in one sentence if the bytes of a file cannot be read: then it may be whole, whatever they say."""
+    try:
+        with open(path, "rb") as file:
+            while file.read(1 << 20):
+                pass
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        if reason := unreadable(error):
+            raise OSError(f"{path} cannot be read: {reason} and run again") from error
+
+
+def unreadable(error: BaseException) -> str | None:
+    """Why bytes of a file did not come, and what to do; None for errors that may be about what the file holds."""
+    code = getattr(error, "errno", None)
+    if code in (errno.EACCES, errno.EPERM):
+        return "this user has no right to; change its mode"
+    if code == errno.EAGAIN:
+        return "another program has it open to write; close it there"
+    if code in _FAULTS_OF_DRIVES:
+        return f"its drive says {os.strerror(code)}; see to the drive"
+    return None
 
 
 def _host() -> str:

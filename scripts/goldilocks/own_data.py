@@ -20,7 +20,7 @@ import numpy as np
 import xarray as xr
 from PIL import Image
 
-from goldilocks import catalogue
+from goldilocks import catalogue, files
 from goldilocks.datasets import TEST, TRAIN, as_dataset
 
 SPLITS = {"train": TRAIN, "test": TEST}
@@ -43,7 +43,7 @@ def read(name: str, path: Path, licence: str, limit_mib: int = catalogue.LIMIT_M
     255, `labels` (n,) from 0 to k − 1, `split` (n,), 0 for training and 1 for test, and optionally `class_names` (k,).
     Folders and archives hold train/<class>/<image> and test/<class>/<image>, PNG or JPEG of 8 bits; classes are
     numbered by the alphabet. Raises Refused if anything about it cannot be, before more than `limit_mib` MiB are
-    unpacked; memory is three to four times that of the images.
+    unpacked, and OSError if it cannot be read; memory is three to four times that of the images.
     """
     try:
         read_arrays = _arrays if path.suffix == ".npz" else _image_folders
@@ -51,9 +51,11 @@ def read(name: str, path: Path, licence: str, limit_mib: int = catalogue.LIMIT_M
         _check(images, labels, split, class_names)
     except Refused as refusal:
         raise Refused(f"{path}: {refusal}") from None
-    except PermissionError as error:
-        raise Refused(f"{path}: {error.filename or path} cannot be read; change its mode") from None
     except Exception as error:
+        if reason := files.unreadable(error):
+            raise OSError(
+                f"{getattr(error, 'filename', None) or path} cannot be read: {reason} and run again"
+            ) from error
         # The libraries' errors about hostile or damaged files are of every kind.
         raise Refused(f"{path}: it is damaged or of another kind ({error}); make it again") from error
     training, test = ((images[split == part], labels[split == part]) for part in (TRAIN, TEST))

@@ -99,7 +99,10 @@ def _from_folder(folder: Path, source: Source) -> list[bytes]:
         path = next((path for path in found if path.is_file()), None)
         if path is None:
             raise SourceFailed(f"no file {name} there")
-        content = path.read_bytes()
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise SourceFailed(f"{path} cannot be read ({error.strerror})") from None
         files.append(_gunzip(content, source.limit) if path.name != name else content)
     return files
 

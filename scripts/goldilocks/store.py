@@ -1,13 +1,18 @@
 """NetCDF files: how they are written, and the units and meaning of every variable in them."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# Before HDF5 is loaded, which else refuses files on drives without locks, and those that a notebook has open. Files
+# here are whole once they have their names: no lock is needed.
+os.environ["HDF5_USE_FILE_LOCKING"] = "FALSE"
+
 import xarray as xr
 import yaml
 
-from goldilocks.files import whole_file, write_text
+from goldilocks.files import refuse_unreadable, whole_file, write_text
 
 MEANINGS = {
     "eigenvalue": {"units": "loss", "long_name": "ascending eigenvalues of H_d, NaN beyond d"},
@@ -162,18 +167,22 @@ def write_dataset(dataset: xr.Dataset, path: str | Path) -> None:
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[xr.Dataset]:
-    """A NetCDF file, open; what is read from it inside the block may raise ValueError if the file is damaged."""
+    """A NetCDF file, open; what is read from it inside the block may raise, as opening it does.
+
+    Raises ValueError if the file is damaged, OSError if it cannot be read.
+    """
     try:
         with xr.open_dataset(path, engine="netcdf4") as dataset:
             yield dataset
     except FileNotFoundError:
         raise
     except (OSError, RuntimeError) as error:
+        refuse_unreadable(path)
         raise ValueError(f"{path} is damaged: delete it and run again") from error
 
 
 def read_dataset(path: str | Path) -> xr.Dataset:
-    """The whole content of a NetCDF file. Raises ValueError if the file is damaged."""
+    """The whole content of a NetCDF file. Raises ValueError if it is damaged, OSError if it cannot be read."""
     with opened(path) as dataset:
         return dataset.load()
 

@@ -231,7 +231,8 @@ def train(
     of them last stays.
     With a `checkpoint`, a run that was killed goes on from there, and one that is over is not run again.
 
-    Raises ValueError if the batch is larger than the data, Stopped once it has left a checkpoint because it was asked.
+    Raises ValueError if the batch is larger than the data or the checkpoint damaged, Stopped once it has left a
+    checkpoint because it was asked.
     """
     options, n = ensemble.options, len(inputs)
     size = n if options.batch is None else options.batch
@@ -240,7 +241,7 @@ def train(
     run = _Run(ensemble)
     first = 0
     if checkpoint is not None and checkpoint.path.exists():
-        saved = torch.load(checkpoint.path, map_location=inputs.device, weights_only=True)
+        saved = _saved(checkpoint.path, inputs.device)
         if saved["key"] == checkpoint.key:
             first = saved["step"]
             run.restore(saved["run"])
@@ -280,6 +281,18 @@ def train(
             )
     run.gather()
     return {name: torch.stack([each[name] for each in run.records]).cpu().numpy() for name in run.records[0]}
+
+
+def _saved(path: Path, device: torch.device) -> dict:
+    """What a checkpoint holds. Raises ValueError if it is damaged, OSError if it cannot be read."""
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        # Torch's errors about damaged files are of every kind.
+        files.refuse_unreadable(path)
+        raise ValueError(f"{path} is damaged: delete it and run again") from error
 
 
 class _Run:

@@ -1,3 +1,4 @@
+import fcntl
 import os
 import subprocess
 import sys
@@ -6,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
-from goldilocks import files, locks, logs, provenance, store
+from goldilocks import archives, catalogue, files, locks, logs, own_data, provenance, store, training
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,6 +56,43 @@ def test_a_flipped_bit_is_found(tmp_path):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"file\.nc is damaged: delete it and run again"):
             store.read_dataset(path)
+
+
+def test_a_file_that_another_program_has_locked_is_read(tmp_path):
+    """A notebook that has a result open, or a drive that knows no locks."""
+    path = tmp_path / "file.nc"
+    store.write_dataset(xr.Dataset({"v": ("i", np.arange(5.0))}), path)
+    with open(path, "rb+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert np.array_equal(store.read_dataset(path)["v"], np.arange(5.0))
+        path.write_bytes(path.read_bytes()[:1000])
+        with pytest.raises(OSError, match=r"file\.nc cannot be read: another program has it open to write; close it"):
+            store.read_dataset(path)
+
+
+READERS = {
+    "file.nc": store.read_dataset,
+    "archive.tar.gz": archives.read_manifest,
+    "own.tar": lambda path: own_data.read("own", path, "none"),
+    "card.yaml": lambda path: catalogue.known_shapes({}, None, [path.parent]),
+    "run.pt": lambda path: training._saved(path, torch.device("cpu")),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_what_a_drive_does_not_give_is_not_called_damaged(name, tmp_path):
+    path = tmp_path / name
+    path.symlink_to("/proc/self/mem")  # whose first byte is an input/output error
+    with pytest.raises(OSError, match=rf"{name} cannot be read: its drive says Input/output error; see to the drive"):
+        READERS[name](path)
+
+
+@pytest.mark.parametrize("name", ["archive.tar.gz", "card.yaml", "run.pt"])
+@pytest.mark.parametrize("content", [b"", b"a: 1", b"\xff\xfe text", bytes(5000)])
+def test_what_is_damaged_is_named(name, content, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name} is (damaged|no archive of make archive).*: "):
+        READERS[name](tmp_path / name)
 
 
 def test_leftovers_of_dead_processes_are_removed_and_of_living_ones_kept(tmp_path):
