@@ -66,7 +66,7 @@ def curvature(study: xr.Dataset) -> xr.Dataset:
     study = study.sel(examples=study["examples"].max(), dimension=study["dimension"].max())
     data = plotting.curves(study, "trace_over_norm")
     x, values = study["x"].values, study["trace_over_norm"].transpose("radius", "draw").values
-    peak = plotting.bootstrapped(lambda sample: trained.vertex(x, sample.mean(1)), values, "chang_accuracy", "zone")
+    peak = plotting.bootstrapped(lambda sample: trained.vertex(x, sample.mean(1))[1], values, "chang_accuracy", "zone")
     meaning = "x at the peak of Tr(H)/‖H‖ (r_zone), and its 95 % interval over draws"
     data["zone"] = ("quantity", np.array(peak), {"units": "1", "long_name": meaning})
     return data.assign_coords(quantity=["value", "low", "high"])

@@ -67,7 +67,7 @@ def dimensions_needed(cells: xr.Dataset) -> xr.Dataset:
     dimensions = cells["dimension"].values
 
     def needed(sample: np.ndarray) -> float:
-        return float(np.mean([trained.dimension_needed(dimensions, of_draw, HALF) for of_draw in sample.T]))
+        return float(np.mean([trained.dimension_needed(dimensions, of_draw, HALF)[1] for of_draw in sample.T]))
 
     rows = []
     for sample in values.values.reshape(-1, *values.shape[-2:]):

@@ -37,7 +37,7 @@ def shown(study: xr.Dataset) -> xr.Dataset:
     }
     result = scales.curves(here, variables)
     for outer in (False, True):
-        places = deconstructed.edges(here["trace_over_norm"], variables["ratio_spectral_norm"], outer)[0]
+        places = deconstructed.edges(here["trace_over_norm"], variables["ratio_spectral_norm"], outer)[0][1]
         name = "outer_edge" if outer else "inner_edge"
         in_zone = (here["trace_over_norm"].max("radius") > deconstructed.ZONE).all()
         place = places.mean() if np.isfinite(places).all() and in_zone else np.nan

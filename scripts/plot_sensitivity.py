@@ -54,7 +54,7 @@ def measures(study: xr.Dataset) -> xr.Dataset:
         place = dict(zip(FACTORS, place))
         curve = ratio.sel(place)
         edges = [quantities.crossings(curve.expand_dims("draw"), 1.0, outer)[0] for outer in (False, True)]
-        found = (float(curve.max()), quantities.vertex(x, curve.values), *edges)
+        found = (float(curve.max()), quantities.vertex(x, curve.values)[1], *edges)
         for name, value in zip(MEASURES, found):
             result[name].loc[place] = value
     for name, text in MEASURES.items():

@@ -8,7 +8,7 @@ import xarray as xr
 import yaml
 
 from goldilocks import files, latex, quantities, store, synthesis, zone_map
-from goldilocks.claims import FAILS, HOLDS
+from goldilocks.claims import FAILS, HOLDS, NOT_TESTED
 from goldilocks.logs import job_log
 
 MAIN_STUDY = "curvature"
@@ -139,10 +139,13 @@ def sensitivity(study: xr.Dataset | None, rows: list[dict]) -> dict[str, str]:
     curves = study["trace_over_norm"].sel(dimension=study["dimension"].max()).mean("draw")
     heights = curves.max("radius")
     places = xr.apply_ufunc(
-        quantities.vertex, study["x"], curves, input_core_dims=[["radius"], ["radius"]], vectorize=True
+        lambda x, curve: quantities.vertex(x, curve)[1],
+        *(study["x"], curves),
+        input_core_dims=[["radius"], ["radius"]],
+        vectorize=True,
     )
     extremes = (heights.min(), heights.max(), places.min(), places.max())
-    reached = [row["verdict"] for row in rows if " sensitivity " in row["case"]]
+    reached = [row["verdict"] for row in rows if " sensitivity " in row["case"] and row["verdict"] != NOT_TESTED]
     counts = [len(reached), *(reached.count(name) for name in verdicts.values())]
     return dict(zip(names, [f"${float(value):.2g}$" for value in extremes] + [f"${count}$" for count in counts]))
 

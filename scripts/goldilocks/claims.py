@@ -5,6 +5,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import numpy as np
 import xarray as xr
@@ -13,6 +14,7 @@ from goldilocks import intervals, trained
 from goldilocks.deconstructed import DECONSTRUCTED
 from goldilocks.emergent import EMERGENT
 from goldilocks.intervals import Estimate
+from goldilocks.labels import is_network, parse_network
 from goldilocks.quantities import QUANTITIES, NotTested
 from goldilocks.studies import dimension
 from goldilocks.trained import TRAINED
@@ -51,6 +53,8 @@ PRIMARY_KIND = "sparse"
 CELL = ("dataset", "network", "subspace", "examples")
 # Have no usual value: where a study varies them, a case names one, or compares them.
 UNUSUAL = ("rate", "geometry_examples")
+# What a case can ask of the network of its cells, by the names of claims.yaml; unknown of the user's own networks.
+NETWORK_PROPERTIES = {"layers": "depth", "homogeneous": "homogeneous"}
 POWER = 0.8
 IDENTITY = "identity"
 FUNCTIONS = {**QUANTITIES, **TRAINED, **DECONSTRUCTED, **EMERGENT}
@@ -97,6 +101,17 @@ class Test:
             return HOLDS if p_holds < p_fails else FAILS
         alpha = (1 - self.level) / 2
         return REPRODUCED if p_holds < alpha else NOT_REPRODUCED if p_fails < alpha else INCONCLUSIVE
+
+    def undecidable(self, estimate: Estimate) -> str:
+        """Why an estimate decides nothing, empty where it does: a grid too coarse, or a bound that leaves it open."""
+        if self.kind in ("equivalence", "location") and estimate.half_step > self.margin:
+            return (
+                f"the quantity is read off a grid in steps of {2 * estimate.half_step:.3g}, of which half exceeds the "
+                f"margin of {self.margin:g}: more radii are needed"
+            )
+        if estimate.open_end and self.verdict(*self.p_values(estimate)) == INCONCLUSIVE:
+            return estimate.open_end
+        return ""
 
     def room(self, estimate: Estimate) -> float:
         """How far the interval stays on the claim's side; negative where it does not."""
@@ -182,6 +197,8 @@ def _summary(cases: list[dict], claim: dict) -> dict:
     telling = next(case for case in cases if case["verdict"] == verdict) if verdict in verdicts else cases[0]
     kept = ("estimate", "low", "high", "margin", "unit", "n", "smallest_effect", "reason")
     summary = {"verdict": verdict, **{key: telling[key] for key in kept if key in telling}}
+    if verdict == INCONCLUSIVE and verdict not in verdicts:
+        summary["reason"] = next(case["reason"] for case in cases if "reason" in case)
     if verdict == REPRODUCED and "open" in claim:
         return {**summary, "verdict": INCONCLUSIVE, "reason": claim["open"]}
     return summary
@@ -211,8 +228,8 @@ def _primary(
 def _secondary(identifier: str, claim: dict, studies: dict[str, xr.Dataset]) -> list[dict]:
     """The claim's cases on every other cell of their studies, verdicts by Holm's procedure within the claim.
 
-    A case's key `also` names further studies, on all cells of which it is judged. Along axes of UNUSUAL, what another
-    case judges in the same way, as its own cell, is not judged twice.
+    A case's key `also` names further studies, on all cells of which it is judged; `holds_for` leaves cells out. Along
+    axes of UNUSUAL, what another case judges in the same way, as its own cell, is not judged twice.
     """
     untested, measured = [], []
     cases = claim.get("cases", {})
@@ -254,7 +271,10 @@ def _adjusted(measured: list[tuple[Test, Estimate]]) -> list[tuple[float, float]
 
 def _measure(case: dict, cell: xr.Dataset, name: str) -> Estimate:
     """The estimate that decides: where a claim is about every radius of a window, or every value along the axes of
-    its key `every`, that with the least room."""
+    its key `every`, that with the least room.
+
+    Raises NotTested where one of them is undecidable, unless another is enough for the claim to fail.
+    """
     axes = case.get("every", [])
     estimates = []
     for values in itertools.product(*(cell[axis].values.tolist() for axis in axes)):
@@ -262,7 +282,13 @@ def _measure(case: dict, cell: xr.Dataset, name: str) -> Estimate:
             estimates += FUNCTIONS[case["quantity"]](cell.sel(dict(zip(axes, values))), case, name)
     if not all(np.isfinite(estimate.value) for estimate in estimates):
         raise NotTested("the quantity is not finite in this run")
-    return min(estimates, key=_test(case).room)
+    test = _test(case)
+    reasons = [test.undecidable(estimate) for estimate in estimates]
+    decidable = [estimate for estimate, reason in zip(estimates, reasons) if not reason]
+    worst = min(decidable, key=test.room, default=None)
+    if any(reasons) and (worst is None or test.verdict(*test.p_values(worst)) != NOT_REPRODUCED):
+        raise NotTested(next(filter(None, reasons)))
+    return worst
 
 
 def _described(test: Test, worst: Estimate) -> dict:
@@ -356,4 +382,23 @@ def _cells(case: dict, studies: dict[str, xr.Dataset]) -> Iterator[tuple[str, di
         if name in studies:
             axes = _axes(case, studies[name])
             for values in itertools.product(*(studies[name][axis].values.tolist() for axis in axes)):
-                yield name, dict(zip(axes, values))
+                place = dict(zip(axes, values))
+                if _holds_for(case, place, studies[name]):
+                    yield name, place
+
+
+def _holds_for(case: dict, place: dict, study: xr.Dataset) -> bool:
+    """Whether a case speaks of a cell: by its key `holds_for`, patterns of values along axes, or of what network and
+    dataset are. An axis or property that the cell does not have leaves it in.
+    """
+    known = dict(place)
+    if "network" in place:
+        network = parse_network(place["network"]) if is_network(place["network"]) else None
+        known |= {key: getattr(network, attribute, None) for key, attribute in NETWORK_PROPERTIES.items()}
+    if "dataset" in place and "classes" in study.coords:
+        known["classes"] = study["classes"].sel(dataset=place["dataset"]).item()
+    for name, allowed in case.get("holds_for", {}).items():
+        patterns = allowed if isinstance(allowed, list) else [allowed]
+        if name in known and not any(fnmatchcase(str(known[name]), str(pattern)) for pattern in patterns):
+            return False
+    return True

@@ -14,7 +14,7 @@ from goldilocks import intervals
 from goldilocks.intervals import Estimate
 from goldilocks.labels import depth
 from goldilocks.quantities import LEAST_CORRELATED, WINDOW_SLACK, NotTested, partial_correlation
-from goldilocks.trained import accuracy
+from goldilocks.trained import accuracy, resolution
 
 ZONE = 1.0
 LAZY, MOSTLY_ZERO = 0.99, 0.5
@@ -63,33 +63,34 @@ def rescaling_error(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
 
 
 def edges(kappa: xr.DataArray, ratio: xr.DataArray, outer: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Of each draw: log10 α where κ passes ZONE, and where log10 of ‖G‖/‖H′‖ passes 0, seen from the peak of κ.
+    """Readings (3, draw) of log10 α where κ passes ZONE, and where log10 of ‖G‖/‖H′‖ passes 0, seen from the peak of κ.
 
-    NaN where κ does not fall to ZONE; the end of the grid where the ratio does not. A draw without a zone has one of no
-    width at the peak, and the ratio's is there too if it is below 0 at the peak.
+    NaN where κ does not fall to ZONE; beyond the end of the grid where the ratio does not fall to 0. A draw without a
+    zone has one of no width at the peak, a point of the grid, and the ratio's is there too if it is below 0 there.
     """
     places = np.log10(kappa["radius"].values)
+    beyond = np.array([places[-1], places[-1], np.inf] if outer else [-np.inf, places[0], places[0]])
     found = []
     for curve, of_ratio in zip(kappa.transpose("draw", "radius").values, ratio.transpose("draw", "radius").values):
         top = int(np.nanargmax(curve))
-        ends = places[-1] if outer else places[0]
-        edge, crossing = places[top], _edge(places, of_ratio, top, outer)
+        peak = np.clip(intervals.point_of_grid(places, top, top), places[0], places[-1])
+        edge, crossing = peak, _edge(places, of_ratio, top, outer)
         if curve[top] > ZONE:
-            edge = _edge(places, curve - ZONE, top, outer)
+            edge = np.full(3, _edge(places, curve - ZONE, top, outer))
         elif of_ratio[top] <= 0:
-            crossing = places[top]
-        found.append((np.nan if edge is None else edge, ends if crossing is None else crossing))
-    return tuple(np.array(found).T)
+            crossing = peak
+        found.append((edge, beyond if np.isnan(crossing).any() else np.broadcast_to(crossing, 3)))
+    return tuple(np.transpose(found, (1, 2, 0)))
 
 
-def _edge(places: np.ndarray, curve: np.ndarray, top: int, outer: bool) -> float | None:
-    """Where a curve first changes sign, going outwards (or inwards) from `top`; None if it does not."""
+def _edge(places: np.ndarray, curve: np.ndarray, top: int, outer: bool) -> float:
+    """Where a curve first changes sign, going outwards (or inwards) from `top`; NaN if it does not."""
     steps = range(top, len(places) - 1) if outer else range(top, 0, -1)
     for i in steps:
         j = i + 1 if outer else i - 1
         if np.isfinite(curve[[i, j]]).all() and (curve[i] > 0) != (curve[j] > 0):
             return float(places[i] + curve[i] / (curve[i] - curve[j]) * (places[j] - places[i]))
-    return None
+    return np.nan
 
 
 def log_ratio(cell: xr.Dataset, norm: str) -> xr.DataArray:
@@ -107,7 +108,8 @@ def crossing_gap(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     )
     if np.isnan(kappa).any():
         raise NotTested(f"κ of a draw does not pass {ZONE:g} at the {case['edge']} edge on this run's radii")
-    return [intervals.mean(crossing - kappa)]
+    reason = f"the place is censored: ‖G‖/‖H′‖ of a draw does not pass 1 at the {case['edge']} edge on this run's radii"
+    return [intervals.difference(crossing, kappa, reason=reason)]
 
 
 def scale_exponent(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
@@ -170,7 +172,9 @@ def rank_correlation(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     def ranked(sample: np.ndarray) -> float:
         return partial_correlation(np.array([intervals.ranks(row) for row in sample]))
 
-    return [intervals.bootstrapped(ranked, rows, name)]
+    estimate = intervals.bootstrapped(ranked, rows, name)
+    half_step = 0.0 if case.get("given") else intervals.rank_step(rows.shape[1]) / 2
+    return [intervals.read_off(estimate, estimate.value + half_step * np.array([-1, 0, 1]), "")]
 
 
 def mismatch_slope(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
@@ -204,7 +208,7 @@ def outside_gap(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     if not outside.any() or not zone.any():
         raise NotTested("this run has no radius on both sides of the zone's edge")
     best = (values[side][values[side].mean(1).argmax()] for side in (zone, outside))
-    return [intervals.mean(np.subtract(*best))]
+    return [intervals.difference(*best, resolution(cell))]
 
 
 def regime_outside(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:

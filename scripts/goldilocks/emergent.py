@@ -67,7 +67,8 @@ def outlier_count(cell: xr.Dataset, rule: str, case: dict) -> xr.DataArray:
     """The number of outliers of G in each draw (draw,), by one of two rules.
 
     `edge`: eigenvalues above the largest of G made of centred logit gradients. `gap`: the index of the largest
-    logarithmic gap among the first 2C. Raises NotTested where traces of few examples are all there is.
+    logarithmic gap among the first 2C. Raises NotTested where traces of few examples are all there is, or where all
+    eigenvalues of a draw are outliers.
     """
     values, classes = _stage(cell, case, "gauss_newton_eigenvalue"), _classes(cell)
     effective = _stage(cell, case, "trace_examples")
@@ -77,7 +78,10 @@ def outlier_count(cell: xr.Dataset, rule: str, case: dict) -> xr.DataArray:
             f"{EXAMPLES_PER_CLASS * classes} are needed"
         )
     if rule == "edge":
-        return (values > _stage(cell, case, "centred_edge")).sum("rank")
+        above = values > _stage(cell, case, "centred_edge")
+        if above.all("rank").any():
+            raise NotTested(f"all {values.sizes['rank']} eigenvalues of a draw are outliers, more are needed")
+        return above.sum("rank")
     if values.sizes["rank"] < 2 * classes + 1:
         raise NotTested(f"this run has {values.sizes['rank']} eigenvalues, {2 * classes + 1} are needed")
     logarithms = np.log(values.isel(rank=slice(0, 2 * classes + 1)).transpose("draw", "rank").values)
@@ -105,7 +109,10 @@ def outlier_slope(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
         raise NotTested(
             f"outliers can be counted of {len(counted)} numbers of classes of this run, {LEAST_CLASSES} are needed"
         )
-    return [intervals.mean(np.polyfit(list(counted), np.array(list(counted.values())), 1)[0])]
+    counts = np.array(list(counted))
+    slopes = np.polyfit(counts, np.array(list(counted.values())), 1)[0]
+    # Numbers of outliers come in steps of 1, so that slopes by chance agree within the slope of such steps.
+    return [intervals.mean(slopes, resolution=1 / np.sqrt(np.square(counts - counts.mean()).sum()))]
 
 
 def confined_power(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
@@ -127,7 +134,8 @@ def confined_power(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
 
 
 def sharpness_change(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
-    """log10 of λ_max at its peak over that at the start, or after the peak (`against`: start, dip or end).
+    """log10 of λ_max at its peak after the start over that at the start, or after the peak (`against`: start, dip or
+    end).
 
     The step of the peak, and of the dip after it, are those of the mean of the other draws.
     """
@@ -140,10 +148,10 @@ def sharpness_change(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     found = []
     for i, own in enumerate(logarithms):
         others = np.delete(logarithms, i, 0).mean(0)
-        peak = int(others.argmax())
+        peak = 1 + int(others[1:].argmax())
         place = {"start": 0, "end": -1, "dip": peak + int(others[peak:].argmin())}[case["against"]]
-        found.append(own[peak] - own[place])
-    return [intervals.mean(np.array(found))]
+        found.append((own[peak], own[place]))
+    return [intervals.difference(*np.transpose(found))]
 
 
 def clustering_excess(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
@@ -183,7 +191,9 @@ def growth(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
         raise NotTested(f"this run has {values.shape[1]} checkpoints, {LEAST_CHECKPOINTS} are needed")
     order = np.arange(values.shape[1])
     found = np.array([np.corrcoef(intervals.ranks(row), order)[0, 1] for row in values])
-    return [intervals.bootstrapped(lambda sample: float(np.median(sample[0])), found[None], name)]
+    estimate = intervals.bootstrapped(lambda sample: float(np.median(sample[0])), found[None], name)
+    half_step = intervals.rank_step(len(order)) / 2
+    return [intervals.read_off(estimate, estimate.value + half_step * np.array([-1, 0, 1]), "")]
 
 
 def residual_share(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:

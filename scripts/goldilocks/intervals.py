@@ -1,7 +1,11 @@
-"""Estimates with their uncertainty over random initialisations θ, the unit of every claim."""
+"""Estimates with their uncertainty over random initialisations θ, the unit of every claim.
+
+A reading is a number that is read off a grid, as an array (low, value, high) of what it can be: all three are alike
+where it is known, half a step apart where it is a point of the grid, and an end is infinite where it is censored.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import special
@@ -10,6 +14,8 @@ from goldilocks.randomness import stream
 
 RESAMPLES, BATCH = 2000, 100
 LEAST_RESAMPLED = 6  # fewer units have too few distinct resamples for a 95 % interval
+EQUAL = 1e-12  # relative: sides of a comparison that differ by rounding alone
+ALIKE = "what is compared is equal in every draw"
 
 
 # scipy.stats has these too, and takes a second to import, which every figure would pay.
@@ -39,7 +45,8 @@ class TooFewDraws(ValueError):
 class Estimate:
     """A number with its standard error over n units; `interval(level)` gives (low, high).
 
-    `smallest_p` is the least p-value that the interval's kind can resolve.
+    `smallest_p` is the least p-value that the interval's kind can resolve. `half_step` is half a step of the grid that
+    the number is read off, 0 where there is none. `open_end` says why an end of the interval is infinite.
     """
 
     value: float
@@ -47,6 +54,8 @@ class Estimate:
     n: int
     interval: Callable[[float], tuple[float, float]]
     smallest_p: float = 0.0
+    half_step: float = 0.0
+    open_end: str = ""
 
 
 def p_above(estimate: Estimate, threshold: float) -> float:
@@ -86,6 +95,63 @@ def mean(samples: np.ndarray, resolution: float = 0.0) -> Estimate:
     return Estimate(value, error, n, interval)
 
 
+def point_of_grid(places: np.ndarray, first: int, last: int) -> np.ndarray:
+    """The reading of a place between the points `first` and `last` (most often one) of a grid (g,), ascending.
+
+    It ends half-way to the next points, and nowhere at the ends of the grid: what is there may lie beyond.
+    """
+    ends = np.array([-np.inf, *(places[1:] + places[:-1]) / 2, np.inf])
+    return np.array([ends[first], (places[first] + places[last]) / 2, ends[last + 1]])
+
+
+def rank_step(n: int) -> float:
+    """The step in which Spearman's correlations of n pairs without ties come: 1 − 6 Σd²/(n(n² − 1)), Σd² even."""
+    return 12 / (n * (n**2 - 1))
+
+
+def read_off(estimate: Estimate, reading: np.ndarray, reason: str) -> Estimate:
+    """The estimate of a number whose value is a reading (3,); `reason` says why it is censored, where it is.
+
+    A number anywhere within half a step h of its reading, with equal odds, has a variance of h²/3 around it, step²/12,
+    which joins the squared standard error. An end of the reading without limit is one of the interval.
+    """
+    below, above = reading[1] - reading[0], reading[2] - reading[1]
+    if not below and not above:
+        return estimate
+    middle = estimate.interval(0.0)[0]
+
+    def interval(level: float) -> tuple[float, float]:
+        low, high = estimate.interval(level)
+        # Normal, not Student's: the step is known. The level 0 has no width, however wide the reading.
+        wide = special.ndtri((1 + level) / 2) / np.sqrt(3)
+        ends = (np.hypot(middle - low, wide * below), np.hypot(high - middle, wide * above)) if level else (0.0, 0.0)
+        return float(middle - ends[0]), float(middle + ends[1])
+
+    half_step = max((side for side in (below, above) if np.isfinite(side)), default=0.0)
+    error = float(np.hypot(estimate.standard_error, half_step / np.sqrt(3)))
+    open_end = reason if np.isinf([below, above]).any() else ""
+    return replace(estimate, standard_error=error, interval=interval, half_step=float(half_step), open_end=open_end)
+
+
+def difference(first: np.ndarray, second: np.ndarray, resolution: float = 0.0, reason: str = ALIKE) -> Estimate:
+    """Mean of paired differences of samples (n,) or readings (3, n), with Student's interval.
+
+    `reason` says why readings are censored. Sides that are equal in every draw are too. Raises TooFewDraws below two
+    samples.
+    """
+    first, second = (np.broadcast_to(each, (3, each.shape[-1])) for each in (first, second))
+    found = first - second[::-1]
+    estimate = read_off(mean(found[1], resolution), found.mean(1), reason)
+    return estimate if estimate.open_end else unless_alike(estimate, first[1], second[1])
+
+
+def unless_alike(estimate: Estimate, first: np.ndarray, second: np.ndarray) -> Estimate:
+    """The estimate; censored on both sides if what it compares is equal in every draw: nothing tells that apart."""
+    if np.allclose(first, second, rtol=EQUAL, atol=0):
+        return read_off(estimate, np.array([-np.inf, estimate.value, np.inf]), ALIKE)
+    return estimate
+
+
 def largest(samples: np.ndarray) -> Estimate:
     """The largest of samples (n,), which has no interval: of an identity's errors."""
     value = float(np.max(samples))
@@ -118,7 +184,7 @@ def coefficients_of_variation(means: np.ndarray, variances: np.ndarray | None, p
     Random-effects analysis of variance: with B the variance of the means over θ and W the mean variance
     over planes, the total variance is B + W (1 − 1/m) and the part of θ is B − W/m, m planes per θ.
     Intervals are chi-squared ones: Satterthwaite's degrees of freedom for the total; for θ those of B,
-    with W/m taken off both ends, so that they start at 0.
+    with W/m taken off both ends, so that they start at 0; of an upper end that is below it nothing is taken off.
     Raises TooFewDraws below two initialisations.
     """
     n = len(means)
@@ -138,9 +204,8 @@ def coefficients_of_variation(means: np.ndarray, variances: np.ndarray | None, p
             return float(np.sqrt(max(value - taken_off, 0.0)) / centre)
 
         def interval(level: float) -> tuple[float, float]:
-            tails = chi_squared(np.array([1 + level, 1 - level]) / 2, freedom)
-            low, high = (root(variance * freedom / tail) for tail in tails)
-            return low, high
+            low, high = variance * freedom / chi_squared(np.array([1 + level, 1 - level]) / 2, freedom)
+            return root(low), root(high) or float(np.sqrt(high)) / centre
 
         low, high = interval(0.6827)
         return Estimate(root(variance), (high - low) / 2, n, interval)
@@ -154,7 +219,7 @@ def coefficients_of_variation(means: np.ndarray, variances: np.ndarray | None, p
 def deviation(samples: np.ndarray, taken_off: float = 0.0) -> Estimate:
     """Standard deviation of independent samples (n,), a known part of their variance taken off (chi-squared interval).
 
-    Raises TooFewDraws below two samples.
+    Of an upper end that is below that part nothing is taken off. Raises TooFewDraws below two samples.
     """
     n = len(samples)
     if n < 2:
@@ -165,9 +230,8 @@ def deviation(samples: np.ndarray, taken_off: float = 0.0) -> Estimate:
         return float(np.sqrt(max(value - taken_off, 0.0)))
 
     def interval(level: float) -> tuple[float, float]:
-        tails = chi_squared(np.array([1 + level, 1 - level]) / 2, n - 1)
-        low, high = (root(variance * (n - 1) / tail) for tail in tails)
-        return low, high
+        low, high = variance * (n - 1) / chi_squared(np.array([1 + level, 1 - level]) / 2, n - 1)
+        return root(low), root(high) or float(np.sqrt(high))
 
     low, high = interval(0.6827)
     return Estimate(root(variance), (high - low) / 2, n, interval)

@@ -82,8 +82,11 @@ def number(value: float, low: float, high: float) -> str:
 
 
 def interval(value: float, low: float, high: float) -> str:
-    """`0.882 [0.871, 0.893]`, for text and tables."""
-    return f"${number(value, low, high)}$ $[{number(low, low, high)}, {number(high, low, high)}]$"
+    """`0.882 [0.871, 0.893]`, for text and tables; an end without limit as `(-∞` or `∞)`."""
+    finite = [end if math.isfinite(end) else value for end in (low, high)]
+    left = f"[{number(low, *finite)}" if math.isfinite(low) else r"(-\infty"
+    right = f"{number(high, *finite)}]" if math.isfinite(high) else r"\infty)"
+    return f"${number(value, *finite)}$ ${left}, {right}$"
 
 
 def macro(kind: str, name: str, text: str) -> str:

@@ -15,6 +15,7 @@ from goldilocks.labels import depth
 from goldilocks.spectrum import finite_dimension_law
 
 WINDOW_SLACK = 1e-3
+REACH = 2 / 3  # in x: what the parabola through the top of a curve is fitted to
 LEAST_CORRELATED = 10  # initialisations
 
 
@@ -41,10 +42,13 @@ def window(cell: xr.Dataset | xr.DataArray, case: dict, least: int = 1) -> xr.Da
 
 
 def _resolution(cell: xr.Dataset, case: dict) -> float:
-    """The step in which the values of a case come: a fraction of d eigenvalues, averaged over planes."""
+    """The step in which the values of a case come: a fraction of d eigenvalues, averaged over planes.
+
+    Of two dimensions it is the coarser one's.
+    """
     if case["variable"] != "fraction_positive":
         return 0.0
-    dimension = case["dimension"] if "dimension" in case else max(case["dimensions"])
+    dimension = case["dimension"] if "dimension" in case else min(case["dimensions"])
     return 1 / (dimension * int(cell.attrs["planes"]))
 
 
@@ -66,7 +70,8 @@ def difference_over_dimensions(cell: xr.Dataset, case: dict, name: str) -> list[
     """A variable at the first of two dimensions minus at the second, paired over draws, at each radius."""
     here = window(cell, case)
     first, second = (_at_dimension(here, d)[case["variable"]] for d in case["dimensions"])
-    return [intervals.mean(row, _resolution(cell, case)) for row in _by_radius(first - second)]
+    pairs = zip(_by_radius(first), _by_radius(second))
+    return [intervals.difference(*pair, _resolution(cell, case)) for pair in pairs]
 
 
 def finite_dimension_error(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
@@ -82,20 +87,39 @@ def finite_dimension_error(cell: xr.Dataset, case: dict, name: str) -> list[Esti
 def peak_location(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     """x at the top of the mean curve: vertex of the parabola through the radii around its maximum."""
     here = _at_dimension(window(cell, case, least=3), case["dimension"])
-    x = here["x"].values
-    values = _by_radius(here[case["variable"]])
-    return [intervals.bootstrapped(lambda sample: vertex(x, sample.mean(axis=1)), values, name)]
+    return [place_of_top(here["x"].values, _by_radius(here[case["variable"]]), vertex, name)]
 
 
-def vertex(x: np.ndarray, y: np.ndarray) -> float:
-    """Place of the maximum of y(x): least-squares parabola through the points within 2/3 of the largest."""
-    around = np.abs(x - x[np.argmax(y)]) <= 2 / 3 + WINDOW_SLACK
-    if around.sum() < 3:
-        return float(x[np.argmax(y)])
-    curvature, slope, _ = np.polyfit(x[around], y[around], 2)
-    if curvature >= 0:
-        return float(x[np.argmax(y)])
-    return float(np.clip(-slope / (2 * curvature), x[around][0], x[around][-1]))
+def place_of_top(
+    x: np.ndarray, values: np.ndarray, vertex: Callable[[np.ndarray, np.ndarray], np.ndarray], name: str
+) -> Estimate:
+    """The place x (r,) of the maximum of the mean over draws of values (r, draws), as `vertex` reads it off a curve."""
+    estimate = intervals.bootstrapped(lambda sample: vertex(x, sample.mean(1))[1], values, name)
+    return intervals.read_off(
+        estimate, vertex(x, values.mean(1)), "the place of the highest value is censored: it is at an end of the radii"
+    )
+
+
+def vertex(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Reading of the place of the maximum of y(x), by the parabola through the points within REACH of the largest."""
+    return top_of_parabola(x, y, np.abs(x - x[np.argmax(y)]) <= REACH + WINDOW_SLACK)
+
+
+def top_of_parabola(x: np.ndarray, y: np.ndarray, around: np.ndarray) -> np.ndarray:
+    """Reading of the place of the maximum of y(x): vertex of the least-squares parabola through some of the points.
+
+    A point of the grid where they are too few, have no maximum among them, or more than two of all are largest.
+    """
+    largest = np.flatnonzero(y == y.max())
+    if around.sum() >= 3 and largest[-1] - largest[0] <= 1:
+        curvature, slope, _ = np.polyfit(x[around], y[around], 2)
+        inside = np.flatnonzero(around)
+        if curvature < 0:
+            place = -slope / (2 * curvature)
+            if x[inside[0]] < place < x[inside[-1]]:
+                return np.full(3, place)
+            largest = inside[[0]] if place <= x[inside[0]] else inside[[-1]]
+    return intervals.point_of_grid(x, largest[0], largest[-1])
 
 
 def coefficient_of_variation(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
@@ -141,7 +165,7 @@ def outer_edge_shift(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
             raise NotTested(f"this run has no examples {count} in its study")
     here = _at_dimension(window(cell, case), case["dimension"])[case["variable"]]
     first, second = (_outer_crossings(here.sel(examples=count), case["threshold"]) for count in case["examples"])
-    return [intervals.mean(second - first)]
+    return [intervals.difference(second, first)]
 
 
 def _outer_crossings(values: xr.DataArray, threshold: float) -> np.ndarray:

@@ -12,9 +12,14 @@ import xarray as xr
 
 from goldilocks import intervals, labels
 from goldilocks.intervals import Estimate
-from goldilocks.quantities import LEAST_CORRELATED, NotTested, partial_correlation, window
-
-REACH = 1.0  # in x: what the parabola through the top of an accuracy curve is fitted to
+from goldilocks.quantities import (
+    LEAST_CORRELATED,
+    NotTested,
+    partial_correlation,
+    place_of_top,
+    top_of_parabola,
+    window,
+)
 
 
 def accuracy(cell: xr.Dataset) -> xr.DataArray:
@@ -42,25 +47,33 @@ def with_rate_of(study: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
     return whole.sortby("rate")
 
 
+def resolution(cell: xr.Dataset) -> float:
+    """The step in which accuracies come: that of one test example, of the smallest test set of the study."""
+    return 1 / min(map(int, cell.attrs["test_examples"].split(", ")))
+
+
 def _at_radii(values: xr.DataArray, case: dict, least: int = 1) -> xr.DataArray:
     return window(values, case, least).transpose(..., "radius", "draw")
 
 
 def accuracy_flatness(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     """Accuracy at each radius of the window minus the mean over the window."""
-    values = _at_radii(accuracy(cell), case, least=2)
-    return [intervals.mean(row) for row in (values - values.mean("radius")).values]
+    values = _at_radii(accuracy(cell), case, least=2).values
+    return [intervals.difference(row, values.mean(0), resolution(cell)) for row in values]
 
 
 def accuracy_fall(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     """Accuracy at the radius nearest to r_X, or at the radius with the best mean one (`from: best`), minus that at each
-    radius of the window."""
-    values = accuracy(cell).transpose("radius", "draw")
-    if case.get("from") == "best":
-        top = values.isel(radius=int(values.mean("draw").argmax("radius")))
-    else:
-        top = values.isel(radius=int(np.abs(values["x"].values).argmin()))
-    return [intervals.mean(top.values - row) for row in _at_radii(values, case).values]
+    radius of the window. From the best one itself there is no fall, by what it is."""
+    values, best, step = accuracy(cell).transpose("radius", "draw"), case.get("from") == "best", resolution(cell)
+    top = values.isel(radius=int(values.mean("draw").argmax("radius") if best else np.abs(values["x"].values).argmin()))
+
+    def fall(row: xr.DataArray) -> Estimate:
+        if best and row["radius"] == top["radius"]:
+            return intervals.mean(0 * row.values, step)
+        return intervals.difference(top.values, row.values, step)
+
+    return [fall(row) for row in _at_radii(values, case)]
 
 
 def fall_left(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
@@ -73,28 +86,25 @@ def fall_left(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     top = values.isel(radius=int(np.abs(values["x"].values).argmin()), drop=True)
     falls = top - window(values, case).mean("radius")
     pair = falls.sel(rate_rule=["proportional", "fixed"]).values
-    return [intervals.bootstrapped(lambda sample: sample[0].mean() / sample[1].mean(), pair, name)]
+    estimate = intervals.bootstrapped(lambda sample: sample[0].mean() / sample[1].mean(), pair, name)
+    return [intervals.unless_alike(estimate, *pair)]
 
 
 def accuracy_above_chance(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     """Accuracy at each radius of the window minus that of guessing."""
     values = _at_radii(accuracy(cell) - 1 / cell["classes"], case)
-    return [intervals.mean(row) for row in values.values]
+    return [intervals.mean(row, resolution(cell)) for row in values.values]
 
 
 def accuracy_peak(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     """x at the top of the mean accuracy: vertex of the parabola through the radii around its maximum."""
     values = _at_radii(accuracy(cell), case, least=3)
-    return [intervals.bootstrapped(lambda sample: vertex(values["x"].values, sample.mean(1)), values.values, name)]
+    return [place_of_top(values["x"].values, values.values, vertex, name)]
 
 
-def vertex(x: np.ndarray, y: np.ndarray) -> float:
-    """Place of the maximum of y(x): the parabola through the points no further than the next ones, or the edge."""
-    top = int(np.argmax(y))
-    if top in (0, len(x) - 1):
-        return float(x[top])
-    curvature, slope, _ = np.polyfit(x[top - 1 : top + 2], y[top - 1 : top + 2], 2)
-    return float(np.clip(-slope / (2 * curvature), x[top - 1], x[top + 1])) if curvature < 0 else float(x[top])
+def vertex(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Reading of the place of the maximum of y(x), by the parabola through the largest point and the next ones."""
+    return top_of_parabola(x, y, np.abs(np.arange(len(x)) - np.argmax(y)) <= 1)
 
 
 def accuracy_edge(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
@@ -130,20 +140,20 @@ def dimensions_of(cell: xr.Dataset) -> tuple[np.ndarray, xr.Dataset]:
     return np.array([d for d, _ in found]), cell.sel(subspace=[name for _, name in found])
 
 
-def dimension_needed(dimensions: np.ndarray, accuracies: np.ndarray, level: float) -> float:
-    """log10 of the smallest dimension that reaches an accuracy, interpolated in it.
+def dimension_needed(dimensions: np.ndarray, accuracies: np.ndarray, level: float) -> np.ndarray:
+    """Reading of log10 of the smallest dimension that reaches an accuracy, interpolated in it.
 
-    Censored: the largest dimension where none does, the smallest where all do.
+    Censored: more than the largest dimension where none does, at most the smallest where all do.
     """
     x = np.log10(dimensions)
     reached = np.flatnonzero(accuracies >= level)
     if not reached.size:
-        return float(x[-1])
+        return np.array([x[-1], x[-1], np.inf])
     i = reached[0]
     if i == 0:
-        return float(x[0])
+        return np.array([-np.inf, x[0], x[0]])
     share = (level - accuracies[i - 1]) / (accuracies[i] - accuracies[i - 1])
-    return float(x[i - 1] + share * (x[i] - x[i - 1]))
+    return np.full(3, x[i - 1] + share * (x[i] - x[i - 1]))
 
 
 def dimension_shift(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
@@ -152,12 +162,15 @@ def dimension_shift(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     if len(dimensions) < 2:
         raise NotTested("this run has one dimension in its study, 2 are needed")
     values = accuracy(ordered).transpose("radius", "subspace", "draw")
-    needed = [
-        [dimension_needed(dimensions, of_draw, case["level"]) for of_draw in at_radius.T] for at_radius in values.values
-    ]
-    needed = xr.DataArray(np.array(needed), dims=("radius", "draw"), coords={"x": ("radius", values["x"].values)})
-    reference = needed.isel(radius=int(np.abs(values["x"].values).argmin()))
-    return [intervals.mean(row) for row in (window(needed, case) - reference).values]
+    readings = [[dimension_needed(dimensions, each, case["level"]) for each in row.T] for row in values.values]
+    dims, x = ("radius", "reading", "draw"), values["x"].values
+    needed = xr.DataArray(np.transpose(readings, (0, 2, 1)), dims=dims, coords={"x": ("radius", x)})
+    reference = needed.isel(radius=int(np.abs(x).argmin())).values
+    reason = (
+        f"the dimension needed for an accuracy of {case['level']:g} is censored: that of a draw is not within the "
+        f"{dimensions[0]} to {dimensions[-1]} of this run"
+    )
+    return [intervals.difference(each, reference, reason=reason) for each in window(needed, case).values]
 
 
 def intrinsic_dimension(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
@@ -173,11 +186,14 @@ def intrinsic_dimension(cell: xr.Dataset, case: dict, name: str) -> list[Estimat
     if values[-1].mean() < case["share"] * baseline.mean():
         raise NotTested("no dimension of this run reaches the share of the baseline")
 
-    def found(sample: np.ndarray) -> float:
+    def found(sample: np.ndarray) -> np.ndarray:
         means = sample.mean(1)
         return dimension_needed(dimensions, means[1:], case["share"] * means[0]) - np.log10(case["published"])
 
-    return [intervals.bootstrapped(found, np.vstack([baseline, values]), name)]
+    samples = np.vstack([baseline, values])
+    estimate = intervals.bootstrapped(lambda sample: found(sample)[1], samples, name)
+    reason = f"the dimension needed is censored: the smallest of this run, {dimensions[0]}, reaches the share"
+    return [intervals.read_off(estimate, found(samples), reason)]
 
 
 def dimension_gain(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
@@ -186,22 +202,27 @@ def dimension_gain(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
         if subspace not in cell["subspace"].values:
             raise NotTested(f"this run has no subspace {subspace} in its study")
     first, second = (accuracy(cell.sel(subspace=subspace)) for subspace in case["subspaces"])
-    return [intervals.mean((second - first).isel(radius=0).values)]
+    pair = (each.isel(radius=0).values for each in (second, first))
+    return [intervals.difference(*pair, resolution(cell))]
 
 
 def spread_over_draws(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     """Deviation of the final accuracy over draws, each with a plane of its own, binomial variance taken off."""
-    values, count = accuracy(cell).isel(radius=0).values, int(cell.attrs["test_examples"])
-    return [intervals.deviation(values, float(np.mean(values * (1 - values)) / count))]
+    values = accuracy(cell).isel(radius=0).values
+    estimate = intervals.deviation(values, float(np.mean(values * (1 - values)) * resolution(cell)))
+    return [intervals.unless_alike(estimate, values, values[0])]
 
 
 def curvature_gain(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     """A measure of the Hessian on the plane at the end of training minus at its start, on `examples_of`."""
     if case["variable"] not in cell:
         raise NotTested("the study measures no curvature")
-    values = cell[case["variable"]].sel(examples_of=case["examples_of"])
-    change = (values.sel(moment="end") - values.sel(moment="start")).transpose("radius", "draw")
-    return [intervals.mean(row) for row in change.values]
+    values = cell[case["variable"]].sel(examples_of=case["examples_of"]).transpose("moment", "radius", "draw")
+    step = 0.0
+    if case["variable"] == "fraction_positive":
+        step = 1 / labels.parse_subspace(cell["subspace"].item()).dimension
+    pairs = zip(*(values.sel(moment=moment).values for moment in ("end", "start")))
+    return [intervals.difference(*pair, step) for pair in pairs]
 
 
 def _at_step(values: xr.DataArray, step: int) -> xr.DataArray:
@@ -243,7 +264,8 @@ def growth_over_walk(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
         raise NotTested("this run has no gradients with random signs in its study")
     squares = np.square(window(cell["norm"], case))
     growth = np.log10(squares.isel(step=-1) - squares.isel(step=0)).transpose("gradients", "radius", "draw")
-    return [intervals.mean(row) for row in (growth.sel(gradients="loss") - growth.sel(gradients="random_signs")).values]
+    pairs = zip(*(growth.sel(gradients=each).values for each in ("loss", "random_signs")))
+    return [intervals.difference(*pair) for pair in pairs]
 
 
 def early_correlation(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
@@ -279,7 +301,8 @@ def selection_gain(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     if len(scores) < LEAST_CORRELATED:
         raise NotTested(f"this run has {len(scores)} initialisations, {LEAST_CORRELATED} are needed")
     rows = np.array([scores, accuracies])
-    return [intervals.bootstrapped(lambda sample: best_of(case["count"], *sample), rows, name)]
+    estimate = intervals.bootstrapped(lambda sample: best_of(case["count"], *sample), rows, name)
+    return [intervals.unless_alike(estimate, accuracies, accuracies[0])]
 
 
 def loss_over_radii(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
@@ -291,20 +314,23 @@ def loss_over_radii(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
 
 
 def map_difference(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
-    """Accuracy at each radius α r_X of the window minus that at r_X with rate/α and temperature α⁻ⁿ (by3).
+    """Accuracy at each radius α r_X of the window, α not 1, minus that at r_X with rate/α and temperature α⁻ⁿ (by3).
 
     The latter is read off the map of the study `beside`, draw by draw; the rate is that of the study.
     """
     depth, table, found = labels.depth(cell["network"].item()), cell["map_accuracy"], []
     values, rate = window(accuracy(cell), case), json.loads(cell.attrs["settings"])["rate"]
     for radius in values["radius"].values:
+        if np.isclose(radius, 1):  # the same run on both sides
+            continue
         wanted = {"rate": rate / radius, "temperature": radius**-depth}
         places = {axis: int(np.abs(np.log(table[axis].values / value)).argmin()) for axis, value in wanted.items()}
         there = table.isel(places)
         if all(np.isclose(float(there[axis]), value, rtol=1e-3) for axis, value in wanted.items()):
-            found.append(intervals.mean((values.sel(radius=radius) - there).dropna("draw").values))
+            pair = xr.align(values.sel(radius=radius).dropna("draw"), there.dropna("draw"))
+            found.append(intervals.difference(*(each.values for each in pair), resolution(cell)))
     if not found:
-        raise NotTested("no radius of this run is on its map of rate and temperature")
+        raise NotTested("no radius of this run but r_X is on its map of rate and temperature")
     return found
 
 

@@ -196,8 +196,13 @@ def test_smallest_effect_of_a_superiority_is_found_four_times_in_five():
 
 def test_vertex_of_a_parabola_between_grid_points():
     x = np.linspace(-2, 2, 13)
-    assert quantities.vertex(x, 3 - (x - 0.123) ** 2) == pytest.approx(0.123)
-    assert quantities.vertex(x, x) == 2.0
+    assert quantities.vertex(x, 3 - (x - 0.123) ** 2) == pytest.approx([0.123] * 3)
+    # Rising to the end of the grid, the maximum is there or beyond; a flat curve has it anywhere.
+    assert quantities.vertex(x, x) == pytest.approx([2 - 1 / 6, 2, np.inf])
+    assert quantities.vertex(x, 0 * x) == pytest.approx([-np.inf, 0, np.inf])
+    # A plateau of three radii, or a step too wide for a parabola: half-way to the next radii.
+    assert quantities.vertex(x, np.minimum(1, 2 - np.abs(x - x[5]) / 0.34)) == pytest.approx(x[5] + [-0.5, 0, 0.5])
+    assert quantities.vertex(x[::3], -np.abs(x[::3])) == pytest.approx([-0.5, 0, 0.5])
 
 
 def test_definitions_name_known_quantities_and_tests():
@@ -227,6 +232,7 @@ def trained_study(rates=(0.001,), **settings):
     made = xr.Dataset({"test_accuracy": (dims, values[None, None, None])}, coordinates)
     made = made.assign_coords(x=("radius", x), classes=("dataset", [10]))
     made.attrs["settings"] = json.dumps({"initialisation": "glorot", "metric": "shell", **settings})
+    made.attrs["test_examples"] = "10000"
     return made if len(rates) > 1 else made.isel(rate=0, drop=True)
 
 

@@ -74,7 +74,9 @@ def test_the_peak_and_the_edges_of_a_curve():
     for edge, place in (("inner", 0.3 - np.sqrt(np.log(2))), ("outer", 0.3 + np.sqrt(np.log(2)))):
         (found,) = trained.accuracy_edge(here, {"edge": edge}, "n")
         assert abs(found.value - place) < 0.2
-    assert trained.vertex(X, X) == 4 and trained.vertex(X, -X) == -4
+    assert trained.vertex(X, X) == pytest.approx([3.5, 4, np.inf])
+    assert trained.vertex(X, -X) == pytest.approx([-np.inf, -4, -3.5])
+    assert trained.vertex(X, 0 * X) == pytest.approx([-np.inf, 0, np.inf])
     flat = cell(test_accuracy=over_radii(np.where(X > 0, 0.9, 0.8), 0.0))
     with pytest.raises(NotTested, match="no outer edge"):
         trained.accuracy_edge(flat, {"edge": "outer"}, "n")
@@ -82,9 +84,9 @@ def test_the_peak_and_the_edges_of_a_curve():
 
 def test_the_dimension_needed_is_interpolated_and_censored():
     d = np.array([10, 100, 1000])
-    assert trained.dimension_needed(d, np.array([0.2, 0.4, 0.6]), 0.5) == pytest.approx(2.5)
-    assert trained.dimension_needed(d, np.array([0.2, 0.3, 0.4]), 0.5) == 3
-    assert trained.dimension_needed(d, np.array([0.6, 0.7, 0.8]), 0.5) == 1
+    assert trained.dimension_needed(d, np.array([0.2, 0.4, 0.6]), 0.5) == pytest.approx([2.5] * 3)
+    assert trained.dimension_needed(d, np.array([0.2, 0.3, 0.4]), 0.5) == pytest.approx([3, 3, np.inf])
+    assert trained.dimension_needed(d, np.array([0.6, 0.7, 0.8]), 0.5) == pytest.approx([-np.inf, 1, 1])
 
 
 def test_the_dimension_needed_shifts_with_the_radius():
@@ -200,8 +202,10 @@ def test_the_map_is_read_at_the_same_rate_and_temperature():
     here["map_accuracy"] = (("rate", "temperature", "draw"), table)
     here.attrs["settings"] = json.dumps({"rate": 0.003})
     found = trained.map_difference(here, {"window": [-2.1, 2.1]}, "n")
-    # r/r_X = 0.1: rate 0.03, T 1000; 1: the middle; 10: rate 0.0003, T 0.001.
-    assert [each.value for each in found] == [-8, -4, 0]
+    # r/r_X = 0.1: rate 0.03, T 1000; 10: rate 0.0003, T 0.001. At r_X itself nothing is compared.
+    assert [each.value for each in found] == [-8, 0]
+    with pytest.raises(NotTested, match="no radius of this run but r_X is on its map"):
+        trained.map_difference(here, {"window": [-0.1, 0.1]}, "n")
     here.attrs["settings"] = json.dumps({"rate": 0.5})
-    with pytest.raises(NotTested, match="no radius of this run is on its map"):
+    with pytest.raises(NotTested, match="no radius of this run but r_X is on its map"):
         trained.map_difference(here, {"window": [-2.1, 2.1]}, "n")
