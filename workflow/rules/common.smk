@@ -1,4 +1,4 @@
-"""What every rule shares. Needs the configuration; makes the run's name, and its records: what it is started with, in
+"""Shared by all. Needs the configuration; makes the run's name, and its records, which hold what it is started with in
 files named by the hash of their content, so that reruns can be trusted even after .snakemake/ is lost.
 
 Loading the workflow writes nothing: Snakemake does not say whether a run is to follow.
@@ -222,6 +222,8 @@ def refuse(error):
 
 
 try:
+    # Where Snakemake keeps what it knows, in any call.
+    files.refuse_unwritable(["."])
     if workflow.is_main_process:
         os.environ[logs.RUNNER_VARIABLE] = logs.this_process()
     ARCHIVED_CARDS = read_archive()

@@ -12,7 +12,7 @@ rule record:
     output:
         "results/{place}/{name}.{hash}.{ending}",
     log:
-        "logs/records/{place}/{name}.{hash}.{ending}.log",
+        "logs/{place}/{name}.{hash}.{ending}.log",
     wildcard_constraints:
         place="[a-z0-9_]+/(settings|fingerprints)|data/own",
         name="[A-Za-z0-9_-]+",
