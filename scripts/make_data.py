@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from goldilocks import catalogue, configuration, files, fingerprints, logs
+from goldilocks import catalogue, configuration, files, fingerprints, locks, logs, records
 
 ROOT = Path(__file__).parents[1]
 DATA = Path("results/data")
@@ -15,21 +15,24 @@ def make_data(names: list[str], config: dict) -> dict:
     """Fetch or read in what is missing, or older than its code or files; for each name, whether it is there."""
     folder = catalogue.data_folder(config.get("data_folder"))
     own = [name for name in names if name not in catalogue.OFFICIAL]
-    catalogue.record_own(own, config["datasets"], folder, DATA / "own")
+    catalogue.keep_datasets(DATA)
+    catalogue.renew_stamps(own, config["datasets"], folder, DATA)
+    known = catalogue.own_records(own, config["datasets"], folder, DATA)
     record = DATA / "available.yaml"
     available = (yaml.safe_load(record.read_text()) if record.exists() else None) or {}
     try:
         for name in names:
             outputs = DATA / f"{name}.nc", DATA / f"cards/{name}.yaml"
             if name in own:
-                inputs = [DATA / "fingerprints/own_dataset.txt", DATA / f"own/{name}.stamp"]
-                fingerprints.record(ROOT / "scripts/read_own_dataset.py", inputs[0])
+                code = fingerprints.record(ROOT / "scripts/read_own_dataset.py")
+                inputs = [records.write(DATA / "fingerprints/own_dataset.txt", code)]
+                inputs += [records.write(DATA / f"own/{name}.yaml", catalogue.identity_record(known[name]))]
             else:
-                inputs = [DATA / "fingerprints/dataset.txt"]
-                fingerprints.record(ROOT / "scripts/fetch_dataset.py", inputs[0])
+                code = fingerprints.record(ROOT / "scripts/fetch_dataset.py")
+                inputs = [records.write(DATA / "fingerprints/dataset.txt", code)]
             reason = None
             if not all(path.exists() and path.stat().st_mtime >= _newest(inputs) for path in outputs):
-                reason = _read(name, inputs[0], outputs) if name in own else _fetch(name, folder, inputs[0], outputs)
+                reason = _read(name, known[name], inputs[0], outputs) if name in own else _fetch(name, folder, inputs[0], outputs)
             available[name] = {"available": False, "reason": reason} if reason else {"available": True}
     finally:
         # A malformed dataset of the user's own ends this with its sentence; what was found until then is known.
@@ -53,11 +56,11 @@ def _fetch(name: str, folder: str | None, code: Path, outputs: tuple[Path, Path]
         return str(reason)
 
 
-def _read(name: str, code: Path, outputs: tuple[Path, Path]) -> str | None:
+def _read(name: str, record: dict, code: Path, outputs: tuple[Path, Path]) -> str | None:
     from read_own_dataset import read_own_dataset
 
     try:
-        read_own_dataset(name, DATA / f"own/{name}.yaml", DATA / f"own/{name}.stamp", code, *outputs)
+        read_own_dataset(name, record, code, *outputs)
     except FileNotFoundError as reason:
         return str(reason)
 
@@ -70,6 +73,7 @@ def main() -> None:
         config = configuration.load(arguments.configfile or [ROOT / "config/config.yaml"], ROOT)
         named = configuration.datasets_of(config)
         names = sorted(named if arguments.configfile else named | {*catalogue.OFFICIAL, *config["datasets"]})
+        locks.enter()
         available = make_data(names, config)
     for name in names:
         if available[name]["available"]:

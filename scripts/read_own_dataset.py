@@ -1,42 +1,64 @@
 """A user's own dataset as a NetCDF file and its card, checked before anything is written."""
 
+import logging
 import time
 from pathlib import Path
 
 import yaml
 
-from goldilocks import own_data, provenance
+from goldilocks import catalogue, own_data, provenance, verified
 from goldilocks.logs import job_log
 
 
 def read_own_dataset(
     dataset: str,
-    path_to_settings: str | Path,
-    path_to_stamp: str | Path,
+    record: dict,
     path_to_code: str | Path,
     path_to_output: str | Path,
     path_to_card: str | Path,
 ) -> None:
-    """Write the dataset file. Raises FileNotFoundError if there is nothing to read, and goldilocks.own_data.Refused."""
-    start, code, stamp = time.monotonic(), Path(path_to_code).read_text().strip(), Path(path_to_stamp).read_text()
-    settings = yaml.safe_load(Path(path_to_settings).read_text(encoding="utf-8"))
-    if settings["path"] is None:
+    """Write the dataset file, or take the one that is kept if it was read from the same files by the same code.
+
+    `record` is the dataset's of `catalogue.own_records`. Where the files are gone, what was read
+    from them by other code serves too. Raises FileNotFoundError if there is nothing to read,
+    goldilocks.own_data.Refused, and ValueError if files have changed since the workflow started.
+    """
+    start, code = time.monotonic(), Path(path_to_code).read_text().strip()
+    path, card = Path(path_to_output), Path(path_to_card)
+    kept = verified.attributes(path)
+    if kept and catalogue.identity_read(kept) == record["identity"]:
+        if record["path"] is None:
+            logging.warning("there is nothing at %s: what was read from it before serves on", record["expected"])
+        if record["path"] is None or kept["code_fingerprint"] == code:
+            logging.info("taken from results/data/verified, where it was kept")
+            return verified.restore(path, card)
+    if record["path"] is None:
         raise FileNotFoundError(
-            f"dataset {dataset} cannot be had: there is nothing at {settings['expected']}; put it there, or name its "
+            f"dataset {dataset} cannot be had: there is nothing at {record['expected']}; put it there, or name its "
             f"place under datasets.{dataset}.path"
         )
-    content = own_data.read(dataset, Path(settings["path"]), settings["licence"], settings["limit_mib"])
-    # Read before the files: a card may be older than they are, never newer.
-    content.attrs["stamp"] = stamp
-    provenance.write_signed(content, code, time.monotonic() - start, path_to_output, path_to_card)
+    reading = catalogue.reading_of(record)
+    content = own_data.read(dataset, Path(record["path"]), record["licence"], record["limit_mib"], **reading)
+    # A file that is replaced meanwhile must not pass for the one that was there before.
+    if catalogue.identity_now(record) != record["identity"]:
+        raise ValueError(f"{record['path']} has changed since the workflow started: run again")
+    content.attrs |= {"identity": record["identity"], "place": record["place"], **reading}
+    provenance.write_signed(content, code, time.monotonic() - start, path, card)
+    catalogue.keep(path, card)
 
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0], snakemake.input):
         read_own_dataset(
             dataset=snakemake.wildcards.dataset,
-            path_to_settings=snakemake.params.settings,
-            path_to_stamp=snakemake.input.files,
+            record={
+                **yaml.safe_load(Path(snakemake.input.files).read_text(encoding="utf-8")),
+                "path": snakemake.resources.path or None,
+                "expected": snakemake.resources.expected,
+                "place": snakemake.resources.place,
+                "licence": snakemake.resources.licence,
+                "limit_mib": snakemake.resources.limit_mib,
+            },
             path_to_code=snakemake.input.code,
             path_to_output=snakemake.output.data,
             path_to_card=snakemake.output.card,

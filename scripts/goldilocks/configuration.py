@@ -328,6 +328,7 @@ def _check_curvature(
     path: str, study: dict, known: dict[str, catalogue.Shape], networks: dict[str, labels.Network]
 ) -> None:
     for name, shape in known.items():
+        _check_validation(path, study, name, shape)
         most, available = max(study["examples"]), shape.training_examples - study["validation"]
         if most > available:
             raise ConfigurationError(
@@ -343,6 +344,14 @@ def _check_curvature(
     _check_parts(path, study, networks)
     for variant in studies.variants(study):
         _check_variant(path, {**study, **variant}, known, networks, planes)
+
+
+def _check_validation(path: str, study: dict, name: str, shape: catalogue.Shape) -> None:
+    if study["validation"] >= shape.training_examples:
+        raise ConfigurationError(
+            f"{path}.validation: {study['validation']} is impossible; it leaves none of the {shape.training_examples} "
+            f"training examples of {name}"
+        )
 
 
 def _check_parts(path: str, study: dict, networks: dict[str, labels.Network]) -> None:
@@ -414,6 +423,7 @@ def _check_trained(
     networks: dict[str, labels.Network],
     subspaces: list[labels.Plane | labels.Sphere | labels.FullSpace],
 ) -> None:
+    _check_validation(path, study, name, shape)
     available = shape.training_examples - study["validation"]
     most = study.get("examples", available)
     asked = {key: (study[key], most) for key in ("curvature_examples", "sharpness_examples")}
@@ -478,6 +488,7 @@ def _check_cuts(cuts: dict, shape: catalogue.Shape | None, own_networks: dict) -
         )
     if shape is None:
         return
+    _check_validation("cuts", cuts, cuts["dataset"], shape)
     available = shape.training_examples - cuts["validation"]
     if cuts["examples"] > available:
         raise ConfigurationError(

@@ -55,9 +55,6 @@ def as_dataset(
     if labels.dtype != np.uint8:
         labels = labels.astype(np.min_scalar_type(classes - 1))
     split = np.repeat(np.array([TRAIN, TEST], np.int8), (len(training[1]), len(test[1])))
-    digest = hashlib.sha256()
-    for array in (images, labels, split):
-        digest.update(array)
     return xr.Dataset(
         {
             "images": (("example", "channel", "height", "width"), images, {"units": "grey level, 0 to 255"}),
@@ -66,13 +63,21 @@ def as_dataset(
         },
         attrs={
             "dataset": name,
-            "checksum": digest.hexdigest(),
+            "checksum": checksum(images, labels, split),
             "classes": classes,
             "class_names": ", ".join(class_names),
             "source": source,
             "licence": licence,
         },
     )
+
+
+def checksum(*arrays: np.ndarray) -> str:
+    """SHA-256 of the numbers of arrays, the last axis fastest, in whichever order they lie in memory."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
 
 
 def balanced_order(labels: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -125,12 +130,14 @@ def load(
         raise ValueError(f"classes: {classes} is impossible; {dataset} has {available} classes")
     members = np.flatnonzero(targets < classes)
     targets = targets[members]
+    place = dataset if classes == available else f"{dataset} with {classes} classes"
+    _refuse_all_held_out(validation, len(targets), place)
     training, _ = validation_split(targets, validation, dataset, seed)
     first = example_set * count
     if first + count > len(training):
-        place = dataset if classes == available else f"{dataset} with {classes} classes"
         raise ValueError(
-            f"{first + count} examples asked of {place}, which has {len(training)} for training: ask for fewer"
+            f"{first + count} examples asked of {place}, which has {len(training)} for training beside {validation} "
+            "for validation: ask for fewer"
         )
     chosen = training[balanced_order(targets[training], stream(seed, "examples", dataset))[first : first + count]]
     if labels == "shuffled":
@@ -172,8 +179,7 @@ def load_splits(
     prepare = _preprocessing(images, inputs)
     if first < available:
         images, targets = images[targets < first], targets[targets < first]
-    if validation >= len(targets):
-        raise ValueError(f"validation: {validation} leaves none of the {len(targets)} training examples of {dataset}")
+    _refuse_all_held_out(validation, len(targets), dataset)
     trained, held_out = validation_split(targets, validation, dataset, seed)
     if examples is not None:
         if examples > len(trained):
@@ -196,6 +202,13 @@ def load_splits(
     if not len(targets):
         raise ValueError(f"{dataset} has no test examples, which a study of training needs: add some")
     return Splits(training, validation_set, prepared(images[:test], targets[:test]))
+
+
+def _refuse_all_held_out(validation: int, available: int, place: str) -> None:
+    if validation >= available:
+        raise ValueError(
+            f"validation: {validation} leaves none of the {available} training examples of {place}: hold out fewer"
+        )
 
 
 def _read(path: str | Path, split: int) -> tuple[np.ndarray, np.ndarray, int, str]:

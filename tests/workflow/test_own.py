@@ -1,5 +1,6 @@
 """A user's own dataset and network: by the README to the letter, in a run of their own and beside what there is."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -81,6 +82,8 @@ def test_other_arguments_measure_the_network_again_and_another_place_of_its_file
 def test_other_images_measure_the_dataset_again_and_another_licence_the_paper_alone(changed):
     changed.edit(MINE, "public domain", "CC0")
     assert changed.dry_run("all", config=MINE) == {"numbers": 1, "captions": 1, "paper": 1, "publish": 1}
+    os.utime(changed.folder / "stripes.npz")
+    assert "own_dataset" not in changed.dry_run("all", config=MINE)
     with open(changed.folder / "stripes.npz", "ab") as file:
         file.write(b"\0")
     jobs = changed.dry_run("all", config=MINE)
@@ -139,10 +142,19 @@ def test_mistakes_are_said_in_one_sentence_and_nothing_is_written(edit, sentence
     assert not list(changed.folder.glob("results/mine/curvature/*/stripes/small_cnn/**/*.nc"))
 
 
-def test_files_that_are_gone_are_missed_only_when_they_are_needed(changed):
+def test_data_that_were_read_serve_on_when_their_files_are_gone(changed):
+    """Snakemake deletes them before the job starts; without what is kept of them the files are missed."""
     (changed.folder / "stripes.npz").unlink()
     assert changed.dry_run("all", config=MINE) == {}
-    (changed.folder / "results/data/stripes.nc").unlink()
+    path = changed.folder / "results/data/stripes.nc"
+    expected = path.read_bytes()
+    changed.edit("scripts/goldilocks/own_data.py", "DARK = 32", "DARK = 31")
+    done = changed.snakemake("results/data/stripes.nc", config=MINE)
+    assert done.returncode == 0 and path.read_bytes() == expected
+    log = (changed.folder / "logs/data/stripes.log").read_text()
+    assert "there is nothing at stripes.npz: what was read from it before serves on" in log
+    shutil.rmtree(changed.folder / "results/data/verified")
+    path.unlink()
     done = changed.snakemake("results/data/stripes.nc", config=MINE)
     sentence = "dataset stripes cannot be had: there is nothing at stripes.npz; put it there, or name its place under"
     assert (

@@ -86,6 +86,12 @@ def settings_records():
     return {f"settings/{name}.yaml": configuration.dump(settings) for name, settings in found.items()}
 
 
+def own_datasets():
+    """Where each of the user's own datasets lies and how it is read."""
+    names = [name for name in DATASETS if name not in catalogue.OFFICIAL]
+    return catalogue.own_records(names, config["datasets"], catalogue.data_folder(config.get("data_folder")), DATA)
+
+
 def place_of(place):
     """The path of a record without its hash."""
     return Path("results") / place if place.startswith("data/") else Path("results") / RUN / place
@@ -213,6 +219,8 @@ def enter_run():
     except (ValueError, OSError) as error:
         refuse(error)
     files.remove_leftovers(WRITTEN)
+    catalogue.keep_datasets(DATA)
+    catalogue.renew_stamps(DATASETS, config["datasets"], catalogue.data_folder(config.get("data_folder")), DATA)
 
 
 def refuse(error):
@@ -230,7 +238,9 @@ try:
     config, LEFT_OUT, LEFT_OUT_STUDIES = complete_configuration()
     RUN = config["run"]
     DATASETS = sorted(configuration.datasets_of(config))
+    OWN_DATASETS = own_datasets()
     RECORDS |= fingerprint_records() | settings_records()
+    RECORDS |= {f"data/own/{name}.yaml": catalogue.identity_record(each) for name, each in OWN_DATASETS.items()}
     ARCHIVED = archived()
 except (ValueError, OSError) as error:
     refuse(error)

@@ -1,5 +1,6 @@
 """Datasets. Needs the folder of the user's own data, official mirrors or package registries, or a user's own files;
-makes results/data/{dataset}.nc and a card with what is known of it."""
+makes results/data/{dataset}.nc and a card with what is known of it, and keeps both in results/data/verified, from where
+a job takes them when nothing else is to be read: Snakemake deletes what a job makes before the job starts."""
 
 
 localrules:
@@ -40,9 +41,9 @@ rule dataset:
 
 
 rule own_dataset:
-    """One dataset of the user's own; read anew when its files change, not when its licence or place does."""
+    """One dataset of the user's own; read anew when the content of its files changes, not their age or place."""
     input:
-        files="results/data/own/{dataset}.stamp",
+        files=record("data/own/{dataset}.yaml"),
         code=record("data/fingerprints/own_dataset.txt"),
     output:
         data="results/data/{dataset}.nc",
@@ -59,8 +60,12 @@ rule own_dataset:
     threads: 1024
     resources:
         mem_mb=6000,
-    params:
-        settings="results/data/own/{dataset}.yaml",
+        # Resources, not parameters: wherever the files lie, the content is the same.
+        path=lambda wildcards: OWN_DATASETS[wildcards.dataset]["path"] or "",
+        expected=lambda wildcards: OWN_DATASETS[wildcards.dataset]["expected"],
+        place=lambda wildcards: OWN_DATASETS[wildcards.dataset]["place"],
+        licence=lambda wildcards: OWN_DATASETS[wildcards.dataset]["licence"],
+        limit_mib=lambda wildcards: OWN_DATASETS[wildcards.dataset]["limit_mib"],
     message:
         "Reading {wildcards.dataset}"
     script:

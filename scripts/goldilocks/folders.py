@@ -1,0 +1,57 @@
+"""Where images lie in a dataset's folder: train/<class>/<image> and test/<class>/<image>, and what is none of it.
+
+Imports nothing heavy: reading and the workflow, which asks whether files have changed, must see the same ones.
+"""
+
+import os
+import unicodedata
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+# Names of the splits' folders, in capitals or not.
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+# What operating systems, file servers and browsers leave beside files, in capitals or not.
+_LEFT_BEHIND = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "icon\r", "$recycle.bin"})
+_LEFT_BEHIND_END = ":zone.identifier"
+
+
+class Place(NamedTuple):
+    """Folders around the dataset, the split's folder as it is spelled, and what lies below: class and image."""
+
+    around: tuple[str, ...]
+    split: str
+    below: tuple[str, ...]
+
+
+def is_left_behind(name: str) -> bool:
+    """Whether a file or folder of that name is hidden, or none that a user has put there."""
+    folded = name.casefold()
+    return name.startswith(".") or folded in _LEFT_BEHIND or folded.endswith(_LEFT_BEHIND_END)
+
+
+def place_of(member: str) -> Place | None:
+    """The place of a file or folder by its name below the dataset's folder; None for what belongs to no split."""
+    parts = parts_of(member)
+    split = next((i for i, part in enumerate(parts) if part.casefold() in SPLITS), None)
+    if split is None or any(map(is_left_behind, parts)):
+        return None
+    return Place(parts[:split], parts[split], parts[split + 1 :])
+
+
+def parts_of(member: str) -> tuple[str, ...]:
+    """Folders and file of a member's name, accents written in one way: macOS takes letters and accents apart."""
+    return tuple(part for part in PurePosixPath(unicodedata.normalize("NFC", member)).parts if part != ".")
+
+
+def walk(folder: Path, onerror: Callable[[OSError], None] | None = None) -> Iterator[tuple[str, Path]]:
+    """Name and path of every file and folder below `folder`, but for what was left behind."""
+    for place, subfolders, names in os.walk(folder, onerror=onerror):
+        subfolders[:] = [name for name in subfolders if not is_left_behind(name)]
+        for name in (*subfolders, *(name for name in names if not is_left_behind(name))):
+            path = Path(place, name)
+            yield path.relative_to(folder).as_posix(), path
