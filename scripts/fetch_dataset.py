@@ -18,7 +18,7 @@ def fetch_dataset(
     start, code = time.monotonic(), Path(path_to_code).read_text().strip()
     path, card = Path(path_to_output), Path(path_to_card)
     kept, expected = verified.attributes(path), catalogue.CHECKSUMS.get(dataset)
-    if kept and (kept["checksum"] == expected if expected else kept["code_fingerprint"] == code):
+    if kept and (kept["checksum"] == expected if expected else kept.get("code_fingerprint") == code):
         logging.info("taken from results/data/verified, where it was kept")
         return verified.restore(path, card)
     try:

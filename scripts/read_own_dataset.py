@@ -29,7 +29,7 @@ def read_own_dataset(
     if kept and catalogue.identity_read(kept) == record["identity"]:
         if record["path"] is None:
             logging.warning("there is nothing at %s: what was read from it before serves on", record["expected"])
-        if record["path"] is None or kept["code_fingerprint"] == code:
+        if record["path"] is None or kept.get("code_fingerprint") == code:
             logging.info("taken from results/data/verified, where it was kept")
             return verified.restore(path, card)
     if record["path"] is None:

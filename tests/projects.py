@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from goldilocks import store
+from goldilocks import datasets, store
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ["results/tiny/claims.csv", "figures"]
@@ -92,7 +92,8 @@ def write_images(path, seed=0):
         "labels": ("example", np.arange(300, dtype=np.uint8) % 10),
         "split": ("example", np.repeat(np.array([0, 1], np.int8), [200, 100])),
     }
-    attributes = {"checksum": "made up", "classes": 10, "source": "a test", "licence": "none"}
+    checksum = datasets.checksum(*(array for _, array in variables.values()))
+    attributes = {"checksum": checksum, "classes": 10, "source": "a test", "licence": "none"}
     content = xr.Dataset(variables, attrs=attributes)
     store.write_dataset(content, path)
     store.write_card(content, path.parent / f"cards/{path.stem}.yaml")

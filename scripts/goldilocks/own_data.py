@@ -203,7 +203,7 @@ def _grey_levels(images: np.ndarray, white: float | None) -> np.ndarray:
         _refuse_any(wrong, images, f"is no whole number from 0 to 255; {advice}, or scale to uint8 first")
     if 0 < largest < DARK:
         raise Refused(f"images has no value above {largest:g}, so 255 is hardly white; {advice} or white: {largest:g}")
-    return images.astype(np.uint8)
+    return images.astype(np.uint8, copy=False)
 
 
 def _refuse_any(wrong: np.ndarray, images: np.ndarray, reason: str) -> None:

@@ -372,6 +372,7 @@ def test_official_content_from_the_sources(name, first_labels, tmp_path):
     assert found["labels"].values[:8].tolist() == first_labels
     shape = catalogue.OFFICIAL[name]
     assert found["images"].shape == (70_000, *shape.image)
+    assert found.attrs["checksum"] == catalogue.CHECKSUMS[name]
     assert (found["split"] == datasets.TRAIN).sum() == shape.training_examples
     assert found.attrs["classes"] == len(np.unique(found["labels"])) == shape.classes
     assert found.attrs["licence"] == catalogue.LICENCES[name]

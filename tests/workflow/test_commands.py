@@ -105,16 +105,18 @@ def test_orphans(project):
     project.edit("config/tiny.yaml", "draws: 2", "draws: 1")
     old = project.folder / "results/old/aggregate/curvature.nc"
     figure = project.folder / "figures/tiny/edges.pdf"
-    for path in (old, figure):
+    kept = project.folder / "results/data/verified/old.nc"
+    for path in (old, figure, kept):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(1 << 20))
     done = project.make("orphans", "REMOVE=yes")
     lines = done.stdout.splitlines()
     assert any(line.startswith(BLOCK) for line in lines)
     assert "results/old/  1.0 MiB" in lines and "figures/tiny/edges.pdf  1.0 MiB" in lines
-    assert lines[-1].startswith("3 orphans, ") and lines[-1].endswith("removed")
-    assert not old.exists() and not figure.exists() and not (project.folder / BLOCK).exists()
+    assert lines[-1].startswith("4 orphans, ") and lines[-1].endswith("removed")
+    assert not old.exists() and not figure.exists() and not kept.exists() and not (project.folder / BLOCK).exists()
     assert (project.folder / "results/data/mnist.nc").exists() and (project.folder / STUDY).exists()
+    assert (project.folder / "results/data/verified/mnist.nc").exists()
 
 
 def test_clean_keeps_the_data(project):

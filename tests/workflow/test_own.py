@@ -11,6 +11,8 @@ import xarray as xr
 from projects import ROOT, Project, clean_environment
 from pypdf import PdfReader
 
+from goldilocks import catalogue, sources
+
 pytestmark = pytest.mark.slow
 FIGURES, FIGURES_OF_MINE = 4, 5
 MINE = "config/mine.yaml"
@@ -82,12 +84,45 @@ def test_other_arguments_measure_the_network_again_and_another_place_of_its_file
 def test_other_images_measure_the_dataset_again_and_another_licence_the_paper_alone(changed):
     changed.edit(MINE, "public domain", "CC0")
     assert changed.dry_run("all", config=MINE) == {"numbers": 1, "captions": 1, "paper": 1, "publish": 1}
-    os.utime(changed.folder / "stripes.npz")
-    assert "own_dataset" not in changed.dry_run("all", config=MINE)
     with open(changed.folder / "stripes.npz", "ab") as file:
         file.write(b"\0")
     jobs = changed.dry_run("all", config=MINE)
     assert jobs["own_dataset"] == 1 and jobs["curvature"] == 2
+
+
+def test_files_that_were_touched_or_moved_rerun_nothing(changed):
+    os.utime(changed.folder / "stripes.npz")
+    assert changed.dry_run("all", config=MINE) == {}
+    (changed.folder / "stripes.npz").rename(changed.folder / "moved.npz")
+    changed.edit(MINE, "path: stripes.npz", "path: moved.npz")
+    assert changed.dry_run("all", config=MINE) == {}
+
+
+def without_network(project):
+    """The made-up images pass for the official ones, and none can be fetched."""
+    with xr.open_dataset(project.folder / "results/data/mnist.nc") as data:
+        project.edit("scripts/goldilocks/catalogue.py", catalogue.CHECKSUMS["mnist"], data.attrs["checksum"])
+    mirrors = sources.SOURCES["mnist"].mirrors
+    project.edit("scripts/goldilocks/sources.py", f"mirrors={mirrors!r}".replace("'", '"'), "mirrors=()")
+    project.edit("scripts/goldilocks/sources.py", '"-m", "pip", "download"', '"-m", "no_such_module"')
+
+
+@pytest.mark.parametrize("how", ["forced", "copied without ages"])
+def test_good_data_are_not_lost_without_network(how, project, tmp_path):
+    """They were deleted before the attempt to fetch them again."""
+    without_network(project)
+    if how != "forced":
+        shutil.rmtree(project.folder / ".snakemake")
+        shutil.copytree(project.folder, tmp_path / "copy", symlinks=True, copy_function=shutil.copy)
+        project = Project(tmp_path / "copy")
+        # Older than the code, as chance would have it.
+        os.utime(project.folder / "results/data/mnist.nc", (1, 1))
+    path = project.folder / "results/data/mnist.nc"
+    expected = path.read_bytes()
+    done = project.snakemake(*["--forceall"][: how == "forced"], "results/data/mnist.nc")
+    assert done.returncode == 0 and "Fetching mnist" in done.stderr and path.read_bytes() == expected, done.stderr
+    assert "taken from results/data/verified" in (project.folder / "logs/data/mnist.log").read_text()
+    assert path.samefile(project.folder / "results/data/verified/mnist.nc")
 
 
 def test_stale_blocks_of_a_network_are_refused(changed):
