@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISDIR
 
 import yaml
 
@@ -227,9 +228,12 @@ def _stamp(path: Path) -> str:
     """A text that changes whenever one of the files could have been replaced; from names, sizes and ages alone."""
     digest = hashlib.sha256()
     for name, file in _files_read(path):
-        # A link to nothing is refused when it is read.
-        state = file.stat() if file.exists() else file.lstat()
-        ages = "" if file.is_dir() else f"{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}"
+        try:
+            state = os.stat(file)
+        except OSError:
+            # A link to nothing is refused when it is read.
+            state = os.lstat(file)
+        ages = "" if S_ISDIR(state.st_mode) else f"{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}"
         digest.update(f"{name}\0{ages}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 

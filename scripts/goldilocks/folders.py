@@ -6,7 +6,7 @@ Imports nothing heavy: reading and the workflow, which asks whether files have c
 import os
 import unicodedata
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 # Names of the splits' folders, in capitals or not.
@@ -45,13 +45,13 @@ def place_of(member: str) -> Place | None:
 
 def parts_of(member: str) -> tuple[str, ...]:
     """Folders and file of a member's name, accents written in one way: macOS takes letters and accents apart."""
-    return tuple(part for part in PurePosixPath(unicodedata.normalize("NFC", member)).parts if part != ".")
+    return tuple(part for part in unicodedata.normalize("NFC", member).split("/") if part not in ("", "."))
 
 
 def walk(folder: Path, onerror: Callable[[OSError], None] | None = None) -> Iterator[tuple[str, Path]]:
     """Name and path of every file and folder below `folder`, but for what was left behind."""
     for place, subfolders, names in os.walk(folder, onerror=onerror):
         subfolders[:] = [name for name in subfolders if not is_left_behind(name)]
+        around = os.path.relpath(place, folder)
         for name in (*subfolders, *(name for name in names if not is_left_behind(name))):
-            path = Path(place, name)
-            yield path.relative_to(folder).as_posix(), path
+            yield f"{around}/{name}".removeprefix("./"), Path(place, name)

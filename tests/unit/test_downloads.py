@@ -3,15 +3,17 @@
 import dataclasses
 import hashlib
 import io
+import shutil
 import socketserver
 import tarfile
 import threading
 import time
 
+import fetch_dataset
 import numpy as np
 import pytest
 
-from goldilocks import downloads, sources
+from goldilocks import catalogue, downloads, sources
 from goldilocks.downloads import SourceFailed, download
 
 CONTENT = bytes(range(256)) * 1000
@@ -130,3 +132,33 @@ def test_an_archive_that_is_not_the_official_one_is_refused(cifar):
     archive.write_bytes(archive.read_bytes()[:-1])
     with pytest.raises(sources.Unavailable, match=r"cifar-10-binary\.tar\.gz has the wrong checksum"):
         sources.fetch("cifar10", str(folder))
+
+
+def test_a_dataset_that_was_verified_is_fetched_again_only_for_another_reader(cifar, tmp_path, monkeypatch, caplog):
+    """Where no checksum of its content is known; and it serves on where no source is left."""
+    folder, place = cifar[0], tmp_path / "data"
+    place.mkdir()
+
+    def fetch(code):
+        (place / "code.txt").write_text(code)
+        path, card = place / "cifar10.nc", place / "cards/cifar10.yaml"
+        path.unlink(missing_ok=True)
+        fetch_dataset.fetch_dataset("cifar10", str(folder), place / "code.txt", path, card)
+        return path.read_bytes()
+
+    expected = fetch("first")
+    with monkeypatch.context() as patch:
+        patch.setattr(sources, "fetch", None)
+        assert fetch("first") == expected
+    assert fetch("second") != expected and not caplog.text  # The file carries its reader's fingerprint.
+    expected = fetch("second")
+    (folder / sources.CIFAR_ARCHIVE).unlink()
+    assert fetch("third") == expected and "no file cifar-10-binary.tar.gz there" in caplog.text
+    # Content that is not the right one serves nobody.
+    monkeypatch.setitem(catalogue.CHECKSUMS, "cifar10", "another")
+    with pytest.raises(sources.Unavailable):
+        fetch("third")
+    shutil.rmtree(place / "verified")
+    monkeypatch.delitem(catalogue.CHECKSUMS, "cifar10")
+    with pytest.raises(sources.Unavailable):
+        fetch("third")
