@@ -32,7 +32,11 @@ def make_data(names: list[str], config: dict) -> dict:
                 inputs = [records.write(DATA / "fingerprints/dataset.txt", code)]
             reason = None
             if not all(path.exists() and path.stat().st_mtime >= _newest(inputs) for path in outputs):
-                reason = _read(name, known[name], inputs[0], outputs) if name in own else _fetch(name, folder, inputs[0], outputs)
+                reason = (
+                    _read(name, known[name], inputs[0], outputs)
+                    if name in own
+                    else _fetch(name, folder, inputs[0], outputs)
+                )
             available[name] = {"available": False, "reason": reason} if reason else {"available": True}
     finally:
         # A malformed dataset of the user's own ends this with its sentence; what was found until then is known.

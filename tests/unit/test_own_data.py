@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import read_own_dataset
 import torch
-import yaml
 from PIL import Image
 
 from goldilocks import catalogue, datasets, networks, own_code, own_data, store
@@ -163,9 +162,9 @@ def read_in(entries, place, code="code"):
     """Read a dataset as the workflow does; its file and its card."""
     place.mkdir(exist_ok=True)
     (place / "code.txt").write_text(code)
-    catalogue.write_records(catalogue.own_records(["own"], entries, None, place), place)
+    record = catalogue.own_records(["own"], entries, None, place)["own"]
     paths = place / "own.nc", place / "cards/own.yaml"
-    read_own_dataset.read_own_dataset("own", place / "own/own.yaml", place / "code.txt", *paths)
+    read_own_dataset.read_own_dataset("own", record, place / "code.txt", *paths)
     return paths
 
 
@@ -570,12 +569,11 @@ def test_a_malformed_dataset_is_refused_and_nothing_is_written(make, reason, tmp
     results = tmp_path / "results"
     results.mkdir()
     monkeypatch.chdir(results)
-    settings, code = tmp_path / "own.yaml", tmp_path / "code.txt"
+    code = tmp_path / "code.txt"
     record = catalogue.own_records(["own"], {"own": {"path": str(path), "limit_mib": LIMIT_MIB}}, None, results)["own"]
-    settings.write_text(yaml.safe_dump(record))
     code.write_text("code")
     with pytest.raises(own_data.Refused) as refusal:
-        read_own_dataset.read_own_dataset("own", settings, code, results / "own.nc", results / "cards/own.yaml")
+        read_own_dataset.read_own_dataset("own", record, code, results / "own.nc", results / "cards/own.yaml")
     sentence = str(refusal.value)
     assert sentence.startswith(f"{path}: ") and reason in sentence and "\n" not in sentence
     assert list(results.iterdir()) == []
