@@ -17,6 +17,9 @@ RESULTS = ["results/tiny/claims.csv", "figures"]
 # Jobs that only collect, and records, which are no work.
 NOT_JOBS = ("total", "all", "figures", "records", "record")
 STUDY = "results/tiny/aggregate/curvature.nc"
+# In a mount namespace of its own.
+CAN_MOUNT = os.geteuid() == 0 and subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
+READ_ONLY = "mount --bind {folder} {folder}; mount -o remount,ro,bind {folder}"
 BLOCK = "results/tiny/curvature/curvature/mnist/fc-10x2-relu/plane-10-sparse/draws-000-001.nc"
 
 

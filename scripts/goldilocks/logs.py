@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import signal
 import socket
 import sys
 import threading
@@ -101,19 +102,40 @@ def this_process() -> str:
 
 
 def report_failed_job(paths_to_workflow_logs: list[str]) -> None:
-    """Report the first job that failed, read off Snakemake's log: a killed job cannot speak for itself."""
+    """Report the first job that failed for good, read off Snakemake's log: a killed job cannot speak for itself."""
     text = "\n".join(Path(path).read_text(errors="replace") for path in paths_to_workflow_logs)
-    job = re.search(r"Error in rule (\w+):(.*?)(?=\n\S|\Z)", text, re.DOTALL)
-    log = re.search(r"log: (\S+)", job[2]) if job else None
+    failed = [job for job in _FAILED_JOB.finditer(text) if f"Finished jobid: {job['number']} " not in text[job.end() :]]
+    log = re.search(r"log: (\S+)", failed[0]["about"]) if failed else None
     if not log:
         return report("the workflow stopped: its message stands above")
     failures = re.findall(rf"^[-0-9]+ [0-9:,]+ {FAILED}(.*)", _read(Path(log[1])), re.MULTILINE)
-    reason = failures[-1] if failures else "killed before it could say why, perhaps for want of memory; run again"
+    reason = failures[-1] if failures else _end_of(failed[0])
     try:
         files.refuse_unwritable([Path(log[1]).parent])
     except OSError as error:
         reason = str(error)
-    report(f"rule {job[1]} failed: {reason} (log: {log[1]})")
+    report(f"rule {failed[0]['rule']} failed: {reason} (log: {log[1]})")
+
+
+# In Snakemake's log: how the process of a job ended, where that is known, and which job it was.
+_FAILED_JOB = re.compile(
+    r"(?:^Command '[^\n]*' (?:died with <Signals\.(?P<signal>\w+)|returned non-zero exit status (?P<status>\d+))"
+    r"[^\n]*\n)?"
+    r"(?:^\[[^\n]*\]\n)?^Error in rule (?P<rule>\w+):(?P<about>.*?jobid: (?P<number>\d+).*?)(?=\n\S|\Z)",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def _end_of(job: re.Match) -> str:
+    """How a job ended that left no sentence, as far as that is known: want of memory ends one by SIGKILL alone."""
+    if said := re.search(r"SLURM status is: '(\w+)'", job["about"]):
+        return f"SLURM says {said[1]}, and the job not why: its output is in logs/slurm"
+    if job["signal"] == "SIGKILL" or job["status"] == str(128 + signal.SIGKILL):
+        return "killed (SIGKILL) before it could say why, perhaps for want of memory; run again"
+    if job["signal"]:
+        return f"ended by {job['signal']} before it could say why; run again"
+    status = f" with status {job['status']}" if job["status"] else ""
+    return f"ended{status} before it could say why: its message stands above"
 
 
 def _refusal_of(path: str | Path) -> Path:

@@ -8,10 +8,9 @@ import time
 
 import pytest
 import xarray as xr
-from projects import BLOCK, STUDY, clean_environment
+from projects import BLOCK, CAN_MOUNT, READ_ONLY, STUDY, clean_environment
 
 BLOCKS = "results/tiny/curvature"
-CAN_MOUNT = os.geteuid() == 0 and subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
 pytestmark = pytest.mark.slow
 needs_mounts = pytest.mark.skipif(not CAN_MOUNT, reason="needs root, to mount full and read-only folders")
 
@@ -94,7 +93,9 @@ def test_a_killed_job(project, built):
     os.kill(job, signal.SIGKILL)
     assert running.wait(60) == 1
     # What make says in its last line.
-    sentence = "rule curvature failed: killed before it could say why, perhaps for want of memory; run again (log: "
+    sentence = (
+        "rule curvature failed: killed (SIGKILL) before it could say why, perhaps for want of memory; run again (log: "
+    )
     assert (project.folder / "failure.txt").read_text().startswith(sentence)
     assert nothing_partial(project, built)
     same_result(project, built)
@@ -153,7 +154,6 @@ def run_mounted(project, mount):
 
 
 FULL = "mount -t tmpfs -o size={size} tmpfs {folder}"
-READ_ONLY = "mount --bind {folder} {folder}; mount -o remount,ro,bind {folder}"
 
 
 @needs_mounts
