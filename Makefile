@@ -15,6 +15,17 @@ TEX_PACKAGES := latexmk texlive-latex-recommended texlive-latex-extra texlive-fo
 PYTHON_MIB := 9500
 TEX_MIB := 1500
 
+# Nothing of a home folder enters a run: no packages of the user's own, no profile of Snakemake's for other work; nor does
+# what a notebook sets for itself.
+export PYTHONNOUSERSITE := 1
+export MPLBACKEND := Agg
+unexport SNAKEMAKE_PROFILE
+# Where nothing can be kept in the home folder, it is kept here.
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
+ifeq ($(shell mkdir -p "$(CACHE)" 2>/dev/null && [ -w "$(CACHE)" ] && echo yes),)
+export XDG_CACHE_HOME := $(CURDIR)/.snakemake/cache
+endif
+
 # A failure inside a recipe is written to this file, and the next target stops with it: as an error of make itself
 # it is the last line on the screen. Outside the checkout, whose disk may be full or read-only.
 export GOLDILOCKS_FAILURE := $(or $(GOLDILOCKS_FAILURE),$(shell mktemp -u -t goldilocks-failure.XXXXXX))
@@ -27,6 +38,10 @@ run = trap 'rm -f "$(GOLDILOCKS_FAILURE)"; echo "interrupted: run the same comma
 		echo "$@ stopped: its message stands above" > "$(GOLDILOCKS_FAILURE)" || exit 1; fi
 SET_UP := $(MAKE) --silent --no-print-directory
 fail = { echo "$(1)" | tee "$(GOLDILOCKS_FAILURE)" >&2; exit 1; }
+# As goldilocks.surroundings has it: jobs are started by a shell.
+refuse_path = case "$$PWD" in *[[:space:]\'\"\&\$$\(\)\;\{\}\\\*\`\<\>\|\?\[\]:]*) \
+	$(call fail,$$PWD has a character in its path that shells or Python read in their own way: move it to a path \
+without spaces and quotes and signs such as & and run again);; esac
 # Tests fail jobs on purpose.
 PYTEST := env -u GOLDILOCKS_FAILURE $(BIN)/python -m pytest
 # What is timed, hits a job in its first moments or needs every core has the machine to itself; the rest goes side by side.
@@ -108,6 +123,7 @@ review-run:
 		--config results_from="$(ARCHIVE)")
 
 .venv-review/installed: envs/review.txt
+	@$(refuse_path)
 	@echo "Setting up Python without torch in .venv-review"
 	@$(PYTHON) -m venv .venv-review && .venv-review/bin/pip install --quiet --disable-pip-version-check -r $< || \
 		$(call fail,pip could not set up .venv-review: its message stands above)
@@ -173,6 +189,7 @@ lint: setup ## the style of code and rules
 setup: .venv/installed ## the Python environment .venv, from the lock requirements.txt
 
 .venv/installed: requirements.txt
+	@$(refuse_path)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		$(call fail,$(PYTHON) is missing or older than 3.11: install a newer Python and name it with make PYTHON=/path/to/python3)
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { $(as_root) && $(apt_get_install) python3-venv >/dev/null; } || \

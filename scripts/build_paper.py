@@ -1,5 +1,6 @@
 """The paper as PDF, after a check that its numbers and figures come from results."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -9,7 +10,15 @@ from goldilocks import files, latex
 from goldilocks.logs import job_log
 
 COMMANDS = {
-    "latexmk": ["latexmk", "-pdf", "-interaction=nonstopmode", "-halt-on-error", "-file-line-error", "main.tex"],
+    "latexmk": [
+        "latexmk",
+        "-norc",
+        "-pdf",
+        "-interaction=nonstopmode",
+        "-halt-on-error",
+        "-file-line-error",
+        "main.tex",
+    ],
     "tectonic": ["tectonic", "main.tex"],
 }
 
@@ -36,13 +45,23 @@ def build_paper(
         shutil.copyfile(path, copy)
     for path in (path_to_generated, *paths_to_figures):
         shutil.copyfile(path, folder / Path(path).name)
-    done = subprocess.run(COMMANDS[tool], cwd=folder, capture_output=True, text=True, errors="replace")
+    done = run_tex(tool, folder)
     if done.returncode:
         raise RuntimeError(
             f"{tool} failed: {first_error(done.stdout + done.stderr)}; all of it is in {folder}/main.log"
         )
     with files.whole_file(path_to_output) as temporary:
         shutil.copyfile(folder / "main.pdf", temporary)
+
+
+def run_tex(tool: str, folder: str | Path) -> subprocess.CompletedProcess:
+    """Compile main.tex in `folder`, from what lies there and the system's TeX alone: nothing of a user's own enters."""
+    own = re.compile(r"(TEX|BIB|BST)\w*INPUTS|TEXMF(HOME|CONFIG|VAR)|XDG_CONFIG_HOME")
+    environment = {name: value for name, value in os.environ.items() if not own.fullmatch(name)}
+    if tool == "latexmk":
+        # Whose ~/texmf and ~/.texlive… are there. Tectonic has in the true home what it has fetched.
+        environment["HOME"] = str(Path(folder).absolute())
+    return subprocess.run(COMMANDS[tool], cwd=folder, capture_output=True, text=True, errors="replace", env=environment)
 
 
 def first_error(output: str) -> str:

@@ -4,12 +4,11 @@ import argparse
 import gzip
 import io
 import shutil
-import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
 
-from build_paper import COMMANDS, first_error
+from build_paper import first_error, run_tex
 
 from goldilocks import configuration, files, logs
 
@@ -38,7 +37,7 @@ def try_out(folder: Path, sources: list[Path]) -> None:
             copy = Path(place) / path.relative_to(folder)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-        done = subprocess.run(COMMANDS["latexmk"], cwd=place, capture_output=True, text=True, errors="replace")
+        done = run_tex("latexmk", place)
         if done.returncode or not (Path(place) / "main.pdf").exists():
             raise ValueError(f"the paper does not compile on its own: {first_error(done.stdout + done.stderr)}")
 

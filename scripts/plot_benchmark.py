@@ -83,7 +83,7 @@ def _read(path: str) -> tuple[list[dict], list[str]]:
 
 
 def _figure(height_cm: float) -> plt.Figure:
-    plt.style.use(Path(plotting.__file__).with_name("style.mplstyle"))
+    plotting.set_style()
     return plt.figure(figsize=tuple(each / plotting.CENTIMETRES_PER_INCH for each in (WIDTH_CM, height_cm)))
 
 

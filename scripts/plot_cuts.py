@@ -1,12 +1,10 @@
 """Cuts through the loss landscape at several radii (Fort & Scherlis 2019, figure 1, which is a drawing)."""
 
 import math
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
-import yaml
 from matplotlib.ticker import MaxNLocator
 
 from goldilocks import plotting, store
@@ -18,8 +16,7 @@ COLOURS_OF_LEVELS = "PuOr_r"  # purple below the point's own loss, orange above:
 
 
 def plot_cuts(path_to_cuts: str, path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str) -> None:
-    plt.style.use(Path(plotting.__file__).with_name("style.mplstyle"))
-    settings = yaml.safe_load(Path(path_to_settings).read_text())
+    settings = plotting.start(path_to_settings)
     data = relative_losses(store.read_dataset(path_to_cuts))
     size = [settings[key] / plotting.CENTIMETRES_PER_INCH for key in ("width_cm", "height_cm")]
     figure, axes = plt.subplots(2, data.sizes["radius"], figsize=size, squeeze=False, sharex=True, sharey="row")

@@ -48,8 +48,14 @@ def load(path_to_study: str, path_to_settings: str, needed: tuple[str, ...] = ()
 
 def start(path_to_settings: str) -> dict:
     """The figure's settings; sets the style."""
-    plt.style.use(Path(__file__).with_name("style.mplstyle"))
+    set_style()
     return yaml.safe_load(Path(path_to_settings).read_text())
+
+
+def set_style() -> None:
+    """The style of every figure, and of nothing else: not what a user's matplotlibrc asks for."""
+    matplotlib.rcdefaults()
+    plt.style.use(Path(__file__).with_name("style.mplstyle"))
 
 
 def colour(number: int) -> str:

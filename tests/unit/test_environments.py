@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from projects import clean_environment
+
+from goldilocks import surroundings
 
 ROOT = Path(__file__).parents[2]
 LOCK = dict(
@@ -201,11 +204,37 @@ def test_the_workflow_loads_nothing_heavy():
     code = (
         "import sys; sys.path.insert(0, 'scripts')\n"
         "from goldilocks import archives, catalogue, configuration, costs, files, fingerprints, locks, logs, own_code\n"
-        "from goldilocks import records, studies, tables\n"
+        "from goldilocks import records, studies, surroundings, tables\n"
         "print([name for name in ('torch', 'numpy', 'xarray', 'scipy', 'matplotlib', 'pandas') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+MISREAD = ["a b", "a'b", 'a"b', "a&b", "a$b", "a(b)", "a;b", "a{b}", "a\\b", "a`b", "a[b]", "a*b", "a?b", "a|b", "a<b"]
+
+
+@pytest.mark.parametrize("name", [*MISREAD, "ä=+,.@-_~#%1"])
+def test_a_path_that_shells_misread_is_refused_before_anything_is_set_up(name, tmp_path):
+    (tmp_path / name).mkdir()
+    for file in ("Makefile", "requirements.txt"):
+        shutil.copy2(ROOT / file, tmp_path / name)
+    command = ["make", "paper", "PYTHON=false"]
+    done = subprocess.run(command, cwd=tmp_path / name, capture_output=True, text=True, env=clean_environment())
+    said = done.stderr.strip().splitlines()[-1]
+    if name in MISREAD:
+        assert f"*** {tmp_path / name} has a character in its path that shells or Python read in their own way" in said
+        with pytest.raises(ValueError, match="in its path, which shells read in their own way: move it"):
+            surroundings.refuse_path(tmp_path / name)
+    else:
+        assert "false is missing or older than 3.11" in said
+        surroundings.refuse_path(tmp_path / name)
+
+
+def test_jobs_of_a_python_in_such_a_path_are_refused_too(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/a home/bin/python")
+    with pytest.raises(ValueError, match="/a home/bin/python has ' ' in its path"):
+        surroundings.refuse_path(ROOT)
 
 
 def test_profiles_leave_out_the_trigger_code_and_snakemakes_locks():

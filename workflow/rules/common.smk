@@ -14,6 +14,7 @@ DATA = Path("results/data")
 sys.path.insert(0, str(CHECKOUT / "scripts"))
 
 from goldilocks import archives, catalogue, configuration, files, fingerprints, locks, logs, own_code, records, studies
+from goldilocks import surroundings
 
 # Where jobs write.
 WRITTEN = ("results", "figures", "paper")
@@ -230,6 +231,7 @@ def refuse(error):
 
 
 try:
+    surroundings.enter(CHECKOUT)
     # Where Snakemake keeps what it knows, in any call.
     files.refuse_unwritable(["."])
     if workflow.is_main_process:
