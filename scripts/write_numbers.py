@@ -97,7 +97,7 @@ def setting_macros(
         "inconclusive": str(counted.get("inconclusive", 0)),
         "not-tested": str(counted.get("not tested", 0)),
         "identities": str(counted.get("identity holds", 0)),
-        "commit": ", ".join(attribute_values(results, "commit")) or "unknown",
+        "commit": commits(results),
         "cuts": cuts_setting(settings["cuts"] if "cuts" in results else None),
         "sigma-z": logits_deviation_at_peak(studies.get(MAIN_STUDY)),
         **sensitivity(studies.get("sensitivity"), rows),
@@ -323,6 +323,12 @@ def attribute_values(results: dict[str, xr.Dataset], name: str) -> list[str]:
     return sorted({value for result in results.values() for value in str(result.attrs[name]).split(", ")})
 
 
+def commits(results: dict[str, xr.Dataset]) -> str:
+    """Every commit that results were made at, with the reason where one is not known."""
+    known = attribute_values(results, "commit") or ["unknown"]
+    return ", ".join("unknown (no git repository of its own)" if each == "unknown" else each for each in known)
+
+
 def provenance(settings: dict, results: dict[str, xr.Dataset], rows: list[dict]) -> str:
     def all_of(name: str) -> str:
         return latex.escape(", ".join(attribute_values(results, name)))
@@ -334,7 +340,7 @@ def provenance(settings: dict, results: dict[str, xr.Dataset], rows: list[dict])
     versions = ", ".join(f"{name} {all_of(f'{name}_version')}" for name in ("torch", "numpy", "scipy"))
     return (
         f"Run {latex.escape(settings['run'])}: {blocks} blocks, {minutes:.1f} minutes of computing on "
-        f"{all_of('device')} in {all_of('dtype')}; commit {all_of('commit')}; {versions}; data {data}; "
+        f"{all_of('device')} in {all_of('dtype')}; commit {commits(results)}; {versions}; data {data}; "
         f"claims {checksum}."
     )
 

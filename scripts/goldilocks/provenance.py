@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import platform
 import subprocess
 from importlib.metadata import version
@@ -15,12 +16,24 @@ ROOT = Path(__file__).parents[2]
 
 
 def commit() -> str:
-    """The commit of the checkout, with `-dirty` where tracked files differ from it; `unknown` outside git."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    """The commit of the checkout, with `-dirty` where tracked files differ from it.
+
+    `unknown` where the checkout is no repository of its own, whatever repository lies around it.
+    """
+    return _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*") or "unknown"
+
+
+def _git(*arguments: str) -> str:
+    """What git says of the checkout; nothing where it cannot say."""
+    others = ("GIT_DIR", "GIT_WORK_TREE")
+    environment = {name: value for name, value in os.environ.items() if name not in others}
+    environment["GIT_CEILING_DIRECTORIES"] = str(ROOT.parent)
+    command = ["git", "-C", str(ROOT), *arguments]
     try:
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=10, env=environment)
     except (OSError, subprocess.SubprocessError):
-        return "unknown"
+        return ""
+    return done.stdout.strip()
 
 
 def settings_hash(settings: dict) -> str:

@@ -303,6 +303,31 @@ def test_provenance_names_commit_versions_and_settings():
     assert found["wall_seconds"] == 1.23
 
 
+def repository(folder):
+    """Make a folder a repository with one commit; returns the commit."""
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-qm", "first", "--allow-empty"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    shown = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=folder, capture_output=True, text=True)
+    return shown.stdout.strip()
+
+
+def test_the_commit_is_that_of_the_checkout_and_of_no_repository_around_it(tmp_path, monkeypatch):
+    checkout = tmp_path / "outer/checkout"
+    checkout.mkdir(parents=True)
+    (checkout / "file").touch()
+    repository(tmp_path / "outer")
+    monkeypatch.setattr(provenance, "ROOT", checkout)
+    assert provenance.commit() == "unknown"
+    # As git sets it in a hook.
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "outer/.git"))
+    assert provenance.commit() == "unknown"
+    monkeypatch.delenv("GIT_DIR")
+    assert repository(checkout) == provenance.commit()
+    (checkout / "file").write_text("changed")
+    assert provenance.commit().endswith("-dirty")
+
+
 def test_what_a_job_refuses_it_refuses_at_once_when_the_same_run_tries_again(tmp_path, monkeypatch):
     code = "with job_log('job.log'):\n    open('tried', 'a').write('x')\n    raise {}('a bad value')"
     # Nobody's: that of a run that lives is watched.

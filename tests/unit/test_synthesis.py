@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import write_numbers
+import xarray as xr
 import yaml
 
 from goldilocks import claims, synthesis
@@ -80,3 +81,9 @@ def test_identities_stand_apart_in_the_table_and_paragraphs_say_what_follows():
     assert r"s \& t" in table and "original" not in table
     text = write_numbers.disagreement_paragraphs(rows, {"drawn": DISAGREEMENTS["drawn"]})
     assert "(fs13 not reproduced)" in text and DISAGREEMENTS["drawn"]["second"] in text
+
+
+def test_a_commit_that_is_not_known_is_explained_where_it_is_shown():
+    known, both = (xr.Dataset(attrs={"commit": commit}) for commit in ("abc", "abc, unknown"))
+    assert write_numbers.commits({"a": known}) == "abc"
+    assert write_numbers.commits({"a": known, "b": both}) == "abc, unknown (no git repository of its own)"
