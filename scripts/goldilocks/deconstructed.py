@@ -173,8 +173,7 @@ def rank_correlation(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
         return partial_correlation(np.array([intervals.ranks(row) for row in sample]))
 
     estimate = intervals.bootstrapped(ranked, rows, name)
-    half_step = 0.0 if case.get("given") else intervals.rank_step(rows.shape[1]) / 2
-    return [intervals.read_off(estimate, estimate.value + half_step * np.array([-1, 0, 1]), "")]
+    return [estimate if case.get("given") else intervals.of_ranks(estimate, rows.shape[1])]
 
 
 def mismatch_slope(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:

@@ -192,8 +192,7 @@ def growth(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     order = np.arange(values.shape[1])
     found = np.array([np.corrcoef(intervals.ranks(row), order)[0, 1] for row in values])
     estimate = intervals.bootstrapped(lambda sample: float(np.median(sample[0])), found[None], name)
-    half_step = intervals.rank_step(len(order)) / 2
-    return [intervals.read_off(estimate, estimate.value + half_step * np.array([-1, 0, 1]), "")]
+    return [intervals.of_ranks(estimate, len(order))]
 
 
 def residual_share(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:

@@ -104,33 +104,41 @@ def point_of_grid(places: np.ndarray, first: int, last: int) -> np.ndarray:
     return np.array([ends[first], (places[first] + places[last]) / 2, ends[last + 1]])
 
 
-def rank_step(n: int) -> float:
-    """The step in which Spearman's correlations of n pairs without ties come: 1 − 6 Σd²/(n(n² − 1)), Σd² even."""
-    return 12 / (n * (n**2 - 1))
-
-
-def read_off(estimate: Estimate, reading: np.ndarray, reason: str) -> Estimate:
+def read_off(estimate: Estimate, reading: np.ndarray, reason: str = "") -> Estimate:
     """The estimate of a number whose value is a reading (3,); `reason` says why it is censored, where it is.
 
     A number anywhere within half a step h of its reading, with equal odds, has a variance of h²/3 around it, step²/12,
-    which joins the squared standard error. An end of the reading without limit is one of the interval.
+    which joins the squared standard error. An end of the reading without limit is one of the interval. What is not
+    known exactly is the reading itself, without the jackknife's correction of bias, which would multiply its error.
     """
     below, above = reading[1] - reading[0], reading[2] - reading[1]
     if not below and not above:
         return estimate
-    middle = estimate.interval(0.0)[0]
+    median = estimate.interval(0.0)[0]
+    middle = median + reading[1] - estimate.value
 
     def interval(level: float) -> tuple[float, float]:
         low, high = estimate.interval(level)
-        # Normal, not Student's: the step is known. The level 0 has no width, however wide the reading.
-        wide = special.ndtri((1 + level) / 2) / np.sqrt(3)
-        ends = (np.hypot(middle - low, wide * below), np.hypot(high - middle, wide * above)) if level else (0.0, 0.0)
+        # The level 0 has no width, however wide the reading.
+        wide = student((1 + level) / 2, estimate.n - 1) / np.sqrt(3)
+        ends = (np.hypot(median - low, wide * below), np.hypot(high - median, wide * above)) if level else (0.0, 0.0)
         return float(middle - ends[0]), float(middle + ends[1])
 
-    half_step = max((side for side in (below, above) if np.isfinite(side)), default=0.0)
-    error = float(np.hypot(estimate.standard_error, half_step / np.sqrt(3)))
-    open_end = reason if np.isinf([below, above]).any() else ""
-    return replace(estimate, standard_error=error, interval=interval, half_step=float(half_step), open_end=open_end)
+    half_step = max((float(side) for side in (below, above) if np.isfinite(side)), default=0.0)
+    return replace(
+        estimate,
+        value=float(reading[1]),
+        standard_error=float(np.hypot(estimate.standard_error, half_step / np.sqrt(3))),
+        interval=interval,
+        half_step=half_step,
+        open_end=reason if np.isinf([below, above]).any() else "",
+    )
+
+
+def of_ranks(estimate: Estimate, n: int) -> Estimate:
+    """The estimate of Spearman's correlation 1 − 6 Σd²/(n(n² − 1)) of n pairs: without ties Σd² is even."""
+    half_step = 6 / (n * (n**2 - 1))
+    return read_off(estimate, estimate.value + half_step * np.array([-1, 0, 1]))
 
 
 def difference(first: np.ndarray, second: np.ndarray, resolution: float = 0.0, reason: str = ALIKE) -> Estimate:

@@ -82,11 +82,11 @@ def number(value: float, low: float, high: float) -> str:
 
 
 def interval(value: float, low: float, high: float) -> str:
-    """`0.882 [0.871, 0.893]`, for text and tables; an end without limit as `(-∞` or `∞)`."""
-    finite = [end if math.isfinite(end) else value for end in (low, high)]
-    left = f"[{number(low, *finite)}" if math.isfinite(low) else r"(-\infty"
-    right = f"{number(high, *finite)}]" if math.isfinite(high) else r"\infty)"
-    return f"${number(value, *finite)}$ ${left}, {right}$"
+    """`0.882 [0.871, 0.893]`, for text and tables; an infinite end as `(-∞` or `∞)`, digits by the other one."""
+    ends = [low if math.isfinite(low) else 2 * value - high, high if math.isfinite(high) else 2 * value - low]
+    left = f"[{number(low, *ends)}" if math.isfinite(low) else r"(-\infty"
+    right = f"{number(high, *ends)}]" if math.isfinite(high) else r"\infty)"
+    return f"${number(value, *ends)}$ ${left}, {right}$"
 
 
 def macro(kind: str, name: str, text: str) -> str:

@@ -95,9 +95,8 @@ def place_of_top(
 ) -> Estimate:
     """The place x (r,) of the maximum of the mean over draws of values (r, draws), as `vertex` reads it off a curve."""
     estimate = intervals.bootstrapped(lambda sample: vertex(x, sample.mean(1))[1], values, name)
-    return intervals.read_off(
-        estimate, vertex(x, values.mean(1)), "the place of the highest value is censored: it is at an end of the radii"
-    )
+    reason = "the place of the highest value is censored: it is at an end of the radii"
+    return intervals.read_off(estimate, vertex(x, values.mean(1)), reason)
 
 
 def vertex(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -108,8 +107,11 @@ def vertex(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def top_of_parabola(x: np.ndarray, y: np.ndarray, around: np.ndarray) -> np.ndarray:
     """Reading of the place of the maximum of y(x): vertex of the least-squares parabola through some of the points.
 
-    A point of the grid where they are too few, have no maximum among them, or more than two of all are largest.
+    A point of the grid where they are too few, have no maximum among them, or more than two of all are largest; NaN
+    where a value is missing.
     """
+    if np.isnan(y).any():
+        return np.full(3, np.nan)
     largest = np.flatnonzero(y == y.max())
     if around.sum() >= 3 and largest[-1] - largest[0] <= 1:
         curvature, slope, _ = np.polyfit(x[around], y[around], 2)

@@ -121,8 +121,94 @@ def test_claims_fail_where_there_is_no_zone(case):
 
 def test_a_peak_elsewhere_is_not_reproduced():
     moved = {row["id"]: row for row in claims.evaluate(DEFINITIONS, {"curvature": study(peak=4.0)}, "test")}
-    assert moved["fs4.trace-over-norm"]["verdict"] == claims.NOT_REPRODUCED
     assert moved["fs4"]["verdict"] == claims.NOT_REPRODUCED
+    row = moved["fs4.trace-over-norm"]
+    assert row["verdict"] == claims.NOT_REPRODUCED and row["estimate"] == 1 and row["high"] == np.inf
+    # The window ends there, at a lower bound: half a step of 1/3 to the inner side, by Student's quantile of 8 draws.
+    assert row["low"] == pytest.approx(1 - 2.365 / 6 / np.sqrt(3), abs=0.01)
+
+
+def coarse(places, top, draws=8):
+    """A study at few radii whose highest value is at one of them in every draw."""
+    values = 1 - 0.1 * np.abs(np.array(places) - top)[:, None] + 1e-6 * stream("coarse").standard_normal((1, draws))
+    made = curve_study(values, places, "fraction_positive").expand_dims(subspace=["plane-50-sparse"])
+    return made.assign_attrs(settings=json.dumps(claims.PRIMARY_SETTINGS))
+
+
+@pytest.mark.parametrize(
+    "places, top, reason",
+    [
+        # The last radius of the window: the next one is outside, and the maximum may be there.
+        ([-2, -4 / 3, -2 / 3, 0, 2 / 3, 4 / 3], 2 / 3, "the place of the highest value is censored: it is at an end"),
+        ([-2, -1, 0, 1], 0, "the quantity is read off a grid in steps of 1, of which half exceeds the margin of 0.334"),
+        (
+            [-2, -1, 0, 1],
+            -1,
+            "the quantity is read off a grid in steps of 1, of which half exceeds the margin of 0.334",
+        ),
+    ],
+)
+def test_a_place_that_the_radii_do_not_resolve_is_not_tested(places, top, reason):
+    case = {**DEFINITIONS["fs4"]["cases"]["fraction"], "cell": {}}
+    row = judged({"fraction": case}, curvature=coarse(places, top))["fs8.fraction"]
+    assert row["verdict"] == claims.NOT_TESTED and row["reason"].startswith(reason), row
+    assert row["estimate"] == row["low"] == row["high"] == ""
+
+
+def test_what_is_not_tested_has_no_part_in_other_verdicts():
+    """A case that nothing can decide is left out of its family and of the claim's cells, and makes it inconclusive."""
+    chance = trained_study().sel(rate_rule=["fixed"])
+    flat = chance.assign(test_accuracy=chance["test_accuracy"] * 0 + 0.1)
+    clear = judged({"falls": FALL}, planes=trained_study())["fs8.falls"]
+    reach = 1.15 * (float(clear["estimate"]) - float(clear["low"]))
+    close = {**FALL, "margin": float(clear["estimate"]) - reach, "family": "one"}
+    rows = judged({"a": close, "b": {**close, "study": "flat"}}, planes=trained_study(), flat=flat)
+    # As one of two, it would be inconclusive.
+    assert rows["fs8.a"]["verdict"] == claims.REPRODUCED
+    assert rows["fs8.b"]["verdict"] == claims.NOT_TESTED
+    assert rows["fs8"]["verdict"] == claims.INCONCLUSIVE
+    assert rows["fs8"]["reason"] == rows["fs8.b"]["reason"] == "what is compared is equal in every draw"
+
+
+def test_a_radius_that_fails_decides_beside_one_that_is_open():
+    made = trained_study().sel(rate_rule=["fixed"])
+    at_x = xr.where(made["x"] == 2, made["test_accuracy"].sel(radius=1), made["test_accuracy"])
+    alike = made.assign(test_accuracy=at_x.transpose(*made["test_accuracy"].dims))
+    assert judged({"falls": FALL}, planes=alike)["fs8.falls"]["verdict"] == claims.NOT_TESTED
+    row = judged({"falls": {**FALL, "margin": 0.5}}, planes=alike)["fs8.falls"]
+    assert row["verdict"] == claims.NOT_REPRODUCED and row["estimate"] == pytest.approx(0.4, abs=0.01)
+
+
+def test_a_case_speaks_of_cells_by_axes_and_by_what_networks_and_datasets_are():
+    study = xr.Dataset(coords={"dataset": ["mnist"], "classes": ("dataset", [10])})
+    place = {"dataset": "mnist", "network": "fc-200x2-relu-nobias", "bias_directions": False}
+
+    def speaks(changed=None, **holds_for):
+        return claims._holds_for({"holds_for": holds_for}, place | (changed or {}), study)
+
+    assert speaks() and speaks(layers=3, homogeneous=True, classes=10, network="*-relu*", bias_directions=False)
+    assert speaks(layers=[2, 3]) and not speaks(layers=2) and not speaks(classes=3)
+    assert not speaks({"network": "fc-200x2-tanh-nobias"}, homogeneous=True)
+    assert not speaks({"network": "my_network"}, layers=3)
+    # A study without the axis has one value of it, which its settings guard.
+    assert speaks(rescaled="parameters")
+
+
+def test_every_case_speaks_of_its_own_cell_and_of_cells_that_there_are():
+    full = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))["studies"]
+    found = 0
+    for claim in DEFINITIONS.values():
+        for case in claim.get("cases", {}).values():
+            for name in case.get("holds_for", {}):
+                axes = {"subspace", *map(claims.dimension, full[case["study"]].get("vary", {}))}
+                assert name in {*claims.CELL, *claims.NETWORK_PROPERTIES, "classes", *axes}
+            usual = claims.PRIMARY_SETTINGS | case.get("settings", {})
+            place = {claims.VARIED[key]: value for key, value in usual.items()}
+            place |= {**claims.PRIMARY_CELL, "subspace": "plane-100-sparse", **case.get("cell", {})}
+            study = xr.Dataset(coords={"dataset": [place["dataset"]], "classes": ("dataset", [10])})
+            assert claims._holds_for(case, place, study), case["statement"]
+            found += "holds_for" in case
+    assert found == 58
 
 
 def test_noise_makes_a_claim_inconclusive():

@@ -107,6 +107,45 @@ def test_without_a_zone_the_norms_must_not_foretell_one():
         assert rows[f"vd4.{edge}"]["reason"] == "what is compared is equal in every draw"
 
 
+def test_norms_that_cross_beyond_the_grid_are_a_bound():
+    """Within the margin of the edge of κ the grid ends, and the norms have not crossed: nobody knows."""
+    near = scale_study(shift=10.0).isel(radius=slice(0, 17))
+    last = near["radius"] == near["radius"][-1]
+    near["trace_over_norm"] = near["trace_over_norm"].where(~last, 0.9)
+    row = judged("vd4", scale_fc=near)["vd4.outer"]
+    assert row["verdict"] == claims.NOT_TESTED
+    assert row["reason"].startswith("the place is censored: ‖G‖/‖H′‖ of a draw does not pass 1 at the outer edge")
+
+
+def three_ways():
+    """Parameters, temperature and both rescaled, with the exponents of each by homogeneity: n = 3."""
+    exponents = {"parameters": (4, 1), "temperature": (6, 3), "both": (-2, -2)}
+    parts = []
+    for gauss_newton, residual in exponents.values():
+        made = scale_study()
+        for name, exponent in (("gauss_newton", gauss_newton), ("residual", residual)):
+            values = made[f"{name}_spectral_norm"]
+            made[f"{name}_spectral_norm"] = values * 0 + xr.DataArray(ALPHAS**exponent, dims="radius")
+        parts.append(made)
+    return xr.concat(parts, "rescaled").assign_coords(rescaled=list(exponents)).assign_attrs(parts[0].attrs)
+
+
+def test_a_law_is_judged_where_it_holds():
+    rows = judged(
+        "vd5", scale_fc=three_ways(), scale_annuli=three_ways().assign_coords(network=["fc-32x2-relu-nobias"])
+    )
+    assert {row["verdict"] for name, row in rows.items() if "lenet5" not in name and "." in name} == {claims.REPRODUCED}
+    for case in ("gauss-newton", "residual"):
+        others = [name for name in rows if name.startswith(f"vd5.{case}.")]
+        assert others == [
+            f"vd5.{case}.scale_annuli.fashion_mnist.fc-32x2-relu-nobias.plane-50-sparse.N=1000.rescaled=parameters"
+        ]
+        # An exact slope has no width, and needs none.
+        assert rows[f"vd5.{case}"]["low"] == pytest.approx(rows[f"vd5.{case}"]["high"], abs=1e-9)
+    biased = three_ways().assign_coords(network=["fc-32x2-relu"])
+    assert not [name for name in judged("vd5", scale_annuli=biased) if "scale_annuli" in name]
+
+
 def identity_study(error):
     kappa = np.full((3, 3, DRAWS), 2.0)
     kappa[1, 2, 3] += error

@@ -168,6 +168,31 @@ def test_sharpness_rises_and_falls():
         estimate("sharpness_change", made.isel(step=slice(0, 19)), against="end")
 
 
+def test_a_peak_is_sought_after_the_start_and_a_dip_needs_steps_after_it():
+    noise, case = 0.001 * stream("falling").standard_normal((DRAWS, 24)), {"against": "start"}
+    falling = xr.Dataset({"sharpness": (("draw", "step"), 10 ** (np.linspace(1, 0, 24) + noise))}, {"step": range(24)})
+    found = estimate("sharpness_change", falling, **case)
+    assert found.value == pytest.approx(-1 / 23, abs=0.002) and found.interval(0.95)[1] < 0 and not found.open_end
+    rising = falling.assign(sharpness=1 / falling["sharpness"])
+    assert estimate("sharpness_change", rising, against="dip").open_end == "what is compared is equal in every draw"
+
+
+def test_counts_and_ranks_that_agree_have_a_width():
+    found = estimate("growth", cell(), variable="logits_std")
+    low, high = found.interval(0.95)
+    assert low < 1 < high and high - low < 0.02
+    parts = [cell().assign_coords(class_count=n) for n in (2, 4, 10)]
+    for part, n in zip(parts, (2, 4, 10)):
+        part["training_loss"] = 0.1 * part["training_loss"]
+        part["gauss_newton_eigenvalue"] = part["gauss_newton_eigenvalue"] * 0 + xr.where(part["rank"] < n, 10.0, 0.1)
+    slope = estimate("outlier_slope", xr.concat(parts, "class_count"), rule="edge", stage="learnt")
+    # A deviation of 1/√12 of each number of outliers over 8 draws and √(Σ(C − 16/3)²).
+    assert slope.value == pytest.approx(1)
+    assert slope.standard_error == pytest.approx(1 / np.sqrt(12 * DRAWS * (10 / 3) ** 2 * (1 + 0.16 + 1.96)))
+    with pytest.raises(NotTested, match="all 5 eigenvalues of a draw are outliers, more are needed"):
+        estimate("outliers", cell().isel(rank=slice(0, 5)), rule="edge", stage="learnt")
+
+
 def test_clusters_beyond_chance_and_beyond_the_start():
     made = cell()
     assert estimate("clustering_excess", made, stage="end").value == pytest.approx(0.2)

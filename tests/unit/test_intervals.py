@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -44,6 +46,68 @@ def test_one_sided_p_values_are_students():
 def test_values_that_agree_by_rounding_are_not_certain():
     low, high = intervals.mean(np.full(4, 0.5), resolution=0.02).interval(0.95)
     assert low < 0.5 - 0.004 and high > 0.5 + 0.004
+
+
+@pytest.mark.parametrize(
+    "draws, noise, trials", [(3, 0.0, 200), (4, 0.3, 200), (4, 1.0, 200), (12, 0.0, 4), (12, 0.3, 30)]
+)
+def test_a_place_that_is_read_off_a_grid_is_covered_as_often_as_it_says(draws, noise, trials):
+    """The true place is anywhere within a step; draws scatter around it, and their mean is read off the grid."""
+    random, step, covered = stream("grid", draws, str(noise)), 0.5, 0
+    grid = np.arange(-40, 41) * step
+
+    def read(samples):
+        return intervals.point_of_grid(grid, *[int(np.abs(grid - samples.mean()).argmin())] * 2)
+
+    for _ in range(trials):
+        place = random.uniform(-step / 2, step / 2)
+        samples = place + noise * random.standard_normal(draws)
+        estimate = intervals.bootstrapped(lambda each: read(each)[1], samples, "grid")
+        found = intervals.read_off(estimate, read(samples))
+        assert found.standard_error**2 == pytest.approx(estimate.standard_error**2 + step**2 / 12)
+        low, high = found.interval(0.95)
+        covered += low <= place <= high
+    # Known to a deviation of √(.95 · .05/trials); with no noise half a step to both sides is all there is.
+    assert covered / trials > 0.95 - 2 * np.sqrt(0.95 * 0.05 / trials)
+    assert noise or covered == trials
+
+
+def test_a_censored_end_is_open_and_the_other_decides():
+    samples = 3 + 0.1 * stream("censored").standard_normal(8)
+    plain, place = intervals.mean(samples), samples.mean()
+    found = intervals.read_off(plain, np.array([place, place, np.inf]), "it is censored")
+    low, high = found.interval(0.95)
+    assert low == pytest.approx(plain.interval(0.95)[0]) and high == np.inf and found.open_end == "it is censored"
+    # A lower bound speaks against what is below of it, and neither for nor against what is above.
+    assert intervals.p_above(found, 2) == pytest.approx(intervals.p_above(plain, 2), abs=1e-9)
+    assert (intervals.p_above(found, 4), intervals.p_below(found, 4)) == pytest.approx((0.5, 0.5))
+    assert intervals.read_off(plain, np.full(3, 3.0)) is plain
+
+
+def test_differences_of_readings_and_of_equal_sides():
+    first, second = np.array([3.0, 3.0, 3.0]), np.array([1.0, 2.0, 1.5])
+    assert intervals.difference(first, second).interval(0.95) == intervals.mean(first - second).interval(0.95)
+    bounds = np.array([first, first, [3.0, np.inf, 3.0]])
+    assert intervals.difference(bounds, second).interval(0.95)[1] == np.inf
+    assert intervals.difference(second, bounds).interval(0.95)[0] == -np.inf
+    for alike in (intervals.difference(first, first + 1e-15), intervals.difference(bounds, bounds, reason="x")):
+        assert alike.interval(0.95) == (-np.inf, np.inf) and alike.open_end in (intervals.ALIKE, "x")
+
+
+def test_rank_correlations_come_in_steps():
+    ranks = np.arange(5)
+    values = sorted({round(np.corrcoef(ranks, each)[0, 1], 9) for each in itertools.permutations(ranks)})
+    found = intervals.of_ranks(intervals.mean(np.ones(3)), 5)
+    assert 2 * found.half_step == pytest.approx(np.diff(values).min())
+
+
+def test_the_end_of_a_spread_is_not_nothing():
+    """A spread far below the part that is taken off is small, not known to be 0."""
+    samples = 0.8 + 1e-4 * stream("small spread").standard_normal(6)
+    low, high = intervals.deviation(samples, 0.004**2).interval(0.95)
+    assert low == 0 and high == pytest.approx(intervals.deviation(samples).interval(0.95)[1]) and high > 0
+    part = intervals.coefficients_of_variation(samples, np.full(6, 1e-4), 4)["theta"]
+    assert part.value == part.interval(0.95)[0] == 0 and part.interval(0.95)[1] > 0
 
 
 def test_too_few_draws_are_refused():

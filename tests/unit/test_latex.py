@@ -77,3 +77,9 @@ def test_every_claim_has_a_latex_form():
     for claim in yaml.safe_load((ROOT / "config/claims.yaml").read_text(encoding="utf-8")).values():
         for each in (claim, *claim.get("cases", {}).values()):
             assert latex.escape(each["statement"])
+
+
+def test_an_interval_shows_an_end_that_is_open():
+    assert latex.interval(0.882, 0.871, 0.893) == "$0.882$ $[0.871, 0.893]$"
+    assert latex.interval(1.0, 0.81, float("inf")) == r"$1.00$ $[0.81, \infty)$"
+    assert latex.interval(-1.0, float("-inf"), -0.81) == r"$-1.00$ $(-\infty, -0.81]$"

@@ -58,6 +58,7 @@ def test_flips_count_cells_that_differ_in_one_way_and_are_decided_on_both_sides(
         row("fs1.band.c", f"band {CELL} N=1000 metric=sigma", NO),
         row("fs1.band.d", f"band {CELL} N=250 metric=sigma", NO),
         row("fs1.band.e", f"band {CELL} N=4000", OPEN),
+        row("fs1.band.f", f"band {CELL} N=4000 metric=shell", claims.NOT_TESTED),
     ]
     assert synthesis.flips(rows) == {"inputs": (0, 0), "metric": (1, 2), "bias_directions": (0, 0), "N": (1, 1)}
 
@@ -87,3 +88,13 @@ def test_a_commit_that_is_not_known_is_explained_where_it_is_shown():
     known, both = (xr.Dataset(attrs={"commit": commit}) for commit in ("abc", "abc, unknown"))
     assert write_numbers.commits({"a": known}) == "abc"
     assert write_numbers.commits({"a": known, "b": both}) == "abc, unknown (no git repository of its own)"
+
+
+def test_a_case_that_nothing_decides_says_why_in_the_text():
+    reason = "what is compared is equal in every draw"
+    untested = row("fs10.shift", "shift", claims.NOT_TESTED) | {"estimate": "", "reason": reason}
+    assert f"not computed: {reason}" in write_numbers.claim_macros([untested])[-1]
+    bound = {"estimate": "1", "low": "0.81", "high": "inf", "n": "8"}
+    assert write_numbers.described(row("fs4.fraction", "fraction", NO) | bound) == (
+        r"$1.00$ $[0.81, \infty)$ ($n=8$, not reproduced)"
+    )

@@ -100,6 +100,66 @@ def test_the_dimension_needed_shifts_with_the_radius():
     assert all(each.value == pytest.approx(1 + 1 / 9 - 3 / 5) for each in found)
 
 
+def test_a_dimension_outside_of_those_measured_is_a_bound():
+    names, case = ["plane-10-dense", "plane-100-dense"], {"level": 0.5, "window": [1.9, 2.1]}
+
+    def shift(inside, outside):
+        """Accuracies at the two dimensions, up to r_X and beyond."""
+        values = np.array([np.where(X > 0, *pair) for pair in zip(outside, inside)])[..., None] + np.zeros(DRAWS)
+        here = cell(subspace=names, test_accuracy=(("subspace", "radius", "draw"), values))
+        return trained.dimension_shift(here, case, "n")[0]
+
+    never = shift((0.2, 0.3), (0.2, 0.2))
+    assert never.value == 0 and never.interval(0.95) == (-np.inf, np.inf) and "10 to 100" in never.open_end
+    # What is not reached beyond r_X needs more than 100 there: the shift is at least that from where r_X reaches it.
+    low, high = shift((0.2, 0.8), (0.2, 0.3)).interval(0.95)
+    assert low == pytest.approx(0.5) and high == np.inf
+    known = shift((0.2, 0.8), (0.1, 0.6))
+    assert known.interval(0.95) == pytest.approx((0.3, 0.3)) and not known.open_end
+
+
+def test_the_smallest_dimension_bounds_the_intrinsic_one():
+    values = np.array([0.95, 0.97, 1.0])[:, None, None] + np.zeros((1, DRAWS))
+    here = xr.Dataset(
+        {"test_accuracy": (("subspace", "radius", "draw"), values)},
+        {"subspace": ["plane-10-dense", "plane-100-dense", "full-free"], "radius": [1.0], "draw": range(DRAWS)},
+    ).assign_coords(classes=10)
+    (found,) = trained.intrinsic_dimension(here, {"share": 0.9, "published": 750}, "n")
+    assert found.interval(0.95) == pytest.approx((-np.inf, np.log10(10 / 750)))
+    assert "the smallest of this run, 10, reaches" in found.open_end
+
+
+def test_what_is_equal_on_both_sides_in_every_draw_is_open():
+    chance = cell(test_accuracy=over_radii(np.full(9, 0.1), 0.0))
+    falls = trained.accuracy_fall(chance, {"window": [1, 4]}, "n") + trained.accuracy_flatness(
+        chance, {"window": [-4, 0]}, "n"
+    )
+    assert all(each.open_end == "what is compared is equal in every draw" for each in falls)
+    # From the best radius itself there is no fall, by what it is, and from r_X itself there is nothing to compare.
+    here = cell(test_accuracy=over_radii(np.where(X == 2, 0.9, 0.8)))
+    best = trained.accuracy_fall(here, {"window": [2, 2], "from": "best"}, "n")[0]
+    assert best.value == 0 and not best.open_end and best.interval(0.95)[1] < 1e-3
+    assert trained.accuracy_fall(here, {"window": [0, 0]}, "n")[0].open_end
+    # At chance is at chance, whatever the spread.
+    low, high = trained.accuracy_above_chance(chance, {"window": [0, 0]}, "n")[0].interval(0.95)
+    assert -1e-3 < low < 0 < high < 1e-3
+    spread = xr.Dataset({"test_accuracy": (("radius", "draw"), np.full((1, 5), 0.1))}, attrs={"test_examples": "1000"})
+    assert trained.spread_over_draws(spread.assign_coords(classes=10), {}, "n")[0].open_end
+
+
+def test_a_gain_in_the_fraction_is_no_finer_than_an_eigenvalue():
+    start = np.full((1, DRAWS), 0.6)
+    values = np.stack([start, start + 0.02])[..., None]
+    here = xr.Dataset(
+        {"fraction_positive": (("moment", "radius", "draw", "examples_of"), values)},
+        {"moment": ["start", "end"], "examples_of": ["training"], "subspace": "plane-50-sparse"},
+    )
+    case = {"variable": "fraction_positive", "examples_of": "training"}
+    (found,) = trained.curvature_gain(here, case, "n")
+    assert found.standard_error == pytest.approx(0.02 / np.sqrt(12) / np.sqrt(DRAWS))
+    assert trained.curvature_gain(here.isel(moment=[0, 0]).assign_coords(moment=here["moment"]), case, "n")[0].open_end
+
+
 def test_the_intrinsic_dimension_of_the_toy_problem_is_recovered():
     """Li et al. (2018): ten groups of a hundred parameters, each of which must sum to its number: dimension 10."""
     groups = torch.arange(1000) // 100

@@ -97,7 +97,11 @@ def test_every_claim_and_its_verdict_stand_in_the_paper(built):
     parts = [f"vd{i}" for i in range(1, 13) if i != 3]
     emergent = ["fg4", "fg5", "fg6", "fg7", "fg8a", "fg8b", "fg8c"]
     own = [*(f"by{i}" for i in range(1, 8)), "beyond_biases"]
-    assert tested == [*(f"fs{i}" for i in range(1, 16)), *chang, *parts, *emergent, *own]
+    expected = [*(f"fs{i}" for i in range(1, 16)), *chang, *parts, *emergent, *own]
+    # Few radii and dimensions may leave a place or a dimension open; then they say so.
+    open_ends = [row for row in claims if row["id"] in ("fs4", "fs10") and row["verdict"] == "not tested"]
+    assert all("censored" in row["reason"] or "read off a grid" in row["reason"] for row in open_ends)
+    assert tested == [name for name in expected if name not in {row["id"] for row in open_ends}]
     if not cifar10:
         (row,) = [row for row in rows if row["id"] == "fs5.cifar10-zone"]
         assert row["verdict"] == "not tested" and row["reason"] == "cifar10 cannot be had"
