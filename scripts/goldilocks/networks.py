@@ -4,17 +4,18 @@ Parameters are flattened layer by layer, in the order of `module.parameters()`.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, jvp, vmap
+from torch.func import grad, jvp, vmap
 
-from goldilocks import own_code
+from goldilocks import modes, own_code
 from goldilocks.labels import Convolutional, FullyConnected, LeNet5, Network, parse_network
 
+Logits = Callable[[Tensor, Tensor], Tensor]
 ACTIVATIONS = {
     "relu": nn.ReLU,
     "leakyrelu": nn.LeakyReLU,
@@ -191,7 +192,7 @@ def _refuse_unfit_forward(
     sigmas = torch.repeat_interleave(torch.tensor(deviations), torch.tensor([p.size for p in parameters]))
     points = sigmas * torch.randn(2 + FINITE_DIFFERENCES, size, generator=generator, dtype=torch.float64)
     theta, other, *directions = points
-    logits = logits_function(tried)
+    logits = outputs_function(tried)
     try:
         found = logits(theta, images)
     except (Exception, SystemExit) as error:
@@ -205,7 +206,7 @@ def _refuse_unfit_forward(
         raise ValueError(f"{name} gives logits that are not finite for images and weights of usual size: correct it")
     if not torch.equal(found, logits(theta, images)):
         raise ValueError(f"{name} gives other logits for the same images: leave out what is random")
-    if not torch.equal(logits(other, images), logits_function(module)(other, images)):
+    if not torch.equal(logits(other, images), outputs_function(module)(other, images)):
         raise ValueError(f"{name} keeps something from its first call: let logits depend on weights and image alone")
     weights = torch.randn(found.shape, generator=generator, dtype=torch.float64)
     try:
@@ -242,18 +243,70 @@ def parameters_of(module: nn.Module) -> list[Parameter]:
     return parameters
 
 
-def logits_function(module: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
-    """The function (parameters of shape (D,), inputs of shape (n, …)) → logits of shape (n, k)."""
-    names, shapes = zip(*((name, tensor.shape) for name, tensor in module.named_parameters()))
-    sizes = [shape.numel() for shape in shapes]
+def logits_function(network: nn.Module | Logits) -> Logits:
+    """The function (parameters of shape (D,), inputs of shape (n, …)) → logits of shape (n, k).
+
+    Of a module by `call`; a function of both is taken as it is. Raises ValueError where outputs are not (n, k).
+    """
+    outputs_of = outputs_function(network) if isinstance(network, nn.Module) else network
 
     def logits(parameters: Tensor, inputs: Tensor) -> Tensor:
-        tensors = dict(zip(names, (piece.view(shape) for piece, shape in zip(parameters.split(sizes), shapes))))
-        # Running statistics of normalisation must be of the parameters' precision too.
-        fixed = {name: each.to(parameters.dtype) for name, each in module.named_buffers() if each.is_floating_point()}
-        return functional_call(module, {**fixed, **tensors}, (inputs,))
+        outputs = outputs_of(parameters, modes.usual(inputs))
+        if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(inputs):
+            found = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"type {type(outputs).__name__}"
+            raise ValueError(
+                f"the network gives outputs of {found} for {len(inputs)} examples: logits (n, k), one row of classes "
+                "for each example, are needed, so take one token, or their mean, and one tensor alone"
+            )
+        return outputs
 
     return logits
+
+
+def few(inputs: Tensor, count: int) -> Tensor:
+    """At most `count` of the inputs (n, …), from the first to the last: in order they may be of one class."""
+    return inputs[torch.linspace(0, len(inputs) - 1, min(count, len(inputs))).long().to(inputs.device)]
+
+
+def outputs_function(module: nn.Module) -> Callable[[Tensor, Tensor], object]:
+    """The function (parameters (D,), inputs (n, …)) → what the module gives, by `call`."""
+    shapes = [tensor.shape for tensor in module.parameters()]
+    sizes = [shape.numel() for shape in shapes]
+
+    def outputs(parameters: Tensor, inputs: Tensor) -> object:
+        pieces = [piece.view(shape) for piece, shape in zip(parameters.split(sizes), shapes)]
+        return call(module, pieces, inputs)
+
+    return outputs
+
+
+def call(module: nn.Module, tensors: Sequence[Tensor], inputs: Tensor) -> object:
+    """What `module` gives for `inputs` with `tensors` as its parameters, in the order of `module.parameters()`.
+
+    A parameter is replaced at all places that hold it. All other tensors are copies, real ones in the parameters'
+    precision. Whatever the forward pass changes in these, or sets on the module, is taken back, also after an error.
+    """
+    if any(isinstance(layer, torch.jit.ScriptModule) for layer in module.modules()):
+        raise ValueError("the network is scripted or traced, so that its parameters are fixed: give the one it is from")
+    stand_ins = dict(zip(map(id, module.parameters()), tensors))
+    contents = []
+    # torch's functional_call would restore a layer of two names twice: with its own tensors, then with ours.
+    for layer in module.modules():
+        for held in (layer.__dict__, layer._parameters, layer._buffers, layer._modules):
+            contents.append((held, dict(held)))
+    try:
+        for held, content in contents:
+            for name, value in content.items():
+                if isinstance(value, Tensor):
+                    if id(value) not in stand_ins:
+                        real = value.is_floating_point()
+                        stand_ins[id(value)] = value.detach().to(tensors[0].dtype if real else value.dtype, copy=True)
+                    held[name] = stand_ins[id(value)]
+        return module(inputs)
+    finally:
+        for held, content in contents:
+            held.clear()
+            held.update(content)
 
 
 def glorot_radius(parameters: list[Parameter]) -> float:

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 from torch.nn.functional import cross_entropy
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
-from goldilocks import files, losses
+from goldilocks import files, losses, networks
 from goldilocks.randomness import stream
 from goldilocks.subsets import Subset, by_member, norms, products
 
@@ -86,10 +86,9 @@ class Ensemble:
         self.rates = options.rates.to(like)
         self.temperatures = options.temperatures.to(like)
         self._start_optimiser()
-        names = [name for name, _ in module.named_parameters()]
 
         def logits(arrays: list[Tensor], inputs: Tensor) -> Tensor:
-            return functional_call(module, dict(zip(names, arrays)), (inputs,))
+            return networks.call(module, arrays, inputs)
 
         self._logits = vmap(logits, in_dims=(0, None))
         self._own_logits = vmap(logits, in_dims=(0, 0))

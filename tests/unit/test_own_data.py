@@ -666,9 +666,9 @@ BAD_NETWORKS = {
     "lazy": (network("        self.layer = nn.LazyLinear(classes)\n"), "without a shape: leave out lazy layers"),
     "keeps its first scale": (
         network(
-            LINEAR + "        self.scale = None\n",
-            "self.scale = self.layer.weight.detach().norm() if self.scale is None else self.scale\n"
-            "        return self.layer(x.flatten(1)) * self.scale",
+            LINEAR + "        self.kept = {}\n",
+            "scale = self.kept.setdefault('scale', self.layer.weight.detach().norm())\n"
+            "        return self.layer(x.flatten(1)) * scale",
         ),
         "keeps something from its first call",
     ),
