@@ -286,7 +286,8 @@ def _measure(
             )
             here["top_eigenvalue"][:] = values
             here["eigenvector_image"][:] = eigenvectors.first_layer_images(module, vectors, inputs.shape[1:])
-    return curvature.path_of(module, theta, 1 if settings["one_by_one"] or settings["sharpness"] else len(points))
+    count = 1 if settings["one_by_one"] or settings["sharpness"] else len(points)
+    return curvature.path_of(module, theta, count, inputs)
 
 
 def _reference(points: list[Point]) -> Point:

@@ -7,7 +7,7 @@ weights leaves them to be rearranged: (d, o, n) and `laid_out` activations (o, n
 (n, o, …). Points and adjoints are in double precision, tangents in the precision of the directions.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from goldilocks import convolutions, networks
+from goldilocks import convolutions, modes, networks
 
 if TYPE_CHECKING:
     from goldilocks.directions import Directions
+
+EXAMPLES_COMPARED = 6
+# Of the largest entry, in double precision: sums in another order differ by 1e-13 at most, another function by more.
+SAME = 1e-8
 
 
 @dataclass(frozen=True)
@@ -301,6 +305,48 @@ def of(module: nn.Module) -> tuple | None:
     return chain if any(affine_layers(chain)) else None
 
 
+@modes.differentiating
+def matching(network: nn.Module | networks.Logits, points: Iterable[Tensor], inputs: Tensor) -> tuple | None:
+    """The chain of a network if it gives the network's own logits and their gradient; None otherwise.
+
+    Layers are known by their classes, which do not tell what was set on an object, as another forward pass: so both are
+    compared at each of the `points` (D,), on a few of the `inputs` (n, …). And dense layers must see one vector for
+    each example, not several side by side.
+    """
+    chain = of(network) if isinstance(network, nn.Module) else None
+    if chain is None:
+        return None
+    some, logits = networks.few(inputs, EXAMPLES_COMPARED).double(), networks.logits_function(network)
+    return chain if all(_agrees(chain, logits, theta.double(), some) for theta in points) else None
+
+
+def _agrees(chain: tuple, logits: networks.Logits, theta: Tensor, inputs: Tensor) -> bool:
+    point = modes.usual(theta).detach().requires_grad_()
+    expected = logits(point, inputs)
+    try:
+        outputs, kept = forward(chain, theta, inputs)
+    except RuntimeError:
+        # Another forward pass may take inputs that its layers do not.
+        return False
+    if not all(each.forward.ndim == 2 for each in _flat(kept) if isinstance(each.layer, Dense)):
+        return False
+    if not (expected.requires_grad and _is_same(outputs, expected.detach())):
+        return False
+    # Any adjoint will do whose entries differ.
+    adjoint = torch.arange(1, expected.numel() + 1).to(expected).cos().view_as(expected)
+    (slopes,) = torch.autograd.grad(expected, point, adjoint)
+    return _is_same(gradient(backward(kept, theta, adjoint, to_inputs=False)[1], theta), slopes)
+
+
+def _is_same(found: Tensor, expected: Tensor) -> bool:
+    """To rounding, where both are finite: what is not is refused with the examples that have it."""
+    if found.shape != expected.shape:
+        return False
+    finite = torch.isfinite(found) & torch.isfinite(expected)
+    error, size = (torch.where(finite, each, 0).abs().max() for each in (found - expected, expected))
+    return bool(error <= SAME * size + torch.finfo(expected.dtype).tiny)
+
+
 class _Unknown(Exception):
     """A layer whose derivatives are not written out here."""
 
@@ -409,12 +455,6 @@ def is_smooth(chain: tuple) -> bool:
     )
 
 
-def sees_vectors(chain: tuple, theta: Tensor, inputs: Tensor) -> bool:
-    """Whether each dense layer sees one vector for each example, not several side by side."""
-    kept = forward(chain, theta.double(), inputs[:1].double())[1]
-    return all(each.forward.ndim == 2 for each in _flat(kept) if isinstance(each.layer, Dense))
-
-
 def _flat(kept: list["Kept"]) -> Iterator["Kept"]:
     for each in kept:
         yield each
@@ -465,3 +505,16 @@ def radial_derivative(kept: list[Kept]) -> float:
         elif isinstance(each.layer, Affine):
             total += float((each.delta * each.output).sum())
     return total
+
+
+def gradient(kept: list[Kept], theta: Tensor) -> Tensor:
+    """Σ_n of the derivatives by θ (D,) of what the adjoint was taken of, from a backward pass."""
+    found = torch.zeros_like(theta)
+    for each in _flat(kept):
+        layer = each.layer
+        if isinstance(layer, Affine):
+            delta, inputs = laid_out(each.delta), laid_out(each.forward)
+            found[layer.weight] = layer.weight_gradients(delta, inputs[None], layer.weights(theta))[0]
+            if layer.bias is not None:
+                found[layer.bias] = each.delta.transpose(0, 1).flatten(1).sum(1)
+    return found

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from goldilocks import networks
+from goldilocks import curvature, modes, networks
 
 GRADIENTS = ("gradient_norm", "forced_gradient_norm", "forced_mismatch", "class_gradient_norm")
 EXAMPLES_AT_ONCE = 1000
@@ -28,11 +28,16 @@ class Gradients:
     class_gradient_norm: float
 
 
+@modes.differentiating
 def gradients(
     network: nn.Module, parameters: Tensor, inputs: Tensor, labels: Tensor, temperature: float = 1.0
 ) -> Gradients:
-    """Gradients of the mean cross-entropy over all examples at `parameters` (D,), in their precision."""
-    logits, theta = networks.logits_function(network), parameters.detach().requires_grad_()
+    """Gradients of the mean cross-entropy over all examples at `parameters` (D,), in their precision.
+
+    Raises ValueError if the network mixes examples, gives other than logits (n, k) or has parts under `torch.no_grad`.
+    """
+    logits, theta = networks.logits_function(network), modes.usual(parameters.detach()).requires_grad_()
+    curvature.refuse_unfit_logits(logits, theta.detach(), inputs, "gauss_newton")
     with torch.no_grad():
         chunks = inputs.split(EXAMPLES_AT_ONCE)
         outputs = torch.cat([logits(theta, chunk) for chunk in chunks]).double() / temperature

@@ -13,11 +13,23 @@ import scipy.sparse
 import torch
 from torch import Tensor, nn
 
-from goldilocks import automatic, chains, full_space, homogeneous, losses, networks, spectrum, subspaces, tangents
+from goldilocks import (
+    automatic,
+    chains,
+    full_space,
+    homogeneous,
+    losses,
+    modes,
+    networks,
+    spectrum,
+    subspaces,
+    symmetry,
+    tangents,
+)
 from goldilocks.directions import Directions
+from goldilocks.networks import Logits
 from goldilocks.sums import Sums, orthonormalised
 
-Logits = Callable[[Tensor, Tensor], Tensor]
 Rows = Tensor | scipy.sparse.csr_array
 HOMOGENEOUS, SHARED, POINTWISE, AUTOMATIC = (
     "homogeneous sweep",
@@ -119,9 +131,11 @@ def radial_sweep(
     `path_of` is not AUTOMATIC, points are in double precision and tangents in that of `directions`; else everything is
     in the latter. `memory_mib` bounds the working memory beside parameters, directions and examples, in MiB.
 
+    Nothing of a module changes. Parts of its forward pass under `detach` are constants.
+
     Raises ValueError if the directions are linearly dependent, a logit, a loss or a Hessian is not finite, the loss is
-    unknown, the network mixes examples, a scale is not positive, sizes do not fit, or more examples are asked for than
-    there are.
+    unknown, the network mixes examples, gives other than logits (n, k) or has parts under `torch.no_grad`, a scale is
+    not positive, sizes do not fit, or more examples are asked for than there are.
     """
     pairs = [(scale, temperature) for scale in scales for temperature in temperatures]
     options = {"examples": examples, "loss": loss, "memory_mib": memory_mib}
@@ -129,6 +143,7 @@ def radial_sweep(
     return [found[start : start + len(temperatures)] for start in range(0, len(pairs), len(temperatures))]
 
 
+@modes.differentiating
 def curvature_at(
     network: nn.Module | Logits,
     parameters: Tensor,
@@ -147,17 +162,20 @@ def curvature_at(
     Without `refuse_overflow` a logit, loss or Hessian that is not finite raises no error: the result is None there.
     """
     counts = [len(inputs)] if examples is None else list(examples)
-    parameters = parameters.detach()
+    parameters = modes.usual(parameters.detach())
     _refuse_unfit(network, parameters, directions, inputs, labels, counts)
     scales, temperatures = map(list, zip(*points))
     if not min(scales) > 0:
         raise ValueError(f"the scale {min(scales)} is not positive: a sweep runs outwards along one ray")
-    path = path_of(network, parameters, len(points), inputs)
+    ends = (scale * parameters.double() for scale in {min(scales), max(scales)})
+    chain = chains.matching(network, ends, inputs)
+    path = _path(chain, parameters, len(points))
     directions, sparse = _prepared(directions, path, parameters.device)
     given = directions.cpu().numpy() if sparse is None else sparse
     factor = torch.as_tensor(subspaces.cholesky(given), device=parameters.device)
     total = Sums(factor, loss, temperatures, refuse_overflow)
-    add = _adder(path, network, parameters, scales, directions, sparse, memory_mib, inputs, total)
+    known = chain or networks.logits_function(network)
+    add = _adder(path, known, parameters, scales, directions, sparse, memory_mib, inputs, total)
     result = {}
     for start, stop in pairwise([0, *sorted(set(counts))]):
         add(inputs[start:stop], labels[start:stop])
@@ -169,10 +187,18 @@ def curvature_at(
 def path_of(network: nn.Module | Logits, parameters: Tensor, points: int, inputs: Tensor | None = None) -> str:
     """The fastest exact way to the curvature of `network` at this many points on the ray through `parameters`.
 
-    Dense layers are taken to see vectors; where `inputs` (n, …) are given, this is found out.
+    Layers are taken to be what their classes say, and to see vectors; where `inputs` (n, …) are given, this is found
+    out.
     """
-    chain = chains.of(network) if isinstance(network, nn.Module) else None
-    if chain is None or (inputs is not None and not chains.sees_vectors(chain, parameters, inputs)):
+    if inputs is not None:
+        chain = chains.matching(network, [parameters.detach()], inputs)
+    else:
+        chain = chains.of(network) if isinstance(network, nn.Module) else None
+    return _path(chain, parameters, points)
+
+
+def _path(chain: tuple | None, parameters: Tensor, points: int) -> str:
+    if chain is None:
         return AUTOMATIC
     if points == 1:
         return POINTWISE
@@ -227,6 +253,7 @@ def hessian_vector_products(
     return hessian_products(network, theta, inputs, labels, **options)(vectors)
 
 
+@modes.differentiating
 def hessian_products(
     network: nn.Module | Logits,
     parameters: Tensor,
@@ -242,19 +269,23 @@ def hessian_products(
 
     `part` is `hessian` or `gauss_newton`. In the precision of the parameters: of fully connected chains from one pass
     over the examples for all calls, where `memory_mib` holds what is kept of it; else by automatic differentiation.
-    Raises ValueError if the part or the loss is unknown.
+    Raises ValueError if the part or the loss is unknown, or the network mixes examples, gives other than logits (n, k)
+    or has parts under `torch.no_grad`.
     """
     if part not in ("hessian", "gauss_newton"):
         raise ValueError(f"part {part!r} of the Hessian is unknown: use hessian or gauss_newton")
     if loss not in losses.LOSSES:
         raise ValueError(f"loss {loss!r} is unknown: use one of {', '.join(losses.LOSSES)}")
-    logits, parameters, inputs = _function(network), parameters.detach(), inputs.to(parameters.dtype)
-    chain = chains.of(network) if isinstance(network, nn.Module) else None
+    parameters, inputs = modes.usual(parameters.detach()), inputs.to(parameters.dtype)
+    chain = chains.matching(network, [parameters], inputs)
     if full_space.applies(chain, parameters, inputs, memory_mib):
         options = {"gauss_newton": part == "gauss_newton", "loss": loss, "temperature": temperature}
         return full_space.Products(chain, parameters, inputs, labels, **options)
+    logits = networks.logits_function(network)
+    refuse_unfit_logits(logits, parameters, inputs, part)
     fitting = automatic.examples_per_chunk(logits, parameters, inputs, memory_mib)
 
+    @modes.differentiating
     def products(vectors: Tensor) -> Tensor:
         total = torch.zeros_like(vectors)
         for chunk, targets in _chunks(inputs, labels, min(fitting, tangents.EXAMPLES_PER_CHUNK)):
@@ -274,10 +305,10 @@ def hessian_products(
 
 
 def _adder(path, network, parameters, scales, directions, sparse, memory_mib, inputs, total) -> Callable:
-    """The function that adds examples to the sums of all points."""
+    """The function that adds examples to the sums of all points; `network` is a chain, or logits as a function."""
     if path == AUTOMATIC:
-        return _automatic_adder(_function(network), parameters, scales, directions, memory_mib, inputs, total)
-    chain, parameters = chains.of(network), parameters.double()
+        return _automatic_adder(network, parameters, scales, directions, memory_mib, inputs, total)
+    chain, parameters = network, parameters.double()
     prepared = Directions(directions, chain, sparse)
     plan = tangents.plan(chain, parameters, prepared, inputs, len(total), path == HOMOGENEOUS, memory_mib)
 
@@ -306,7 +337,7 @@ def _prepared(directions: Rows, path: str, device: torch.device) -> tuple[Rows, 
 def _automatic_adder(logits, parameters, scales, directions, memory_mib, inputs, total) -> Callable:
     """Hessian products by automatic differentiation, in the precision of the directions."""
     parameters, inputs = parameters.to(directions.dtype), inputs.to(directions.dtype)
-    _refuse_mixing(logits, parameters, inputs)
+    refuse_unfit_logits(logits, parameters, inputs)
     fitting = automatic.examples_per_chunk(logits, parameters, inputs, memory_mib)
 
     def add(inputs, labels):
@@ -318,12 +349,15 @@ def _automatic_adder(logits, parameters, scales, directions, memory_mib, inputs,
     def add_to(point, theta, inputs, labels, step):
         temperature, residual = total.temperatures[point].item(), total.residual[point][0]
         problem = (logits, theta, inputs, labels, total.loss, temperature)
-        push, along = automatic.hessian_products(*problem), []
+        push, columns, along = automatic.hessian_products(*problem), [], []
         for start in range(0, len(directions), step):
             products, pushed = push(directions[start : start + step])
-            residual[:, start : start + step] += directions @ products.T
+            columns.append(directions @ products.T)
             along.append(pushed.double())
-        along, outputs = torch.cat(along).transpose(1, 2), logits(theta, inputs).double()
+        columns, along = torch.cat(columns, 1), torch.cat(along).transpose(1, 2)
+        symmetry.refuse_asymmetric(columns, float(along.square().sum()) / temperature**2)
+        residual += columns
+        outputs = logits(theta, inputs).double()
         # The Gauss–Newton part over raw directions is taken off again.
         classes, cooled = losses.likeliest(outputs[None]), outputs[None] / temperature
         relative = losses.relative(along / temperature, classes, total.loss)
@@ -350,21 +384,23 @@ def _refuse_unfit(network, parameters, directions, inputs, labels, counts) -> No
         )
 
 
+def refuse_unfit_logits(logits: Logits, parameters: Tensor, inputs: Tensor, part: str = "hessian") -> None:
+    """Raise ValueError where automatic differentiation would give what is no `part` of a Hessian."""
+    _refuse_mixing(logits, parameters, inputs)
+    symmetry.refuse_asymmetric_products(logits, parameters, inputs, part)
+
+
 def _refuse_mixing(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
     """Raise ValueError where the logits of an example depend on the others of its batch."""
-    if len(inputs) < 3:
-        return
-    alone, among = logits(parameters, inputs[:2]), logits(parameters, inputs[:3])[:2]
+    # Each in another company, and behind others: what goes through examples in order sees only those before.
+    chosen = [2, 0] if len(inputs) > 2 else [1, 1] if len(inputs) == 2 else [0]
+    alone, among = logits(parameters, inputs[chosen]), logits(parameters, inputs[:3])[chosen]
     # Logits that are not finite are refused with the examples that have them.
     if torch.isfinite(among).all() and (alone - among).abs().max() > 1e-3 * among.abs().max():
         raise ValueError(
             "the network mixes the examples of a batch, so that it has no loss per example: put batch normalisation "
             "into evaluation mode"
         )
-
-
-def _function(network: nn.Module | Logits) -> Logits:
-    return networks.logits_function(network) if isinstance(network, nn.Module) else network
 
 
 def _averages(total: Sums) -> list[PlaneCurvature | None]:

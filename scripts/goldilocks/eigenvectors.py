@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from goldilocks import curvature, lanczos, networks
+from goldilocks import curvature, lanczos, networks, tangents
 from goldilocks.randomness import stream
 
 # Of a search that starts near eigenvectors, beside their sum.
@@ -58,7 +58,7 @@ def sharpness(network: nn.Module, parameters: Tensor, inputs: Tensor, labels: Te
     """
     logits = networks.logits_function(network)
     with torch.no_grad():
-        if not logits(parameters, inputs).any():
+        if not any(logits(parameters, some).any() for some in inputs.split(tangents.EXAMPLES_PER_CHUNK)):
             return 0.0
     probe = torch.as_tensor(stream("sharpness").standard_normal((1, len(parameters)))).to(parameters)
     pushed = curvature.hessian_vector_products(network, parameters, probe, inputs, labels, **options)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from goldilocks import chains, losses
+from goldilocks import chains, losses, modes
 from goldilocks.chains import Activation, Dense, Reshape
 
 EXAMPLES_AT_ONCE = 1000
@@ -27,14 +27,11 @@ class _Step:
 
 
 def applies(chain: tuple | None, theta: Tensor, inputs: Tensor, memory_mib: float) -> bool:
-    """Whether all layers are fully connected ones, activations and flattening, and what is kept fits into memory.
-
-    Each layer sees one vector for each example then.
-    """
+    """Whether all layers are fully connected ones, activations and flattening, and what is kept fits into memory."""
     if chain is None or not all(isinstance(layer, Dense | Activation | Reshape) for layer in chain):
         return False
     entries = 3 * len(inputs) * sum(sum(layer.shape) for layer in chain if isinstance(layer, Dense))
-    return entries * theta.element_size() <= memory_mib * 2**20 and chains.sees_vectors(chain, theta, inputs)
+    return entries * theta.element_size() <= memory_mib * 2**20
 
 
 class Products:
@@ -74,6 +71,7 @@ class Products:
                 steps.append(_Step(each.layer, each.layer.slope(each.forward), bend))
         return steps, torch.softmax(cooled, 1).to(outputs)
 
+    @modes.differentiating
     def __call__(self, vectors: Tensor) -> Tensor:
         """Products with each row."""
         products = torch.zeros_like(vectors)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from goldilocks import curvature, eigenvectors, lanczos, logit_gradients, networks, random_model
+from goldilocks import curvature, eigenvectors, lanczos, logit_gradients, modes, networks, random_model
 from goldilocks.randomness import stream
 from goldilocks.spectrum import hutchinson
 
@@ -47,6 +47,7 @@ class Options:
     memory_mib: float = 1024
 
 
+@modes.differentiating
 def measure(
     network: nn.Module, parameters: Tensor, spectrum: Examples, other: Examples, held_out: Examples, options: Options
 ) -> dict[str, np.ndarray]:
@@ -65,6 +66,7 @@ def measure(
 
     All of the mean cross-entropy over `spectrum`, in the precision of its inputs.
     """
+    parameters = modes.usual(parameters.detach())
     z, outside = (_logits(network, parameters, each.inputs) for each in (spectrum, held_out))
     p = torch.softmax(z, 1)
     n, classes = p.shape

@@ -13,9 +13,9 @@ def softened(module: nn.Module, theta: Tensor, inputs: Tensor, sharpness: float)
 
     The root mean square is that of the layer's pre-activations at the parameters θ (D,) over the `inputs` (n, …), so
     that every layer and every radius sees the same shape. Raises ValueError if the module has other layers than the
-    curvature engine knows, or no ReLU.
+    curvature engine knows, or with another forward pass, or no ReLU.
     """
-    chain = chains.of(module)
+    chain = chains.matching(module, [theta], inputs)
     kinds = [type(each) for each in module.modules()]
     if chain is None or nn.ReLU not in kinds or any(kind in kinds for kind in (nn.Tanh, nn.Softplus, nn.LeakyReLU)):
         raise ValueError("only networks of known layers whose activations are all ReLU can have their kinks softened")

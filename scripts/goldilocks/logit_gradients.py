@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from goldilocks import chains, lanczos, networks
+from goldilocks import chains, curvature, lanczos, modes, networks
 from goldilocks.randomness import stream
 
 EXAMPLES_AT_ONCE = 250
@@ -31,6 +31,7 @@ class _Factors:
     inputs: Tensor | None
     bias: bool
 
+    @modes.differentiating
     def multiplied(self, rows: Tensor) -> Tensor:
         """JᵀJ x (m, n, k) of the layer's part of J, for rows x (m, n, k)."""
         if self.inputs is None:
@@ -41,6 +42,7 @@ class _Factors:
             pushed += pulled.sum(1)[..., None]
         return torch.einsum("mon,nko->mnk", pushed, self.adjoints)
 
+    @modes.differentiating
     def gram(self, some: slice) -> Tensor:
         """Rows (b, k, n, k) of the layer's part of JᵀJ."""
         product = self.adjoints[some].flatten(0, 1) @ self.adjoints.flatten(0, 1).T
@@ -49,6 +51,7 @@ class _Factors:
             product *= (self.inputs[some] @ self.inputs.T + float(self.bias))[:, None, :, None]
         return product
 
+    @modes.differentiating
     def own(self) -> Tensor:
         """The layer's part of JᵀJ at each example by itself, (n, k, k)."""
         product = self.adjoints @ self.adjoints.mT
@@ -106,13 +109,17 @@ def _total(parts: Iterable[Tensor]) -> Tensor:
     return first
 
 
+@modes.differentiating
 def of(network: nn.Module, parameters: Tensor, inputs: Tensor) -> LogitGradients:
     """J at `parameters` (D,) over all `inputs` (n, …), in their precision.
 
     A network that is no chain of known layers has Jᵀ in memory, and so have its convolutions each their own part.
+    Raises ValueError if the network mixes examples, gives other than logits (n, k) or has parts under `torch.no_grad`.
     """
-    chain = chains.of(network)
-    if chain is None or not chains.sees_vectors(chain, parameters, inputs):
+    parameters = modes.usual(parameters.detach())
+    chain = chains.matching(network, [parameters], inputs)
+    if chain is None:
+        curvature.refuse_unfit_logits(networks.logits_function(network), parameters, inputs, "gauss_newton")
         return LogitGradients.of_columns(_columns(network, parameters, inputs))
     return LogitGradients(_factors(chain, parameters, inputs))
 
@@ -301,9 +308,11 @@ def _turned_back(roots: Tensor, vectors: Tensor, axis: int = -1) -> Tensor:
     return parts - roots * (parts * roots).sum(axis, keepdim=True)
 
 
+@modes.differentiating
 def pushed(network: nn.Module, parameters: Tensor, inputs: Tensor, direction: Tensor) -> Tensor:
-    """Jᵀ v (n, k) for a direction v (D,)."""
-    logits = networks.logits_function(network)
+    """Jᵀ v (n, k) for a direction v (D,). Raises ValueError as `of` does."""
+    logits, parameters = networks.logits_function(network), modes.usual(parameters.detach())
+    curvature.refuse_unfit_logits(logits, parameters, inputs, "gauss_newton")
 
     def moved(some: Tensor) -> Tensor:
         return torch.func.jvp(lambda theta: logits(theta, some), (parameters,), (direction,))[1].detach()
@@ -311,9 +320,12 @@ def pushed(network: nn.Module, parameters: Tensor, inputs: Tensor, direction: Te
     return torch.cat([moved(some) for some in inputs.split(EXAMPLES_AT_ONCE)])
 
 
+@modes.differentiating
 def pulled(network: nn.Module, parameters: Tensor, inputs: Tensor, cotangents: Tensor) -> Tensor:
-    """J x (m, D) for cotangents x (m, n, k)."""
-    logits, theta = networks.logits_function(network), parameters.detach().requires_grad_()
+    """J x (m, D) for cotangents x (m, n, k). Raises ValueError as `of` does."""
+    logits, parameters = networks.logits_function(network), modes.usual(parameters.detach())
+    curvature.refuse_unfit_logits(logits, parameters, inputs, "gauss_newton")
+    theta = parameters.detach().requires_grad_()
     found = torch.zeros(len(cotangents), len(theta), dtype=theta.dtype, device=theta.device)
     for number, some in enumerate(inputs.split(EXAMPLES_AT_ONCE)):
         outputs = logits(theta, some)
