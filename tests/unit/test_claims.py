@@ -126,6 +126,7 @@ def test_a_peak_elsewhere_is_not_reproduced():
     assert row["verdict"] == claims.NOT_REPRODUCED and row["estimate"] == 1 and row["high"] == np.inf
     # The window ends there, at a lower bound: half a step of 1/3 to the inner side, by Student's quantile of 8 draws.
     assert row["low"] == pytest.approx(1 - 2.365 / 6 / np.sqrt(3), abs=0.01)
+    assert row["smallest_effect"] == pytest.approx((2.365 + 1.415) / 6 / np.sqrt(3), abs=0.01)
 
 
 def coarse(places, top, draws=8):
