@@ -41,9 +41,16 @@ def about(config: dict) -> dict:
     return {
         "run": config["run"],
         "commit": provenance.commit(),
+        "date": provenance.commit_day() or release_day(),
         "code": {kind: _recorded(place / f"{kind}.txt") for kind in kinds},
         "settings": settings,
     }
+
+
+def release_day() -> str:
+    """Day of the release that the checkout is: an archive's date comes from its contents, never from the clock."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    return citation["date-released"].isoformat()
 
 
 def _recorded(place: Path) -> str:

@@ -25,9 +25,11 @@ def unpack_results(
     for path in map(Path, paths_to_code):
         rule = records.name_of(path)
         if manifest["code"].get(rule) != path.read_text().strip():
+            known = manifest["commit"] != "unknown"
+            wanted = f"check out its commit {manifest['commit']}" if known else "take its code, of a commit not known"
             raise ValueError(
-                f"{path_to_archive} was made by other code of {rule} than the present: check out its commit "
-                f"{manifest['commit']}, or leave out results_from"
+                f"{path_to_archive} was made by other code of {rule} than the present: {wanted}, or leave out "
+                "results_from"
             )
     names = {"/".join(Path(path).parts[2:]).removeprefix("unpacked/"): Path(path) for path in paths_to_outputs}
     for name, content in archives.read(path_to_archive, names).items():

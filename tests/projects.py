@@ -33,7 +33,7 @@ class Project:
     def create(cls, folder):
         for name in ("config", "envs", "paper", "resources", "scripts", "workflow"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("requirements.txt", "Makefile"):
+        for name in ("requirements.txt", "Makefile", "CITATION.cff"):
             shutil.copy2(ROOT / name, folder)
         (folder / ".venv").symlink_to(ROOT / ".venv")
         project = cls(folder)

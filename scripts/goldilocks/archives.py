@@ -21,11 +21,27 @@ MANIFEST, CRATE = "manifest.json", "ro-crate-metadata.json"
 LIMIT_MB = 100
 CARDS, AVAILABLE = "cards", "available.yaml"
 # What an archive's metadata calls its files.
-FORMATS = {".nc": "application/x-netcdf", ".csv": "text/csv", ".pdf": "application/pdf", ".png": "image/png"}
+FORMATS = {
+    ".nc": "application/x-netcdf",
+    ".csv": "text/csv",
+    ".pdf": "application/pdf",
+    ".png": "image/png",
+    ".yaml": "application/yaml",
+}
+# RO-Crate's own vocabulary has no checksums; that of its profile for workflows has.
+CONTEXT = ["https://w3id.org/ro/crate/1.1/context", {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256"}]
+LICENCE = {
+    "@id": "https://spdx.org/licenses/MIT",
+    "@type": "CreativeWork",
+    "name": "MIT License",
+    "description": "Use, change and pass on as you like, with the copyright notice and without warranty.",
+}
 
 
 def pack(path: str | Path, contents: Mapping[str, Path], about: dict) -> None:
     """Write an archive of `contents`, files by their names in it, with what the manifest says `about` them.
+
+    Of that, `run`, `commit` and `date` (of the commit, as 2026-01-31) are in the metadata too.
 
     The same bytes for the same contents. Raises ValueError if it is too large, or a file is missing.
     """
@@ -54,7 +70,7 @@ def pack(path: str | Path, contents: Mapping[str, Path], about: dict) -> None:
 
 
 def crate(manifest: dict, sizes: Mapping[str, int]) -> dict:
-    """RO-Crate 1.1 metadata of an archive: the run, its workflow and every file."""
+    """RO-Crate 1.1 metadata of an archive: the run, its licence and every file."""
     parts = [
         {
             "@id": name,
@@ -71,7 +87,8 @@ def crate(manifest: dict, sizes: Mapping[str, int]) -> dict:
         "@type": "Dataset",
         "name": f"Results of the run {manifest['run']} of goldilocks",
         "description": "Spectra, trained networks' accuracies, figures with their data, verdicts and paper.",
-        "license": {"@id": "https://spdx.org/licenses/MIT"},
+        "datePublished": manifest["date"],
+        "license": {"@id": LICENCE["@id"]},
         "version": manifest["commit"],
         "hasPart": [{"@id": part["@id"]} for part in parts],
     }
@@ -81,7 +98,7 @@ def crate(manifest: dict, sizes: Mapping[str, int]) -> dict:
         "conformsTo": {"@id": "https://w3id.org/ro/crate/1.1"},
         "about": {"@id": "./"},
     }
-    return {"@context": "https://w3id.org/ro/crate/1.1/context", "@graph": [descriptor, root, *parts]}
+    return {"@context": CONTEXT, "@graph": [descriptor, root, LICENCE, *parts]}
 
 
 def read_manifest(path: str | Path) -> dict:

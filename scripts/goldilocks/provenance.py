@@ -23,6 +23,11 @@ def commit() -> str:
     return _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*") or "unknown"
 
 
+def commit_day() -> str:
+    """Day of the checkout's commit, as 2026-01-31; empty where it is no repository of its own."""
+    return _git("show", "--no-patch", "--format=%cs", "HEAD")
+
+
 def _git(*arguments: str) -> str:
     """What git says of the checkout; nothing where it cannot say."""
     others = ("GIT_DIR", "GIT_WORK_TREE")

@@ -123,7 +123,10 @@ def test_other_settings_and_other_code_are_refused_by_name(reviewer):
     reviewer.edit("config/tiny.yaml", "validation: 30", "validation: 20")
     reviewer.edit("scripts/goldilocks/spectrum.py", "import numpy as np", "import numpy as np\n\nCHANGED = 1")
     done = run(reviewer, *RESULTS)
-    assert "tiny.tar.gz was made by other code of curvature than the present: check out its commit" in done.stderr
+    assert (
+        "tiny.tar.gz was made by other code of curvature than the present: take its code, of a commit not known"
+        in done.stderr
+    )
 
 
 def test_a_network_that_was_added_is_all_that_is_computed(reviewer):
