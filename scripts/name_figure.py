@@ -9,9 +9,12 @@ from goldilocks import configuration, logs
 ROOT = Path(__file__).parents[1]
 
 
-def path_of_figure(name: str, config: dict) -> str:
-    """Raises ValueError in one sentence if the configuration draws no such figure."""
+def path_of_figure(name: str, complete: dict) -> str:
+    """Raises ValueError in one sentence if the run draws no such figure of its complete configuration."""
+    config, reasons, _ = configuration.as_run(complete)
     figures = sorted(config["figures"])
+    if name in complete["figures"] and name not in figures:
+        raise ValueError(f"the run {config['run']} leaves out the figure {name}: {'; '.join(reasons.values())}")
     if name not in figures:
         close = difflib.get_close_matches(name, figures, n=1)
         advice = f"did you mean NAME={close[0]}?" if close else f"use NAME= with one of {', '.join(figures)}"

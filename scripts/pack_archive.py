@@ -63,10 +63,7 @@ def _recorded(place: Path) -> str:
 
 def pack_archive(path_to_config: Path) -> Path:
     """Write results/{run}/{run}.tar.gz. Raises ValueError in one sentence if that cannot be."""
-    config = configuration.load([ROOT / "config/config.yaml", path_to_config], ROOT)
-    record = DATA / "available.yaml"
-    if config["missing_datasets"] == "leave_out" and record.exists():
-        config, _ = configuration.without_missing(config, yaml.safe_load(record.read_text(encoding="utf-8")))
+    config, *_ = configuration.as_run(configuration.load([ROOT / "config/config.yaml", path_to_config], ROOT))
     path = Path(f"results/{config['run']}/{config['run']}.tar.gz")
     files.refuse_unwritable([path.parent])
     archives.pack(path, contents_of(config), about(config))

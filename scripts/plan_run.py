@@ -99,16 +99,19 @@ def summary_of(run: str, jobs: list[dict], costs: list[Cost], cores: int) -> lis
 
 def plan_run(paths_to_configs: list[Path], cores: str) -> str:
     """The plan of a run as text. Raises ValueError in one sentence for what Snakemake refuses."""
-    config = configuration.load([ROOT / "config/config.yaml", *paths_to_configs], ROOT)
+    config, reasons, _ = configuration.as_run(
+        configuration.load([ROOT / "config/config.yaml", *paths_to_configs], ROOT)
+    )
+    left_out = [f"left out: {reason}" for reason in reasons.values()]
     jobs = jobs_of(paths_to_configs, cores)
     if not jobs:
-        return f"run {config['run']}: nothing to be done"
+        return "\n".join([*left_out, f"run {config['run']}: nothing to be done"])
     estimates = Costs(config, Path("logs"), [Path("results/data/cards")])
     costs = [estimates.of(job["rule"], job["wildcards"], job["benchmark"]) for job in jobs]
     count = len(os.sched_getaffinity(0)) if cores == "all" else int(cores)
     header = ("rule", "study", "jobs", "time", "memory", "why")
     lines = tables.aligned([header, *table_of(jobs, costs)], right=(2, 3, 4))
-    return "\n".join([*lines, "", *summary_of(config["run"], jobs, costs, count)])
+    return "\n".join([*lines, "", *left_out, *summary_of(config["run"], jobs, costs, count)])
 
 
 def main() -> None:

@@ -70,8 +70,12 @@ def _described(states: Counter) -> str:
     return ", ".join(f"{states[state]} {state}" for state in STATES if states[state])
 
 
-def status_of(config: dict) -> str:
-    """The whole run as text: a line for every study, and its matrix where it is neither done nor untouched."""
+def status_of(complete: dict) -> str:
+    """The whole run as text: a line for every study, and its matrix where it is neither done nor untouched.
+
+    What the run leaves out of its complete configuration is named with the reason, and counts for nothing.
+    """
+    config, reasons, left_out = configuration.as_run(complete)
     alive, lines, total = is_run_alive(), [], Counter()
     for study in config["studies"]:
         cells = states_of(config, study, alive)
@@ -81,9 +85,14 @@ def status_of(config: dict) -> str:
         lines.append(f"{study}: {_described(states)}{', aggregated' if aggregated else ''}")
         if len(states) > 1:
             lines += matrix_of(cells)
+    for study, datasets in left_out.items():
+        lines.append(f"{study}: left out with {', '.join(datasets)}")
+    undrawn = [name for name in complete["figures"] if name not in config["figures"]]
     drawn = sum(Path(f"figures/{config['run']}/{name}.pdf").exists() for name in config["figures"])
     at_work = "a run is at work" if alive else "no run is at work"
-    lines.append(f"figures: {drawn} of {len(config['figures'])} drawn")
+    left = f"; left out: {', '.join(undrawn)}" if undrawn else ""
+    lines.append(f"figures: {drawn} of {len(config['figures'])} drawn{left}")
+    lines += [f"left out: {reason}" for reason in reasons.values()]
     lines.append(f"run {config['run']}: blocks {_described(total)}; {at_work} in this folder")
     lines.append("What is done may be out of date: make plan says what would run again, and why.")
     return "\n".join(lines)

@@ -15,6 +15,8 @@ import yaml
 
 from goldilocks import catalogue, labels, own_code, studies
 
+# What make data, or an archive, knows of which datasets can be had.
+AVAILABLE = Path("results/data/available.yaml")
 # Stricter than JSON: 8.0 is no integer, and a number is finite.
 _Validator = jsonschema.validators.extend(
     jsonschema.Draft202012Validator,
@@ -154,6 +156,20 @@ def without_missing(config: dict, available: dict) -> tuple[dict, dict[str, str]
     if "cuts" in config and config["cuts"]["dataset"] in missing:
         del left["cuts"]
     return {**left, "figures": _drawable(left)}, reasons
+
+
+def as_run(config: dict, places: Sequence[Path] = (AVAILABLE,)) -> tuple[dict, dict[str, str], dict[str, list[str]]]:
+    """What a run makes of a complete configuration: itself where nothing is left out.
+
+    With it, a reason for each dataset that is left out, and the datasets of each study that is left out with them.
+    `places` are records of which datasets can be had, of which the first that is there counts.
+    """
+    record = next((path for path in places if path.exists()), None)
+    if config["missing_datasets"] == "fail" or record is None:
+        return config, {}, {}
+    left, reasons = without_missing(config, read([record]))
+    studies = {name: study["datasets"] for name, study in config["studies"].items() if name not in left["studies"]}
+    return left, reasons, studies
 
 
 # Figures over the scale of an initialisation; others are over r/r_X.
