@@ -1,8 +1,6 @@
 """`make status`: how far each study of a run is, block by block."""
 
 import argparse
-import fcntl
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -38,23 +36,6 @@ def states_of(config: dict, study: str, alive: bool) -> dict[tuple[str, str, str
     return found
 
 
-def is_run_alive() -> bool:
-    """Whether a run of this machine is at work in this folder."""
-    try:
-        handle = os.open(locks.LOCK, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(handle)
-    return False
-
-
 def matrix_of(cells: dict[tuple[str, str, str], Counter]) -> list[str]:
     """Lines of a matrix: a row for each dataset and network, a column for each subspace."""
     rows = list(dict.fromkeys(cell[:2] for cell in cells))
@@ -76,7 +57,7 @@ def status_of(complete: dict) -> str:
     What the run leaves out of its complete configuration is named with the reason, and counts for nothing.
     """
     config, reasons, left_out = configuration.as_run(complete)
-    alive, lines, total = is_run_alive(), [], Counter()
+    alive, lines, total = locks.is_held(), [], Counter()
     for study in config["studies"]:
         cells = states_of(config, study, alive)
         states = sum(cells.values(), Counter())

@@ -8,11 +8,14 @@ import atexit
 import fcntl
 import os
 import socket
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from goldilocks import files
 
 LOCK = ".goldilocks.lock"
+ATTEMPTS = 5
 # Open for as long as the process lives: closing it would release the lock.
 _held: list[int] = []
 
@@ -41,12 +44,29 @@ def enter(folder: str | Path = ".") -> None:
     atexit.register(_leave, handle, os.getpid())
 
 
+def is_held(folder: str | Path = ".") -> bool:
+    """Whether a run of this machine is at work in a checkout, as far as its file system has locks."""
+    try:
+        handle = os.open(Path(folder, LOCK), os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False
+
+
 def _refuse_others(handle: int, path: Path) -> None:
     holder = os.pread(handle, 200, 0).decode(errors="replace")
     process, _, host = holder.removeprefix("process ").partition(" on ")
     locked = True
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(handle)
     except BlockingIOError:
         raise Busy(
             f"another run is at work in this folder ({holder or 'an unknown process'}): wait until it ends, or stop "
@@ -59,6 +79,15 @@ def _refuse_others(handle: int, path: Path) -> None:
         raise Busy(
             f"{path} is held by {holder}: wait until that run ends, or, if it is gone, delete this file, and run again"
         )
+
+
+def _lock(handle: int) -> None:
+    """Lock a file for this process alone; those that only look, as is_held, have it for a moment."""
+    for _ in range(ATTEMPTS):
+        with suppress(BlockingIOError):
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.05)
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _leave(handle: int, process: int) -> None:

@@ -179,7 +179,7 @@ def test_a_folder_that_takes_no_files_stops_the_run_before_any_job(project, buil
     output = run_mounted(project, mount.format(size="4k", folder=place))
     (sentence,) = [line for line in output.splitlines() if "cannot be written" in line]
     assert sentence.endswith(reason)
-    assert "Job stats" not in output and nothing_partial(project, built)
+    assert "Measuring curvature" not in output and nothing_partial(project, built)
 
 
 def test_a_damaged_file_is_named(built, tmp_path):

@@ -44,12 +44,7 @@ def complete_configuration():
     """The configuration with its defaults, a reason for each dataset that is left out, and studies that are, too."""
     cards = Path(UNPACKED.name, archives.CARDS)
     complete = configuration.complete(config, configuration.load_schema(CHECKOUT), [cards, DATA / "cards"])
-    found = [path for path in (DATA / archives.AVAILABLE, Path(UNPACKED.name, archives.AVAILABLE)) if path.exists()]
-    if complete["missing_datasets"] == "fail" or not found:
-        return complete, {}, {}
-    left, reasons = configuration.without_missing(complete, configuration.read(found[:1]))
-    studies = {name: study["datasets"] for name, study in complete["studies"].items() if name not in left["studies"]}
-    return left, reasons, studies
+    return configuration.as_run(complete, [configuration.AVAILABLE, Path(UNPACKED.name, archives.AVAILABLE)])
 
 
 def fingerprint_records():
