@@ -19,6 +19,9 @@ _CONVERSION = (
     '.venv/bin/python -c "import pathlib, PIL.Image as I, PIL.ImageOps as O; '
     "[O.exif_transpose(I.open(p)){change} for p in pathlib.Path({folder!r}).rglob('*{suffix}')]\""
 )
+# Greys of 16 bits (modes I) are cut off, not scaled, when they are converted to 8.
+_AS_8_BIT = {"I": ".convert('I').point(lambda v: v / 257).convert('L')", "L": ".convert('L')"}
+_AS_COLOUR = ".convert('RGB')"
 
 Key = tuple[str, str, str]  # split, class, file
 
@@ -92,7 +95,7 @@ def _decoded(path: Path, member: str, content: bytes, expected: tuple[int, int] 
             plain = image.mode in ("1", "P") or (image.mode in ("L", "LA", "RGB", "RGBA") and depth == 8)
             if not plain:
                 bits = f", {depth} bits" if image.format == "PNG" else ""
-                advice = _converted(path, member, ".convert('RGB').save(p)")
+                advice = _converted(path, member, f"{_AS_8_BIT.get(image.mode[:1], _AS_COLOUR)}.save(p)")
                 raise Refused(f"{member!r} has the colour mode {image.mode}{bits}; save it as 8-bit, {advice}")
             image = ImageOps.exif_transpose(image)
             if expected and image.size != (expected[1], expected[0]):
@@ -106,7 +109,7 @@ def _decoded(path: Path, member: str, content: bytes, expected: tuple[int, int] 
         found = next((name for start, name in _OTHER_FORMATS.items() if content.startswith(start)), None)
         if not found:
             raise Refused(f"{member!r} is no readable image; PNG and JPEG can be read") from None
-        advice = _converted(path, member, ".convert('RGB').save(p.with_suffix('.png')) or p.unlink()")
+        advice = _converted(path, member, ".save(p.with_suffix('.png')) or p.unlink()")
         raise Refused(
             f"{member!r} is a {found}, and PNG and JPEG can be read; write PNG in its place, {advice}"
         ) from None

@@ -19,7 +19,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from PIL import Image
-from test_own_data import arrays, image_bytes, members, write_folder, write_npz, write_tar, write_zip
+from test_own_data import arrays, four_bits, image_bytes, members, write_folder, write_npz, write_tar, write_zip
 
 from goldilocks import catalogue, configuration, datasets, own_data, sources, store
 
@@ -389,6 +389,8 @@ CONVERTED = {
     "GIF": ("train/cat/0.gif", saved(Image.fromarray(FLAT), "GIF"), "'train/cat/0.gif' is a GIF"),
     "another size": ("train/cat/1.png", image_bytes(np.tile(FLAT, (2, 3))), "has 15×8 pixels and others 5×4"),
     "transparency": ("train/cat/1.png", saved(Image.new("RGBA", (5, 4), (9, 9, 9, 99))), "is transparent in places"),
+    "16 bits": (FIRST, saved(Image.fromarray(FLAT.astype(np.uint16) * 257)), "has the colour mode I;16, 16 bits"),
+    "4 bits": ("train/cat/1.png", four_bits(), "has the colour mode L, 4 bits"),
     "CMYK": ("train/cat/1.jpg", saved(Image.new("CMYK", (5, 4), (9, 9, 9, 99)), "JPEG"), "has the colour mode CMYK"),
 }
 
@@ -402,7 +404,10 @@ def test_the_line_that_a_refusal_prints_converts_the_images(name, content, reaso
     program, option, code = shlex.split(str(refusal.value).partition("with: ")[2])
     assert (program, option) == (".venv/bin/python", "-c")
     subprocess.run([sys.executable, option, code], check=True)
-    assert read(path)["images"].shape[2:] == (4, 5)
+    found = read(path)["images"].values
+    assert found.shape[2:] == (4, 5)
+    if "cat/0" in name:
+        assert found.shape[1] == (3 if "webp" in name else 1) and (found[0] == FLAT).all()
 
 
 # Validation ----------------------------------------------------------------------------------------------
