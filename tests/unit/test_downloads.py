@@ -138,6 +138,7 @@ def test_a_dataset_that_was_verified_is_fetched_again_only_for_another_reader(ci
     """Where no checksum of its content is known; and it serves on where no source is left."""
     folder, place = cifar[0], tmp_path / "data"
     place.mkdir()
+    monkeypatch.delenv("GOLDILOCKS_DATA", raising=False)
 
     def fetch(code):
         (place / "code.txt").write_text(code)
