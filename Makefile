@@ -55,7 +55,7 @@ PYTEST_SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(PYTEST) -n $(WORKERS) --dist loadfile
 .PHONY: help setup tex data data-run paper paper-run full full-run figure figure-run figures figures-run \
 	slurm slurm-run plan plan-run status status-run report report-run archive archive-run review review-run \
 	arxiv arxiv-run pins compare compare-run bench bench-run clean clean-run orphans orphans-run \
-	test test-run test-weekly test-weekly-run check check-run lint lock
+	test test-run test-weekly test-weekly-run check check-run lint programs lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -168,13 +168,13 @@ clean-run:
 test: test-run ## all tests but the weekly ones, and the style of the code; builds the quick run to the paper once
 	@: $(stop_if_failed)
 test-run:
-	@$(call run,$(SET_UP) setup tex && $(SET_UP) lint && $(PYTEST) -m "not weekly" $(ALONE) && \
+	@$(call run,$(SET_UP) setup tex programs .venv-slurm/installed && $(SET_UP) lint && $(PYTEST) -m "not weekly" $(ALONE) && \
 		$(PYTEST_SIDE_BY_SIDE) -m "not weekly" $(addprefix --ignore=,$(ALONE)))
 
 test-weekly: test-weekly-run ## the tests that make test leaves out: minutes long, or many repetitions
 	@: $(stop_if_failed)
 test-weekly-run:
-	@$(call run,$(SET_UP) setup tex && $(PYTEST) -m weekly)
+	@$(call run,$(SET_UP) setup tex programs .venv-slurm/installed && $(PYTEST) -m weekly)
 
 check: check-run ## the fast tests and the style of the code, at most two minutes
 	@: $(stop_if_failed)
@@ -222,8 +222,17 @@ tex: ## TeX, through the system's package manager when latexmk is missing
 		echo "Installing TeX (about two minutes)"; $(apt_get_install) $(TEX_PACKAGES) >/dev/null || \
 			$(call fail,apt-get could not install TeX: its message stands above); }
 
+programs: ## the browser and the SLURM that tests start, through the system's package manager when they are missing
+	@command -v chromium chromium-browser google-chrome >/dev/null || $(call install_for_tests,chromium)
+	@{ command -v slurmctld && command -v slurmd && command -v munged; } >/dev/null || \
+		$(call install_for_tests,slurm-wlm munge)
+
+# Tests that lack it are left out or, where CI is set, fail.
+install_for_tests = { $(as_root) && echo "Installing $(1) for tests" && $(apt_get_install) $(1) >/dev/null; } || \
+	[ -z "$$CI" ] || $(call fail,the tests need $(1): sudo apt-get install --no-install-recommends $(1))
 as_root = { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
-apt_get_install = apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
+apt_get_install = apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	-o DPkg::Lock::Timeout=300
 
 lock: ## write requirements.txt from requirements.in, in a fresh environment
 	@rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock

@@ -1,7 +1,6 @@
 """`make report`, opened in a real browser without a screen, and `make arxiv`, on the run `tiny`."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -9,6 +8,7 @@ import tarfile
 import zipfile
 
 import pytest
+from needs import missing
 
 CONFIG = "CONFIG=config/tiny.yaml"
 pytestmark = pytest.mark.slow
@@ -56,16 +56,7 @@ def reported(built, tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser():
     found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found:
-        return found
-    if os.geteuid() or not shutil.which("apt-get"):
-        pytest.skip("no browser: chromium is not installed, and only root with apt-get can install it")
-    install = "apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium"
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    done = subprocess.run(["bash", "-c", install], capture_output=True, text=True, env=environment)
-    if done.returncode:
-        pytest.skip(f"no browser: {(done.stderr.strip().splitlines() or ['apt-get failed'])[-1]}")
-    return shutil.which("chromium")
+    return found or missing("no browser: chromium is not installed: make programs installs it")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-PACKAGES = ("slurm-wlm", "munge")
+PROGRAMS = ("slurmctld", "slurmd", "munged")
 NODE = "node1"
 # Where every command looks: Snakemake's executor takes SLURM_CONF, as all of SLURM's variables, away from jobs.
 PLACE = Path("/etc/slurm")
@@ -42,30 +42,15 @@ PartitionName=all Nodes={node} Default=YES MaxTime=INFINITE State=UP
 """
 
 
-class CannotInstall(Exception):
-    """SLURM is not here and cannot be installed; the message says why."""
-
-
-def install() -> None:
-    """Install SLURM and munge where they are missing. Raises CannotInstall."""
+def obstacle() -> str | None:
+    """Why no cluster can be started on this machine, if it cannot."""
     if os.geteuid() != 0:
-        raise CannotInstall("a SLURM of its own needs root")
+        return "a SLURM of its own needs root"
     if (PLACE / "slurm.conf").exists():
-        raise CannotInstall(f"this machine has a SLURM already ({PLACE}/slurm.conf)")
-    if shutil.which("slurmctld") and shutil.which("munged"):
-        return
-    if not shutil.which("apt-get"):
-        raise CannotInstall("slurm-wlm is not installed, and there is no apt-get to install it")
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (
-        ["apt-get", "update", "-qq"],
-        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
-        if done.returncode:
-            raise CannotInstall(
-                f"{' '.join(command)} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
-            )
+        return f"this machine has a SLURM already ({PLACE}/slurm.conf)"
+    if not all(map(shutil.which, PROGRAMS)):
+        return "slurm-wlm and munge are not installed: make programs installs them"
+    return None
 
 
 class Cluster:

@@ -8,7 +8,8 @@ import sys
 import pytest
 import xarray as xr
 import yaml
-from cluster import NODE, CannotInstall, Cluster, install
+from cluster import NODE, Cluster, obstacle
+from needs import missing
 from projects import RESULTS, STUDY, clean_environment
 
 pytestmark = pytest.mark.slow
@@ -22,10 +23,8 @@ OVERLAY = {"execution": {"gpus": 1, "draws_per_job": 1, "runtime": 10}}
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    try:
-        install()
-    except CannotInstall as reason:
-        pytest.skip(f"no SLURM: {reason}")
+    if reason := obstacle():
+        missing(f"no SLURM: {reason}")
     made = Cluster(tmp_path_factory.mktemp("slurm"))
     try:
         made.start()

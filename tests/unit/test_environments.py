@@ -10,6 +10,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import needs
 import pytest
 import yaml
 from projects import clean_environment
@@ -235,6 +236,16 @@ def test_jobs_of_a_python_in_such_a_path_are_refused_too(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/a home/bin/python")
     with pytest.raises(ValueError, match="/a home/bin/python has ' ' in its path"):
         surroundings.refuse_path(ROOT)
+
+
+def test_what_a_test_needs_and_has_not_got_fails_where_nothing_may_be_left_out(monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="no browser"):
+        needs.missing("no browser")
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="no browser"):
+        needs.missing("no browser")
+    assert "export CI=" in (ROOT / ".ci/run").read_text()
 
 
 def test_profiles_leave_out_the_trigger_code_and_snakemakes_locks():
