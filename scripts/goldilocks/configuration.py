@@ -13,7 +13,7 @@ from pathlib import Path
 import jsonschema
 import yaml
 
-from goldilocks import catalogue, labels, own_code, studies
+from goldilocks import catalogue, labels, latex, own_code, studies
 
 # What make data, or an archive, knows of which datasets can be had.
 AVAILABLE = Path("results/data/available.yaml")
@@ -308,9 +308,13 @@ def _refuse(path: str, why: str, value: object, valid: object) -> None:
 
 def _known_datasets(config: dict, cards: Sequence[Path]) -> dict[str, catalogue.Shape | None]:
     """Every dataset that a study may name, and its shape where that is known before it is read."""
-    for name in config["datasets"]:
+    for name, entry in config["datasets"].items():
         if name in catalogue.OFFICIAL:
             raise ConfigurationError(f"datasets.{name}: this name belongs to an official dataset; choose another")
+        if unknown := latex.unprintable(entry.get("licence", "")):
+            raise ConfigurationError(
+                f"datasets.{name}.licence: {unknown[0]!r} cannot be printed in the paper; write it in Latin letters"
+            )
     folder = catalogue.data_folder(config.get("data_folder"))
     shapes = catalogue.known_shapes(config["datasets"], folder, cards)
     for name, substitute in config["substitutes"].items():

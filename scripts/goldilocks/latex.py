@@ -6,6 +6,7 @@ Results enter the paper's text through three macros and in no other way: \estima
 
 import math
 import re
+import unicodedata
 
 RESULT_SECTIONS = ("results", "training", "deconstruction", "emergent", "beyond")
 KINDS = ("estimate", "verdict", "setting")
@@ -57,16 +58,33 @@ _CHARACTERS = {
 _PATTERN = re.compile("|".join(map(re.escape, sorted(_CHARACTERS, key=len, reverse=True))))
 
 
+# Beyond ASCII: what LaTeX's T1 fonts have, Latin letters of European languages and signs of their texts.
+_PRINTED = {chr(code) for code in range(0xA0, 0x180)} - set("ĦħĸĿŀŉŦŧſ") | set("–—‘’‚“”„…€™•†‡‰‹›")
+
+
 def escape(text: str, strict: bool = True) -> str:
     """Plain text for LaTeX, mathematical letters and those of European languages included.
 
-    At any other letter raises ValueError or, for text that others wrote (`strict` false), puts a question mark.
+    At any other letter raises ValueError or, for text that others wrote (`strict` false), puts its code as U+732B.
     """
-    result = _PATTERN.sub(lambda match: _CHARACTERS[match[0]], text)
-    unknown = sorted({character for character in result if ord(character) > 0x17F and character not in "–’“”"})
-    if unknown and strict:
+    result = _escaped(text)
+    if strict and (unknown := unprintable(text)):
         raise ValueError(f"the character {unknown[0]!r} in {text!r} has no LaTeX form: add it to goldilocks.latex")
-    return "".join("?" if character in unknown else character for character in result)
+    return "".join(character if _is_printed(character) else f"U+{ord(character):04X}" for character in result)
+
+
+def unprintable(text: str) -> list[str]:
+    """The characters of a text that have no LaTeX form."""
+    return sorted({character for character in _escaped(text) if not _is_printed(character)})
+
+
+def _escaped(text: str) -> str:
+    """With composed letters: some systems write ü as u and two dots."""
+    return _PATTERN.sub(lambda match: _CHARACTERS[match[0]], unicodedata.normalize("NFC", text))
+
+
+def _is_printed(character: str) -> bool:
+    return character in _PRINTED or character in "\n\t" or (character.isascii() and character.isprintable())
 
 
 def number(value: float, low: float, high: float) -> str:

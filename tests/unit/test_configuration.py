@@ -28,6 +28,7 @@ def changed(path, value):
 
 MISTAKES = [
     # key, value, what the sentence must contain
+    ("datasets.mine", {"path": "mine.npz", "licence": "猫"}, ["datasets.mine.licence: '猫'", "in Latin letters"]),
     ("studies.curvature.radii.first", -1, ["studies.curvature.radii.first", "-1", "greater than 0"]),
     ("studies.curvature.radii.first", 0, ["studies.curvature.radii.first", "greater than 0"]),
     ("studies.curvature.radii.last", 0.001, ["studies.curvature.radii.last", "greater than first"]),

@@ -1,7 +1,10 @@
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+from needs import missing
 
 from goldilocks import latex
 
@@ -70,7 +73,22 @@ def test_text_is_escaped():
     )
     with pytest.raises(ValueError, match="☃"):
         latex.escape("a ☃")
-    assert latex.escape("a ☃", strict=False) == "a ?"
+    assert latex.escape("a ☃", strict=False) == "a U+2603"
+    # As macOS writes names of files.
+    assert latex.escape("ju\u0308rgen") == "jürgen"
+
+
+def test_every_character_that_is_passed_on_is_set_in_the_papers_fonts(tmp_path):
+    if not shutil.which("pdflatex"):
+        missing("no pdflatex: make tex installs it")
+    text = "\n\n".join(sorted(latex._PRINTED))
+    head = r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage[utf8]{inputenc}\usepackage{lmodern}"
+    document = f"{head}\n\\begin{{document}}\n{text}\n\\end{{document}}\n"
+    (tmp_path / "main.tex").write_text(document, encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "main.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0 and "Missing character" not in done.stdout, done.stdout[-1000:]
+    assert latex.unprintable("ħ, 猫 and ü…") == ["ħ", "猫"]
 
 
 def test_every_claim_has_a_latex_form():
