@@ -2,10 +2,9 @@
 
 import argparse
 import re
-import shutil
 from pathlib import Path
 
-from goldilocks import locks, logs
+from goldilocks import files, locks, logs
 
 KEPT = ("data", "README.md")
 COPIES = ("results/claims.csv", "results/run.txt", "paper/paper.pdf")
@@ -15,6 +14,7 @@ REPORT = "report.zip"
 def clean_results(run: str | None) -> list[Path]:
     """Remove the results, figures and logs of `run`, or of all runs; returns what was removed.
 
+    Of a link to a folder elsewhere the contents go, and the link stays.
     Raises ValueError while a run is at work, or if there is no such run.
     """
     locks.enter()
@@ -32,14 +32,14 @@ def clean_results(run: str | None) -> list[Path]:
         found += map(Path, (*COPIES, REPORT, "logs/data", ".snakemake"))
     removed = []
     for path in dict.fromkeys(found):
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.exists():
-            path.unlink()
-        else:
-            continue
-        removed.append(path)
+        if path.exists() and not _is_emptied_link(path):
+            files.remove(path)
+            removed.append(path)
     return removed
+
+
+def _is_emptied_link(path: Path) -> bool:
+    return path.is_symlink() and path.is_dir() and not any(path.iterdir())
 
 
 def main() -> None:

@@ -1,7 +1,6 @@
 """`make orphans`: results that no configuration names, left behind by studies that were changed or dropped."""
 
 import argparse
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -64,13 +63,13 @@ def main() -> None:
         if arguments.remove:
             locks.enter()
         orphans = find_orphans(arguments.configfiles or found)
-    total = 0
-    for orphan in orphans:
-        size = sum(path.stat().st_size for path in ([orphan] if orphan.is_file() else _files(orphan)))
-        total += size
-        print(f"{orphan}{'/' if orphan.is_dir() else ''}  {size / 2**20:.1f} MiB")
-        if arguments.remove:
-            shutil.rmtree(orphan) if orphan.is_dir() else orphan.unlink()
+        total = 0
+        for orphan in orphans:
+            size = sum(path.stat().st_size for path in ([orphan] if orphan.is_file() else _files(orphan)))
+            total += size
+            print(f"{orphan}{'/' if orphan.is_dir() else ''}  {size / 2**20:.1f} MiB")
+            if arguments.remove:
+                files.remove(orphan)
     advice = "removed" if arguments.remove else "remove them with make orphans REMOVE=yes"
     print(f"{len(orphans)} orphans, {total / 2**20:.1f} MiB: {advice}" if orphans else "no orphans")
 

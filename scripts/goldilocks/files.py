@@ -80,6 +80,27 @@ def remove_leftovers(folders: Iterable[str | Path]) -> None:
                 path.unlink(missing_ok=True)
 
 
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it; a link to a folder, which says where to keep it, stays.
+
+    Raises OSError in one sentence where something cannot be removed.
+    """
+    try:
+        if path.is_symlink() and path.is_dir():
+            for each in path.iterdir():
+                remove(each)
+        elif path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        raise OSError(
+            f"{error.filename or path} cannot be removed ({error.strerror}): see to it and run again"
+        ) from error
+
+
 def is_temporary(path: Path) -> bool:
     """Whether a file is one that `whole_file` is writing, or was when its process was killed."""
     return bool(_TEMPORARY.fullmatch(path.name))
@@ -88,6 +109,10 @@ def is_temporary(path: Path) -> bool:
 def refuse_unwritable(folders: Iterable[str | Path]) -> None:
     """Raise OSError in one sentence if one of the folders, where it exists, takes no files."""
     for folder in map(Path, folders):
+        if folder.is_symlink() and not folder.exists():
+            raise OSError(
+                f"{folder} is a link to {folder.readlink()}, which is not there: make that folder and run again"
+            )
         if folder.exists():
             code = None if os.access(folder, os.W_OK) else errno.EROFS
             if reason := _unwritable(folder / "file", OSError(code, "")):

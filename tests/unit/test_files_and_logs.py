@@ -106,6 +106,42 @@ def test_leftovers_of_dead_processes_are_removed_and_of_living_ones_kept(tmp_pat
         assert alive.exists() and elsewhere.exists() and not dead.exists()
 
 
+def clean(folder, *run):
+    command = [sys.executable, str(ROOT / "scripts/clean_results.py"), *run]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_what_is_cleaned_behind_links_goes_and_the_links_stay(tmp_path):
+    scratch = tmp_path / "scratch"
+    for name in ("results/data", "results/quick", "figures/quick", "elsewhere", "snakemake/log"):
+        (scratch / name).mkdir(parents=True)
+        (scratch / name / "file").touch()
+    links = {
+        "results": "results",
+        "figures": "figures",
+        ".snakemake": "snakemake",
+        "scratch/results/other": "elsewhere",
+    }
+    for link, target in links.items():
+        (tmp_path / link).symlink_to(scratch / target)
+    assert clean(tmp_path, "other") == "removed results/other; the datasets are kept"
+    assert (scratch / "results/quick/file").exists() and not (scratch / "elsewhere/file").exists()
+    assert "results/quick" in clean(tmp_path)
+    assert all((tmp_path / link).is_symlink() for link in links)
+    assert [path for path in scratch.rglob("*") if path.is_file()] == [scratch / "results/data/file"]
+    assert not (scratch / "results/quick").exists() and clean(tmp_path) == "there was nothing to remove"
+
+
+def test_a_link_to_a_folder_that_is_gone_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("results").symlink_to("/scratch/gone")
+    with pytest.raises(OSError, match="results is a link to /scratch/gone, which is not there: make that folder"):
+        files.refuse_unwritable(["results"])
+    Path("results").unlink()
+    with pytest.raises(OSError, match=r"proc/self/mem cannot be removed \(.*\): see to it and run again"):
+        files.remove(Path("/proc/self/mem"))
+
+
 HOLD = "from goldilocks import locks; locks.enter(); print('held', flush=True); input()"
 
 
