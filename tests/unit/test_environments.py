@@ -232,6 +232,17 @@ def test_a_path_that_shells_misread_is_refused_before_anything_is_set_up(name, t
         surroundings.refuse_path(tmp_path / name)
 
 
+def test_commands_of_make_know_nothing_of_a_users_own_settings():
+    theirs = {"HOME": "/proc", "SNAKEMAKE_PROFILE": "/home/me/slurm", "MPLBACKEND": "module://of_a_notebook"}
+    environment = {name: value for name, value in clean_environment(**theirs).items() if name != "XDG_CACHE_HOME"}
+    command = ["make", "--eval", "show: ; @env", "show"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=True)
+    lines = done.stdout.splitlines()
+    cache = f"XDG_CACHE_HOME={ROOT}/.snakemake/cache"  # Nothing can be kept in /proc.
+    assert {"PYTHONNOUSERSITE=1", "MPLBACKEND=Agg", cache} <= set(lines)
+    assert not [line for line in lines if line.startswith("SNAKEMAKE_PROFILE")]
+
+
 def test_jobs_of_a_python_in_such_a_path_are_refused_too(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/a home/bin/python")
     with pytest.raises(ValueError, match="/a home/bin/python has ' ' in its path"):
