@@ -253,10 +253,10 @@ def logits_function(network: nn.Module | Logits) -> Logits:
     def logits(parameters: Tensor, inputs: Tensor) -> Tensor:
         outputs = outputs_of(parameters, modes.usual(inputs))
         if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(inputs):
-            found = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"type {type(outputs).__name__}"
+            found = tuple(outputs.shape) if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
             raise ValueError(
-                f"the network gives outputs of {found} for {len(inputs)} examples: logits (n, k), one row of classes "
-                "for each example, are needed, so take one token, or their mean, and one tensor alone"
+                f"the network gives {found} for {len(inputs)} examples where logits (n, k) are needed: wrap it in a "
+                "module that returns them alone, one for each class, of one token or of their mean"
             )
         return outputs
 

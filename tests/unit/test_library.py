@@ -440,10 +440,10 @@ def test_outputs_that_are_no_logits_are_refused(entry):
     """As many tokens as examples, whose axes nothing tells apart; images of one class each; several tensors."""
     convolution = nn.Conv2d(1, CLASSES, 1).double()
     given = problem(Tokens())
-    for module, found in ((Tokens(), rf"shape \(.*, {EXAMPLES}, {CLASSES}\)"), (LastOfTwo(), "type tuple")):
-        with pytest.raises(ValueError, match=f"gives outputs of {found} for .* logits"):
+    for module, found in ((Tokens(), rf"\(.*, {EXAMPLES}, {CLASSES}\)"), (LastOfTwo(), "a tuple")):
+        with pytest.raises(ValueError, match=f"the network gives {found} .*: wrap it in a module that returns"):
             curvatures(module.double(), *given)[entry]()
-    with pytest.raises(ValueError, match=r"gives outputs of shape \(.*, 3, 2, 2\) for .* logits"):
+    with pytest.raises(ValueError, match=r"the network gives \(.*, 3, 2, 2\) .*: wrap it in a module that returns"):
         curvatures(convolution, *problem(convolution, (1, 2, 2)))[entry]()
 
 
@@ -504,10 +504,10 @@ class Attention(nn.Module):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("radius", [1e-3, 1.0, 10.0, 1e3])
 def test_rounding_is_not_taken_for_asymmetry(radius, dtype, monkeypatch):
-    """Measured are 200 ε at most; the bound is 10 √ε, 3e4 ε in single precision."""
+    """Measured are 200 ε at most, where a softmax saturates; the bound is 2e5 ε in single precision."""
     found, refuse = [], symmetry.refuse_asymmetric
 
-    def spy(matrix, size):
+    def spy(matrix, size=0.0):
         refuse(matrix, size)
         found.append(float((matrix - matrix.T).norm() / (size + matrix.norm())))
 
@@ -519,7 +519,7 @@ def test_rounding_is_not_taken_for_asymmetry(radius, dtype, monkeypatch):
         for temperature in (0.1, 10.0):
             options = {"temperature": temperature}
             curvature.plane_curvature(module, radius * theta / 3, rows.to(dtype), inputs, labels, **options)
-    assert len(found) == 8 and max(found) < 1000 * torch.finfo(dtype).eps
+    assert len(found) == 4 * (symmetry.PIECES + 1) and np.nanmax(found) < 1000 * torch.finfo(dtype).eps
 
 
 # Modes of torch.
