@@ -4,8 +4,11 @@ What a network computes under torch.no_grad, forward mode sees and reverse mode 
 .data, forward mode over reverse mode sees alone.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from goldilocks import automatic, networks
 
@@ -34,16 +37,20 @@ def refuse_asymmetric(matrix: Tensor, size: float = 0.0) -> None:
 def refuse_asymmetric_products(logits: networks.Logits, parameters: Tensor, inputs: Tensor, part: str) -> None:
     """The same of products with a `part` A of the Hessian, for a few of the inputs (n, …); also if they all vanish.
 
-    ⟨u, Av⟩ and ⟨v, Au⟩ with v = Au, which makes the second as large as any, and u random in one piece of the parameters
-    after another: what is amiss with one may be little beside the others. Of the squared error, which no softmax
-    saturates.
+    Where something is computed that reverse mode does not see: it may not enter the logits. ⟨u, Av⟩ and ⟨v, Au⟩ with
+    v = Au, which makes the second as large as any, and u random in one piece of the parameters after another: what is
+    amiss with one may be little beside the others. Of the squared error, which no softmax saturates.
     """
     some, point = networks.few(inputs, EXAMPLES), parameters.detach().requires_grad_()
-    if not logits(point, some).requires_grad:
+    with _Watch() as watch:
+        outputs = logits(point, some)
+    if not outputs.requires_grad:
         raise ValueError(
             "logits do not depend on the parameters, so that there is nothing to differentiate: take torch.no_grad, "
             "detach and .data out of the network's forward pass"
         )
+    if not watch.unseen:
+        return
     labels = torch.zeros(len(some), dtype=torch.int64, device=some.device)
     problem = (logits, parameters, some, labels, "mean_squared_error", 1.0)
     if part == "gauss_newton":
@@ -56,3 +63,17 @@ def refuse_asymmetric_products(logits: networks.Logits, parameters: Tensor, inpu
         pushed = push(u)
         v = pushed * (u.norm() / pushed.norm())
         refuse_asymmetric(torch.cat([u, v]) @ torch.cat([pushed, push(v)]).T)
+
+
+class _Watch(TorchFunctionMode):
+    """Finds out whether anything is computed of the parameters, which require gradients, behind reverse mode's back."""
+
+    unseen = False
+
+    def __torch_function__(self, function: Callable, types: tuple, arguments: tuple = (), options: dict | None = None):
+        """The result of `function`."""
+        if not torch.is_grad_enabled() or function == Tensor.data.__get__:
+            given = [*arguments, *(options or {}).values()]
+            nested = [each for some in given if isinstance(some, list | tuple) for each in some]
+            self.unseen |= any(isinstance(each, Tensor) and each.requires_grad for each in given + nested)
+        return function(*arguments, **(options or {}))

@@ -501,6 +501,15 @@ class Attention(nn.Module):
         return self.last(weights @ self.values(x)).mean(1)
 
 
+class Monitor(nn.Module):
+    """Looks at what passes under torch.no_grad, which enters nothing."""
+
+    def forward(self, x):
+        with torch.no_grad():
+            self.mean = x.mean()
+        return x
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("radius", [1e-3, 1.0, 10.0, 1e3])
 def test_rounding_is_not_taken_for_asymmetry(radius, dtype, monkeypatch):
@@ -515,7 +524,8 @@ def test_rounding_is_not_taken_for_asymmetry(radius, dtype, monkeypatch):
     torch.manual_seed(0)
     deep = [layer for _ in range(8) for layer in (nn.LayerNorm(36), nn.GELU(), nn.Linear(36, 36))]
     for module in (Attention(), nn.Sequential(nn.Flatten(), *deep, nn.Linear(36, CLASSES))):
-        theta, rows, inputs, labels = problem(module.double(), (6, 6))
+        module = nn.Sequential(module, Monitor()).double()
+        theta, rows, inputs, labels = problem(module, (6, 6))
         for temperature in (0.1, 10.0):
             options = {"temperature": temperature}
             curvature.plane_curvature(module, radius * theta / 3, rows.to(dtype), inputs, labels, **options)
