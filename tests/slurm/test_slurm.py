@@ -13,8 +13,9 @@ from needs import missing
 from projects import RESULTS, STUDY, clean_environment
 
 pytestmark = pytest.mark.slow
-# One node has little to wait for, and no accounting.
+# One node has little to wait for, and no accounting. Snakemake ends as long after its last job as its rate looks back.
 HERE = [
+    *("--max-jobs-per-timespan", "5/5s"),
     *("--slurm-no-account", "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "2"),
     *("--seconds-between-status-checks", "2", "--latency-wait", "5"),
 ]
