@@ -81,7 +81,7 @@ figure: figure-run ## one figure, drawn anew: make figure NAME=loss [CONFIG=conf
 	@: $(stop_if_failed)
 figure-run:
 	@$(call run,$(SET_UP) setup && figure=$$($(BIN)/python scripts/name_figure.py "$(NAME)" "$(CONFIG)") && \
-		$(SNAKEMAKE) --force records $$figure --configfile $(CONFIG))
+		$(SNAKEMAKE) --force $$figure --configfile $(CONFIG))
 
 data: data-run ## fetch all datasets, and record in results/data/available.yaml which can be had
 	@: $(stop_if_failed)

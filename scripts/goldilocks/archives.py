@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
+
 from goldilocks import files
 
 MANIFEST, CRATE = "manifest.json", "ro-crate-metadata.json"
@@ -140,6 +142,13 @@ def read(path: str | Path, names: Iterable[str]) -> dict[str, bytes]:
         if _checksum(found[name]) != manifest["files"][name]:
             raise ValueError(f"results_from: {name} in {path} is not what its checksum says: fetch it again")
     return found
+
+
+def available(path: str | Path) -> dict:
+    """Which datasets could be had where an archive was made; nothing where it does not say. Raises as `read` does."""
+    if AVAILABLE not in read_manifest(path)["files"]:
+        return {}
+    return yaml.safe_load(read(path, [AVAILABLE])[AVAILABLE])
 
 
 def difference(expected: Mapping, found: Mapping) -> str:

@@ -13,9 +13,9 @@ from pathlib import Path
 import jsonschema
 import yaml
 
-from goldilocks import catalogue, labels, latex, own_code, studies
+from goldilocks import archives, catalogue, labels, latex, own_code, studies
 
-# What make data, or an archive, knows of which datasets can be had.
+# What make data found out of which datasets can be had.
 AVAILABLE = Path("results/data/available.yaml")
 # Stricter than JSON: 8.0 is no integer, and a number is finite.
 _Validator = jsonschema.validators.extend(
@@ -158,18 +158,23 @@ def without_missing(config: dict, available: dict) -> tuple[dict, dict[str, str]
     return {**left, "figures": _drawable(left)}, reasons
 
 
-def as_run(config: dict, places: Sequence[Path] = (AVAILABLE,)) -> tuple[dict, dict[str, str], dict[str, list[str]]]:
+def as_run(config: dict) -> tuple[dict, dict[str, str], dict[str, list[str]]]:
     """What a run makes of a complete configuration: itself where nothing is left out.
 
     With it, a reason for each dataset that is left out, and the datasets of each study that is left out with them.
-    `places` are records of which datasets can be had, of which the first that is there counts.
     """
-    record = next((path for path in places if path.exists()), None)
-    if config["missing_datasets"] == "fail" or record is None:
+    if config["missing_datasets"] == "fail":
         return config, {}, {}
-    left, reasons = without_missing(config, read([record]))
+    left, reasons = without_missing(config, _available(config))
     studies = {name: study["datasets"] for name, study in config["studies"].items() if name not in left["studies"]}
     return left, reasons, studies
+
+
+def _available(config: dict) -> dict:
+    """Which datasets can be had: as make data found here, or else, of results from an archive, where they were made."""
+    if AVAILABLE.exists():
+        return read([AVAILABLE])
+    return archives.available(config["results_from"]) if "results_from" in config else {}
 
 
 # Figures over the scale of an initialisation; others are over r/r_X.

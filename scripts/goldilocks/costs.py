@@ -14,7 +14,7 @@ from goldilocks import catalogue, labels, studies
 
 BENCHMARK = ".benchmark.tsv"
 # Rules that only collect, and records, which take no time.
-NOT_JOBS = ("all", "figures", "records", "record")
+NOT_JOBS = ("all", "figures", "record")
 MEASURED, ALIKE, BY_SIZE = "the same job", "jobs of the same rule", "the job's size"
 # Seconds of a job beside its own work, most of them for imports; operations in a second, of a core of 2026.
 OVERHEAD = {"curvature": 5.0, "training": 5.0, "cuts": 10.0}

@@ -51,9 +51,10 @@ def test_a_figure_that_is_left_out_is_refused_with_the_reason(quick):
     assert name_figure.path_of_figure("loss", complete) == "figures/quick/loss.pdf"
 
 
-def test_where_nothing_is_recorded_nothing_is_left_out(quick):
+def test_where_nothing_is_recorded_nothing_is_left_out(quick, monkeypatch):
     complete, _ = quick
-    assert configuration.as_run(complete, [Path("nowhere.yaml")]) == (complete, {}, {})
+    monkeypatch.setattr(configuration, "AVAILABLE", Path("nowhere.yaml"))
+    assert configuration.as_run(complete) == (complete, {}, {})
     assert configuration.as_run(complete | {"missing_datasets": "fail"}) == (
         complete | {"missing_datasets": "fail"},
         {},

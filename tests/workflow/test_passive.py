@@ -52,7 +52,13 @@ def test_passive_calls_write_nothing(project, lost):
     before = contents(project)
     for number, edit in enumerate(EDITS):
         config = edited(project, f"other_{number}", *edit)
-        assert project.dry_run("figures", config=config)["curvature"] == 1
+        assert project.dry_run(config=config)["curvature"] == 1
+        # A file alone tells too.
+        assert project.dry_run("results/tiny/claims.csv", config=config) == {
+            "curvature": 1,
+            "aggregate": 1,
+            "claims": 1,
+        }
         assert contents(project) == before
     for arguments in PASSIVE:
         done = project.snakemake(*arguments, config="config/other_0.yaml")

@@ -44,7 +44,7 @@ def complete_configuration():
     """The configuration with its defaults, a reason for each dataset that is left out, and studies that are, too."""
     cards = Path(UNPACKED.name, archives.CARDS)
     complete = configuration.complete(config, configuration.load_schema(CHECKOUT), [cards, DATA / "cards"])
-    return configuration.as_run(complete, [configuration.AVAILABLE, Path(UNPACKED.name, archives.AVAILABLE)])
+    return configuration.as_run(complete)
 
 
 def fingerprint_records():
@@ -107,18 +107,21 @@ def path_of(place):
 
 def record(place):
     """An input: the record at `place`, in which wildcards are filled in."""
-    return lambda wildcards: path_of(place.format(**dict(wildcards.items())))
+    return lambda wildcards: needed(path_of(place.format(**dict(wildcards.items()))))
+
+
+def needed(path):
+    """A record, which is made if it is missing, whatever is asked for, and then what depends on it: for Snakemake alone,
+    once .snakemake/ is lost, an input that is missing is no reason to make what is there from it anew."""
+    if not Path(path).exists():
+        workflow.dag.forcefiles.add(path)
+    return path
 
 
 def packed(path):
     """The text of a record, compressed, as letters that mean nothing to a shell."""
     text = next(text for place, text in RECORDS.items() if path_of(place) == path)
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
-
-
-def all_records(wildcards):
-    """The paths of all records of this run; of data not where results come from an archive, which may not need them."""
-    return [path_of(place) for place in RECORDS if "results_from" not in config or not place.startswith("data/")]
 
 
 def blocks_of(wildcards):
@@ -128,7 +131,7 @@ def blocks_of(wildcards):
 
 def block_code(wildcards):
     """The fingerprint of the code that makes the blocks of a study."""
-    return path_of(f"fingerprints/{config['studies'][wildcards.study]['kind']}.txt")
+    return needed(path_of(f"fingerprints/{config['studies'][wildcards.study]['kind']}.txt"))
 
 
 def checkpoints_of(wildcards):
@@ -159,13 +162,12 @@ def promised():
 
 
 def read_archive():
-    """Keep what the workflow has to know of an archive's datasets while it loads; returns the names of their cards."""
+    """Keep what is known of an archive's datasets for as long as this process lives; returns the names of their cards."""
     if "results_from" not in config:
         return []
     known = archives.read_manifest(config["results_from"])["files"]
     cards = [name for name in known if name.startswith(f"{archives.CARDS}/")]
-    names = [*cards, *([archives.AVAILABLE] if archives.AVAILABLE in known else [])]
-    for name, content in archives.read(config["results_from"], names).items():
+    for name, content in archives.read(config["results_from"], cards).items():
         files.write_text(content.decode(), Path(UNPACKED.name, name))
     return cards
 
@@ -183,12 +185,12 @@ def archived():
 def settings_of(name):
     """The settings that an archived block was made by."""
     study = Path(name).parts[1] if Path(name).parts[1:] else None
-    return path_of(f"settings/study-{study}.yaml" if study else "settings/cuts.yaml")
+    return needed(path_of(f"settings/study-{study}.yaml" if study else "settings/cuts.yaml"))
 
 
 def code_of(name):
     """The fingerprint of the code that an archived block was made by."""
-    return path_of(f"fingerprints/{Path(name).parts[0].removesuffix('.nc')}.txt")
+    return needed(path_of(f"fingerprints/{Path(name).parts[0].removesuffix('.nc')}.txt"))
 
 
 def card_of(dataset):
@@ -199,7 +201,8 @@ def card_of(dataset):
 
 def own_networks(labels):
     """The records of those networks that are the user's own."""
-    return [path_of(f"settings/network-{label}.yaml") for label in labels if label in config["networks"]]
+    own = (label for label in labels if label in config["networks"])
+    return [needed(path_of(f"settings/network-{label}.yaml")) for label in own]
 
 
 def file_of_network(label):

@@ -53,7 +53,8 @@ rule own_dataset:
     benchmark:
         "logs/data/{dataset}.benchmark.tsv"
     wildcard_constraints:
-        dataset=f"(?!({'|'.join(catalogue.OFFICIAL)})$)[a-z0-9_]+",
+        # (?!) matches nothing.
+        dataset="|".join(OWN_DATASETS) or "(?!)",
     priority: 100
     conda:
         "../../envs/compute.yaml"
