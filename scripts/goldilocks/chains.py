@@ -321,7 +321,7 @@ def matching(network: nn.Module | networks.Logits, points: Iterable[Tensor], inp
 
 
 def _agrees(chain: tuple, logits: networks.Logits, theta: Tensor, inputs: Tensor) -> bool:
-    point = modes.usual(theta).detach().requires_grad_()
+    point = theta.detach().requires_grad_()
     expected = logits(point, inputs)
     try:
         outputs, kept = forward(chain, theta, inputs)
@@ -342,9 +342,11 @@ def _is_same(found: Tensor, expected: Tensor) -> bool:
     """To rounding, where both are finite: what is not is refused with the examples that have it."""
     if found.shape != expected.shape:
         return False
-    finite = torch.isfinite(found) & torch.isfinite(expected)
-    error, size = (torch.where(finite, each, 0).abs().max() for each in (found - expected, expected))
-    return bool(error <= SAME * size + torch.finfo(expected.dtype).tiny)
+    error, size = (found - expected).abs(), expected.abs()
+    if not torch.isfinite(error.sum()):
+        finite = torch.isfinite(found) & torch.isfinite(expected)
+        error, size = (torch.where(finite, each, 0) for each in (error, size))
+    return bool(error.max() <= SAME * size.max() + torch.finfo(expected.dtype).tiny)
 
 
 class _Unknown(Exception):
@@ -373,6 +375,9 @@ def _layers(module: nn.Module, places: dict[int, slice], seen: set[int]) -> Iter
 def _layer(module: nn.Module, places: dict[int, slice]) -> object:
     kind = type(module)
     if kind is nn.Linear or kind is nn.Conv2d:
+        if not {id(each) for each in (module.weight, module.bias) if each is not None} <= places.keys():
+            # Frozen, as a buffer.
+            raise _Unknown
         weight = places[id(module.weight)]
         bias = None if module.bias is None else places[id(module.bias)]
         if kind is nn.Linear:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from goldilocks import curvature, modes, networks
+from goldilocks import arguments, automatic, curvature, modes
+from goldilocks.arguments import Array
 
 GRADIENTS = ("gradient_norm", "forced_gradient_norm", "forced_mismatch", "class_gradient_norm")
 EXAMPLES_AT_ONCE = 1000
@@ -30,14 +31,18 @@ class Gradients:
 
 @modes.differentiating
 def gradients(
-    network: nn.Module, parameters: Tensor, inputs: Tensor, labels: Tensor, temperature: float = 1.0
+    network: nn.Module, parameters: Array, inputs: Array, labels: Array, temperature: float = 1.0
 ) -> Gradients:
     """Gradients of the mean cross-entropy over all examples at `parameters` (D,), in their precision.
 
-    Raises ValueError if the network mixes examples, gives other than logits (n, k) or has parts under `torch.no_grad`.
+    Raises ValueError if what is given does not fit, or the network mixes examples, is random, gives other than logits
+    (n, k) or has parts under `torch.no_grad`.
     """
-    logits, theta = networks.logits_function(network), modes.usual(parameters.detach()).requires_grad_()
-    curvature.refuse_unfit_logits(logits, theta.detach(), inputs, "gauss_newton")
+    arguments.refuse_unfit_options(loss="cross_entropy", temperatures=[temperature])
+    network, theta, inputs, labels = arguments.problem(network, parameters, inputs, labels, "cross_entropy")
+    logits = automatic.function(network)
+    curvature.refuse_unfit_logits(logits, theta, inputs, "gauss_newton")
+    theta = theta.requires_grad_()
     with torch.no_grad():
         chunks = inputs.split(EXAMPLES_AT_ONCE)
         outputs = torch.cat([logits(theta, chunk) for chunk in chunks]).double() / temperature

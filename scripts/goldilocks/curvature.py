@@ -14,23 +14,24 @@ import torch
 from torch import Tensor, nn
 
 from goldilocks import (
+    arguments,
     automatic,
     chains,
     full_space,
     homogeneous,
     losses,
     modes,
-    networks,
     spectrum,
     subspaces,
     symmetry,
     tangents,
 )
+from goldilocks.arguments import Array
 from goldilocks.directions import Directions
 from goldilocks.networks import Logits
 from goldilocks.sums import Sums, orthonormalised
 
-Rows = Tensor | scipy.sparse.csr_array
+Rows = Array | scipy.sparse.sparray
 HOMOGENEOUS, SHARED, POINTWISE, AUTOMATIC = (
     "homogeneous sweep",
     "tangents with shared directions",
@@ -122,9 +123,10 @@ def radial_sweep(
     """Curvature at the points α · `parameters` (D,) for each scale α, on planes along the raw `directions` (d, D).
 
     `network` is a module whose parameters, flattened in order, `parameters` replaces, or a function
-    (parameters (D,), inputs) → logits (n, k). `inputs` (N, …) and `labels` (N,) are the examples; `examples` lists
-    how many of the first ones to average over (default: all N). The softmax sees logits / temperature. Results are
-    indexed by scale, temperature and number of examples. `path_of` says which way of computing is taken.
+    (parameters (D,), inputs) → logits (n, k). `inputs` (N, …) and `labels` (N,), whole numbers of classes, are the
+    examples; `examples` lists how many of the first ones to average over (default: all N). The softmax sees logits /
+    temperature. Arrays may be torch's or numpy's. Results are indexed by scale, temperature and number of examples.
+    `path_of` says which way of computing is taken.
 
     Directions need not be orthonormal: they are made so, in order, through their Gram matrix. Sparse ones can be given
     with their non-zero entries alone, as a sparse matrix, which saves memory and a pass over all of it. Where
@@ -134,8 +136,9 @@ def radial_sweep(
     Nothing of a module changes. Parts of its forward pass under `detach` are constants.
 
     Raises ValueError if the directions are linearly dependent, a logit, a loss or a Hessian is not finite, the loss is
-    unknown, the network mixes examples, gives other than logits (n, k) or has parts under `torch.no_grad`, a scale is
-    not positive, sizes do not fit, or more examples are asked for than there are.
+    unknown, the network mixes examples, is random, gives other than logits (n, k), has parts under `torch.no_grad` or
+    cannot be differentiated twice, a scale is not positive, sizes or types do not fit, or more examples are asked for
+    than there are.
     """
     pairs = [(scale, temperature) for scale in scales for temperature in temperatures]
     options = {"examples": examples, "loss": loss, "memory_mib": memory_mib}
@@ -161,12 +164,18 @@ def curvature_at(
 
     Without `refuse_overflow` a logit, loss or Hessian that is not finite raises no error: the result is None there.
     """
-    counts = [len(inputs)] if examples is None else list(examples)
-    parameters = modes.usual(parameters.detach())
-    _refuse_unfit(network, parameters, directions, inputs, labels, counts)
+    if not points:
+        raise ValueError("no point was asked for: give one scale and one temperature at least")
     scales, temperatures = map(list, zip(*points))
-    if not min(scales) > 0:
-        raise ValueError(f"the scale {min(scales)} is not positive: a sweep runs outwards along one ray")
+    for scale in scales:
+        if not 0 < scale < math.inf:
+            raise ValueError(f"the scale {scale} is not positive and finite: a sweep runs outwards along one ray")
+    arguments.refuse_unfit_options(loss=loss, temperatures=temperatures, memory_mib=memory_mib)
+    network, parameters = arguments.network(network), arguments.parameters(parameters)
+    directions = arguments.plane(directions, parameters)
+    arguments.refuse_other_size(parameters, network, directions.shape[1])
+    inputs, labels = arguments.examples(network, parameters.to(_precision(directions)), inputs, labels, loss)
+    counts = arguments.counts(examples, len(inputs))
     ends = (scale * parameters.double() for scale in {min(scales), max(scales)})
     chain = chains.matching(network, ends, inputs)
     path = _path(chain, parameters, len(points))
@@ -174,7 +183,7 @@ def curvature_at(
     given = directions.cpu().numpy() if sparse is None else sparse
     factor = torch.as_tensor(subspaces.cholesky(given), device=parameters.device)
     total = Sums(factor, loss, temperatures, refuse_overflow)
-    known = chain or networks.logits_function(network)
+    known = chain or automatic.function(network)
     add = _adder(path, known, parameters, scales, directions, sparse, memory_mib, inputs, total)
     result = {}
     for start, stop in pairwise([0, *sorted(set(counts))]):
@@ -184,16 +193,19 @@ def curvature_at(
     return [[result[n][i] for n in counts] for i in range(len(points))]
 
 
-def path_of(network: nn.Module | Logits, parameters: Tensor, points: int, inputs: Tensor | None = None) -> str:
+@modes.differentiating
+def path_of(network: nn.Module | Logits, parameters: Array, points: int, inputs: Array | None = None) -> str:
     """The fastest exact way to the curvature of `network` at this many points on the ray through `parameters`.
 
     Layers are taken to be what their classes say, and to see vectors; where `inputs` (n, …) are given, this is found
     out.
     """
     if inputs is not None:
-        chain = chains.matching(network, [parameters.detach()], inputs)
-    else:
-        chain = chains.of(network) if isinstance(network, nn.Module) else None
+        network, parameters, inputs, _ = arguments.problem(network, parameters, inputs)
+        return _path(chains.matching(network, [parameters], inputs), parameters, points)
+    network, parameters = arguments.network(network), arguments.parameters(parameters)
+    arguments.refuse_other_size(parameters, network)
+    chain = chains.of(network) if isinstance(network, nn.Module) else None
     return _path(chain, parameters, points)
 
 
@@ -205,6 +217,7 @@ def _path(chain: tuple | None, parameters: Tensor, points: int) -> str:
     return HOMOGENEOUS if homogeneous.applies(chain, parameters) else SHARED
 
 
+@modes.differentiating
 def sphere_curvature(
     network: nn.Module | Logits,
     parameters: Tensor,
@@ -222,9 +235,15 @@ def sphere_curvature(
     along u = θ/r: PᵀHP − (⟨∇L, θ⟩/r²) I. Arguments and errors as in `plane_curvature`; raises ValueError also if
     the directions and θ are linearly dependent.
     """
-    parameters = parameters.detach()
-    radius = parameters.double().norm()
-    outward = (parameters / radius).to(directions.dtype)
+    theta = arguments.parameters(parameters)
+    directions = arguments.plane(directions, theta)
+    arguments.refuse_other_size(theta, arguments.network(network), directions.shape[-1])
+    if not isinstance(directions, Tensor):
+        directions = torch.as_tensor(directions.toarray(), device=theta.device)
+    radius = theta.double().norm()
+    if not radius > 0:
+        raise ValueError("the parameters are zero, so that no sphere goes through them: give others")
+    outward = (theta / radius).to(directions)
     # With u in front, the Cholesky factor takes it off all the others.
     spanned = torch.cat([outward[None], directions])
     options = {"loss": loss, "temperature": temperature, "memory_mib": memory_mib}
@@ -232,6 +251,7 @@ def sphere_curvature(
     return found.hessian[1:, 1:] - found.radial_derivative / float(radius) ** 2 * np.eye(len(directions))
 
 
+@modes.differentiating
 def hessian_vector_products(
     network: nn.Module | Logits,
     parameters: Tensor,
@@ -248,7 +268,7 @@ def hessian_vector_products(
 
     As `hessian_products`, for one call, in the precision of `vectors`.
     """
-    theta = parameters.detach().to(vectors.dtype)
+    theta = arguments.parameters(parameters).to(arguments.real(vectors, "vectors").dtype)
     options = {"part": part, "loss": loss, "temperature": temperature, "memory_mib": memory_mib}
     return hessian_products(network, theta, inputs, labels, **options)(vectors)
 
@@ -269,23 +289,19 @@ def hessian_products(
 
     `part` is `hessian` or `gauss_newton`. In the precision of the parameters: of fully connected chains from one pass
     over the examples for all calls, where `memory_mib` holds what is kept of it; else by automatic differentiation.
-    Raises ValueError if the part or the loss is unknown, or the network mixes examples, gives other than logits (n, k)
-    or has parts under `torch.no_grad`.
+    Of numpy's vectors in double precision to numpy's products, as `lanczos` wants it. Raises ValueError, and the map
+    does, as `radial_sweep` does, or if the part is unknown.
     """
-    if part not in ("hessian", "gauss_newton"):
-        raise ValueError(f"part {part!r} of the Hessian is unknown: use hessian or gauss_newton")
-    if loss not in losses.LOSSES:
-        raise ValueError(f"loss {loss!r} is unknown: use one of {', '.join(losses.LOSSES)}")
-    parameters, inputs = modes.usual(parameters.detach()), inputs.to(parameters.dtype)
+    arguments.refuse_unfit_options(loss=loss, temperatures=[temperature], memory_mib=memory_mib, part=part)
+    network, parameters, inputs, labels = arguments.problem(network, parameters, inputs, labels, loss)
     chain = chains.matching(network, [parameters], inputs)
     if full_space.applies(chain, parameters, inputs, memory_mib):
         options = {"gauss_newton": part == "gauss_newton", "loss": loss, "temperature": temperature}
-        return full_space.Products(chain, parameters, inputs, labels, **options)
-    logits = networks.logits_function(network)
+        return arguments.of_rows(full_space.Products(chain, parameters, inputs, labels, **options), parameters)
+    logits = automatic.function(network)
     refuse_unfit_logits(logits, parameters, inputs, part)
     fitting = automatic.examples_per_chunk(logits, parameters, inputs, memory_mib)
 
-    @modes.differentiating
     def products(vectors: Tensor) -> Tensor:
         total = torch.zeros_like(vectors)
         for chunk, targets in _chunks(inputs, labels, min(fitting, tangents.EXAMPLES_PER_CHUNK)):
@@ -301,7 +317,7 @@ def hessian_products(
                 total[start : start + step] += found if part == "gauss_newton" else found[0]
         return total / len(inputs)
 
-    return products
+    return arguments.of_rows(products, parameters)
 
 
 def _adder(path, network, parameters, scales, directions, sparse, memory_mib, inputs, total) -> Callable:
@@ -323,6 +339,10 @@ def _adder(path, network, parameters, scales, directions, sparse, memory_mib, in
     return add
 
 
+def _precision(directions: Tensor | scipy.sparse.csr_array) -> torch.dtype:
+    return directions.dtype if isinstance(directions, Tensor) else torch.from_numpy(directions.data).dtype
+
+
 def _prepared(directions: Rows, path: str, device: torch.device) -> tuple[Rows, scipy.sparse.csr_array | None]:
     """Directions as the `path` takes them, and their non-zero entries in double precision where they are few."""
     if isinstance(directions, Tensor):
@@ -336,12 +356,13 @@ def _prepared(directions: Rows, path: str, device: torch.device) -> tuple[Rows, 
 
 def _automatic_adder(logits, parameters, scales, directions, memory_mib, inputs, total) -> Callable:
     """Hessian products by automatic differentiation, in the precision of the directions."""
-    parameters, inputs = parameters.to(directions.dtype), inputs.to(directions.dtype)
+    parameters, inputs = parameters.to(directions.dtype), arguments.in_precision(inputs, directions.dtype)
     refuse_unfit_logits(logits, parameters, inputs)
     fitting = automatic.examples_per_chunk(logits, parameters, inputs, memory_mib)
 
     def add(inputs, labels):
-        for chunk, targets in _chunks(inputs.to(directions.dtype), labels, min(fitting, tangents.EXAMPLES_PER_CHUNK)):
+        inputs = arguments.in_precision(inputs, directions.dtype)
+        for chunk, targets in _chunks(inputs, labels, min(fitting, tangents.EXAMPLES_PER_CHUNK)):
             step = automatic.directions_per_chunk(logits, parameters, chunk, memory_mib)
             for number, scale in enumerate(scales):
                 add_to(slice(number, number + 1), scale * parameters, chunk, targets, step)
@@ -368,24 +389,9 @@ def _automatic_adder(logits, parameters, scales, directions, memory_mib, inputs,
     return add
 
 
-def _refuse_unfit(network, parameters, directions, inputs, labels, counts) -> None:
-    """Raise ValueError where sizes do not fit each other: products would go through with parts left out."""
-    if max(counts, default=0) > len(inputs):
-        raise ValueError(f"{max(counts)} examples asked for and {len(inputs)} given: ask for fewer")
-    if min(counts, default=0) < 1:
-        raise ValueError("a mean over no examples was asked for: give and ask for one at least")
-    if len(labels) != len(inputs):
-        raise ValueError(f"{len(labels)} labels and {len(inputs)} inputs were given: give one label for each example")
-    size = sum(each.numel() for each in network.parameters()) if isinstance(network, nn.Module) else len(parameters)
-    if not len(parameters) == directions.shape[1] == size:
-        raise ValueError(
-            f"{len(parameters)} parameters and directions of {directions.shape[1]} entries were given for a network "
-            f"of {size} parameters: these numbers must be the same"
-        )
-
-
 def refuse_unfit_logits(logits: Logits, parameters: Tensor, inputs: Tensor, part: str = "hessian") -> None:
     """Raise ValueError where automatic differentiation would give what is no `part` of a Hessian."""
+    _refuse_random(logits, parameters, inputs)
     _refuse_mixing(logits, parameters, inputs)
     symmetry.refuse_asymmetric_products(logits, parameters, inputs, part)
 
@@ -398,9 +404,21 @@ def _refuse_mixing(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
     # Logits that are not finite are refused with the examples that have them.
     if torch.isfinite(among).all() and (alone - among).abs().max() > 1e-3 * among.abs().max():
         raise ValueError(
-            "the network mixes the examples of a batch, so that it has no loss per example: put batch normalisation "
-            "into evaluation mode"
+            "the network mixes the examples of a batch, so that it has no loss per example: let the logits of one "
+            "depend on no other, neither by attention over the batch nor by its mean"
         )
+
+
+def _refuse_random(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
+    """Raise ValueError where the logits of an example depend on chance."""
+    generator = torch.cuda if parameters.is_cuda else torch
+    states, found = [generator.get_rng_state()], []
+    for _ in range(2):
+        found.append(logits(parameters, inputs[:1]).nan_to_num())
+        states.append(generator.get_rng_state())
+    # What leaves a layer out by chance may have done so twice, or not at all.
+    if not all(torch.equal(*pair) for pairs in (found, states) for pair in pairwise(pairs)):
+        raise ValueError(automatic.RANDOM)
 
 
 def _averages(total: Sums) -> list[PlaneCurvature | None]:

@@ -6,18 +6,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from goldilocks import curvature, lanczos, networks, tangents
+from goldilocks import arguments, automatic, curvature, lanczos, modes, networks, tangents
 from goldilocks.randomness import stream
 
 # Of a search that starts near eigenvectors, beside their sum.
 RANDOM_PART = 0.1
 
 
+@modes.differentiating
 def top(
     network: nn.Module,
-    parameters: Tensor,
-    inputs: Tensor,
-    labels: Tensor,
+    parameters: Tensor | np.ndarray,
+    inputs: Tensor | np.ndarray,
+    labels: Tensor | np.ndarray,
     count: int,
     *,
     loss: str = "cross_entropy",
@@ -30,18 +31,13 @@ def top(
 
     At `parameters` (D,), over all examples, to a relative `tolerance`. The search starts from the sum of the rows of
     `near` (m, D), orthonormal vectors near eigenvectors, where some are known. Raises ValueError as
-    `lanczos.top_eigenpairs` does.
+    `curvature.hessian_products` and `lanczos.top_eigenpairs` do.
     """
-
     options = {"loss": loss, "temperature": temperature, "memory_mib": memory_mib}
-    multiply = curvature.hessian_products(network, parameters, inputs, labels, **options)
-
-    def products(vectors: np.ndarray) -> np.ndarray:
-        rows = torch.as_tensor(vectors, dtype=parameters.dtype, device=parameters.device)
-        return multiply(rows).double().cpu().numpy()
-
+    products = curvature.hessian_products(network, parameters, inputs, labels, **options)
     start = stream("top eigenvectors").standard_normal(len(parameters))
     if near is not None:
+        near = arguments.rows(near, arguments.parameters(parameters), "near").double().cpu().numpy()
         # What is random finds those eigenvectors that have no part in the sum.
         start = near.sum(0) + RANDOM_PART * start / np.linalg.norm(start)
     return lanczos.top_eigenpairs(products, len(parameters), count, start=start, tolerance=tolerance, own_threads=True)
@@ -50,21 +46,25 @@ def top(
 SHARPNESS_TOLERANCE = 1e-2
 
 
+@modes.differentiating
 def sharpness(network: nn.Module, parameters: Tensor, inputs: Tensor, labels: Tensor, **options: float | str) -> float:
     """The largest eigenvalue of the Hessian of the mean loss, within a hundredth; 0 where all logits are zero.
 
     And where the Hessian itself vanishes, as where the softmax of every example is saturated at its label. NaN where
     products with it are not finite, as on the way to diverge. Arguments and options as of `top`.
     """
-    logits = networks.logits_function(network)
+    if not torch.isfinite(arguments.real(parameters, "parameters")).all():
+        return math.nan
+    network, parameters, inputs, labels = arguments.problem(network, parameters, inputs, labels)
+    logits = automatic.function(network)
     with torch.no_grad():
         if not any(logits(parameters, some).any() for some in inputs.split(tangents.EXAMPLES_PER_CHUNK)):
             return 0.0
-    probe = torch.as_tensor(stream("sharpness").standard_normal((1, len(parameters)))).to(parameters)
-    pushed = curvature.hessian_vector_products(network, parameters, probe, inputs, labels, **options)
-    if not torch.isfinite(pushed).all():
+    products = curvature.hessian_products(network, parameters, inputs, labels, **options)
+    pushed = products(stream("sharpness").standard_normal((1, len(parameters))))
+    if not np.isfinite(pushed).all():
         return math.nan
-    if pushed.abs().max() <= torch.finfo(pushed.dtype).tiny:
+    if np.abs(pushed).max() <= torch.finfo(parameters.dtype).tiny:
         return 0.0
     values, _ = top(network, parameters, inputs, labels, 1, tolerance=SHARPNESS_TOLERANCE, **options)
     return float(values[0])
@@ -76,7 +76,10 @@ def first_layer_images(network: nn.Module, vectors: np.ndarray, image: tuple[int
     An eigenvector has no sign: the entry of an image that is largest in magnitude is positive. Raises ValueError where
     the first layer does not see the whole image.
     """
-    weights, channels = networks.parameters_of(network)[0], image[0]
+    parameters, channels = networks.parameters_of(network), image[0]
+    weights, size = parameters[0], sum(each.size for each in parameters)
+    if np.ndim(vectors) != 2 or len(vectors) != size:
+        raise ValueError(f"vectors of shape {np.shape(vectors)} were given: give one column of {size} entries for each")
     if weights.shape[1:] != (int(np.prod(image)),):
         raise ValueError("the network's first layer does not see whole images: use a fully connected one")
     images = vectors[: weights.size].reshape(weights.shape[0], channels, *image[1:], -1).mean((0, 1))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from goldilocks import chains, losses, modes
+from goldilocks import chains, losses
 from goldilocks.chains import Activation, Dense, Reshape
 
 EXAMPLES_AT_ONCE = 1000
@@ -71,7 +71,6 @@ class Products:
                 steps.append(_Step(each.layer, each.layer.slope(each.forward), bend))
         return steps, torch.softmax(cooled, 1).to(outputs)
 
-    @modes.differentiating
     def __call__(self, vectors: Tensor) -> Tensor:
         """Products with each row."""
         products = torch.zeros_like(vectors)

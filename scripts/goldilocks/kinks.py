@@ -3,18 +3,21 @@
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from goldilocks import chains, networks
+from goldilocks import arguments, chains, modes, networks
+from goldilocks.arguments import Array
 
 
-def softened(module: nn.Module, theta: Tensor, inputs: Tensor, sharpness: float) -> nn.Module:
+@modes.differentiating
+def softened(module: nn.Module, theta: Array, inputs: Array, sharpness: float) -> nn.Module:
     """`module` with each ReLU replaced by a softplus of β_l = sharpness / rms(z_l).
 
     The root mean square is that of the layer's pre-activations at the parameters θ (D,) over the `inputs` (n, …), so
     that every layer and every radius sees the same shape. Raises ValueError if the module has other layers than the
     curvature engine knows, or with another forward pass, or no ReLU.
     """
+    module, theta, inputs, _ = arguments.problem(module, theta, inputs)
     chain = chains.matching(module, [theta], inputs)
     kinds = [type(each) for each in module.modules()]
     if chain is None or nn.ReLU not in kinds or any(kind in kinds for kind in (nn.Tanh, nn.Softplus, nn.LeakyReLU)):

@@ -6,6 +6,7 @@ shape (m, D). Letters of array axes, beside the package's: m probes, s steps, g 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 from scipy.linalg import eigh_tridiagonal
@@ -49,11 +50,12 @@ def top_eigenpairs(
     """
     if which not in ENDS:
         raise ValueError(f"end {which!r} of the spectrum is unknown: use one of {', '.join(ENDS)}")
-    if not 1 <= count < size:
+    if not isinstance(count, Integral) or not 1 <= count < size:
         raise ValueError(
             f"{count} eigenpairs asked for of a matrix of size {size}: ask for 1 to {size - 1}, or solve it dense"
         )
-    if np.shape(start) != (size,) or not np.isfinite(start).all() or not np.any(start):
+    start = np.asarray(start)
+    if start.dtype.kind not in "fiu" or start.shape != (size,) or not np.isfinite(start).all() or not np.any(start):
         raise ValueError(f"the start is no vector of {size} finite numbers that are not all zero: draw it at random")
     matrix = LinearOperator(
         (size, size), matvec=lambda vector: _multiply(products, vector.reshape(1, size))[0], dtype=np.float64
@@ -100,6 +102,11 @@ def lanczos(products: Products, probes: np.ndarray, steps: int) -> tuple[np.ndar
     Raises ValueError if there is no step or no probe, a probe is zero or not finite, or a product is not finite or
     of another shape.
     """
+    probes = np.asarray(probes)
+    if probes.ndim != 2 or probes.dtype.kind not in "fiu":
+        raise ValueError(
+            f"probes of shape {probes.shape} and type {probes.dtype} were given: give real rows, one for each, (m, D)"
+        )
     norms = np.linalg.norm(probes, axis=1, keepdims=True)
     if steps < 1 or not len(probes):
         raise ValueError(
@@ -185,7 +192,10 @@ def spectral_density(products: Products, probes: np.ndarray, steps: int) -> Dens
 
 def _multiply(products: Products, vectors: np.ndarray) -> np.ndarray:
     """A times each row of `vectors`, shape (m, D). Raises ValueError if a product is not finite or of another shape."""
-    found = np.asarray(products(vectors), dtype=np.float64)
+    found = np.asarray(products(vectors))
+    if found.dtype.kind == "c":
+        raise ValueError("products of the matrix are complex: give a real symmetric one")
+    found = found.astype(np.float64, copy=False)
     if found.shape != vectors.shape:
         raise ValueError(
             f"products of vectors of shape {vectors.shape} have shape {found.shape}: return one row for each vector"

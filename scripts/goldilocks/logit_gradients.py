@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from goldilocks import chains, curvature, lanczos, modes, networks
+from goldilocks import arguments, automatic, chains, curvature, lanczos, modes, networks
+from goldilocks.arguments import Array
 from goldilocks.randomness import stream
 
 EXAMPLES_AT_ONCE = 250
 ENTRIES_AT_ONCE = 2**22  # of a block of the Gram matrix: a few of them stay in a processor's cache
+SUM_TOLERANCE = 1e-4  # of a softmax's outputs in single precision, over many classes
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-11}
 
 
@@ -110,17 +112,19 @@ def _total(parts: Iterable[Tensor]) -> Tensor:
 
 
 @modes.differentiating
-def of(network: nn.Module, parameters: Tensor, inputs: Tensor) -> LogitGradients:
-    """J at `parameters` (D,) over all `inputs` (n, …), in their precision.
+def of(network: nn.Module, parameters: Array, inputs: Array) -> LogitGradients:
+    """J at `parameters` (D,), in their precision, over all `inputs` (n, …).
 
     A network that is no chain of known layers has Jᵀ in memory, and so have its convolutions each their own part.
-    Raises ValueError if the network mixes examples, gives other than logits (n, k) or has parts under `torch.no_grad`.
+    Raises ValueError if what is given does not fit, or the network mixes examples, is random, gives other than logits
+    (n, k) or has parts under `torch.no_grad`.
     """
-    parameters = modes.usual(parameters.detach())
+    network, parameters, inputs, _ = arguments.problem(network, parameters, inputs)
     chain = chains.matching(network, [parameters], inputs)
     if chain is None:
-        curvature.refuse_unfit_logits(networks.logits_function(network), parameters, inputs, "gauss_newton")
-        return LogitGradients.of_columns(_columns(network, parameters, inputs))
+        logits = automatic.function(network)
+        curvature.refuse_unfit_logits(logits, parameters, inputs, "gauss_newton")
+        return LogitGradients.of_columns(_columns(logits, parameters, inputs))
     return LogitGradients(_factors(chain, parameters, inputs))
 
 
@@ -168,17 +172,9 @@ def _with_parameters(kept: list[chains.Kept]):
             yield each
 
 
-def _columns(network: nn.Module, parameters: Tensor, inputs: Tensor) -> Tensor:
+def _columns(logits: networks.Logits, parameters: Tensor, inputs: Tensor) -> Tensor:
     """Jᵀ (n, k, D) by automatic differentiation."""
-    logits = networks.logits_function(network)
-    theta = parameters.detach().requires_grad_()
-    rows = []
-    for some in inputs.split(EXAMPLES_AT_ONCE):
-        outputs = logits(theta, some)
-        seeds = torch.eye(outputs.numel(), dtype=outputs.dtype, device=outputs.device).view(-1, *outputs.shape)
-        (found,) = torch.autograd.grad(outputs, theta, seeds, is_grads_batched=True)
-        rows.append(found.view(*outputs.shape, -1))
-    return torch.cat(rows)
+    return torch.cat([automatic.jacobian(logits, parameters, some) for some in inputs.split(EXAMPLES_AT_ONCE)])
 
 
 @dataclass(frozen=True)
@@ -196,12 +192,13 @@ class Clustering:
     other_logit_absolute: float
 
 
-def clustering(gradients: LogitGradients, labels: Tensor, *, without_last: bool = False) -> Clustering:
+def clustering(gradients: LogitGradients, labels: Array, *, without_last: bool = False) -> Clustering:
     """With the `labels` (n,) of the examples; classes without two examples do not count for the first cosine.
 
     A gradient that is zero has cosine zero with all others. `without_last` leaves out the parameters of the last layer
-    that has some. Raises ValueError unless the gradients are `layered`.
+    that has some. Raises ValueError unless the gradients are `layered` and there is one label for each example.
     """
+    labels = arguments.classes(labels, gradients.examples, gradients.classes).to(gradients.device)
     lengths = gradients.own(without_last=without_last).diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
     inverse = torch.where(lengths > 0, 1 / lengths, 0)
     members = torch.nn.functional.one_hot(labels, gradients.classes).to(inverse)
@@ -239,12 +236,14 @@ class GaussNewton:
     cotangents: Tensor
 
 
-def gauss_newton(gradients: LogitGradients, outputs: Tensor, count: int, *, centred: bool = False) -> GaussNewton:
+def gauss_newton(gradients: LogitGradients, outputs: Array, count: int, *, centred: bool = False) -> GaussNewton:
     """The top of the spectrum of G of the mean cross-entropy, with softmax outputs p (n, k).
 
     With `centred`, of G made of J_k^μ less its mean over examples, for every logit. Raises ValueError as
-    `lanczos.top_eigenpairs` does, TooFewEigenvalues where G has no `count` that are not zero.
+    `lanczos.top_eigenpairs` does, or where `outputs` are none of a softmax, TooFewEigenvalues where G has no `count`
+    that are not zero.
     """
+    outputs = _softmax(outputs, gradients)
     roots = _roots(gradients, outputs)
     shape = roots.shape
 
@@ -282,15 +281,25 @@ def traces(own: Tensor, outputs: Tensor) -> np.ndarray:
     return found.cpu().numpy()
 
 
-def frobenius_norm(gradients: LogitGradients, outputs: Tensor) -> float:
+def frobenius_norm(gradients: LogitGradients, outputs: Array) -> float:
     """‖G‖_F of the mean cross-entropy, with softmax outputs p (n, k)."""
-    roots, square = _roots(gradients, outputs), 0.0
+    roots, square = _roots(gradients, _softmax(outputs, gradients)), 0.0
     for some, block in gradients.blocks():
         # R has one block for each example, so that rows of Rᵀ JᵀJ R come from the same rows of JᵀJ.
         half = _turned_back(roots, block)
         whole = _turned_back(roots[some, :, None, None], half, 1)
         square += float(torch.linalg.vector_norm(whole, dtype=torch.float64)) ** 2
     return float(np.sqrt(square)) / len(roots)
+
+
+def _softmax(outputs: Array, gradients: LogitGradients) -> Tensor:
+    """Outputs p (n, k). Raises ValueError unless they are those of a softmax of the same examples and classes."""
+    found, shape = arguments.real(outputs, "outputs"), (gradients.examples, gradients.classes)
+    if tuple(found.shape) != shape:
+        raise ValueError(f"outputs have the shape {tuple(found.shape)} and gradients {shape}: give the same examples")
+    if not ((found >= 0).all() and torch.allclose(found.sum(1), found.new_ones(()), atol=SUM_TOLERANCE)):
+        raise ValueError("outputs are not positive with sums of 1: give the softmax of the logits, torch.softmax(z, 1)")
+    return found
 
 
 def _roots(gradients: LogitGradients, outputs: Tensor) -> Tensor:
@@ -308,27 +317,34 @@ def _turned_back(roots: Tensor, vectors: Tensor, axis: int = -1) -> Tensor:
     return parts - roots * (parts * roots).sum(axis, keepdim=True)
 
 
+def _problem(network: nn.Module, parameters: Array, inputs: Array) -> tuple[networks.Logits, Tensor, Tensor]:
+    """Logits as a function that can be differentiated by parameters, these and inputs."""
+    network, parameters, inputs, _ = arguments.problem(network, parameters, inputs)
+    logits = automatic.function(network)
+    curvature.refuse_unfit_logits(logits, parameters, inputs, "gauss_newton")
+    return logits, parameters, inputs
+
+
 @modes.differentiating
-def pushed(network: nn.Module, parameters: Tensor, inputs: Tensor, direction: Tensor) -> Tensor:
+def pushed(network: nn.Module, parameters: Array, inputs: Array, direction: Array) -> Tensor:
     """Jᵀ v (n, k) for a direction v (D,). Raises ValueError as `of` does."""
-    logits, parameters = networks.logits_function(network), modes.usual(parameters.detach())
-    curvature.refuse_unfit_logits(logits, parameters, inputs, "gauss_newton")
-
-    def moved(some: Tensor) -> Tensor:
-        return torch.func.jvp(lambda theta: logits(theta, some), (parameters,), (direction,))[1].detach()
-
-    return torch.cat([moved(some) for some in inputs.split(EXAMPLES_AT_ONCE)])
+    logits, theta, inputs = _problem(network, parameters, inputs)
+    (direction,) = arguments.rows(arguments.real(direction, "direction")[None], theta, "directions").to(theta.dtype)
+    return torch.cat([automatic.tangents(logits, theta, some)(direction) for some in inputs.split(EXAMPLES_AT_ONCE)])
 
 
 @modes.differentiating
-def pulled(network: nn.Module, parameters: Tensor, inputs: Tensor, cotangents: Tensor) -> Tensor:
+def pulled(network: nn.Module, parameters: Array, inputs: Array, cotangents: Array) -> Tensor:
     """J x (m, D) for cotangents x (m, n, k). Raises ValueError as `of` does."""
-    logits, parameters = networks.logits_function(network), modes.usual(parameters.detach())
-    curvature.refuse_unfit_logits(logits, parameters, inputs, "gauss_newton")
-    theta = parameters.detach().requires_grad_()
+    logits, theta, inputs = _problem(network, parameters, inputs)
+    theta = theta.requires_grad_()
+    cotangents = arguments.real(cotangents, "cotangents").to(theta)
     found = torch.zeros(len(cotangents), len(theta), dtype=theta.dtype, device=theta.device)
     for number, some in enumerate(inputs.split(EXAMPLES_AT_ONCE)):
         outputs = logits(theta, some)
+        shape = (len(inputs), outputs.shape[1])
+        if cotangents.ndim != 3 or tuple(cotangents.shape[1:]) != shape:
+            raise ValueError(f"cotangents have the shape {tuple(cotangents.shape)}: (m, {shape[0]}, {shape[1]}) fits")
         here = slice(number * EXAMPLES_AT_ONCE, number * EXAMPLES_AT_ONCE + len(some))
         for row, cotangent in zip(found, cotangents):
             row += torch.autograd.grad(outputs, theta, cotangent[here], retain_graph=True)[0]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, jvp, vmap
 
-from goldilocks import modes, own_code
+from goldilocks import kernels, modes, own_code
 from goldilocks.labels import Convolutional, FullyConnected, LeNet5, Network, parse_network
 
 Logits = Callable[[Tensor, Tensor], Tensor]
@@ -192,7 +192,7 @@ def _refuse_unfit_forward(
     sigmas = torch.repeat_interleave(torch.tensor(deviations), torch.tensor([p.size for p in parameters]))
     points = sigmas * torch.randn(2 + FINITE_DIFFERENCES, size, generator=generator, dtype=torch.float64)
     theta, other, *directions = points
-    logits = outputs_function(tried)
+    logits = _exact(tried)
     try:
         found = logits(theta, images)
     except (Exception, SystemExit) as error:
@@ -206,7 +206,7 @@ def _refuse_unfit_forward(
         raise ValueError(f"{name} gives logits that are not finite for images and weights of usual size: correct it")
     if not torch.equal(found, logits(theta, images)):
         raise ValueError(f"{name} gives other logits for the same images: leave out what is random")
-    if not torch.equal(logits(other, images), outputs_function(module)(other, images)):
+    if not torch.equal(logits(other, images), _exact(module)(other, images)):
         raise ValueError(f"{name} keeps something from its first call: let logits depend on weights and image alone")
     weights = torch.randn(found.shape, generator=generator, dtype=torch.float64)
     try:
@@ -230,6 +230,11 @@ def _refuse_unfit_forward(
         raise ValueError(f"{name} mixes the images of a batch: logits of one image must not depend on others")
 
 
+def _exact(module: nn.Module) -> Callable[[Tensor, Tensor], object]:
+    """As `outputs_function`, by kernels that can be differentiated twice."""
+    return kernels.exact(outputs_function(module))
+
+
 def parameters_of(module: nn.Module) -> list[Parameter]:
     """Shape, kind and fan of each parameter tensor; tensors of one axis count as biases."""
     parameters = []
@@ -243,24 +248,34 @@ def parameters_of(module: nn.Module) -> list[Parameter]:
     return parameters
 
 
+class Unfit(ValueError):
+    """A network that no inputs suit as it is; the message says why and what to do."""
+
+
 def logits_function(network: nn.Module | Logits) -> Logits:
     """The function (parameters of shape (D,), inputs of shape (n, …)) → logits of shape (n, k).
 
-    Of a module by `call`; a function of both is taken as it is. Raises ValueError where outputs are not (n, k).
+    Of a module by `call`; a function of both is taken as it is. Raises Unfit where outputs are not (n, k).
     """
     outputs_of = outputs_function(network) if isinstance(network, nn.Module) else network
 
     def logits(parameters: Tensor, inputs: Tensor) -> Tensor:
-        outputs = outputs_of(parameters, modes.usual(inputs))
-        if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(inputs):
-            found = tuple(outputs.shape) if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
-            raise ValueError(
-                f"the network gives {found} for {len(inputs)} examples where logits (n, k) are needed: wrap it in a "
-                "module that returns them alone, one for each class, of one token or of their mean"
-            )
-        return outputs
+        return as_logits(outputs_of(parameters, modes.usual(inputs)), len(inputs))
 
     return logits
+
+
+def as_logits(outputs: object, examples: int) -> Tensor:
+    """The outputs of n examples if they are logits (n, k). Raises Unfit otherwise."""
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != examples:
+        found = f"a {type(outputs).__name__} where logits (n, k) are needed"
+        if isinstance(outputs, Tensor):
+            found = f"{tuple(outputs.shape)} for {'one example' if examples == 1 else f'{examples} examples'}"
+        raise Unfit(
+            f"the network gives {found}: wrap it in a module that returns logits (n, k) alone, one for each class, of "
+            "one token or of their mean"
+        )
+    return outputs
 
 
 def few(inputs: Tensor, count: int) -> Tensor:
@@ -283,30 +298,40 @@ def outputs_function(module: nn.Module) -> Callable[[Tensor, Tensor], object]:
 def call(module: nn.Module, tensors: Sequence[Tensor], inputs: Tensor) -> object:
     """What `module` gives for `inputs` with `tensors` as its parameters, in the order of `module.parameters()`.
 
-    A parameter is replaced at all places that hold it. All other tensors are copies, real ones in the parameters'
-    precision. Whatever the forward pass changes in these, or sets on the module, is taken back, also after an error.
+    A parameter is replaced at all places that hold it, in lists, tuples and dicts too, as recurrent layers have them.
+    All other tensors are copies, real ones in the parameters' precision. Whatever the forward pass changes in these, or
+    sets on the module, is taken back, also after an error. Raises Unfit for modules whose parameters are fixed.
     """
     if any(isinstance(layer, torch.jit.ScriptModule) for layer in module.modules()):
-        raise ValueError("the network is scripted or traced, so that its parameters are fixed: give the one it is from")
-    stand_ins = dict(zip(map(id, module.parameters()), tensors))
+        raise Unfit("the network is scripted or traced, so that its parameters are fixed: give the one it is from")
     contents = []
     # torch's functional_call would restore a layer of two names twice: with its own tensors, then with ours.
     for layer in module.modules():
         for held in (layer.__dict__, layer._parameters, layer._buffers, layer._modules):
             contents.append((held, dict(held)))
+    stand_ins = {id(held): held for held, _ in contents} | dict(zip(map(id, module.parameters()), tensors))
     try:
         for held, content in contents:
-            for name, value in content.items():
-                if isinstance(value, Tensor):
-                    if id(value) not in stand_ins:
-                        real = value.is_floating_point()
-                        stand_ins[id(value)] = value.detach().to(tensors[0].dtype if real else value.dtype, copy=True)
-                    held[name] = stand_ins[id(value)]
+            held.update((name, _replaced(value, stand_ins, tensors[0].dtype)) for name, value in content.items())
         return module(inputs)
     finally:
         for held, content in contents:
             held.clear()
             held.update(content)
+
+
+def _replaced(value: object, stand_ins: dict[int, object], dtype: torch.dtype) -> object:
+    """What stands in for a tensor by its identity, else a copy; the same of those in lists, tuples and dicts."""
+    if id(value) not in stand_ins:
+        if isinstance(value, Tensor):
+            stand_ins[id(value)] = value.detach().to(dtype if value.is_floating_point() else value.dtype, copy=True)
+        elif type(value) in (list, tuple, dict):
+            parts = list(value.values() if type(value) is dict else value)
+            own = [_replaced(part, stand_ins, dtype) for part in parts]
+            # Others stay what they are, and keep what is put into them.
+            if any(one is not other for one, other in zip(own, parts)):
+                stand_ins[id(value)] = dict(zip(value, own)) if type(value) is dict else type(value)(own)
+    return stand_ins.get(id(value), value)
 
 
 def glorot_radius(parameters: list[Parameter]) -> float:

@@ -21,12 +21,21 @@ class SpectrumSummary:
 
 
 def nested_eigenvalues(hessian: np.ndarray, dimensions: list[int]) -> list[np.ndarray]:
-    """Ascending eigenvalues of the leading d × d block of `hessian` for each d of `dimensions`."""
+    """Ascending eigenvalues of the leading d × d block of `hessian` for each d of `dimensions`.
+
+    Raises ValueError unless it is square, finite and large enough.
+    """
+    hessian = _real(hessian, "the Hessian", 2)
+    if hessian.shape[0] != hessian.shape[1]:
+        raise ValueError(f"the Hessian has the shape {hessian.shape}: give a square matrix")
+    if not 0 < min(dimensions, default=1) <= max(dimensions, default=1) <= len(hessian):
+        raise ValueError(f"dimensions {list(dimensions)} of a plane of {len(hessian)}: ask for 1 to {len(hessian)}")
     return [np.linalg.eigvalsh(hessian[:d, :d]) for d in dimensions]
 
 
 def summarise(eigenvalues: np.ndarray) -> SpectrumSummary:
-    """Measures of a symmetric matrix from all its eigenvalues, shape (d,)."""
+    """Measures of a symmetric matrix from all its eigenvalues, shape (d,). Raises ValueError unless they are finite."""
+    eigenvalues = _real(eigenvalues, "eigenvalues", 1)
     return SpectrumSummary(
         fraction_positive=float(np.mean(eigenvalues > 0)),
         trace=float(eigenvalues.sum()),
@@ -51,8 +60,11 @@ def hutchinson(probes: np.ndarray, products: np.ndarray) -> ProbeEstimates:
     The probes' entries are independent with mean 0 and variance 1: E vᵀAv = Tr A (Hutchinson 1990) and
     E|Av|² = ‖A‖_F². The norm is the root of the mean of |Av|², its error by the delta method:
     se(√S) = se(S)/(2√S). The root is biased: to leading order it is too small by ε²/2 of its value for a relative
-    error ε. Units are those of A.
+    error ε. Units are those of A. Raises ValueError unless both have the same shape and are finite.
     """
+    probes, products = _real(probes, "probes", 2), _real(products, "products", 2)
+    if probes.shape != products.shape:
+        raise ValueError(f"probes have the shape {probes.shape} and products {products.shape}: give one for each other")
     traces = np.einsum("md,md->m", probes, products)
     squares = np.einsum("md,md->m", products, products)
     norm, error = np.sqrt(squares.mean()), standard_error(squares)
@@ -62,6 +74,17 @@ def hutchinson(probes: np.ndarray, products: np.ndarray) -> ProbeEstimates:
         frobenius_norm=float(norm),
         frobenius_norm_error=float(error / (2 * norm) if norm else error),
     )
+
+
+def _real(given: np.ndarray, name: str, axes: int) -> np.ndarray:
+    found = np.asarray(given)
+    if found.ndim != axes or not found.size or found.dtype.kind not in "fiu":
+        raise ValueError(
+            f"{name} of shape {found.shape} and type {found.dtype} were given: give real numbers with {axes} axes"
+        )
+    if not np.isfinite(found).all():
+        raise ValueError(f"entries of {name} are not finite: check the point where they were taken")
+    return found
 
 
 def standard_error(samples: np.ndarray) -> np.ndarray:

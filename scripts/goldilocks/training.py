@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
-from goldilocks import files, losses, networks
+from goldilocks import chains, files, kernels, losses, networks
 from goldilocks.randomness import stream
 from goldilocks.subsets import Subset, by_member, norms, products
 
@@ -88,10 +88,11 @@ class Ensemble:
         self._start_optimiser()
 
         def logits(arrays: list[Tensor], inputs: Tensor) -> Tensor:
-            return networks.call(module, arrays, inputs)
+            return networks.as_logits(networks.call(module, arrays, inputs), len(inputs))
 
-        self._logits = vmap(logits, in_dims=(0, None))
-        self._own_logits = vmap(logits, in_dims=(0, 0))
+        if chains.of(module) is None:
+            logits = kernels.exact(logits)
+        self._logits, self._own_logits = (over_members(logits, shared=shared) for shared in (True, False))
 
     def _start_optimiser(self) -> None:
         # torch's optimiser makes steps for the rate 1, from zero each time; each member takes its own share of them.
@@ -211,6 +212,28 @@ class Ensemble:
         """Go on from a `state`."""
         self.coordinates.copy_(state["coordinates"])
         self._moments, self._counts = state["moments"], state["counts"]
+
+
+def over_members(logits: Callable[[list[Tensor], Tensor], Tensor], *, shared: bool) -> Callable:
+    """Logits (m, n, k) at arrays (m, …) of members, for inputs (n, …) that they share or (m, n, …) of their own.
+
+    One member after another where the network has a layer, such as a recurrent one, that torch does not vectorise.
+    """
+    together = vmap(logits, in_dims=(0, None if shared else 0))
+
+    def one_by_one(arrays: list[Tensor], inputs: Tensor) -> Tensor:
+        each = zip(zip(*arrays), [inputs] * len(arrays[0]) if shared else inputs)
+        return torch.stack([logits(list(own), some) for own, some in each])
+
+    def either(arrays: list[Tensor], inputs: Tensor) -> Tensor:
+        try:
+            return together(arrays, inputs)
+        except RuntimeError as error:
+            if "Batching rule not implemented" not in str(error):
+                raise
+            return one_by_one(arrays, inputs)
+
+    return either
 
 
 def train(

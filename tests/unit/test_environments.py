@@ -135,6 +135,7 @@ def test_every_rule_names_an_environment_that_has_what_its_script_imports(rule, 
 def test_only_compute_modules_import_torch(path):
     compute = {
         *(
+            "arguments",
             "automatic",
             "chains",
             "confidence",
@@ -147,14 +148,17 @@ def test_only_compute_modules_import_torch(path):
             "geometry",
             "homogeneous",
             "jobs",
+            "kernels",
             "kinks",
             "logit_gradients",
             "losses",
+            "modes",
             "networks",
             "projections",
             "subsets",
             "subspaces",
             "sums",
+            "symmetry",
             "tangents",
             "training",
         )

@@ -87,7 +87,7 @@ def test_scripts_reach_the_modules_that_make_their_numbers():
     assert {
         "curvature",
         *("automatic", "chains", "convolutions", "directions", "full_space", "homogeneous"),
-        *("kinks", "losses", "modes", "sums", "symmetry", "tangents"),
+        *("arguments", "kernels", "kinks", "losses", "modes", "sums", "symmetry", "tangents"),
         "subspaces",
         "networks",
         "randomness",

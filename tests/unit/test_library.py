@@ -183,8 +183,8 @@ def test_the_comparison_costs_a_few_examples(monkeypatch):
     monkeypatch.setattr(nn.Linear, "forward", lambda self, x: seen.append(len(x)) or forward(self, x))
     theta, rows, inputs, labels = problem(module, examples=400)
     curvature.radial_sweep(module, theta, [0.1 * i for i in range(1, 30)], rows, inputs, labels)
-    # Two layers, at the ends of the sweep.
-    assert seen == [chains.EXAMPLES_COMPARED] * 4
+    # Two layers, tried on one example, and at the ends of the sweep.
+    assert seen == [1] * 2 + [chains.EXAMPLES_COMPARED] * 4
 
 
 # Parameters at several places, and modules that stay whole.
@@ -315,6 +315,30 @@ def test_parameters_at_several_places_and_made_of_others_are_differentiated_by(n
     assert_right(RIGHT[name]())
 
 
+class Collected(nn.Module):
+    """Weights of its layers in a list, a tuple and a dict, as recurrent layers of torch have theirs."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(INPUTS, 6, bias=False), nn.Linear(6, CLASSES, bias=False)])
+        first, last = (layer.weight for layer in self.layers)
+        self.held, self.scale = {"first": [first], "last": (last, 1.0)}, [torch.ones(1)]
+
+    def forward(self, x):
+        self.scale[0].mul_(2)
+        return torch.tanh(x @ self.held["first"][0].T) @ self.held["last"][0].T * self.scale[0] / 2
+
+
+def test_parameters_in_collections_are_differentiated_by():
+    module = Collected().double()
+    given, before = problem(module), state(module)
+    found = curvature.plane_curvature(module, *given)[0].hessian
+    assert_unchanged(module, before)
+    assert float(module.scale[0]) == 1
+    same = nn.Sequential(nn.Linear(INPUTS, 6, bias=False), nn.Tanh(), nn.Linear(6, CLASSES, bias=False)).double()
+    assert relative_error(found, curvature.plane_curvature(same, *given)[0].hessian) < TOLERANCE
+
+
 WHOLE = {
     **RIGHT,
     "weight norm": weight_normed,
@@ -430,7 +454,10 @@ DERIVATIVES = list(curvatures(plain(), *problem(plain())))
 @pytest.mark.parametrize("entry, examples", [*((entry, EXAMPLES) for entry in DERIVATIVES), ("hessian", 2)])
 def test_networks_that_mix_examples_are_refused(entry, name, examples):
     module = MIXING[name]()
-    with pytest.raises(ValueError, match=r"mixes the examples of a batch.*evaluation mode"):
+    remedy = (
+        "depend on no other" if name == "those before" else r"batch normalisation .* evaluation mode by network\.eval"
+    )
+    with pytest.raises(ValueError, match=f"mixes the examples of a batch.*{remedy}"):
         curvatures(module, *problem(module, examples=examples))[entry]()
 
 

@@ -1,0 +1,62 @@
+"""Layers of torch by kernels with derivatives of every order, where its fused ones have none or wrong ones."""
+
+import functools
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+
+RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+
+
+@contextmanager
+def differentiable() -> Iterator[None]:
+    """Attention, recurrent layers and weight normalisation within are differentiated exactly, forwards and twice."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), _Replaced():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def exact(function: Callable) -> Callable:
+    """A function of tensors whose layers are those of `differentiable`."""
+
+    @functools.wraps(function)
+    def computed(*arguments: Tensor) -> Tensor:
+        with differentiable():
+            return function(*arguments)
+
+    return computed
+
+
+class _Replaced(TorchFunctionMode):
+    """Other kernels for those of torch's functions whose choice has no switch, or one that slows others down."""
+
+    def __torch_function__(self, function: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None):
+        name, kwargs = getattr(function, "__name__", ""), kwargs or {}
+        if name == "_weight_norm":
+            # Its fused kernel has no forward derivative and a wrong second one.
+            return _weight_norm(*args, **kwargs)
+        if name in RECURRENT:
+            with _without_libraries():
+                return function(*args, **kwargs)
+        return function(*args, **kwargs)
+
+
+@contextmanager
+def _without_libraries() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")
+        with torch.backends.mkldnn.flags(enabled=False), torch.backends.cudnn.flags(enabled=False):
+            yield
+
+
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    return v * (g / torch.norm_except_dim(v, 2, dim))
