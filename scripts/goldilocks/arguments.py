@@ -62,8 +62,11 @@ def _refuse_unfit_module(module: nn.Module) -> None:
 
 
 def parameters(given: Array, name: str = "parameters") -> Tensor:
-    """Parameters (D,) in single or double precision. Raises ValueError unless they are one vector of finite numbers."""
-    theta = real(given, name)
+    """A copy of parameters (D,), in single or double precision: forward passes may change what they are given.
+
+    Raises ValueError unless they are one vector of finite numbers.
+    """
+    theta = real(given, name).clone()
     if theta.ndim != 1:
         raise ValueError(
             f"{name} have the shape {tuple(theta.shape)}: give one vector (D,), for instance by "
@@ -197,6 +200,7 @@ class _Failed(Exception):
 
 def _first_logits(logits: Logits, theta: Tensor, inputs: Tensor) -> Tensor:
     try:
+        networks.refuse_changing(logits, theta, inputs[:1])
         with torch.autograd.graph.disable_saved_tensors_hooks(CHECKPOINTED):
             outputs = logits(theta.detach().requires_grad_(), inputs[:1])
     except networks.Unfit:

@@ -321,8 +321,10 @@ def matching(network: nn.Module | networks.Logits, points: Iterable[Tensor], inp
 
 
 def _agrees(chain: tuple, logits: networks.Logits, theta: Tensor, inputs: Tensor) -> bool:
-    point = theta.detach().requires_grad_()
+    point = theta.detach().clone().requires_grad_()
     expected = logits(point, inputs)
+    if not networks.same(point, theta):
+        return False
     try:
         outputs, kept = forward(chain, theta, inputs)
     except RuntimeError:

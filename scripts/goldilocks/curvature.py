@@ -136,9 +136,9 @@ def radial_sweep(
     Nothing of a module changes. Parts of its forward pass under `detach` are constants.
 
     Raises ValueError if the directions are linearly dependent, a logit, a loss or a Hessian is not finite, the loss is
-    unknown, the network mixes examples, is random, gives other than logits (n, k), has parts under `torch.no_grad` or
-    cannot be differentiated twice, a scale is not positive, sizes or types do not fit, or more examples are asked for
-    than there are.
+    unknown, the network mixes examples, changes its parameters, is random, gives other than logits (n, k), has parts
+    under `torch.no_grad` or cannot be differentiated twice, a scale is not positive, sizes or types do not fit, or more
+    examples are asked for than there are.
     """
     pairs = [(scale, temperature) for scale in scales for temperature in temperatures]
     options = {"examples": examples, "loss": loss, "memory_mib": memory_mib}

@@ -66,7 +66,7 @@ def measure(
 
     All of the mean cross-entropy over `spectrum`, in the precision of its inputs.
     """
-    parameters = modes.usual(parameters.detach())
+    parameters = parameters.detach().clone()
     z, outside = (_logits(network, parameters, each.inputs) for each in (spectrum, held_out))
     p = torch.softmax(z, 1)
     n, classes = p.shape

@@ -278,6 +278,23 @@ def as_logits(outputs: object, examples: int) -> Tensor:
     return outputs
 
 
+def refuse_changing(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
+    """Raise Unfit where logits of a few of the inputs (n, …) change the parameters (D,) they are a function of."""
+    point = parameters.detach().clone()
+    with torch.no_grad():
+        logits(point, few(inputs, 3))
+    if not same(point, parameters):
+        raise Unfit(
+            "the network changes its parameters in its forward pass, as an embedding with max_norm does: leave that "
+            "out, so that its logits are a function of them"
+        )
+
+
+def same(first: Tensor, second: Tensor) -> bool:
+    """Whether all entries are equal, or no numbers in both."""
+    return torch.equal(first.nan_to_num(), second.nan_to_num())
+
+
 def few(inputs: Tensor, count: int) -> Tensor:
     """At most `count` of the inputs (n, …), from the first to the last: in order they may be of one class."""
     return inputs[torch.linspace(0, len(inputs) - 1, min(count, len(inputs))).long().to(inputs.device)]

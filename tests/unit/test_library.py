@@ -557,6 +557,31 @@ def test_rounding_is_not_taken_for_asymmetry(radius, dtype, monkeypatch):
     assert len(found) == 2 * (symmetry.PIECES + 1) and np.nanmax(found) < 1000 * torch.finfo(dtype).eps
 
 
+def clamped(self, x):
+    self.weight.data.clamp_(-0.1, 0.1)
+    return nn.functional.linear(x, self.weight, self.bias)
+
+
+class Embedded(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.last = nn.Embedding(7, 6, max_norm=0.1), nn.Linear(6, CLASSES)
+
+    def forward(self, x):
+        return self.last(self.layer(x[:, 0].abs().long()))
+
+
+@pytest.mark.parametrize("make", [lambda: with_forward(2, clamped), lambda: Embedded().double()])
+@pytest.mark.parametrize("entry", DERIVATIVES)
+def test_networks_that_change_their_parameters_are_refused(entry, make):
+    module = make()
+    given = problem(module)
+    before = given[0].clone()
+    with pytest.raises(ValueError, match="the network changes its parameters in its forward pass"):
+        curvatures(module, *given)[entry]()
+    assert torch.equal(given[0], before)
+
+
 # Modes of torch.
 
 
