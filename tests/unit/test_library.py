@@ -184,7 +184,7 @@ def test_the_comparison_costs_a_few_examples(monkeypatch):
     theta, rows, inputs, labels = problem(module, examples=400)
     curvature.radial_sweep(module, theta, [0.1 * i for i in range(1, 30)], rows, inputs, labels)
     # Two layers, tried on one example, and at the ends of the sweep.
-    assert seen == [1] * 2 + [chains.EXAMPLES_COMPARED] * 4
+    assert seen == [1] * 4 + [chains.EXAMPLES_COMPARED] * 4
 
 
 # Parameters at several places, and modules that stay whole.
