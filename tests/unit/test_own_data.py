@@ -274,9 +274,9 @@ def test_what_was_verified_serves_on_when_its_files_are_gone(tmp_path, caplog):
     path.unlink()
     with pytest.raises(FileNotFoundError, match="there is nothing at nowhere"):
         read_in({"own": {"path": "nowhere"}}, place)
-    content = bytearray(expected)
-    content[len(content) // 2] ^= 1
-    (place / "verified/own.nc").write_bytes(content)
+    content = store.read_dataset(place / "verified/own.nc")
+    content["images"][0, 0, 0, 0] ^= 1
+    store.write_dataset(content, place / "verified/own.nc")
     with pytest.raises(FileNotFoundError, match="there is nothing at"):
         read_in(entries, place)
 
