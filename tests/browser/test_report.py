@@ -24,7 +24,10 @@ async function look() {
   const seen = {};
   for (const [path, result] of Object.entries(results)) {
     app.showCategory(Object.keys(categories).find(name => JSON.stringify(categories[name]).includes(path)));
+    // Each click is seen before the next: the page would lose one of two in a row.
+    await wait(300);
     app.showResultInfo(path);
+    await wait(300);
     if (path.endsWith(".png")) {
       app.setView({content: "img", contentPath: result.data_uri, resultPath: path});
     }

@@ -18,7 +18,7 @@ used = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(used.ru_utime + used.ru_stime, used.ru_maxrss / 2**10)
 sys.exit(code)
 """
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.weekly
 
 
 def test_ten_thousand_blocks_are_planned_in_seconds(project):

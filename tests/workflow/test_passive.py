@@ -45,7 +45,7 @@ def edited(project, name, old, new):
     return f"config/{name}.yaml"
 
 
-@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("lost", [False, pytest.param(True, marks=pytest.mark.weekly)])
 def test_passive_calls_write_nothing(project, lost):
     if lost:
         shutil.rmtree(project.folder / ".snakemake")
@@ -69,7 +69,7 @@ def test_passive_calls_write_nothing(project, lost):
         assert contents(project) == before, command
 
 
-@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("lost", [pytest.param(False, marks=pytest.mark.weekly), True])
 def test_what_is_planned_is_what_runs_also_on_the_way_back(project, lost):
     def run(config):
         if lost:

@@ -32,7 +32,7 @@ OVERLAY = {
     },
 }
 TRAINING = "results/tiny/aggregate/planes.nc"
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.weekly
 
 
 def run_of(project):

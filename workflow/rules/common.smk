@@ -105,17 +105,18 @@ def path_of(place):
     return str(records.path_of(place_of(place), RECORDS[place]))
 
 
-def record(place):
-    """An input: the record at `place`, in which wildcards are filled in."""
-    return lambda wildcards: needed(path_of(place.format(**dict(wildcards.items()))))
-
-
-def needed(path):
-    """A record, which is made if it is missing, whatever is asked for, and then what depends on it: for Snakemake alone,
-    once .snakemake/ is lost, an input that is missing is no reason to make what is there from it anew."""
+def recorded(place):
+    """The path of a record that a job takes. One that is missing is made, whatever is asked for, and then what depends on
+    it: to Snakemake, once .snakemake/ is lost, a missing input is no reason to make anew what is there from it."""
+    path = path_of(place)
     if not Path(path).exists():
         workflow.dag.forcefiles.add(path)
     return path
+
+
+def record(place):
+    """An input: the record at `place`, in which wildcards are filled in."""
+    return lambda wildcards: recorded(place.format(**dict(wildcards.items())))
 
 
 def packed(path):
@@ -131,7 +132,7 @@ def blocks_of(wildcards):
 
 def block_code(wildcards):
     """The fingerprint of the code that makes the blocks of a study."""
-    return needed(path_of(f"fingerprints/{config['studies'][wildcards.study]['kind']}.txt"))
+    return recorded(f"fingerprints/{config['studies'][wildcards.study]['kind']}.txt")
 
 
 def checkpoints_of(wildcards):
@@ -185,12 +186,12 @@ def archived():
 def settings_of(name):
     """The settings that an archived block was made by."""
     study = Path(name).parts[1] if Path(name).parts[1:] else None
-    return needed(path_of(f"settings/study-{study}.yaml" if study else "settings/cuts.yaml"))
+    return recorded(f"settings/study-{study}.yaml" if study else "settings/cuts.yaml")
 
 
 def code_of(name):
     """The fingerprint of the code that an archived block was made by."""
-    return needed(path_of(f"fingerprints/{Path(name).parts[0].removesuffix('.nc')}.txt"))
+    return recorded(f"fingerprints/{Path(name).parts[0].removesuffix('.nc')}.txt")
 
 
 def card_of(dataset):
@@ -202,7 +203,7 @@ def card_of(dataset):
 def own_networks(labels):
     """The records of those networks that are the user's own."""
     own = (label for label in labels if label in config["networks"])
-    return [needed(path_of(f"settings/network-{label}.yaml")) for label in own]
+    return [recorded(f"settings/network-{label}.yaml") for label in own]
 
 
 def file_of_network(label):
