@@ -12,7 +12,7 @@ from cluster import NODE, Cluster, obstacle
 from needs import missing
 from projects import RESULTS, STUDY, clean_environment
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.weekly
 # One node has little to wait for, and no accounting. Snakemake ends as long after its last job as its rate looks back.
 HERE = [
     *("--max-jobs-per-timespan", "5/5s"),
