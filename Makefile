@@ -45,7 +45,7 @@ without spaces and quotes and signs such as & and run again);; esac
 # Tests fail jobs on purpose.
 PYTEST := env -u GOLDILOCKS_FAILURE $(BIN)/python -m pytest
 # What is timed, hits a job in its first moments or needs every core has the machine to itself; the rest goes side by side.
-ALONE := tests/workflow/test_quick.py tests/workflow/test_faults.py tests/unit/test_scale.py
+ALONE := tests/workflow/test_quick.py tests/workflow/test_faults.py
 # One more than there are cores: tests of the workflow wait a good part of their time.
 WORKERS := $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) + 1 )))
 PYTEST_SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder

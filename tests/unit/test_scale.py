@@ -72,7 +72,7 @@ print(json.dumps({"size": size, "gib": peak, "before": before, "norms": ensemble
 """
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 def test_a_fastfood_plane_of_ten_thousand_dimensions_fits():
     """In D = 656,810, in which a dense plane takes 24 GiB: all of the process within 2 GiB."""
     done = subprocess.run(
@@ -90,7 +90,7 @@ def test_a_fastfood_plane_of_ten_thousand_dimensions_fits():
     assert 0 < measured["norms"][0] < measured["norms"][1] < measured["norms"][2]
 
 
-@pytest.mark.slow
+@pytest.mark.weekly
 @pytest.mark.timeout(1200)
 def test_resnet_against_double_backward(record_property):
     """H_50 of 11 million parameters in single precision, within 8 GiB; rows of it by reverse over reverse."""
