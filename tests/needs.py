@@ -1,4 +1,4 @@
-"""What tests need beside Python. `make programs` installs it before they start: of two at once apt refuses one."""
+"""Programs that tests need beside Python: `make programs` installs them first, for apt refuses two at once."""
 
 import os
 from typing import NoReturn

@@ -1,4 +1,4 @@
-"""What the library's functions are given: each value converted to what is computed with, or refused in one sentence.
+"""Arguments of the library's functions: each value converted to what is computed with, or refused in one sentence.
 
 Arrays may be torch's or numpy's, of any strides, on any device, with or without gradients. The values alone count; they
 are taken to the device of the parameters. Precisions below single are computed in single precision.

@@ -202,7 +202,7 @@ def _first_that_works(quick: Callable, general: Callable) -> Callable:
 
 
 def said(error: Exception) -> str:
-    """What an error of torch or of a network says, as part of a sentence: its type and first line."""
+    """Message of an error of torch or of a network, as part of a sentence: its type and first line."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0].split('. ')[0].rstrip('.:')}"
 

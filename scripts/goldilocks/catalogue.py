@@ -177,7 +177,7 @@ def known_shapes(entries: dict[str, dict], folder: str | None, cards: Sequence[P
 
 
 def _card(name: str, place: Path) -> dict:
-    """What is known of a dataset that was read, or nothing."""
+    """Card of a dataset that was read; empty without one."""
     paths = [place / folder / f"{name}.yaml" for folder in (CARDS, VERIFIED)]
     return next((_read_card(path) for path in paths if path.exists()), {})
 

@@ -159,7 +159,7 @@ def without_missing(config: dict, available: dict) -> tuple[dict, dict[str, str]
 
 
 def as_run(config: dict) -> tuple[dict, dict[str, str], dict[str, list[str]]]:
-    """What a run makes of a complete configuration: itself where nothing is left out.
+    """Configuration of a run, from a complete one: without the datasets that are unavailable, if they may be left out.
 
     With it, a reason for each dataset that is left out, and the datasets of each study that is left out with them.
     """

@@ -139,7 +139,7 @@ def _refuse_outside(name: str) -> None:
 
 
 class _Limited(io.RawIOBase):
-    """What an archive unpacks to, up to a limit."""
+    """Unpacked content of an archive, up to a limit."""
 
     def __init__(self, unpacked: io.BufferedIOBase, limit: int):
         self._unpacked, self._left, self._limit = unpacked, limit, limit

@@ -313,7 +313,7 @@ def outputs_function(module: nn.Module) -> Callable[[Tensor, Tensor], object]:
 
 
 def call(module: nn.Module, tensors: Sequence[Tensor], inputs: Tensor) -> object:
-    """What `module` gives for `inputs` with `tensors` as its parameters, in the order of `module.parameters()`.
+    """Outputs of `module` for `inputs` with `tensors` as its parameters, in the order of `module.parameters()`.
 
     A parameter is replaced at all places that hold it, in lists, tuples and dicts too, as recurrent layers have them.
     All other tensors are copies, real ones in the parameters' precision. Whatever the forward pass changes in these, or

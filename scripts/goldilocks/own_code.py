@@ -36,7 +36,7 @@ def describe(entry: dict) -> dict:
 
 
 def record(label: str, settings: dict) -> dict:
-    """What a run was started with of a network that `describe` described: all but the place of its file."""
+    """Record of a network that `describe` described: all but the place of its file."""
     return {"label": label, **{key: value for key, value in settings.items() if key != "file"}}
 
 

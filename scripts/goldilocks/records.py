@@ -1,4 +1,4 @@
-"""What a run was started with: settings and fingerprints, as files that are named by the hash of their content.
+"""Records of a run's start: settings and fingerprints, as files that are named by the hash of their content.
 
 A changed setting is a file of another name. So a call that only asks sees what the change reaches and writes nothing,
 and a job reads what its own run was started with, whatever has been edited since. Imports nothing heavy.

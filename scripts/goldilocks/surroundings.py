@@ -1,4 +1,4 @@
-"""What surrounds a run: the path of the checkout, and a home folder, of which nothing enters a result.
+"""Surroundings of a run: the path of the checkout, and a home folder, of which nothing enters a result.
 
 Imports nothing heavy: it runs whenever the workflow loads.
 """
