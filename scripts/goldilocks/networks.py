@@ -338,7 +338,7 @@ def call(module: nn.Module, tensors: Sequence[Tensor], inputs: Tensor) -> object
 
 
 def _replaced(value: object, stand_ins: dict[int, object], dtype: torch.dtype) -> object:
-    """What stands in for a tensor by its identity, else a copy; the same of those in lists, tuples and dicts."""
+    """Stand-in of a tensor by its identity, else a copy; the same of those in lists, tuples and dicts."""
     if id(value) not in stand_ins:
         if isinstance(value, Tensor):
             stand_ins[id(value)] = value.detach().to(dtype if value.is_floating_point() else value.dtype, copy=True)

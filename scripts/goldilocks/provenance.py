@@ -29,7 +29,7 @@ def commit_day() -> str:
 
 
 def _git(*arguments: str) -> str:
-    """What git says of the checkout; nothing where it cannot say."""
+    """Output of git about the checkout; empty where it fails."""
     others = ("GIT_DIR", "GIT_WORK_TREE")
     environment = {name: value for name, value in os.environ.items() if name not in others}
     environment["GIT_CEILING_DIRECTORIES"] = str(ROOT.parent)

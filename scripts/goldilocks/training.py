@@ -306,7 +306,7 @@ def train(
 
 
 def _saved(path: Path, device: torch.device) -> dict:
-    """What a checkpoint holds. Raises ValueError if it is damaged, OSError if it cannot be read."""
+    """Content of a checkpoint. Raises ValueError if it is damaged, OSError if it cannot be read."""
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except torch.OutOfMemoryError:

@@ -1,4 +1,4 @@
-"""What an archive's metadata must hold, by the specification of RO-Crate 1.1."""
+"""Metadata of archives against the specification of RO-Crate 1.1."""
 
 import datetime
 import json

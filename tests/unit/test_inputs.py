@@ -1,4 +1,4 @@
-"""What the library is given: each value has its right result, against brute force, or one sentence.
+"""Arguments of the library: each value has its right result, against brute force, or one sentence.
 
 Brute force is double backward (torch.autograd.functional) of the same network, written out where torch's own kernels
 have no second derivative or a wrong one.
