@@ -7,8 +7,10 @@ import numpy as np
 import xarray as xr
 import yaml
 
-from goldilocks import provenance, store, studies
-from goldilocks.logs import job_log
+from goldilocks_zone.config import studies
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.provenance import attributes as provenance_attributes
+from goldilocks_zone.storage import netcdf
 
 CELL = ("dataset", "network", "subspace")
 # What a study varies stands between.
@@ -43,7 +45,7 @@ def aggregate_study(
     for path in map(Path, paths_to_blocks):
         # A block's path ends in …/dataset/network/subspace/block.nc.
         cell = path.parts[-4:-1]
-        provenance.refuse_stale(path, code, settings, fingerprints.get(cell[1], ""))
+        provenance_attributes.refuse_stale(path, code, settings, fingerprints.get(cell[1], ""))
         cells.setdefault(cell, []).append(path)
     blocks = {cell: [_read(path) for path in paths] for cell, paths in cells.items()}
     for dataset in grid["datasets"]:
@@ -71,11 +73,11 @@ def aggregate_study(
     elif settings["radius_unit"] == "norm" and len(units) == 1:
         result = result.assign_coords(x=("radius", 2 * np.log10(result["radius"].values / units.pop())))
     for name in (*result.data_vars, *result.coords):
-        result[name].attrs = store.meaning(name)
+        result[name].attrs = netcdf.meaning(name)
     result.attrs = _provenance([block.attrs for datasets in blocks.values() for block in datasets], settings)
     order = [name for name in ORDER if name in result.dims or name is ...]
     last = [name for name in LAST if name in result.dims]
-    store.write_dataset(result.transpose(*order, *last), path_to_output)
+    netcdf.write_dataset(result.transpose(*order, *last), path_to_output)
 
 
 def side_by_side(cells: list[xr.Dataset]) -> xr.Dataset:
@@ -93,7 +95,7 @@ def side_by_side(cells: list[xr.Dataset]) -> xr.Dataset:
 
 def _read(path: Path) -> xr.Dataset:
     """One block without its spectra, averaged over planes where it has several for each draw."""
-    with store.opened(path) as file:
+    with netcdf.opened(path) as file:
         block = file.drop_vars(["eigenvalue", "index"], errors="ignore").load()
     if "plane" not in block.dims:
         return block

@@ -35,8 +35,10 @@ from torch import nn
 
 import bench_methods
 from bench_methods import Problem
-from goldilocks import logs, networks, subspaces
-from goldilocks.labels import Plane, parse_network
+from goldilocks_zone.jobs import log
+from goldilocks_zone.models import networks
+from goldilocks_zone.models.labels import Plane, parse_network
+from goldilocks_zone.subspaces import planes
 
 # Rounds after the warm-up: a method takes part while it has used less than this time, but in the first.
 SECONDS_PER_METHOD, MOST_ROUNDS, SLOW_SECONDS = 3.0, 7, 10.0
@@ -116,7 +118,7 @@ def build_problem(case: Case) -> Problem:
         nn.init.zeros_(tensor) if tensor.ndim < 2 else nn.init.xavier_normal_(tensor)
     parameters = nn.utils.parameters_to_vector(network.parameters()).detach()
     weights = networks.parameters_of(network)
-    eta = subspaces.metric(
+    eta = planes.metric(
         [parameter.size for parameter in weights],
         [parameter.is_bias for parameter in weights],
         networks.weight_deviations(weights, "glorot"),
@@ -125,7 +127,7 @@ def build_problem(case: Case) -> Problem:
     )
     dtype = np.float64 if case.double else np.float32
     plane = Plane(case.directions, case.plane)
-    drawn = subspaces.directions_as_drawn(plane, eta, np.random.default_rng(0)).astype(dtype)
+    drawn = planes.directions_as_drawn(plane, eta, np.random.default_rng(0)).astype(dtype)
     directions = torch.as_tensor(drawn.toarray() if plane.kind == "sparse" else drawn)
     drawn = drawn if plane.kind == "sparse" else directions
     inputs = torch.randn(case.examples, *image, dtype=torch.float64)
@@ -181,7 +183,7 @@ def bench(cases: dict[str, Case], path_to_output: str | Path) -> None:
 def measure_seconds(name: str, case: Case) -> dict[str, float]:
     """Median seconds of each method, all held to the engine in their warm-up."""
     problem = build_problem(case)
-    factor = subspaces.cholesky(problem.directions.double().numpy())
+    factor = planes.cholesky(problem.directions.double().numpy())
     tolerances = _tolerances(problem)
     runs, times, reference = {}, {}, None
     for method in methods_of(case):
@@ -219,7 +221,7 @@ def prepare(method: str, problem: Problem) -> Callable[[], list]:
 def _orthonormalised(found: list, factor: np.ndarray) -> list[np.ndarray]:
     """H_d over orthonormal directions, as the engine gives it."""
     return [
-        subspaces.orthonormalised(each.double().numpy(), factor) if torch.is_tensor(each) else each.hessian
+        planes.orthonormalised(each.double().numpy(), factor) if torch.is_tensor(each) else each.hessian
         for each in found
     ]
 
@@ -261,7 +263,7 @@ def main() -> None:
     parser.add_argument("--output", default="results/benchmarks/curvature.csv")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # Of the libraries: torch.jit, and gradients that keep their graph.
-    with logs.one_sentence():
+    with log.one_sentence():
         chosen = arguments.cases
         bench(CASES.get(chosen) or {chosen: CASES["all"][chosen]}, arguments.output)
 

@@ -19,9 +19,11 @@ from torch.func import functional_call, grad, hessian, jvp, vmap
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
-from goldilocks import chains, curvature, tangents
-from goldilocks.directions import Directions
-from goldilocks.tangents import cross_terms
+from goldilocks_zone.curvature import hessian as curvature_hessian
+from goldilocks_zone.curvature import tangents
+from goldilocks_zone.curvature.directions import Directions
+from goldilocks_zone.curvature.tangents import cross_terms
+from goldilocks_zone.models import chains
 
 # Examples × directions × activations of the widest layer in one pass, where a method leaves the choice to its user
 # (128 MiB in float32).
@@ -73,7 +75,7 @@ class Problem:
     labels: Tensor
     scales: tuple[float, ...]
     temperatures: tuple[float, ...]
-    drawn: curvature.Rows
+    drawn: curvature_hessian.Rows
 
     @property
     def points(self) -> list[tuple[float, float]]:
@@ -86,23 +88,25 @@ class Problem:
         return self.directions.dtype
 
 
-def engine(problem: Problem) -> Callable[..., curvature.PlaneCurvature]:
-    """goldilocks.curvature.plane_curvature: H_d over orthonormal directions, with its Gauss–Newton part and more."""
+def engine(problem: Problem) -> Callable[..., curvature_hessian.PlaneCurvature]:
+    """plane_curvature: H_d over orthonormal directions, with its Gauss–Newton part and more."""
 
-    def at(parameters: Tensor, temperature: float = 1.0) -> curvature.PlaneCurvature:
+    def at(parameters: Tensor, temperature: float = 1.0) -> curvature_hessian.PlaneCurvature:
         tensors = (problem.drawn, problem.inputs, problem.labels)
-        (result,) = curvature.plane_curvature(problem.network, parameters, *tensors, temperature=temperature)
+        (result,) = curvature_hessian.plane_curvature(problem.network, parameters, *tensors, temperature=temperature)
         return result
 
     return at
 
 
-def engine_sweep(problem: Problem) -> Callable[[Tensor], list[curvature.PlaneCurvature]]:
-    """goldilocks.curvature.curvature_at: one H_d for each point."""
+def engine_sweep(problem: Problem) -> Callable[[Tensor], list[curvature_hessian.PlaneCurvature]]:
+    """curvature_at: one H_d for each point."""
 
-    def sweep(parameters: Tensor) -> list[curvature.PlaneCurvature]:
+    def sweep(parameters: Tensor) -> list[curvature_hessian.PlaneCurvature]:
         tensors = (problem.drawn, problem.inputs, problem.labels)
-        return [found for (found,) in curvature.curvature_at(problem.network, parameters, problem.points, *tensors)]
+        return [
+            found for (found,) in curvature_hessian.curvature_at(problem.network, parameters, problem.points, *tensors)
+        ]
 
     return sweep
 

@@ -4,7 +4,7 @@ Writes one row for each case and method, with the columns of bench_curvature.py:
 
   case    network by its widths at its initialisation, number of examples N and of eigenpairs, then the precision of
           products; all to the same tolerance
-  method  engine          goldilocks.eigenvectors.top
+  method  engine          top_eigenvectors.top
           double backward scipy's eigsh over products by reverse over reverse, whose first graph is built once
 
 Both must give the same eigenvalues.
@@ -24,8 +24,9 @@ from torch.nn.functional import cross_entropy
 
 import bench_curvature
 import bench_methods
-from goldilocks import eigenvectors, logs
-from goldilocks.randomness import stream
+from goldilocks_zone.curvature import top_eigenvectors
+from goldilocks_zone.jobs import log
+from goldilocks_zone.randomness import stream
 
 TOLERANCE, AGREEMENT = 1e-4, 1e-3
 ROUNDS, SECONDS_PER_METHOD = 5, 120.0
@@ -60,7 +61,7 @@ def build_problem(case: Case) -> bench_methods.Problem:
 def engine(problem: bench_methods.Problem, count: int) -> np.ndarray:
     """Eigenvalues (count,), descending."""
     arrays = problem.parameters, problem.inputs, problem.labels
-    return eigenvectors.top(problem.network, *arrays, count, tolerance=TOLERANCE)[0]
+    return top_eigenvectors.top(problem.network, *arrays, count, tolerance=TOLERANCE)[0]
 
 
 def double_backward(problem: bench_methods.Problem, count: int) -> np.ndarray:
@@ -128,7 +129,7 @@ def main() -> None:
     parser.add_argument("--output", default="results/benchmarks/spectrum.csv")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    with logs.one_sentence():
+    with log.one_sentence():
         bench(CASES if arguments.cases == "all" else {arguments.cases: CASES[arguments.cases]}, arguments.output)
 
 

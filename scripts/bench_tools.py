@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
-from goldilocks import files
+from goldilocks_zone.storage import files
 
 COLUMNS = ("case", "method", "seconds", "peak_mib", "flops", "ratio_to_engine")
 THREADS = 2

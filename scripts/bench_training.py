@@ -4,7 +4,7 @@ Writes one row for each case and method, with the columns of bench_curvature.py.
 Adam at batch 64 from 25 radii and 3 seeds, STEPS steps each, on a plane of d dimensions (dense or sparse columns), or
 in the whole space.
 
-  engine      goldilocks.training: the radii of a seed share a plane, their parameters come from one product with it
+  engine      this project: the radii of a seed share a plane, their parameters come from one product with it
   plain loop  one run after another: parameters θ_0 + Mw by one product (CSR for sparse columns, with a transposed copy
               of its own), the network as torch.nn layers, autograd, torch.optim.Adam on w; each on its own for as
               many steps as fit, and scaled up
@@ -30,7 +30,9 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
-from goldilocks import logs, projections, subsets, training
+from goldilocks_zone.jobs import log
+from goldilocks_zone.subspaces import constraints, projections
+from goldilocks_zone.training import ensembles
 
 WIDTHS = (784, 200, 200, 10)
 BATCH, STEPS, RATE = 64, 10, 0.003
@@ -69,7 +71,7 @@ class Problem:
     module: nn.Module
     inputs: Tensor
     labels: Tensor
-    subsets: list[subsets.Subset]
+    subsets: list[constraints.Subset]
     points: list[Tensor]
 
 
@@ -84,10 +86,10 @@ def build_problem(case: Case) -> Problem:
             nn.init.zeros_(tensor) if tensor.ndim < 2 else nn.init.xavier_normal_(tensor, generator=generator)
         points = scales[:, None] * nn.utils.parameters_to_vector(module.parameters())
         if case.kind is None:
-            parts.append(subsets.full(points, shapes, fixed=False))
+            parts.append(constraints.full(points, shapes, fixed=False))
         else:
             eta, random = np.ones(points.shape[1]), np.random.default_rng(seed)
-            parts.append(subsets.plane(projections.make(case.kind, case.dimension, shapes, eta, random), points))
+            parts.append(constraints.plane(projections.make(case.kind, case.dimension, shapes, eta, random), points))
         starts.append(points)
     inputs = torch.randn(EXAMPLES, 1, 28, 28, generator=generator)
     return Problem(case, module, inputs, torch.randint(10, (EXAMPLES,), generator=generator), parts, starts)
@@ -98,23 +100,23 @@ def _layers() -> list[nn.Module]:
     return layers[:-1]
 
 
-def _ensembles(problem: Problem, steps: int) -> list[training.Ensemble]:
+def _ensembles(problem: Problem, steps: int) -> list[ensembles.Ensemble]:
     """One for each plane; in the whole space one for all seeds."""
     parts, radii = problem.subsets, problem.case.radii
     names = [[("batches", seed)] for seed in range(len(parts))]
     if problem.case.kind is None:
-        parts = [subsets.Subset(torch.cat([each.start for each in parts]), parts[0].shapes)]
+        parts = [constraints.Subset(torch.cat([each.start for each in parts]), parts[0].shapes)]
         names = [[name[0] for name in names for _ in range(radii)]]
     members = len(parts[0].start)
-    options = training.Options(steps, BATCH, torch.full((members,), RATE), torch.ones(members))
-    return [training.Ensemble(problem.module, part, options, name) for part, name in zip(parts, names)]
+    options = ensembles.Options(steps, BATCH, torch.full((members,), RATE), torch.ones(members))
+    return [ensembles.Ensemble(problem.module, part, options, name) for part, name in zip(parts, names)]
 
 
 def engine(problem: Problem, steps: int) -> Tensor:
     """Coordinates (seeds · radii, d) after training by this project's engine."""
     found = []
     for ensemble in _ensembles(problem, steps):
-        training.train(ensemble, problem.inputs, problem.labels, [steps], lambda step, state: {})
+        ensembles.train(ensemble, problem.inputs, problem.labels, [steps], lambda step, state: {})
         found.append(ensemble.coordinates)
     return torch.cat(found)
 
@@ -131,7 +133,7 @@ def plain_loop(problem: Problem, steps: int) -> Tensor:
             w = nn.Parameter(start.clone() if whole else torch.zeros(subset.projection.dimension))
             optimiser = torch.optim.Adam([w], lr=RATE)
             for step in range(steps):
-                chosen = training.batch([("batches", seed)], step, BATCH, EXAMPLES)
+                chosen = ensembles.batch([("batches", seed)], step, BATCH, EXAMPLES)
                 with torch.no_grad():
                     flat = w.clone() if whole else forward(w).add_(start)
                 pieces = [each.view(shape) for each, shape in zip(flat.split(sizes), shapes)]
@@ -226,7 +228,7 @@ def main() -> None:
     parser.add_argument("--output", default="results/benchmarks/training.csv")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    with logs.one_sentence():
+    with log.one_sentence():
         bench(CASES if arguments.cases == "all" else {arguments.cases: CASES[arguments.cases]}, arguments.output)
 
 

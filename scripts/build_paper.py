@@ -6,8 +6,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from goldilocks import files, latex
-from goldilocks.logs import job_log
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.paper import latex
+from goldilocks_zone.storage import files
 
 COMMANDS = {
     "latexmk": [

@@ -4,7 +4,8 @@ import argparse
 import re
 from pathlib import Path
 
-from goldilocks import files, locks, logs
+from goldilocks_zone.jobs import log, run_lock
+from goldilocks_zone.storage import files
 
 KEPT = ("data", "README.md")
 COPIES = ("results/claims.csv", "results/run.txt", "paper/paper.pdf")
@@ -17,7 +18,7 @@ def clean_results(run: str | None) -> list[Path]:
     Of a link to a folder elsewhere the contents go, and the link stays.
     Raises ValueError while a run is at work, or if there is no such run.
     """
-    locks.enter()
+    run_lock.enter()
     places = [Path(place) for place in ("results", "figures", "logs")]
     if run:
         named = re.fullmatch("[a-z0-9_]+", run) and run not in KEPT
@@ -46,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Remove everything generated but the datasets.")
     parser.add_argument("run", nargs="?", help="remove this run alone")
     arguments = parser.parse_args()
-    with logs.one_sentence():
+    with log.one_sentence():
         removed = clean_results(arguments.run)
     print(
         f"removed {', '.join(map(str, removed))}; the datasets are kept" if removed else "there was nothing to remove"

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from goldilocks import logs, store
+from goldilocks_zone.jobs import log
+from goldilocks_zone.storage import netcdf
 
 
 def compare_runs(first: Path, second: Path, tolerance: float) -> list[str]:
@@ -27,7 +28,7 @@ def _studies(first: Path, second: Path, tolerance: float) -> list[str]:
     lines = [f"study {name}: only in {first}" for name in sorted(paths[0].keys() - paths[1])]
     lines += [f"study {name}: only in {second}" for name in sorted(paths[1].keys() - paths[0])]
     for name in sorted(paths[0].keys() & paths[1]):
-        studies = [store.read_dataset(each[name]) for each in paths]
+        studies = [netcdf.read_dataset(each[name]) for each in paths]
         lines += [f"study {name}: {line}" for line in differences(*studies, tolerance)]
     return lines
 
@@ -76,11 +77,11 @@ def main() -> None:
     parser.add_argument("--tolerance", type=float, default=1e-6, help="largest relative difference that counts as none")
     arguments = parser.parse_args()
     first, second = (Path(run) if "/" in run else Path("results", run) for run in arguments.runs)
-    with logs.one_sentence():
+    with log.one_sentence():
         lines = compare_runs(first, second, arguments.tolerance)
     print("\n".join(lines) or f"{first} and {second} agree within {arguments.tolerance:g}, and in every verdict")
     if lines:
-        logs.report(f"{first} and {second} differ in {len(lines)} respects, which stand above")
+        log.report(f"{first} and {second} differ in {len(lines)} respects, which stand above")
         sys.exit(1)
 
 

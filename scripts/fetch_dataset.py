@@ -4,8 +4,9 @@ import logging
 import time
 from pathlib import Path
 
-from goldilocks import catalogue, provenance, sources, verified
-from goldilocks.logs import job_log
+from goldilocks_zone.data import catalogue, official, verified
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.provenance import attributes
 
 
 def fetch_dataset(
@@ -13,7 +14,7 @@ def fetch_dataset(
 ) -> None:
     """Write the dataset file, or take the one that is kept if its content is right.
 
-    Raises goldilocks.sources.Unavailable if no source has it.
+    Raises goldilocks_zone.data.official.Unavailable if no source has it.
     """
     start, code = time.monotonic(), Path(path_to_code).read_text().strip()
     path, card = Path(path_to_output), Path(path_to_card)
@@ -22,13 +23,13 @@ def fetch_dataset(
         logging.info("taken from results/data/verified, where it was kept")
         return verified.restore(path, card)
     try:
-        content = sources.fetch(dataset, catalogue.data_folder(folder))
-    except sources.Unavailable as reason:
+        content = official.fetch(dataset, catalogue.data_folder(folder))
+    except official.Unavailable as reason:
         if not kept or expected:
             raise
         logging.warning("%s; what an earlier version read and verified is taken from results/data/verified", reason)
         return verified.restore(path, card)
-    provenance.write_signed(content, code, time.monotonic() - start, path, card)
+    attributes.write_signed(content, code, time.monotonic() - start, path, card)
     catalogue.keep(path, card)
 
 

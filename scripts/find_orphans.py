@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from goldilocks import catalogue, configuration, files, locks, logs
+from goldilocks_zone.config import load
+from goldilocks_zone.data import catalogue
+from goldilocks_zone.jobs import log, run_lock
+from goldilocks_zone.storage import files
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = "benchmarks"  # What make bench writes, which belongs to no run.
@@ -19,9 +22,9 @@ def find_orphans(paths_to_configs: list[Path]) -> list[Path]:
     named, runs = set(), {"data"}
     datasets = set(catalogue.OFFICIAL)
     for path in paths_to_configs:
-        config = configuration.load([ROOT / "config/config.yaml", path], ROOT)
+        config = load.load([ROOT / "config/config.yaml", path], ROOT)
         runs.add(config["run"])
-        datasets |= configuration.datasets_of(config) | set(config["datasets"])
+        datasets |= load.datasets_of(config) | set(config["datasets"])
         named |= _outputs(path)
     orphans = []
     for place in map(Path, ("results", "figures", "logs")):
@@ -59,9 +62,9 @@ def main() -> None:
     parser.add_argument("--remove", action="store_true", help="remove what is found")
     arguments = parser.parse_args()
     found = [path for path in sorted(Path("config").glob("*.yaml")) if path.name != "claims.yaml"]
-    with logs.one_sentence():
+    with log.one_sentence():
         if arguments.remove:
-            locks.enter()
+            run_lock.enter()
         orphans = find_orphans(arguments.configfiles or found)
         total = 0
         for orphan in orphans:

@@ -6,19 +6,20 @@ from pathlib import Path
 
 import yaml
 
-from goldilocks import claims, files, store
-from goldilocks.logs import job_log
+from goldilocks_zone.claims import evaluate
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.storage import files, netcdf
 
 
 def judge_claims(
     path_to_claims: str, path_to_settings: str, paths_to_studies: dict[str, str], run: str, path_to_output: str
 ) -> None:
     definitions = yaml.safe_load(Path(path_to_claims).read_text(encoding="utf-8"))
-    studies = {name: store.read_dataset(path) for name, path in paths_to_studies.items()}
+    studies = {name: netcdf.read_dataset(path) for name, path in paths_to_studies.items()}
     settings = yaml.safe_load(Path(path_to_settings).read_text(encoding="utf-8"))
-    rows = claims.evaluate(definitions, studies, run, settings["substitutes"], settings["left_out"])
+    rows = evaluate.evaluate(definitions, studies, run, settings["substitutes"], settings["left_out"])
     text = io.StringIO()
-    writer = csv.DictWriter(text, claims.COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, evaluate.COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(
         {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows

@@ -5,7 +5,11 @@ from pathlib import Path
 
 import yaml
 
-from goldilocks import catalogue, configuration, files, fingerprints, locks, logs, records
+from goldilocks_zone.config import load
+from goldilocks_zone.data import catalogue
+from goldilocks_zone.jobs import log, run_lock
+from goldilocks_zone.provenance import fingerprints, records
+from goldilocks_zone.storage import files
 
 ROOT = Path(__file__).parents[1]
 DATA = Path("results/data")
@@ -52,7 +56,7 @@ def _newest(paths: list[Path]) -> float:
 def _fetch(name: str, folder: str | None, code: Path, outputs: tuple[Path, Path]) -> str | None:
     from fetch_dataset import fetch_dataset
 
-    from goldilocks.sources import Unavailable
+    from goldilocks_zone.data.official import Unavailable
 
     try:
         fetch_dataset(name, folder, code, *outputs)
@@ -73,11 +77,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Fetch datasets and record which of them can be had.")
     parser.add_argument("--configfile", nargs="+", help="fetch what these configurations name, not every official one")
     arguments = parser.parse_args()
-    with logs.one_sentence():
-        config = configuration.load(arguments.configfile or [ROOT / "config/config.yaml"], ROOT)
-        named = configuration.datasets_of(config)
+    with log.one_sentence():
+        config = load.load(arguments.configfile or [ROOT / "config/config.yaml"], ROOT)
+        named = load.datasets_of(config)
         names = sorted(named if arguments.configfile else named | {*catalogue.OFFICIAL, *config["datasets"]})
-        locks.enter()
+        run_lock.enter()
         available = make_data(names, config)
     for name in names:
         if available[name]["available"]:

@@ -13,23 +13,17 @@ import torch
 import xarray as xr
 import yaml
 
-from goldilocks import (
-    confidence,
-    curvature,
-    datasets,
-    eigenvectors,
-    jobs,
-    kinks,
-    labels,
-    networks,
-    own_code,
-    provenance,
-    spectrum,
-    store,
-    studies,
-    subspaces,
-)
-from goldilocks.logs import job_log
+from goldilocks_zone.config import studies
+from goldilocks_zone.curvature import gradients as curvature_gradients
+from goldilocks_zone.curvature import hessian, softened_relu, top_eigenvectors
+from goldilocks_zone.data import datasets
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.measurements import setup
+from goldilocks_zone.models import labels, networks, user_code
+from goldilocks_zone.provenance import attributes
+from goldilocks_zone.spectra import summaries
+from goldilocks_zone.storage import netcdf
+from goldilocks_zone.subspaces import planes as subspaces_planes
 
 SUMMARIES = ("fraction_positive", "trace_over_norm", "trace", "frobenius_norm", "spectral_norm")
 PARTS = (
@@ -67,9 +61,9 @@ def measure_curvature(
     # Read before measuring: code that changes meanwhile must not sign these numbers.
     code = Path(path_to_code).read_text().strip()
     settings = yaml.safe_load(Path(path_to_settings).read_text())
-    own = own_code.recorded(path_to_network, network_file)
+    own = user_code.recorded(path_to_network, network_file)
     draws, chosen_radii = studies.read_block(block)
-    device = jobs.start_torch(device, threads)
+    device = setup.start_torch(device, threads)
 
     @functools.lru_cache(maxsize=1)
     def load(**chosen):
@@ -93,7 +87,7 @@ def measure_curvature(
             path = _measure(block_of_variant.sel(draw=number), here, examples, draw, points, device, memory_mib)
             described = "".join(f", {key} {value}" for key, value in variant.items())
             logging.info("draw %d%s measured after %.1f s, %s", number, described, time.monotonic() - start, path)
-    result.attrs = provenance.attributes(
+    result.attrs = attributes.attributes(
         code,
         settings,
         time.monotonic() - start,
@@ -106,7 +100,7 @@ def measure_curvature(
         dtype=settings["dtype"],
         threads=threads,
     )
-    store.write_dataset(result, path_to_output)
+    netcdf.write_dataset(result, path_to_output)
 
 
 @dataclass(frozen=True)
@@ -140,13 +134,13 @@ def _refuse_large_planes(
 def _make_draw(
     settings: dict, module: torch.nn.Module, dataset: str, network: str, plane: labels.Plane, number: int
 ) -> Draw:
-    streams, count = jobs.Streams(settings, dataset, network), max(settings["dimensions"])
+    streams, count = setup.Streams(settings, dataset, network), max(settings["dimensions"])
 
     def signs(purpose, number_of_probes, size):
         return streams.stream(purpose, number).choice((-1.0, 1.0), (number_of_probes, size))
 
     parameters = networks.parameters_of(module)
-    eta = jobs.metric(settings, parameters)
+    eta = setup.metric(settings, parameters)
     layers = networks.layer_indicators(module)
     probes = settings["layer_probes"]
     layer_probes = signs("layer probes", probes, eta.size) if probes else np.empty((0, eta.size))
@@ -156,7 +150,7 @@ def _make_draw(
         theta=streams.initialisation(parameters, number),
         eta=eta,
         planes=[
-            subspaces.directions_as_drawn(plane, eta, streams.stream("plane", plane.kind, number, i))[:count]
+            subspaces_planes.directions_as_drawn(plane, eta, streams.stream("plane", plane.kind, number, i))[:count]
             for i in range(settings["planes"])
         ],
         probes=signs("probes", settings["probes"], eta.size),
@@ -230,13 +224,13 @@ def _measure(
         kept = {"examples": counts, "refuse_overflow": False, **options}
         pairs = [(point.scale, point.temperature) for point in points]
         if not settings["sharpness"] and not settings["one_by_one"]:
-            return curvature.curvature_at(module, theta, pairs, *problem, **kept)
+            return hessian.curvature_at(module, theta, pairs, *problem, **kept)
         found = []
         for scale, temperature in pairs:
             here = module
             if settings["sharpness"]:
-                here = kinks.softened(module, scale * theta, inputs, settings["sharpness"])
-            found += curvature.curvature_at(here, theta, [(scale, temperature)], *problem, **kept)
+                here = softened_relu.softened(module, scale * theta, inputs, settings["sharpness"])
+            found += hessian.curvature_at(here, theta, [(scale, temperature)], *problem, **kept)
         return found
 
     for i, plane in enumerate(draw.planes):
@@ -271,23 +265,23 @@ def _measure(
             continue
         if settings["probes"]:
             vectors = on_device(draw.probes * draw.eta).to(dtype)
-            products = curvature.hessian_vector_products(
+            products = hessian.hessian_vector_products(
                 *problem[:2], vectors, *problem[2:], temperature=point.temperature, **options
             )
-            found = spectrum.hutchinson(draw.probes, products.double().cpu().numpy() * draw.eta)
+            found = summaries.hutchinson(draw.probes, products.double().cpu().numpy() * draw.eta)
             here["full_trace"][()], here["full_frobenius_norm"][()] = found.trace, found.frobenius_norm
         if settings["full_gradients"]:
-            found = confidence.gradients(*problem, temperature=point.temperature)
-            for name in confidence.GRADIENTS:
+            found = curvature_gradients.gradients(*problem, temperature=point.temperature)
+            for name in curvature_gradients.GRADIENTS:
                 here[name][()] = getattr(found, name)
         if settings["eigenvectors"]:
-            values, vectors = eigenvectors.top(
+            values, vectors = top_eigenvectors.top(
                 *problem, settings["eigenvectors"], temperature=point.temperature, memory_mib=memory_mib
             )
             here["top_eigenvalue"][:] = values
-            here["eigenvector_image"][:] = eigenvectors.first_layer_images(module, vectors, inputs.shape[1:])
+            here["eigenvector_image"][:] = top_eigenvectors.first_layer_images(module, vectors, inputs.shape[1:])
     count = 1 if settings["one_by_one"] or settings["sharpness"] else len(points)
-    return curvature.path_of(module, theta, count, inputs)
+    return hessian.path_of(module, theta, count, inputs)
 
 
 def _reference(points: list[Point]) -> Point:
@@ -301,12 +295,12 @@ def _views(block: xr.Dataset, place: dict) -> dict[str, np.ndarray]:
     return {name: array.values for name, array in block.sel(place).data_vars.items()}
 
 
-def _record(here: dict[str, np.ndarray], dimensions: list[int], measured: curvature.PlaneCurvature) -> None:
+def _record(here: dict[str, np.ndarray], dimensions: list[int], measured: hessian.PlaneCurvature) -> None:
     """Write one plane's measures into the views that `here` holds of a block."""
     for name in (*AT_A_POINT, *ON_A_PLANE):
         here[name][()] = getattr(measured, name)
-    for i, (d, values) in enumerate(zip(dimensions, spectrum.nested_eigenvalues(measured.hessian, dimensions))):
-        summary = spectrum.summarise(values)
+    for i, (d, values) in enumerate(zip(dimensions, summaries.nested_eigenvalues(measured.hessian, dimensions))):
+        summary = summaries.summarise(values)
         for name in SUMMARIES:
             here[name][i] = getattr(summary, name)
         for part in ("gauss_newton", "residual"):
@@ -321,8 +315,8 @@ def _record(here: dict[str, np.ndarray], dimensions: list[int], measured: curvat
 def _record_frozen(
     here: dict[str, np.ndarray],
     dimensions: list[int],
-    measured: curvature.PlaneCurvature,
-    reference: curvature.PlaneCurvature,
+    measured: hessian.PlaneCurvature,
+    reference: hessian.PlaneCurvature,
     depth: int,
     ratio: float,
 ) -> None:
@@ -338,7 +332,7 @@ def _record_frozen(
         "frozen_scale": measured.gauss_newton / gradients + measured.residual,
     }
     for (i, d), (name, matrix) in itertools.product(enumerate(dimensions), hessians.items()):
-        here[name][i] = spectrum.summarise(np.linalg.eigvalsh(matrix[:d, :d])).trace_over_norm
+        here[name][i] = summaries.summarise(np.linalg.eigvalsh(matrix[:d, :d])).trace_over_norm
 
 
 def _empty_block(
@@ -369,7 +363,7 @@ def _empty_block(
     if settings["probes"]:
         axes |= dict.fromkeys(("full_trace", "full_frobenius_norm"), point)
     if settings["full_gradients"]:
-        axes |= dict.fromkeys(confidence.GRADIENTS, point)
+        axes |= dict.fromkeys(curvature_gradients.GRADIENTS, point)
     if settings["layer_probes"]:
         coordinates |= {"layer": list(range(1, layers + 1))}
         axes |= dict.fromkeys(("layer_trace", "layer_residual"), (*point, "layer"))
@@ -379,7 +373,7 @@ def _empty_block(
         axes |= {"top_eigenvalue": (*point, "eigenvector")}
         axes |= {"eigenvector_image": (*point, "eigenvector", "row", "column")}
     variables = {
-        name: (dims, np.full([len(coordinates[dim]) for dim in dims], np.nan), store.MEANINGS[name])
+        name: (dims, np.full([len(coordinates[dim]) for dim in dims], np.nan), netcdf.MEANINGS[name])
         for name, dims in axes.items()
     }
     return xr.Dataset(variables, coordinates)

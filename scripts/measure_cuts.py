@@ -9,8 +9,14 @@ import torch
 import xarray as xr
 import yaml
 
-from goldilocks import cuts, datasets, jobs, labels, networks, own_code, provenance, store, subspaces
-from goldilocks.logs import job_log
+from goldilocks_zone.curvature import loss_slices
+from goldilocks_zone.data import datasets
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.measurements import setup
+from goldilocks_zone.models import labels, networks, user_code
+from goldilocks_zone.provenance import attributes
+from goldilocks_zone.storage import netcdf
+from goldilocks_zone.subspaces import planes
 
 DRAW = 0  # the first initialisation that studies of this dataset and network have
 
@@ -33,8 +39,8 @@ def measure_cuts(
     # Read before measuring: code that changes meanwhile must not sign these numbers.
     code = Path(path_to_code).read_text().strip()
     settings = yaml.safe_load(Path(path_to_settings).read_text(encoding="utf-8"))
-    own = own_code.recorded(path_to_network, network_file)
-    device = jobs.start_torch(device, threads)
+    own = user_code.recorded(path_to_network, network_file)
+    device = setup.start_torch(device, threads)
 
     examples = datasets.load(
         path_to_dataset,
@@ -48,17 +54,17 @@ def measure_cuts(
     r_x = networks.glorot_radius(networks.parameters_of(module))
     inputs, targets = torch.as_tensor(examples.inputs, device=device), torch.as_tensor(examples.labels, device=device)
     result = _empty(settings, len(directions))
-    lines = cuts.line_coefficients(result["displacement"].values, len(directions))
-    plane = cuts.plane_coefficients(result["first"].values, len(directions))
+    lines = loss_slices.line_coefficients(result["displacement"].values, len(directions))
+    plane = loss_slices.plane_coefficients(result["first"].values, len(directions))
     directions, logits = torch.as_tensor(directions, device=device), networks.logits_function(module)
     for radius in result["radius"].values:
         point = torch.as_tensor(networks.rescaled(theta, radius, "r_X", r_x), device=device)
         # Displacements are in units of the point's own radius.
         for name, coefficients in {"line_loss": lines, "plane_loss": plane, "loss": np.zeros_like(lines[0, 0])}.items():
-            found = cuts.mean_losses(logits, point, radius * r_x * directions, coefficients, inputs, targets)
+            found = loss_slices.mean_losses(logits, point, radius * r_x * directions, coefficients, inputs, targets)
             result[name].loc[{"radius": radius}] = found
         logging.info("radius %g measured after %.1f s", radius, time.monotonic() - start)
-    result.attrs = provenance.attributes(
+    result.attrs = attributes.attributes(
         code,
         settings,
         time.monotonic() - start,
@@ -70,7 +76,7 @@ def measure_cuts(
         dtype="float64",
         threads=threads,
     )
-    store.write_dataset(result, path_to_output)
+    netcdf.write_dataset(result, path_to_output)
 
 
 def _draw(settings: dict, parameters: list[networks.Parameter]) -> tuple[np.ndarray, np.ndarray]:
@@ -82,14 +88,14 @@ def _draw(settings: dict, parameters: list[networks.Parameter]) -> tuple[np.ndar
             f"cuts.subspace: {plane.dimension} dimensions cannot be; {settings['network']} has {available} weights on "
             f"{settings['dataset']}: ask for fewer"
         )
-    eta = jobs.metric({**settings, "bias_directions": False}, parameters)
-    streams = jobs.Streams(settings, settings["dataset"], settings["network"])
-    raw = subspaces.directions(plane, eta, streams.stream("cut", plane.kind, DRAW))
-    return streams.initialisation(parameters, DRAW), cuts.orthonormal(raw)
+    eta = setup.metric({**settings, "bias_directions": False}, parameters)
+    streams = setup.Streams(settings, settings["dataset"], settings["network"])
+    raw = planes.directions(plane, eta, streams.stream("cut", plane.kind, DRAW))
+    return streams.initialisation(parameters, DRAW), loss_slices.orthonormal(raw)
 
 
 def _empty(settings: dict, directions: int) -> xr.Dataset:
-    line, grid = (cuts.displacements(settings["extent"], settings[key]) for key in ("steps", "plane_steps"))
+    line, grid = (loss_slices.displacements(settings["extent"], settings[key]) for key in ("steps", "plane_steps"))
     coordinates = {
         "radius": sorted(map(float, settings["radii"])),
         "direction": range(directions),
@@ -108,7 +114,7 @@ def _empty(settings: dict, directions: int) -> xr.Dataset:
         {name: list(values) for name, values in coordinates.items()},
     )
     for name in result.variables:
-        result[name].attrs = store.meaning(name)
+        result[name].attrs = netcdf.meaning(name)
     result["radius"].attrs = {**result["radius"].attrs, "units": "r_X"}
     return result
 

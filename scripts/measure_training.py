@@ -14,26 +14,18 @@ import xarray as xr
 import yaml
 from torch import Tensor
 
-from goldilocks import (
-    curvature,
-    datasets,
-    eigenvectors,
-    geometry,
-    jobs,
-    labels,
-    logit_gradients,
-    networks,
-    own_code,
-    projections,
-    provenance,
-    signals,
-    spectrum,
-    store,
-    studies,
-    subsets,
-    training,
-)
-from goldilocks.logs import job_log
+from goldilocks_zone.config import studies
+from goldilocks_zone.curvature import hessian, logit_gradients, top_eigenvectors
+from goldilocks_zone.data import datasets
+from goldilocks_zone.jobs import lifecycle
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.measurements import local_geometry, setup
+from goldilocks_zone.models import labels, networks, user_code
+from goldilocks_zone.provenance import attributes
+from goldilocks_zone.spectra import summaries
+from goldilocks_zone.storage import netcdf
+from goldilocks_zone.subspaces import constraints, projections
+from goldilocks_zone.training import ensembles
 
 LOGGED = (
     *("training_accuracy", "training_loss", "validation_accuracy", "validation_loss"),
@@ -55,8 +47,8 @@ GEOMETRY = {
         ("gauss_newton_full_trace", "gauss_newton_full_norm", "hessian_full_trace", "hessian_full_norm"), ()
     ),
     **dict.fromkeys(("centred_edge", "top_space_cosine", "cluster_deviation", "noise_deviation", "logits_std"), ()),
-    **dict.fromkeys(geometry.MODELLED, ("rung",)),
-    **dict.fromkeys(geometry.FORMULAE, ()),
+    **dict.fromkeys(local_geometry.MODELLED, ("rung",)),
+    **dict.fromkeys(local_geometry.FORMULAE, ()),
     **dict.fromkeys(("entropy", "mixing", "gradient_length", "trace_examples"), ()),
     **dict.fromkeys(("held_out_entropy", "held_out_logits_std"), ()),
 }
@@ -94,9 +86,9 @@ def measure_training(
     # Read before measuring: code that changes meanwhile must not sign these numbers.
     code = Path(path_to_code).read_text().strip()
     settings = yaml.safe_load(Path(path_to_settings).read_text())
-    own = own_code.recorded(path_to_network, network_file)
+    own = user_code.recorded(path_to_network, network_file)
     draws, chosen_radii = studies.read_block(block)
-    device = jobs.start_torch(device, threads)
+    device = setup.start_torch(device, threads)
 
     @functools.lru_cache(maxsize=1)
     def load(**chosen):
@@ -115,19 +107,19 @@ def measure_training(
         module = networks.build_named(network, own, image, classes).to(device, getattr(torch, settings["dtype"]))
         if result is None:
             result = _empty_block(settings, radii, draws, len(list(module.parameters())), classes)
-        job = Job(here, module, where, labels.depth(network), jobs.Streams(here, dataset, network), device)
-        key = provenance.settings_hash({"code": code, "own": own, "checksum": splits.training.checksum, **here})
+        job = Job(here, module, where, labels.depth(network), setup.Streams(here, dataset, network), device)
+        key = attributes.settings_hash({"code": code, "own": own, "checksum": splits.training.checksum, **here})
         for group in _groups(members, where, module, splits.training.inputs, here["batch"]):
             path = Path(path_to_checkpoints) / f"{number:03d}.pt"
             found = _train(
-                job, group, splits, memory_mib, training.Checkpoint(path, key, checkpoint_seconds, signals.asked)
+                job, group, splits, memory_mib, ensembles.Checkpoint(path, key, checkpoint_seconds, lifecycle.asked)
             )
             for i, member in enumerate(group):
                 values = {name: each[..., i] for name, each in found.items()}
                 _record(result, {**variant, **member.variant}, member, values)
             logging.info("ensemble %d trained after %.1f s%s", number, time.monotonic() - start, _described(variant))
             number += 1
-    result.attrs = provenance.attributes(
+    result.attrs = attributes.attributes(
         code,
         settings,
         time.monotonic() - start,
@@ -141,7 +133,7 @@ def measure_training(
         dtype=settings["dtype"],
         threads=threads,
     )
-    store.write_dataset(result, path_to_output)
+    netcdf.write_dataset(result, path_to_output)
     shutil.rmtree(path_to_checkpoints, ignore_errors=True)
 
 
@@ -153,7 +145,7 @@ class Job:
     module: torch.nn.Module
     where: labels.Plane | labels.Sphere | labels.FullSpace
     depth: int | None
-    streams: jobs.Streams
+    streams: setup.Streams
     device: torch.device
 
 
@@ -193,7 +185,7 @@ def _described(variant: dict) -> str:
 
 
 def _train(
-    job: Job, members: list[Member], splits: datasets.Splits, memory_mib: int, checkpoint: training.Checkpoint
+    job: Job, members: list[Member], splits: datasets.Splits, memory_mib: int, checkpoint: ensembles.Checkpoint
 ) -> dict[str, np.ndarray]:
     """What is measured of the members: arrays (…, members) by name."""
     settings, dtype = job.settings, getattr(torch, job.settings["dtype"])
@@ -205,7 +197,7 @@ def _train(
     ratios = [networks.ratio(m.radius, settings["radius_unit"], r_x) for m in members]
     rates, temperatures = zip(*(_rate_and_temperature(job, m, ratio) for m, ratio in zip(members, ratios)))
     subset = _subset(job, members, np.stack(points), radii, dtype)
-    options = training.Options(
+    options = ensembles.Options(
         steps=settings["steps"],
         batch=None if settings["batch"] == "all" else settings["batch"],
         rates=torch.tensor(rates, dtype=torch.float64),
@@ -219,7 +211,7 @@ def _train(
     # Members of one plane share their batches, those of the whole space have each its own draw's.
     draws = [m.draw for m in members] if isinstance(job.where, labels.FullSpace) else [members[0].draw]
     shuffles = [job.streams.name("batches", draw) for draw in draws]
-    ensemble = training.Ensemble(job.module, subset, options, shuffles)
+    ensemble = ensembles.Ensemble(job.module, subset, options, shuffles)
 
     def on_device(examples: datasets.Examples, count: int | None = None) -> tuple[Tensor, Tensor]:
         arrays = (examples.inputs[:count], examples.labels[:count])
@@ -231,8 +223,8 @@ def _train(
         evaluated["validation"] = on_device(splits.validation)
     log_at, count = studies.logged_steps(settings), settings["sharpness_examples"]
 
-    def observe(step: int, state: training.Ensemble) -> dict[str, Tensor]:
-        found = training.snapshot(state, **evaluated)
+    def observe(step: int, state: ensembles.Ensemble) -> dict[str, Tensor]:
+        found = ensembles.snapshot(state, **evaluated)
         if count:
             found["sharpness"] = _sharpness(job, state, inputs[:count], targets[:count], memory_mib)
         if settings["geometry_examples"]:
@@ -241,9 +233,9 @@ def _train(
             found |= _outputs(job, state, *(each[: settings["outputs_examples"]] for each in evaluated["validation"]))
         return found
 
-    found = training.train(ensemble, inputs, targets, log_at, observe, checkpoint)
+    found = ensembles.train(ensemble, inputs, targets, log_at, observe, checkpoint)
     found = {name: np.moveaxis(each, 1, -1) for name, each in found.items()}
-    at_the_end = training.classified(ensemble, *on_device(splits.test))
+    at_the_end = ensembles.classified(ensemble, *on_device(splits.test))
     found |= {f"test_{name}": at_the_end[name].cpu().numpy() for name in ("accuracy", "loss")}
     found["diverged"] = (~np.isfinite(found["test_loss"])).astype(float)
     if settings["curvature_examples"]:
@@ -272,7 +264,7 @@ def _rate_and_temperature(job: Job, member: Member, ratio: float) -> tuple[float
 
 def _subset(
     job: Job, members: list[Member], points: np.ndarray, radii: np.ndarray, dtype: torch.dtype
-) -> subsets.Subset:
+) -> constraints.Subset:
     """Where the members at `points` (m, D) of the norms `radii` (m,) go; on a plane or sphere all are of one draw."""
 
     def tensor(array: np.ndarray) -> Tensor:
@@ -280,32 +272,32 @@ def _subset(
 
     shapes, where = [tensor.shape for tensor in job.module.parameters()], job.where
     if isinstance(where, labels.FullSpace):
-        return subsets.full(tensor(points), shapes, where.fixed)
-    eta, draw = jobs.metric(job.settings, networks.parameters_of(job.module)), members[0].draw
+        return constraints.full(tensor(points), shapes, where.fixed)
+    eta, draw = setup.metric(job.settings, networks.parameters_of(job.module)), members[0].draw
     random = job.streams.stream("plane", where.kind, draw, 0)
     projection = projections.make(where.kind, where.dimension, shapes, eta, random, dtype, job.device)
     if isinstance(where, labels.Plane):
-        return subsets.plane(projection, tensor(points))
+        return constraints.plane(projection, tensor(points))
     if job.settings["sphere"] == "through_initialisation":
-        return subsets.sphere_through(projection, tensor(points[0]), tensor(radii))
+        return constraints.sphere_through(projection, tensor(points[0]), tensor(radii))
     direction = job.streams.stream("direction", where.kind, draw).standard_normal(where.dimension)
-    return subsets.sphere(projection, tensor(radii), tensor(direction))
+    return constraints.sphere(projection, tensor(radii), tensor(direction))
 
 
-def _sharpness(job: Job, ensemble: training.Ensemble, inputs: Tensor, targets: Tensor, memory_mib: int) -> Tensor:
+def _sharpness(job: Job, ensemble: ensembles.Ensemble, inputs: Tensor, targets: Tensor, memory_mib: int) -> Tensor:
     """The largest eigenvalue of the Hessian in full space of each member (m,); NaN where it has diverged."""
     points = torch.cat([each.flatten(1) for each in ensemble.parameters()], 1)
     found = torch.full((len(points),), torch.nan, dtype=torch.float64)
     for i, (point, temperature) in enumerate(zip(points, ensemble.temperatures.tolist())):
         options = {"temperature": temperature, "memory_mib": memory_mib, "loss": job.settings["loss"]}
         if torch.isfinite(point).all():
-            found[i] = eigenvectors.sharpness(job.module, point, inputs, targets, **options)
+            found[i] = top_eigenvectors.sharpness(job.module, point, inputs, targets, **options)
     return found
 
 
 def _geometry(
     job: Job,
-    ensemble: training.Ensemble,
+    ensemble: ensembles.Ensemble,
     step: int,
     trained: tuple[Tensor, Tensor],
     held_out: tuple[Tensor, Tensor],
@@ -325,8 +317,8 @@ def _geometry(
         return found
     count = settings["geometry_examples"]
 
-    def part(examples: tuple[Tensor, Tensor], first: int) -> geometry.Examples:
-        return geometry.Examples(*(each[first : first + count] for each in examples))
+    def part(examples: tuple[Tensor, Tensor], first: int) -> local_geometry.Examples:
+        return local_geometry.Examples(*(each[first : first + count] for each in examples))
 
     sets = part(trained, 0), part(trained, count), part(held_out, 0)
     if (least := min(len(each.labels) for each in sets)) < count:
@@ -334,7 +326,7 @@ def _geometry(
             f"geometry_examples: {count} is impossible; of the classes of this variant one of its three sets, two of "
             f"training and one held out, has {least}"
         )
-    options = geometry.Options(
+    options = local_geometry.Options(
         settings["eigenvalues"], residual=step in settings["residual_steps"], memory_mib=memory_mib
     )
     points = torch.cat([each.flatten(1) for each in ensemble.parameters()], 1)
@@ -342,7 +334,7 @@ def _geometry(
         if not torch.isfinite(point).all():
             continue
         try:
-            measured = geometry.measure(job.module, point, *sets, options)
+            measured = local_geometry.measure(job.module, point, *sets, options)
         except logit_gradients.TooFewEigenvalues as reason:
             logging.warning("step %d, member %d: no geometry, for %s", step, i, reason)
             continue
@@ -351,10 +343,10 @@ def _geometry(
     return found
 
 
-def _outputs(job: Job, ensemble: training.Ensemble, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+def _outputs(job: Job, ensemble: ensembles.Ensemble, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """Softmax outputs of each member (m, n, k), and the labels of the same examples (m, n)."""
     points = torch.cat([each.flatten(1) for each in ensemble.parameters()], 1)
-    found = torch.stack([geometry.outputs(job.module, point, inputs) for point in points])
+    found = torch.stack([local_geometry.outputs(job.module, point, inputs) for point in points])
     return {"outputs": found, "output_label": targets.double().expand(len(points), -1)}
 
 
@@ -362,17 +354,17 @@ def _geometry_axes(settings: dict) -> dict[str, list]:
     """The labels of the axes of GEOMETRY."""
     return {
         "rank": list(range(1, settings["eigenvalues"] + 1)),
-        "gradient_of": list(geometry.SOURCES),
-        "pair": list(geometry.PAIRS),
-        "layers": list(geometry.LAYERS),
-        "end": list(geometry.ENDS),
-        "input_pair": list(geometry.INPUT_PAIRS),
-        "rung": list(geometry.RUNGS),
+        "gradient_of": list(local_geometry.SOURCES),
+        "pair": list(local_geometry.PAIRS),
+        "layers": list(local_geometry.LAYERS),
+        "end": list(local_geometry.ENDS),
+        "input_pair": list(local_geometry.INPUT_PAIRS),
+        "rung": list(local_geometry.RUNGS),
     }
 
 
 def _curvature(
-    job: Job, ensemble: training.Ensemble, sets: list[tuple[Tensor, Tensor]], memory_mib: int
+    job: Job, ensemble: ensembles.Ensemble, sets: list[tuple[Tensor, Tensor]], memory_mib: int
 ) -> dict[str, np.ndarray]:
     """Measures of the Hessian on the plane, arrays (start and end, training and held-out examples, members)."""
     identity = torch.eye(job.where.dimension, dtype=ensemble.coordinates.dtype, device=job.device)
@@ -385,10 +377,8 @@ def _curvature(
         for (i, point), (j, (inputs, targets)) in itertools.product(enumerate(points), enumerate(sets)):
             if not torch.isfinite(point).all():
                 continue
-            (measured,) = curvature.plane_curvature(
-                module, point, rows, inputs.double(), targets, memory_mib=memory_mib
-            )
-            summary = spectrum.summarise(np.linalg.eigvalsh(measured.hessian))
+            (measured,) = hessian.plane_curvature(module, point, rows, inputs.double(), targets, memory_mib=memory_mib)
+            summary = summaries.summarise(np.linalg.eigvalsh(measured.hessian))
             for name in CURVATURE:
                 found[name][moment, j, i] = getattr(summary, name)
     return found
@@ -430,7 +420,7 @@ def _empty_block(settings: dict, radii: list[float], draws: range, tensors: int,
         coordinates |= {"moment": ["start", "end"], "examples_of": ["training", "validation"]}
         axes |= dict.fromkeys(CURVATURE, (*point, "moment", "examples_of"))
     variables = {
-        name: (dims, np.full([len(coordinates[dim]) for dim in dims], np.nan), store.MEANINGS[name])
+        name: (dims, np.full([len(coordinates[dim]) for dim in dims], np.nan), netcdf.MEANINGS[name])
         for name, dims in axes.items()
     }
     return xr.Dataset(variables, coordinates)
@@ -438,7 +428,7 @@ def _empty_block(settings: dict, radii: list[float], draws: range, tensors: int,
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0], snakemake.input):
-        signals.listen()
+        lifecycle.listen()
         measure_training(
             path_to_dataset=snakemake.input.dataset,
             path_to_settings=snakemake.input.settings,

@@ -4,14 +4,15 @@ import argparse
 import difflib
 from pathlib import Path
 
-from goldilocks import configuration, logs
+from goldilocks_zone.config import load
+from goldilocks_zone.jobs import log
 
 ROOT = Path(__file__).parents[1]
 
 
 def path_of_figure(name: str, complete: dict) -> str:
     """Raises ValueError in one sentence if the run draws no such figure of its complete configuration."""
-    config, reasons, _ = configuration.as_run(complete)
+    config, reasons, _ = load.as_run(complete)
     figures = sorted(config["figures"])
     if name in complete["figures"] and name not in figures:
         raise ValueError(f"the run {config['run']} leaves out the figure {name}: {'; '.join(reasons.values())}")
@@ -27,9 +28,9 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("configfile")
     arguments = parser.parse_args()
-    with logs.one_sentence():
+    with log.one_sentence():
         paths = [ROOT / "config/config.yaml", arguments.configfile]
-        print(path_of_figure(arguments.name, configuration.load(paths, ROOT)))
+        print(path_of_figure(arguments.name, load.load(paths, ROOT)))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import yaml
 
-from goldilocks import archives, configuration, files, logs, provenance, records, studies
+from goldilocks_zone.config import load, studies
+from goldilocks_zone.jobs import log
+from goldilocks_zone.provenance import archive, attributes, records
+from goldilocks_zone.storage import files
 
 ROOT = Path(__file__).parents[1]
 DATA = Path("results/data")
@@ -24,10 +27,10 @@ def contents_of(config: dict) -> dict[str, Path]:
         for figure in config["figures"]
         for kind in ("pdf", "png")
     }
-    for dataset in configuration.datasets_of(config):
-        found[f"{archives.CARDS}/{dataset}.yaml"] = DATA / f"cards/{dataset}.yaml"
+    for dataset in load.datasets_of(config):
+        found[f"{archive.CARDS}/{dataset}.yaml"] = DATA / f"cards/{dataset}.yaml"
     if (DATA / "available.yaml").exists():
-        found[archives.AVAILABLE] = DATA / "available.yaml"
+        found[archive.AVAILABLE] = DATA / "available.yaml"
     return found
 
 
@@ -40,8 +43,8 @@ def about(config: dict) -> dict:
         settings["cuts"] = {**config["cuts"], "seed": config["seed"]}
     return {
         "run": config["run"],
-        "commit": provenance.commit(),
-        "date": provenance.commit_day() or release_day(),
+        "commit": attributes.commit(),
+        "date": attributes.commit_day() or release_day(),
         "code": {kind: _recorded(place / f"{kind}.txt") for kind in kinds},
         "settings": settings,
     }
@@ -63,10 +66,10 @@ def _recorded(place: Path) -> str:
 
 def pack_archive(path_to_config: Path) -> Path:
     """Write results/{run}/{run}.tar.gz. Raises ValueError in one sentence if that cannot be."""
-    config, *_ = configuration.as_run(configuration.load([ROOT / "config/config.yaml", path_to_config], ROOT))
+    config, *_ = load.as_run(load.load([ROOT / "config/config.yaml", path_to_config], ROOT))
     path = Path(f"results/{config['run']}/{config['run']}.tar.gz")
     files.refuse_unwritable([path.parent])
-    archives.pack(path, contents_of(config), about(config))
+    archive.pack(path, contents_of(config), about(config))
     return path
 
 
@@ -74,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Pack a run's results into one file.")
     parser.add_argument("configfile", type=Path)
     arguments = parser.parse_args()
-    with logs.one_sentence():
+    with log.one_sentence():
         path = pack_archive(arguments.configfile)
         print(f"{path}  {path.stat().st_size / 1e6:.1f} MB: make review ARCHIVE={path} rebuilds figures and paper")
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from build_paper import first_error, run_tex
 
-from goldilocks import configuration, files, logs
+from goldilocks_zone.config import load
+from goldilocks_zone.jobs import log
+from goldilocks_zone.storage import files
 
 ROOT = Path(__file__).parents[1]
 # What arXiv compiles from; main.bbl because it does not run BibTeX.
@@ -73,8 +75,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Pack the paper's source for arXiv.")
     parser.add_argument("configfile", type=Path)
     arguments = parser.parse_args()
-    with logs.one_sentence():
-        config = configuration.load([ROOT / "config/config.yaml", arguments.configfile], ROOT)
+    with log.one_sentence():
+        config = load.load([ROOT / "config/config.yaml", arguments.configfile], ROOT)
         path = pack_arxiv(config["run"])
         print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
 

@@ -10,8 +10,10 @@ import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from goldilocks import configuration, logs, tables
-from goldilocks.costs import ALIKE, BY_SIZE, MEASURED, NOT_JOBS, RULES, Cost, Costs
+from goldilocks_zone.cli import text_tables
+from goldilocks_zone.cli.costs import ALIKE, BY_SIZE, MEASURED, NOT_JOBS, RULES, Cost, Costs
+from goldilocks_zone.config import load
+from goldilocks_zone.jobs import log
 
 ROOT = Path(__file__).parents[1]
 # What Snakemake gives as a reason, and what it means here: records of code and settings are inputs of every rule.
@@ -67,8 +69,8 @@ def table_of(jobs: list[dict], costs: list[Cost]) -> list[tuple[str, ...]]:
                 rule,
                 study,
                 str(len(members)),
-                tables.duration(sum(cost.seconds for _, cost in members)),
-                tables.memory(max(known)) if known else "?",
+                text_tables.duration(sum(cost.seconds for _, cost in members)),
+                text_tables.memory(max(known)) if known else "?",
                 ", ".join(f"{reason} ({n})" if len(reasons) > 1 else reason for reason, n in reasons.most_common()),
             )
         )
@@ -89,9 +91,9 @@ def summary_of(run: str, jobs: list[dict], costs: list[Cost], cores: int) -> lis
     where = ", ".join(f"{sources[source]} from {source}" for source in (MEASURED, ALIKE, BY_SIZE) if sources[source])
     together = max(total / cores, longest)
     return [
-        f"run {run}: {len(jobs)} jobs, about {tables.duration(together)} on {cores} cores "
-        f"({tables.duration(total)} one after another, the longest job {tables.duration(longest)})",
-        f"largest job: {tables.memory(largest) if largest is not None else 'not known'}; "
+        f"run {run}: {len(jobs)} jobs, about {text_tables.duration(together)} on {cores} cores "
+        f"({text_tables.duration(total)} one after another, the longest job {text_tables.duration(longest)})",
+        f"largest job: {text_tables.memory(largest) if largest is not None else 'not known'}; "
         f"jobs that take a GPU: {gpu / 3600:.1f} hours, as long as they take on the CPU",
         f"times of {where}",
     ]
@@ -99,9 +101,7 @@ def summary_of(run: str, jobs: list[dict], costs: list[Cost], cores: int) -> lis
 
 def plan_run(paths_to_configs: list[Path], cores: str) -> str:
     """The plan of a run as text. Raises ValueError in one sentence for what Snakemake refuses."""
-    config, reasons, _ = configuration.as_run(
-        configuration.load([ROOT / "config/config.yaml", *paths_to_configs], ROOT)
-    )
+    config, reasons, _ = load.as_run(load.load([ROOT / "config/config.yaml", *paths_to_configs], ROOT))
     left_out = [f"left out: {reason}" for reason in reasons.values()]
     jobs = jobs_of(paths_to_configs, cores)
     if not jobs:
@@ -110,7 +110,7 @@ def plan_run(paths_to_configs: list[Path], cores: str) -> str:
     costs = [estimates.of(job["rule"], job["wildcards"], job["benchmark"]) for job in jobs]
     count = len(os.sched_getaffinity(0)) if cores == "all" else int(cores)
     header = ("rule", "study", "jobs", "time", "memory", "why")
-    lines = tables.aligned([header, *table_of(jobs, costs)], right=(2, 3, 4))
+    lines = text_tables.aligned([header, *table_of(jobs, costs)], right=(2, 3, 4))
     return "\n".join([*lines, "", *left_out, *summary_of(config["run"], jobs, costs, count)])
 
 
@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("configfiles", nargs="*", type=Path)
     parser.add_argument("--cores", default="all")
     arguments = parser.parse_args()
-    with logs.one_sentence():
+    with log.one_sentence():
         print(plan_run(arguments.configfiles, arguments.cores))
 
 

@@ -6,8 +6,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from goldilocks import accuracies, pages, plotting
-from goldilocks.logs import job_log
+from goldilocks_zone.figures import over_radius
+from goldilocks_zone.figures import panels as figures_panels
+from goldilocks_zone.figures import style as figures_style
+from goldilocks_zone.jobs.log import job_log
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of lines of equal accuracy
 DISTINCT = 0.05  # from chance: nearer to it such lines show noise
@@ -24,9 +26,9 @@ def plot_accuracy(
     path_to_png: str,
     path_to_data: str,
 ) -> None:
-    studies, settings = pages.load_all(paths_to_studies, path_to_settings)
-    families = [each for study in studies.values() for each in accuracies.families(study)]
-    data = [accuracies.curves(accuracies.with_fixed_rules(cells)) for _, cells in families]
+    studies, settings = figures_panels.load_all(paths_to_studies, path_to_settings)
+    families = [each for study in studies.values() for each in over_radius.families(study)]
+    data = [over_radius.curves(over_radius.with_fixed_rules(cells)) for _, cells in families]
     dimensions = sorted({d for curves in data for d in curves["dimension"].values.tolist()})
     published = [published_points(path_to_published, cells) if settings["published"] else {} for _, cells in families]
     mapped = [i for i, curves in enumerate(data) if min(curves.sizes["subspace"], curves.sizes["radius"]) > 1]
@@ -35,32 +37,32 @@ def plot_accuracy(
     figure, axes = panels(len(data) + len(mapped), settings)
     for ax, (_, cells), curves, points in zip(axes, families, data, published):
         draw_family(ax, curves, points, dimensions)
-        accuracies.frame(ax, cells, top)
-        ax.set_ylabel(accuracies.Y_LABEL)
+        over_radius.frame(ax, cells, top)
+        ax.set_ylabel(over_radius.Y_LABEL)
     for ax, i in zip(axes[len(data) :], mapped):
         shades = draw_map(ax, data[i], highest, float(1 / families[i][1]["classes"]))
     if mapped:
-        figure.colorbar(shades, ax=axes[len(data) :], label=accuracies.Y_LABEL, aspect=25)
+        figure.colorbar(shades, ax=axes[len(data) :], label=over_radius.Y_LABEL, aspect=25)
     for number, (ax, i) in enumerate(zip(axes, [*range(len(data)), *mapped])):
-        ax.set_title(f"({accuracies.letter(number)}) {families[i][0]}")
+        ax.set_title(f"({over_radius.letter(number)}) {families[i][0]}")
     handles = [plt.Line2D([], [], label=f"$d={d}$", **look(i)) for i, d in enumerate(dimensions)]
     if any(published):
         handles.append(plt.Line2D([], [], label="published", **look(0) | OPEN | {"color": "k"}))
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 7), columnspacing=1.2)
-    drawn = {accuracies.letter(i): curves for i, curves in enumerate(data)}
-    plotting.save(figure, pages.side_by_side(drawn), path_to_pdf, path_to_png, path_to_data)
+    drawn = {over_radius.letter(i): curves for i, curves in enumerate(data)}
+    figures_style.save(figure, figures_panels.side_by_side(drawn), path_to_pdf, path_to_png, path_to_data)
 
 
 def panels(count: int, settings: dict) -> tuple[plt.Figure, list[plt.Axes]]:
     """Panels over log10(r/r_X), in two columns, or three of them in a row."""
     columns = 2 if count > 3 else count
-    width, height = plotting.page_size(-(-count // columns), settings)
+    width, height = figures_style.page_size(-(-count // columns), settings)
     size = (width, height * ROOM)
     figure, axes = plt.subplots(-(-count // columns), columns, figsize=size, squeeze=False, sharex=True)
     for ax in axes.flat[count:]:
         ax.remove()
     for ax in axes.flat[max(count - columns, 0) : count]:
-        ax.set_xlabel(accuracies.X_LABEL)
+        ax.set_xlabel(over_radius.X_LABEL)
         ax.tick_params(labelbottom=True)
     return figure, list(axes.flat[:count])
 
@@ -68,8 +70,8 @@ def panels(count: int, settings: dict) -> tuple[plt.Figure, list[plt.Axes]]:
 def look(number: int) -> dict:
     """Colour, marker and line of the dimension of this number."""
     return {
-        "color": plotting.colour(number),
-        "marker": plotting.marker(number),
+        "color": figures_style.colour(number),
+        "marker": figures_style.marker(number),
         "markersize": 2.5,
         "linewidth": 1,
     }
@@ -79,7 +81,7 @@ def draw_family(ax: plt.Axes, data: xr.Dataset, published: dict[int, np.ndarray]
     """A curve per dimension, in the look of its number among all `dimensions`, and its published points."""
     for number, d in enumerate(data["dimension"].values.tolist()):
         style = look(dimensions.index(d))
-        accuracies.draw(ax, data.isel(subspace=number), number, data.sizes["subspace"], style)
+        over_radius.draw(ax, data.isel(subspace=number), number, data.sizes["subspace"], style)
         if d in published:
             ax.plot(*published[d], **style | OPEN)
 
@@ -87,7 +89,7 @@ def draw_family(ax: plt.Axes, data: xr.Dataset, published: dict[int, np.ndarray]
 def published_points(path: str, cells: xr.Dataset) -> dict[int, np.ndarray]:
     """Published log10(r/r_X) and accuracies, shape (2, points), for each dimension of a family; {} if it is another."""
     place = {axis: cells[axis].item() for axis in ("dataset", "network")}
-    if not plotting.is_published_network(place) or not cells["subspace"].values[0].startswith("plane-"):
+    if not figures_style.is_published_network(place) or not cells["subspace"].values[0].startswith("plane-"):
         return {}
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -110,7 +112,7 @@ def draw_map(ax: plt.Axes, data: xr.Dataset, highest: float, chance: float) -> p
         colours = ["k" if level > BRIGHT * highest else "w" for level in levels]
         lines = ax.contour(x, np.log10(d), mean, levels=levels, colors=colours, linewidths=0.8)
         ax.clabel(lines, fmt="%.1f", fontsize=plt.rcParams["legend.fontsize"])
-    accuracies.label_dimensions(ax.yaxis, d)
+    over_radius.label_dimensions(ax.yaxis, d)
     ax.set_ylabel("dimension $d$")
     return shades
 

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from goldilocks import files, logs, plotting
+from goldilocks_zone.figures import style
+from goldilocks_zone.jobs import log
+from goldilocks_zone.storage import files
 
 METHODS = (
     "engine_sweep",
@@ -83,8 +85,8 @@ def _read(path: str) -> tuple[list[dict], list[str]]:
 
 
 def _figure(height_cm: float) -> plt.Figure:
-    plotting.set_style()
-    return plt.figure(figsize=tuple(each / plotting.CENTIMETRES_PER_INCH for each in (WIDTH_CM, height_cm)))
+    style.set_style()
+    return plt.figure(figsize=tuple(each / style.CENTIMETRES_PER_INCH for each in (WIDTH_CM, height_cm)))
 
 
 def _save(figure: plt.Figure, methods: list[str], path_to_pdf: str, path_to_png: str) -> None:
@@ -134,7 +136,7 @@ def _marker(method: str) -> dict:
     """Filled for the engine and its products, open for the others."""
     number = METHODS.index(method)
     # The last stands in a figure of its own.
-    colour = "0.3" if method == "matmul" else plotting.colour(1 if method == "plain loop" else max(0, number - 2))
+    colour = "0.3" if method == "matmul" else style.colour(1 if method == "plain loop" else max(0, number - 2))
     marker = ("*", "o", "|", "s", "D", "^", "v", "P", "X")[number]
     filled = colour if method.startswith("engine") else "none"
     return {
@@ -151,7 +153,7 @@ def main() -> None:
     parser.add_argument("--input", default="results/benchmarks", help="folder of curvature.csv and training.csv")
     parser.add_argument("--output", default="figures/benchmarks", help="folder of the figures")
     arguments = parser.parse_args()
-    with logs.one_sentence():
+    with log.one_sentence():
         for name, plot in (("curvature", plot_benchmark), ("training", plot_training)):
             path, output = Path(arguments.input, f"{name}.csv"), Path(arguments.output, name)
             if path.exists():

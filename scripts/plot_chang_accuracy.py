@@ -5,8 +5,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from goldilocks import accuracies, pages, plotting, trained
-from goldilocks.logs import job_log
+from goldilocks_zone.claims.estimators import training
+from goldilocks_zone.figures import over_radius, panels, style
+from goldilocks_zone.jobs.log import job_log
 
 X_LABEL = r"$\log_{10}(r_0/r_X)$"
 CURVATURE = "chang_curvature"
@@ -17,21 +18,21 @@ ROOM = 1.15  # for the legend above the panels, relative to a row of them
 def plot_chang_accuracy(
     paths_to_studies: list[str], path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    studies, settings = pages.load_all(paths_to_studies, path_to_settings)
+    studies, settings = panels.load_all(paths_to_studies, path_to_settings)
     names = [study["dataset"].values[0] for study in studies.values()]
     measured = studies.pop(CURVATURE, None)
-    trainings = {name: accuracies.first_values(study).isel(dataset=0, network=0) for name, study in studies.items()}
-    drawn = {name: accuracies.curves(study) for name, study in trainings.items()}
+    trainings = {name: over_radius.first_values(study).isel(dataset=0, network=0) for name, study in studies.items()}
+    drawn = {name: over_radius.curves(study) for name, study in trainings.items()}
     shown = [label for label in SUBSPACES if any(label in study["subspace"] for study in trainings.values())]
-    figure, axes = pages.page(len(shown) + (measured is not None), settings)
+    figure, axes = panels.page(len(shown) + (measured is not None), settings)
     figure.set_size_inches(figure.get_size_inches() * [1, ROOM])
     highest = max((float(data["mean"].max()) for data in drawn.values()), default=1.0)
     arms = []
     for ax, label in zip(axes, shown):
         here = {name: study.sel(subspace=label) for name, study in trainings.items() if label in study["subspace"]}
         arms += draw_accuracies(ax, here, {name: drawn[name].sel(subspace=label) for name in here})
-        accuracies.frame(ax, next(iter(here.values())), highest)
-        ax.set_ylabel(accuracies.Y_LABEL)
+        over_radius.frame(ax, next(iter(here.values())), highest)
+        ax.set_ylabel(over_radius.Y_LABEL)
     titles = [SUBSPACES[label] for label in shown]
     if measured is not None:
         drawn[CURVATURE] = curvature(measured)
@@ -39,24 +40,24 @@ def plot_chang_accuracy(
         titles.append("curvature")
         for ax in axes:
             ax.axvline(float(drawn[CURVATURE]["zone"][0]) / 2, color="k", linewidth=0.8, linestyle=":", zorder=0)
-    name = accuracies.dataset_name(names[0])
+    name = over_radius.dataset_name(names[0])
     for number, (ax, title) in enumerate(zip(axes, titles)):
-        ax.set_title(f"({accuracies.letter(number)}) {name}, {title}")
+        ax.set_title(f"({over_radius.letter(number)}) {name}, {title}")
         ax.set_xlabel(X_LABEL)
-    handles = accuracies.arm_handles(arms)
+    handles = over_radius.arm_handles(arms)
     if measured is not None:
         handles.append(plt.Line2D([], [], color="k", linewidth=0.8, linestyle=":", label=r"$r_\mathrm{zone}$"))
     figure.legend(handles=handles, loc="outside upper center", ncols=3)
-    plotting.save(figure, pages.side_by_side(drawn), path_to_pdf, path_to_png, path_to_data)
+    style.save(figure, panels.side_by_side(drawn), path_to_pdf, path_to_png, path_to_data)
 
 
 def draw_accuracies(
     ax: plt.Axes, trainings: dict[str, xr.Dataset], data: dict[str, xr.Dataset]
 ) -> list[tuple[str, str]]:
     """A curve for each arm of each study of training; returns rates and temperatures of the arms."""
-    found = [(name, *arm) for name, study in trainings.items() for arm in accuracies.arms(study)]
+    found = [(name, *arm) for name, study in trainings.items() for arm in over_radius.arms(study)]
     for number, (name, rate, temperature, place) in enumerate(found):
-        accuracies.draw(ax, data[name].sel(place), number, len(found), accuracies.look(rate, temperature))
+        over_radius.draw(ax, data[name].sel(place), number, len(found), over_radius.look(rate, temperature))
     return [(rate, temperature) for _, rate, temperature, _ in found]
 
 
@@ -64,9 +65,9 @@ def curvature(study: xr.Dataset) -> xr.Dataset:
     """Tr(H)/‖H‖ over the radius for the most examples and the largest dimension, and x of its peak."""
     study = study.isel(dataset=0, network=0, subspace=0)
     study = study.sel(examples=study["examples"].max(), dimension=study["dimension"].max())
-    data = plotting.curves(study, "trace_over_norm")
+    data = style.curves(study, "trace_over_norm")
     x, values = study["x"].values, study["trace_over_norm"].transpose("radius", "draw").values
-    peak = plotting.bootstrapped(lambda sample: trained.vertex(x, sample.mean(1))[1], values, "chang_accuracy", "zone")
+    peak = style.bootstrapped(lambda sample: training.vertex(x, sample.mean(1))[1], values, "chang_accuracy", "zone")
     meaning = "x at the peak of Tr(H)/‖H‖ (r_zone), and its 95 % interval over draws"
     data["zone"] = ("quantity", np.array(peak), {"units": "1", "long_name": meaning})
     return data.assign_coords(quantity=["value", "low", "high"])
@@ -74,10 +75,10 @@ def curvature(study: xr.Dataset) -> xr.Dataset:
 
 def draw_curvature(ax: plt.Axes, data: xr.Dataset) -> None:
     """Tr(H)/‖H‖ with its simultaneous band, and above it the interval of the place of its peak."""
-    plotting.draw_curve(ax, data.assign_coords(x=data["x"] / 2), 2, "", deviations=False)
+    style.draw_curve(ax, data.assign_coords(x=data["x"] / 2), 2, "", deviations=False)
     ax.axhline(1, color="0.6", linewidth=0.5, linestyle="--", zorder=0)
     ax.axvline(0, color="0.6", linewidth=0.5, zorder=0)
-    plotting.limit(ax, data)
+    style.limit(ax, data)
     bottom, top = ax.get_ylim()
     ax.set_ylim(bottom, top + 0.08 * (top - bottom))
     value, low, high = data["zone"].values / 2

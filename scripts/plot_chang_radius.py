@@ -4,9 +4,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from goldilocks import accuracies, draws, intervals, pages, plotting, trained
-from goldilocks.logs import job_log
-from goldilocks.quantities import NotTested
+from goldilocks_zone.claims.estimators import training
+from goldilocks_zone.claims.estimators.curvature import NotTested
+from goldilocks_zone.figures import curves, over_radius
+from goldilocks_zone.figures import panels as figures_panels
+from goldilocks_zone.figures import style as figures_style
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.statistics import estimates
 
 SUBSPACE = "full-free"
 SMALL = -2.0  # largest x of an r_0 whose growth is shown, where a study has such
@@ -21,34 +25,34 @@ ROOM = 1.25  # for the legend above the panels, relative to a row of them
 def plot_chang_radius(
     paths_to_studies: list[str], path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    studies, settings = pages.load_all(paths_to_studies, path_to_settings)
+    studies, settings = figures_panels.load_all(paths_to_studies, path_to_settings)
     studies = {name: study for name, study in studies.items() if SUBSPACE in study["subspace"]}
     drawn, panels, handles = {}, [], []
     if "chang" in studies:
-        drawn["chang"] = radii(draws.primary(studies["chang"]).sel(subspace=SUBSPACE))
+        drawn["chang"] = radii(curves.primary(studies["chang"]).sel(subspace=SUBSPACE))
         panels.append(("radius", draw_radii, drawn["chang"]))
     if "chang_rates" in studies:
-        chosen = draws.primary(studies["chang_rates"], "rate", "gradients").sel(subspace=SUBSPACE)
+        chosen = curves.primary(studies["chang_rates"], "rate", "gradients").sel(subspace=SUBSPACE)
         data = drawn["chang_rates"] = motion(chosen)
         panels += [("growth", draw_growth, data), ("cosine", draw_cosines, data)]
         handles = legend_handles(data)
-    figure, axes = pages.page(len(panels), settings, share_x=False)
+    figure, axes = figures_panels.page(len(panels), settings, share_x=False)
     figure.set_size_inches(figure.get_size_inches() * [1, ROOM])
-    dataset = accuracies.dataset_name(next(iter(studies.values()))["dataset"].values[0])
+    dataset = over_radius.dataset_name(next(iter(studies.values()))["dataset"].values[0])
     for number, (ax, (title, draw, data)) in enumerate(zip(axes, panels)):
         draw(ax, data)
-        ax.set_title(f"({accuracies.letter(number)}) {dataset}, {title}")
+        ax.set_title(f"({over_radius.letter(number)}) {dataset}, {title}")
         ax.set_xlabel("steps")
     if handles:
         heading = "learning rate, gradients (exponent of the growth)"
         figure.legend(handles=handles, title=heading, title_fontsize=7, loc="outside upper center", ncols=3)
-    plotting.save(figure, pages.side_by_side(drawn), path_to_pdf, path_to_png, path_to_data)
+    figures_style.save(figure, figures_panels.side_by_side(drawn), path_to_pdf, path_to_png, path_to_data)
 
 
 def over_draws(name: str, values: xr.DataArray, meaning: str) -> xr.Dataset:
     """Means over draws and their intervals, as variables that start with a name."""
     values.attrs = {"units": "1", "long_name": meaning}
-    found = draws.means(values)
+    found = curves.means(values)
     return found.rename({part: f"{name}_{part}" for part in found.data_vars})
 
 
@@ -91,10 +95,10 @@ def exponent(cell: xr.Dataset) -> tuple[float, float, float]:
     last = int(cell["step"].max())
     case = {"window": [-np.inf, np.inf], "steps": [last / SPAN, last]}
     try:
-        (found,) = trained.growth_exponent(cell[["norm"]].dropna("draw"), case, "chang_radius")
-    except (NotTested, intervals.TooFewDraws):
+        (found,) = training.growth_exponent(cell[["norm"]].dropna("draw"), case, "chang_radius")
+    except (NotTested, estimates.TooFewDraws):
         return np.nan, np.nan, np.nan
-    return found.value, *found.interval(plotting.LEVEL)
+    return found.value, *found.interval(figures_style.LEVEL)
 
 
 def draw_radii(ax: plt.Axes, data: xr.Dataset) -> None:
@@ -132,7 +136,7 @@ def curves_of(data: xr.Dataset) -> list[tuple[xr.Dataset, dict]]:
         for gradients in data["gradients"].values.tolist():
             for i in range(data.sizes["radius"]):
                 look = {
-                    "color": plotting.colour(number),
+                    "color": figures_style.colour(number),
                     "linestyle": GRADIENTS[gradients][0],
                     "linewidth": 0.6 if i else 1.1,
                 }

@@ -7,16 +7,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from goldilocks import accuracies, intervals, plotting, scales
-from goldilocks.logs import job_log
-from goldilocks.quantities import LEAST_CORRELATED, partial_correlation
+from goldilocks_zone.claims.estimators.curvature import LEAST_CORRELATED, partial_correlation
+from goldilocks_zone.figures import over_radius, over_scale, style
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.statistics import estimates
 
 STUDY = "confidence"
 KAPPA = "trace_over_norm"
 MEASURES = {"entropy": "mean entropy of $p$ (nat)", "loss": "initial loss $L$ (nat)"}
 GRADIENTS = ("prior_mismatch", "gradient_norm", "class_gradient_norm", "forced_mismatch", "forced_gradient_norm")
-AS_IT_IS = {"color": plotting.colour(0), "marker": plotting.marker(0), "label": "as initialised"}
-FORCED = {"color": plotting.colour(1), "marker": plotting.marker(1), "label": r"with $\hat{Q}=Q$ forced"}
+AS_IT_IS = {"color": style.colour(0), "marker": style.marker(0), "label": "as initialised"}
+FORCED = {"color": style.colour(1), "marker": style.marker(1), "label": r"with $\hat{Q}=Q$ forced"}
 DOTS = {"linestyle": "none", "markersize": 2.8, "markeredgewidth": 0, "alpha": 0.6}
 PLACES = 50  # at which the regression's band is drawn
 ROOM = 1.3  # for the legend of (c), relative to a row of panels
@@ -27,10 +28,10 @@ ASIDE = 0.03  # of the axis of (c), left of zero
 def plot_confidence(
     paths_to_studies: list[str], path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    studies, settings = scales.load_all(paths_to_studies, path_to_settings)
+    studies, settings = over_scale.load_all(paths_to_studies, path_to_settings)
     data = initialisations(next(iter(studies.values())))
     forced = "gradient_norm" in data
-    width, height = plotting.page_size(1, settings)
+    width, height = style.page_size(1, settings)
     figure, axes = plt.subplots(1, 2 + forced, figsize=(width, height * ROOM))
     correlated = data.sizes["draw"] >= LEAST_CORRELATED
     found = statistics(data, forced) if correlated else {}
@@ -44,13 +45,13 @@ def plot_confidence(
         axes[-1].set_title(f"slope {in_words(*found['slope'])}" if correlated else "")
     for number, ax in enumerate(axes):
         few = "1 initialisation" if data.sizes["draw"] == 1 else f"{data.sizes['draw']} initialisations"
-        ax.set_title(f"({accuracies.letter(number)}) {ax.get_title() or few}")
-    plotting.save(figure, data.merge(as_dataset(found)), path_to_pdf, path_to_png, path_to_data)
+        ax.set_title(f"({over_radius.letter(number)}) {ax.get_title() or few}")
+    style.save(figure, data.merge(as_dataset(found)), path_to_pdf, path_to_png, path_to_data)
 
 
 def initialisations(study: xr.Dataset) -> xr.Dataset:
     """What is drawn of each initialisation (draw), at the α nearest to 1."""
-    here = scales.first_cell(scales.parameters_rescaled(study))
+    here = over_scale.first_cell(over_scale.parameters_rescaled(study))
     here = here.isel(radius=int(np.abs(here["x"].values).argmin()))
     return here[[name for name in (KAPPA, *MEASURES, *GRADIENTS) if name in here]]
 
@@ -68,12 +69,12 @@ def resampled(
     data: xr.Dataset, names: tuple[str, ...], statistic: Callable[[np.ndarray], float]
 ) -> tuple[float, float, float]:
     """A statistic of some variables' rows (variables, draws), with its interval."""
-    return plotting.bootstrapped(statistic, np.array([data[name].values for name in names]), STUDY, *names)
+    return style.bootstrapped(statistic, np.array([data[name].values for name in names]), STUDY, *names)
 
 
 def ranks_correlation(rows: np.ndarray) -> float:
     """Spearman's correlation of two rows (2, draws)."""
-    return partial_correlation(np.array([intervals.ranks(row) for row in rows]))
+    return partial_correlation(np.array([estimates.ranks(row) for row in rows]))
 
 
 def relative_slope(rows: np.ndarray) -> float:
@@ -92,11 +93,9 @@ def draw_gradients(ax: plt.Axes, data: xr.Dataset) -> None:
     ax.plot(data["forced_mismatch"], data["forced_gradient_norm"], **FORCED, **DOTS)
     places, highest = np.linspace(0, x.max(), PLACES), [y.max(), data["forced_gradient_norm"].max()]
     if len(x) >= LEAST_CORRELATED and np.ptp(x) > 0:
-        line, low, high = intervals.regression_band(x, y, places, plotting.LEVEL)
-        ax.plot(
-            places, line, color=0.6 * np.array(plt.matplotlib.colors.to_rgb(plotting.colour(0))), label="regression"
-        )
-        ax.fill_between(places, low, high, color=plotting.colour(0), alpha=0.3, linewidth=0)
+        line, low, high = estimates.regression_band(x, y, places, style.LEVEL)
+        ax.plot(places, line, color=0.6 * np.array(plt.matplotlib.colors.to_rgb(style.colour(0))), label="regression")
+        ax.fill_between(places, low, high, color=style.colour(0), alpha=0.3, linewidth=0)
         highest.append(high.max())
     slope = float(data["class_gradient_norm"].mean())
     theory = r"$\sqrt{D}\,\sigma_C\,\Vert Q-\hat{Q}\Vert$"

@@ -3,8 +3,8 @@
 import matplotlib.pyplot as plt
 import xarray as xr
 
-from goldilocks import pages, plotting, scales
-from goldilocks.logs import job_log
+from goldilocks_zone.figures import over_scale, panels, style
+from goldilocks_zone.jobs.log import job_log
 
 CURVES = {
     "trace_over_norm": "as it is",
@@ -17,20 +17,20 @@ CURVES = {
 def plot_counterfactuals(
     paths_to_studies: list[str], path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    studies, settings = scales.load_all(paths_to_studies, path_to_settings)
-    here = {name: scales.first_cell(scales.parameters_rescaled(study)) for name, study in studies.items()}
-    data = {name: scales.curves(cell, {name: cell[name] for name in CURVES}) for name, cell in here.items()}
-    figure = scales.stacks(studies, settings, [r"$\kappa$"], draw_curves, data)
-    plotting.save(figure, pages.side_by_side(data), path_to_pdf, path_to_png, path_to_data)
+    studies, settings = over_scale.load_all(paths_to_studies, path_to_settings)
+    here = {name: over_scale.first_cell(over_scale.parameters_rescaled(study)) for name, study in studies.items()}
+    data = {name: over_scale.curves(cell, {name: cell[name] for name in CURVES}) for name, cell in here.items()}
+    figure = over_scale.stacks(studies, settings, [r"$\kappa$"], draw_curves, data)
+    style.save(figure, panels.side_by_side(data), path_to_pdf, path_to_png, path_to_data)
 
 
 def draw_curves(stack: list[plt.Axes], data: xr.Dataset) -> None:
     """One curve for what is frozen."""
     (ax,) = stack
     for number, (name, label) in enumerate(CURVES.items()):
-        scales.draw(ax, data, name, number, label, plotting.LINES[number])
+        over_scale.draw(ax, data, name, number, label, style.LINES[number])
     ax.axhline(1, color="0.6", linewidth=0.5, linestyle="--", zorder=0)
-    scales.limit(ax, data, *CURVES)
+    over_scale.limit(ax, data, *CURVES)
 
 
 if __name__ == "__main__":

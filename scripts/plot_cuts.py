@@ -7,8 +7,9 @@ import numpy as np
 import xarray as xr
 from matplotlib.ticker import MaxNLocator
 
-from goldilocks import plotting, store
-from goldilocks.logs import job_log
+from goldilocks_zone.figures import style
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.storage import netcdf
 
 LEVELS = 10  # at most
 SMALLEST_VALLEY = 0.05  # relative depth from which the level of the point itself is drawn
@@ -16,9 +17,9 @@ COLOURS_OF_LEVELS = "PuOr_r"  # purple below the point's own loss, orange above:
 
 
 def plot_cuts(path_to_cuts: str, path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str) -> None:
-    settings = plotting.start(path_to_settings)
-    data = relative_losses(store.read_dataset(path_to_cuts))
-    size = [settings[key] / plotting.CENTIMETRES_PER_INCH for key in ("width_cm", "height_cm")]
+    settings = style.start(path_to_settings)
+    data = relative_losses(netcdf.read_dataset(path_to_cuts))
+    size = [settings[key] / style.CENTIMETRES_PER_INCH for key in ("width_cm", "height_cm")]
     figure, axes = plt.subplots(2, data.sizes["radius"], figsize=size, squeeze=False, sharex=True, sharey="row")
     # A margin at the top, which titles of two lines would touch otherwise.
     figure.get_layout_engine().set(rect=(0, 0, 1, 0.985))
@@ -30,7 +31,7 @@ def plot_cuts(path_to_cuts: str, path_to_settings: str, path_to_pdf: str, path_t
     axes[0, 0].set_ylabel(r"relative loss $L/L(\theta)$")
     axes[1, 0].set_ylabel("displacement,\nin units of $r$")
     axes[1, data.sizes["radius"] // 2].set_xlabel("displacement, in units of $r$")
-    plotting.save(figure, data, path_to_pdf, path_to_png, path_to_data)
+    style.save(figure, data, path_to_pdf, path_to_png, path_to_data)
 
 
 def relative_losses(cuts: xr.Dataset) -> xr.Dataset:
@@ -46,7 +47,7 @@ def relative_losses(cuts: xr.Dataset) -> xr.Dataset:
 def draw_lines(ax: plt.Axes, here: xr.Dataset) -> None:
     """L/L(θ) along each direction, as thin lines."""
     for number, direction in enumerate(here["direction"].values):
-        colour = plotting.COLOURS[number % len(plotting.COLOURS)]
+        colour = style.COLOURS[number % len(style.COLOURS)]
         line = here["relative_loss"].sel(direction=direction)
         ax.plot(here["displacement"], line, color=colour, linewidth=0.8, alpha=0.9)
     ax.plot(0, 1, color="k", marker="o", markersize=2.5)

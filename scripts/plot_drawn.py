@@ -5,8 +5,9 @@ import numpy as np
 import xarray as xr
 from matplotlib.ticker import NullFormatter, NullLocator
 
-from goldilocks import draws, plotting
-from goldilocks.logs import job_log
+from goldilocks_zone.figures import curves
+from goldilocks_zone.figures import style as figures_style
+from goldilocks_zone.jobs.log import job_log
 
 ORIGINAL = "original"
 LABELS = {"original": "original labels", "shuffled": "shuffled labels"}
@@ -20,9 +21,9 @@ READINGS = {"slope 0: drawn to a radius": (0, "--"), "slope 1: rate × steps": (
 def plot_drawn(
     path_to_study: str, path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    study, settings = plotting.load(path_to_study, path_to_settings)
-    data = relative_radii(draws.primary(study, "rate", "labels").isel(subspace=0).sortby("rate"))
-    width, height = plotting.page_size(1, settings)
+    study, settings = figures_style.load(path_to_study, path_to_settings)
+    data = relative_radii(curves.primary(study, "rate", "labels").isel(subspace=0).sortby("rate"))
+    width, height = figures_style.page_size(1, settings)
     figure, (left, right) = plt.subplots(1, 2, figsize=(width, height * ROOM), sharey=True)
     draw_ends(left, data)
     draw_growth(right, data)
@@ -42,7 +43,7 @@ def plot_drawn(
     blank = [plt.Line2D([], [], linestyle="none", label=" ")]
     handles = [handle for column in columns for handle in column + blank * (longest - len(column))]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(columns))
-    plotting.save(figure, data, path_to_pdf, path_to_png, path_to_data)
+    figures_style.save(figure, data, path_to_pdf, path_to_png, path_to_data)
 
 
 def relative_radii(study: xr.Dataset) -> xr.Dataset:
@@ -50,7 +51,7 @@ def relative_radii(study: xr.Dataset) -> xr.Dataset:
     norm = study["norm"]
     r_x = norm.isel(step=0, drop=True) / 10 ** (study["x"] / 2)
     relative = np.log10(norm / r_x).assign_attrs(units="1", long_name="log10(r/r_X)")
-    data = draws.means(relative)
+    data = curves.means(relative)
     budget = (study["rate"] * study["step"] / r_x.mean()).drop_attrs()
     data["budget"] = budget.assign_attrs(units="1", long_name="learning rate × steps, over r_X")
     return data.assign_attrs(study.attrs)
@@ -64,11 +65,11 @@ def draw_ends(ax: plt.Axes, data: xr.Dataset) -> None:
     for i, (number, name) in enumerate(lines):
         here = ends.isel(radius=number).sel(labels=name).transpose("rate", ...)
         places = here["rate"].values * DODGE ** (i - (len(lines) - 1) / 2)
-        style = look(plotting.colour(number), plotting.marker(0), name)
+        style = look(figures_style.colour(number), figures_style.marker(0), name)
         draw_logarithms(ax, places, here, linestyle=line(name), capsize=1.5, **style)
     for number in starts:
         start = float(data["mean"].isel(radius=number, step=0).mean())
-        ax.axhline(10**start, color=plotting.colour(number), linewidth=0.7, linestyle=":", zorder=0)
+        ax.axhline(10**start, color=figures_style.colour(number), linewidth=0.7, linestyle=":", zorder=0)
     rates = data["rate"].values
     middle = ends["mean"].isel(labels=0, rate=len(rates) // 2).mean("radius")
     for slope, style in READINGS.values():
@@ -84,8 +85,8 @@ def draw_growth(ax: plt.Axes, data: xr.Dataset) -> None:
         for i in range(data.sizes["rate"]):
             for name in data["labels"].values.tolist():
                 here = data.isel(radius=number, rate=i, step=slice(1, None)).sel(labels=name).transpose("step", ...)
-                colour, order = (plotting.colour(number), 2) if name == ORIGINAL else (GREY, 1)
-                style = {**look(colour, plotting.marker(i), name), "linewidth": 0.6, "zorder": order}
+                colour, order = (figures_style.colour(number), 2) if name == ORIGINAL else (GREY, 1)
+                style = {**look(colour, figures_style.marker(i), name), "linewidth": 0.6, "zorder": order}
                 draw_logarithms(ax, here["budget"].values, here, linestyle=line(name), **style)
     ax.set_xlabel(r"learning rate $\times$ steps, over $r_X$")
     ax.set_title("(b) after all logged steps")
@@ -93,7 +94,7 @@ def draw_growth(ax: plt.Axes, data: xr.Dataset) -> None:
 
 def draw_logarithms(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, **style: object) -> None:
     """Means of logarithms, and their intervals, on an axis of the values themselves."""
-    draws.draw_means(ax, x, 10 ** found[["mean", "low", "high"]], **style)
+    curves.draw_means(ax, x, 10 ** found[["mean", "low", "high"]], **style)
 
 
 def look(colour: str, marker: str, name: str) -> dict:
@@ -121,15 +122,17 @@ def limit(ax: plt.Axes, data: xr.Dataset) -> None:
 def legend_columns(data: xr.Dataset) -> list[list[plt.Line2D]]:
     """Starts by colour, rates of the right panel by marker, labels by filling, and the readings of the left one."""
     starts = [
-        plt.Line2D([], [], color=plotting.colour(i), label=f"from $r={radius:.2g}\\,r_X$")
+        plt.Line2D([], [], color=figures_style.colour(i), label=f"from $r={radius:.2g}\\,r_X$")
         for i, radius in enumerate(10 ** (data["x"].values / 2))
     ]
     rates = [
-        plt.Line2D([], [], linestyle="none", label=f"rate {rate:g}", **look("k", plotting.marker(i), ORIGINAL))
+        plt.Line2D([], [], linestyle="none", label=f"rate {rate:g}", **look("k", figures_style.marker(i), ORIGINAL))
         for i, rate in enumerate(data["rate"].values)
     ]
     labels = [
-        plt.Line2D([], [], linestyle=line(name), label=LABELS.get(name, name), **look("k", plotting.marker(0), name))
+        plt.Line2D(
+            [], [], linestyle=line(name), label=LABELS.get(name, name), **look("k", figures_style.marker(0), name)
+        )
         for name in data["labels"].values.tolist()
     ]
     readings = [

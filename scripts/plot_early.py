@@ -9,9 +9,13 @@ import numpy as np
 import xarray as xr
 from matplotlib.ticker import MaxNLocator
 
-from goldilocks import catalogue, draws, intervals, pages, plotting, trained
-from goldilocks.logs import job_log
-from goldilocks.quantities import LEAST_CORRELATED
+from goldilocks_zone.claims.estimators import training
+from goldilocks_zone.claims.estimators.curvature import LEAST_CORRELATED
+from goldilocks_zone.data import catalogue
+from goldilocks_zone.figures import curves, panels
+from goldilocks_zone.figures import style as figures_style
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.statistics import estimates
 
 MEASURES = {
     "positive_eigenvalues": "number of positive eigenvalues $n_+$",
@@ -38,14 +42,14 @@ ROOM = 1.2  # for what stands above the panels, relative to their rows
 def plot_early(
     paths_to_studies: list[str], path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    studies, settings = pages.load_all(paths_to_studies, path_to_settings)
+    studies, settings = panels.load_all(paths_to_studies, path_to_settings)
     data = gathered(studies)
     measures = [name for name in MEASURES if name in data]
     correlated = data.sizes["draw"] >= LEAST_CORRELATED
     gains = best_of_many(data) if correlated and "early" in studies else None
     count = len(measures) + (gains is not None)
     columns = 2 if count == 4 else count
-    width, height = plotting.page_size(-(-count // columns), settings)
+    width, height = figures_style.page_size(-(-count // columns), settings)
     figure, axes = plt.subplots(-(-count // columns), columns, figsize=(width, height * ROOM), squeeze=False)
     colours = plt.get_cmap("viridis")(np.linspace(*SHADES, data.sizes["step"]))
     for ax, letter, name in zip(axes.flat, "abc", measures):
@@ -63,7 +67,7 @@ def plot_early(
     if "early" in studies:
         handles = step_handles(data, colours, json.loads(studies["early"].attrs["settings"]))
         figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
-    plotting.save(figure, data, path_to_pdf, path_to_png, path_to_data)
+    figures_style.save(figure, data, path_to_pdf, path_to_png, path_to_data)
 
 
 def gathered(studies: dict[str, xr.Dataset]) -> xr.Dataset:
@@ -107,8 +111,8 @@ def beside(selection: xr.Dataset | None, early: xr.Dataset | None) -> xr.Dataset
 
 def at_r_x(study: xr.Dataset) -> xr.Dataset:
     """The first cell of a study at the radius nearest to r_X."""
-    here = draws.primary(study).isel(subspace=0)
-    here = here.isel(radius=draws.nearest_to_r_x(here))
+    here = curves.primary(study).isel(subspace=0)
+    here = here.isel(radius=curves.nearest_to_r_x(here))
     return here.drop_vars(("dataset", "network", "subspace", "radius", "x"))
 
 
@@ -141,11 +145,11 @@ def draw_steps(ax: plt.Axes, data: xr.Dataset, name: str, colours: np.ndarray, c
     x = data[name].values
     places = np.linspace(x.min(), x.max(), PLACES)
     for colour, number, outcome in zip(colours, range(len(colours)), data["outcome"].values):
-        marker = plotting.marker(number)
+        marker = figures_style.marker(number)
         ax.plot(x, outcome, linestyle="none", marker=marker, markersize=2.8, color=colour, alpha=0.6, mew=0)
         if not correlated or np.ptp(x) == 0:
             continue
-        line, low, high = intervals.regression_band(x, outcome, places, plotting.LEVEL)
+        line, low, high = estimates.regression_band(x, outcome, places, figures_style.LEVEL)
         ax.plot(places, line, color=0.75 * colour[:3])
         ax.fill_between(places, low, high, color=colour, alpha=0.35, linewidth=0)
     values = data["outcome"].values
@@ -169,7 +173,7 @@ def best_of_many(data: xr.Dataset) -> xr.Dataset:
         for j, count in enumerate(counts.tolist()):
             found[0, i, j] = gain(count, rows)
             if count in BARRED:
-                found[:, i, j] = plotting.bootstrapped(partial(gain, count), rows, "early", name)
+                found[:, i, j] = figures_style.bootstrapped(partial(gain, count), rows, "early", name)
     meanings = {
         "gain": "mean accuracy of the best-scored of `count` initialisations minus that of a random one",
         "gain_low": "lower end of the gain's 95 % bootstrap interval over draws, at some counts",
@@ -185,7 +189,7 @@ def best_of_many(data: xr.Dataset) -> xr.Dataset:
 
 def gain(count: int, rows: np.ndarray) -> float:
     """The gain by the scores and outcomes in rows (2, draws)."""
-    return trained.best_of(count, *rows)
+    return training.best_of(count, *rows)
 
 
 def draw_gains(ax: plt.Axes, gains: xr.Dataset) -> None:
@@ -194,12 +198,12 @@ def draw_gains(ax: plt.Axes, gains: xr.Dataset) -> None:
         here = gains.sel(score=name)
         sign, label = SCORES[name]
         label = label if sign else f"{'high' if here['sign'] > 0 else 'low'} {label}"
-        colour = plotting.colour(number)
-        ax.plot(here["count"], here["gain"], color=colour, linestyle=plotting.LINES[number], label=label)
+        colour = figures_style.colour(number)
+        ax.plot(here["count"], here["gain"], color=colour, linestyle=figures_style.LINES[number], label=label)
         barred = here.isel(count=np.isfinite(here["gain_low"].values))
         barred = barred.rename(gain="mean", gain_low="low", gain_high="high")
         place = barred["count"].values + DODGE * (number - (gains.sizes["score"] - 1) / 2)
-        draws.draw_means(ax, place, barred, fmt=plotting.marker(number), color=colour, capsize=1.5)
+        curves.draw_means(ax, place, barred, fmt=figures_style.marker(number), color=colour, capsize=1.5)
     ax.axhline(0, color="0.6", linewidth=0.5, zorder=0)
     low, high = float(gains["gain_low"].min()), float(gains["gain_high"].max())
     ax.set_ylim(low - 0.05 * (high - low), high + 0.35 * (high - low))
@@ -218,7 +222,7 @@ def step_handles(data: xr.Dataset, colours: np.ndarray, settings: dict) -> list[
         heading,
         *(
             plt.Line2D(
-                [], [], marker=plotting.marker(i), color=colour, label=words(step, epochs and epochs[i]), **style
+                [], [], marker=figures_style.marker(i), color=colour, label=words(step, epochs and epochs[i]), **style
             )
             for i, (step, colour) in enumerate(zip(data["step"].values, colours))
         ),

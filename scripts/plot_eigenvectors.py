@@ -7,8 +7,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from goldilocks import plotting, scales
-from goldilocks.logs import job_log
+from goldilocks_zone.figures import over_scale, style
+from goldilocks_zone.jobs.log import job_log
 
 COLOURS = "PuOr_r"  # orange above zero, purple below: told apart by the colour-blind
 BAR_CM = 2.0  # for the colour bar and the labels of the rows
@@ -21,15 +21,15 @@ PLAIN = (-2, 3)  # powers of ten that are written out
 def plot_eigenvectors(
     paths_to_studies: list[str], path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    studies, settings = scales.load_all(paths_to_studies, path_to_settings)
+    studies, settings = over_scale.load_all(paths_to_studies, path_to_settings)
     data = images(next(iter(studies.values())))
     rows, columns = data.sizes["eigenvector"], data.sizes["radius"]
-    width, _ = plotting.page_size(1, settings)
-    side = min((width * plotting.CENTIMETRES_PER_INCH - BAR_CM) / columns, LARGEST_CM)
-    size = (width, rows * (side + TEXT_CM) / plotting.CENTIMETRES_PER_INCH)
+    width, _ = style.page_size(1, settings)
+    side = min((width * style.CENTIMETRES_PER_INCH - BAR_CM) / columns, LARGEST_CM)
+    size = (width, rows * (side + TEXT_CM) / style.CENTIMETRES_PER_INCH)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     # Few images stand in the middle of the page.
-    share = min(1.0, (columns * (side + GAP_CM) + BAR_CM) / (width * plotting.CENTIMETRES_PER_INCH))
+    share = min(1.0, (columns * (side + GAP_CM) + BAR_CM) / (width * style.CENTIMETRES_PER_INCH))
     figure.get_layout_engine().set(rect=((1 - share) / 2, 0, share, 1))
     for i, j in np.ndindex(axes.shape):
         drawn = draw_image(axes[i, j], data.isel(eigenvector=i, radius=j))
@@ -40,13 +40,13 @@ def plot_eigenvectors(
     bar = figure.colorbar(drawn, ax=axes, aspect=25, pad=0.02, ticks=[-1, 0, 1])
     bar.set_label("relative to the largest")
     bar.outline.set_visible(False)
-    plotting.save(figure, data, path_to_pdf, path_to_png, path_to_data)
+    style.save(figure, data, path_to_pdf, path_to_png, path_to_data)
 
 
 def images(study: xr.Dataset) -> xr.Dataset:
     """image (eigenvector, radius, row, column) in units of its own largest absolute value, and top_eigenvalue
     (eigenvector, radius), of the first initialisation."""
-    here = scales.first_cell(scales.parameters_rescaled(study)).isel(draw=0)
+    here = over_scale.first_cell(over_scale.parameters_rescaled(study)).isel(draw=0)
     raw = here["eigenvector_image"]
     largest = np.abs(raw).max(("row", "column"))
     result = here[["top_eigenvalue"]]

@@ -7,9 +7,12 @@ import numpy as np
 import xarray as xr
 from matplotlib.axis import Axis
 
-from goldilocks import accuracies, intervals, pages, plotting, trained
-from goldilocks.logs import job_log
-from goldilocks.quantities import NotTested
+from goldilocks_zone.claims.estimators import training
+from goldilocks_zone.claims.estimators.curvature import NotTested
+from goldilocks_zone.figures import over_radius as figures_over_radius
+from goldilocks_zone.figures import panels, style
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.statistics import estimates
 
 HALF = 0.5  # the accuracy that a dimension is needed for
 SHARE = 0.9  # of the accuracy in the whole space, at the intrinsic dimension
@@ -18,10 +21,10 @@ DODGE = 0.1  # in log10(r/r_X), between two arms
 MARGIN = 0.15  # in log10 d, beside the smallest and the largest dimension
 ROOM = 1.2  # for the legends above the panels, relative to a row of them
 NAME = "intrinsic_dimension"  # of the random streams of intervals
-MEASURED = {"color": plotting.colour(0), "marker": "o", "markersize": 3, "linewidth": 1}
-IN_WHOLE_SPACE = {"color": plotting.colour(2), "linewidth": 1}
-OF_WHOLE_SPACE = {"color": plotting.colour(2), "linewidth": 0.8, "linestyle": ":"}
-REACHED = {"color": plotting.colour(1), "linestyle": "none", "marker": "D", "markersize": 4}
+MEASURED = {"color": style.colour(0), "marker": "o", "markersize": 3, "linewidth": 1}
+IN_WHOLE_SPACE = {"color": style.colour(2), "linewidth": 1}
+OF_WHOLE_SPACE = {"color": style.colour(2), "linewidth": 0.8, "linestyle": ":"}
+REACHED = {"color": style.colour(1), "linestyle": "none", "marker": "D", "markersize": 4}
 OPEN = {"linestyle": "none", "markerfacecolor": "none", "markeredgewidth": 0.7, "markersize": 4.5}
 PUBLISHED = {**OPEN, "color": "k", "marker": "s"}
 BOUNDS = {1: ("^", "lower bound"), -1: ("v", "upper bound")}
@@ -36,25 +39,25 @@ def plot_intrinsic_dimension(
     path_to_png: str,
     path_to_data: str,
 ) -> None:
-    studies, settings = pages.load_all(paths_to_studies, path_to_settings)
-    shown = {name: accuracies.families(study) for name, study in studies.items()}
+    studies, settings = panels.load_all(paths_to_studies, path_to_settings)
+    shown = {name: figures_over_radius.families(study) for name, study in studies.items()}
     at_one_radius = shown.get("intrinsic_dimension", [])
     over_radius = [each for each in shown.get("planes", []) if each[1].sizes["subspace"] > 1 or not at_one_radius]
     count = len(over_radius) + len(at_one_radius)
-    figure, axes = pages.page(count, settings, columns=min(count, 2), share_x=False)
+    figure, axes = panels.page(count, settings, columns=min(count, 2), share_x=False)
     figure.set_figheight(ROOM * figure.get_figheight())
     drawn = {}
     for ax, (title, cells) in zip(axes, over_radius):
-        name = accuracies.letter(len(drawn))
+        name = figures_over_radius.letter(len(drawn))
         drawn[name] = dimensions_needed(cells)
-        pages.legend_above(ax, f"({name}) {title}, accuracy of one half", draw_needed(ax, cells, drawn[name]))
+        panels.legend_above(ax, f"({name}) {title}, accuracy of one half", draw_needed(ax, cells, drawn[name]))
     for ax, (title, cells) in zip(axes[len(drawn) :], at_one_radius):
-        name = accuracies.letter(len(drawn))
+        name = figures_over_radius.letter(len(drawn))
         cell = nearest_to_r_x(studies["intrinsic_dimension"], cells)
         drawn[name] = over_dimensions(cell)
         handles = draw_over_dimensions(ax, cell, drawn[name], published_points(path_to_published, cell, settings))
-        pages.legend_above(ax, f"({name}) {title}, {radius_of(cell)}", handles)
-    plotting.save(figure, pages.side_by_side(drawn), path_to_pdf, path_to_png, path_to_data)
+        panels.legend_above(ax, f"({name}) {title}, {radius_of(cell)}", handles)
+    style.save(figure, panels.side_by_side(drawn), path_to_pdf, path_to_png, path_to_data)
 
 
 def dimensions_needed(cells: xr.Dataset) -> xr.Dataset:
@@ -63,16 +66,16 @@ def dimensions_needed(cells: xr.Dataset) -> xr.Dataset:
     bound is 1 where a draw stays below HALF in every dimension, so that the mean is a lower bound, and -1 where a draw
     reaches it in the smallest one; such means have no interval.
     """
-    values = trained.accuracy(cells).drop_vars("rate", errors="ignore").transpose(..., "radius", "subspace", "draw")
+    values = training.accuracy(cells).drop_vars("rate", errors="ignore").transpose(..., "radius", "subspace", "draw")
     dimensions = cells["dimension"].values
 
     def needed(sample: np.ndarray) -> float:
-        return float(np.mean([trained.dimension_needed(dimensions, of_draw, HALF)[1] for of_draw in sample.T]))
+        return float(np.mean([training.dimension_needed(dimensions, of_draw, HALF)[1] for of_draw in sample.T]))
 
     rows = []
     for sample in values.values.reshape(-1, *values.shape[-2:]):
         bound = 1 if (sample.max(0) < HALF).any() else -1 if (sample[0] >= HALF).any() else 0
-        mean, *ends = plotting.bootstrapped(needed, sample, NAME, "needed")
+        mean, *ends = style.bootstrapped(needed, sample, NAME, "needed")
         rows.append([mean, *([np.nan, np.nan] if bound else ends), bound])
     frame = values.isel(subspace=0, draw=0, drop=True)
     found = xr.Dataset(attrs=cells.attrs)
@@ -85,19 +88,19 @@ def dimensions_needed(cells: xr.Dataset) -> xr.Dataset:
 
 def draw_needed(ax: plt.Axes, cells: xr.Dataset, data: xr.Dataset) -> list[plt.Line2D]:
     """A curve for each arm, interrupted by its bounds; returns what the legend says of them."""
-    arms = accuracies.arms(cells)
+    arms = figures_over_radius.arms(cells)
     for number, (rate, temperature, place) in enumerate(arms):
-        curve, look = data.sel(place), accuracies.look(rate, temperature)
-        accuracies.draw(ax, curve.where(curve["bound"] == 0), number, len(arms), look, DODGE)
+        curve, look = data.sel(place), figures_over_radius.look(rate, temperature)
+        figures_over_radius.draw(ax, curve.where(curve["bound"] == 0), number, len(arms), look, DODGE)
         for bound, (marker, _) in BOUNDS.items():
             here = curve.isel(radius=(curve["bound"] == bound).values)
-            x = accuracies.moved_aside(here, number, len(arms), DODGE)
+            x = figures_over_radius.moved_aside(here, number, len(arms), DODGE)
             ax.plot(x, here["mean"], color=look["color"], marker=marker, **OPEN)
     ax.axvline(0, color="0.6", linewidth=0.5, zorder=0)
-    ax.set_xlabel(accuracies.X_LABEL)
+    ax.set_xlabel(figures_over_radius.X_LABEL)
     ax.set_ylabel("dimension needed")
     show_dimensions(ax.yaxis, cells["dimension"].values)
-    return accuracies.arm_handles((rate, temperature) for rate, temperature, _ in arms) + [
+    return figures_over_radius.arm_handles((rate, temperature) for rate, temperature, _ in arms) + [
         plt.Line2D([], [], color="k", marker=marker, label=label, **OPEN)
         for bound, (marker, label) in BOUNDS.items()
         if (data["bound"] == bound).any()
@@ -106,7 +109,7 @@ def draw_needed(ax: plt.Axes, cells: xr.Dataset, data: xr.Dataset) -> list[plt.L
 
 def show_dimensions(axis: Axis, dimensions: np.ndarray) -> None:
     """An axis in log10 d with all dimensions of a study."""
-    accuracies.label_dimensions(axis, dimensions)
+    figures_over_radius.label_dimensions(axis, dimensions)
     low, high = np.log10(dimensions[[0, -1]])
     axis.set_view_interval(low - MARGIN, high + MARGIN, ignore=True)
 
@@ -119,7 +122,7 @@ def place_of(cells: xr.Dataset) -> dict[str, str]:
 def nearest_to_r_x(study: xr.Dataset, cells: xr.Dataset) -> xr.Dataset:
     """A family at its radius nearest to r_X, and with it training in the whole space where the study has it."""
     whole = [WHOLE] if WHOLE in study["subspace"].values else []
-    study = accuracies.with_fixed_rules(accuracies.first_values(study)).sel(place_of(cells))
+    study = figures_over_radius.with_fixed_rules(figures_over_radius.first_values(study)).sel(place_of(cells))
     study = study.sel(subspace=[*cells["subspace"].values.tolist(), *whole])
     return study.isel(radius=[int(np.abs(study["x"].values).argmin())])
 
@@ -136,7 +139,7 @@ def over_dimensions(cell: xr.Dataset) -> xr.Dataset:
     With the prefix `whole_` in the whole space; with `intrinsic_` log10 of the intrinsic dimension of the claims, where
     a dimension reaches it.
     """
-    dimensions, ordered = trained.dimensions_of(cell)
+    dimensions, ordered = training.dimensions_of(cell)
     found = xr.Dataset(coords={"dimension": ("subspace", dimensions)}, attrs=cell.attrs)
     found["dimension"].attrs = {"units": "1", "long_name": "dimension of the plane or sphere"}
     rows = [mean_accuracy(ordered.isel(subspace=i)) for i in range(len(dimensions))]
@@ -156,22 +159,22 @@ def over_dimensions(cell: xr.Dataset) -> xr.Dataset:
 
 def mean_accuracy(cell: xr.Dataset) -> tuple[float, float, float]:
     """Mean over draws at the one radius of a cell, with its 95 % interval."""
-    return plotting.bootstrapped(np.mean, trained.accuracy(cell).isel(radius=0).values, NAME, "accuracy")
+    return style.bootstrapped(np.mean, training.accuracy(cell).isel(radius=0).values, NAME, "accuracy")
 
 
 def intrinsic_dimension(cell: xr.Dataset) -> tuple[float, float, float] | None:
     """log10 of the intrinsic dimension with its 95 % interval; None where no dimension reaches it."""
     try:
-        (found,) = trained.intrinsic_dimension(cell, {"share": SHARE, "published": 1}, NAME)
-    except (NotTested, intervals.TooFewDraws):
+        (found,) = training.intrinsic_dimension(cell, {"share": SHARE, "published": 1}, NAME)
+    except (NotTested, estimates.TooFewDraws):
         return None
-    return found.value, *found.interval(plotting.LEVEL)
+    return found.value, *found.interval(style.LEVEL)
 
 
 def draw_over_dimensions(ax: plt.Axes, cell: xr.Dataset, data: xr.Dataset, published: np.ndarray) -> list[plt.Line2D]:
     """Accuracy over log10 d beside the published and that in the whole space; returns what the legend says of it."""
     dimensions = data["dimension"].values
-    ax.errorbar(np.log10(dimensions), data["mean"], accuracies.bars(data), elinewidth=0.8, **MEASURED)
+    ax.errorbar(np.log10(dimensions), data["mean"], figures_over_radius.bars(data), elinewidth=0.8, **MEASURED)
     handles = [plt.Line2D([], [], label="measured", **MEASURED)]
     if published.size:
         handles += ax.plot(np.log10(published[0]), published[1], label="published", **PUBLISHED)
@@ -187,17 +190,17 @@ def draw_over_dimensions(ax: plt.Axes, cell: xr.Dataset, data: xr.Dataset, publi
         ax.plot([low, high], [SHARE * whole] * 2, color=REACHED["color"], linewidth=0.8)
         ax.plot(x, SHARE * whole, **REACHED)
         handles.append(plt.Line2D([], [], label=r"$d_{\rm int90}$", **REACHED))
-    accuracies.show_accuracy(ax, cell, float(max(highest)))
+    figures_over_radius.show_accuracy(ax, cell, float(max(highest)))
     show_dimensions(ax.xaxis, np.union1d(dimensions, published[0]).astype(int))
     ax.set_xlabel("dimension $d$")
-    ax.set_ylabel(accuracies.Y_LABEL)
+    ax.set_ylabel(figures_over_radius.Y_LABEL)
     return handles
 
 
 def published_points(path: str, cell: xr.Dataset, settings: dict) -> np.ndarray:
     """Published dimensions and accuracies, shape (2, points); none for other data, networks or spheres."""
     on_planes = cell["subspace"].values[0].startswith("plane-")
-    if not (settings["published"] and on_planes and plotting.is_published_network(place_of(cell))):
+    if not (settings["published"] and on_planes and style.is_published_network(place_of(cell))):
         return np.empty((2, 0))
     with open(path, newline="", encoding="utf-8") as file:
         return np.array([(float(row["d"]), float(row["accuracy"])) for row in csv.DictReader(file)]).T

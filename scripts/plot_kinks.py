@@ -4,9 +4,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from goldilocks import plotting
-from goldilocks.logs import job_log
-from goldilocks.quantities import ratio_of_means
+from goldilocks_zone.claims.estimators.curvature import ratio_of_means
+from goldilocks_zone.figures import style
+from goldilocks_zone.jobs.log import job_log
 
 RELU = 0  # sharpness that stands for ReLU itself
 MARGIN = 0.1  # of the trace, that of claim by7
@@ -22,13 +22,13 @@ DODGE = 0.04  # between the points of two radii at one sharpness, relative
 def plot_kinks(
     path_to_study: str, path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    study, settings = plotting.load(path_to_study, path_to_settings, needed=("sharpness",))
+    study, settings = style.load(path_to_study, path_to_settings, needed=("sharpness",))
     if RELU not in study["sharpness"].values or study.sizes["sharpness"] < 2:
         raise ValueError(f"{path_to_study} has no ReLU to compare with: vary sharpness over 0 and other values")
-    study = study.sel(dimension=plotting.shown_dimension(study), examples=max(study["examples"].values))
+    study = study.sel(dimension=style.shown_dimension(study), examples=max(study["examples"].values))
     data = relative_to_relu(study)
-    shown = plotting.cells(study)
-    width, height = plotting.page_size(len(shown), settings)
+    shown = style.cells(study)
+    width, height = style.page_size(len(shown), settings)
     size = (width, height * ROOM)
     figure, axes = plt.subplots(len(shown), len(MEASURES), figsize=size, squeeze=False, sharex=True)
     for row, cell in zip(axes, shown):
@@ -37,7 +37,7 @@ def plot_kinks(
             if name == "trace":
                 ax.axhspan(1 - MARGIN, 1 + MARGIN, color="0.88", linewidth=0, zorder=0)
             draw_radii(ax, data.sel(cell).sel(quantity=name))
-            ax.set_title(label + (f", {plotting.title(cell, shown)}" if len(shown) > 1 else ""))
+            ax.set_title(label + (f", {style.title(cell, shown)}" if len(shown) > 1 else ""))
         row[0].set_ylabel("mean relative to ReLU")
     for ax in axes[-1]:
         ax.set_xscale("log")
@@ -46,7 +46,7 @@ def plot_kinks(
         ax.minorticks_off()
     handles = axes[0, 0].get_legend_handles_labels()[0]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 6))
-    plotting.save(figure, data, path_to_pdf, path_to_png, path_to_data)
+    style.save(figure, data, path_to_pdf, path_to_png, path_to_data)
 
 
 def relative_to_relu(study: xr.Dataset) -> xr.Dataset:
@@ -60,10 +60,10 @@ def relative_to_relu(study: xr.Dataset) -> xr.Dataset:
     found = np.full((*softened.shape[:-1], 3), np.nan)
     for place in np.ndindex(softened.shape[:-1]):
         relu = values.sel(sharpness=RELU).values[place[:-1]]
-        if not plotting.is_well_known(relu):
+        if not style.is_well_known(relu):
             continue
         pair = np.array([softened.values[place], relu])
-        found[place] = plotting.bootstrapped(ratio_of_means, pair, "kinks")
+        found[place] = style.bootstrapped(ratio_of_means, pair, "kinks")
     meanings = {
         "ratio": "mean over that of ReLU",
         "low": "lower end of the ratio's 95 % bootstrap interval over draws",
@@ -86,9 +86,9 @@ def draw_radii(ax: plt.Axes, ratios: xr.Dataset) -> None:
             here["sharpness"].values * (1 + DODGE) ** (number - (count - 1) / 2),
             mean,
             [mean - here["low"].values, here["high"].values - mean],
-            color=plotting.COLOURS[number % len(plotting.COLOURS)],
-            marker=plotting.MARKERS[number % len(plotting.MARKERS)],
-            linestyle=plotting.LINES[number % len(plotting.LINES)],
+            color=style.COLOURS[number % len(style.COLOURS)],
+            marker=style.MARKERS[number % len(style.MARKERS)],
+            linestyle=style.LINES[number % len(style.LINES)],
             linewidth=1,
             elinewidth=0.8,
             label=rf"$\log_{{10}}(r^2/r_X^2)={round(x, 2):g}$",

@@ -5,9 +5,10 @@ import numpy as np
 import xarray as xr
 from matplotlib.ticker import MaxNLocator
 
-from goldilocks import labels, plotting
-from goldilocks.logs import job_log
-from goldilocks.quantities import ratio_of_means
+from goldilocks_zone.claims.estimators.curvature import ratio_of_means
+from goldilocks_zone.figures import style
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.models import labels
 
 Y_LABEL = "mean " + r"$\sigma_l^2\,\mathrm{Tr}(H_{ll})$" + " over\nmean " + r"$\Sigma_k p_k z_k - z_y$"
 ROOM = 1.2  # for what stands above the panels, relative to a row of them
@@ -19,12 +20,12 @@ WIDTH = 0.4  # of the points of all layers at one radius, as a share of the leas
 def plot_layer_traces(
     path_to_study: str, path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    study, settings = plotting.load(path_to_study, path_to_settings, needed=("layer",))
+    study, settings = style.load(path_to_study, path_to_settings, needed=("layer",))
     study = study.sel(examples=max(study["examples"].values))
     data = ratios(study)
-    shown = plotting.cells(study)
+    shown = style.cells(study)
     rows, columns = -(-len(shown) // 2), min(2, len(shown))
-    width, height = plotting.page_size(rows, settings)
+    width, height = style.page_size(rows, settings)
     size = (width, height * ROOM)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
     for ax in axes.flat[len(shown) :]:
@@ -36,9 +37,9 @@ def plot_layer_traces(
         if data.sel(cell)["ratio"].isnull().all():
             words = "too few draws to know the functional's mean"
             ax.annotate(words, (0.5, 0.8), xycoords="axes fraction", ha="center")
-        ax.set_title(plotting.title(cell, shown))
+        ax.set_title(style.title(cell, shown))
         if number + columns >= len(shown):
-            ax.set_xlabel(plotting.X_LABEL)
+            ax.set_xlabel(style.X_LABEL)
             ax.tick_params(labelbottom=True)
             ax.xaxis.set_major_locator(MaxNLocator(5))
         if number % columns == 0:
@@ -46,7 +47,7 @@ def plot_layer_traces(
     limit(axes.flat[0], data)
     handles = max((ax.get_legend_handles_labels()[0] for ax in axes.flat[: len(shown)]), key=len)
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 6))
-    plotting.save(figure, data, path_to_pdf, path_to_png, path_to_data)
+    style.save(figure, data, path_to_pdf, path_to_png, path_to_data)
 
 
 def ratios(study: xr.Dataset) -> xr.Dataset:
@@ -65,10 +66,10 @@ def ratios(study: xr.Dataset) -> xr.Dataset:
         if depth is None:
             raise ValueError(f"the number of weight layers of {cell['network']} is not known: leave it out")
         functional = study["radial_derivative"].sel(cell).values / depth
-        if not plotting.is_well_known(functional):
+        if not style.is_well_known(functional):
             continue
         pair = np.array([here.values, functional])
-        found[place] = plotting.bootstrapped(ratio_of_means, pair, "layer_trace")
+        found[place] = style.bootstrapped(ratio_of_means, pair, "layer_trace")
     meanings = {
         "ratio": "mean of σ_l² Tr(H_ll) over mean of ⟨∇L, θ⟩/n_L",
         "low": "lower end of the ratio's 95 % bootstrap interval over draws",
@@ -92,8 +93,8 @@ def draw_layers(ax: plt.Axes, curve: xr.Dataset) -> None:
             x + (number - (len(layers) - 1) / 2) * step,
             ratio,
             [ratio - here["low"].values, here["high"].values - ratio],
-            color=plotting.COLOURS[number % len(plotting.COLOURS)],
-            marker=plotting.MARKERS[number % len(plotting.MARKERS)],
+            color=style.COLOURS[number % len(style.COLOURS)],
+            marker=style.MARKERS[number % len(style.MARKERS)],
             linestyle="none",
             elinewidth=0.8,
             label=f"layer {layer}",

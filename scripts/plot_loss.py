@@ -6,25 +6,26 @@ import math
 import matplotlib.pyplot as plt
 import numpy as np
 
-from goldilocks import labels, plotting
-from goldilocks.logs import job_log
+from goldilocks_zone.figures import style
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.models import labels
 
 
 def plot_loss(path_to_study: str, path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str) -> None:
-    study, settings = plotting.load(path_to_study, path_to_settings)
-    data = plotting.curves(study, "loss")
-    figure, axes = plotting.panels(study, settings)
+    study, settings = style.load(path_to_study, path_to_settings)
+    data = style.curves(study, "loss")
+    figure, axes = style.panels(study, settings)
     for ax, cell in axes:
-        for number, count in enumerate(plotting.numbers_of_examples(study)):
+        for number, count in enumerate(style.numbers_of_examples(study)):
             curve = data.sel(cell).sel(examples=count)
-            plotting.draw_curve(ax, curve, number, f"$N={count}$")
+            style.draw_curve(ax, curve, number, f"$N={count}$")
         if json.loads(study.attrs["settings"])["loss"] == "cross_entropy":
             classes = int(study["classes"].sel(dataset=cell["dataset"]))
             chance, x_left = math.log(classes), study["x"].values[0]
             ax.axhline(chance, color="0.6", linewidth=0.5, zorder=0)
             ax.annotate(rf"$\ln {classes}$", (x_left, chance), xytext=(0, 3), textcoords="offset points")
         x, mean = study["x"].values, data.sel(cell).sel(examples=max(study["examples"].values))["mean"].values
-        above = x >= plotting.POWER_LAW_FROM
+        above = x >= style.POWER_LAW_FROM
         if above.sum() >= 2:
             slope, intercept = np.polyfit(x[above] / 2, np.log10(mean[above]), 1)
             line = 10 ** (intercept + slope * x / 2)
@@ -37,9 +38,9 @@ def plot_loss(path_to_study: str, path_to_settings: str, path_to_pdf: str, path_
         ax.set_yscale("log")
         fit = plt.Line2D([], [], color="k", linestyle=":", linewidth=0.9, label="power law fitted")
         handles = [*ax.get_legend_handles_labels()[0], *([fit] if above.sum() >= 2 else [])]
-        plotting.legend(ax, handles, loc="upper left", bbox_to_anchor=(0.0, 0.95))
-    plotting.label_y(figure, "mean loss (nat)")
-    plotting.save(figure, data, path_to_pdf, path_to_png, path_to_data)
+        style.legend(ax, handles, loc="upper left", bbox_to_anchor=(0.0, 0.95))
+    style.label_y(figure, "mean loss (nat)")
+    style.save(figure, data, path_to_pdf, path_to_png, path_to_data)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from goldilocks import draws, plotting, random_model
-from goldilocks.logs import job_log
-from goldilocks.randomness import stream
+from goldilocks_zone.figures import curves
+from goldilocks_zone.figures import style as figures_style
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.randomness import stream
+from goldilocks_zone.theory import random_model
 
 EXAMPLES = 1000  # of the claims
 MARGIN = 0.08  # above and below means, relative to their range
@@ -29,25 +31,25 @@ LOOKS = {
 def plot_model_kappa(
     path_to_study: str, path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    study, settings = plotting.load(path_to_study, path_to_settings)
+    study, settings = figures_style.load(path_to_study, path_to_settings)
     data = beside_the_model(study)
-    width, height = plotting.page_size(1, settings)
+    width, height = figures_style.page_size(1, settings)
     figure, (left, right) = plt.subplots(1, 2, figsize=(width, height * 1.2))
     draw_over_spread(left, data)
     draw_over_radius(right, data)
-    plotting.save(figure, data, path_to_pdf, path_to_png, path_to_data)
+    figures_style.save(figure, data, path_to_pdf, path_to_png, path_to_data)
 
 
 def beside_the_model(study: xr.Dataset) -> xr.Dataset:
     """model_over_spread (ratio, spread) on planes of the claims' dimension; {name}_mean, _low and _high (radius)."""
     count = EXAMPLES if EXAMPLES in study["examples"].values else int(study["examples"].max())
-    d = plotting.shown_dimension(study)
-    run = draws.primary(study).isel(subspace=0).sel(examples=count, dimension=d)
+    d = figures_style.shown_dimension(study)
+    run = curves.primary(study).isel(subspace=0).sel(examples=count, dimension=d)
     classes = int(run["classes"])
     # Both deviations are of one entry of a gradient, as the model has them.
     ratios = [
         *RATIOS,
-        float((run["class_gradient"] / run["example_gradient"]).isel(radius=draws.nearest_to_r_x(run)).mean()),
+        float((run["class_gradient"] / run["example_gradient"]).isel(radius=curves.nearest_to_r_x(run)).mean()),
     ]
     over_spread = [[modelled(count, classes, d, ratio, 1.0, spread) for spread in SPREADS] for ratio in sorted(ratios)]
     meaning = {"units": "1", "long_name": f"κ(G) of the random model on planes of {d} dimensions"}
@@ -63,7 +65,7 @@ def beside_the_model(study: xr.Dataset) -> xr.Dataset:
         "model_kappa": model,
     }
     for name, values in measures.items():
-        means = draws.means(values.assign_attrs(units="1", long_name=MEANINGS[name])).reset_coords(drop=True)
+        means = curves.means(values.assign_attrs(units="1", long_name=MEANINGS[name])).reset_coords(drop=True)
         found = found.merge(means.rename({part: f"{name}_{part}" for part in means.data_vars}))
     return found.assign_attrs(study.attrs, examples=count, dimension=d)
 
@@ -77,7 +79,7 @@ def modelled(examples: int, classes: int, size: int, cluster: float, noise: floa
 
 def draw_over_spread(ax: plt.Axes, data: xr.Dataset) -> None:
     for number, ratio in enumerate(data["ratio"].values):
-        style = {"color": plotting.colour(number), "linestyle": plotting.LINES[number]}
+        style = {"color": figures_style.colour(number), "linestyle": figures_style.LINES[number]}
         ax.plot(data["spread"], data["model_over_spread"].sel(ratio=ratio), label=f"{ratio:.2g}", **style)
     ax.set_xscale("log")
     ax.set_ylim(0, None)
@@ -90,12 +92,12 @@ def draw_over_spread(ax: plt.Axes, data: xr.Dataset) -> None:
 def draw_over_radius(ax: plt.Axes, data: xr.Dataset) -> None:
     x = data["x"]
     for name, (label, number, line) in LOOKS.items():
-        colour = plotting.colour(number)
+        colour = figures_style.colour(number)
         ax.plot(x, data[f"{name}_mean"], color=colour, linestyle=line, label=label)
         ax.fill_between(x, data[f"{name}_low"], data[f"{name}_high"], color=colour, alpha=0.25, linewidth=0)
     ax.axvline(0, color="0.6", linewidth=0.5, zorder=0)
     ax.axhline(0, color="0.6", linewidth=0.5, linestyle="--", zorder=0)
-    ax.set_xlabel(plotting.X_LABEL)
+    ax.set_xlabel(figures_style.X_LABEL)
     ax.set_ylabel(r"$\mathrm{Tr}/\Vert\cdot\Vert$")
     ax.set_title(f"(b) over the radius, $N={data.attrs['examples']}$, $d={data.attrs['dimension']}$")
     means = [data[f"{name}_mean"] for name in LOOKS]

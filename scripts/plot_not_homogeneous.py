@@ -3,8 +3,10 @@
 import matplotlib.pyplot as plt
 import xarray as xr
 
-from goldilocks import deconstructed, labels, plotting, scales
-from goldilocks.logs import job_log
+from goldilocks_zone.claims.estimators import hessian_parts
+from goldilocks_zone.figures import over_scale, style
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.models import labels
 
 HEIGHTS = [r"$\kappa$", r"$\log_{10}(\Vert G\Vert_2/\Vert H'\Vert_2)$"]
 RANGE = 2.5  # shown of the ratio's logarithm, to either side
@@ -13,15 +15,15 @@ RANGE = 2.5  # shown of the ratio's logarithm, to either side
 def plot_not_homogeneous(
     path_to_study: str, path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    studies, settings = scales.load_all([path_to_study], path_to_settings)
+    studies, settings = over_scale.load_all([path_to_study], path_to_settings)
     (study,) = studies.values()
     of_networks = {label: study.sel(network=[label]) for label in study["network"].values.tolist()}
-    here = {label: scales.first_cell(scales.parameters_rescaled(each)) for label, each in of_networks.items()}
+    here = {label: over_scale.first_cell(over_scale.parameters_rescaled(each)) for label, each in of_networks.items()}
     data = {label: shown(cell) for label, cell in here.items()}
     titles = {label: title(label) for label in data}
-    figure = scales.stacks(of_networks, settings, HEIGHTS, draw_network, data, titles, len(data))
+    figure = over_scale.stacks(of_networks, settings, HEIGHTS, draw_network, data, titles, len(data))
     together = xr.concat([data[label].expand_dims(network=[label]) for label in data], "network")
-    plotting.save(figure, together, path_to_pdf, path_to_png, path_to_data)
+    style.save(figure, together, path_to_pdf, path_to_png, path_to_data)
 
 
 def title(label: str) -> str:
@@ -40,16 +42,16 @@ def title(label: str) -> str:
 
 def shown(cell: xr.Dataset) -> xr.Dataset:
     """Curves of κ and of the ratio of spectral norms."""
-    ratio = deconstructed.log_ratio(cell, "spectral_norm")
-    return scales.curves(cell, {"trace_over_norm": cell["trace_over_norm"], "ratio": ratio})
+    ratio = hessian_parts.log_ratio(cell, "spectral_norm")
+    return over_scale.curves(cell, {"trace_over_norm": cell["trace_over_norm"], "ratio": ratio})
 
 
 def draw_network(stack: list[plt.Axes], data: xr.Dataset) -> None:
     """κ above the ratio, each with the value at which the zone should end."""
     for ax, name, number, reference in zip(stack, ("trace_over_norm", "ratio"), (0, 3), (1, 0)):
-        scales.draw(ax, data, name, number, HEIGHTS[number // 3])
+        over_scale.draw(ax, data, name, number, HEIGHTS[number // 3])
         ax.axhline(reference, color="0.6", linewidth=0.5, linestyle="--", zorder=0)
-    scales.limit(stack[0], data, "trace_over_norm")
+    over_scale.limit(stack[0], data, "trace_over_norm")
     stack[1].set_ylim(-RANGE, RANGE)
     # Where κ exceeds 1, and where the ratio does: the same places if the condition decides.
     for ax, name, reference in zip(stack, ("trace_over_norm", "ratio"), (1, 0)):
@@ -57,7 +59,7 @@ def draw_network(stack: list[plt.Axes], data: xr.Dataset) -> None:
         for other in stack:
             height = (0.97, 1.0) if ax is stack[0] else (0.0, 0.03)
             other.fill_between(
-                data["x"], *height, where=inside, color=plotting.colour(0 if ax is stack[0] else 3), alpha=0.5,
+                data["x"], *height, where=inside, color=style.colour(0 if ax is stack[0] else 3), alpha=0.5,
                 transform=other.get_xaxis_transform(), linewidth=0,
             )  # fmt: skip
 

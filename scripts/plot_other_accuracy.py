@@ -2,8 +2,8 @@
 
 import math
 
-from goldilocks import accuracies, plotting
-from goldilocks.logs import job_log
+from goldilocks_zone.figures import over_radius, style
+from goldilocks_zone.jobs.log import job_log
 
 ROOM = 1.12  # for the legend above the panels, relative to rows of them
 
@@ -11,13 +11,13 @@ ROOM = 1.12  # for the legend above the panels, relative to rows of them
 def plot_other_accuracy(
     path_to_study: str, path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    study, settings = plotting.load(path_to_study, path_to_settings)
-    cells = accuracies.cells(study)
+    study, settings = style.load(path_to_study, path_to_settings)
+    cells = over_radius.cells(study)
     if study.sizes["dataset"] == 1:
-        dataset = accuracies.dataset_name(study["dataset"].values[0])
+        dataset = over_radius.dataset_name(study["dataset"].values[0])
         cells = [(f"{dataset}, {title}", cell) for title, cell in cells]
-    figure, data = accuracies.draw_cells(cells, settings, math.ceil(math.sqrt(len(cells))), ROOM)
-    plotting.save(figure, data, path_to_pdf, path_to_png, path_to_data)
+    figure, data = over_radius.draw_cells(cells, settings, math.ceil(math.sqrt(len(cells))), ROOM)
+    style.save(figure, data, path_to_pdf, path_to_png, path_to_data)
 
 
 if __name__ == "__main__":

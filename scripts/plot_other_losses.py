@@ -5,32 +5,34 @@ import math
 import matplotlib.pyplot as plt
 import numpy as np
 
-from goldilocks import labels, pages, plotting
-from goldilocks.logs import job_log
+from goldilocks_zone.figures import panels
+from goldilocks_zone.figures import style as figures_style
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.models import labels
 
 
 def plot_other_losses(
     paths_to_studies: list[str], path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    studies, settings = pages.load_all(paths_to_studies, path_to_settings)
-    figure, stacks = pages.stacked(len(studies), 2, settings)
+    studies, settings = panels.load_all(paths_to_studies, path_to_settings)
+    figure, stacks = panels.stacked(len(studies), 2, settings)
     drawn = {}
     for (name, study), (upper, lower) in zip(studies.items(), stacks):
         study = study.sel(examples=study["examples"].max())
-        curves = {kind: plotting.curves(study, kind) for kind in ("loss", "trace", "frobenius_norm")}
-        for number, (label, cell) in enumerate(pages.lines(study)):
+        curves = {kind: figures_style.curves(study, kind) for kind in ("loss", "trace", "frobenius_norm")}
+        for number, (label, cell) in enumerate(panels.lines(study)):
             loss = curves["loss"].sel(cell)
             depth, slope = labels.depth(loss["network"].item()), exponent(loss["x"].values, loss["mean"].values)
             fitted = "" if slope is None else f" {slope:.2f} ({depth})" if depth else f" {slope:.2f}"
-            plotting.draw_curve(upper, loss, number, label + fitted, deviations=False)
+            figures_style.draw_curve(upper, loss, number, label + fitted, deviations=False)
             for kind, style in (("trace", "-"), ("frobenius_norm", "--")):
-                curve = curves[kind].sel(cell).sel(dimension=plotting.DIMENSION)
+                curve = curves[kind].sel(cell).sel(dimension=figures_style.DIMENSION)
                 # The mean trace is zero but for noise inside of the zone.
                 error = curve["standard_deviation"].fillna(0) / np.sqrt(study.sizes["draw"])
                 seen = curve["mean"].where(curve["mean"] > error)
-                lower.plot(curve["x"], seen, color=plotting.colour(number), linestyle=style, linewidth=0.9)
+                lower.plot(curve["x"], seen, color=figures_style.colour(number), linestyle=style, linewidth=0.9)
         upper.axhline(math.log(int(study["classes"].values[0])), color="0.6", linewidth=0.5, zorder=0)
-        pages.legend_above(upper, pages.study_title(study, name))
+        panels.legend_above(upper, panels.study_title(study, name))
         for ax in (upper, lower):
             ax.set_yscale("log")
         means = curves["loss"]["mean"]
@@ -42,12 +44,12 @@ def plot_other_losses(
     styles = [plt.Line2D([], [], color="k", linestyle=style, label=text) for style, text in
               (("-", r"$\mathrm{Tr}(H)$"), ("--", r"$\Vert H\Vert$"))]  # fmt: skip
     stacks[0][1].legend(handles=styles, loc="upper left")
-    plotting.save(figure, pages.side_by_side(drawn), path_to_pdf, path_to_png, path_to_data)
+    figures_style.save(figure, panels.side_by_side(drawn), path_to_pdf, path_to_png, path_to_data)
 
 
 def exponent(x: np.ndarray, mean: np.ndarray) -> float | None:
     """Slope of log10 loss over log10 r in the range of the power law; None with fewer than two radii there."""
-    above = x >= plotting.POWER_LAW_FROM
+    above = x >= figures_style.POWER_LAW_FROM
     return float(np.polyfit(x[above] / 2, np.log10(mean[above]), 1)[0]) if above.sum() >= 2 else None
 
 

@@ -11,16 +11,21 @@ from matplotlib.colors import to_rgba
 from matplotlib.container import ErrorbarContainer
 from matplotlib.patches import Patch
 
-from goldilocks import accuracies, deconstructed, draws, labels, pages, plotting, scales, studies, trained
-from goldilocks.logs import job_log
+from goldilocks_zone.claims.estimators import hessian_parts, training
+from goldilocks_zone.config import studies as config_studies
+from goldilocks_zone.figures import curves, over_radius, over_scale
+from goldilocks_zone.figures import panels as figures_panels
+from goldilocks_zone.figures import style as figures_style
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.models import labels
 
 PUBLISHED, TUNED, CURVATURE = "outside", "outside_tuned", "scale_fc"
 EXAMPLES = 1000  # of the claims about the zone
 # Name, colour of the tint and hatching behind the curves, which are told apart in grey print too.
 REGIMES = {
-    "divergent": ("divergent", plotting.colour(1), "////"),
-    "zero": ("zero logits", plotting.colour(2), "...."),
-    "lazy": ("lazy", plotting.colour(5), ""),
+    "divergent": ("divergent", figures_style.colour(1), "////"),
+    "zero": ("zero logits", figures_style.colour(2), "...."),
+    "lazy": ("lazy", figures_style.colour(5), ""),
     "healthy": ("healthy", "white", ""),
 }
 TINT, HATCHING = 0.2, "0.78"
@@ -52,46 +57,46 @@ LEGEND_CM = 1.0  # above the panels
 def plot_outside(
     paths_to_studies: list[str], path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    studies, settings = scales.load_all(paths_to_studies, path_to_settings)
+    studies, settings = over_scale.load_all(paths_to_studies, path_to_settings)
     if {PUBLISHED, TUNED} <= studies.keys():
-        studies[TUNED] = trained.with_rate_of(studies[TUNED], studies[PUBLISHED])
+        studies[TUNED] = training.with_rate_of(studies[TUNED], studies[PUBLISHED])
     data = {name: MEASURES[name](study) for name, study in studies.items()}
     panels = [draw for names, draw in PANELS if data.keys() & names]
-    width, height = plotting.page_size(len(panels), settings)
-    size = (width, height * LOW + LEGEND_CM / plotting.CENTIMETRES_PER_INCH)
+    width, height = figures_style.page_size(len(panels), settings)
+    size = (width, height * LOW + LEGEND_CM / figures_style.CENTIMETRES_PER_INCH)
     figure, axes = plt.subplots(len(panels), 1, figsize=size, squeeze=False, sharex=True)
     for number, (ax, draw) in enumerate(zip(axes[:, 0], panels)):
         draw(ax, data)
-        ax.set_title(f"({accuracies.letter(number)}) {ax.get_title()}", loc="left", pad=3)
+        ax.set_title(f"({over_radius.letter(number)}) {ax.get_title()}", loc="left", pad=3)
         ax.set_title("")
         legend_beside(ax)
-    axes[-1, 0].set_xlabel(scales.LABEL)
+    axes[-1, 0].set_xlabel(over_scale.LABEL)
     if PUBLISHED in data:
         spans = draw_regimes(axes[:, 0], data[PUBLISHED])
         heading = plt.Line2D([], [], linestyle="none", label="training ends:")
         figure.legend(handles=[heading, *spans], loc="outside upper center", ncols=len(spans) + 1)
     for each in data.values():
         each["radius"].attrs = {"units": "1", "long_name": "scale α of the initialisation"}
-    plotting.save(figure, pages.side_by_side(data), path_to_pdf, path_to_png, path_to_data)
+    figures_style.save(figure, figures_panels.side_by_side(data), path_to_pdf, path_to_png, path_to_data)
 
 
 def summarised(measures: dict[str, xr.DataArray]) -> xr.Dataset:
     """Means over draws of measures (radius, draw) with their intervals: {name}_mean, _low and _high (radius)."""
     found = {}
     for name, values in measures.items():
-        means = draws.means(values.transpose("radius", "draw"))
+        means = curves.means(values.transpose("radius", "draw"))
         found |= {f"{name}_{part}": means[part] for part in ("mean", "low", "high")}
     return xr.Dataset(found)
 
 
 def one_rate(study: xr.Dataset) -> xr.Dataset:
     """What is drawn of training at the published rate, and the share of draws in each regime (regime, radius)."""
-    cell = draws.primary(study).isel(subspace=0)
+    cell = curves.primary(study).isel(subspace=0)
     start, end = (cell.isel(step=step, drop=True) for step in (0, -1))
     whole = cell["diverged"] == 0
     size = next(name for name in SIZES if name in cell)
     measures = {
-        "accuracy": trained.accuracy(cell).assign_attrs(units="1", long_name=NAMES["accuracy"]),
+        "accuracy": training.accuracy(cell).assign_attrs(units="1", long_name=NAMES["accuracy"]),
         "zeros": end["zero_logits"].where(whole).assign_attrs(long_name=NAMES["zeros"]),
         "cosine": end["start_cosine"].where(whole).assign_attrs(long_name=NAMES["cosine"]),
     }
@@ -100,7 +105,7 @@ def one_rate(study: xr.Dataset) -> xr.Dataset:
         meaning = {"units": "1", "long_name": NAMES[moment].format(SIZES[size][0])}
         measures[moment] = np.log10(here[size].where(here[size] > 0)).assign_attrs(meaning)
     result = summarised(measures)
-    shares = xr.concat([found.mean("draw") for found in deconstructed.regimes(cell).values()], "regime")
+    shares = xr.concat([found.mean("draw") for found in hessian_parts.regimes(cell).values()], "regime")
     meaning = {"units": "1", "long_name": "share of the draws whose training ends in this regime"}
     shares = shares.drop_vars("step", errors="ignore").drop_attrs().assign_coords(regime=list(REGIMES))
     result["regime_share"] = shares.assign_attrs(meaning)
@@ -117,14 +122,14 @@ def one_rate(study: xr.Dataset) -> xr.Dataset:
 
 def rates(cell: xr.Dataset, settings: dict) -> np.ndarray:
     """The learning rate at each α (radius,)."""
-    exponent = studies.rate_exponent(settings["rate_rule"], labels.depth(cell["network"].item()))
+    exponent = config_studies.rate_exponent(settings["rate_rule"], labels.depth(cell["network"].item()))
     return settings["rate"] * cell["radius"].values ** float(exponent)
 
 
 def best_rate(study: xr.Dataset) -> xr.Dataset:
     """Accuracy at the best rate for each radius, and that rate relative to its rule's power of α."""
-    cell = draws.primary(study, "rate").isel(subspace=0)
-    accuracy = trained.accuracy(cell)
+    cell = curves.primary(study, "rate").isel(subspace=0)
+    accuracy = training.accuracy(cell)
     chosen = accuracy["rate"].drop_vars("rate")
     measures = {"accuracy": accuracy.drop_vars("rate").assign_attrs(units="1", long_name=NAMES["accuracy"])}
     result = summarised(measures)
@@ -136,12 +141,12 @@ def best_rate(study: xr.Dataset) -> xr.Dataset:
 
 def curvature(study: xr.Dataset) -> xr.Dataset:
     """κ at the start for the number of examples of the claims, or the largest, and the bound of no excess."""
-    study = scales.parameters_rescaled(study)
+    study = over_scale.parameters_rescaled(study)
     if EXAMPLES in study["examples"].values:
         study = study.sel(examples=[EXAMPLES])
-    cell = scales.first_cell(study)
+    cell = over_scale.first_cell(study)
     result = summarised({"kappa": cell["trace_over_norm"].assign_attrs(long_name=NAMES["kappa"])})
-    bound = deconstructed.null_bound(int(cell["dimension"]))
+    bound = hessian_parts.null_bound(int(cell["dimension"]))
     meaning = "97.5 % point of κ of random symmetric matrices of this dimension"
     return result.assign(null_bound=((), bound, {"units": "1", "long_name": meaning}))
 
@@ -156,8 +161,8 @@ def legend_beside(ax: plt.Axes) -> None:
 def draw_curve(ax: plt.Axes, data: xr.Dataset, name: str, number: int, aside: float = 0, **style: object) -> None:
     """Means of a measure with their intervals as bars, slightly `aside`."""
     found = xr.Dataset({part: data[f"{name}_{part}"] for part in ("mean", "low", "high")})
-    look = {"color": plotting.colour(number), "marker": plotting.marker(number), **MARKS}
-    draws.draw_means(ax, data["x"].values + aside, found, **{**look, **style})
+    look = {"color": figures_style.colour(number), "marker": figures_style.marker(number), **MARKS}
+    curves.draw_means(ax, data["x"].values + aside, found, **{**look, **style})
 
 
 def reference(ax: plt.Axes, height: float, **style: object) -> None:
@@ -179,7 +184,7 @@ def draw_accuracy(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
     looks = {PUBLISHED: (0, -DODGE, "published rate"), TUNED: (3, DODGE, "best rate\nat each $\\alpha$")}
     for name, part in here.items():
         number, aside, label = looks[name]
-        line = {"linestyle": plotting.LINES[name == TUNED], "label": label}
+        line = {"linestyle": figures_style.LINES[name == TUNED], "label": label}
         draw_curve(ax, part, "accuracy", number, aside, **line)
     chance = float(next(iter(here.values()))["chance"])
     reference(ax, chance, label="chance")
@@ -191,7 +196,7 @@ def draw_accuracy(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
 def draw_kappa(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
     """κ at the start, with the height that bounds the zone and the one that bounds what shows no excess."""
     here = data[CURVATURE]
-    colour, x = plotting.colour(0), here["x"]
+    colour, x = figures_style.colour(0), here["x"]
     ax.plot(x, here["kappa_mean"], color=colour, label=r"$\kappa$")
     ax.fill_between(x, here["kappa_low"], here["kappa_high"], color=colour, alpha=0.3, linewidth=0)
     reference(ax, 1.0, label=r"$\kappa=1$")

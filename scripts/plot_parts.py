@@ -4,8 +4,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from goldilocks import deconstructed, pages, plotting, scales
-from goldilocks.logs import job_log
+from goldilocks_zone.claims.estimators import hessian_parts
+from goldilocks_zone.figures import over_scale, panels, style
+from goldilocks_zone.jobs.log import job_log
 
 HEIGHTS = [r"$\kappa$", r"$\log_{10}$ norm", r"$\log_{10}(\Vert G\Vert/\Vert H'\Vert)$"]
 NORMS = {"gauss_newton_spectral_norm": r"$\Vert G\Vert_2$", "residual_spectral_norm": r"$\Vert H'\Vert_2$"}
@@ -17,15 +18,15 @@ SMALLEST = -16  # shown of a norm's
 def plot_parts(
     paths_to_studies: list[str], path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    studies, settings = scales.load_all(paths_to_studies, path_to_settings)
+    studies, settings = over_scale.load_all(paths_to_studies, path_to_settings)
     data = {name: shown(study) for name, study in studies.items()}
-    figure = scales.stacks(studies, settings, HEIGHTS, draw_parts, data)
-    plotting.save(figure, pages.side_by_side(data), path_to_pdf, path_to_png, path_to_data)
+    figure = over_scale.stacks(studies, settings, HEIGHTS, draw_parts, data)
+    style.save(figure, panels.side_by_side(data), path_to_pdf, path_to_png, path_to_data)
 
 
 def shown(study: xr.Dataset) -> xr.Dataset:
     """Curves of κ, of κ as the parts' Frobenius norms have it, of norms and ratios, and the places of the edges."""
-    here = scales.first_cell(scales.parameters_rescaled(study))
+    here = over_scale.first_cell(over_scale.parameters_rescaled(study))
     with np.errstate(divide="ignore"):
         norms = {name: np.log10(here[name]).clip(SMALLEST) for name in NORMS}
     squares = here["gauss_newton_norm"] ** 2 + here["residual_norm"] ** 2
@@ -33,13 +34,13 @@ def shown(study: xr.Dataset) -> xr.Dataset:
         "trace_over_norm": here["trace_over_norm"],
         "kappa_of_norms": here["gauss_newton_trace"] / np.sqrt(squares),
         **norms,
-        **{f"ratio_{norm}": deconstructed.log_ratio(here, norm) for norm in RATIOS},
+        **{f"ratio_{norm}": hessian_parts.log_ratio(here, norm) for norm in RATIOS},
     }
-    result = scales.curves(here, variables)
+    result = over_scale.curves(here, variables)
     for outer in (False, True):
-        places = deconstructed.edges(here["trace_over_norm"], variables["ratio_spectral_norm"], outer)[0][1]
+        places = hessian_parts.edges(here["trace_over_norm"], variables["ratio_spectral_norm"], outer)[0][1]
         name = "outer_edge" if outer else "inner_edge"
-        in_zone = (here["trace_over_norm"].max("radius") > deconstructed.ZONE).all()
+        in_zone = (here["trace_over_norm"].max("radius") > hessian_parts.ZONE).all()
         place = places.mean() if np.isfinite(places).all() and in_zone else np.nan
         result[name] = ((), place, {"units": "1", "long_name": f"mean log10 α of the {name.replace('_', ' ')}"})
     return result
@@ -48,18 +49,18 @@ def shown(study: xr.Dataset) -> xr.Dataset:
 def draw_parts(stack: list[plt.Axes], data: xr.Dataset) -> None:
     """κ, the parts' norms, and their ratio, each with the edges of the zone."""
     kappa, norms, ratios = stack
-    scales.draw(kappa, data, "trace_over_norm", 0, "measured")
+    over_scale.draw(kappa, data, "trace_over_norm", 0, "measured")
     label = r"$\mathrm{Tr}\,G/\sqrt{\Vert G\Vert_F^2+\Vert H'\Vert_F^2}$"
-    scales.draw(kappa, data, "kappa_of_norms", 4, label, "--")
+    over_scale.draw(kappa, data, "kappa_of_norms", 4, label, "--")
     kappa.axhline(1, color="0.6", linewidth=0.5, linestyle="--", zorder=0)
     for number, (name, label) in enumerate(NORMS.items(), 1):
-        scales.draw(norms, data, name, number, label)
+        over_scale.draw(norms, data, name, number, label)
     for number, (norm, label) in enumerate(RATIOS.items()):
-        scales.draw(ratios, data, f"ratio_{norm}", (3, 5)[number], label, ("-", "--")[number])
+        over_scale.draw(ratios, data, f"ratio_{norm}", (3, 5)[number], label, ("-", "--")[number])
     ratios.axhline(0, color="0.6", linewidth=0.5, linestyle="--", zorder=0)
     ratios.set_ylim(-RANGE, RANGE)
-    scales.limit(kappa, data, "trace_over_norm", "kappa_of_norms")
-    scales.limit(norms, data, *NORMS)
+    over_scale.limit(kappa, data, "trace_over_norm", "kappa_of_norms")
+    over_scale.limit(norms, data, *NORMS)
     # What is smaller lies on a plateau that means nothing.
     norms.set_ylim(bottom=max(norms.get_ylim()[0], SMALLEST + 1))
     for ax in stack:

@@ -5,9 +5,9 @@ import numpy as np
 import xarray as xr
 from matplotlib.ticker import MaxNLocator
 
-from goldilocks import plotting
-from goldilocks.logs import job_log
-from goldilocks.spectrum import finite_dimension_law
+from goldilocks_zone.figures import style
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.spectra.summaries import finite_dimension_law
 
 DODGE = 0.05  # in x, between the curves of two numbers of classes
 ROOM = 1.2  # for what stands above the panels, relative to a row of them
@@ -16,14 +16,14 @@ ROOM = 1.2  # for what stands above the panels, relative to a row of them
 def plot_plateaus(
     path_to_study: str, path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    study, settings = plotting.load(path_to_study, path_to_settings, needed=("class_count", "bias_directions"))
-    d = plotting.shown_dimension(study)
+    study, settings = style.load(path_to_study, path_to_settings, needed=("class_count", "bias_directions"))
+    d = style.shown_dimension(study)
     study = study.sel(dimension=d, examples=max(study["examples"].values))
-    data = plotting.curves(study, "trace_over_norm")
+    data = style.curves(study, "trace_over_norm")
     data["predicted"] = predicted(study, d)
-    shown = plotting.cells(study)
+    shown = style.cells(study)
     rows, columns = -(-len(shown) // 2), min(2, len(shown))
-    width, height = plotting.page_size(rows, settings)
+    width, height = style.page_size(rows, settings)
     size = (width, height * ROOM)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
     classes = data["class_count"].values.tolist()
@@ -36,11 +36,11 @@ def plot_plateaus(
                 curve = data.sel(cell).sel(class_count=count, bias_directions=biases)
                 draw_variant(ax, curve, DODGE * (i - (len(classes) - 1) / 2), i, bool(biases))
             law = float(data["predicted"].sel(class_count=count))
-            ax.axhline(law, color=plotting.COLOURS[i % len(plotting.COLOURS)], linestyle=":", linewidth=0.9)
+            ax.axhline(law, color=style.COLOURS[i % len(style.COLOURS)], linestyle=":", linewidth=0.9)
         ax.axhline(1, color="0.6", linewidth=0.5, linestyle="--", zorder=0)
-        ax.set_title(plotting.title(cell, shown))
+        ax.set_title(style.title(cell, shown))
         if number + columns >= len(shown):
-            ax.set_xlabel(plotting.X_LABEL)
+            ax.set_xlabel(style.X_LABEL)
             ax.tick_params(labelbottom=True)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         if number % columns == 0:
@@ -48,7 +48,7 @@ def plot_plateaus(
     limit(axes.flat[0], data)
     handles = legend_handles(classes, directions)
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 7), columnspacing=1.2)
-    plotting.save(figure, data, path_to_pdf, path_to_png, path_to_data)
+    style.save(figure, data, path_to_pdf, path_to_png, path_to_data)
 
 
 def predicted(study: xr.Dataset, dimension: int) -> xr.DataArray:
@@ -65,14 +65,14 @@ def draw_variant(ax: plt.Axes, curve: xr.Dataset, place: float, number: int, bia
     """
     mean = curve["mean"].values
     bars = [mean - curve["low"].values, curve["high"].values - mean]
-    colour = plotting.COLOURS[number % len(plotting.COLOURS)]
+    colour = style.COLOURS[number % len(style.COLOURS)]
     ax.errorbar(curve["x"].values + place, mean, bars, color=colour, elinewidth=0.6, **look(number, biases))
 
 
 def look(number: int, biases: bool) -> dict:
     """Marker and line of a variant."""
     return {
-        "marker": plotting.MARKERS[number % len(plotting.MARKERS)],
+        "marker": style.MARKERS[number % len(style.MARKERS)],
         "markersize": 3,
         "markerfacecolor": None if biases else "white",
         "markeredgewidth": 0.7,
@@ -84,7 +84,7 @@ def look(number: int, biases: bool) -> dict:
 def legend_handles(classes: list[int], directions: list[bool]) -> list[plt.Line2D]:
     """Numbers of classes by colour and marker, bias directions by line and filling, and the law."""
     counts = [
-        plt.Line2D([], [], color=plotting.COLOURS[i % len(plotting.COLOURS)], label=f"$C={count}$", **look(i, True))
+        plt.Line2D([], [], color=style.COLOURS[i % len(style.COLOURS)], label=f"$C={count}$", **look(i, True))
         for i, count in enumerate(classes)
     ]
     names = {True: "with bias directions", False: "without"}

@@ -4,8 +4,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from goldilocks import draws, labels, pages, plotting, trained
-from goldilocks.logs import job_log
+from goldilocks_zone.claims.estimators import training
+from goldilocks_zone.figures import curves, panels
+from goldilocks_zone.figures import style as figures_style
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.models import labels
 
 MAP, PLANES = "rate_temperature", "planes"
 ARM = {"rate_rule": "fixed", "temperature_rule": "fixed"}
@@ -14,18 +17,24 @@ DODGE = 0.04  # of what was trained and what the map says, to either side, in lo
 ROOM = 1.5  # for what stands above the panels, relative to a row of them
 SIZE = 7  # of text in cells, in points
 PATH = {"marker": "o", "markersize": 4.5, "color": "white", "markeredgecolor": "black", "markeredgewidth": 0.8}
-TRAINED = {"color": plotting.colour(0), "marker": "o", "capsize": 1.5}
-READ_OFF = {"color": plotting.colour(1), "marker": "s", "capsize": 1.5, "markerfacecolor": "white", "markersize": 5}
+TRAINED = {"color": figures_style.colour(0), "marker": "o", "capsize": 1.5}
+READ_OFF = {
+    "color": figures_style.colour(1),
+    "marker": "s",
+    "capsize": 1.5,
+    "markerfacecolor": "white",
+    "markersize": 5,
+}
 
 
 def plot_rate_temperature(
     paths_to_studies: list[str], path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    studies, settings = pages.load_all(paths_to_studies, path_to_settings)
+    studies, settings = panels.load_all(paths_to_studies, path_to_settings)
     mapped = map_of(studies[MAP]) if MAP in studies else None
     over_radii = path_of(studies[PLANES], mapped) if PLANES in studies else None
     parts = {name: part for name, part in (("map", mapped), ("radii", over_radii)) if part is not None}
-    width, height = plotting.page_size(1, settings)
+    width, height = figures_style.page_size(1, settings)
     size, ratios = (width, height * ROOM), (1.2, 1)[: len(parts)]
     figure, axes = plt.subplots(1, len(parts), figsize=size, squeeze=False, width_ratios=ratios)
     handles = []
@@ -37,14 +46,14 @@ def plot_rate_temperature(
         ax.set_title(f"({letter}) {ax.get_title()}")
     if handles:
         figure.legend(handles=handles, loc="outside upper center", ncols=3)
-    plotting.save(figure, pages.side_by_side(parts), path_to_pdf, path_to_png, path_to_data)
+    figures_style.save(figure, panels.side_by_side(parts), path_to_pdf, path_to_png, path_to_data)
 
 
 def map_of(study: xr.Dataset) -> xr.Dataset:
     """Test accuracy at the end over rate and temperature, at the radius nearest to r_X: its mean and interval."""
-    here = draws.primary(study, "rate", "temperature").isel(subspace=0, radius=draws.nearest_to_r_x(study))
+    here = curves.primary(study, "rate", "temperature").isel(subspace=0, radius=curves.nearest_to_r_x(study))
     # A rate by another name: a map shows all rates, not the best.
-    accuracy = trained.accuracy(here.rename(rate="map_rate")).rename(map_rate="rate")
+    accuracy = training.accuracy(here.rename(rate="map_rate")).rename(map_rate="rate")
     return summarised(accuracy).sortby(["rate", "temperature"]).transpose("temperature", "rate", ...)
 
 
@@ -54,14 +63,14 @@ def path_of(planes: xr.Dataset, mapped: xr.Dataset | None) -> xr.Dataset | None:
     The radius α r_X is trained as r_X is with the rate over α and the temperature α⁻ⁿ, n the number of weight layers:
     map_mean, map_low and map_high where the map has that point. None if the study did not train in this way there.
     """
-    here = draws.primary(planes, *ARM, "rate", "temperature").isel(rate=0, temperature=0)
+    here = curves.primary(planes, *ARM, "rate", "temperature").isel(rate=0, temperature=0)
     if mapped is None:
-        return summarised(trained.accuracy(here.isel(subspace=0, rate_rule=0, temperature_rule=0)))
+        return summarised(training.accuracy(here.isel(subspace=0, rate_rule=0, temperature_rule=0)))
     wanted = {**ARM, "subspace": str(mapped["subspace"].values)}
     same = all(str(here[axis].values) == str(mapped[axis].values) for axis in ("dataset", "network"))
     if not same or any(value not in here[axis].values for axis, value in wanted.items()):
         return None
-    result = summarised(trained.accuracy(here.sel(wanted)))
+    result = summarised(training.accuracy(here.sel(wanted)))
     depth, ratio = labels.depth(str(here["network"].values)), 10 ** (result["x"].values / 2)
     if depth is None:
         return result
@@ -82,7 +91,7 @@ def path_of(planes: xr.Dataset, mapped: xr.Dataset | None) -> xr.Dataset | None:
 
 def summarised(accuracy: xr.DataArray) -> xr.Dataset:
     """Mean accuracy over draws with its interval, and what is known of its place."""
-    found = draws.means(accuracy.assign_attrs(units="1", long_name="test accuracy at the end"))
+    found = curves.means(accuracy.assign_attrs(units="1", long_name="test accuracy at the end"))
     return found.drop_vars("standard_deviation")
 
 
@@ -138,11 +147,11 @@ def draw_path(ax: plt.Axes, points: xr.Dataset) -> list:
 def draw_radii(ax: plt.Axes, over_radii: xr.Dataset) -> list:
     """The accuracy over the radius as trained, and as read off the map at r_X; returns entries of a legend."""
     x, shown = over_radii["x"].values / 2, [over_radii["mean"]]
-    draws.draw_means(ax, x - DODGE, over_radii, **TRAINED)
+    curves.draw_means(ax, x - DODGE, over_radii, **TRAINED)
     handles = [plt.Line2D([], [], label="trained from $r$", **without_caps(TRAINED))]
     if "map_mean" in over_radii:
         found = xr.Dataset({part: over_radii[f"map_{part}"] for part in ("mean", "low", "high")})
-        draws.draw_means(ax, x + DODGE, found, linestyle="none", **READ_OFF)
+        curves.draw_means(ax, x + DODGE, found, linestyle="none", **READ_OFF)
         handles.append(plt.Line2D([], [], linestyle="none", label="read off the map", **without_caps(READ_OFF)))
         shown.append(found["mean"])
     chance = float(1 / over_radii["classes"])

@@ -4,9 +4,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from goldilocks import claims, intervals, labels, pages, plotting
-from goldilocks.logs import job_log
-from goldilocks.quantities import crossings
+from goldilocks_zone.claims import evaluate
+from goldilocks_zone.claims.estimators.curvature import crossings
+from goldilocks_zone.figures import panels, style
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.models import labels
+from goldilocks_zone.statistics import estimates
 
 MAIN, CONTROLS = "sample_size", "sample_size_controls"
 NETWORK = "fc-200x2-relu"  # of the curves, where the study has it
@@ -26,42 +29,42 @@ DODGE = 0.1  # between the points of two networks at one number of examples, rel
 def plot_sample_size(
     paths_to_studies: list[str], path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    studies, settings = pages.load_all(paths_to_studies, path_to_settings)
+    studies, settings = panels.load_all(paths_to_studies, path_to_settings)
     studies = {name: primary(studies[name]) for name in (MAIN, CONTROLS) if name in studies}
     counts = sorted({count for study in studies.values() for count in study["examples"].values.tolist()})
-    width, height = plotting.page_size(len(studies), settings)
+    width, height = style.page_size(len(studies), settings)
     figure = plt.figure(figsize=(width, height * ROOM))
     rows = dict(zip(studies, np.atleast_1d(figure.subfigures(len(studies), 1))))
     parts, handles = {}, []
     if MAIN in studies:
         study = studies[MAIN]
-        parts["curves"] = plotting.curves(study, "trace_over_norm")
+        parts["curves"] = style.curves(study, "trace_over_norm")
         parts["edges"] = edges(study["trace_over_norm"])
         left, right = rows[MAIN].subplots(1, 2, width_ratios=(1, 1.1))
         network = NETWORK if NETWORK in study["network"].values else study["network"].values[0]
         draw_counts(left, parts["curves"].sel(network=network), counts)
         left.set_title(f"(a) {network}")
-        plotting.limit(left, parts["curves"].sel(network=network))
+        style.limit(left, parts["curves"].sel(network=network))
         handles = left.get_legend_handles_labels()[0]
         draw_edges(right, parts["edges"])
     if CONTROLS in studies:
         study = studies[CONTROLS].isel(network=0)
-        parts["controls"] = plotting.curves(study, "trace_over_norm")
+        parts["controls"] = style.curves(study, "trace_over_norm")
         shown = controls(study)
         axes = rows[CONTROLS].subplots(1, max(len(shown), 1), squeeze=False, sharey=True)[0]
         for ax, letter, (title, place) in zip(axes, "cdefghij", shown):
             draw_counts(ax, parts["controls"].sel(place), counts)
             ax.set_title(f"({letter}) {title}")
         axes[0].set_ylabel(Y_LABEL)
-        plotting.limit(axes[0], parts["controls"])
+        style.limit(axes[0], parts["controls"])
         handles = handles or axes[0].get_legend_handles_labels()[0]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(counts))
-    plotting.save(figure, source_data(parts), path_to_pdf, path_to_png, path_to_data)
+    style.save(figure, source_data(parts), path_to_pdf, path_to_png, path_to_data)
 
 
 def primary(study: xr.Dataset) -> xr.Dataset:
     """The first dataset and kind of plane, at the dimension of the claims."""
-    return study.isel(dataset=0, subspace=0).sel(dimension=plotting.shown_dimension(study))
+    return study.isel(dataset=0, subspace=0).sel(dimension=style.shown_dimension(study))
 
 
 def edges(values: xr.DataArray) -> xr.Dataset:
@@ -78,7 +81,7 @@ def edges(values: xr.DataArray) -> xr.Dataset:
         if len(each):
             found[(0, *place)] = each.mean()
         if len(each) > 1:
-            found[(1, *place)], found[(2, *place)] = intervals.mean(each).interval(plotting.LEVEL)
+            found[(1, *place)], found[(2, *place)] = estimates.mean(each).interval(style.LEVEL)
     meanings = {
         "mean": "log10(r²/r_X²) at which Tr(H)/‖H‖ crosses 1, mean over the draws in which it does",
         "low": "lower end of the mean's 95 % interval",
@@ -94,7 +97,7 @@ def edges(values: xr.DataArray) -> xr.Dataset:
 
 def controls(study: xr.Dataset) -> list[tuple[str, dict]]:
     """Each variant that differs from the claims' settings in one thing, with its title."""
-    usual = {dim: claims.PRIMARY_SETTINGS[key] for key, dim in claims.VARIED.items() if dim in study.dims}
+    usual = {dim: evaluate.PRIMARY_SETTINGS[key] for key, dim in evaluate.VARIED.items() if dim in study.dims}
     usual = {dim: value if value in study[dim].values else study[dim].values[0] for dim, value in usual.items()}
     return [
         (TITLES.get(value, str(value).replace("_", " ")), {**usual, dim: value})
@@ -108,8 +111,8 @@ def draw_counts(ax: plt.Axes, curve: xr.Dataset, counts: list[int]) -> None:
     """One curve per number of examples; `counts` are those of the whole figure, which share colours."""
     ax.axhline(THRESHOLD, color="0.6", linewidth=0.5, linestyle="--", zorder=0)
     for count in curve["examples"].values.tolist():
-        plotting.draw_curve(ax, curve.sel(examples=count), counts.index(count), f"$N={count}$", deviations=False)
-    ax.set_xlabel(plotting.X_LABEL)
+        style.draw_curve(ax, curve.sel(examples=count), counts.index(count), f"$N={count}$", deviations=False)
+    ax.set_xlabel(style.X_LABEL)
     ax.set_ylabel(Y_LABEL if ax.get_subplotspec().is_first_col() else "")
 
 
@@ -119,13 +122,13 @@ def draw_edges(ax: plt.Axes, found: xr.Dataset) -> None:
     depths = {network: labels.depth(network) or 0 for network in found["network"].values.tolist()}
     networks = sorted(depths, key=depths.get)
     for number, network in enumerate(networks):
-        colour = plotting.COLOURS[number % len(plotting.COLOURS)]
+        colour = style.COLOURS[number % len(style.COLOURS)]
         places = counts * (1 + DODGE) ** (number - (len(networks) - 1) / 2)
         for edge, filling in (("outer", colour), ("inner", "white")):
             here = found.sel(network=network, edge=edge)
             mean = here["mean"].values
             bars = [mean - here["low"].values, here["high"].values - mean]
-            look = {"marker": plotting.MARKERS[number % len(plotting.MARKERS)], "markerfacecolor": filling}
+            look = {"marker": style.MARKERS[number % len(style.MARKERS)], "markerfacecolor": filling}
             ax.errorbar(places, mean, bars, color=colour, linestyle="none", elinewidth=0.8, **look)
             slope = 0.0 if edge == "inner" else 2 / depths[network] if depths[network] else np.nan
             seen = np.isfinite(mean)
@@ -139,14 +142,14 @@ def draw_edges(ax: plt.Axes, found: xr.Dataset) -> None:
     ax.set_xticks(counts, [str(count) for count in counts])
     ax.minorticks_off()
     ax.set_xlabel("number of examples $N$")
-    ax.set_ylabel(rf"{plotting.X_LABEL} of the edge")
+    ax.set_ylabel(rf"{style.X_LABEL} of the edge")
     ax.set_title("(b) edges of the zone")
     handles = [
         plt.Line2D(
             [],
             [],
-            color=plotting.COLOURS[number % len(plotting.COLOURS)],
-            marker=plotting.MARKERS[number % len(plotting.MARKERS)],
+            color=style.COLOURS[number % len(style.COLOURS)],
+            marker=style.MARKERS[number % len(style.MARKERS)],
             linestyle="none",
             label=network.removesuffix("-relu") + (f", $n={depths[network]}$" if depths[network] else ""),
         )

@@ -5,9 +5,10 @@ import numpy as np
 import xarray as xr
 from matplotlib.ticker import MaxNLocator
 
-from goldilocks import intervals, plotting
-from goldilocks.logs import job_log
-from goldilocks.quantities import LEAST_CORRELATED, partial_correlation
+from goldilocks_zone.claims.estimators.curvature import LEAST_CORRELATED, partial_correlation
+from goldilocks_zone.figures import style
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.statistics import estimates
 
 MEASURES = {
     "positive_eigenvalues": "number of positive eigenvalues",
@@ -22,10 +23,10 @@ ROOM = 1.25  # for what stands above the panels, relative to a row of them
 def plot_selection(
     path_to_study: str, path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    study, settings = plotting.load(path_to_study, path_to_settings)
+    study, settings = style.load(path_to_study, path_to_settings)
     data = points(study)
-    shown = plotting.cells(study)
-    width, height = plotting.page_size(len(shown), settings)
+    shown = style.cells(study)
+    width, height = style.page_size(len(shown), settings)
     size = (width, height * ROOM)
     figure, axes = plt.subplots(len(shown), len(MEASURES), figsize=size, squeeze=False, sharex="col", sharey=True)
     for row, cell in zip(axes, shown):
@@ -35,11 +36,11 @@ def plot_selection(
             ax.set_title("\n".join(correlations(here, name)), fontsize=plt.rcParams["legend.fontsize"])
         row[0].set_ylabel("initial loss (nat)")
         if len(shown) > 1:
-            row[0].annotate(plotting.title(cell, shown), (0.03, 0.03), xycoords="axes fraction")
+            row[0].annotate(style.title(cell, shown), (0.03, 0.03), xycoords="axes fraction")
     for ax, label in zip(axes[-1], MEASURES.values()):
         ax.set_xlabel(label)
     axes[-1, 0].xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    plotting.save(figure, data, path_to_pdf, path_to_png, path_to_data)
+    style.save(figure, data, path_to_pdf, path_to_png, path_to_data)
 
 
 def points(study: xr.Dataset) -> xr.Dataset:
@@ -54,12 +55,12 @@ def points(study: xr.Dataset) -> xr.Dataset:
 
 def draw_points(ax: plt.Axes, x: np.ndarray, loss: np.ndarray, number: int) -> None:
     """One point per initialisation, with the regression line and the pointwise 95 % band of its mean."""
-    colour = plotting.COLOURS[number]
-    ax.plot(x, loss, linestyle="none", marker=plotting.MARKERS[number], markersize=3, color=colour, alpha=0.6, mew=0)
+    colour = style.COLOURS[number]
+    ax.plot(x, loss, linestyle="none", marker=style.MARKERS[number], markersize=3, color=colour, alpha=0.6, mew=0)
     places = np.linspace(x.min(), x.max(), PLACES)
     try:
-        line, low, high = intervals.regression_band(x, loss, places, plotting.LEVEL)
-    except intervals.TooFewDraws:
+        line, low, high = estimates.regression_band(x, loss, places, style.LEVEL)
+    except estimates.TooFewDraws:
         return
     ax.plot(places, line, color="k")
     ax.fill_between(places, low, high, color="0.3", alpha=0.25, linewidth=0)
@@ -74,7 +75,7 @@ def correlations(here: xr.Dataset, name: str) -> list[str]:
         if name in given:
             continue
         rows = np.array([here[variable].values for variable in (name, "loss", *given)])
-        value, low, high = plotting.bootstrapped(partial_correlation, rows, "selection", name)
+        value, low, high = style.bootstrapped(partial_correlation, rows, "selection", name)
         lines.append(f"{words} {value:.2f} [{low:.2f}, {high:.2f}]".replace("-", "−"))
     return lines
 

@@ -6,8 +6,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from goldilocks import intervals, pages, plotting, quantities
-from goldilocks.logs import job_log
+from goldilocks_zone.claims.estimators import curvature
+from goldilocks_zone.figures import panels
+from goldilocks_zone.figures import style as figures_style
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.statistics import estimates
 
 # Factors of the study, and the level of each that the main study takes.
 FACTORS = {
@@ -29,9 +32,9 @@ PARTS = {"theta": r"initialisation $\theta$", "plane": "plane", "examples": "exa
 def plot_sensitivity(
     paths_to_studies: list[str], path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    studies, settings = pages.load_all(paths_to_studies, path_to_settings)
-    figure, axes = pages.page(len(MEASURES) + 1, settings, len(MEASURES) + 1, share_x=False)
-    height = settings["height_cm"] / plotting.CENTIMETRES_PER_INCH
+    studies, settings = panels.load_all(paths_to_studies, path_to_settings)
+    figure, axes = panels.page(len(MEASURES) + 1, settings, len(MEASURES) + 1, share_x=False)
+    height = settings["height_cm"] / figures_style.CENTIMETRES_PER_INCH
     figure.set_size_inches(figure.get_size_inches()[0], 1.3 * height)
     drawn = {}
     if "sensitivity" in studies:
@@ -42,19 +45,19 @@ def plot_sensitivity(
         parts = spread(studies["isotropy"].isel(dataset=0, network=0, subspace=0))
         drawn["spread"] = parts
         draw_parts(axes[-1], parts)
-    plotting.save(figure, pages.side_by_side(drawn), path_to_pdf, path_to_png, path_to_data)
+    figures_style.save(figure, panels.side_by_side(drawn), path_to_pdf, path_to_png, path_to_data)
 
 
 def measures(study: xr.Dataset) -> xr.Dataset:
     """Height and place of the mean curve's peak and the edges of the zone for every variant; NaN without an edge."""
-    ratio = study["trace_over_norm"].sel(dimension=plotting.DIMENSION).mean("draw")
+    ratio = study["trace_over_norm"].sel(dimension=figures_style.DIMENSION).mean("draw")
     result = xr.Dataset({name: xr.full_like(ratio.isel(radius=0, drop=True), np.nan) for name in MEASURES})
     x = study["x"].values
     for place in product(*(ratio[axis].values.tolist() for axis in FACTORS)):
         place = dict(zip(FACTORS, place))
         curve = ratio.sel(place)
-        edges = [quantities.crossings(curve.expand_dims("draw"), 1.0, outer)[0] for outer in (False, True)]
-        found = (float(curve.max()), quantities.vertex(x, curve.values)[1], *edges)
+        edges = [curvature.crossings(curve.expand_dims("draw"), 1.0, outer)[0] for outer in (False, True)]
+        found = (float(curve.max()), curvature.vertex(x, curve.values)[1], *edges)
         for name, value in zip(MEASURES, found):
             result[name].loc[place] = value
     for name, text in MEASURES.items():
@@ -72,7 +75,7 @@ def draw_levels(axes: list[plt.Axes], measured: xr.Dataset) -> None:
         for number, (axis, level) in enumerate(rows):
             values = measured[name].sel({axis: level}).values.ravel()
             values = values[np.isfinite(values)]
-            colour = plotting.colour(list(FACTORS).index(axis))
+            colour = figures_style.colour(list(FACTORS).index(axis))
             ax.plot(values, np.full(len(values), number), "|", color=colour, markersize=5, alpha=0.6)
             if len(values):
                 ax.plot(np.median(values), number, "D", color=colour, markeredgecolor="k", markersize=3.5)
@@ -102,7 +105,7 @@ def spread(study: xr.Dataset) -> xr.Dataset:
     Random effects: planes within an initialisation; sets of examples within it, on the same planes; and what then
     remains between initialisations.
     """
-    study = study.sel(dimension=plotting.DIMENSION, examples=study["examples"].max())
+    study = study.sel(dimension=figures_style.DIMENSION, examples=study["examples"].max())
     ratio = study["trace_over_norm"].transpose("radius", "draw", "example_set").values
     planes = study["trace_over_norm_plane_variance"].transpose("radius", "draw", "example_set").values
     number = int(study.attrs["planes"])
@@ -117,8 +120,8 @@ def spread(study: xr.Dataset) -> xr.Dataset:
     for i, pair in enumerate(zip(ratio, planes)):
         samples = np.moveaxis(np.array(pair), 1, -1)
         for j in range(len(PARTS)):
-            estimate = intervals.bootstrapped(lambda sample, j=j: parts(sample)[j], samples, "spread", str(i))
-            found[i, j] = estimate.value, *estimate.interval(plotting.LEVEL)
+            estimate = estimates.bootstrapped(lambda sample, j=j: parts(sample)[j], samples, "spread", str(i))
+            found[i, j] = estimate.value, *estimate.interval(figures_style.LEVEL)
     coordinates = {"x": study["x"].values, "part": list(PARTS)}
     result = xr.Dataset(coords=coordinates)
     for k, name in enumerate(("coefficient_of_variation", "low", "high")):
@@ -133,14 +136,14 @@ def draw_parts(ax: plt.Axes, parts: xr.Dataset) -> None:
         place = here["x"].values + 0.05 * (number - 1)
         value = here["coefficient_of_variation"].values
         bars = np.clip([value - here["low"].values, here["high"].values - value], 0, None)
-        style = {"color": plotting.colour(number), "fmt": plotting.marker(number), "markersize": 3}
+        style = {"color": figures_style.colour(number), "fmt": figures_style.marker(number), "markersize": 3}
         ax.errorbar(place, value, bars, label=text, capsize=1.5, linewidth=0.8, **style)
     ax.set_ylim(bottom=0)
     ax.margins(x=0.2)
     ax.set_xticks(parts["x"].values, [f"{x:.1f}" for x in parts["x"].values])
-    ax.set_xlabel(plotting.X_LABEL)
+    ax.set_xlabel(figures_style.X_LABEL)
     ax.set_ylabel("coefficient of variation")
-    pages.legend_above(ax, "")
+    panels.legend_above(ax, "")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from goldilocks import plotting, random_model, trajectories
-from goldilocks.logs import job_log
-from goldilocks.randomness import stream
+from goldilocks_zone.figures import over_steps, style
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.randomness import stream
+from goldilocks_zone.theory import random_model
 
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])
 COLUMNS = 4
@@ -17,10 +18,10 @@ FAR = 1e6  # the deviation of logits of outputs that are all saturated
 def plot_simplex(
     path_to_study: str, path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    study, settings = plotting.load(path_to_study, path_to_settings, needed=("output_example",))
+    study, settings = style.load(path_to_study, path_to_settings, needed=("output_example",))
     data = outputs(study)
-    width, _ = plotting.page_size(1, settings)
-    size = (width, 2 * ROW_CM / plotting.CENTIMETRES_PER_INCH)
+    width, _ = style.page_size(1, settings)
+    size = (width, 2 * ROW_CM / style.CENTIMETRES_PER_INCH)
     figure, axes = plt.subplots(2, data.sizes["step"], figsize=size, squeeze=False)
     for i, step in enumerate(data["step"].values):
         here = data.sel(step=step)
@@ -32,13 +33,13 @@ def plot_simplex(
         ax.set_ylabel(label)
     names = [plt.Line2D([], [], linestyle="none", label=f"class {k}", **look(k)) for k in range(len(CORNERS))]
     figure.legend(handles=names, loc="outside upper center", ncols=len(names))
-    plotting.save(figure, data, path_to_pdf, path_to_png, path_to_data)
+    style.save(figure, data, path_to_pdf, path_to_png, path_to_data)
 
 
 def outputs(study: xr.Dataset) -> xr.Dataset:
     """outputs and output_label of a few steps of the first draw, and as many model_outputs of Gaussian logits of the
     deviation model_spread (step), for which outputs are as mixed on average."""
-    _, run = next(trajectories.runs(study))
+    _, run = next(over_steps.runs(study))
     chosen = sorted({round(place) for place in np.linspace(0, run.sizes["step"] - 1, COLUMNS)})
     found = run[["outputs", "output_label"]].isel(draw=0, step=chosen).reset_coords(drop=True)
     random, spreads, made = stream("simplex"), [], []
@@ -85,7 +86,7 @@ def draw_triangle(ax: plt.Axes, p: np.ndarray, labels: np.ndarray | None) -> Non
 
 def look(k: int) -> dict:
     """Of points of a class."""
-    return {"color": plotting.colour(k), "marker": plotting.marker(k), "markersize": 2.2, "markeredgewidth": 0}
+    return {"color": style.colour(k), "marker": style.marker(k), "markersize": 2.2, "markeredgewidth": 0}
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from goldilocks import plotting, trajectories
-from goldilocks.logs import job_log
+from goldilocks_zone.figures import over_steps
+from goldilocks_zone.figures import style as figures_style
+from goldilocks_zone.jobs.log import job_log
 
 MEASURED = {
     "gauss_newton_eigenvalue": (r"$G$", 0, True),
@@ -24,9 +25,9 @@ ROOM = 1.3  # for what stands above the panels, relative to a row of them
 def plot_spectra(
     path_to_study: str, path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    study, settings = plotting.load(path_to_study, path_to_settings, needed=("rank", "rung"))
+    study, settings = figures_style.load(path_to_study, path_to_settings, needed=("rank", "rung"))
     data = spectra(study)
-    width, height = plotting.page_size(1, settings)
+    width, height = figures_style.page_size(1, settings)
     figure, axes = plt.subplots(1, data.sizes["stage"], figsize=(width, height * ROOM), sharex=True)
     for letter, ax, stage in zip("abc", axes, data["stage"].values.tolist()):
         here = data.sel(stage=stage)
@@ -35,18 +36,18 @@ def plot_spectra(
         ax.set_xlabel("rank")
     axes[0].set_ylabel("eigenvalue (nat)")
     axes[0].figure.legend(handles=axes[0].get_legend_handles_labels()[0], loc="outside upper center", ncols=3)
-    plotting.save(figure, data, path_to_pdf, path_to_png, path_to_data)
+    figures_style.save(figure, data, path_to_pdf, path_to_png, path_to_data)
 
 
 def spectra(study: xr.Dataset) -> xr.Dataset:
     """Of every stage: {variable}_mean, _low and _high of eigenvalues (rank), the model's (rung, rank) and its edges."""
-    _, run = next(trajectories.runs(study))
-    places = trajectories.stages(run, "gauss_newton_eigenvalue")
+    _, run = next(over_steps.runs(study))
+    places = over_steps.stages(run, "gauss_newton_eigenvalue")
     parts = []
     for step in places.values():
         here, found = run.sel(step=step), xr.Dataset()
         for name in (*MEASURED, "model_eigenvalue", "model_edge", "centred_edge"):
-            means = trajectories.logarithmic_means(here[name]).reset_coords(drop=True)
+            means = over_steps.logarithmic_means(here[name]).reset_coords(drop=True)
             found = found.merge(means.rename({part: f"{name}_{part}" for part in means.data_vars}))
         parts.append(found)
     meaning = {"units": "1", "long_name": "step of training"}
@@ -64,11 +65,11 @@ def draw_spectrum(ax: plt.Axes, data: xr.Dataset) -> None:
             mean,
             np.clip([mean - data[f"{name}_low"], data[f"{name}_high"] - mean], 0, None),
             label=label,
-            **trajectories.points(number, filled),
+            **over_steps.points(number, filled),
         )
     for rung, (label, number) in RUNGS.items():
-        here, style = data.sel(rung=rung), {"color": plotting.colour(number), "linewidth": 1.0}
-        line = plotting.LINES[number - 2]
+        here, style = data.sel(rung=rung), {"color": figures_style.colour(number), "linewidth": 1.0}
+        line = figures_style.LINES[number - 2]
         ax.plot(data["rank"], here["model_eigenvalue_mean"], linestyle=line, label=label, **style)
         edge = float(here["model_edge_mean"])
         ax.plot(
@@ -82,7 +83,7 @@ def draw_spectrum(ax: plt.Axes, data: xr.Dataset) -> None:
     )
     ax.axvline(int(data["classes"]) - 0.5, color="0.8", linewidth=0.6, zorder=0)
     shown = [data[f"{name}_mean"] for name in (*MEASURED, "model_eigenvalue", "model_edge", "centred_edge")]
-    trajectories.logarithmic_axis(ax, *shown)
+    over_steps.logarithmic_axis(ax, *shown)
 
 
 if __name__ == "__main__":

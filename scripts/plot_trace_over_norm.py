@@ -1,7 +1,7 @@
 """Tr(H)/‖H‖ over the radius (Fort & Scherlis 2019, figure 3b)."""
 
-from goldilocks.logs import job_log
-from goldilocks.plotting import plot_radial_profile
+from goldilocks_zone.figures.style import plot_radial_profile
+from goldilocks_zone.jobs.log import job_log
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0], snakemake.input):

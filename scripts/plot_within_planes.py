@@ -4,8 +4,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from goldilocks import draws, labels, plotting, trained
-from goldilocks.logs import job_log
+from goldilocks_zone.claims.estimators import training
+from goldilocks_zone.figures import curves
+from goldilocks_zone.figures import style as figures_style
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.models import labels
 
 MEASURES = {
     "fraction_positive": ("eigenvalues", "fraction of positive eigenvalues"),
@@ -21,12 +24,12 @@ ROOM = 1.25  # for what stands above the panels, relative to a row of them
 def plot_within_planes(
     path_to_study: str, path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str
 ) -> None:
-    study, settings = plotting.load(path_to_study, path_to_settings)
-    study = draws.primary(study)
-    study = study.isel(radius=[draws.nearest_to_r_x(study)])
+    study, settings = figures_style.load(path_to_study, path_to_settings)
+    study = curves.primary(study)
+    study = study.isel(radius=[curves.nearest_to_r_x(study)])
     data = measured(study)
     shown = [name for name in MEASURES if name in data]
-    width, height = plotting.page_size(1, settings)
+    width, height = figures_style.page_size(1, settings)
     size, ratios = (width, height * ROOM), [1] * len(shown) + [LAST]
     figure, axes = plt.subplots(1, len(ratios), figsize=size, squeeze=False, width_ratios=ratios)
     for ax, letter, name in zip(axes[0], "ab", shown):
@@ -41,7 +44,7 @@ def plot_within_planes(
         ax.set_xlabel("plane")
     if shown:
         figure.legend(handles=legend_handles(data), loc="outside upper center", ncols=4)
-    plotting.save(figure, data, path_to_pdf, path_to_png, path_to_data)
+    figures_style.save(figure, data, path_to_pdf, path_to_png, path_to_data)
 
 
 def measured(study: xr.Dataset) -> xr.Dataset:
@@ -50,19 +53,19 @@ def measured(study: xr.Dataset) -> xr.Dataset:
     The spread (subspace, quantity) has the quantities value, low and high; it is missing for a single draw.
     """
     data = xr.Dataset({name: study[name].isel(radius=0) for name in MEASURES if name in study}, attrs=study.attrs)
-    data["test_accuracy"] = trained.accuracy(study).isel(radius=0)
+    data["test_accuracy"] = training.accuracy(study).isel(radius=0)
     data["test_accuracy"].attrs = {
         "units": "1",
         "long_name": "test accuracy at the end, chance where training diverged",
     }
     for name in list(data.data_vars):
-        found = draws.means(data[name])
+        found = curves.means(data[name])
         data = data.merge(found.rename({part: f"{name}_{part}" for part in found.data_vars}))
     spread = np.full((study.sizes["subspace"], 3), np.nan)
     for i, name in enumerate(study["subspace"].values):
         if study.sizes["draw"] > 1:
-            estimate = trained.spread_over_draws(study.sel(subspace=name), {}, "within_planes")[0]
-            spread[i] = estimate.value, *estimate.interval(plotting.LEVEL)
+            estimate = training.spread_over_draws(study.sel(subspace=name), {}, "within_planes")[0]
+            spread[i] = estimate.value, *estimate.interval(figures_style.LEVEL)
     meaning = "standard deviation of the accuracy over draws, binomial variance taken off, with its 95 % interval"
     data["spread"] = (("subspace", "quantity"), spread, {"units": "1", "long_name": meaning})
     return data.assign_coords(quantity=["value", "low", "high"])
@@ -83,12 +86,12 @@ def draw_pairs(ax: plt.Axes, data: xr.Dataset, name: str) -> None:
     for i, j, places in places_of(data):
         here = data.isel(subspace=i, examples_of=j)
         pairs = here[name].transpose("moment", "draw").values
-        ax.plot(places, pairs, color=plotting.colour(j), linewidth=0.5, alpha=0.5)
+        ax.plot(places, pairs, color=figures_style.colour(j), linewidth=0.5, alpha=0.5)
         found = xr.Dataset({part: here[f"{name}_{part}"] for part in ("mean", "low", "high")})
-        style = {"color": plotting.colour(j), "marker": plotting.marker(j), "markersize": 4.5, "capsize": 1.5}
-        at_start = {"linestyle": plotting.LINES[j], "linewidth": 1.6, "markerfacecolor": "white"}
-        draws.draw_means(ax, places, found, **style, **at_start)
-        draws.draw_means(ax, places[1:], found.isel(moment=[1]), **style)
+        style = {"color": figures_style.colour(j), "marker": figures_style.marker(j), "markersize": 4.5, "capsize": 1.5}
+        at_start = {"linestyle": figures_style.LINES[j], "linewidth": 1.6, "markerfacecolor": "white"}
+        curves.draw_means(ax, places, found, **style, **at_start)
+        curves.draw_means(ax, places[1:], found.isel(moment=[1]), **style)
     limit(ax, data[name].values, 0.06)
 
 
@@ -102,7 +105,9 @@ def draw_strips(ax: plt.Axes, data: xr.Dataset) -> None:
         found = xr.Dataset(
             {part: ("place", [float(here[f"test_accuracy_{part}"])]) for part in ("mean", "low", "high")}
         )
-        draws.draw_means(ax, np.array([i + 0.2]), found, fmt="D", markersize=4, color=plotting.COLOURS[2], capsize=2)
+        curves.draw_means(
+            ax, np.array([i + 0.2]), found, fmt="D", markersize=4, color=figures_style.COLOURS[2], capsize=2
+        )
         value, low, high = here["spread"].values
         if np.isfinite(value):
             interval = f"\n[{low:.3f}, {high:.3f}]" if len(accuracies) <= 2 else ""
@@ -136,9 +141,9 @@ def legend_handles(data: xr.Dataset) -> list[plt.Line2D]:
         plt.Line2D(
             [],
             [],
-            color=plotting.colour(j),
-            marker=plotting.marker(j),
-            linestyle=plotting.LINES[j],
+            color=figures_style.colour(j),
+            marker=figures_style.marker(j),
+            linestyle=figures_style.LINES[j],
             label=EXAMPLES[name],
         )
         for j, name in enumerate(sets)

@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
-from goldilocks import files
-from goldilocks.logs import job_log
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.storage import files
 
 
 def publish_run(run: str, copies: dict[str, str], path_to_name: str, path_to_mark: str) -> None:

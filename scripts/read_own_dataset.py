@@ -6,8 +6,9 @@ from pathlib import Path
 
 import yaml
 
-from goldilocks import catalogue, own_data, provenance, verified
-from goldilocks.logs import job_log
+from goldilocks_zone.data import catalogue, user_datasets, verified
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.provenance import attributes
 
 
 def read_own_dataset(
@@ -21,7 +22,7 @@ def read_own_dataset(
 
     `record` is the dataset's of `catalogue.own_records`. Where the files are gone, what was read
     from them by other code serves too. Raises FileNotFoundError if there is nothing to read,
-    goldilocks.own_data.Refused, and ValueError if files have changed since the workflow started.
+    goldilocks_zone.data.members.Refused, and ValueError if files have changed since the workflow started.
     """
     start, code = time.monotonic(), Path(path_to_code).read_text().strip()
     path, card = Path(path_to_output), Path(path_to_card)
@@ -38,12 +39,12 @@ def read_own_dataset(
             f"place under datasets.{dataset}.path"
         )
     reading = catalogue.reading_of(record)
-    content = own_data.read(dataset, Path(record["path"]), record["licence"], record["limit_mib"], **reading)
+    content = user_datasets.read(dataset, Path(record["path"]), record["licence"], record["limit_mib"], **reading)
     # A file that is replaced meanwhile must not pass for the one that was there before.
     if catalogue.identity_now(record) != record["identity"]:
         raise ValueError(f"{record['path']} has changed since the workflow started: run again")
     content.attrs |= {"identity": record["identity"], "place": record["place"], **reading}
-    provenance.write_signed(content, code, time.monotonic() - start, path, card)
+    attributes.write_signed(content, code, time.monotonic() - start, path, card)
     catalogue.keep(path, card)
 
 

@@ -4,7 +4,10 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from goldilocks import configuration, locks, logs, studies, tables
+from goldilocks_zone.cli import text_tables
+from goldilocks_zone.config import load, studies
+from goldilocks_zone.jobs import log as jobs_log
+from goldilocks_zone.jobs import run_lock
 
 ROOT = Path(__file__).parents[1]
 DONE, RUNNING, FAILED, MISSING = "done", "running", "failed", "missing"
@@ -21,7 +24,7 @@ def state_of(block: Path, log: Path, alive: bool) -> str:
     if not log.exists():
         return MISSING
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    if any(logs.FAILED in line for line in lines[-1:]):
+    if any(jobs_log.FAILED in line for line in lines[-1:]):
         return FAILED
     return RUNNING if alive else MISSING
 
@@ -44,7 +47,7 @@ def matrix_of(cells: dict[tuple[str, str, str], Counter]) -> list[str]:
     table += [
         (" ".join(row), *(_described(cells.get((*row, column), Counter())) for column in columns)) for row in rows
     ]
-    return [f"    {line}" for line in tables.aligned(table)]
+    return [f"    {line}" for line in text_tables.aligned(table)]
 
 
 def _described(states: Counter) -> str:
@@ -56,8 +59,8 @@ def status_of(complete: dict) -> str:
 
     What the run leaves out of its complete configuration is named with the reason, and counts for nothing.
     """
-    config, reasons, left_out = configuration.as_run(complete)
-    alive, lines, total = locks.is_held(), [], Counter()
+    config, reasons, left_out = load.as_run(complete)
+    alive, lines, total = run_lock.is_held(), [], Counter()
     for study in config["studies"]:
         cells = states_of(config, study, alive)
         states = sum(cells.values(), Counter())
@@ -83,8 +86,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Print how far each study of a run is.")
     parser.add_argument("configfiles", nargs="*", type=Path)
     arguments = parser.parse_args()
-    with logs.one_sentence():
-        print(status_of(configuration.load([ROOT / "config/config.yaml", *arguments.configfiles], ROOT)))
+    with jobs_log.one_sentence():
+        print(status_of(load.load([ROOT / "config/config.yaml", *arguments.configfiles], ROOT)))
 
 
 if __name__ == "__main__":

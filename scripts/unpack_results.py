@@ -5,19 +5,20 @@ from pathlib import Path
 
 import yaml
 
-from goldilocks import archives, files, records
-from goldilocks.logs import job_log
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.provenance import archive, records
+from goldilocks_zone.storage import files
 
 
 def unpack_results(
     path_to_archive: str, paths_to_settings: list[str], paths_to_code: list[str], paths_to_outputs: list[str]
 ) -> None:
-    manifest = archives.read_manifest(path_to_archive)
+    manifest = archive.read_manifest(path_to_archive)
     for path in map(Path, paths_to_settings):
         # study-<name>, or cuts
         name = records.name_of(path).removeprefix("study-")
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if found := archives.difference(settings, manifest["settings"].get(name, {})):
+        if found := archive.difference(settings, manifest["settings"].get(name, {})):
             raise ValueError(
                 f"{path_to_archive} has {name} with other settings than the present: {found}; change the configuration "
                 "to them, or leave out results_from"
@@ -32,7 +33,7 @@ def unpack_results(
                 "results_from"
             )
     names = {"/".join(Path(path).parts[2:]).removeprefix("unpacked/"): Path(path) for path in paths_to_outputs}
-    for name, content in archives.read(path_to_archive, names).items():
+    for name, content in archive.read(path_to_archive, names).items():
         with files.whole_file(names[name]) as temporary:
             temporary.write_bytes(content)
     logging.info("%d files of the run %s, commit %s", len(names), manifest["run"], manifest["commit"])

@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
-from goldilocks import captions, files
-from goldilocks.logs import job_log
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.paper import captions
+from goldilocks_zone.storage import files
 
 
 def write_captions(

@@ -7,9 +7,12 @@ import numpy as np
 import xarray as xr
 import yaml
 
-from goldilocks import files, latex, quantities, store, synthesis, zone_map
-from goldilocks.claims import FAILS, HOLDS, NOT_TESTED
-from goldilocks.logs import job_log
+from goldilocks_zone.claims import synthesis, zone_map
+from goldilocks_zone.claims.estimators import curvature as estimators_curvature
+from goldilocks_zone.claims.evaluate import FAILS, HOLDS, NOT_TESTED
+from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.paper import latex
+from goldilocks_zone.storage import files, netcdf
 
 MAIN_STUDY = "curvature"
 FIGURES = ("cuts", "fraction_positive", "trace_over_norm", "loss", "trace_and_norm")
@@ -39,9 +42,9 @@ def write_numbers(
     """Write the macros, and the settings as the report shows them."""
     with open(path_to_claims, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    studies = {Path(path).stem: store.read_dataset(path) for path in paths_to_studies}
+    studies = {Path(path).stem: netcdf.read_dataset(path) for path in paths_to_studies}
     settings = yaml.safe_load(Path(path_to_settings).read_text(encoding="utf-8"))
-    results = studies | ({"cuts": store.read_dataset(path_to_cuts)} if path_to_cuts else {})
+    results = studies | ({"cuts": netcdf.read_dataset(path_to_cuts)} if path_to_cuts else {})
     cards = {Path(path).stem: yaml.safe_load(Path(path).read_text(encoding="utf-8")) for path in paths_to_cards}
     published, training, disagreements = (
         yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -139,7 +142,7 @@ def sensitivity(study: xr.Dataset | None, rows: list[dict]) -> dict[str, str]:
     curves = study["trace_over_norm"].sel(dimension=study["dimension"].max()).mean("draw")
     heights = curves.max("radius")
     places = xr.apply_ufunc(
-        lambda x, curve: quantities.vertex(x, curve)[1],
+        lambda x, curve: estimators_curvature.vertex(x, curve)[1],
         *(study["x"], curves),
         input_core_dims=[["radius"], ["radius"]],
         vectorize=True,

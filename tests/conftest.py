@@ -1,5 +1,6 @@
 import pytest
-from projects import Project
+
+from made_up.projects import Project
 
 
 @pytest.fixture(scope="session")

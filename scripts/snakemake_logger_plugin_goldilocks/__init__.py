@@ -16,8 +16,8 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
 
-from goldilocks.costs import NOT_JOBS
-from goldilocks.tables import duration
+from goldilocks_zone.cli.costs import NOT_JOBS
+from goldilocks_zone.cli.text_tables import duration
 
 
 @dataclass

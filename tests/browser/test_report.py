@@ -8,6 +8,7 @@ import tarfile
 import zipfile
 
 import pytest
+
 from needs import missing
 
 CONFIG = "CONFIG=config/tiny.yaml"

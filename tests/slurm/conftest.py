@@ -2,7 +2,8 @@ import subprocess
 
 import pytest
 import yaml
-from projects import ROOT, clean_environment
+
+from made_up.projects import ROOT, clean_environment
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,9 @@ import pytest
 import xarray as xr
 import yaml
 from cluster import NODE, Cluster, obstacle
+
+from made_up.projects import RESULTS, STUDY, clean_environment
 from needs import missing
-from projects import RESULTS, STUDY, clean_environment
 
 pytestmark = pytest.mark.weekly
 # One node has little to wait for, and no accounting. Snakemake ends as long after its last job as its rate looks back.

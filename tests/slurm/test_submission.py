@@ -7,7 +7,8 @@ import sys
 from itertools import product
 
 import pytest
-from projects import clean_environment
+
+from made_up.projects import clean_environment
 
 pytestmark = pytest.mark.slow
 RULES = ("curvature", "figure")

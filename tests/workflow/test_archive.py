@@ -10,9 +10,9 @@ import time
 import pytest
 import xarray as xr
 import yaml
-from projects import RESULTS, STUDY, clean_environment
 
-from goldilocks import archives
+from goldilocks_zone.provenance import archive as provenance_archive
+from made_up.projects import RESULTS, STUDY, clean_environment
 
 CONFIG = "CONFIG=config/tiny.yaml"
 NO_TORCH = "raise ImportError('this project has no torch')\n"
@@ -65,12 +65,12 @@ def changed(path, change):
 
 def test_an_archive_lists_what_it_holds(author):
     path = archive_of(author)
-    manifest = archives.read_manifest(path)
-    assert path.stat().st_size < archives.LIMIT_MB * 10**6 and manifest["run"] == "tiny"
+    manifest = provenance_archive.read_manifest(path)
+    assert path.stat().st_size < provenance_archive.LIMIT_MB * 10**6 and manifest["run"] == "tiny"
     files = manifest["files"]
     assert {"claims.csv", "paper.pdf", "figures/loss.nc", "figures/loss.pdf", "aggregate/curvature.nc"} <= set(files)
     with tarfile.open(path) as archive:
-        crate = json.loads(archive.extractfile(archives.CRATE).read())
+        crate = json.loads(archive.extractfile(provenance_archive.CRATE).read())
     listed = {entry["@id"]: entry["sha256"] for entry in crate["@graph"] if entry["@type"] == "File"}
     assert listed == files
     root = next(entry for entry in crate["@graph"] if entry["@id"] == "./")
@@ -121,7 +121,9 @@ def test_other_settings_and_other_code_are_refused_by_name(reviewer):
         "tiny.tar.gz has curvature with other settings than the present: validation (20 there, 30 here)" in done.stderr
     )
     reviewer.edit("config/tiny.yaml", "validation: 30", "validation: 20")
-    reviewer.edit("scripts/goldilocks/spectrum.py", "import numpy as np", "import numpy as np\n\nCHANGED = 1")
+    reviewer.edit(
+        "scripts/goldilocks_zone/spectra/summaries.py", "import numpy as np", "import numpy as np\n\nCHANGED = 1"
+    )
     done = run(reviewer, *RESULTS)
     assert (
         "tiny.tar.gz was made by other code of curvature than the present: take its code, of a commit not known"
@@ -137,9 +139,9 @@ def test_a_network_that_was_added_is_all_that_is_computed(reviewer):
 
 def test_names_that_lead_elsewhere_are_never_written(reviewer):
     def change(members):
-        manifest = json.loads(members[archives.MANIFEST])
+        manifest = json.loads(members[provenance_archive.MANIFEST])
         manifest["files"]["../../evil.nc"] = manifest["files"]["claims.csv"]
-        members[archives.MANIFEST] = json.dumps(manifest).encode()
+        members[provenance_archive.MANIFEST] = json.dumps(manifest).encode()
         members["../../evil.nc"] = members["claims.csv"]
 
     changed(reviewer.folder / "tiny.tar.gz", change)
@@ -151,11 +153,11 @@ def test_an_own_dataset_that_the_reviewer_does_not_have_is_known_from_the_archiv
     """By its card: its author had it in a folder that no configuration names."""
 
     def change(members):
-        manifest = json.loads(members[archives.MANIFEST])
+        manifest = json.loads(members[provenance_archive.MANIFEST])
         for name in [name for name in members if "/mnist" in name]:
             other = name.replace("/mnist", "/shapes")
             members[other], manifest["files"][other] = members[name], manifest["files"][name]
-        members[archives.MANIFEST] = json.dumps(manifest).encode()
+        members[provenance_archive.MANIFEST] = json.dumps(manifest).encode()
 
     changed(reviewer.folder / "tiny.tar.gz", change)
     reviewer.edit(

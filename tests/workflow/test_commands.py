@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 import xarray as xr
-from projects import BLOCK, STUDY, clean_environment
 
-from goldilocks import store
+from goldilocks_zone.storage import netcdf
+from made_up.projects import BLOCK, STUDY, clean_environment
 
 pytestmark = pytest.mark.slow
 TINY = "CONFIG=config/tiny.yaml"
@@ -47,13 +47,13 @@ def test_compare(project):
     study = xr.load_dataset(project.folder / STUDY)
     claims = (project.folder / "results/tiny/claims.csv").read_text()
     (other / "claims.csv").write_text(claims)
-    store.write_dataset(study, other / "aggregate/curvature.nc")
+    netcdf.write_dataset(study, other / "aggregate/curvature.nc")
     done = project.make("compare", "A=tiny", "B=results/other")
     assert done.returncode == 0 and "results/tiny and results/other agree within 1e-06" in done.stdout
 
     study["trace"][{"radius": 1, "draw": 0, "examples": 0}] *= 1 + 1e-4
-    store.write_dataset(study.sel(draw=[0]), other / "aggregate/curvature.nc")
-    store.write_dataset(study, other / "aggregate/more.nc")
+    netcdf.write_dataset(study.sel(draw=[0]), other / "aggregate/curvature.nc")
+    netcdf.write_dataset(study, other / "aggregate/more.nc")
     rows = list(csv.DictReader(claims.splitlines()))
     changed = next(row for row in rows if row["id"] == "fs1.band")
     (other / "claims.csv").write_text(claims.replace("fs1.band,band,", "fs1.bend,band,"))

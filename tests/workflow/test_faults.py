@@ -8,7 +8,8 @@ import time
 
 import pytest
 import xarray as xr
-from projects import BLOCK, CAN_MOUNT, READ_ONLY, STUDY, clean_environment
+
+from made_up.projects import BLOCK, CAN_MOUNT, READ_ONLY, STUDY, clean_environment
 
 BLOCKS = "results/tiny/curvature"
 pytestmark = pytest.mark.slow

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 import yaml
-from projects import clean_environment
+
+from made_up.projects import clean_environment
 
 BLOCKS, SECONDS, MIB = 10_000, 40, 400
 # Prints the seconds of processors and the memory that a command took: seen from the tests' own process, which is large

@@ -9,10 +9,13 @@ import sys
 import pytest
 import xarray as xr
 import yaml
-from projects import ROOT, Project, clean_environment
 from pypdf import PdfReader
 
-from goldilocks import catalogue, configuration, own_code, records, sources
+from goldilocks_zone.config import load
+from goldilocks_zone.data import catalogue, official
+from goldilocks_zone.models import user_code
+from goldilocks_zone.provenance import records
+from made_up.projects import ROOT, Project, clean_environment
 
 pytestmark = pytest.mark.slow
 FIGURES, FIGURES_OF_MINE = 4, 5
@@ -102,10 +105,10 @@ def test_files_that_were_touched_or_moved_rerun_nothing(changed):
 def without_network(project):
     """The made-up images pass for the official ones, and none can be fetched."""
     with xr.open_dataset(project.folder / "results/data/mnist.nc") as data:
-        project.edit("scripts/goldilocks/catalogue.py", catalogue.CHECKSUMS["mnist"], data.attrs["checksum"])
-    mirrors = sources.SOURCES["mnist"].mirrors
-    project.edit("scripts/goldilocks/sources.py", f"mirrors={mirrors!r}".replace("'", '"'), "mirrors=()")
-    project.edit("scripts/goldilocks/sources.py", '"-m", "pip", "download"', '"-m", "no_such_module"')
+        project.edit("scripts/goldilocks_zone/data/catalogue.py", catalogue.CHECKSUMS["mnist"], data.attrs["checksum"])
+    mirrors = official.SOURCES["mnist"].mirrors
+    project.edit("scripts/goldilocks_zone/data/official.py", f"mirrors={mirrors!r}".replace("'", '"'), "mirrors=()")
+    project.edit("scripts/goldilocks_zone/data/official.py", '"-m", "pip", "download"', '"-m", "no_such_module"')
 
 
 @pytest.mark.parametrize("how", ["forced", "copied without ages"])
@@ -132,7 +135,7 @@ def test_stale_blocks_of_a_network_are_refused(changed):
     place = changed.folder / "results/mine/settings/network-small_cnn.yaml"
     (record,) = records.versions(place)
     entry = yaml.safe_load(record.read_text()) | {"file": str(changed.folder / "config/small_cnn.py")}
-    records.write(place, configuration.dump(own_code.record("small_cnn", own_code.describe(entry))))
+    records.write(place, load.dump(user_code.record("small_cnn", user_code.describe(entry))))
     changed.snakemake("--touch", "all", config=MINE)
     (changed.folder / "results/mine/aggregate/curvature.nc").unlink()
     done = changed.snakemake("results/mine/aggregate/curvature.nc", config=MINE)
@@ -188,7 +191,7 @@ def test_data_that_were_read_serve_on_when_their_files_are_gone(changed):
     assert changed.dry_run("all", config=MINE) == {}
     path = changed.folder / "results/data/stripes.nc"
     expected = path.read_bytes()
-    changed.edit("scripts/goldilocks/own_data.py", "DARK = 32", "DARK = 31")
+    changed.edit("scripts/goldilocks_zone/data/user_datasets.py", "DARK = 32", "DARK = 31")
     done = changed.snakemake("results/data/stripes.nc", config=MINE)
     assert done.returncode == 0 and path.read_bytes() == expected
     log = (changed.folder / "logs/data/stripes.log").read_text()

@@ -9,9 +9,9 @@ import time
 
 import pytest
 import xarray as xr
-from projects import BLOCK, RESULTS, STUDY, clean_environment
 
-from goldilocks import records
+from goldilocks_zone.provenance import records
+from made_up.projects import BLOCK, RESULTS, STUDY, clean_environment
 
 pytestmark = pytest.mark.slow
 PLACES = ("results", "figures", "paper", "logs")
@@ -179,7 +179,9 @@ def test_a_clusters_job_measures_what_its_run_was_started_with(project, built):
     assert {path: after[path] for path in before if any(f"/{place}/" in path for place in kept)} == {
         path: known for path, known in before.items() if any(f"/{place}/" in path for place in kept)
     }
-    project.edit("scripts/goldilocks/spectrum.py", "import numpy as np", "import numpy as np\n\nCHANGED = 1")
+    project.edit(
+        "scripts/goldilocks_zone/spectra/summaries.py", "import numpy as np", "import numpy as np\n\nCHANGED = 1"
+    )
     done = cluster_job(project)
     assert done.returncode == 1
     assert (
@@ -192,7 +194,8 @@ def test_a_clusters_job_measures_what_its_run_was_started_with(project, built):
 
 def test_a_second_run_is_refused_however_it_is_called_and_changes_nothing(project):
     """-call is not -c with a passive letter; the folder of the first run stays as it is."""
-    hold = "import sys; sys.path.insert(0, 'scripts'); from goldilocks import locks; locks.enter(); print(); input()"
+    hold = "import sys; sys.path.insert(0, 'scripts'); from goldilocks_zone.jobs import run_lock\n"
+    hold += "run_lock.enter(); print(); input()"
     holder = subprocess.Popen(
         [sys.executable, "-c", hold], cwd=project.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -6,7 +6,8 @@ import re
 import shutil
 
 import pytest
-from projects import BLOCK, STUDY
+
+from made_up.projects import BLOCK, STUDY
 
 CONFIG = "CONFIG=config/tiny.yaml"
 pytestmark = pytest.mark.slow
@@ -48,7 +49,9 @@ def test_a_plan_names_what_was_changed(project):
     found = rows(said(project, "plan"))
     assert found["curvature curvature"][3] == "not made yet"
     project.edit("config/tiny.yaml", "draws: 3", "draws: 2")
-    project.edit("scripts/goldilocks/style.mplstyle", "lines.linewidth", "lines.markersize: 3\nlines.linewidth")
+    project.edit(
+        "scripts/goldilocks_zone/figures/goldilocks.mplstyle", "lines.linewidth", "lines.markersize: 3\nlines.linewidth"
+    )
     found = rows(said(project, "plan"))
     assert found["figure"][0] == 4 and found["figure"][3] == "input is newer" and "curvature curvature" not in found
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import xarray as xr
 import yaml
-from projects import Project, clean_environment
 from pypdf import PdfReader
+
+from made_up.projects import Project, clean_environment
 
 ROOT = Path(__file__).parents[2]
 SECONDS, MEMORY_GIB = 480, 4

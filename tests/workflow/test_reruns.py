@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import xarray as xr
 import yaml
-from projects import BLOCK, RESULTS, ROOT, write_images
+
+from made_up.projects import BLOCK, RESULTS, ROOT, write_images
 
 FIGURES = 4
 
@@ -83,10 +84,10 @@ def test_a_figures_own_script_is_one_job(project):
 @pytest.mark.parametrize(
     "file, old, new",
     [
-        ("scripts/goldilocks/curvature.py", "result = []", "result = []  # one a point"),
-        ("scripts/goldilocks/curvature.py", '"""Exact Hessians', '"""All exact Hessians'),
+        ("scripts/goldilocks_zone/curvature/hessian.py", "result = []", "result = []  # one a point"),
+        ("scripts/goldilocks_zone/curvature/hessian.py", '"""Exact Hessians', '"""All exact Hessians'),
         ("scripts/measure_curvature.py", '"""Fill `result`', '"""Fill in `result`'),
-        ("scripts/goldilocks/plotting.py", '"""What every figure', '"""All that every figure'),
+        ("scripts/goldilocks_zone/figures/style.py", '"""What every figure', '"""All that every figure'),
         ("workflow/rules/aggregate.smk", '"""One labelled file', '"""A labelled file'),
     ],
 )
@@ -100,21 +101,26 @@ def test_comments_and_docstrings_rerun_nothing(project, file, old, new):
     "file, old, new, jobs",
     [
         (
-            "scripts/goldilocks/tangents.py",
+            "scripts/goldilocks_zone/curvature/tangents.py",
             "EXAMPLES_PER_CHUNK = 512",
             "EXAMPLES_PER_CHUNK = 256",
             {"curvature": 1, "aggregate": 1, "claims": 1, "figure": FIGURES},
         ),
         # intervals serves claims and figures, not the measurement.
         (
-            "scripts/goldilocks/intervals.py",
+            "scripts/goldilocks_zone/statistics/estimates.py",
             "BATCH = 2000, 100",
             "BATCH = 3000, 100",
             {"claims": 1, "figure": FIGURES},
         ),
-        ("scripts/goldilocks/quantities.py", "WINDOW_SLACK = 1e-3", "WINDOW_SLACK = 2e-3", {"claims": 1}),
-        ("scripts/goldilocks/plotting.py", "markersize=2.2", "markersize=3.2", {"figure": FIGURES}),
-        ("scripts/goldilocks/store.py", '"complevel": 1', '"complevel": 2', {}),
+        (
+            "scripts/goldilocks_zone/claims/estimators/curvature.py",
+            "WINDOW_SLACK = 1e-3",
+            "WINDOW_SLACK = 2e-3",
+            {"claims": 1},
+        ),
+        ("scripts/goldilocks_zone/figures/style.py", "markersize=2.2", "markersize=3.2", {"figure": FIGURES}),
+        ("scripts/goldilocks_zone/storage/netcdf.py", '"complevel": 1', '"complevel": 2', {}),
         ("config/claims.yaml", "margin: 0.01", "margin: 0.02", {"claims": 1}),
     ],
 )
@@ -126,11 +132,13 @@ def test_a_change_of_code_reruns_what_imports_it(project, file, old, new, jobs):
 @pytest.mark.slow
 def test_comments_and_changes_are_told_apart_without_snakemakes_memory_too(project):
     without_metadata(project)
-    project.edit("scripts/goldilocks/curvature.py", "result = []", "result = []  # one a point")
+    project.edit("scripts/goldilocks_zone/curvature/hessian.py", "result = []", "result = []  # one a point")
     assert project.dry_run() == {}
-    project.edit("scripts/goldilocks/intervals.py", "BATCH = 2000, 100", "BATCH = 3000, 100")
+    project.edit("scripts/goldilocks_zone/statistics/estimates.py", "BATCH = 2000, 100", "BATCH = 3000, 100")
     assert project.dry_run() == {"claims": 1, "figure": FIGURES}
-    project.edit("scripts/goldilocks/tangents.py", "EXAMPLES_PER_CHUNK = 512", "EXAMPLES_PER_CHUNK = 256")
+    project.edit(
+        "scripts/goldilocks_zone/curvature/tangents.py", "EXAMPLES_PER_CHUNK = 512", "EXAMPLES_PER_CHUNK = 256"
+    )
     assert project.dry_run() == {"curvature": 1, "aggregate": 1, "claims": 1, "figure": FIGURES}
 
 
@@ -194,7 +202,7 @@ def test_a_stale_block_is_refused_by_name(project):
 
 
 def test_a_failing_job_names_its_log_and_leaves_no_output(project):
-    project.edit("scripts/plot_loss.py", "    data = plotting", '    raise ValueError("no ink")\n    data = plotting')
+    project.edit("scripts/plot_loss.py", "    data = style", '    raise ValueError("no ink")\n    data = style')
     done = project.snakemake(*RESULTS)
     assert done.returncode != 0
     assert "no ink (log: logs/tiny/figures/loss.log)" in done.stderr.splitlines()
@@ -222,8 +230,8 @@ def with_a_missing_dataset(project):
     project.edit("config/tiny.yaml", "draws: 2", "draws: 2\n    datasets: [mnist, fashion_mnist]")
     # No mirror and no package: what a machine without a network sees.
     mirror = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-    project.edit("scripts/goldilocks/sources.py", mirror, "http://127.0.0.1:9/")
-    project.edit("scripts/goldilocks/sources.py", '"apt-get", "download"', '"no-such-command", "download"')
+    project.edit("scripts/goldilocks_zone/data/official.py", mirror, "http://127.0.0.1:9/")
+    project.edit("scripts/goldilocks_zone/data/official.py", '"apt-get", "download"', '"no-such-command", "download"')
     project.dry_run()
     write_images(project.folder / "results/data/mnist.nc")
 

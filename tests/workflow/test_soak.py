@@ -9,8 +9,9 @@ import time
 import pytest
 import xarray as xr
 import yaml
-from projects import RESULTS, STUDY, clean_environment
 from test_faults import BLOCKS, FULL, needs_mounts, processes, run_mounted
+
+from made_up.projects import RESULTS, STUDY, clean_environment
 
 KILLS, SECONDS = 20, 900
 JOBS = ("measure_", "aggregate_", "plot_", "judge_")

@@ -3,7 +3,8 @@
 import subprocess
 
 import pytest
-from projects import CAN_MOUNT, READ_ONLY, clean_environment
+
+from made_up.projects import CAN_MOUNT, READ_ONLY, clean_environment
 
 pytestmark = pytest.mark.slow
 TRAPS = {

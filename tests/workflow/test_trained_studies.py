@@ -9,7 +9,8 @@ import time
 import numpy as np
 import pytest
 import xarray as xr
-from projects import Project, clean_environment
+
+from made_up.projects import Project, clean_environment
 
 CONFIG = "config/training.yaml"
 STUDY = "results/tiny/aggregate/tried.nc"

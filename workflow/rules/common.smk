@@ -13,8 +13,15 @@ from tempfile import TemporaryDirectory
 DATA = Path("results/data")
 sys.path.insert(0, str(CHECKOUT / "scripts"))
 
-from goldilocks import archives, catalogue, configuration, files, fingerprints, locks, logs, own_code, records, studies
-from goldilocks import surroundings
+from goldilocks_zone.config import load as configuration
+from goldilocks_zone.config import studies
+from goldilocks_zone.data import catalogue
+from goldilocks_zone.jobs import log as logs
+from goldilocks_zone.jobs import run_lock, surroundings
+from goldilocks_zone.models import user_code
+from goldilocks_zone.provenance import archive as archives
+from goldilocks_zone.provenance import fingerprints, records
+from goldilocks_zone.storage import files
 
 # Where jobs write.
 WRITTEN = ("results", "figures", "paper")
@@ -63,7 +70,7 @@ def settings_records():
         found[f"grid-{name}"] = {axis: study[axis] for axis in studies.AXES}
     if "cuts" in config:
         found["cuts"] = {**config["cuts"], "seed": config["seed"]}
-    found |= {f"network-{name}": own_code.record(name, network) for name, network in config["networks"].items()}
+    found |= {f"network-{name}": user_code.record(name, network) for name, network in config["networks"].items()}
     found |= {f"figure-{name}": figure for name, figure in config["figures"].items()}
     found["claims"] = {
         "studies": sorted(config["studies"]),
@@ -214,7 +221,7 @@ def file_of_network(label):
 def enter_run():
     """Be the one run at work in this folder, without what a dead one left behind."""
     try:
-        locks.enter()
+        run_lock.enter()
         files.refuse_unwritable([*WRITTEN, "logs"])
     except (ValueError, OSError) as error:
         refuse(error)

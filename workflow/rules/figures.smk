@@ -14,7 +14,7 @@ rule figure:
         studies=lambda wildcards: shown_by(wildcards.figure),
         settings=record("settings/figure-{figure}.yaml"),
         published=lambda wildcards: PUBLISHED.get(wildcards.figure, []),
-        style="scripts/goldilocks/style.mplstyle",
+        style="scripts/goldilocks_zone/figures/goldilocks.mplstyle",
         code=record("fingerprints/plot_{figure}.txt"),
     output:
         pdf="figures/{run}/{figure}.pdf",

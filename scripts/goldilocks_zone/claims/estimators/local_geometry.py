@@ -1,0 +1,311 @@
+"""What claims about the geometry along training speak about: functions of one cell of a study, as in `quantities`.
+
+Cells have the axes draw and step, one radius, and what `geometry.measure` found. The unit is a run of training, a draw:
+all checkpoints of a run are one unit (Fort & Ganguli 2019). C is the number of classes.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.claims.estimators.curvature import NotTested, window
+from goldilocks_zone.randomness import stream
+from goldilocks_zone.statistics import estimates
+from goldilocks_zone.statistics.estimates import Estimate
+from goldilocks_zone.theory import random_model
+
+# The primary checkpoint is the first with a training loss below this share of ln C; with fewer effective examples for
+# each class than this, outliers are not counted.
+LEARNT, EXAMPLES_PER_CLASS = 0.2, 30
+EARLY, FIRST = 0.05, 0.01  # shares of the steps that are left out of averages, and of growth
+LEAST_CHECKPOINTS, LEAST_SHARPNESS, LEAST_CLASSES = 8, 20, 3
+MODEL_EXAMPLES = 20_000
+
+
+def _run(cell: xr.Dataset) -> xr.Dataset:
+    """The cell at its radius, (draw, step, …)."""
+    if cell.sizes.get("radius", 1) != 1:
+        raise NotTested(f"the claim is about one radius, and this run has {cell.sizes['radius']}")
+    return cell.isel(radius=0, drop=True) if "radius" in cell.dims else cell
+
+
+def _classes(cell: xr.Dataset) -> int:
+    name = "class_count" if "class_count" in cell.coords else "classes"
+    return int(cell[name].item())
+
+
+def _variable(cell: xr.Dataset, name: str) -> xr.DataArray:
+    if name not in cell:
+        raise NotTested(f"this run has measured no {name}")
+    return cell[name]
+
+
+def measured(values: xr.DataArray) -> xr.DataArray:
+    """At the steps where something was measured in every draw."""
+    others = [axis for axis in values.dims if axis != "step"]
+    return values.isel(step=np.flatnonzero(values.notnull().all(others)))
+
+
+def _stage(cell: xr.Dataset, case: dict, variable: str | xr.DataArray) -> xr.DataArray:
+    """A variable (draw, …) at the case's `stage`: start, middle or end of where it is measured; or learnt, each draw's
+    primary checkpoint.
+    """
+    values = measured(_variable(_run(cell), variable) if isinstance(variable, str) else variable)
+    count = values.sizes["step"]
+    if not count:
+        raise NotTested(f"this run has measured no {values.name}")
+    if case["stage"] in (places := {"start": 0, "middle": count // 2, "end": count - 1}):
+        return values.isel(step=places[case["stage"]], drop=True)
+    losses = _run(cell)["training_loss"].sel(step=values["step"])
+    learnt = (losses < LEARNT * np.log(_classes(cell))).transpose("draw", "step").values
+    if not learnt.any(1).all():
+        raise NotTested(f"not every draw reaches a training loss below {LEARNT} ln C where geometry is measured")
+    return values.isel(step=xr.DataArray(learnt.argmax(1), dims="draw")).drop_vars("step")
+
+
+def outlier_count(cell: xr.Dataset, rule: str, case: dict) -> xr.DataArray:
+    """The number of outliers of G in each draw (draw,), by one of two rules.
+
+    `edge`: eigenvalues above the largest of G made of centred logit gradients. `gap`: the index of the largest
+    logarithmic gap among the first 2C. Raises NotTested where traces of few examples are all there is, or where all
+    eigenvalues of a draw are outliers.
+    """
+    values, classes = _stage(cell, case, "gauss_newton_eigenvalue"), _classes(cell)
+    effective = _stage(cell, case, "trace_examples")
+    if (effective < EXAMPLES_PER_CLASS * classes).any():
+        raise NotTested(
+            f"the traces of {float(effective.min()):.0f} effective examples are too few for {classes} classes: "
+            f"{EXAMPLES_PER_CLASS * classes} are needed"
+        )
+    if rule == "edge":
+        above = values > _stage(cell, case, "centred_edge")
+        if above.all("rank").any():
+            raise NotTested(f"all {values.sizes['rank']} eigenvalues of a draw are outliers, more are needed")
+        return above.sum("rank")
+    if values.sizes["rank"] < 2 * classes + 1:
+        raise NotTested(f"this run has {values.sizes['rank']} eigenvalues, {2 * classes + 1} are needed")
+    logarithms = np.log(values.isel(rank=slice(0, 2 * classes + 1)).transpose("draw", "rank").values)
+    return xr.DataArray((-np.diff(logarithms)).argmax(1) + 1, dims="draw")
+
+
+def outliers(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """The number of outliers less C, by the case's `rule`."""
+    found = outlier_count(cell, case["rule"], case) - _classes(cell)
+    return [estimates.mean(found.values.astype(float), resolution=1.0)]
+
+
+def outlier_slope(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """Slope of the number of outliers over the number of classes (axis class_count), draw by draw.
+
+    Over those numbers of classes of which outliers can be counted.
+    """
+    counted = {}
+    for count in cell["class_count"].values.tolist():
+        try:
+            counted[count] = outlier_count(cell.sel(class_count=count), case["rule"], case).values
+        except NotTested:
+            continue
+    if len(counted) < LEAST_CLASSES:
+        raise NotTested(
+            f"outliers can be counted of {len(counted)} numbers of classes of this run, {LEAST_CLASSES} are needed"
+        )
+    counts = np.array(list(counted))
+    slopes = np.polyfit(counts, np.array(list(counted.values())), 1)[0]
+    # Numbers of outliers come in steps of 1, so that slopes by chance agree within the slope of such steps.
+    return [estimates.mean(slopes, resolution=1 / np.sqrt(np.square(counts - counts.mean()).sum()))]
+
+
+def confined_power(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """The gradient's power in the top C + `offset` eigenvectors of G, averaged over checkpoints.
+
+    Of the gradient of the case's `source`; less its Fisher null Σ_{i≤C} λ_i/Tr G where `above_null`.
+    """
+    run = _run(cell)
+    powers = measured(run["gradient_power"].sel(gradient_of=case["source"], drop=True))
+    powers = powers.sel(step=powers["step"] >= EARLY * int(run["step"].max()))
+    if powers.sizes["step"] < LEAST_CHECKPOINTS:
+        raise NotTested(f"this run has {powers.sizes['step']} checkpoints, {LEAST_CHECKPOINTS} are needed")
+    top = slice(0, _classes(cell) + case["offset"])
+    found = powers.isel(rank=top).sum("rank")
+    if case.get("above_null"):
+        here = run.sel(step=powers["step"])
+        found = found - here["gauss_newton_eigenvalue"].isel(rank=top).sum("rank") / here["gauss_newton_full_trace"]
+    return [estimates.mean(found.mean("step").values)]
+
+
+def sharpness_change(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """log10 of λ_max at its peak after the start over that at the start, or after the peak (`against`: start, dip or
+    end).
+
+    The step of the peak, and of the dip after it, are those of the mean of the other draws.
+    """
+    values = measured(_run(cell)["sharpness"]).transpose("draw", "step").values
+    if values.shape[1] < LEAST_SHARPNESS or values.shape[0] < 2:
+        raise NotTested(f"this run has {values.shape[1]} checkpoints of {values.shape[0]} draws, 20 of 2 are needed")
+    if not (values > 0).all():
+        raise NotTested("the Hessian vanishes at some checkpoint of this run")
+    logarithms = np.log10(values)
+    found = []
+    for i, own in enumerate(logarithms):
+        others = np.delete(logarithms, i, 0).mean(0)
+        peak = 1 + int(others[1:].argmax())
+        place = {"start": 0, "end": -1, "dip": peak + int(others[peak:].argmin())}[case["against"]]
+        found.append((own[peak], own[place]))
+    return [estimates.difference(*np.transpose(found))]
+
+
+def clustering_excess(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """q_SLSC less its value with permuted classes, which is q_SL; less the same at the start where `above_start`, or of
+    the inputs where `above_inputs`."""
+    found = _excess(cell, case)
+    if case.get("above_start"):
+        found = found - _excess(cell, {**case, "stage": "start"})
+    if case.get("above_inputs"):
+        cosines = _stage(cell, case, "input_cosine")
+        found = found - (cosines.sel(input_pair="same_class") - cosines.sel(input_pair="any_classes"))
+    return [estimates.mean(found.values)]
+
+
+def _excess(cell: xr.Dataset, case: dict) -> xr.DataArray:
+    cosines = _stage(cell, case, _clustering(cell, case))
+    return cosines.sel(pair="same_logit_same_class", drop=True) - cosines.sel(pair="same_logit", drop=True)
+
+
+def _clustering(cell: xr.Dataset, case: dict) -> xr.DataArray:
+    return _run(cell)["clustering"].sel(layers=case.get("layers", "all"), drop=True)
+
+
+def clustering_over_other_logits(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """q_SL less the mean cosine of gradients of different logits, absolute where `absolute`."""
+    cosines = _stage(cell, case, _clustering(cell, case))
+    other = "other_logit_absolute" if case.get("absolute") else "other_logit"
+    return [estimates.mean((cosines.sel(pair="same_logit") - cosines.sel(pair=other)).values)]
+
+
+def growth(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """Median over draws of Spearman's correlation of a variable with the step, after the first FIRST of the steps."""
+    run = _run(cell)
+    values = measured(run[case["variable"]])
+    values = values.sel(step=values["step"] >= FIRST * int(run["step"].max())).transpose("draw", "step").values
+    if values.shape[1] < LEAST_CHECKPOINTS:
+        raise NotTested(f"this run has {values.shape[1]} checkpoints, {LEAST_CHECKPOINTS} are needed")
+    order = np.arange(values.shape[1])
+    found = np.array([np.corrcoef(estimates.ranks(row), order)[0, 1] for row in values])
+    estimate = estimates.bootstrapped(lambda sample: float(np.median(sample[0])), found[None], name)
+    return [estimates.of_ranks(estimate, len(order))]
+
+
+def residual_share(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """log10 of ‖H′‖₂ over λ_{C−1} of G."""
+    run = _run(cell)
+    extremes = np.abs(run["residual_extreme"]).max("end", skipna=False)
+    ratios = extremes / run["gauss_newton_eigenvalue"].isel(rank=_classes(cell) - 2, drop=True)
+    return [estimates.mean(np.log10(_stage(cell, case, ratios.rename("residual_extreme"))).values)]
+
+
+def shared_top_space(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """The smallest cosine between the spaces of the C − 1 top eigenvectors of G and of the Hessian."""
+    return [estimates.mean(_stage(cell, case, "top_space_cosine").values)]
+
+
+def frozen_entropy(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """log10 of the outputs' entropy over that of Gaussian logits of the measured σ_z; of examples `held_out`, or not.
+
+    At the stage `untrained` of initialisations, at each radius of the case's window.
+    """
+    prefix = "held_out_" if case.get("held_out") else ""
+    names = f"{prefix}logits_std", f"{prefix}entropy"
+    if case["stage"] == "untrained":
+        spreads, entropies = (window(_variable(cell, each), case) for each in names)
+        points = [(spreads.isel(radius=i), entropies.isel(radius=i)) for i in range(spreads.sizes["radius"])]
+    else:
+        points = [[_stage(cell, case, each) for each in names]]
+    classes = _classes(cell)
+    logits = stream("entropy of the random model", classes).standard_normal((MODEL_EXAMPLES, classes))
+    found = []
+    for spreads, entropies in points:
+        modelled = np.array([random_model.entropy(random_model.softmax(each * logits)) for each in spreads.values])
+        found.append(estimates.mean(np.log10(entropies.values / modelled)))
+    return found
+
+
+# What the random model predicts, by name: its variable, and what is measured, of (draw, step, …) and C.
+PREDICTED: dict[str, tuple[str, Callable[[xr.Dataset, int], xr.DataArray]]] = {
+    "outlier": ("model_outlier", lambda run, c: run["gauss_newton_eigenvalue"].isel(rank=slice(0, c - 1)).mean("rank")),
+    "outlier_ratio": (
+        "model_outlier_ratio",
+        lambda run, c: run["gauss_newton_eigenvalue"].isel(rank=0) / run["gauss_newton_eigenvalue"].isel(rank=c - 2),
+    ),
+    "power": (
+        "model_power",
+        lambda run, c: (
+            run["gradient_power"].sel(gradient_of="spectrum", drop=True).isel(rank=slice(0, c - 1)).sum("rank")
+        ),
+    ),
+    "kappa": ("model_kappa", lambda run, c: run["gauss_newton_full_trace"] / run["gauss_newton_full_norm"]),
+    "kappa_of_hessian": ("model_kappa", lambda run, c: run["hessian_full_trace"] / run["hessian_full_norm"]),
+}
+
+
+def predictions(cell: xr.Dataset, case: dict) -> dict[str, np.ndarray]:
+    """Logarithms of what the random model predicts of a case's `predicted` on its `rung`, of what is measured, and of
+    what the simpler formula says where there is one: `model`, `measured`, `formula`.
+
+    Each (draw, step), at the steps where all are known.
+    """
+    run, (variable, measure) = _run(cell), PREDICTED[case["predicted"]]
+    found = {"model": run[variable].sel(rung=case["rung"], drop=True), "measured": measure(run, _classes(cell))}
+    if (formula := f"formula_{case['predicted']}") in run:
+        found["formula"] = run[formula]
+    known = np.logical_and.reduce([each.notnull().all("draw").values for each in found.values()])
+    if known.sum() < 3:
+        raise NotTested(f"the random model predicts this at {known.sum()} checkpoints of every draw, 3 are needed")
+    return {key: np.log(each.transpose("draw", "step").values[:, known]) for key, each in found.items()}
+
+
+def calibration_slope(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """Slope of what is measured over what the random model predicts, in logarithms, over all checkpoints of a draw."""
+    found = predictions(cell, case)
+    return [estimates.mean(np.array([np.polyfit(x, y, 1)[0] for x, y in zip(found["model"], found["measured"])]))]
+
+
+def calibration_error(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """Median over checkpoints of |log10 of predicted over measured|; the difference to that of something else where
+    the case is `against` it: a constant over checkpoints (the mean of the logarithms of what is measured in the other
+    draws), or the formula.
+    """
+    found = {key: each / np.log(10) for key, each in predictions(cell, case).items()}
+    measured = found["measured"]
+
+    def error(predicted: np.ndarray) -> np.ndarray:
+        return np.median(np.abs(predicted - measured), 1)
+
+    errors = error(found["model"])
+    if case.get("against") == "formula":
+        errors = errors - error(found["formula"])
+    elif case.get("against") == "constant":
+        if len(measured) < 2:
+            raise NotTested("a constant is taken from the other draws, and this run has one")
+        others = np.array([np.delete(measured, i, 0).mean() for i in range(len(measured))])
+        errors = errors - error(others[:, None])
+    return [estimates.mean(errors)]
+
+
+EMERGENT: dict[str, Callable[[xr.Dataset, dict, str], list[Estimate]]] = {
+    function.__name__: function
+    for function in (
+        outliers,
+        outlier_slope,
+        confined_power,
+        sharpness_change,
+        clustering_excess,
+        clustering_over_other_logits,
+        growth,
+        residual_share,
+        shared_top_space,
+        frozen_entropy,
+        calibration_slope,
+        calibration_error,
+    )
+}

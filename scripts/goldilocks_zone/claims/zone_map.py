@@ -1,0 +1,144 @@
+"""What foretells how well networks train: their curvature and their logits at the initialisation.
+
+The units are networks (cells of a study) with all their radii; a point is one network at one radius.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.claims.estimators import curvature as estimators_curvature
+from goldilocks_zone.claims.estimators import training as estimators_training
+from goldilocks_zone.statistics import estimates
+
+LEVEL = 0.95
+LEAST_NETWORKS = 3  # so that the others of each differ among themselves
+CELL = ("dataset", "network", "subspace")
+UNKNOWN = (math.nan, math.nan, math.nan)
+MEANINGS = {
+    "accuracy": "test accuracy at the end, chance where training diverged",
+    "kappa": "Tr(H)/‖H‖ at the start",
+    "fraction": "fraction of positive eigenvalues at the start",
+    "log10_sigma": "log10 of σ_z, the deviation of logits, at the start",
+}
+
+
+def statistics(training: xr.Dataset, curvature: xr.Dataset) -> dict[str, tuple[float, float, float]]:
+    """Value and the ends of the 95 % interval of each statistic; NaN where there are too few networks or draws.
+
+    kappa, fraction, sigma: Spearman's rank correlation of accuracy with Tr(H)/‖H‖, with the fraction of positive
+    eigenvalues and with σ_z, see `rank_correlation`. That with σ_z is with σ_z itself, not with how far it is from its
+    best value. gain: how much nearer κ = Tr(H)/‖H‖ brings a forecast of accuracy from σ_z, see `gain`.
+    """
+    found = points(training, curvature)
+    names = {"kappa": "kappa", "fraction": "fraction", "sigma": "log10_sigma"}
+    return {**{key: rank_correlation(found, name) for key, name in names.items()}, "gain": gain(found)}
+
+
+def points(training: xr.Dataset, curvature: xr.Dataset) -> xr.Dataset:
+    """accuracy, kappa, fraction and log10_sigma (σ_z), each (network, radius, draw), of what both studies have."""
+    found = xr.merge([of_training(training), of_curvature(curvature)], join="inner")
+    return by_network(found).transpose("network", "radius", "draw")
+
+
+def of_training(study: xr.Dataset) -> xr.Dataset:
+    """accuracy at the end (dataset, network, subspace, radius, draw)."""
+    return _described({"accuracy": estimators_training.accuracy(study)})
+
+
+def of_curvature(study: xr.Dataset) -> xr.Dataset:
+    """kappa, fraction and log10_sigma (dataset, network, subspace, radius, draw), for the largest N and d."""
+    study = study.sel(examples=study["examples"].max(), dimension=study["dimension"].max())
+    variables = {"kappa": study["trace_over_norm"], "fraction": study["fraction_positive"]}
+    return _described({**variables, "log10_sigma": np.log10(study["logits_std"])})
+
+
+def _described(variables: dict[str, xr.DataArray]) -> xr.Dataset:
+    found = xr.Dataset({name: array.reset_coords(drop=True) for name, array in variables.items()})
+    for name in found:
+        found[name].attrs = {"units": "1", "long_name": MEANINGS[name]}
+    return found
+
+
+def by_network(study: xr.Dataset) -> xr.Dataset:
+    """A study with one axis `network` for its cells, each called by what tells it from the others."""
+    told_apart = [axis for axis in CELL if study.sizes[axis] > 1] or ["network"]
+    stacked = study.stack(cell=CELL)
+    names = [", ".join(map(str, rows)) for rows in zip(*(stacked[axis].values for axis in told_apart))]
+    return stacked.drop_vars(("cell", *CELL)).rename(cell="network").assign_coords(network=names)
+
+
+def rank_correlation(found: xr.Dataset, name: str) -> tuple[float, float, float]:
+    """Spearman's rank correlation of accuracy with a variable of `points`, over all networks and radii.
+
+    Both are means over draws. The interval is resampled over networks, each with all its radii, where there are
+    LEAST_NETWORKS, else over draws, each with all networks and radii; it is cut to [−1, 1].
+    """
+    pair = found[["accuracy", name]].to_dataarray().transpose("variable", "radius", "network", "draw").values
+    if pair.size == 0:
+        return UNKNOWN
+    if pair.shape[2] >= LEAST_NETWORKS:
+        estimate = _estimate(_spearman, pair.mean(-1), name)
+    else:
+        estimate = _estimate(lambda sample: _spearman(sample.mean(-1)), pair, name)
+    return tuple(np.clip(estimate, -1, 1).tolist())
+
+
+def _spearman(pair: np.ndarray) -> float:
+    """Of the two parts of an array (2, …); NaN where one of them does not vary."""
+    ranks = [estimates.ranks(part) for part in pair.reshape(2, -1)]
+    return float(np.corrcoef(ranks)[0, 1]) if min(map(np.ptp, ranks)) > 0 else math.nan
+
+
+def _estimate(statistic: Callable[[np.ndarray], float], samples: np.ndarray, name: str) -> tuple[float, float, float]:
+    """A statistic of samples (…, units) and its interval, stretched to it: the jackknife of few units corrects bias."""
+    value = statistic(samples)
+    try:
+        low, high = estimates.bootstrapped(statistic, samples, "zone_map", name).interval(LEVEL)
+    except estimates.TooFewDraws:
+        return value, math.nan, math.nan
+    return value, float(np.minimum(low, value)), float(np.maximum(high, value))
+
+
+def gain(found: xr.Dataset) -> tuple[float, float, float]:
+    """Mean absolute error of accuracy foretold from σ_z alone, minus that from σ_z and κ: above 0 where κ helps.
+
+    Each network i is left out once; means over draws throughout. From σ_z alone its accuracy at s = log10 σ_z is the
+    mean a_i(s) of the other networks' curves over s, each linear between its radii. With κ it is
+    a_i(s) + b_i (κ − k_i(s)), where k_i(s) is the same mean of the others' κ, and b_i the least-squares slope, through
+    the origin, of the others' accuracies minus a_i over their κ minus k_i. Only within the range of s that all others
+    have; the mean is over all such points of all networks. The interval is resampled over the networks left out, each
+    with its errors as they are: networks are not fitted anew. All NaN below LEAST_NETWORKS, where no b_i can be fitted.
+    """
+    names = ("log10_sigma", "accuracy", "kappa")
+    curves = [found[name].mean("draw").transpose("network", "radius").values for name in names]
+    if found.sizes["network"] < LEAST_NETWORKS:
+        return UNKNOWN
+    order = np.argsort(curves[0], axis=1)
+    curves = [np.take_along_axis(curve, order, axis=1) for curve in curves]
+    differences = [_error_differences(*curves, left_out) for left_out in range(len(order))]
+    pair = np.array([(each.sum(), len(each)) for each in differences if len(each)], dtype=float).T
+    return _estimate(estimators_curvature.ratio_of_means, pair, "gain") if pair.size else UNKNOWN
+
+
+def _error_differences(places: np.ndarray, accuracy: np.ndarray, kappa: np.ndarray, left_out: int) -> np.ndarray:
+    """At each radius of the network left out: absolute error from σ_z alone minus that with κ.
+
+    places (log10 σ_z, ascending), accuracy, kappa: (networks, radii).
+    """
+    others = [i for i in range(len(places)) if i != left_out]
+    low, high = places[others, 0].max(), places[others, -1].min()
+    inside = (places >= low) & (places <= high)
+
+    def apart(values: np.ndarray, network: int) -> np.ndarray:
+        """Values of a network minus what the others' mean curve has there."""
+        at = places[network, inside[network]]
+        return values[network, inside[network]] - np.mean([np.interp(at, places[i], values[i]) for i in others], 0)
+
+    of_accuracy, of_kappa = (np.concatenate([apart(values, i) for i in others]) for values in (accuracy, kappa))
+    square = of_kappa @ of_kappa
+    slope = of_kappa @ of_accuracy / square if square > 0 else 0.0
+    alone = apart(accuracy, left_out)
+    return np.abs(alone) - np.abs(alone - slope * apart(kappa, left_out))

@@ -1,0 +1,1 @@
+"""Commands that people call: tables and costs for the screen."""

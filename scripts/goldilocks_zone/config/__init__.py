@@ -1,0 +1,1 @@
+"""Configuration and studies: keys, defaults, checks, and the blocks of a study."""

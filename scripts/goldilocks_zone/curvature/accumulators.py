@@ -1,0 +1,154 @@
+"""What adds up over examples at several points: parts of the Hessian, the gradient, losses, statistics of logits."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from goldilocks_zone.models import losses
+
+
+class Sums:
+    """Sums over examples at p points on a plane of d directions, each with its own softmax temperature.
+
+    The Cholesky factor L of the raw directions' Gram matrix makes them orthonormal: L⁻¹ ż are the tangents along
+    orthonormal ones. `residual` is H′ (p, d, d) over raw directions, for the caller to add to. Without
+    `refuse_overflow`, sums of a point whose logits overflow are not finite, and those of other points not touched.
+    """
+
+    def __init__(self, factor: Tensor, loss: str, temperatures: Sequence[float], refuse_overflow: bool = True):
+        p, d = len(temperatures), len(factor)
+        self.factor, self.loss, self.count, self.refuse_overflow = factor, loss, 0, refuse_overflow
+        self.temperatures = factor.new_tensor(temperatures)[:, None, None]
+        self.residual, self.gauss_newton = factor.new_zeros(p, d, d), factor.new_zeros(p, d, d)
+        self.gradient, self.traces, self.squares = (factor.new_zeros(p, d) for _ in range(3))
+        self.losses, self.variances, self.radial_derivative = (factor.new_zeros(p) for _ in range(3))
+        self.entropies, self.zeros, self._tangent_squares = (factor.new_zeros(p) for _ in range(3))
+        # Until the number of classes is known.
+        self._predicted = self._products = self._tangents = self._members = None
+
+    def __len__(self) -> int:
+        return len(self.temperatures)
+
+    def residuals(self, outputs: Tensor, labels: Tensor, points: slice | list[int] = slice(None)) -> Tensor:
+        """Derivatives of the summed losses by the logits (p, n, k) over temperature."""
+        return losses.residuals(outputs / self.temperatures[points], labels, self.loss)
+
+    def adjoints(self, outputs: Tensor, labels: Tensor, points: slice = slice(None)) -> Tensor:
+        """Derivatives of the summed losses by the logits (p, n, k)."""
+        return self.residuals(outputs, labels, points) / self.temperatures[points]
+
+    def add(
+        self,
+        outputs: Tensor,
+        labels: Tensor,
+        parts: Sequence[tuple[Tensor, Tensor]],
+        points: slice = slice(None),
+        alike: Sequence[list[int]] | None = None,
+    ) -> None:
+        """Add examples with logits (p, n, k), double, of which each has the same likeliest class at all points.
+
+        Tangents of the logits along orthonormal directions are the sum over `parts`, each of a factor (p,) for every
+        point and tangents (d, k, n) that the points share. `alike` lists which of the p points have the same logits
+        over temperature and factors in the same proportions: what they share is computed once. The caller adds to
+        `count`. Raises ValueError if a logit or a loss is not finite.
+        """
+        alike = alike or [[number] for number in range(len(outputs))]
+        firsts = [members[0] for members in alike]
+        numbers = list_of_each(alike)
+        temperatures = self.temperatures[points]
+        cooled = outputs[firsts] / temperatures[firsts]
+        each = losses.values(cooled, labels, self.loss)
+        if self.refuse_overflow and not (torch.isfinite(outputs).all() and torch.isfinite(each).all()):
+            raise ValueError("a logit or a loss is not finite: the radius is too large for this precision, lower it")
+        self.losses[points] += each.sum(1)[numbers]
+        self.variances[points] += (outputs - outputs.mean(-1, keepdim=True)).square().sum((1, 2)) / (
+            outputs.shape[-1] - 1
+        )
+        self.zeros[points] += (outputs == 0).sum((1, 2)) / outputs.shape[-1]
+        self._add_moments(cooled, labels, parts, points, numbers)
+        classes = losses.likeliest(outputs)
+        (scales, first), *others = [(factors, losses.relative(each, classes, self.loss)) for factors, each in parts]
+        # Scales come last, in double precision: at large radii products leave the range of single precision.
+        shares = [((factors / scales).to(each.dtype), each) for factors, each in others]
+        heights = scales / temperatures[:, 0, 0]
+        # Points of the same tangents together, but few: with what is made of them they stay in the processor's cache.
+        step = 1 if shares else outputs.shape[-1]
+        found = []
+        for start in range(0, len(firsts), step):
+            chosen = slice(start, start + step)
+            tangents = sum((factors[firsts[start]] * each for factors, each in shares), first)
+            product, traces = losses.gauss_newton(cooled[chosen], tangents, classes, self.loss)
+            traces = traces.cumsum(2)
+            residuals = losses.residuals(cooled[chosen], labels, self.loss).transpose(1, 2).flatten(1)
+            gradient = (residuals.to(tangents.dtype) @ tangents.flatten(1).T).double()
+            found.append((product, gradient, traces.sum(1), traces.square().sum(1)))
+        product, gradient, traces, squares = (torch.cat(each)[numbers] for each in zip(*found))
+        heights = heights[:, None]
+        self.gauss_newton[points] += heights[..., None] ** 2 * product
+        self.gradient[points] += heights * gradient
+        self.traces[points] += heights**2 * traces
+        self.squares[points] += heights**4 * squares
+
+    def _add_moments(
+        self,
+        cooled: Tensor,
+        labels: Tensor,
+        parts: Sequence[tuple[Tensor, Tensor]],
+        points: slice,
+        numbers: Sequence[int],
+    ) -> None:
+        """Add the softmax's outputs, their products, and the tangents' sums and squares.
+
+        Each of the points has those logits over temperature, `cooled`, whose number is its own of `numbers`.
+        """
+        classes = cooled.shape[-1]
+        if self._predicted is None:
+            p, d = len(self), len(self.factor)
+            self._predicted, self._products = (self.factor.new_zeros(p, *(classes,) * i) for i in (1, 2))
+            self._tangents, self._members = self.factor.new_zeros(p, d, classes), self.factor.new_zeros(p, classes)
+        logarithms = torch.log_softmax(cooled, -1)
+        predicted = logarithms.exp()
+        # Where p underflows, p log p is zero.
+        entropies = -(predicted * logarithms.clamp_min(torch.finfo(logarithms.dtype).min)).sum((1, 2))
+        self.entropies[points] += entropies[numbers]
+        self._predicted[points] += predicted.sum(1)[numbers]
+        self._products[points] += (predicted.transpose(1, 2) @ predicted)[numbers]
+        self._members[points] += torch.bincount(labels, minlength=classes)
+        for number, (factors, each) in enumerate(parts):
+            self._tangents[points] += factors[:, None, None] * each.sum(2, dtype=torch.float64)
+            self._tangent_squares[points] += (factors * torch.linalg.vector_norm(each, dtype=torch.float64)) ** 2
+            for others, other in parts[:number]:
+                self._tangent_squares[points] += 2 * factors * others * (each.double() * other).sum()
+
+    def moments(self) -> dict[str, Tensor]:
+        """prior_mismatch, softmax_ratio, class_gradient and example_gradient (p,), of the examples so far."""
+        n, (d, classes) = self.count, self._tangents.shape[1:]
+        # Off the diagonal −⟨p_k p_l⟩; the diagonal ⟨p_k (1 − p_k)⟩ without cancellation where p is near 1.
+        crossed = self._products - torch.diag_embed(self._products.diagonal(dim1=1, dim2=2))
+        spread = torch.diag_embed(crossed.sum(2)) - crossed
+        # Relative to the largest entry, whose square may vanish.
+        spread = spread / spread.abs().amax((1, 2), keepdim=True).clamp_min(torch.finfo(spread.dtype).tiny)
+        norms = spread.flatten(1).norm(dim=1)
+        ratios = spread.diagonal(dim1=1, dim2=2).sum(1) / norms
+        means = (self._tangents / n).square().sum((1, 2)) / (d * classes)
+        # With one example nothing is known of the spread.
+        spreads = (self._tangent_squares / (n * d * classes) - means).clamp_min(0) * (n / max(n - 1, 1))
+        return {
+            "prior_mismatch": (self._members - self._predicted).norm(dim=1) / n,
+            "softmax_ratio": torch.where(norms > 0, ratios, torch.ones_like(ratios)),
+            "class_gradient": (means - spreads / n).clamp_min(0).sqrt(),
+            "example_gradient": spreads.sqrt(),
+        }
+
+
+def list_of_each(lists: Sequence[list[int]]) -> list[int]:
+    """For each of the numbers 0, 1, … that the lists share out, in which list it is."""
+    found = {member: number for number, members in enumerate(lists) for member in members}
+    return [found[member] for member in range(len(found))]
+
+
+def orthonormalised(tangents: Tensor, factor: Tensor) -> Tensor:
+    """L⁻¹ ż: tangents (d, …) along raw directions as those along orthonormal ones."""
+    flat = tangents.double().flatten(1)
+    return torch.linalg.solve_triangular(factor, flat, upper=False).view(tangents.shape).to(tangents.dtype)

@@ -1,0 +1,326 @@
+"""Arguments of the library's functions: each value converted to what is computed with, or refused in one sentence.
+
+Arrays may be torch's or numpy's, of any strides, on any device, with or without gradients. The values alone count; they
+are taken to the device of the parameters. Precisions below single are computed in single precision.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from numbers import Integral
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor, nn
+
+from goldilocks_zone.curvature import autodiff
+from goldilocks_zone.models import losses, modes, networks
+from goldilocks_zone.models.networks import Logits
+
+Array = Tensor | np.ndarray
+PARTS = ("hessian", "gauss_newton")
+CHECKPOINTED = (
+    "the network computes activations again for its backward pass, as torch.utils.checkpoint does, then without the "
+    "given parameters: switch checkpointing off"
+)
+
+
+def network(given: nn.Module | Logits) -> nn.Module | Logits:
+    """The module inside of those that spread it over devices or compile it, or the function as it is.
+
+    Raises ValueError if it is neither, has no parameters or lazy ones, or normalises by statistics of a batch.
+    """
+    while isinstance(given, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(given, "_orig_mod"):
+        given = given.module if not hasattr(given, "_orig_mod") else given._orig_mod
+    if not callable(given):
+        raise ValueError(
+            f"the network is of type {type(given).__name__}: give a torch.nn.Module, or a function of parameters (D,) "
+            "and inputs to logits (n, k)"
+        )
+    if isinstance(given, nn.Module):
+        _refuse_unfit_module(given)
+    return given
+
+
+def _refuse_unfit_module(module: nn.Module) -> None:
+    tensors = dict(module.named_parameters())
+    for name, tensor in tensors.items():
+        if nn.parameter.is_lazy(tensor):
+            raise ValueError(f"the network's parameter {name} has no shape yet: call the network once on inputs")
+    if not tensors:
+        raise ValueError("the network has no parameters, by which a loss could curve: give one that has some")
+    for name, layer in module.named_modules():
+        statistics = isinstance(layer, nn.modules.batchnorm._BatchNorm) and (
+            layer.training or layer.running_mean is None
+        )
+        if statistics:
+            raise ValueError(
+                "the network mixes the examples of a batch, so that it has no loss per example: put its batch "
+                f"normalisation {name or type(layer).__name__} into evaluation mode by network.eval(), with running "
+                "statistics of its own"
+            )
+
+
+def parameters(given: Array, name: str = "parameters") -> Tensor:
+    """A copy of parameters (D,), in single or double precision: forward passes may change what they are given.
+
+    Raises ValueError unless they are one vector of finite numbers.
+    """
+    theta = real(given, name).clone()
+    if theta.ndim != 1:
+        raise ValueError(
+            f"{name} have the shape {tuple(theta.shape)}: give one vector (D,), for instance by "
+            "torch.nn.utils.parameters_to_vector(network.parameters())"
+        )
+    _refuse_not_finite(theta[:, None], "parameter")
+    return theta
+
+
+def rows(given: Array, theta: Tensor, name: str = "vectors") -> Tensor:
+    """Rows (d, D) in parameter space, on the device of `theta` (D,), in a precision of their own.
+
+    Raises ValueError unless they are finite and have as many entries as there are parameters.
+    """
+    found = real(given, name).to(theta.device)
+    _refuse_other_shape(found.shape, name)
+    if found.shape[1] != len(theta):
+        raise ValueError(
+            f"{name} of {found.shape[1]} entries were given for {len(theta)} parameters: these numbers must be the same"
+        )
+    _refuse_not_finite(found, name.removesuffix("s"))
+    return found
+
+
+def plane(given: Array | scipy.sparse.sparray, theta: Tensor) -> Tensor | scipy.sparse.csr_array:
+    """Directions (d, D) as `rows`, whose values are looked at later; sparse matrices of scipy in their own form."""
+    if not scipy.sparse.issparse(given):
+        found = real(given, "directions").to(theta.device)
+    else:
+        _refuse_complex(given.dtype, "directions")
+        found = scipy.sparse.csr_array(given)
+        if not found.has_canonical_format:
+            found = found.copy()
+            found.sum_duplicates()
+        if found.dtype not in (np.float32, np.float64):
+            found = found.astype(np.float64)
+    _refuse_other_shape(found.shape, "directions")
+    return found
+
+
+def _refuse_other_shape(shape: tuple[int, ...], name: str) -> None:
+    if len(shape) != 2 or not shape[0]:
+        raise ValueError(f"{name} have the shape {tuple(shape)}: give one row for each, (d, D)")
+
+
+def refuse_other_size(
+    theta: Tensor, network: nn.Module | Logits, entries: int | None = None, name: str = "directions"
+) -> None:
+    """Raise ValueError unless θ (D,) has as many entries as a module has parameters, and rows of that name as many."""
+    size = sum(each.numel() for each in network.parameters()) if isinstance(network, nn.Module) else len(theta)
+    if not len(theta) == size == (size if entries is None else entries):
+        beside = "" if entries is None else f" and {name} of {entries} entries"
+        raise ValueError(
+            f"{len(theta)} parameters{beside} were given for a network of {size} parameters: these numbers must be the "
+            "same"
+        )
+
+
+def problem(
+    given: nn.Module | Logits,
+    point: Array,
+    inputs: Array,
+    labels: Array | Sequence[int] | None = None,
+    loss: str | None = None,
+) -> tuple[nn.Module | Logits, Tensor, Tensor, Tensor | None]:
+    """A network, its parameters (D,), inputs (n, …) in their precision and labels (n,), as the functions here say."""
+    known, theta = network(given), parameters(point)
+    refuse_other_size(theta, known)
+    inputs, labels = examples(known, theta, inputs, labels, loss)
+    return known, theta, in_precision(inputs, theta.dtype), labels
+
+
+def examples(
+    network: nn.Module | Logits,
+    theta: Tensor,
+    inputs: Array,
+    labels: Array | Sequence[int] | None = None,
+    loss: str | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Inputs (N, …) and labels (N,), int64, of a network at parameters θ (D,); None where no labels are given.
+
+    Whole numbers stay so where the network takes them, as an embedding does, and become real ones where it does not.
+    Raises ValueError unless the network gives one row of logits for each example, more than one for cross-entropy, and
+    each label is one of its classes.
+    """
+    inputs = dense(inputs, "inputs").to(theta.device)
+    _refuse_complex(inputs.dtype, "inputs")
+    if not inputs.ndim or not len(inputs):
+        raise ValueError("a mean over no examples was asked for: give and ask for one at least")
+    if inputs.is_floating_point():
+        _refuse_not_finite(inputs.flatten(1) if inputs.ndim > 1 else inputs[:, None], "input")
+    if inputs.is_floating_point() and inputs.element_size() < 4:
+        inputs = inputs.float()
+    inputs, outputs = _tried(autodiff.function(network), theta, inputs)
+    if loss == "cross_entropy" and outputs.shape[1] == 1:
+        raise ValueError(
+            "the network has one logit, whose softmax is 1 and cross-entropy 0 whatever its weights: give it one for "
+            "each of two classes, or use the loss mean_squared_error"
+        )
+    if labels is not None:
+        labels = classes(labels, len(inputs), outputs.shape[1]).to(theta.device)
+    return inputs, labels
+
+
+def in_precision(inputs: Tensor, dtype: torch.dtype) -> Tensor:
+    """Inputs in a precision; whole numbers as they are."""
+    return inputs.to(dtype) if inputs.is_floating_point() else inputs
+
+
+def _tried(logits: Logits, theta: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Inputs as the network takes them, and logits (1, k) of the first."""
+    try:
+        return inputs, _first_logits(logits, theta, in_precision(inputs, theta.dtype))
+    except _Failed as failure:
+        if not inputs.is_floating_point():
+            # Pixels, say: exact in single precision up to 24 bits.
+            converted = inputs.to(torch.float64 if inputs.element_size() > 2 else torch.float32)
+            try:
+                return converted, _first_logits(logits, theta, converted.to(theta.dtype))
+            except _Failed:
+                pass
+        raise ValueError(
+            f"the network fails on inputs of shape {tuple(inputs.shape)} and type {inputs.dtype} ({failure}): give "
+            "inputs that it takes, and its buffers and parameters on one device"
+        ) from failure.__cause__
+
+
+class _Failed(Exception):
+    """The network raised an error; the message says which."""
+
+
+def _first_logits(logits: Logits, theta: Tensor, inputs: Tensor) -> Tensor:
+    try:
+        networks.refuse_changing(logits, theta, inputs[:1])
+        with torch.autograd.graph.disable_saved_tensors_hooks(CHECKPOINTED):
+            outputs = logits(theta.detach().requires_grad_(), inputs[:1])
+    except networks.Unfit:
+        raise
+    except Exception as error:
+        if CHECKPOINTED in str(error):
+            raise ValueError(CHECKPOINTED) from error
+        raise _Failed(autodiff.said(error)) from error
+    if outputs.dtype != theta.dtype:
+        raise ValueError(
+            f"the network gives logits of type {outputs.dtype} for parameters of type {theta.dtype}: let it leave "
+            "types as they come in"
+        )
+    if autodiff.passes(outputs, "CheckpointFunctionBackward"):
+        raise ValueError(CHECKPOINTED)
+    return outputs.detach()
+
+
+def classes(labels: Array | Sequence[int], examples: int, count: int) -> Tensor:
+    """Labels (n,) of `count` classes as int64. Raises ValueError unless they are whole, within range, one for each."""
+    given = dense(labels, "labels")
+    if given.ndim and len(given) != examples:
+        raise ValueError(f"{len(given)} labels and {examples} inputs were given: give one label for each example")
+    if given.ndim != 1:
+        raise ValueError(
+            f"labels have the shape {tuple(given.shape)}: give the number of its class for each example, (n,); from "
+            "one row for each that is labels.argmax(1), from one column labels[:, 0]"
+        )
+    if given.is_floating_point() or given.is_complex():
+        raise ValueError(
+            f"labels are of type {given.dtype}, and a class is a whole number: give numbers of classes, labels.long()"
+        )
+    found = given.to(torch.int64)
+    wrong = ((found < 0) | (found >= count)).nonzero()
+    if len(wrong):
+        place = int(wrong[0, 0])
+        raise ValueError(
+            f"label {found[place]} of example {place} is no class of a network with {count} logits: number the "
+            f"classes from 0 to {count - 1}, and leave out examples without one"
+        )
+    return found
+
+
+def counts(given: Sequence[int] | None, available: int) -> list[int]:
+    """Over how many of the first examples means are taken. Raises ValueError unless there are as many, and one."""
+    found = [available] if given is None else given
+    if isinstance(found, Integral) or not all(isinstance(each, Integral) for each in found):
+        raise ValueError(f"examples {given!r} are no whole numbers: list how many of the first ones to average over")
+    found = [int(each) for each in found]
+    if max(found, default=0) > available:
+        raise ValueError(f"{max(found)} examples asked for and {available} given: ask for fewer")
+    if min(found, default=0) < 1:
+        raise ValueError("a mean over no examples was asked for: give and ask for one at least")
+    return found
+
+
+def refuse_unfit_options(
+    *, loss: str, temperatures: Sequence[float], memory_mib: float = 1, part: str = "hessian"
+) -> None:
+    """Raise ValueError if a part or a loss is unknown, or a number is not positive and finite."""
+    if part not in PARTS:
+        raise ValueError(f"part {part!r} of the Hessian is unknown: use hessian or gauss_newton")
+    if loss not in losses.LOSSES:
+        raise ValueError(f"loss {loss!r} is unknown: use one of {', '.join(losses.LOSSES)}")
+    for name, value in [*(("temperature", each) for each in temperatures), ("memory_mib", memory_mib)]:
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} {value} is not positive and finite: give a number above zero")
+
+
+def real(given: Array, name: str) -> Tensor:
+    """Real numbers as a contiguous tensor without gradients, in single or double precision."""
+    found = dense(given, name)
+    _refuse_complex(found.dtype, name)
+    if not found.is_floating_point():
+        found = found.double()
+    elif found.element_size() < 4:
+        found = found.float()
+    return found.contiguous()
+
+
+def dense(given: Array, name: str) -> Tensor:
+    """A tensor of its own, without gradients, of what is given as torch's, numpy's or a list of numbers."""
+    if not isinstance(given, Tensor):
+        try:
+            array = np.asarray(given)
+            with warnings.catch_warnings():
+                # Nothing is written to it.
+                warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+                found = torch.as_tensor(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"{name} of type {type(given).__name__} are no array of numbers ({autodiff.said(error)}): give a "
+                "tensor or an array of numpy"
+            ) from error
+        return found.view(array.shape)
+    if given.device.type == "meta":
+        raise ValueError(f"{name} lie on the device meta, which holds no values: give them on the CPU or a GPU")
+    return modes.usual(given if given.layout == torch.strided else given.to_dense()).detach()
+
+
+def _refuse_complex(dtype: torch.dtype | np.dtype, name: str) -> None:
+    if dtype.is_complex if isinstance(dtype, torch.dtype) else dtype.kind == "c":
+        raise ValueError(f"{name} are complex, of type {dtype}: give real and imaginary parts as real numbers")
+
+
+def _refuse_not_finite(found: Tensor, name: str) -> None:
+    """Raise ValueError with the first of the rows (m, …) that has an entry NaN or infinite."""
+    # One such entry makes the sum so, which is quicker to see; large ones may too.
+    if not torch.isfinite(found.sum()) and not torch.isfinite(found).all():
+        place = int((~torch.isfinite(found)).any(1).nonzero()[0, 0])
+        raise ValueError(f"{name} {place} is not finite: look where its NaN or infinite entries come from")
+
+
+def of_rows(products: Callable[[Tensor], Tensor], theta: Tensor) -> Callable[[Array], Array]:
+    """The map `products` of vectors (d, D), checked first: of tensors to a tensor, of numpy's arrays to such a one."""
+
+    @modes.differentiating
+    def checked(vectors: Array) -> Array:
+        found = products(rows(vectors, theta).to(theta.dtype))
+        return found if isinstance(vectors, Tensor) else found.double().cpu().numpy()
+
+    return checked

@@ -1,0 +1,241 @@
+"""Hessian and Gauss–Newton products of any network by automatic differentiation: forward over reverse, vectorised.
+
+Where torch has no forward derivative or no vectorised form of an operation, by double backward passes one by one.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad, jvp, vjp, vmap
+
+from goldilocks_zone.models import kernels, losses, networks
+from goldilocks_zone.models.networks import Logits
+
+# Arrays alive at once per activation and direction in a forward-over-reverse pass, and per parameter.
+ARRAYS_PER_ACTIVATION, ARRAYS_PER_PARAMETER = 8, 6
+RANDOM = (
+    "the network gives other logits for the same inputs, so that it has no Hessian: put dropout and whatever else is "
+    "random into evaluation mode by network.eval(), and let nothing be kept from one call to the next"
+)
+
+
+def function(network: nn.Module | Logits) -> Logits:
+    """Logits (n, k) of parameters (D,) and inputs (n, …), by kernels that can be differentiated twice."""
+    return kernels.exact(networks.logits_function(network))
+
+
+def hessian_products(
+    logits: Logits, parameters: Tensor, inputs: Tensor, labels: Tensor, loss: str, temperature: float
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """The map directions (d, D) → (products with the Hessian of the summed loss (d, D), logit tangents (d, n, k)).
+
+    Raises ValueError, as the other functions here do, if torch can differentiate the network by none of its ways.
+    """
+
+    def objective(theta):
+        outputs = logits(theta, inputs)
+        return losses.values(outputs / temperature, labels, loss).sum(), outputs
+
+    gradient_and_logits = grad(objective, has_aux=True)
+
+    def push(direction):
+        return jvp(gradient_and_logits, (parameters,), (direction,))[1]
+
+    def backward_twice(directions):
+        theta = parameters.detach().requires_grad_()
+        total, outputs = objective(theta)
+        along, tangents = _pushed(theta, outputs), []
+        gradient, products = _differentiable(total, theta), []
+        for direction in directions:
+            products.append(_derivative(gradient, theta, direction))
+            tangents.append(along(direction))
+        return torch.stack(products), torch.stack(tangents)
+
+    return _first_that_works(vmap(push), backward_twice)
+
+
+def gauss_newton_products(
+    logits: Logits, parameters: Tensor, inputs: Tensor, labels: Tensor, loss: str, temperature: float
+) -> Callable[[Tensor], Tensor]:
+    """The map directions (d, D) → products with the Gauss–Newton matrix of the summed loss (d, D)."""
+
+    def of_inputs(theta):
+        return logits(theta, inputs) / temperature
+
+    def curved(outputs, tangent):
+        if loss != "cross_entropy":
+            return tangent
+        p = torch.softmax(outputs, 1)
+        return p * (tangent - (p * tangent).sum(1, keepdim=True))
+
+    def forward_and_back(directions):
+        outputs, pull = vjp(of_inputs, parameters)
+
+        def product(direction):
+            return pull(curved(outputs, jvp(of_inputs, (parameters,), (direction,))[1]))[0]
+
+        return vmap(product)(directions)
+
+    def backward_twice(directions):
+        theta = parameters.detach().requires_grad_()
+        outputs = of_inputs(theta)
+        along = _pushed(theta, outputs)
+        return torch.stack(
+            [_derivative(outputs, theta, curved(outputs.detach(), along(direction))) for direction in directions]
+        )
+
+    return _first_that_works(forward_and_back, backward_twice)
+
+
+def radial_derivative(
+    logits: Logits, parameters: Tensor, inputs: Tensor, labels: Tensor, loss: str, temperature: float
+) -> float:
+    """⟨∇L, θ⟩ of the summed loss."""
+
+    def objective(theta):
+        return losses.values(logits(theta, inputs) / temperature, labels, loss).sum()
+
+    def forwards(direction):
+        return jvp(objective, (parameters,), (direction,))[1]
+
+    def backwards(direction):
+        theta = parameters.detach().requires_grad_()
+        return _derivative(objective(theta), theta, None) @ direction
+
+    return float(_first_that_works(forwards, backwards)(parameters))
+
+
+def tangents(logits: Logits, parameters: Tensor, inputs: Tensor) -> Callable[[Tensor], Tensor]:
+    """The map from a direction (D,) to the logits' derivative along it, (n, k)."""
+
+    def forwards(direction):
+        return jvp(lambda theta: logits(theta, inputs), (parameters,), (direction,))[1]
+
+    def backward_twice(direction):
+        theta = parameters.detach().requires_grad_()
+        return _pushed(theta, logits(theta, inputs))(direction)
+
+    return _first_that_works(forwards, backward_twice)
+
+
+def jacobian(logits: Logits, parameters: Tensor, inputs: Tensor) -> Tensor:
+    """The logits' derivatives by the parameters, (n, k, D)."""
+    theta = parameters.detach().requires_grad_()
+    outputs = logits(theta, inputs)
+    seeds = torch.eye(outputs.numel(), dtype=outputs.dtype, device=outputs.device).view(-1, *outputs.shape)
+
+    def together(seeds):
+        return torch.autograd.grad(outputs, theta, seeds, is_grads_batched=True, retain_graph=True)[0]
+
+    def one_by_one(seeds):
+        return torch.stack([_derivative(outputs, theta, seed) for seed in seeds])
+
+    return _first_that_works(together, one_by_one)(seeds).view(*outputs.shape, -1)
+
+
+def _pushed(theta: Tensor, outputs: Tensor) -> Callable[[Tensor], Tensor]:
+    """The map from a direction (D,) to the outputs' derivative along it: that of Jᵀu, linear in u, by u."""
+    u = torch.zeros_like(outputs, requires_grad=True)
+    pulled = _differentiable(outputs, theta, u)
+    return lambda direction: _derivative(pulled, u, direction)
+
+
+def _differentiable(outputs: Tensor, inputs: Tensor, cotangent: Tensor | None = None) -> Tensor:
+    """As `_derivative`, itself to be differentiated."""
+    (found,) = torch.autograd.grad(outputs, inputs, cotangent, create_graph=True, materialize_grads=True)
+    if passes(found, "torch::autograd::Error"):
+        raise ValueError(
+            "the network has a function of its own that is differentiable once, whose second derivative torch would "
+            "leave out: write its backward in torch's operations, without once_differentiable"
+        )
+    return found
+
+
+def passes(outputs: Tensor, name: str) -> bool:
+    """Whether the graph behind a tensor has a node of this name."""
+    seen, left = set(), [outputs.grad_fn]
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        if node.name() == name:
+            return True
+        seen.add(node)
+        left += [each for each, _ in node.next_functions]
+    return False
+
+
+def _derivative(outputs: Tensor, inputs: Tensor, cotangent: Tensor | None) -> Tensor:
+    """The derivative of ⟨outputs, cotangent⟩ by the inputs; zero where no graph leads to them."""
+    if not outputs.requires_grad:
+        return torch.zeros_like(inputs)
+    (found,) = torch.autograd.grad(outputs, inputs, cotangent, retain_graph=True, materialize_grads=True)
+    return found
+
+
+def _first_that_works(quick: Callable, general: Callable) -> Callable:
+    """The `quick` way, or the `general` one where torch refuses the former an operation of the network."""
+    refusals = []
+
+    def either(directions: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        if not refusals:
+            try:
+                return quick(directions)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                if "random" in str(error):
+                    raise ValueError(RANDOM) from error
+                refusals.append(said(error))
+        try:
+            return general(directions)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise ValueError(
+                f"torch differentiates the network neither at once ({refusals[0]}) nor by backward passes one by one "
+                f"({said(error)}): replace that layer or operation"
+            ) from error
+
+    return either
+
+
+def said(error: Exception) -> str:
+    """Message of an error of torch or of a network, as part of a sentence: its type and first line."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0].split('. ')[0].rstrip('.:')}"
+
+
+def examples_per_chunk(logits: Logits, parameters: Tensor, inputs: Tensor, memory_mib: float) -> int:
+    """How many examples of one direction go through one pass within the memory budget; at least one."""
+    budget = memory_mib * 2**20 / parameters.element_size()
+    # Many parameters may leave nothing; then a quarter, rather than a pass over all of them for each example.
+    left = max(budget - ARRAYS_PER_PARAMETER * parameters.numel(), budget / 4)
+    return max(1, int(left / max(1, ARRAYS_PER_ACTIVATION * _entries_per_example(logits, parameters, inputs))))
+
+
+def directions_per_chunk(logits: Logits, parameters: Tensor, inputs: Tensor, memory_mib: float) -> int:
+    """How many directions go through one pass within the memory budget; at least one."""
+    per_example = _entries_per_example(logits, parameters, inputs)
+    entries = ARRAYS_PER_ACTIVATION * per_example * len(inputs) + ARRAYS_PER_PARAMETER * parameters.numel()
+    return max(1, int(memory_mib * 2**20 / (entries * parameters.element_size())))
+
+
+def _entries_per_example(logits: Logits, parameters: Tensor, inputs: Tensor) -> int:
+    alone = _saved_entries(logits, parameters, inputs[:1])
+    return alone if len(inputs) == 1 else _saved_entries(logits, parameters, inputs[:2]) - alone
+
+
+def _saved_entries(logits: Logits, parameters: Tensor, inputs: Tensor) -> int:
+    """Entries that one forward pass keeps for its backward pass."""
+    entries = 0
+
+    def count(tensor):
+        # Nothing is kept: a hook that returns its tensor holds it for ever.
+        nonlocal entries
+        entries += tensor.numel()
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda nothing: nothing):
+        logits(parameters.detach().requires_grad_(), inputs)
+    return entries

@@ -1,0 +1,165 @@
+"""Directions in parameter space, prepared for products with the layers of a chain.
+
+One letter per axis: d directions, o outputs, i inputs of a layer.
+"""
+
+import math
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor
+
+from goldilocks_zone.models.chains import Affine, Dense, affine_layers
+from goldilocks_zone.subspaces import planes
+
+
+class Directions:
+    """Directions (d, D) in parameter space, and what products with them can leave out."""
+
+    def __init__(
+        self, given: Tensor | scipy.sparse.csr_array, chain: tuple, sparse: scipy.sparse.csr_array | None = None
+    ):
+        """`given` as a matrix with its non-zero entries alone is of use on the CPU.
+
+        `sparse`: what `subspaces.as_sparse` makes of a tensor, where that is known already.
+        """
+        self._moves, self._sparse, self._cache = {}, {}, {}
+        self._entries, self._count = _Entries(given), given.shape[0]
+        if isinstance(given, Tensor):
+            self.dtype, on_cpu = given.dtype, given.device.type == "cpu"
+            if sparse is None and on_cpu:
+                sparse = planes.as_sparse(given.numpy())
+        else:
+            self.dtype, on_cpu, sparse = torch.from_numpy(given.data).dtype, True, given
+        for layer in affine_layers(chain):
+            for place in filter(None, (layer.weight, layer.bias)):
+                entries = self.part(place).count_nonzero() if sparse is None else sparse[:, place].nnz
+                self._moves[place.start] = bool(entries)
+            if sparse is None or not on_cpu or not isinstance(layer, Dense):
+                continue
+            weights = sparse[:, layer.weight]
+            if weights.nnz < planes.SPARSE_BELOW * math.prod(weights.shape):
+                direction = np.repeat(np.arange(len(self)), np.diff(weights.indptr))
+                indices = (direction, *np.divmod(weights.indices.astype(np.int64), layer.shape[1]))
+                found = torch.as_tensor(weights.data, dtype=self.dtype)
+                self._sparse[layer.weight.start] = tuple(map(torch.as_tensor, indices)), found
+
+    def __len__(self) -> int:
+        return self._count
+
+    def part(self, place: slice) -> Tensor:
+        """All entries at a place of the parameter vector, (d, …)."""
+        return self._entries.part(place)
+
+    def weights(self, layer: Affine) -> Tensor:
+        """Ẇ of all directions, (d, *shape)."""
+        return self.part(layer.weight).unflatten(-1, layer.shape)
+
+    def rows(self, start: int, stop: int) -> "Directions":
+        """The directions from `start` to `stop`."""
+        if (start, stop) not in self._cache:
+            self._cache[start, stop] = _Rows(self, start, stop)
+        return self._cache[start, stop]
+
+    def moves(self, place: slice | None) -> bool:
+        """Whether any direction has entries at this place of the parameter vector."""
+        return place is not None and self._moves[place.start]
+
+    def entries(self, layer: Affine) -> int:
+        """Number of non-zero entries of all Ẇ together, where they are few."""
+        return len(self._sparse[layer.weight.start][1])
+
+    def is_sparse(self, layer: Affine) -> bool:
+        """Whether products with these weights are better done sparsely."""
+        return layer.weight.start in self._sparse
+
+    def sparse_rows(self, layer: Affine) -> Tensor:
+        """Ẇ of all directions as one sparse matrix (d · o, i)."""
+
+        def made():
+            (direction, o, i), values = self._sparse[layer.weight.start]
+            return _sparse_matrix(direction * layer.shape[0] + o, i, values, len(self) * layer.shape[0], layer.shape[1])
+
+        return self._once(layer, "rows", made)
+
+    def sparse_columns(self, layer: Affine) -> Tensor:
+        """Ẇᵀ of all directions as one sparse matrix (d · i, o)."""
+
+        def made():
+            (direction, o, i), values = self._sparse[layer.weight.start]
+            return _sparse_matrix(direction * layer.shape[1] + i, o, values, len(self) * layer.shape[1], layer.shape[0])
+
+        return self._once(layer, "columns", made)
+
+    def by_input(self, layer: Affine) -> dict[int, tuple[Tensor, Tensor]]:
+        """For each input i that some Ẇ has entries for: the outputs o of these entries, and the values (d, o).
+
+        Of layers whose products are done sparsely.
+        """
+
+        def made():
+            (direction, o, i), values = self._sparse[layer.weight.start]
+            places, column = torch.unique(i * layer.shape[0] + o, return_inverse=True)
+            table = values.new_zeros(len(self), len(places))
+            table[direction, column] = values
+            inputs, counts = torch.unique_consecutive(places // layer.shape[0], return_counts=True)
+            outputs = (places % layer.shape[0]).split(counts.tolist())
+            columns = (each.contiguous() for each in table.split(counts.tolist(), 1))
+            return dict(zip(inputs.tolist(), zip(outputs, columns)))
+
+        return self._once(layer, "inputs", made)
+
+    def stacked(self, layer: Affine) -> Tensor:
+        """Ẇ of all directions in the order (o, d, i)."""
+        return self._once(layer, "stacked", lambda: self.weights(layer).transpose(0, 1).contiguous())
+
+    def _once(self, layer: Affine, name: str, make: Callable) -> object:
+        key = (layer.weight.start, name)
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
+
+
+class _Rows(Directions):
+    """Some directions of others, which share their memory."""
+
+    def __init__(self, whole: Directions, start: int, stop: int):
+        # Not `whole` itself, which keeps its rows: in a circle both would outlive their use.
+        self._entries, self._place, self.dtype = whole._entries, slice(start, stop), whole.dtype
+        self._count = len(range(*self._place.indices(len(whole))))
+        self._moves, self._cache, self._sparse = whole._moves, {}, {}
+        for place, (indices, values) in whole._sparse.items():
+            ours = slice(*torch.searchsorted(indices[0], torch.tensor([start, stop])).tolist())
+            direction, o, i = (index[ours] for index in indices)
+            self._sparse[place] = (direction - start, o, i), values[ours]
+
+    def part(self, place: slice) -> Tensor:
+        """As of all directions."""
+        return self._entries.part(place)[self._place]
+
+
+class _Entries:
+    """The entries of directions (d, D), all or the non-zero ones alone."""
+
+    def __init__(self, given: Tensor | scipy.sparse.csr_array):
+        self._given, self._parts = given, {}
+
+    def part(self, place: slice) -> Tensor:
+        """All entries at a place, (d, …)."""
+        if isinstance(self._given, Tensor):
+            return self._given[:, place]
+        if place.start not in self._parts:
+            self._parts[place.start] = torch.from_numpy(self._given[:, place].toarray())
+        return self._parts[place.start]
+
+
+def _sparse_matrix(rows: Tensor, columns: Tensor, values: Tensor, height: int, width: int) -> Tensor:
+    """A sparse matrix in rows, from its entries in any order."""
+    rows, order = rows.sort(stable=True)
+    starts = torch.searchsorted(rows, torch.arange(height + 1))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(starts, columns[order], values[order], (height, width), check_invariants=False)

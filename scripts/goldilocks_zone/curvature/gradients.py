@@ -1,0 +1,101 @@
+"""Gradients of the loss and of the logits in full space, and what is left of the loss's where confidence is right.
+
+With p the softmax's output, Q̂ its mean and Q the classes' shares, E[∇L] = Cᵀ(Q̂ − Q), C the mean logit gradients
+(Vysogorets, Dawid & Kempe 2024): the gradient can vanish although logit gradients do not.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from goldilocks_zone.curvature import arguments, autodiff, hessian
+from goldilocks_zone.curvature.arguments import Array
+from goldilocks_zone.models import modes
+
+GRADIENTS = ("gradient_norm", "forced_gradient_norm", "forced_mismatch", "class_gradient_norm")
+EXAMPLES_AT_ONCE = 1000
+TOLERANCE, NEWTON_STEPS = 1e-12, 200
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """gradient_norm: ‖∇L‖; forced_gradient_norm: the same where constants are added to the logits so that Q̂ = Q, and
+    forced_mismatch: what is left of ‖Q − Q̂‖ then; class_gradient_norm: root mean square over classes of ‖⟨∇z_k⟩‖.
+    """
+
+    gradient_norm: float
+    forced_gradient_norm: float
+    forced_mismatch: float
+    class_gradient_norm: float
+
+
+@modes.differentiating
+def gradients(
+    network: nn.Module, parameters: Array, inputs: Array, labels: Array, temperature: float = 1.0
+) -> Gradients:
+    """Gradients of the mean cross-entropy over all examples at `parameters` (D,), in their precision.
+
+    Raises ValueError if what is given does not fit, or the network mixes examples, is random, gives other than logits
+    (n, k) or has parts under `torch.no_grad`.
+    """
+    arguments.refuse_unfit_options(loss="cross_entropy", temperatures=[temperature])
+    network, theta, inputs, labels = arguments.problem(network, parameters, inputs, labels, "cross_entropy")
+    logits = autodiff.function(network)
+    hessian.refuse_unfit_logits(logits, theta, inputs, "gauss_newton")
+    theta = theta.requires_grad_()
+    with torch.no_grad():
+        chunks = inputs.split(EXAMPLES_AT_ONCE)
+        outputs = torch.cat([logits(theta, chunk) for chunk in chunks]).double() / temperature
+    n, classes = outputs.shape
+    one_hot = torch.nn.functional.one_hot(labels, classes).double()
+    shares = one_hot.mean(0)
+    shift = prior_shift(outputs, shares)
+    forced = torch.softmax(outputs + shift, 1)
+    cotangents = [(torch.softmax(outputs, 1) - one_hot) / temperature, (forced - one_hot) / temperature]
+    cotangents += [each.expand(n, -1) for each in torch.eye(classes, dtype=torch.float64, device=outputs.device)]
+    found = torch.zeros(len(cotangents), len(theta), dtype=torch.float64, device=theta.device)
+    for number, chunk in enumerate(chunks):
+        again = logits(theta, chunk)
+        here = slice(number * EXAMPLES_AT_ONCE, number * EXAMPLES_AT_ONCE + len(chunk))
+        for row, cotangent in zip(found, cotangents):
+            seed = cotangent[here].to(again.dtype)
+            row += torch.autograd.grad(again, theta, seed, retain_graph=True)[0].double()
+    norms = torch.linalg.vector_norm(found / n, dim=1)
+    return Gradients(
+        gradient_norm=float(norms[0]),
+        forced_gradient_norm=float(norms[1]),
+        forced_mismatch=float((forced.mean(0) - shares).norm()),
+        class_gradient_norm=float(norms[2:].square().mean().sqrt()),
+    )
+
+
+def prior_shift(outputs: Tensor, shares: Tensor) -> Tensor:
+    """Constants b (k,), of sum zero, with ⟨softmax(z + b)⟩ = `shares` (k,), for logits z (n, k), in double precision.
+
+    Newton's method with halved steps on the convex ⟨log Σ exp(z + b)⟩ − ⟨shares, b⟩. A class without a share is left
+    as it is. Where the examples are too sure for the tolerance, the nearest that is reached.
+    """
+    shift = torch.zeros_like(shares)
+
+    def objective(shift: Tensor) -> Tensor:
+        return torch.logsumexp(outputs + shift, 1).mean() - shares @ shift
+
+    value, present = objective(shift), shares > 0
+    for _ in range(NEWTON_STEPS):
+        p = torch.softmax(outputs + shift, 1)
+        slope = (p.mean(0) - shares) * present
+        if slope.norm() < TOLERANCE:
+            break
+        bend = torch.diag(p.mean(0)) - p.T @ p / len(p)
+        # Saturated examples leave it singular; along (1, …, 1) it always is.
+        step = torch.linalg.lstsq(bend + TOLERANCE * torch.eye(len(bend)).to(bend), -slope[:, None]).solution[:, 0]
+        step = (step - step.mean()) * present
+        size = 1.0
+        while size > TOLERANCE and not objective(shift + size * step) <= value + size * 1e-4 * (slope @ step):
+            size /= 2
+        if size <= TOLERANCE:
+            break
+        shift = shift + size * step
+        value = objective(shift)
+    return shift

@@ -1,0 +1,234 @@
+"""A sweep over radii and temperatures at hardly more than the price of one point.
+
+In a positively homogeneous network of n weight layers whose biases are zero, activation patterns do not depend on
+the scale α of the parameters: logits grow as αⁿ, tangents along weights and the first layer's bias as α^{n−1} and
+those along the bias of layer l as α^{n−l}. With K the logits' second derivatives at α = 1,
+H(α) = α^{2n−2} G(p(α)) + α^{n−2} Σ (p(α) − y)·K, and likewise for each group of bias directions with its own powers.
+Tangents are computed once, streamed over chunks of examples, and serve all points; so does what depends on p alone
+serve all points whose logits over temperature, αⁿ/T times those at α = 1, are the same. The residuals p(α) − y of all
+points are, to rounding, combinations of those of a few: only these are met with the tangents.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from goldilocks_zone.curvature import accumulators, tangents
+from goldilocks_zone.curvature.accumulators import Sums
+from goldilocks_zone.curvature.directions import Directions
+from goldilocks_zone.curvature.tangents import Step
+from goldilocks_zone.models import chains
+from goldilocks_zone.models.chains import Activation, Affine, Dense
+
+ROUNDING = 1e-14  # of powers of scales that are meant to be the same
+
+
+def applies(chain: tuple, theta: Tensor) -> bool:
+    """Whether logits are homogeneous in the scale of the parameters at θ (D,)."""
+    if not all(layer.homogeneous for layer in chain):
+        return False
+    return not any(theta[layer.bias].any() for layer in chains.affine_layers(chain) if layer.bias is not None)
+
+
+@dataclass
+class Meeting:
+    """An affine layer behind the first, and its inputs' tangents (d, n, …) by group."""
+
+    step: Step
+    groups: dict[int, Tensor]
+
+
+def add_chunk(
+    chain: tuple,
+    theta: Tensor,
+    scales: Sequence[float],
+    directions: Directions,
+    inputs: Tensor,
+    labels: Tensor,
+    total: Sums,
+) -> None:
+    """Add examples to the sums of all points: a scale α of the ray αθ for each point."""
+    outputs, kept = chains.forward(chain, theta, inputs)
+    steps = tangents.linearised(kept, theta, directions.dtype)
+    pushed, meetings = _push(steps, directions)
+    depth = len(meetings) + 1
+    scales, temperatures = theta.new_tensor(scales), total.temperatures[:, 0, 0]
+    logits = scales[:, None, None] ** depth * outputs
+    alike = same(scales**depth / temperatures)
+    pushed = {group: accumulators.orthonormalised(each, total.factor) for group, each in pushed.items()}
+    parts = [(scales ** (depth - group), each) for group, each in pushed.items()]
+    # Tangents of several groups come in other proportions at every scale.
+    total.add(logits, labels, parts, alike=alike if len(parts) == 1 else None)
+    firsts = [members[0] for members in alike]
+    numbers = accumulators.list_of_each(alike)
+    residuals = total.residuals(logits[firsts], labels, firsts)
+    radial = (residuals * logits[firsts] / total.temperatures[firsts]).sum((1, 2))
+    total.radial_derivative += depth * radial[numbers]
+    spanning, coefficients = _spanning(residuals, directions.dtype)
+    for group, crossed in _crossed(meetings, directions, kept, theta, spanning, total.loss):
+        powers = (scales ** (depth - group - 1) / temperatures)[:, None, None]
+        combined = torch.tensordot(coefficients, crossed + crossed.transpose(1, 2), 1)
+        total.residual += powers * combined[numbers]
+
+
+def same(values: Tensor) -> list[list[int]]:
+    """The places of positive values (p,) that are equal to rounding, together; each list and its first ascend."""
+    order = values.argsort().tolist()
+    ascending, found = values[order].tolist(), []
+    for i, place in enumerate(order):
+        if i and ascending[i] <= ascending[i - 1] * (1 + ROUNDING):
+            found[-1].append(place)
+        else:
+            found.append([place])
+    return sorted(map(sorted, found))
+
+
+def _spanning(residuals: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Orthonormal (q, n, k) that span the residuals of all points (p, n, k), and their coefficients (p, q).
+
+    To the precision of `dtype` relative to each point's norm. Coefficients of a point whose residuals are not finite
+    are not finite.
+    """
+    flat = residuals.flatten(1)
+    # Relative to the largest, whose square may vanish.
+    largest = flat.abs().amax(1).clamp_min(torch.finfo(flat.dtype).tiny)
+    norms = largest * (flat / largest[:, None]).norm(dim=1)
+    known = torch.isfinite(norms)
+    units = flat[known] / norms[known, None].clamp_min(torch.finfo(flat.dtype).tiny)
+    if not len(units):
+        return residuals[:1], norms.new_ones(len(residuals), 1)
+    triangle = torch.linalg.qr(units.T, mode="r").R
+    left, values, _ = torch.linalg.svd(triangle.T)
+    rank = max(1, int((values > torch.finfo(dtype).eps * len(units)).sum()))
+    # Where no point has any residual, the one that is kept is zero.
+    left, values = left[:, :rank], values[:rank].clamp_min(torch.finfo(flat.dtype).tiny)
+    coefficients = norms.new_full((len(residuals), rank), torch.nan)
+    coefficients[known] = left * values * norms[known, None]
+    return ((left / values).T @ units).view(-1, *residuals.shape[1:]), coefficients
+
+
+def _crossed(meetings, directions, kept, theta, adjoints, loss):
+    """Cross terms (p, d, d) of every layer by group, from logit adjoints (p, n, k), each by the cheapest way."""
+    seeds, coefficients = _families(adjoints, loss)
+    by_point, by_family = {}, {}
+    for meeting in meetings:
+        layer = meeting.step.layer
+        if not directions.moves(layer.weight):
+            continue
+        size, (places, width) = layer.weights(theta).numel(), layer.extent(meeting.step.memory, meeting.step.weights)
+        per_point = directions.entries(layer) / len(directions) if directions.is_sparse(layer) else size * places
+        is_cheaper = len(adjoints) * per_point <= len(seeds) * (size * places + len(directions) * width)
+        if meeting is meetings[-1] and isinstance(layer, Dense) and not directions.is_sparse(layer):
+            for group, along in meeting.groups.items():
+                yield group, _crossed_at_the_end(layer, directions, along, adjoints).double()
+        else:
+            (by_point if is_cheaper else by_family)[layer.weight.start] = meeting
+    dtype = directions.dtype
+    for meeting, deltas in _pulled_back(kept, theta, adjoints, by_point, dtype):
+        way = _crossed_sparsely if directions.is_sparse(meeting.step.layer) else _crossed_by_point
+        for group, along in meeting.groups.items():
+            yield group, way(meeting.step, directions, along, deltas).double()
+    for meeting, deltas in _pulled_back(kept, theta, seeds, by_family, dtype):
+        for group, along in meeting.groups.items():
+            yield group, _crossed_by_family(meeting.step, directions, along, deltas, coefficients).double()
+
+
+def _pulled_back(kept, theta, seeds, meetings, dtype):
+    """The meetings, last to first, each with the adjoints of its layer's output (p, n, …) from those of the logits."""
+    left, deltas = dict(meetings), list(seeds)
+    for each in reversed(kept):
+        if isinstance(each.layer, Affine) and each.layer.weight.start in left:
+            yield left.pop(each.layer.weight.start), torch.stack([delta.to(dtype) for delta in deltas])
+        if not left:
+            return
+        deltas = [each.layer.adjoint(theta, each.forward, delta) for delta in deltas]
+
+
+def _push(steps: list[Step], directions: Directions) -> tuple[dict[int, Tensor], list[Meeting]]:
+    """Tangents of the logits by group, and the meetings; group 1 is of weights and the first bias, l of the l-th."""
+    groups, meetings, number, before = {}, [], 0, None
+    for step in steps:
+        layer = step.layer
+        if isinstance(layer, Affine):
+            number += 1
+            if number > 1:
+                meetings.append(Meeting(step, dict(groups)))
+            groups = _through(step, directions, groups, number)
+        elif isinstance(layer, Activation):
+            # Nobody else holds the tangents that leave an affine layer.
+            multiply = Tensor.mul_ if isinstance(before, Affine) else Tensor.mul
+            groups = {group: multiply(each, step.memory) for group, each in groups.items()}
+        else:
+            groups = {group: layer.tangent(step.memory, each) for group, each in groups.items()}
+        before = layer
+    return groups, meetings
+
+
+def _through(step: Step, directions: Directions, groups: dict[int, Tensor], number: int) -> dict[int, Tensor]:
+    layer = step.layer
+    carried = {group: layer.carry(step.weights, each) for group, each in groups.items()}
+    if directions.moves(layer.weight):
+        carried[1] = layer.turn(directions, step.memory, carried.get(1))
+    if directions.moves(layer.bias):
+        shift = tangents.shifts(step, directions)
+        carried[number] = carried[number].add_(shift) if number in carried else shift.contiguous()
+    return carried
+
+
+def _families(adjoints: Tensor, loss: str) -> tuple[Tensor, Tensor]:
+    """Logit adjoints (f, n, k) that span those of all points (p, n, k), and their coefficients (p, n, f).
+
+    Residuals of the softmax sum to zero over the k classes, so that k − 1 families do.
+    """
+    seeds = torch.eye(adjoints.shape[2], dtype=adjoints.dtype, device=adjoints.device)
+    coefficients = adjoints
+    if loss == "cross_entropy":
+        seeds, coefficients = seeds[:-1] - seeds[-1:], adjoints[..., :-1]
+    return seeds[:, None].expand(-1, *adjoints.shape[1:]), coefficients
+
+
+def _crossed_at_the_end(layer: Dense, directions: Directions, along: Tensor, adjoints: Tensor) -> Tensor:
+    """Cross terms (p, d, d) of the last layer, where the adjoints are those of the logits themselves."""
+    p, n, k = adjoints.shape
+    stacked = adjoints.to(along.dtype).transpose(1, 2).reshape(p * k, n)
+    gradients = (along.flatten(0, 1) @ stacked.T).view(len(along), -1, p, k)
+    return torch.matmul(directions.part(layer.weight), gradients.permute(2, 3, 1, 0).reshape(p, -1, len(along)))
+
+
+def _crossed_by_point(step: Step, directions: Directions, along: Tensor, deltas: Tensor) -> Tensor:
+    """Cross terms (p, d, d) from each point's own adjoints (p, n, …)."""
+    weights = directions.part(step.layer.weight)
+    gradients = (step.layer.weight_gradients(chains.laid_out(delta), along, step.weights) for delta in deltas)
+    return torch.stack([weights @ each.T for each in gradients])
+
+
+def _crossed_sparsely(step: Step, directions: Directions, along: Tensor, deltas: Tensor) -> Tensor:
+    """Cross terms (p, d, d) from each point's adjoints (p, n, o), at the few non-zero entries of Ẇ alone."""
+    p, n, _ = deltas.shape
+    d = len(along)
+    deltas = deltas.permute(2, 0, 1).contiguous()
+    result = along.new_zeros(d, p * d)
+    for i, (outputs, values) in directions.by_input(step.layer).items():
+        products = deltas.index_select(0, outputs).view(-1, n) @ along[:, i].T
+        result.addmm_(values, products.view(len(outputs), p * d))
+    return result.view(d, p, d).transpose(0, 1)
+
+
+def _crossed_by_family(
+    step: Step, directions: Directions, along: Tensor, deltas: Tensor, coefficients: Tensor
+) -> Tensor:
+    """Cross terms (p, d, d) from K_n = ⟨Ẇᵀδ, ȧ⟩ of each example and family (f, n, …), weighted by coefficients."""
+    deltas = deltas.transpose(0, 1).contiguous()
+    n, f = deltas.shape[:2]
+    d = len(directions)
+    weights = coefficients.to(along.dtype).flatten(1)
+    along = step.layer.by_example(along).contiguous().transpose(1, 2)
+    result = along.new_empty(len(weights), d, d)
+    block = max(1, tangents.ENTRIES_PER_BLOCK // (n * f * along.shape[1]))
+    for start in range(0, d, block):
+        pulled = step.layer.pull_stacked(directions, slice(start, start + block), step.memory, deltas)
+        products = torch.bmm(pulled, along).view(n * f, -1)
+        result[:, start : start + block] = (weights @ products).view(len(weights), -1, d)
+    return result

@@ -1,0 +1,353 @@
+"""Gradients of all logits over examples: how they cluster, and the spectrum of G that they carry.
+
+J is the matrix of the columns ∂z_k^μ/∂θ, example after example: (D, n · k). It is never formed where a layer is fully
+connected: there a product of two columns is one of adjoints times one of inputs. G = J S Jᵀ/n, S_μ = R_μ R_μᵀ, has the
+eigenvalues of Rᵀ(JᵀJ)R/n, and its eigenvectors are u = J R w/√(nλ) (Fort & Ganguli 2019; Papyan 2019 for the spectrum).
+Of the Gram matrix JᵀJ only some rows are in memory at a time.
+
+Letters: n examples, k classes, D parameters, b examples of a block.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from goldilocks_zone.curvature import arguments, autodiff, hessian
+from goldilocks_zone.curvature.arguments import Array
+from goldilocks_zone.models import chains, modes, networks
+from goldilocks_zone.randomness import stream
+from goldilocks_zone.spectra import lanczos
+
+EXAMPLES_AT_ONCE = 250
+ENTRIES_AT_ONCE = 2**22  # of a block of the Gram matrix: a few of them stay in a processor's cache
+SUM_TOLERANCE = 1e-4  # of a softmax's outputs in single precision, over many classes
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-11}
+
+
+@dataclass(frozen=True)
+class _Factors:
+    """Of a layer: adjoints (n, k, o) and inputs (n, i) whose outer products are its gradients, or these themselves."""
+
+    adjoints: Tensor
+    inputs: Tensor | None
+    bias: bool
+
+    @modes.differentiating
+    def multiplied(self, rows: Tensor) -> Tensor:
+        """JᵀJ x (m, n, k) of the layer's part of J, for rows x (m, n, k)."""
+        if self.inputs is None:
+            return (rows.flatten(1) @ self.adjoints.flatten(0, 1) @ self.adjoints.flatten(0, 1).T).view_as(rows)
+        pulled = torch.einsum("mnk,nko->mno", rows, self.adjoints)
+        pushed = torch.einsum("mno,ni->moi", pulled, self.inputs) @ self.inputs.T
+        if self.bias:
+            pushed += pulled.sum(1)[..., None]
+        return torch.einsum("mon,nko->mnk", pushed, self.adjoints)
+
+    @modes.differentiating
+    def gram(self, some: slice) -> Tensor:
+        """Rows (b, k, n, k) of the layer's part of JᵀJ."""
+        product = self.adjoints[some].flatten(0, 1) @ self.adjoints.flatten(0, 1).T
+        product = product.view(-1, self.adjoints.shape[1], *self.adjoints.shape[:2])
+        if self.inputs is not None:
+            product *= (self.inputs[some] @ self.inputs.T + float(self.bias))[:, None, :, None]
+        return product
+
+    @modes.differentiating
+    def own(self) -> Tensor:
+        """The layer's part of JᵀJ at each example by itself, (n, k, k)."""
+        product = self.adjoints @ self.adjoints.mT
+        if self.inputs is not None:
+            product = product * (self.inputs.square().sum(1) + float(self.bias))[:, None, None]
+        return product
+
+
+class LogitGradients:
+    """J of n `examples` and k `classes`, by its layers, first to last.
+
+    `layered` says whether the last is known, and one of several.
+    """
+
+    def __init__(self, layers: list[_Factors]):
+        self._layers, self.layered = layers, len(layers) > 1
+        self.examples, self.classes = layers[0].adjoints.shape[:2]
+        self.dtype, self.device = layers[0].adjoints.dtype, layers[0].adjoints.device
+
+    @classmethod
+    def of_columns(cls, columns: Tensor) -> "LogitGradients":
+        """Of Jᵀ itself, (n, k, D)."""
+        return cls([_Factors(columns, None, False)])
+
+    def multiplied(self, rows: Tensor) -> Tensor:
+        """JᵀJ x (m, n, k) for rows x (m, n, k)."""
+        return _total(layer.multiplied(rows) for layer in self._layers)
+
+    def own(self, *, without_last: bool = False) -> Tensor:
+        """JᵀJ at each example by itself, (n, k, k)."""
+        return _total(layer.own() for layer in self._chosen(without_last))
+
+    def blocks(self, *, without_last: bool = False) -> Iterator[tuple[slice, Tensor]]:
+        """Examples and their rows (b, k, n, k) of JᵀJ, until all were there."""
+        step = max(1, ENTRIES_AT_ONCE // (self.classes**2 * self.examples))
+        for start in range(0, self.examples, step):
+            some = slice(start, min(start + step, self.examples))
+            yield some, _total(layer.gram(some) for layer in self._chosen(without_last))
+
+    def _chosen(self, without_last: bool) -> list[_Factors]:
+        if not without_last:
+            return self._layers
+        if not self.layered:
+            raise ValueError(
+                "the last of several layers of this network is not known: give it as a chain of torch's own layers"
+            )
+        return self._layers[:-1]
+
+
+def _total(parts: Iterable[Tensor]) -> Tensor:
+    """Of new arrays, in the first of them."""
+    first, *rest = parts
+    for each in rest:
+        first += each
+    return first
+
+
+@modes.differentiating
+def of(network: nn.Module, parameters: Array, inputs: Array) -> LogitGradients:
+    """J at `parameters` (D,), in their precision, over all `inputs` (n, …).
+
+    A network that is no chain of known layers has Jᵀ in memory, and so have its convolutions each their own part.
+    Raises ValueError if what is given does not fit, or the network mixes examples, is random, gives other than logits
+    (n, k) or has parts under `torch.no_grad`.
+    """
+    network, parameters, inputs, _ = arguments.problem(network, parameters, inputs)
+    chain = chains.matching(network, [parameters], inputs)
+    if chain is None:
+        logits = autodiff.function(network)
+        hessian.refuse_unfit_logits(logits, parameters, inputs, "gauss_newton")
+        return LogitGradients.of_columns(_columns(logits, parameters, inputs))
+    return LogitGradients(_factors(chain, parameters, inputs))
+
+
+def _factors(chain: tuple, theta: Tensor, inputs: Tensor) -> list[_Factors]:
+    """Of every layer with parameters, first to last."""
+    parts = [_of_examples(chain, theta, some) for some in inputs.split(EXAMPLES_AT_ONCE)]
+    joined = []
+    for layers in zip(*parts):
+        layer = layers[0][0]
+        adjoints = torch.cat([each for _, each, _ in layers])
+        sources = None if layers[0][2] is None else torch.cat([each for *_, each in layers])
+        joined.append(_Factors(adjoints, sources, sources is not None and layer.bias is not None))
+    return joined
+
+
+def _of_examples(chain: tuple, theta: Tensor, inputs: Tensor) -> list[tuple]:
+    """For some examples: of every layer, itself, its adjoints (n, k, o) and its inputs, or gradients and None."""
+    outputs, kept = chains.forward(chain, theta, inputs)
+    by_class = []
+    for k in range(outputs.shape[1]):
+        seed = torch.zeros_like(outputs)
+        seed[:, k] = 1
+        by_class.append(list(_with_parameters(chains.backward(kept, theta, seed, to_inputs=False)[1])))
+    found = []
+    for same in zip(*by_class):
+        layer, a = same[0].layer, same[0].forward
+        adjoints = torch.stack([each.delta for each in same], 1)
+        if isinstance(layer, chains.Dense):
+            found.append((layer, adjoints, a))
+            continue
+        stride, padding, dilation = layer.options
+        patches = nn.functional.unfold(a, layer.shape[2:], dilation, padding, stride)
+        own = torch.einsum("nkop,nip->nkoi", adjoints.flatten(3), patches).flatten(2)
+        if layer.bias is not None:
+            own = torch.cat([own, adjoints.flatten(3).sum(3)], 2)
+        found.append((layer, own, None))
+    return found
+
+
+def _with_parameters(kept: list[chains.Kept]):
+    for each in kept:
+        if isinstance(each.layer, chains.Residual):
+            yield from _with_parameters(each.inner)
+        elif isinstance(each.layer, chains.Affine):
+            yield each
+
+
+def _columns(logits: networks.Logits, parameters: Tensor, inputs: Tensor) -> Tensor:
+    """Jᵀ (n, k, D) by automatic differentiation."""
+    return torch.cat([autodiff.jacobian(logits, parameters, some) for some in inputs.split(EXAMPLES_AT_ONCE)])
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """Mean cosines of logit gradients of different examples (Fort & Ganguli 2019).
+
+    same_logit_same_class: of logit k, both examples of class k; same_logit: of logit k, any two examples, which is also
+    what the first is expected to be with permuted classes; other_logit and other_logit_absolute: of different logits,
+    with their signs and without.
+    """
+
+    same_logit_same_class: float
+    same_logit: float
+    other_logit: float
+    other_logit_absolute: float
+
+
+def clustering(gradients: LogitGradients, labels: Array, *, without_last: bool = False) -> Clustering:
+    """With the `labels` (n,) of the examples; classes without two examples do not count for the first cosine.
+
+    A gradient that is zero has cosine zero with all others. `without_last` leaves out the parameters of the last layer
+    that has some. Raises ValueError unless the gradients are `layered` and there is one label for each example.
+    """
+    labels = arguments.classes(labels, gradients.examples, gradients.classes).to(gradients.device)
+    lengths = gradients.own(without_last=without_last).diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
+    inverse = torch.where(lengths > 0, 1 / lengths, 0)
+    members = torch.nn.functional.one_hot(labels, gradients.classes).to(inverse)
+    signed, absolute = torch.zeros(2, gradients.classes, gradients.classes, dtype=torch.float64)
+    of_class = torch.zeros(gradients.classes, dtype=torch.float64)
+    for some, block in gradients.blocks(without_last=without_last):
+        cosines = block.mul_(inverse[some, :, None, None]).mul_(inverse)
+        places = torch.arange(len(cosines), device=cosines.device)
+        cosines[places, :, places + some.start] = 0
+        signed += cosines.sum((0, 2)).double().cpu()
+        same = cosines.diagonal(dim1=1, dim2=3)
+        of_class += ((same * members).sum(1) * members[some]).sum(0).double().cpu()
+        absolute += cosines.abs_().sum((0, 2)).double().cpu()
+    pairs = gradients.examples * (gradients.examples - 1)
+    counts = members.sum(0).double().cpu()
+    several = counts > 1
+    others = ~torch.eye(gradients.classes, dtype=torch.bool)
+    return Clustering(
+        same_logit_same_class=float((of_class / (counts * (counts - 1)))[several].mean()),
+        same_logit=float(signed.diagonal().mean()) / pairs,
+        other_logit=float(signed[others].mean()) / pairs,
+        other_logit_absolute=float(absolute[others].mean()) / pairs,
+    )
+
+
+class TooFewEigenvalues(ValueError):
+    """G has fewer eigenvalues that are not zero than were asked for; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class GaussNewton:
+    """The largest eigenvalues of G, descending (m,), and cotangents x (m, n, k) with eigenvectors u = J x."""
+
+    eigenvalues: np.ndarray
+    cotangents: Tensor
+
+
+def gauss_newton(gradients: LogitGradients, outputs: Array, count: int, *, centred: bool = False) -> GaussNewton:
+    """The top of the spectrum of G of the mean cross-entropy, with softmax outputs p (n, k).
+
+    With `centred`, of G made of J_k^μ less its mean over examples, for every logit. Raises ValueError as
+    `lanczos.top_eigenpairs` does, or where `outputs` are none of a softmax, TooFewEigenvalues where G has no `count`
+    that are not zero.
+    """
+    outputs = _softmax(outputs, gradients)
+    roots = _roots(gradients, outputs)
+    shape = roots.shape
+
+    def across(rows: Tensor) -> Tensor:
+        return rows - rows.mean(1, keepdim=True) if centred else rows
+
+    def push(vectors: np.ndarray) -> np.ndarray:
+        rows = torch.as_tensor(vectors).to(roots).view(-1, *shape)
+        moved = across(gradients.multiplied(across(_turned(roots, rows))))
+        return (_turned_back(roots, moved) / len(roots)).flatten(1).double().cpu().numpy()
+
+    own = gradients.own()
+    nothing = torch.finfo(gradients.dtype).eps * float(own.diagonal(dim1=1, dim2=2).max())
+    few = TooFewEigenvalues(f"G has fewer than {count} eigenvalues that are not zero: ask for fewer")
+    if not traces(own, outputs).mean() > nothing:
+        raise few
+    values, vectors = lanczos.top_eigenpairs(
+        push,
+        outputs.numel(),
+        count,
+        start=stream("Gram matrix").standard_normal(outputs.numel()),
+        tolerance=TOLERANCE[gradients.dtype],
+        own_threads=True,
+    )
+    if not values[-1] > nothing:
+        raise few
+    turned = _turned(roots, torch.as_tensor(vectors.T.copy()).to(roots).view(-1, *shape))
+    return GaussNewton(values, turned / torch.as_tensor(np.sqrt(len(roots) * values)).to(roots)[:, None, None])
+
+
+def traces(own: Tensor, outputs: Tensor) -> np.ndarray:
+    """Of each example's part of G (n,), from JᵀJ at each by itself (n, k, k) and outputs p (n, k)."""
+    p, own = outputs.double(), own.double()
+    found = (p * own.diagonal(dim1=1, dim2=2)).sum(1) - torch.einsum("nk,nkj,nj->n", p, own, p)
+    return found.cpu().numpy()
+
+
+def frobenius_norm(gradients: LogitGradients, outputs: Array) -> float:
+    """‖G‖_F of the mean cross-entropy, with softmax outputs p (n, k)."""
+    roots, square = _roots(gradients, _softmax(outputs, gradients)), 0.0
+    for some, block in gradients.blocks():
+        # R has one block for each example, so that rows of Rᵀ JᵀJ R come from the same rows of JᵀJ.
+        half = _turned_back(roots, block)
+        whole = _turned_back(roots[some, :, None, None], half, 1)
+        square += float(torch.linalg.vector_norm(whole, dtype=torch.float64)) ** 2
+    return float(np.sqrt(square)) / len(roots)
+
+
+def _softmax(outputs: Array, gradients: LogitGradients) -> Tensor:
+    """Outputs p (n, k). Raises ValueError unless they are those of a softmax of the same examples and classes."""
+    found, shape = arguments.real(outputs, "outputs"), (gradients.examples, gradients.classes)
+    if tuple(found.shape) != shape:
+        raise ValueError(f"outputs have the shape {tuple(found.shape)} and gradients {shape}: give the same examples")
+    if not ((found >= 0).all() and torch.allclose(found.sum(1), found.new_ones(()), atol=SUM_TOLERANCE)):
+        raise ValueError("outputs are not positive with sums of 1: give the softmax of the logits, torch.softmax(z, 1)")
+    return found
+
+
+def _roots(gradients: LogitGradients, outputs: Tensor) -> Tensor:
+    return outputs.to(dtype=gradients.dtype, device=gradients.device).sqrt()
+
+
+def _turned(roots: Tensor, vectors: Tensor) -> Tensor:
+    """R x for x (…, n, k), with roots √p (n, k)."""
+    return roots * (vectors - roots * (vectors * roots).sum(-1, keepdim=True))
+
+
+def _turned_back(roots: Tensor, vectors: Tensor, axis: int = -1) -> Tensor:
+    """Rᵀ x, with classes along `axis` of both."""
+    parts = roots * vectors
+    return parts - roots * (parts * roots).sum(axis, keepdim=True)
+
+
+def _problem(network: nn.Module, parameters: Array, inputs: Array) -> tuple[networks.Logits, Tensor, Tensor]:
+    """Logits as a function that can be differentiated by parameters, these and inputs."""
+    network, parameters, inputs, _ = arguments.problem(network, parameters, inputs)
+    logits = autodiff.function(network)
+    hessian.refuse_unfit_logits(logits, parameters, inputs, "gauss_newton")
+    return logits, parameters, inputs
+
+
+@modes.differentiating
+def pushed(network: nn.Module, parameters: Array, inputs: Array, direction: Array) -> Tensor:
+    """Jᵀ v (n, k) for a direction v (D,). Raises ValueError as `of` does."""
+    logits, theta, inputs = _problem(network, parameters, inputs)
+    (direction,) = arguments.rows(arguments.real(direction, "direction")[None], theta, "directions").to(theta.dtype)
+    return torch.cat([autodiff.tangents(logits, theta, some)(direction) for some in inputs.split(EXAMPLES_AT_ONCE)])
+
+
+@modes.differentiating
+def pulled(network: nn.Module, parameters: Array, inputs: Array, cotangents: Array) -> Tensor:
+    """J x (m, D) for cotangents x (m, n, k). Raises ValueError as `of` does."""
+    logits, theta, inputs = _problem(network, parameters, inputs)
+    theta = theta.requires_grad_()
+    cotangents = arguments.real(cotangents, "cotangents").to(theta)
+    found = torch.zeros(len(cotangents), len(theta), dtype=theta.dtype, device=theta.device)
+    for number, some in enumerate(inputs.split(EXAMPLES_AT_ONCE)):
+        outputs = logits(theta, some)
+        shape = (len(inputs), outputs.shape[1])
+        if cotangents.ndim != 3 or tuple(cotangents.shape[1:]) != shape:
+            raise ValueError(f"cotangents have the shape {tuple(cotangents.shape)}: (m, {shape[0]}, {shape[1]}) fits")
+        here = slice(number * EXAMPLES_AT_ONCE, number * EXAMPLES_AT_ONCE + len(some))
+        for row, cotangent in zip(found, cotangents):
+            row += torch.autograd.grad(outputs, theta, cotangent[here], retain_graph=True)[0]
+    return found

@@ -1,0 +1,255 @@
+"""d tangents and one adjoint: projected Hessians of chains of layers at a point.
+
+With tangents ż, ȧ of every layer along each direction and the adjoint δ of the loss, the part H′ of the Hessian
+that is not Gauss–Newton is made of the cross terms C_ij = Σ_l ⟨Ẇ_l^i, Σ_n δ_l ȧ_{l−1}^jᵀ⟩, H′ = C + Cᵀ, and, for
+smooth activations, of Σ_l ⟨ε_l ⊙ φ″(z_l), ż_l^i ⊙ ż_l^j⟩, ε_l the adjoint of φ's output. A direction costs
+3F − 2F_1 flops per example, F those of a forward pass and F_1 those of its first layer.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from goldilocks_zone.curvature.accumulators import Sums, orthonormalised
+from goldilocks_zone.curvature.directions import Directions
+from goldilocks_zone.models import chains
+from goldilocks_zone.models.chains import Activation, Affine, Convolution, Kept, Residual
+
+EXAMPLES_PER_CHUNK = 512
+ENTRIES_PER_BLOCK = 2**22  # of Ẇᵀδ at a time in a sweep
+# Tangents of one layer beyond this many bytes fall out of the processor's cache.
+BYTES_PER_LAYER = 12 * 2**20
+FEWEST_EXAMPLES = 32  # with convolutions
+
+
+@dataclass
+class Step:
+    """One layer at one point, in the precision and the order of the tangents."""
+
+    layer: object
+    memory: object  # inputs of an affine layer, slopes of an activation, what pooling and reshaping keep
+    delta: Tensor | None
+    weights: Tensor | None = None
+    bend: Tensor | None = None  # ε ⊙ φ″(z)
+    inner: list["Step"] | None = None
+    pulled: Tensor | None = None
+
+
+def linearised(kept: list[Kept], theta: Tensor, dtype: torch.dtype) -> list[Step]:
+    """What tangents need of a forward pass and its adjoint; without adjoint, no cross terms can be formed."""
+
+    def prepared(values):
+        return None if values is None else chains.laid_out(values.to(dtype))
+
+    steps = []
+    for each in kept:
+        layer, delta = each.layer, prepared(each.delta)
+        if isinstance(layer, Residual):
+            steps.append(Step(layer, None, delta, inner=linearised(each.inner, theta, dtype)))
+        elif isinstance(layer, Affine):
+            steps.append(Step(layer, prepared(each.forward), delta, weights=layer.weights(theta).to(dtype)))
+        elif isinstance(layer, Activation):
+            bend = None
+            if layer.bend is not None and each.delta is not None:
+                bend = prepared(each.delta * layer.bend(each.forward))
+            steps.append(Step(layer, prepared(layer.slope(each.forward)), delta, bend=bend))
+        else:
+            steps.append(Step(layer, each.forward, delta))
+    return steps
+
+
+def push(
+    steps: list[Step],
+    directions: Directions,
+    tangents: Tensor | None = None,
+    *,
+    meet: Callable[[Step, Tensor], None] | None = None,
+    turned: dict[int, Tensor] | None = None,
+) -> Tensor | None:
+    """Tangents of the chain's outputs along each direction, shape (d, k, n); None where they vanish.
+
+    `meet` is called with each affine layer and the tangents of its inputs, and with each bending activation and the
+    tangents of its inputs. `turned` holds products Ẇ_1 x that several points share.
+    """
+    turned = {} if turned is None else turned
+    ours = False  # whether nobody else holds these tangents
+    for step in steps:
+        layer = step.layer
+        if isinstance(layer, Residual):
+            inside = push(step.inner, directions, tangents, meet=meet, turned=turned)
+            tangents, ours = _sum(tangents, inside), False
+        elif isinstance(layer, Affine):
+            if meet and tangents is not None:
+                meet(step, tangents)
+            ours = layer.weight.start not in turned
+            tangents = _through(step, directions, tangents, turned)
+        elif tangents is None:
+            continue
+        elif isinstance(layer, Activation):
+            if meet and step.bend is not None:
+                meet(step, tangents)
+                ours = False
+            tangents = tangents.mul_(step.memory) if ours else tangents * step.memory
+            ours = True
+        else:
+            tangents = layer.tangent(step.memory, tangents)
+    return tangents
+
+
+def _through(step: Step, directions: Directions, tangents: Tensor | None, turned: dict[int, Tensor]) -> Tensor | None:
+    """ż = W ȧ + Ẇ a + ḃ."""
+    layer, place = step.layer, step.layer.weight.start
+    result = turned.get(place)
+    if result is None:
+        result = None if tangents is None else layer.carry(step.weights, tangents)
+        if directions.moves(layer.weight):
+            result = layer.turn(directions, step.memory, result)
+        if place in turned:
+            turned[place] = result
+    if directions.moves(layer.bias):
+        shift = shifts(step, directions)
+        if result is None:
+            return shift.contiguous()
+        return result + shift if place in turned else result.add_(shift)
+    return result
+
+
+def shifts(step: Step, directions: Directions) -> Tensor:
+    """ḃ of an affine layer for every example, in the shape of the tangents of its outputs."""
+    return step.layer.shift(directions.part(step.layer.bias), step.memory, step.weights)
+
+
+def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    return second if first is None else first if second is None else first + second
+
+
+def add_chunk(
+    chain: tuple,
+    theta: Tensor,
+    scales: Sequence[float],
+    directions: Directions,
+    inputs: Tensor,
+    labels: Tensor,
+    total: Sums,
+    step: int,
+) -> None:
+    """Add examples to the sums of all points, a scale α of the ray αθ for each, `step` directions at a time.
+
+    Directions turn the first layer alike at every point: Ẇ_1 x is computed once for all.
+    """
+    d, dtype = len(directions), directions.dtype
+    first = next(chains.affine_layers(chain)).weight.start
+    points = []
+    for number, scale in enumerate(scales):
+        point = theta if scale == 1 else scale * theta
+        outputs, kept = chains.forward(chain, point, inputs)
+        adjoint = total.adjoints(outputs[None], labels, slice(number, number + 1))[0]
+        _, kept = chains.backward(kept, point, adjoint, to_inputs=False)
+        total.radial_derivative[number] += chains.radial_derivative(kept)
+        points.append((outputs, linearised(kept, point, dtype), inputs.new_empty(d, *outputs.T.shape, dtype=dtype)))
+    for start in range(0, d, step):
+        rows = directions.rows(start, start + step)
+        turned = {first: None} if len(points) > 1 else {}
+        for (_, steps, along), residual in zip(points, total.residual):
+            crossed = theta.new_zeros(d, len(rows))
+
+            def meet(step, tangents, residual=residual, crossed=crossed):
+                if isinstance(step.layer, Activation):
+                    residual += bent(step, tangents)
+                elif directions.moves(step.layer.weight):
+                    crossed += cross_terms(step, directions, tangents)
+
+            pushed = push(steps, rows, meet=meet, turned=turned)
+            along[start : start + step] = 0 if pushed is None else pushed
+            residual[:, start : start + step] += crossed
+            residual[start : start + step] += crossed.T
+    for number, (outputs, _, along) in enumerate(points):
+        along = orthonormalised(along, total.factor)
+        total.add(outputs[None], labels, [(theta.new_ones(1), along)], slice(number, number + 1))
+
+
+def bent(step: Step, tangents: Tensor) -> Tensor:
+    """Σ_n ε φ″(z) ż^i ż^j of one activation, shape (d, d)."""
+    return (tangents * step.bend).flatten(1) @ tangents.flatten(1).T
+
+
+def cross_terms(step: Step, directions: Directions, tangents: Tensor) -> Tensor:
+    """C_ij = ⟨Ẇ^i, Σ_n δ ȧ^jᵀ⟩ of one affine layer, all directions against those of `tangents`: shape (d, j)."""
+    layer = step.layer
+    if _is_pulled(layer, directions):
+        pulled = step.pulled
+        if pulled is None:
+            pulled = layer.pull_directions(directions, step.memory, step.delta).flatten(1)
+        if len(tangents) < len(directions):
+            # The directions that follow need it too.
+            step.pulled = pulled
+        return pulled @ tangents.flatten(1).T
+    gradients = layer.weight_gradients(step.delta, tangents, step.weights)
+    return directions.part(layer.weight) @ gradients.T
+
+
+def _is_pulled(layer: Affine, directions: Directions) -> bool:
+    """Whether cross terms are cheaper from Ẇᵀδ: few entries of Ẇ, and fewer directions than outputs."""
+    return directions.is_sparse(layer) and len(directions) < layer.shape[0]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many examples and directions go through at a time."""
+
+    examples: int
+    directions: int
+
+
+def plan(
+    chain: tuple, theta: Tensor, directions: Directions, inputs: Tensor, points: int, at_once: bool, memory_mib: float
+) -> Plan:
+    """Chunks, over examples first, that keep working memory below `memory_mib`.
+
+    All directions go `at_once` where products of their tangents are needed: in sweeps, and where activations bend.
+    """
+    kept = chains.forward(chain, theta, inputs[:1].double())[1]
+    # Tangents begin at the first layer that can move.
+    first, *others = (number for number, each in enumerate(kept) if isinstance(each.layer, Affine | Residual))
+    outputs = _entries(kept[first:])
+    d, size = len(directions), directions.dtype.itemsize
+    # A point keeps activations and adjoints, in double precision and in that of the tangents; of a sweep at most
+    # the adjoints of one layer at a time, and of that before it.
+    per_point = sum(outputs) * (16 + 2 * size) + inputs[0].numel() * size
+    if at_once:
+        per_point = 2 * max(_entries(kept[others[0] if others else first :])) * (8 + size)
+    per_example = points * per_point + sum(outputs) * 16 + inputs[0].numel() * 8
+    per_direction = 2 * sum(outputs) * size
+    gradients = sum(layer.weights(theta).numel() for layer in chains.affine_layers(chain)) * size
+    budget = memory_mib * 2**20
+    if at_once or chains.is_smooth(chain):
+        # Beside the tangents: Ẇᵀδ of the sweep, and its weight gradients.
+        left = budget - d * gradients - 4 * size * ENTRIES_PER_BLOCK
+        return Plan(_between(left / (per_example + d * per_direction), EXAMPLES_PER_CHUNK), d)
+    pulled = (
+        points
+        * d
+        * sum(layer.shape[1] for layer in list(chains.affine_layers(chain))[1:] if _is_pulled(layer, directions))
+        * size
+    )
+    most = EXAMPLES_PER_CHUNK
+    if any(isinstance(layer, Convolution) for layer in chains.affine_layers(chain)):
+        # Their sums over pixels are long already. In double precision directions together share what depends on the
+        # examples alone.
+        together = d if directions.dtype == torch.float64 else 1
+        most = max(FEWEST_EXAMPLES, _between(BYTES_PER_LAYER / (together * max(outputs) * size), most))
+    examples = _between(budget / 2 / (per_example + pulled + per_direction), most)
+    in_cache = BYTES_PER_LAYER / (examples * max(outputs) * size)
+    fitting = (budget / 2) / (examples * per_direction + gradients)
+    return Plan(examples, _between(min(in_cache, fitting), d))
+
+
+def _between(value: float, most: int) -> int:
+    return max(1, min(int(value), most))
+
+
+def _entries(kept: list[Kept]) -> list[int]:
+    """Entries of each layer's output for one example."""
+    return [n for each in kept for n in (*_entries(each.inner), each.output[0].numel())]

@@ -1,0 +1,260 @@
+"""Reading a dataset file, and what a study does to it: inputs, labels, the examples used.
+
+A dataset file (results/data/<name>.nc) holds images (uint8), labels and split (0 train, 1 test).
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.linalg
+import xarray as xr
+
+from goldilocks_zone.randomness import stream
+from goldilocks_zone.storage import netcdf
+
+INPUTS = ("standardised", "unit_interval", "minus_one_to_one", "mean_image_removed", "gaussian")
+LABELS = ("original", "shuffled")
+TRAIN, TEST = 0, 1
+BLOCK = 1024  # images that are turned into numbers at once
+
+
+@dataclass(frozen=True)
+class Examples:
+    """inputs: shape (n, channels, height, width), float64; labels: shape (n,), int64, below `classes`."""
+
+    inputs: np.ndarray
+    labels: np.ndarray
+    classes: int
+    checksum: str
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Examples for training, held out from it, and of the official test set; inputs in the precision asked for."""
+
+    training: Examples
+    validation: Examples
+    test: Examples
+
+
+def as_dataset(
+    name: str,
+    training: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    classes: int,
+    source: str,
+    licence: str,
+    class_names: Sequence[str] = (),
+) -> xr.Dataset:
+    """A dataset file's content, from images (n, c, h, w) of grey levels and labels (n,) of training and test."""
+    images = np.concatenate([training[0], test[0]])
+    labels = np.concatenate([training[1], test[1]])
+    if labels.dtype != np.uint8:
+        labels = labels.astype(np.min_scalar_type(classes - 1))
+    split = np.repeat(np.array([TRAIN, TEST], np.int8), (len(training[1]), len(test[1])))
+    return xr.Dataset(
+        {
+            "images": (("example", "channel", "height", "width"), images, {"units": "grey level, 0 to 255"}),
+            "labels": ("example", labels, {"units": "1", "long_name": "class"}),
+            "split": ("example", split, {"flag_values": [TRAIN, TEST], "flag_meanings": "train test"}),
+        },
+        attrs={
+            "dataset": name,
+            "checksum": checksum(images, labels, split),
+            "classes": classes,
+            "class_names": ", ".join(class_names),
+            "source": source,
+            "licence": licence,
+        },
+    )
+
+
+def checksum(*arrays: np.ndarray) -> str:
+    """SHA-256 of the numbers of arrays, the last axis fastest, in whichever order they lie in memory."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+def balanced_order(labels: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """A random order of the examples in which every prefix is class-balanced.
+
+    Class counts of a prefix differ by at most one, until a class runs out. Returns indices, shape (n,).
+    """
+    shuffled = random.permutation(len(labels))
+    rounds = np.empty(len(labels), dtype=int)
+    for value in np.unique(labels):
+        members = shuffled[labels[shuffled] == value]
+        rounds[members] = np.arange(len(members))
+    return np.lexsort((random.random(len(labels)), rounds))
+
+
+def validation_split(labels: np.ndarray, size: int, dataset: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(training, validation) indices into the official training set: `size` class-balanced examples held out.
+
+    From a stream of its own; nested in `size`.
+    """
+    order = balanced_order(labels, stream(seed, "validation", dataset))
+    return np.sort(order[size:]), np.sort(order[:size])
+
+
+def load(
+    path: str | Path,
+    dataset: str,
+    count: int,
+    inputs: str,
+    labels: str,
+    validation: int,
+    seed: int,
+    classes: int | None = None,
+    example_set: int = 0,
+) -> Examples:
+    """The first `count` training examples in class-balanced random order, or those of a later disjoint `example_set`.
+
+    The `validation` examples that are held out are never among them. With `classes`, both are of the first classes
+    alone; preprocessing takes its means from the whole training set all the same.
+    `inputs`: `standardised` by the training set's global mean and standard deviation, `unit_interval`
+    (pixels / 255), `minus_one_to_one` (stretched to -1 … 1), `mean_image_removed` (then divided by the global deviation
+    that remains), or `gaussian`: in place of each standardised image a Gaussian draw with the training set's
+    mean image and covariance, labels kept.
+    `labels`: `original`, or `shuffled` over the training examples of these classes. Raises ValueError if `count` or
+    `classes` is too large.
+    """
+    images, targets, available, checksum = _read(path, TRAIN)
+    classes = available if classes is None else classes
+    if classes > available:
+        raise ValueError(f"classes: {classes} is impossible; {dataset} has {available} classes")
+    members = np.flatnonzero(targets < classes)
+    targets = targets[members]
+    place = dataset if classes == available else f"{dataset} with {classes} classes"
+    _refuse_all_held_out(validation, len(targets), place)
+    training, _ = validation_split(targets, validation, dataset, seed)
+    first = example_set * count
+    if first + count > len(training):
+        raise ValueError(
+            f"{first + count} examples asked of {place}, which has {len(training)} for training beside {validation} "
+            "for validation: ask for fewer"
+        )
+    chosen = training[balanced_order(targets[training], stream(seed, "examples", dataset))[first : first + count]]
+    if labels == "shuffled":
+        targets = stream(seed, "shuffled labels", dataset).permutation(targets)
+    name = (example_set,) if example_set else ()
+    if inputs == "gaussian":
+        pixels = _gaussian_images(images, count, stream(seed, "gaussian inputs", dataset, *name))
+    else:
+        pixels = images[members[chosen]] / 255
+    return Examples(_preprocessing(images, inputs)(pixels), targets[chosen], classes, checksum)
+
+
+def load_splits(
+    path: str | Path,
+    dataset: str,
+    inputs: str,
+    labels: str,
+    validation: int,
+    seed: int,
+    test: int | None = None,
+    dtype: type = np.float32,
+    examples: int | None = None,
+    classes: int | None = None,
+) -> Splits:
+    """The training set, the `validation` examples held out of it, and at most `test` of the test set.
+
+    Of the training set all, or the `examples` that `load` gives for that count. Preprocessing as in `load`, without
+    `gaussian`; `shuffled` labels are those of `load`, also of the examples held out; those of `groups_of_two` or
+    `groups_of_five` successive classes are the groups' numbers. With `classes`, all sets are of the first ones alone.
+    Raises ValueError if `validation` leaves nothing, or not enough, to train on, or there is no test set.
+    """
+    images, targets, available, checksum = _read(path, TRAIN)
+    first = available if classes is None else classes
+    if first > available:
+        raise ValueError(f"classes: {first} is impossible; {dataset} has {available} classes")
+    grouped = {"groups_of_two": 2, "groups_of_five": 5}.get(labels, 1)
+    classes = -(-first // grouped)
+    # Preprocessing takes its means from the whole training set all the same.
+    prepare = _preprocessing(images, inputs)
+    if first < available:
+        images, targets = images[targets < first], targets[targets < first]
+    _refuse_all_held_out(validation, len(targets), dataset)
+    trained, held_out = validation_split(targets, validation, dataset, seed)
+    if examples is not None:
+        if examples > len(trained):
+            raise ValueError(f"{examples} examples asked of {dataset}, which has {len(trained)} for training")
+        trained = trained[balanced_order(targets[trained], stream(seed, "examples", dataset))[:examples]]
+    if labels == "shuffled":
+        targets = stream(seed, "shuffled labels", dataset).permutation(targets)
+
+    def prepared(images: np.ndarray, targets: np.ndarray) -> Examples:
+        # In blocks: in double precision the whole set would be the largest thing in memory by far.
+        result = np.empty(images.shape, dtype)
+        for start in range(0, len(images), BLOCK):
+            result[start : start + BLOCK] = prepare(images[start : start + BLOCK] / 255)
+        return Examples(result, targets // grouped, classes, checksum)
+
+    training, validation_set = (prepared(images[part], targets[part]) for part in (trained, held_out))
+    images, targets, *_ = _read(path, TEST)
+    if first < available:
+        images, targets = images[targets < first], targets[targets < first]
+    if not len(targets):
+        raise ValueError(f"{dataset} has no test examples, which a study of training needs: add some")
+    return Splits(training, validation_set, prepared(images[:test], targets[:test]))
+
+
+def _refuse_all_held_out(validation: int, available: int, place: str) -> None:
+    if validation >= available:
+        raise ValueError(
+            f"validation: {validation} leaves none of the {available} training examples of {place}: hold out fewer"
+        )
+
+
+def _read(path: str | Path, split: int) -> tuple[np.ndarray, np.ndarray, int, str]:
+    """Images and labels of one split, the number of classes and the checksum of a dataset file."""
+    with netcdf.opened(path) as file:
+        members = file["split"].values == split
+        images, targets = file["images"].values[members], file["labels"].values[members].astype(np.int64)
+        return images, targets, int(file.attrs["classes"]), file.attrs["checksum"]
+
+
+def _preprocessing(images: np.ndarray, kind: str) -> Callable[[np.ndarray], np.ndarray]:
+    """What `kind` of inputs makes of pixels from 0 to 1, by means and deviations of the training set's `images`."""
+    if kind == "unit_interval":
+        return lambda pixels: pixels
+    if kind == "minus_one_to_one":
+        return lambda pixels: 2 * pixels - 1
+    # In blocks, so that no wider copy of the whole training set is ever needed.
+    blocks = np.array_split(images, 64)
+    histogram = sum(np.bincount(block.reshape(-1), minlength=256) for block in blocks)
+    values = np.arange(256) / 255
+    mean = histogram @ values / images.size
+    if kind in ("standardised", "gaussian"):
+        deviation = np.sqrt(histogram @ (values - mean) ** 2 / images.size)
+        return lambda pixels: (pixels - mean) / deviation
+    if kind == "mean_image_removed":
+        mean_image = images.mean(axis=0, dtype=np.float64) / 255
+        remaining = histogram @ values**2 / images.size - np.mean(mean_image**2)
+        return lambda pixels: (pixels - mean_image) / np.sqrt(remaining)
+    raise ValueError(f"inputs {kind!r} is unknown: use one of {', '.join(INPUTS)}")
+
+
+def _gaussian_images(images: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+    """`count` Gaussian draws with the mean and the covariance, over the pixels, of `images` / 255; the first ones
+    of a larger number."""
+    n, pixels = len(images), images[0].size
+    total, products = np.zeros(pixels), np.zeros((pixels, pixels))
+    for start in range(0, n, 1024):
+        block = images[start : start + 1024].reshape(-1, pixels).astype(np.float64)
+        total += block.sum(axis=0)
+        products += block.T @ block
+    # Of integers, and exact up to here: nothing cancels where a pixel hardly varies.
+    covariance = n * products
+    covariance -= np.outer(total, total)
+    covariance /= (255.0 * n) ** 2
+    variances, axes = scipy.linalg.eigh(covariance, overwrite_a=True, check_finite=False)
+    # The symmetric root, which unlike the axes is the same on every machine; the rank may be less than full.
+    deviations = np.sqrt(np.maximum(variances, 0))
+    draws = (random.standard_normal((count, pixels)) @ axes * deviations) @ axes.T
+    return (draws + total / (255 * n)).reshape(count, *images.shape[1:])

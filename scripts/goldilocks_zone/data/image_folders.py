@@ -1,0 +1,137 @@
+"""A dataset of images in folders or an archive: train/<class>/<image> and test/<class>/<image>, PNG or JPEG."""
+
+import io
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from goldilocks_zone.data import folders
+from goldilocks_zone.data.members import Member, Refused, beyond, members_of
+
+FORMATS = ("PNG", "JPEG")
+# Beginnings of files of other formats, to say what they are without letting the library try each.
+_OTHER_FORMATS = {b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"RIFF": "WebP", b"GIF8": "GIF"}
+_PNG_BIT_DEPTH = 24  # place of this byte in a PNG file
+_CONVERSION = (
+    '.venv/bin/python -c "import pathlib, PIL.Image as I, PIL.ImageOps as O; '
+    "[O.exif_transpose(I.open(p)){change} for p in pathlib.Path({folder!r}).rglob('*{suffix}')]\""
+)
+# Greys of 16 bits (modes I) are cut off, not scaled, when they are converted to 8.
+_AS_8_BIT = {"I": ".convert('I').point(lambda v: v / 257).convert('L')", "L": ".convert('L')"}
+_AS_COLOUR = ".convert('RGB')"
+
+Key = tuple[str, str, str]  # split, class, file
+
+
+def read(path: Path, limit: int) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
+    """Images (n, c, h, w) of uint8, class numbers (n,), names of the splits (n,), and names of the classes.
+
+    Classes are numbered by the alphabet, or as numbers where all are. Raises Refused before more than `limit` bytes
+    are unpacked.
+    """
+    found: dict[Key, np.ndarray] = {}
+    classes: set[str] = set()
+    for key, member, content in _placed(members_of(path, limit)):
+        classes.add(key[1])
+        if content is None:
+            continue
+        if key in found:
+            raise Refused(f"{member!r} is there twice; keep one of them")
+        expected = next(iter(found.values())).shape[1:] if found else None
+        found[key] = _decoded(path, member, content(), expected, limit)
+        # Three channels each: greyscale images become colour beside others.
+        pixels = 3 * found[key][0].size * len(found)
+        if pixels > limit:
+            raise Refused(f"its images take {pixels >> 20} MiB, {beyond(limit)}")
+    if not found:
+        raise Refused("it holds no images in train/<class>/ and test/<class>/")
+    order = sorted(found)
+    names = sorted(classes, key=(lambda name: (int(name), name)) if all(map(str.isdecimal, classes)) else None)
+    channels = max(len(image) for image in found.values())
+    images = np.empty((len(order), channels, *found[order[0]].shape[1:]), np.uint8)
+    for i, key in enumerate(order):
+        images[i] = found.pop(key)
+    numbers = {name: i for i, name in enumerate(names)}
+    return images, np.array([numbers[name] for _, name, _ in order]), [split for split, *_ in order], names
+
+
+def _placed(members: Iterator[Member]) -> Iterator[tuple[Key, str, Callable[[], bytes] | None]]:
+    """Split, class and file (none of a folder) of each member, its name, and the function that reads it."""
+    around, spelled, outside = set(), {}, set()
+    for member, content in members:
+        parts, place = folders.parts_of(member), folders.place_of(member)
+        if place is None:
+            if content and not any(map(folders.is_left_behind, parts)):
+                outside.add(parts[0] if len(parts) == 1 else f"{parts[0]}/")
+            continue
+        # An archive may hold one folder around train and test.
+        if len(place.around) > 1 or (content and len(place.below) != 2):
+            raise Refused(f"{member!r} is out of place; images lie in train/<class>/ and test/<class>/")
+        around.add(place.around)
+        if len(around) > 1:
+            raise Refused(f"{member!r} belongs to another dataset than the files before it; keep one dataset")
+        split = folders.SPLITS[place.split.casefold()]
+        if spelled.setdefault(split, place.split) != place.split:
+            raise Refused(f"the folders {spelled[split]!r} and {place.split!r} are both there; keep one of them")
+        if content:
+            yield (split, *place.below), member, content
+        elif len(place.below) == 1:
+            yield (split, *place.below, ""), member, None
+    if outside:
+        logging.warning("left out, for it lies in neither train/ nor test/: %s", ", ".join(sorted(outside)))
+
+
+def _decoded(path: Path, member: str, content: bytes, expected: tuple[int, int] | None, limit: int) -> np.ndarray:
+    """One image of shape (1 or 3, h, w), turned as its EXIF says, its size checked before it is unpacked."""
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height * 3 > limit:
+                raise Refused(f"{member!r} has {width}×{height} pixels, {beyond(limit)}")
+            depth = content[_PNG_BIT_DEPTH] if image.format == "PNG" else 8
+            plain = image.mode in ("1", "P") or (image.mode in ("L", "LA", "RGB", "RGBA") and depth == 8)
+            if not plain:
+                bits = f", {depth} bits" if image.format == "PNG" else ""
+                advice = _converted(path, member, f"{_AS_8_BIT.get(image.mode[:1], _AS_COLOUR)}.save(p)")
+                raise Refused(f"{member!r} has the colour mode {image.mode}{bits}; save it as 8-bit, {advice}")
+            image = ImageOps.exif_transpose(image)
+            if expected and image.size != (expected[1], expected[0]):
+                sizes = f"{image.size[0]}×{image.size[1]} pixels and others {expected[1]}×{expected[0]}"
+                advice = _converted(path, member, f".resize(({expected[1]}, {expected[0]})).save(p)")
+                raise Refused(f"{member!r} has {sizes}; give all one size, {advice}")
+            return _levels(path, member, image)
+    except Refused:
+        raise
+    except Exception:
+        found = next((name for start, name in _OTHER_FORMATS.items() if content.startswith(start)), None)
+        if not found:
+            raise Refused(f"{member!r} is no readable image; PNG and JPEG can be read") from None
+        advice = _converted(path, member, ".save(p.with_suffix('.png')) or p.unlink()")
+        raise Refused(
+            f"{member!r} is a {found}, and PNG and JPEG can be read; write PNG in its place, {advice}"
+        ) from None
+
+
+def _levels(path: Path, member: str, image: Image.Image) -> np.ndarray:
+    """Levels of an opaque image, of shape (1 or 3, h, w); bits become 0 and 255, palettes the colours they name."""
+    if image.has_transparency_data:
+        image = image.convert("LA" if image.mode in ("1", "L", "LA") else "RGBA")
+        if image.getextrema()[-1][0] < 255:
+            advice = _converted(path, member, ".convert('RGBA').convert('RGB').save(p)")
+            raise Refused(f"{member!r} is transparent in places; make it opaque, {advice}")
+    is_palette = image.mode == "P"
+    grey = image.mode in ("1", "L", "LA")
+    array = np.asarray(image.convert("L" if grey else "RGB"))
+    if is_palette and (array == array[:, :, :1]).all():
+        array, grey = array[:, :, 0], True
+    return array[None] if grey else array.transpose(2, 0, 1)
+
+
+def _converted(path: Path, member: str, change: str) -> str:
+    """The line that converts this image, and those like it, where they lie."""
+    folder = str(path) if path.is_dir() else "."
+    place = "for example with" if path.is_dir() else "for example, in the folder that you unpack it to, with"
+    return f"{place}: {_CONVERSION.format(change=change, folder=folder, suffix=Path(member).suffix)}"

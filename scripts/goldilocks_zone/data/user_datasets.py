@@ -1,0 +1,260 @@
+"""A user's own dataset: arrays in an .npz file, or images in folders, also as an archive.
+
+Nothing is unpacked onto the disk and nothing that a file holds is executed: members of archives are read one by
+one, within a limit on what they may unpack to.
+"""
+
+import logging
+import tokenize
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.data import catalogue, folders, image_folders
+from goldilocks_zone.data.datasets import BLOCK, TEST, TRAIN, as_dataset
+from goldilocks_zone.data.members import Refused, beyond
+from goldilocks_zone.storage import files
+
+SPLITS = {"train": TRAIN, "test": TEST}
+# Numbers of channels by which the axis of channels is told from height and width.
+CHANNELS = (1, 3, 4)
+# Grey levels that all lie below this are taken for levels of another scale than 0 to 255.
+DARK = 32
+# Names of images and labels of one split, as Keras and MedMNIST have them.
+_FAMILIES = {"x_{}": "y_{}", "{}_images": "{}_labels"}
+
+
+def read(
+    name: str,
+    path: Path,
+    licence: str,
+    limit_mib: int = catalogue.LIMIT_MIB,
+    channels: str | None = None,
+    white: float | None = None,
+) -> xr.Dataset:
+    """The dataset at `path`: <file>.npz, a folder, or an archive (.tar, .tar.xz, .tar.gz, .tar.bz2, .zip) of one.
+
+    An .npz file holds `images` of shape (n, height, width), (n, channels, height, width) or (n, height, width,
+    channels), `labels` (n,) of classes from 0 or 1, (n, 1), or one-hot (n, k), `split` (n,), 0 for training and 1 for
+    test, and optionally `class_names` (k,); or images and labels of each split by Keras' or MedMNIST's names.
+    `channels`, first or last, says what shapes do not tell. Folders and archives hold train/<class>/<image> and
+    test/<class>/<image>, PNG or JPEG. Grey levels go from 0 to 255, or to `white`, and are then rounded to 255ths.
+    Examples for validation are training examples, or where there is no test set, the test set.
+    Raises Refused if anything about it cannot be, before more than `limit_mib` MiB are unpacked, and OSError if it
+    cannot be read; memory is three to four times that of the images.
+    """
+    try:
+        if catalogue.suffix_of(path.name) == ".npz" and not path.is_dir():
+            images, labels, split, class_names = _arrays(path, limit_mib << 20, channels)
+        else:
+            images, labels, split, class_names = image_folders.read(path, limit_mib << 20)
+            split = _numbers_of(split)
+        images = _grey_levels(images, white)
+        _check(images, labels, split, class_names)
+    except Refused as refusal:
+        raise Refused(f"{path}: {refusal}") from None
+    except Exception as error:
+        if reason := files.unreadable(error):
+            raise OSError(
+                f"{getattr(error, 'filename', None) or path} cannot be read: {reason} and run again"
+            ) from error
+        # The libraries' errors about hostile or damaged files are of every kind.
+        raise Refused(f"{path}: it is damaged or of another kind ({error}); make it again") from error
+    training, test = ((images[split == part], labels[split == part]) for part in (TRAIN, TEST))
+    return as_dataset(name, training, test, len(class_names), f"the user's {path.name}", licence, class_names)
+
+
+def _numbers_of(splits: list[str]) -> np.ndarray:
+    """Numbers of the splits train, val and test; examples for validation go where they are missed least."""
+    place = "train" if "test" in splits else "test"
+    if "val" in splits:
+        use = "training examples, of which the studies hold some out" if place == "train" else "the test set"
+        logging.warning("%d examples for validation are taken as %s", splits.count("val"), use)
+    return np.array([SPLITS[place if split == "val" else split] for split in splits])
+
+
+def _check(images: np.ndarray, labels: np.ndarray, split: np.ndarray, class_names: list[str]) -> None:
+    for part, number in SPLITS.items():
+        if not np.any(split == number):
+            raise Refused(f"it has no {part} examples; both train and test are needed")
+    if len(class_names) < 2:
+        raise Refused("it has one class; at least two are needed")
+    for name in class_names:
+        if not name.isprintable() or not name.strip() or "," in name:
+            raise Refused(f"the class name {name!r} cannot be written; use letters, digits and the like")
+    folded = [name.casefold() for name in class_names]
+    if len(set(folded)) < len(folded):
+        twice = next(name for name in class_names if folded.count(name.casefold()) > 1)
+        raise Refused(f"the class {twice} is there twice, perhaps in capitals; keep one")
+    counts = np.bincount(labels[split == TRAIN], minlength=len(class_names))
+    if not counts.all():
+        empty = class_names[int(np.argmin(counts))]
+        raise Refused(f"the class {empty!r} has no training example; add some, or leave the class out")
+    training = images[split == TRAIN]
+    if training.min() == training.max():
+        raise Refused("all training images have one and the same grey level, so they cannot be standardised")
+
+
+def _arrays(path: Path, limit: int, channels: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+    if not zipfile.is_zipfile(path):
+        raise Refused("it is no .npz file, a zip archive of arrays; write it with numpy.savez_compressed")
+    with zipfile.ZipFile(path) as archive:
+        if parts := _parts_of(archive):
+            images, labels, split = _joined(archive, parts, limit)
+        else:
+            images = _array(archive, "images", limit)
+            labels = _labels(_array(archive, "labels", limit), "labels", len(images))
+            split = _split(_array(archive, "split", limit), len(images))
+        named = "class_names.npy" in archive.namelist()
+        given = _array(archive, "class_names", limit, most_names=len(images)) if named else None
+    images = _channels_first(images, channels)
+    labels, classes = _from_zero(labels, None if given is None else len(given))
+    return images, labels, split, [str(name) for name in (range(classes) if given is None else given)]
+
+
+def _parts_of(archive: zipfile.ZipFile) -> list[tuple[str, str, str]]:
+    """Split, and names of images and labels, of each part of a file that has arrays of its own for each split."""
+    names = {name.removesuffix(".npy").casefold(): name.removesuffix(".npy") for name in archive.namelist()}
+    for images, labels in _FAMILIES.items():
+        if images.format("train") in names:
+            found = [(split, images.format(alias), labels.format(alias)) for alias, split in folders.SPLITS.items()]
+            return [(split, names[x], names.get(y, y)) for split, x, y in found if x in names]
+    return []
+
+
+def _joined(
+    archive: zipfile.ZipFile, parts: list[tuple[str, str, str]], limit: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    images, labels, splits = [], [], []
+    for split, of_images, of_labels in parts:
+        images.append(_array(archive, of_images, limit - sum(each.nbytes for each in images)))
+        labels.append(_labels(_array(archive, of_labels, limit), of_labels, len(images[-1])))
+        splits += [split] * len(images[-1])
+        if images[-1].shape[1:] != images[0].shape[1:]:
+            shapes = f"{images[-1].shape} and {parts[0][1]} {images[0].shape}"
+            raise Refused(f"{of_images} has the shape {shapes}; give all images one size")
+    return np.concatenate(images), np.concatenate(labels), _numbers_of(splits)
+
+
+def _array(archive: zipfile.ZipFile, key: str, limit: int, most_names: int | None = None) -> np.ndarray:
+    """One array of an .npz file, after a look at its header; with `most_names`, one of at most so many texts."""
+    if f"{key}.npy" not in archive.namelist():
+        needed = "images, labels and split are needed, or x_train, y_train, x_test and y_test"
+        raise Refused(f"the array {key} is missing; {needed}")
+    with archive.open(f"{key}.npy") as member:
+        try:
+            version = np.lib.format.read_magic(member)
+            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = header(member)
+        except (ValueError, tokenize.TokenError, MemoryError, RecursionError):
+            raise Refused(f"{key} is no array; write it with numpy.savez_compressed") from None
+    if dtype.hasobject:
+        raise Refused(f"{key} holds Python objects, which are never loaded; save plain numbers")
+    if most_names is not None and (dtype.kind != "U" or len(shape) != 1 or shape[0] > most_names):
+        raise Refused(f"{key} has the type {dtype} and shape {shape}; a list of texts, one for each class, is needed")
+    size = int(np.prod(shape, dtype=object)) * max(dtype.itemsize, 1)
+    if size > limit:
+        raise Refused(f"{key} unpacks to {size >> 20} MiB, {beyond(limit)}")
+    with archive.open(f"{key}.npy") as member:
+        return np.lib.format.read_array(member, allow_pickle=False)
+
+
+def _channels_first(images: np.ndarray, channels: str | None) -> np.ndarray:
+    """Images of shape (n, c, h, w), from (n, h, w), or four axes of which the shape or `channels` tells the channels'.
+
+    The last one if it has 1, 3 or 4 channels and axis 1 has not, or if axes 1 and 2 are equally long and the last is
+    not; the first one if the same holds the other way round. Raises Refused if neither holds, or both do.
+    """
+    if images.ndim not in (3, 4) or 0 in images.shape:
+        expected = "(n, height, width), (n, channels, height, width) or (n, height, width, channels)"
+        raise Refused(f"images has the shape {images.shape}; {expected} is needed")
+    if images.ndim == 3:
+        return images[:, None]
+    _, first, middle, last = images.shape
+    is_last = (last in CHANNELS and first not in CHANNELS) or first == middle != last
+    is_first = (first in CHANNELS and last not in CHANNELS) or first != middle == last
+    if not channels and is_last == is_first:
+        raise Refused(
+            f"images has the shape {images.shape}, which does not tell where the channels are; add channels: first or "
+            "channels: last to the dataset's entry in the configuration"
+        )
+    return images.transpose(0, 3, 1, 2) if channels == "last" or (not channels and is_last) else images
+
+
+def _grey_levels(images: np.ndarray, white: float | None) -> np.ndarray:
+    """Grey levels as uint8, of which 255 is white; nothing is rounded or rescaled without `white`."""
+    if images.dtype.kind == "b":
+        return images.astype(np.uint8) * 255
+    if images.dtype.kind not in "iuf":
+        raise Refused(f"images has the type {images.dtype}; numbers are needed, grey levels of type uint8 for example")
+    if images.dtype.kind == "f":
+        _refuse_any(~np.isfinite(images), images, "is not finite; replace it")
+    largest = images.max()
+    advice = "say which value is white in the dataset's entry in the configuration, as white: 1"
+    if white:
+        outside = f"lies outside of 0 to {white:g}, the configured white; correct white"
+        _refuse_any((images < 0) | (images > white), images, outside)
+        # In blocks: in double precision the whole set would be the largest thing in memory by far.
+        blocks = (images[start : start + BLOCK] for start in range(0, len(images), BLOCK))
+        return np.concatenate([np.rint(block * (255 / white)).astype(np.uint8) for block in blocks])
+    if images.dtype != np.uint8:
+        wrong = (images != np.floor(images)) | (images < 0) | (images > 255)
+        _refuse_any(wrong, images, f"is no whole number from 0 to 255; {advice}, or scale to uint8 first")
+    if 0 < largest < DARK:
+        raise Refused(f"images has no value above {largest:g}, so 255 is hardly white; {advice} or white: {largest:g}")
+    return images.astype(np.uint8, copy=False)
+
+
+def _refuse_any(wrong: np.ndarray, images: np.ndarray, reason: str) -> None:
+    if wrong.any():
+        example = int(np.flatnonzero(wrong.reshape(len(images), -1).any(axis=1))[0])
+        value = images[example][wrong[example]].flat[0]
+        raise Refused(f"images has the value {value} in example {example}, which {reason}")
+
+
+def _labels(array: np.ndarray, key: str, length: int) -> np.ndarray:
+    """Numbers of classes of shape (n,), from such, from (n, 1), or from one-hot rows (n, k)."""
+    if array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind in "biuf":
+        if not (np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()):
+            raise Refused(f"{key} has the shape {array.shape}, not with one 1 in each row; name one class each")
+        array = array.argmax(axis=1)
+    return _whole_numbers(array.reshape(len(array)) if array.shape == (length, 1) else array, key, length)
+
+
+def _split(array: np.ndarray, length: int) -> np.ndarray:
+    split = _whole_numbers(array, "split", length)
+    if not np.isin(split, (TRAIN, TEST)).all():
+        example = int(np.flatnonzero(~np.isin(split, (TRAIN, TEST)))[0])
+        raise Refused(f"split is {split[example]} in example {example}; use 0 for training and 1 for test")
+    if array.dtype.kind == "b":
+        logging.warning("split is True for %d of %d examples, which are taken for test", split.sum(), length)
+    return split
+
+
+def _whole_numbers(array: np.ndarray, key: str, length: int) -> np.ndarray:
+    if array.shape != (length,):
+        raise Refused(f"{key} has the shape {array.shape}; ({length},) is needed, one for each image")
+    if array.dtype.kind not in "biuf":
+        raise Refused(f"{key} has the type {array.dtype}; whole numbers are needed")
+    if array.dtype.kind == "f" and not np.array_equal(array, np.floor(array)):
+        raise Refused(f"{key} has values that are no whole numbers; whole numbers are needed")
+    return array.astype(np.int64)
+
+
+def _from_zero(labels: np.ndarray, names: int | None) -> tuple[np.ndarray, int]:
+    """Labels from 0, and the number of classes; classes that are numbered from 1 keep their order."""
+    most = int(labels.max(initial=0))
+    if labels.min() == 1 and names in (None, most):
+        logging.warning("labels go from 1 to %d: class 1 is taken for the first of %d", most, most)
+        labels, most = labels - 1, most - 1
+    classes = most + 1 if names is None else names
+    if labels.min() > 0:
+        raise Refused(f"labels starts at {labels.min()}; number the classes from 0")
+    # More classes than examples: a label far out, before its number of names would fill the memory.
+    wrong = (labels < 0) | (labels >= (classes if classes <= len(labels) else len(labels)))
+    if wrong.any():
+        example = int(np.flatnonzero(wrong)[0])
+        raise Refused(f"labels is {labels[example]} in example {example}; number the classes from 0 without gaps")
+    return labels, classes

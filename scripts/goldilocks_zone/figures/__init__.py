@@ -1,0 +1,1 @@
+"""Figures: style, panels and curves that they share. Imports no torch."""

@@ -1,0 +1,222 @@
+"""What figures of accuracy after training share: families of subspaces, arms, curves over the radius.
+
+An arm is how learning rate and temperature go with the radius. The rate is `best` where it was chosen among several.
+"""
+
+import json
+from collections.abc import Iterable
+from itertools import product
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.axis import Axis
+
+from goldilocks_zone.claims.estimators import training
+from goldilocks_zone.figures import panels
+from goldilocks_zone.figures import style as figures_style
+
+X_LABEL = r"$\log_{10}(r/r_X)$"
+Y_LABEL = "test accuracy"
+DIMENSION = 100  # that of the claims about training
+RULES = ("rate_rule", "temperature_rule")
+RATES = {"fixed": "rate fixed", "proportional": "rate $∝r$", "best": "best rate at each radius"}
+TEMPERATURES = {"fixed": "temperature fixed", "homogeneous": "temperature $∝r^n$"}
+NUMBERS = {"fixed": 0, "proportional": 1, "best": 3}  # of colour and marker
+DODGE = 0.045  # in log10(r/r_X), between two curves of a panel
+LEAST_GAP = 0.085  # between two labels of an axis of dimensions, relative to its length
+ROOM = 1.07  # above the largest mean
+
+
+def families(study: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
+    """Planes, or spheres, of one dataset and network: title and cells by ascending `dimension` along subspace.
+
+    Each dimension once; training in the whole space is left out. Of what a study varies beside rates, rules and
+    radii, the first value.
+    """
+    study = first_values(study)
+    names = {}
+    for name in study["subspace"].values.tolist():
+        if not name.startswith("full-"):
+            names.setdefault(f"{name.split('-')[0]}s", []).append(name)
+    found = []
+    for dataset in study["dataset"].values.tolist():
+        for network in study["network"].values.tolist():
+            told = [dataset_name(dataset)] * (study.sizes["dataset"] > 1) + [network] * (study.sizes["network"] > 1)
+            for shape, members in names.items():
+                dimensions, cells = training.dimensions_of(
+                    study.sel(dataset=dataset, network=network, subspace=members)
+                )
+                dimensions, places = np.unique(dimensions, return_index=True)
+                cells = cells.isel(subspace=places).assign_coords(dimension=("subspace", dimensions))
+                cells["dimension"].attrs = {"units": "1", "long_name": "dimension of the plane or sphere"}
+                found.append((", ".join([*told, shape]), cells))
+    return found
+
+
+def cells(study: xr.Dataset, nearest_to: int | None = None) -> list[tuple[str, xr.Dataset]]:
+    """Each dataset, network and subspace of a study, with its title.
+
+    With `nearest_to`, of each of its `families` only the subspace of the dimension nearest to it.
+    """
+    found = []
+    for title, family in families(study):
+        dimensions = family["dimension"].values
+        nearest = [] if nearest_to is None else [int(np.abs(dimensions - nearest_to).argmin())]
+        found += [(f"{title}, $d={dimensions[i]}$", family.isel(subspace=i)) for i in nearest or range(len(dimensions))]
+    return found
+
+
+def first_values(study: xr.Dataset) -> xr.Dataset:
+    """The first value of all that a study varies beside rates and rules; of rate_rule, too, if it varies rates."""
+    kept = ["dataset", "network", "subspace", "radius", "draw", "temperature_rule"]
+    kept.append("rate" if "rate" in study.dims else "rate_rule")
+    return study.isel({axis: 0 for axis in study["test_accuracy"].dims if axis not in kept})
+
+
+def with_fixed_rules(study: xr.Dataset) -> xr.Dataset:
+    """The rules of rate and temperature `fixed`, or the first where a study has no such."""
+    varied = [rule for rule in RULES if rule in study.dims]
+    return study.sel({rule: min(study[rule].values.tolist(), key=lambda value: value != "fixed") for rule in varied})
+
+
+def dataset_name(label: str) -> str:
+    """How titles name a dataset; one that is not the official one goes by its own name."""
+    names = {"mnist": "MNIST", **panels.TITLES}
+    return names[label] if label in panels.OFFICIAL else label.replace("_", " ")
+
+
+def settings_of(study: xr.Dataset) -> dict:
+    """The settings that a study was trained with."""
+    return json.loads(study.attrs["settings"])
+
+
+def rules(study: xr.Dataset) -> dict[str, list[str]]:
+    """The rules of rate and temperature that a study was trained with."""
+    return {rule: study[rule].values.tolist() if rule in study.dims else [settings_of(study)[rule]] for rule in RULES}
+
+
+def arms(study: xr.Dataset) -> list[tuple[str, str, dict]]:
+    """Rate (of RATES) and temperature (of TEMPERATURES) of each arm of a study, and its place in it."""
+    found = []
+    for values in product(*rules(study).values()):
+        place = {rule: value for rule, value in zip(RULES, values) if rule in study.dims}
+        rate, temperature = values
+        found.append(("best" if "rate" in study.dims else rate, temperature, place))
+    return found
+
+
+def look(rate: str, temperature: str) -> dict:
+    """Line and marker of an arm: rates by colour and marker, temperatures by line and filling."""
+    fixed = temperature == "fixed"
+    return {
+        "color": figures_style.colour(NUMBERS[rate]),
+        "marker": figures_style.marker(NUMBERS[rate]),
+        "markersize": 3,
+        "markerfacecolor": None if fixed else "white",
+        "markeredgewidth": 0.7,
+        "linestyle": "-" if fixed else "--",
+        "linewidth": 1.1 if fixed else 0.9,
+    }
+
+
+def arm_handles(drawn: Iterable[tuple[str, str]]) -> list[plt.Line2D]:
+    """Legend entries for the arms (rate, temperature) that a figure draws; a fixed temperature is understood."""
+    drawn = set(drawn)
+    entries = [(look(rate, "fixed"), name) for rate, name in RATES.items() if any(rate == arm[0] for arm in drawn)]
+    for temperature, name in TEMPERATURES.items():
+        if any(temperature == arm[1] for arm in drawn) and {arm[1] for arm in drawn} != {"fixed"}:
+            entries.append(({**look("fixed", temperature), "color": "k"}, name))
+    return [plt.Line2D([], [], label=name, **style) for style, name in entries]
+
+
+def curves(study: xr.Dataset) -> xr.Dataset:
+    """As `plotting.curves`, of the accuracy at the end; with `best_rate` where the rate was chosen among several."""
+    values = training.accuracy(study)
+    chosen = "rate" in study.dims
+    if chosen:
+        values = values.rename(rate="best_rate")
+    found = figures_style.curves(xr.Dataset({"test_accuracy": values}, attrs=study.attrs), "test_accuracy")
+    if chosen:
+        found = found.reset_coords("best_rate")
+        found["best_rate"].attrs = {
+            "units": "parameters",
+            "long_name": "rate, at r_X, with the highest mean accuracy on held-out examples",
+        }
+    return found
+
+
+def draw(ax: plt.Axes, curve: xr.Dataset, number: int, count: int, style: dict, apart: float = DODGE) -> None:
+    """Mean over log10(r/r_X), and as bars its simultaneous band, which as areas would hide the other curves.
+
+    The curve is `number` of `count`, which lie `apart` from each other.
+    """
+    ax.errorbar(moved_aside(curve, number, count, apart), curve["mean"], bars(curve), elinewidth=0.6, **style)
+
+
+def moved_aside(curve: xr.Dataset, number: int, count: int, apart: float) -> np.ndarray:
+    """log10(r/r_X) of the points of a curve that is `number` of `count`, which lie `apart` from each other."""
+    return curve["x"].values / 2 + apart * (number - (count - 1) / 2)
+
+
+def bars(curve: xr.Dataset) -> np.ndarray:
+    """Lengths of bars below and above the means, shape (2, …), never negative by rounding."""
+    return np.maximum([curve["mean"] - curve["low"], curve["high"] - curve["mean"]], 0)
+
+
+def draw_cells(
+    cells: list[tuple[str, xr.Dataset]], settings: dict, columns: int, room: float
+) -> tuple[plt.Figure, xr.Dataset]:
+    """A panel for each cell with a curve for each of its arms, one legend above them, and their source data.
+
+    Panels of one dataset have the same range of accuracy. `room` is for titles and legend, relative to rows of panels.
+    """
+    figure, axes = panels.page(len(cells), settings, columns)
+    figure.set_figheight(room * figure.get_figheight())
+    data = {letter(number): curves(cell) for number, (_, cell) in enumerate(cells)}
+    highest = {}
+    for each in data.values():
+        highest.setdefault(each["dataset"].item(), []).append(float(each["mean"].max()))
+    drawn = []
+    for ax, name, (title, cell) in zip(axes, data, cells):
+        found = arms(cell)
+        for number, (rate, temperature, place) in enumerate(found):
+            draw(ax, data[name].sel(place), number, len(found), look(rate, temperature))
+            drawn.append((rate, temperature))
+        frame(ax, cell, max(highest[cell["dataset"].item()]))
+        ax.set_title(
+            f"({name}) {title}", fontsize=plt.rcParams["legend.fontsize" if "\n" in title else "axes.titlesize"]
+        )
+        if ax.get_xlabel():
+            ax.set_xlabel(X_LABEL)
+    handles = arm_handles(drawn)
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), columnspacing=1.2)
+    figures_style.label_y(figure, Y_LABEL)
+    return figure, panels.side_by_side(data)
+
+
+def frame(ax: plt.Axes, cell: xr.Dataset, highest: float) -> None:
+    """Chance and r_X in grey, and room for means up to the highest; bars of few draws may leave the axes."""
+    ax.axvline(0, color="0.6", linewidth=0.5, zorder=0)
+    show_accuracy(ax, cell, highest)
+
+
+def show_accuracy(ax: plt.Axes, cell: xr.Dataset, highest: float) -> None:
+    """Accuracies from zero to the highest along y, and chance in grey."""
+    ax.axhline(1 / float(cell["classes"]), color="0.6", linewidth=0.5, linestyle="--", zorder=0)
+    ax.set_ylim(0, ROOM * highest)
+
+
+def label_dimensions(axis: Axis, dimensions: np.ndarray) -> None:
+    """Ticks at the dimensions of an axis in log10 d, without those that would crowd the one before."""
+    places = np.log10(dimensions)
+    kept = [0]
+    for i in range(1, len(places)):
+        if places[i] - places[kept[-1]] >= LEAST_GAP * (places[-1] - places[0]):
+            kept.append(i)
+    axis.set_ticks(places[kept], [str(d) for d in dimensions[kept]])
+
+
+def letter(number: int) -> str:
+    """a, b, … of the panels of a figure, in their titles and in the names of its source data."""
+    return chr(ord("a") + number)

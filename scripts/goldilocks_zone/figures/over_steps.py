@@ -1,0 +1,136 @@
+"""What figures of runs along training share: their runs, steps at which something is measured, curves over the step."""
+
+import json
+from collections.abc import Iterator
+from itertools import product
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.ticker import MaxNLocator
+
+from goldilocks_zone.claims.estimators import local_geometry
+from goldilocks_zone.config import studies
+from goldilocks_zone.figures import curves
+from goldilocks_zone.figures import style as figures_style
+
+DATASETS = {"mnist": "", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
+WORDS = {
+    "standardised": "",
+    "unit_interval": "images in [0, 1]",
+    "mean_image_removed": "mean image removed",
+    "original": "",
+    "shuffled": "shuffled labels",
+    "groups_of_two": "groups of two",
+    "groups_of_five": "groups of five",
+    "adam": "Adam",
+    "sgd": "",
+    "mean_squared_error": "squared errors",
+    "cross_entropy": "",
+    "all": "all examples",
+}
+PRIMARY = "fc-200x2-relu-nobias"
+USUAL = "usual"
+KEYS = ("optimiser", "batch")  # that tell studies apart beside what they vary
+MARGIN = 0.08  # above and below means, relative to their range in the logarithm
+NARROW, WIDE = 4.0, 1000.0  # ratios of the ends of logarithmic axes, for their ticks
+
+
+def runs(study: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
+    """The runs of a study at its first radius and subspace, (draw, step, …), each with a name of what is unusual."""
+    settings = json.loads(study.attrs["settings"])
+    varied = [studies.dimension(key) for key in settings["vary"]]
+    common = [WORDS.get(str(settings[key]), "") for key in KEYS if key not in varied]
+    for values in product(*(study[axis].values.tolist() for axis in ("dataset", "network", *varied))):
+        dataset, network, *others = values
+        parts = [
+            DATASETS.get(dataset, dataset.replace("_", " ")),
+            "" if network == PRIMARY else network.removesuffix("-nobias"),
+            *common,
+            *(WORDS.get(str(value), f"{axis} {value}") for axis, value in zip(varied, others)),
+        ]
+        place = dict(zip(("dataset", "network", *varied), values))
+        yield ", ".join(filter(None, parts)) or USUAL, study.sel(place).isel(radius=0, subspace=0)
+
+
+def measured(run: xr.Dataset, variable: str) -> xr.DataArray:
+    """A variable at the steps at which every draw has it, and all of it."""
+    return local_geometry.measured(run[variable])
+
+
+def stages(run: xr.Dataset, variable: str) -> dict[str, int]:
+    """The steps of a few stages at which a variable is measured: the first, the first after learning, and the last."""
+    values = measured(run, variable)
+    steps = values["step"].values
+    losses = run["training_loss"].sel(step=steps).mean("draw").values
+    learnt = steps[losses < local_geometry.LEARNT * np.log(int(run["classes"]))]
+    found = {"start": steps[0], "learnt": learnt[0] if len(learnt) else steps[len(steps) // 2], "end": steps[-1]}
+    return {name: int(step) for name, step in found.items()}
+
+
+def logarithmic_means(values: xr.DataArray) -> xr.Dataset:
+    """mean, low and high: the geometric mean over draws of values (…, draw) where they are positive, and its 95 %
+    interval."""
+    found = np.exp(curves.means(np.log(values.where(values > 0)))[["mean", "low", "high"]])
+    about, units = values.attrs.get("long_name", values.name), values.attrs.get("units", "1")
+    for part, meaning in (
+        ("mean", ""),
+        ("low", "lower end of the 95 % interval of the "),
+        ("high", "upper end of the 95 % interval of the "),
+    ):
+        found[part].attrs = {"units": units, "long_name": f"{meaning}geometric mean over draws: {about}"}
+    return found
+
+
+def draw_over_steps(ax: plt.Axes, found: xr.Dataset, number: int, label: str, **style: object) -> None:
+    """Means and intervals over the step; the start has a place of its own beside the logarithmic axis."""
+    colour = style.pop("color", figures_style.colour(number))
+    ax.plot(
+        found["step"],
+        found["mean"],
+        color=colour,
+        **{"marker": figures_style.marker(number), "markersize": 2.5, "linewidth": 1.0, "label": label, **style},
+    )
+    ax.fill_between(found["step"], found["low"], found["high"], color=colour, alpha=0.25, linewidth=0)
+
+
+def points(number: int, filled: bool) -> dict:
+    """The look of points with bars and without a line, of the curve of this number."""
+    colour = figures_style.colour(number)
+    return {
+        "linestyle": "none",
+        "marker": figures_style.marker(number),
+        "markersize": 3,
+        "color": colour,
+        "markerfacecolor": colour if filled else "white",
+        "markeredgewidth": 0.8,
+        "elinewidth": 0.7,
+    }
+
+
+def step_axis(ax: plt.Axes, steps: np.ndarray) -> None:
+    """A logarithmic axis of steps that begins with the start."""
+    ax.set_xscale("symlog", linthresh=1, linscale=0.3)
+    last = int(np.floor(np.log10(steps.max())))
+    ax.set_xticks([0, *10.0 ** np.arange(last + 1)])
+    ax.set_xlim(-0.3, steps.max() * 1.25)
+    ax.minorticks_off()
+    ax.set_xlabel("step")
+
+
+def logarithmic_axis(ax: plt.Axes, *shown: xr.DataArray | float) -> None:
+    """A logarithmic y-axis with room for what is shown; intervals of few draws may leave it. Ticks are written out."""
+    values = np.concatenate([np.ravel(each) for each in shown])
+    low, high = np.log10(np.nanmin(values)), np.log10(np.nanmax(values))
+    margin = MARGIN * (high - low or 1.0)
+    low, high = 10 ** (low - margin), 10 ** (high + margin)
+    ax.set_yscale("log")
+    ax.set_ylim(low, high)
+    if high / low < NARROW:
+        ticks = MaxNLocator(4).tick_values(low, high)
+    else:
+        powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+        ticks = np.concatenate([digit * powers for digit in ((1, 2, 5) if high / low < WIDE else (1,))])
+    inside = sorted(tick for tick in ticks if low <= tick <= high)
+    ax.set_yticks(inside, [f"{tick:g}" for tick in inside])
+    ax.minorticks_off()

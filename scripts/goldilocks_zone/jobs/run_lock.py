@@ -1,0 +1,96 @@
+"""One run at a time in a checkout, held by a lock of the operating system, which ends with the process.
+
+Snakemake's own locks are files that outlive a killed run, and are written before it is known whether another run is at
+work: profiles turn them off (nolock).
+"""
+
+import atexit
+import fcntl
+import os
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from goldilocks_zone.storage import files
+
+LOCK = ".goldilocks.lock"
+ATTEMPTS = 5
+# Open for as long as the process lives: closing it would release the lock.
+_held: list[int] = []
+
+
+class Busy(ValueError):
+    """Another run is at work; the message is one sentence."""
+
+
+def enter(folder: str | Path = ".") -> None:
+    """Be the one run at work in a checkout until this process ends.
+
+    Raises Busy if another run is alive, or one of another machine, whose locks may not be seen here, has not ended in
+    order. Where the file system has no locks, a run of this machine is known by its process alone.
+    """
+    path = Path(folder, LOCK)
+    with files.writing(path):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _refuse_others(handle, path)
+    except Busy:
+        os.close(handle)
+        raise
+    _held.append(handle)
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+    atexit.register(_leave, handle, os.getpid())
+
+
+def is_held(folder: str | Path = ".") -> bool:
+    """Whether a run of this machine is at work in a checkout, as far as its file system has locks."""
+    try:
+        handle = os.open(Path(folder, LOCK), os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False
+
+
+def _refuse_others(handle: int, path: Path) -> None:
+    holder = os.pread(handle, 200, 0).decode(errors="replace")
+    process, _, host = holder.removeprefix("process ").partition(" on ")
+    locked = True
+    try:
+        _lock(handle)
+    except BlockingIOError:
+        raise Busy(
+            f"another run is at work in this folder ({holder or 'an unknown process'}): wait until it ends, or stop "
+            "it, and run again"
+        ) from None
+    except OSError:
+        locked = False
+    here = host == socket.gethostname()
+    if host and (not here or (not locked and process.isdigit() and files.is_alive(int(process)))):
+        raise Busy(
+            f"{path} is held by {holder}: wait until that run ends, or, if it is gone, delete this file, and run again"
+        )
+
+
+def _lock(handle: int) -> None:
+    """Lock a file for this process alone; those that only look, as is_held, have it for a moment."""
+    for _ in range(ATTEMPTS):
+        with suppress(BlockingIOError):
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.05)
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _leave(handle: int, process: int) -> None:
+    """Forget the holder: one that is gone without this was killed."""
+    if os.getpid() == process:
+        os.ftruncate(handle, 0)

@@ -1,0 +1,274 @@
+"""The local geometry of a loss at one point of training, in full space: what Fort & Ganguli (2019) speak of.
+
+G's largest eigenvalues and the powers of gradients along its eigenvectors, through the Gram matrix of logit gradients;
+the Hessian's by Lanczos iteration; how logit gradients cluster; and the numbers that the random model takes.
+Letters: n examples, k classes, D parameters, m eigenvalues.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from goldilocks_zone.curvature import hessian, logit_gradients, top_eigenvectors
+from goldilocks_zone.models import modes, networks
+from goldilocks_zone.randomness import stream
+from goldilocks_zone.spectra import lanczos
+from goldilocks_zone.spectra.summaries import hutchinson
+from goldilocks_zone.theory import random_model
+
+# Of gradients: of the examples that G is of; of others trained on; held out; with labels from p; residuals permuted.
+SOURCES = ("spectrum", "other_batch", "held_out", "model_labels", "permuted")
+PAIRS = ("same_logit_same_class", "same_logit", "other_logit", "other_logit_absolute")
+LAYERS = ("all", "without_last")
+ENDS = ("smallest", "largest")
+# Of the random model: from its six numbers; with the σ_z that gives the measured mixing; with measured outputs.
+RUNGS = ("six_numbers", "matched_spread", "measured_outputs")
+MODELLED = ("model_outlier", "model_outlier_ratio", "model_edge", "model_power", "model_kappa")
+# Of simpler formulae for the same.
+FORMULAE = ("formula_outlier", "formula_kappa")
+INPUT_PAIRS = ("same_class", "any_classes")
+HESSIAN_TOLERANCE = 1e-4
+
+
+class Examples(NamedTuple):
+    """inputs (n, …) and labels (n,)."""
+
+    inputs: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Options:
+    """count: how many eigenvalues m; probes: of the Hessian's trace and norm; residual: whether H′ is measured."""
+
+    count: int
+    probes: int = 10
+    residual: bool = False
+    memory_mib: float = 1024
+
+
+@modes.differentiating
+def measure(
+    network: nn.Module, parameters: Tensor, spectrum: Examples, other: Examples, held_out: Examples, options: Options
+) -> dict[str, np.ndarray]:
+    """All that is known of the point `parameters` (D,), by name.
+
+    gauss_newton_eigenvalue and hessian_eigenvalue (m,), descending; gradient_power (SOURCES, m): shares of the squared
+    gradient along the eigenvectors of G; centred_edge: the largest eigenvalue of G made of logit gradients less their
+    mean; gauss_newton_full_trace and _norm, hessian_full_trace and _norm; top_space_cosine: the smallest cosine between
+    the spaces of the k − 1 top eigenvectors of G and of the Hessian; clustering (PAIRS, LAYERS), on LAYERS known alone;
+    cluster_deviation and noise_deviation, σ_c and σ_E, of the `other` examples; logits_std, entropy, mixing (1 − Σp²)
+    and gradient_length of logits, held_out_logits_std and held_out_entropy of `held_out` examples; trace_examples:
+    (Σt)²/Σt² of the traces t of examples' G; input_cosine (INPUT_PAIRS,): mean cosines of different inputs; with
+    options.residual residual_extreme (ENDS,), the extreme eigenvalues of H′. As `modelled` has it, what the random
+    model predicts; and formula_outlier Dσ_c²(1 − EΣp²)/(k − 1) and formula_kappa √(k − 1)/q, q the mean cosine of
+    gradients of the same logit, which want neither noise nor sizes of samples.
+
+    All of the mean cross-entropy over `spectrum`, in the precision of its inputs.
+    """
+    parameters = parameters.detach().clone()
+    z, outside = (_logits(network, parameters, each.inputs) for each in (spectrum, held_out))
+    p = torch.softmax(z, 1)
+    n, classes = p.shape
+    gradients = logit_gradients.of(network, parameters, spectrum.inputs)
+    top = logit_gradients.gauss_newton(gradients, p, options.count)
+    own = gradients.own()
+    traces = logit_gradients.traces(own, p)
+    found = {
+        "gauss_newton_eigenvalue": top.eigenvalues,
+        "gradient_power": _powers(network, parameters, spectrum, other, held_out, gradients, p, top),
+        "gauss_newton_full_trace": float(traces.mean()),
+        "gauss_newton_full_norm": logit_gradients.frobenius_norm(gradients, p),
+        "trace_examples": float(traces.sum() ** 2 / np.square(traces).sum()),
+        "centred_edge": logit_gradients.gauss_newton(gradients, p, 1, centred=True).eigenvalues[0],
+        "clustering": _clusters(gradients, spectrum.labels),
+        "input_cosine": _input_cosines(spectrum),
+        "logits_std": _spread(z),
+        "held_out_logits_std": _spread(outside),
+        "entropy": _entropy(z),
+        "held_out_entropy": _entropy(outside),
+        "mixing": float(1 - p.square().sum(1).mean()),
+        "gradient_length": float(own.diagonal(dim1=1, dim2=2).double().mean().sqrt()),
+    }
+    found |= _deviations(logit_gradients.of(network, parameters, other.inputs), len(parameters))
+    one_hot = torch.nn.functional.one_hot(spectrum.labels, classes).to(p)
+    found |= modelled(p.cpu().numpy(), one_hot.cpu().numpy(), len(parameters), options.count, found)
+    found["formula_outlier"] = len(parameters) * found["cluster_deviation"] ** 2 * found["mixing"] / (classes - 1)
+    found["formula_kappa"] = np.sqrt(classes - 1) / found["clustering"][PAIRS.index("same_logit"), 0]
+    return found | _hessian(network, parameters, spectrum, top, (n, classes), options)
+
+
+def outputs(network: nn.Module, parameters: Tensor, inputs: Tensor) -> Tensor:
+    """Softmax outputs p (n, k) of `inputs` (n, …) at `parameters` (D,), in double precision."""
+    return torch.softmax(_logits(network, parameters, inputs), 1)
+
+
+def modelled(outputs: np.ndarray, one_hot: np.ndarray, size: int, count: int, measured: dict) -> dict[str, np.ndarray]:
+    """What the random model predicts on each of RUNGS, with σ_c, σ_E and σ_z as `measured`, (RUNGS,) by name.
+
+    model_eigenvalue (RUNGS, count): the k − 1 outliers of G, descending, and nothing behind; model_outlier: their mean;
+    model_outlier_ratio: the first over the last; model_edge: of the bulk; model_power: the share of the squared
+    gradient along the outliers; model_kappa: Tr G/‖G‖_F. NaN where outliers have not left the bulk, or no Gaussian
+    logits give the measured mixing.
+    """
+    n, classes = outputs.shape
+    cluster, noise = measured["cluster_deviation"], measured["noise_deviation"]
+    found = {name: np.full(len(RUNGS), np.nan) for name in MODELLED}
+    found["model_eigenvalue"] = np.full((len(RUNGS), count), np.nan)
+    for i, rung in enumerate(RUNGS):
+        p, residuals = outputs, outputs - one_hot
+        if rung != "measured_outputs":
+            random = stream("random model", rung)
+            spread = measured["logits_std"]
+            if rung == "matched_spread":
+                try:
+                    spread = random_model.matching_spread(measured["mixing"], classes, random)
+                except ValueError:
+                    continue
+            p = random_model.probabilities(n, classes, spread, random)
+            residuals = p - random_model.one_hot_labels(p, "independent", random)
+        limit = random_model.limit(p, size, cluster, noise)
+        outliers = limit.outliers
+        found["model_eigenvalue"][i, : classes - 1] = outliers[:count]
+        found["model_edge"][i] = limit.edge
+        found["model_outlier"][i] = outliers.mean()
+        found["model_outlier_ratio"][i] = outliers[0] / outliers[-1]
+        # Where all outputs are saturated there is neither G nor, perhaps, a gradient.
+        with np.errstate(invalid="ignore"):
+            found["model_kappa"][i] = random_model.kappa(p, size, cluster, noise)
+            found["model_power"][i] = (
+                random_model.power_given(residuals, cluster, noise)
+                if rung == "measured_outputs"
+                else random_model.power(p, cluster, noise, residuals, "independent")
+            )
+    return found
+
+
+def _logits(network: nn.Module, parameters: Tensor, inputs: Tensor) -> Tensor:
+    with torch.no_grad():
+        return networks.logits_function(network)(parameters, inputs).double()
+
+
+def _spread(logits: Tensor) -> float:
+    return float(logits.var(1).mean().sqrt())
+
+
+def _entropy(logits: Tensor) -> float:
+    return float(torch.special.entr(torch.softmax(logits, 1)).sum(1).mean())
+
+
+def _input_cosines(examples: Examples) -> np.ndarray:
+    """input_cosine (INPUT_PAIRS,); of classes with two examples at least."""
+    units = torch.nn.functional.normalize(examples.inputs.flatten(1).double())
+
+    def mean(some: Tensor) -> float:
+        return float(some.sum(0).square().sum() - some.square().sum()) / (len(some) * (len(some) - 1))
+
+    classes = [units[examples.labels == label] for label in examples.labels.unique()]
+    return np.array([np.mean([mean(some) for some in classes if len(some) > 1]), mean(units)])
+
+
+def _clusters(gradients: logit_gradients.LogitGradients, labels: Tensor) -> np.ndarray:
+    """clustering (PAIRS, LAYERS)."""
+    found = np.full((len(PAIRS), len(LAYERS)), np.nan)
+    for j, layers in enumerate(LAYERS):
+        if layers == "all" or gradients.layered:
+            cosines = logit_gradients.clustering(gradients, labels, without_last=layers == "without_last")
+            found[:, j] = [getattr(cosines, pair) for pair in PAIRS]
+    return found
+
+
+def _powers(network, parameters, spectrum, other, held_out, gradients, p, top) -> np.ndarray:
+    """gradient_power (SOURCES, m)."""
+    n, classes = p.shape
+    random = stream("powers")
+    one_hot = torch.nn.functional.one_hot(spectrum.labels, classes).to(p)
+    drawn = (p.cumsum(1)[:, :-1].cpu() < torch.as_tensor(random.random((n, 1)))).sum(1).to(p.device)
+    own = p - one_hot
+    residuals = {
+        "spectrum": own,
+        "model_labels": p - torch.nn.functional.one_hot(drawn, classes).to(p),
+        "permuted": own[torch.as_tensor(random.permutation(n), device=p.device)],
+    }
+    rows = []
+    for source in SOURCES:
+        if source in residuals:
+            weighted = residuals[source].to(top.cotangents) / n
+            pushed = gradients.multiplied(weighted[None])[0]
+            square = float((weighted.double() * pushed.double()).sum())
+        else:
+            examples = {"other_batch": other, "held_out": held_out}[source]
+            logits = networks.logits_function(network)
+            theta = parameters.detach().requires_grad_()
+            loss = nn.functional.cross_entropy(logits(theta, examples.inputs), examples.labels)
+            (gradient,) = torch.autograd.grad(loss, theta)
+            pushed = logit_gradients.pushed(network, parameters, spectrum.inputs, gradient)
+            square = float(gradient.double().square().sum())
+        along = torch.einsum("mnk,nk->m", top.cotangents.double(), pushed.double())
+        rows.append((along.square() / square).cpu().numpy() if square else np.zeros(len(along)))
+    return np.stack(rows)
+
+
+def _deviations(gradients: logit_gradients.LogitGradients, size: int) -> dict[str, float]:
+    """σ_c and σ_E: deviations of the entries of mean logit gradients, and of single ones from their mean.
+
+    The mean's square is corrected for what the mean of n examples keeps of their own parts.
+    """
+    n, classes = gradients.examples, gradients.classes
+    averages = torch.eye(classes, dtype=gradients.dtype, device=gradients.device)[:, None].expand(-1, n, -1) / n
+    means = (averages.double() * gradients.multiplied(averages).double()).sum((1, 2))
+    squares = gradients.own().diagonal(dim1=1, dim2=2).double().mean(0)
+    within = (squares - means) * n / (n - 1)
+    shared = (means - within / n).clamp_min(0)
+    deviations = {"cluster_deviation": shared, "noise_deviation": within}
+    return {name: float((square.mean() / size).sqrt()) for name, square in deviations.items()}
+
+
+def _hessian(network, parameters, spectrum, top, shape, options) -> dict[str, np.ndarray]:
+    """What is known of the Hessian and of H′."""
+    inputs, labels = spectrum.inputs, spectrum.labels
+    # The eigenvectors of G, which are known, are near those of H.
+    known = logit_gradients.pulled(network, parameters, inputs, top.cotangents).double().cpu().numpy()
+    known, _ = np.linalg.qr(known.T)
+    values, vectors = top_eigenvectors.top(
+        network,
+        parameters,
+        inputs,
+        labels,
+        options.count,
+        memory_mib=options.memory_mib,
+        tolerance=HESSIAN_TOLERANCE,
+        near=known.T,
+    )
+    ours, theirs = known[:, : shape[1] - 1], vectors[:, : shape[1] - 1]
+    multiply = {
+        part: hessian.hessian_products(network, parameters, inputs, labels, part=part, memory_mib=options.memory_mib)
+        for part in ("hessian", "gauss_newton")
+    }
+
+    def products(rows: np.ndarray, part: str = "hessian") -> np.ndarray:
+        return multiply[part](torch.as_tensor(rows).to(parameters)).double().cpu().numpy()
+
+    # Across the eigenvectors that are known: a few large eigenvalues would make estimates of the norm vary.
+    probes = stream("probes").standard_normal((options.probes, len(parameters)))
+    probes -= (probes @ vectors) @ vectors.T
+    rest = hutchinson(probes, products(probes))
+    found = {
+        "hessian_eigenvalue": values,
+        "top_space_cosine": float(np.linalg.svd(ours.T @ theirs, compute_uv=False).min()),
+        "hessian_full_trace": float(values.sum() + rest.trace),
+        "hessian_full_norm": float(np.sqrt(np.square(values).sum() + rest.frobenius_norm**2)),
+    }
+    if options.residual:
+        start = stream("residual").standard_normal(len(parameters))
+
+        def residual(rows: np.ndarray) -> np.ndarray:
+            return products(rows) - products(rows, "gauss_newton")
+
+        options = {"start": start, "tolerance": HESSIAN_TOLERANCE, "own_threads": True}
+        ends = [lanczos.top_eigenpairs(residual, len(parameters), 1, which=each, **options) for each in ("SA", "LA")]
+        found["residual_extreme"] = np.array([values[0] for values, _ in ends])
+    return found

@@ -1,0 +1,1 @@
+"""Networks, as functions of one parameter vector and as chains of layers; initialisations and losses."""

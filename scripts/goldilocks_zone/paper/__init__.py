@@ -1,0 +1,1 @@
+"""The paper: LaTeX text, captions, numbers and the check of its sources."""

@@ -1,0 +1,173 @@
+"""Archives of a run's results: one file that is verified before anything in it is used.
+
+`manifest.json`, the first member, lists every file with its checksum, and the code and settings that blocks were made
+by; `ro-crate-metadata.json` says the same to machines that know RO-Crate. Names are those below results/<run>.
+Imports nothing heavy: it runs whenever a workflow that takes results from an archive loads.
+"""
+
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from goldilocks_zone.storage import files
+
+MANIFEST, CRATE = "manifest.json", "ro-crate-metadata.json"
+LIMIT_MB = 100
+CARDS, AVAILABLE = "cards", "available.yaml"
+# What an archive's metadata calls its files.
+FORMATS = {
+    ".nc": "application/x-netcdf",
+    ".csv": "text/csv",
+    ".pdf": "application/pdf",
+    ".png": "image/png",
+    ".yaml": "application/yaml",
+}
+# RO-Crate's own vocabulary has no checksums; that of its profile for workflows has.
+CONTEXT = ["https://w3id.org/ro/crate/1.1/context", {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256"}]
+LICENCE = {
+    "@id": "https://spdx.org/licenses/MIT",
+    "@type": "CreativeWork",
+    "name": "MIT License",
+    "description": "Use, change and pass on as you like, with the copyright notice and without warranty.",
+}
+
+
+def pack(path: str | Path, contents: Mapping[str, Path], about: dict) -> None:
+    """Write an archive of `contents`, files by their names in it, with what the manifest says `about` them.
+
+    Of that, `run`, `commit` and `date` (of the commit, as 2026-01-31) are in the metadata too.
+
+    The same bytes for the same contents. Raises ValueError if it is too large, or a file is missing.
+    """
+    data = {}
+    for name, source in sorted(contents.items()):
+        if not source.is_file():
+            raise ValueError(f"{source} is missing: build the run first, then archive it")
+        data[name] = source.read_bytes()
+    manifest = {**about, "files": {name: _checksum(each) for name, each in data.items()}}
+    members = {
+        MANIFEST: _json(manifest),
+        CRATE: _json(crate(manifest, {name: len(each) for name, each in data.items()})),
+    }
+    buffer = io.BytesIO()
+    with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as zipped, tarfile.open(fileobj=zipped, mode="w") as archive:
+        for name, content in {**members, **data}.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o644
+            archive.addfile(entry, io.BytesIO(content))
+    if buffer.tell() > LIMIT_MB * 10**6:
+        raise ValueError(
+            f"the archive would have {buffer.tell() / 1e6:.0f} MB, more than {LIMIT_MB}: archive fewer studies"
+        )
+    with files.whole_file(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+
+
+def crate(manifest: dict, sizes: Mapping[str, int]) -> dict:
+    """RO-Crate 1.1 metadata of an archive: the run, its licence and every file."""
+    parts = [
+        {
+            "@id": name,
+            "@type": "File",
+            "name": name,
+            "contentSize": str(sizes[name]),
+            "sha256": checksum,
+            **({"encodingFormat": FORMATS[Path(name).suffix]} if Path(name).suffix in FORMATS else {}),
+        }
+        for name, checksum in manifest["files"].items()
+    ]
+    root = {
+        "@id": "./",
+        "@type": "Dataset",
+        "name": f"Results of the run {manifest['run']} of goldilocks",
+        "description": "Spectra, trained networks' accuracies, figures with their data, verdicts and paper.",
+        "datePublished": manifest["date"],
+        "license": {"@id": LICENCE["@id"]},
+        "version": manifest["commit"],
+        "hasPart": [{"@id": part["@id"]} for part in parts],
+    }
+    descriptor = {
+        "@id": CRATE,
+        "@type": "CreativeWork",
+        "conformsTo": {"@id": "https://w3id.org/ro/crate/1.1"},
+        "about": {"@id": "./"},
+    }
+    return {"@context": CONTEXT, "@graph": [descriptor, root, LICENCE, *parts]}
+
+
+def read_manifest(path: str | Path) -> dict:
+    """The manifest of an archive. Raises ValueError in one sentence if the file is no such archive."""
+    with _opened(path) as archive:
+        first = archive.next()
+        if first is None or first.name != MANIFEST or not first.isfile():
+            raise ValueError(f"results_from: {path} is no archive of make archive: name one that is")
+        return json.loads(archive.extractfile(first).read())
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[tarfile.TarFile]:
+    """An archive, open. Raises ValueError if it is damaged or no file, OSError if it cannot be read."""
+    if not Path(path).is_file():
+        raise ValueError(f"results_from: there is no file {path}: name an archive of make archive")
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            yield archive
+    except (tarfile.TarError, OSError, EOFError, zlib.error, UnicodeDecodeError, json.JSONDecodeError) as error:
+        files.refuse_unreadable(path)
+        raise ValueError(f"results_from: {path} is damaged ({error}): fetch it again") from error
+
+
+def read(path: str | Path, names: Iterable[str]) -> dict[str, bytes]:
+    """Some files of an archive by name, each held against its checksum.
+
+    Raises ValueError naming the file that is missing or damaged.
+    """
+    manifest, wanted, found = read_manifest(path), set(names), {}
+    with _opened(path) as archive:
+        for member in archive:
+            # Links and devices are nothing that make archive writes.
+            if member.name in wanted and member.isfile():
+                found[member.name] = archive.extractfile(member).read()
+    for name in sorted(wanted):
+        if name not in found or name not in manifest["files"]:
+            raise ValueError(f"results_from: {path} has no {name}, though its manifest says so: fetch it again")
+        if _checksum(found[name]) != manifest["files"][name]:
+            raise ValueError(f"results_from: {name} in {path} is not what its checksum says: fetch it again")
+    return found
+
+
+def available(path: str | Path) -> dict:
+    """Which datasets could be had where an archive was made; nothing where it does not say. Raises as `read` does."""
+    if AVAILABLE not in read_manifest(path)["files"]:
+        return {}
+    return yaml.safe_load(read(path, [AVAILABLE])[AVAILABLE])
+
+
+def difference(expected: Mapping, found: Mapping) -> str:
+    """The keys in which settings differ, as `radii (0.1 there, 1 here), seed`; empty if they do not."""
+    return ", ".join(
+        f"{key} ({_shown(found.get(key))} there, {_shown(expected.get(key))} here)"
+        for key in sorted({*expected, *found})
+        if expected.get(key) != found.get(key)
+    )
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) < 40 else f"{text[:37]}…"
+
+
+def _checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _json(value: dict) -> bytes:
+    return json.dumps(value, indent=1, sort_keys=True).encode()

@@ -1,0 +1,80 @@
+"""Where a result comes from: the attributes that every NetCDF file carries."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import xarray as xr
+
+from goldilocks_zone.storage import netcdf
+
+ROOT = Path(__file__).parents[3]
+
+
+def commit() -> str:
+    """The commit of the checkout, with `-dirty` where tracked files differ from it.
+
+    `unknown` where the checkout is no repository of its own, whatever repository lies around it.
+    """
+    return _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*") or "unknown"
+
+
+def commit_day() -> str:
+    """Day of the checkout's commit, as 2026-01-31; empty where it is no repository of its own."""
+    return _git("show", "--no-patch", "--format=%cs", "HEAD")
+
+
+def _git(*arguments: str) -> str:
+    """Output of git about the checkout; empty where it fails."""
+    others = ("GIT_DIR", "GIT_WORK_TREE")
+    environment = {name: value for name, value in os.environ.items() if name not in others}
+    environment["GIT_CEILING_DIRECTORIES"] = str(ROOT.parent)
+    command = ["git", "-C", str(ROOT), *arguments]
+    try:
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=10, env=environment)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def settings_hash(settings: dict) -> str:
+    """Hash of the parameters that reached a job; independent of the order of keys."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def attributes(code: str, settings: dict, seconds: float, **more: str | int) -> dict[str, str | int | float]:
+    """Attributes of a result: commit, code fingerprint, settings and their hash, versions, wall time, and `more`."""
+    return {
+        "commit": commit(),
+        "code_fingerprint": code,
+        "settings": json.dumps(settings, sort_keys=True),
+        "settings_hash": settings_hash(settings),
+        "python": platform.python_version(),
+        **{f"{name}_version": version(name) for name in ("torch", "numpy", "scipy")},
+        "wall_seconds": round(seconds, 2),
+        **more,
+    }
+
+
+def write_signed(content: xr.Dataset, code: str, seconds: float, path: str | Path, path_to_card: str | Path) -> None:
+    """Write a dataset file with the attributes of a result, and its card."""
+    content.attrs |= attributes(code, {"dataset": content.attrs["dataset"]}, seconds)
+    netcdf.write_dataset(content, path)
+    netcdf.write_card(content, path_to_card)
+
+
+def refuse_stale(path: str | Path, code: str, settings: dict, network_fingerprint: str = "") -> None:
+    """Raise ValueError if a block was not made by this code, with these settings and this network of the user's own."""
+    expected = {
+        "code_fingerprint": (code, "other code"),
+        "settings_hash": (settings_hash(settings), "other settings"),
+        "network_fingerprint": (network_fingerprint, "another version of its network"),
+    }
+    with netcdf.opened(path) as block:
+        for name, (value, what) in expected.items():
+            if block.attrs.get(name, "") != value:
+                raise ValueError(f"{path} was made by {what} than the present: delete it and run again")

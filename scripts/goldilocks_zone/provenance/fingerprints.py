@@ -1,0 +1,121 @@
+"""Hashes of code that change when results could change: not with comments, docstrings or Python's version."""
+
+import ast
+import functools
+import hashlib
+import json
+import re
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1]
+# Rooms and modules that move, name or record numbers but cannot change one: import-linter keeps arrays out of them.
+EXCLUDED = ("storage", "provenance", "jobs", "data.catalogue", "data.download")
+PINNED = ("torch", "numpy", "scipy")
+# Fields that differ between versions of Python without a difference in meaning.
+_IGNORED_FIELDS = frozenset({"type_params", "kind", "ctx", "type_comment"})
+_WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def record(script: Path) -> str:
+    """The record of a script of this checkout: a line with its fingerprint."""
+    return code_fingerprint(script, script.parents[1] / "requirements.txt") + "\n"
+
+
+def refuse_changed(script: Path, path_to_record: str | Path) -> None:
+    """Raise ValueError if a script, or what it imports, is no longer what its record says."""
+    if record(script) != Path(path_to_record).read_text(encoding="utf-8"):
+        raise ValueError(
+            f"scripts/{script.name}, or code that it uses, has changed since this run was started: run again"
+        )
+
+
+def tree_fingerprint(tree: ast.Module, *more: object) -> str:
+    """SHA-256 of a syntax tree, and of whatever else code depends on."""
+    return _hash(json.dumps([_canonical(tree), *more], sort_keys=True))
+
+
+def code_fingerprint(script: Path, requirements: Path) -> str:
+    """SHA-256 over the script, the goldilocks modules it imports, followed transitively, and pinned versions."""
+    files = {script.name: script, **{name: module_path(name) for name in imported_modules(script)}}
+    lines = [f"{name} {_read(path)[0]}" for name, path in sorted(files.items())]
+    lines += pinned_versions(requirements)
+    return _hash("\n".join(lines))
+
+
+def imported_modules(script: Path) -> set[str]:
+    """Names below the package of the modules that `script` imports, directly or through others, less EXCLUDED."""
+    found: set[str] = set()
+    waiting = [script]
+    while waiting:
+        for name in _read(waiting.pop())[1] - found:
+            if not is_excluded(name):
+                found.add(name)
+                waiting.append(module_path(name))
+    return found
+
+
+def is_excluded(name: str) -> bool:
+    """Whether a module cannot change a number."""
+    return any(name == excluded or name.startswith(f"{excluded}.") for excluded in EXCLUDED)
+
+
+def module_path(name: str) -> Path:
+    """The file of a module, by its name below the package."""
+    return PACKAGE / (name.replace(".", "/") + ".py")
+
+
+def pinned_versions(requirements: Path) -> list[str]:
+    """The lock's lines for the libraries whose version can change a number."""
+    pattern = re.compile(rf"(?:{'|'.join(PINNED)})==\S+")
+    return sorted(match[0] for match in map(pattern.match, requirements.read_text().splitlines()) if match)
+
+
+def _read(path: Path) -> tuple[str, frozenset[str]]:
+    return _summary(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _summary(text: str) -> tuple[str, frozenset[str]]:
+    """Hash and direct imports of a module: dozens of scripts share most of theirs."""
+    tree = ast.parse(text)
+    return _hash(_canonical(tree)), frozenset(_direct_imports(tree))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _direct_imports(tree: ast.Module) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                raise ValueError("modules of goldilocks_zone are imported by their full name, never relatively")
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    below = {name.removeprefix("goldilocks_zone.") for name in names if name.startswith("goldilocks_zone.")}
+    return {name for name in below if module_path(name).is_file()}
+
+
+def _canonical(node: object) -> str:
+    """A dump of a syntax tree that is the same on every supported Python."""
+    if isinstance(node, list):
+        return "[" + ",".join(map(_canonical, node)) + "]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = []
+    for name, value in ast.iter_fields(node):
+        if name == "body" and isinstance(node, _WITH_DOCSTRING):
+            value = _without_docstring(value)
+        if name not in _IGNORED_FIELDS and value not in (None, []):
+            fields.append(f"{name}={_canonical(value)}")
+    return f"{type(node).__name__}({','.join(fields)})"
+
+
+def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    first = body[0] if body else None
+    is_docstring = (
+        isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    )
+    return body[1:] if is_docstring else body

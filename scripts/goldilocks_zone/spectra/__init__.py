@@ -1,0 +1,1 @@
+"""Spectra of symmetric matrices, whatever their origin: summaries, estimators, Lanczos iterations."""

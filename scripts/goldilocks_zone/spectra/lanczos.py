@@ -1,0 +1,205 @@
+"""Spectra in full space of a symmetric matrix that is known by its products alone, by Lanczos iteration.
+
+The matrix A, of size D, is given as a function of vectors (m, D), in double precision, that returns A times each row,
+shape (m, D). Letters of array axes, beside the package's: m probes, s steps, g points of a grid.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Integral
+
+import numpy as np
+from scipy.linalg import eigh_tridiagonal
+from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
+from threadpoolctl import threadpool_limits
+
+from goldilocks_zone.randomness import stream
+from goldilocks_zone.spectra.summaries import standard_error
+
+Products = Callable[[np.ndarray], np.ndarray]
+ENDS = {"LA": "largest", "LM": "largest in magnitude", "SA": "smallest"}
+PASSES = 2  # of classical Gram–Schmidt: twice is enough (Giraud et al. 2005)
+NOTHING = 1e-12  # of ‖A‖: what a smaller rest adds to a Krylov space is rounding, and to drop it changes A by no more
+
+
+def top_eigenpairs(
+    products: Products,
+    size: int,
+    count: int,
+    *,
+    which: str = "LA",
+    start: np.ndarray,
+    tolerance: float = 1e-8,
+    restarts: int = 300,
+    own_threads: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` eigenvalues λ of A at one end of its spectrum, shape (count,), and eigenvectors u, shape (D, count).
+
+    Eigenvalues descend, in the units of A; eigenvectors are orthonormal, each up to its sign. `which`: "LA" is the
+    largest, "LM" the largest in magnitude, "SA" the smallest. `size` is D; `start` (D,) is where the search starts,
+    and the same start gives the same result. The method is implicitly restarted Lanczos (Lehoucq, Sorensen & Yang
+    1998, ARPACK), one product at a time, with max(2 count + 1, 20) vectors in memory. It ends when each estimated
+    |Au − λu| ≤ tolerance |λ|, which bounds the error of λ, down to the precision of the products. `own_threads` says
+    that `products` computes with threads that are not numpy's, as torch does: the latter, which would spin beside them
+    and take half of their time, are one then.
+
+    A multiple eigenvalue may be found fewer times than it has eigenvectors: exact arithmetic sees one of them.
+
+    Raises ValueError if count is not from 1 to D − 1, `which` is unknown, the start is zero, not finite or not of
+    length D, a product is not finite, or `restarts` restarts do not reach the tolerance.
+    """
+    if which not in ENDS:
+        raise ValueError(f"end {which!r} of the spectrum is unknown: use one of {', '.join(ENDS)}")
+    if not isinstance(count, Integral) or not 1 <= count < size:
+        raise ValueError(
+            f"{count} eigenpairs asked for of a matrix of size {size}: ask for 1 to {size - 1}, or solve it dense"
+        )
+    start = np.asarray(start)
+    if start.dtype.kind not in "fiu" or start.shape != (size,) or not np.isfinite(start).all() or not np.any(start):
+        raise ValueError(f"the start is no vector of {size} finite numbers that are not all zero: draw it at random")
+    matrix = LinearOperator(
+        (size, size), matvec=lambda vector: _multiply(products, vector.reshape(1, size))[0], dtype=np.float64
+    )
+    try:
+        with threadpool_limits(1 if own_threads else None, user_api="blas"):
+            # The generator replaces a start that spans too small an invariant subspace.
+            values, vectors = eigsh(
+                matrix,
+                k=count,
+                which=which,
+                v0=np.array(start, dtype=np.float64),
+                tol=tolerance,
+                maxiter=restarts,
+                rng=stream("top eigenpairs"),
+            )
+    except ArpackError as error:
+        raise ValueError(
+            f"the {count} {ENDS[which]} eigenvalues did not converge to {tolerance:g} in {restarts} restarts "
+            f"({error}): allow more restarts or a larger tolerance, and see that the matrix is not zero"
+        ) from error
+    order = np.argsort(values)[::-1]
+    return values[order], vectors[:, order]
+
+
+def lanczos(products: Products, probes: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ritz values θ, ascending, and weights w of the Gauss quadrature vᵀf(A)v/|v|² ≈ Σ_s w_s f(θ_s), each (m, s).
+
+    Every row v of `probes` (m, D) starts its own Krylov space; all advance together, so that a step is one call of
+    `products` on at most m vectors. The quadrature is exact for polynomials f up to degree 2s − 1 (Golub & Meurant
+    2010, chapters 4 and 6): θ are the eigenvalues of the tridiagonal matrix T = QᵀAQ on an orthonormal basis Q of the
+    Krylov space, and w the squares of their eigenvectors' first entries. Each row of weights sums to 1; Ritz values
+    are in the units of A.
+
+    Each new vector is orthogonalised twice against all before it (classical Gram–Schmidt; twice is enough:
+    Giraud et al. 2005), so that no eigenvalue appears as a ghost copy. This keeps 8 m s D bytes in memory: rows of
+    several calls with fewer probes may be joined.
+
+    A Krylov space ends at D steps, or early with as many exact eigenvalues as the probe has components on distinct
+    eigenspaces; the rest of its row are Ritz values NaN with weight 0. Where rounding hides an early end (products in
+    single precision, eigenvalues over many decades), multiple eigenvalues may come several times and share the weight
+    that is theirs: the quadrature is the same.
+
+    Raises ValueError if there is no step or no probe, a probe is zero or not finite, or a product is not finite or
+    of another shape.
+    """
+    probes = np.asarray(probes)
+    if probes.ndim != 2 or probes.dtype.kind not in "fiu":
+        raise ValueError(
+            f"probes of shape {probes.shape} and type {probes.dtype} were given: give real rows, one for each, (m, D)"
+        )
+    norms = np.linalg.norm(probes, axis=1, keepdims=True)
+    if steps < 1 or not len(probes):
+        raise ValueError(
+            f"Lanczos takes one step and one probe at least: {steps} and {len(probes)} given, ask for more"
+        )
+    if not (np.isfinite(norms) & (norms > 0)).all():
+        raise ValueError("a probe is zero or not finite, so no Krylov space starts from it: draw probes at random")
+    m, size = probes.shape
+    longest = min(steps, size)
+    basis = np.empty((m, longest, size))
+    basis[:, 0] = probes / norms
+    diagonal, off_diagonal = np.zeros((2, m, longest))
+    lengths = np.full(m, longest)
+    scale = np.zeros(m)
+    active = np.arange(m)
+    for j in range(longest):
+        for i, rest in zip(active, _multiply(products, basis[active, j])):
+            known = basis[i, : j + 1]
+            scale[i] = max(scale[i], np.linalg.norm(rest))
+            diagonal[i, j] = known[j] @ rest
+            for _ in range(PASSES):
+                rest = rest - known.T @ (known @ rest)
+            off_diagonal[i, j] = np.linalg.norm(rest)
+            if off_diagonal[i, j] <= NOTHING * scale[i]:
+                lengths[i] = j + 1
+            elif j + 1 < longest:
+                basis[i, j + 1] = rest / off_diagonal[i, j]
+        active = active[lengths[active] > j + 1]
+        if not active.size:
+            break
+    values, weights = np.full((m, steps), np.nan), np.zeros((m, steps))
+    for i, length in enumerate(lengths):
+        values[i, :length], vectors = eigh_tridiagonal(diagonal[i, :length], off_diagonal[i, : length - 1])
+        weights[i, :length] = vectors[0] ** 2
+    return values, weights
+
+
+@dataclass(frozen=True)
+class Density:
+    """Spectral density of a matrix A of size D by stochastic Lanczos quadrature, normalised to one eigenvalue.
+
+    values, weights: shape (m, s), one quadrature a probe as `lanczos` gives it; their mean over probes estimates
+    the measure (1/D) Σ_i δ(λ − λ_i). Multiply by D for a trace or a count of eigenvalues.
+    """
+
+    values: np.ndarray
+    weights: np.ndarray
+
+    def moment(self, k: int) -> tuple[float, float]:
+        """Tr(Aᵏ)/D, the mean k-th power of an eigenvalue, and its standard error over probes (NaN for one probe).
+
+        Unbiased; in the units of A to the power k. An interval from few probes needs Student's t.
+        Raises ValueError beyond k = 2s − 1, where the quadrature is not exact.
+        """
+        exact = 2 * self.values.shape[1] - 1
+        if not 0 <= k <= exact:
+            raise ValueError(f"moment {k} is not one of 0 to {exact} that the quadrature gives: take more steps")
+        samples = np.nansum(self.weights * self.values**k, axis=1)
+        return float(samples.mean()), float(standard_error(samples))
+
+    def smoothed(self, grid: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
+        """The density convolved with a Gaussian, at `grid` (g,), and its standard errors over probes, each (g,).
+
+        `width` is the Gaussian's standard deviation, in the units of A; the density is per unit of A and integrates
+        to 1 over the line. Quadrature resolves no detail finer than the distance of Ritz values: choose the width
+        above it. Raises ValueError if the width is not positive.
+        """
+        if not width > 0:
+            raise ValueError(f"width {width} of the Gaussian kernel is not positive: give one in the matrix's units")
+        kernel = np.exp(-(((grid[:, None, None] - self.values) / width) ** 2) / 2) / (np.sqrt(2 * np.pi) * width)
+        samples = np.nansum(kernel * self.weights, axis=2).T
+        return samples.mean(axis=0), standard_error(samples)
+
+
+def spectral_density(products: Products, probes: np.ndarray, steps: int) -> Density:
+    """The spectral density of A from m random probes (m, D) and `steps` Lanczos steps: `steps` calls of `products`.
+
+    Probes have independent entries, standard normal or random signs, so that E vᵀf(A)v/|v|² = Tr f(A)/D
+    (Golub & Meurant 2010, chapter 11; Ghorbani, Krishnan & Xiao 2019 for networks). Raises what `lanczos` raises.
+    """
+    return Density(*lanczos(products, probes, steps))
+
+
+def _multiply(products: Products, vectors: np.ndarray) -> np.ndarray:
+    """A times each row of `vectors`, shape (m, D). Raises ValueError if a product is not finite or of another shape."""
+    found = np.asarray(products(vectors))
+    if found.dtype.kind == "c":
+        raise ValueError("products of the matrix are complex: give a real symmetric one")
+    found = found.astype(np.float64, copy=False)
+    if found.shape != vectors.shape:
+        raise ValueError(
+            f"products of vectors of shape {vectors.shape} have shape {found.shape}: return one row for each vector"
+        )
+    if not np.isfinite(found).all():
+        raise ValueError("a product of the matrix with a vector is not finite: check the point where it is taken")
+    return found

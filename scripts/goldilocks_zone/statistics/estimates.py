@@ -1,0 +1,306 @@
+"""Estimates with their uncertainty over random initialisations θ, the unit of every claim.
+
+A reading is a number that is read off a grid, as an array (low, value, high) of what it can be: all three are alike
+where it is known, half a step apart where it is a point of the grid, and an end is infinite where it is censored.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import special
+
+from goldilocks_zone.randomness import stream
+
+RESAMPLES, BATCH = 2000, 100
+LEAST_RESAMPLED = 6  # fewer units have too few distinct resamples for a 95 % interval
+EQUAL = 1e-12  # relative: sides of a comparison that differ by rounding alone
+ALIKE = "what is compared is equal in every draw"
+
+
+# scipy.stats has these too, and takes a second to import, which every figure would pay.
+
+
+def student(p: float, freedom: float) -> float:
+    """The quantile of Student's t distribution."""
+    return float(special.stdtrit(freedom, p))
+
+
+def chi_squared(p: np.ndarray, freedom: float) -> np.ndarray:
+    """Quantiles of the chi-squared distribution."""
+    return special.chdtri(freedom, 1 - p)
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks of values (n,) from 1 on, their mean where values are equal."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (counts.cumsum() - (counts - 1) / 2)[inverse]
+
+
+class TooFewDraws(ValueError):
+    """There are too few independent units for an interval."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its standard error over n units; `interval(level)` gives (low, high).
+
+    `smallest_p` is the least p-value that the interval's kind can resolve. `half_step` is half a step of the grid that
+    the number is read off, 0 where there is none. `open_end` says why an end of the interval is infinite.
+    """
+
+    value: float
+    standard_error: float
+    n: int
+    interval: Callable[[float], tuple[float, float]]
+    smallest_p: float = 0.0
+    half_step: float = 0.0
+    open_end: str = ""
+
+
+def p_above(estimate: Estimate, threshold: float) -> float:
+    """One-sided p-value against `the true value is at most threshold`: the level at which the interval starts there.
+
+    By bisection, so that tests and intervals agree whatever the interval's kind.
+    """
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        p = (low + high) / 2
+        bound = estimate.interval(1 - 2 * p)[0] if p < 0.5 else estimate.interval(2 * p - 1)[1]
+        low, high = (low, p) if bound > threshold else (p, high)
+    return min(max(high, estimate.smallest_p), 1 - estimate.smallest_p)
+
+
+def p_below(estimate: Estimate, threshold: float) -> float:
+    """One-sided p-value against `the true value is at least threshold`."""
+    return 1 - p_above(estimate, threshold)
+
+
+def mean(samples: np.ndarray, resolution: float = 0.0) -> Estimate:
+    """Mean of independent samples, shape (n,), with Student's interval. Raises TooFewDraws below two samples.
+
+    Samples that are multiples of `resolution` may agree by chance: their deviation is at least that of rounding,
+    resolution/√12.
+    """
+    n = len(samples)
+    if n < 2:
+        raise TooFewDraws(f"{n} draw gives no interval: at least 2 are needed")
+    deviation = max(float(np.std(samples, ddof=1)), resolution / np.sqrt(12))
+    value, error = float(np.mean(samples)), deviation / np.sqrt(n)
+
+    def interval(level: float) -> tuple[float, float]:
+        half = student((1 + level) / 2, n - 1) * error
+        return value - half, value + half
+
+    return Estimate(value, error, n, interval)
+
+
+def point_of_grid(places: np.ndarray, first: int, last: int) -> np.ndarray:
+    """The reading of a place between the points `first` and `last` (most often one) of a grid (g,), ascending.
+
+    It ends half-way to the next points, and nowhere at the ends of the grid: what is there may lie beyond.
+    """
+    ends = np.array([-np.inf, *(places[1:] + places[:-1]) / 2, np.inf])
+    return np.array([ends[first], (places[first] + places[last]) / 2, ends[last + 1]])
+
+
+def read_off(estimate: Estimate, reading: np.ndarray, reason: str = "") -> Estimate:
+    """The estimate of a number whose value is a reading (3,); `reason` says why it is censored, where it is.
+
+    A number anywhere within half a step h of its reading, with equal odds, has a variance of h²/3 around it, step²/12,
+    which joins the squared standard error. An end of the reading without limit is one of the interval. What is not
+    known exactly is the reading itself, without the jackknife's correction of bias, which would multiply its error.
+    """
+    below, above = reading[1] - reading[0], reading[2] - reading[1]
+    if not below and not above:
+        return estimate
+    median = estimate.interval(0.0)[0]
+    middle = median + reading[1] - estimate.value
+
+    def interval(level: float) -> tuple[float, float]:
+        low, high = estimate.interval(level)
+        # The level 0 has no width, however wide the reading.
+        wide = student((1 + level) / 2, estimate.n - 1) / np.sqrt(3)
+        ends = (np.hypot(median - low, wide * below), np.hypot(high - median, wide * above)) if level else (0.0, 0.0)
+        return float(middle - ends[0]), float(middle + ends[1])
+
+    half_step = max((float(side) for side in (below, above) if np.isfinite(side)), default=0.0)
+    return replace(
+        estimate,
+        value=float(reading[1]),
+        standard_error=float(np.hypot(estimate.standard_error, half_step / np.sqrt(3))),
+        interval=interval,
+        half_step=half_step,
+        open_end=reason if np.isinf([below, above]).any() else "",
+    )
+
+
+def of_ranks(estimate: Estimate, n: int) -> Estimate:
+    """The estimate of Spearman's correlation 1 − 6 Σd²/(n(n² − 1)) of n pairs: without ties Σd² is even."""
+    half_step = 6 / (n * (n**2 - 1))
+    return read_off(estimate, estimate.value + half_step * np.array([-1, 0, 1]))
+
+
+def difference(first: np.ndarray, second: np.ndarray, resolution: float = 0.0, reason: str = ALIKE) -> Estimate:
+    """Mean of paired differences of samples (n,) or readings (3, n), with Student's interval.
+
+    `reason` says why readings are censored. Sides that are equal in every draw are too. Raises TooFewDraws below two
+    samples.
+    """
+    first, second = (np.broadcast_to(each, (3, each.shape[-1])) for each in (first, second))
+    found = first - second[::-1]
+    estimate = read_off(mean(found[1], resolution), found.mean(1), reason)
+    return estimate if estimate.open_end else unless_alike(estimate, first[1], second[1])
+
+
+def unless_alike(estimate: Estimate, first: np.ndarray, second: np.ndarray) -> Estimate:
+    """The estimate; censored on both sides if what it compares is equal in every draw: nothing tells that apart."""
+    if np.allclose(first, second, rtol=EQUAL, atol=0):
+        return read_off(estimate, np.array([-np.inf, estimate.value, np.inf]), ALIKE)
+    return estimate
+
+
+def largest(samples: np.ndarray) -> Estimate:
+    """The largest of samples (n,), which has no interval: of an identity's errors."""
+    value = float(np.max(samples))
+    return Estimate(value, 0.0, len(samples), lambda level: (value, value))
+
+
+def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, *name: str) -> Estimate:
+    """A statistic of samples (…, n), resampled over whole units of the last axis (percentile interval).
+
+    The random stream is named by `name`. Below LEAST_RESAMPLED units Student's interval of the jackknife's
+    pseudo-values stands in. Raises TooFewDraws below two units.
+    """
+    n = samples.shape[-1]
+    if n < LEAST_RESAMPLED:
+        without = [statistic(np.delete(samples, i, axis=-1)) for i in range(n)] if n > 1 else [np.nan]
+        return mean(n * statistic(samples) - (n - 1) * np.array(without))
+    random = stream("bootstrap", *name)
+    resampled = np.array([statistic(samples[..., random.integers(n, size=n)]) for _ in range(RESAMPLES)])
+
+    def interval(level: float) -> tuple[float, float]:
+        return tuple(np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2]).tolist())
+
+    return Estimate(float(statistic(samples)), float(resampled.std(ddof=1)), n, interval, 1 / RESAMPLES)
+
+
+def coefficients_of_variation(means: np.ndarray, variances: np.ndarray | None, planes: int) -> dict[str, Estimate]:
+    """Spread of one plane's value over initialisations θ (`total`) and the part of θ itself (`theta`).
+
+    means, variances: shape (n,), over the planes of each θ; variances is None for one plane per θ.
+    Random-effects analysis of variance: with B the variance of the means over θ and W the mean variance
+    over planes, the total variance is B + W (1 − 1/m) and the part of θ is B − W/m, m planes per θ.
+    Intervals are chi-squared ones: Satterthwaite's degrees of freedom for the total; for θ those of B,
+    with W/m taken off both ends, so that they start at 0; of an upper end that is below it nothing is taken off.
+    Raises TooFewDraws below two initialisations.
+    """
+    n = len(means)
+    if n < 2:
+        raise TooFewDraws(f"{n} draw gives no spread: at least 2 are needed")
+    centre = abs(float(np.mean(means)))
+    between = float(np.var(means, ddof=1))
+    within = float(np.mean(variances)) if variances is not None else 0.0
+    parts = [(between, n - 1)]
+    if planes > 1:
+        parts.append((within * (1 - 1 / planes), n * (planes - 1)))
+    total = sum(value for value, _ in parts)
+    freedom = total**2 / sum(value**2 / df for value, df in parts)
+
+    def spread(variance: float, freedom: float, taken_off: float) -> Estimate:
+        def root(value):
+            return float(np.sqrt(max(value - taken_off, 0.0)) / centre)
+
+        def interval(level: float) -> tuple[float, float]:
+            low, high = variance * freedom / chi_squared(np.array([1 + level, 1 - level]) / 2, freedom)
+            return root(low), root(high) or float(np.sqrt(high)) / centre
+
+        low, high = interval(0.6827)
+        return Estimate(root(variance), (high - low) / 2, n, interval)
+
+    result = {"total": spread(total, freedom, 0.0)}
+    if planes > 1:
+        result["theta"] = spread(between, n - 1, within / planes)
+    return result
+
+
+def deviation(samples: np.ndarray, taken_off: float = 0.0) -> Estimate:
+    """Standard deviation of independent samples (n,), a known part of their variance taken off (chi-squared interval).
+
+    Of an upper end that is below that part nothing is taken off. Raises TooFewDraws below two samples.
+    """
+    n = len(samples)
+    if n < 2:
+        raise TooFewDraws(f"{n} draw gives no spread: at least 2 are needed")
+    variance = float(np.var(samples, ddof=1))
+
+    def root(value: float) -> float:
+        return float(np.sqrt(max(value - taken_off, 0.0)))
+
+    def interval(level: float) -> tuple[float, float]:
+        low, high = variance * (n - 1) / chi_squared(np.array([1 + level, 1 - level]) / 2, n - 1)
+        return root(low), root(high) or float(np.sqrt(high))
+
+    low, high = interval(0.6827)
+    return Estimate(root(variance), (high - low) / 2, n, interval)
+
+
+def simultaneous_band(samples: np.ndarray, level: float, *name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(low, high), shape (r,), that cover the whole mean curve of samples (r, n) with probability `level`.
+
+    Max-t over whole draws: the largest of the radii's t values is simulated for n Gaussian draws with the
+    correlation over radii that the samples have, each radius with a deviation of its own. One radius, or
+    radii that move together, get Student's interval. NaN for one draw, and where a draw is missing: a radius at which
+    logits overflow leaves the others' band alone.
+    """
+    whole = np.isfinite(samples).all(axis=-1)
+    if not whole.all():
+        low, high = np.full((2, len(samples)), np.nan)
+        if whole.any():
+            low[whole], high[whole] = simultaneous_band(samples[whole], level, *name)
+        return low, high
+    n = samples.shape[-1]
+    centre = samples.mean(axis=-1)
+    if n < 2:
+        return np.full_like(centre, np.nan), np.full_like(centre, np.nan)
+    deviation = samples.std(axis=-1, ddof=1)
+    varying = deviation > 0
+    if not varying.any():
+        return centre, centre
+    residuals = (samples - centre[:, None])[varying] / (deviation[varying, None] * np.sqrt(n - 1))
+    random = stream("band", *name)
+    largest = []
+    for _ in range(RESAMPLES // BATCH):
+        simulated = residuals @ random.standard_normal((BATCH, n, n))
+        t = np.sqrt(n) * simulated.mean(axis=2) / simulated.std(axis=2, ddof=1)
+        largest.append(np.abs(t).max(axis=1))
+    half = np.quantile(np.concatenate(largest), level) * deviation / np.sqrt(n)
+    return centre - half, centre + half
+
+
+def regression_band(
+    x: np.ndarray, y: np.ndarray, places: np.ndarray, level: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Least-squares line of y over x at `places`, with the ends of the mean's interval there (Student's, pointwise).
+
+    Raises TooFewDraws below three points or where x does not vary.
+    """
+    n = len(x)
+    if n < 3 or np.ptp(x) == 0:
+        raise TooFewDraws(f"{n} draws with {len(np.unique(x))} different values give no regression band")
+    slope, intercept = np.polyfit(x, y, 1)
+    variance = np.sum((y - intercept - slope * x) ** 2) / (n - 2)
+    spread = np.sum((x - x.mean()) ** 2)
+    half = student((1 + level) / 2, n - 2) * np.sqrt(variance * (1 / n + (places - x.mean()) ** 2 / spread))
+    line = intercept + slope * places
+    return line, line - half, line + half
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """Holm's step-down adjustment of p-values, shape (m,)."""
+    order = np.argsort(p_values)
+    m = len(p_values)
+    adjusted = np.maximum.accumulate(np.asarray(p_values)[order] * (m - np.arange(m)))
+    result = np.empty(m)
+    result[order] = np.minimum(adjusted, 1.0)
+    return result

@@ -1,0 +1,1 @@
+"""Files that are whole or absent, NetCDF, and the vocabulary of variables. Imports no other room."""

@@ -1,0 +1,1 @@
+"""Random planes and spheres in parameter space, and the projections into it."""

@@ -1,0 +1,133 @@
+"""Random planes x(θ) = P + Mθ in parameter space: raw directions, metric, nested orthonormal columns.
+
+Directions are rows of an array of shape (d, D). They are kept as drawn: the Cholesky factor of their
+Gram matrix turns a Hessian in raw directions into one in orthonormal ones, and because the factor is
+triangular the first columns of a plane span the same subspace whatever its dimension. Linear algebra is torch's:
+threads of a second library would stand in the way of its own.
+"""
+
+import numpy as np
+import scipy.sparse
+import torch
+
+from goldilocks_zone.models.labels import Plane
+
+METRICS = ("identity", "shell", "inverse_shell", "sigma")
+COORDINATES_PER_BLOCK = 2**16
+SPARSE_BELOW = 0.05  # share of non-zero entries below which a sparse product is the faster one
+
+
+def metric(
+    sizes: list[int], is_bias: list[bool], deviations: list[float], kind: str, bias_directions: bool
+) -> np.ndarray:
+    """The diagonal η of shape (D,) by which a plane's raw directions are multiplied.
+
+    Layer by layer (Fort & Scherlis 2019, η): `identity` 1; `shell` ∝ the norm σ_l √size_l of the layer's
+    weights; `inverse_shell` its inverse; `sigma` ∝ σ_l. Scaled to mean square 1 over the weights.
+    Biases get 1 where `bias_directions`, else 0: the plane then has no bias coordinates.
+    Raises ValueError for another `kind`.
+    """
+    if kind not in METRICS:
+        raise ValueError(f"metric {kind!r} is unknown: use one of {', '.join(METRICS)}")
+    pieces = []
+    for size, bias, sigma in zip(sizes, is_bias, deviations):
+        shell = sigma * np.sqrt(size)
+        value = {"identity": 1.0, "shell": shell, "sigma": sigma}.get(kind)
+        if value is None:
+            value = 1 / shell if shell else 0.0
+        pieces.append(np.full(size, 0.0 if bias else value))
+    eta = np.concatenate(pieces)
+    weights = ~np.repeat(is_bias, sizes)
+    eta /= np.sqrt(np.mean(eta[weights] ** 2))
+    if bias_directions:
+        eta[~weights] = 1.0
+    return eta
+
+
+def directions(plane: Plane, eta: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Raw directions ηM of a plane, shape (d, D), float64.
+
+    `dense`: Gaussian entries. `sparse`: each entry non-zero with probability 1/√D, D the number of
+    coordinates in use, so that a column has a random number n of entries, ±1/√n with equal odds.
+    Columns are drawn one after another: those of a smaller plane are the first of a larger one.
+    """
+    if plane.kind == "sparse":
+        return sparse_directions(plane.dimension, eta, random).toarray()
+    coordinates = np.flatnonzero(eta)
+    rows = np.zeros((plane.dimension, eta.size))
+    for row in rows:
+        row[coordinates] = random.standard_normal(coordinates.size) / np.sqrt(coordinates.size)
+    return rows * eta
+
+
+def directions_as_drawn(
+    plane: Plane, eta: np.ndarray, random: np.random.Generator
+) -> np.ndarray | scipy.sparse.csr_array:
+    """As `directions`; sparse ones with their non-zero entries alone."""
+    if plane.kind == "sparse":
+        return sparse_directions(plane.dimension, eta, random)
+    return directions(plane, eta, random)
+
+
+def sparse_directions(dimension: int, eta: np.ndarray, random: np.random.Generator) -> scipy.sparse.csr_array:
+    """The raw `sparse` directions of a plane with their non-zero entries alone, (d, D)."""
+    coordinates = np.flatnonzero(eta)
+    places, values = [], []
+    for _ in range(dimension):
+        count = max(1, random.binomial(coordinates.size, 1 / np.sqrt(coordinates.size)))
+        places.append(random.choice(coordinates, count, replace=False))
+        values.append(random.choice((-1.0, 1.0), count) / np.sqrt(count) * eta[places[-1]])
+    starts = np.cumsum([0, *map(len, places)])
+    return scipy.sparse.csr_array((np.concatenate(values), np.concatenate(places), starts), (dimension, eta.size))
+
+
+def cholesky(raw_directions: np.ndarray | scipy.sparse.csr_array) -> np.ndarray:
+    """Lower-triangular L of shape (d, d) with L Lᵀ the Gram matrix of `raw_directions` (d, D), in double precision.
+
+    Raises ValueError if a direction is not finite or zero, or if the directions are linearly dependent.
+    """
+    gram = _gram(raw_directions)
+    for what, bad in (("not finite", ~np.isfinite(np.diag(gram))), ("zero", np.diag(gram) == 0)):
+        if bad.any():
+            raise ValueError(f"direction {np.flatnonzero(bad)[0]} of the plane is {what}: draw another")
+    factor, failed = (each.numpy() for each in torch.linalg.cholesky_ex(torch.as_tensor(gram)))
+    if failed or np.diag(factor).min() < 1e-6 * np.sqrt(np.diag(gram).min()):
+        raise ValueError(
+            f"the {len(gram)} directions of the plane are linearly dependent: "
+            "ask for a plane of lower dimension or for dense directions"
+        )
+    return factor
+
+
+def as_sparse(rows: np.ndarray) -> scipy.sparse.csr_array | None:
+    """The rows of a matrix as a sparse one in double precision, if few of its entries are not zero; else None."""
+    places, count = [], 0
+    for row in rows:
+        places.append(np.flatnonzero(row != 0))
+        count += len(places[-1])
+        if count >= SPARSE_BELOW * rows.size:
+            return None
+    values = [row[place] for row, place in zip(rows, places)]
+    starts = np.cumsum([0, *map(len, places)])
+    return scipy.sparse.csr_array(
+        (np.concatenate(values, dtype=np.float64), np.concatenate(places), starts), shape=rows.shape
+    )
+
+
+def _gram(rows: np.ndarray | scipy.sparse.csr_array) -> np.ndarray:
+    if scipy.sparse.issparse(rows):
+        return (rows @ rows.T).toarray()
+    gram = torch.zeros((len(rows),) * 2, dtype=torch.float64)
+    # In blocks: a double-precision copy of all directions may not fit.
+    for block in torch.as_tensor(rows).split(COORDINATES_PER_BLOCK, 1):
+        block = block.double()
+        gram += block @ block.T
+    return gram.numpy()
+
+
+def orthonormalised(matrix: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """L⁻¹ A L⁻ᵀ: a symmetric matrix A (d, d) over raw directions, expressed over orthonormal ones."""
+    factor = torch.as_tensor(factor)
+    half = torch.linalg.solve_triangular(factor, torch.as_tensor(matrix), upper=False)
+    full = torch.linalg.solve_triangular(factor, half.T, upper=False)
+    return ((full + full.T) / 2).numpy()

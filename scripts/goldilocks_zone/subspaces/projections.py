@@ -1,0 +1,224 @@
+"""Projections of a random subspace of few dimensions into the parameters of a network: dense, sparse, Fastfood.
+
+A projection M maps coordinates w (m, d) of m members to one array (m, *shape) for each parameter, and gradients in
+these arrays back to coordinates by its transpose. Columns have unit length and are nearly orthogonal (Li et al. 2018).
+One letter per axis: m members, d coordinates, D parameters in all.
+"""
+
+import functools
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse
+import torch
+from torch import Tensor
+
+from goldilocks_zone.models.labels import PROJECTION_KINDS, Plane
+from goldilocks_zone.subspaces import planes
+
+ROWS_AT_ONCE = 10  # of a dense projection, drawn in double precision
+ENTRIES_AT_ONCE = 2**18  # on the CPU a product of few rows with many columns is twice as fast in parts of this size
+
+
+class Projection(ABC):
+    """M with d columns of unit length in the space of parameters of the given shapes."""
+
+    def __init__(self, dimension: int, shapes: Sequence[tuple[int, ...]]):
+        self.dimension, self.shapes = dimension, [tuple(shape) for shape in shapes]
+        stops = np.cumsum([math.prod(shape) for shape in self.shapes]).tolist()
+        self.places = [slice(start, stop) for start, stop in zip([0, *stops], stops)]
+
+    @abstractmethod
+    def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """M w for coordinates (m, d), plus `offsets` where there are any: an array (m, *shape) for each parameter."""
+
+    @abstractmethod
+    def transposed(self, gradients: Sequence[Tensor]) -> Tensor:
+        """Mᵀ g for arrays (m, *shape), one for each parameter: shape (m, d)."""
+
+
+def make(
+    kind: str,
+    dimension: int,
+    shapes: Sequence[tuple[int, ...]],
+    eta: np.ndarray,
+    random: np.random.Generator,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Projection:
+    """A random projection with d = `dimension` columns, multiplied by the metric η (D,) before they are scaled.
+
+    Raises ValueError if the kind is unknown, or `dimension` is not between 1 and the number of coordinates in use.
+    """
+    if kind not in PROJECTION_KINDS:
+        raise ValueError(f"projection {kind!r} is unknown: use one of {', '.join(PROJECTION_KINDS)}")
+    if not 1 <= dimension <= np.count_nonzero(eta):
+        raise ValueError(
+            f"a subspace of {dimension} dimensions cannot be: {np.count_nonzero(eta)} parameters are in use; "
+            "ask for at least one and at most as many"
+        )
+    if kind == "fastfood":
+        return Fastfood(dimension, shapes, eta, random, dtype, device)
+    if kind == "dense":
+        rows = torch.empty(dimension, eta.size, dtype=dtype, device=device)
+        for start in range(0, dimension, ROWS_AT_ONCE):
+            count = min(ROWS_AT_ONCE, dimension - start)
+            drawn = planes.directions(Plane(count, kind), eta, random)
+            drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+            rows[start : start + count] = torch.as_tensor(drawn)
+        return Dense(rows, shapes)
+    return Sparse(planes.sparse_directions(dimension, eta, random), shapes, dtype, device)
+
+
+class Dense(Projection):
+    """M given by all its entries: the rows (d, D) of Mᵀ."""
+
+    def __init__(self, rows: Tensor, shapes: Sequence[tuple[int, ...]]):
+        super().__init__(len(rows), shapes)
+        self.rows = rows
+
+    def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """As Projection.forward."""
+        found = []
+        for number, (place, shape) in enumerate(zip(self.places, self.shapes)):
+            rows = self.rows[:, place]
+            array = coordinates.new_empty(len(coordinates), rows.shape[1])
+            step = rows.shape[1] if rows.is_cuda else -(-ENTRIES_AT_ONCE // self.dimension)
+            for start in range(0, rows.shape[1], step):
+                part = slice(start, start + step)
+                if offsets is None:
+                    torch.mm(coordinates, rows[:, part], out=array[:, part])
+                else:
+                    torch.addmm(offsets[number].flatten(1)[:, part], coordinates, rows[:, part], out=array[:, part])
+            found.append(array.view(-1, *shape))
+        return found
+
+    def transposed(self, gradients: Sequence[Tensor]) -> Tensor:
+        """As Projection.transposed."""
+        return sum(each.flatten(1) @ self.rows[:, place].T for each, place in zip(gradients, self.places))
+
+
+class Sparse(Projection):
+    """M given by its few non-zero entries; `rows` is Mᵀ (d, D) in CSR, its rows scaled to unit length."""
+
+    def __init__(
+        self,
+        rows: scipy.sparse.csr_array,
+        shapes: Sequence[tuple[int, ...]],
+        dtype: torch.dtype,
+        device: torch.device | str,
+    ):
+        super().__init__(rows.shape[0], shapes)
+        norms = np.sqrt(rows.multiply(rows).sum(1))
+        unit = scipy.sparse.csr_array(rows.multiply(1 / norms[:, None]))
+        self.rows = sparse_tensor(unit, dtype, device)
+        columns, self._parts = unit.T.tocsr(), []
+        for place in self.places:
+            # Only coordinates that a column reaches are computed: others stay where they are.
+            reached = np.flatnonzero(np.diff(columns[place].indptr))
+            matrix = sparse_tensor(columns[place][reached], dtype, device)
+            self._parts.append((torch.as_tensor(reached, device=device), matrix))
+
+    def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """As Projection.forward."""
+        found, columns = [], coordinates.T.contiguous()
+        for number, (shape, (reached, matrix)) in enumerate(zip(self.shapes, self._parts)):
+            new = offsets is None
+            array = coordinates.new_zeros(len(coordinates), *shape) if new else offsets[number].clone()
+            array.flatten(1).index_add_(1, reached, (matrix @ columns).T.contiguous())
+            found.append(array)
+        return found
+
+    def transposed(self, gradients: Sequence[Tensor]) -> Tensor:
+        """As Projection.transposed."""
+        flat = torch.cat([each.flatten(1) for each in gradients], 1)
+        # One by one: a sparse product with columns would first have to rearrange them.
+        return torch.stack([self.rows @ each for each in flat])
+
+
+def sparse_tensor(matrix: scipy.sparse.csr_array, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    """A sparse matrix as torch's."""
+    indices = (torch.as_tensor(each.astype(np.int64)) for each in (matrix.indptr, matrix.indices))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        values = torch.as_tensor(matrix.data, dtype=dtype)
+        return torch.sparse_csr_tensor(*indices, values, matrix.shape, device=device, check_invariants=False)
+
+
+class Fastfood(Projection):
+    """M = η ⊙ H G Π H B in blocks of L rows, L the power of two not below d (Le et al. 2013, as in Li et al. 2018).
+
+    B are random signs, Π a random permutation, G Gaussian and H Hadamard matrices that are never formed: O(D log d)
+    operations and O(D) memory. Columns have unit length up to fluctuations of order 1/√D.
+    """
+
+    def __init__(
+        self,
+        dimension: int,
+        shapes: Sequence[tuple[int, ...]],
+        eta: np.ndarray,
+        random: np.random.Generator,
+        dtype: torch.dtype,
+        device: torch.device | str,
+    ):
+        super().__init__(dimension, shapes)
+        used = np.flatnonzero(eta)
+        self._size = 1 << max(0, dimension - 1).bit_length()
+        blocks = -(-used.size // self._size)
+        shape = (blocks, self._size)
+        gaussian = random.standard_normal(shape)
+        # Every column of a block H G Π H B has the length √L |G|.
+        length = np.sqrt(self._size * np.square(gaussian).sum() * used.size / gaussian.size)
+
+        def tensor(values):
+            return torch.as_tensor(values, dtype=dtype, device=device)
+
+        self._signs = tensor(random.choice((-1.0, 1.0), shape))
+        self._permutations = torch.as_tensor(random.permuted(np.tile(np.arange(shape[1]), (blocks, 1)), axis=1)).to(
+            device
+        )
+        self._gaussian = tensor(gaussian)
+        weights = eta[used] / np.sqrt(np.mean(np.square(eta[used])))
+        self._weights, self._used = tensor(weights / length), torch.as_tensor(used, device=device)
+
+    def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """As Projection.forward."""
+        padded = torch.nn.functional.pad(coordinates, (0, self._size - self.dimension))
+        mixed = hadamard(padded[:, None] * self._signs)
+        mixed = mixed.gather(2, self._permutations.expand_as(mixed)).mul_(self._gaussian)
+        found = hadamard(mixed).flatten(1)[:, : len(self._used)] * self._weights
+        if len(self._used) < self.places[-1].stop:
+            found = found.new_zeros(len(found), self.places[-1].stop).index_copy_(1, self._used, found)
+        found = [found[:, place].reshape(-1, *shape) for place, shape in zip(self.places, self.shapes)]
+        return found if offsets is None else [a + b for a, b in zip(found, offsets)]
+
+    def transposed(self, gradients: Sequence[Tensor]) -> Tensor:
+        """As Projection.transposed."""
+        flat = torch.cat([each.flatten(1) for each in gradients], 1)
+        if len(self._used) < self.places[-1].stop:
+            flat = flat.index_select(1, self._used)
+        padded = torch.nn.functional.pad(flat * self._weights, (0, self._signs.numel() - len(self._used)))
+        mixed = hadamard(padded.view(len(flat), *self._signs.shape)).mul_(self._gaussian)
+        mixed = torch.empty_like(mixed).scatter_(2, self._permutations.expand_as(mixed), mixed)
+        return (hadamard(mixed) * self._signs).sum(1)[:, : self.dimension]
+
+
+def hadamard(values: Tensor) -> Tensor:
+    """Products of the Hadamard matrix (entries ±1, Sylvester's order) with the last axis, a power of two long."""
+    shape, result, left = values.shape, values.reshape(-1, values.shape[-1]), values.shape[-1]
+    # In factors of at most 32, each a product with a small matrix; the axis comes round to where it was.
+    while left > 1:
+        factor = min(left, 32)
+        left //= factor
+        result = (result.view(len(result), -1, factor) @ _hadamard_matrix(factor).to(values)).transpose(1, 2)
+        result = result.reshape(len(result), -1)
+    return result.view(shape)
+
+
+@functools.cache
+def _hadamard_matrix(size: int) -> Tensor:
+    return torch.as_tensor(scipy.linalg.hadamard(size), dtype=torch.float64)

@@ -1,0 +1,1 @@
+"""Training of ensembles restricted to subspaces."""

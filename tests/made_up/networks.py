@@ -1,0 +1,71 @@
+"""Small networks and examples that the tests of curvature share."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from goldilocks_zone.models import labels, networks
+from goldilocks_zone.randomness import stream
+from goldilocks_zone.subspaces import planes
+
+
+@dataclass(frozen=True)
+class Model:
+    module: torch.nn.Module
+    logits: object
+    parameters: list[networks.Parameter]
+    inputs: torch.Tensor
+    targets: torch.Tensor
+    r_x: float
+
+    def initialisation(self, draw: int, radius: float, kind: str = "glorot") -> torch.Tensor:
+        theta = networks.initialise(self.parameters, kind, stream("test", "initialisation", draw))
+        return torch.as_tensor(networks.rescaled(theta, radius, "r_X", self.r_x))
+
+    def with_biases(self, theta: torch.Tensor) -> torch.Tensor:
+        """θ with Gaussian biases of deviation 0.3 in place of zeros."""
+        is_bias = np.repeat([p.is_bias for p in self.parameters], [p.size for p in self.parameters])
+        values = 0.3 * stream("test", "biases").standard_normal(len(theta))
+        return torch.where(torch.as_tensor(is_bias), torch.as_tensor(values), theta)
+
+    def metric(self, kind: str, bias_directions: bool) -> np.ndarray:
+        deviations = networks.weight_deviations(self.parameters, "glorot")
+        sizes, biases = [p.size for p in self.parameters], [p.is_bias for p in self.parameters]
+        return planes.metric(sizes, biases, deviations, kind, bias_directions)
+
+    def directions(
+        self, d: int, kind: str = "dense", biases: bool = False, dtype: torch.dtype = torch.float64
+    ) -> torch.Tensor:
+        """Raw directions (d, D) of a plane."""
+        rows = planes.directions(labels.Plane(d, kind), self.metric("shell", biases), stream("plane", d, kind))
+        return torch.as_tensor(rows).to(dtype)
+
+    def loss(self, theta: torch.Tensor, kind: str = "cross_entropy", temperature: float = 1.0) -> torch.Tensor:
+        """The mean loss written out, independently of the engine."""
+        z = self.logits(theta, self.inputs) / temperature
+        y = torch.nn.functional.one_hot(self.targets, z.shape[1]).to(z.dtype)
+        if kind == "mean_squared_error":
+            return ((z - y) ** 2).sum(1).mean() / 2
+        return (torch.logsumexp(z, 1) - (y * z).sum(1)).mean()
+
+
+def model(label: str, inputs: int = 8, classes: int = 4, examples: int = 30, image: tuple = ()) -> Model:
+    """A network of a label on Gaussian examples with `inputs` inputs, or of the shape `image`."""
+    image = image or (inputs,)
+    return of_module(networks.build(labels.parse_network(label), image, classes), image, classes, examples)
+
+
+def of_module(module: torch.nn.Module, image: tuple, classes: int = 4, examples: int = 30) -> Model:
+    """Any module from images of shape `image` to logits, on Gaussian examples; in double precision."""
+    module = module.double()
+    random = stream("test", "examples", math.prod(image), examples)
+    return Model(
+        module,
+        networks.logits_function(module),
+        networks.parameters_of(module),
+        torch.as_tensor(random.standard_normal((examples, *image))),
+        torch.as_tensor(random.integers(classes, size=examples)),
+        networks.glorot_radius(networks.parameters_of(module)),
+    )

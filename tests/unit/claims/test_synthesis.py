@@ -1,0 +1,100 @@
+"""What verdicts amount to: disagreements and flips."""
+
+from pathlib import Path
+
+import pytest
+import write_numbers
+import xarray as xr
+import yaml
+
+from goldilocks_zone.claims import evaluate, synthesis
+
+ROOT = Path(__file__).parents[3]
+DISAGREEMENTS = yaml.safe_load((ROOT / "resources/disagreements.yaml").read_text(encoding="utf-8"))
+DEFINITIONS = yaml.safe_load((ROOT / "config/claims.yaml").read_text(encoding="utf-8"))
+CELL = "mnist fc-200x2-relu plane-100-sparse"
+YES, NO, OPEN = evaluate.REPRODUCED, evaluate.NOT_REPRODUCED, evaluate.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    "first, second, expected",
+    [
+        (YES, YES, "both"),
+        (YES, NO, "first"),
+        (NO, evaluate.HOLDS, "second"),
+        (NO, evaluate.FAILS, "neither"),
+        (OPEN, NO, "open"),
+        (YES, evaluate.NOT_TESTED, "open"),
+    ],
+)
+def test_verdicts_choose_what_is_said(first, second, expected):
+    assert synthesis.outcome({"a": first, "b": second}, [["a"], ["b"]]) == expected
+
+
+def test_a_side_falls_with_one_of_its_claims_and_stands_with_all():
+    verdicts = {"a": YES, "b": NO, "c": OPEN, "d": YES}
+    assert synthesis.outcome(verdicts, [["a", "b", "c"], ["d"]]) == "second"
+    assert synthesis.outcome(verdicts, [["a", "c"], ["d"]]) == "open"
+
+
+def test_every_disagreement_is_between_claims_that_are_tested_and_has_words_for_every_outcome():
+    for entry in DISAGREEMENTS.values():
+        assert all(entry[outcome] for outcome in ("first", "second", "both", "neither", "open"))
+        sides = [set(side["claims"]) for side in entry["sides"]]
+        assert len(sides) == 2 and not sides[0] & sides[1]
+        assert all("cases" in DEFINITIONS[claim] for side in sides for claim in side)
+
+
+def row(identifier, case="", verdict=YES):
+    return {"id": identifier, "case": case, "verdict": verdict, "work": "w", "statement": "s & t"}
+
+
+def test_flips_count_cells_that_differ_in_one_way_and_are_decided_on_both_sides():
+    rows = [
+        row("fs1"),
+        row("fs1.band", "band"),
+        row("fs1.band.a", f"band {CELL} N=250 metric=shell", NO),
+        row("fs1.band.b", f"band {CELL} N=1000 metric=identity", YES),
+        row("fs1.band.c", f"band {CELL} N=1000 metric=sigma", NO),
+        row("fs1.band.d", f"band {CELL} N=250 metric=sigma", NO),
+        row("fs1.band.e", f"band {CELL} N=4000", OPEN),
+        row("fs1.band.f", f"band {CELL} N=4000 metric=shell", evaluate.NOT_TESTED),
+    ]
+    assert synthesis.flips(rows) == {"inputs": (0, 0), "metric": (1, 2), "bias_directions": (0, 0), "N": (1, 1)}
+
+
+def test_flips_of_another_network_are_held_against_its_own_usual_cell():
+    other = "mnist fc-50x8-relu plane-50-sparse"
+    rows = [
+        row("fs1.band", "band"),
+        row("fs1.band.a", f"band {other} N=1000", NO),
+        row("fs1.band.b", f"band {other} N=250", NO),
+        # Without a usual cell of its own there is nothing to hold it against.
+        row("fs1.band.c", "band mnist lenet5 plane-50-sparse N=250", NO),
+    ]
+    assert synthesis.flips(rows)["N"] == (0, 1)
+
+
+def test_identities_stand_apart_in_the_table_and_paragraphs_say_what_follows():
+    rows = [row("vd1", verdict=evaluate.HOLDS), row("fs13", verdict=NO), row("by4"), row("by4.original", "original")]
+    table = write_numbers.synthesis_table(rows)
+    assert table.index("fs13") < table.index(r"\midrule") < table.index("vd1")
+    assert r"s \& t" in table and "original" not in table
+    text = write_numbers.disagreement_paragraphs(rows, {"drawn": DISAGREEMENTS["drawn"]})
+    assert "(fs13 not reproduced)" in text and DISAGREEMENTS["drawn"]["second"] in text
+
+
+def test_a_commit_that_is_not_known_is_explained_where_it_is_shown():
+    known, both = (xr.Dataset(attrs={"commit": commit}) for commit in ("abc", "abc, unknown"))
+    assert write_numbers.commits({"a": known}) == "abc"
+    assert write_numbers.commits({"a": known, "b": both}) == "abc, unknown (no git repository of its own)"
+
+
+def test_a_case_that_nothing_decides_says_why_in_the_text():
+    reason = "what is compared is equal in every draw"
+    untested = row("fs10.shift", "shift", evaluate.NOT_TESTED) | {"estimate": "", "reason": reason}
+    assert f"not computed: {reason}" in write_numbers.claim_macros([untested])[-1]
+    bound = {"estimate": "1", "low": "0.81", "high": "inf", "n": "8"}
+    assert write_numbers.described(row("fs4.fraction", "fraction", NO) | bound) == (
+        r"$1.00$ $[0.81, \infty)$ ($n=8$, not reproduced)"
+    )

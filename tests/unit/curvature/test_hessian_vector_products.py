@@ -1,0 +1,64 @@
+"""Prepared products with the Hessian in full space, against those by automatic differentiation."""
+
+import pytest
+import torch
+from torch import nn
+
+from goldilocks_zone.curvature import hessian, hessian_vector_products
+from goldilocks_zone.models import chains, losses
+from made_up.networks import model
+
+LABELS = ("fc-9x2-relu", "fc-9x3-tanh-nobias", "fc-9x2-softplus", "fc-9x2-identity", "fc-5x1-leakyrelu")
+
+
+@pytest.mark.parametrize("loss", losses.LOSSES)
+@pytest.mark.parametrize("part", ["hessian", "gauss_newton"])
+@pytest.mark.parametrize("label", LABELS)
+def test_products_are_those_of_automatic_differentiation(label, part, loss, monkeypatch):
+    """In several chunks of examples, for several vectors, at another temperature; twice from the same preparation."""
+    monkeypatch.setattr(hessian_vector_products, "EXAMPLES_AT_ONCE", 7)
+    network = model(label, image=(1, 3, 4), examples=20)
+    theta = network.with_biases(network.initialisation(0, 1.3)).detach()
+    vectors = torch.randn(4, len(theta), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    options = {"part": part, "loss": loss, "temperature": 0.7}
+    problem = theta, network.inputs, network.targets
+    assert hessian_vector_products.applies(chains.of(network.module), theta, network.inputs, 1024)
+    multiply = hessian.hessian_products(network.module, *problem, **options)
+    expected = hessian.hessian_products(network.logits, *problem, **options)(vectors)
+    torch.testing.assert_close(multiply(vectors), expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(multiply(vectors[1:2]), expected[1:2], rtol=1e-10, atol=1e-12)
+
+
+def test_activations_one_after_another_and_before_the_first_layer():
+    layers = [nn.Tanh(), nn.Linear(6, 5), nn.Identity(), nn.Tanh(), nn.Softplus(), nn.Linear(5, 3)]
+    module = nn.Sequential(nn.Flatten(), *layers).double()
+    theta = torch.cat([each.detach().flatten() for each in module.parameters()])
+    inputs, labels = torch.randn(9, 6, dtype=torch.float64), torch.arange(9) % 3
+    vectors = torch.eye(len(theta), dtype=torch.float64)
+    found = hessian.hessian_vector_products(module, theta, vectors, inputs, labels)
+
+    def mean(parameters):
+        tensors, start = {}, 0
+        for name, each in module.named_parameters():
+            tensors[name] = parameters[start : start + each.numel()].view(each.shape)
+            start += each.numel()
+        return nn.functional.cross_entropy(torch.func.functional_call(module, tensors, (inputs,)), labels)
+
+    torch.testing.assert_close(found, torch.func.hessian(mean)(theta), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("label", ["conv-3x2-relu", "fc-9x3-relu-res"])
+def test_other_networks_and_small_budgets_take_the_general_way(label):
+    network = model(label, image=(1, 5, 5), examples=10)
+    theta = network.initialisation(0, 1.0)
+    assert not hessian_vector_products.applies(chains.of(network.module), theta, network.inputs, 1024)
+    dense = model("fc-9x2-relu", image=(1, 5, 5), examples=10)
+    assert not hessian_vector_products.applies(
+        chains.of(dense.module), dense.initialisation(0, 1.0), dense.inputs, 1e-4
+    )
+
+
+def test_layers_that_see_several_vectors_take_the_general_way():
+    module = nn.Sequential(nn.Linear(4, 3), nn.Flatten(), nn.Linear(6, 2)).double()
+    theta = torch.cat([each.detach().flatten() for each in module.parameters()])
+    assert chains.matching(module, [theta], torch.randn(5, 2, 4).double()) is None

@@ -1,0 +1,39 @@
+"""Captions of the paper as text for the report."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from goldilocks_zone.paper import captions
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def found():
+    return captions.captions(ROOT / "paper/sections", ROOT / "paper/references.bib", ROOT / "nowhere")
+
+
+def test_every_figure_has_one_that_can_be_read(found):
+    assert set(found) == set(yaml.safe_load((ROOT / "config/config.yaml").read_text())["figures"])
+    for name, text in found.items():
+        assert len(text) > 80 and text.endswith(".") and not set("\\{}$~") & set(text), name
+        assert "()" not in text and " )" not in text and "??" not in text, name
+
+
+def test_mathematics_citations_and_references(found):
+    assert "published by Fort and Scherlis (2019)" in found["fraction_positive"]
+    assert "Tr(H)/‖H‖ (dimensionless)" in found["trace_over_norm"] and "Figure fraction_positive" in found["loss"]
+    assert "√(D) σ_C‖Q - Q̂‖" in found["confidence"] and "‖G‖_2/‖H'‖_2" in found["not_homogeneous"]
+
+
+def test_numbers_come_from_the_run(tmp_path):
+    generated = tmp_path / "generated.tex"
+    generated.write_text("\\expandafter\\def\\csname setting:cuts\\endcsname{one draw, 5\\,\\% of it}%\n")
+    text = captions.captions(ROOT / "paper/sections", ROOT / "paper/references.bib", generated)["cuts"]
+    assert "outside (one draw, 5 % of it)" in text
+
+
+def test_nothing_in_a_caption_is_markup():
+    assert captions.restructured("a_b *c* |d| `e` \\") == "a\\_b \\*c\\* \\|d\\| \\`e\\` \\\\"

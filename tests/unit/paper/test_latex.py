@@ -1,0 +1,103 @@
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from goldilocks_zone.paper import latex
+from needs import missing
+
+ROOT = Path(__file__).parents[3]
+
+GENERATED = "\n".join(
+    [
+        latex.macro("estimate", "fs1.band", "$0.88$"),
+        latex.macro("verdict", "fs1", "reproduced"),
+        latex.macro("setting", "run", "quick"),
+        latex.macro("figure", "loss", r"\includegraphics{loss.pdf}"),
+    ]
+)
+FIGURE = r"\resultfigure{loss}\label{fig:loss} see Figure~\ref{fig:loss}, run \setting{run}"
+RESULTS = r"It is \estimate{fs1.band} (\verdict{fs1}), far above one half of $d$. % 42 in a comment"
+
+
+def test_a_text_that_fits_its_results():
+    assert latex.mistakes({"results.tex": RESULTS, "method.tex": "200 units " + FIGURE}, GENERATED) == []
+
+
+@pytest.mark.parametrize(
+    "results, other, part",
+    [
+        (RESULTS + "\nIt is 0.88.", FIGURE, "results.tex, line 2: a literal number"),
+        (RESULTS.replace("one half", "$1/2$"), FIGURE, "a literal number"),
+        (r"\estimate{fs2.band} " + RESULTS, FIGURE, r"\estimate{fs2.band} is used and no result defines it"),
+        (r"It is (\verdict{fs1}).", FIGURE, r"\estimate{fs1.band} is defined and the text never uses it"),
+        (RESULTS, FIGURE.replace(r"see Figure~\ref{fig:loss}", ""), "fig:loss is shown and the text never refers"),
+        (RESULTS, r"run \setting{run}", r"\figure{loss} is defined and the text never uses it"),
+    ],
+)
+def test_mistakes_are_named(results, other, part):
+    found = latex.mistakes({"results.tex": results, "method.tex": other}, GENERATED)
+    assert any(part in mistake for mistake in found), found
+
+
+@pytest.mark.parametrize("section", ["results.tex", "beyond.tex"])
+def test_result_sections_have_no_literal_numbers(section):
+    assert latex.mistakes({section: RESULTS, "method.tex": FIGURE}, GENERATED) == []
+    (found,) = latex.mistakes({section: RESULTS + "\nIt is 0.88.", "method.tex": FIGURE}, GENERATED)
+    assert f"{section}, line 2: a literal number" in found
+
+
+@pytest.mark.parametrize(
+    "value, low, high, text",
+    [
+        (0.88213, 0.87, 0.893, "0.882"),
+        (5.07, 4.37, 5.76, "5.07"),
+        (1234.5, 1000, 1500, "1234"),
+        (2.302585, 2.30258, 2.30259, "2.3026"),
+        (3.0, 3.0, 3.0, "3.0000"),
+        (0.0, 0.0, 0.0, "0"),
+        (-2.6e-7, -4e-7, -1.1e-7, r"-2.6 \times 10^{-7}"),
+        (0.00004, -0.2, 0.2, "0.00"),
+    ],
+)
+def test_numbers_have_two_digits_of_their_interval(value, low, high, text):
+    assert latex.number(value, low, high) == text
+
+
+def test_text_is_escaped():
+    assert latex.escape("5 % of fc_1 & ‖H‖ ∝ r^n_L") == r"5 \% of fc\_1 \& $\Vert$H$\Vert$ $\propto$ r$^{n_L}$"
+    assert latex.escape(r"/home/jürgen/~a$b\{c}^d") == (
+        r"/home/jürgen/\textasciitilde{}a\$b\textbackslash{}\{c\}\textasciicircum{}d"
+    )
+    with pytest.raises(ValueError, match="☃"):
+        latex.escape("a ☃")
+    assert latex.escape("a ☃", strict=False) == "a U+2603"
+    # As macOS writes names of files.
+    assert latex.escape("ju\u0308rgen") == "jürgen"
+
+
+def test_every_character_that_is_passed_on_is_set_in_the_papers_fonts(tmp_path):
+    if not shutil.which("pdflatex"):
+        missing("no pdflatex: make tex installs it")
+    text = "\n\n".join(sorted(latex._PRINTED))
+    head = r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage[utf8]{inputenc}\usepackage{lmodern}"
+    document = f"{head}\n\\begin{{document}}\n{text}\n\\end{{document}}\n"
+    (tmp_path / "main.tex").write_text(document, encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "main.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0 and "Missing character" not in done.stdout, done.stdout[-1000:]
+    assert latex.unprintable("ħ, 猫 and ü…") == ["ħ", "猫"]
+
+
+def test_every_claim_has_a_latex_form():
+    for claim in yaml.safe_load((ROOT / "config/claims.yaml").read_text(encoding="utf-8")).values():
+        for each in (claim, *claim.get("cases", {}).values()):
+            assert latex.escape(each["statement"])
+
+
+def test_an_interval_shows_an_end_that_is_open():
+    assert latex.interval(0.882, 0.871, 0.893) == "$0.882$ $[0.871, 0.893]$"
+    assert latex.interval(1.0, 0.81, float("inf")) == r"$1.00$ $[0.81, \infty)$"
+    assert latex.interval(-1.0, float("-inf"), -0.81) == r"$-1.00$ $(-\infty, -0.81]$"

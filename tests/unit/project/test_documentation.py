@@ -1,0 +1,42 @@
+"""What the documentation prints is run."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from goldilocks_zone.config import load
+
+ROOT = Path(__file__).parents[3]
+
+
+def code_blocks(file, language):
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / file).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_example_of_the_library_runs(capsys):
+    (example,) = [block for block in code_blocks("README.md", "python") if "from goldilocks" in block]
+    exec(compile(example, "README.md", "exec"), {})
+    assert re.search(r"SpectrumSummary\(fraction_positive=0\.\d+, trace=-?\d", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("example", code_blocks("config/README.md", "yaml"))
+def test_examples_of_configurations_are_valid(example, tmp_path):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(example, encoding="utf-8")
+    schema = load.load_schema(ROOT)
+    config = load.complete(load.read([ROOT / "config/config.yaml", overlay]), schema)
+    assert config["run"] == yaml.safe_load(example)["run"]
+
+
+def test_files_and_commands_that_the_readmes_name_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for file in ("README.md", "config/README.md", "results/README.md", "figures/README.md", "CONTRIBUTING.md"):
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert set(re.findall(r"`make ([a-z-]+)", text)) <= targets, file
+        for path in re.findall(r"`((?:config|workflow|scripts|paper|tests|resources)/[\w/.]+)`", text):
+            if path not in ("config/mine.yaml", "config/yours.yaml"):
+                assert (ROOT / path).exists(), f"{path} in {file}"
+        for image in re.findall(r"!\[.*?\]\((.*?)\)", text):
+            assert (ROOT / image).exists()

@@ -1,0 +1,268 @@
+"""Lock, conda environments, rules and package agree."""
+
+import ast
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import needs
+from goldilocks_zone.jobs import surroundings
+from made_up.projects import clean_environment
+
+ROOT = Path(__file__).parents[3]
+LOCK = dict(
+    line.split(" ;")[0].strip().split("==")
+    for line in (ROOT / "requirements.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+)
+DIRECT = dict(
+    line.split("==")
+    for line in (ROOT / "requirements.in").read_text().splitlines()
+    if line and not line.startswith("#")
+)
+
+
+MODULES = sorted((ROOT / "scripts/goldilocks_zone").rglob("*.py"))
+
+
+def name_of(path):
+    return ".".join(path.relative_to(ROOT / "scripts/goldilocks_zone").with_suffix("").parts)
+
+
+def pip_section(name):
+    environment = yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())
+    return [entry for part in environment["dependencies"] if isinstance(part, dict) for entry in part["pip"]]
+
+
+def test_the_lock_holds_what_is_asked_for():
+    lowered = {name.lower(): version for name, version in LOCK.items()}
+    assert {name: lowered[name.lower()] for name in DIRECT} == DIRECT
+
+
+@pytest.mark.parametrize("name", ["compute", "plot", "latex"])
+def test_conda_environments_hold_the_versions_of_the_lock(name):
+    environment = yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())
+    python = next(entry for entry in environment["dependencies"] if str(entry).startswith("python="))
+    assert python == "python=3.11"
+    pinned = pip_section(name)
+    for entry in pinned:
+        package, version = entry.split("==")
+        assert DIRECT[package] == version
+    assert pinned or name == "latex"
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "apptainer.def"])
+def test_containers_hold_the_lock_and_the_tex_of_the_makefile(name):
+    recipe = (ROOT / "envs" / name).read_text()
+    python = re.search(r"python:(\d+\.\d+)-slim-bookworm", recipe)[1]
+    assert f"python={python}" in (ROOT / "envs/compute.yaml").read_text()
+    assert "pip install --no-cache-dir -r /opt/goldilocks/requirements.txt" in recipe
+    makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    packages = re.search(r"TEX_PACKAGES := (.*)", makefile)[1].split()
+    installed = re.search(r"--no-install-recommends (.*)", recipe.replace("\\\n", " "))[1].split("&&")[0].split()
+    assert set(packages) <= set(installed)
+
+
+def test_every_environment_that_rules_name_is_pinned_by_make_pins():
+    named = {environment[1] for _, environment, _ in rules_with_scripts()}
+    pinned = re.search(r"snakedeploy pin-conda-envs (.*)", (ROOT / "Makefile").read_text())[1]
+    assert {f"envs/{name}.yaml" for name in named} == set(pinned.split())
+
+
+def test_what_a_review_needs_is_part_of_the_lock():
+    lines = [line for line in (ROOT / "envs/review.txt").read_text().splitlines() if not line.startswith("#")]
+    assert set(lines) <= set((ROOT / "requirements.txt").read_text().splitlines())
+    names = {line.partition("==")[0] for line in lines}
+    assert not {"torch", "torchvision", "pytest"} & names and {"snakemake", "matplotlib", "netCDF4"} <= names
+    scripts = ("aggregate_study", "judge_claims", "write_numbers", "build_paper", "publish_run", "unpack_results")
+    for script in [*scripts, *(path.stem for path in (ROOT / "scripts").glob("plot_*.py"))]:
+        needed = {PACKAGE_OF.get(name, name) for name in imports_of(ROOT / f"scripts/{script}.py")}
+        assert needed - {"goldilocks_zone"} <= names, script
+
+
+def test_the_executor_for_slurm_is_pinned():
+    pinned = [line for line in (ROOT / "envs/slurm.txt").read_text().splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z-]+==[\d.]+", line) for line in pinned) and len(pinned) == 2
+
+
+def imports_of(path):
+    """Top-level packages that a script imports, goldilocks modules followed."""
+    found, seen, waiting = set(), set(), [path]
+    while waiting:
+        for node in ast.walk(ast.parse(waiting.pop().read_text())):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{alias.name}" for alias in node.names] + [node.module]
+            else:
+                continue
+            for name in names:
+                module = ROOT / "scripts" / (name.replace(".", "/") + ".py")
+                if not name.startswith("goldilocks_zone"):
+                    found.add(name.split(".")[0])
+                elif module.exists() and module not in seen:
+                    seen.add(module)
+                    waiting.append(module)
+    return found - set(sys.stdlib_module_names)
+
+
+PACKAGE_OF = {"PIL": "Pillow", "yaml": "PyYAML", "netCDF4": "netCDF4"}
+
+
+def rules_with_scripts():
+    for file in (ROOT / "workflow/rules").glob("*.smk"):
+        for rule in re.split(r"^rule ", file.read_text(), flags=re.MULTILINE)[1:]:
+            environment = re.search(r"envs/(\w+)\.yaml", rule)
+            script = re.search(r"scripts/([\w.{}]+)\.py", rule)
+            yield rule.split(":")[0], environment, script
+
+
+@pytest.mark.parametrize("rule, environment, script", list(rules_with_scripts()))
+def test_every_rule_names_an_environment_that_has_what_its_script_imports(rule, environment, script):
+    assert environment, rule
+    contents = yaml.safe_load((ROOT / f"envs/{environment[1]}.yaml").read_text())
+    pinned = {
+        entry.split("==")[0] for part in contents["dependencies"] if isinstance(part, dict) for entry in part["pip"]
+    }
+    if script:
+        for path in (ROOT / "scripts").glob(re.sub(r"\{.*?\}", "*", script[1]) + ".py"):
+            needed = {PACKAGE_OF.get(name, name) for name in imports_of(path)}
+            assert needed <= pinned, f"{path.name} in {environment[1]}"
+
+
+# Modules with torch of rooms that have others without.
+TORCH = {
+    "models": ("chains", "conv2d_float64", "kernels", "losses", "modes", "networks"),
+    "subspaces": ("planes", "projections", "constraints"),
+}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_only_compute_modules_import_torch(path):
+    room, _, name = name_of(path).rpartition(".")
+    compute = room in ("curvature", "training", "measurements") or name in TORCH.get(room, ())
+    compute = compute and name != "__init__"
+    assert ("torch" in imports_of(path)) == compute
+    assert "snakemake" not in imports_of(path)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_everything_public_has_a_docstring(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Module | ast.ClassDef):
+            for part in node.body:
+                if isinstance(part, ast.FunctionDef | ast.ClassDef) and not part.name.startswith("_"):
+                    assert ast.get_docstring(part) or getattr(node, "name", "_").startswith("_"), part.name
+
+
+def test_the_package_declares_what_its_modules_import():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    requirements = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    declared = {requirement.split(">=")[0] for requirement in requirements}
+    imported = {PACKAGE_OF.get(name, name) for path in MODULES for name in imports_of(path)} - {"goldilocks_zone"}
+    assert imported <= declared
+
+
+@pytest.mark.slow
+def test_the_package_installs_from_the_checkout(tmp_path):
+    """Away from the checkout's own path; its dependencies are there already."""
+    copy = shutil.copytree(ROOT / "scripts", tmp_path / "checkout/scripts").parent
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy2(ROOT / name, copy)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--target", str(tmp_path / "installed"), str(copy)], check=True, capture_output=True)
+    code = "import goldilocks_zone.curvature.hessian, goldilocks_zone.figures.style as style; print(style.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "installed")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == str(tmp_path / "installed/goldilocks_zone/figures/style.py"), done.stderr
+    assert (tmp_path / "installed/goldilocks_zone/figures/goldilocks.mplstyle").exists()
+
+
+def test_the_workflow_loads_nothing_heavy():
+    code = (
+        "import sys; sys.path.insert(0, 'scripts')\n"
+        "from goldilocks_zone.cli import costs, text_tables\n"
+        "from goldilocks_zone.config import load, studies\n"
+        "from goldilocks_zone.data import catalogue\n"
+        "from goldilocks_zone.jobs import log, run_lock, surroundings\n"
+        "from goldilocks_zone.models import user_code\n"
+        "from goldilocks_zone.provenance import archive, fingerprints, records\n"
+        "from goldilocks_zone.storage import files\n"
+        "print([name for name in ('torch', 'numpy', 'xarray', 'scipy', 'matplotlib', 'pandas') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+MISREAD = ["a b", "a'b", 'a"b', "a&b", "a$b", "a(b)", "a;b", "a{b}", "a\\b", "a`b", "a[b]", "a*b", "a?b", "a|b", "a<b"]
+
+
+@pytest.mark.parametrize("name", [*MISREAD, "ä=+,.@-_~#%1"])
+def test_a_path_that_shells_misread_is_refused_before_anything_is_set_up(name, tmp_path):
+    (tmp_path / name).mkdir()
+    for file in ("Makefile", "requirements.txt"):
+        shutil.copy2(ROOT / file, tmp_path / name)
+    command = ["make", "paper", "PYTHON=false"]
+    done = subprocess.run(command, cwd=tmp_path / name, capture_output=True, text=True, env=clean_environment())
+    said = done.stderr.strip().splitlines()[-1]
+    if name in MISREAD:
+        assert f"*** {tmp_path / name} has a character in its path that shells or Python read in their own way" in said
+        with pytest.raises(ValueError, match="in its path, which shells read in their own way: move it"):
+            surroundings.refuse_path(tmp_path / name)
+    else:
+        assert "false is missing or older than 3.11" in said
+        surroundings.refuse_path(tmp_path / name)
+
+
+def test_commands_of_make_know_nothing_of_a_users_own_settings():
+    theirs = {"HOME": "/proc", "SNAKEMAKE_PROFILE": "/home/me/slurm", "MPLBACKEND": "module://of_a_notebook"}
+    environment = {name: value for name, value in clean_environment(**theirs).items() if name != "XDG_CACHE_HOME"}
+    command = ["make", "--eval", "show: ; @env", "show"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=True)
+    lines = done.stdout.splitlines()
+    cache = f"XDG_CACHE_HOME={ROOT}/.snakemake/cache"  # Nothing can be kept in /proc.
+    assert {"PYTHONNOUSERSITE=1", "MPLBACKEND=Agg", cache} <= set(lines)
+    assert not [line for line in lines if line.startswith("SNAKEMAKE_PROFILE")]
+
+
+def test_jobs_of_a_python_in_such_a_path_are_refused_too(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/a home/bin/python")
+    with pytest.raises(ValueError, match="/a home/bin/python has ' ' in its path"):
+        surroundings.refuse_path(ROOT)
+
+
+def test_what_a_test_needs_and_has_not_got_fails_where_nothing_may_be_left_out(monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="no browser"):
+        needs.missing("no browser")
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="no browser"):
+        needs.missing("no browser")
+    assert "export CI=" in (ROOT / ".ci/run").read_text()
+
+
+def test_profiles_leave_out_the_trigger_code_and_snakemakes_locks():
+    for profile in (ROOT / "workflow/profiles").glob("*/config.yaml"):
+        settings = yaml.safe_load(profile.read_text())
+        assert settings["rerun-triggers"] == ["mtime", "params", "input", "software-env"]
+        assert settings["nolock"] is True
+
+
+def test_the_package_is_importable_under_its_declared_names():
+    metadata = (ROOT / "pyproject.toml").read_text()
+    version = re.search(r'^version = "(.+)"', metadata, re.MULTILINE)[1]
+    assert f"version: {version}" in (ROOT / "CITATION.cff").read_text()
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()

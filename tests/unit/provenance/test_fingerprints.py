@@ -1,0 +1,133 @@
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from goldilocks_zone.provenance import fingerprints
+
+ROOT = Path(__file__).parents[3]
+LOCK = ROOT / "requirements.txt"
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A script that imports `room.a` directly and `room.b` through it, and one that is left out."""
+    monkeypatch.setattr(fingerprints, "PACKAGE", tmp_path)
+    (tmp_path / "script.py").write_text(
+        '"""Doc."""\nfrom goldilocks_zone.room import a\nfrom goldilocks_zone.storage import files\nprint(a.f(1))\n'
+    )
+    for room in ("room", "storage"):
+        (tmp_path / room).mkdir()
+    (tmp_path / "room/a.py").write_text("from goldilocks_zone.room.b import g\n\n\ndef f(x):\n    return g(x) + 1\n")
+    (tmp_path / "room/b.py").write_text('def g(x):\n    """Doc."""\n    return 2 * x\n')
+    (tmp_path / "storage/files.py").write_text("x = 1\n")
+    (tmp_path / "room/unused.py").write_text("x = 1\n")
+    return tmp_path
+
+
+def test_imports_are_followed(package):
+    assert fingerprints.imported_modules(package / "script.py") == {"room.a", "room.b"}
+
+
+@pytest.mark.parametrize(
+    "file, old, new, changes",
+    [
+        ("room/b.py", "2 * x", "2 * x  # a comment", False),
+        ("room/b.py", "2 * x", "(2\n            * x)", False),
+        ("room/b.py", "Doc.", "Another docstring.", False),
+        ("script.py", "Doc.", "Another docstring.", False),
+        ("room/b.py", "2 * x", "3 * x", True),
+        ("room/b.py", "2 * x", "x * 2", True),
+        ("room/a.py", "+ 1", "- 1", True),
+        ("script.py", "f(1)", "f(2)", True),
+        ("storage/files.py", "1", "2", False),
+        ("room/unused.py", "1", "2", False),
+        ("room/a.py", "return", "'''not a docstring'''; return", False),
+        ("room/b.py", "2 * x", "2.0 * x", True),
+    ],
+)
+def test_what_changes_a_fingerprint(package, file, old, new, changes):
+    before = fingerprints.code_fingerprint(package / "script.py", LOCK)
+    path = package / file
+    path.write_text(path.read_text().replace(old, new))
+    assert (fingerprints.code_fingerprint(package / "script.py", LOCK) != before) == changes
+
+
+def test_pinned_versions_enter(package, tmp_path):
+    other = tmp_path / "lock.txt"
+    other.write_text(LOCK.read_text().replace("scipy==", "scipy==9."))
+    assert fingerprints.code_fingerprint(package / "script.py", other) != fingerprints.code_fingerprint(
+        package / "script.py", LOCK
+    )
+    assert [line.split("==")[0] for line in fingerprints.pinned_versions(LOCK)] == ["numpy", "scipy", "torch"]
+
+
+def test_relative_imports_are_refused(package):
+    (package / "room/a.py").write_text("from .b import g\n")
+    with pytest.raises(ValueError, match="never relatively"):
+        fingerprints.imported_modules(package / "script.py")
+
+
+def test_excluded_modules_compute_nothing():
+    """The list is part of what results can be trusted by: a module on it may not do arithmetic on arrays."""
+    assert fingerprints.EXCLUDED == ("storage", "provenance", "jobs", "data.catalogue", "data.download")
+    for path in fingerprints.PACKAGE.rglob("*.py"):
+        name = ".".join(path.relative_to(fingerprints.PACKAGE).with_suffix("").parts)
+        if not fingerprints.is_excluded(name):
+            continue
+        tree = ast.parse(path.read_text())
+        imported = {
+            alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+        }
+        imported |= {(node.module or "").split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        assert not imported & {"torch", "numpy", "scipy", "matplotlib"}, name
+
+
+def test_scripts_reach_the_modules_that_make_their_numbers():
+    reached = fingerprints.imported_modules(ROOT / "scripts/measure_curvature.py")
+    engine = ("accumulators", "arguments", "autodiff", "directions", "gradients", "hessian", "hessian_vector_products")
+    engine += ("homogeneous_sweep", "softened_relu", "symmetry", "tangents", "top_eigenvectors")
+    networks = ("chains", "conv2d_float64", "kernels", "labels", "losses", "modes", "networks", "user_code")
+    assert {
+        *(f"curvature.{name}" for name in engine),
+        *(f"models.{name}" for name in networks),
+        *("config.studies", "data.datasets", "measurements.setup", "randomness", "subspaces.planes"),
+        *("spectra.lanczos", "spectra.summaries"),
+    } == reached
+    reached = fingerprints.imported_modules(ROOT / "scripts/measure_training.py")
+    assert {
+        "training.ensembles",
+        "subspaces.constraints",
+        "subspaces.projections",
+        "curvature.top_eigenvectors",
+    } <= reached
+    assert "figures.style" in fingerprints.imported_modules(ROOT / "scripts/plot_loss.py")
+
+
+def other_pythons():
+    found = set()
+    places = [*os.environ["PATH"].split(os.pathsep), *map(str, Path.home().glob(".pyenv/versions/*/bin"))]
+    for version in ("3.11", "3.12", "3.13", "3.14"):
+        for place in places:
+            path = shutil.which(f"python{version}", path=place)
+            if path and subprocess.run([path, "-c", ""], capture_output=True).returncode == 0:
+                found.add((version, path))
+                break
+    return sorted(found)
+
+
+@pytest.mark.parametrize("version, path", other_pythons())
+def test_fingerprints_are_the_same_on_every_supported_python(version, path):
+    code = (
+        "import sys; from pathlib import Path; sys.path.insert(0, 'scripts')\n"
+        "from goldilocks_zone.provenance import fingerprints as f\n"
+        "print(f.code_fingerprint(Path('scripts/measure_curvature.py'), Path('requirements.txt')))"
+    )
+    done = subprocess.run([path, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = done.stdout.strip()
+    assert found == fingerprints.code_fingerprint(ROOT / "scripts/measure_curvature.py", LOCK), sys.version
