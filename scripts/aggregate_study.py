@@ -10,7 +10,7 @@ import yaml
 from goldilocks_zone.config import studies
 from goldilocks_zone.jobs.log import job_log
 from goldilocks_zone.provenance import attributes as provenance_attributes
-from goldilocks_zone.storage import netcdf
+from goldilocks_zone.storage import netcdf, variables
 
 CELL = ("dataset", "network", "subspace")
 # What a study varies stands between.
@@ -73,7 +73,7 @@ def aggregate_study(
     elif settings["radius_unit"] == "norm" and len(units) == 1:
         result = result.assign_coords(x=("radius", 2 * np.log10(result["radius"].values / units.pop())))
     for name in (*result.data_vars, *result.coords):
-        result[name].attrs = netcdf.meaning(name)
+        result[name].attrs = variables.meaning(name)
     result.attrs = _provenance([block.attrs for datasets in blocks.values() for block in datasets], settings)
     order = [name for name in ORDER if name in result.dims or name is ...]
     last = [name for name in LAST if name in result.dims]

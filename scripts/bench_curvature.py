@@ -36,9 +36,10 @@ from torch import nn
 import bench_methods
 from bench_methods import Problem
 from goldilocks_zone.jobs import log
-from goldilocks_zone.models import networks
-from goldilocks_zone.models.labels import Plane, parse_network
+from goldilocks_zone.models import initialisation, networks
+from goldilocks_zone.models.labels import parse_network
 from goldilocks_zone.subspaces import planes
+from goldilocks_zone.subspaces.labels import Plane
 
 # Rounds after the warm-up: a method takes part while it has used less than this time, but in the first.
 SECONDS_PER_METHOD, MOST_ROUNDS, SLOW_SECONDS = 3.0, 7, 10.0
@@ -117,11 +118,11 @@ def build_problem(case: Case) -> Problem:
     for tensor in network.parameters():
         nn.init.zeros_(tensor) if tensor.ndim < 2 else nn.init.xavier_normal_(tensor)
     parameters = nn.utils.parameters_to_vector(network.parameters()).detach()
-    weights = networks.parameters_of(network)
+    weights = initialisation.parameters_of(network)
     eta = planes.metric(
         [parameter.size for parameter in weights],
         [parameter.is_bias for parameter in weights],
-        networks.weight_deviations(weights, "glorot"),
+        initialisation.weight_deviations(weights, "glorot"),
         "shell",
         bias_directions=case.biases,
     )

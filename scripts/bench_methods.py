@@ -24,6 +24,7 @@ from goldilocks_zone.curvature import tangents
 from goldilocks_zone.curvature.directions import Directions
 from goldilocks_zone.curvature.tangents import cross_terms
 from goldilocks_zone.models import chains
+from goldilocks_zone.models import layers as models_layers
 
 # Examples × directions × activations of the widest layer in one pass, where a method leaves the choice to its user
 # (128 MiB in float32).
@@ -152,7 +153,7 @@ def _products(
     _, kept = chains.backward(kept, point, torch.randn_like(outputs))
     layers = []
     for step in tangents.linearised(kept, point, directions.dtype):
-        if isinstance(step.layer, chains.Affine):
+        if isinstance(step.layer, models_layers.Affine):
             shape = (len(directions), *step.memory.shape)
             layers.append((step, torch.randn(shape, dtype=directions.dtype) if layers else None))
     return inputs, layers, torch.randn(len(directions), outputs.numel(), dtype=directions.dtype)

@@ -32,7 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from goldilocks_zone.jobs import log
 from goldilocks_zone.subspaces import constraints, projections
-from goldilocks_zone.training import ensembles
+from goldilocks_zone.training import batches, ensembles, loop
 
 WIDTHS = (784, 200, 200, 10)
 BATCH, STEPS, RATE = 64, 10, 0.003
@@ -116,7 +116,7 @@ def engine(problem: Problem, steps: int) -> Tensor:
     """Coordinates (seeds · radii, d) after training by this project's engine."""
     found = []
     for ensemble in _ensembles(problem, steps):
-        ensembles.train(ensemble, problem.inputs, problem.labels, [steps], lambda step, state: {})
+        loop.train(ensemble, problem.inputs, problem.labels, [steps], lambda step, state: {})
         found.append(ensemble.coordinates)
     return torch.cat(found)
 
@@ -133,7 +133,7 @@ def plain_loop(problem: Problem, steps: int) -> Tensor:
             w = nn.Parameter(start.clone() if whole else torch.zeros(subset.projection.dimension))
             optimiser = torch.optim.Adam([w], lr=RATE)
             for step in range(steps):
-                chosen = ensembles.batch([("batches", seed)], step, BATCH, EXAMPLES)
+                chosen = batches.batch([("batches", seed)], step, BATCH, EXAMPLES)
                 with torch.no_grad():
                     flat = w.clone() if whole else forward(w).add_(start)
                 pieces = [each.view(shape) for each, shape in zip(flat.split(sizes), shapes)]

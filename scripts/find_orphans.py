@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from goldilocks_zone.config import load
-from goldilocks_zone.data import catalogue
+from goldilocks_zone.data import official_shapes
 from goldilocks_zone.jobs import log, run_lock
 from goldilocks_zone.storage import files
 
@@ -20,7 +20,7 @@ ARCHIVES = ".tar.gz"  # What was packed for others.
 def find_orphans(paths_to_configs: list[Path]) -> list[Path]:
     """Files, and folders of whole runs, below results, figures and logs that no run of these configurations makes."""
     named, runs = set(), {"data"}
-    datasets = set(catalogue.OFFICIAL)
+    datasets = set(official_shapes.OFFICIAL)
     for path in paths_to_configs:
         config = load.load([ROOT / "config/config.yaml", path], ROOT)
         runs.add(config["run"])

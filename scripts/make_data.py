@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from goldilocks_zone.config import load
-from goldilocks_zone.data import catalogue
+from goldilocks_zone.data import catalogue, official_shapes
 from goldilocks_zone.jobs import log, run_lock
 from goldilocks_zone.provenance import fingerprints, records
 from goldilocks_zone.storage import files
@@ -18,7 +18,7 @@ DATA = Path("results/data")
 def make_data(names: list[str], config: dict) -> dict:
     """Fetch or read in what is missing, or older than its code or files; for each name, whether it is there."""
     folder = catalogue.data_folder(config.get("data_folder"))
-    own = [name for name in names if name not in catalogue.OFFICIAL]
+    own = [name for name in names if name not in official_shapes.OFFICIAL]
     catalogue.keep_datasets(DATA)
     catalogue.renew_stamps(own, config["datasets"], folder, DATA)
     known = catalogue.own_records(own, config["datasets"], folder, DATA)
@@ -80,7 +80,7 @@ def main() -> None:
     with log.one_sentence():
         config = load.load(arguments.configfile or [ROOT / "config/config.yaml"], ROOT)
         named = load.datasets_of(config)
-        names = sorted(named if arguments.configfile else named | {*catalogue.OFFICIAL, *config["datasets"]})
+        names = sorted(named if arguments.configfile else named | {*official_shapes.OFFICIAL, *config["datasets"]})
         run_lock.enter()
         available = make_data(names, config)
     for name in names:

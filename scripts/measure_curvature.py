@@ -19,10 +19,12 @@ from goldilocks_zone.curvature import hessian, softened_relu, top_eigenvectors
 from goldilocks_zone.data import datasets
 from goldilocks_zone.jobs.log import job_log
 from goldilocks_zone.measurements import setup
-from goldilocks_zone.models import labels, networks, user_code
+from goldilocks_zone.models import initialisation, labels, networks, user_code
 from goldilocks_zone.provenance import attributes
-from goldilocks_zone.spectra import summaries
+from goldilocks_zone.spectra import estimators, summaries
 from goldilocks_zone.storage import netcdf
+from goldilocks_zone.storage import variables as storage_variables
+from goldilocks_zone.subspaces import labels as subspace_labels
 from goldilocks_zone.subspaces import planes as subspaces_planes
 
 SUMMARIES = ("fraction_positive", "trace_over_norm", "trace", "frobenius_norm", "spectral_norm")
@@ -70,7 +72,7 @@ def measure_curvature(
         kept = {key: settings[key] for key in ("validation", "seed")}
         return datasets.load(path_to_dataset, dataset, max(settings["examples"]), **kept, **chosen)
 
-    plane = labels.parse_plane(subspace)
+    plane = subspace_labels.parse_plane(subspace)
     result = None
     of_points = studies.variants(settings, [key for key in OF_POINTS if key in settings["vary"]])
     for variant in studies.variants(settings, [key for key in sorted(settings["vary"]) if key not in OF_POINTS]):
@@ -95,7 +97,7 @@ def measure_curvature(
         classes=examples.classes,
         network_fingerprint=own["fingerprint"] if own else "",
         seeds=f"streams named {settings['seed']}, purpose, {dataset}, {network}, {subspace}, draw, plane",
-        r_x=networks.glorot_radius(networks.parameters_of(module)),
+        r_x=initialisation.glorot_radius(initialisation.parameters_of(module)),
         device=str(device),
         dtype=settings["dtype"],
         threads=threads,
@@ -120,10 +122,10 @@ class Draw:
 
 
 def _refuse_large_planes(
-    plane: labels.Plane, module: torch.nn.Module, biases: bool, network: str, dataset: str
+    plane: subspace_labels.Plane, module: torch.nn.Module, biases: bool, network: str, dataset: str
 ) -> None:
     """What the configuration could not check while the dataset, or the network, was not known."""
-    available = sum(p.size for p in networks.parameters_of(module) if biases or not p.is_bias)
+    available = sum(p.size for p in initialisation.parameters_of(module) if biases or not p.is_bias)
     if plane.dimension > available:
         raise ValueError(
             f"a plane with {plane.dimension} dimensions cannot be: {network} has {available} parameters on {dataset}; "
@@ -132,16 +134,16 @@ def _refuse_large_planes(
 
 
 def _make_draw(
-    settings: dict, module: torch.nn.Module, dataset: str, network: str, plane: labels.Plane, number: int
+    settings: dict, module: torch.nn.Module, dataset: str, network: str, plane: subspace_labels.Plane, number: int
 ) -> Draw:
     streams, count = setup.Streams(settings, dataset, network), max(settings["dimensions"])
 
     def signs(purpose, number_of_probes, size):
         return streams.stream(purpose, number).choice((-1.0, 1.0), (number_of_probes, size))
 
-    parameters = networks.parameters_of(module)
+    parameters = initialisation.parameters_of(module)
     eta = setup.metric(settings, parameters)
-    layers = networks.layer_indicators(module)
+    layers = initialisation.layer_indicators(module)
     probes = settings["layer_probes"]
     layer_probes = signs("layer probes", probes, eta.size) if probes else np.empty((0, eta.size))
     return Draw(
@@ -172,12 +174,12 @@ class Point:
 
 def _points(settings: dict, variants: list[dict], draw: Draw) -> list[Point]:
     """The points of a sweep: every radius, with every one of `variants` of the keys OF_POINTS."""
-    r_x = networks.glorot_radius(networks.parameters_of(draw.module))
+    r_x = initialisation.glorot_radius(initialisation.parameters_of(draw.module))
     points = []
     for radius, variant in itertools.product(settings["radii"], variants):
         here = {**settings, **variant}
-        scale, temperature = networks.scale(draw.theta, radius, here["radius_unit"], r_x), here["temperature"]
-        ratio = networks.ratio(radius, here["radius_unit"], r_x)
+        scale, temperature = initialisation.scale(draw.theta, radius, here["radius_unit"], r_x), here["temperature"]
+        ratio = initialisation.ratio(radius, here["radius_unit"], r_x)
         if here["rescaled"] != "parameters":
             if draw.depth is None:
                 raise ValueError(
@@ -245,9 +247,9 @@ def _measure(
                 if measured is not None and reference is not None and point.scaled:
                     _record_frozen(here, settings["dimensions"], measured, reference, draw.depth, point.ratio)
     if len(draw.layer_probes):
-        weights = [p for p in networks.parameters_of(module) if not p.is_bias]
+        weights = [p for p in initialisation.parameters_of(module) if not p.is_bias]
         sizes = np.array([p.size for p in weights])
-        deviations = np.array(networks.weight_deviations(weights, settings["initialisation"]))
+        deviations = np.array(initialisation.weight_deviations(weights, settings["initialisation"]))
         for point, at_point in zip(points, sweep(draw.layer_probes, points)):
             for count, found in zip(counts, at_point):
                 if found is None:
@@ -268,7 +270,7 @@ def _measure(
             products = hessian.hessian_vector_products(
                 *problem[:2], vectors, *problem[2:], temperature=point.temperature, **options
             )
-            found = summaries.hutchinson(draw.probes, products.double().cpu().numpy() * draw.eta)
+            found = estimators.hutchinson(draw.probes, products.double().cpu().numpy() * draw.eta)
             here["full_trace"][()], here["full_frobenius_norm"][()] = found.trace, found.frobenius_norm
         if settings["full_gradients"]:
             found = curvature_gradients.gradients(*problem, temperature=point.temperature)
@@ -340,7 +342,7 @@ def _empty_block(
 ) -> xr.Dataset:
     """A block of missing values: one axis for each key that the study varies, then those of every study."""
     varied = {studies.dimension(key): settings["vary"][key] for key in sorted(settings["vary"])}
-    layers, (height, width) = len(networks.layer_indicators(module)), examples.inputs.shape[2:]
+    layers, (height, width) = len(initialisation.layer_indicators(module)), examples.inputs.shape[2:]
     coordinates = {
         **varied,
         "examples": settings["examples"],
@@ -373,7 +375,7 @@ def _empty_block(
         axes |= {"top_eigenvalue": (*point, "eigenvector")}
         axes |= {"eigenvector_image": (*point, "eigenvector", "row", "column")}
     variables = {
-        name: (dims, np.full([len(coordinates[dim]) for dim in dims], np.nan), netcdf.MEANINGS[name])
+        name: (dims, np.full([len(coordinates[dim]) for dim in dims], np.nan), storage_variables.MEANINGS[name])
         for name, dims in axes.items()
     }
     return xr.Dataset(variables, coordinates)

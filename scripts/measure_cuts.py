@@ -13,10 +13,10 @@ from goldilocks_zone.curvature import loss_slices
 from goldilocks_zone.data import datasets
 from goldilocks_zone.jobs.log import job_log
 from goldilocks_zone.measurements import setup
-from goldilocks_zone.models import labels, networks, user_code
+from goldilocks_zone.models import initialisation, networks, user_code
 from goldilocks_zone.provenance import attributes
-from goldilocks_zone.storage import netcdf
-from goldilocks_zone.subspaces import planes
+from goldilocks_zone.storage import netcdf, variables
+from goldilocks_zone.subspaces import labels, planes
 
 DRAW = 0  # the first initialisation that studies of this dataset and network have
 
@@ -50,15 +50,15 @@ def measure_cuts(
         **{key: settings[key] for key in ("inputs", "validation", "seed")},
     )
     module = networks.build_named(settings["network"], own, examples.inputs.shape[1:], examples.classes).to(device)
-    theta, directions = _draw(settings, networks.parameters_of(module))
-    r_x = networks.glorot_radius(networks.parameters_of(module))
+    theta, directions = _draw(settings, initialisation.parameters_of(module))
+    r_x = initialisation.glorot_radius(initialisation.parameters_of(module))
     inputs, targets = torch.as_tensor(examples.inputs, device=device), torch.as_tensor(examples.labels, device=device)
     result = _empty(settings, len(directions))
     lines = loss_slices.line_coefficients(result["displacement"].values, len(directions))
     plane = loss_slices.plane_coefficients(result["first"].values, len(directions))
     directions, logits = torch.as_tensor(directions, device=device), networks.logits_function(module)
     for radius in result["radius"].values:
-        point = torch.as_tensor(networks.rescaled(theta, radius, "r_X", r_x), device=device)
+        point = torch.as_tensor(initialisation.rescaled(theta, radius, "r_X", r_x), device=device)
         # Displacements are in units of the point's own radius.
         for name, coefficients in {"line_loss": lines, "plane_loss": plane, "loss": np.zeros_like(lines[0, 0])}.items():
             found = loss_slices.mean_losses(logits, point, radius * r_x * directions, coefficients, inputs, targets)
@@ -79,7 +79,7 @@ def measure_cuts(
     netcdf.write_dataset(result, path_to_output)
 
 
-def _draw(settings: dict, parameters: list[networks.Parameter]) -> tuple[np.ndarray, np.ndarray]:
+def _draw(settings: dict, parameters: list[initialisation.Parameter]) -> tuple[np.ndarray, np.ndarray]:
     """The initialisation θ (D,) that studies have too, and orthonormal directions (d, D) of the cuts' own."""
     plane = labels.parse_plane(settings["subspace"])
     available = sum(p.size for p in parameters if not p.is_bias)
@@ -114,7 +114,7 @@ def _empty(settings: dict, directions: int) -> xr.Dataset:
         {name: list(values) for name, values in coordinates.items()},
     )
     for name in result.variables:
-        result[name].attrs = netcdf.meaning(name)
+        result[name].attrs = variables.meaning(name)
     result["radius"].attrs = {**result["radius"].attrs, "units": "r_X"}
     return result
 

@@ -20,12 +20,14 @@ from goldilocks_zone.data import datasets
 from goldilocks_zone.jobs import lifecycle
 from goldilocks_zone.jobs.log import job_log
 from goldilocks_zone.measurements import local_geometry, setup
-from goldilocks_zone.models import labels, networks, user_code
+from goldilocks_zone.models import initialisation, labels, networks, user_code
 from goldilocks_zone.provenance import attributes
 from goldilocks_zone.spectra import summaries
 from goldilocks_zone.storage import netcdf
+from goldilocks_zone.storage import variables as storage_variables
 from goldilocks_zone.subspaces import constraints, projections
-from goldilocks_zone.training import ensembles
+from goldilocks_zone.subspaces import labels as subspace_labels
+from goldilocks_zone.training import ensembles, loop, observations
 
 LOGGED = (
     *("training_accuracy", "training_loss", "validation_accuracy", "validation_loss"),
@@ -97,7 +99,7 @@ def measure_training(
         kept["dtype"] = getattr(np, settings["dtype"])
         return datasets.load_splits(path_to_dataset, dataset, **kept, **chosen)
 
-    result, where, radii, number = None, labels.parse_subspace(subspace), settings["radii"][chosen_radii], 0
+    result, where, radii, number = None, subspace_labels.parse_subspace(subspace), settings["radii"][chosen_radii], 0
     rates = studies.variants(settings, [key for key in OF_MEMBERS if key in settings["vary"]])
     members = [Member(*each) for each in itertools.product(draws, radii, rates)]
     for variant in studies.variants(settings, [key for key in sorted(settings["vary"]) if key not in OF_MEMBERS]):
@@ -112,7 +114,7 @@ def measure_training(
         for group in _groups(members, where, module, splits.training.inputs, here["batch"]):
             path = Path(path_to_checkpoints) / f"{number:03d}.pt"
             found = _train(
-                job, group, splits, memory_mib, ensembles.Checkpoint(path, key, checkpoint_seconds, lifecycle.asked)
+                job, group, splits, memory_mib, loop.Checkpoint(path, key, checkpoint_seconds, lifecycle.asked)
             )
             for i, member in enumerate(group):
                 values = {name: each[..., i] for name, each in found.items()}
@@ -128,7 +130,7 @@ def measure_training(
         test_examples=len(splits.test.labels),
         network_fingerprint=own["fingerprint"] if own else "",
         seeds=f"streams named {settings['seed']}, purpose, {dataset}, {network}, {subspace}, draw, plane",
-        r_x=networks.glorot_radius(networks.parameters_of(module)),
+        r_x=initialisation.glorot_radius(initialisation.parameters_of(module)),
         device=str(device),
         dtype=settings["dtype"],
         threads=threads,
@@ -143,7 +145,7 @@ class Job:
 
     settings: dict
     module: torch.nn.Module
-    where: labels.Plane | labels.Sphere | labels.FullSpace
+    where: subspace_labels.Plane | subspace_labels.Sphere | subspace_labels.FullSpace
     depth: int | None
     streams: setup.Streams
     device: torch.device
@@ -160,7 +162,7 @@ class Member:
 
 def _groups(
     members: list[Member],
-    where: labels.Plane | labels.Sphere | labels.FullSpace,
+    where: subspace_labels.Plane | subspace_labels.Sphere | subspace_labels.FullSpace,
     module: torch.nn.Module,
     inputs: np.ndarray,
     batch: int | str,
@@ -169,7 +171,7 @@ def _groups(
 
     With their parameters, or with what a layer makes of a batch, whichever is larger.
     """
-    if not isinstance(where, labels.FullSpace):
+    if not isinstance(where, subspace_labels.FullSpace):
         return [list(group) for _, group in itertools.groupby(members, lambda member: member.draw)]
     parameters = list(module.parameters())
     examples = len(inputs) if batch == "all" else batch
@@ -185,16 +187,16 @@ def _described(variant: dict) -> str:
 
 
 def _train(
-    job: Job, members: list[Member], splits: datasets.Splits, memory_mib: int, checkpoint: ensembles.Checkpoint
+    job: Job, members: list[Member], splits: datasets.Splits, memory_mib: int, checkpoint: loop.Checkpoint
 ) -> dict[str, np.ndarray]:
     """What is measured of the members: arrays (…, members) by name."""
     settings, dtype = job.settings, getattr(torch, job.settings["dtype"])
-    parameters = networks.parameters_of(job.module)
-    r_x = networks.glorot_radius(parameters)
+    parameters = initialisation.parameters_of(job.module)
+    r_x = initialisation.glorot_radius(parameters)
     drawn = {member.draw: job.streams.initialisation(parameters, member.draw) for member in members}
-    points = [networks.rescaled(drawn[m.draw], m.radius, settings["radius_unit"], r_x) for m in members]
+    points = [initialisation.rescaled(drawn[m.draw], m.radius, settings["radius_unit"], r_x) for m in members]
     radii = np.array([np.linalg.norm(point) for point in points])
-    ratios = [networks.ratio(m.radius, settings["radius_unit"], r_x) for m in members]
+    ratios = [initialisation.ratio(m.radius, settings["radius_unit"], r_x) for m in members]
     rates, temperatures = zip(*(_rate_and_temperature(job, m, ratio) for m, ratio in zip(members, ratios)))
     subset = _subset(job, members, np.stack(points), radii, dtype)
     options = ensembles.Options(
@@ -209,7 +211,7 @@ def _train(
         loss=settings["loss"],
     )
     # Members of one plane share their batches, those of the whole space have each its own draw's.
-    draws = [m.draw for m in members] if isinstance(job.where, labels.FullSpace) else [members[0].draw]
+    draws = [m.draw for m in members] if isinstance(job.where, subspace_labels.FullSpace) else [members[0].draw]
     shuffles = [job.streams.name("batches", draw) for draw in draws]
     ensemble = ensembles.Ensemble(job.module, subset, options, shuffles)
 
@@ -224,7 +226,7 @@ def _train(
     log_at, count = studies.logged_steps(settings), settings["sharpness_examples"]
 
     def observe(step: int, state: ensembles.Ensemble) -> dict[str, Tensor]:
-        found = ensembles.snapshot(state, **evaluated)
+        found = observations.snapshot(state, **evaluated)
         if count:
             found["sharpness"] = _sharpness(job, state, inputs[:count], targets[:count], memory_mib)
         if settings["geometry_examples"]:
@@ -233,9 +235,9 @@ def _train(
             found |= _outputs(job, state, *(each[: settings["outputs_examples"]] for each in evaluated["validation"]))
         return found
 
-    found = ensembles.train(ensemble, inputs, targets, log_at, observe, checkpoint)
+    found = loop.train(ensemble, inputs, targets, log_at, observe, checkpoint)
     found = {name: np.moveaxis(each, 1, -1) for name, each in found.items()}
-    at_the_end = ensembles.classified(ensemble, *on_device(splits.test))
+    at_the_end = observations.classified(ensemble, *on_device(splits.test))
     found |= {f"test_{name}": at_the_end[name].cpu().numpy() for name in ("accuracy", "loss")}
     found["diverged"] = (~np.isfinite(found["test_loss"])).astype(float)
     if settings["curvature_examples"]:
@@ -271,12 +273,12 @@ def _subset(
         return torch.as_tensor(array, dtype=dtype, device=job.device)
 
     shapes, where = [tensor.shape for tensor in job.module.parameters()], job.where
-    if isinstance(where, labels.FullSpace):
+    if isinstance(where, subspace_labels.FullSpace):
         return constraints.full(tensor(points), shapes, where.fixed)
-    eta, draw = setup.metric(job.settings, networks.parameters_of(job.module)), members[0].draw
+    eta, draw = setup.metric(job.settings, initialisation.parameters_of(job.module)), members[0].draw
     random = job.streams.stream("plane", where.kind, draw, 0)
     projection = projections.make(where.kind, where.dimension, shapes, eta, random, dtype, job.device)
-    if isinstance(where, labels.Plane):
+    if isinstance(where, subspace_labels.Plane):
         return constraints.plane(projection, tensor(points))
     if job.settings["sphere"] == "through_initialisation":
         return constraints.sphere_through(projection, tensor(points[0]), tensor(radii))
@@ -420,7 +422,7 @@ def _empty_block(settings: dict, radii: list[float], draws: range, tensors: int,
         coordinates |= {"moment": ["start", "end"], "examples_of": ["training", "validation"]}
         axes |= dict.fromkeys(CURVATURE, (*point, "moment", "examples_of"))
     variables = {
-        name: (dims, np.full([len(coordinates[dim]) for dim in dims], np.nan), netcdf.MEANINGS[name])
+        name: (dims, np.full([len(coordinates[dim]) for dim in dims], np.nan), storage_variables.MEANINGS[name])
         for name, dims in axes.items()
     }
     return xr.Dataset(variables, coordinates)

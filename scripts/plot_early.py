@@ -11,11 +11,11 @@ from matplotlib.ticker import MaxNLocator
 
 from goldilocks_zone.claims.estimators import training
 from goldilocks_zone.claims.estimators.curvature import LEAST_CORRELATED
-from goldilocks_zone.data import catalogue
+from goldilocks_zone.data import official_shapes
 from goldilocks_zone.figures import curves, panels
 from goldilocks_zone.figures import style as figures_style
 from goldilocks_zone.jobs.log import job_log
-from goldilocks_zone.statistics import estimates
+from goldilocks_zone.statistics import bands
 
 MEASURES = {
     "positive_eigenvalues": "number of positive eigenvalues $n_+$",
@@ -149,7 +149,7 @@ def draw_steps(ax: plt.Axes, data: xr.Dataset, name: str, colours: np.ndarray, c
         ax.plot(x, outcome, linestyle="none", marker=marker, markersize=2.8, color=colour, alpha=0.6, mew=0)
         if not correlated or np.ptp(x) == 0:
             continue
-        line, low, high = estimates.regression_band(x, outcome, places, figures_style.LEVEL)
+        line, low, high = bands.regression_band(x, outcome, places, figures_style.LEVEL)
         ax.plot(places, line, color=0.75 * colour[:3])
         ax.fill_between(places, low, high, color=colour, alpha=0.35, linewidth=0)
     values = data["outcome"].values
@@ -233,9 +233,9 @@ def epochs_of(steps: np.ndarray, settings: dict, dataset: str) -> list[float] | 
     """Epochs after `steps`; None for a dataset of the user's own, whose number of training examples a study lacks."""
     if settings["batch"] == "all":
         return steps.tolist()
-    if dataset not in catalogue.OFFICIAL:
+    if dataset not in official_shapes.OFFICIAL:
         return None
-    examples = catalogue.OFFICIAL[dataset].training_examples - settings["validation"]
+    examples = official_shapes.OFFICIAL[dataset].training_examples - settings["validation"]
     return (steps / (examples // settings["batch"])).tolist()
 
 

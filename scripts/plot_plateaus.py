@@ -7,7 +7,7 @@ from matplotlib.ticker import MaxNLocator
 
 from goldilocks_zone.figures import style
 from goldilocks_zone.jobs.log import job_log
-from goldilocks_zone.spectra.summaries import finite_dimension_law
+from goldilocks_zone.theory.laws import finite_dimension_law
 
 DODGE = 0.05  # in x, between the curves of two numbers of classes
 ROOM = 1.2  # for what stands above the panels, relative to a row of them

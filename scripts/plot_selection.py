@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from goldilocks_zone.claims.estimators.curvature import LEAST_CORRELATED, partial_correlation
 from goldilocks_zone.figures import style
 from goldilocks_zone.jobs.log import job_log
-from goldilocks_zone.statistics import estimates
+from goldilocks_zone.statistics import bands, estimates
 
 MEASURES = {
     "positive_eigenvalues": "number of positive eigenvalues",
@@ -59,7 +59,7 @@ def draw_points(ax: plt.Axes, x: np.ndarray, loss: np.ndarray, number: int) -> N
     ax.plot(x, loss, linestyle="none", marker=style.MARKERS[number], markersize=3, color=colour, alpha=0.6, mew=0)
     places = np.linspace(x.min(), x.max(), PLACES)
     try:
-        line, low, high = estimates.regression_band(x, loss, places, style.LEVEL)
+        line, low, high = bands.regression_band(x, loss, places, style.LEVEL)
     except estimates.TooFewDraws:
         return
     ax.plot(places, line, color="k")

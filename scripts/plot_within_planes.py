@@ -8,7 +8,7 @@ from goldilocks_zone.claims.estimators import training
 from goldilocks_zone.figures import curves
 from goldilocks_zone.figures import style as figures_style
 from goldilocks_zone.jobs.log import job_log
-from goldilocks_zone.models import labels
+from goldilocks_zone.subspaces import labels
 
 MEASURES = {
     "fraction_positive": ("eigenvalues", "fraction of positive eigenvalues"),

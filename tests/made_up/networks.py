@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from goldilocks_zone.models import initialisation as models_initialisation
 from goldilocks_zone.models import labels, networks
 from goldilocks_zone.randomness import stream
+from goldilocks_zone.subspaces import labels as subspace_labels
 from goldilocks_zone.subspaces import planes
 
 
@@ -15,14 +17,14 @@ from goldilocks_zone.subspaces import planes
 class Model:
     module: torch.nn.Module
     logits: object
-    parameters: list[networks.Parameter]
+    parameters: list[models_initialisation.Parameter]
     inputs: torch.Tensor
     targets: torch.Tensor
     r_x: float
 
     def initialisation(self, draw: int, radius: float, kind: str = "glorot") -> torch.Tensor:
-        theta = networks.initialise(self.parameters, kind, stream("test", "initialisation", draw))
-        return torch.as_tensor(networks.rescaled(theta, radius, "r_X", self.r_x))
+        theta = models_initialisation.initialise(self.parameters, kind, stream("test", "initialisation", draw))
+        return torch.as_tensor(models_initialisation.rescaled(theta, radius, "r_X", self.r_x))
 
     def with_biases(self, theta: torch.Tensor) -> torch.Tensor:
         """θ with Gaussian biases of deviation 0.3 in place of zeros."""
@@ -31,7 +33,7 @@ class Model:
         return torch.where(torch.as_tensor(is_bias), torch.as_tensor(values), theta)
 
     def metric(self, kind: str, bias_directions: bool) -> np.ndarray:
-        deviations = networks.weight_deviations(self.parameters, "glorot")
+        deviations = models_initialisation.weight_deviations(self.parameters, "glorot")
         sizes, biases = [p.size for p in self.parameters], [p.is_bias for p in self.parameters]
         return planes.metric(sizes, biases, deviations, kind, bias_directions)
 
@@ -39,7 +41,7 @@ class Model:
         self, d: int, kind: str = "dense", biases: bool = False, dtype: torch.dtype = torch.float64
     ) -> torch.Tensor:
         """Raw directions (d, D) of a plane."""
-        rows = planes.directions(labels.Plane(d, kind), self.metric("shell", biases), stream("plane", d, kind))
+        rows = planes.directions(subspace_labels.Plane(d, kind), self.metric("shell", biases), stream("plane", d, kind))
         return torch.as_tensor(rows).to(dtype)
 
     def loss(self, theta: torch.Tensor, kind: str = "cross_entropy", temperature: float = 1.0) -> torch.Tensor:
@@ -64,8 +66,8 @@ def of_module(module: torch.nn.Module, image: tuple, classes: int = 4, examples:
     return Model(
         module,
         networks.logits_function(module),
-        networks.parameters_of(module),
+        models_initialisation.parameters_of(module),
         torch.as_tensor(random.standard_normal((examples, *image))),
         torch.as_tensor(random.integers(classes, size=examples)),
-        networks.glorot_radius(networks.parameters_of(module)),
+        models_initialisation.glorot_radius(models_initialisation.parameters_of(module)),
     )

@@ -12,7 +12,7 @@ import yaml
 from pypdf import PdfReader
 
 from goldilocks_zone.config import load
-from goldilocks_zone.data import catalogue, official
+from goldilocks_zone.data import official, official_shapes
 from goldilocks_zone.models import user_code
 from goldilocks_zone.provenance import records
 from made_up.projects import ROOT, Project, clean_environment
@@ -105,7 +105,9 @@ def test_files_that_were_touched_or_moved_rerun_nothing(changed):
 def without_network(project):
     """The made-up images pass for the official ones, and none can be fetched."""
     with xr.open_dataset(project.folder / "results/data/mnist.nc") as data:
-        project.edit("scripts/goldilocks_zone/data/catalogue.py", catalogue.CHECKSUMS["mnist"], data.attrs["checksum"])
+        project.edit(
+            "scripts/goldilocks_zone/data/catalogue.py", official_shapes.CHECKSUMS["mnist"], data.attrs["checksum"]
+        )
     mirrors = official.SOURCES["mnist"].mirrors
     project.edit("scripts/goldilocks_zone/data/official.py", f"mirrors={mirrors!r}".replace("'", '"'), "mirrors=()")
     project.edit("scripts/goldilocks_zone/data/official.py", '"-m", "pip", "download"', '"-m", "no_such_module"')

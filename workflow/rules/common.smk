@@ -15,7 +15,7 @@ sys.path.insert(0, str(CHECKOUT / "scripts"))
 
 from goldilocks_zone.config import load as configuration
 from goldilocks_zone.config import studies
-from goldilocks_zone.data import catalogue
+from goldilocks_zone.data import catalogue, official_shapes
 from goldilocks_zone.jobs import log as logs
 from goldilocks_zone.jobs import run_lock, surroundings
 from goldilocks_zone.models import user_code
@@ -91,7 +91,7 @@ def settings_records():
 
 def own_datasets():
     """Where each of the user's own datasets lies and how it is read."""
-    names = [name for name in DATASETS if name not in catalogue.OFFICIAL]
+    names = [name for name in DATASETS if name not in official_shapes.OFFICIAL]
     return catalogue.own_records(names, config["datasets"], catalogue.data_folder(config.get("data_folder")), DATA)
 
 

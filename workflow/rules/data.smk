@@ -25,7 +25,7 @@ rule dataset:
     benchmark:
         "logs/data/{dataset}.benchmark.tsv"
     wildcard_constraints:
-        dataset="|".join(catalogue.OFFICIAL),
+        dataset="|".join(official_shapes.OFFICIAL),
     priority: 100
     conda:
         "../../envs/compute.yaml"

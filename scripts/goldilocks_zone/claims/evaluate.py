@@ -18,6 +18,7 @@ from goldilocks_zone.claims.estimators.training import TRAINED
 from goldilocks_zone.config.studies import dimension
 from goldilocks_zone.models.labels import is_network, parse_network
 from goldilocks_zone.statistics import estimates as statistics_estimates
+from goldilocks_zone.statistics import hypotheses
 from goldilocks_zone.statistics.estimates import Estimate
 
 REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_TESTED = "reproduced", "not reproduced", "inconclusive", "not tested"
@@ -273,7 +274,7 @@ def _secondary(identifier: str, claim: dict, studies: dict[str, xr.Dataset]) -> 
 def _adjusted(measured: list[tuple[Test, Estimate]]) -> list[tuple[float, float]]:
     """p-values for `holds` and for `fails` of several tests, adjusted by Holm's procedure."""
     p_values = np.array([test.p_values(worst) for test, worst in measured]).reshape(-1, 2)
-    return list(zip(statistics_estimates.holm(p_values[:, 0]), statistics_estimates.holm(p_values[:, 1])))
+    return list(zip(hypotheses.holm(p_values[:, 0]), hypotheses.holm(p_values[:, 1])))
 
 
 def _measure(case: dict, cell: xr.Dataset, name: str) -> Estimate:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from goldilocks_zone.config import studies
-from goldilocks_zone.data import catalogue
+from goldilocks_zone.data import catalogue, official_shapes
 from goldilocks_zone.models import labels
+from goldilocks_zone.subspaces import labels as subspace_labels
 
 BENCHMARK = ".benchmark.tsv"
 # Rules that only collect, and records, which take no time.
@@ -26,7 +27,7 @@ RULES = ("curvature", "training")
 # Of the whole Hessian's largest eigenvalue, and of the geometry: forward passes over its examples that take as long.
 SHARPNESS_PASSES, GEOMETRY_PASSES = 60, 1500
 # Of a dataset that nobody has read yet.
-USUAL_SHAPE = catalogue.OFFICIAL["cifar10"]
+USUAL_SHAPE = official_shapes.OFFICIAL["cifar10"]
 # Varied keys whose values are points of one sweep.
 SWEPT = ("rescaled", "temperature")
 
@@ -109,7 +110,7 @@ class Costs:
             largest = max(study["vary"].get("geometry_examples", [study["geometry_examples"]]))
             geometry = len(study["geometry_steps"]) * largest * GEOMETRY_PASSES
             return members * forward * (3 * study["steps"] * batch + evaluated + sharpness + geometry)
-        plane = labels.parse_plane(wildcards["subspace"])
+        plane = subspace_labels.parse_plane(wildcards["subspace"])
         sizes = {key: len(values) for key, values in study["vary"].items()}
         points = radii * math.prod(size for key, size in sizes.items() if key in SWEPT)
         sweeps = math.prod(size for key, size in sizes.items() if key not in SWEPT)

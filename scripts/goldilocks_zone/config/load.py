@@ -14,10 +14,11 @@ import jsonschema
 import yaml
 
 from goldilocks_zone.config import studies as config_studies
-from goldilocks_zone.data import catalogue
+from goldilocks_zone.data import catalogue, official_shapes
 from goldilocks_zone.models import labels, user_code
 from goldilocks_zone.paper import latex
 from goldilocks_zone.provenance import archive
+from goldilocks_zone.subspaces import labels as subspace_labels
 
 # What make data found out of which datasets can be had.
 AVAILABLE = Path("results/data/available.yaml")
@@ -315,10 +316,10 @@ def _refuse(path: str, why: str, value: object, valid: object) -> None:
     raise ConfigurationError(f"{path}: {why}; {_nearest(value, valid)}")
 
 
-def _known_datasets(config: dict, cards: Sequence[Path]) -> dict[str, catalogue.Shape | None]:
+def _known_datasets(config: dict, cards: Sequence[Path]) -> dict[str, official_shapes.Shape | None]:
     """Every dataset that a study may name, and its shape where that is known before it is read."""
     for name, entry in config["datasets"].items():
-        if name in catalogue.OFFICIAL:
+        if name in official_shapes.OFFICIAL:
             raise ConfigurationError(f"datasets.{name}: this name belongs to an official dataset; choose another")
         if unknown := latex.unprintable(entry.get("licence", "")):
             raise ConfigurationError(
@@ -354,7 +355,7 @@ def _check_study(path: str, study: dict, shapes: dict, own_networks: dict) -> No
 
 
 def _check_curvature(
-    path: str, study: dict, known: dict[str, catalogue.Shape], networks: dict[str, labels.Network]
+    path: str, study: dict, known: dict[str, official_shapes.Shape], networks: dict[str, labels.Network]
 ) -> None:
     for name, shape in known.items():
         _check_validation(path, study, name, shape)
@@ -363,7 +364,9 @@ def _check_curvature(
             raise ConfigurationError(
                 f"{path}.examples: {most} is impossible; {name} has {available} training examples left"
             )
-    planes = [_parsed(f"{path}.subspaces.{i}", labels.parse_plane, x) for i, x in enumerate(study["subspaces"])]
+    planes = [
+        _parsed(f"{path}.subspaces.{i}", subspace_labels.parse_plane, x) for i, x in enumerate(study["subspaces"])
+    ]
     for plane, label in zip(planes, study["subspaces"]):
         if max(study["dimensions"]) > plane.dimension:
             raise ConfigurationError(
@@ -375,7 +378,7 @@ def _check_curvature(
         _check_variant(path, {**study, **variant}, known, networks, planes)
 
 
-def _check_validation(path: str, study: dict, name: str, shape: catalogue.Shape) -> None:
+def _check_validation(path: str, study: dict, name: str, shape: official_shapes.Shape) -> None:
     if study["validation"] >= shape.training_examples:
         raise ConfigurationError(
             f"{path}.validation: {study['validation']} is impossible; it leaves none of the {shape.training_examples} "
@@ -401,17 +404,19 @@ def _check_parts(path: str, study: dict, networks: dict[str, labels.Network]) ->
 
 
 def _check_training(
-    path: str, study: dict, known: dict[str, catalogue.Shape], networks: dict[str, labels.Network]
+    path: str, study: dict, known: dict[str, official_shapes.Shape], networks: dict[str, labels.Network]
 ) -> None:
     """Steps against their logging, batches and sets of examples against datasets, subspaces against networks."""
-    subspaces = [_parsed(f"{path}.subspaces.{i}", labels.parse_subspace, x) for i, x in enumerate(study["subspaces"])]
+    subspaces = [
+        _parsed(f"{path}.subspaces.{i}", subspace_labels.parse_subspace, x) for i, x in enumerate(study["subspaces"])
+    ]
     if isinstance(study["logged"], list) and max(study["logged"]) > study["steps"]:
         raise ConfigurationError(
             f"{path}.logged: {max(study['logged'])} is impossible; there are {study['steps']} steps"
         )
     _check_geometry(path, study)
     for i, subspace in enumerate(subspaces):
-        if study["curvature_examples"] and getattr(subspace, "kind", "") not in labels.PLANE_KINDS:
+        if study["curvature_examples"] and getattr(subspace, "kind", "") not in subspace_labels.PLANE_KINDS:
             raise ConfigurationError(
                 f"{path}.subspaces.{i}: {study['subspaces'][i]} is impossible; "
                 "curvature_examples asks for planes, sparse or dense"
@@ -448,9 +453,9 @@ def _check_trained(
     path: str,
     study: dict,
     name: str,
-    shape: catalogue.Shape,
+    shape: official_shapes.Shape,
     networks: dict[str, labels.Network],
-    subspaces: list[labels.Plane | labels.Sphere | labels.FullSpace],
+    subspaces: list[subspace_labels.Plane | subspace_labels.Sphere | subspace_labels.FullSpace],
 ) -> None:
     _check_validation(path, study, name, shape)
     available = shape.training_examples - study["validation"]
@@ -486,9 +491,9 @@ def _check_trained(
 def _check_variant(
     path: str,
     study: dict,
-    shapes: dict[str, catalogue.Shape],
+    shapes: dict[str, official_shapes.Shape],
     networks: dict[str, labels.Network],
-    planes: list[labels.Plane],
+    planes: list[subspace_labels.Plane],
 ) -> None:
     """Classes against datasets, planes against networks: for a study whose varied keys have one value each."""
     for name, shape in shapes.items():
@@ -505,12 +510,12 @@ def _check_variant(
                 )
 
 
-def _check_cuts(cuts: dict, shape: catalogue.Shape | None, own_networks: dict) -> None:
+def _check_cuts(cuts: dict, shape: official_shapes.Shape | None, own_networks: dict) -> None:
     """Labels, examples against the dataset, directions against the network."""
     network = None
     if cuts["network"] not in own_networks:
         network = _parsed("cuts.network", labels.parse_network, cuts["network"])
-    plane = _parsed("cuts.subspace", labels.parse_plane, cuts["subspace"])
+    plane = _parsed("cuts.subspace", subspace_labels.parse_plane, cuts["subspace"])
     if plane.dimension < 2:
         raise ConfigurationError(
             f"cuts.subspace: {cuts['subspace']} has one dimension; the two-dimensional cut needs two or more"

@@ -12,7 +12,8 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-from goldilocks_zone.models.chains import Affine, Dense, affine_layers
+from goldilocks_zone.models.chains import affine_layers
+from goldilocks_zone.models.layers import Affine, Dense
 from goldilocks_zone.subspaces import planes
 
 

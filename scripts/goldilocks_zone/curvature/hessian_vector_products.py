@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from goldilocks_zone.models import chains, losses
-from goldilocks_zone.models.chains import Activation, Dense, Reshape
+from goldilocks_zone.models.layers import Activation, Dense, Reshape
 
 EXAMPLES_AT_ONCE = 1000
 

@@ -20,7 +20,7 @@ from goldilocks_zone.curvature.accumulators import Sums
 from goldilocks_zone.curvature.directions import Directions
 from goldilocks_zone.curvature.tangents import Step
 from goldilocks_zone.models import chains
-from goldilocks_zone.models.chains import Activation, Affine, Dense
+from goldilocks_zone.models.layers import Activation, Affine, Dense
 
 ROUNDING = 1e-14  # of powers of scales that are meant to be the same
 

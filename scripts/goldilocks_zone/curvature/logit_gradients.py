@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from goldilocks_zone.curvature import arguments, autodiff, hessian
 from goldilocks_zone.curvature.arguments import Array
 from goldilocks_zone.models import chains, modes, networks
+from goldilocks_zone.models import layers as models_layers
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.spectra import lanczos
 
@@ -154,7 +155,7 @@ def _of_examples(chain: tuple, theta: Tensor, inputs: Tensor) -> list[tuple]:
     for same in zip(*by_class):
         layer, a = same[0].layer, same[0].forward
         adjoints = torch.stack([each.delta for each in same], 1)
-        if isinstance(layer, chains.Dense):
+        if isinstance(layer, models_layers.Dense):
             found.append((layer, adjoints, a))
             continue
         stride, padding, dilation = layer.options
@@ -166,11 +167,11 @@ def _of_examples(chain: tuple, theta: Tensor, inputs: Tensor) -> list[tuple]:
     return found
 
 
-def _with_parameters(kept: list[chains.Kept]):
+def _with_parameters(kept: list[models_layers.Kept]):
     for each in kept:
-        if isinstance(each.layer, chains.Residual):
+        if isinstance(each.layer, models_layers.Residual):
             yield from _with_parameters(each.inner)
-        elif isinstance(each.layer, chains.Affine):
+        elif isinstance(each.layer, models_layers.Affine):
             yield each
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from goldilocks_zone.curvature import arguments
 from goldilocks_zone.curvature.arguments import Array
-from goldilocks_zone.models import chains, modes, networks
+from goldilocks_zone.models import chains, layers, modes, networks
 
 
 @modes.differentiating
@@ -32,11 +32,11 @@ def softened(module: nn.Module, theta: Array, inputs: Array, sharpness: float) -
     return softer
 
 
-def _deviations(kept: list[chains.Kept]) -> list[float]:
+def _deviations(kept: list[layers.Kept]) -> list[float]:
     """Root mean square of each activation's inputs, in order."""
     found = []
     for each in kept:
         found += _deviations(each.inner)
-        if isinstance(each.layer, chains.Activation):
+        if isinstance(each.layer, layers.Activation):
             found.append(float(torch.sqrt(each.forward.square().mean())))
     return found

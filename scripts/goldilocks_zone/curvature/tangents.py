@@ -15,7 +15,7 @@ from torch import Tensor
 from goldilocks_zone.curvature.accumulators import Sums, orthonormalised
 from goldilocks_zone.curvature.directions import Directions
 from goldilocks_zone.models import chains
-from goldilocks_zone.models.chains import Activation, Affine, Convolution, Kept, Residual
+from goldilocks_zone.models.layers import Activation, Affine, Convolution, Kept, Residual
 
 EXAMPLES_PER_CHUNK = 512
 ENTRIES_PER_BLOCK = 2**22  # of Ẇᵀδ at a time in a sweep

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from goldilocks_zone.curvature import arguments, autodiff, hessian, tangents
-from goldilocks_zone.models import modes, networks
+from goldilocks_zone.models import initialisation, modes
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.spectra import lanczos
 
@@ -78,7 +78,7 @@ def first_layer_images(network: nn.Module, vectors: np.ndarray, image: tuple[int
     An eigenvector has no sign: the entry of an image that is largest in magnitude is positive. Raises ValueError where
     the first layer does not see the whole image.
     """
-    parameters, channels = networks.parameters_of(network), image[0]
+    parameters, channels = initialisation.parameters_of(network), image[0]
     weights, size = parameters[0], sum(each.size for each in parameters)
     if np.ndim(vectors) != 2 or len(vectors) != size:
         raise ValueError(f"vectors of shape {np.shape(vectors)} were given: give one column of {size} entries for each")

@@ -9,42 +9,14 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISDIR
 
 import yaml
 
-from goldilocks_zone.data import folders
+from goldilocks_zone.data import folders, official_shapes
 from goldilocks_zone.storage import files
 
-
-@dataclass(frozen=True)
-class Shape:
-    """What validation needs of a dataset: channels, height and width of its images, classes, training examples."""
-
-    image: tuple[int, int, int]
-    classes: int
-    training_examples: int
-
-
-OFFICIAL = {
-    "mnist": Shape((1, 28, 28), 10, 60_000),
-    "fashion_mnist": Shape((1, 28, 28), 10, 60_000),
-    "cifar10": Shape((3, 32, 32), 10, 50_000),
-    "annuli": Shape((1, 1, 2), 3, 6_000),
-}
-# Of images, labels and split as `datasets.checksum` has it; a dataset without one is verified by its files alone.
-CHECKSUMS = {
-    "mnist": "e10378d1a17062469c9b5ca3cad0b5d3f975efaa45465e33edba640c0fcd5e60",
-    "fashion_mnist": "a6273e280201b88bb63ed1b0c3b68cf57f0971e2932af67b8ce9191dc9921c90",
-}
-LICENCES = {
-    "mnist": "MNIST, Y. LeCun, C. Cortes, C. Burges; CC BY-SA 3.0",
-    "fashion_mnist": "Fashion-MNIST, Zalando SE; MIT licence",
-    "cifar10": "CIFAR-10, A. Krizhevsky, V. Nair, G. Hinton; no licence stated, free for research with citation",
-    "annuli": "Three annuli, made by this project; CC0 1.0",
-}
 LIMIT_MIB = 2048
 # What a user's own dataset may be, in capitals or not: a folder of images, an archive of one, or arrays.
 SUFFIXES = ("", ".npz", ".tar.xz", ".tar.gz", ".tgz", ".tar.bz2", ".tar", ".zip")
@@ -116,7 +88,7 @@ def renew_stamps(names: Iterable[str], entries: dict[str, dict], folder: str | N
 
     Of the datasets `names` and of those that have a card. Changes nothing that a job depends on.
     """
-    for name in {*names, *(path.stem for path in (place / CARDS).glob("*.yaml"))} - OFFICIAL.keys():
+    for name in {*names, *(path.stem for path in (place / CARDS).glob("*.yaml"))} - official_shapes.OFFICIAL.keys():
         if path := _path_of(name, entries.get(name, {}), folder):
             stamp = _stamp(path)
             files.write_if_changed(f"{stamp} {_content(name, path, place, stamp)}\n", _memory_of(name, place))
@@ -138,7 +110,7 @@ def keep(path: Path, path_to_card: Path) -> None:
 
 def licence(name: str, entries: dict[str, dict]) -> str:
     """The licence line of a dataset, official or of the configuration's section `datasets`."""
-    return LICENCES.get(name) or entries.get(name, {}).get("licence") or "licence not stated"
+    return official_shapes.LICENCES.get(name) or entries.get(name, {}).get("licence") or "licence not stated"
 
 
 def suffix_of(file: str) -> str | None:
@@ -155,26 +127,28 @@ def _path_of(name: str, entry: dict, folder: str | None) -> Path | None:
     return next((path for path in places if path.exists() and path.is_dir() == (path.name == name)), None)
 
 
-def known_shapes(entries: dict[str, dict], folder: str | None, cards: Sequence[Path]) -> dict[str, Shape | None]:
+def known_shapes(
+    entries: dict[str, dict], folder: str | None, cards: Sequence[Path]
+) -> dict[str, official_shapes.Shape | None]:
     """Shape of every dataset that can be named: official, in `entries`, in the data folder, or read in before.
 
     None for one that has not been read, or whose files have changed since; `cards` are folders of what reading left
     behind, of which the last that has a dataset counts. Raises ValueError if a card is damaged, OSError if it cannot be
     read.
     """
-    shapes: dict[str, Shape | None] = {**dict.fromkeys(_names_in(folder)), **dict.fromkeys(entries)}
+    shapes: dict[str, official_shapes.Shape | None] = {**dict.fromkeys(_names_in(folder)), **dict.fromkeys(entries)}
     # Beside the cards lie those of datasets that are kept, which a job that failed leaves alone.
     places = [place for each in cards for place in (each.parent / VERIFIED, each)]
-    for name in {path.stem for place in places for path in place.glob("*.yaml")} - OFFICIAL.keys():
+    for name in {path.stem for place in places for path in place.glob("*.yaml")} - official_shapes.OFFICIAL.keys():
         path = [place / f"{name}.yaml" for place in places if (place / f"{name}.yaml").exists()][-1]
         card = _read_card(path)
         try:
-            shape = Shape(tuple(card["image"]), card["classes"], card["training_examples"])
+            shape = official_shapes.Shape(tuple(card["image"]), card["classes"], card["training_examples"])
         except (TypeError, KeyError) as error:
             raise ValueError(f"{path} is damaged: delete it and run again") from error
         record = _own_record(name, entries, folder, cards[-1].parent)
         shapes[name] = shape if record["path"] is None or record["identity"] == identity_read(card) else None
-    return {**shapes, **OFFICIAL}
+    return {**shapes, **official_shapes.OFFICIAL}
 
 
 def _card(name: str, place: Path) -> dict:

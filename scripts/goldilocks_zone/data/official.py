@@ -21,10 +21,10 @@ from typing import ClassVar
 import numpy as np
 import xarray as xr
 
-from goldilocks_zone.data import annuli, catalogue
-from goldilocks_zone.data.catalogue import LICENCES
+from goldilocks_zone.data import annuli, official_shapes
 from goldilocks_zone.data.datasets import as_dataset
 from goldilocks_zone.data.download import SourceFailed, download, run_tool
+from goldilocks_zone.data.official_shapes import LICENCES
 
 Arrays = tuple[np.ndarray, np.ndarray]
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -64,7 +64,9 @@ def fetch(dataset: str, folder: str | None) -> xr.Dataset:
     `folder` may hold the official files. Raises Unavailable if no source has them.
     """
     if dataset in MADE:
-        return as_dataset(dataset, *MADE[dataset](), catalogue.OFFICIAL[dataset].classes, "made", LICENCES[dataset])
+        return as_dataset(
+            dataset, *MADE[dataset](), official_shapes.OFFICIAL[dataset].classes, "made", LICENCES[dataset]
+        )
     source = SOURCES[dataset]
     forms = (source, *source.others) if folder else ()
     attempts = [(f"folder {folder}", form, lambda form=form: _from_folder(Path(folder), form)) for form in forms]

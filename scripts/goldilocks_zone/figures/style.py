@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 import yaml
 
+from goldilocks_zone.statistics import bands as statistics_bands
 from goldilocks_zone.statistics import estimates
 from goldilocks_zone.storage import files, netcdf
 
@@ -79,7 +80,7 @@ def curves(study: xr.Dataset, variable: str) -> xr.Dataset:
     """mean, standard_deviation over draws, and low and high of the mean's simultaneous 95 % band over radii."""
     values = study[variable].transpose(..., "radius", "draw")
     flat = values.values.reshape(-1, study.sizes["radius"], study.sizes["draw"])
-    bands = [estimates.simultaneous_band(curve, LEVEL, variable) for curve in flat]
+    bands = [statistics_bands.simultaneous_band(curve, LEVEL, variable) for curve in flat]
     shape = values.isel(draw=0, drop=True).shape
     result = xr.Dataset({"mean": values.mean("draw"), "standard_deviation": values.std("draw", ddof=1)})
     for i, name in enumerate(("low", "high")):

@@ -16,7 +16,7 @@ from goldilocks_zone.curvature import hessian, logit_gradients, top_eigenvectors
 from goldilocks_zone.models import modes, networks
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.spectra import lanczos
-from goldilocks_zone.spectra.summaries import hutchinson
+from goldilocks_zone.spectra.estimators import hutchinson
 from goldilocks_zone.theory import random_model
 
 # Of gradients: of the examples that G is of; of others trained on; held out; with labels from p; residuals permuted.

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from goldilocks_zone.jobs import gpu_lock
-from goldilocks_zone.models import networks
-from goldilocks_zone.models.networks import Parameter
+from goldilocks_zone.models import initialisation as models_initialisation
+from goldilocks_zone.models.initialisation import Parameter
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.subspaces import planes
 
@@ -44,7 +44,7 @@ class Streams:
     def initialisation(self, parameters: Sequence[Parameter], draw: int) -> np.ndarray:
         """The initialisation θ (D,) of a draw, not yet rescaled to a radius."""
         kind = self._settings["initialisation"]
-        return networks.initialise(parameters, kind, self.stream("initialisation", draw))
+        return models_initialisation.initialise(parameters, kind, self.stream("initialisation", draw))
 
 
 def metric(settings: dict, parameters: Sequence[Parameter]) -> np.ndarray:
@@ -52,7 +52,7 @@ def metric(settings: dict, parameters: Sequence[Parameter]) -> np.ndarray:
     return planes.metric(
         [p.size for p in parameters],
         [p.is_bias for p in parameters],
-        networks.weight_deviations(parameters, settings["initialisation"]),
+        models_initialisation.weight_deviations(parameters, settings["initialisation"]),
         settings["metric"],
         settings["bias_directions"],
     )

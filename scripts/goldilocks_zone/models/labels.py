@@ -1,4 +1,4 @@
-"""The small grammar of labels: networks (`fc-200x2-relu-nobias`) and subspaces (`plane-100-sparse`).
+"""Labels of networks: `fc-200x2-relu-nobias`.
 
 Free of torch, so that a workflow can check labels and count parameters while it loads.
 """
@@ -12,9 +12,6 @@ from itertools import pairwise
 
 ACTIVATIONS = ("relu", "leakyrelu", "tanh", "softplus", "identity")
 HOMOGENEOUS = ("relu", "leakyrelu", "identity")
-PLANE_KINDS = ("sparse", "dense")
-PROJECTION_KINDS = (*PLANE_KINDS, "fastfood")
-
 # Families of networks: how a label is written, an example of it, and what it is read by.
 _FAMILIES = {
     "fc": (
@@ -36,7 +33,6 @@ _FAMILIES = {
         re.compile(r"lenet5(?:-(?P<activation>(?!nobias)[a-z]+))?(?P<nobias>-nobias)?"),
     ),
 }
-_SUBSPACE = re.compile(r"(?P<shape>plane|sphere)-(?P<dimension>\d+)-(?P<kind>[a-z]+)")
 
 
 @dataclass(frozen=True)
@@ -172,29 +168,6 @@ def _as_image(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return shape
 
 
-@dataclass(frozen=True)
-class Plane:
-    """A random hyperplane: number of directions and how its columns are drawn."""
-
-    dimension: int
-    kind: str
-
-
-@dataclass(frozen=True)
-class Sphere:
-    """The points of one radius in a random subspace: its number of directions and how its columns are drawn."""
-
-    dimension: int
-    kind: str
-
-
-@dataclass(frozen=True)
-class FullSpace:
-    """All parameters; where `fixed`, those of one radius."""
-
-    fixed: bool
-
-
 def parse_network(label: str) -> Network:
     """Read a network's label, for example `fc-200x2-relu-nobias`, `fc-200x3-tanh-res`, `conv-16x5-relu` or `lenet5`.
 
@@ -249,34 +222,3 @@ def is_network(label: str) -> bool:
 def depth(label: str) -> int | None:
     """Number of weight layers n_L of a network label; None for a network of the user's own."""
     return parse_network(label).depth if is_network(label) else None
-
-
-def parse_plane(label: str) -> Plane:
-    """Read `plane-<dimension>-<sparse|dense>`.
-
-    Raises ValueError in one sentence if the label is not of that form.
-    """
-    match = _SUBSPACE.fullmatch(label)
-    if not match or match["shape"] != "plane" or match["kind"] not in PLANE_KINDS or int(match["dimension"]) < 1:
-        raise ValueError(
-            f"subspace label {label!r} is unknown: write plane-<dimension>-sparse or plane-<dimension>-dense, "
-            "for example plane-100-sparse"
-        )
-    return Plane(int(match["dimension"]), match["kind"])
-
-
-def parse_subspace(label: str) -> Plane | Sphere | FullSpace:
-    """Read where training goes: `plane-<d>-<kind>` or `sphere-<d>-<kind>` (kinds PROJECTION_KINDS), `full-free` or
-    `full-fixed`.
-
-    Raises ValueError in one sentence if the label is not of that form.
-    """
-    if label in ("full-free", "full-fixed"):
-        return FullSpace(label == "full-fixed")
-    match = _SUBSPACE.fullmatch(label)
-    if not match or match["kind"] not in PROJECTION_KINDS or int(match["dimension"]) < 1:
-        raise ValueError(
-            f"subspace label {label!r} is unknown: write plane-<dimension>-<kind> or sphere-<dimension>-<kind> with "
-            f"{', '.join(PROJECTION_KINDS[:-1])} or {PROJECTION_KINDS[-1]}, full-free or full-fixed"
-        )
-    return {"plane": Plane, "sphere": Sphere}[match["shape"]](int(match["dimension"]), match["kind"])

@@ -1,18 +1,15 @@
-"""Networks as functions of one flat parameter vector, and their initialisations; a user's own among them.
+"""Networks as functions of one flat parameter vector.
 
 Parameters are flattened layer by layer, in the order of `module.parameters()`.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import grad, jvp, vmap
 
-from goldilocks_zone.models import kernels, modes, user_code
+from goldilocks_zone.models import modes, user_code, user_networks
 from goldilocks_zone.models.labels import Convolutional, FullyConnected, LeNet5, Network, parse_network
 
 Logits = Callable[[Tensor, Tensor], Tensor]
@@ -23,26 +20,6 @@ ACTIVATIONS = {
     "softplus": nn.Softplus,
     "identity": nn.Identity,
 }
-
-# Of the check of a user's own network: how many directions, the step of differences and the error they may show.
-# Rounding makes one of eps |logits| / STEP, 2e-10 of the logits; a kink within a step makes one of its change of slope.
-FINITE_DIFFERENCES, STEP, SLOPE_TOLERANCE = 3, 1e-6, 1e-4
-BIAS_DEVIATION = 0.1
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One tensor of a network: its shape, whether it is a bias, and its fan (1, 1 for a bias)."""
-
-    shape: tuple[int, ...]
-    is_bias: bool
-    fan_in: int
-    fan_out: int
-
-    @property
-    def size(self) -> int:
-        """Number of entries."""
-        return math.prod(self.shape)
 
 
 class Residual(nn.Module):
@@ -127,125 +104,7 @@ def build_named(label: str, own: dict | None, image: tuple[int, ...], classes: i
     if own is None:
         return build(parse_network(label), image, classes).double()
     name = f"network {label} ({own['name']} in {own['file']})"
-    return build_own(user_code.load(own), image, classes, own["arguments"], name)
-
-
-def build_own(factory: Callable, image: tuple[int, int, int], classes: int, arguments: dict, name: str) -> nn.Module:
-    """A user's own network, `factory(image, classes, **arguments)`, in evaluation mode and double precision.
-
-    `image` is (channels, height, width). Raises ValueError in one sentence with `name` if it is no module from
-    images (n, channels, height, width) to logits (n, classes), or not one whose Hessian can be taken.
-    """
-    modules = []
-    for _ in range(2):
-        # Whatever the module draws while it is built must not depend on what was drawn before.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            try:
-                module = factory(image, classes, **arguments)
-            except (Exception, SystemExit) as error:
-                raise ValueError(
-                    f"{name} cannot be built for images of shape {image} and {classes} classes "
-                    f"({type(error).__name__}: {error}): it is called with both, and with its arguments"
-                ) from error
-        if not isinstance(module, nn.Module):
-            raise ValueError(f"{name} gives a {type(module).__name__}: return a torch.nn.Module")
-        modules.append(module.eval().double())
-    module, tried = modules
-    _refuse_unfit_parameters(module, name)
-    _refuse_unfit_forward(module, tried, image, classes, name)
-    return module
-
-
-def _refuse_unfit_parameters(module: nn.Module, name: str) -> None:
-    for parameter_name, tensor in module.named_parameters():
-        if isinstance(tensor, nn.parameter.UninitializedParameter):
-            raise ValueError(f"{name} has the parameter {parameter_name} without a shape: leave out lazy layers")
-        shape = tuple(tensor.shape)
-        if tensor.dtype != torch.float64:
-            raise ValueError(f"{name} has the parameter {parameter_name} of type {tensor.dtype}: use real numbers")
-        if tensor.ndim < 2 and "bias" not in parameter_name.rsplit(".", 1)[-1]:
-            raise ValueError(
-                f"{name} has the parameter {parameter_name} of shape {shape}, neither a weight matrix nor a bias: "
-                "leave it out, for instance by affine=False or elementwise_affine=False"
-            )
-        if not tensor.requires_grad:
-            raise ValueError(f"{name} has the frozen parameter {parameter_name}: register it as a buffer")
-    if len(list(module.named_parameters(remove_duplicate=False))) > len(list(module.named_parameters())):
-        raise ValueError(f"{name} uses one parameter under two names: call one layer twice instead")
-    if not any(tensor.ndim >= 2 for tensor in module.parameters()):
-        raise ValueError(f"{name} has no weights: give it at least one layer")
-
-
-def _refuse_unfit_forward(
-    module: nn.Module, tried: nn.Module, image: tuple[int, int, int], classes: int, name: str
-) -> None:
-    """Raise ValueError unless `module` is a function of parameters and one image that can be differentiated twice.
-
-    `tried` is the same network, used before `module` is: what a network keeps from its first call tells them apart.
-    """
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(3, *image, generator=generator, dtype=torch.float64)
-    parameters = parameters_of(module)
-    size = sum(p.size for p in parameters)
-    deviations = [sigma or BIAS_DEVIATION for sigma in weight_deviations(parameters, "he")]
-    sigmas = torch.repeat_interleave(torch.tensor(deviations), torch.tensor([p.size for p in parameters]))
-    points = sigmas * torch.randn(2 + FINITE_DIFFERENCES, size, generator=generator, dtype=torch.float64)
-    theta, other, *directions = points
-    logits = _exact(tried)
-    try:
-        found = logits(theta, images)
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"{name} fails on images of shape {image} ({type(error).__name__}: {error})") from error
-    shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-    if shape != (3, classes):
-        raise ValueError(f"{name} gives {shape} for 3 images: logits of shape (3, {classes}) are needed")
-    if found.dtype != torch.float64:
-        raise ValueError(f"{name} gives logits of type {found.dtype} for double precision: leave types as they come in")
-    if not torch.isfinite(found).all():
-        raise ValueError(f"{name} gives logits that are not finite for images and weights of usual size: correct it")
-    if not torch.equal(found, logits(theta, images)):
-        raise ValueError(f"{name} gives other logits for the same images: leave out what is random")
-    if not torch.equal(logits(other, images), _exact(module)(other, images)):
-        raise ValueError(f"{name} keeps something from its first call: let logits depend on weights and image alone")
-    weights = torch.randn(found.shape, generator=generator, dtype=torch.float64)
-    try:
-        gradient = grad(lambda parameters: (weights * logits(parameters, images)).sum())
-        slopes = [vmap(lambda direction: jvp(gradient, (theta,), (direction,)))(d[None])[0][0] @ d for d in directions]
-    except Exception as error:
-        raise ValueError(f"{name} cannot be differentiated twice by torch.func ({error})") from error
-    if not gradient(theta).any():
-        raise ValueError(f"{name} gives logits that do not depend on its weights: leave out detach and the like")
-    for direction, slope in zip(directions, slopes):
-        # First derivatives: kinks make finite differences of second ones meaningless.
-        ahead, behind = ((weights * logits(theta + h * direction, images)).sum() for h in (STEP, -STEP))
-        scale = (gradient(theta) * direction).norm()
-        if abs(slope - (ahead - behind) / (2 * STEP)) > SLOPE_TOLERANCE * (abs(slope) + scale):
-            raise ValueError(
-                f"{name} has derivatives that are not those of its logits: leave out detach, item, no_grad, "
-                "lower precision and gradients of your own"
-            )
-    alone = torch.cat([logits(theta, images[i : i + 1]) for i in range(3)])
-    if not torch.allclose(found, alone, rtol=1e-8, atol=1e-10 * float(found.abs().max())):
-        raise ValueError(f"{name} mixes the images of a batch: logits of one image must not depend on others")
-
-
-def _exact(module: nn.Module) -> Callable[[Tensor, Tensor], object]:
-    """As `outputs_function`, by kernels that can be differentiated twice."""
-    return kernels.exact(outputs_function(module))
-
-
-def parameters_of(module: nn.Module) -> list[Parameter]:
-    """Shape, kind and fan of each parameter tensor; tensors of one axis count as biases."""
-    parameters = []
-    for tensor in module.parameters():
-        if tensor.ndim < 2:
-            parameters.append(Parameter(tuple(tensor.shape), True, 1, 1))
-        else:
-            receptive_field = math.prod(tensor.shape[2:])
-            fan_in, fan_out = tensor.shape[1] * receptive_field, tensor.shape[0] * receptive_field
-            parameters.append(Parameter(tuple(tensor.shape), False, fan_in, fan_out))
-    return parameters
+    return user_networks.build_own(user_code.load(own), image, classes, own["arguments"], name)
 
 
 class Unfit(ValueError):
@@ -349,64 +208,3 @@ def _replaced(value: object, stand_ins: dict[int, object], dtype: torch.dtype) -
             if any(one is not other for one, other in zip(own, parts)):
                 stand_ins[id(value)] = dict(zip(value, own)) if type(value) is dict else type(value)(own)
     return stand_ins.get(id(value), value)
-
-
-def glorot_radius(parameters: list[Parameter]) -> float:
-    """r_X: root mean square L2 norm of all weights under Glorot-normal initialisation.
-
-    r_X² = Σ_l size_l · 2/(fan_in + fan_out), for matrices Σ_l 2 n_in n_out/(n_in + n_out) (Fort & Scherlis 2019).
-    """
-    return math.sqrt(sum(p.size * 2 / (p.fan_in + p.fan_out) for p in parameters if not p.is_bias))
-
-
-def weight_deviations(parameters: list[Parameter], initialisation: str) -> list[float]:
-    """Standard deviation σ of each tensor's entries before any rescaling; 0 where it starts at zero.
-
-    `glorot`: σ² = 2/(fan_in + fan_out) and `he`: σ² = 2/fan_in, biases zero;
-    `isotropic`: σ = 1 for weights and biases alike (one Gaussian in R^D, Chang 2019).
-    Raises ValueError for another name.
-    """
-    if initialisation == "isotropic":
-        return [1.0] * len(parameters)
-    if initialisation == "glorot":
-        return [0.0 if p.is_bias else math.sqrt(2 / (p.fan_in + p.fan_out)) for p in parameters]
-    if initialisation == "he":
-        return [0.0 if p.is_bias else math.sqrt(2 / p.fan_in) for p in parameters]
-    raise ValueError(f"initialisation {initialisation!r} is unknown: use glorot, he or isotropic")
-
-
-def initialise(parameters: list[Parameter], initialisation: str, random: np.random.Generator) -> np.ndarray:
-    """A random initialisation, shape (D,), float64, not yet rescaled to a radius."""
-    deviations = weight_deviations(parameters, initialisation)
-    return np.concatenate([sigma * random.standard_normal(p.size) for p, sigma in zip(parameters, deviations)])
-
-
-def scale(theta: np.ndarray, radius: float, unit: str, r_x: float) -> float:
-    """The factor on `theta` (D,) that takes it to norm radius · r_X (`r_X`) or to norm radius (`norm`); for the unit
-    `init_scale` the radius itself. Raises ValueError for another unit."""
-    if unit == "init_scale":
-        return radius
-    if unit not in ("r_X", "norm"):
-        raise ValueError(f"radius unit {unit!r} is unknown: use r_X, norm or init_scale")
-    return radius * (r_x if unit == "r_X" else 1.0) / float(np.linalg.norm(theta))
-
-
-def ratio(radius: float, unit: str, r_x: float) -> float:
-    """A radius over that of reference: r_X, or, for the unit `init_scale`, the initialisation's own."""
-    return radius / r_x if unit == "norm" else radius
-
-
-def rescaled(theta: np.ndarray, radius: float, unit: str, r_x: float) -> np.ndarray:
-    """`theta` (D,) at a radius, by the factor that `scale` gives."""
-    return theta * scale(theta, radius, unit, r_x)
-
-
-def layer_indicators(module: nn.Module) -> list[np.ndarray]:
-    """For each weight tensor, first to last, an array (D,) that is 1 on its entries and 0 elsewhere."""
-    parameters = parameters_of(module)
-    sizes = [p.size for p in parameters]
-    return [
-        np.repeat(np.arange(len(sizes)) == number, sizes).astype(float)
-        for number, parameter in enumerate(parameters)
-        if not parameter.is_bias
-    ]

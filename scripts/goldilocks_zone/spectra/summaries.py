@@ -1,8 +1,10 @@
-"""What is read off a Hessian: its spectrum on nested planes, and full-space traces from random probes."""
+"""Summaries of a projected Hessian: its spectrum on nested planes."""
 
 from dataclasses import dataclass
 
 import numpy as np
+
+from goldilocks_zone.spectra import estimators
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ def nested_eigenvalues(hessian: np.ndarray, dimensions: list[int]) -> list[np.nd
 
     Raises ValueError unless it is square, finite and large enough.
     """
-    hessian = _real(hessian, "the Hessian", 2)
+    hessian = estimators.as_real(hessian, "the Hessian", 2)
     if hessian.shape[0] != hessian.shape[1]:
         raise ValueError(f"the Hessian has the shape {hessian.shape}: give a square matrix")
     if not 0 < min(dimensions, default=1) <= max(dimensions, default=1) <= len(hessian):
@@ -35,7 +37,7 @@ def nested_eigenvalues(hessian: np.ndarray, dimensions: list[int]) -> list[np.nd
 
 def summarise(eigenvalues: np.ndarray) -> SpectrumSummary:
     """Measures of a symmetric matrix from all its eigenvalues, shape (d,). Raises ValueError unless they are finite."""
-    eigenvalues = _real(eigenvalues, "eigenvalues", 1)
+    eigenvalues = estimators.as_real(eigenvalues, "eigenvalues", 1)
     return SpectrumSummary(
         fraction_positive=float(np.mean(eigenvalues > 0)),
         trace=float(eigenvalues.sum()),
@@ -44,64 +46,6 @@ def summarise(eigenvalues: np.ndarray) -> SpectrumSummary:
     )
 
 
-@dataclass(frozen=True)
-class ProbeEstimates:
-    """Trace and Frobenius norm of a matrix, each with its standard error over probes (NaN for one probe)."""
-
-    trace: float
-    trace_error: float
-    frobenius_norm: float
-    frobenius_norm_error: float
-
-
-def hutchinson(probes: np.ndarray, products: np.ndarray) -> ProbeEstimates:
-    """Estimates of Tr A and ‖A‖_F from m independent probes v and products Av, both of shape (m, D).
-
-    The probes' entries are independent with mean 0 and variance 1: E vᵀAv = Tr A (Hutchinson 1990) and
-    E|Av|² = ‖A‖_F². The norm is the root of the mean of |Av|², its error by the delta method:
-    se(√S) = se(S)/(2√S). The root is biased: to leading order it is too small by ε²/2 of its value for a relative
-    error ε. Units are those of A. Raises ValueError unless both have the same shape and are finite.
-    """
-    probes, products = _real(probes, "probes", 2), _real(products, "products", 2)
-    if probes.shape != products.shape:
-        raise ValueError(f"probes have the shape {probes.shape} and products {products.shape}: give one for each other")
-    traces = np.einsum("md,md->m", probes, products)
-    squares = np.einsum("md,md->m", products, products)
-    norm, error = np.sqrt(squares.mean()), standard_error(squares)
-    return ProbeEstimates(
-        trace=float(traces.mean()),
-        trace_error=float(standard_error(traces)),
-        frobenius_norm=float(norm),
-        frobenius_norm_error=float(error / (2 * norm) if norm else error),
-    )
-
-
-def _real(given: np.ndarray, name: str, axes: int) -> np.ndarray:
-    found = np.asarray(given)
-    if found.ndim != axes or not found.size or found.dtype.kind not in "fiu":
-        raise ValueError(
-            f"{name} of shape {found.shape} and type {found.dtype} were given: give real numbers with {axes} axes"
-        )
-    if not np.isfinite(found).all():
-        raise ValueError(f"entries of {name} are not finite: check the point where they were taken")
-    return found
-
-
-def standard_error(samples: np.ndarray) -> np.ndarray:
-    """Standard error of the mean over axis 0, the probes; NaN for a single probe, which tells nothing of its spread."""
-    if len(samples) < 2:
-        return np.full(samples.shape[1:], np.nan)
-    return samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
-
-
 def effective_examples(total: np.ndarray, squares: np.ndarray) -> np.ndarray:
     """n_eff = (Σt)²/Σt² from the sums of non-negative t and of their squares: how many carry Σt; 0 if all vanish."""
     return np.divide(total**2, squares, out=np.zeros_like(squares), where=squares > 0)
-
-
-def finite_dimension_law(kappa: np.ndarray | float, dimension: np.ndarray | float) -> np.ndarray | float:
-    """κ_d = √d κ/√(κ² + d + 1): Tr/‖·‖ on a random d-plane of isotropic columns from the full-space ratio κ.
-
-    A ratio of expectations for d ≪ D, from E[vᵀHv] = Tr(H)/D and Var[vᵀHv] = 2‖H‖²/D².
-    """
-    return np.sqrt(dimension) * kappa / np.sqrt(kappa**2 + dimension + 1)

@@ -18,9 +18,7 @@ EQUAL = 1e-12  # relative: sides of a comparison that differ by rounding alone
 ALIKE = "what is compared is equal in every draw"
 
 
-# scipy.stats has these too, and takes a second to import, which every figure would pay.
-
-
+# scipy.stats has these too, but takes a second to import, which every figure would pay.
 def student(p: float, freedom: float) -> float:
     """The quantile of Student's t distribution."""
     return float(special.stdtrit(freedom, p))
@@ -243,64 +241,3 @@ def deviation(samples: np.ndarray, taken_off: float = 0.0) -> Estimate:
 
     low, high = interval(0.6827)
     return Estimate(root(variance), (high - low) / 2, n, interval)
-
-
-def simultaneous_band(samples: np.ndarray, level: float, *name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(low, high), shape (r,), that cover the whole mean curve of samples (r, n) with probability `level`.
-
-    Max-t over whole draws: the largest of the radii's t values is simulated for n Gaussian draws with the
-    correlation over radii that the samples have, each radius with a deviation of its own. One radius, or
-    radii that move together, get Student's interval. NaN for one draw, and where a draw is missing: a radius at which
-    logits overflow leaves the others' band alone.
-    """
-    whole = np.isfinite(samples).all(axis=-1)
-    if not whole.all():
-        low, high = np.full((2, len(samples)), np.nan)
-        if whole.any():
-            low[whole], high[whole] = simultaneous_band(samples[whole], level, *name)
-        return low, high
-    n = samples.shape[-1]
-    centre = samples.mean(axis=-1)
-    if n < 2:
-        return np.full_like(centre, np.nan), np.full_like(centre, np.nan)
-    deviation = samples.std(axis=-1, ddof=1)
-    varying = deviation > 0
-    if not varying.any():
-        return centre, centre
-    residuals = (samples - centre[:, None])[varying] / (deviation[varying, None] * np.sqrt(n - 1))
-    random = stream("band", *name)
-    largest = []
-    for _ in range(RESAMPLES // BATCH):
-        simulated = residuals @ random.standard_normal((BATCH, n, n))
-        t = np.sqrt(n) * simulated.mean(axis=2) / simulated.std(axis=2, ddof=1)
-        largest.append(np.abs(t).max(axis=1))
-    half = np.quantile(np.concatenate(largest), level) * deviation / np.sqrt(n)
-    return centre - half, centre + half
-
-
-def regression_band(
-    x: np.ndarray, y: np.ndarray, places: np.ndarray, level: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Least-squares line of y over x at `places`, with the ends of the mean's interval there (Student's, pointwise).
-
-    Raises TooFewDraws below three points or where x does not vary.
-    """
-    n = len(x)
-    if n < 3 or np.ptp(x) == 0:
-        raise TooFewDraws(f"{n} draws with {len(np.unique(x))} different values give no regression band")
-    slope, intercept = np.polyfit(x, y, 1)
-    variance = np.sum((y - intercept - slope * x) ** 2) / (n - 2)
-    spread = np.sum((x - x.mean()) ** 2)
-    half = student((1 + level) / 2, n - 2) * np.sqrt(variance * (1 / n + (places - x.mean()) ** 2 / spread))
-    line = intercept + slope * places
-    return line, line - half, line + half
-
-
-def holm(p_values: np.ndarray) -> np.ndarray:
-    """Holm's step-down adjustment of p-values, shape (m,)."""
-    order = np.argsort(p_values)
-    m = len(p_values)
-    adjusted = np.maximum.accumulate(np.asarray(p_values)[order] * (m - np.arange(m)))
-    result = np.empty(m)
-    result[order] = np.minimum(adjusted, 1.0)
-    return result

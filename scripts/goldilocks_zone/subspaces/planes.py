@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse
 import torch
 
-from goldilocks_zone.models.labels import Plane
+from goldilocks_zone.subspaces.labels import Plane
 
 METRICS = ("identity", "shell", "inverse_shell", "sigma")
 COORDINATES_PER_BLOCK = 2**16

@@ -17,8 +17,8 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-from goldilocks_zone.models.labels import PROJECTION_KINDS, Plane
 from goldilocks_zone.subspaces import planes
+from goldilocks_zone.subspaces.labels import PROJECTION_KINDS, Plane
 
 ROWS_AT_ONCE = 10  # of a dense projection, drawn in double precision
 ENTRIES_AT_ONCE = 2**18  # on the CPU a product of few rows with many columns is twice as fast in parts of this size

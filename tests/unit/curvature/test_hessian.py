@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from goldilocks_zone.curvature import hessian as curvature_hessian
-from goldilocks_zone.models import labels, losses
+from goldilocks_zone.models import losses
 from goldilocks_zone.randomness import stream
-from goldilocks_zone.subspaces import planes
+from goldilocks_zone.subspaces import labels, planes
 from made_up.networks import model, of_module
 from oracles.brute_force import assert_same, orthonormal, picture, relative_error
 

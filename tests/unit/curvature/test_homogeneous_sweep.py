@@ -8,7 +8,7 @@ from goldilocks_zone.curvature import hessian, homogeneous_sweep
 from goldilocks_zone.curvature import tangents as curvature_tangents
 from goldilocks_zone.curvature.accumulators import Sums
 from goldilocks_zone.curvature.directions import Directions
-from goldilocks_zone.models import chains, losses
+from goldilocks_zone.models import chains, layers, losses
 from goldilocks_zone.subspaces import planes
 from made_up.networks import model, of_module
 from oracles.brute_force import assert_same, relative_error, tolerance
@@ -178,7 +178,7 @@ def test_all_ways_to_the_cross_terms_agree(label, image, kind, loss):
         for group, along in meeting.groups.items():
             found = {"point": homogeneous_sweep._crossed_by_point(step, directions, along, by_point)}
             found["family"] = homogeneous_sweep._crossed_by_family(step, directions, along, by_family, coefficients)
-            if isinstance(layer, chains.Dense):
+            if isinstance(layer, layers.Dense):
                 if directions.is_sparse(layer):
                     found["sparse"] = homogeneous_sweep._crossed_sparsely(step, directions, along, by_point)
                 if meeting is meetings[-1]:

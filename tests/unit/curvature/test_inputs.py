@@ -19,10 +19,10 @@ from torch.utils.checkpoint import checkpoint
 from goldilocks_zone import randomness
 from goldilocks_zone.curvature import gradients as curvature_gradients
 from goldilocks_zone.curvature import hessian, logit_gradients, top_eigenvectors
-from goldilocks_zone.models import kernels, networks
-from goldilocks_zone.spectra import lanczos, summaries
+from goldilocks_zone.models import kernels, user_networks
+from goldilocks_zone.spectra import estimators, lanczos, summaries
 from goldilocks_zone.subspaces import constraints
-from goldilocks_zone.training import ensembles
+from goldilocks_zone.training import ensembles, observations
 from oracles.brute_force import losses, orthonormal, relative_error
 
 N, CLASSES, DIRECTIONS = 7, 3, 3
@@ -734,8 +734,11 @@ IDENTITY = np.eye(4)
         (lambda: summaries.summarise(IDENTITY), r"eigenvalues of shape \(4, 4\) .*: give real numbers with 1 axes"),
         (lambda: summaries.summarise(np.array([1, np.nan])), "entries of eigenvalues are not finite: check"),
         (lambda: summaries.summarise(np.ones(2) + 0j), r"eigenvalues of shape \(2,\) and type complex128"),
-        (lambda: summaries.hutchinson(IDENTITY, IDENTITY[:1]), r"probes have the shape \(4, 4\) and products \(1, 4\)"),
-        (lambda: summaries.hutchinson(IDENTITY, IDENTITY * np.inf), "entries of products are not finite: check"),
+        (
+            lambda: estimators.hutchinson(IDENTITY, IDENTITY[:1]),
+            r"probes have the shape \(4, 4\) and products \(1, 4\)",
+        ),
+        (lambda: estimators.hutchinson(IDENTITY, IDENTITY * np.inf), "entries of products are not finite: check"),
         (lambda: lanczos.top_eigenpairs(lambda v: v, 4, 1.5, start=IDENTITY[0]), "1.5 eigenpairs asked for"),
         (lambda: lanczos.top_eigenpairs(lambda v: v, 4, 1, start=["a"] * 4), "the start is no vector of 4 finite"),
         (lambda: lanczos.top_eigenpairs(lambda v: v * 1j, 4, 1, start=IDENTITY[0]), "complex: give a real symmetric"),
@@ -791,7 +794,7 @@ class Sequences(nn.Module):
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN", "attention"])
 def test_networks_of_ones_own_over_sequences_are_built_and_trained(kind, dtype):
     """Gradients of members in one computation are those of each by itself."""
-    module = networks.build_own(Sequences, (1, 3, 4), CLASSES, {"kind": kind}, "network mine").to(dtype)
+    module = user_networks.build_own(Sequences, (1, 3, 4), CLASSES, {"kind": kind}, "network mine").to(dtype)
     shapes = [tuple(each.shape) for each in module.parameters()]
     theta = nn.utils.parameters_to_vector(module.parameters()).detach()
     subset = constraints.full(torch.stack([theta, 2 * theta]), shapes, False)
@@ -805,4 +808,4 @@ def test_networks_of_ones_own_over_sequences_are_built_and_trained(kind, dtype):
         loss = functional.cross_entropy(module(images), targets)
         expected = torch.cat([each.flatten() for each in torch.autograd.grad(loss, list(module.parameters()))])
         assert relative_error(found.numpy(), expected.numpy()) < 100 * torch.finfo(dtype).eps
-    assert ensembles.classified(ensemble, images, targets)["loss"][1] == pytest.approx(float(loss), rel=1e-6)
+    assert observations.classified(ensemble, images, targets)["loss"][1] == pytest.approx(float(loss), rel=1e-6)

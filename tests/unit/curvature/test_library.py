@@ -16,7 +16,7 @@ from torch.func import functional_call
 from goldilocks_zone.curvature import gradients as curvature_gradients
 from goldilocks_zone.curvature import hessian as curvature_hessian
 from goldilocks_zone.curvature import logit_gradients, softened_relu, symmetry, top_eigenvectors
-from goldilocks_zone.models import chains, networks
+from goldilocks_zone.models import chains, networks, user_networks
 from goldilocks_zone.subspaces import constraints
 from goldilocks_zone.training import ensembles
 from oracles.brute_force import losses as written_out
@@ -141,7 +141,7 @@ def test_hooks_of_all_modules_count():
 
 
 def test_what_is_set_on_a_network_of_ones_own_counts():
-    module = networks.build_own(
+    module = user_networks.build_own(
         lambda image, classes: nn.Sequential(nn.Flatten(), REPLACED["an activation"]()),
         (1, 1, INPUTS),
         CLASSES,

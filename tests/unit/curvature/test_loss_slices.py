@@ -11,9 +11,10 @@ import yaml
 
 from goldilocks_zone.curvature import loss_slices
 from goldilocks_zone.data import datasets
-from goldilocks_zone.models import labels, networks, user_code
+from goldilocks_zone.models import initialisation, labels, networks, user_code
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.storage import netcdf
+from goldilocks_zone.subspaces import labels as subspace_labels
 from goldilocks_zone.subspaces import planes
 from made_up.networks import model
 from measure_cuts import measure_cuts
@@ -143,17 +144,17 @@ def test_cuts_go_through_the_initialisation_of_studies_in_units_of_its_radius(fi
     chosen = {key: SETTINGS[key] for key in ("inputs", "validation", "seed")}
     examples = datasets.load(files / "d.nc", "made_up", 30, labels="original", **chosen)
     module = networks.build(labels.parse_network("fc-6x2-relu"), (1, 6, 6), 3).double()
-    parameters = networks.parameters_of(module)
-    theta = networks.initialise(parameters, "glorot", stream(4, "initialisation", "made_up", "fc-6x2-relu", 0))
+    parameters = initialisation.parameters_of(module)
+    theta = initialisation.initialise(parameters, "glorot", stream(4, "initialisation", "made_up", "fc-6x2-relu", 0))
     sizes, biases = [p.size for p in parameters], [p.is_bias for p in parameters]
-    eta = planes.metric(sizes, biases, networks.weight_deviations(parameters, "glorot"), "shell", False)
-    plane = labels.parse_plane("plane-3-sparse")
+    eta = planes.metric(sizes, biases, initialisation.weight_deviations(parameters, "glorot"), "shell", False)
+    plane = subspace_labels.parse_plane("plane-3-sparse")
     raw = planes.directions(plane, eta, stream(4, "cut", "made_up", "fc-6x2-relu", "sparse", 0))
     directions = np.linalg.qr(raw.T)[0].T
     directions *= np.sign((directions * raw).sum(1))[:, None]
     cross_entropy = torch.nn.CrossEntropyLoss()
     for radius in (0.5, 2.0):
-        r = radius * networks.glorot_radius(parameters)
+        r = radius * initialisation.glorot_radius(parameters)
         for place in ({"direction": 2, "displacement": -1.5}, {"direction": 1, "displacement": 0.5}):
             point = r * (theta / np.linalg.norm(theta) + place["displacement"] * directions[place["direction"]])
             torch.nn.utils.vector_to_parameters(torch.as_tensor(point), module.parameters())

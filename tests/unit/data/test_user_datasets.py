@@ -17,8 +17,8 @@ import read_own_dataset
 import torch
 from PIL import Image
 
-from goldilocks_zone.data import catalogue, datasets, user_datasets
-from goldilocks_zone.models import networks, user_code
+from goldilocks_zone.data import catalogue, datasets, official_shapes, user_datasets
+from goldilocks_zone.models import user_code, user_networks
 from goldilocks_zone.storage import netcdf
 from made_up.images import (
     RANDOM,
@@ -102,7 +102,7 @@ def test_what_was_read_can_be_loaded_and_its_card_tells_its_shape(tmp_path):
     examples = datasets.load(tmp_path / "own.nc", "own", 9, "standardised", "original", 0, 1)
     assert examples.inputs.shape == (9, 1, 4, 5) and np.bincount(examples.labels).tolist() == [3, 3, 3]
     shapes = catalogue.known_shapes({}, None, [tmp_path / "cards"])
-    assert shapes["own"] == catalogue.Shape((1, 4, 5), 3, 12)
+    assert shapes["own"] == official_shapes.Shape((1, 4, 5), 3, 12)
 
 
 def identity(entries, place):
@@ -199,7 +199,7 @@ def test_what_was_verified_serves_where_reading_would_give_the_same(tmp_path, mo
         patch.setattr(user_datasets, "read", None)
         read_in(entries, place)
     assert path.read_bytes() == expected
-    assert catalogue.known_shapes(entries, None, [place / "cards"])["own"] == catalogue.Shape((1, 4, 5), 3, 12)
+    assert catalogue.known_shapes(entries, None, [place / "cards"])["own"] == official_shapes.Shape((1, 4, 5), 3, 12)
     # Other files are read, and what was kept of the old ones stays until that is whole.
     before = source.read_bytes()
     source.write_bytes(b"nothing")
@@ -530,7 +530,7 @@ def test_a_card_is_trusted_only_for_the_files_it_was_made_from(tmp_path):
     path = write_npz(tmp_path)
     entries = {"own": {"path": str(path)}}
     _, card = read_in(entries, tmp_path)
-    assert catalogue.known_shapes(entries, None, [tmp_path / "cards"])["own"] == catalogue.Shape((1, 4, 5), 3, 12)
+    assert catalogue.known_shapes(entries, None, [tmp_path / "cards"])["own"] == official_shapes.Shape((1, 4, 5), 3, 12)
     np.savez_compressed(path, **arrays(split=np.repeat([0, 1], [15, 3])))
     assert catalogue.known_shapes(entries, None, [tmp_path / "cards"])["own"] is None
     path.unlink()
@@ -632,7 +632,7 @@ BAD_NETWORKS = {
 def load_network(path):
     settings = user_code.describe({"file": str(path), "name": "Mine", "arguments": {}})
     factory = user_code.load(settings)
-    return networks.build_own(factory, (1, 4, 5), 3, settings["arguments"], f"network mine (Mine in {path})")
+    return user_networks.build_own(factory, (1, 4, 5), 3, settings["arguments"], f"network mine (Mine in {path})")
 
 
 @pytest.mark.parametrize("code, reason", BAD_NETWORKS.values(), ids=BAD_NETWORKS)

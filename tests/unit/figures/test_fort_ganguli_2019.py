@@ -11,7 +11,7 @@ from goldilocks_zone.config import load, studies
 from goldilocks_zone.figures import over_steps
 from goldilocks_zone.measurements import local_geometry
 from goldilocks_zone.randomness import stream
-from goldilocks_zone.storage import netcdf
+from goldilocks_zone.storage import variables as storage_variables
 from made_up.figures import draw
 
 ROOT = Path(__file__).parents[3]
@@ -92,7 +92,7 @@ def made(name, few):
 
 def described(study, settings):
     for variable in study.data_vars:
-        study[variable].attrs = netcdf.meaning(variable)
+        study[variable].attrs = storage_variables.meaning(variable)
     return study.assign_attrs(settings=json.dumps(settings))
 
 

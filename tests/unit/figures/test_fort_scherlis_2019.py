@@ -16,7 +16,7 @@ from aggregate_study import side_by_side
 from goldilocks_zone.claims import evaluate
 from goldilocks_zone.models.labels import depth
 from goldilocks_zone.randomness import stream
-from goldilocks_zone.storage import netcdf
+from goldilocks_zone.storage import netcdf, variables
 
 X = np.linspace(-2, 4, 19)
 
@@ -54,7 +54,7 @@ def zone(draws, counts, networks=("fc-200x2-relu",), x=X, **varied):
         attrs={"settings": json.dumps(evaluate.PRIMARY_SETTINGS)},
     ).assign_coords(x=("radius", x), classes=("dataset", [10]))
     for name in study.data_vars:
-        study[name].attrs = netcdf.meaning(name)
+        study[name].attrs = variables.meaning(name)
     return study.transpose(*dims)
 
 

@@ -13,6 +13,7 @@ import yaml
 from goldilocks_zone.config import load
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.storage import netcdf
+from goldilocks_zone.storage import variables as storage_variables
 
 ROOT = Path(__file__).parents[3]
 CONFIG = load.complete(load.read([ROOT / "config/config.yaml"]), load.load_schema(ROOT))
@@ -83,7 +84,7 @@ def made(name, few):
     result = xr.Dataset(variables, axes).assign_coords(x=("radius", x))
     result = result.assign_coords(classes=("dataset", [10] * len(axes["dataset"])))
     for variable in result.data_vars:
-        result[variable].attrs = netcdf.meaning(variable)
+        result[variable].attrs = storage_variables.meaning(variable)
     result.attrs = {"settings": json.dumps(study), "test_examples": "10000"}
     return result
 

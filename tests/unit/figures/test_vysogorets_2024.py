@@ -9,7 +9,7 @@ import xarray as xr
 
 from goldilocks_zone.config import load, studies
 from goldilocks_zone.randomness import stream
-from goldilocks_zone.storage import netcdf
+from goldilocks_zone.storage import variables as storage_variables
 from made_up.figures import draw
 
 ROOT = Path(__file__).parents[3]
@@ -65,7 +65,7 @@ def made(name, few):
             coordinates |= images
     result = xr.Dataset(variables, coordinates).assign_coords(classes=("dataset", [10] * len(study["datasets"])))
     for variable in result.data_vars:
-        result[variable].attrs = netcdf.meaning(variable)
+        result[variable].attrs = storage_variables.meaning(variable)
     result.attrs = {"settings": json.dumps(study), "test_examples": "10000"}
     return result
 

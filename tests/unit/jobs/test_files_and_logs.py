@@ -16,7 +16,7 @@ from goldilocks_zone.jobs import run_lock
 from goldilocks_zone.provenance import archive
 from goldilocks_zone.provenance import attributes as provenance_attributes
 from goldilocks_zone.storage import files, netcdf
-from goldilocks_zone.training import ensembles
+from goldilocks_zone.training import loop
 
 ROOT = Path(__file__).parents[3]
 
@@ -81,7 +81,7 @@ READERS = {
     "archive.tar.gz": archive.read_manifest,
     "own.tar": lambda path: user_datasets.read("own", path, "none"),
     "card.yaml": lambda path: catalogue.known_shapes({}, None, [path.parent]),
-    "run.pt": lambda path: ensembles._saved(path, torch.device("cpu")),
+    "run.pt": lambda path: loop._saved(path, torch.device("cpu")),
 }
 
 

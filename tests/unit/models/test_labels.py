@@ -3,7 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from goldilocks_zone.models import labels, networks
+from goldilocks_zone.models import initialisation, labels, networks
+from goldilocks_zone.subspaces import labels as subspace_labels
 
 # fort_scherlis_2019: r_X of the published networks, stated to two decimals, in one case rounded up.
 PUBLISHED_RADII = [
@@ -23,7 +24,7 @@ PUBLISHED_RADII = [
 @pytest.mark.parametrize("label, inputs, radius", PUBLISHED_RADII)
 def test_glorot_radius_of_the_published_networks(label, inputs, radius):
     module = networks.build(labels.parse_network(label), (inputs,), 10)
-    assert networks.glorot_radius(networks.parameters_of(module)) == pytest.approx(radius, abs=0.006)
+    assert initialisation.glorot_radius(initialisation.parameters_of(module)) == pytest.approx(radius, abs=0.006)
 
 
 # fort_scherlis_2019: the networks of their table, and how many weight layers each has.
@@ -162,4 +163,4 @@ def test_unknown_network_labels_are_refused_by_name(label, named):
 @pytest.mark.parametrize("label", ["plane-0-sparse", "plane-10", "plane-10-thin", "sphere-10-dense", "plane--dense"])
 def test_unknown_subspace_labels_are_refused_by_name(label):
     with pytest.raises(ValueError, match=label):
-        labels.parse_plane(label)
+        subspace_labels.parse_plane(label)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from goldilocks_zone.models import labels, networks
+from goldilocks_zone.models import initialisation, labels, networks
 from goldilocks_zone.randomness import stream
 from made_up.networks import model
 
@@ -91,26 +91,26 @@ def test_glorot_radius_of_convolutions_counts_receptive_fields():
     """Fans of a convolution are channels times receptive field: its share of r_X² is 2 k² n n'/(k²(n + n'))."""
     parameters = model("conv-16x5-relu", image=(1, 28, 28), classes=10, examples=1).parameters
     expected = 2 * 9 * (16 / (9 * 17)) + 4 * 2 * 9 * 16 * 16 / (9 * 32) + 2 * 160 / 26
-    assert networks.glorot_radius(parameters) ** 2 == pytest.approx(expected, rel=1e-12)
+    assert initialisation.glorot_radius(parameters) ** 2 == pytest.approx(expected, rel=1e-12)
     # He's fan is that of one output: σ² = 2/(9 · 16).
-    assert networks.weight_deviations(parameters, "he")[2] ** 2 == pytest.approx(2 / 144)
+    assert initialisation.weight_deviations(parameters, "he")[2] ** 2 == pytest.approx(2 / 144)
 
 
 @pytest.mark.parametrize("unit, norm", [("r_X", 3 * 2.0), ("norm", 3.0)])
 def test_rescaled_to_a_radius(unit, norm):
     theta = stream("vector").standard_normal(50)
-    assert np.linalg.norm(networks.rescaled(theta, 3.0, unit, r_x=2.0)) == pytest.approx(norm)
+    assert np.linalg.norm(initialisation.rescaled(theta, 3.0, unit, r_x=2.0)) == pytest.approx(norm)
 
 
 def test_rescaled_by_a_factor():
     theta = stream("vector").standard_normal(50)
-    assert np.array_equal(networks.rescaled(theta, 3.0, "init_scale", r_x=2.0), 3 * theta)
+    assert np.array_equal(initialisation.rescaled(theta, 3.0, "init_scale", r_x=2.0), 3 * theta)
 
 
 @pytest.mark.parametrize("kind", ["glorot", "he"])
 def test_initialisations_have_their_variances_and_zero_biases(kind):
     parameters = model("fc-200x2-relu", inputs=300).parameters
-    theta = networks.initialise(parameters, kind, stream("variance", kind))
+    theta = initialisation.initialise(parameters, kind, stream("variance", kind))
     for p, piece in zip(parameters, np.split(theta, np.cumsum([p.size for p in parameters])[:-1])):
         if p.is_bias:
             assert not piece.any()
@@ -123,7 +123,7 @@ def test_initialisations_have_their_variances_and_zero_biases(kind):
 
 def test_isotropic_initialisation_has_no_preferred_direction():
     parameters = model("fc-20x2-relu").parameters
-    assert networks.weight_deviations(parameters, "isotropic") == [1.0] * len(parameters)
+    assert initialisation.weight_deviations(parameters, "isotropic") == [1.0] * len(parameters)
 
 
 def test_streams_depend_on_their_whole_name_alone():

@@ -140,7 +140,10 @@ def test_every_rule_names_an_environment_that_has_what_its_script_imports(rule, 
 
 # Modules with torch of rooms that have others without.
 TORCH = {
-    "models": ("chains", "conv2d_float64", "kernels", "losses", "modes", "networks"),
+    "models": (
+        *("chains", "conv2d_float64", "initialisation", "kernels", "layers", "losses", "modes", "networks"),
+        "user_networks",
+    ),
     "subspaces": ("planes", "projections", "constraints"),
 }
 

@@ -91,12 +91,23 @@ def test_scripts_reach_the_modules_that_make_their_numbers():
     reached = fingerprints.imported_modules(ROOT / "scripts/measure_curvature.py")
     engine = ("accumulators", "arguments", "autodiff", "directions", "gradients", "hessian", "hessian_vector_products")
     engine += ("homogeneous_sweep", "softened_relu", "symmetry", "tangents", "top_eigenvectors")
-    networks = ("chains", "conv2d_float64", "kernels", "labels", "losses", "modes", "networks", "user_code")
+    networks = (
+        "chains",
+        "conv2d_float64",
+        "initialisation",
+        "kernels",
+        "labels",
+        "layers",
+        "losses",
+        "modes",
+        "networks",
+    )
+    networks += ("user_code", "user_networks")
     assert {
         *(f"curvature.{name}" for name in engine),
         *(f"models.{name}" for name in networks),
         *("config.studies", "data.datasets", "measurements.setup", "randomness", "subspaces.planes"),
-        *("spectra.lanczos", "spectra.summaries"),
+        *("spectra.estimators", "spectra.lanczos", "spectra.summaries", "subspaces.labels"),
     } == reached
     reached = fingerprints.imported_modules(ROOT / "scripts/measure_training.py")
     assert {

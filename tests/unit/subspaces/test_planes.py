@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from goldilocks_zone.models import labels, networks
+from goldilocks_zone.models import initialisation
 from goldilocks_zone.randomness import stream
-from goldilocks_zone.subspaces import planes
+from goldilocks_zone.subspaces import labels, planes
 from made_up.networks import model
 
 
@@ -32,7 +32,7 @@ def test_metric_has_mean_square_one_over_the_coordinates_used(network, metric, b
 
 def test_shell_metric_is_proportional_to_the_norm_of_a_layer_under_glorot(network):
     eta = network.metric("shell", False)
-    thetas = [networks.initialise(network.parameters, "glorot", stream("norms", i)) for i in range(200)]
+    thetas = [initialisation.initialise(network.parameters, "glorot", stream("norms", i)) for i in range(200)]
     edges = np.cumsum([0, *(p.size for p in network.parameters)])
     # 200 draws of at least 300 weights: the mean norm is known to 0.3 % at worst.
     ratios = [

@@ -7,9 +7,9 @@ import pytest
 import scipy.linalg
 import torch
 
-from goldilocks_zone.models.labels import PROJECTION_KINDS, Plane
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.subspaces import planes, projections
+from goldilocks_zone.subspaces.labels import PROJECTION_KINDS, Plane
 
 SHAPES = [(30, 20), (30,), (4, 3, 3, 3), (7, 30)]
 SIZE = sum(math.prod(shape) for shape in SHAPES)

@@ -14,7 +14,7 @@ from goldilocks_zone.curvature import hessian as curvature_hessian
 from goldilocks_zone.models import networks
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.subspaces import constraints
-from goldilocks_zone.training import ensembles
+from goldilocks_zone.training import ensembles, loop
 from made_up.networks import model
 
 NETWORKS = {"fc-9x2-relu-nobias": (6,), "lenet5-nobias": (1, 13, 13)}
@@ -56,7 +56,7 @@ def test_a_temperature_and_a_rate_undo_the_scale_of_training(optimiser):
     options = ensembles.Options(100, None, 0.05 * scales**2, scales**3, optimiser)
     ensemble = ensembles.Ensemble(network.module, constraints.full(points, shapes, False), options, [("batches",)])
     start = ensemble.logits(ensemble.parameters(), network.inputs)
-    ensembles.train(ensemble, network.inputs, network.targets, [100], lambda step, state: {})
+    loop.train(ensemble, network.inputs, network.targets, [100], lambda step, state: {})
     found = ensemble.logits(ensemble.parameters(), network.inputs) / scales[:, None, None] ** 3
     assert (start[0] - found[0]).abs().max() > 0.1
     assert (found - found[0]).abs().max() < 1e-10

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from goldilocks_zone.curvature import hessian as curvature_hessian
-from goldilocks_zone.models import labels, networks
+from goldilocks_zone.models import initialisation
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.spectra import summaries
-from goldilocks_zone.subspaces import planes
+from goldilocks_zone.subspaces import labels, planes
+from goldilocks_zone.theory import laws
 from made_up.networks import model
 
 PLANES = 120
@@ -50,8 +51,8 @@ def test_finite_dimension_law(large_network, kind):
     assert kappa > 2  # inside of the zone
     found = ratios_on_planes(hessian, kind, [10, 50], "law").mean(axis=1)
     # A ratio of expectations, not an expectation of ratios: 5 % at d = 10 and 2 % from d = 50.
-    assert found[0] == pytest.approx(summaries.finite_dimension_law(kappa, 10), rel=0.05)
-    assert found[1] == pytest.approx(summaries.finite_dimension_law(kappa, 50), rel=0.02)
+    assert found[0] == pytest.approx(laws.finite_dimension_law(kappa, 10), rel=0.05)
+    assert found[1] == pytest.approx(laws.finite_dimension_law(kappa, 50), rel=0.02)
 
 
 @pytest.mark.slow
@@ -99,13 +100,13 @@ def test_layer_wise_trace_identity():
     """
     network = model("fc-8x2-relu-nobias", inputs=6, classes=3, examples=20)
     sizes = [p.size for p in network.parameters]
-    sigma = networks.weight_deviations(network.parameters, "glorot")
+    sigma = initialisation.weight_deviations(network.parameters, "glorot")
     edges = np.cumsum([0, *sizes])
     draws = 1000
     differences, functionals, shell = [], [], []
     for draw in range(draws):
         # Not rescaled to one norm: the identity is about Gaussian weights.
-        theta = torch.as_tensor(networks.initialise(network.parameters, "glorot", stream("trace identity", draw)))
+        theta = torch.as_tensor(initialisation.initialise(network.parameters, "glorot", stream("trace identity", draw)))
         diagonal = np.diag(full_hessian(network, theta))
         functional = softmax_functional(network, theta)
         traces = [diagonal[a:b].sum() * s**2 for a, b, s in zip(edges, edges[1:], sigma)]

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from goldilocks_zone.models import labels as models_labels
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.subspaces import constraints, projections
-from goldilocks_zone.training import ensembles
+from goldilocks_zone.subspaces import labels as subspaces_labels
+from goldilocks_zone.training import ensembles, loop, observations
 from made_up.networks import model
 
 
@@ -36,7 +36,7 @@ def subset(kind, network, seed, scales=SCALES):
     kind, _, which = kind.partition(" ")
     if kind == "full":
         return constraints.full(points, shapes, which == "fixed")
-    how = which if which in models_labels.PROJECTION_KINDS else "dense"
+    how = which if which in subspaces_labels.PROJECTION_KINDS else "dense"
     projection = projections.make(how, 7, shapes, np.ones(len(point)), stream("plane", seed), torch.float64)
     if kind == "plane":
         return constraints.plane(projection, points)
@@ -57,7 +57,7 @@ def run(trained, network, log_at=(0, 100, 200), **options):
     def observe(step, state):
         return {"coordinates": state.coordinates.clone()}
 
-    return ensembles.train(trained, network.inputs, network.targets, log_at, observe, **options)
+    return loop.train(trained, network.inputs, network.targets, log_at, observe, **options)
 
 
 def alone(kind, network, seed, member, optimiser, steps=200, batch=16, momentum=0.9, loss=nn.functional.cross_entropy):
@@ -126,7 +126,7 @@ def test_squared_errors_are_trained_on_as_they_would_be_alone():
         assert np.abs(found[member] - expected).max() < 1e-10 * max(1, np.abs(expected).max())
     parameters = [each[:1] for each in trained.parameters()]
     logits = trained.logits(parameters, network.inputs)[0] / trained.temperatures[0]
-    measured = ensembles.classified(trained, network.inputs, network.targets)["loss"][0]
+    measured = observations.classified(trained, network.inputs, network.targets)["loss"][0]
     assert measured.item() == pytest.approx(loss(logits, network.targets).item(), rel=1e-12)
 
 
@@ -204,14 +204,14 @@ def test_members_at_rest_are_left_out_and_keep_what_was_found_of_them(monkeypatc
 
     def observe(step, state):
         sizes.append((step, len(state.coordinates)))
-        return ensembles.snapshot(state, **examples)
+        return observations.snapshot(state, **examples)
 
-    found = ensembles.train(trained, network.inputs, network.targets, log_at, observe)
+    found = loop.train(trained, network.inputs, network.targets, log_at, observe)
     assert sizes == [(0, 3), (5, 3), (50, 1), (120, 1), (200, 1)]
     monkeypatch.setattr(ensembles.Ensemble, "at_rest", lambda self, made: torch.zeros(len(self.rates), dtype=bool))
     other = standing(network)
-    expected = ensembles.train(
-        other, network.inputs, network.targets, log_at, lambda _, state: ensembles.snapshot(state, **examples)
+    expected = loop.train(
+        other, network.inputs, network.targets, log_at, lambda _, state: observations.snapshot(state, **examples)
     )
     assert np.isfinite(found["training_loss"][:, [0, 2]]).all() and np.isnan(found["training_loss"][-1, 1])
     assert set(found) == set(expected)
@@ -254,9 +254,9 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, monkeypatch, kind, caplog):
         return {"coordinates": state.coordinates.clone()}
 
     network = problem("fc-9x2-relu-nobias" if kind == "standing" else "fc-9x2-relu")
-    first, other = (ensembles.Checkpoint(tmp_path / "run.pt", key, 0.0) for key in "ab")
+    first, other = (loop.Checkpoint(tmp_path / "run.pt", key, 0.0) for key in "ab")
     tensors = (network.inputs, network.targets, (0, 50, 120, 200))
-    whole = ensembles.train(make(), *tensors, coordinates)
+    whole = loop.train(make(), *tensors, coordinates)
 
     def killed_at(last):
         def observe(step, state):
@@ -268,23 +268,23 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, monkeypatch, kind, caplog):
 
     for last in (120, 200):
         with pytest.raises(Killed):
-            ensembles.train(make(), *tensors, killed_at(last), checkpoint=first)
+            loop.train(make(), *tensors, killed_at(last), checkpoint=first)
     caplog.set_level("INFO")
-    found = ensembles.train(make(), *tensors, killed_at(None), checkpoint=first)
+    found = loop.train(make(), *tensors, killed_at(None), checkpoint=first)
     assert "goes on after step 199 of 200" in caplog.text
     # A run that is over is not run again.
-    again = ensembles.train(make(), *tensors, killed_at(200), checkpoint=first)
+    again = loop.train(make(), *tensors, killed_at(200), checkpoint=first)
     assert all(np.array_equal(again[name], values, equal_nan=True) for name, values in found.items())
     assert set(found) == {"coordinates", "path_square", "step_cosine"}
     for name, values in whole.items():
         assert np.array_equal(found[name], values, equal_nan=True), name
     # Other code or settings start anew.
-    ensembles.train(make(), *tensors, killed_at(None), checkpoint=other)
+    loop.train(make(), *tensors, killed_at(None), checkpoint=other)
     assert caplog.text.count("goes on") == 2
 
 
 def test_progress_of_a_straight_path():
-    progress = ensembles.Progress(torch.zeros(2, 3))
+    progress = observations.Progress(torch.zeros(2, 3))
     for _ in range(4):
         # In two parts, and over the rates.
         parts = [torch.tensor([[[1.0], [2.0]], [[0.0], [0.0]]]), torch.tensor([[2.0], [1.0]])]
@@ -313,7 +313,7 @@ def test_radius_rate_and_temperature_are_one_thing(label, layers):
 
 def test_accuracies_count_and_average():
     network = problem()
-    found = ensembles.classified(ensemble("plane dense", network, 1), network.inputs, network.targets)
+    found = observations.classified(ensemble("plane dense", network, 1), network.inputs, network.targets)
     right, losses = found["accuracy"], found["loss"]
     assert not found["zero_logits"].any()
     for member, scale in enumerate(SCALES):
@@ -329,9 +329,9 @@ def test_what_is_logged_of_a_member():
 
     def observe(step, state):
         points[step] = torch.cat([each.flatten(1) for each in state.parameters()], 1)
-        return ensembles.snapshot(state, training=(network.inputs, network.targets))
+        return observations.snapshot(state, training=(network.inputs, network.targets))
 
-    found = ensembles.train(trained, network.inputs, network.targets, (0, 30), observe)
+    found = loop.train(trained, network.inputs, network.targets, (0, 30), observe)
     start, end = points[0], points[30]
     assert np.allclose(found["norm"][1], end.norm(dim=1), rtol=1e-12)
     assert np.allclose(found["distance"][1], (end - start).norm(dim=1), rtol=1e-12)
@@ -385,9 +385,9 @@ def test_a_batch_of_all_examples_is_the_full_gradient():
 def test_a_run_that_is_asked_to_stop_leaves_a_checkpoint_and_goes_on_from_there(tmp_path):
     network, steps = problem(), iter([False] * 60 + [True])
     whole = run(ensemble("plane sparse", network), network)
-    asked = ensembles.Checkpoint(tmp_path / "run.pt", "key", 1e9, lambda: next(steps))
-    with pytest.raises(ensembles.Stopped, match="asked to stop after step 61 of 200"):
+    asked = loop.Checkpoint(tmp_path / "run.pt", "key", 1e9, lambda: next(steps))
+    with pytest.raises(loop.Stopped, match="asked to stop after step 61 of 200"):
         run(ensemble("plane sparse", network), network, checkpoint=asked)
-    found = run(ensemble("plane sparse", network), network, checkpoint=ensembles.Checkpoint(tmp_path / "run.pt", "key"))
+    found = run(ensemble("plane sparse", network), network, checkpoint=loop.Checkpoint(tmp_path / "run.pt", "key"))
     for name, values in whole.items():
         assert np.array_equal(found[name], values, equal_nan=True), name

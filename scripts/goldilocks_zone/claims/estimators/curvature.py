@@ -10,9 +10,9 @@ import numpy as np
 import xarray as xr
 
 from goldilocks_zone.models.labels import depth
-from goldilocks_zone.spectra.summaries import finite_dimension_law
 from goldilocks_zone.statistics import estimates
 from goldilocks_zone.statistics.estimates import Estimate
+from goldilocks_zone.theory.laws import finite_dimension_law
 
 WINDOW_SLACK = 1e-3
 REACH = 2 / 3  # in x: what the parabola through the top of a curve is fitted to

@@ -21,6 +21,7 @@ from goldilocks_zone.claims.estimators.curvature import (
 from goldilocks_zone.models import labels
 from goldilocks_zone.statistics import estimates
 from goldilocks_zone.statistics.estimates import Estimate
+from goldilocks_zone.subspaces import labels as subspace_labels
 
 
 def accuracy(cell: xr.Dataset) -> xr.DataArray:
@@ -137,7 +138,7 @@ def crossing(x: np.ndarray, curve: np.ndarray, level: float, outer: bool) -> flo
 def dimensions_of(cell: xr.Dataset) -> tuple[np.ndarray, xr.Dataset]:
     """Dimensions of the planes or spheres of a study, ascending, and its cell in their order."""
     names = [name for name in cell["subspace"].values.tolist() if not name.startswith("full-")]
-    found = sorted((labels.parse_subspace(name).dimension, name) for name in names)
+    found = sorted((subspace_labels.parse_subspace(name).dimension, name) for name in names)
     return np.array([d for d, _ in found]), cell.sel(subspace=[name for _, name in found])
 
 
@@ -221,7 +222,7 @@ def curvature_gain(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     values = cell[case["variable"]].sel(examples_of=case["examples_of"]).transpose("moment", "radius", "draw")
     step = 0.0
     if case["variable"] == "fraction_positive":
-        step = 1 / labels.parse_subspace(cell["subspace"].item()).dimension
+        step = 1 / subspace_labels.parse_subspace(cell["subspace"].item()).dimension
     pairs = zip(*(values.sel(moment=moment).values for moment in ("end", "start")))
     return [estimates.difference(*pair, step) for pair in pairs]
 

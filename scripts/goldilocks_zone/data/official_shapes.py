@@ -1,0 +1,31 @@
+"""Shapes, checksums and licences of the official datasets."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What validation needs of a dataset: channels, height and width of its images, classes, training examples."""
+
+    image: tuple[int, int, int]
+    classes: int
+    training_examples: int
+
+
+OFFICIAL = {
+    "mnist": Shape((1, 28, 28), 10, 60_000),
+    "fashion_mnist": Shape((1, 28, 28), 10, 60_000),
+    "cifar10": Shape((3, 32, 32), 10, 50_000),
+    "annuli": Shape((1, 1, 2), 3, 6_000),
+}
+# Of images, labels and split as `datasets.checksum` has it; a dataset without one is verified by its files alone.
+CHECKSUMS = {
+    "mnist": "e10378d1a17062469c9b5ca3cad0b5d3f975efaa45465e33edba640c0fcd5e60",
+    "fashion_mnist": "a6273e280201b88bb63ed1b0c3b68cf57f0971e2932af67b8ce9191dc9921c90",
+}
+LICENCES = {
+    "mnist": "MNIST, Y. LeCun, C. Cortes, C. Burges; CC BY-SA 3.0",
+    "fashion_mnist": "Fashion-MNIST, Zalando SE; MIT licence",
+    "cifar10": "CIFAR-10, A. Krizhevsky, V. Nair, G. Hinton; no licence stated, free for research with citation",
+    "annuli": "Three annuli, made by this project; CC0 1.0",
+}

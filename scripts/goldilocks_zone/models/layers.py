@@ -1,0 +1,286 @@
+"""Layers of a chain: what each does to tangents and to adjoints."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from goldilocks_zone.models import conv2d_float64
+
+if TYPE_CHECKING:
+    from goldilocks_zone.curvature.directions import Directions
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An element-wise function φ with its first derivative, and its second (None where that vanishes).
+
+    `homogeneous`: φ(αz) = αφ(z) for α > 0.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    slope: Callable[[Tensor], Tensor]
+    bend: Callable[[Tensor], Tensor] | None = None
+    homogeneous: bool = False
+
+    def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        """φ(z), and z to keep."""
+        return self.function(a), a
+
+    def adjoint(self, theta: Tensor, kept: Tensor, delta: Tensor) -> Tensor:
+        """φ′(z) ⊙ δ."""
+        return self.slope(kept) * delta
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """Flattening of everything behind the examples."""
+
+    homogeneous = True
+
+    def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, torch.Size]:
+        """Flattened activations, and their shape to keep."""
+        return a.flatten(1), a.shape[1:]
+
+    def adjoint(self, theta: Tensor, kept: torch.Size, delta: Tensor) -> Tensor:
+        """δ in the shape of the inputs."""
+        return delta.reshape(len(delta), *kept)
+
+    def tangent(self, kept: torch.Size, tangents: Tensor) -> Tensor:
+        """Flattened tangents."""
+        return tangents if len(kept) == 1 else tangents.flatten(2).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """Maximum over windows: a choice of entries, fixed almost everywhere."""
+
+    options: tuple  # kernel, stride, padding, dilation, ceil_mode of torch
+    homogeneous = True
+
+    def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, tuple[Tensor, torch.Size]]:
+        """Maxima, and to keep which entries they are and the size of the inputs."""
+        pooled, chosen = functional.max_pool2d_with_indices(a, *self.options)
+        return pooled, (chosen.flatten(2), a.shape[2:])
+
+    def adjoint(self, theta: Tensor, kept: tuple[Tensor, torch.Size], delta: Tensor) -> Tensor:
+        """δ at the entries chosen, zero elsewhere."""
+        chosen, size = kept
+        spread = delta.new_zeros(*delta.shape[:2], size.numel()).scatter_add_(2, chosen, delta.flatten(2))
+        return spread.view(*delta.shape[:2], *size)
+
+    def tangent(self, kept: tuple[Tensor, torch.Size], tangents: Tensor) -> Tensor:
+        """The tangents of the entries chosen."""
+        chosen, _ = kept
+        flat = tangents.flatten(3)
+        height, width = functional.max_pool2d(tangents[0, :1], *self.options).shape[2:]
+        return flat.gather(3, chosen.expand(len(flat), *chosen.shape)).view(*flat.shape[:3], height, width)
+
+
+@dataclass(frozen=True)
+class AveragePool:
+    """Average over windows: linear."""
+
+    options: tuple  # kernel, stride, padding, ceil_mode, count_include_pad, divisor_override of torch
+    homogeneous = True
+
+    def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        """Averages, and the inputs to keep."""
+        return functional.avg_pool2d(a, *self.options), a
+
+    def adjoint(self, theta: Tensor, kept: Tensor, delta: Tensor) -> Tensor:
+        """δ spread over each window."""
+        return torch.ops.aten.avg_pool2d_backward(delta, kept, *self.options)
+
+    def tangent(self, kept: Tensor, tangents: Tensor) -> Tensor:
+        """Averages of the tangents."""
+        return functional.avg_pool2d(tangents.flatten(0, 1), *self.options).unflatten(0, tangents.shape[:2])
+
+
+@dataclass(frozen=True)
+class Affine:
+    """z = W a + b. `weight` and `bias` are places in the parameter vector, `shape` is that of W."""
+
+    weight: slice
+    bias: slice | None
+    shape: tuple[int, ...]
+    homogeneous = True
+
+    def weights(self, theta: Tensor) -> Tensor:
+        """W of shape `shape` from one parameter vector (D,), or of (d, *shape) from several (d, D)."""
+        return theta[..., self.weight].unflatten(-1, self.shape)
+
+    def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        """W a + b, and the inputs a to keep."""
+        b = None if self.bias is None else theta[self.bias]
+        return self.apply(a, self.weights(theta), b), a
+
+    def adjoint(self, theta: Tensor, kept: Tensor, delta: Tensor) -> Tensor:
+        """Wᵀδ."""
+        return self.pull(self.weights(theta), kept, delta)
+
+
+@dataclass(frozen=True)
+class Dense(Affine):
+    """A fully connected layer."""
+
+    def apply(self, a: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
+        """W a + b, shape (n, o)."""
+        return functional.linear(a, weights, bias)
+
+    def pull(self, weights: Tensor, a: Tensor, delta: Tensor) -> Tensor:
+        """Wᵀδ, shape (n, i)."""
+        return delta @ weights
+
+    def turn(self, directions: "Directions", a: Tensor, onto: Tensor | None = None) -> Tensor:
+        """Ẇ a for each direction, shape (d, o, n), added to `onto` where there is one."""
+        d = len(directions)
+        if not directions.is_sparse(self):
+            weights, a = directions.weights(self), a.expand(d, -1, -1)
+            return torch.bmm(weights, a) if onto is None else onto.baddbmm_(weights, a)
+        if onto is None:
+            onto = a.new_zeros(d, self.shape[0], a.shape[1])
+        onto.flatten(0, 1).addmm_(directions.sparse_rows(self), a)
+        return onto
+
+    def carry(self, weights: Tensor, tangents: Tensor) -> Tensor:
+        """W ȧ, shape (d, o, n)."""
+        return torch.bmm(weights.expand(len(tangents), -1, -1), tangents)
+
+    def shift(self, biases: Tensor, a: Tensor, weights: Tensor) -> Tensor:
+        """ḃ (d, o) for every example, shape (d, o, n)."""
+        return biases[..., None].expand(-1, -1, a.shape[1])
+
+    def weight_gradients(self, delta: Tensor, tangents: Tensor, weights: Tensor) -> Tensor:
+        """M = Σ_n δ ȧᵀ for each direction, shape (d, o · i)."""
+        return torch.bmm(delta.expand(len(tangents), -1, -1), tangents.transpose(1, 2)).flatten(1)
+
+    def pull_directions(self, directions: "Directions", a: Tensor, delta: Tensor) -> Tensor:
+        """Ẇᵀδ for each direction, shape (d, i, n)."""
+        if directions.is_sparse(self):
+            pulled = delta.new_zeros(len(directions) * self.shape[1], delta.shape[1])
+            return pulled.addmm_(directions.sparse_columns(self), delta).unflatten(0, (len(directions), -1))
+        return torch.bmm(directions.weights(self).transpose(1, 2), delta.expand(len(directions), -1, -1))
+
+    def extent(self, a: Tensor, weights: Tensor) -> tuple[int, int]:
+        """For one example: the places where the weights apply, one, and the entries of the inputs."""
+        return 1, self.shape[1]
+
+    def by_example(self, tangents: Tensor) -> Tensor:
+        """Tangents of its inputs in the order (n, d, i)."""
+        return tangents.permute(2, 0, 1)
+
+    def pull_stacked(self, directions: "Directions", rows: slice, a: Tensor, deltas: Tensor) -> Tensor:
+        """Ẇᵀδ for adjoints (n, f, o) and some directions: shape (n, f · d, i)."""
+        n, f, o = deltas.shape
+        stacked = directions.stacked(self)[:, rows]
+        return (deltas.view(n * f, o) @ stacked.flatten(1)).view(n, -1, self.shape[1])
+
+
+@dataclass(frozen=True)
+class Convolution(Affine):
+    """A convolution with zero padding and one group."""
+
+    options: tuple  # stride, padding, dilation of torch
+
+    def apply(self, a: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
+        """W ∗ a + b, shape (n, o, …)."""
+        if not self._is_ours(a):
+            return functional.conv2d(a, weights, bias, *self.options)
+        found = conv2d_float64.convolved(a, weights, self.options[1])
+        return found if bias is None else found.add_(bias[:, None, None])
+
+    def pull(self, weights: Tensor, a: Tensor, delta: Tensor) -> Tensor:
+        """The transposed convolution of δ, shape (n, i, …)."""
+        if self._is_ours(delta):
+            return conv2d_float64.pulled(delta, weights, self.options[1])
+        return self._backward(delta, a, weights, (True, False, False))
+
+    def turn(self, directions: "Directions", a: Tensor, onto: Tensor | None = None) -> Tensor:
+        """Ẇ ∗ a for each direction, stacked as output channels: shape (d, n, o, …), added to `onto` if there is one."""
+        stacked = directions.weights(self).flatten(0, 1)
+        turned = self.apply(a, stacked, None).unflatten(1, (len(directions), -1)).transpose(0, 1)
+        return turned if onto is None else onto.add_(turned)
+
+    def carry(self, weights: Tensor, tangents: Tensor) -> Tensor:
+        """W ∗ ȧ, shape (d, n, o, …)."""
+        return self.apply(tangents.flatten(0, 1), weights, None).unflatten(0, tangents.shape[:2])
+
+    def shift(self, biases: Tensor, a: Tensor, weights: Tensor) -> Tensor:
+        """ḃ (d, o) for every example and pixel, shape (d, n, o, …)."""
+        places = self.apply(a[:1], weights, None).shape[2:]
+        return biases[:, None, :, None, None].expand(-1, len(a), -1, *places)
+
+    def weight_gradients(self, delta: Tensor, tangents: Tensor, weights: Tensor) -> Tensor:
+        """Gradients of W with the tangents as inputs, shape (d, o · i · k · k)."""
+        if self._is_ours(delta):
+            return conv2d_float64.weight_gradients(delta, tangents, self.shape, self.options[1]).flatten(1)
+        each = [self._backward(delta, tangent, weights, (False, True, False)) for tangent in tangents]
+        return torch.stack(each).flatten(1)
+
+    def pull_directions(self, directions: "Directions", a: Tensor, delta: Tensor) -> Tensor:
+        """The transposed convolution of δ by each Ẇ, stacked as input channels: shape (d, n, i, …)."""
+        weights = directions.weights(self).transpose(0, 1).flatten(1, 2)
+        stand_in = a.new_empty(1).expand(len(delta), weights.shape[1], *a.shape[2:])
+        return self.pull(weights, stand_in, delta).unflatten(1, (len(directions), -1)).transpose(0, 1)
+
+    def extent(self, a: Tensor, weights: Tensor) -> tuple[int, int]:
+        """For one example of the inputs `a`: the places where the weights apply, and the entries of the inputs."""
+        return self.apply(a[:1], weights, None).shape[2:].numel(), a[0].numel()
+
+    def by_example(self, tangents: Tensor) -> Tensor:
+        """Tangents of its inputs in the order (n, d, i · …)."""
+        return tangents.flatten(2).transpose(0, 1)
+
+    def pull_stacked(self, directions: "Directions", rows: slice, a: Tensor, deltas: Tensor) -> Tensor:
+        """Transposed convolutions of adjoints (n, f, o, …) by some directions: shape (n, f · d, i · …)."""
+        n, f = deltas.shape[:2]
+        part = directions.rows(rows.start, rows.stop)
+        pulled = self.pull_directions(part, a, deltas.flatten(0, 1)).transpose(0, 1)
+        return pulled.reshape(n, f * len(part), -1)
+
+    def _is_ours(self, a: Tensor) -> bool:
+        """Whether `convolutions` is the faster way."""
+        (_, padding, _), kernel = self.options, self.shape[2:]
+        plain = self.options == ((1, 1), padding, (1, 1)) and padding[0] < kernel[0] and padding[1] < kernel[1]
+        return plain and a.dtype == torch.float64 and a.device.type == "cpu"
+
+    def _backward(self, delta: Tensor, a: Tensor, weights: Tensor, wanted: tuple[bool, bool, bool]) -> Tensor:
+        stride, padding, dilation = self.options
+        found = torch.ops.aten.convolution_backward(
+            delta, a, weights, None, stride, padding, dilation, False, [0, 0], 1, wanted
+        )
+        return found[wanted.index(True)]
+
+
+@dataclass(frozen=True)
+class Residual:
+    """a + inner(a)."""
+
+    inner: tuple
+    homogeneous = False
+
+
+@dataclass
+class Kept:
+    """What one layer keeps of the forward pass at a point, and the adjoint δ of its output."""
+
+    layer: object
+    forward: object
+    output: Tensor
+    delta: Tensor | None = None
+    inner: list["Kept"] = field(default_factory=list)
+
+
+def bend_of_tanh(z: Tensor) -> Tensor:
+    value = torch.tanh(z)
+    return -2 * value * (1 - value**2)
+
+
+def flat(kept: list["Kept"]) -> Iterator["Kept"]:
+    for each in kept:
+        yield each
+        yield from flat(each.inner)

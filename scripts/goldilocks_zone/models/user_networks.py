@@ -1,0 +1,120 @@
+"""A user's own network: built from its file, and refused where it has no Hessian."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad, jvp, vmap
+
+from goldilocks_zone.models import initialisation, kernels, networks
+
+# Of the check of a user's own network: how many directions, the step of differences and the error they may show.
+# Rounding makes one of eps |logits| / STEP, 2e-10 of the logits; a kink within a step makes one of its change of slope.
+FINITE_DIFFERENCES, STEP, SLOPE_TOLERANCE = 3, 1e-6, 1e-4
+
+
+def build_own(factory: Callable, image: tuple[int, int, int], classes: int, arguments: dict, name: str) -> nn.Module:
+    """A user's own network, `factory(image, classes, **arguments)`, in evaluation mode and double precision.
+
+    `image` is (channels, height, width). Raises ValueError in one sentence with `name` if it is no module from
+    images (n, channels, height, width) to logits (n, classes), or not one whose Hessian can be taken.
+    """
+    modules = []
+    for _ in range(2):
+        # Whatever the module draws while it is built must not depend on what was drawn before.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            try:
+                module = factory(image, classes, **arguments)
+            except (Exception, SystemExit) as error:
+                raise ValueError(
+                    f"{name} cannot be built for images of shape {image} and {classes} classes "
+                    f"({type(error).__name__}: {error}): it is called with both, and with its arguments"
+                ) from error
+        if not isinstance(module, nn.Module):
+            raise ValueError(f"{name} gives a {type(module).__name__}: return a torch.nn.Module")
+        modules.append(module.eval().double())
+    module, tried = modules
+    _refuse_unfit_parameters(module, name)
+    _refuse_unfit_forward(module, tried, image, classes, name)
+    return module
+
+
+def _refuse_unfit_parameters(module: nn.Module, name: str) -> None:
+    for parameter_name, tensor in module.named_parameters():
+        if isinstance(tensor, nn.parameter.UninitializedParameter):
+            raise ValueError(f"{name} has the parameter {parameter_name} without a shape: leave out lazy layers")
+        shape = tuple(tensor.shape)
+        if tensor.dtype != torch.float64:
+            raise ValueError(f"{name} has the parameter {parameter_name} of type {tensor.dtype}: use real numbers")
+        if tensor.ndim < 2 and "bias" not in parameter_name.rsplit(".", 1)[-1]:
+            raise ValueError(
+                f"{name} has the parameter {parameter_name} of shape {shape}, neither a weight matrix nor a bias: "
+                "leave it out, for instance by affine=False or elementwise_affine=False"
+            )
+        if not tensor.requires_grad:
+            raise ValueError(f"{name} has the frozen parameter {parameter_name}: register it as a buffer")
+    if len(list(module.named_parameters(remove_duplicate=False))) > len(list(module.named_parameters())):
+        raise ValueError(f"{name} uses one parameter under two names: call one layer twice instead")
+    if not any(tensor.ndim >= 2 for tensor in module.parameters()):
+        raise ValueError(f"{name} has no weights: give it at least one layer")
+
+
+def _refuse_unfit_forward(
+    module: nn.Module, tried: nn.Module, image: tuple[int, int, int], classes: int, name: str
+) -> None:
+    """Raise ValueError unless `module` is a function of parameters and one image that can be differentiated twice.
+
+    `tried` is the same network, used before `module` is: what a network keeps from its first call tells them apart.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(3, *image, generator=generator, dtype=torch.float64)
+    parameters = initialisation.parameters_of(module)
+    size = sum(p.size for p in parameters)
+    deviations = [
+        sigma or initialisation.BIAS_DEVIATION for sigma in initialisation.weight_deviations(parameters, "he")
+    ]
+    sigmas = torch.repeat_interleave(torch.tensor(deviations), torch.tensor([p.size for p in parameters]))
+    points = sigmas * torch.randn(2 + FINITE_DIFFERENCES, size, generator=generator, dtype=torch.float64)
+    theta, other, *directions = points
+    logits = _exact(tried)
+    try:
+        found = logits(theta, images)
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{name} fails on images of shape {image} ({type(error).__name__}: {error})") from error
+    shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+    if shape != (3, classes):
+        raise ValueError(f"{name} gives {shape} for 3 images: logits of shape (3, {classes}) are needed")
+    if found.dtype != torch.float64:
+        raise ValueError(f"{name} gives logits of type {found.dtype} for double precision: leave types as they come in")
+    if not torch.isfinite(found).all():
+        raise ValueError(f"{name} gives logits that are not finite for images and weights of usual size: correct it")
+    if not torch.equal(found, logits(theta, images)):
+        raise ValueError(f"{name} gives other logits for the same images: leave out what is random")
+    if not torch.equal(logits(other, images), _exact(module)(other, images)):
+        raise ValueError(f"{name} keeps something from its first call: let logits depend on weights and image alone")
+    weights = torch.randn(found.shape, generator=generator, dtype=torch.float64)
+    try:
+        gradient = grad(lambda parameters: (weights * logits(parameters, images)).sum())
+        slopes = [vmap(lambda direction: jvp(gradient, (theta,), (direction,)))(d[None])[0][0] @ d for d in directions]
+    except Exception as error:
+        raise ValueError(f"{name} cannot be differentiated twice by torch.func ({error})") from error
+    if not gradient(theta).any():
+        raise ValueError(f"{name} gives logits that do not depend on its weights: leave out detach and the like")
+    for direction, slope in zip(directions, slopes):
+        # First derivatives: kinks make finite differences of second ones meaningless.
+        ahead, behind = ((weights * logits(theta + h * direction, images)).sum() for h in (STEP, -STEP))
+        scale = (gradient(theta) * direction).norm()
+        if abs(slope - (ahead - behind) / (2 * STEP)) > SLOPE_TOLERANCE * (abs(slope) + scale):
+            raise ValueError(
+                f"{name} has derivatives that are not those of its logits: leave out detach, item, no_grad, "
+                "lower precision and gradients of your own"
+            )
+    alone = torch.cat([logits(theta, images[i : i + 1]) for i in range(3)])
+    if not torch.allclose(found, alone, rtol=1e-8, atol=1e-10 * float(found.abs().max())):
+        raise ValueError(f"{name} mixes the images of a batch: logits of one image must not depend on others")
+
+
+def _exact(module: nn.Module) -> Callable[[Tensor, Tensor], object]:
+    """As `outputs_function`, by kernels that can be differentiated twice."""
+    return kernels.exact(networks.outputs_function(module))

@@ -1,0 +1,62 @@
+"""Labels of subspaces: `plane-100-sparse`, `sphere-50-dense`, `full`."""
+
+import re
+from dataclasses import dataclass
+
+PLANE_KINDS = ("sparse", "dense")
+PROJECTION_KINDS = (*PLANE_KINDS, "fastfood")
+_SUBSPACE = re.compile(r"(?P<shape>plane|sphere)-(?P<dimension>\d+)-(?P<kind>[a-z]+)")
+
+
+@dataclass(frozen=True)
+class Plane:
+    """A random hyperplane: number of directions and how its columns are drawn."""
+
+    dimension: int
+    kind: str
+
+
+@dataclass(frozen=True)
+class Sphere:
+    """The points of one radius in a random subspace: its number of directions and how its columns are drawn."""
+
+    dimension: int
+    kind: str
+
+
+@dataclass(frozen=True)
+class FullSpace:
+    """All parameters; where `fixed`, those of one radius."""
+
+    fixed: bool
+
+
+def parse_plane(label: str) -> Plane:
+    """Read `plane-<dimension>-<sparse|dense>`.
+
+    Raises ValueError in one sentence if the label is not of that form.
+    """
+    match = _SUBSPACE.fullmatch(label)
+    if not match or match["shape"] != "plane" or match["kind"] not in PLANE_KINDS or int(match["dimension"]) < 1:
+        raise ValueError(
+            f"subspace label {label!r} is unknown: write plane-<dimension>-sparse or plane-<dimension>-dense, "
+            "for example plane-100-sparse"
+        )
+    return Plane(int(match["dimension"]), match["kind"])
+
+
+def parse_subspace(label: str) -> Plane | Sphere | FullSpace:
+    """Read where training goes: `plane-<d>-<kind>` or `sphere-<d>-<kind>` (kinds PROJECTION_KINDS), `full-free` or
+    `full-fixed`.
+
+    Raises ValueError in one sentence if the label is not of that form.
+    """
+    if label in ("full-free", "full-fixed"):
+        return FullSpace(label == "full-fixed")
+    match = _SUBSPACE.fullmatch(label)
+    if not match or match["kind"] not in PROJECTION_KINDS or int(match["dimension"]) < 1:
+        raise ValueError(
+            f"subspace label {label!r} is unknown: write plane-<dimension>-<kind> or sphere-<dimension>-<kind> with "
+            f"{', '.join(PROJECTION_KINDS[:-1])} or {PROJECTION_KINDS[-1]}, full-free or full-fixed"
+        )
+    return {"plane": Plane, "sphere": Sphere}[match["shape"]](int(match["dimension"]), match["kind"])

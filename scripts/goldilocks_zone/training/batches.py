@@ -1,0 +1,26 @@
+"""Batches: which examples a step sees."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from goldilocks_zone.randomness import stream
+
+
+def batch(shuffles: Sequence[tuple], step: int, size: int, n: int) -> Tensor:
+    """The examples of a step's batch: (size,) where there is one stream, else (m, size)."""
+    epoch, number = divmod(step, n // size)
+    rows = [_order(name, epoch, n)[number * size : (number + 1) * size] for name in shuffles]
+    return torch.as_tensor(rows[0] if len(rows) == 1 else np.stack(rows))
+
+
+def _order(name: tuple, epoch: int, n: int) -> np.ndarray:
+    """The order of the examples in an epoch; kept until the next one of the same stream."""
+    if _ORDERS.get(name, (None,))[0] != (epoch, n):
+        _ORDERS[name] = (epoch, n), stream(*name, epoch).permutation(n)
+    return _ORDERS[name][1]
+
+
+_ORDERS: dict[tuple, tuple] = {}

@@ -1,0 +1,91 @@
+"""Observations of an ensemble along training."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from goldilocks_zone.subspaces.constraints import norms, products
+from goldilocks_zone.training import ensembles
+
+
+def snapshot(ensemble: ensembles.Ensemble, **evaluated: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    """What is logged of each member (m,): by name, loss and accuracy on each set of `evaluated` examples, and
+
+    norm: |x|; tensor_norm (m, t): that of each parameter tensor; distance: |x − x_0|; start_cosine: that of the angle
+    between x and x_0; on the first of these sets, gradient_norm: of the loss, within the subset; gradient_cosine: of
+    the angle between this gradient and the coordinates (x itself in the whole space); zero_logits: the share of logits
+    that are exactly zero.
+    """
+    found = {}
+    for name, (inputs, labels) in reversed(evaluated.items()):
+        classes = classified(ensemble, inputs, labels)
+        found |= {f"{name}_accuracy": classes["accuracy"], f"{name}_loss": classes["loss"]}
+    found["zero_logits"] = classes["zero_logits"]
+    here, start = ensemble.parameters(), ensemble.subset.forward(ensemble.subset.start)
+
+    apart = [a - b for a, b in zip(here, start)]
+    found["tensor_norm"] = torch.stack([norms([each]) for each in here], 1).double()
+    found["norm"], found["distance"] = torch.linalg.vector_norm(found["tensor_norm"], dim=1), norms(apart).double()
+    lengths = found["norm"] * norms(start).double()
+    found["start_cosine"] = products(here, start).double() / lengths
+    gradients = ensemble.gradients(*next(iter(evaluated.values())))
+    found["gradient_norm"] = torch.linalg.vector_norm(gradients, dim=1).double()
+    across = torch.linalg.vecdot(gradients, ensemble.coordinates).double()
+    lengths = found["gradient_norm"] * torch.linalg.vector_norm(ensemble.coordinates, dim=1).double()
+    # At a plane's origin, and where a gradient vanishes, there is no angle.
+    return {**found, "gradient_cosine": across / lengths}
+
+
+class Progress:
+    """Sums over the steps so far, per member."""
+
+    def __init__(self, like: Tensor):
+        self._square, self._cosine = (torch.zeros(len(like), dtype=torch.float64) for _ in range(2))
+        self._last, self._norm, self._count = None, None, 0
+
+    def add(self, made: list[Tensor], rates: Tensor) -> None:
+        """Add the steps that were made, in parts (m, …) and over the rates (m,); `made` is kept until the next ones."""
+        norm = norms(made)
+        self._square += (norm * rates).square().double().cpu()
+        if self._last is not None:
+            self._cosine += (products(made, self._last) / (norm * self._norm)).double().cpu()
+        self._last, self._norm, self._count = made, norm, self._count + 1
+
+    def found(self) -> dict[str, Tensor]:
+        """path_square and step_cosine (m,)."""
+        pairs = max(self._count - 1, 0)
+        cosine = self._cosine / pairs if pairs else torch.full_like(self._cosine, math.nan)
+        return {"path_square": self._square.clone(), "step_cosine": cosine}
+
+    def select(self, members: Tensor) -> None:
+        """Go on with some of the members (m',) alone."""
+        self._square, self._cosine = (each[members.cpu()] for each in (self._square, self._cosine))
+        if self._last is not None:
+            self._last, self._norm = [part[members] for part in self._last], self._norm[members]
+
+    def state(self) -> dict:
+        """What `restore` needs."""
+        sums = {"square": self._square, "cosine": self._cosine}
+        return {**sums, "last": self._last, "norm": self._norm, "count": self._count}
+
+    def restore(self, state: dict) -> None:
+        """Go on from a `state`."""
+        self._square, self._cosine = state["square"], state["cosine"]
+        self._last, self._norm, self._count = state["last"], state["norm"], state["count"]
+
+
+def classified(ensemble: ensembles.Ensemble, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """accuracy: share of examples classified rightly, loss: the mean, and zero_logits: share of logits exactly zero.
+
+    All (m,), in double precision. The loss is what is trained: at each member's own temperature.
+    """
+    parameters, hits, total, zeros = ensemble.parameters(), 0.0, 0.0, 0.0
+    for x, y in zip(inputs.split(ensembles.EXAMPLES_AT_ONCE), labels.split(ensembles.EXAMPLES_AT_ONCE)):
+        outputs = ensemble.logits(parameters, x).double() / ensemble.temperatures[:, None, None]
+        hits = hits + (outputs.argmax(2) == y).sum(1)
+        zeros = zeros + (outputs == 0).double().mean(2).sum(1)
+        total = total + ensembles.each_loss(outputs, y, ensemble.options.loss).sum(1)
+    # A member that has diverged has classified nothing.
+    right = torch.where(torch.isfinite(total), hits.double() / len(labels), math.nan)
+    return {"accuracy": right, "loss": total / len(labels), "zero_logits": zeros / len(labels)}
