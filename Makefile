@@ -181,10 +181,11 @@ check: check-run ## the fast tests and the style of the code, at most two minute
 check-run:
 	@$(call run,$(SET_UP) setup && $(SET_UP) lint && $(PYTEST_SIDE_BY_SIDE) -m "not slow and not weekly")
 
-lint: setup ## the style of code and rules
+lint: setup ## the style of code and rules, and imports that run one way
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/snakefmt --check workflow
+	@PYTHONPATH=scripts $(BIN)/lint-imports --no-cache --no-logo
 
 setup: .venv/installed ## the Python environment .venv, from the lock requirements.txt
 

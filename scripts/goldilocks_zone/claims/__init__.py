@@ -1,1 +1,1 @@
-"""The ledger of claims: definitions, cells, estimators and verdicts. Imports no torch."""
+"""The ledger of claims: definitions, cells, estimators and verdicts."""

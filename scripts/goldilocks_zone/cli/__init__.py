@@ -1,1 +1,1 @@
-"""Commands that people call: tables and costs for the screen."""
+"""Commands for people: `python -m goldilocks_zone <command>`."""

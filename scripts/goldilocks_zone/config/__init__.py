@@ -1,1 +1,1 @@
-"""Configuration and studies: keys, defaults, checks, and the blocks of a study."""
+"""The configuration: typed settings, checks, and the blocks into which a study is split."""

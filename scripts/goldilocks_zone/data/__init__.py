@@ -1,1 +1,1 @@
-"""Datasets: official ones, users' own, and the examples of a study. May import storage and provenance."""
+"""Datasets: the official ones, users' own, and the examples that a study takes from them."""

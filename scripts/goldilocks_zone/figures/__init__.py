@@ -1,1 +1,1 @@
-"""Figures: style, panels and curves that they share. Imports no torch."""
+"""Figures: one module each, and the panels, curves and styles that they share."""

@@ -1,1 +1,1 @@
-"""The life of a job on a machine: logs, signals, locks. Nothing here can change a number."""
+"""The life of a job on a machine: its log, its signals, its locks."""

@@ -1,1 +1,1 @@
-"""Measurements: from a study's settings to the NetCDF block of one job."""
+"""Measurements: from the settings of a study to the NetCDF block of one job."""

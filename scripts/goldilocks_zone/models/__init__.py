@@ -1,1 +1,1 @@
-"""Networks, as functions of one parameter vector and as chains of layers; initialisations and losses."""
+"""Networks as functions of one parameter vector and as chains of layers, their initialisations and losses."""

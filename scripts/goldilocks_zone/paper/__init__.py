@@ -1,1 +1,1 @@
-"""The paper: LaTeX text, captions, numbers and the check of its sources."""
+"""The paper: its numbers, tables and captions, and the check of its sources."""

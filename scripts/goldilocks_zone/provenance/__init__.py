@@ -1,1 +1,1 @@
-"""Provenance of results: fingerprints of code, records of settings, attributes of files, archives. Imports storage."""
+"""Provenance of results: fingerprints of code, records of settings, attributes of files, archives."""

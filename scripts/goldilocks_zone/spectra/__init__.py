@@ -1,1 +1,1 @@
-"""Spectra of symmetric matrices, whatever their origin: summaries, estimators, Lanczos iterations."""
+"""Spectra of symmetric matrices of any origin: summaries, probe estimators, Lanczos iterations."""

@@ -1,1 +1,1 @@
-"""Estimates with intervals, bands, and tests of hypotheses."""
+"""Estimates with confidence intervals, bands, and tests of hypotheses."""

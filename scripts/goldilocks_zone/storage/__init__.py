@@ -1,1 +1,1 @@
-"""Files that are whole or absent, NetCDF, and the vocabulary of variables. Imports no other room."""
+"""Files that are whole or absent, NetCDF files, and the vocabulary of variables."""

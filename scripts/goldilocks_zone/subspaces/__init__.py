@@ -1,1 +1,1 @@
-"""Random planes and spheres in parameter space, and the projections into it."""
+"""Random planes and spheres in parameter space, and projections into it."""

@@ -1,1 +1,1 @@
-"""Training of ensembles restricted to subspaces."""
+"""Training of ensembles of networks, restricted to subspaces."""

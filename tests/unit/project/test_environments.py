@@ -138,25 +138,6 @@ def test_every_rule_names_an_environment_that_has_what_its_script_imports(rule, 
             assert needed <= pinned, f"{path.name} in {environment[1]}"
 
 
-# Modules with torch of rooms that have others without.
-TORCH = {
-    "models": (
-        *("chains", "conv2d_float64", "initialisation", "kernels", "layers", "losses", "modes", "networks"),
-        "user_networks",
-    ),
-    "subspaces": ("planes", "projections", "constraints"),
-}
-
-
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_only_compute_modules_import_torch(path):
-    room, _, name = name_of(path).rpartition(".")
-    compute = room in ("curvature", "training", "measurements") or name in TORCH.get(room, ())
-    compute = compute and name != "__init__"
-    assert ("torch" in imports_of(path)) == compute
-    assert "snakemake" not in imports_of(path)
-
-
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_everything_public_has_a_docstring(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
