@@ -156,23 +156,28 @@ def test_the_package_declares_what_its_modules_import():
 
 
 @pytest.mark.slow
-def test_the_package_installs_from_the_checkout(tmp_path):
-    """Away from the checkout's own path; its dependencies are there already."""
+def test_the_wheel_runs_the_lines_of_the_readme(tmp_path):
+    """Built from a copy, installed without dependencies into an empty folder, and run on the environment's torch."""
     copy = shutil.copytree(ROOT / "scripts", tmp_path / "checkout/scripts").parent
     for name in ("pyproject.toml", "README.md"):
         shutil.copy2(ROOT / name, copy)
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, "--target", str(tmp_path / "installed"), str(copy)], check=True, capture_output=True)
-    code = "import goldilocks_zone.curvature.hessian, goldilocks_zone.figures.style as style; print(style.__file__)"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path / "installed")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout.strip() == str(tmp_path / "installed/goldilocks_zone/figures/style.py"), done.stderr
-    assert (tmp_path / "installed/goldilocks_zone/figures/goldilocks.mplstyle").exists()
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, copy]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("goldilocks_zone-*.whl")
+    installed = tmp_path / "installed"
+    subprocess.run([*pip, "install", "--no-deps", "--target", installed, wheel], check=True, capture_output=True)
+    (package,) = (path.name for path in installed.iterdir() if path.suffix != ".dist-info")
+    assert package == "goldilocks_zone"
+    assert (installed / "goldilocks_zone/figures/goldilocks.mplstyle").exists()
+
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (example,) = (block for block in blocks if "goldilocks_zone" in block)
+    code = f"{example}\nimport goldilocks_zone; print(goldilocks_zone.__file__)"
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip().endswith(str(installed / "goldilocks_zone/__init__.py")), done.stderr
+    assert done.stdout.count("trace") >= 1
 
 
 def test_the_workflow_loads_nothing_heavy():
