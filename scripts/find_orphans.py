@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("configfiles", nargs="*", type=Path, help="configurations in use; all in config/ without any")
     parser.add_argument("--remove", action="store_true", help="remove what is found")
     arguments = parser.parse_args()
-    found = [path for path in sorted(Path("config").glob("*.yaml")) if path.name != "claims.yaml"]
+    found = sorted(Path("config").glob("*.yaml"))
     with log.one_sentence():
         if arguments.remove:
             run_lock.enter()

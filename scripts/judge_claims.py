@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from goldilocks_zone.claims import evaluate
+from goldilocks_zone.claims import definitions, evaluate
 from goldilocks_zone.jobs.log import job_log
 from goldilocks_zone.storage import files, netcdf
 
@@ -14,10 +14,10 @@ from goldilocks_zone.storage import files, netcdf
 def judge_claims(
     path_to_claims: str, path_to_settings: str, paths_to_studies: dict[str, str], run: str, path_to_output: str
 ) -> None:
-    definitions = yaml.safe_load(Path(path_to_claims).read_text(encoding="utf-8"))
+    ledger = definitions.load(path_to_claims)
     studies = {name: netcdf.read_dataset(path) for name, path in paths_to_studies.items()}
     settings = yaml.safe_load(Path(path_to_settings).read_text(encoding="utf-8"))
-    rows = evaluate.evaluate(definitions, studies, run, settings["substitutes"], settings["left_out"])
+    rows = evaluate.evaluate(ledger, studies, run, settings["substitutes"], settings["left_out"])
     text = io.StringIO()
     writer = csv.DictWriter(text, evaluate.COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -30,7 +30,7 @@ def judge_claims(
 if __name__ == "__main__":
     with job_log(snakemake.log[0], snakemake.input):
         judge_claims(
-            path_to_claims=snakemake.input.claims,
+            path_to_claims=snakemake.params.claims,
             path_to_settings=snakemake.input.settings,
             paths_to_studies={Path(path).stem: path for path in snakemake.input.studies},
             run=snakemake.wildcards.run,

@@ -121,7 +121,7 @@ def test_comments_and_docstrings_rerun_nothing(project, file, old, new):
         ),
         ("scripts/goldilocks_zone/figures/style.py", "markersize=2.2", "markersize=3.2", {"figure": FIGURES}),
         ("scripts/goldilocks_zone/storage/netcdf.py", '"complevel": 1', '"complevel": 2', {}),
-        ("config/claims.yaml", "margin: 0.01", "margin: 0.02", {"claims": 1}),
+        ("config/claims/fort_scherlis_2019.yaml", "margin: 0.01", "margin: 0.02", {"claims": 1}),
     ],
 )
 def test_a_change_of_code_reruns_what_imports_it(project, file, old, new, jobs):

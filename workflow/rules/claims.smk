@@ -1,11 +1,11 @@
-"""Verdicts. Needs every study's aggregate and config/claims.yaml; makes results/{run}/claims.csv."""
+"""Verdicts. Needs every study's aggregate and the files of config/claims; makes results/{run}/claims.csv."""
 
 
 rule claims:
     """A verdict for every claim of the reproduced works."""
     input:
         studies=expand("results/{{run}}/aggregate/{study}.nc", study=config["studies"]),
-        claims="config/claims.yaml",
+        claims=sorted(map(str, Path("config/claims").glob("*.yaml"))),
         settings=record("settings/claims.yaml"),
         code=record("fingerprints/claims.txt"),
     output:
@@ -18,6 +18,8 @@ rule claims:
         "logs/{run}/claims.benchmark.tsv"
     conda:
         "../../envs/plot.yaml"
+    params:
+        claims="config/claims",
     message:
         "Judging claims"
     script:

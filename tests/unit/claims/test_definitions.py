@@ -1,5 +1,6 @@
 """Claims files in short form and the full dictionaries they stand for."""
 
+import re
 import textwrap
 from pathlib import Path
 
@@ -36,6 +37,15 @@ def test_the_project_s_claims_are_those_fixed_before_the_first_full_run():
     assert claims_hash(found) == "a74d0108072f2c72"
     assert len(found) == 57
     assert sum(len(claim.get("cases", {})) for claim in found.values()) == 231
+
+
+def test_the_readme_documents_every_key_and_its_example_loads(tmp_path):
+    text = (ROOT / "config/claims/README.md").read_text(encoding="utf-8")
+    documented = re.findall(r"`(\w+)`", text)
+    assert {*definitions.FILE_KEYS, *definitions.CLAIM_KEYS, *definitions.CASE_KEYS} <= {*documented, "work", "order"}
+    assert {*definitions.SIGNS, *definitions.ORIGINS} <= {*documented}
+    (tmp_path / "example.yaml").write_text(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1], encoding="utf-8")
+    assert definitions.load(tmp_path)["fs3"]["cases"]["zone"]["reference"] == 1
 
 
 def test_a_claim_has_the_work_of_its_file_and_works_keep_their_order(ledger):

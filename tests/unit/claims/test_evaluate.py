@@ -8,13 +8,13 @@ import pytest
 import xarray as xr
 import yaml
 
-from goldilocks_zone.claims import evaluate
+from goldilocks_zone.claims import definitions, evaluate
 from goldilocks_zone.claims.estimators import curvature
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.statistics import estimates
 
 ROOT = Path(__file__).parents[3]
-DEFINITIONS = yaml.safe_load((ROOT / "config/claims.yaml").read_text(encoding="utf-8"))
+DEFINITIONS = definitions.load(ROOT / "config/claims")
 X = np.linspace(-4, 4, 25)
 COUNTS = [250, 1000]
 

@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-import yaml
 
-from goldilocks_zone.claims import evaluate
+from goldilocks_zone.claims import definitions, evaluate
 from goldilocks_zone.claims.estimators import hessian_parts
 from goldilocks_zone.randomness import stream
 
 ROOT = Path(__file__).parents[3]
-DEFINITIONS = yaml.safe_load((ROOT / "config/claims.yaml").read_text(encoding="utf-8"))
+DEFINITIONS = definitions.load(ROOT / "config/claims")
 ALPHAS = np.geomspace(1e-3, 1e3, 25)
 PLACES = np.log10(ALPHAS)
 DRAWS = 6

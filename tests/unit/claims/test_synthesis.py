@@ -7,11 +7,11 @@ import write_numbers
 import xarray as xr
 import yaml
 
-from goldilocks_zone.claims import evaluate, synthesis
+from goldilocks_zone.claims import definitions, evaluate, synthesis
 
 ROOT = Path(__file__).parents[3]
 DISAGREEMENTS = yaml.safe_load((ROOT / "resources/disagreements.yaml").read_text(encoding="utf-8"))
-DEFINITIONS = yaml.safe_load((ROOT / "config/claims.yaml").read_text(encoding="utf-8"))
+DEFINITIONS = definitions.load(ROOT / "config/claims")
 CELL = "mnist fc-200x2-relu plane-100-sparse"
 YES, NO, OPEN = evaluate.REPRODUCED, evaluate.NOT_REPRODUCED, evaluate.INCONCLUSIVE
 

@@ -2,8 +2,8 @@ import copy
 from pathlib import Path
 
 import pytest
-import yaml
 
+from goldilocks_zone.claims import definitions
 from goldilocks_zone.config import load, studies
 from goldilocks_zone.data import datasets
 from goldilocks_zone.models import labels, losses, networks
@@ -381,8 +381,7 @@ def test_documentation_lists_every_key():
 
 
 def test_every_study_of_the_claims_is_in_the_full_run():
-    definitions = yaml.safe_load((ROOT / "config/claims.yaml").read_text(encoding="utf-8"))
     config = copy.deepcopy(FULL)
-    for claim in definitions.values():
+    for claim in definitions.load(ROOT / "config/claims").values():
         for case in claim.get("cases", {}).values():
             assert case["study"] in config["studies"]

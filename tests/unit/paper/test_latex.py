@@ -3,8 +3,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 
+from goldilocks_zone.claims import definitions
 from goldilocks_zone.paper import latex
 from needs import missing
 
@@ -92,7 +92,7 @@ def test_every_character_that_is_passed_on_is_set_in_the_papers_fonts(tmp_path):
 
 
 def test_every_claim_has_a_latex_form():
-    for claim in yaml.safe_load((ROOT / "config/claims.yaml").read_text(encoding="utf-8")).values():
+    for claim in definitions.load(ROOT / "config/claims").values():
         for each in (claim, *claim.get("cases", {}).values()):
             assert latex.escape(each["statement"])
 
