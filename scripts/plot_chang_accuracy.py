@@ -5,7 +5,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from goldilocks_zone.claims.estimators import training
+from goldilocks_zone.claims import curves
 from goldilocks_zone.figures import over_radius, panels, style
 from goldilocks_zone.jobs.log import job_log
 
@@ -67,7 +67,9 @@ def curvature(study: xr.Dataset) -> xr.Dataset:
     study = study.sel(examples=study["examples"].max(), dimension=study["dimension"].max())
     data = style.curves(study, "trace_over_norm")
     x, values = study["x"].values, study["trace_over_norm"].transpose("radius", "draw").values
-    peak = style.bootstrapped(lambda sample: training.vertex(x, sample.mean(1))[1], values, "chang_accuracy", "zone")
+    peak = style.bootstrapped(
+        lambda sample: curves.vertex_of_neighbours(x, sample.mean(1))[1], values, "chang_accuracy", "zone"
+    )
     meaning = "x at the peak of Tr(H)/‖H‖ (r_zone), and its 95 % interval over draws"
     data["zone"] = ("quantity", np.array(peak), {"units": "1", "long_name": meaning})
     return data.assign_coords(quantity=["value", "low", "high"])

@@ -4,8 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
+from goldilocks_zone.claims.cells import NotTested
 from goldilocks_zone.claims.estimators import training
-from goldilocks_zone.claims.estimators.curvature import NotTested
 from goldilocks_zone.figures import curves, over_radius
 from goldilocks_zone.figures import panels as figures_panels
 from goldilocks_zone.figures import style as figures_style
@@ -93,9 +93,8 @@ def exponent(cell: xr.Dataset) -> tuple[float, float, float]:
     Missing where there are too few steps or draws.
     """
     last = int(cell["step"].max())
-    case = {"window": [-np.inf, np.inf], "steps": [last / SPAN, last]}
     try:
-        (found,) = training.growth_exponent(cell[["norm"]].dropna("draw"), case, "chang_radius")
+        (found,) = training.growth_exponent(cell[["norm"]].dropna("draw"), (-np.inf, np.inf), [last / SPAN, last])
     except (NotTested, estimates.TooFewDraws):
         return np.nan, np.nan, np.nan
     return found.value, *found.interval(figures_style.LEVEL)

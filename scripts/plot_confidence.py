@@ -7,10 +7,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from goldilocks_zone.claims.estimators.curvature import LEAST_CORRELATED, partial_correlation
+from goldilocks_zone.claims.curves import LEAST_CORRELATED, partial_rank_correlation
 from goldilocks_zone.figures import over_radius, over_scale, style
 from goldilocks_zone.jobs.log import job_log
-from goldilocks_zone.statistics import bands, estimates
+from goldilocks_zone.statistics import bands
 
 STUDY = "confidence"
 KAPPA = "trace_over_norm"
@@ -59,7 +59,7 @@ def initialisations(study: xr.Dataset) -> xr.Dataset:
 def statistics(data: xr.Dataset, forced: bool) -> dict[str, tuple[float, float, float]]:
     """Spearman's correlation of κ with each measure and, with gradients, the slope of ‖∇L‖ over the prior mismatch
     relative to that of theory, as claim vd10 has it; each with its 95 % interval over initialisations."""
-    found = {name: resampled(data, (KAPPA, name), ranks_correlation) for name in MEASURES}
+    found = {name: resampled(data, (KAPPA, name), partial_rank_correlation) for name in MEASURES}
     if forced:
         found["slope"] = resampled(data, GRADIENTS[:3], relative_slope)
     return found
@@ -70,11 +70,6 @@ def resampled(
 ) -> tuple[float, float, float]:
     """A statistic of some variables' rows (variables, draws), with its interval."""
     return style.bootstrapped(statistic, np.array([data[name].values for name in names]), STUDY, *names)
-
-
-def ranks_correlation(rows: np.ndarray) -> float:
-    """Spearman's correlation of two rows (2, draws)."""
-    return partial_correlation(np.array([estimates.ranks(row) for row in rows]))
 
 
 def relative_slope(rows: np.ndarray) -> float:

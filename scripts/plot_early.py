@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.ticker import MaxNLocator
 
+from goldilocks_zone.claims.curves import LEAST_CORRELATED
 from goldilocks_zone.claims.estimators import training
-from goldilocks_zone.claims.estimators.curvature import LEAST_CORRELATED
 from goldilocks_zone.data import official_shapes
 from goldilocks_zone.figures import curves, panels
 from goldilocks_zone.figures import style as figures_style

@@ -7,8 +7,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.axis import Axis
 
+from goldilocks_zone.claims.cells import NotTested
 from goldilocks_zone.claims.estimators import training
-from goldilocks_zone.claims.estimators.curvature import NotTested
 from goldilocks_zone.figures import over_radius as figures_over_radius
 from goldilocks_zone.figures import panels, style
 from goldilocks_zone.jobs.log import job_log
@@ -165,7 +165,7 @@ def mean_accuracy(cell: xr.Dataset) -> tuple[float, float, float]:
 def intrinsic_dimension(cell: xr.Dataset) -> tuple[float, float, float] | None:
     """log10 of the intrinsic dimension with its 95 % interval; None where no dimension reaches it."""
     try:
-        (found,) = training.intrinsic_dimension(cell, {"share": SHARE, "published": 1}, NAME)
+        (found,) = training.intrinsic_dimension(cell, SHARE, 1, NAME)
     except (NotTested, estimates.TooFewDraws):
         return None
     return found.value, *found.interval(style.LEVEL)

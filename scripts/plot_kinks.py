@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from goldilocks_zone.claims.estimators.curvature import ratio_of_means
+from goldilocks_zone.claims.curves import ratio_of_means
 from goldilocks_zone.figures import style
 from goldilocks_zone.jobs.log import job_log
 

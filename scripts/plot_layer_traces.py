@@ -5,7 +5,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.ticker import MaxNLocator
 
-from goldilocks_zone.claims.estimators.curvature import ratio_of_means
+from goldilocks_zone.claims.curves import ratio_of_means
 from goldilocks_zone.figures import style
 from goldilocks_zone.jobs.log import job_log
 from goldilocks_zone.models import labels

@@ -11,6 +11,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.container import ErrorbarContainer
 from matplotlib.patches import Patch
 
+from goldilocks_zone.claims import cells
 from goldilocks_zone.claims.estimators import hessian_parts, training
 from goldilocks_zone.config import studies as config_studies
 from goldilocks_zone.figures import curves, over_radius, over_scale
@@ -18,6 +19,7 @@ from goldilocks_zone.figures import panels as figures_panels
 from goldilocks_zone.figures import style as figures_style
 from goldilocks_zone.jobs.log import job_log
 from goldilocks_zone.models import labels
+from goldilocks_zone.theory.laws import null_bound
 
 PUBLISHED, TUNED, CURVATURE = "outside", "outside_tuned", "scale_fc"
 EXAMPLES = 1000  # of the claims about the zone
@@ -59,7 +61,7 @@ def plot_outside(
 ) -> None:
     studies, settings = over_scale.load_all(paths_to_studies, path_to_settings)
     if {PUBLISHED, TUNED} <= studies.keys():
-        studies[TUNED] = training.with_rate_of(studies[TUNED], studies[PUBLISHED])
+        studies[TUNED] = cells.with_rate_of(studies[TUNED], studies[PUBLISHED])
     data = {name: MEASURES[name](study) for name, study in studies.items()}
     panels = [draw for names, draw in PANELS if data.keys() & names]
     width, height = figures_style.page_size(len(panels), settings)
@@ -146,7 +148,7 @@ def curvature(study: xr.Dataset) -> xr.Dataset:
         study = study.sel(examples=[EXAMPLES])
     cell = over_scale.first_cell(study)
     result = summarised({"kappa": cell["trace_over_norm"].assign_attrs(long_name=NAMES["kappa"])})
-    bound = hessian_parts.null_bound(int(cell["dimension"]))
+    bound = null_bound(int(cell["dimension"]))
     meaning = "97.5 % point of κ of random symmetric matrices of this dimension"
     return result.assign(null_bound=((), bound, {"units": "1", "long_name": meaning}))
 

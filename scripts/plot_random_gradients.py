@@ -6,10 +6,10 @@ import numpy as np
 import xarray as xr
 from matplotlib.ticker import MaxNLocator
 
-from goldilocks_zone.claims.estimators import hessian_parts
 from goldilocks_zone.figures import curves, over_radius, over_scale, panels
 from goldilocks_zone.figures import style as figures_style
 from goldilocks_zone.jobs.log import job_log
+from goldilocks_zone.theory.laws import kappa_of_random_gradients
 
 SCALES = "scale_fc"
 GIVEN = ("class_gradient", "example_gradient", "softmax_ratio")
@@ -53,7 +53,7 @@ def modelled(study: xr.Dataset) -> xr.Dataset:
     d, given = int(here["dimension"]), [here[name] for name in GIVEN]
     with np.errstate(divide="ignore", invalid="ignore"):
         found = {"measured": here["gauss_newton_trace"] / here["gauss_newton_norm"]}
-        found |= {form: hessian_parts.kappa_of_random_gradients(*given, d, form) for form in FORMS}
+        found |= {form: kappa_of_random_gradients(*given, d, form) for form in FORMS}
     known = np.isfinite(found["measured"])
     result = xr.Dataset({name: values.where(known & np.isfinite(values)) for name, values in found.items()})
     for name in result.data_vars:

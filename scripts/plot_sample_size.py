@@ -4,8 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from goldilocks_zone.claims import evaluate
-from goldilocks_zone.claims.estimators.curvature import crossings
+from goldilocks_zone.claims import cells
+from goldilocks_zone.claims.curves import outermost_crossings
 from goldilocks_zone.figures import panels, style
 from goldilocks_zone.jobs.log import job_log
 from goldilocks_zone.models import labels
@@ -75,7 +75,7 @@ def edges(values: xr.DataArray) -> xr.Dataset:
         outer = place[0] == 1
         inside = values["x"] >= FIRST_OUTER if outer else values["x"] <= LAST_INNER
         here = values.sel(network=networks[place[1]], examples=counts[place[2]]).isel(radius=inside.values)
-        each = crossings(here, THRESHOLD, outer)
+        each = outermost_crossings(here, THRESHOLD, outer)
         each = each[np.isfinite(each)]
         found[(3, *place)] = len(each)
         if len(each):
@@ -97,7 +97,7 @@ def edges(values: xr.DataArray) -> xr.Dataset:
 
 def controls(study: xr.Dataset) -> list[tuple[str, dict]]:
     """Each variant that differs from the claims' settings in one thing, with its title."""
-    usual = {dim: evaluate.PRIMARY_SETTINGS[key] for key, dim in evaluate.VARIED.items() if dim in study.dims}
+    usual = {dim: cells.PRIMARY_SETTINGS[key] for key, dim in cells.VARIED.items() if dim in study.dims}
     usual = {dim: value if value in study[dim].values else study[dim].values[0] for dim, value in usual.items()}
     return [
         (TITLES.get(value, str(value).replace("_", " ")), {**usual, dim: value})

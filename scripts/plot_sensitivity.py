@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from goldilocks_zone.claims.estimators import curvature
+from goldilocks_zone.claims import curves
 from goldilocks_zone.figures import panels
 from goldilocks_zone.figures import style as figures_style
 from goldilocks_zone.jobs.log import job_log
@@ -56,8 +56,8 @@ def measures(study: xr.Dataset) -> xr.Dataset:
     for place in product(*(ratio[axis].values.tolist() for axis in FACTORS)):
         place = dict(zip(FACTORS, place))
         curve = ratio.sel(place)
-        edges = [curvature.crossings(curve.expand_dims("draw"), 1.0, outer)[0] for outer in (False, True)]
-        found = (float(curve.max()), curvature.vertex(x, curve.values)[1], *edges)
+        edges = [curves.outermost_crossings(curve.expand_dims("draw"), 1.0, outer)[0] for outer in (False, True)]
+        found = (float(curve.max()), curves.vertex_within_reach(x, curve.values)[1], *edges)
         for name, value in zip(MEASURES, found):
             result[name].loc[place] = value
     for name, text in MEASURES.items():

@@ -64,7 +64,7 @@ def measured(study: xr.Dataset) -> xr.Dataset:
     spread = np.full((study.sizes["subspace"], 3), np.nan)
     for i, name in enumerate(study["subspace"].values):
         if study.sizes["draw"] > 1:
-            estimate = training.spread_over_draws(study.sel(subspace=name), {}, "within_planes")[0]
+            estimate = training.spread_over_draws(study.sel(subspace=name))[0]
             spread[i] = estimate.value, *estimate.interval(figures_style.LEVEL)
     meaning = "standard deviation of the accuracy over draws, binomial variance taken off, with its 95 % interval"
     data["spread"] = (("subspace", "quantity"), spread, {"units": "1", "long_name": meaning})

@@ -8,10 +8,9 @@ import xarray as xr
 import yaml
 
 from goldilocks_zone.claims import synthesis, zone_map
-from goldilocks_zone.claims.estimators import curvature as estimators_curvature
-from goldilocks_zone.claims.evaluate import FAILS, HOLDS, NOT_TESTED
 from goldilocks_zone.jobs.log import job_log
 from goldilocks_zone.paper import latex
+from goldilocks_zone.statistics.hypotheses import FAILS, HOLDS, NOT_TESTED
 from goldilocks_zone.storage import files, netcdf
 
 MAIN_STUDY = "curvature"
@@ -142,7 +141,7 @@ def sensitivity(study: xr.Dataset | None, rows: list[dict]) -> dict[str, str]:
     curves = study["trace_over_norm"].sel(dimension=study["dimension"].max()).mean("draw")
     heights = curves.max("radius")
     places = xr.apply_ufunc(
-        lambda x, curve: estimators_curvature.vertex(x, curve)[1],
+        lambda x, curve: curves.vertex_within_reach(x, curve)[1],
         *(study["x"], curves),
         input_core_dims=[["radius"], ["radius"]],
         vectorize=True,

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import yaml
 
+from goldilocks_zone.claims import quantities
+
 FILE_KEYS = ("work", "order", "defaults")
 CLAIM_KEYS = ("statement", "like", "reason", "open", "defaults", "for", "cases")
 REQUIRED = ("statement", "study", "quantity", "expect", "unit")
-# Keys that say which cells a case is judged on and how; its quantity may have further ones.
+# Keys that say which cells a case is judged on and how; its quantity has further ones.
 CASE_KEYS = (
     *REQUIRED,
     *(
@@ -195,7 +197,14 @@ def _checked(place: str, case: dict) -> dict:
     for key in REQUIRED:
         if key not in case:
             raise DefinitionError(f"{place}: the key {key!r} is missing")
-    _refuse_unknown(place, case, (*CASE_KEYS, *QUANTITY_KEYS))
+    if case["quantity"] not in quantities.known():
+        advice = _nearest(case["quantity"], quantities.known())
+        raise DefinitionError(f"{place}: quantity {case['quantity']!r} is unknown; {advice}")
+    keys = quantities.keys(case["quantity"])
+    _refuse_unknown(place, case, (*CASE_KEYS, *keys))
+    for key, is_needed in keys.items():
+        if is_needed and key not in case:
+            raise DefinitionError(f"{place}: the key {key!r} is missing; {case['quantity']} needs it")
     expected = case.pop("expect")
     try:
         return {**case, **as_test(expected)}
@@ -229,32 +238,3 @@ def as_test(expected: str | dict) -> dict:
         case {"identity": margin, **rest} if not rest:
             return {"test": "identity", "margin": margin}
     raise ValueError(expected)
-
-
-# Keys of quantities.
-QUANTITY_KEYS = (
-    *(
-        "above_inputs",
-        "above_null",
-        "above_start",
-        "absolute",
-        "against",
-        "constant",
-        "count",
-        "dimension",
-        "dimensions",
-    ),
-    *("edge", "examples", "examples_of", "factor", "form", "from", "given", "held_out", "layers", "level", "norm"),
-    *(
-        "least_effective_examples",
-        "networks",
-        "offset",
-        "part",
-        "predicted",
-        "published",
-        "regime",
-        "relative_to_depth",
-    ),
-    *("rule", "rung", "share", "sign", "source", "stage", "step", "steps", "subspaces", "threshold", "values"),
-    *("variable", "variables", "window"),
-)

@@ -1,10 +1,11 @@
-"""What the verdicts amount to: disagreements between works, and how many verdicts flip with what is left unsaid."""
+"""Synthesis of the verdicts: disagreements between works, and how many verdicts flip along unreported settings."""
 
 from collections.abc import Iterable
 
-from goldilocks_zone.claims.evaluate import FAILS, HOLDS, NOT_REPRODUCED, PRIMARY_CELL, REPRODUCED
+from goldilocks_zone.claims.cells import PRIMARY_CELL
+from goldilocks_zone.statistics.hypotheses import FAILS, HOLDS, NOT_REPRODUCED, REPRODUCED
 
-# Axes of secondary cells, as their labels have them, and the value of the primary cell.
+# Axes of secondary cells, as in their labels, and the value of the primary cell.
 UNSAID = {"inputs": "standardised", "metric": "shell", "bias_directions": "False", "N": "1000"}
 PRIMARY_PLACE = (PRIMARY_CELL["dataset"], PRIMARY_CELL["network"])
 HELD, FAILED = {REPRODUCED, HOLDS}, {NOT_REPRODUCED, FAILS}
@@ -27,7 +28,7 @@ def _state(verdicts: list[str]) -> bool | None:
 def flips(rows: Iterable[dict]) -> dict[str, tuple[int, int]]:
     """For each axis of UNSAID: how many verdicts of cases flip where it alone differs, and of how many.
 
-    Held against the cell that is the same but for that axis; of the primary cell's own that is the case's verdict.
+    Compared with the cell that is the same but for that axis; for the primary cell that is the verdict of the case.
     A flip is from reproduced to not reproduced, or back; an inconclusive verdict is none.
     """
     cells = [(row, *_read(row)) for row in rows if row["case"]]
@@ -46,7 +47,7 @@ def flips(rows: Iterable[dict]) -> dict[str, tuple[int, int]]:
 
 
 def _read(row: dict) -> tuple[str, frozenset[str], list[str]]:
-    """The case of a row, what names its cell beside the axes of UNSAID, and those of them that are not as usual."""
+    """The case of a row, the labels of its cell on other axes than UNSAID, and the axes of UNSAID that are unusual."""
     name, *place = row["case"].split(" ")
     given = dict(part.split("=", 1) for part in place if part.split("=")[0] in UNSAID)
     rest = frozenset(part for part in place if part.split("=")[0] not in UNSAID)

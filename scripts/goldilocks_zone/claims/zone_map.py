@@ -1,4 +1,4 @@
-"""What foretells how well networks train: their curvature and their logits at the initialisation.
+"""Predicting trainability from curvature and logit scale at initialisation.
 
 The units are networks (cells of a study) with all their radii; a point is one network at one radius.
 """
@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
-from goldilocks_zone.claims.estimators import curvature as estimators_curvature
-from goldilocks_zone.claims.estimators import training as estimators_training
+from goldilocks_zone.claims.curves import ratio_of_means
+from goldilocks_zone.claims.estimators.training import accuracy
 from goldilocks_zone.statistics import estimates
 
 LEVEL = 0.95
@@ -30,7 +30,7 @@ def statistics(training: xr.Dataset, curvature: xr.Dataset) -> dict[str, tuple[f
 
     kappa, fraction, sigma: Spearman's rank correlation of accuracy with Tr(H)/‖H‖, with the fraction of positive
     eigenvalues and with σ_z, see `rank_correlation`. That with σ_z is with σ_z itself, not with how far it is from its
-    best value. gain: how much nearer κ = Tr(H)/‖H‖ brings a forecast of accuracy from σ_z, see `gain`.
+    best value. gain: how much κ = Tr(H)/‖H‖ improves a prediction of accuracy from σ_z, see `gain`.
     """
     found = points(training, curvature)
     names = {"kappa": "kappa", "fraction": "fraction", "sigma": "log10_sigma"}
@@ -38,14 +38,14 @@ def statistics(training: xr.Dataset, curvature: xr.Dataset) -> dict[str, tuple[f
 
 
 def points(training: xr.Dataset, curvature: xr.Dataset) -> xr.Dataset:
-    """accuracy, kappa, fraction and log10_sigma (σ_z), each (network, radius, draw), of what both studies have."""
+    """accuracy, kappa, fraction and log10_sigma (σ_z), each (network, radius, draw), where both studies have them."""
     found = xr.merge([of_training(training), of_curvature(curvature)], join="inner")
     return by_network(found).transpose("network", "radius", "draw")
 
 
 def of_training(study: xr.Dataset) -> xr.Dataset:
     """accuracy at the end (dataset, network, subspace, radius, draw)."""
-    return _described({"accuracy": estimators_training.accuracy(study)})
+    return _described({"accuracy": accuracy(study)})
 
 
 def of_curvature(study: xr.Dataset) -> xr.Dataset:
@@ -63,7 +63,7 @@ def _described(variables: dict[str, xr.DataArray]) -> xr.Dataset:
 
 
 def by_network(study: xr.Dataset) -> xr.Dataset:
-    """A study with one axis `network` for its cells, each called by what tells it from the others."""
+    """A study with one axis `network` for its cells, each labelled by the coordinates that differ between them."""
     told_apart = [axis for axis in CELL if study.sizes[axis] > 1] or ["network"]
     stacked = study.stack(cell=CELL)
     names = [", ".join(map(str, rows)) for rows in zip(*(stacked[axis].values for axis in told_apart))]
@@ -87,7 +87,7 @@ def rank_correlation(found: xr.Dataset, name: str) -> tuple[float, float, float]
 
 
 def _spearman(pair: np.ndarray) -> float:
-    """Of the two parts of an array (2, …); NaN where one of them does not vary."""
+    """Spearman's correlation of the two parts of an array (2, …); NaN where one of them does not vary."""
     ranks = [estimates.ranks(part) for part in pair.reshape(2, -1)]
     return float(np.corrcoef(ranks)[0, 1]) if min(map(np.ptp, ranks)) > 0 else math.nan
 
@@ -103,7 +103,7 @@ def _estimate(statistic: Callable[[np.ndarray], float], samples: np.ndarray, nam
 
 
 def gain(found: xr.Dataset) -> tuple[float, float, float]:
-    """Mean absolute error of accuracy foretold from σ_z alone, minus that from σ_z and κ: above 0 where κ helps.
+    """Mean absolute error of accuracy predicted from σ_z alone, minus that from σ_z and κ: above 0 where κ helps.
 
     Each network i is left out once; means over draws throughout. From σ_z alone its accuracy at s = log10 σ_z is the
     mean a_i(s) of the other networks' curves over s, each linear between its radii. With κ it is
@@ -120,7 +120,7 @@ def gain(found: xr.Dataset) -> tuple[float, float, float]:
     curves = [np.take_along_axis(curve, order, axis=1) for curve in curves]
     differences = [_error_differences(*curves, left_out) for left_out in range(len(order))]
     pair = np.array([(each.sum(), len(each)) for each in differences if len(each)], dtype=float).T
-    return _estimate(estimators_curvature.ratio_of_means, pair, "gain") if pair.size else UNKNOWN
+    return _estimate(ratio_of_means, pair, "gain") if pair.size else UNKNOWN
 
 
 def _error_differences(places: np.ndarray, accuracy: np.ndarray, kappa: np.ndarray, left_out: int) -> np.ndarray:
@@ -133,7 +133,7 @@ def _error_differences(places: np.ndarray, accuracy: np.ndarray, kappa: np.ndarr
     inside = (places >= low) & (places <= high)
 
     def apart(values: np.ndarray, network: int) -> np.ndarray:
-        """Values of a network minus what the others' mean curve has there."""
+        """Values of a network minus the others' mean curve there."""
         at = places[network, inside[network]]
         return values[network, inside[network]] - np.mean([np.interp(at, places[i], values[i]) for i in others], 0)
 

@@ -64,6 +64,11 @@ def module_path(name: str) -> Path:
     return PACKAGE / (name.replace(".", "/") + ".py")
 
 
+def package_path(name: str) -> Path:
+    """The folder of a package, by its name below the package."""
+    return PACKAGE / name.replace(".", "/")
+
+
 def pinned_versions(requirements: Path) -> list[str]:
     """The lock's lines for the libraries whose version can change a number."""
     pattern = re.compile(rf"(?:{'|'.join(PINNED)})==\S+")
@@ -86,16 +91,20 @@ def _hash(text: str) -> str:
 
 
 def _direct_imports(tree: ast.Module) -> set[str]:
-    names = set()
+    """Modules imported by name; a package that is imported as a whole, to discover its modules, stands for them all."""
+    names, origins = set(), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             if node.level:
                 raise ValueError("modules of goldilocks_zone are imported by their full name, never relatively")
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    below = {name.removeprefix("goldilocks_zone.") for name in names if name.startswith("goldilocks_zone.")}
-    return {name for name in below if module_path(name).is_file()}
+            origins.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    below = {name.removeprefix("goldilocks_zone.") for name in names | origins if name.startswith("goldilocks_zone.")}
+    packages = {name for name in below if f"goldilocks_zone.{name}" in names and package_path(name).is_dir()}
+    discovered = {f"{name}.{path.stem}" for name in packages for path in package_path(name).glob("[!_]*.py")}
+    return {name for name in below if module_path(name).is_file()} | discovered
 
 
 def _canonical(node: object) -> str:

@@ -1,6 +1,7 @@
 """Closed forms for planes and random gradients."""
 
 import numpy as np
+from scipy import special
 
 
 def finite_dimension_law(kappa: np.ndarray | float, dimension: np.ndarray | float) -> np.ndarray | float:
@@ -9,3 +10,20 @@ def finite_dimension_law(kappa: np.ndarray | float, dimension: np.ndarray | floa
     A ratio of expectations for d ≪ D, from E[vᵀHv] = Tr(H)/D and Var[vᵀHv] = 2‖H‖²/D².
     """
     return np.sqrt(dimension) * kappa / np.sqrt(kappa**2 + dimension + 1)
+
+
+def null_bound(dimension: int) -> float:
+    """The 97.5 % point of κ of a d × d matrix of the Gaussian orthogonal ensemble: its deviation is √(2/(d + 1))."""
+    return float(special.ndtri(0.975) * np.sqrt(2 / (dimension + 1)))
+
+
+def kappa_of_random_gradients(
+    class_gradient: np.ndarray, example_gradient: np.ndarray, softmax_ratio: np.ndarray, dimension: int, form: str
+) -> np.ndarray:
+    """κ(E[G]) of the model J = C + E on a plane: result 5 of Vysogorets et al. (2024), `form` large or finite.
+
+    √d (σ_E² + σ_C²)/√(σ_E⁴ + 2σ_E²σ_C² + x), where x is dσ_C⁴/Γ² for large d, and σ_C⁴ (1 + (d + 1)/Γ²) for any.
+    """
+    shared, own = np.square(class_gradient), np.square(example_gradient)
+    last = dimension / softmax_ratio**2 if form == "large" else 1 + (dimension + 1) / softmax_ratio**2
+    return np.sqrt(dimension) * (own + shared) / np.sqrt(own**2 + 2 * own * shared + shared**2 * last)

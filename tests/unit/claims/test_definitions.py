@@ -10,24 +10,35 @@ from goldilocks_zone.claims import definitions
 from goldilocks_zone.claims.evaluate import claims_hash
 
 ROOT = Path(__file__).parents[3]
-CASE = "{statement: Above., study: one, quantity: at_every_radius, expect: positive, unit: 1}"
+CASE = "{statement: Above., study: one, quantity: made_up, expect: positive, unit: 1}"
+
+
+KEYS = ("dimension", "dimensions", "form", "level", "rule", "rung", "threshold", "window")
+MADE_UP = f"""
+from goldilocks_zone.statistics.estimates import Estimate
+
+
+def made_up(cell, {", ".join(f"{key}=None" for key in KEYS)}) -> list[Estimate]:
+    return []
+"""
 
 
 @pytest.fixture
-def ledger(tmp_path):
-    """Write claims files, by stem, and load them."""
+def ledger(room):
+    """Write claims files, by stem, and load them; their quantity is one that takes any of KEYS."""
+    (room / "made_up_quantity.py").write_text(MADE_UP)
 
     def load(**files: str) -> dict:
         for stem, text in files.items():
-            (tmp_path / f"{stem}.yaml").write_text(textwrap.dedent(text), encoding="utf-8")
-        return definitions.load(tmp_path)
+            (room.parent / f"{stem}.yaml").write_text(textwrap.dedent(text), encoding="utf-8")
+        return definitions.load(room.parent)
 
     return load
 
 
 def of_one_claim(text: str) -> str:
     """A file with the claim a1 of the work A, every case of which has the keys that each needs."""
-    defaults = "{statement: S., study: one, quantity: at_every_radius, expect: positive, unit: 1}"
+    defaults = "{statement: S., study: one, quantity: made_up, expect: positive, unit: 1}"
     return f"work: A\ndefaults: {defaults}\na1:\n  statement: First.\n" + textwrap.indent(textwrap.dedent(text), "  ")
 
 
@@ -62,7 +73,7 @@ def test_a_claim_has_the_work_of_its_file_and_works_keep_their_order(ledger):
                 "only": {
                     "statement": "Above.",
                     "study": "one",
-                    "quantity": "at_every_radius",
+                    "quantity": "made_up",
                     "test": "superiority",
                     "unit": 1,
                 }
@@ -78,7 +89,7 @@ def test_defaults_of_case_claim_and_file_lie_over_one_another(ledger):
         a="""
         work: A
         defaults:
-          {statement: S., study: one, quantity: at_every_radius, unit: 1, expect: {within: 1}, cell: {x: 1, y: 2}}
+          {statement: S., study: one, quantity: made_up, unit: 1, expect: {within: 1}, cell: {x: 1, y: 2}}
         a1:
           statement: First.
           defaults: {study: two, cell: {y: 3}}
@@ -204,6 +215,7 @@ def test_an_expectation_is_a_test(expected, test):
         ("caes: {}", "a.yaml, a1: unknown key 'caes'; did you mean cases?"),
         ("work: B", "a.yaml, a1: a claim has the work of its file, A; one of another work is in its own file"),
         ("cases: {p: {quantitty: x}}", "a.yaml, a1.p: unknown key 'quantitty'; did you mean quantity?"),
+        ("cases: {p: {quantity: made_uq}}", "a.yaml, a1.p: quantity 'made_uq' is unknown; did you mean made_up?"),
         ("cases: {p: {test: location}}", "a.yaml, a1.p: unknown key 'test'; "),
         ("defaults: {windw: [0, 1]}\ncases: {p: {}}", "a.yaml, a1.p: unknown key 'windw'; did you mean window?"),
         ("cases: {p: {unit: null}}", "a.yaml, a1.p: the key 'unit' is missing"),

@@ -8,10 +8,10 @@ import pytest
 import xarray as xr
 import yaml
 
-from goldilocks_zone.claims import definitions, evaluate
-from goldilocks_zone.claims.estimators import curvature
+from goldilocks_zone.claims import cells, curves, definitions, evaluate, quantities
+from goldilocks_zone.config.studies import dimension
 from goldilocks_zone.randomness import stream
-from goldilocks_zone.statistics import estimates
+from goldilocks_zone.statistics import estimates, hypotheses
 
 ROOT = Path(__file__).parents[3]
 DEFINITIONS = definitions.load(ROOT / "config/claims")
@@ -46,11 +46,11 @@ def study(
     for name, values in made.items():
         factor = 1 if name in ("fraction_positive", "trace_over_norm") else values.std()
         noisy = np.broadcast_to(values, shape[3:]) + noise * factor * random.standard_normal(shape[3:])
-        data[name] = ((*evaluate.CELL, "radius", "dimension", "draw"), noisy[None, None, None])
+        data[name] = ((*cells.CELL, "radius", "dimension", "draw"), noisy[None, None, None])
         data[f"{name}_plane_variance"] = (data[name][0], np.full(shape, (noise * factor) ** 2))
     loss = np.log(10) * (X < 0.5) + (10 ** (3 * X / 2)) * (X >= 0.5)
     loss = loss[None, :, None] * (1 + 0.001 * random.standard_normal((2, 1, draws)))
-    data["loss"] = ((*evaluate.CELL, "radius", "draw"), loss[None, None, None])
+    data["loss"] = ((*cells.CELL, "radius", "draw"), loss[None, None, None])
     full = height[:, :, 0, 0] * 0.7
     kappa = np.sqrt(51) * full / np.sqrt(np.maximum(1 - full**2, 0.1))
     data["full_trace"] = (data["loss"][0], np.broadcast_to(kappa[None, None, None, ..., None], (1, 1, 1, 2, 25, draws)))
@@ -64,7 +64,7 @@ def study(
         "dimension": list(dimensions),
         "draw": range(draws),
     }
-    settings = json.dumps(evaluate.PRIMARY_SETTINGS | settings)
+    settings = json.dumps(cells.PRIMARY_SETTINGS | settings)
     result = xr.Dataset(data, coordinates, attrs={"planes": planes, "settings": settings})
     return result.assign_coords(x=("radius", X))
 
@@ -140,7 +140,7 @@ def coarse(places, top, draws=8):
     """A study at few radii whose highest value is at one of them in every draw."""
     values = 1 - 0.1 * np.abs(np.array(places) - top)[:, None] + 1e-6 * stream("coarse").standard_normal((1, draws))
     made = curve_study(values, places, "fraction_positive").expand_dims(subspace=["plane-50-sparse"])
-    return made.assign_attrs(settings=json.dumps(evaluate.PRIMARY_SETTINGS))
+    return made.assign_attrs(settings=json.dumps(cells.PRIMARY_SETTINGS))
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_case_speaks_of_cells_by_axes_and_by_what_networks_and_datasets_are():
     place = {"dataset": "mnist", "network": "fc-200x2-relu-nobias", "bias_directions": False}
 
     def speaks(changed=None, **holds_for):
-        return evaluate._holds_for({"holds_for": holds_for}, place | (changed or {}), study)
+        return cells.holds_for({"holds_for": holds_for}, place | (changed or {}), study)
 
     assert speaks() and speaks(layers=3, homogeneous=True, classes=10, network="*-relu*", bias_directions=False)
     assert speaks(layers=[2, 3]) and not speaks(layers=2) and not speaks(classes=3)
@@ -208,13 +208,13 @@ def test_every_case_speaks_of_its_own_cell_and_of_cells_that_there_are():
     for claim in DEFINITIONS.values():
         for case in claim.get("cases", {}).values():
             for name in case.get("holds_for", {}):
-                axes = {"subspace", *map(evaluate.dimension, full[case["study"]].get("vary", {}))}
-                assert name in {*evaluate.CELL, *evaluate.NETWORK_PROPERTIES, "classes", *axes}
-            usual = evaluate.PRIMARY_SETTINGS | case.get("settings", {})
-            place = {evaluate.VARIED[key]: value for key, value in usual.items()}
-            place |= {**evaluate.PRIMARY_CELL, "subspace": "plane-100-sparse", **case.get("cell", {})}
+                axes = {"subspace", *map(dimension, full[case["study"]].get("vary", {}))}
+                assert name in {*cells.CELL, *cells.NETWORK_PROPERTIES, "classes", *axes}
+            usual = cells.PRIMARY_SETTINGS | case.get("settings", {})
+            place = {cells.VARIED[key]: value for key, value in usual.items()}
+            place |= {**cells.PRIMARY_CELL, "subspace": "plane-100-sparse", **case.get("cell", {})}
             study = xr.Dataset(coords={"dataset": [place["dataset"]], "classes": ("dataset", [10])})
-            assert evaluate._holds_for(case, place, study), case["statement"]
+            assert cells.holds_for(case, place, study), case["statement"]
             found += "holds_for" in case
     assert found == 58
 
@@ -262,13 +262,13 @@ def test_other_cells_are_secondary_rows(rows):
 @pytest.mark.parametrize(
     "values, test, verdict",
     [
-        ([1.9, 2.0, 2.1], evaluate.Test("superiority", 0.0, 1.0), "reproduced"),
-        ([1.9, 2.0, 2.1], evaluate.Test("superiority", 0.0, 3.0), "not reproduced"),
-        ([1.0, 2.0, 3.0], evaluate.Test("superiority", 0.0, 1.0), "inconclusive"),
-        ([1.9, 2.0, 2.1], evaluate.Test("superiority", 0.0, 3.0, "below"), "reproduced"),
-        ([1.9, 2.0, 2.1], evaluate.Test("equivalence", 0.5, 2.0), "reproduced"),
-        ([1.9, 2.0, 2.1], evaluate.Test("equivalence", 0.05, 2.0), "inconclusive"),
-        ([1.9, 2.0, 2.1], evaluate.Test("location", 0.1, 3.0), "not reproduced"),
+        ([1.9, 2.0, 2.1], hypotheses.Test("superiority", 0.0, 1.0), "reproduced"),
+        ([1.9, 2.0, 2.1], hypotheses.Test("superiority", 0.0, 3.0), "not reproduced"),
+        ([1.0, 2.0, 3.0], hypotheses.Test("superiority", 0.0, 1.0), "inconclusive"),
+        ([1.9, 2.0, 2.1], hypotheses.Test("superiority", 0.0, 3.0, "below"), "reproduced"),
+        ([1.9, 2.0, 2.1], hypotheses.Test("equivalence", 0.5, 2.0), "reproduced"),
+        ([1.9, 2.0, 2.1], hypotheses.Test("equivalence", 0.05, 2.0), "inconclusive"),
+        ([1.9, 2.0, 2.1], hypotheses.Test("location", 0.1, 3.0), "not reproduced"),
     ],
 )
 def test_verdicts_by_hand(values, test, verdict):
@@ -279,7 +279,7 @@ def test_verdicts_by_hand(values, test, verdict):
 @pytest.mark.slow
 def test_smallest_effect_of_a_superiority_is_found_four_times_in_five():
     random = stream("power")
-    test = evaluate.Test("superiority", 0.0)
+    test = hypotheses.Test("superiority", 0.0)
     exact = estimates.Estimate(0, 1 / np.sqrt(10), 10, lambda level: (0, 0))
     effect, found = test.smallest_effect(exact), 0
     for _ in range(400):
@@ -290,19 +290,21 @@ def test_smallest_effect_of_a_superiority_is_found_four_times_in_five():
 
 def test_vertex_of_a_parabola_between_grid_points():
     x = np.linspace(-2, 2, 13)
-    assert curvature.vertex(x, 3 - (x - 0.123) ** 2) == pytest.approx([0.123] * 3)
+    assert curves.vertex_within_reach(x, 3 - (x - 0.123) ** 2) == pytest.approx([0.123] * 3)
     # Rising to the end of the grid, the maximum is there or beyond; a flat curve has it anywhere.
-    assert curvature.vertex(x, x) == pytest.approx([2 - 1 / 6, 2, np.inf])
-    assert curvature.vertex(x, 0 * x) == pytest.approx([-np.inf, 0, np.inf])
+    assert curves.vertex_within_reach(x, x) == pytest.approx([2 - 1 / 6, 2, np.inf])
+    assert curves.vertex_within_reach(x, 0 * x) == pytest.approx([-np.inf, 0, np.inf])
     # A plateau of three radii, or a step too wide for a parabola: half-way to the next radii.
-    assert curvature.vertex(x, np.minimum(1, 2 - np.abs(x - x[5]) / 0.34)) == pytest.approx(x[5] + [-0.5, 0, 0.5])
-    assert curvature.vertex(x[::3], -np.abs(x[::3])) == pytest.approx([-0.5, 0, 0.5])
+    assert curves.vertex_within_reach(x, np.minimum(1, 2 - np.abs(x - x[5]) / 0.34)) == pytest.approx(
+        x[5] + [-0.5, 0, 0.5]
+    )
+    assert curves.vertex_within_reach(x[::3], -np.abs(x[::3])) == pytest.approx([-0.5, 0, 0.5])
 
 
 def test_definitions_name_known_quantities_and_tests():
     for claim in DEFINITIONS.values():
         for case in claim.get("cases", {}).values():
-            assert case["quantity"] in evaluate.FUNCTIONS
+            assert case["quantity"] in quantities.known()
             assert case["test"] in ("superiority", "equivalence", "location", "identity")
             assert case["test"] == "superiority" or case["margin"] > 0
 
@@ -310,9 +312,9 @@ def test_definitions_name_known_quantities_and_tests():
 def trained_study(rates=(0.001,), **settings):
     """Accuracy that falls beyond r_X at a fixed rate and does not at a proportional one; nine radii, six draws."""
     x, draws, rules = np.linspace(-4, 4, 9), 6, ["fixed", "proportional"]
-    curves = np.array([np.where(x > 0, 0.4, 0.8), np.full(9, 0.8)])
+    means = np.array([np.where(x > 0, 0.4, 0.8), np.full(9, 0.8)])
     noise = 0.002 * stream("trained").standard_normal((len(rates), 2, 9, draws))
-    values = curves[None, :, :, None] + noise
+    values = means[None, :, :, None] + noise
     coordinates = {
         "dataset": ["mnist"],
         "network": ["fc-200x2-relu"],
@@ -477,6 +479,10 @@ def curve_study(values, x, name="trace_over_norm", **coordinates):
     return array.expand_dims(dimension=[50]).to_dataset().assign_attrs(planes=1)
 
 
+def estimate(quantity, cell, **keys):
+    return quantities.estimate(cell, {"quantity": quantity, **keys}, "test")
+
+
 def test_exponents_of_edges_are_recovered():
     """r_out ∝ N^(1/n): a zone whose outer edge lies at x = (2/n) log10 N − 1 for n = 3, and whose inner edge stays."""
     x, counts = np.linspace(-2, 4, 61), [100, 1000, 10000]
@@ -486,14 +492,12 @@ def test_exponents_of_edges_are_recovered():
     inner = 1 / (1 + np.exp(-4 * (x + 1)))
     cell = curve_study(outer * (2 * inner)[None, :, None], x, examples=counts).assign_coords(network="fc-200x2-relu")
     case = {"variable": "trace_over_norm", "dimension": 50, "threshold": 1.0, "examples": counts}
-    found = curvature.edge_exponent(
-        cell, {**case, "edge": "outer", "window": [0, 4], "relative_to_depth": True}, "test"
-    )[0]
+    found = estimate("edge_exponent", cell, **{**case, "edge": "outer", "window": [0, 4], "relative_to_depth": True})[0]
     assert found.value == pytest.approx(0, abs=0.02)
-    found = curvature.edge_exponent(cell, {**case, "edge": "inner", "window": [-2, 0]}, "test")[0]
+    found = estimate("edge_exponent", cell, **{**case, "edge": "inner", "window": [-2, 0]})[0]
     assert found.value == pytest.approx(0, abs=0.02)
-    with pytest.raises(curvature.NotTested, match="examples 7"):
-        curvature.edge_exponent(cell, {**case, "edge": "outer", "window": [0, 4], "examples": [7]}, "test")
+    with pytest.raises(cells.NotTested, match="examples 7"):
+        estimate("edge_exponent", cell, **{**case, "edge": "outer", "window": [0, 4], "examples": [7]})
 
 
 def test_the_collapse_is_found_where_there_is_one():
@@ -506,10 +510,10 @@ def test_the_collapse_is_found_where_there_is_one():
     cell = curve_study(collapsed, x, network=["a", "b", "c"])
     cell["logits_std"] = (("network", "radius", "draw"), np.repeat(10 ** spread[..., None], 3, axis=2))
     case = {"variable": "trace_over_norm", "dimension": 50, "window": [-2, 2], "over": ["network"]}
-    gain = curvature.collapse_gain(cell, case, "test")[0]
+    gain = estimate("collapse_gain", cell, **case)[0]
     assert gain.value > 0.1 and gain.interval(0.95)[0] > 0
     cell["trace_over_norm"] = cell["trace_over_norm"] * 0 + np.exp(-(x**2))[None, None, :, None]
-    assert curvature.collapse_gain(cell, case, "test")[0].value < -0.1
+    assert estimate("collapse_gain", cell, **case)[0].value < -0.1
 
 
 def test_partial_correlation_takes_a_common_cause_off():
@@ -521,9 +525,9 @@ def test_partial_correlation_takes_a_common_cause_off():
         {"dimension": [50], "radius": [1.0], "x": ("radius", [0.0])},
     )
     case = {"variables": ["a", "b"], "dimension": 50, "window": [0, 0]}
-    plain = curvature.correlation(cell, case, "test")[0]
+    plain = estimate("correlation", cell, **case)[0]
     assert plain.value < -0.9
-    low, high = curvature.correlation(cell, {**case, "given": ["c"]}, "test")[0].interval(0.95)
+    low, high = estimate("correlation", cell, **{**case, "given": ["c"]})[0].interval(0.95)
     assert low < 0 < high
 
 
@@ -532,11 +536,11 @@ def test_ratios_of_means_and_plateaus():
     values = np.array([[[2.0, 4.0], [3.0, 3.0]], [[1.0, 2.0], [3.0, 3.0]]])
     cell = curve_study(values, x, "trace", sharpness=[100, 0])
     case = {"variable": "trace", "dimension": 50, "window": [0, 1], "over": ["sharpness"], "values": [100, 0]}
-    assert [e.value for e in curvature.ratio_along(cell, case, "test")] == pytest.approx([1.0, 0.0])
+    assert [e.value for e in estimate("ratio_along", cell, **case)] == pytest.approx([1.0, 0.0])
     law = np.sqrt(50) * 3 / np.sqrt(9 + 51)
     plateau = curve_study(np.full((2, 3), law), x).assign_coords(class_count=10)
     case = {"dimension": 50, "window": [0, 1]}
-    assert curvature.plateau_error(plateau, case, "test")[0].value == pytest.approx(0, abs=1e-12)
+    assert estimate("plateau_error", plateau, **case)[0].value == pytest.approx(0, abs=1e-12)
 
 
 def test_a_case_about_every_value_of_an_axis_is_judged_at_the_worst():

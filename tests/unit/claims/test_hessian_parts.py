@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from goldilocks_zone.claims import definitions, evaluate
+from goldilocks_zone.claims import cells, definitions, evaluate
 from goldilocks_zone.claims.estimators import hessian_parts
 from goldilocks_zone.randomness import stream
+from goldilocks_zone.theory.laws import kappa_of_random_gradients
 
 ROOT = Path(__file__).parents[3]
 DEFINITIONS = definitions.load(ROOT / "config/claims")
 ALPHAS = np.geomspace(1e-3, 1e3, 25)
 PLACES = np.log10(ALPHAS)
 DRAWS = 6
-SETTINGS = {**evaluate.PRIMARY_SETTINGS, "metric": "identity", "initialisation": "he"}
+SETTINGS = {**cells.PRIMARY_SETTINGS, "metric": "identity", "initialisation": "he"}
 CELL = {"dataset": ["fashion_mnist"], "network": ["fc-300-100-relu-nobias"], "subspace": ["plane-50-sparse"]}
 
 
@@ -54,9 +55,7 @@ def scale_study(shift=0.0):
     }
     made = study(variables, examples=[1000], radius=ALPHAS, dimension=[50], draw=range(DRAWS))
     given = (made[name] for name in ("class_gradient", "example_gradient", "softmax_ratio"))
-    made["gauss_newton_trace"] = hessian_parts.kappa_of_random_gradients(*given, 50, "finite").expand_dims(
-        dimension=[50]
-    )
+    made["gauss_newton_trace"] = kappa_of_random_gradients(*given, 50, "finite").expand_dims(dimension=[50])
     return made
 
 

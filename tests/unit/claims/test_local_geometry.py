@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from goldilocks_zone.claims.estimators import local_geometry as estimators_local_geometry
-from goldilocks_zone.claims.estimators.curvature import NotTested
+from goldilocks_zone.claims import quantities
+from goldilocks_zone.claims.cells import NotTested
+from goldilocks_zone.claims.estimators import local_geometry
 from goldilocks_zone.measurements import local_geometry as measurements_local_geometry
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.theory import random_model
@@ -71,7 +72,7 @@ def cell(**changed):
 
 
 def estimate(function, made, **case):
-    (found,) = getattr(estimators_local_geometry, function)(made, case, "a case")
+    (found,) = quantities.estimate(made, {"quantity": function, **case}, "a case")
     return found
 
 
@@ -257,10 +258,10 @@ def test_entropy_of_held_out_examples_and_of_initialisations():
         {"radius": radii, "x": ("radius", 2 * np.log10(radii)), "classes": CLASSES},
     )
     case = {"stage": "untrained", "window": [-2, 0]}
-    found = estimators_local_geometry.frozen_entropy(untrained, case, "a case")
+    found = local_geometry.frozen_entropy(untrained, **case)
     assert [each.value for each in found] == pytest.approx([0, 0], abs=0.01)
     with pytest.raises(NotTested, match="0 radii with x from 5 to 6, 1 are needed"):
-        estimators_local_geometry.frozen_entropy(untrained, {**case, "window": [5, 6]}, "a case")
+        local_geometry.frozen_entropy(untrained, "untrained", window=[5, 6])
 
 
 def test_calibration_of_the_model():

@@ -1,4 +1,4 @@
-"""What claims about training measure, on made-up results with known answers."""
+"""Estimators for claims about training, on made-up results with known answers."""
 
 import json
 
@@ -7,8 +7,9 @@ import pytest
 import torch
 import xarray as xr
 
+from goldilocks_zone.claims import curves, quantities
+from goldilocks_zone.claims.cells import NotTested
 from goldilocks_zone.claims.estimators import training
-from goldilocks_zone.claims.estimators.curvature import NotTested
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.subspaces import projections
 
@@ -24,6 +25,10 @@ def cell(**variables):
         if axis in variables:
             coordinates[axis] = variables.pop(axis)
     return xr.Dataset(variables, coordinates, attrs={"test_examples": "1000"})
+
+
+def estimate(quantity, here, **keys):
+    return quantities.estimate(here, {"quantity": quantity, **keys}, "n")
 
 
 def over_radii(curve, spread=0.001):
@@ -56,31 +61,31 @@ def test_the_best_rate_is_chosen_on_held_out_examples_and_judged_on_test_ones():
 def test_falls_flatness_and_height_above_chance():
     curve = np.where(X > 0, 0.5, 0.9)
     here = cell(test_accuracy=over_radii(curve))
-    falls = training.accuracy_fall(here, {"window": [1, 4]}, "n")
+    falls = estimate("accuracy_fall", here, window=[1, 4])
     assert len(falls) == 4 and all(abs(each.value - 0.4) < 0.005 for each in falls)
-    best = training.accuracy_fall(here, {"window": [1, 4], "from": "best"}, "n")
+    best = estimate("accuracy_fall", here, **{"window": [1, 4], "from": "best"})
     assert all(each.value > 0.39 for each in best)
-    flat = training.accuracy_flatness(here, {"window": [-4, -1.9]}, "n")
+    flat = estimate("accuracy_flatness", here, window=[-4, -1.9])
     assert len(flat) == 3 and all(abs(each.value) < 0.005 for each in flat)
-    above = training.accuracy_above_chance(here, {"window": [1, 4]}, "n")
+    above = estimate("accuracy_above_chance", here, window=[1, 4])
     assert all(abs(each.value - 0.4) < 0.005 for each in above)
     with pytest.raises(NotTested, match="0 radii with x from 7 to 8"):
-        training.accuracy_fall(here, {"window": [7, 8]}, "n")
+        estimate("accuracy_fall", here, window=[7, 8])
 
 
 def test_the_peak_and_the_edges_of_a_curve():
     here = cell(test_accuracy=over_radii(0.1 + 0.8 * np.exp(-((X - 0.3) ** 2)), 0.0))
-    (found,) = training.accuracy_peak(here, {"window": [-4, 4]}, "n")
+    (found,) = estimate("accuracy_peak", here, window=[-4, 4])
     assert abs(found.value - 0.3) < 0.15
     for edge, place in (("inner", 0.3 - np.sqrt(np.log(2))), ("outer", 0.3 + np.sqrt(np.log(2)))):
-        (found,) = training.accuracy_edge(here, {"edge": edge}, "n")
+        (found,) = estimate("accuracy_edge", here, edge=edge)
         assert abs(found.value - place) < 0.2
-    assert training.vertex(X, X) == pytest.approx([3.5, 4, np.inf])
-    assert training.vertex(X, -X) == pytest.approx([-np.inf, -4, -3.5])
-    assert training.vertex(X, 0 * X) == pytest.approx([-np.inf, 0, np.inf])
+    assert curves.vertex_of_neighbours(X, X) == pytest.approx([3.5, 4, np.inf])
+    assert curves.vertex_of_neighbours(X, -X) == pytest.approx([-np.inf, -4, -3.5])
+    assert curves.vertex_of_neighbours(X, 0 * X) == pytest.approx([-np.inf, 0, np.inf])
     flat = cell(test_accuracy=over_radii(np.where(X > 0, 0.9, 0.8), 0.0))
     with pytest.raises(NotTested, match="no outer edge"):
-        training.accuracy_edge(flat, {"edge": "outer"}, "n")
+        estimate("accuracy_edge", flat, edge="outer")
 
 
 def test_the_dimension_needed_is_interpolated_and_censored():
@@ -96,7 +101,7 @@ def test_the_dimension_needed_shifts_with_the_radius():
     for i, curve in enumerate(([0.9] * 9, [0.2] * 9, np.where(X > 0, 0.45, 0.7))):
         values[i] = np.array(curve)[:, None]
     here = cell(subspace=names, test_accuracy=(("subspace", "radius", "draw"), values))
-    found = training.dimension_shift(here, {"level": 0.5, "window": [1.9, 4]}, "n")
+    found = estimate("dimension_shift", here, level=0.5, window=[1.9, 4])
     # At r_X 10^(1 + 3/5), beyond it 10^(2 + 1/9).
     assert all(each.value == pytest.approx(1 + 1 / 9 - 3 / 5) for each in found)
 
@@ -108,7 +113,7 @@ def test_a_dimension_outside_of_those_measured_is_a_bound():
         """Accuracies at the two dimensions, up to r_X and beyond."""
         values = np.array([np.where(X > 0, *pair) for pair in zip(outside, inside)])[..., None] + np.zeros(DRAWS)
         here = cell(subspace=names, test_accuracy=(("subspace", "radius", "draw"), values))
-        return training.dimension_shift(here, case, "n")[0]
+        return estimate("dimension_shift", here, **case)[0]
 
     never = shift((0.2, 0.3), (0.2, 0.2))
     assert never.value == 0 and never.interval(0.95) == (-np.inf, np.inf) and "10 to 100" in never.open_end
@@ -125,27 +130,25 @@ def test_the_smallest_dimension_bounds_the_intrinsic_one():
         {"test_accuracy": (("subspace", "radius", "draw"), values)},
         {"subspace": ["plane-10-dense", "plane-100-dense", "full-free"], "radius": [1.0], "draw": range(DRAWS)},
     ).assign_coords(classes=10)
-    (found,) = training.intrinsic_dimension(here, {"share": 0.9, "published": 750}, "n")
+    (found,) = estimate("intrinsic_dimension", here, share=0.9, published=750)
     assert found.interval(0.95) == pytest.approx((-np.inf, np.log10(10 / 750)))
     assert "the smallest of this run, 10, reaches" in found.open_end
 
 
 def test_what_is_equal_on_both_sides_in_every_draw_is_open():
     chance = cell(test_accuracy=over_radii(np.full(9, 0.1), 0.0))
-    falls = training.accuracy_fall(chance, {"window": [1, 4]}, "n") + training.accuracy_flatness(
-        chance, {"window": [-4, 0]}, "n"
-    )
+    falls = estimate("accuracy_fall", chance, window=[1, 4]) + estimate("accuracy_flatness", chance, window=[-4, 0])
     assert all(each.open_end == "what is compared is equal in every draw" for each in falls)
-    # From the best radius itself there is no fall, by what it is, and from r_X itself there is nothing to compare.
+    # From the best radius itself there is no fall, by definition, and from r_X itself there is nothing to compare.
     here = cell(test_accuracy=over_radii(np.where(X == 2, 0.9, 0.8)))
-    best = training.accuracy_fall(here, {"window": [2, 2], "from": "best"}, "n")[0]
+    best = estimate("accuracy_fall", here, **{"window": [2, 2], "from": "best"})[0]
     assert best.value == 0 and not best.open_end and best.interval(0.95)[1] < 1e-3
-    assert training.accuracy_fall(here, {"window": [0, 0]}, "n")[0].open_end
+    assert estimate("accuracy_fall", here, window=[0, 0])[0].open_end
     # At chance is at chance, whatever the spread.
-    low, high = training.accuracy_above_chance(chance, {"window": [0, 0]}, "n")[0].interval(0.95)
+    low, high = estimate("accuracy_above_chance", chance, window=[0, 0])[0].interval(0.95)
     assert -1e-3 < low < 0 < high < 1e-3
     spread = xr.Dataset({"test_accuracy": (("radius", "draw"), np.full((1, 5), 0.1))}, attrs={"test_examples": "1000"})
-    assert training.spread_over_draws(spread.assign_coords(classes=10), {}, "n")[0].open_end
+    assert estimate("spread_over_draws", spread.assign_coords(classes=10))[0].open_end
 
 
 def test_a_gain_in_the_fraction_is_no_finer_than_an_eigenvalue():
@@ -156,9 +159,9 @@ def test_a_gain_in_the_fraction_is_no_finer_than_an_eigenvalue():
         {"moment": ["start", "end"], "examples_of": ["training"], "subspace": "plane-50-sparse"},
     )
     case = {"variable": "fraction_positive", "examples_of": "training"}
-    (found,) = training.curvature_gain(here, case, "n")
+    (found,) = estimate("curvature_gain", here, **case)
     assert found.standard_error == pytest.approx(0.02 / np.sqrt(12) / np.sqrt(DRAWS))
-    assert training.curvature_gain(here.isel(moment=[0, 0]).assign_coords(moment=here["moment"]), case, "n")[0].open_end
+    assert estimate("curvature_gain", here.isel(moment=[0, 0]).assign_coords(moment=here["moment"]), **case)[0].open_end
 
 
 def test_the_intrinsic_dimension_of_the_toy_problem_is_recovered():
@@ -183,7 +186,7 @@ def test_the_intrinsic_dimension_of_the_toy_problem_is_recovered():
         {"test_accuracy": (("subspace", "radius", "draw"), shares)},
         {"subspace": names, "radius": [1.0], "draw": range(DRAWS), "classes": 10},
     )
-    (found,) = training.intrinsic_dimension(here, {"share": 0.9, "published": 1}, "n")
+    (found,) = estimate("intrinsic_dimension", here, share=0.9, published=1)
     # Interpolated between 9, where it cannot be done, and 10.
     assert 9.5 < 10**found.value <= 10
 
@@ -202,12 +205,12 @@ def test_a_random_walk_grows_as_its_steps():
     case = {"steps": [10, 1000], "window": [-4, 4]}
     for norms, exponent, tolerance in ((walks, 1, 0.05), (straight, 2, 1e-9)):
         here = cell(step=steps, norm=(("radius", "draw", "step"), norms))
-        for found in training.growth_exponent(here, case, "n"):
+        for found in estimate("growth_exponent", here, **case):
             assert abs(found.value - exponent) < tolerance
     both = np.stack([walks, walks], axis=0)
     here = cell(step=steps, gradients=["loss", "random_signs"], norm=(("gradients", "radius", "draw", "step"), both))
-    assert all(each.value == 0 for each in training.growth_over_walk(here, case, "n"))
-    grown = training.relative_growth(here.isel(gradients=0), {"window": [0, 0]}, "n")[0]
+    assert all(each.value == 0 for each in estimate("growth_over_walk", here, **case))
+    grown = estimate("relative_growth", here.isel(gradients=0), window=[0, 0])[0]
     assert grown.value == pytest.approx(np.mean(walks[4, :, -1] / walks[4, :, 0] - 1))
 
 
@@ -216,10 +219,10 @@ def test_the_exponent_of_the_radius_over_the_rate(exponent):
     rates = np.array([3e-4, 1e-3, 3e-3])
     ends = np.broadcast_to((rates**exponent)[:, None, None, None], (3, 9, DRAWS, 1))
     here = cell(rate=rates, step=[9], norm=(("rate", "radius", "draw", "step"), ends))
-    (found,) = training.rate_exponent(here, {"window": [-0.1, 0.1]}, "n")
+    (found,) = estimate("rate_exponent", here, window=[-0.1, 0.1])
     assert found.value == pytest.approx(exponent, abs=1e-12)
     with pytest.raises(NotTested, match="2 rates in its study, 3 are needed"):
-        training.rate_exponent(here.isel(rate=[0, 1]), {"window": [-0.1, 0.1]}, "n")
+        estimate("rate_exponent", here.isel(rate=[0, 1]), window=[-0.1, 0.1])
 
 
 def test_the_best_of_a_few_against_brute_force():
@@ -238,7 +241,7 @@ def test_the_share_of_the_fall_that_is_left():
     values = np.stack([over_radii(curve)[1] for curve in (fixed, proportional)])
     dims = ("rate_rule", "radius", "draw")
     here = cell(rate_rule=["fixed", "proportional"], test_accuracy=(dims, values))
-    (found,) = training.fall_left(here, {"window": [1.9, 2.1]}, "n")
+    (found,) = estimate("fall_left", here, window=[1.9, 2.1])
     assert found.value == pytest.approx(0.25, abs=0.02)
 
 
@@ -248,7 +251,7 @@ def test_binomial_variance_is_taken_off_the_spread():
     values = random.binomial(1000, true) / 1000
     attributes = {"test_examples": "1000"}
     here = xr.Dataset({"test_accuracy": (("radius", "draw"), values[None])}, {"classes": 10}, attributes)
-    (found,) = training.spread_over_draws(here, {}, "n")
+    (found,) = estimate("spread_over_draws", here)
     low, high = found.interval(0.99)
     assert low < 0.02 < high and values.std() > 0.022
 
@@ -262,11 +265,11 @@ def test_the_map_is_read_at_the_same_rate_and_temperature():
     )
     here["map_accuracy"] = (("rate", "temperature", "draw"), table)
     here.attrs["settings"] = json.dumps({"rate": 0.003})
-    found = training.map_difference(here, {"window": [-2.1, 2.1]}, "n")
+    found = estimate("map_difference", here, window=[-2.1, 2.1])
     # r/r_X = 0.1: rate 0.03, T 1000; 10: rate 0.0003, T 0.001. At r_X itself nothing is compared.
     assert [each.value for each in found] == [-8, 0]
     with pytest.raises(NotTested, match="no radius of this run but r_X is on its map"):
-        training.map_difference(here, {"window": [-0.1, 0.1]}, "n")
+        estimate("map_difference", here, window=[-0.1, 0.1])
     here.attrs["settings"] = json.dumps({"rate": 0.5})
     with pytest.raises(NotTested, match="no radius of this run but r_X is on its map"):
-        training.map_difference(here, {"window": [-2.1, 2.1]}, "n")
+        estimate("map_difference", here, window=[-2.1, 2.1])

@@ -13,7 +13,7 @@ import xarray as xr
 import yaml
 from aggregate_study import side_by_side
 
-from goldilocks_zone.claims import evaluate
+from goldilocks_zone.claims import cells
 from goldilocks_zone.models.labels import depth
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.storage import netcdf, variables
@@ -51,7 +51,7 @@ def zone(draws, counts, networks=("fc-200x2-relu",), x=X, **varied):
             "logits_std": 1 + 0.05 * point**2,
             "radial_derivative": (1 + 0.1 * point) * layers,
         },
-        attrs={"settings": json.dumps(evaluate.PRIMARY_SETTINGS)},
+        attrs={"settings": json.dumps(cells.PRIMARY_SETTINGS)},
     ).assign_coords(x=("radius", x), classes=("dataset", [10]))
     for name in study.data_vars:
         study[name].attrs = variables.meaning(name)

@@ -33,6 +33,12 @@ def test_imports_are_followed(package):
     assert fingerprints.imported_modules(package / "script.py") == {"room.a", "room.b"}
 
 
+@pytest.mark.parametrize("line", ["from goldilocks_zone import room", "import goldilocks_zone.room"])
+def test_a_package_imported_as_a_whole_stands_for_its_modules(package, line):
+    (package / "script.py").write_text(line + "\n")
+    assert fingerprints.imported_modules(package / "script.py") == {"room.a", "room.b", "room.unused"}
+
+
 @pytest.mark.parametrize(
     "file, old, new, changes",
     [
@@ -109,6 +115,9 @@ def test_scripts_reach_the_modules_that_make_their_numbers():
         "subspaces.projections",
         "curvature.top_eigenvectors",
     } <= reached
+    judged = fingerprints.imported_modules(ROOT / "scripts/judge_claims.py")
+    estimators = (fingerprints.PACKAGE / "claims/estimators").glob("[!_]*.py")
+    assert {f"claims.estimators.{path.stem}" for path in estimators} < judged
     assert "figures.style" in fingerprints.imported_modules(ROOT / "scripts/plot_loss.py")
 
 

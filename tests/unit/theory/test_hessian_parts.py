@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from goldilocks_zone.claims.estimators import hessian_parts
 from goldilocks_zone.curvature import gradients, top_eigenvectors
 from goldilocks_zone.curvature import hessian as curvature_hessian
 from goldilocks_zone.models import networks
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.subspaces import constraints
+from goldilocks_zone.theory.laws import kappa_of_random_gradients
 from goldilocks_zone.training import ensembles, loop
 from made_up.networks import model
 
@@ -237,9 +237,7 @@ def test_the_random_model_on_gradients_that_are_random():
         j = shared * random.standard_normal((1, classes, d)) + own * random.standard_normal((examples, classes, d))
         measured.append(excess(np.einsum("nki,nkl,nlj->ij", j, middle, j) / examples))
     ratio = np.trace(middle.mean(0)) / np.linalg.norm(middle.mean(0))
-    finite, large = (
-        hessian_parts.kappa_of_random_gradients(shared, own, ratio, d, form) for form in ("finite", "large")
-    )
+    finite, large = (kappa_of_random_gradients(shared, own, ratio, d, form) for form in ("finite", "large"))
     assert np.mean(measured) == pytest.approx(finite, rel=0.05)
     assert abs(finite - np.mean(measured)) < abs(large - np.mean(measured)) and finite == pytest.approx(large, rel=0.1)
 

@@ -1,7 +1,7 @@
-"""What claims about the geometry along training speak about: functions of one cell of a study, as in `quantities`.
+"""Estimators for claims about the local geometry of the loss along training (Fort & Ganguli 2019).
 
-Cells have the axes draw and step, one radius, and what `geometry.measure` found. The unit is a run of training, a draw:
-all checkpoints of a run are one unit (Fort & Ganguli 2019). C is the number of classes.
+Cells have the axes draw and step, and one radius. The unit is a run of training, a draw, with all its checkpoints. C is
+the number of classes.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,9 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
-from goldilocks_zone.claims.estimators.curvature import NotTested, window
+from goldilocks_zone.claims import curves
+from goldilocks_zone.claims.cells import NotTested
+from goldilocks_zone.claims.curves import Window
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.statistics import estimates
 from goldilocks_zone.statistics.estimates import Estimate
@@ -42,21 +44,21 @@ def _variable(cell: xr.Dataset, name: str) -> xr.DataArray:
 
 
 def measured(values: xr.DataArray) -> xr.DataArray:
-    """At the steps where something was measured in every draw."""
+    """Values at the steps that were measured in every draw."""
     others = [axis for axis in values.dims if axis != "step"]
     return values.isel(step=np.flatnonzero(values.notnull().all(others)))
 
 
-def _stage(cell: xr.Dataset, case: dict, variable: str | xr.DataArray) -> xr.DataArray:
-    """A variable (draw, …) at the case's `stage`: start, middle or end of where it is measured; or learnt, each draw's
+def _stage(cell: xr.Dataset, stage: str, variable: str | xr.DataArray) -> xr.DataArray:
+    """A variable (draw, …) at a stage: start, middle or end of where it is measured; or learnt, each draw's
     primary checkpoint.
     """
     values = measured(_variable(_run(cell), variable) if isinstance(variable, str) else variable)
     count = values.sizes["step"]
     if not count:
         raise NotTested(f"this run has measured no {values.name}")
-    if case["stage"] in (places := {"start": 0, "middle": count // 2, "end": count - 1}):
-        return values.isel(step=places[case["stage"]], drop=True)
+    if stage in (places := {"start": 0, "middle": count // 2, "end": count - 1}):
+        return values.isel(step=places[stage], drop=True)
     losses = _run(cell)["training_loss"].sel(step=values["step"])
     learnt = (losses < LEARNT * np.log(_classes(cell))).transpose("draw", "step").values
     if not learnt.any(1).all():
@@ -64,22 +66,22 @@ def _stage(cell: xr.Dataset, case: dict, variable: str | xr.DataArray) -> xr.Dat
     return values.isel(step=xr.DataArray(learnt.argmax(1), dims="draw")).drop_vars("step")
 
 
-def outlier_count(cell: xr.Dataset, rule: str, case: dict) -> xr.DataArray:
+def outlier_count(cell: xr.Dataset, rule: str, stage: str) -> xr.DataArray:
     """The number of outliers of G in each draw (draw,), by one of two rules.
 
     `edge`: eigenvalues above the largest of G made of centred logit gradients. `gap`: the index of the largest
     logarithmic gap among the first 2C. Raises NotTested where traces of few examples are all there is, or where all
     eigenvalues of a draw are outliers.
     """
-    values, classes = _stage(cell, case, "gauss_newton_eigenvalue"), _classes(cell)
-    effective = _stage(cell, case, "trace_examples")
+    values, classes = _stage(cell, stage, "gauss_newton_eigenvalue"), _classes(cell)
+    effective = _stage(cell, stage, "trace_examples")
     if (effective < EXAMPLES_PER_CLASS * classes).any():
         raise NotTested(
             f"the traces of {float(effective.min()):.0f} effective examples are too few for {classes} classes: "
             f"{EXAMPLES_PER_CLASS * classes} are needed"
         )
     if rule == "edge":
-        above = values > _stage(cell, case, "centred_edge")
+        above = values > _stage(cell, stage, "centred_edge")
         if above.all("rank").any():
             raise NotTested(f"all {values.sizes['rank']} eigenvalues of a draw are outliers, more are needed")
         return above.sum("rank")
@@ -89,13 +91,13 @@ def outlier_count(cell: xr.Dataset, rule: str, case: dict) -> xr.DataArray:
     return xr.DataArray((-np.diff(logarithms)).argmax(1) + 1, dims="draw")
 
 
-def outliers(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
-    """The number of outliers less C, by the case's `rule`."""
-    found = outlier_count(cell, case["rule"], case) - _classes(cell)
+def outliers(cell: xr.Dataset, rule: str, stage: str) -> list[Estimate]:
+    """The number of outliers less C, by a `rule`."""
+    found = outlier_count(cell, rule, stage) - _classes(cell)
     return [estimates.mean(found.values.astype(float), resolution=1.0)]
 
 
-def outlier_slope(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+def outlier_slope(cell: xr.Dataset, rule: str, stage: str) -> list[Estimate]:
     """Slope of the number of outliers over the number of classes (axis class_count), draw by draw.
 
     Over those numbers of classes of which outliers can be counted.
@@ -103,7 +105,7 @@ def outlier_slope(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     counted = {}
     for count in cell["class_count"].values.tolist():
         try:
-            counted[count] = outlier_count(cell.sel(class_count=count), case["rule"], case).values
+            counted[count] = outlier_count(cell.sel(class_count=count), rule, stage).values
         except NotTested:
             continue
     if len(counted) < LEAST_CLASSES:
@@ -116,25 +118,25 @@ def outlier_slope(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     return [estimates.mean(slopes, resolution=1 / np.sqrt(np.square(counts - counts.mean()).sum()))]
 
 
-def confined_power(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+def confined_power(cell: xr.Dataset, source: str, offset: int, above_null: bool = False) -> list[Estimate]:
     """The gradient's power in the top C + `offset` eigenvectors of G, averaged over checkpoints.
 
-    Of the gradient of the case's `source`; less its Fisher null Σ_{i≤C} λ_i/Tr G where `above_null`.
+    Of the gradient of a `source`; less its Fisher null Σ_{i≤C} λ_i/Tr G where `above_null`.
     """
     run = _run(cell)
-    powers = measured(run["gradient_power"].sel(gradient_of=case["source"], drop=True))
+    powers = measured(run["gradient_power"].sel(gradient_of=source, drop=True))
     powers = powers.sel(step=powers["step"] >= EARLY * int(run["step"].max()))
     if powers.sizes["step"] < LEAST_CHECKPOINTS:
         raise NotTested(f"this run has {powers.sizes['step']} checkpoints, {LEAST_CHECKPOINTS} are needed")
-    top = slice(0, _classes(cell) + case["offset"])
+    top = slice(0, _classes(cell) + offset)
     found = powers.isel(rank=top).sum("rank")
-    if case.get("above_null"):
+    if above_null:
         here = run.sel(step=powers["step"])
         found = found - here["gauss_newton_eigenvalue"].isel(rank=top).sum("rank") / here["gauss_newton_full_trace"]
     return [estimates.mean(found.mean("step").values)]
 
 
-def sharpness_change(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+def sharpness_change(cell: xr.Dataset, against: str) -> list[Estimate]:
     """log10 of λ_max at its peak after the start over that at the start, or after the peak (`against`: start, dip or
     end).
 
@@ -150,43 +152,47 @@ def sharpness_change(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     for i, own in enumerate(logarithms):
         others = np.delete(logarithms, i, 0).mean(0)
         peak = 1 + int(others[1:].argmax())
-        place = {"start": 0, "end": -1, "dip": peak + int(others[peak:].argmin())}[case["against"]]
+        place = {"start": 0, "end": -1, "dip": peak + int(others[peak:].argmin())}[against]
         found.append((own[peak], own[place]))
     return [estimates.difference(*np.transpose(found))]
 
 
-def clustering_excess(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+def clustering_excess(
+    cell: xr.Dataset, stage: str, above_start: bool = False, above_inputs: bool = False, layers: str = "all"
+) -> list[Estimate]:
     """q_SLSC less its value with permuted classes, which is q_SL; less the same at the start where `above_start`, or of
     the inputs where `above_inputs`."""
-    found = _excess(cell, case)
-    if case.get("above_start"):
-        found = found - _excess(cell, {**case, "stage": "start"})
-    if case.get("above_inputs"):
-        cosines = _stage(cell, case, "input_cosine")
+    found = _excess(cell, stage, layers)
+    if above_start:
+        found = found - _excess(cell, "start", layers)
+    if above_inputs:
+        cosines = _stage(cell, stage, "input_cosine")
         found = found - (cosines.sel(input_pair="same_class") - cosines.sel(input_pair="any_classes"))
     return [estimates.mean(found.values)]
 
 
-def _excess(cell: xr.Dataset, case: dict) -> xr.DataArray:
-    cosines = _stage(cell, case, _clustering(cell, case))
+def _excess(cell: xr.Dataset, stage: str, layers: str) -> xr.DataArray:
+    cosines = _stage(cell, stage, _clustering(cell, layers))
     return cosines.sel(pair="same_logit_same_class", drop=True) - cosines.sel(pair="same_logit", drop=True)
 
 
-def _clustering(cell: xr.Dataset, case: dict) -> xr.DataArray:
-    return _run(cell)["clustering"].sel(layers=case.get("layers", "all"), drop=True)
+def _clustering(cell: xr.Dataset, layers: str) -> xr.DataArray:
+    return _run(cell)["clustering"].sel(layers=layers, drop=True)
 
 
-def clustering_over_other_logits(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+def clustering_over_other_logits(
+    cell: xr.Dataset, stage: str, layers: str = "all", absolute: bool = False
+) -> list[Estimate]:
     """q_SL less the mean cosine of gradients of different logits, absolute where `absolute`."""
-    cosines = _stage(cell, case, _clustering(cell, case))
-    other = "other_logit_absolute" if case.get("absolute") else "other_logit"
+    cosines = _stage(cell, stage, _clustering(cell, layers))
+    other = "other_logit_absolute" if absolute else "other_logit"
     return [estimates.mean((cosines.sel(pair="same_logit") - cosines.sel(pair=other)).values)]
 
 
-def growth(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+def growth(cell: xr.Dataset, variable: str, name: str) -> list[Estimate]:
     """Median over draws of Spearman's correlation of a variable with the step, after the first FIRST of the steps."""
     run = _run(cell)
-    values = measured(run[case["variable"]])
+    values = measured(run[variable])
     values = values.sel(step=values["step"] >= FIRST * int(run["step"].max())).transpose("draw", "step").values
     if values.shape[1] < LEAST_CHECKPOINTS:
         raise NotTested(f"this run has {values.shape[1]} checkpoints, {LEAST_CHECKPOINTS} are needed")
@@ -196,31 +202,33 @@ def growth(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     return [estimates.of_ranks(estimate, len(order))]
 
 
-def residual_share(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+def residual_share(cell: xr.Dataset, stage: str) -> list[Estimate]:
     """log10 of ‖H′‖₂ over λ_{C−1} of G."""
     run = _run(cell)
     extremes = np.abs(run["residual_extreme"]).max("end", skipna=False)
     ratios = extremes / run["gauss_newton_eigenvalue"].isel(rank=_classes(cell) - 2, drop=True)
-    return [estimates.mean(np.log10(_stage(cell, case, ratios.rename("residual_extreme"))).values)]
+    return [estimates.mean(np.log10(_stage(cell, stage, ratios.rename("residual_extreme"))).values)]
 
 
-def shared_top_space(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+def shared_top_space(cell: xr.Dataset, stage: str) -> list[Estimate]:
     """The smallest cosine between the spaces of the C − 1 top eigenvectors of G and of the Hessian."""
-    return [estimates.mean(_stage(cell, case, "top_space_cosine").values)]
+    return [estimates.mean(_stage(cell, stage, "top_space_cosine").values)]
 
 
-def frozen_entropy(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+def frozen_entropy(
+    cell: xr.Dataset, stage: str, held_out: bool = False, window: Window | None = None
+) -> list[Estimate]:
     """log10 of the outputs' entropy over that of Gaussian logits of the measured σ_z; of examples `held_out`, or not.
 
-    At the stage `untrained` of initialisations, at each radius of the case's window.
+    At the stage `untrained` of initialisations, at each radius of the window.
     """
-    prefix = "held_out_" if case.get("held_out") else ""
+    prefix = "held_out_" if held_out else ""
     names = f"{prefix}logits_std", f"{prefix}entropy"
-    if case["stage"] == "untrained":
-        spreads, entropies = (window(_variable(cell, each), case) for each in names)
+    if stage == "untrained":
+        spreads, entropies = (curves.in_x(_variable(cell, each), window) for each in names)
         points = [(spreads.isel(radius=i), entropies.isel(radius=i)) for i in range(spreads.sizes["radius"])]
     else:
-        points = [[_stage(cell, case, each) for each in names]]
+        points = [[_stage(cell, stage, each) for each in names]]
     classes = _classes(cell)
     logits = stream("entropy of the random model", classes).standard_normal((MODEL_EXAMPLES, classes))
     found = []
@@ -248,15 +256,15 @@ PREDICTED: dict[str, tuple[str, Callable[[xr.Dataset, int], xr.DataArray]]] = {
 }
 
 
-def predictions(cell: xr.Dataset, case: dict) -> dict[str, np.ndarray]:
-    """Logarithms of what the random model predicts of a case's `predicted` on its `rung`, of what is measured, and of
-    what the simpler formula says where there is one: `model`, `measured`, `formula`.
+def predictions(cell: xr.Dataset, predicted: str, rung: str) -> dict[str, np.ndarray]:
+    """Logarithms of the random model's prediction on a `rung`, of the measurement and, where there is one, of the
+    simpler formula: `model`, `measured`, `formula`.
 
     Each (draw, step), at the steps where all are known.
     """
-    run, (variable, measure) = _run(cell), PREDICTED[case["predicted"]]
-    found = {"model": run[variable].sel(rung=case["rung"], drop=True), "measured": measure(run, _classes(cell))}
-    if (formula := f"formula_{case['predicted']}") in run:
+    run, (variable, measure) = _run(cell), PREDICTED[predicted]
+    found = {"model": run[variable].sel(rung=rung, drop=True), "measured": measure(run, _classes(cell))}
+    if (formula := f"formula_{predicted}") in run:
         found["formula"] = run[formula]
     known = np.logical_and.reduce([each.notnull().all("draw").values for each in found.values()])
     if known.sum() < 3:
@@ -264,48 +272,29 @@ def predictions(cell: xr.Dataset, case: dict) -> dict[str, np.ndarray]:
     return {key: np.log(each.transpose("draw", "step").values[:, known]) for key, each in found.items()}
 
 
-def calibration_slope(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
-    """Slope of what is measured over what the random model predicts, in logarithms, over all checkpoints of a draw."""
-    found = predictions(cell, case)
+def calibration_slope(cell: xr.Dataset, predicted: str, rung: str) -> list[Estimate]:
+    """Slope of the measurement over the random model's prediction, in logarithms, over all checkpoints of a draw."""
+    found = predictions(cell, predicted, rung)
     return [estimates.mean(np.array([np.polyfit(x, y, 1)[0] for x, y in zip(found["model"], found["measured"])]))]
 
 
-def calibration_error(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
-    """Median over checkpoints of |log10 of predicted over measured|; the difference to that of something else where
-    the case is `against` it: a constant over checkpoints (the mean of the logarithms of what is measured in the other
-    draws), or the formula.
+def calibration_error(cell: xr.Dataset, predicted: str, rung: str, against: str = "") -> list[Estimate]:
+    """Median over checkpoints of |log10 of predicted over measured|; `against` another prediction, minus its error.
+
+    The other is a constant over checkpoints (the mean logarithm measured in the other draws), or the formula.
     """
-    found = {key: each / np.log(10) for key, each in predictions(cell, case).items()}
+    found = {key: each / np.log(10) for key, each in predictions(cell, predicted, rung).items()}
     measured = found["measured"]
 
     def error(predicted: np.ndarray) -> np.ndarray:
         return np.median(np.abs(predicted - measured), 1)
 
     errors = error(found["model"])
-    if case.get("against") == "formula":
+    if against == "formula":
         errors = errors - error(found["formula"])
-    elif case.get("against") == "constant":
+    elif against == "constant":
         if len(measured) < 2:
             raise NotTested("a constant is taken from the other draws, and this run has one")
         others = np.array([np.delete(measured, i, 0).mean() for i in range(len(measured))])
         errors = errors - error(others[:, None])
     return [estimates.mean(errors)]
-
-
-EMERGENT: dict[str, Callable[[xr.Dataset, dict, str], list[Estimate]]] = {
-    function.__name__: function
-    for function in (
-        outliers,
-        outlier_slope,
-        confined_power,
-        sharpness_change,
-        clustering_excess,
-        clustering_over_other_logits,
-        growth,
-        residual_share,
-        shared_top_space,
-        frozen_entropy,
-        calibration_slope,
-        calibration_error,
-    )
-}

@@ -1,27 +1,21 @@
-"""What claims about training speak about: functions of one cell of a study of training, as those of `quantities`.
+"""Estimators for claims about training: accuracies, radii at the end, and dimensions needed.
 
-A run that diverged has classified nothing: it counts as chance, 1/C. Radii of a case are a `window` in x, the
-logarithm of r²/r_X², as in `quantities`.
+Diverged runs are scored at chance, 1/C. Windows are in x = log10(r²/r_X²).
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
 
-from goldilocks_zone.claims.estimators.curvature import (
-    LEAST_CORRELATED,
-    NotTested,
-    partial_correlation,
-    place_of_top,
-    top_of_parabola,
-    window,
-)
-from goldilocks_zone.models import labels
+from goldilocks_zone.claims import curves
+from goldilocks_zone.claims.cells import NotTested, require
+from goldilocks_zone.claims.curves import Window
+from goldilocks_zone.models.labels import depth
 from goldilocks_zone.statistics import estimates
 from goldilocks_zone.statistics.estimates import Estimate
-from goldilocks_zone.subspaces import labels as subspace_labels
+from goldilocks_zone.subspaces.labels import parse_subspace
 
 
 def accuracy(cell: xr.Dataset) -> xr.DataArray:
@@ -36,38 +30,30 @@ def accuracy(cell: xr.Dataset) -> xr.DataArray:
 
 
 def best_rates(cell: xr.Dataset) -> xr.DataArray:
-    """The number of the rate with the highest mean accuracy on held-out training examples at the end."""
+    """Index of the rate with the highest mean accuracy on held-out training examples at the end."""
     held_out = cell["validation_accuracy"].isel(step=-1, drop=True).fillna(1 / cell["classes"])
     return held_out.mean("draw").argmax("rate")
 
 
-def with_rate_of(study: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
-    """A study of several rates with the one rate of another study among them, for its own draws."""
-    rate = json.loads(other.attrs["settings"])["rate"]
-    joined = other[[name for name in study if name in other]].sel(draw=study["draw"]).expand_dims(rate=[rate])
-    whole = xr.concat([study, joined], "rate", join="exact", combine_attrs="override", data_vars="minimal")
-    return whole.sortby("rate")
-
-
 def resolution(cell: xr.Dataset) -> float:
-    """The step in which accuracies come: that of one test example, of the smallest test set of the study."""
+    """The step of accuracies: one example of the smallest test set of the study."""
     return 1 / min(map(int, cell.attrs["test_examples"].split(", ")))
 
 
-def _at_radii(values: xr.DataArray, case: dict, least: int = 1) -> xr.DataArray:
-    return window(values, case, least).transpose(..., "radius", "draw")
+def _at_radii(values: xr.DataArray, window: Window, least: int = 1) -> xr.DataArray:
+    return curves.in_x(values, window, least).transpose(..., "radius", "draw")
 
 
-def accuracy_flatness(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+def accuracy_flatness(cell: xr.Dataset, window: Window) -> list[Estimate]:
     """Accuracy at each radius of the window minus the mean over the window."""
-    values = _at_radii(accuracy(cell), case, least=2).values
+    values = _at_radii(accuracy(cell), window, least=2).values
     return [estimates.difference(row, values.mean(0), resolution(cell)) for row in values]
 
 
-def accuracy_fall(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+def accuracy_fall(cell: xr.Dataset, window: Window, from_: str = "r_X") -> list[Estimate]:
     """Accuracy at the radius nearest to r_X, or at the radius with the best mean one (`from: best`), minus that at each
-    radius of the window. From the best one itself there is no fall, by what it is."""
-    values, best, step = accuracy(cell).transpose("radius", "draw"), case.get("from") == "best", resolution(cell)
+    radius of the window. From the best one itself there is no fall, by definition."""
+    values, best, step = accuracy(cell).transpose("radius", "draw"), from_ == "best", resolution(cell)
     top = values.isel(radius=int(values.mean("draw").argmax("radius") if best else np.abs(values["x"].values).argmin()))
 
     def fall(row: xr.DataArray) -> Estimate:
@@ -75,70 +61,52 @@ def accuracy_fall(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
             return estimates.mean(0 * row.values, step)
         return estimates.difference(top.values, row.values, step)
 
-    return [fall(row) for row in _at_radii(values, case)]
+    return [fall(row) for row in _at_radii(values, window)]
 
 
-def fall_left(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+def fall_left(cell: xr.Dataset, window: Window, name: str) -> list[Estimate]:
     """The fall of accuracy from r_X to the window's radii (their mean) with the rate in proportion to r, over that with
     the rate fixed: a ratio of means over draws."""
-    for rule in ("fixed", "proportional"):
-        if rule not in cell["rate_rule"].values:
-            raise NotTested(f"this run has no rate_rule {rule} in its study")
+    require(cell, "rate_rule", "fixed", "proportional")
     values = accuracy(cell).transpose("rate_rule", "radius", "draw")
     top = values.isel(radius=int(np.abs(values["x"].values).argmin()), drop=True)
-    falls = top - window(values, case).mean("radius")
+    falls = top - curves.in_x(values, window).mean("radius")
     pair = falls.sel(rate_rule=["proportional", "fixed"]).values
     estimate = estimates.bootstrapped(lambda sample: sample[0].mean() / sample[1].mean(), pair, name)
     return [estimates.unless_alike(estimate, *pair)]
 
 
-def accuracy_above_chance(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+def accuracy_above_chance(cell: xr.Dataset, window: Window) -> list[Estimate]:
     """Accuracy at each radius of the window minus that of guessing."""
-    values = _at_radii(accuracy(cell) - 1 / cell["classes"], case)
+    values = _at_radii(accuracy(cell) - 1 / cell["classes"], window)
     return [estimates.mean(row, resolution(cell)) for row in values.values]
 
 
-def accuracy_peak(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+def accuracy_peak(cell: xr.Dataset, window: Window, name: str) -> list[Estimate]:
     """x at the top of the mean accuracy: vertex of the parabola through the radii around its maximum."""
-    values = _at_radii(accuracy(cell), case, least=3)
-    return [place_of_top(values["x"].values, values.values, vertex, name)]
+    values = _at_radii(accuracy(cell), window, least=3)
+    return [curves.place_of_top(values["x"].values, values.values, curves.vertex_of_neighbours, name)]
 
 
-def vertex(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Reading of the place of the maximum of y(x), by the parabola through the largest point and the next ones."""
-    return top_of_parabola(x, y, np.abs(np.arange(len(x)) - np.argmax(y)) <= 1)
-
-
-def accuracy_edge(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+def accuracy_edge(cell: xr.Dataset, edge: str, name: str) -> list[Estimate]:
     """x at which the mean accuracy passes half-way between chance and its maximum; `edge` inner or outer."""
     values, chance = accuracy(cell).transpose("radius", "draw"), float(1 / cell["classes"])
     x = values["x"].values
 
-    def edge(sample: np.ndarray) -> float:
+    def place(sample: np.ndarray) -> float:
         curve = sample.mean(1)
-        return crossing(x, curve, (chance + curve.max()) / 2, case["edge"] == "outer")
+        return curves.crossing_from(int(np.argmax(curve)), x, curve, (chance + curve.max()) / 2, edge == "outer")
 
-    estimate = estimates.bootstrapped(edge, values.values, name)
+    estimate = estimates.bootstrapped(place, values.values, name)
     if not np.isfinite(estimate.standard_error):
-        raise NotTested(f"the mean accuracy has no {case['edge']} edge on this run's radii")
+        raise NotTested(f"the mean accuracy has no {edge} edge on this run's radii")
     return [estimate]
-
-
-def crossing(x: np.ndarray, curve: np.ndarray, level: float, outer: bool) -> float:
-    """Where a curve, seen from its maximum outwards (or inwards), first passes a level; NaN if it does not."""
-    top = int(np.argmax(curve))
-    steps = range(top, len(x) - 1) if outer else range(top, 0, -1)
-    for i in steps:
-        j = i + 1 if outer else i - 1
-        if curve[j] < level <= curve[i]:
-            return float(x[i] + (curve[i] - level) / (curve[i] - curve[j]) * (x[j] - x[i]))
-    return np.nan
 
 
 def dimensions_of(cell: xr.Dataset) -> tuple[np.ndarray, xr.Dataset]:
     """Dimensions of the planes or spheres of a study, ascending, and its cell in their order."""
     names = [name for name in cell["subspace"].values.tolist() if not name.startswith("full-")]
-    found = sorted((subspace_labels.parse_subspace(name).dimension, name) for name in names)
+    found = sorted((parse_subspace(name).dimension, name) for name in names)
     return np.array([d for d, _ in found]), cell.sel(subspace=[name for _, name in found])
 
 
@@ -158,24 +126,24 @@ def dimension_needed(dimensions: np.ndarray, accuracies: np.ndarray, level: floa
     return np.full(3, x[i - 1] + share * (x[i] - x[i - 1]))
 
 
-def dimension_shift(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+def dimension_shift(cell: xr.Dataset, window: Window, level: float) -> list[Estimate]:
     """log10 of the dimension needed for an accuracy (`level`), at each radius of the window minus that at r_X."""
     dimensions, ordered = dimensions_of(cell)
     if len(dimensions) < 2:
         raise NotTested("this run has one dimension in its study, 2 are needed")
     values = accuracy(ordered).transpose("radius", "subspace", "draw")
-    readings = [[dimension_needed(dimensions, each, case["level"]) for each in row.T] for row in values.values]
+    readings = [[dimension_needed(dimensions, each, level) for each in row.T] for row in values.values]
     dims, x = ("radius", "reading", "draw"), values["x"].values
     needed = xr.DataArray(np.transpose(readings, (0, 2, 1)), dims=dims, coords={"x": ("radius", x)})
     reference = needed.isel(radius=int(np.abs(x).argmin())).values
     reason = (
-        f"the dimension needed for an accuracy of {case['level']:g} is censored: that of a draw is not within the "
+        f"the dimension needed for an accuracy of {level:g} is censored: that of a draw is not within the "
         f"{dimensions[0]} to {dimensions[-1]} of this run"
     )
-    return [estimates.difference(each, reference, reason=reason) for each in window(needed, case).values]
+    return [estimates.difference(each, reference, reason=reason) for each in curves.in_x(needed, window).values]
 
 
-def intrinsic_dimension(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+def intrinsic_dimension(cell: xr.Dataset, share: float, published: int, name: str) -> list[Estimate]:
     """log10 of the smallest dimension with a `share` of the accuracy of the whole space, over the `published` one.
 
     d_int90 of Li et al. (2018), of means over draws where they take medians of three; resampled over draws.
@@ -185,12 +153,12 @@ def intrinsic_dimension(cell: xr.Dataset, case: dict, name: str) -> list[Estimat
     dimensions, ordered = dimensions_of(cell)
     values = accuracy(ordered).isel(radius=0).transpose("subspace", "draw").values
     baseline = accuracy(cell.sel(subspace="full-free")).isel(radius=0).values
-    if values[-1].mean() < case["share"] * baseline.mean():
+    if values[-1].mean() < share * baseline.mean():
         raise NotTested("no dimension of this run reaches the share of the baseline")
 
     def found(sample: np.ndarray) -> np.ndarray:
         means = sample.mean(1)
-        return dimension_needed(dimensions, means[1:], case["share"] * means[0]) - np.log10(case["published"])
+        return dimension_needed(dimensions, means[1:], share * means[0]) - np.log10(published)
 
     samples = np.vstack([baseline, values])
     estimate = estimates.bootstrapped(lambda sample: found(sample)[1], samples, name)
@@ -198,31 +166,29 @@ def intrinsic_dimension(cell: xr.Dataset, case: dict, name: str) -> list[Estimat
     return [estimates.read_off(estimate, found(samples), reason)]
 
 
-def dimension_gain(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+def dimension_gain(cell: xr.Dataset, subspaces: Sequence[str]) -> list[Estimate]:
     """Accuracy at the second of two subspaces minus that at the first, paired over draws."""
-    for subspace in case["subspaces"]:
-        if subspace not in cell["subspace"].values:
-            raise NotTested(f"this run has no subspace {subspace} in its study")
-    first, second = (accuracy(cell.sel(subspace=subspace)) for subspace in case["subspaces"])
+    require(cell, "subspace", *subspaces)
+    first, second = (accuracy(cell.sel(subspace=subspace)) for subspace in subspaces)
     pair = (each.isel(radius=0).values for each in (second, first))
     return [estimates.difference(*pair, resolution(cell))]
 
 
-def spread_over_draws(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+def spread_over_draws(cell: xr.Dataset) -> list[Estimate]:
     """Deviation of the final accuracy over draws, each with a plane of its own, binomial variance taken off."""
     values = accuracy(cell).isel(radius=0).values
     estimate = estimates.deviation(values, float(np.mean(values * (1 - values)) * resolution(cell)))
     return [estimates.unless_alike(estimate, values, values[0])]
 
 
-def curvature_gain(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+def curvature_gain(cell: xr.Dataset, variable: str, examples_of: str) -> list[Estimate]:
     """A measure of the Hessian on the plane at the end of training minus at its start, on `examples_of`."""
-    if case["variable"] not in cell:
+    if variable not in cell:
         raise NotTested("the study measures no curvature")
-    values = cell[case["variable"]].sel(examples_of=case["examples_of"]).transpose("moment", "radius", "draw")
+    values = cell[variable].sel(examples_of=examples_of).transpose("moment", "radius", "draw")
     step = 0.0
-    if case["variable"] == "fraction_positive":
-        step = 1 / subspace_labels.parse_subspace(cell["subspace"].item()).dimension
+    if variable == "fraction_positive":
+        step = 1 / parse_subspace(cell["subspace"].item()).dimension
     pairs = zip(*(values.sel(moment=moment).values for moment in ("end", "start")))
     return [estimates.difference(*pair, step) for pair in pairs]
 
@@ -233,52 +199,52 @@ def _at_step(values: xr.DataArray, step: int) -> xr.DataArray:
     return values.sel(step=step)
 
 
-def rate_exponent(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+def rate_exponent(cell: xr.Dataset, window: Window) -> list[Estimate]:
     """Slope of log10 of the radius at the end over log10 of the learning rate, at each radius of the window."""
     if cell.sizes["rate"] < 3:
         raise NotTested(f"this run has {cell.sizes['rate']} rates in its study, 3 are needed")
-    ends = window(cell["norm"].isel(step=-1), case).transpose("radius", "rate", "draw")
+    ends = curves.in_x(cell["norm"].isel(step=-1), window).transpose("radius", "rate", "draw")
     rates = np.log10(cell["rate"].values)
     return [estimates.mean(np.polyfit(rates, np.log10(row), 1)[0]) for row in ends.values]
 
 
-def growth_exponent(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+def growth_exponent(cell: xr.Dataset, window: Window, steps: Sequence[int]) -> list[Estimate]:
     """Slope of log10(r² − r_0²) over log10 of the steps, between the first and last of `steps`: 1 for a random walk."""
-    inside = (cell["step"] >= case["steps"][0]) & (cell["step"] <= case["steps"][1])
+    inside = (cell["step"] >= steps[0]) & (cell["step"] <= steps[1])
     if inside.sum() < 3:
-        raise NotTested(f"this run logged {int(inside.sum())} steps from {case['steps'][0]} to {case['steps'][1]}")
-    squares = np.square(window(cell["norm"], case)).transpose("radius", "step", "draw")
+        raise NotTested(f"this run logged {int(inside.sum())} steps from {steps[0]} to {steps[1]}")
+    squares = np.square(curves.in_x(cell["norm"], window)).transpose("radius", "step", "draw")
     growth = (squares - squares.isel(step=0)).isel(step=inside.values).values
-    steps = np.log10(cell["step"].values[inside.values])
-    return [estimates.mean(np.polyfit(steps, np.log10(row), 1)[0]) for row in growth]
+    logarithms = np.log10(cell["step"].values[inside.values])
+    return [estimates.mean(np.polyfit(logarithms, np.log10(row), 1)[0]) for row in growth]
 
 
-def relative_growth(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+def relative_growth(cell: xr.Dataset, window: Window) -> list[Estimate]:
     """|r/r_0 − 1| at the end, at each radius of the window."""
-    values = window(cell["norm"], case).transpose("radius", "draw", "step")
+    values = curves.in_x(cell["norm"], window).transpose("radius", "draw", "step")
     change = np.abs(values.isel(step=-1) / values.isel(step=0) - 1)
     return [estimates.mean(row) for row in change.values]
 
 
-def growth_over_walk(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+def growth_over_walk(cell: xr.Dataset, window: Window) -> list[Estimate]:
     """log10 of r² − r_0² at the end, over that of the same optimiser on gradients with random signs."""
     if "random_signs" not in cell["gradients"].values:
         raise NotTested("this run has no gradients with random signs in its study")
-    squares = np.square(window(cell["norm"], case))
+    squares = np.square(curves.in_x(cell["norm"], window))
     growth = np.log10(squares.isel(step=-1) - squares.isel(step=0)).transpose("gradients", "radius", "draw")
     pairs = zip(*(growth.sel(gradients=each).values for each in ("loss", "random_signs")))
     return [estimates.difference(*pair) for pair in pairs]
 
 
-def early_correlation(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+def early_correlation(
+    cell: xr.Dataset, variable: str, step: int, name: str, given: Sequence[str] = ()
+) -> list[Estimate]:
     """Correlation over initialisations of a variable of the study `beside` with the accuracy on held-out examples after
     `step`; `given` a further variable, the partial one."""
-    accuracies = _at_step(cell["validation_accuracy"], case["step"]).isel(radius=0)
-    names = [case["variable"], *case.get("given", [])]
-    rows = np.array([accuracies.values, *(cell[name].isel(radius=0).values for name in names)])
-    if rows.shape[1] < LEAST_CORRELATED:
-        raise NotTested(f"this run has {rows.shape[1]} initialisations, {LEAST_CORRELATED} are needed")
-    return [estimates.bootstrapped(partial_correlation, rows, name)]
+    accuracies = _at_step(cell["validation_accuracy"], step).isel(radius=0)
+    rows = np.array([accuracies.values, *(cell[each].isel(radius=0).values for each in (variable, *given))])
+    curves.refuse_few(rows)
+    return [estimates.bootstrapped(curves.partial_correlation, rows, name)]
 
 
 def best_of(count: int, scores: np.ndarray, outcomes: np.ndarray) -> float:
@@ -295,19 +261,18 @@ def best_of(count: int, scores: np.ndarray, outcomes: np.ndarray) -> float:
     return float(shares @ outcomes[order] - outcomes.mean())
 
 
-def selection_gain(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+def selection_gain(cell: xr.Dataset, variable: str, step: int, count: int, name: str, sign: int = 1) -> list[Estimate]:
     """Accuracy after `step` of the best of `count` initialisations by a variable of the study `beside` (its negative
     where `sign` is −1), minus that of a random one."""
-    accuracies = _at_step(cell["validation_accuracy"], case["step"]).isel(radius=0).values
-    scores = case.get("sign", 1) * cell[case["variable"]].isel(radius=0).values
-    if len(scores) < LEAST_CORRELATED:
-        raise NotTested(f"this run has {len(scores)} initialisations, {LEAST_CORRELATED} are needed")
+    accuracies = _at_step(cell["validation_accuracy"], step).isel(radius=0).values
+    scores = sign * cell[variable].isel(radius=0).values
     rows = np.array([scores, accuracies])
-    estimate = estimates.bootstrapped(lambda sample: best_of(case["count"], *sample), rows, name)
+    curves.refuse_few(rows)
+    estimate = estimates.bootstrapped(lambda sample: best_of(count, *sample), rows, name)
     return [estimates.unless_alike(estimate, accuracies, accuracies[0])]
 
 
-def loss_over_radii(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+def loss_over_radii(cell: xr.Dataset) -> list[Estimate]:
     """Largest relative difference of the training loss at the end between any radius and the first, over all draws."""
     losses = cell["training_loss"].isel(step=-1).transpose("radius", "draw").values
     if len(losses) < 2:
@@ -315,17 +280,17 @@ def loss_over_radii(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     return [estimates.largest(np.abs(losses[1:] / losses[0] - 1).max(0))]
 
 
-def map_difference(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+def map_difference(cell: xr.Dataset, window: Window) -> list[Estimate]:
     """Accuracy at each radius α r_X of the window, α not 1, minus that at r_X with rate/α and temperature α⁻ⁿ (by3).
 
     The latter is read off the map of the study `beside`, draw by draw; the rate is that of the study.
     """
-    depth, table, found = labels.depth(cell["network"].item()), cell["map_accuracy"], []
-    values, rate = window(accuracy(cell), case), json.loads(cell.attrs["settings"])["rate"]
+    exponent, table, found = -depth(cell["network"].item()), cell["map_accuracy"], []
+    values, rate = curves.in_x(accuracy(cell), window), json.loads(cell.attrs["settings"])["rate"]
     for radius in values["radius"].values:
         if np.isclose(radius, 1):  # the same run on both sides
             continue
-        wanted = {"rate": rate / radius, "temperature": radius**-depth}
+        wanted = {"rate": rate / radius, "temperature": radius**exponent}
         places = {axis: int(np.abs(np.log(table[axis].values / value)).argmin()) for axis, value in wanted.items()}
         there = table.isel(places)
         if all(np.isclose(float(there[axis]), value, rtol=1e-3) for axis, value in wanted.items()):
@@ -334,29 +299,3 @@ def map_difference(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     if not found:
         raise NotTested("no radius of this run but r_X is on its map of rate and temperature")
     return found
-
-
-TRAINED: dict[str, Callable[[xr.Dataset, dict, str], list[Estimate]]] = {
-    function.__name__: function
-    for function in (
-        accuracy_flatness,
-        accuracy_fall,
-        fall_left,
-        accuracy_above_chance,
-        accuracy_peak,
-        accuracy_edge,
-        dimension_shift,
-        intrinsic_dimension,
-        dimension_gain,
-        spread_over_draws,
-        curvature_gain,
-        rate_exponent,
-        growth_exponent,
-        relative_growth,
-        growth_over_walk,
-        early_correlation,
-        selection_gain,
-        loss_over_radii,
-        map_difference,
-    )
-}

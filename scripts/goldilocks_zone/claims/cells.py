@@ -1,0 +1,197 @@
+"""Cells of studies: where a case is judged, and what of a run it is judged on.
+
+A cell is a place along the axes of a study that a case does not itself compare values of: one dataset, network,
+subspace, number of examples, and so on. A case is judged on its primary cell, and on all others as secondary ones.
+"""
+
+import itertools
+import json
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+
+import xarray as xr
+
+from goldilocks_zone.config.studies import dimension
+from goldilocks_zone.models.labels import is_network, parse_network
+
+# Settings of the primary cell of every claim beside its dataset, network and number of examples: a study with other
+# settings is another experiment, and no verdict on the claim.
+PRIMARY_SETTINGS = {
+    "metric": "shell",
+    "bias_directions": False,
+    "initialisation": "glorot",
+    "loss": "cross_entropy",
+    "labels": "original",
+    "inputs": "standardised",
+    "temperature": 1.0,
+    "classes": "all",
+    "sharpness": 0,
+    "rescaled": "parameters",
+    "example_set": 0,
+    "rate_rule": "fixed",
+    "temperature_rule": "fixed",
+    "gradients": "loss",
+    "optimiser": "adam",
+}
+# Dimensions of results along such settings, where a study varies them.
+VARIED = {name: dimension(name) for name in PRIMARY_SETTINGS}
+PRIMARY_CELL = {"dataset": "mnist", "network": "fc-200x2-relu", "examples": 1000}
+PRIMARY_KIND = "sparse"
+CELL = ("dataset", "network", "subspace", "examples")
+# Axes without a usual value: where a study varies them, a case names one, or compares them.
+UNUSUAL = ("rate", "geometry_examples")
+# Properties of a network by which `holds_for` selects cells; unknown for the user's own networks.
+NETWORK_PROPERTIES = {"layers": "depth", "homogeneous": "homogeneous"}
+
+Place = dict[str, object]
+Studies = dict[str, xr.Dataset]
+
+
+class NotTested(Exception):
+    """A case cannot be tested on the results of this run; the message says why."""
+
+
+def primary(case: dict, studies: Studies, left_out: dict[str, list[str]]) -> xr.Dataset:
+    """The primary cell of a case. Raises NotTested if the run has no such cell.
+
+    `left_out` maps each omitted study to its missing datasets.
+    """
+    name = case["study"]
+    if name in left_out:
+        raise NotTested(f"{', '.join(left_out[name])} cannot be had")
+    if name not in studies:
+        raise NotTested(f"the study {name} is not part of this run")
+    study = _study(case, name, studies)
+    settings = {"classes": "all", **json.loads(study.attrs["settings"])}
+    for key, value in {**PRIMARY_SETTINGS, **case.get("settings", {})}.items():
+        if VARIED[key] not in study.dims and settings.get(key, value) != value:
+            raise NotTested(f"the claim is about {key} {value}, and the study {name} has {settings[key]}")
+    for axis in _axes(case, study):
+        if axis in UNUSUAL and axis not in case.get("cell", {}):
+            raise NotTested(f"the study {name} has several values of {axis}, of which the claim names none")
+    return _beside(case, _select(study, _primary_place(case, study)), studies)
+
+
+def secondary(cases: dict[str, dict], studies: Studies) -> Iterator[tuple[str, dict, str, Place]]:
+    """Names of cases, cases, studies and places of all secondary cells of a claim.
+
+    Along axes of UNUSUAL, a place that another case judges in the same way, as its own cell, is not judged twice.
+    """
+    judged = [
+        (_way(case), case["study"], _primary_place(case, studies[case["study"]]))
+        for case in cases.values()
+        if case["study"] in studies
+    ]
+    for name, case in cases.items():
+        for study in (name for name in (case["study"], *case.get("also", [])) if name in studies):
+            for place in _places(case, studies[study]):
+                is_own = study == case["study"] and place == _primary_place(case, studies[study])
+                if not is_own and not (set(UNUSUAL) & set(place) and (_way(case), study, place) in judged):
+                    yield name, case, study, place
+
+
+def at(case: dict, study: str, place: Place, studies: Studies) -> xr.Dataset:
+    """A secondary cell of a case. Raises NotTested if a further study that the case needs does not have it."""
+    return _beside(case, _select(_study(case, study, studies), place), studies)
+
+
+def label(name: str, case: dict, study: str, place: Place) -> str:
+    """The name of a case with its place, for a secondary cell."""
+    described = (
+        f"N={value}" if axis == "examples" else f"{axis}={value}" if axis in (*UNUSUAL, *VARIED) else str(value)
+        for axis, value in place.items()
+    )
+    return " ".join([name, *([study] if study != case["study"] else []), *described])
+
+
+def _primary_place(case: dict, study: xr.Dataset) -> Place:
+    labels = [label for label in study["subspace"].values.tolist() if label.endswith(PRIMARY_KIND)]
+    subspace = labels[0] if labels else f"of {PRIMARY_KIND} planes"
+    varied = {VARIED[key]: value for key, value in PRIMARY_SETTINGS.items()}
+    place = {**PRIMARY_CELL, "subspace": subspace, **varied, **case.get("cell", {})}
+    if "class_count" in study.dims and "class_count" not in case.get("cell", {}):
+        place["class_count"] = int(study["class_count"].max())
+    return {axis: place.get(axis) for axis in _axes(case, study)}
+
+
+def _axes(case: dict, study: xr.Dataset) -> list[str]:
+    """Axes along which a case has cells: not those that it compares values of, or holds at every value of."""
+    spanned = {*case.get("every", []), *case.get("over", []), *(["examples"] if "examples" in case else [])}
+    return [axis for axis in (*CELL, *UNUSUAL, *VARIED.values()) if axis in study.dims and axis not in spanned]
+
+
+def _study(case: dict, name: str, studies: Studies) -> xr.Dataset:
+    """A study, with the rate of the study that the case names as `rate_of` among its own."""
+    if "rate_of" not in case:
+        return studies[name]
+    if case["rate_of"] not in studies:
+        raise NotTested(f"the study {case['rate_of']} is not part of this run")
+    return with_rate_of(studies[name], studies[case["rate_of"]])
+
+
+def with_rate_of(study: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
+    """A study of several rates with the one rate of another study among them, for its own draws."""
+    rate = json.loads(other.attrs["settings"])["rate"]
+    joined = other[[name for name in study if name in other]].sel(draw=study["draw"]).expand_dims(rate=[rate])
+    whole = xr.concat([study, joined], "rate", join="exact", combine_attrs="override", data_vars="minimal")
+    return whole.sortby("rate")
+
+
+def _beside(case: dict, cell: xr.Dataset, studies: Studies) -> xr.Dataset:
+    """The cell with the variables of the study that the case names beside its own, for the same network and draws."""
+    if "beside" not in case:
+        return cell
+    name, place = case["beside"]["study"], case["beside"]["at"]
+    if name not in studies:
+        raise NotTested(f"the study {name} is not part of this run")
+    same = {axis: cell[axis].item() for axis in ("dataset", "network")}
+    other = _select(studies[name], same | place)
+    if other.sizes.get("subspace", 1) > 1:
+        raise NotTested(f"the study {name} has several subspaces, of which the claim names none")
+    other = other.squeeze("subspace", drop=True).reset_coords(drop=True) if "subspace" in other.dims else other
+    variables = {variable: alias for alias, variable in case["beside"]["variables"].items()}
+    other = other[list(variables)].reset_coords(drop=True).rename(variables)
+    return xr.merge([cell, other], join="inner", combine_attrs="override")
+
+
+def _select(study: xr.Dataset, place: Place) -> xr.Dataset:
+    for axis, value in place.items():
+        require(study, axis, value)
+    return study.sel(place)
+
+
+def require(study: xr.Dataset | xr.DataArray, axis: str, *values: object) -> None:
+    """Raise NotTested if a study lacks one of the values along an axis."""
+    for value in values:
+        if value not in study[axis].values:
+            raise NotTested(f"this run has no {axis} {value} in its study")
+
+
+def _way(case: dict) -> dict:
+    """How a case judges a cell, whichever it is."""
+    return {key: value for key, value in case.items() if key not in ("cell", "statement", "family", "control")}
+
+
+def _places(case: dict, study: xr.Dataset) -> Iterator[Place]:
+    axes = _axes(case, study)
+    for values in itertools.product(*(study[axis].values.tolist() for axis in axes)):
+        place = dict(zip(axes, values))
+        if holds_for(case, place, study):
+            yield place
+
+
+def holds_for(case: dict, place: Place, study: xr.Dataset) -> bool:
+    """Whether a case is about a cell, by its key `holds_for`: patterns of values along axes, or properties of network
+    and dataset. An axis or property that the cell does not have leaves it in.
+    """
+    known = dict(place)
+    if "network" in place:
+        network = parse_network(place["network"]) if is_network(place["network"]) else None
+        known |= {key: getattr(network, attribute, None) for key, attribute in NETWORK_PROPERTIES.items()}
+    if "dataset" in place and "classes" in study.coords:
+        known["classes"] = study["classes"].sel(dataset=place["dataset"]).item()
+    for name, allowed in case.get("holds_for", {}).items():
+        patterns = allowed if isinstance(allowed, list) else [allowed]
+        if name in known and not any(fnmatchcase(str(known[name]), str(pattern)) for pattern in patterns):
+            return False
+    return True

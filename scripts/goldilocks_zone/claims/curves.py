@@ -1,0 +1,142 @@
+"""Reading curves over the radius: windows, places of maxima, places where they cross a level, correlations.
+
+x stands for log10(r²/r_X²). A reading is an array (3,), see `statistics.estimates`.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.claims.cells import NotTested
+from goldilocks_zone.statistics import estimates
+from goldilocks_zone.statistics.estimates import Estimate
+
+WINDOW_SLACK = 1e-3
+REACH = 2 / 3  # in x
+LEAST_CORRELATED = 10  # initialisations
+
+Window = tuple[float, float]
+Cell = xr.Dataset | xr.DataArray
+
+
+def in_x(cell: Cell, window: Window, least: int = 1) -> Cell:
+    """The radii of a window [first, last] in x. Raises NotTested if they are fewer than `least`."""
+    if "x" not in cell.coords:
+        raise NotTested("the study's radii are not in units of r_X")
+    return _inside(cell, cell["x"].values, "x", window, least)
+
+
+def in_scale(cell: Cell, window: Window, least: int = 1) -> Cell:
+    """The radii of a window [first, last] in log10 α, where the radius is the factor α on the initialisation."""
+    return _inside(cell, np.log10(cell["radius"].values), "log10 α", window, least)
+
+
+def _inside(cell: Cell, places: np.ndarray, letter: str, window: Window, least: int) -> Cell:
+    first, last = window
+    inside = (places >= first - WINDOW_SLACK) & (places <= last + WINDOW_SLACK)
+    if inside.sum() < least:
+        raise NotTested(
+            f"this run has {inside.sum()} radii with {letter} from {first:g} to {last:g}, {least} are needed"
+        )
+    return cell.isel(radius=inside)
+
+
+def by_radius(array: xr.DataArray) -> np.ndarray:
+    """Values (radius, draw)."""
+    return array.transpose("radius", "draw").values
+
+
+def place_of_top(
+    x: np.ndarray, values: np.ndarray, vertex: Callable[[np.ndarray, np.ndarray], np.ndarray], name: str
+) -> Estimate:
+    """The place x (r,) of the maximum of the mean over draws of values (r, draws), by one of the vertices below."""
+    estimate = estimates.bootstrapped(lambda sample: vertex(x, sample.mean(1))[1], values, name)
+    reason = "the place of the highest value is censored: it is at an end of the radii"
+    return estimates.read_off(estimate, vertex(x, values.mean(1)), reason)
+
+
+def vertex_within_reach(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Reading of the place of the maximum of y(x), by the parabola through the points within REACH of the largest."""
+    return _vertex(x, y, np.abs(x - x[np.argmax(y)]) <= REACH + WINDOW_SLACK)
+
+
+def vertex_of_neighbours(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Reading of the place of the maximum of y(x), by the parabola through the largest point and the next ones."""
+    return _vertex(x, y, np.abs(np.arange(len(x)) - np.argmax(y)) <= 1)
+
+
+def _vertex(x: np.ndarray, y: np.ndarray, around: np.ndarray) -> np.ndarray:
+    """Vertex of the least-squares parabola through some of the points.
+
+    A point of the grid where they are too few, have no maximum among them, or more than two of all are largest; NaN
+    where a value is missing.
+    """
+    if np.isnan(y).any():
+        return np.full(3, np.nan)
+    largest = np.flatnonzero(y == y.max())
+    if around.sum() >= 3 and largest[-1] - largest[0] <= 1:
+        curvature, slope, _ = np.polyfit(x[around], y[around], 2)
+        inside = np.flatnonzero(around)
+        if curvature < 0:
+            place = -slope / (2 * curvature)
+            if x[inside[0]] < place < x[inside[-1]]:
+                return np.full(3, place)
+            largest = inside[[0]] if place <= x[inside[0]] else inside[[-1]]
+    return estimates.point_of_grid(x, largest[0], largest[-1])
+
+
+def outermost_crossing(x: np.ndarray, curve: np.ndarray, level: float, outer: bool) -> float:
+    """The last x at which a curve falls through a level, or the first at which it rises; NaN if it does not.
+
+    Linearly interpolated between points, as in `crossing_from`.
+    """
+    above = curve > level
+    found = np.flatnonzero(above[:-1] & ~above[1:]) if outer else np.flatnonzero(~above[:-1] & above[1:])
+    if not found.size:
+        return np.nan
+    i = found[-1] if outer else found[0]
+    return _interpolated(x, curve, level, i, i + 1)
+
+
+def crossing_from(start: int, x: np.ndarray, curve: np.ndarray, level: float, outer: bool) -> float:
+    """The first x at which a curve crosses a level, going outwards (or inwards) from a point; NaN if it does not."""
+    steps = range(start, len(x) - 1) if outer else range(start, 0, -1)
+    for i in steps:
+        j = i + 1 if outer else i - 1
+        if np.isfinite(curve[[i, j]]).all() and (curve[i] > level) != (curve[j] > level):
+            return _interpolated(x, curve, level, i, j)
+    return np.nan
+
+
+def _interpolated(x: np.ndarray, curve: np.ndarray, level: float, i: int, j: int) -> float:
+    return float(x[i] + (curve[i] - level) / (curve[i] - curve[j]) * (x[j] - x[i]))
+
+
+def outermost_crossings(values: xr.DataArray, level: float, outer: bool) -> np.ndarray:
+    """The outermost crossing of each draw, NaN for a draw without."""
+    return np.array([outermost_crossing(values["x"].values, curve, level, outer) for curve in by_radius(values).T])
+
+
+def refuse_few(samples: np.ndarray) -> None:
+    """Raise NotTested if samples (…, initialisations) are too few for a correlation."""
+    if samples.shape[-1] < LEAST_CORRELATED:
+        raise NotTested(f"this run has {samples.shape[-1]} initialisations, {LEAST_CORRELATED} are needed")
+
+
+def partial_correlation(values: np.ndarray) -> float:
+    """Pearson's correlation of the first two rows, the linear part of the others taken off."""
+    first, second, *others = values
+    basis = np.array([np.ones_like(first), *others]).T
+    residuals = [row - basis @ np.linalg.lstsq(basis, row, rcond=None)[0] for row in (first, second)]
+    return float(np.corrcoef(residuals)[0, 1])
+
+
+def partial_rank_correlation(values: np.ndarray) -> float:
+    """Spearman's correlation of the first two rows, the linear part of the others' ranks taken off."""
+    return partial_correlation(np.array([estimates.ranks(row) for row in values]))
+
+
+def ratio_of_means(pair: np.ndarray) -> float:
+    """Mean over draws of the first row of (2, draws) over that of the second."""
+    return float(pair[0].mean() / pair[1].mean())

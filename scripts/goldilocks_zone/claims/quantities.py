@@ -1,0 +1,50 @@
+"""Quantities of claims: the estimators, by name.
+
+An estimator is a public function of any module of `claims.estimators` that returns estimates over initialisations. Its
+parameters beside the cell are keys of a case, and `name`, which names the random stream of a bootstrap.
+"""
+
+import functools
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+
+import xarray as xr
+
+from goldilocks_zone.claims import estimators
+from goldilocks_zone.statistics.estimates import Estimate
+
+NOT_KEYS = ("cell", "name")
+
+
+@functools.cache
+def known() -> dict[str, Callable[..., list[Estimate]]]:
+    """Every estimator by its name. Raises ValueError if two modules have one of the same name."""
+    found = {}
+    for module in pkgutil.iter_modules(estimators.__path__, f"{estimators.__name__}."):
+        for name, function in inspect.getmembers(importlib.import_module(module.name), inspect.isfunction):
+            is_own = function.__module__ == module.name and not name.startswith("_")
+            if is_own and function.__annotations__.get("return") == list[Estimate]:
+                if name in found:
+                    raise ValueError(
+                        f"{module.name}.{name}: {found[name].__module__} has an estimator of this name, too"
+                    )
+                found[name] = function
+    return found
+
+
+@functools.cache
+def keys(quantity: str) -> dict[str, bool]:
+    """The keys of a case that an estimator takes, and whether it needs them."""
+    parameters = inspect.signature(known()[quantity]).parameters.values()
+    # A key that is a word of Python has an underscore behind it.
+    return {p.name.rstrip("_"): p.default is p.empty for p in parameters if p.name not in NOT_KEYS}
+
+
+def estimate(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
+    """The estimates of a case's quantity in one cell."""
+    function = known()[case["quantity"]]
+    given = {**case, "name": name}
+    parameters = [parameter for parameter in inspect.signature(function).parameters if parameter != "cell"]
+    return function(cell, **{each: given[each.rstrip("_")] for each in parameters if each.rstrip("_") in given})
