@@ -7,7 +7,7 @@ The format is described in config/claims/README.md. A run's verdicts are bound t
 import difflib
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from decimal import Decimal
 from pathlib import Path
 
@@ -55,8 +55,8 @@ def load(folder: str | Path) -> dict[str, dict]:
     """Every claim of a folder of claims files, by id: its work, its statement and its cases with all their keys."""
     files = {path: yaml.load(path.read_bytes(), LOADER) for path in sorted(Path(folder).glob("*.yaml"))}
     claims, places = {}, {}
-    for path, file in sorted(files.items(), key=lambda item: (item[1].get("order", float("inf")), item[0])):
-        if not isinstance(file.get("work"), str):
+    for path, file in sorted(files.items(), key=lambda item: item[1].get("order", float("inf"))):
+        if "work" not in file:
             raise DefinitionError(f"{path}: the key 'work' is missing; say which work the claims are of")
         for name, claim in file.items():
             if name in FILE_KEYS:
@@ -65,102 +65,89 @@ def load(folder: str | Path) -> dict[str, dict]:
                 raise DefinitionError(f"{path}: unknown key {name!r}; {_nearest(name, FILE_KEYS)}")
             if name in claims:
                 raise DefinitionError(f"{path}, {name}: the claim is in {places[name].name}, too; give it another id")
-            _check_claim(f"{path}, {name}", claim, file["work"])
+            if "work" in claim:
+                raise DefinitionError(
+                    f"{path}, {name}: a claim has the work of its file, {file['work']}; one of another work is in its "
+                    "own file"
+                )
+            _check_keys(f"{path}, {name}", claim, CLAIM_KEYS, ["statement"])
             places[name] = path
-            claims[name] = {**claim, "work": file["work"]}
-    bases = {name: files[path].get("defaults", {}) for name, path in places.items()}
-    return {name: _expanded(f"{places[name]}, {name}", name, claims, bases) for name in claims}
+            usual = {"for": (), "defaults": {}, "cases": {}, "file_defaults": file.get("defaults", {})}
+            claims[name] = {**usual, **claim, "work": file["work"]}
+    return {name: _expanded(f"{path}, {name}", name, claims) for name, path in places.items()}
 
 
-def _check_claim(place: str, claim: dict, work: str) -> None:
-    if "work" in claim:
-        raise DefinitionError(
-            f"{place}: a claim has the work of its file, {work}; one of another work is in its own file"
-        )
-    _refuse_unknown(place, claim, CLAIM_KEYS)
-    if "statement" not in claim:
-        raise DefinitionError(f"{place}: the key 'statement' is missing")
-
-
-def _refuse_unknown(place: str, keys: dict, valid: tuple[str, ...]) -> None:
-    for key in keys:
+def _check_keys(place: str, given: dict, valid: Collection[str], needed: Iterable[str], by: str = "") -> None:
+    for key in given:
         if key not in valid:
             raise DefinitionError(f"{place}: unknown key {key!r}; {_nearest(key, valid)}")
+    for key in needed:
+        if key not in given:
+            raise DefinitionError(f"{place}: the key {key!r} is missing{by}")
 
 
-def _nearest(name: object, valid: Iterable[str]) -> str:
+def _nearest(name: object, valid: Collection[str]) -> str:
     close = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else f"valid are {', '.join(valid)}"
 
 
-def _expanded(place: str, name: str, claims: dict[str, dict], bases: dict[str, dict]) -> dict:
-    claim = _inherited(place, name, claims, bases, ())
-    kept = {key: claim[key] for key in ("work", "statement", "reason", "open") if key in claim}
-    repeated = _repeated(place, claim)
+def _expanded(place: str, name: str, claims: dict[str, dict]) -> dict:
+    chain = [claims[each] for each in _likes(place, name, claims)]
+    claim = chain[-1]
+    defaults = _laid([each[key] for key in ("file_defaults", "defaults") for each in chain])
+    cases = _laid([each["cases"] for each in chain])
+    loop = next((each["for"] for each in reversed(chain) if each["for"]), ())
+    repeated = _repeated(place, cases, loop)
     own = {case: keys for case, (_, keys) in repeated.items()}
-    cases = {}
+    full = {}
     for case, (values, _) in repeated.items():
         here = f"{place}.{case}"
-        keys = merged(claim["defaults"], _liked(here, case, own, ()))
-        cases[case] = _checked(here, _pruned(_filled(here, keys, values)))
-    return {**kept, "cases": cases} if cases else kept
+        keys = _laid([defaults, *(own[each] for each in _likes(here, case, own))])
+        full[case] = _checked(here, _without_nulls(_filled(here, keys, values)))
+    kept = {key: claim[key] for key in ("work", "statement", "reason", "open") if key in claim}
+    return {**kept, "cases": full} if full else kept
 
 
-def _inherited(place: str, name: str, claims: dict, bases: dict, seen: tuple[str, ...]) -> dict:
-    """A claim with the defaults of its file, and with the defaults, loop and cases of the claim that it is like."""
-    claim = claims[name]
-    liked = {}
-    if "like" in claim:
-        _refuse_like(place, claim["like"], claims, (*seen, name))
-        liked = _inherited(place, claim["like"], claims, bases, (*seen, name))
-    defaults = merged(merged(bases[name], liked.get("defaults", {})), claim.get("defaults", {}))
-    cases = merged(liked.get("cases", {}), claim.get("cases", {}))
-    return {**{"for": liked.get("for", {})}, **claim, "defaults": defaults, "cases": cases}
+def _likes(place: str, name: str, known: dict[str, dict]) -> list[str]:
+    """What a claim or case is like, directly or through others, the farthest first, and itself last."""
+    chain = [name]
+    while "like" in (latest := known[chain[0]]):
+        liked = latest["like"]
+        if liked not in known:
+            raise DefinitionError(f"{place}: like {liked!r} is unknown; {_nearest(liked, known)}")
+        if liked in chain:
+            raise DefinitionError(f"{place}: like is circular, {' → '.join([*reversed(chain), liked])}")
+        chain.insert(0, liked)
+    return chain
 
 
-def _liked(place: str, case: str, own: dict[str, dict], seen: tuple[str, ...]) -> dict:
-    """The keys of a case on top of those of the case that it is like."""
-    keys = {key: value for key, value in own[case].items() if key != "like"}
-    if "like" not in own[case]:
-        return keys
-    _refuse_like(place, own[case]["like"], own, (*seen, case))
-    return merged(_liked(place, own[case]["like"], own, (*seen, case)), keys)
-
-
-def _refuse_like(place: str, name: str, known: dict, seen: tuple[str, ...]) -> None:
-    if name not in known:
-        raise DefinitionError(f"{place}: like {name!r} is unknown; {_nearest(name, known)}")
-    if name in seen:
-        raise DefinitionError(f"{place}: like is circular, {' → '.join((*seen, name))}")
-
-
-def merged(base: dict, top: dict) -> dict:
-    """The keys of `base` with those of `top` over them, mappings key by key; an expectation is replaced as a whole."""
-    result = dict(base)
-    for key, value in top.items():
-        both = isinstance(value, dict) and isinstance(base.get(key), dict) and key != "expect"
-        result[key] = merged(base[key], value) if both else value
+def _laid(layers: Iterable[dict]) -> dict:
+    """The keys of all layers, later ones over earlier, mappings key by key; an expectation is replaced as a whole."""
+    result = {}
+    for layer in layers:
+        for key, value in layer.items():
+            both = isinstance(value, dict) and isinstance(result.get(key), dict) and key != "expect"
+            result[key] = _laid([result[key], value]) if both else value
     return result
 
 
-def _pruned(value: object) -> object:
-    """Without the keys that are null: a case writes null to do without a default."""
+def _without_nulls(value: object) -> object:
+    """A case with null for a key does without its default."""
     if not isinstance(value, dict):
         return value
-    return {key: _pruned(each) for key, each in value.items() if each is not None}
+    return {key: _without_nulls(each) for key, each in value.items() if each is not None}
 
 
-def _repeated(place: str, claim: dict) -> dict[str, tuple[dict, dict]]:
+def _repeated(place: str, cases: dict[str, dict], loop: dict | Iterable) -> dict[str, tuple[dict, dict]]:
     """For each case of a claim the values of its placeholders, and its keys with them filled in.
 
     The `for` of a claim repeats every run of neighbouring cases with a placeholder in their names, label by label;
     that of a case repeats the case.
     """
     found = {}
-    for has_placeholder, run in itertools.groupby(claim["cases"], lambda name: bool(PLACEHOLDER.search(name))):
-        loops = _loops(claim["for"]) if has_placeholder else [{}]
-        for outer, template in itertools.product(loops, list(run)):
-            keys = dict(claim["cases"][template])
+    for has_placeholder, run in itertools.groupby(cases, lambda name: bool(PLACEHOLDER.search(name))):
+        for outer, template in itertools.product(_loops(loop) if has_placeholder else [{}], list(run)):
+            keys = dict(cases[template])
             for inner in _loops(keys.pop("for", ())):
                 values = outer | inner
                 name = _filled(f"{place}.{template}", template, values)
@@ -170,7 +157,7 @@ def _repeated(place: str, claim: dict) -> dict[str, tuple[dict, dict]]:
     return found
 
 
-def _loops(labels: dict | list) -> list[dict]:
+def _loops(labels: dict | Iterable) -> list[dict]:
     """Values of placeholders for each label of a `for`, itself among them; one set without any where there is none."""
     named = labels if isinstance(labels, dict) else {label: {} for label in labels}
     return [{"for": label, **values} for label, values in named.items()] or [{}]
@@ -194,21 +181,17 @@ def _filled(place: str, value: object, values: dict) -> object:
 
 def _checked(place: str, case: dict) -> dict:
     """A case in full: known keys alone, and its test in place of what it expects."""
-    for key in REQUIRED:
-        if key not in case:
-            raise DefinitionError(f"{place}: the key {key!r} is missing")
-    if case["quantity"] not in quantities.known():
-        advice = _nearest(case["quantity"], quantities.known())
-        raise DefinitionError(f"{place}: quantity {case['quantity']!r} is unknown; {advice}")
-    keys = quantities.keys(case["quantity"])
-    _refuse_unknown(place, case, (*CASE_KEYS, *keys))
-    for key, is_needed in keys.items():
-        if is_needed and key not in case:
-            raise DefinitionError(f"{place}: the key {key!r} is missing; {case['quantity']} needs it")
+    case.pop("like", None)
+    known, quantity = quantities.known(), case.get("quantity")
+    if quantity is not None and quantity not in known:
+        raise DefinitionError(f"{place}: quantity {quantity!r} is unknown; {_nearest(quantity, known)}")
+    keys = quantities.keys(quantity) if quantity else {}
+    _check_keys(place, case, (*CASE_KEYS, *keys), REQUIRED)
+    _check_keys(place, case, case, (key for key in keys if keys[key]), f"; {quantity} needs it")
     expected = case.pop("expect")
     try:
         return {**case, **as_test(expected)}
-    except (KeyError, TypeError, ValueError, ArithmeticError):
+    except (KeyError, TypeError, ArithmeticError, ValueError):
         raise DefinitionError(f"{place}.expect: {expected!r} is no expectation; see config/claims/README.md") from None
 
 
@@ -219,22 +202,22 @@ def as_test(expected: str | dict) -> dict:
     """
     if isinstance(expected, str):
         return {"test": "superiority", **SIGNS[expected]}
-    match expected:
-        case {"above": reference, **rest} if not rest:
+    match sorted(expected.items()):
+        case [("above", reference)]:
             return {"test": "superiority", "reference": reference}
-        case {"below": reference, **rest} if not rest:
+        case [("below", reference)]:
             return {"test": "superiority", "direction": "below", "reference": reference}
-        case {"positive_by": margin, **rest} if not rest:
+        case [("positive_by", margin)]:
             return {"test": "superiority", "margin": margin}
-        case {"between": [low, high], **rest} if not rest:
-            low, high = Decimal(repr(low)), Decimal(repr(high))
+        case [("between", ends)]:
+            low, high = (Decimal(str(end)) for end in ends)
             return {"test": "equivalence", "reference": float((low + high) / 2), "margin": float((high - low) / 2)}
-        case {"near": reference, "within": margin, **rest} if not rest:
+        case [("near", reference), ("within", margin)]:
             return {"test": "equivalence", "reference": reference, "margin": margin}
-        case {"within": margin, **rest} if not rest:
+        case [("within", margin)]:
             return {"test": "equivalence", "margin": margin}
-        case {"at": place, "within": margin, **rest} if not rest:
+        case [("at", place), ("within", margin)]:
             return {"test": "location", "margin": margin} | ({} if place in ORIGINS else {"reference": +place})
-        case {"identity": margin, **rest} if not rest:
+        case [("identity", margin)]:
             return {"test": "identity", "margin": margin}
     raise ValueError(expected)
