@@ -115,9 +115,9 @@ def test_comments_and_docstrings_rerun_nothing(project, file, old, new):
         ),
         (
             "scripts/goldilocks_zone/claims/estimators/curvature.py",
-            "WINDOW_SLACK = 1e-3",
-            "WINDOW_SLACK = 2e-3",
-            {"claims": 1},
+            "carried.sum() < 3",
+            "carried.sum() < 4",
+            {"claims": 1},  # the judge discovers estimators
         ),
         ("scripts/goldilocks_zone/figures/style.py", "markersize=2.2", "markersize=3.2", {"figure": FIGURES}),
         ("scripts/goldilocks_zone/storage/netcdf.py", '"complevel": 1', '"complevel": 2', {}),
