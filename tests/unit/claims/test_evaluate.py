@@ -1,6 +1,7 @@
 """Verdicts on made-up studies whose truth is known."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -576,3 +577,26 @@ def test_a_varied_setting_has_a_primary_value_and_others_are_secondary():
     named = {row["id"]: row for row in rows}
     assert named["fs3.zone"]["verdict"] != evaluate.NOT_TESTED
     assert any("metric=identity" in row["case"] for row in rows)
+
+
+def test_a_new_work_and_a_new_quantity_are_a_file_each(tmp_path, room):
+    """Nothing else names either: the claim is judged beside the others, after them."""
+    shutil.copytree(ROOT / "config/claims", tmp_path / "claims")
+    (tmp_path / "claims/own_2026.yaml").write_text(
+        "work: Own 2026\n"
+        "own1:\n"
+        "  statement: The largest Tr(H)/‖H‖ is above 1.\n"
+        "  defaults: {study: curvature, dimension: 50, unit: 1}\n"
+        "  cases:\n"
+        "    largest: {statement: S., quantity: largest_kappa, expect: {above: 1}}\n"
+    )
+    (room / "own.py").write_text(
+        "from goldilocks_zone.statistics.estimates import Estimate, mean\n\n\n"
+        "def largest_kappa(cell, dimension: int) -> list[Estimate]:\n"
+        '    return [mean(cell["trace_over_norm"].sel(dimension=dimension).max("radius").values)]\n'
+    )
+    found = evaluate.evaluate(definitions.load(tmp_path / "claims"), {"curvature": study()}, "test")
+    verdicts = {row["id"]: (row["work"], row["verdict"]) for row in found}
+    assert verdicts["own1.largest"] == verdicts["own1"] == ("Own 2026", evaluate.REPRODUCED)
+    assert [row["id"] for row in found if not row["case"]][-1] == "own1"
+    assert verdicts["fs1.band"][1] == evaluate.REPRODUCED
