@@ -87,8 +87,17 @@ def coefficient_of_variation(
 
 def loss_exponent(cell: xr.Dataset, window: Window) -> list[Estimate]:
     """Slope of log10 loss over log10 r in the window, draw by draw."""
+    return [estimates.mean(_loss_slopes(cell, window))]
+
+
+def loss_exponent_error(cell: xr.Dataset, window: Window) -> list[Estimate]:
+    """Slope of log10 loss over log10 r in the window minus the number of weight layers, draw by draw."""
+    return [estimates.mean(_loss_slopes(cell, window) - _depth(cell))]
+
+
+def _loss_slopes(cell: xr.Dataset, window: Window) -> np.ndarray:
     here = curves.in_x(cell, window, least=3)
-    return [estimates.mean(np.polyfit(here["x"].values / 2, np.log10(curves.by_radius(here["loss"])), 1)[0])]
+    return np.polyfit(here["x"].values / 2, np.log10(curves.by_radius(here["loss"])), 1)[0]
 
 
 def relative_trace_slope(
@@ -174,13 +183,6 @@ def edge_place(
     return [estimate]
 
 
-def loss_exponent_error(cell: xr.Dataset, window: Window) -> list[Estimate]:
-    """Slope of log10 loss over log10 r in the window minus the number of weight layers, draw by draw."""
-    here = curves.in_x(cell, window, least=3)
-    slopes = np.polyfit(here["x"].values / 2, np.log10(curves.by_radius(here["loss"])), 1)[0]
-    return [estimates.mean(slopes - _depth(cell))]
-
-
 def _depth(cell: xr.Dataset) -> int:
     label = cell["network"].item()
     found = depth(label)
@@ -203,10 +205,8 @@ def correlation(
     cell: xr.Dataset, variables: Sequence[str], dimension: int, window: Window, name: str, given: Sequence[str] = ()
 ) -> list[Estimate]:
     """Pearson correlation over initialisations of two variables at one radius; `given` a third, the partial one."""
-    here = curves.in_x(cell, window)
-    here = _at_dimension(here, dimension).isel(radius=0)
-    names = [*variables, *given]
-    values = np.array([here[variable].values for variable in names])
+    here = _selected(cell, dimension, window).isel(radius=0)
+    values = np.array([here[variable].values for variable in (*variables, *given)])
     curves.refuse_few(values)
     return [estimates.bootstrapped(curves.partial_correlation, values, name)]
 
