@@ -1,75 +1,7 @@
-"""The paper as PDF, after a check that its numbers and figures come from results."""
-
-import os
-import re
-import shutil
-import subprocess
-from pathlib import Path
+"""Build the paper."""
 
 from goldilocks_zone.jobs.log import job_log
-from goldilocks_zone.paper import latex
-from goldilocks_zone.storage import files
-
-COMMANDS = {
-    "latexmk": [
-        "latexmk",
-        "-norc",
-        "-pdf",
-        "-interaction=nonstopmode",
-        "-halt-on-error",
-        "-file-line-error",
-        "main.tex",
-    ],
-    "tectonic": ["tectonic", "main.tex"],
-}
-
-
-def build_paper(
-    paths_to_sources: list[str], path_to_generated: str, paths_to_figures: list[str], path_to_output: str
-) -> None:
-    texts = [Path(path) for path in paths_to_sources if path.endswith(".tex")]
-    sources = {path.name: path.read_text(encoding="utf-8") for path in texts}
-    mistakes = latex.mistakes(sources, Path(path_to_generated).read_text(encoding="utf-8"))
-    if mistakes:
-        raise ValueError("the paper's text does not fit its results: " + "; ".join(mistakes))
-    tool = next((name for name in COMMANDS if shutil.which(name)), None)
-    if tool is None:
-        raise FileNotFoundError("latexmk is missing: run `make tex`, or install TeX with latexmk, or tectonic")
-
-    # Everything that LaTeX needs in one folder, so that it compiles there by hand and elsewhere too; from an empty
-    # one, because after a failure latexmk refuses to try again on the same files.
-    folder = Path(path_to_output).parent / "latex"
-    shutil.rmtree(folder, ignore_errors=True)
-    for path in map(Path, paths_to_sources):
-        copy = folder / path.relative_to("paper")
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)
-    for path in (path_to_generated, *paths_to_figures):
-        shutil.copyfile(path, folder / Path(path).name)
-    done = run_tex(tool, folder)
-    if done.returncode:
-        raise RuntimeError(
-            f"{tool} failed: {first_error(done.stdout + done.stderr)}; all of it is in {folder}/main.log"
-        )
-    with files.whole_file(path_to_output) as temporary:
-        shutil.copyfile(folder / "main.pdf", temporary)
-
-
-def run_tex(tool: str, folder: str | Path) -> subprocess.CompletedProcess:
-    """Compile main.tex in `folder`, from what lies there and the system's TeX alone: nothing of a user's own enters."""
-    own = re.compile(r"(TEX|BIB|BST)\w*INPUTS|TEXMF(HOME|CONFIG|VAR)|XDG_CONFIG_HOME")
-    environment = {name: value for name, value in os.environ.items() if not own.fullmatch(name)}
-    if tool == "latexmk":
-        # Whose ~/texmf and ~/.texlive… are there. Tectonic has in the true home what it has fetched.
-        environment["HOME"] = str(Path(folder).absolute())
-    return subprocess.run(COMMANDS[tool], cwd=folder, capture_output=True, text=True, errors="replace", env=environment)
-
-
-def first_error(output: str) -> str:
-    """The first line in which LaTeX names an error and its place."""
-    match = re.search(r"^(?:\S+:\d+: .*|! .*|error: .*)$", output, re.MULTILINE)
-    return match[0] if match else (output.strip().splitlines() or ["no message"])[-1]
-
+from goldilocks_zone.paper.build import build_paper
 
 if __name__ == "__main__":
     with job_log(snakemake.log[0], snakemake.input):

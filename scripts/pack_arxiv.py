@@ -8,10 +8,9 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from build_paper import first_error, run_tex
-
 from goldilocks_zone.config import load
 from goldilocks_zone.jobs import log
+from goldilocks_zone.paper.build import first_error, run_tex
 from goldilocks_zone.storage import files
 
 ROOT = Path(__file__).parents[1]

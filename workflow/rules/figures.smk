@@ -1,10 +1,10 @@
 """Figures. Needs a study's aggregate, or the cuts; makes figures/{run}/{figure}.pdf and .png and the figure's source data."""
 
 PUBLISHED = {
-    "fraction_positive": "resources/published/fort_scherlis_fig3a_fraction_positive.csv",
-    "trace_over_norm": "resources/published/fort_scherlis_fig3b_trace_over_norm.csv",
-    "accuracy": "resources/published/fort_scherlis_fig2a_planes.csv",
-    "intrinsic_dimension": "resources/published/li_accuracy.csv",
+    "fraction_positive": "resources/published/fort_scherlis_2019/fig3a_fraction_positive.csv",
+    "trace_over_norm": "resources/published/fort_scherlis_2019/fig3b_trace_over_norm.csv",
+    "accuracy": "resources/published/fort_scherlis_2019/fig2a_planes.csv",
+    "intrinsic_dimension": "resources/published/li_2018/accuracy.csv",
 }
 
 

@@ -1,6 +1,8 @@
 """The paper. Needs claims, aggregates, cuts and figures; makes results/{run}/paper.pdf, and the copies
 paper/paper.pdf and results/claims.csv of the run built last."""
 
+SECTIONS = sorted(map(str, Path("paper/sections").glob("*.tex")))
+
 
 rule numbers:
     """Every number, table and figure reference of the paper as LaTeX macros."""
@@ -10,8 +12,9 @@ rule numbers:
         cuts=["results/{run}/cuts.nc"] if "cuts" in config["figures"] else [],
         cards=[card_of(dataset) for dataset in DATASETS],
         settings=record("settings/paper.yaml"),
-        published="resources/published/settings.yaml",
-        published_training="resources/published/training_settings.yaml",
+        published=sorted(map(str, Path("resources/published").glob("*/settings.yaml"))),
+        sections=SECTIONS,
+        templates=sorted(map(str, Path("paper/templates").glob("*.tex.jinja"))),
         disagreements="resources/disagreements.yaml",
         code=record("fingerprints/numbers.txt"),
     output:
@@ -37,7 +40,7 @@ rule numbers:
 rule captions:
     """The paper's captions as text, for the report."""
     input:
-        sections=sorted(map(str, Path("paper/sections").glob("*.tex"))),
+        sections=SECTIONS,
         references="paper/references.bib",
         generated="results/{run}/paper/generated.tex",
         template="workflow/report/figure.rst",

@@ -3,8 +3,11 @@
 Imports pylatexenc where it is needed: a workflow that loads does not.
 """
 
+import json
 import re
 from pathlib import Path
+
+from goldilocks_zone.storage import files
 
 PANELS = re.compile(r"\\begin\{panels\}\{(\w+)\}(.*?)\\end\{panels\}", re.DOTALL)
 MACRO = re.compile(r"\\(setting|estimate|verdict)\{([^{}]+)\}")
@@ -22,20 +25,35 @@ OWN = (
 SPECIAL = re.compile(r"([\\`*|_])")
 
 
-def captions(sections: Path, references: Path, generated: Path) -> dict[str, str]:
-    """The caption of every figure by its name, from the sections of the paper.
+def write_captions(
+    paths_to_sections: list[str],
+    path_to_references: str,
+    path_to_generated: str,
+    path_to_template: str,
+    path_to_output: str,
+) -> None:
+    """Write a template that holds the captions of all figures: Snakemake takes one template for a rule's figures."""
+    texts = [Path(path).read_text(encoding="utf-8") for path in (*paths_to_sections, path_to_generated)]
+    found = captions(texts, Path(path_to_references).read_text(encoding="utf-8"))
+    escaped = {name: restructured(text) for name, text in found.items()}
+    # JSON is also Jinja's notation for a dictionary.
+    known = f"{{% set captions = {json.dumps(escaped, ensure_ascii=False)} %}}\n"
+    files.write_text(known + Path(path_to_template).read_text(encoding="utf-8"), path_to_output)
 
-    References are to figures by name; numbers of the run come from `generated`, where it is there.
+
+def captions(texts: list[str], references: str) -> dict[str, str]:
+    """The caption of every figure by its name, from the texts of the paper's sections and generated macros.
+
+    References are to figures by name; numbers of the run come from the macros.
     """
-    cited = _works(references.read_text(encoding="utf-8"))
-    values = dict(DEFINED.findall(generated.read_text(encoding="utf-8"))) if generated.exists() else {}
+    cited = _works(references)
+    values = {name: value for text in texts for name, value in DEFINED.findall(text)}
     found = {}
-    for path in sorted(sections.glob("*.tex")):
-        for name, body in PANELS.findall(path.read_text(encoding="utf-8")):
-            text = _argument(body, r"\caption")
-            text = MACRO.sub(lambda match: values.get(f"{match[1]}:{match[2]}", match[2]), text)
-            text = CITED.sub(lambda match: cited.get(match[1], match[1]), REFERENCE.sub(r" \1", text))
-            found[name] = plain(text)
+    for name, body in (panels for text in texts for panels in PANELS.findall(text)):
+        text = _argument(body, r"\caption")
+        text = MACRO.sub(lambda match: values.get(f"{match[1]}:{match[2]}", match[2]), text)
+        text = CITED.sub(lambda match: cited.get(match[1], match[1]), REFERENCE.sub(r" \1", text))
+        found[name] = plain(text)
     return found
 
 

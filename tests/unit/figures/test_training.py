@@ -17,7 +17,7 @@ from goldilocks_zone.storage import variables as storage_variables
 
 ROOT = Path(__file__).parents[3]
 CONFIG = load.complete(load.read([ROOT / "config/config.yaml"]), load.load_schema(ROOT))
-PUBLISHED = {"accuracy": "fort_scherlis_fig2a_planes.csv", "intrinsic_dimension": "li_accuracy.csv"}
+PUBLISHED = {"accuracy": "fort_scherlis_2019/fig2a_planes.csv", "intrinsic_dimension": "li_2018/accuracy.csv"}
 R_X = 24.0
 FIGURES = [
     name

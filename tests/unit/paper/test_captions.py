@@ -5,14 +5,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from goldilocks_zone.paper import captions
+from goldilocks_zone.paper import captions, latex
 
 ROOT = Path(__file__).parents[3]
 
 
+REFERENCES = (ROOT / "paper/references.bib").read_text(encoding="utf-8")
+SECTIONS = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "paper/sections").glob("*.tex"))]
+
+
 @pytest.fixture(scope="module")
 def found():
-    return captions.captions(ROOT / "paper/sections", ROOT / "paper/references.bib", ROOT / "nowhere")
+    return captions.captions(SECTIONS, REFERENCES)
 
 
 def test_every_figure_has_one_that_can_be_read(found):
@@ -28,11 +32,15 @@ def test_mathematics_citations_and_references(found):
     assert "√(D) σ_C‖Q - Q̂‖" in found["confidence"] and "‖G‖_2/‖H'‖_2" in found["not_homogeneous"]
 
 
-def test_numbers_come_from_the_run(tmp_path):
-    generated = tmp_path / "generated.tex"
-    generated.write_text("\\expandafter\\def\\csname setting:cuts\\endcsname{one draw, 5\\,\\% of it}%\n")
-    text = captions.captions(ROOT / "paper/sections", ROOT / "paper/references.bib", generated)["cuts"]
-    assert "outside (one draw, 5 % of it)" in text
+def test_numbers_come_from_the_run():
+    generated = "\\expandafter\\def\\csname setting:cuts\\endcsname{one draw, 5\\,\\% of it}%\n"
+    assert "outside (one draw, 5 % of it)" in captions.captions([*SECTIONS, generated], REFERENCES)["cuts"]
+
+
+def test_a_figure_of_the_appendix_has_its_caption_too():
+    caption = latex.escape("‖H‖ over r_X² & 5 % of fc_1, κ(α)")
+    generated = rf"\begin{{panels}}{{mine}}\resultfigure{{mine}}\caption{{{caption}}}\end{{panels}}"
+    assert captions.captions([generated], REFERENCES) == {"mine": "‖H‖ over r_X² & 5 % of fc_1, κ(α)"}
 
 
 def test_nothing_in_a_caption_is_markup():

@@ -114,7 +114,7 @@ def imports_of(path):
     return found - set(sys.stdlib_module_names)
 
 
-PACKAGE_OF = {"PIL": "Pillow", "yaml": "PyYAML", "netCDF4": "netCDF4"}
+PACKAGE_OF = {"PIL": "Pillow", "jinja2": "Jinja2", "yaml": "PyYAML", "netCDF4": "netCDF4"}
 
 
 def rules_with_scripts():

@@ -1,0 +1,121 @@
+"""What the paper takes from a run."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import xarray as xr
+import yaml
+
+from goldilocks_zone.claims import evaluate
+from goldilocks_zone.paper import check, numbers, tables
+
+ROOT = Path(__file__).parents[3]
+TEMPLATES = ROOT / "paper/templates"
+DISAGREEMENTS = yaml.safe_load((ROOT / "resources/disagreements.yaml").read_text(encoding="utf-8"))
+YES, NO = evaluate.REPRODUCED, evaluate.NOT_REPRODUCED
+
+
+def row(identifier, case="", verdict=YES):
+    found = {"id": identifier, "case": case, "verdict": verdict, "work": "w", "statement": "s & t"}
+    return found | {"estimate": "1", "low": "0.81", "high": "inf", "n": "8", "reason": "", "claims_hash": "0123"}
+
+
+def rendered(name, **values):
+    return tables.environment(TEMPLATES).get_template(f"{name}.tex.jinja").render(values)
+
+
+def test_identities_stand_apart_in_the_table_and_paragraphs_say_what_follows():
+    rows = [row("vd1", verdict=evaluate.HOLDS), row("fs13", verdict=NO), row("by4"), row("by4.original", "original")]
+    table = rendered("synthesis", verdicts=tables.verdicts(rows))
+    assert table.index("fs13") < table.index(r"\midrule") < table.index("vd1")
+    assert r"s \& t" in table and "original" not in table
+    text = rendered("disagreements", disagreements=tables.disagreements(rows, [DISAGREEMENTS["drawn"]]))
+    assert "(fs13 not reproduced)" in text and DISAGREEMENTS["drawn"]["second"] in text
+
+
+def test_a_table_without_identities_has_no_rule():
+    assert rendered("synthesis", verdicts=tables.verdicts([row("fs1")])) == "fs1 & w & s \\& t & reproduced \\\\%\n"
+
+
+def test_a_commit_that_is_not_known_is_explained_where_it_is_shown():
+    known, both = (xr.Dataset(attrs={"commit": commit}) for commit in ("abc", "abc, unknown"))
+    assert numbers.commits({"a": known}) == "abc"
+    assert numbers.commits({"a": known, "b": both}) == "abc, unknown (no git repository of its own)"
+
+
+def test_a_case_that_nothing_decides_says_why_in_the_text():
+    reason = "what is compared is equal in every draw"
+    untested = row("fs10.shift", "shift", evaluate.NOT_TESTED) | {"estimate": "", "reason": reason}
+    assert f"not computed: {reason}" in numbers.claim_macros([untested])["estimate"]["fs10.shift"]
+    assert "& not computed &" in rendered("claims", claims=[untested])
+    assert numbers.described(row("fs4.fraction", "fraction", NO)) == (
+        r"$1.00$ $[0.81, \infty)$ ($n=8$, not reproduced)"
+    )
+    assert r"& $1.00$ $[0.81, \infty)$ ($n=8$) & reproduced \\" in rendered("claims", claims=[row("fs4.a", "a")])
+
+
+@pytest.fixture
+def generated(tmp_path):
+    """The macros of a run with one claim of a work, which draws three figures; `sections` are texts by work."""
+
+    def write(sections, drawn=("loss", "mine", "plateaus")):
+        with open(tmp_path / "claims.csv", "w", newline="") as file:
+            writer = csv.DictWriter(file, row(""))
+            writer.writeheader()
+            writer.writerows([row("new1"), row("new1.a", "a")])
+        study = {"datasets": ["mnist"], "networks": ["fc-5x1-relu"], "subspaces": ["plane-5-sparse"]}
+        settings = {"run": "made_up", "left_out": [], "substitutes": {}, "licences": {}, "cuts": None}
+        settings |= {"studies": {"other": study}, "figures": {name: ["other"] for name in drawn}}
+        (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
+        (tmp_path / "sections").mkdir()
+        for name, text in sections.items():
+            (tmp_path / "sections" / f"{name}.tex").write_text(text)
+        (tmp_path / "new_2030").mkdir()
+        published = dict.fromkeys(tables.COLUMNS, "as published") | {"work": "New"}
+        (tmp_path / "new_2030/settings.yaml").write_text(yaml.safe_dump({"training": {"elsewhere": published}}))
+        numbers.write_numbers(
+            path_to_claims=tmp_path / "claims.csv",
+            paths_to_studies=[],
+            path_to_cuts=None,
+            paths_to_cards=[],
+            path_to_settings=tmp_path / "settings.yaml",
+            paths_to_published=[tmp_path / "new_2030/settings.yaml"],
+            path_to_disagreements=ROOT / "resources/disagreements.yaml",
+            paths_to_sections=sorted((tmp_path / "sections").iterdir()),
+            paths_to_templates=sorted(TEMPLATES.iterdir()),
+            path_to_output=tmp_path / "generated.tex",
+            path_to_shown_settings=tmp_path / "paper.yaml",
+        )
+        return (tmp_path / "generated.tex").read_text()
+
+    return write
+
+
+def figure(name):
+    return rf"\begin{{panels}}{{{name}}}\resultfigure{{{name}}}\label{{fig:{name}}}\end{{panels}} \ref{{fig:{name}}}"
+
+
+def test_a_work_is_a_file_of_its_name_and_settings_in_a_folder_of_its_name(generated):
+    text = generated({"new_2030": r"\verdict{new1} " + figure("loss"), "other_2031": r"\verdict{ot1}"})
+    assert r"\newcommand{\eachwork}[1]{#1{new_2030}}" in text
+    assert "New & " + " & ".join(["as published"] * len(tables.COLUMNS)) + r" \\" in text
+    assert r"\csname verdict:new1\endcsname{reproduced}" in text
+
+
+def test_figures_that_no_section_shows_stand_in_the_appendix(generated):
+    section = r"\verdict{new1} \estimate{new1.a} " + figure("loss") + figure("cuts") + " % " + figure("plateaus")
+    text = generated({"new_2030": section})
+    appendix = text[text.index(r"\appendixfigures") : text.index(r"\newcommand{\provenance}")]
+    assert set(check.shown([appendix])) == {"mine", "plateaus"}
+    assert appendix.count(r"\section") == 1 and appendix.count(r"\caption{") == 2
+    assert r"\label{fig:mine}" in appendix
+    # What is neither shown nor drawn has no macros; what is shown and not drawn says so.
+    assert "figure:cuts" in text and r"the run made\_up does not draw it" in text and "figure:arms" not in text
+    found = check.mistakes({"sections/new_2030.tex": section}, text)
+    assert found and all("setting{" in each for each in found)
+
+
+def test_without_such_figures_there_is_no_appendix(generated):
+    text = generated({"new_2030": r"\verdict{new1}" + figure("loss")}, drawn=["loss"])
+    assert "\\newcommand{\\appendixfigures}{%\n}%" in text
