@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from goldilocks_zone.paper import latex
+from goldilocks_zone.paper import latex, tables
 
 # Of one panel for each cell of their study: half a page wide, if that is one cell.
 NARROW = ("cuts", "fraction_positive", "trace_over_norm", "loss", "trace_and_norm")
@@ -30,7 +30,7 @@ class Figure:
 
 def known(settings: dict) -> dict[str, Figure]:
     """Every figure that is registered or that this run draws."""
-    reason = " ".join(left_out(settings)) or f"the run {settings['run']} does not draw it"
+    reason = " ".join(map(tables.without_remedy, settings["left_out"])) or f"the run {settings['run']} does not draw it"
     missing = rf"\fbox{{\parbox{{.9\linewidth}}{{Not computed: {latex.escape(reason, strict=False)}.}}}}"
     found = {}
     for name in REGISTERED | settings["figures"]:
@@ -44,11 +44,6 @@ def known(settings: dict) -> dict[str, Figure]:
             drawn=drawn,
         )
     return found
-
-
-def left_out(settings: dict) -> list[str]:
-    """Reasons why a run leaves datasets out, without the remedy that follows each."""
-    return [reason.split("): ")[0] + ")" for reason in settings["left_out"]]
 
 
 def panels(settings: dict, figure: str) -> int:

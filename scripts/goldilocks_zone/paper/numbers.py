@@ -48,18 +48,16 @@ def write_numbers(
     published = {Path(path).parent.name: _read(path) for path in paths_to_published}
     template = tables.environment(Path(paths_to_templates[0]).parent).get_template("generated.tex.jinja")
     text = template.render(
+        rows=rows,
+        settings=settings,
         works=works,
         macros=claim_macros(rows) | {"setting": setting_macros(settings, studies, results, rows)},
         figures=[figure for figure in known.values() if figure.drawn or figure.name in shown],
         appendix=[figure for figure in known.values() if figure.drawn and figure.name not in shown],
-        claims=tables.claims(rows),
         verdicts=tables.verdicts(rows),
         disagreements=tables.disagreements(rows, _read(path_to_disagreements).values()),
-        curvature_settings=tables.curvature_settings(settings["studies"], in_order(published, works, "curvature")),
-        training_settings=tables.training_settings(settings["studies"], in_order(published, works, "training")),
-        datasets=tables.datasets(settings, {Path(path).stem: _read(path) for path in paths_to_cards}),
-        left_out=figures.left_out(settings),
-        run=settings["run"],
+        published={kind: in_order(published, works, kind) for kind in ("curvature", "training")},
+        cards={Path(path).stem: _read(path) for path in paths_to_cards},
         provenance=provenance(results, rows),
     )
     files.write_text(text, path_to_output)

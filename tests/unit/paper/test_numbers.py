@@ -48,11 +48,11 @@ def test_a_case_that_nothing_decides_says_why_in_the_text():
     reason = "what is compared is equal in every draw"
     untested = row("fs10.shift", "shift", evaluate.NOT_TESTED) | {"estimate": "", "reason": reason}
     assert f"not computed: {reason}" in numbers.claim_macros([untested])["estimate"]["fs10.shift"]
-    assert "& not computed &" in rendered("claims", claims=[untested])
+    assert "& not computed &" in rendered("claims", rows=[untested])
     assert numbers.described(row("fs4.fraction", "fraction", NO)) == (
         r"$1.00$ $[0.81, \infty)$ ($n=8$, not reproduced)"
     )
-    assert r"& $1.00$ $[0.81, \infty)$ ($n=8$) & reproduced \\" in rendered("claims", claims=[row("fs4.a", "a")])
+    assert r"& $1.00$ $[0.81, \infty)$ ($n=8$) & reproduced \\" in rendered("claims", rows=[row("fs4.a", "a")])
 
 
 @pytest.fixture
@@ -72,7 +72,8 @@ def generated(tmp_path):
         for name, text in sections.items():
             (tmp_path / "sections" / f"{name}.tex").write_text(text)
         (tmp_path / "new_2030").mkdir()
-        published = dict.fromkeys(tables.COLUMNS, "as published") | {"work": "New"}
+        columns = ("network", "dataset", "rate", "steps", "batch", "radii", "subspaces", "draws")
+        published = {"work": "New", **{column: f"their {column}" for column in columns}}
         (tmp_path / "new_2030/settings.yaml").write_text(yaml.safe_dump({"training": {"elsewhere": published}}))
         numbers.write_numbers(
             path_to_claims=tmp_path / "claims.csv",
@@ -99,7 +100,7 @@ def figure(name):
 def test_a_work_is_a_file_of_its_name_and_settings_in_a_folder_of_its_name(generated):
     text = generated({"new_2030": r"\verdict{new1} " + figure("loss"), "other_2031": r"\verdict{ot1}"})
     assert r"\newcommand{\eachwork}[1]{#1{new_2030}}" in text
-    assert "New & " + " & ".join(["as published"] * len(tables.COLUMNS)) + r" \\" in text
+    assert "New &%\ntheir network & their dataset & their rate &" in text
     assert r"\csname verdict:new1\endcsname{reproduced}" in text
 
 
