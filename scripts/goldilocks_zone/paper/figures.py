@@ -14,7 +14,18 @@ WIDE = (
     *("rescaling", "parts", "counterfactuals", "random_gradients", "confidence", "outside", "eigenvectors"),
     *("not_homogeneous", "clustering", "growth", "simplex", "spectra", "confined", "sharpness", "model_kappa"),
 )
-REGISTERED = {name: {"wide": False} for name in NARROW} | {name: {"wide": True} for name in WIDE}
+
+
+@dataclass(frozen=True)
+class Registered:
+    """Registration of a figure; `shows` is a sentence, its caption where it has no other."""
+
+    wide: bool = True
+    caption: str | None = None
+    shows: str = ""
+
+
+REGISTERED = dict.fromkeys(NARROW, Registered(wide=False)) | dict.fromkeys(WIDE, Registered())
 
 
 @dataclass(frozen=True)
@@ -34,13 +45,13 @@ def known(settings: dict) -> dict[str, Figure]:
     missing = rf"\fbox{{\parbox{{.9\linewidth}}{{Not computed: {latex.escape(reason, strict=False)}.}}}}"
     found = {}
     for name in REGISTERED | settings["figures"]:
-        registered, drawn = REGISTERED.get(name, {"wide": True}), name in settings["figures"]
-        wide = registered["wide"] or (drawn and panels(settings, name) > 1)
+        registered, drawn = REGISTERED.get(name, Registered()), name in settings["figures"]
+        wide = registered.wide or (drawn and panels(settings, name) > 1)
         found[name] = Figure(
             name=name,
             width=r"\linewidth" if wide else r".49\linewidth",
             picture=rf"\includegraphics[width=\linewidth]{{{name}.pdf}}" if drawn else missing,
-            caption=registered.get("caption") or f"The figure {name} of the run {settings['run']}.",
+            caption=registered.caption or registered.shows or f"The figure {name} of the run {settings['run']}.",
             drawn=drawn,
         )
     return found

@@ -79,7 +79,8 @@ def test_sections_stand_in_the_order_of_the_claims_that_they_name_first():
 
 
 def test_every_work_has_one_name():
-    """The parts of the method section and the published values are those of works that have a section."""
+    """That of its claims."""
     sections = {path.stem for path in (ROOT / "paper/sections").iterdir()}
+    assert sections == {path.stem for path in (ROOT / "config/claims").glob("*.yaml")}
     assert {path.stem for path in (ROOT / "paper/methods").iterdir()} <= sections
     assert {path.name for path in (ROOT / "resources/published").iterdir() if path.is_dir()} <= sections
