@@ -1,6 +1,6 @@
-"""Captions of the paper's figures as plain text, for readers of the report: one text for both.
+"""Captions of the paper's figures as plain text, for the report.
 
-Imports pylatexenc where it is needed: a workflow that loads does not.
+Imports pylatexenc where it is needed, to keep it out of a workflow that loads.
 """
 
 import json
@@ -15,7 +15,7 @@ DEFINED = re.compile(r"\\csname (\w+:[^\\]+)\\endcsname\{(.*)\}%?$", re.MULTILIN
 CITED = re.compile(r"\\cite\w*\{(\w+)\}")
 REFERENCE = re.compile(r"~?\\ref\{fig:(\w+)\}")
 ENTRY = re.compile(r"@\w+\{(\w+),(.*?)\n\}", re.DOTALL)
-# What the paper defines for itself.
+# Commands that the paper defines.
 OWN = (
     (re.compile(r"\\specnorm\{((?:[^{}]|\{[^{}]*\})*)\}"), r"\\lVert \1\\rVert_2"),
     (re.compile(r"\\norm\{((?:[^{}]|\{[^{}]*\})*)\}"), r"\\lVert \1\\rVert"),
@@ -67,7 +67,7 @@ def plain(text: str) -> str:
 
 
 def restructured(text: str) -> str:
-    """Text in which nothing means anything to reStructuredText."""
+    """Text escaped for reStructuredText."""
     return SPECIAL.sub(r"\\\1", text)
 
 

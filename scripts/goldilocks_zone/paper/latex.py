@@ -1,6 +1,6 @@
 """Text for LaTeX: plain text escaped, numbers as precise as their intervals, and macros.
 
-Imports pylatexenc where it is needed: loading the configuration imports this module.
+Imports pylatexenc where it is needed, since loading the configuration imports this module.
 """
 
 import functools
