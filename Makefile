@@ -156,9 +156,8 @@ orphans-run:
 bench: bench-run ## what curvature and training cost by these engines and by other ways
 	@: $(stop_if_failed)
 bench-run:
-	@$(call run,$(SET_UP) setup .venv-bench/installed && $(BIN)/python scripts/bench_curvature.py && \
-		$(BIN)/python scripts/bench_spectrum.py && $(BIN)/python scripts/bench_training.py && \
-		$(BIN)/python scripts/plot_benchmark.py)
+	@$(call run,$(SET_UP) setup .venv-bench/installed && for part in curvature spectrum training plot; do \
+		PYTHONPATH=scripts $(BIN)/python -m benchmarks.$$part || exit 1; done)
 
 clean: clean-run ## remove everything generated but the datasets; RUN=quick removes one run alone
 	@: $(stop_if_failed)
@@ -240,5 +239,5 @@ lock: ## write requirements.txt from requirements.in, in a fresh environment
 	@.venv-lock/bin/pip install --quiet --disable-pip-version-check -r requirements.in
 	@{ echo "# Written by make lock from requirements.in."; .venv-lock/bin/pip freeze --all --exclude pip --exclude wheel | \
 		sed -E '/^(nvidia-|cuda-|triton)/ s/$$/ ; sys_platform == "linux" and platform_machine == "x86_64"/'; } > requirements.txt
-	@.venv-lock/bin/python scripts/lock_review.py > envs/review.txt
+	@.venv-lock/bin/python envs/lock_review.py > envs/review.txt
 	@rm -rf .venv-lock

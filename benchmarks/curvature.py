@@ -8,7 +8,7 @@ Writes one row for each case and method:
                   at r_X; -nobias: without biases (else they are zero, and the plane has bias directions); dense:
                   directions with Gaussian entries; else the planes are those of the studies, sparse with the shell
                   metric, which the competitors cannot make use of
-  method          see bench_methods.py
+  method          see methods.py
   seconds         median over rounds in which the methods take turns, after a warm-up; where a competitor's warm-up
                   takes longer than SLOW_SECONDS, it is its measurement
   peak_mib        peak resident memory of one run in a process of its own, above that of the process with its inputs
@@ -28,13 +28,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-import bench_tools
 import numpy as np
 import torch
 from torch import nn
 
-import bench_methods
-from bench_methods import Problem
+from benchmarks import methods, tools
+from benchmarks.methods import Problem
 from goldilocks_zone.jobs import log
 from goldilocks_zone.models import initialisation, networks
 from goldilocks_zone.models.labels import parse_network
@@ -49,7 +48,7 @@ TOLERANCE = 200.0
 # Enough to load every library and kernel before anything is measured.
 SMALL_DIRECTIONS, SMALL_EXAMPLES = 2, 8
 # The counter of flops loads the last at its first use.
-PRELOADED = ["bench_curvature", *bench_methods.LIBRARIES.values(), "torch._dynamo"]
+PRELOADED = ["benchmarks.curvature", *methods.LIBRARIES.values(), "torch._dynamo"]
 WIDTHS_200 = (784, 200, 200, 10)
 
 
@@ -70,7 +69,7 @@ class Case:
 
 
 # In growth the two ways that the libraries go stand for them; the slowest way is left out where it takes long.
-LIBRARIES = tuple(bench_methods.LIBRARIES)
+LIBRARIES = tuple(methods.LIBRARIES)
 LARGE = (*LIBRARIES, "torch.func.hessian")
 WAYS = ("torch.func.hessian", "vmap jvp-grad", "double backward loop")
 OTHERS = (*LIBRARIES, *WAYS)
@@ -156,9 +155,7 @@ def _convolutional() -> nn.Sequential:
 def methods_of(case: Case) -> list[str]:
     """The methods that a case is measured by: those installed, without what it leaves out."""
     return [
-        name
-        for name in bench_methods.installed()
-        if name not in case.left_out and (name != "engine_sweep" or case.radii > 1)
+        name for name in methods.installed() if name not in case.left_out and (name != "engine_sweep" or case.radii > 1)
     ]
 
 
@@ -167,18 +164,18 @@ def bench(cases: dict[str, Case], path_to_output: str | Path) -> None:
 
     Raises ValueError in one sentence if a method's H_d is not that of the engine.
     """
-    torch.set_num_threads(bench_tools.THREADS)
-    if missing := sorted(set(bench_methods.METHODS) - set(bench_methods.installed())):
+    torch.set_num_threads(tools.THREADS)
+    if missing := sorted(set(methods.METHODS) - set(methods.installed())):
         print(f"not installed, and left out: {', '.join(missing)} (make bench installs them)", flush=True)
-    bench_tools.warn_if_busy()
+    tools.warn_if_busy()
     rows = []
     for name, case in cases.items():
         seconds = measure_seconds(name, case)
         base = seconds["engine_sweep" if case.radii > 1 else "engine"]
         for method in seconds:
             arguments = (_send_memory_and_flops, (case, method), PRELOADED, method)
-            rows.append(bench_tools.row(name, method, seconds[method], *bench_tools.in_a_process(*arguments), base))
-    bench_tools.write(rows, path_to_output)
+            rows.append(tools.row(name, method, seconds[method], *tools.in_a_process(*arguments), base))
+    tools.write(rows, path_to_output)
 
 
 def measure_seconds(name: str, case: Case) -> dict[str, float]:
@@ -206,12 +203,12 @@ def measure_seconds(name: str, case: Case) -> dict[str, float]:
                 f"and rounding explains {tolerances[worst]:.1e}: one of the two is wrong"
             )
     again = {name: run for name, run in runs.items() if name in ENGINES or times[name] < SLOW_SECONDS}
-    return times | bench_tools.seconds_in_turns(again, MOST_ROUNDS, SECONDS_PER_METHOD)
+    return times | tools.seconds_in_turns(again, MOST_ROUNDS, SECONDS_PER_METHOD)
 
 
 def prepare(method: str, problem: Problem) -> Callable[[], list]:
     """The run of a method that gives one result for each radius."""
-    at = bench_methods.METHODS[method](problem)
+    at = methods.METHODS[method](problem)
     if method == "engine_sweep":
         return lambda: at(problem.parameters)
     if problem.temperatures:
@@ -240,17 +237,17 @@ def _tolerances(problem: Problem) -> list[float]:
 
 
 def _send_memory_and_flops(case: Case, method: str, sender) -> None:
-    torch.set_num_threads(bench_tools.THREADS)
+    torch.set_num_threads(tools.THREADS)
     warnings.simplefilter("ignore")
     one_at_a_time = method != "engine_sweep"
     points = case.radii + case.temperatures
     case = replace(case, radii=1, temperatures=0) if one_at_a_time else case
-    bench_methods.count_flops(prepare(method, build_problem(_small(case))))
+    methods.count_flops(prepare(method, build_problem(_small(case))))
     problem = build_problem(case)
-    before = bench_tools.peak_mib(anew=True)
+    before = tools.peak_mib(anew=True)
     run = prepare(method, problem)
-    flops = bench_methods.count_flops(run)
-    after = bench_tools.peak_mib()
+    flops = methods.count_flops(run)
+    after = tools.peak_mib()
     sender.send((after - before, flops * (points if one_at_a_time else 1)))
 
 

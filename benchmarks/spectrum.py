@@ -1,6 +1,6 @@
 """`make bench`: what the largest eigenvalues of the Hessian in full space cost, with their eigenvectors.
 
-Writes one row for each case and method, with the columns of bench_curvature.py:
+Writes one row for each case and method, with the columns of curvature.py:
 
   case    network by its widths at its initialisation, number of examples N and of eigenpairs, then the precision of
           products; all to the same tolerance
@@ -16,21 +16,19 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import bench_tools
 import numpy as np
 import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch.nn.functional import cross_entropy
 
-import bench_curvature
-import bench_methods
+from benchmarks import curvature, methods, tools
 from goldilocks_zone.curvature import top_eigenvectors
 from goldilocks_zone.jobs import log
 from goldilocks_zone.randomness import stream
 
 TOLERANCE, AGREEMENT = 1e-4, 1e-3
 ROUNDS, SECONDS_PER_METHOD = 5, 120.0
-PRELOADED = ["bench_spectrum"]
+PRELOADED = ["benchmarks.spectrum"]
 
 
 @dataclass(frozen=True)
@@ -50,21 +48,21 @@ CASES = {
 }
 
 
-def build_problem(case: Case) -> bench_methods.Problem:
-    """The network and examples of bench_curvature.py, in the precision of the case."""
-    made = bench_curvature.build_problem(bench_curvature.Case(case.widths, examples=case.examples, directions=1))
+def build_problem(case: Case) -> methods.Problem:
+    """The network and examples of curvature.py, in the precision of the case."""
+    made = curvature.build_problem(curvature.Case(case.widths, examples=case.examples, directions=1))
     made.network.to(case.dtype)
     parts = {name: getattr(made, name).to(case.dtype) for name in ("parameters", "inputs", "directions")}
-    return bench_methods.Problem(**{**vars(made), **parts})
+    return methods.Problem(**{**vars(made), **parts})
 
 
-def engine(problem: bench_methods.Problem, count: int) -> np.ndarray:
+def engine(problem: methods.Problem, count: int) -> np.ndarray:
     """Eigenvalues (count,), descending."""
     arrays = problem.parameters, problem.inputs, problem.labels
     return top_eigenvectors.top(problem.network, *arrays, count, tolerance=TOLERANCE)[0]
 
 
-def double_backward(problem: bench_methods.Problem, count: int) -> np.ndarray:
+def double_backward(problem: methods.Problem, count: int) -> np.ndarray:
     """The same by reverse over reverse; from the same start."""
     arrays, parameters = [], list(problem.network.parameters())
     sizes = [each.numel() for each in parameters]
@@ -93,8 +91,8 @@ def bench(cases: dict[str, Case], path_to_output: str) -> None:
 
     Raises ValueError in one sentence if they do not give the same eigenvalues.
     """
-    torch.set_num_threads(bench_tools.THREADS)
-    bench_tools.warn_if_busy()
+    torch.set_num_threads(tools.THREADS)
+    tools.warn_if_busy()
     rows = []
     for name, case in cases.items():
         problem = build_problem(case)
@@ -104,23 +102,23 @@ def bench(cases: dict[str, Case], path_to_output: str) -> None:
         if not error <= AGREEMENT:
             raise ValueError(f"both methods differ by {error:.1e} of the largest eigenvalue in the case {name}")
         runs = {method: functools.partial(run, problem, case.count) for method, run in METHODS.items()}
-        seconds = bench_tools.seconds_in_turns(runs, ROUNDS, SECONDS_PER_METHOD)
+        seconds = tools.seconds_in_turns(runs, ROUNDS, SECONDS_PER_METHOD)
         for method in METHODS:
-            measured = bench_tools.in_a_process(_send_memory_and_flops, (case, method), PRELOADED, method)
-            rows.append(bench_tools.row(name, method, seconds[method], *measured, seconds["engine"]))
-    bench_tools.write(rows, path_to_output)
+            measured = tools.in_a_process(_send_memory_and_flops, (case, method), PRELOADED, method)
+            rows.append(tools.row(name, method, seconds[method], *measured, seconds["engine"]))
+    tools.write(rows, path_to_output)
 
 
 def _send_memory_and_flops(case: Case, method: str, sender) -> None:
-    torch.set_num_threads(bench_tools.THREADS)
+    torch.set_num_threads(tools.THREADS)
     problem = build_problem(case)
-    before = bench_tools.peak_mib(anew=True)
+    before = tools.peak_mib(anew=True)
 
     def run() -> None:
         METHODS[method](problem, case.count)
 
-    flops = bench_methods.count_flops(run)
-    sender.send((bench_tools.peak_mib() - before, flops))
+    flops = methods.count_flops(run)
+    sender.send((tools.peak_mib() - before, flops))
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """`make bench`: what training an ensemble in random subspaces costs, against the same runs one after another.
 
-Writes one row for each case and method, with the columns of bench_curvature.py. A case is training 784-200-200-10 with
+Writes one row for each case and method, with the columns of curvature.py. A case is training 784-200-200-10 with
 Adam at batch 64 from 25 radii and 3 seeds, STEPS steps each, on a plane of d dimensions (dense or sparse columns), or
 in the whole space.
 
@@ -21,7 +21,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import bench_tools
 import numpy as np
 import scipy.sparse
 import torch
@@ -30,6 +29,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import tools
 from goldilocks_zone.jobs import log
 from goldilocks_zone.subspaces import constraints, projections
 from goldilocks_zone.training import batches, ensembles, loop
@@ -41,7 +41,7 @@ ROUNDS, SECONDS_PER_METHOD = 5, 10.0
 # Of coordinates after two steps of Adam in float32, relative to the largest: a step is g/|g|, so that where a gradient
 # is but rounding its sign is, too. The root mean square counts how many there are.
 TOLERANCE = 1e-3
-PRELOADED = ["bench_training", "torch._dynamo"]
+PRELOADED = ["benchmarks.training", "torch._dynamo"]
 
 
 @dataclass(frozen=True)
@@ -187,18 +187,18 @@ def bench(cases: dict[str, Case], path_to_output: str) -> None:
 
     Raises ValueError in one sentence if the plain loop does not train as the engine does.
     """
-    torch.set_num_threads(bench_tools.THREADS)
-    bench_tools.warn_if_busy()
+    torch.set_num_threads(tools.THREADS)
+    tools.warn_if_busy()
     rows = []
     for name, case in cases.items():
         problem = build_problem(case)
         compare(name, problem)
         runs = {method: functools.partial(run, problem, STEPS) for method, run in METHODS.items()}
-        seconds = bench_tools.seconds_in_turns(runs, ROUNDS, SECONDS_PER_METHOD)
+        seconds = tools.seconds_in_turns(runs, ROUNDS, SECONDS_PER_METHOD)
         for method in METHODS:
-            found = bench_tools.in_a_process(_send_memory_and_flops, (case, method), PRELOADED, method)
-            rows.append(bench_tools.row(name, method, seconds[method], *found, seconds["engine"]))
-    bench_tools.write(rows, path_to_output)
+            found = tools.in_a_process(_send_memory_and_flops, (case, method), PRELOADED, method)
+            rows.append(tools.row(name, method, seconds[method], *found, seconds["engine"]))
+    tools.write(rows, path_to_output)
 
 
 def compare(name: str, problem: Problem) -> None:
@@ -213,13 +213,13 @@ def compare(name: str, problem: Problem) -> None:
 
 
 def _send_memory_and_flops(case: Case, method: str, sender) -> None:
-    torch.set_num_threads(bench_tools.THREADS)
+    torch.set_num_threads(tools.THREADS)
     METHODS[method](build_problem(replace(case, radii=1, seeds=1)), 1)
     problem = build_problem(case)
-    before = bench_tools.peak_mib(anew=True)
+    before = tools.peak_mib(anew=True)
     with FlopCounterMode(display=False) as counter:
         METHODS[method](problem, 1)
-    sender.send((bench_tools.peak_mib() - before, counter.get_total_flops() * STEPS))
+    sender.send((tools.peak_mib() - before, counter.get_total_flops() * STEPS))
 
 
 def main() -> None:

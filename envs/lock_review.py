@@ -1,4 +1,4 @@
-"""Print the part of the lock that rebuilds figures and paper from an archive: no torch, nothing for tests."""
+"""Print the part of the lock that figures and paper need when rebuilt from an archive: no torch, no test tools."""
 
 import re
 from importlib.metadata import requires, version

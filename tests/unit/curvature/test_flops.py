@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse
 import torch
 
-from bench_methods import count_flops as flops
+from benchmarks.methods import count_flops as flops
 from goldilocks_zone.curvature import autodiff, hessian, homogeneous_sweep, tangents
 from made_up.networks import model
 from oracles.brute_force import relative_error

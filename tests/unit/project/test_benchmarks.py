@@ -6,35 +6,31 @@ import subprocess
 import sys
 from pathlib import Path
 
-import bench_spectrum
-import bench_training
 import numpy as np
 import pytest
 import torch
 
-import bench_curvature
-import bench_methods
-import plot_benchmark
+from benchmarks import curvature, methods, plot, spectrum, training
 from goldilocks_zone.subspaces import planes
 from goldilocks_zone.training import ensembles
 
 ROOT = Path(__file__).parents[3]
 TINY = {
-    "dense": bench_curvature.Case((12, 8, 8, 4), directions=3, examples=20),
-    "dense float64": bench_curvature.Case((12, 8, 8, 4), directions=3, examples=20, double=True),
-    "dense, several radii": bench_curvature.Case((12, 8, 8, 4), biases=False, directions=3, examples=20, radii=3),
-    "CNN": bench_curvature.Case(None, directions=3, examples=4, double=True),
+    "dense": curvature.Case((12, 8, 8, 4), directions=3, examples=20),
+    "dense float64": curvature.Case((12, 8, 8, 4), directions=3, examples=20, double=True),
+    "dense, several radii": curvature.Case((12, 8, 8, 4), biases=False, directions=3, examples=20, radii=3),
+    "CNN": curvature.Case(None, directions=3, examples=4, double=True),
 }
-WAYS = [method for method in bench_methods.installed() if method not in ("engine", "engine_sweep", "matmul")]
+WAYS = [method for method in methods.installed() if method not in ("engine", "engine_sweep", "matmul")]
 
 
 @pytest.mark.parametrize("method", WAYS)
 @pytest.mark.parametrize("case", TINY)
 def test_every_way_gives_the_hessian_of_the_engine(case, method):
-    problem = bench_curvature.build_problem(TINY[case])
+    problem = curvature.build_problem(TINY[case])
     factor = planes.cholesky(problem.directions.double().numpy())
-    expected = bench_curvature.prepare("engine", problem)()
-    found = bench_curvature.prepare(method, problem)()
+    expected = curvature.prepare("engine", problem)()
+    found = curvature.prepare(method, problem)()
     assert len(found) == TINY[case].radii
     for raw, reference in zip(found, expected):
         hessian = planes.orthonormalised(raw.double().numpy(), factor)
@@ -49,17 +45,17 @@ def test_the_products_alone_count_the_flops_of_the_theory():
     layers = [i * o for i, o in zip(case.widths, case.widths[1:])]
     expected = n * (d * (3 * sum(layers) - 2 * layers[0]) + 2 * sum(layers) - layers[0])
     expected += d * d * (sum(layers[1:]) + n * case.widths[-1])
-    problem = bench_curvature.build_problem(case)
-    run = bench_curvature.prepare("matmul", problem)
-    assert bench_methods.count_flops(run) == 2 * expected
+    problem = curvature.build_problem(case)
+    run = curvature.prepare("matmul", problem)
+    assert methods.count_flops(run) == 2 * expected
 
 
 @pytest.mark.slow
 def test_a_case_runs_to_the_csv_and_the_figure(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(bench_curvature, "MOST_ROUNDS", 1)
-    monkeypatch.setattr(bench_methods, "installed", lambda: ["engine", "engine_sweep", "matmul", "vmap jvp-grad"])
+    monkeypatch.setattr(curvature, "MOST_ROUNDS", 1)
+    monkeypatch.setattr(methods, "installed", lambda: ["engine", "engine_sweep", "matmul", "vmap jvp-grad"])
     path = tmp_path / "curvature.csv"
-    bench_curvature.bench({"784-200-200-10-nobias R=25": TINY["dense, several radii"]}, path)
+    curvature.bench({"784-200-200-10-nobias R=25": TINY["dense, several radii"]}, path)
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == ("case", "method", "seconds", "peak_mib", "flops", "ratio_to_engine")
@@ -67,68 +63,68 @@ def test_a_case_runs_to_the_csv_and_the_figure(tmp_path, monkeypatch, capfd):
     assert all(float(row["seconds"]) > 0 and float(row["peak_mib"]) >= 0 and int(row["flops"]) > 0 for row in rows)
     assert float(rows[1]["ratio_to_engine"]) == 1
     assert "vmap jvp-grad: relative error" in capfd.readouterr().out
-    plot_benchmark.plot_benchmark(path, tmp_path / "curvature.pdf", tmp_path / "curvature.png")
+    plot.plot_benchmark(path, tmp_path / "curvature.pdf", tmp_path / "curvature.png")
     assert (tmp_path / "curvature.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_a_wrong_result_stops_the_benchmark(monkeypatch):
-    wrong = lambda problem: lambda parameters: 1.001 * bench_methods.vmap_jvp_grad(problem)(parameters)  # noqa: E731
-    monkeypatch.setattr(bench_methods, "METHODS", {"engine": bench_methods.engine, "wrong": wrong})
+    wrong = lambda problem: lambda parameters: 1.001 * methods.vmap_jvp_grad(problem)(parameters)  # noqa: E731
+    monkeypatch.setattr(methods, "METHODS", {"engine": methods.engine, "wrong": wrong})
     with pytest.raises(
         ValueError, match=r"^wrong differs from the engine by 1\.0e-03 of H_d in the case tiny, .*wrong$"
     ):
-        bench_curvature.measure_seconds("tiny", TINY["dense"])
+        curvature.measure_seconds("tiny", TINY["dense"])
 
 
 def test_the_figure_needs_no_torch_and_knows_every_case_and_method():
-    code = "import sys; sys.path.insert(0, 'scripts'); import plot_benchmark; print('torch' in sys.modules)"
+    code = "import sys; sys.path.insert(0, 'scripts'); import benchmarks.plot; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
-    assert set(plot_benchmark.METHODS) == {*bench_methods.METHODS, *bench_training.METHODS}
+    assert set(plot.METHODS) == {*methods.METHODS, *training.METHODS}
     # Cases of the engine alone are no comparison.
-    others = set(bench_curvature.OTHERS)
-    compared = [name for name, case in bench_curvature.MAIN.items() if not others <= set(case.left_out)]
-    assert tuple(compared) == plot_benchmark.MAIN
-    for case in bench_curvature.GROWTH:
-        assert any(re.fullmatch(pattern, case) for _, pattern, _ in plot_benchmark.GROWTH), case
+    others = set(curvature.OTHERS)
+    compared = [name for name, case in curvature.MAIN.items() if not others <= set(case.left_out)]
+    assert tuple(compared) == plot.MAIN
+    for case in curvature.GROWTH:
+        assert any(re.fullmatch(pattern, case) for _, pattern, _ in plot.GROWTH), case
 
 
-@pytest.mark.parametrize("case", bench_training.CASES)
+@pytest.mark.parametrize("case", training.CASES)
 def test_the_plain_loop_trains_as_the_engine(case, monkeypatch):
-    monkeypatch.setattr(bench_training, "WIDTHS", (784, 8, 4, 10))
-    kind = bench_training.CASES[case].kind
-    problem = bench_training.build_problem(bench_training.Case(kind, 6 if kind else 0, radii=2, seeds=2))
-    bench_training.compare(case, problem)
+    monkeypatch.setattr(training, "WIDTHS", (784, 8, 4, 10))
+    kind = training.CASES[case].kind
+    problem = training.build_problem(training.Case(kind, 6 if kind else 0, radii=2, seeds=2))
+    training.compare(case, problem)
 
     def wrong(self, inputs, labels):
         return [torch.ones_like(part) for part in self.subset.parts(self.coordinates)]
 
     monkeypatch.setattr(ensembles.Ensemble, "_gradients", wrong)
     with pytest.raises(ValueError, match=f"the plain loop differs from the engine by .* in the case {case}: one is wr"):
-        bench_training.compare(case, problem)
+        training.compare(case, problem)
 
 
 @pytest.mark.slow
 def test_training_is_timed_to_the_csv(tmp_path, monkeypatch):
-    monkeypatch.setattr(bench_training, "ROUNDS", 1)
-    case = bench_training.Case("sparse", 5, radii=2, seeds=1)
-    bench_training.bench({"small": case}, tmp_path / "training.csv")
+    monkeypatch.setattr(training, "ROUNDS", 1)
+    case = training.Case("sparse", 5, radii=2, seeds=1)
+    training.bench({"small": case}, tmp_path / "training.csv")
     with open(tmp_path / "training.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["method"] for row in rows] == ["engine", "plain loop", "matmul"]
     assert all(float(row["seconds"]) > 0 and int(row["flops"]) > 0 for row in rows)
-    plot_benchmark.plot_training(tmp_path / "training.csv", tmp_path / "t.pdf", tmp_path / "t.png")
+    plot.plot_training(tmp_path / "training.csv", tmp_path / "t.pdf", tmp_path / "t.png")
     assert (tmp_path / "t.pdf").read_bytes().startswith(b"%PDF")
     # Products with coordinates that no column reaches are left out.
     assert int(rows[0]["flops"]) == pytest.approx(int(rows[1]["flops"]), rel=0.01)
 
 
 def test_top_eigenvalues_by_both_ways(tmp_path, monkeypatch):
-    case = bench_spectrum.Case((12, 8, 8, 4), 20, 3, torch.float64)
-    problem = bench_spectrum.build_problem(case)
-    expected, found = (method(problem, 3) for method in bench_spectrum.METHODS.values())
+    case = spectrum.Case((12, 8, 8, 4), 20, 3, torch.float64)
+    problem = spectrum.build_problem(case)
+    expected, found = (method(problem, 3) for method in spectrum.METHODS.values())
     assert found == pytest.approx(expected, rel=1e-6)
-    monkeypatch.setitem(bench_spectrum.METHODS, "double backward", lambda *_: expected * 1.01)
+    monkeypatch.setitem(spectrum.METHODS, "double backward", lambda *_: expected * 1.01)
     with pytest.raises(ValueError, match=r"both methods differ by 1\.0e-02 of the largest eigenvalue in the case tiny"):
-        bench_spectrum.bench({"tiny": case}, tmp_path / "spectrum.csv")
+        spectrum.bench({"tiny": case}, tmp_path / "spectrum.csv")
     assert not list(tmp_path.iterdir())
