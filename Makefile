@@ -4,30 +4,33 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 CORES ?= all
-# The logger, a plug-in that Snakemake finds among the scripts, says how far a run is.
-SNAKEMAKE = PYTHONPATH=scripts$${PYTHONPATH:+:$$PYTHONPATH} $(BIN)/snakemake --cores $(CORES) --logger goldilocks
+WITH_SCRIPTS = PYTHONPATH=scripts$${PYTHONPATH:+:$$PYTHONPATH}
+GOLDILOCKS = $(WITH_SCRIPTS) $(BIN)/python -m goldilocks_zone
+# The logger, a plugin that Snakemake finds in scripts/, reports progress.
+SNAKEMAKE = $(WITH_SCRIPTS) $(BIN)/snakemake --cores $(CORES) --logger goldilocks
 QUICK := config/quick.yaml
 CONFIG ?= $(QUICK)
 PROFILE ?= workflow/profiles/slurm
 TEX_PACKAGES := latexmk texlive-latex-recommended texlive-latex-extra texlive-fonts-recommended lmodern \
 	cm-super-minimal texlive-plain-generic
-# Python with torch takes 6 GB on Linux, and pip needs room to unpack; TeX takes another 0.7 GB.
+# Python with torch takes 6 GB on Linux, and pip needs space to unpack; TeX takes another 0.7 GB.
 PYTHON_MIB := 9500
 TEX_MIB := 1500
 
-# Nothing of a home folder enters a run: no packages of the user's own, no profile of Snakemake's for other work; nor does
-# what a notebook sets for itself.
+# Runs are independent of the home folder (user packages, Snakemake profiles) and of a notebook's settings.
 export PYTHONNOUSERSITE := 1
 export MPLBACKEND := Agg
 unexport SNAKEMAKE_PROFILE
-# Where nothing can be kept in the home folder, it is kept here.
+# Caches lie in the checkout if the home folder cannot be written.
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)
 ifeq ($(shell mkdir -p "$(CACHE)" 2>/dev/null && [ -w "$(CACHE)" ] && echo yes),)
 export XDG_CACHE_HOME := $(CURDIR)/.snakemake/cache
 endif
 
-# A failure inside a recipe is written to this file, and the next target stops with it: as an error of make itself
-# it is the last line on the screen. Outside the checkout, whose disk may be full or read-only.
+# The last line on the screen is the message of what failed. Since make adds a line of its own after a failing recipe, that
+# of a command `x` stands under `x-run`, which writes its message to a file and succeeds; then `x` stops with an error of
+# make that is the message. The file lies outside the checkout, whose disk may be full or read-only.
+COMMANDS := $(shell sed -n 's/^\([a-z-]*\)-run:.*/\1/p' Makefile)
 export GOLDILOCKS_FAILURE := $(or $(GOLDILOCKS_FAILURE),$(shell mktemp -u -t goldilocks-failure.XXXXXX))
 failed = $(shell cat "$(GOLDILOCKS_FAILURE)" 2>/dev/null)
 stop_if_failed = $(if $(failed),$(error $(failed)$(shell rm -f "$(GOLDILOCKS_FAILURE)")))
@@ -35,89 +38,65 @@ run = trap 'rm -f "$(GOLDILOCKS_FAILURE)"; echo "interrupted: run the same comma
 		exit 130' INT; \
 	if ( $(1) ); then rm -f "$(GOLDILOCKS_FAILURE)"; \
 	else grep -q "[^[:space:]]" "$(GOLDILOCKS_FAILURE)" 2>/dev/null || \
-		echo "$@ stopped: its message stands above" > "$(GOLDILOCKS_FAILURE)" || exit 1; fi
+		echo "$(@:-run=) stopped: its message stands above" > "$(GOLDILOCKS_FAILURE)" || exit 1; fi
 SET_UP := $(MAKE) --silent --no-print-directory
 fail = { echo "$(1)" | tee "$(GOLDILOCKS_FAILURE)" >&2; exit 1; }
-# As goldilocks.surroundings has it: jobs are started by a shell.
+# The same characters as in goldilocks_zone.jobs.surroundings, because a shell starts the jobs.
 refuse_path = case "$$PWD" in *[[:space:]\'\"\&\$$\(\)\;\{\}\\\*\`\<\>\|\?\[\]:]*) \
 	$(call fail,$$PWD has a character in its path that shells or Python read in their own way: move it to a path \
 without spaces and quotes and signs such as & and run again);; esac
-# Tests fail jobs on purpose.
+# Some tests make jobs fail.
 PYTEST := env -u GOLDILOCKS_FAILURE $(BIN)/python -m pytest
-# What is timed, hits a job in its first moments or needs every core has the machine to itself; the rest goes side by side.
+# Tests that measure times, disturb a starting job or need every core run alone, the others in parallel.
 ALONE := tests/workflow/test_quick.py tests/workflow/test_faults.py
-# One more than there are cores: tests of the workflow wait a good part of their time.
+# One worker more than cores, because tests of the workflow often wait.
 WORKERS := $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) + 1 )))
 PYTEST_SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-# Two goals at once would be two runs at once.
+# Parallel goals would be parallel runs.
 .NOTPARALLEL:
-.PHONY: help setup tex data data-run paper paper-run full full-run figure figure-run figures figures-run \
-	slurm slurm-run plan plan-run status status-run report report-run archive archive-run review review-run \
-	arxiv arxiv-run pins compare compare-run bench bench-run clean clean-run orphans orphans-run \
-	test test-run test-weekly test-weekly-run check check-run lint programs lock
+.PHONY: help setup tex pins lint programs lock $(COMMANDS) $(COMMANDS:=-run)
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F '(-run)?:.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
 
-paper: paper-run ## the quick run, from raw data to paper/paper.pdf, in a few minutes
+$(COMMANDS): %: %-run
 	@: $(stop_if_failed)
-paper-run:
-	@$(call run,$(SET_UP) setup tex && \
-		$(BIN)/python scripts/make_data.py --configfile config/config.yaml $(QUICK) && \
-		$(SNAKEMAKE) --configfile $(QUICK))
 
-full: full-run ## the full reproduction (the same as .venv/bin/snakemake --cores all)
-	@: $(stop_if_failed)
-full-run:
+paper-run: ## the quick run, from raw data to paper/paper.pdf, in a few minutes
+	@$(call run,$(SET_UP) setup tex && $(GOLDILOCKS) data $(QUICK) && $(SNAKEMAKE) --configfile $(QUICK))
+
+full-run: ## the full reproduction (the same as .venv/bin/snakemake --cores all)
 	@$(call run,$(SET_UP) setup tex && $(SNAKEMAKE))
 
-figures: figures-run ## the figures of the quick run alone
-	@: $(stop_if_failed)
-figures-run:
+figures-run: ## the figures of the quick run alone
 	@$(call run,$(SET_UP) setup && $(SNAKEMAKE) figures --configfile $(QUICK))
 
-figure: figure-run ## one figure, drawn anew: make figure NAME=loss [CONFIG=config/mine.yaml]
-	@: $(stop_if_failed)
-figure-run:
-	@$(call run,$(SET_UP) setup && figure=$$($(BIN)/python scripts/name_figure.py "$(NAME)" "$(CONFIG)") && \
+figure-run: ## one figure, drawn anew: make figure NAME=loss [CONFIG=config/mine.yaml]
+	@$(call run,$(SET_UP) setup && figure=$$($(GOLDILOCKS) figure "$(NAME)" "$(CONFIG)") && \
 		$(SNAKEMAKE) --force $$figure --configfile $(CONFIG))
 
-data: data-run ## fetch all datasets, and record in results/data/available.yaml which can be had
-	@: $(stop_if_failed)
-data-run:
-	@$(call run,$(SET_UP) setup && $(BIN)/python scripts/make_data.py)
+data-run: ## fetch all datasets, and record in results/data/available.yaml which can be had
+	@$(call run,$(SET_UP) setup && $(GOLDILOCKS) data)
 
-slurm: slurm-run ## a run on a cluster with SLURM: make slurm CONFIG=config/paper_scale.yaml [PROFILE=my/profile]
-	@: $(stop_if_failed)
-slurm-run:
+slurm-run: ## a run on a cluster with SLURM: make slurm CONFIG=config/paper_scale.yaml [PROFILE=my/profile]
 	@$(call run,$(SET_UP) setup .venv-slurm/installed && \
 		PYTHONPATH=scripts:.venv-slurm $(BIN)/snakemake --workflow-profile $(PROFILE) --logger goldilocks --configfile $(CONFIG))
 
-plan: plan-run ## what a run would do, why, and for how long: make plan [CONFIG=config/config.yaml] [CORES=2]
-	@: $(stop_if_failed)
-plan-run:
-	@$(call run,$(SET_UP) setup && $(BIN)/python scripts/plan_run.py $(CONFIG) --cores $(CORES))
+plan-run: ## what a run would do, why, and for how long: make plan [CONFIG=config/config.yaml] [CORES=2]
+	@$(call run,$(SET_UP) setup && $(GOLDILOCKS) plan $(CONFIG) --cores $(CORES))
 
-status: status-run ## how far each study of a run is: make status [CONFIG=config/config.yaml]
-	@: $(stop_if_failed)
-status-run:
-	@$(call run,$(SET_UP) setup && $(BIN)/python scripts/show_status.py $(CONFIG))
+status-run: ## how far each study of a run is: make status [CONFIG=config/config.yaml]
+	@$(call run,$(SET_UP) setup && $(GOLDILOCKS) status $(CONFIG))
 
-report: report-run ## figures, claims and settings to look at in a browser: make report [CONFIG=config/config.yaml]
-	@: $(stop_if_failed)
-report-run:
+report-run: ## figures, claims and settings to look at in a browser: make report [CONFIG=config/config.yaml]
 	@$(call run,$(SET_UP) setup tex && $(SNAKEMAKE) --configfile $(CONFIG) && \
 		$(BIN)/snakemake --cores 1 --report report.zip --configfile $(CONFIG) && echo "report.zip: unpack it and open report.html")
 
-archive: archive-run ## a run's results in one file for others: make archive [CONFIG=config/config.yaml]
-	@: $(stop_if_failed)
-archive-run:
-	@$(call run,$(SET_UP) setup tex && $(SNAKEMAKE) --configfile $(CONFIG) && $(BIN)/python scripts/pack_archive.py $(CONFIG))
+archive-run: ## a run's results in one file for others: make archive [CONFIG=config/config.yaml]
+	@$(call run,$(SET_UP) setup tex && $(SNAKEMAKE) --configfile $(CONFIG) && $(GOLDILOCKS) archive $(CONFIG))
 
-review: review-run ## figures and paper from an archive, without torch: make review ARCHIVE=quick.tar.gz [CONFIG=config/config.yaml]
-	@: $(stop_if_failed)
-review-run:
+review-run: ## figures and paper from an archive, without torch: make review ARCHIVE=quick.tar.gz [CONFIG=config/config.yaml]
 	@$(call run,[ -f "$(ARCHIVE)" ] || $(call fail,there is no archive $(ARCHIVE): name one with make review ARCHIVE=...); \
 		$(SET_UP) .venv-review/installed tex && .venv-review/bin/snakemake --cores $(CORES) --configfile $(CONFIG) \
 		--config results_from="$(ARCHIVE)")
@@ -129,10 +108,8 @@ review-run:
 		$(call fail,pip could not set up .venv-review: its message stands above)
 	@touch $@
 
-arxiv: arxiv-run ## the paper's source as one archive, tried out: make arxiv [CONFIG=config/config.yaml]
-	@: $(stop_if_failed)
-arxiv-run:
-	@$(call run,$(SET_UP) setup tex && $(SNAKEMAKE) --configfile $(CONFIG) && $(BIN)/python scripts/pack_arxiv.py $(CONFIG))
+arxiv-run: ## the paper's source as one archive, tried out: make arxiv [CONFIG=config/config.yaml]
+	@$(call run,$(SET_UP) setup tex && $(SNAKEMAKE) --configfile $(CONFIG) && $(GOLDILOCKS) arxiv $(CONFIG))
 
 pins: ## pin every conda environment for this platform (envs/*.pin.txt), which Snakemake then takes; needs conda
 	@command -v conda >/dev/null || command -v mamba >/dev/null || \
@@ -141,43 +118,29 @@ pins: ## pin every conda environment for this platform (envs/*.pin.txt), which S
 		$(call fail,make pins needs snakedeploy: conda install -c conda-forge -c bioconda snakedeploy)
 	@snakedeploy pin-conda-envs envs/compute.yaml envs/plot.yaml envs/latex.yaml
 
-compare: compare-run ## where two runs differ: make compare A=quick B=full [TOLERANCE=1e-6]
-	@: $(stop_if_failed)
-compare-run:
+compare-run: ## where two runs differ: make compare A=quick B=full [TOLERANCE=1e-6]
 	@$(call run,[ -n "$(A)" -a -n "$(B)" ] || $(call fail,make compare needs two runs: make compare A=quick B=full); \
-		$(SET_UP) setup && $(BIN)/python scripts/compare_runs.py "$(A)" "$(B)" --tolerance $(or $(TOLERANCE),1e-6))
+		$(SET_UP) setup && $(GOLDILOCKS) compare "$(A)" "$(B)" --tolerance $(or $(TOLERANCE),1e-6))
 
-orphans: orphans-run ## results that no configuration in config/ names; REMOVE=yes removes them
-	@: $(stop_if_failed)
-orphans-run:
+orphans-run: ## results that no configuration in config/ names; REMOVE=yes removes them
 	@$(call run,[ -z "$(filter-out yes,$(REMOVE))" ] || $(call fail,REMOVE=$(REMOVE) is unknown: use REMOVE=yes or leave it out); \
-		$(SET_UP) setup && $(BIN)/python scripts/find_orphans.py $(if $(REMOVE),--remove))
+		$(SET_UP) setup && $(GOLDILOCKS) orphans $(if $(REMOVE),--remove))
 
-bench: bench-run ## what curvature and training cost by these engines and by other ways
-	@: $(stop_if_failed)
-bench-run:
+bench-run: ## what curvature and training cost by these engines and by other ways
 	@$(call run,$(SET_UP) setup .venv-bench/installed && for part in curvature spectrum training plot; do \
-		PYTHONPATH=scripts $(BIN)/python -m benchmarks.$$part || exit 1; done)
+		$(WITH_SCRIPTS) $(BIN)/python -m benchmarks.$$part || exit 1; done)
 
-clean: clean-run ## remove everything generated but the datasets; RUN=quick removes one run alone
-	@: $(stop_if_failed)
-clean-run:
-	@$(call run,$(PYTHON) scripts/clean_results.py "$(RUN)")
+clean-run: ## remove everything generated but the datasets; RUN=quick removes one run alone
+	@$(call run,$(WITH_SCRIPTS) $(PYTHON) -m goldilocks_zone clean "$(RUN)")
 
-test: test-run ## all tests but the weekly ones, and the style of the code; builds the quick run to the paper once
-	@: $(stop_if_failed)
-test-run:
+test-run: ## all tests but the weekly ones, and the style of the code; builds the quick run to the paper once
 	@$(call run,$(SET_UP) setup tex programs .venv-slurm/installed && $(SET_UP) lint && $(PYTEST) -m "not weekly" $(ALONE) && \
 		$(PYTEST_SIDE_BY_SIDE) -m "not weekly" $(addprefix --ignore=,$(ALONE)))
 
-test-weekly: test-weekly-run ## the tests that make test leaves out: minutes long, or many repetitions
-	@: $(stop_if_failed)
-test-weekly-run:
+test-weekly-run: ## the tests that make test leaves out: minutes long, or many repetitions
 	@$(call run,$(SET_UP) setup tex programs .venv-slurm/installed && $(PYTEST) -m weekly)
 
-check: check-run ## the fast tests and the style of the code, at most two minutes
-	@: $(stop_if_failed)
-check-run:
+check-run: ## the fast tests and the style of the code, at most two minutes
 	@$(call run,$(SET_UP) setup && $(SET_UP) lint && $(PYTEST_SIDE_BY_SIDE) -m "not slow and not weekly")
 
 lint: setup ## the style of code and rules, and imports that run one way
@@ -199,7 +162,7 @@ setup: .venv/installed ## the Python environment .venv, from the lock requiremen
 	@echo "Setting up Python in .venv (a few minutes, about 6 GB on Linux)"
 	@$(PYTHON) -m venv .venv && $(BIN)/pip install --quiet --no-compile --disable-pip-version-check -r requirements.txt || \
 		$(call fail,pip could not set up .venv: its message stands above)
-	@# Bytecode on all cores, once: where PYTHONDONTWRITEBYTECODE is set every job would compile torch anew, for seconds.
+	@# Bytecode once: with PYTHONDONTWRITEBYTECODE every job would spend seconds on compiling torch.
 	@$(BIN)/python -m compileall -q -j 0 .venv/lib >/dev/null 2>&1 || true
 	@touch $@
 

@@ -34,7 +34,7 @@ from torch import nn
 
 from benchmarks import methods, tools
 from benchmarks.methods import Problem
-from goldilocks_zone.jobs import log
+from goldilocks_zone.jobs import failures
 from goldilocks_zone.models import initialisation, networks
 from goldilocks_zone.models.labels import parse_network
 from goldilocks_zone.subspaces import planes
@@ -261,7 +261,7 @@ def main() -> None:
     parser.add_argument("--output", default="results/benchmarks/curvature.csv")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # Of the libraries: torch.jit, and gradients that keep their graph.
-    with log.one_sentence():
+    with failures.one_sentence():
         chosen = arguments.cases
         bench(CASES.get(chosen) or {chosen: CASES["all"][chosen]}, arguments.output)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 from goldilocks_zone.figures import style
-from goldilocks_zone.jobs import log
+from goldilocks_zone.jobs import failures
 from goldilocks_zone.storage import files
 
 METHODS = (
@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--input", default="results/benchmarks", help="folder of curvature.csv and training.csv")
     parser.add_argument("--output", default="figures/benchmarks", help="folder of the figures")
     arguments = parser.parse_args()
-    with log.one_sentence():
+    with failures.one_sentence():
         for name, plot in (("curvature", plot_benchmark), ("training", plot_training)):
             path, output = Path(arguments.input, f"{name}.csv"), Path(arguments.output, name)
             if path.exists():

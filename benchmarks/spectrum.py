@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks import curvature, methods, tools
 from goldilocks_zone.curvature import top_eigenvectors
-from goldilocks_zone.jobs import log
+from goldilocks_zone.jobs import failures
 from goldilocks_zone.randomness import stream
 
 TOLERANCE, AGREEMENT = 1e-4, 1e-3
@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--output", default="results/benchmarks/spectrum.csv")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    with log.one_sentence():
+    with failures.one_sentence():
         bench(CASES if arguments.cases == "all" else {arguments.cases: CASES[arguments.cases]}, arguments.output)
 
 

@@ -30,7 +30,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import tools
-from goldilocks_zone.jobs import log
+from goldilocks_zone.jobs import failures
 from goldilocks_zone.subspaces import constraints, projections
 from goldilocks_zone.training import batches, ensembles, loop
 
@@ -228,7 +228,7 @@ def main() -> None:
     parser.add_argument("--output", default="results/benchmarks/training.csv")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    with log.one_sentence():
+    with failures.one_sentence():
         bench(CASES if arguments.cases == "all" else {arguments.cases: CASES[arguments.cases]}, arguments.output)
 
 

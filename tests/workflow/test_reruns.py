@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 import yaml
 
-from made_up.projects import BLOCK, RESULTS, ROOT, write_images
+from made_up.projects import BLOCK, RESULTS, ROOT, clean_environment, write_images
 
 FIGURES = 4
 
@@ -252,8 +252,9 @@ def test_nothing_is_computed_when_a_dataset_cannot_be_had(project):
 def test_a_dataset_that_cannot_be_had_is_left_out_where_that_is_asked_for(project):
     with_a_missing_dataset(project)
     project.edit("config/tiny.yaml", "run: tiny", "run: tiny\nmissing_datasets: leave_out")
-    command = [sys.executable, "scripts/make_data.py", "--configfile", "config/config.yaml", "config/tiny.yaml"]
-    done = subprocess.run(command, cwd=project.folder, capture_output=True, text=True)
+    command = [sys.executable, "-m", "goldilocks_zone", "data", "config/tiny.yaml"]
+    environment = clean_environment(PYTHONPATH="scripts")
+    done = subprocess.run(command, cwd=project.folder, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert "mnist: results/data/mnist.nc" in done.stdout.splitlines()
     record = yaml.safe_load((project.folder / "results/data/available.yaml").read_text())

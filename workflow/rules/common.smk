@@ -6,7 +6,6 @@ Loading the workflow writes nothing: Snakemake does not say whether a run is to 
 
 import base64
 import gzip
-import os
 import sys
 from tempfile import TemporaryDirectory
 
@@ -16,8 +15,7 @@ sys.path.insert(0, str(CHECKOUT / "scripts"))
 from goldilocks_zone.config import load as configuration
 from goldilocks_zone.config import studies
 from goldilocks_zone.data import catalogue, official_shapes
-from goldilocks_zone.jobs import log as logs
-from goldilocks_zone.jobs import run_lock, surroundings
+from goldilocks_zone.jobs import failures, lifecycle, run_lock, surroundings
 from goldilocks_zone.models import user_code
 from goldilocks_zone.provenance import archive as archives
 from goldilocks_zone.provenance import fingerprints, records
@@ -232,7 +230,7 @@ def enter_run():
 
 def refuse(error):
     """End with the sentence of an error, which `make` repeats."""
-    logs.report(str(error))
+    failures.report(str(error))
     raise WorkflowError(str(error)) from None
 
 
@@ -240,8 +238,7 @@ try:
     surroundings.enter(CHECKOUT)
     # Where Snakemake keeps what it knows, in any call.
     files.refuse_unwritable(["."])
-    if workflow.is_main_process:
-        os.environ[logs.RUNNER_VARIABLE] = logs.this_process()
+    lifecycle.name_to_jobs(first=workflow.is_main_process)
     ARCHIVED_CARDS = read_archive()
     config, LEFT_OUT, LEFT_OUT_STUDIES = complete_configuration()
     RUN = config["run"]

@@ -1,41 +1,39 @@
 """`make archive`: a run's results in one file, from which others rebuild its figures and its paper."""
 
-import argparse
 from pathlib import Path
 
 import yaml
 
 from goldilocks_zone.config import load, studies
-from goldilocks_zone.jobs import log
 from goldilocks_zone.provenance import archive, attributes, records
 from goldilocks_zone.storage import files
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 DATA = Path("results/data")
 
 
 def contents_of(config: dict) -> dict[str, Path]:
-    """What goes into the archive, by name: blocks and all that is made of them."""
+    """Files of the archive, by name: blocks and everything made from them."""
     results, figures = Path("results") / config["run"], Path("figures") / config["run"]
     names = [path for study in config["studies"] for path in studies.block_paths(config, study)]
     names += [f"aggregate/{study}.nc" for study in config["studies"]]
     names += [f"figures/{figure}.nc" for figure in config["figures"]]
     names += ["claims.csv", "paper.pdf", *(["cuts.nc"] if "cuts" in config else [])]
-    found = {name: results / name for name in names}
-    found |= {
+    contents = {name: results / name for name in names}
+    contents |= {
         f"figures/{figure}.{kind}": figures / f"{figure}.{kind}"
         for figure in config["figures"]
         for kind in ("pdf", "png")
     }
     for dataset in load.datasets_of(config):
-        found[f"{archive.CARDS}/{dataset}.yaml"] = DATA / f"cards/{dataset}.yaml"
+        contents[f"{archive.CARDS}/{dataset}.yaml"] = DATA / f"cards/{dataset}.yaml"
     if (DATA / "available.yaml").exists():
-        found[archive.AVAILABLE] = DATA / "available.yaml"
-    return found
+        contents[archive.AVAILABLE] = DATA / "available.yaml"
+    return contents
 
 
 def about(config: dict) -> dict:
-    """What an archive's manifest says of the code and the settings that its blocks were made by."""
+    """Code and settings that made the blocks, for the archive's manifest."""
     place = Path("results") / config["run"] / "fingerprints"
     kinds = sorted({study["kind"] for study in config["studies"].values()} | ({"cuts"} if "cuts" in config else set()))
     settings = {name: studies.block_settings(config, name) for name in config["studies"]}
@@ -51,13 +49,13 @@ def about(config: dict) -> dict:
 
 
 def release_day() -> str:
-    """Day of the release that the checkout is: an archive's date comes from its contents, never from the clock."""
+    """Day of the checkout's release: an archive's date comes from its contents, never from the clock."""
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     return citation["date-released"].isoformat()
 
 
 def _recorded(place: Path) -> str:
-    """The fingerprint that the run was started with."""
+    """Fingerprint with which the run was started."""
     found = records.versions(place)
     if len(found) != 1:
         raise ValueError(f"{place.parent} has no record of {place.stem}: build the run first, then archive it")
@@ -65,7 +63,7 @@ def _recorded(place: Path) -> str:
 
 
 def pack_archive(path_to_config: Path) -> Path:
-    """Write results/{run}/{run}.tar.gz. Raises ValueError in one sentence if that cannot be."""
+    """Write results/{run}/{run}.tar.gz. Raises ValueError if the run is not complete."""
     config, *_ = load.as_run(load.load([ROOT / "config/config.yaml", path_to_config], ROOT))
     path = Path(f"results/{config['run']}/{config['run']}.tar.gz")
     files.refuse_unwritable([path.parent])
@@ -73,14 +71,7 @@ def pack_archive(path_to_config: Path) -> Path:
     return path
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Pack a run's results into one file.")
-    parser.add_argument("configfile", type=Path)
-    arguments = parser.parse_args()
-    with log.one_sentence():
-        path = pack_archive(arguments.configfile)
-        print(f"{path}  {path.stat().st_size / 1e6:.1f} MB: make review ARCHIVE={path} rebuilds figures and paper")
-
-
-if __name__ == "__main__":
-    main()
+def run(configfile: Path) -> None:
+    """Pack a run and print the archive's path and size."""
+    path = pack_archive(configfile)
+    print(f"{path}  {path.stat().st_size / 1e6:.1f} MB: make review ARCHIVE={path} rebuilds figures and paper")

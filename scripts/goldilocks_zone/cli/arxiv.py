@@ -1,6 +1,5 @@
-"""`make arxiv`: the paper's source as one archive for arXiv, tried out before it is written."""
+"""`make arxiv`: the paper's source as one archive for arXiv, compiled once before it is written."""
 
-import argparse
 import gzip
 import io
 import shutil
@@ -9,18 +8,17 @@ import tempfile
 from pathlib import Path
 
 from goldilocks_zone.config import load
-from goldilocks_zone.jobs import log
 from goldilocks_zone.paper.build import first_error, run_tex
 from goldilocks_zone.storage import files
 
-ROOT = Path(__file__).parents[1]
-# What arXiv compiles from; main.bbl because it does not run BibTeX.
+ROOT = Path(__file__).parents[3]
+# Suffixes of the files that arXiv needs; main.bbl because it does not run BibTeX.
 SOURCES = (".tex", ".bib", ".bbl", ".pdf")
 LIMIT_MB = 50
 
 
 def sources_in(folder: Path) -> list[Path]:
-    """The files of the paper's folder that it is compiled from, in order.
+    """Files in the paper's folder that it is compiled from, sorted.
 
     Raises ValueError if the paper has not been built there with its bibliography.
     """
@@ -44,7 +42,7 @@ def try_out(folder: Path, sources: list[Path]) -> None:
 
 
 def packed(folder: Path, sources: list[Path]) -> bytes:
-    """The sources as a gzipped tar archive, the same bytes every time."""
+    """The sources as a gzipped tar archive, reproducible to the byte."""
     buffer = io.BytesIO()
     with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as zipped, tarfile.open(fileobj=zipped, mode="w") as archive:
         for path in sources:
@@ -56,7 +54,7 @@ def packed(folder: Path, sources: list[Path]) -> bytes:
 
 
 def pack_arxiv(run: str) -> Path:
-    """Write results/{run}/arxiv.tar.gz. Raises ValueError in one sentence if that cannot be."""
+    """Write results/{run}/arxiv.tar.gz. Raises ValueError if the paper is missing, broken or too large."""
     folder, path = Path(f"results/{run}/latex"), Path(f"results/{run}/arxiv.tar.gz")
     if not shutil.which("latexmk"):
         raise ValueError("latexmk is missing, with which the archive is tried out: run `make tex`")
@@ -70,15 +68,8 @@ def pack_arxiv(run: str) -> Path:
     return path
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Pack the paper's source for arXiv.")
-    parser.add_argument("configfile", type=Path)
-    arguments = parser.parse_args()
-    with log.one_sentence():
-        config = load.load([ROOT / "config/config.yaml", arguments.configfile], ROOT)
-        path = pack_arxiv(config["run"])
-        print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
-
-
-if __name__ == "__main__":
-    main()
+def run(configfile: Path) -> None:
+    """Pack the paper's source and print the archive's path and size."""
+    config = load.load([ROOT / "config/config.yaml", configfile], ROOT)
+    path = pack_arxiv(config["run"])
+    print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")

@@ -1,10 +1,9 @@
-"""`make clean`: remove everything generated but the datasets, or one run alone. Needs nothing but Python."""
+"""`make clean`: remove everything generated but the datasets, or one run alone. Needs only the standard library."""
 
-import argparse
 import re
 from pathlib import Path
 
-from goldilocks_zone.jobs import log, run_lock
+from goldilocks_zone.jobs import run_lock
 from goldilocks_zone.storage import files
 
 KEPT = ("data", "README.md")
@@ -13,9 +12,9 @@ REPORT = "report.zip"
 
 
 def clean_results(run: str | None) -> list[Path]:
-    """Remove the results, figures and logs of `run`, or of all runs; returns what was removed.
+    """Remove the results, figures and logs of `run`, or of all runs; returns the removed paths.
 
-    Of a link to a folder elsewhere the contents go, and the link stays.
+    A link to a folder elsewhere stays, and its contents are removed.
     Raises ValueError while a run is at work, or if there is no such run.
     """
     run_lock.enter()
@@ -43,16 +42,7 @@ def _is_emptied_link(path: Path) -> bool:
     return path.is_symlink() and path.is_dir() and not any(path.iterdir())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Remove everything generated but the datasets.")
-    parser.add_argument("run", nargs="?", help="remove this run alone")
-    arguments = parser.parse_args()
-    with log.one_sentence():
-        removed = clean_results(arguments.run)
-    print(
-        f"removed {', '.join(map(str, removed))}; the datasets are kept" if removed else "there was nothing to remove"
-    )
-
-
-if __name__ == "__main__":
-    main()
+def run(name: str | None) -> None:
+    """Remove what a run, or all runs, generated, and print what was removed."""
+    removed = ", ".join(map(str, clean_results(name)))
+    print(f"removed {removed}; the datasets are kept" if removed else "there was nothing to remove")

@@ -1,19 +1,16 @@
-"""`make compare`: where two runs differ in numbers, and which claims changed their verdict."""
+"""`make compare`: numbers in which two runs differ, and claims whose verdict changed."""
 
-import argparse
 import csv
-import sys
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-from goldilocks_zone.jobs import log
 from goldilocks_zone.storage import netcdf
 
 
 def compare_runs(first: Path, second: Path, tolerance: float) -> list[str]:
-    """One sentence for each study, variable and claim that differs; compared is what both runs have.
+    """One sentence per study, variable and claim that differs, among those that both runs have.
 
     Numbers differ if |a − b| > tolerance · max(|a|, |b|). Raises ValueError if a run has no results.
     """
@@ -34,7 +31,7 @@ def _studies(first: Path, second: Path, tolerance: float) -> list[str]:
 
 
 def differences(first: xr.Dataset, second: xr.Dataset, tolerance: float) -> list[str]:
-    """One sentence for each axis and variable in which two studies differ."""
+    """One sentence per axis and variable in which two studies differ."""
     lines = []
     for axis in first.sizes.keys() | second.sizes.keys():
         values = [set(study[axis].values.tolist()) if axis in study.coords else set() for study in (first, second)]
@@ -71,19 +68,10 @@ def _verdicts(first: Path, second: Path) -> list[str]:
     return lines
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Compare two runs; exit status 1 if they differ.")
-    parser.add_argument("runs", nargs=2, help="names of runs, or folders of their results")
-    parser.add_argument("--tolerance", type=float, default=1e-6, help="largest relative difference that counts as none")
-    arguments = parser.parse_args()
-    first, second = (Path(run) if "/" in run else Path("results", run) for run in arguments.runs)
-    with log.one_sentence():
-        lines = compare_runs(first, second, arguments.tolerance)
-    print("\n".join(lines) or f"{first} and {second} agree within {arguments.tolerance:g}, and in every verdict")
+def run(runs: list[str], tolerance: float) -> None:
+    """Print the differences between two runs, given by name or folder. Raises ValueError if there are any."""
+    first, second = (Path(run) if "/" in run else Path("results", run) for run in runs)
+    lines = compare_runs(first, second, tolerance)
+    print("\n".join(lines) or f"{first} and {second} agree within {tolerance:g}, and in every verdict", flush=True)
     if lines:
-        log.report(f"{first} and {second} differ in {len(lines)} respects, which stand above")
-        sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()
+        raise ValueError(f"{first} and {second} differ in {len(lines)} respects, which stand above")

@@ -1,22 +1,21 @@
-"""`make data`: fetch datasets and record in results/data/available.yaml which of them can be had."""
+"""`make data`: fetch datasets and record in results/data/available.yaml which of them are available."""
 
-import argparse
 from pathlib import Path
 
 import yaml
 
 from goldilocks_zone.config import load
 from goldilocks_zone.data import catalogue, official_shapes
-from goldilocks_zone.jobs import log, run_lock
+from goldilocks_zone.jobs import run_lock
 from goldilocks_zone.provenance import fingerprints, records
 from goldilocks_zone.storage import files
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 DATA = Path("results/data")
 
 
 def make_data(names: list[str], config: dict) -> dict:
-    """Fetch or read in what is missing, or older than its code or files; for each name, whether it is there."""
+    """Fetch or read datasets that are missing, or older than their code or files; returns the updated record."""
     folder = catalogue.data_folder(config.get("data_folder"))
     own = [name for name in names if name not in official_shapes.OFFICIAL]
     catalogue.keep_datasets(DATA)
@@ -43,7 +42,7 @@ def make_data(names: list[str], config: dict) -> dict:
                 )
             available[name] = {"available": False, "reason": reason} if reason else {"available": True}
     finally:
-        # A malformed dataset of the user's own ends this with its sentence; what was found until then is known.
+        # A malformed user dataset raises; what was found before it is kept.
         files.write_if_changed(yaml.safe_dump(available, allow_unicode=True), record)
     return available
 
@@ -52,7 +51,7 @@ def _newest(paths: list[Path]) -> float:
     return max(path.stat().st_mtime for path in paths)
 
 
-# Imported only where something is fetched: requests and xarray take a second to start.
+# Imported only when something is fetched: requests and xarray take a second to start.
 def _fetch(name: str, folder: str | None, code: Path, outputs: tuple[Path, Path]) -> str | None:
     from fetch_dataset import fetch_dataset
 
@@ -73,23 +72,16 @@ def _read(name: str, record: dict, code: Path, outputs: tuple[Path, Path]) -> st
         return str(reason)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Fetch datasets and record which of them can be had.")
-    parser.add_argument("--configfile", nargs="+", help="fetch what these configurations name, not every official one")
-    arguments = parser.parse_args()
-    with log.one_sentence():
-        config = load.load(arguments.configfile or [ROOT / "config/config.yaml"], ROOT)
-        named = load.datasets_of(config)
-        names = sorted(named if arguments.configfile else named | {*official_shapes.OFFICIAL, *config["datasets"]})
-        run_lock.enter()
-        available = make_data(names, config)
+def run(configfiles: list[Path]) -> None:
+    """Fetch the datasets that configurations name, or all, and print where each is or why it is unavailable."""
+    config = load.load([ROOT / "config/config.yaml", *configfiles], ROOT)
+    named = load.datasets_of(config)
+    names = sorted(named if configfiles else named | {*official_shapes.OFFICIAL, *config["datasets"]})
+    run_lock.enter()
+    available = make_data(names, config)
     for name in names:
         if available[name]["available"]:
             print(f"{name}: results/data/{name}.nc")
-        elif not (arguments.configfile and config["missing_datasets"] == "leave_out"):
-            # Where it is left out, the workflow says so.
+        elif not (configfiles and config["missing_datasets"] == "leave_out"):
+            # The workflow itself says what it leaves out.
             print(available[name]["reason"])
-
-
-if __name__ == "__main__":
-    main()

@@ -1,17 +1,15 @@
 """`make figure`: the file of a figure, from its name and a configuration."""
 
-import argparse
 import difflib
 from pathlib import Path
 
 from goldilocks_zone.config import load
-from goldilocks_zone.jobs import log
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 
 
 def path_of_figure(name: str, complete: dict) -> str:
-    """Raises ValueError in one sentence if the run draws no such figure of its complete configuration."""
+    """PDF of a figure. Raises ValueError if the run of a complete configuration does not draw it."""
     config, reasons, _ = load.as_run(complete)
     figures = sorted(config["figures"])
     if name in complete["figures"] and name not in figures:
@@ -23,15 +21,6 @@ def path_of_figure(name: str, complete: dict) -> str:
     return f"figures/{config['run']}/{name}.pdf"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Print the file of a figure.")
-    parser.add_argument("name")
-    parser.add_argument("configfile")
-    arguments = parser.parse_args()
-    with log.one_sentence():
-        paths = [ROOT / "config/config.yaml", arguments.configfile]
-        print(path_of_figure(arguments.name, load.load(paths, ROOT)))
-
-
-if __name__ == "__main__":
-    main()
+def run(name: str, configfile: Path) -> None:
+    """Print the file of a figure."""
+    print(path_of_figure(name, load.load([ROOT / "config/config.yaml", configfile], ROOT)))

@@ -1,20 +1,22 @@
-"""`make orphans`: results that no configuration names, left behind by studies that were changed or dropped."""
+"""`make orphans`: results that no configuration names, left behind by studies that were changed or dropped.
 
-import argparse
+Snakemake's own --list-untracked does not follow links, and results/ may be one to another disk.
+"""
+
 import subprocess
 import sys
 from pathlib import Path
 
 from goldilocks_zone.config import load
 from goldilocks_zone.data import official_shapes
-from goldilocks_zone.jobs import log, run_lock
+from goldilocks_zone.jobs import run_lock
 from goldilocks_zone.storage import files
 
-ROOT = Path(__file__).parents[1]
-BENCHMARKS = "benchmarks"  # What make bench writes, which belongs to no run.
-# Below a run's folder of results, and in results/data: small, or what a job that was killed goes on from.
+ROOT = Path(__file__).parents[3]
+BENCHMARKS = "benchmarks"  # Output of make bench, which belongs to no run.
+# Below results/<run> and in results/data: small files, and checkpoints from which a killed job resumes.
 KEPT = ("settings", "fingerprints", "latex", "own", "cards", "checkpoints", "unpacked")
-ARCHIVES = ".tar.gz"  # What was packed for others.
+ARCHIVES = ".tar.gz"  # Packed for others.
 
 
 def find_orphans(paths_to_configs: list[Path]) -> list[Path]:
@@ -37,7 +39,7 @@ def find_orphans(paths_to_configs: list[Path]) -> list[Path]:
 
 
 def _outputs(path_to_config: Path) -> set[Path]:
-    """Every file that a configuration's workflow makes, as Snakemake lists it."""
+    """Every file that the workflow makes for a configuration, listed by Snakemake."""
     command = [sys.executable, "-m", "snakemake", "--summary", "--configfile", str(path_to_config)]
     done = subprocess.run([*command, "--config", "missing_datasets=fail"], capture_output=True, text=True)
     if done.returncode:
@@ -56,26 +58,16 @@ def _is_kept(path: Path, datasets: set[str]) -> bool:
     return path.parts[2] in KEPT or path.name.endswith(ARCHIVES) or (in_data and path.stem in {*datasets, "available"})
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="List results that no configuration names.")
-    parser.add_argument("configfiles", nargs="*", type=Path, help="configurations in use; all in config/ without any")
-    parser.add_argument("--remove", action="store_true", help="remove what is found")
-    arguments = parser.parse_args()
-    found = sorted(Path("config").glob("*.yaml"))
-    with log.one_sentence():
-        if arguments.remove:
-            run_lock.enter()
-        orphans = find_orphans(arguments.configfiles or found)
-        total = 0
-        for orphan in orphans:
-            size = sum(path.stat().st_size for path in ([orphan] if orphan.is_file() else _files(orphan)))
-            total += size
-            print(f"{orphan}{'/' if orphan.is_dir() else ''}  {size / 2**20:.1f} MiB")
-            if arguments.remove:
-                files.remove(orphan)
-    advice = "removed" if arguments.remove else "remove them with make orphans REMOVE=yes"
+def run(configfiles: list[Path], remove: bool) -> None:
+    """Print results that none of the configurations names, by default of all in config/, and `remove` them."""
+    if remove:
+        run_lock.enter()
+    orphans, total = find_orphans(configfiles or sorted(Path("config").glob("*.yaml"))), 0
+    for orphan in orphans:
+        size = sum(path.stat().st_size for path in ([orphan] if orphan.is_file() else _files(orphan)))
+        total += size
+        print(f"{orphan}{'/' if orphan.is_dir() else ''}  {size / 2**20:.1f} MiB")
+        if remove:
+            files.remove(orphan)
+    advice = "removed" if remove else "remove them with make orphans REMOVE=yes"
     print(f"{len(orphans)} orphans, {total / 2**20:.1f} MiB: {advice}" if orphans else "no orphans")
-
-
-if __name__ == "__main__":
-    main()

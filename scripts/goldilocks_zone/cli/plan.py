@@ -1,6 +1,6 @@
-"""`make plan`: what a run would do, why, and what it would cost."""
+"""`make plan`: the jobs that a run would do, with reasons and costs."""
 
-import argparse
+import itertools
 import json
 import os
 import re
@@ -13,10 +13,9 @@ from pathlib import Path
 from goldilocks_zone.cli import text_tables
 from goldilocks_zone.cli.costs import ALIKE, BY_SIZE, MEASURED, NOT_JOBS, RULES, Cost, Costs
 from goldilocks_zone.config import load
-from goldilocks_zone.jobs import log
 
-ROOT = Path(__file__).parents[1]
-# What Snakemake gives as a reason, and what it means here: records of code and settings are inputs of every rule.
+ROOT = Path(__file__).parents[3]
+# Snakemake's reasons, and their meaning here, where records of code and settings are inputs of every rule.
 REASONS = (
     (r"Missing output files", "not made yet"),
     (r"(Updated input files|updated by another job):[^;]*fingerprints/", "code changed"),
@@ -31,15 +30,17 @@ REASONS = (
 
 
 def jobs_of(paths_to_configs: list[Path], cores: str) -> list[dict]:
-    """The jobs that a run of a configuration would do, as Snakemake plans them."""
+    """Jobs that a run of a configuration would do, planned by Snakemake.
+
+    Raises ValueError with the last line of Snakemake if it refuses.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "jobs.jsonl"
         command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", cores, "--logger", "goldilocks"]
         command += ["--logger-goldilocks-jobs", str(path)]
         if paths_to_configs:
             command += ["--configfile", *map(str, paths_to_configs)]
-        search = os.pathsep.join(filter(None, [str(ROOT / "scripts"), os.environ.get("PYTHONPATH")]))
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": search})
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise ValueError((done.stderr.strip().splitlines() or ["Snakemake could not plan this run"])[-1])
         jobs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -47,24 +48,21 @@ def jobs_of(paths_to_configs: list[Path], cores: str) -> list[dict]:
 
 
 def reason_of(job: dict) -> str:
-    """Why a job would run, in a few words."""
+    """Reason for a job, in a few words."""
     return next((meaning for pattern, meaning in REASONS if re.search(pattern, job["reason"])), job["reason"])
 
 
 def table_of(jobs: list[dict], costs: list[Cost]) -> list[tuple[str, ...]]:
-    """A row for every rule, and every study of those that compute: jobs, time, memory, reasons with their numbers.
-
-    Costly rows first.
-    """
-    rows = defaultdict(list)
+    """A row per rule, and per study where it computes: jobs, time, memory, reasons with counts; costly rows first."""
+    groups = defaultdict(list)
     for job, cost in zip(jobs, costs):
         study = job["wildcards"]["study"] if job["rule"] in RULES else ""
-        rows[job["rule"], study].append((job, cost))
-    found = []
-    for (rule, study), members in sorted(rows.items(), key=lambda row: -sum(cost.seconds for _, cost in row[1])):
+        groups[job["rule"], study].append((job, cost))
+    rows = []
+    for (rule, study), members in sorted(groups.items(), key=lambda group: -sum(cost.seconds for _, cost in group[1])):
         reasons = Counter(reason_of(job) for job, _ in members)
-        known = [each for each in (_memory_of(job, cost) for job, cost in members) if each is not None]
-        found.append(
+        known = [mib for mib in itertools.starmap(_memory_of, members) if mib is not None]
+        rows.append(
             (
                 rule,
                 study,
@@ -74,33 +72,33 @@ def table_of(jobs: list[dict], costs: list[Cost]) -> list[tuple[str, ...]]:
                 ", ".join(f"{reason} ({n})" if len(reasons) > 1 else reason for reason, n in reasons.most_common()),
             )
         )
-    return found
+    return rows
 
 
 def _memory_of(job: dict, cost: Cost) -> float | None:
-    """MiB that a job took before, or that it may take."""
+    """MiB that a job took before, or its limit."""
     return cost.mib if cost.mib is not None else job["resources"].get("mem_mib")
 
 
 def summary_of(run: str, jobs: list[dict], costs: list[Cost], cores: int) -> list[str]:
-    """What the whole run would take, and what the times were taken from."""
+    """Time and memory of the whole run, and the sources of the times."""
     total, longest = sum(cost.seconds for cost in costs), max(cost.seconds for cost in costs)
     largest = max(filter(None, map(_memory_of, jobs, costs)), default=None)
     gpu = sum(cost.seconds * int(job["resources"].get("gpu", 0)) for job, cost in zip(jobs, costs))
     sources = Counter(cost.source for cost in costs)
-    where = ", ".join(f"{sources[source]} from {source}" for source in (MEASURED, ALIKE, BY_SIZE) if sources[source])
+    counts = ", ".join(f"{sources[source]} from {source}" for source in (MEASURED, ALIKE, BY_SIZE) if sources[source])
     together = max(total / cores, longest)
     return [
         f"run {run}: {len(jobs)} jobs, about {text_tables.duration(together)} on {cores} cores "
         f"({text_tables.duration(total)} one after another, the longest job {text_tables.duration(longest)})",
         f"largest job: {text_tables.memory(largest) if largest is not None else 'not known'}; "
         f"jobs that take a GPU: {gpu / 3600:.1f} hours, as long as they take on the CPU",
-        f"times of {where}",
+        f"times of {counts}",
     ]
 
 
-def plan_run(paths_to_configs: list[Path], cores: str) -> str:
-    """The plan of a run as text. Raises ValueError in one sentence for what Snakemake refuses."""
+def plan_of(paths_to_configs: list[Path], cores: str) -> str:
+    """The plan of a run as text."""
     config, reasons, _ = load.as_run(load.load([ROOT / "config/config.yaml", *paths_to_configs], ROOT))
     left_out = [f"left out: {reason}" for reason in reasons.values()]
     jobs = jobs_of(paths_to_configs, cores)
@@ -114,14 +112,6 @@ def plan_run(paths_to_configs: list[Path], cores: str) -> str:
     return "\n".join([*lines, "", *left_out, *summary_of(config["run"], jobs, costs, count)])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Print what a run would do, why, and what it would cost.")
-    parser.add_argument("configfiles", nargs="*", type=Path)
-    parser.add_argument("--cores", default="all")
-    arguments = parser.parse_args()
-    with log.one_sentence():
-        print(plan_run(arguments.configfiles, arguments.cores))
-
-
-if __name__ == "__main__":
-    main()
+def run(configfiles: list[Path], cores: str) -> None:
+    """Print the plan of a run."""
+    print(plan_of(configfiles, cores))

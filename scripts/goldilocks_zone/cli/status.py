@@ -1,15 +1,13 @@
-"""`make status`: how far each study of a run is, block by block."""
+"""`make status`: progress of each study of a run, block by block."""
 
-import argparse
 from collections import Counter
 from pathlib import Path
 
 from goldilocks_zone.cli import text_tables
 from goldilocks_zone.config import load, studies
-from goldilocks_zone.jobs import log as jobs_log
-from goldilocks_zone.jobs import run_lock
+from goldilocks_zone.jobs import failures, run_lock
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 DONE, RUNNING, FAILED, MISSING = "done", "running", "failed", "missing"
 STATES = (DONE, RUNNING, FAILED, MISSING)
 
@@ -17,26 +15,26 @@ STATES = (DONE, RUNNING, FAILED, MISSING)
 def state_of(block: Path, log: Path, alive: bool) -> str:
     """State of a block from its file and the log of its last job; `alive`: whether a run is at work.
 
-    A job that was killed without a word is one that is missing, or runs if a run is at work that may have it.
+    A block whose log names no failure is running if a run is at work, else missing: its job was killed.
     """
     if block.exists():
         return DONE
     if not log.exists():
         return MISSING
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    if any(jobs_log.FAILED in line for line in lines[-1:]):
+    if any(failures.FAILED in line for line in lines[-1:]):
         return FAILED
     return RUNNING if alive else MISSING
 
 
 def states_of(config: dict, study: str, alive: bool) -> dict[tuple[str, str, str], Counter]:
-    """How many blocks are in each state, by dataset, network and subspace."""
-    run, found = config["run"], {}
+    """Number of blocks in each state, by dataset, network and subspace."""
+    run, states = config["run"], {}
     for path in map(Path, studies.block_paths(config, study)):
         cell = path.parts[2:5]
         state = state_of(Path("results") / run / path, Path("logs") / run / path.with_suffix(".log"), alive)
-        found.setdefault(cell, Counter())[state] += 1
-    return found
+        states.setdefault(cell, Counter())[state] += 1
+    return states
 
 
 def matrix_of(cells: dict[tuple[str, str, str], Counter]) -> list[str]:
@@ -55,9 +53,9 @@ def _described(states: Counter) -> str:
 
 
 def status_of(complete: dict) -> str:
-    """The whole run as text: a line for every study, and its matrix where it is neither done nor untouched.
+    """The whole run as text: a line per study, with its matrix if the study is partly done.
 
-    What the run leaves out of its complete configuration is named with the reason, and counts for nothing.
+    Parts of the complete configuration that the run leaves out are named with the reason, and not counted.
     """
     config, reasons, left_out = load.as_run(complete)
     alive, lines, total = run_lock.is_held(), [], Counter()
@@ -82,13 +80,6 @@ def status_of(complete: dict) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Print how far each study of a run is.")
-    parser.add_argument("configfiles", nargs="*", type=Path)
-    arguments = parser.parse_args()
-    with jobs_log.one_sentence():
-        print(status_of(load.load([ROOT / "config/config.yaml", *arguments.configfiles], ROOT)))
-
-
-if __name__ == "__main__":
-    main()
+def run(configfiles: list[Path]) -> None:
+    """Print the status of a run."""
+    print(status_of(load.load([ROOT / "config/config.yaml", *configfiles], ROOT)))

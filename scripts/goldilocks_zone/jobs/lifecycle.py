@@ -1,15 +1,25 @@
-"""Jobs that are asked to stop (by SLURM when their time is over, by scancel, by kill) and leave a checkpoint first."""
+"""The end of a job: together with its run, or after a checkpoint when asked to stop by SLURM, scancel or kill."""
 
+import logging
+import os
 import signal
+import socket
 import threading
+import time
 
-# Seconds that a job may take for it: SLURM's own KillWait is 30.
+from goldilocks_zone.storage import files
+
+# Seconds allowed for the checkpoint; SLURM's own KillWait is 30.
 GRACE = 20.0
+CHECK_SECONDS = 1.0
+# Environment variables that name Snakemake processes and their machines to jobs: the first of the run, which identifies
+# it, and the one that started the job, which may be a child of the first, or on a node of a cluster.
+RUN_VARIABLE, STARTER_VARIABLE = "GOLDILOCKS_RUNNER", "GOLDILOCKS_STARTER"
 _asked = threading.Event()
 
 
 def listen() -> None:
-    """From now on SIGTERM and SIGUSR1 ask, and no longer end the process at once."""
+    """Take SIGTERM and SIGUSR1 as requests to stop, which no longer end the process at once."""
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda *_: _asked.set())
 
@@ -17,3 +27,40 @@ def listen() -> None:
 def asked() -> bool:
     """Whether this process was asked to stop."""
     return _asked.is_set()
+
+
+def name_to_jobs(first: bool) -> None:
+    """Name this Snakemake process to the jobs that it starts; the `first` of a run identifies the run."""
+    for variable in (STARTER_VARIABLE, *([RUN_VARIABLE] if first else [])):
+        os.environ[variable] = f"{os.getpid()} {socket.gethostname()}"
+
+
+def run() -> str:
+    """Identity of the run that a job serves; empty outside a run."""
+    return os.environ.get(RUN_VARIABLE, "")
+
+
+def end_with_run() -> None:
+    """Exit soon after Snakemake or the parent process has died.
+
+    The parent alone would not do, nor would PR_SET_PDEATHSIG: it may be a shell, which outlives Snakemake.
+    """
+    parent, snakemakes = os.getppid(), list(_snakemakes_here())
+
+    def watch():
+        while os.getppid() == parent and all(map(files.is_alive, snakemakes)):
+            time.sleep(CHECK_SECONDS)
+        if asked():
+            time.sleep(GRACE)
+        logging.error("the process that started this job is gone: stopping")
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _snakemakes_here():
+    """Process numbers of those Snakemake processes of this job that run on this machine."""
+    for variable in (RUN_VARIABLE, STARTER_VARIABLE):
+        process, _, host = os.environ.get(variable, "").partition(" ")
+        if process.isdigit() and host == socket.gethostname():
+            yield int(process)

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import name_figure
 import pytest
-import show_status
 import yaml
 
+from goldilocks_zone.cli import figure, status
 from goldilocks_zone.config import load, studies
 
 ROOT = Path(__file__).parents[3]
@@ -32,7 +31,7 @@ def quick(tmp_path, monkeypatch):
 
 def test_a_finished_run_misses_nothing(quick):
     complete, config = quick
-    lines = show_status.status_of(complete).splitlines()
+    lines = status.status_of(complete).splitlines()
     blocks = sum(len(studies.block_paths(config, study)) for study in config["studies"])
     assert f"run quick: blocks {blocks} done; no run is at work in this folder" in lines
     assert not [line for line in lines if "missing" in line]
@@ -47,8 +46,8 @@ def test_a_figure_that_is_left_out_is_refused_with_the_reason(quick):
     complete, config = quick
     left_out = next(name for name in complete["figures"] if name not in config["figures"])
     with pytest.raises(ValueError, match=rf"leaves out the figure {left_out}: dataset cifar10 cannot be had"):
-        name_figure.path_of_figure(left_out, complete)
-    assert name_figure.path_of_figure("loss", complete) == "figures/quick/loss.pdf"
+        figure.path_of_figure(left_out, complete)
+    assert figure.path_of_figure("loss", complete) == "figures/quick/loss.pdf"
 
 
 def test_where_nothing_is_recorded_nothing_is_left_out(quick, monkeypatch):

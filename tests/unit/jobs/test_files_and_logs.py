@@ -11,8 +11,7 @@ import torch
 import xarray as xr
 
 from goldilocks_zone.data import catalogue, user_datasets
-from goldilocks_zone.jobs import log as jobs_log
-from goldilocks_zone.jobs import run_lock
+from goldilocks_zone.jobs import failures, lifecycle, run_lock
 from goldilocks_zone.provenance import archive
 from goldilocks_zone.provenance import attributes as provenance_attributes
 from goldilocks_zone.storage import files, netcdf
@@ -113,8 +112,11 @@ def test_leftovers_of_dead_processes_are_removed_and_of_living_ones_kept(tmp_pat
 
 
 def clean(folder, *run):
-    command = [sys.executable, str(ROOT / "scripts/clean_results.py"), *run]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+    # -S: without installed packages, for `make clean` works before there are any.
+    command = [sys.executable, "-S", "-m", "goldilocks_zone", "clean", *run]
+    environment = {"PYTHONPATH": str(ROOT / "scripts")}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, env=environment)
+    return done.stdout.strip()
 
 
 def test_what_is_cleaned_behind_links_goes_and_the_links_stay(tmp_path):
@@ -209,14 +211,15 @@ def test_without_locks_of_the_file_system_a_living_process_is_known_by_its_numbe
 
 
 def test_a_sentence_of_any_letters_reaches_screen_log_and_make(tmp_path, monkeypatch):
-    monkeypatch.setenv(jobs_log.FAILURE_VARIABLE, str(tmp_path / "failure.txt"))
     done = run_job("with job_log('job.log'):\n    raise ValueError('a bad name \\udce9')", tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert (tmp_path / "failure.txt").read_text().startswith("a bad name")
     assert "FAILED a bad name" in (tmp_path / "job.log").read_text()
-    monkeypatch.setenv(jobs_log.FAILURE_VARIABLE, str(tmp_path / "nowhere/failure.txt"))
-    done = run_job("with job_log('job.log'):\n    raise ValueError('a bad value')", tmp_path)
-    assert done.stderr.strip() == "a bad value (log: job.log)"
+    command = "from goldilocks_zone.jobs.failures import one_sentence\nwith one_sentence():\n"
+    for place, left in ((tmp_path / "failure.txt", True), (tmp_path / "nowhere/failure.txt", False)):
+        monkeypatch.setenv(failures.FAILURE_VARIABLE, str(place))
+        done = run_job(f"{command}    raise ValueError('a bad name \\udce9')", tmp_path)
+        assert done.returncode == 1 and done.stderr.startswith("a bad name") and "Traceback" not in done.stderr
+        assert place.exists() == left and (not left or place.read_text().startswith("a bad name"))
 
 
 def run_job(code, tmp_path):
@@ -256,14 +259,16 @@ def test_a_job_dies_with_what_started_it(tmp_path):
         "        Path('alive').write_text(str(i)); time.sleep(0.1)\n"
     )
     (tmp_path / "job.py").write_text(job)
-    starter = f"import subprocess; subprocess.run(['bash', '-c', 'true; {sys.executable} job.py; true'])"
+    starter = f"import subprocess, sys; sys.path.insert(0, {str(ROOT / 'scripts')!r})\n"
+    starter += "from goldilocks_zone.jobs import lifecycle; lifecycle.name_to_jobs(first=False)\n"
+    starter += f"subprocess.run(['bash', '-c', 'true; {sys.executable} job.py; true'])"
     parent = subprocess.Popen([sys.executable, "-c", starter], cwd=tmp_path)
     deadline = time.monotonic() + 20
     while not (tmp_path / "alive").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     parent.kill()
     parent.wait()
-    time.sleep(2.5 * jobs_log.ORPHAN_CHECK_SECONDS)
+    time.sleep(2.5 * lifecycle.CHECK_SECONDS)
     last = (tmp_path / "alive").read_text()
     time.sleep(1)
     assert (tmp_path / "alive").read_text() == last
@@ -311,17 +316,17 @@ UNSAID = "2026-01-01 10:00:00,000 draw 1 measured\n"
 )
 def test_the_failed_job_is_named_in_one_line(job_log, command, message, reason, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(jobs_log.FAILURE_VARIABLE, "failure.txt")
+    monkeypatch.setenv(failures.FAILURE_VARIABLE, "failure.txt")
     if job_log:
         Path("job.log").write_text(job_log)
     command = COMMAND.format(command) if command else ""
     Path("workflow.log").write_text(SNAKEMAKES_LOG.format(command=command, message=message))
-    jobs_log.report_failed_job(["workflow.log"])
+    failures.report_failed_job(["workflow.log"])
     sentence = Path("failure.txt").read_text()
     assert sentence.startswith(f"rule curvature failed: {reason}") and sentence.endswith("(log: job.log)\n")
     assert ("memory" in sentence) == ("SIGKILL" in sentence)
     # The first failure is the one that counts.
-    jobs_log.report("another one")
+    failures.report("another one")
     assert Path("failure.txt").read_text() == sentence
 
 
@@ -374,13 +379,13 @@ def test_the_commit_is_that_of_the_checkout_and_of_no_repository_around_it(tmp_p
 def test_what_a_job_refuses_it_refuses_at_once_when_the_same_run_tries_again(tmp_path, monkeypatch):
     code = "with job_log('job.log'):\n    open('tried', 'a').write('x')\n    raise {}('a bad value')"
     # Nobody's: that of a run that lives is watched.
-    monkeypatch.setenv(jobs_log.RUNNER_VARIABLE, f"{os.getpid()} elsewhere")
+    monkeypatch.setenv(lifecycle.RUN_VARIABLE, f"{os.getpid()} elsewhere")
     for _ in range(2):
         done = run_job(code.format("ValueError"), tmp_path)
         assert done.returncode == 1 and done.stderr.strip() == "a bad value (log: job.log)"
     assert (tmp_path / "tried").read_text() == "x"
     # Another run tries; and so does the same where something else was the matter.
-    monkeypatch.setenv(jobs_log.RUNNER_VARIABLE, f"{os.getpid()} elsewhere again")
+    monkeypatch.setenv(lifecycle.RUN_VARIABLE, f"{os.getpid()} elsewhere again")
     for count in (2, 3):
         run_job(code.format("OSError"), tmp_path)
         assert (tmp_path / "tried").read_text() == "x" * count

@@ -94,7 +94,7 @@ def test_the_executor_for_slurm_is_pinned():
 
 
 def imports_of(path):
-    """Top-level packages that a script imports, goldilocks modules followed."""
+    """Top-level packages that a script imports, modules of ours followed."""
     found, seen, waiting = set(), set(), [path]
     while waiting:
         for node in ast.walk(ast.parse(waiting.pop().read_text())):
@@ -106,12 +106,12 @@ def imports_of(path):
                 continue
             for name in names:
                 module = ROOT / "scripts" / (name.replace(".", "/") + ".py")
-                if not name.startswith("goldilocks_zone"):
-                    found.add(name.split(".")[0])
-                elif module.exists() and module not in seen:
+                if module.exists() and module not in seen:
                     seen.add(module)
                     waiting.append(module)
-    return found - set(sys.stdlib_module_names)
+                elif not module.exists() and not name.startswith("goldilocks_zone"):
+                    found.add(name.split(".")[0])
+    return found - set(sys.stdlib_module_names) - {path.stem for path in (ROOT / "scripts").glob("*.py")}
 
 
 PACKAGE_OF = {"PIL": "Pillow", "jinja2": "Jinja2", "yaml": "PyYAML", "netCDF4": "netCDF4"}
@@ -186,7 +186,7 @@ def test_the_workflow_loads_nothing_heavy():
         "from goldilocks_zone.cli import costs, text_tables\n"
         "from goldilocks_zone.config import load, studies\n"
         "from goldilocks_zone.data import catalogue\n"
-        "from goldilocks_zone.jobs import log, run_lock, surroundings\n"
+        "from goldilocks_zone.jobs import failures, lifecycle, log, run_lock, surroundings\n"
         "from goldilocks_zone.models import user_code\n"
         "from goldilocks_zone.provenance import archive, fingerprints, records\n"
         "from goldilocks_zone.storage import files\n"

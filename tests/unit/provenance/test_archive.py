@@ -4,9 +4,9 @@ import datetime
 import json
 import tarfile
 
-import pack_archive
 import pytest
 
+from goldilocks_zone.cli import archive as cli_archive
 from goldilocks_zone.provenance import archive as provenance_archive
 from goldilocks_zone.provenance import attributes
 
@@ -72,7 +72,7 @@ def test_every_file_is_part_of_the_root_and_there(packed):
 
 
 def test_the_date_is_that_of_the_commit_or_else_of_the_release(monkeypatch, tmp_path):
-    assert datetime.date.fromisoformat(pack_archive.release_day()) >= datetime.date(2026, 11, 22)
+    assert datetime.date.fromisoformat(cli_archive.release_day()) >= datetime.date(2026, 11, 22)
     assert not attributes.commit_day() or datetime.date.fromisoformat(attributes.commit_day())
     monkeypatch.setattr(attributes, "ROOT", tmp_path)
     assert attributes.commit_day() == ""

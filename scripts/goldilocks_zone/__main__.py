@@ -1,0 +1,55 @@
+"""The command line: `python -m goldilocks_zone <command>`, which the Makefile calls.
+
+A command is the function `run` of its module in `cli`, which is imported when it is called. `clean` needs the standard
+library alone, so that it runs before there is an environment.
+"""
+
+import argparse
+import importlib
+from pathlib import Path
+
+from goldilocks_zone.jobs import failures
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m goldilocks_zone", description="Commands for a checkout.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name: str, sentence: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=sentence, description=f"{sentence[0].upper()}{sentence[1:]}.")
+
+    plan = command("plan", "print what a run would do, why, and what it would cost")
+    plan.add_argument("configfiles", nargs="*", type=Path)
+    plan.add_argument("--cores", default="all")
+    status = command("status", "print how far each study of a run is")
+    status.add_argument("configfiles", nargs="*", type=Path)
+    data = command("data", "fetch datasets and record which are available")
+    data.add_argument("configfiles", nargs="*", type=Path, help="fetch what these configurations name, not all")
+    figure = command("figure", "print the file of a figure")
+    figure.add_argument("name")
+    figure.add_argument("configfile", type=Path)
+    compare = command("compare", "compare the numbers and verdicts of two runs; exit status 1 if they differ")
+    compare.add_argument("runs", nargs=2, help="names of runs, or folders of their results")
+    compare.add_argument("--tolerance", type=float, default=1e-6, help="largest relative difference that is ignored")
+    orphans = command("orphans", "list results that no configuration names")
+    orphans.add_argument("configfiles", nargs="*", type=Path, help="configurations in use; all in config/ without any")
+    orphans.add_argument("--remove", action="store_true", help="remove what is found")
+    clean = command("clean", "remove everything generated but the datasets")
+    clean.add_argument("name", nargs="?", help="remove this run alone")
+    archive = command("archive", "pack the results of a run into one file")
+    archive.add_argument("configfile", type=Path)
+    arxiv = command("arxiv", "pack the paper's source for arXiv")
+    arxiv.add_argument("configfile", type=Path)
+    return parser
+
+
+def main() -> None:
+    """Run the command that the command line names."""
+    arguments = vars(_parser().parse_args())
+    module = importlib.import_module(f"goldilocks_zone.cli.{arguments.pop('command')}")
+    with failures.one_sentence():
+        module.run(**arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Failures in one sentence: on the screen, and in the file from which `make` takes its last line.
+
+Imports the standard library alone: `make clean` needs this before there is any other.
+"""
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from goldilocks_zone.storage import files
+
+# Environment variable with the file for `make`: outside the checkout, whose disk may be full or read-only.
+FAILURE_VARIABLE = "GOLDILOCKS_FAILURE"
+# Beginning of the line about a failure in a job's log, after date and time.
+FAILED = "FAILED "
+# In Snakemake's log: how the process of a job ended, if known, and which job it was.
+_FAILED_JOB = re.compile(
+    r"(?:^Command '[^\n]*' (?:died with <Signals\.(?P<signal>\w+)|returned non-zero exit status (?P<status>\d+))"
+    r"[^\n]*\n)?"
+    r"(?:^\[[^\n]*\]\n)?^Error in rule (?P<rule>\w+):(?P<about>.*?jobid: (?P<number>\d+).*?)(?=\n\S|\Z)",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Turn an error of a command into its message, on the screen and for `make`, and exit status 1."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        report(str(error))
+        sys.exit(str(error))
+
+
+def report(sentence: str) -> None:
+    """Write the first failure's sentence to the file for `make`, if `make` runs this."""
+    path = os.environ.get(FAILURE_VARIABLE)
+    if path and not Path(path).exists():
+        # A sentence that cannot be written still stands on the screen.
+        with suppress(OSError):
+            Path(path).write_text(f"{sentence}\n", encoding="utf-8", errors="backslashreplace")
+
+
+def report_failed_job(paths_to_workflow_logs: list[str]) -> None:
+    """Report the first job whose last attempt failed, from Snakemake's log: a killed job cannot report itself."""
+    text = "\n".join(Path(path).read_text(errors="replace") for path in paths_to_workflow_logs)
+    failed = [job for job in _FAILED_JOB.finditer(text) if f"Finished jobid: {job['number']} " not in text[job.end() :]]
+    log = re.search(r"log: (\S+)", failed[0]["about"]) if failed else None
+    if not log:
+        return report("the workflow stopped: its message stands above")
+    path = Path(log[1])
+    said = path.read_text(errors="replace") if path.exists() else ""
+    sentences = re.findall(rf"^[-0-9]+ [0-9:,]+ {FAILED}(.*)", said, re.MULTILINE)
+    reason = sentences[-1] if sentences else _end_of(failed[0])
+    try:
+        files.refuse_unwritable([path.parent])
+    except OSError as error:
+        reason = str(error)
+    report(f"rule {failed[0]['rule']} failed: {reason} (log: {path})")
+
+
+def _end_of(job: re.Match) -> str:
+    """How a job without a message ended, as far as known; a lack of memory ends it by SIGKILL."""
+    if said := re.search(r"SLURM status is: '(\w+)'", job["about"]):
+        return f"SLURM says {said[1]}, and the job not why: its output is in logs/slurm"
+    if job["signal"] == "SIGKILL" or job["status"] == str(128 + signal.SIGKILL):
+        return "killed (SIGKILL) before it could say why, perhaps for want of memory; run again"
+    if job["signal"]:
+        return f"ended by {job['signal']} before it could say why; run again"
+    status = f" with status {job['status']}" if job["status"] else ""
+    return f"ended{status} before it could say why: its message stands above"
