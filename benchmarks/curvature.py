@@ -1,4 +1,4 @@
-"""`make bench`: what the exact projected Hessian costs, by this engine and by other ways, on the same work in one run.
+"""`make bench`: cost of the exact projected Hessian by this engine and by other methods, on the same work in one run.
 
 Writes one row for each case and method:
 
@@ -8,7 +8,7 @@ Writes one row for each case and method:
                   at r_X; -nobias: without biases (else they are zero, and the plane has bias directions); dense:
                   directions with Gaussian entries; else the planes are those of the studies, sparse with the shell
                   metric, which the competitors cannot make use of
-  method          see methods.py
+  method          see benchmarks/methods.py
   seconds         median over rounds in which the methods take turns, after a warm-up; where a competitor's warm-up
                   takes longer than SLOW_SECONDS, it is its measurement
   peak_mib        peak resident memory of one run in a process of its own, above that of the process with its inputs

@@ -1,4 +1,4 @@
-"""What the projected Hessian and training cost by each method (results/benchmarks/{curvature,training}.csv).
+"""Figures of the cost of the projected Hessian and of training (results/benchmarks/{curvature,training}.csv).
 
 Curvature: on top seconds of each method over those of the engine, for the main cases; below, seconds over the number of
 directions, examples, parameters and radii, the others as in the case 784-200-200-10. Training: the ratios alone.
@@ -37,7 +37,7 @@ MAIN = (
     "784-200-200-10 dense",
     "784-200-200-10-nobias R=25 dense",
 )
-# Label of the axis, what a case of it looks like, and the value of the case without one.
+# Label of the axis, pattern of its cases, and the value of a case without one.
 GROWTH = (
     ("directions $d$", r"784-200-200-10(?: d=(\d+))?", 50),
     ("examples $N$", r"784-200-200-10(?: N=(\d+))?", 1000),
@@ -49,7 +49,7 @@ TRAINING_HEIGHT_CM = 6.0
 
 
 def plot_benchmark(path_to_csv: str, path_to_pdf: str, path_to_png: str) -> None:
-    """Draw whichever of the cases of curvature the CSV holds."""
+    """Draw the cases of curvature that the CSV holds."""
     rows, methods = _read(path_to_csv)
     figure = _figure(HEIGHT_CM)
     grid = figure.add_gridspec(2, len(GROWTH), height_ratios=(1.25, 1), width_ratios=(1.3, 1, 1, 1))

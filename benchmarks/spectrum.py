@@ -1,6 +1,6 @@
-"""`make bench`: what the largest eigenvalues of the Hessian in full space cost, with their eigenvectors.
+"""`make bench`: cost of the largest eigenvalues and eigenvectors of the Hessian in full space.
 
-Writes one row for each case and method, with the columns of curvature.py:
+Writes one row for each case and method, with the columns of benchmarks/curvature.py:
 
   case    network by its widths at its initialisation, number of examples N and of eigenpairs, then the precision of
           products; all to the same tolerance
@@ -49,7 +49,7 @@ CASES = {
 
 
 def build_problem(case: Case) -> methods.Problem:
-    """The network and examples of curvature.py, in the precision of the case."""
+    """The network and examples of benchmarks/curvature.py, in the precision of the case."""
     made = curvature.build_problem(curvature.Case(case.widths, examples=case.examples, directions=1))
     made.network.to(case.dtype)
     parts = {name: getattr(made, name).to(case.dtype) for name in ("parameters", "inputs", "directions")}

@@ -1,8 +1,8 @@
-"""`make bench`: what training an ensemble in random subspaces costs, against the same runs one after another.
+"""`make bench`: cost of training an ensemble in random subspaces, against the same runs one after another.
 
-Writes one row for each case and method, with the columns of curvature.py. A case is training 784-200-200-10 with
-Adam at batch 64 from 25 radii and 3 seeds, STEPS steps each, on a plane of d dimensions (dense or sparse columns), or
-in the whole space.
+Writes one row for each case and method, with the columns of benchmarks/curvature.py. A case is training 784-200-200-10
+with Adam at batch 64 from 25 radii and 3 seeds, STEPS steps each, on a plane of d dimensions (dense or sparse columns),
+or in the whole space.
 
   engine      this project: the radii of a seed share a plane, their parameters come from one product with it
   plain loop  one run after another: parameters θ_0 + Mw by one product (CSR for sparse columns, with a transposed copy

@@ -1,8 +1,9 @@
-"""A logger of Snakemake's (`--logger goldilocks`): how far a run is, and in a dry run which jobs would run.
+"""Logger plugin of Snakemake (`--logger goldilocks`): progress of a run, or the jobs of a dry run as JSON.
 
-Needs this folder's parent in PYTHONPATH, where Snakemake finds its plug-ins.
+Snakemake finds the plugin if the parent folder is in PYTHONPATH.
 """
 
+import itertools
 import json
 import sys
 import time
@@ -10,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from logging import ERROR, LogRecord
 from pathlib import Path
+from statistics import fmean
 from typing import Optional
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
@@ -22,15 +24,18 @@ from goldilocks_zone.cli.text_tables import duration
 
 @dataclass
 class LogHandlerSettings(LogHandlerSettingsBase):
-    """Options of the command line, `--logger-goldilocks-…`."""
+    """Command-line options, `--logger-goldilocks-…`."""
 
-    jobs: Optional[Path] = field(  # noqa: UP045 — what Snakemake makes options from knows no other way
-        default=None, metadata={"help": "File for one line of JSON for every job, in place of messages on the screen."}
+    jobs: Optional[Path] = field(  # noqa: UP045 — Snakemake cannot parse Path | None
+        default=None, metadata={"help": "File for one line of JSON per job, instead of messages on the screen."}
     )
 
 
 class LogHandler(LogHandlerBase):
-    """Writes jobs to a file, or after each job that has ended how many are left and for about how long."""
+    """Writes planned jobs to a file, or prints after each job how many are left and for about how long."""
+
+    writes_to_file = needs_rulegraph = False
+    has_filter = has_formatter = True
 
     def __post_init__(self) -> None:
         self._jobs = self.settings.jobs if self.settings else None
@@ -43,7 +48,7 @@ class LogHandler(LogHandlerBase):
         self._cores = 1
 
     def emit(self, record: LogRecord) -> None:
-        """As of logging.Handler."""
+        """Handle an event of Snakemake."""
         event = getattr(record, "event", None)
         if self._jobs:
             if event == LogEvent.JOB_INFO:
@@ -60,13 +65,13 @@ class LogHandler(LogHandlerBase):
             "wildcards": dict(record.wildcards or {}),
             "benchmark": str(record.benchmark) if record.benchmark else None,
             "threads": record.threads,
-            "resources": {name: each for name, each in dict(record.resources.items()).items() if name[0] != "_"},
+            "resources": {name: size for name, size in record.resources.items() if name[0] != "_"},
         }
         with open(self._jobs, "a", encoding="utf-8") as file:
             print(json.dumps(job, default=str), file=file)
 
     def _follow(self, event: LogEvent | None, record: LogRecord) -> None:
-        """Keep count of jobs, and say how far the run is when one has ended."""
+        """Count jobs, and print the progress when one has ended."""
         now = time.monotonic()
         if event == LogEvent.RUN_INFO:
             self._left = Counter({rule: n for rule, n in record.stats.items() if rule not in (*NOT_JOBS, "total")})
@@ -79,42 +84,20 @@ class LogHandler(LogHandlerBase):
             if rule in self._left:
                 self._left[rule] -= 1
                 self._seconds.setdefault(rule, []).append(now - self._started[record.job_id])
-                print(self._sentence(now), file=sys.stderr, flush=True)
+                print(self._sentence(), file=sys.stderr, flush=True)
 
-    def _sentence(self, now: float) -> str:
-        """How many jobs are left, and the time for them if each takes what those of its rule took on average."""
+    def _sentence(self) -> str:
+        """Number of jobs left, and their time if each takes the mean of its rule so far."""
         count = sum(self._left.values())
         if not count:
             return "all jobs are done"
-        everything = [seconds for each in self._seconds.values() for seconds in each]
-        usual = sum(everything) / len(everything)
+        overall = fmean(itertools.chain(*self._seconds.values()))
         seconds = sum(
-            n * (sum(self._seconds[rule]) / len(self._seconds[rule]) if rule in self._seconds else usual)
-            for rule, n in self._left.items()
+            n * (fmean(self._seconds[rule]) if rule in self._seconds else overall) for rule, n in self._left.items()
         )
         return f"{count} jobs left, about {duration(seconds / self._cores)}"
 
     @property
     def writes_to_stream(self) -> bool:
-        """Whether Snakemake's own messages are left out."""
+        """Whether this replaces Snakemake's own messages on the screen."""
         return self._jobs is not None
-
-    @property
-    def writes_to_file(self) -> bool:
-        """As of LogHandlerBase."""
-        return False
-
-    @property
-    def has_filter(self) -> bool:
-        """As of LogHandlerBase."""
-        return True
-
-    @property
-    def has_formatter(self) -> bool:
-        """As of LogHandlerBase."""
-        return True
-
-    @property
-    def needs_rulegraph(self) -> bool:
-        """As of LogHandlerBase."""
-        return False

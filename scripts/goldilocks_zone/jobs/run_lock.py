@@ -1,7 +1,8 @@
-"""One run at a time in a checkout, held by a lock of the operating system, which ends with the process.
+"""One run at a time in a checkout, by a lock of the operating system, which is released when its process ends.
 
-Snakemake's own locks are files that outlive a killed run, and are written before it is known whether another run is at
-work: profiles turn them off (nolock).
+Profiles turn off Snakemake's own locks (nolock): those files outlive a killed run, and are written before it is known
+whether another run is at work. This is not filelock's, because `make clean` has only the standard library, and because
+the holder's name in the file serves other machines and file systems without locks.
 """
 
 import atexit
@@ -16,7 +17,7 @@ from goldilocks_zone.storage import files
 
 LOCK = ".goldilocks.lock"
 ATTEMPTS = 5
-# Open for as long as the process lives: closing it would release the lock.
+# Open as long as the process lives, because closing it releases the lock.
 _held: list[int] = []
 
 
@@ -25,10 +26,10 @@ class Busy(ValueError):
 
 
 def enter(folder: str | Path = ".") -> None:
-    """Be the one run at work in a checkout until this process ends.
+    """Acquire the run lock of a checkout until this process ends.
 
-    Raises Busy if another run is alive, or one of another machine, whose locks may not be seen here, has not ended in
-    order. Where the file system has no locks, a run of this machine is known by its process alone.
+    Raises Busy if another run is alive, or if one of another machine, whose locks may be invisible here, has not ended
+    in order. On file systems without locks, a run of this machine is identified by its process number.
     """
     path = Path(folder, LOCK)
     with files.writing(path):
@@ -45,7 +46,7 @@ def enter(folder: str | Path = ".") -> None:
 
 
 def is_held(folder: str | Path = ".") -> bool:
-    """Whether a run of this machine is at work in a checkout, as far as its file system has locks."""
+    """Whether a run of this machine is at work in a checkout; False on file systems without locks."""
     try:
         handle = os.open(Path(folder, LOCK), os.O_RDWR)
     except OSError:
@@ -82,7 +83,7 @@ def _refuse_others(handle: int, path: Path) -> None:
 
 
 def _lock(handle: int) -> None:
-    """Lock a file for this process alone; those that only look, as is_held, have it for a moment."""
+    """Lock a file exclusively, with a few attempts because is_held locks it for a moment."""
     for _ in range(ATTEMPTS):
         with suppress(BlockingIOError):
             return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -91,6 +92,6 @@ def _lock(handle: int) -> None:
 
 
 def _leave(handle: int, process: int) -> None:
-    """Forget the holder: one that is gone without this was killed."""
+    """Erase the holder's name, which only a killed process leaves behind."""
     if os.getpid() == process:
         os.ftruncate(handle, 0)

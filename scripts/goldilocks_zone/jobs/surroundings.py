@@ -1,4 +1,4 @@
-"""Surroundings of a run: the path of the checkout, and a home folder, of which nothing enters a result.
+"""Isolation of a run from the path of its checkout and from the home folder.
 
 Imports nothing heavy: it runs whenever the workflow loads.
 """
@@ -8,15 +8,14 @@ import re
 import sys
 from pathlib import Path
 
-# Snakemake starts jobs by a shell, with the interpreter's path as it stands.
+# Snakemake starts jobs by a shell and does not quote the path of the interpreter.
 _READ_BY_SHELLS = re.compile(r"""[\s'"&$();{}\\*`<>|?\[\]]""")
 
 
 def enter(checkout: Path) -> None:
-    """Make what this process and its jobs do independent of a home folder. Raises as refuse_path does."""
+    """Make this process and its jobs independent of the home folder. Raises ValueError as refuse_path does."""
     refuse_path(checkout)
-    # No packages, settings of matplotlib and backend of a user's own or of a notebook's; and matplotlib keeps what it
-    # knows of fonts where it can write.
+    # No user packages, matplotlib settings or backends, and a font cache of matplotlib where it can write.
     os.environ |= {
         "PYTHONNOUSERSITE": "1",
         "MPLBACKEND": "Agg",
@@ -25,7 +24,7 @@ def enter(checkout: Path) -> None:
 
 
 def refuse_path(checkout: Path) -> None:
-    """Raise ValueError if jobs could not be started from `checkout`, or by this Python, for a character in its path."""
+    """Raise ValueError if shells misread a character in the path of `checkout` or of this Python."""
     for path in (checkout, Path(sys.executable)):
         if found := _READ_BY_SHELLS.search(str(path)):
             raise ValueError(
