@@ -128,7 +128,7 @@ orphans-run: ## results that no configuration in config/ names; REMOVE=yes remov
 
 bench-run: ## what curvature and training cost by these engines and by other ways
 	@$(call run,$(SET_UP) setup .venv-bench/installed && for part in curvature spectrum training plot; do \
-		$(WITH_SCRIPTS) $(BIN)/python -m benchmarks.$$part || exit 1; done)
+		$(WITH_SCRIPTS) $(BIN)/python -m benchmarks $$part || exit 1; done)
 
 clean-run: ## remove everything generated but the datasets; RUN=quick removes one run alone
 	@$(call run,$(WITH_SCRIPTS) $(PYTHON) -m goldilocks_zone clean "$(RUN)")

@@ -264,7 +264,3 @@ def main() -> None:
     with failures.one_sentence():
         chosen = arguments.cases
         bench(CASES.get(chosen) or {chosen: CASES["all"][chosen]}, arguments.output)
-
-
-if __name__ == "__main__":
-    main()

@@ -158,7 +158,3 @@ def main() -> None:
             path, output = Path(arguments.input, f"{name}.csv"), Path(arguments.output, name)
             if path.exists():
                 plot(str(path), f"{output}.pdf", f"{output}.png")
-
-
-if __name__ == "__main__":
-    main()

@@ -230,7 +230,3 @@ def main() -> None:
     warnings.simplefilter("ignore")
     with failures.one_sentence():
         bench(CASES if arguments.cases == "all" else {arguments.cases: CASES[arguments.cases]}, arguments.output)
-
-
-if __name__ == "__main__":
-    main()
