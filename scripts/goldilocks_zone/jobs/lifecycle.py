@@ -12,8 +12,8 @@ from goldilocks_zone.storage import files
 # Seconds allowed for the checkpoint; SLURM's own KillWait is 30.
 GRACE = 20.0
 CHECK_SECONDS = 1.0
-# Environment variables that name Snakemake processes and their machines to jobs: the first of the run, which identifies
-# it, and the one that started the job, which may be a child of the first, or on a node of a cluster.
+# Environment variables that name Snakemake processes and their machines to jobs: that of the run, which identifies it,
+# and the one that started the job, which differs on a node of a cluster.
 RUN_VARIABLE, STARTER_VARIABLE = "GOLDILOCKS_RUNNER", "GOLDILOCKS_STARTER"
 _asked = threading.Event()
 
