@@ -5,20 +5,35 @@ import functools
 import hashlib
 import json
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from goldilocks_zone.provenance import fingerprint_cache
+from goldilocks_zone.provenance.fingerprint_cache import Summary
+
+Reader = Callable[[Path], tuple[str, set[str]]]
+PREFIX = "goldilocks_zone."
 PACKAGE = Path(__file__).parents[1]
 # Rooms and modules that move, name or record numbers but cannot change one: import-linter keeps arrays out of them.
 EXCLUDED = ("storage", "provenance", "jobs", "data.catalogue", "data.download")
 PINNED = ("torch", "numpy", "scipy")
 # Fields that differ between versions of Python without a difference in meaning.
 _IGNORED_FIELDS = frozenset({"type_params", "kind", "ctx", "type_comment"})
+_OWN_TEXT = Path(__file__).read_text(encoding="utf-8")
 _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
+def records(scripts: Iterable[Path]) -> list[str]:
+    """Records of scripts of one checkout: each a line with a fingerprint."""
+    read = functools.cache(_read)
+    found = [code_fingerprint(script, script.parents[1] / "requirements.txt", read) + "\n" for script in scripts]
+    fingerprint_cache.of_user().save()
+    return found
+
+
 def record(script: Path) -> str:
-    """The record of a script of this checkout: a line with its fingerprint."""
-    return code_fingerprint(script, script.parents[1] / "requirements.txt") + "\n"
+    """Record of one script."""
+    return records([script])[0]
 
 
 def refuse_changed(script: Path, path_to_record: str | Path) -> None:
@@ -34,21 +49,21 @@ def tree_fingerprint(tree: ast.Module, *more: object) -> str:
     return _hash(json.dumps([_canonical(tree), *more], sort_keys=True))
 
 
-def code_fingerprint(script: Path, requirements: Path) -> str:
+def code_fingerprint(script: Path, requirements: Path, read: Reader | None = None) -> str:
     """SHA-256 over the script, the goldilocks modules it imports, followed transitively, and pinned versions."""
-    files = {script.name: script, **{name: module_path(name) for name in imported_modules(script)}}
-    lines = [f"{name} {_read(path)[0]}" for name, path in sorted(files.items())]
+    read = read or _read
+    files = {script.name: script, **{name: module_path(name) for name in imported_modules(script, read)}}
+    lines = [f"{name} {read(path)[0]}" for name, path in sorted(files.items())]
     lines += pinned_versions(requirements)
     return _hash("\n".join(lines))
 
 
-def imported_modules(script: Path) -> set[str]:
+def imported_modules(script: Path, read: Reader | None = None) -> set[str]:
     """Names below the package of the modules that `script` imports, directly or through others, less EXCLUDED."""
-    found: set[str] = set()
-    waiting = [script]
+    read, found, waiting = read or _read, set(), [script]
     while waiting:
-        for name in _read(waiting.pop())[1] - found:
-            if not is_excluded(name):
+        for name in read(waiting.pop())[1]:
+            if name not in found and not is_excluded(name):
                 found.add(name)
                 waiting.append(module_path(name))
     return found
@@ -75,23 +90,32 @@ def pinned_versions(requirements: Path) -> list[str]:
     return sorted(match[0] for match in map(pattern.match, requirements.read_text().splitlines()) if match)
 
 
-def _read(path: Path) -> tuple[str, frozenset[str]]:
-    return _summary(path.read_text(encoding="utf-8"))
+def _read(path: Path) -> tuple[str, set[str]]:
+    """Hash of a module's code, and the modules that it imports by name.
+
+    A package that is imported as a whole, to discover its modules, stands for them all.
+    """
+    text = path.read_text(encoding="utf-8")
+    # Another version of this module may summarise the same text in another way.
+    code, names, origins = fingerprint_cache.of_user().recall(_hash(_OWN_TEXT + text), lambda: _summary(text))
+    packages = [name for name in names if package_path(name).is_dir()]
+    discovered = {f"{name}.{module.stem}" for name in packages for module in package_path(name).glob("[!_]*.py")}
+    return code, discovered | {name for name in {*names, *origins} if module_path(name).is_file()}
 
 
-@functools.cache
-def _summary(text: str) -> tuple[str, frozenset[str]]:
-    """Hash and direct imports of a module: dozens of scripts share most of theirs."""
+def _summary(text: str) -> Summary:
+    """Summary of a module: the hash of its code, and names below the package that it imports, and imports from."""
     tree = ast.parse(text)
-    return _hash(_canonical(tree)), frozenset(_direct_imports(tree))
+    below = (sorted(name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)) for names in _imports(tree))
+    return _hash(_canonical(tree)), *below
 
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _direct_imports(tree: ast.Module) -> set[str]:
-    """Modules imported by name; a package that is imported as a whole, to discover its modules, stands for them all."""
+def _imports(tree: ast.Module) -> tuple[set[str], set[str]]:
+    """Full names of what is imported, and of the modules or packages that it is imported from."""
     names, origins = set(), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -101,10 +125,7 @@ def _direct_imports(tree: ast.Module) -> set[str]:
                 raise ValueError("modules of goldilocks_zone are imported by their full name, never relatively")
             origins.add(node.module)
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    below = {name.removeprefix("goldilocks_zone.") for name in names | origins if name.startswith("goldilocks_zone.")}
-    packages = {name for name in below if f"goldilocks_zone.{name}" in names and package_path(name).is_dir()}
-    discovered = {f"{name}.{path.stem}" for name in packages for path in package_path(name).glob("[!_]*.py")}
-    return {name for name in below if module_path(name).is_file()} | discovered
+    return names, origins
 
 
 def _canonical(node: object) -> str:

@@ -1,3 +1,5 @@
+import ast
+import json
 import os
 import shutil
 import subprocess
@@ -7,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from goldilocks_zone.provenance import fingerprints
+from goldilocks_zone.provenance import fingerprint_cache, fingerprints
 
 ROOT = Path(__file__).parents[3]
 LOCK = ROOT / "requirements.txt"
@@ -61,6 +63,74 @@ def test_what_changes_a_fingerprint(package, file, old, new, changes):
     path = package / file
     path.write_text(path.read_text().replace(old, new))
     assert (fingerprints.code_fingerprint(package / "script.py", LOCK) != before) == changes
+
+
+@pytest.fixture
+def cache(tmp_path_factory, monkeypatch):
+    """The file of a cache that is still to be written."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    fingerprint_cache._opened.cache_clear()
+    return folder / "goldilocks/fingerprints.json"
+
+
+def recorded(script):
+    """The record of a script, as a process of its own makes it."""
+    fingerprint_cache._opened.cache_clear()
+    return fingerprints.record(script)
+
+
+@pytest.fixture
+def script(package):
+    """The script, below a lock that its record names."""
+    (package / "scripts").mkdir()
+    shutil.copy(LOCK, package)
+    return (package / "script.py").rename(package / "scripts/script.py")
+
+
+def test_modules_are_parsed_once_and_again_when_they_change(script, cache, monkeypatch):
+    before = recorded(script)
+    assert len(json.loads(cache.read_text().splitlines()[1])) == 3
+    with monkeypatch.context() as patched:
+        patched.setattr(ast, "parse", None)
+        assert recorded(script) == before
+    module = script.parents[1] / "room/b.py"
+    text = module.read_text()
+    module.write_text(text.replace("2 *", "3 *"))
+    assert recorded(script) != before
+    module.write_text(text)
+    assert recorded(script) == before
+
+
+@pytest.mark.parametrize("damage", [lambda text: "", lambda text: text[:-9], lambda text: text.replace("a", "b")])
+def test_a_damaged_cache_is_ignored_and_written_anew(script, cache, damage):
+    expected = recorded(script)
+    whole = cache.read_text()
+    cache.write_text(damage(whole))
+    assert recorded(script) == expected and cache.read_text() == whole
+
+
+def test_without_a_cache_fingerprints_are_the_same(script, cache, tmp_path, monkeypatch):
+    expected = recorded(script)
+    cache.unlink()
+    cache.parent.rmdir()
+    cache.parent.write_text("a file in the folder's place")
+    assert recorded(script) == expected
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert recorded(script) == expected and not Path("relative").exists()
+    assert (tmp_path / "home/.cache/goldilocks/fingerprints.json").exists()
+
+
+def test_old_entries_of_the_cache_go_first(cache, monkeypatch):
+    monkeypatch.setattr(fingerprint_cache, "LIMIT", 2)
+    for name in "abc":
+        entries = fingerprint_cache.Cache(cache)
+        entries.recall(name, lambda: ("hash", [], []))
+        entries.save()
+    kept = fingerprint_cache.Cache(cache)
+    assert [kept.recall(name, lambda: ("computed", [], []))[0] for name in "abc"] == ["computed", "hash", "hash"]
 
 
 def test_pinned_versions_enter(package, tmp_path):
