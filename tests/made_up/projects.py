@@ -38,12 +38,8 @@ class Project:
         for name in ("requirements.txt", "Makefile", "CITATION.cff"):
             shutil.copy2(ROOT / name, folder)
         (folder / ".venv").symlink_to(ROOT / ".venv")
-        project = cls(folder)
-        # The code's record first: a dataset that is older would be fetched again.
-        code = fingerprints.record(folder / "scripts/fetch_dataset.py")
-        records.write(folder / "results/data/fingerprints/dataset.txt", code)
-        write_images(folder / "results/data/mnist.nc")
-        return project
+        write_dataset(folder, folder)
+        return cls(folder)
 
     def copy(self, folder):
         shutil.copytree(self.folder, folder, symlinks=True)
@@ -88,6 +84,14 @@ def clean_environment(**variables):
     """The environment without what an outer make says to its own recipes."""
     ours = ("MAKEFLAGS", "MAKELEVEL", "GOLDILOCKS_FAILURE")
     return {name: value for name, value in os.environ.items() if name not in ours} | variables
+
+
+def write_dataset(folder, checkout):
+    """Made-up images, as if the code of `checkout` had fetched them into the results below `folder`."""
+    # The code's record first: a dataset that is older would be fetched again.
+    code = fingerprints.record(checkout / "scripts/fetch_dataset.py")
+    records.write(folder / "results/data/fingerprints/dataset.txt", code)
+    write_images(folder / "results/data/mnist.nc")
 
 
 def write_images(path, seed=0):

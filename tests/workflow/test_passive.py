@@ -214,16 +214,3 @@ def test_a_second_run_is_refused_however_it_is_called_and_changes_nothing(projec
     # A killed run is in nobody's way.
     done = project.snakemake(STUDY, "-call")
     assert done.returncode == 0, done.stderr
-
-
-def test_from_elsewhere_the_checkout_is_named(project, tmp_path):
-    snakefile = project.folder / "workflow/Snakefile"
-    module = f"module goldilocks:\n    snakefile: {str(snakefile)!r}\n\nuse rule * from goldilocks\n"
-    (tmp_path / "Snakefile").write_text(module)
-    command = [sys.executable, "-m", "snakemake", "-n", "-s", str(snakefile)]
-    for elsewhere in (command, command[:-2]):
-        done = subprocess.run(elsewhere, cwd=tmp_path, capture_output=True, text=True, env=clean_environment())
-        assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr
-        assert f"add --directory {project.folder}" in done.stdout + done.stderr
-    done = subprocess.run([*command, "--directory", str(project.folder)], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

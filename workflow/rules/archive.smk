@@ -1,17 +1,17 @@
-"""Results of another's run. Needs its archive (results_from); makes the blocks that this run has in common with it. What
-is not in the archive, as an added network, is computed."""
+"""Results of another's run. Needs its archive (results_from); makes the blocks that this run has in common with it.
+Whatever the archive lacks, such as an added network, is computed."""
 
 
 rule unpack:
-    """All blocks that the archive has, once they have been verified."""
+    """All blocks that the archive has, verified."""
     input:
         archive=config["results_from"],
-        settings=lambda wildcards: sorted({settings_of(name) for name in ARCHIVED}),
-        block_code=lambda wildcards: sorted({code_of(name) for name in ARCHIVED}),
+        settings=lambda wildcards: [recorded(place) for place in THIS_RUN.archived_settings],
+        block_code=lambda wildcards: [recorded(place) for place in THIS_RUN.archived_codes],
         code=record("fingerprints/unpack.txt"),
     output:
-        [f"results/{RUN}/{name}" for name in ARCHIVED],
-        [f"results/{RUN}/unpacked/{name}" for name in ARCHIVED_CARDS],
+        [f"results/{RUN}/{name}" for name in THIS_RUN.archived_blocks],
+        [f"results/{RUN}/unpacked/{name}" for name in THIS_RUN.archived_cards],
     log:
         f"logs/{RUN}/unpack.log",
     benchmark:

@@ -5,7 +5,7 @@ rule claims:
     """A verdict for every claim of the reproduced works."""
     input:
         studies=expand("results/{{run}}/aggregate/{study}.nc", study=config["studies"]),
-        claims=sorted(map(str, Path("config/claims").glob("*.yaml"))),
+        claims=all_ours("config/claims/*.yaml"),
         settings=record("settings/claims.yaml"),
         code=record("fingerprints/claims.txt"),
     output:
@@ -19,7 +19,7 @@ rule claims:
     conda:
         "../../envs/plot.yaml"
     params:
-        claims="config/claims",
+        claims=ours("config/claims"),
     message:
         "Judging claims"
     script:

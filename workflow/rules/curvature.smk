@@ -25,7 +25,7 @@ rule curvature:
         # Resources, not params: they change no result and rerun nothing.
         memory_mib=config["execution"]["memory_mib"],
         device=config["execution"]["device"],
-        network_file=lambda wildcards: file_of_network(wildcards.network),
+        network_file=lambda wildcards: THIS_RUN.file_of_network(wildcards.network),
     message:
         "Measuring curvature: {wildcards.study}, {wildcards.dataset}, {wildcards.network}, {wildcards.block}"
     script:
@@ -54,7 +54,7 @@ rule cuts:
         gpu=config["execution"]["gpus"],
         # Resources, not params: they change no result and rerun nothing.
         device=config["execution"]["device"],
-        network_file=lambda wildcards: file_of_network(config["cuts"]["network"]),
+        network_file=lambda wildcards: THIS_RUN.file_of_network(config["cuts"]["network"]),
     message:
         "Measuring cuts through the loss"
     script:

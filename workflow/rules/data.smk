@@ -1,16 +1,10 @@
-"""Datasets. Needs the folder of the user's own data, official mirrors or package registries, or a user's own files;
-makes results/data/{dataset}.nc and a card with what is known of it, and keeps both in results/data/verified, from where
-a job takes them when nothing else is to be read: Snakemake deletes what a job makes before the job starts."""
+"""Datasets. Needs the user's data folder, official mirrors, package registries or a user's own files; makes
+results/data/{dataset}.nc and a card of metadata, and keeps copies of both in results/data/verified: Snakemake deletes the
+outputs of a job before the job starts, which then restores them if reading would give the same."""
 
-
-localrules:
-    dataset,
-    own_dataset,
-
-
-# Both take all cores, before everything else: a dataset that cannot be had ends the run before anything is computed.
-# (A gate rule that blocks take as ancient() would do that too, but while it is due to run, Snakemake passes over
-# every other reason to rerun what lies behind it.)
+# Both fetch datasets first and exclusively, so that an unavailable one fails the run early. (A gate rule that blocks take
+# as ancient() would do that too, but while it is due to run, Snakemake ignores every other reason to rerun the jobs
+# behind it.)
 
 
 rule dataset:
@@ -27,6 +21,7 @@ rule dataset:
     wildcard_constraints:
         dataset="|".join(official_shapes.OFFICIAL),
     priority: 100
+    localrule: True
     conda:
         "../../envs/compute.yaml"
     threads: 1024
@@ -41,7 +36,7 @@ rule dataset:
 
 
 rule own_dataset:
-    """One dataset of the user's own; read anew when the content of its files changes, not their age or place."""
+    """One dataset of the user's own, read again when the content of its files changes, not their age or place."""
     input:
         files=record("data/own/{dataset}.yaml"),
         code=record("data/fingerprints/own_dataset.txt"),
@@ -54,19 +49,20 @@ rule own_dataset:
         "logs/data/{dataset}.benchmark.tsv"
     wildcard_constraints:
         # (?!) matches nothing.
-        dataset="|".join(OWN_DATASETS) or "(?!)",
+        dataset="|".join(THIS_RUN.own_datasets) or "(?!)",
     priority: 100
+    localrule: True
     conda:
         "../../envs/compute.yaml"
     threads: 1024
     resources:
         mem_mb=6000,
         # Resources, not parameters: wherever the files lie, the content is the same.
-        path=lambda wildcards: OWN_DATASETS[wildcards.dataset]["path"] or "",
-        expected=lambda wildcards: OWN_DATASETS[wildcards.dataset]["expected"],
-        place=lambda wildcards: OWN_DATASETS[wildcards.dataset]["place"],
-        licence=lambda wildcards: OWN_DATASETS[wildcards.dataset]["licence"],
-        limit_mib=lambda wildcards: OWN_DATASETS[wildcards.dataset]["limit_mib"],
+        path=lambda wildcards: THIS_RUN.own_datasets[wildcards.dataset]["path"] or "",
+        expected=lambda wildcards: THIS_RUN.own_datasets[wildcards.dataset]["expected"],
+        place=lambda wildcards: THIS_RUN.own_datasets[wildcards.dataset]["place"],
+        licence=lambda wildcards: THIS_RUN.own_datasets[wildcards.dataset]["licence"],
+        limit_mib=lambda wildcards: THIS_RUN.own_datasets[wildcards.dataset]["limit_mib"],
     message:
         "Reading {wildcards.dataset}"
     script:

@@ -11,16 +11,16 @@ PUBLISHED = {
 rule figure:
     """One figure, drawn by its own script scripts/plot_{figure}.py."""
     input:
-        studies=lambda wildcards: shown_by(wildcards.figure),
+        studies=lambda wildcards: THIS_RUN.shown_by(wildcards.figure),
         settings=record("settings/figure-{figure}.yaml"),
-        published=lambda wildcards: PUBLISHED.get(wildcards.figure, []),
-        style="scripts/goldilocks_zone/figures/goldilocks.mplstyle",
+        published=lambda wildcards: [ours(PUBLISHED[wildcards.figure])] if wildcards.figure in PUBLISHED else [],
+        style=ours("scripts/goldilocks_zone/figures/goldilocks.mplstyle"),
         code=record("fingerprints/plot_{figure}.txt"),
     output:
         pdf="figures/{run}/{figure}.pdf",
         png=report(
             "figures/{run}/{figure}.png",
-            caption=f"../../results/{RUN}/report/figure.rst",
+            caption=str(Path(f"results/{RUN}/report/figure.rst").absolute()),
             category="Figures",
             labels={"figure": "{figure}"},
         ),

@@ -1,7 +1,7 @@
 """The paper. Needs claims, aggregates, cuts and figures; makes results/{run}/paper.pdf, and the copies
 paper/paper.pdf and results/claims.csv of the run built last."""
 
-SECTIONS = sorted(map(str, Path("paper/sections").glob("*.tex")))
+SECTIONS = all_ours("paper/sections/*.tex")
 
 
 rule numbers:
@@ -10,12 +10,12 @@ rule numbers:
         claims="results/{run}/claims.csv",
         studies=expand("results/{{run}}/aggregate/{study}.nc", study=config["studies"]),
         cuts=["results/{run}/cuts.nc"] if "cuts" in config["figures"] else [],
-        cards=[card_of(dataset) for dataset in DATASETS],
+        cards=[THIS_RUN.card_of(dataset) for dataset in THIS_RUN.datasets],
         settings=record("settings/paper.yaml"),
-        published=sorted(map(str, Path("resources/published").glob("*/settings.yaml"))),
+        published=all_ours("resources/published/*/settings.yaml"),
         sections=SECTIONS,
-        templates=sorted(map(str, Path("paper/templates").glob("*.tex.jinja"))),
-        disagreements="resources/disagreements.yaml",
+        templates=all_ours("paper/templates/*.tex.jinja"),
+        disagreements=ours("resources/disagreements.yaml"),
         code=record("fingerprints/numbers.txt"),
     output:
         generated="results/{run}/paper/generated.tex",
@@ -41,9 +41,9 @@ rule captions:
     """The paper's captions as text, for the report."""
     input:
         sections=SECTIONS,
-        references="paper/references.bib",
+        references=ours("paper/references.bib"),
         generated="results/{run}/paper/generated.tex",
-        template="workflow/report/figure.rst",
+        template=ours("workflow/report/figure.rst"),
         code=record("fingerprints/captions.txt"),
     output:
         "results/{run}/report/figure.rst",
@@ -62,7 +62,7 @@ rule captions:
 rule paper:
     """The paper, after a check that its numbers and figures all come from results."""
     input:
-        sources=sorted(map(str, [*Path("paper").rglob("*.tex"), "paper/references.bib"])),
+        sources=[*all_ours("paper/**/*.tex"), ours("paper/references.bib")],
         generated="results/{run}/paper/generated.tex",
         figures=expand("figures/{{run}}/{figure}.pdf", figure=config["figures"]),
         code=record("fingerprints/paper.txt"),

@@ -1,14 +1,10 @@
 """Records: settings and fingerprints of code, in files named by the hash of their content. Needs the configuration and
-the code; makes results/{run}/{settings,fingerprints}/{name}.{hash}.{ending}, and results/data/… alike. Rules take them as
-inputs, so that what a change reaches is seen before anything is written, and also when .snakemake/ is lost."""
-
-
-localrules:
-    record,
+the code; makes results/{run}/{settings,fingerprints}/{name}.{hash}.{ending}, and the same below results/data. Rules take
+them as inputs, so that the reach of a change is known before anything is written, and also when .snakemake/ is lost."""
 
 
 rule record:
-    """One record. Those of other content go: results that were made by them are made again when they come back."""
+    """One record. Others of the same place are removed: their results are made again when their content comes back."""
     output:
         "results/{place}/{name}.{hash}.{ending}",
     log:
@@ -18,11 +14,12 @@ rule record:
         name="[A-Za-z0-9_-]+",
         hash=records.HASH,
         ending="txt|yaml",
+    localrule: True
     conda:
         "../../envs/plot.yaml"
     params:
-        # Compressed: a shell takes no more than 128 KiB, with every letter in its place.
-        text=lambda wildcards, output: packed(output[0]),
+        # Compressed, for a shell takes at most 128 KiB, and in letters that it does not interpret.
+        text=lambda wildcards, output: THIS_RUN.packed(output[0]),
     message:
         "Recording {wildcards.name} of {wildcards.place}"
     shell:

@@ -1,5 +1,5 @@
 """Training from many radii, on planes, on spheres and in the whole space. Needs datasets and settings; makes one block
-per job, some draws at all radii or some. A job that is killed leaves checkpoints, and goes on from them."""
+per job, some draws at all radii or some. A job that is killed resumes from its checkpoints."""
 
 
 rule training:
@@ -26,9 +26,9 @@ rule training:
         memory_mib=config["execution"]["memory_mib"],
         checkpoint_seconds=str(config["execution"]["checkpoint_seconds"]),
         device=config["execution"]["device"],
-        network_file=lambda wildcards: file_of_network(wildcards.network),
+        network_file=lambda wildcards: THIS_RUN.file_of_network(wildcards.network),
     params:
-        checkpoints=checkpoints_of,
+        checkpoints="results/{run}/checkpoints/{study}/{dataset}/{network}/{subspace}/{block}",
     message:
         "Training: {wildcards.study}, {wildcards.dataset}, {wildcards.network}, {wildcards.subspace}, {wildcards.block}"
     script:

@@ -9,6 +9,8 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from stat import S_ISDIR
 
@@ -24,6 +26,20 @@ SUFFIXES = ("", ".npz", ".tar.xz", ".tar.gz", ".tgz", ".tar.bz2", ".tar", ".zip"
 READING = ("channels", "white")
 CARDS, OWN, VERIFIED = "cards", "own", "verified"  # folders below results/data
 MISSING = "missing"  # the identity of files that are not there
+
+
+# Stamps of files that were looked at inside a block `one_look`, by path; None outside of one.
+_stamps: ContextVar[dict[Path, str] | None] = ContextVar("stamps", default=None)
+
+
+@contextmanager
+def one_look() -> Iterator[None]:
+    """Look at the files of each dataset once, however often the block asks whether they have changed."""
+    token = _stamps.set({})
+    try:
+        yield
+    finally:
+        _stamps.reset(token)
 
 
 def data_folder(configured: str | None) -> str | None:
@@ -201,6 +217,9 @@ def _content_of_files(path: Path, stamp: str) -> str:
 
 def _stamp(path: Path) -> str:
     """A text that changes whenever one of the files could have been replaced; from names, sizes and ages alone."""
+    stamps = _stamps.get()
+    if stamps is not None and path in stamps:
+        return stamps[path]
     digest = hashlib.sha256()
     for name, file in _files_read(path):
         try:
@@ -210,7 +229,10 @@ def _stamp(path: Path) -> str:
             state = os.lstat(file)
         ages = "" if S_ISDIR(state.st_mode) else f"{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}"
         digest.update(f"{name}\0{ages}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()
+    stamp = digest.hexdigest()
+    if stamps is not None:
+        stamps[path] = stamp
+    return stamp
 
 
 def _files_read(path: Path) -> list[tuple[str, Path]]:

@@ -18,9 +18,10 @@ OPTIONS = {
 def build_paper(
     paths_to_sources: list[str], path_to_generated: str, paths_to_figures: list[str], path_to_output: str
 ) -> None:
-    """Check the paper's sources (below paper/) against its results, and compile them to PDF."""
+    """Check the paper's sources, in and below the folder of main.tex, against its results, and compile them to PDF."""
     texts = [Path(path) for path in paths_to_sources if path.endswith(".tex")]
-    sources = {path.relative_to("paper").as_posix(): path.read_text(encoding="utf-8") for path in texts}
+    place = next(path.parent for path in texts if path.name == "main.tex")
+    sources = {path.relative_to(place).as_posix(): path.read_text(encoding="utf-8") for path in texts}
     if mistakes := check.mistakes(sources, Path(path_to_generated).read_text(encoding="utf-8")):
         raise ValueError("the paper's text does not fit its results: " + "; ".join(mistakes))
     tool = next((name for name in OPTIONS if shutil.which(name)), None)
@@ -32,7 +33,7 @@ def build_paper(
     folder = Path(path_to_output).parent / "latex"
     shutil.rmtree(folder, ignore_errors=True)
     for path in map(Path, paths_to_sources):
-        copy = folder / path.relative_to("paper")
+        copy = folder / path.relative_to(place)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
     for path in (path_to_generated, *paths_to_figures):

@@ -21,6 +21,13 @@ def path_of(place: str | Path, text: str) -> Path:
     return place.with_name(f"{place.stem}.{_hash(text)}{place.suffix}")
 
 
+def place_of(path: str | Path) -> Path:
+    """The place of a record: its path without the hash."""
+    path = Path(path)
+    match = _RECORD.fullmatch(path.name)
+    return path.with_name(match["name"] + match["ending"])
+
+
 def name_of(path: str | Path) -> str:
     """The name that a record has without its hash: loss for settings/loss.0123456789abcdef.yaml."""
     return _RECORD.fullmatch(Path(path).name)["name"]

@@ -40,3 +40,16 @@ def test_files_and_commands_that_the_readmes_name_exist():
                 assert (ROOT / path).exists(), f"{path} in {file}"
         for image in re.findall(r"!\[.*?\]\((.*?)\)", text):
             assert (ROOT / image).exists()
+
+
+def test_what_the_workflow_catalogue_is_told_holds():
+    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
+    assert (ROOT / "workflow/Snakefile").exists() and (ROOT / "config/README.md").exists()
+    rules = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
+    # Conda alone: each rule that runs something names an environment, and none a container.
+    environments = re.findall(r"conda:\n +\"../../(.*)\"", rules)
+    assert len(environments) == len(re.findall("^rule ", rules, re.MULTILINE)) and "container" not in rules
+    assert all((ROOT / path).exists() for path in environments)
+    assert usage["software-stack-deployment"] == {"conda": True, "apptainer": False, "apptainer+conda": False}
+    assert usage["report"] and "report(" in rules
+    assert usage["mandatory-flags"]["flags"] in (ROOT / "README.md").read_text()

@@ -1,0 +1,48 @@
+"""Where this workflow's own files lie: in CHECKOUT, from wherever it runs. Needs nothing, but for another workflow that
+imports this one from a repository's host Snakemake's clone of it."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from snakemake.exceptions import WorkflowError
+from snakemake.sourcecache import HostingProviderFile
+
+
+def checked_out(hosted):
+    """The checkout of a hosted repository, below .snakemake/: scripts import a package, which Snakemake does not fetch."""
+    hosted.fetch_if_required()
+    repository = hosted.hosted_repo.repo
+    commit = repository.commit(hosted.ref).hexsha
+    folder = Path(".snakemake", f"goldilocks-{commit}").absolute()
+    if not folder.exists():
+        folder.parent.mkdir(exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent) as temporary:
+            repository.clone(f"{temporary}/checkout").git.checkout(commit)
+            # Another process may have been first.
+            with suppress(OSError):
+                os.rename(f"{temporary}/checkout", folder)
+    return folder
+
+
+def ours(path):
+    """The path of a file of the checkout, relative if the workflow runs there."""
+    return str(path if Path.cwd() == CHECKOUT else CHECKOUT / path)
+
+
+def all_ours(pattern):
+    """The paths of files of the checkout, sorted."""
+    return [ours(path.relative_to(CHECKOUT)) for path in sorted(CHECKOUT.glob(pattern))]
+
+
+source = workflow.current_basedir
+if isinstance(source, HostingProviderFile):
+    CHECKOUT = checked_out(source)
+else:
+    CHECKOUT = Path(source.get_path_or_uri(secret_free=True)).parents[1].resolve()
+RULES = CHECKOUT / "workflow/rules"
+if not (CHECKOUT / "scripts/goldilocks_zone").is_dir():
+    raise WorkflowError(
+        "goldilocks imports a package of its repository: clone the repository and give the path of its workflow/Snakefile"
+    )

@@ -1,0 +1,47 @@
+"""Start and failure of a run. Needs THIS_RUN; makes the lock that keeps other runs out of the folder."""
+
+from goldilocks_zone.data import catalogue
+from goldilocks_zone.jobs import run_lock
+
+# Folders that jobs write to.
+WRITTEN = ("results", "figures", "paper")
+
+
+def both(first, second):
+    """A handler that calls two."""
+    return lambda log: (first(log), second(log))
+
+
+def enter_run():
+    """Acquire the run lock, and clean up after a crashed run."""
+    try:
+        run_lock.enter()
+        files.refuse_unwritable([*WRITTEN, "logs"])
+    except (ValueError, OSError) as error:
+        refuse(error)
+    files.remove_leftovers(WRITTEN)
+    catalogue.keep_datasets(runs.DATA)
+    THIS_RUN.renew_stamps()
+
+
+onstart:
+    if workflow.is_main_process:
+        enter_run()
+    # Snakemake starts at most a hundred jobs a second and wakes up once more a second for each that has ended. On one
+    # machine that limit only delays.
+    if workflow.local_exec:
+        workflow.scheduler.job_rate_limiter = None
+
+
+onerror:
+    files.remove_leftovers(WRITTEN)
+    failures.report_failed_job(log)
+
+
+# Snakemake runs no handlers of a module.
+if not workflow.modifier.is_main_snakefile():
+    workflow._onstart = both(workflow._onstart, onstart.func)
+    workflow._onerror = both(workflow._onerror, onerror.func)
+# --delete-all-output and --delete-temp-output remove results, although no run starts.
+if any(argument.startswith("--delete-") for argument in sys.argv[1:]):
+    enter_run()
