@@ -35,7 +35,7 @@ def read_own_dataset(
             return verified.restore(path, card)
     if record["path"] is None:
         raise FileNotFoundError(
-            f"dataset {dataset} cannot be had: there is nothing at {record['expected']}; put it there, or name its "
+            f"dataset {dataset} is unavailable: there is nothing at {record['expected']}; put it there, or name its "
             f"place under datasets.{dataset}.path"
         )
     reading = catalogue.reading_of(record)

@@ -201,7 +201,7 @@ def test_data_that_were_read_serve_on_when_their_files_are_gone(changed):
     shutil.rmtree(changed.folder / "results/data/verified")
     path.unlink()
     done = changed.snakemake("results/data/stripes.nc", config=MINE)
-    sentence = "dataset stripes cannot be had: there is nothing at stripes.npz; put it there, or name its place under"
+    sentence = "dataset stripes is unavailable: there is nothing at stripes.npz; put it there, or name its place under"
     assert (
         done.returncode != 0 and sentence in done.stderr and not (changed.folder / "results/data/stripes.nc").exists()
     )

@@ -243,7 +243,8 @@ def test_nothing_is_computed_when_a_dataset_cannot_be_had(project):
     shutil.rmtree(project.folder / "results/tiny/curvature")
     done = project.snakemake(*RESULTS)
     assert done.returncode != 0
-    sentence = next(line for line in done.stderr.splitlines() if line.startswith("dataset fashion_mnist cannot be had"))
+    start = "dataset fashion_mnist is unavailable"
+    sentence = next(line for line in done.stderr.splitlines() if line.startswith(start))
     assert "cannot be reached" in sentence and "GOLDILOCKS_DATA" in sentence and "(log: logs/data/" in sentence
     assert not (project.folder / "results/tiny/curvature").exists()
 

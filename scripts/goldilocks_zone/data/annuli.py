@@ -5,14 +5,14 @@ import numpy as np
 from goldilocks_zone.randomness import stream
 
 CLASSES, TRAINING, TEST = 3, 6000, 1500
-# Of the largest annulus' outer edge: annulus k lies between (2k + 1) and (2k + 2) of its 2 × CLASSES parts.
+# Radius of the largest annulus' outer edge: annulus k lies between 2k + 1 and 2k + 2 of its 2 × CLASSES parts.
 CENTRE = 127.5
 
 
 def made() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """(training, test) pairs of points (n, 1, 1, 2), coordinates in grey levels from 0 to 255, and labels (n,).
 
-    Points are uniform over the area of their annulus, classes alike in number; always the same ones.
+    Points are uniform over the area of their annulus, classes balanced, and the same at every call.
     """
     random, count = stream("annuli"), TRAINING + TEST
     labels = random.permutation(np.arange(count) % CLASSES).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Datasets by name: the official ones, a user's own, and what is known of each before it is read.
+"""Registry of official and user datasets, and the metadata needed before loading them.
 
 Imports nothing heavy: it runs whenever the workflow loads.
 """
@@ -20,12 +20,12 @@ from goldilocks_zone.data import folders, official_shapes
 from goldilocks_zone.storage import files
 
 LIMIT_MIB = 2048
-# What a user's own dataset may be, in capitals or not: a folder of images, an archive of one, or arrays.
+# Forms of a user's own dataset, in either case: a folder of images, an archive of one, or arrays.
 SUFFIXES = ("", ".npz", ".tar.xz", ".tar.gz", ".tgz", ".tar.bz2", ".tar", ".zip")
-# Keys of a dataset's entry that say how its files are read.
+# Keys of a dataset's entry that determine how its files are read.
 READING = ("channels", "white")
 CARDS, OWN, VERIFIED = "cards", "own", "verified"  # folders below results/data
-MISSING = "missing"  # the identity of files that are not there
+MISSING = "missing"  # identity of files that do not exist
 
 
 # Stamps of files that were looked at inside a block `one_look`, by path; None outside of one.
@@ -43,17 +43,17 @@ def one_look() -> Iterator[None]:
 
 
 def data_folder(configured: str | None) -> str | None:
-    """The folder of the user's own data: the variable GOLDILOCKS_DATA before the configuration's data_folder."""
+    """Folder of the user's own data; the variable GOLDILOCKS_DATA overrides the configuration's data_folder."""
     folder = os.environ.get("GOLDILOCKS_DATA") or configured
     return os.path.expanduser(folder) if folder else None
 
 
 def own_records(names: Iterable[str], entries: dict[str, dict], folder: str | None, place: Path) -> dict[str, dict]:
-    """For each of a user's own datasets where it lies and how it is read, and the `identity` of its files.
+    """Location, way of reading and `identity` of the files of each of a user's own datasets.
 
-    The identity changes with the content of the files, and with the keys `READING`, and with nothing else. Where the
-    files are gone, it is that of the last reading: what was read from them is still good. `entries` is the
-    configuration's section `datasets`, `place` the folder results/data. Writes nothing.
+    The identity depends on the content of the files and on the keys `READING` alone. If the files are gone, it is that
+    of the last reading, whose result is still valid. `entries` is the configuration's section `datasets`, `place` the
+    folder results/data. Writes nothing.
     """
     return {name: _own_record(name, entries, folder, place) for name in names}
 
@@ -72,37 +72,37 @@ def _own_record(name: str, entries: dict[str, dict], folder: str | None, place: 
     if path:
         return {**record, "identity": _identity(_content(name, path, place), reading)}
     known = _card(name, place)
-    # Another place, with nothing there, is a mistake; so is another way to read what cannot be read again.
+    # A new path without files is a mistake, as is a new way of reading files that are gone.
     same = known.get("place", record["place"]) == record["place"] and reading_of(known) == reading
     return {**record, "identity": (identity_read(known) if same else "") or MISSING}
 
 
 def reading_of(known: Mapping) -> dict:
-    """How files are read, by an entry of the configuration, a record, a card or a dataset's attributes."""
+    """Keys `READING` of an entry of the configuration, a record, a card or a dataset's attributes."""
     return {key: known[key] for key in READING if known.get(key) is not None}
 
 
 def identity_read(known: Mapping) -> str:
-    """The identity of the files that a dataset was read from, by its card or attributes, if they tell."""
-    # Earlier versions knew a stamp alone.
+    """Identity of the files that a dataset was read from, by its card or attributes; empty if unknown."""
+    # Earlier versions recorded a stamp instead.
     return known.get("identity") or known.get("stamp") or ""
 
 
 def identity_now(record: Mapping) -> str:
-    """The identity that a record's files have at this moment."""
+    """Identity of a record's files at this moment."""
     path = Path(record["path"])
     return _identity(_content_of_files(path, _stamp(path)), reading_of(record))
 
 
 def identity_record(record: Mapping) -> str:
-    """The part of a record that says what is read and how: the text of results/data/own/{dataset}.{hash}.yaml."""
+    """Text of results/data/own/{dataset}.{hash}.yaml: the identity of a dataset's files, and how they are read."""
     return yaml.safe_dump({"identity": record["identity"], **reading_of(record)})
 
 
 def renew_stamps(names: Iterable[str], entries: dict[str, dict], folder: str | None, place: Path) -> None:
-    """Remember the contents of files by their ages, so that they need not be read whenever the workflow loads.
+    """Remember the hashes of files by their ages, so that loading the workflow need not read the files.
 
-    Of the datasets `names` and of those that have a card. Changes nothing that a job depends on.
+    Applies to the datasets `names` and to those that have a card. Changes nothing that a job depends on.
     """
     for name in {*names, *(path.stem for path in (place / CARDS).glob("*.yaml"))} - official_shapes.OFFICIAL.keys():
         if path := _path_of(name, entries.get(name, {}), folder):
@@ -111,31 +111,31 @@ def renew_stamps(names: Iterable[str], entries: dict[str, dict], folder: str | N
 
 
 def keep_datasets(place: Path) -> None:
-    """Keep each dataset that has been read a second time, unless one is kept: jobs that begin lose their outputs."""
+    """Keep a copy of each dataset that has none yet: Snakemake deletes the outputs of a job before it starts."""
     for path in place.glob("*.nc"):
         if not files.is_temporary(path) and not (place / VERIFIED / path.name).exists():
             keep(path, place / CARDS / f"{path.stem}.yaml")
 
 
 def keep(path: Path, path_to_card: Path) -> None:
-    """Keep a dataset file and its card a second time, beside what Snakemake deletes."""
+    """Keep a copy of a dataset file and its card out of Snakemake's reach."""
     for each in (path, path_to_card):
         if each.exists():
             files.link(each, path.parent / VERIFIED / each.name)
 
 
 def licence(name: str, entries: dict[str, dict]) -> str:
-    """The licence line of a dataset, official or of the configuration's section `datasets`."""
+    """Licence line of a dataset, official or from the configuration's section `datasets`."""
     return official_shapes.LICENCES.get(name) or entries.get(name, {}).get("licence") or "licence not stated"
 
 
 def suffix_of(file: str) -> str | None:
-    """The one of SUFFIXES that a file's name ends in, in capitals or not; None if it ends in none."""
+    """Suffix of a file name among SUFFIXES, in either case; None if there is none."""
     return next((suffix for suffix in SUFFIXES if suffix and file.lower().endswith(suffix)), None)
 
 
 def _path_of(name: str, entry: dict, folder: str | None) -> Path | None:
-    """Where a user's own dataset lies: its `path`, or its name in the data folder; None where there is nothing."""
+    """Path of a user's own dataset: its `path`, or its name in the data folder; None if nothing exists there."""
     if "path" in entry:
         path = Path(os.path.expanduser(entry["path"]))
         return path if path.exists() else None
@@ -146,14 +146,13 @@ def _path_of(name: str, entry: dict, folder: str | None) -> Path | None:
 def known_shapes(
     entries: dict[str, dict], folder: str | None, cards: Sequence[Path]
 ) -> dict[str, official_shapes.Shape | None]:
-    """Shape of every dataset that can be named: official, in `entries`, in the data folder, or read in before.
+    """Shapes of all known datasets: official, in `entries`, in the data folder, or read before.
 
-    None for one that has not been read, or whose files have changed since; `cards` are folders of what reading left
-    behind, of which the last that has a dataset counts. Raises ValueError if a card is damaged, OSError if it cannot be
-    read.
+    The shape is None if a dataset has not been read, or its files have changed since. `cards` are folders of cards,
+    later ones overriding earlier ones. Raises ValueError if a card is damaged, OSError if it cannot be read.
     """
     shapes: dict[str, official_shapes.Shape | None] = {**dict.fromkeys(_names_in(folder)), **dict.fromkeys(entries)}
-    # Beside the cards lie those of datasets that are kept, which a job that failed leaves alone.
+    # Copies of cards survive failed jobs, in a folder beside.
     places = [place for each in cards for place in (each.parent / VERIFIED, each)]
     for name in {path.stem for place in places for path in place.glob("*.yaml")} - official_shapes.OFFICIAL.keys():
         path = [place / f"{name}.yaml" for place in places if (place / f"{name}.yaml").exists()][-1]
@@ -168,7 +167,7 @@ def known_shapes(
 
 
 def _card(name: str, place: Path) -> dict:
-    """Card of a dataset that was read; empty without one."""
+    """Card of a dataset; empty if it was never read."""
     paths = [place / folder / f"{name}.yaml" for folder in (CARDS, VERIFIED)]
     return next((_read_card(path) for path in paths if path.exists()), {})
 
@@ -189,7 +188,7 @@ def _identity(content: str, reading: dict) -> str:
 
 
 def _content(name: str, path: Path, place: Path, stamp: str | None = None) -> str:
-    """The hash of a dataset's files: that remembered, where neither names nor sizes nor ages have changed since."""
+    """Hash of a dataset's files, remembered for as long as their names, sizes and ages stay the same."""
     stamp, memory = stamp or _stamp(path), _memory_of(name, place)
     remembered = memory.read_text(encoding="utf-8").split() if memory.exists() else []
     return remembered[1] if remembered[:1] == [stamp] and len(remembered) == 2 else _content_of_files(path, stamp)
@@ -201,7 +200,7 @@ def _memory_of(name: str, place: Path) -> Path:
 
 @functools.cache
 def _content_of_files(path: Path, stamp: str) -> str:
-    """A hash of the names and the bytes of the files that reading looks at; `stamp` is theirs."""
+    """Hash of the names and bytes of the files that reading uses; `stamp`, that of the files, keys the cache."""
     digest = hashlib.sha256()
     for name, file in _files_read(path):
         digest.update(f"{name}\0".encode(errors="surrogateescape"))
@@ -210,13 +209,13 @@ def _content_of_files(path: Path, stamp: str) -> str:
                 with open(file, "rb") as content:
                     digest.update(hashlib.file_digest(content, "sha256").digest())
         except OSError:
-            # Refused when it is read, in a sentence.
+            # Reading refuses it in a sentence.
             digest.update(b"unreadable")
     return digest.hexdigest()
 
 
 def _stamp(path: Path) -> str:
-    """A text that changes whenever one of the files could have been replaced; from names, sizes and ages alone."""
+    """Hash of the names, sizes and ages of a dataset's files."""
     stamps = _stamps.get()
     if stamps is not None and path in stamps:
         return stamps[path]
@@ -225,7 +224,7 @@ def _stamp(path: Path) -> str:
         try:
             state = os.stat(file)
         except OSError:
-            # A link to nothing is refused when it is read.
+            # Reading refuses a broken link.
             state = os.lstat(file)
         ages = "" if S_ISDIR(state.st_mode) else f"{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}"
         digest.update(f"{name}\0{ages}\n".encode(errors="surrogateescape"))
@@ -236,7 +235,7 @@ def _stamp(path: Path) -> str:
 
 
 def _files_read(path: Path) -> list[tuple[str, Path]]:
-    """Name and path of what reading looks at, in the order of the names: a file itself, or what lies in the splits."""
+    """Names and paths that reading uses, sorted by name: the file itself, or the content of the splits' folders."""
     if path.is_file():
         return [("", path)]
     read = (each for each in folders.walk(path) if folders.place_of(each[0]))

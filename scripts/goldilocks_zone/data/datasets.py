@@ -1,4 +1,4 @@
-"""Reading a dataset file, and what a study does to it: inputs, labels, the examples used.
+"""Examples of a study from a dataset file: their choice, inputs and labels.
 
 A dataset file (results/data/<name>.nc) holds images (uint8), labels and split (0 train, 1 test).
 """
@@ -33,7 +33,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Splits:
-    """Examples for training, held out from it, and of the official test set; inputs in the precision asked for."""
+    """Examples for training, for validation and of the official test set."""
 
     training: Examples
     validation: Examples
@@ -49,7 +49,7 @@ def as_dataset(
     licence: str,
     class_names: Sequence[str] = (),
 ) -> xr.Dataset:
-    """A dataset file's content, from images (n, c, h, w) of grey levels and labels (n,) of training and test."""
+    """Content of a dataset file, from images (n, c, h, w) of grey levels and labels (n,) of both splits."""
     images = np.concatenate([training[0], test[0]])
     labels = np.concatenate([training[1], test[1]])
     if labels.dtype != np.uint8:
@@ -73,7 +73,7 @@ def as_dataset(
 
 
 def checksum(*arrays: np.ndarray) -> str:
-    """SHA-256 of the numbers of arrays, the last axis fastest, in whichever order they lie in memory."""
+    """SHA-256 of the numbers of arrays in C order, independent of their layout in memory."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(np.ascontiguousarray(array))
@@ -96,7 +96,7 @@ def balanced_order(labels: np.ndarray, random: np.random.Generator) -> np.ndarra
 def validation_split(labels: np.ndarray, size: int, dataset: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(training, validation) indices into the official training set: `size` class-balanced examples held out.
 
-    From a stream of its own; nested in `size`.
+    A smaller `size` gives a subset; no other choice of examples uses the same random stream.
     """
     order = balanced_order(labels, stream(seed, "validation", dataset))
     return np.sort(order[size:]), np.sort(order[:size])
@@ -115,14 +115,12 @@ def load(
 ) -> Examples:
     """The first `count` training examples in class-balanced random order, or those of a later disjoint `example_set`.
 
-    The `validation` examples that are held out are never among them. With `classes`, both are of the first classes
-    alone; preprocessing takes its means from the whole training set all the same.
-    `inputs`: `standardised` by the training set's global mean and standard deviation, `unit_interval`
-    (pixels / 255), `minus_one_to_one` (stretched to -1 … 1), `mean_image_removed` (then divided by the global deviation
-    that remains), or `gaussian`: in place of each standardised image a Gaussian draw with the training set's
-    mean image and covariance, labels kept.
-    `labels`: `original`, or `shuffled` over the training examples of these classes. Raises ValueError if `count` or
-    `classes` is too large.
+    They never include the `validation` examples. `classes` restricts both to the first classes; preprocessing still
+    takes its means from the whole training set. `inputs`: `standardised` by the training set's global mean and standard
+    deviation, `unit_interval` (pixels / 255), `minus_one_to_one` (stretched to -1 … 1), `mean_image_removed` (then
+    divided by the global deviation that remains), or `gaussian`: in place of each standardised image a Gaussian draw
+    with the training set's mean image and covariance, labels kept. `labels`: `original`, or `shuffled` over the
+    training examples of these classes. Raises ValueError if `count` or `classes` is too large.
     """
     images, targets, available, checksum = _read(path, TRAIN)
     classes = available if classes is None else classes
@@ -164,10 +162,10 @@ def load_splits(
 ) -> Splits:
     """The training set, the `validation` examples held out of it, and at most `test` of the test set.
 
-    Of the training set all, or the `examples` that `load` gives for that count. Preprocessing as in `load`, without
-    `gaussian`; `shuffled` labels are those of `load`, also of the examples held out; those of `groups_of_two` or
-    `groups_of_five` successive classes are the groups' numbers. With `classes`, all sets are of the first ones alone.
-    Raises ValueError if `validation` leaves nothing, or not enough, to train on, or there is no test set.
+    `examples` restricts the training set to those that `load` gives for this count, `classes` all sets to the first
+    classes. Preprocessing as in `load`, without `gaussian`; `shuffled` labels are those of `load`, including those of
+    the validation examples; labels `groups_of_two` and `groups_of_five` number groups of successive classes. Raises
+    ValueError if `validation` leaves nothing, or not enough, to train on, or there is no test set.
     """
     images, targets, available, checksum = _read(path, TRAIN)
     first = available if classes is None else classes
@@ -175,7 +173,7 @@ def load_splits(
         raise ValueError(f"classes: {first} is impossible; {dataset} has {available} classes")
     grouped = {"groups_of_two": 2, "groups_of_five": 5}.get(labels, 1)
     classes = -(-first // grouped)
-    # Preprocessing takes its means from the whole training set all the same.
+    # Preprocessing still takes its means from the whole training set.
     prepare = _preprocessing(images, inputs)
     if first < available:
         images, targets = images[targets < first], targets[targets < first]
@@ -189,7 +187,7 @@ def load_splits(
         targets = stream(seed, "shuffled labels", dataset).permutation(targets)
 
     def prepared(images: np.ndarray, targets: np.ndarray) -> Examples:
-        # In blocks: in double precision the whole set would be the largest thing in memory by far.
+        # In blocks: a copy of the whole set in double precision would dominate the memory.
         result = np.empty(images.shape, dtype)
         for start in range(0, len(images), BLOCK):
             result[start : start + BLOCK] = prepare(images[start : start + BLOCK] / 255)
@@ -220,12 +218,12 @@ def _read(path: str | Path, split: int) -> tuple[np.ndarray, np.ndarray, int, st
 
 
 def _preprocessing(images: np.ndarray, kind: str) -> Callable[[np.ndarray], np.ndarray]:
-    """What `kind` of inputs makes of pixels from 0 to 1, by means and deviations of the training set's `images`."""
+    """Function that maps pixels from 0 to 1 to inputs of a `kind`, by means and deviations of the training `images`."""
     if kind == "unit_interval":
         return lambda pixels: pixels
     if kind == "minus_one_to_one":
         return lambda pixels: 2 * pixels - 1
-    # In blocks, so that no wider copy of the whole training set is ever needed.
+    # In blocks, to avoid a wider copy of the whole training set.
     blocks = np.array_split(images, 64)
     histogram = sum(np.bincount(block.reshape(-1), minlength=256) for block in blocks)
     values = np.arange(256) / 255
@@ -241,20 +239,19 @@ def _preprocessing(images: np.ndarray, kind: str) -> Callable[[np.ndarray], np.n
 
 
 def _gaussian_images(images: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """`count` Gaussian draws with the mean and the covariance, over the pixels, of `images` / 255; the first ones
-    of a larger number."""
+    """`count` Gaussian draws with the mean and pixel covariance of `images` / 255; a larger count begins with them."""
     n, pixels = len(images), images[0].size
     total, products = np.zeros(pixels), np.zeros((pixels, pixels))
     for start in range(0, n, 1024):
         block = images[start : start + 1024].reshape(-1, pixels).astype(np.float64)
         total += block.sum(axis=0)
         products += block.T @ block
-    # Of integers, and exact up to here: nothing cancels where a pixel hardly varies.
+    # Sums of integers are exact so far: no cancellation for pixels that hardly vary.
     covariance = n * products
     covariance -= np.outer(total, total)
     covariance /= (255.0 * n) ** 2
     variances, axes = scipy.linalg.eigh(covariance, overwrite_a=True, check_finite=False)
-    # The symmetric root, which unlike the axes is the same on every machine; the rank may be less than full.
+    # The symmetric root is the same on every machine, unlike the axes. The covariance may be singular.
     deviations = np.sqrt(np.maximum(variances, 0))
     draws = (random.standard_normal((count, pixels)) @ axes * deviations) @ axes.T
     return (draws + total / (255 * n)).reshape(count, *images.shape[1:])

@@ -1,4 +1,4 @@
-"""Fetching from mirrors and package registries, none of which may hang."""
+"""Downloads from mirrors and package registries, with limits on time and size."""
 
 import subprocess
 import threading
@@ -8,7 +8,7 @@ from pathlib import Path
 import requests
 
 CONNECT_SECONDS, WINDOW_SECONDS, PACKAGE_SECONDS = 5, 15, 180
-# A mirror that brings less than this in a window is given up.
+# A mirror that delivers less in a window is abandoned.
 WINDOW_BYTES = WINDOW_SECONDS * 32 * 1024
 
 
@@ -17,7 +17,7 @@ class SourceFailed(Exception):
 
 
 class _Download(threading.Thread):
-    """A download in a thread of its own, which is abandoned when it hangs, be it in the look-up of a name."""
+    """Download in its own thread, which can be abandoned even when it hangs in a name look-up."""
 
     def __init__(self, url: str, limit: int):
         super().__init__(daemon=True)
@@ -39,12 +39,12 @@ class _Download(threading.Thread):
         except requests.HTTPError as error:
             self.failure = f"answered {error.response.status_code}"
         except Exception:
-            # Whatever a thread does not catch would be printed and forgotten.
+            # Python only prints what a thread does not catch.
             self.failure = "cannot be reached" if not self.content else "broke off"
 
 
 def download(url: str, limit: int) -> bytes:
-    """The content of `url`, of at most `limit` bytes.
+    """Download `url`, at most `limit` bytes.
 
     Raises SourceFailed if there is no connection within 5 s, or if less than 480 KiB arrive in any 15 s.
     """

@@ -1,4 +1,4 @@
-"""Where images lie in a dataset's folder: train/<class>/<image> and test/<class>/<image>, and what is none of it.
+"""Layout of a dataset's folder: train/<class>/<image> and test/<class>/<image>, and the files to ignore.
 
 Imports nothing heavy: reading and the workflow, which asks whether files have changed, must see the same ones.
 """
@@ -9,19 +9,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-# Names of the splits' folders, in capitals or not.
+# Names of the splits' folders, in either case.
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-# What operating systems, file servers and browsers leave beside files, in capitals or not.
+# Files left behind by operating systems, file servers and browsers, in either case.
 _LEFT_BEHIND = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "icon\r", "$recycle.bin"})
 _LEFT_BEHIND_END = ":zone.identifier"
 
 
 class Place(NamedTuple):
-    """Folders around the dataset, the split's folder as it is spelled, and what lies below: class and image."""
+    """Folders around the dataset, the split's folder as spelled, and the rest of the path: class and image."""
 
     around: tuple[str, ...]
     split: str
@@ -29,13 +29,13 @@ class Place(NamedTuple):
 
 
 def is_left_behind(name: str) -> bool:
-    """Whether a file or folder of that name is hidden, or none that a user has put there."""
+    """Whether a file or folder is hidden or was left behind by a program, by its name."""
     folded = name.casefold()
     return name.startswith(".") or folded in _LEFT_BEHIND or folded.endswith(_LEFT_BEHIND_END)
 
 
 def place_of(member: str) -> Place | None:
-    """The place of a file or folder by its name below the dataset's folder; None for what belongs to no split."""
+    """Place of a file or folder by its name below the dataset's folder; None if it belongs to no split."""
     parts = parts_of(member)
     split = next((i for i, part in enumerate(parts) if part.casefold() in SPLITS), None)
     if split is None or any(map(is_left_behind, parts)):
@@ -44,12 +44,12 @@ def place_of(member: str) -> Place | None:
 
 
 def parts_of(member: str) -> tuple[str, ...]:
-    """Folders and file of a member's name, accents written in one way: macOS takes letters and accents apart."""
+    """Folders and file of a member's name, with accents composed: macOS decomposes them."""
     return tuple(part for part in unicodedata.normalize("NFC", member).split("/") if part not in ("", "."))
 
 
 def walk(folder: Path, onerror: Callable[[OSError], None] | None = None) -> Iterator[tuple[str, Path]]:
-    """Name and path of every file and folder below `folder`, but for what was left behind."""
+    """Walk over the names and paths of all files and folders below `folder`, except those left behind."""
     for place, subfolders, names in os.walk(folder, onerror=onerror):
         subfolders[:] = [name for name in subfolders if not is_left_behind(name)]
         around = os.path.relpath(place, folder)

@@ -12,14 +12,14 @@ from goldilocks_zone.data import folders
 from goldilocks_zone.data.members import Member, Refused, beyond, members_of
 
 FORMATS = ("PNG", "JPEG")
-# Beginnings of files of other formats, to say what they are without letting the library try each.
+# First bytes of other formats, to name them without letting the library try each.
 _OTHER_FORMATS = {b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"RIFF": "WebP", b"GIF8": "GIF"}
 _PNG_BIT_DEPTH = 24  # place of this byte in a PNG file
 _CONVERSION = (
     '.venv/bin/python -c "import pathlib, PIL.Image as I, PIL.ImageOps as O; '
     "[O.exif_transpose(I.open(p)){change} for p in pathlib.Path({folder!r}).rglob('*{suffix}')]\""
 )
-# Greys of 16 bits (modes I) are cut off, not scaled, when they are converted to 8.
+# The library clips 16-bit greys (modes I) on conversion to 8 bits instead of scaling them.
 _AS_8_BIT = {"I": ".convert('I').point(lambda v: v / 257).convert('L')", "L": ".convert('L')"}
 _AS_COLOUR = ".convert('RGB')"
 
@@ -29,8 +29,8 @@ Key = tuple[str, str, str]  # split, class, file
 def read(path: Path, limit: int) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
     """Images (n, c, h, w) of uint8, class numbers (n,), names of the splits (n,), and names of the classes.
 
-    Classes are numbered by the alphabet, or as numbers where all are. Raises Refused before more than `limit` bytes
-    are unpacked.
+    Classes are sorted by name, or by value if all names are numbers. Raises Refused before more than `limit` bytes are
+    unpacked.
     """
     found: dict[Key, np.ndarray] = {}
     classes: set[str] = set()
@@ -42,7 +42,7 @@ def read(path: Path, limit: int) -> tuple[np.ndarray, np.ndarray, list[str], lis
             raise Refused(f"{member!r} is there twice; keep one of them")
         expected = next(iter(found.values())).shape[1:] if found else None
         found[key] = _decoded(path, member, content(), expected, limit)
-        # Three channels each: greyscale images become colour beside others.
+        # Three channels each: greyscale images become colour if others are.
         pixels = 3 * found[key][0].size * len(found)
         if pixels > limit:
             raise Refused(f"its images take {pixels >> 20} MiB, {beyond(limit)}")
@@ -59,7 +59,7 @@ def read(path: Path, limit: int) -> tuple[np.ndarray, np.ndarray, list[str], lis
 
 
 def _placed(members: Iterator[Member]) -> Iterator[tuple[Key, str, Callable[[], bytes] | None]]:
-    """Split, class and file (none of a folder) of each member, its name, and the function that reads it."""
+    """Split, class and file of each member (no file for a folder), its name, and the function that reads it."""
     around, spelled, outside = set(), {}, set()
     for member, content in members:
         parts, place = folders.parts_of(member), folders.place_of(member)
@@ -85,7 +85,7 @@ def _placed(members: Iterator[Member]) -> Iterator[tuple[Key, str, Callable[[], 
 
 
 def _decoded(path: Path, member: str, content: bytes, expected: tuple[int, int] | None, limit: int) -> np.ndarray:
-    """One image of shape (1 or 3, h, w), turned as its EXIF says, its size checked before it is unpacked."""
+    """Decode an image to shape (1 or 3, h, w), rotated by its EXIF data; its size is checked before unpacking."""
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             width, height = image.size
@@ -116,7 +116,7 @@ def _decoded(path: Path, member: str, content: bytes, expected: tuple[int, int] 
 
 
 def _levels(path: Path, member: str, image: Image.Image) -> np.ndarray:
-    """Levels of an opaque image, of shape (1 or 3, h, w); bits become 0 and 255, palettes the colours they name."""
+    """Levels of an opaque image, shape (1 or 3, h, w); bits become 0 and 255, palette indices their colours."""
     if image.has_transparency_data:
         image = image.convert("LA" if image.mode in ("1", "L", "LA") else "RGBA")
         if image.getextrema()[-1][0] < 255:
@@ -131,7 +131,7 @@ def _levels(path: Path, member: str, image: Image.Image) -> np.ndarray:
 
 
 def _converted(path: Path, member: str, change: str) -> str:
-    """The line that converts this image, and those like it, where they lie."""
+    """Shell command that converts this image, and others of its kind, in place."""
     folder = str(path) if path.is_dir() else "."
     place = "for example with" if path.is_dir() else "for example, in the folder that you unpack it to, with"
     return f"{place}: {_CONVERSION.format(change=change, folder=folder, suffix=Path(member).suffix)}"

@@ -1,6 +1,6 @@
-"""The files of a dataset in a folder or an archive, one by one and without unpacking anything onto the disk.
+"""Iteration over the files of a dataset in a folder or an archive, without unpacking to the disk.
 
-Names and kinds of members are checked although nothing is unpacked: an archive that is not plain is not trusted.
+Names and kinds of members are checked all the same: an archive that is not plain is not trusted.
 """
 
 import bz2
@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from goldilocks_zone.data import catalogue, folders
 
-# Name below the dataset's folder, and a function that reads the file, to be called at once or never; none for a folder.
+# Name below the dataset's folder, and a function that reads the file, to be called before the next; None for a folder.
 Member = tuple[str, Callable[[], bytes] | None]
 _TAR_ARCHIVES = {".tar.xz": lzma.open, ".tar.gz": gzip.open, ".tgz": gzip.open, ".tar.bz2": bz2.open, ".tar": open}
 _HEADER_LIMIT = 1 << 14
@@ -27,7 +27,7 @@ class Refused(ValueError):
 
 
 def members_of(path: Path, limit: int) -> Iterator[Member]:
-    """All files and folders of a dataset, of which `limit` bytes are unpacked at most. Raises Refused."""
+    """Iterate over all files and folders of a dataset, unpacking at most `limit` bytes. Raises Refused."""
     kind = catalogue.suffix_of(path.name)
     if path.is_dir():
         yield from _folder_members(path, limit)
@@ -84,7 +84,7 @@ def _zip_members(path: Path, limit: int) -> Iterator[Member]:
 
 
 def _name_of(entry: zipfile.ZipInfo) -> str:
-    """The name of a zip's member; many tools write it in UTF-8 without saying so, which reads as another alphabet."""
+    """Name of a zip's member; many tools write UTF-8 without setting its flag."""
     if entry.flag_bits & _UTF_8_FLAG or entry.filename.isascii():
         return entry.filename
     try:
@@ -102,13 +102,13 @@ def _tar_members(path: Path, unpack: Callable, limit: int) -> Iterator[Member]:
         tarfile.open(fileobj=_Limited(unpacked, limit), mode="r|", tarinfo=_ShortHeaders) as archive,
     ):
         for entry in archive:
-            # What the archive remembers of its members would grow without end.
+            # The list of members would grow without bound.
             archive.members = []
             _refuse_outside(entry.name)
             if entry.isdir():
                 yield entry.name, None
                 continue
-            # A sparse file could claim any size without a byte in the archive.
+            # A sparse file may claim any size without a byte in the archive.
             if not entry.isreg() or entry.issparse():
                 raise Refused(f"the member {entry.name!r} is no ordinary file; archive the file itself")
             yield entry.name, lambda entry=entry: archive.extractfile(entry).read()
@@ -139,7 +139,7 @@ def _refuse_outside(name: str) -> None:
 
 
 class _Limited(io.RawIOBase):
-    """Unpacked content of an archive, up to a limit."""
+    """Unpacked content of an archive, up to a limit in bytes."""
 
     def __init__(self, unpacked: io.BufferedIOBase, limit: int):
         self._unpacked, self._left, self._limit = unpacked, limit, limit

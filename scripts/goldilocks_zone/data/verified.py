@@ -1,6 +1,6 @@
-"""Datasets that were verified and are kept a second time, for Snakemake deletes what a job makes before it starts.
+"""Copies of verified datasets: Snakemake deletes the outputs of a job before it starts.
 
-They lie in results/data/verified, as second names of the same files, and serve where reading would give the same.
+They are hard links in results/data/verified, and are restored if reading would give the same.
 """
 
 import os
@@ -11,7 +11,7 @@ from goldilocks_zone.storage import files, netcdf
 
 
 def attributes(path: Path) -> dict:
-    """Attributes of the dataset that is kept for `path`; none if there is none, or not with the checksum it names."""
+    """Attributes of the copy of the dataset at `path`; empty if there is none, or its checksum is wrong."""
     try:
         with netcdf.opened(_kept(path)) as content:
             found = datasets.checksum(*(content[name].values for name in ("images", "labels", "split")))
@@ -21,9 +21,9 @@ def attributes(path: Path) -> dict:
 
 
 def restore(path: Path, path_to_card: Path) -> None:
-    """Give the dataset that is kept for `path` its name back, and write its card."""
+    """Restore the dataset at `path` from its copy, and write its card."""
     files.link(_kept(path), path)
-    # As new as if it had been read: its age is held against that of its code.
+    # As recent as if read now: Snakemake compares its age with that of the code's record.
     os.utime(path)
     with netcdf.opened(path) as content:
         netcdf.write_card(content, path_to_card)

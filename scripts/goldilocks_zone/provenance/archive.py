@@ -22,7 +22,7 @@ from goldilocks_zone.storage import files
 MANIFEST, CRATE = "manifest.json", "ro-crate-metadata.json"
 LIMIT_MB = 100
 CARDS, AVAILABLE = "cards", "available.yaml"
-# What an archive's metadata calls its files.
+# Media types of an archive's files, by suffix.
 FORMATS = {
     ".nc": "application/x-netcdf",
     ".csv": "text/csv",
@@ -30,7 +30,7 @@ FORMATS = {
     ".png": "image/png",
     ".yaml": "application/yaml",
 }
-# RO-Crate's own vocabulary has no checksums; that of its profile for workflows has.
+# Checksums come from RO-Crate's profile for workflows: its own vocabulary has none.
 CONTEXT = ["https://w3id.org/ro/crate/1.1/context", {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256"}]
 LICENCE = {
     "@id": "https://spdx.org/licenses/MIT",
@@ -41,11 +41,10 @@ LICENCE = {
 
 
 def pack(path: str | Path, contents: Mapping[str, Path], about: dict) -> None:
-    """Write an archive of `contents`, files by their names in it, with what the manifest says `about` them.
+    """Write an archive of `contents`, files by their names in it, with `about` in its manifest.
 
-    Of that, `run`, `commit` and `date` (of the commit, as 2026-01-31) are in the metadata too.
-
-    The same bytes for the same contents. Raises ValueError if it is too large, or a file is missing.
+    The metadata repeat its keys `run`, `commit` and `date` (of the commit, as 2026-01-31). The same contents give the
+    same bytes. Raises ValueError if the archive is too large, or a file is missing.
     """
     data = {}
     for name, source in sorted(contents.items()):
@@ -104,7 +103,7 @@ def crate(manifest: dict, sizes: Mapping[str, int]) -> dict:
 
 
 def read_manifest(path: str | Path) -> dict:
-    """The manifest of an archive. Raises ValueError in one sentence if the file is no such archive."""
+    """Read the manifest of an archive. Raises ValueError in one sentence if the file is no archive of `pack`."""
     with _opened(path) as archive:
         first = archive.next()
         if first is None or first.name != MANIFEST or not first.isfile():
@@ -114,7 +113,7 @@ def read_manifest(path: str | Path) -> dict:
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[tarfile.TarFile]:
-    """An archive, open. Raises ValueError if it is damaged or no file, OSError if it cannot be read."""
+    """Open an archive. Raises ValueError if it is damaged or no file, OSError if it cannot be read."""
     if not Path(path).is_file():
         raise ValueError(f"results_from: there is no file {path}: name an archive of make archive")
     try:
@@ -126,14 +125,14 @@ def _opened(path: str | Path) -> Iterator[tarfile.TarFile]:
 
 
 def read(path: str | Path, names: Iterable[str]) -> dict[str, bytes]:
-    """Some files of an archive by name, each held against its checksum.
+    """Read files of an archive by name, each verified by its checksum.
 
     Raises ValueError naming the file that is missing or damaged.
     """
     manifest, wanted, found = read_manifest(path), set(names), {}
     with _opened(path) as archive:
         for member in archive:
-            # Links and devices are nothing that make archive writes.
+            # `pack` writes no links and devices.
             if member.name in wanted and member.isfile():
                 found[member.name] = archive.extractfile(member).read()
     for name in sorted(wanted):
@@ -145,14 +144,14 @@ def read(path: str | Path, names: Iterable[str]) -> dict[str, bytes]:
 
 
 def available(path: str | Path) -> dict:
-    """Which datasets could be had where an archive was made; nothing where it does not say. Raises as `read` does."""
+    """Availability of datasets where an archive was made; empty if it is not recorded. Raises like `read`."""
     if AVAILABLE not in read_manifest(path)["files"]:
         return {}
     return yaml.safe_load(read(path, [AVAILABLE])[AVAILABLE])
 
 
 def difference(expected: Mapping, found: Mapping) -> str:
-    """The keys in which settings differ, as `radii (0.1 there, 1 here), seed`; empty if they do not."""
+    """List the keys in which settings differ, as `radii (0.1 there, 1 here), seed`; empty if there are none."""
     return ", ".join(
         f"{key} ({_shown(found.get(key))} there, {_shown(expected.get(key))} here)"
         for key in sorted({*expected, *found})

@@ -1,4 +1,4 @@
-"""Where a result comes from: the attributes that every NetCDF file carries."""
+"""Provenance attributes that every NetCDF file carries."""
 
 import hashlib
 import json
@@ -16,20 +16,20 @@ ROOT = Path(__file__).parents[3]
 
 
 def commit() -> str:
-    """The commit of the checkout, with `-dirty` where tracked files differ from it.
+    """Commit of the checkout, with `-dirty` if tracked files differ from it.
 
-    `unknown` where the checkout is no repository of its own, whatever repository lies around it.
+    `unknown` if the checkout is no repository itself, even if it lies within one.
     """
     return _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*") or "unknown"
 
 
 def commit_day() -> str:
-    """Day of the checkout's commit, as 2026-01-31; empty where it is no repository of its own."""
+    """Day of the checkout's commit, as 2026-01-31; empty if it is no repository itself."""
     return _git("show", "--no-patch", "--format=%cs", "HEAD")
 
 
 def _git(*arguments: str) -> str:
-    """Output of git about the checkout; empty where it fails."""
+    """Run git on the checkout and return its output; empty if git fails."""
     others = ("GIT_DIR", "GIT_WORK_TREE")
     environment = {name: value for name, value in os.environ.items() if name not in others}
     environment["GIT_CEILING_DIRECTORIES"] = str(ROOT.parent)
@@ -42,7 +42,7 @@ def _git(*arguments: str) -> str:
 
 
 def settings_hash(settings: dict) -> str:
-    """Hash of the parameters that reached a job; independent of the order of keys."""
+    """Hash of the settings of a job, independent of the order of keys."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
@@ -68,7 +68,7 @@ def write_signed(content: xr.Dataset, code: str, seconds: float, path: str | Pat
 
 
 def refuse_stale(path: str | Path, code: str, settings: dict, network_fingerprint: str = "") -> None:
-    """Raise ValueError if a block was not made by this code, with these settings and this network of the user's own."""
+    """Raise ValueError if a block was made by other code, other settings or another version of a user's network."""
     expected = {
         "code_fingerprint": (code, "other code"),
         "settings_hash": (settings_hash(settings), "other settings"),

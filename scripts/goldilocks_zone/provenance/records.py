@@ -1,7 +1,7 @@
 """Records of a run's start: settings and fingerprints, as files that are named by the hash of their content.
 
-A changed setting is a file of another name. So a call that only asks sees what the change reaches and writes nothing,
-and a job reads what its own run was started with, whatever has been edited since. Imports nothing heavy.
+A changed setting is a file of another name. So a dry run knows the reach of a change without writing anything, and a
+job reads the settings that its own run was started with, whatever has been edited since. Imports nothing heavy.
 """
 
 import hashlib
@@ -16,32 +16,32 @@ _RECORD = re.compile(rf"(?P<name>.+)\.(?P<hash>{HASH})(?P<ending>\.\w+)")
 
 
 def path_of(place: str | Path, text: str) -> Path:
-    """The file of `text` at a place, as settings/loss.yaml: settings/loss.0123456789abcdef.yaml."""
+    """Path of the record of `text` at a place: settings/loss.0123456789abcdef.yaml for settings/loss.yaml."""
     place = Path(place)
     return place.with_name(f"{place.stem}.{_hash(text)}{place.suffix}")
 
 
 def place_of(path: str | Path) -> Path:
-    """The place of a record: its path without the hash."""
+    """Place of a record: its path without the hash."""
     path = Path(path)
     match = _RECORD.fullmatch(path.name)
     return path.with_name(match["name"] + match["ending"])
 
 
 def name_of(path: str | Path) -> str:
-    """The name that a record has without its hash: loss for settings/loss.0123456789abcdef.yaml."""
+    """Name of a record: loss for settings/loss.0123456789abcdef.yaml."""
     return _RECORD.fullmatch(Path(path).name)["name"]
 
 
 def versions(place: str | Path) -> list[Path]:
-    """The records at a place, whatever their content."""
+    """Paths of all records at a place, of any content."""
     place = Path(place)
     found = ((path, _RECORD.fullmatch(path.name)) for path in place.parent.glob(f"{place.stem}.*{place.suffix}"))
     return sorted(path for path, match in found if match and match["name"] == place.stem)
 
 
 def write(place: str | Path, text: str) -> Path:
-    """Write a record if it is not there, remove those of other content, and return its path."""
+    """Write a record if it is missing, remove those of other content, and return its path."""
     path = path_of(place, text)
     if not path.exists():
         files.write_text(text, path)
@@ -52,7 +52,7 @@ def write(place: str | Path, text: str) -> Path:
 
 
 def refuse_changed(paths: Iterable[str | Path]) -> None:
-    """Raise ValueError if one of those paths that are records is gone, or holds what it was not named by."""
+    """Raise ValueError if one of the records among the paths is missing, or its content does not match its name."""
     for path in map(Path, paths):
         match = _RECORD.fullmatch(path.name)
         if match and (not path.exists() or _hash(path.read_text(encoding="utf-8")) != match["hash"]):

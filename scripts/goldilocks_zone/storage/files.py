@@ -11,16 +11,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Less than this is free on a disk that is called full.
+# A disk with less free space counts as full.
 FULL_DISK_BYTES = 1 << 20
-# What disks and drives of a network answer when they are at fault.
+# Errors of broken disks and network drives.
 _FAULTS_OF_DRIVES = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EREMOTEIO, errno.EHOSTDOWN)
 _TEMPORARY = re.compile(r"\..*\.(?P<host>[^.]*)-(?P<process>\d+)-[0-9a-f]{32}(\.\w+)?")
 
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Make the folder of `path` and turn a failure to write there into an OSError of one sentence."""
+    """Make the folder of `path`, and turn failures to write there into an OSError of one sentence."""
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def writing(path: str | Path) -> Iterator[None]:
 def whole_file(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it when the block succeeds and removed when it fails.
 
-    Raises OSError in one sentence where the disk is full or the folder cannot be written.
+    Raises OSError in one sentence if the disk is full or the folder is not writable.
     """
     path = Path(path)
     owner = f"{_host()}-{os.getpid()}-{uuid.uuid4().hex}"
@@ -55,14 +55,14 @@ def write_text(text: str, path: str | Path) -> None:
 
 
 def write_if_changed(text: str, path: str | Path) -> None:
-    """Leave a file of this very content as it is, so that its age goes on telling when the content changed."""
+    """Write a text unless the file has this content already, so that its age tells when the content changed."""
     path = Path(path)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_text(text, path)
 
 
 def link(source: str | Path, path: str | Path) -> None:
-    """Give a file a second name, or a copy where there are no hard links; whole or not at all."""
+    """Give a file a second name by a hard link, or copy it where there are none; whole or not at all."""
     source = Path(source).resolve()
     with whole_file(path) as temporary:
         try:
@@ -72,7 +72,7 @@ def link(source: str | Path, path: str | Path) -> None:
 
 
 def remove_leftovers(folders: Iterable[str | Path]) -> None:
-    """Remove temporary files of processes of this machine that are gone: killed ones cannot clean up."""
+    """Remove temporary files that killed processes of this machine left behind."""
     for folder in folders:
         for path in Path(folder).rglob(".*-*-*"):
             match = _TEMPORARY.fullmatch(path.name)
@@ -81,9 +81,9 @@ def remove_leftovers(folders: Iterable[str | Path]) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it; a link to a folder, which says where to keep it, stays.
+    """Remove a file, or a folder with its content; of a link to a folder, which redirects storage, only the content.
 
-    Raises OSError in one sentence where something cannot be removed.
+    Raises OSError in one sentence if something cannot be removed.
     """
     try:
         if path.is_symlink() and path.is_dir():
@@ -102,12 +102,12 @@ def remove(path: Path) -> None:
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a file is one that `whole_file` is writing, or was when its process was killed."""
+    """Whether `whole_file` is writing this file, or was when its process was killed."""
     return bool(_TEMPORARY.fullmatch(path.name))
 
 
 def refuse_unwritable(folders: Iterable[str | Path]) -> None:
-    """Raise OSError in one sentence if one of the folders, where it exists, takes no files."""
+    """Raise OSError in one sentence if one of the folders exists and is not writable."""
     for folder in map(Path, folders):
         if folder.is_symlink() and not folder.exists():
             raise OSError(
@@ -120,7 +120,7 @@ def refuse_unwritable(folders: Iterable[str | Path]) -> None:
 
 
 def refuse_unreadable(path: str | Path) -> None:
-    """Raise OSError in one sentence if the bytes of a file cannot be read: then it may be whole, whatever they say."""
+    """Raise OSError in one sentence if the bytes of a file cannot be read: then it need not be damaged."""
     try:
         with open(path, "rb") as file:
             while file.read(1 << 20):
@@ -132,7 +132,7 @@ def refuse_unreadable(path: str | Path) -> None:
 
 
 def unreadable(error: BaseException) -> str | None:
-    """Why bytes of a file did not come, and what to do; None for errors that may be about what the file holds."""
+    """Reason why a file could not be read, with advice; None for errors that may come from its content."""
     code = getattr(error, "errno", None)
     if code in (errno.EACCES, errno.EPERM):
         return "this user has no right to; change its mode"
@@ -148,7 +148,7 @@ def _host() -> str:
 
 
 def is_alive(process: int) -> bool:
-    """Whether this machine runs a process of that number."""
+    """Whether this machine runs a process with this number."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -159,7 +159,7 @@ def is_alive(process: int) -> bool:
 
 
 def _unwritable(path: Path, error: Exception) -> str | None:
-    """What to do about a folder that takes no file; libraries such as netCDF say only that writing failed."""
+    """Reason why a folder is not writable, with advice; libraries such as netCDF only say that writing failed."""
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     code = getattr(error, "errno", None)
     if code in (errno.ENOSPC, errno.EDQUOT) or shutil.disk_usage(folder).free < FULL_DISK_BYTES:

@@ -11,8 +11,8 @@ import yaml
 from goldilocks_zone.storage import variables
 from goldilocks_zone.storage.files import refuse_unreadable, whole_file, write_text
 
-# Before HDF5 is loaded, which else refuses files on drives without locks, and those that a notebook has open. Files
-# here are whole once they have their names: no lock is needed.
+# Set before HDF5 is loaded, which otherwise refuses files on drives without locks, and files that a notebook has open.
+# Files here are complete once they have their names, so no lock is needed.
 os.environ["HDF5_USE_FILE_LOCKING"] = "FALSE"
 
 
@@ -26,7 +26,7 @@ def write_dataset(dataset: xr.Dataset, path: str | Path) -> None:
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[xr.Dataset]:
-    """A NetCDF file, open; what is read from it inside the block may raise, as opening it does.
+    """Open a NetCDF file; errors of reading inside the block are turned into the same sentences.
 
     Raises ValueError if the file is damaged, OSError if it cannot be read.
     """
@@ -41,13 +41,13 @@ def opened(path: str | Path) -> Iterator[xr.Dataset]:
 
 
 def read_dataset(path: str | Path) -> xr.Dataset:
-    """The whole content of a NetCDF file. Raises ValueError if it is damaged, OSError if it cannot be read."""
+    """Read a whole NetCDF file. Raises ValueError if it is damaged, OSError if it cannot be read."""
     with opened(path) as dataset:
         return dataset.load()
 
 
 def write_card(dataset: xr.Dataset, path: str | Path) -> None:
-    """What is known of a dataset, in a small file that is read while the workflow loads."""
+    """Write a dataset's metadata to a small file that is read while the workflow loads."""
     training = int((dataset["split"] == 0).sum())
     card = {
         "image": list(dataset["images"].shape[1:]),
@@ -56,6 +56,6 @@ def write_card(dataset: xr.Dataset, path: str | Path) -> None:
         **{name: dataset.attrs[name] for name in ("classes", "checksum", "source", "licence")},
         **{name: value for name, value in dataset.attrs.items() if name in variables.OF_OWN_FILES},
     }
-    # Numbers that come from a file are numpy's.
+    # Numbers read from a file are of numpy types.
     card = {name: value.item() if hasattr(value, "item") else value for name, value in card.items()}
     write_text(yaml.safe_dump(card, allow_unicode=True), path)

@@ -521,7 +521,7 @@ def test_a_dataset_that_is_not_there_is_named_with_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError) as refusal:
         read_in({"own": {"path": "nowhere.npz"}}, tmp_path)
     assert str(refusal.value) == (
-        "dataset own cannot be had: there is nothing at nowhere.npz; put it there, or name its place under "
+        "dataset own is unavailable: there is nothing at nowhere.npz; put it there, or name its place under "
         "datasets.own.path"
     )
 
