@@ -170,6 +170,19 @@ def test_files_that_were_touched_are_read_once_to_be_known_again(tmp_path, monke
     assert catalogue.known_shapes(entries, None, [place / "cards"])["own"] is not None
 
 
+def test_files_are_looked_at_once_in_a_block_that_says_so(tmp_path):
+    path, place = write_folder(tmp_path, members()), tmp_path / "data"
+    entries = {"own": {"path": str(path)}}
+    read_in(entries, place)
+    before = identity(entries, place)
+    with catalogue.one_look():
+        assert catalogue.known_shapes(entries, None, [place / "cards"])["own"] is not None
+        (path / "train/cat/0.png").unlink()
+        assert identity(entries, place) == before
+    assert identity(entries, place) != before
+    assert catalogue.known_shapes(entries, None, [place / "cards"])["own"] is None
+
+
 def test_a_tilde_leads_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("GOLDILOCKS_DATA", raising=False)
