@@ -19,7 +19,7 @@ rule claims:
     conda:
         "../../envs/plot.yaml"
     params:
-        claims=ours("config/claims"),
+        claims=lambda wildcards, input: str(Path(input.claims[0]).parent),
     message:
         "Judging claims"
     script:
