@@ -106,7 +106,9 @@ def without_network(project):
     """The made-up images pass for the official ones, and none can be fetched."""
     with xr.open_dataset(project.folder / "results/data/mnist.nc") as data:
         project.edit(
-            "scripts/goldilocks_zone/data/catalogue.py", official_shapes.CHECKSUMS["mnist"], data.attrs["checksum"]
+            "scripts/goldilocks_zone/data/official_shapes.py",
+            official_shapes.CHECKSUMS["mnist"],
+            data.attrs["checksum"],
         )
     mirrors = official.SOURCES["mnist"].mirrors
     project.edit("scripts/goldilocks_zone/data/official.py", f"mirrors={mirrors!r}".replace("'", '"'), "mirrors=()")
