@@ -118,6 +118,9 @@ pins: ## pin every conda environment for this platform (envs/*.pin.txt), which S
 		$(call fail,make pins needs snakedeploy: conda install -c conda-forge -c bioconda snakedeploy)
 	@snakedeploy pin-conda-envs envs/compute.yaml envs/plot.yaml envs/latex.yaml
 
+keys-run: ## the keys of configurations: their tables in config/README.md, and schema.json for editors
+	@$(call run,$(SET_UP) setup && PYTHONPATH=scripts $(BIN)/python -m goldilocks_zone.config.documentation)
+
 compare-run: ## where two runs differ: make compare A=quick B=full [TOLERANCE=1e-6]
 	@$(call run,[ -n "$(A)" -a -n "$(B)" ] || $(call fail,make compare needs two runs: make compare A=quick B=full); \
 		$(SET_UP) setup && $(GOLDILOCKS) compare "$(A)" "$(B)" --tolerance $(or $(TOLERANCE),1e-6))

@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 NEEDED = (
     *("numpy", "scipy", "threadpoolctl", "xarray", "netCDF4", "matplotlib", "Pillow"),
-    *("snakemake", "Pygments", "pylatexenc", "PyYAML", "jsonschema", "requests"),
+    *("snakemake", "Pygments", "pylatexenc", "PyYAML", "pydantic", "requests"),
 )
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import xarray as xr
 import yaml
 
-from goldilocks_zone.config import studies
+from goldilocks_zone.config import records, studies
+from goldilocks_zone.config.models import Study
 from goldilocks_zone.jobs.log import job_log
 from goldilocks_zone.provenance import attributes as provenance_attributes
 from goldilocks_zone.storage import netcdf, variables
@@ -36,8 +37,8 @@ def aggregate_study(
     paths_to_networks: list[str],
     path_to_output: str,
 ) -> None:
-    settings = yaml.safe_load(Path(path_to_settings).read_text())
-    grid = yaml.safe_load(Path(path_to_grid).read_text())
+    study, seed = records.read_study(path_to_settings, **records.parse(Path(path_to_grid).read_text(encoding="utf-8")))
+    settings = records.of_measurement(study, seed)
     code = Path(path_to_block_code).read_text().strip()
     own = [yaml.safe_load(Path(path).read_text(encoding="utf-8")) for path in paths_to_networks]
     fingerprints = {network["label"]: network["fingerprint"] for network in own}
@@ -48,7 +49,7 @@ def aggregate_study(
         provenance_attributes.refuse_stale(path, code, settings, fingerprints.get(cell[1], ""))
         cells.setdefault(cell, []).append(path)
     blocks = {cell: [_read(path) for path in paths] for cell, paths in cells.items()}
-    for dataset in grid["datasets"]:
+    for dataset in study.datasets:
         of_dataset = [block for cell, parts in blocks.items() for block in parts if cell[0] == dataset]
         if len({block.attrs["data_checksum"] for block in of_dataset}) > 1:
             raise ValueError(f"blocks of {dataset} were measured on different data: delete them and run again")
@@ -59,22 +60,22 @@ def aggregate_study(
         for cell, datasets in blocks.items()
     ]
     result = side_by_side(parts)
-    result = result.sel({axis: grid[f"{axis}s"] for axis in CELL} | {"radius": settings["radii"]})
-    whole = WHOLE.get(settings["kind"], [name for name in result if name not in INCOMPLETE])
+    result = result.sel({axis: getattr(study, f"{axis}s") for axis in CELL} | {"radius": studies.radii(study)})
+    whole = WHOLE.get(study.kind, [name for name in result if name not in INCOMPLETE])
     overflown = result.get("overflow", xr.DataArray(0)) > 0
     missing = [name for name in whole if bool((result[name].isnull() & ~overflown).any())]
     if missing:
         raise ValueError(f"{path_to_output} would lack values of {', '.join(missing)}: a block is incomplete")
     classes = {cell[0]: datasets[0].attrs["classes"] for cell, datasets in blocks.items()}
-    result = result.assign_coords(classes=("dataset", [classes[name] for name in grid["datasets"]]))
+    result = result.assign_coords(classes=("dataset", [classes[name] for name in study.datasets]))
     units = {parts[0].attrs["r_x"] for parts in blocks.values()}
-    if settings["radius_unit"] == "r_X":
+    if study.radius_unit == "r_X":
         result = result.assign_coords(x=("radius", 2 * np.log10(result["radius"].values)))
-    elif settings["radius_unit"] == "norm" and len(units) == 1:
+    elif study.radius_unit == "norm" and len(units) == 1:
         result = result.assign_coords(x=("radius", 2 * np.log10(result["radius"].values / units.pop())))
     for name in (*result.data_vars, *result.coords):
         result[name].attrs = variables.meaning(name)
-    result.attrs = _provenance([block.attrs for datasets in blocks.values() for block in datasets], settings)
+    result.attrs = _provenance([block.attrs for datasets in blocks.values() for block in datasets], study, settings)
     order = [name for name in ORDER if name in result.dims or name is ...]
     last = [name for name in LAST if name in result.dims]
     netcdf.write_dataset(result.transpose(*order, *last), path_to_output)
@@ -107,7 +108,7 @@ def _read(path: Path) -> xr.Dataset:
     return means
 
 
-def _provenance(attributes: list[dict], settings: dict) -> dict:
+def _provenance(attributes: list[dict], study: Study, settings: dict) -> dict:
     def all_of(name: str) -> str:
         return ", ".join(sorted({str(each[name]) for each in attributes}))
 
@@ -119,7 +120,7 @@ def _provenance(attributes: list[dict], settings: dict) -> dict:
     return {
         **{name: all_of(name) for name in (*names, *versions)},
         "settings": json.dumps(settings, sort_keys=True),
-        **({"planes": settings["planes"]} if "planes" in settings else {"test_examples": all_of("test_examples")}),
+        **({"planes": study.planes} if hasattr(study, "planes") else {"test_examples": all_of("test_examples")}),
         "wall_seconds": round(sum(each["wall_seconds"] for each in attributes), 1),
         "blocks": len(attributes),
     }

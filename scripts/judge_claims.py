@@ -4,9 +4,8 @@ import csv
 import io
 from pathlib import Path
 
-import yaml
-
 from goldilocks_zone.claims import definitions, evaluate
+from goldilocks_zone.config import records
 from goldilocks_zone.jobs.log import job_log
 from goldilocks_zone.storage import files, netcdf
 
@@ -16,8 +15,8 @@ def judge_claims(
 ) -> None:
     ledger = definitions.load(path_to_claims)
     studies = {name: netcdf.read_dataset(path) for name, path in paths_to_studies.items()}
-    settings = yaml.safe_load(Path(path_to_settings).read_text(encoding="utf-8"))
-    rows = evaluate.evaluate(ledger, studies, run, settings["substitutes"], settings["left_out"])
+    known = records.read(records.ClaimsRecord, path_to_settings)
+    rows = evaluate.evaluate(ledger, studies, run, known.substitutes, known.left_out)
     text = io.StringIO()
     writer = csv.DictWriter(text, evaluate.COLUMNS, lineterminator="\n")
     writer.writeheader()

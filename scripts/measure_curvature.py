@@ -11,14 +11,14 @@ import numpy as np
 import scipy.sparse
 import torch
 import xarray as xr
-import yaml
 
-from goldilocks_zone.config import studies
+from goldilocks_zone.config import records, studies
 from goldilocks_zone.curvature import gradients as curvature_gradients
 from goldilocks_zone.curvature import hessian, softened_relu, top_eigenvectors
 from goldilocks_zone.data import datasets
 from goldilocks_zone.jobs.log import job_log
 from goldilocks_zone.measurements import setup
+from goldilocks_zone.measurements.curvature import CurvatureStudy
 from goldilocks_zone.models import initialisation, labels, networks, user_code
 from goldilocks_zone.provenance import attributes
 from goldilocks_zone.spectra import estimators, summaries
@@ -62,44 +62,44 @@ def measure_curvature(
     start = time.monotonic()
     # Read before measuring: code that changes meanwhile must not sign these numbers.
     code = Path(path_to_code).read_text().strip()
-    settings = yaml.safe_load(Path(path_to_settings).read_text())
+    chosen = records.read_block(path_to_settings, dataset, network, subspace, block)
+    study, seed = chosen.study, chosen.seed
     own = user_code.recorded(path_to_network, network_file)
-    draws, chosen_radii = studies.read_block(block)
     device = setup.start_torch(device, threads)
 
     @functools.lru_cache(maxsize=1)
-    def load(**chosen):
-        kept = {key: settings[key] for key in ("validation", "seed")}
-        return datasets.load(path_to_dataset, dataset, max(settings["examples"]), **kept, **chosen)
+    def load(**varied):
+        kept = {"validation": study.validation, "seed": seed}
+        return datasets.load(path_to_dataset, dataset, max(study.examples), **kept, **varied)
 
     plane = subspace_labels.parse_plane(subspace)
     result = None
-    of_points = studies.variants(settings, [key for key in OF_POINTS if key in settings["vary"]])
-    for variant in studies.variants(settings, [key for key in sorted(settings["vary"]) if key not in OF_POINTS]):
-        here = {**settings, **variant, "radii": settings["radii"][chosen_radii]}
-        examples = load(**{key: here.get(key) for key in ("inputs", "labels", "classes", "example_set")})
+    of_points = studies.variants(study, [key for key in OF_POINTS if key in study.vary])
+    for variant in studies.variants(study, [key for key in sorted(study.vary) if key not in OF_POINTS]):
+        here = study.model_copy(update={**variant, "radii": chosen.radii})
+        examples = load(**{key: getattr(here, key) for key in ("inputs", "labels", "classes", "example_set")})
         module = networks.build_named(network, own, examples.inputs.shape[1:], examples.classes)
-        _refuse_large_planes(plane, module, here["bias_directions"], network, dataset)
+        _refuse_large_planes(plane, module, here.bias_directions, network, dataset)
         if result is None:
-            result = _empty_block(settings, here["radii"], draws, module, examples)
+            result = _empty_block(study, chosen.radii, chosen.draws, module, examples)
         block_of_variant = result.sel(_place(variant))
-        for number in draws:
-            draw = _make_draw(here, module, dataset, network, plane, number)
+        for number in chosen.draws:
+            draw = _make_draw(here, seed, module, dataset, network, plane, number)
             points = _points(here, of_points, draw)
             path = _measure(block_of_variant.sel(draw=number), here, examples, draw, points, device, memory_mib)
             described = "".join(f", {key} {value}" for key, value in variant.items())
             logging.info("draw %d%s measured after %.1f s, %s", number, described, time.monotonic() - start, path)
     result.attrs = attributes.attributes(
         code,
-        settings,
+        records.of_measurement(study, seed),
         time.monotonic() - start,
         data_checksum=examples.checksum,
         classes=examples.classes,
-        network_fingerprint=own["fingerprint"] if own else "",
-        seeds=f"streams named {settings['seed']}, purpose, {dataset}, {network}, {subspace}, draw, plane",
+        network_fingerprint=own.fingerprint if own else "",
+        seeds=f"streams named {seed}, purpose, {dataset}, {network}, {subspace}, draw, plane",
         r_x=initialisation.glorot_radius(initialisation.parameters_of(module)),
         device=str(device),
-        dtype=settings["dtype"],
+        dtype=study.dtype,
         threads=threads,
     )
     netcdf.write_dataset(result, path_to_output)
@@ -134,28 +134,34 @@ def _refuse_large_planes(
 
 
 def _make_draw(
-    settings: dict, module: torch.nn.Module, dataset: str, network: str, plane: subspace_labels.Plane, number: int
+    study: CurvatureStudy,
+    seed: int,
+    module: torch.nn.Module,
+    dataset: str,
+    network: str,
+    plane: subspace_labels.Plane,
+    number: int,
 ) -> Draw:
-    streams, count = setup.Streams(settings, dataset, network), max(settings["dimensions"])
+    streams, count = setup.Streams(seed, dataset, network), max(study.dimensions)
 
     def signs(purpose, number_of_probes, size):
         return streams.stream(purpose, number).choice((-1.0, 1.0), (number_of_probes, size))
 
     parameters = initialisation.parameters_of(module)
-    eta = setup.metric(settings, parameters)
+    eta = setup.metric(study, parameters)
     layers = initialisation.layer_indicators(module)
-    probes = settings["layer_probes"]
+    probes = study.layer_probes
     layer_probes = signs("layer probes", probes, eta.size) if probes else np.empty((0, eta.size))
     return Draw(
         module=module,
         depth=labels.depth(network),
-        theta=streams.initialisation(parameters, number),
+        theta=streams.initialisation(parameters, study.initialisation, number),
         eta=eta,
         planes=[
             subspaces_planes.directions_as_drawn(plane, eta, streams.stream("plane", plane.kind, number, i))[:count]
-            for i in range(settings["planes"])
+            for i in range(study.planes)
         ],
-        probes=signs("probes", settings["probes"], eta.size),
+        probes=signs("probes", study.probes, eta.size),
         layer_probes=np.concatenate([layer_probes * layer for layer in layers]),
     )
 
@@ -172,23 +178,23 @@ class Point:
     scaled: bool = True
 
 
-def _points(settings: dict, variants: list[dict], draw: Draw) -> list[Point]:
+def _points(study: CurvatureStudy, variants: list[dict], draw: Draw) -> list[Point]:
     """The points of a sweep: every radius, with every one of `variants` of the keys OF_POINTS."""
     r_x = initialisation.glorot_radius(initialisation.parameters_of(draw.module))
     points = []
-    for radius, variant in itertools.product(settings["radii"], variants):
-        here = {**settings, **variant}
-        scale, temperature = initialisation.scale(draw.theta, radius, here["radius_unit"], r_x), here["temperature"]
-        ratio = initialisation.ratio(radius, here["radius_unit"], r_x)
-        if here["rescaled"] != "parameters":
+    for radius, variant in itertools.product(study.radii, variants):
+        here = study.model_copy(update=variant)
+        scale, temperature = initialisation.scale(draw.theta, radius, here.radius_unit, r_x), here.temperature
+        ratio = initialisation.ratio(radius, here.radius_unit, r_x)
+        if here.rescaled != "parameters":
             if draw.depth is None:
                 raise ValueError(
-                    f"rescaled: {here['rescaled']} needs the number of weight layers, which is not known of a network "
+                    f"rescaled: {here.rescaled} needs the number of weight layers, which is not known of a network "
                     "of your own: use parameters"
                 )
-            temperature *= ratio ** (draw.depth if here["rescaled"] == "both" else -draw.depth)
-            scale = scale if here["rescaled"] == "both" else scale / ratio
-        place, scaled = {"radius": radius, **_place(variant)}, here["rescaled"] == "parameters"
+            temperature *= ratio ** (draw.depth if here.rescaled == "both" else -draw.depth)
+            scale = scale if here.rescaled == "both" else scale / ratio
+        place, scaled = {"radius": radius, **_place(variant)}, here.rescaled == "parameters"
         points.append(Point(place, scale, temperature, ratio, scaled))
     return points
 
@@ -199,7 +205,7 @@ def _place(variant: dict) -> dict:
 
 def _measure(
     result: xr.Dataset,
-    settings: dict,
+    study: CurvatureStudy,
     examples: datasets.Examples,
     draw: Draw,
     points: list[Point],
@@ -207,49 +213,49 @@ def _measure(
     memory_mib: int,
 ) -> str:
     """Fill `result`, the part of a block that belongs to one variant and draw; return the way of computing."""
-    dtype, module = getattr(torch, settings["dtype"]), draw.module.to(device)
+    dtype, module = getattr(torch, study.dtype), draw.module.to(device)
 
     def on_device(array):
         return torch.as_tensor(array, device=device)
 
     theta, inputs, targets = (on_device(array) for array in (draw.theta, examples.inputs, examples.labels))
-    counts = settings["examples"]
-    options = {"loss": settings["loss"], "memory_mib": memory_mib}
+    counts = study.examples
+    options = {"loss": study.loss, "memory_mib": memory_mib}
 
     def sweep(directions, points):
         """Curvature along the directions at every point and number of examples."""
         if scipy.sparse.issparse(directions):
-            directions = directions.astype(settings["dtype"])
+            directions = directions.astype(study.dtype)
         else:
             directions = on_device(directions).to(dtype)
         problem = (directions, inputs, targets)
         kept = {"examples": counts, "refuse_overflow": False, **options}
         pairs = [(point.scale, point.temperature) for point in points]
-        if not settings["sharpness"] and not settings["one_by_one"]:
+        if not study.sharpness and not study.one_by_one:
             return hessian.curvature_at(module, theta, pairs, *problem, **kept)
         found = []
         for scale, temperature in pairs:
             here = module
-            if settings["sharpness"]:
-                here = softened_relu.softened(module, scale * theta, inputs, settings["sharpness"])
+            if study.sharpness:
+                here = softened_relu.softened(module, scale * theta, inputs, study.sharpness)
             found += hessian.curvature_at(here, theta, [(scale, temperature)], *problem, **kept)
         return found
 
     for i, plane in enumerate(draw.planes):
         found = sweep(plane, points)
-        references = sweep(plane, [_reference(points)])[0] if settings["counterfactuals"] else [None] * len(counts)
+        references = sweep(plane, [_reference(points)])[0] if study.counterfactuals else [None] * len(counts)
         for point, at_point in zip(points, found):
             for count, measured, reference in zip(counts, at_point, references):
                 here = _views(result, point.place | {"examples": count, "plane": i})
                 here["overflow"][()] = measured is None
                 if measured is not None:
-                    _record(here, settings["dimensions"], measured)
+                    _record(here, study.dimensions, measured)
                 if measured is not None and reference is not None and point.scaled:
-                    _record_frozen(here, settings["dimensions"], measured, reference, draw.depth, point.ratio)
+                    _record_frozen(here, study.dimensions, measured, reference, draw.depth, point.ratio)
     if len(draw.layer_probes):
         weights = [p for p in initialisation.parameters_of(module) if not p.is_bias]
         sizes = np.array([p.size for p in weights])
-        deviations = np.array(initialisation.weight_deviations(weights, settings["initialisation"]))
+        deviations = np.array(initialisation.weight_deviations(weights, study.initialisation))
         for point, at_point in zip(points, sweep(draw.layer_probes, points)):
             for count, found in zip(counts, at_point):
                 if found is None:
@@ -265,24 +271,24 @@ def _measure(
         here = _views(result, point.place | {"examples": count})
         if here["overflow"]:
             continue
-        if settings["probes"]:
+        if study.probes:
             vectors = on_device(draw.probes * draw.eta).to(dtype)
             products = hessian.hessian_vector_products(
                 *problem[:2], vectors, *problem[2:], temperature=point.temperature, **options
             )
             found = estimators.hutchinson(draw.probes, products.double().cpu().numpy() * draw.eta)
             here["full_trace"][()], here["full_frobenius_norm"][()] = found.trace, found.frobenius_norm
-        if settings["full_gradients"]:
+        if study.full_gradients:
             found = curvature_gradients.gradients(*problem, temperature=point.temperature)
             for name in curvature_gradients.GRADIENTS:
                 here[name][()] = getattr(found, name)
-        if settings["eigenvectors"]:
+        if study.eigenvectors:
             values, vectors = top_eigenvectors.top(
-                *problem, settings["eigenvectors"], temperature=point.temperature, memory_mib=memory_mib
+                *problem, study.eigenvectors, temperature=point.temperature, memory_mib=memory_mib
             )
             here["top_eigenvalue"][:] = values
             here["eigenvector_image"][:] = top_eigenvectors.first_layer_images(module, vectors, inputs.shape[1:])
-    count = 1 if settings["one_by_one"] or settings["sharpness"] else len(points)
+    count = 1 if study.one_by_one or study.sharpness else len(points)
     return hessian.path_of(module, theta, count, inputs)
 
 
@@ -338,19 +344,19 @@ def _record_frozen(
 
 
 def _empty_block(
-    settings: dict, radii: list[float], draws: range, module: torch.nn.Module, examples: datasets.Examples
+    study: CurvatureStudy, radii: list[float], draws: range, module: torch.nn.Module, examples: datasets.Examples
 ) -> xr.Dataset:
     """A block of missing values: one axis for each key that the study varies, then those of every study."""
-    varied = {studies.dimension(key): settings["vary"][key] for key in sorted(settings["vary"])}
+    varied = {studies.dimension(key): study.vary[key] for key in sorted(study.vary)}
     layers, (height, width) = len(initialisation.layer_indicators(module)), examples.inputs.shape[2:]
     coordinates = {
         **varied,
-        "examples": settings["examples"],
+        "examples": study.examples,
         "radius": radii,
         "draw": list(draws),
-        "plane": list(range(settings["planes"])),
-        "dimension": settings["dimensions"],
-        "index": list(range(max(settings["dimensions"]))),
+        "plane": list(range(study.planes)),
+        "dimension": study.dimensions,
+        "index": list(range(max(study.dimensions))),
     }
     point = (*varied, "examples", "radius", "draw")
     spectral = (*point, "plane", "dimension")
@@ -360,17 +366,17 @@ def _empty_block(
         **dict.fromkeys(("overflow", *AT_A_POINT), point),
         **dict.fromkeys(ON_A_PLANE, (*point, "plane")),
     }
-    if settings["counterfactuals"]:
+    if study.counterfactuals:
         axes |= dict.fromkeys(FROZEN, spectral)
-    if settings["probes"]:
+    if study.probes:
         axes |= dict.fromkeys(("full_trace", "full_frobenius_norm"), point)
-    if settings["full_gradients"]:
+    if study.full_gradients:
         axes |= dict.fromkeys(curvature_gradients.GRADIENTS, point)
-    if settings["layer_probes"]:
+    if study.layer_probes:
         coordinates |= {"layer": list(range(1, layers + 1))}
         axes |= dict.fromkeys(("layer_trace", "layer_residual"), (*point, "layer"))
-    if settings["eigenvectors"]:
-        coordinates |= {"eigenvector": list(range(1, settings["eigenvectors"] + 1))}
+    if study.eigenvectors:
+        coordinates |= {"eigenvector": list(range(1, study.eigenvectors + 1))}
         coordinates |= {"row": list(range(height)), "column": list(range(width))}
         axes |= {"top_eigenvalue": (*point, "eigenvector")}
         axes |= {"eigenvector_image": (*point, "eigenvector", "row", "column")}

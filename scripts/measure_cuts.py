@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
-import yaml
 
+from goldilocks_zone.config import records, studies
+from goldilocks_zone.config.models import Cuts
 from goldilocks_zone.curvature import loss_slices
 from goldilocks_zone.data import datasets
 from goldilocks_zone.jobs.log import job_log
@@ -38,22 +39,24 @@ def measure_cuts(
     start = time.monotonic()
     # Read before measuring: code that changes meanwhile must not sign these numbers.
     code = Path(path_to_code).read_text().strip()
-    settings = yaml.safe_load(Path(path_to_settings).read_text(encoding="utf-8"))
+    cuts, seed = records.read_cuts(path_to_settings)
     own = user_code.recorded(path_to_network, network_file)
     device = setup.start_torch(device, threads)
 
     examples = datasets.load(
         path_to_dataset,
-        settings["dataset"],
-        count=settings["examples"],
+        cuts.dataset,
+        count=cuts.examples,
         labels="original",
-        **{key: settings[key] for key in ("inputs", "validation", "seed")},
+        inputs=cuts.inputs,
+        validation=cuts.validation,
+        seed=seed,
     )
-    module = networks.build_named(settings["network"], own, examples.inputs.shape[1:], examples.classes).to(device)
-    theta, directions = _draw(settings, initialisation.parameters_of(module))
+    module = networks.build_named(cuts.network, own, examples.inputs.shape[1:], examples.classes).to(device)
+    theta, directions = _draw(cuts, seed, initialisation.parameters_of(module))
     r_x = initialisation.glorot_radius(initialisation.parameters_of(module))
     inputs, targets = torch.as_tensor(examples.inputs, device=device), torch.as_tensor(examples.labels, device=device)
-    result = _empty(settings, len(directions))
+    result = _empty(cuts, len(directions))
     lines = loss_slices.line_coefficients(result["displacement"].values, len(directions))
     plane = loss_slices.plane_coefficients(result["first"].values, len(directions))
     directions, logits = torch.as_tensor(directions, device=device), networks.logits_function(module)
@@ -66,12 +69,12 @@ def measure_cuts(
         logging.info("radius %g measured after %.1f s", radius, time.monotonic() - start)
     result.attrs = attributes.attributes(
         code,
-        settings,
+        records.of_measurement(cuts, seed),
         time.monotonic() - start,
         data_checksum=examples.checksum,
         classes=examples.classes,
-        network_fingerprint=own["fingerprint"] if own else "",
-        seeds=f"streams named {settings['seed']}, purpose, {settings['dataset']}, {settings['network']}, kind, {DRAW}",
+        network_fingerprint=own.fingerprint if own else "",
+        seeds=f"streams named {seed}, purpose, {cuts.dataset}, {cuts.network}, kind, {DRAW}",
         device=str(device),
         dtype="float64",
         threads=threads,
@@ -79,25 +82,25 @@ def measure_cuts(
     netcdf.write_dataset(result, path_to_output)
 
 
-def _draw(settings: dict, parameters: list[initialisation.Parameter]) -> tuple[np.ndarray, np.ndarray]:
+def _draw(cuts: Cuts, seed: int, parameters: list[initialisation.Parameter]) -> tuple[np.ndarray, np.ndarray]:
     """The initialisation θ (D,) that studies have too, and orthonormal directions (d, D) of the cuts' own."""
-    plane = labels.parse_plane(settings["subspace"])
+    plane = labels.parse_plane(cuts.subspace)
     available = sum(p.size for p in parameters if not p.is_bias)
     if plane.dimension > available:
         raise ValueError(
-            f"cuts.subspace: {plane.dimension} dimensions cannot be; {settings['network']} has {available} weights on "
-            f"{settings['dataset']}: ask for fewer"
+            f"cuts.subspace: {plane.dimension} dimensions cannot be; {cuts.network} has {available} weights on "
+            f"{cuts.dataset}: ask for fewer"
         )
-    eta = setup.metric({**settings, "bias_directions": False}, parameters)
-    streams = setup.Streams(settings, settings["dataset"], settings["network"])
+    eta = setup.metric(cuts, parameters)
+    streams = setup.Streams(seed, cuts.dataset, cuts.network)
     raw = planes.directions(plane, eta, streams.stream("cut", plane.kind, DRAW))
-    return streams.initialisation(parameters, DRAW), loss_slices.orthonormal(raw)
+    return streams.initialisation(parameters, cuts.initialisation, DRAW), loss_slices.orthonormal(raw)
 
 
-def _empty(settings: dict, directions: int) -> xr.Dataset:
-    line, grid = (loss_slices.displacements(settings["extent"], settings[key]) for key in ("steps", "plane_steps"))
+def _empty(cuts: Cuts, directions: int) -> xr.Dataset:
+    line, grid = (loss_slices.displacements(cuts.extent, steps) for steps in (cuts.steps, cuts.plane_steps))
     coordinates = {
-        "radius": sorted(map(float, settings["radii"])),
+        "radius": studies.radii(cuts),
         "direction": range(directions),
         "displacement": line,
         "second": grid,

@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
-import yaml
 from torch import Tensor
 
-from goldilocks_zone.config import studies
+from goldilocks_zone.config import records, studies
 from goldilocks_zone.curvature import hessian, logit_gradients, top_eigenvectors
 from goldilocks_zone.data import datasets
 from goldilocks_zone.jobs import lifecycle
 from goldilocks_zone.jobs.log import job_log
 from goldilocks_zone.measurements import local_geometry, setup
+from goldilocks_zone.measurements.training import TrainingStudy
 from goldilocks_zone.models import initialisation, labels, networks, user_code
 from goldilocks_zone.provenance import attributes
 from goldilocks_zone.spectra import summaries
@@ -87,31 +87,30 @@ def measure_training(
     start = time.monotonic()
     # Read before measuring: code that changes meanwhile must not sign these numbers.
     code = Path(path_to_code).read_text().strip()
-    settings = yaml.safe_load(Path(path_to_settings).read_text())
+    chosen = records.read_block(path_to_settings, dataset, network, subspace, block)
+    study, seed = chosen.study, chosen.seed
     own = user_code.recorded(path_to_network, network_file)
-    draws, chosen_radii = studies.read_block(block)
     device = setup.start_torch(device, threads)
 
     @functools.lru_cache(maxsize=1)
-    def load(**chosen):
-        kept = {key: settings[key] for key in ("validation", "seed", "test")}
-        kept["examples"] = settings.get("examples")
-        kept["dtype"] = getattr(np, settings["dtype"])
-        return datasets.load_splits(path_to_dataset, dataset, **kept, **chosen)
+    def load(**varied):
+        kept = {"validation": study.validation, "seed": seed, "test": study.test, "examples": study.examples}
+        return datasets.load_splits(path_to_dataset, dataset, dtype=getattr(np, study.dtype), **kept, **varied)
 
-    result, where, radii, number = None, subspace_labels.parse_subspace(subspace), settings["radii"][chosen_radii], 0
-    rates = studies.variants(settings, [key for key in OF_MEMBERS if key in settings["vary"]])
-    members = [Member(*each) for each in itertools.product(draws, radii, rates)]
-    for variant in studies.variants(settings, [key for key in sorted(settings["vary"]) if key not in OF_MEMBERS]):
-        here = {**settings, **variant}
-        splits = load(inputs=here["inputs"], labels=here["labels"], classes=here.get("classes"))
+    result, where, number = None, subspace_labels.parse_subspace(subspace), 0
+    rates = studies.variants(study, [key for key in OF_MEMBERS if key in study.vary])
+    members = [Member(*each) for each in itertools.product(chosen.draws, chosen.radii, rates)]
+    for variant in studies.variants(study, [key for key in sorted(study.vary) if key not in OF_MEMBERS]):
+        here = study.model_copy(update=variant)
+        splits = load(inputs=here.inputs, labels=here.labels, classes=here.classes)
         classes, image = splits.training.classes, splits.training.inputs.shape[1:]
-        module = networks.build_named(network, own, image, classes).to(device, getattr(torch, settings["dtype"]))
+        module = networks.build_named(network, own, image, classes).to(device, getattr(torch, study.dtype))
         if result is None:
-            result = _empty_block(settings, radii, draws, len(list(module.parameters())), classes)
-        job = Job(here, module, where, labels.depth(network), setup.Streams(here, dataset, network), device)
-        key = attributes.settings_hash({"code": code, "own": own, "checksum": splits.training.checksum, **here})
-        for group in _groups(members, where, module, splits.training.inputs, here["batch"]):
+            result = _empty_block(study, chosen, len(list(module.parameters())), classes)
+        job = Job(here, module, where, labels.depth(network), setup.Streams(seed, dataset, network), device)
+        known = {"code": code, "own": own and own.record(network), "checksum": splits.training.checksum}
+        key = attributes.settings_hash({**known, **records.of_measurement(here, seed)})
+        for group in _groups(members, where, module, splits.training.inputs, here.batch):
             path = Path(path_to_checkpoints) / f"{number:03d}.pt"
             found = _train(
                 job, group, splits, memory_mib, loop.Checkpoint(path, key, checkpoint_seconds, lifecycle.asked)
@@ -123,16 +122,16 @@ def measure_training(
             number += 1
     result.attrs = attributes.attributes(
         code,
-        settings,
+        records.of_measurement(study, seed),
         time.monotonic() - start,
         data_checksum=splits.training.checksum,
         classes=classes,
         test_examples=len(splits.test.labels),
-        network_fingerprint=own["fingerprint"] if own else "",
-        seeds=f"streams named {settings['seed']}, purpose, {dataset}, {network}, {subspace}, draw, plane",
+        network_fingerprint=own.fingerprint if own else "",
+        seeds=f"streams named {seed}, purpose, {dataset}, {network}, {subspace}, draw, plane",
         r_x=initialisation.glorot_radius(initialisation.parameters_of(module)),
         device=str(device),
-        dtype=settings["dtype"],
+        dtype=study.dtype,
         threads=threads,
     )
     netcdf.write_dataset(result, path_to_output)
@@ -141,9 +140,9 @@ def measure_training(
 
 @dataclass(frozen=True)
 class Job:
-    """What the members of an ensemble share: settings, network, where it is trained, depth, streams and device."""
+    """What the members of an ensemble share: their study, network, where it is trained, depth, streams and device."""
 
-    settings: dict
+    study: TrainingStudy
     module: torch.nn.Module
     where: subspace_labels.Plane | subspace_labels.Sphere | subspace_labels.FullSpace
     depth: int | None
@@ -190,25 +189,26 @@ def _train(
     job: Job, members: list[Member], splits: datasets.Splits, memory_mib: int, checkpoint: loop.Checkpoint
 ) -> dict[str, np.ndarray]:
     """What is measured of the members: arrays (…, members) by name."""
-    settings, dtype = job.settings, getattr(torch, job.settings["dtype"])
+    study, dtype = job.study, getattr(torch, job.study.dtype)
     parameters = initialisation.parameters_of(job.module)
     r_x = initialisation.glorot_radius(parameters)
-    drawn = {member.draw: job.streams.initialisation(parameters, member.draw) for member in members}
-    points = [initialisation.rescaled(drawn[m.draw], m.radius, settings["radius_unit"], r_x) for m in members]
+    kind = study.initialisation
+    drawn = {member.draw: job.streams.initialisation(parameters, kind, member.draw) for member in members}
+    points = [initialisation.rescaled(drawn[m.draw], m.radius, study.radius_unit, r_x) for m in members]
     radii = np.array([np.linalg.norm(point) for point in points])
-    ratios = [initialisation.ratio(m.radius, settings["radius_unit"], r_x) for m in members]
+    ratios = [initialisation.ratio(m.radius, study.radius_unit, r_x) for m in members]
     rates, temperatures = zip(*(_rate_and_temperature(job, m, ratio) for m, ratio in zip(members, ratios)))
     subset = _subset(job, members, np.stack(points), radii, dtype)
     options = ensembles.Options(
-        steps=settings["steps"],
-        batch=None if settings["batch"] == "all" else settings["batch"],
+        steps=study.steps,
+        batch=None if study.batch == "all" else study.batch,
         rates=torch.tensor(rates, dtype=torch.float64),
         temperatures=torch.tensor(temperatures, dtype=torch.float64),
-        optimiser=settings["optimiser"],
-        momentum=settings["momentum"],
-        epsilon=settings["epsilon"],
-        random_signs=settings["gradients"] == "random_signs",
-        loss=settings["loss"],
+        optimiser=study.optimiser,
+        momentum=study.momentum,
+        epsilon=study.epsilon,
+        random_signs=study.gradients == "random_signs",
+        loss=study.loss,
     )
     # Members of one plane share their batches, those of the whole space have each its own draw's.
     draws = [m.draw for m in members] if isinstance(job.where, subspace_labels.FullSpace) else [members[0].draw]
@@ -220,19 +220,19 @@ def _train(
         return tuple(torch.as_tensor(each, device=job.device) for each in arrays)
 
     inputs, targets = on_device(splits.training)
-    evaluated = {"training": (inputs[: settings["evaluated"]], targets[: settings["evaluated"]])}
-    if settings["validation"]:
+    evaluated = {"training": (inputs[: study.evaluated], targets[: study.evaluated])}
+    if study.validation:
         evaluated["validation"] = on_device(splits.validation)
-    log_at, count = studies.logged_steps(settings), settings["sharpness_examples"]
+    log_at, count = study.logged_steps, study.sharpness_examples
 
     def observe(step: int, state: ensembles.Ensemble) -> dict[str, Tensor]:
         found = observations.snapshot(state, **evaluated)
         if count:
             found["sharpness"] = _sharpness(job, state, inputs[:count], targets[:count], memory_mib)
-        if settings["geometry_examples"]:
+        if study.geometry_examples:
             found |= _geometry(job, state, step, (inputs, targets), evaluated["validation"], memory_mib)
-        if settings["outputs_examples"]:
-            found |= _outputs(job, state, *(each[: settings["outputs_examples"]] for each in evaluated["validation"]))
+        if study.outputs_examples:
+            found |= _outputs(job, state, *(each[: study.outputs_examples] for each in evaluated["validation"]))
         return found
 
     found = loop.train(ensemble, inputs, targets, log_at, observe, checkpoint)
@@ -240,26 +240,26 @@ def _train(
     at_the_end = observations.classified(ensemble, *on_device(splits.test))
     found |= {f"test_{name}": at_the_end[name].cpu().numpy() for name in ("accuracy", "loss")}
     found["diverged"] = (~np.isfinite(found["test_loss"])).astype(float)
-    if settings["curvature_examples"]:
-        count = settings["curvature_examples"]
+    if study.curvature_examples:
+        count = study.curvature_examples
         sets = [(inputs[:count], targets[:count])]
-        sets += [on_device(splits.validation, count)] if settings["validation"] else []
+        sets += [on_device(splits.validation, count)] if study.validation else []
         found |= _curvature(job, ensemble, sets, memory_mib)
     return found
 
 
 def _rate_and_temperature(job: Job, member: Member, ratio: float) -> tuple[float, float]:
     """Of a member whose radius is `ratio` times that of reference."""
-    chosen = {**job.settings, **member.variant}
+    chosen = job.study.model_copy(update=member.variant)
     for rule in ("rate_rule", "temperature_rule"):
-        if chosen[rule] == "homogeneous" and job.depth is None:
+        if getattr(chosen, rule) == "homogeneous" and job.depth is None:
             raise ValueError(
                 f"{rule}: homogeneous needs the number of weight layers, which is not known of a network of your own: "
                 "use fixed"
             )
-    rate = chosen["rate"] * ratio ** studies.rate_exponent(chosen["rate_rule"], job.depth)
-    temperature = chosen["temperature"]
-    if chosen["temperature_rule"] == "homogeneous":
+    rate = chosen.rate * ratio ** studies.rate_exponent(chosen.rate_rule, job.depth)
+    temperature = chosen.temperature
+    if chosen.temperature_rule == "homogeneous":
         temperature *= ratio**job.depth
     return rate, temperature
 
@@ -275,12 +275,12 @@ def _subset(
     shapes, where = [tensor.shape for tensor in job.module.parameters()], job.where
     if isinstance(where, subspace_labels.FullSpace):
         return constraints.full(tensor(points), shapes, where.fixed)
-    eta, draw = setup.metric(job.settings, initialisation.parameters_of(job.module)), members[0].draw
+    eta, draw = setup.metric(job.study, initialisation.parameters_of(job.module)), members[0].draw
     random = job.streams.stream("plane", where.kind, draw, 0)
     projection = projections.make(where.kind, where.dimension, shapes, eta, random, dtype, job.device)
     if isinstance(where, subspace_labels.Plane):
         return constraints.plane(projection, tensor(points))
-    if job.settings["sphere"] == "through_initialisation":
+    if job.study.sphere == "through_initialisation":
         return constraints.sphere_through(projection, tensor(points[0]), tensor(radii))
     direction = job.streams.stream("direction", where.kind, draw).standard_normal(where.dimension)
     return constraints.sphere(projection, tensor(radii), tensor(direction))
@@ -291,7 +291,7 @@ def _sharpness(job: Job, ensemble: ensembles.Ensemble, inputs: Tensor, targets: 
     points = torch.cat([each.flatten(1) for each in ensemble.parameters()], 1)
     found = torch.full((len(points),), torch.nan, dtype=torch.float64)
     for i, (point, temperature) in enumerate(zip(points, ensemble.temperatures.tolist())):
-        options = {"temperature": temperature, "memory_mib": memory_mib, "loss": job.settings["loss"]}
+        options = {"temperature": temperature, "memory_mib": memory_mib, "loss": job.study.loss}
         if torch.isfinite(point).all():
             found[i] = top_eigenvectors.sharpness(job.module, point, inputs, targets, **options)
     return found
@@ -309,15 +309,15 @@ def _geometry(
 
     And where G has too few eigenvalues, as where the softmax is saturated on nearly all examples: the log says so.
     """
-    settings, members = job.settings, len(ensemble.coordinates)
-    axes = _geometry_axes(settings)
+    study, members = job.study, len(ensemble.coordinates)
+    axes = _geometry_axes(study)
     found = {
         name: torch.full((members, *(len(axes[axis]) for axis in own)), torch.nan, dtype=torch.float64)
         for name, own in GEOMETRY.items()
     }
-    if step not in settings["geometry_steps"]:
+    if step not in study.geometry_steps:
         return found
-    count = settings["geometry_examples"]
+    count = study.geometry_examples
 
     def part(examples: tuple[Tensor, Tensor], first: int) -> local_geometry.Examples:
         return local_geometry.Examples(*(each[first : first + count] for each in examples))
@@ -328,9 +328,7 @@ def _geometry(
             f"geometry_examples: {count} is impossible; of the classes of this variant one of its three sets, two of "
             f"training and one held out, has {least}"
         )
-    options = local_geometry.Options(
-        settings["eigenvalues"], residual=step in settings["residual_steps"], memory_mib=memory_mib
-    )
+    options = local_geometry.Options(study.eigenvalues, residual=step in study.residual_steps, memory_mib=memory_mib)
     points = torch.cat([each.flatten(1) for each in ensemble.parameters()], 1)
     for i, point in enumerate(points):
         if not torch.isfinite(point).all():
@@ -352,10 +350,10 @@ def _outputs(job: Job, ensemble: ensembles.Ensemble, inputs: Tensor, targets: Te
     return {"outputs": found, "output_label": targets.double().expand(len(points), -1)}
 
 
-def _geometry_axes(settings: dict) -> dict[str, list]:
+def _geometry_axes(study: TrainingStudy) -> dict[str, list]:
     """The labels of the axes of GEOMETRY."""
     return {
-        "rank": list(range(1, settings["eigenvalues"] + 1)),
+        "rank": list(range(1, study.eigenvalues + 1)),
         "gradient_of": list(local_geometry.SOURCES),
         "pair": list(local_geometry.PAIRS),
         "layers": list(local_geometry.LAYERS),
@@ -394,31 +392,31 @@ def _record(result: xr.Dataset, variant: dict, member: Member, found: dict[str, 
         result[name].loc[place] = values
 
 
-def _empty_block(settings: dict, radii: list[float], draws: range, tensors: int, classes: int) -> xr.Dataset:
+def _empty_block(study: TrainingStudy, block: records.Block, tensors: int, classes: int) -> xr.Dataset:
     """A block of missing values."""
-    varied = {studies.dimension(key): settings["vary"][key] for key in sorted(settings["vary"])}
+    varied = {studies.dimension(key): study.vary[key] for key in sorted(study.vary)}
     coordinates = {
         **varied,
-        "radius": radii,
-        "draw": list(draws),
-        "step": studies.logged_steps(settings),
+        "radius": block.radii,
+        "draw": list(block.draws),
+        "step": study.logged_steps,
         "tensor": list(range(1, tensors + 1)),
     }
     point = (*varied, "radius", "draw")
     axes = {**dict.fromkeys(LOGGED, (*point, "step")), "tensor_norm": (*point, "step", "tensor")}
-    if not settings["validation"]:
+    if not study.validation:
         del axes["validation_accuracy"], axes["validation_loss"]
-    if settings["sharpness_examples"]:
+    if study.sharpness_examples:
         axes["sharpness"] = (*point, "step")
-    if settings["geometry_examples"]:
-        coordinates |= _geometry_axes(settings)
+    if study.geometry_examples:
+        coordinates |= _geometry_axes(study)
         axes |= {name: (*point, "step", *own) for name, own in GEOMETRY.items()}
-    if settings["outputs_examples"]:
-        coordinates |= {"output_example": list(range(settings["outputs_examples"])), "class": list(range(classes))}
+    if study.outputs_examples:
+        coordinates |= {"output_example": list(range(study.outputs_examples)), "class": list(range(classes))}
         axes["outputs"] = (*point, "step", "output_example", "class")
         axes["output_label"] = (*point, "step", "output_example")
     axes |= dict.fromkeys(AT_THE_END, point)
-    if settings["curvature_examples"]:
+    if study.curvature_examples:
         coordinates |= {"moment": ["start", "end"], "examples_of": ["training", "validation"]}
         axes |= dict.fromkeys(CURVATURE, (*point, "moment", "examples_of"))
     variables = {

@@ -30,7 +30,7 @@ def plot_accuracy(
     families = [each for study in studies.values() for each in over_radius.families(study)]
     data = [over_radius.curves(over_radius.with_fixed_rules(cells)) for _, cells in families]
     dimensions = sorted({d for curves in data for d in curves["dimension"].values.tolist()})
-    published = [published_points(path_to_published, cells) if settings["published"] else {} for _, cells in families]
+    published = [published_points(path_to_published, cells) if settings.published else {} for _, cells in families]
     mapped = [i for i, curves in enumerate(data) if min(curves.sizes["subspace"], curves.sizes["radius"]) > 1]
     highest = max(float(curves["mean"].max()) for curves in data)
     top = max([highest, *(each[1].max() for points in published for each in points.values())])

@@ -19,7 +19,7 @@ COLOURS_OF_LEVELS = "PuOr_r"  # purple below the point's own loss, orange above:
 def plot_cuts(path_to_cuts: str, path_to_settings: str, path_to_pdf: str, path_to_png: str, path_to_data: str) -> None:
     settings = style.start(path_to_settings)
     data = relative_losses(netcdf.read_dataset(path_to_cuts))
-    size = [settings[key] / style.CENTIMETRES_PER_INCH for key in ("width_cm", "height_cm")]
+    size = [each / style.CENTIMETRES_PER_INCH for each in (settings.width_cm, settings.height_cm)]
     figure, axes = plt.subplots(2, data.sizes["radius"], figsize=size, squeeze=False, sharex=True, sharey="row")
     # A margin at the top, which titles of two lines would touch otherwise.
     figure.get_layout_engine().set(rect=(0, 0, 1, 0.985))

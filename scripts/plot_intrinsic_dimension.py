@@ -200,7 +200,7 @@ def draw_over_dimensions(ax: plt.Axes, cell: xr.Dataset, data: xr.Dataset, publi
 def published_points(path: str, cell: xr.Dataset, settings: dict) -> np.ndarray:
     """Published dimensions and accuracies, shape (2, points); none for other data, networks or spheres."""
     on_planes = cell["subspace"].values[0].startswith("plane-")
-    if not (settings["published"] and on_planes and style.is_published_network(place_of(cell))):
+    if not (settings.published and on_planes and style.is_published_network(place_of(cell))):
         return np.empty((2, 0))
     with open(path, newline="", encoding="utf-8") as file:
         return np.array([(float(row["d"]), float(row["accuracy"])) for row in csv.DictReader(file)]).T

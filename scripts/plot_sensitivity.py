@@ -34,7 +34,7 @@ def plot_sensitivity(
 ) -> None:
     studies, settings = panels.load_all(paths_to_studies, path_to_settings)
     figure, axes = panels.page(len(MEASURES) + 1, settings, len(MEASURES) + 1, share_x=False)
-    height = settings["height_cm"] / figures_style.CENTIMETRES_PER_INCH
+    height = settings.height_cm / figures_style.CENTIMETRES_PER_INCH
     figure.set_size_inches(figure.get_size_inches()[0], 1.3 * height)
     drawn = {}
     if "sensitivity" in studies:

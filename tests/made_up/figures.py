@@ -15,7 +15,9 @@ def draw(name, chosen, folder):
         paths.append(str(folder / f"{study}.nc"))
         netcdf.write_dataset(content, paths[-1])
     settings = folder / "settings.yaml"
-    settings.write_text(yaml.safe_dump({"width_cm": 8.0, "height_cm": 6.4, "published": True}))
+    settings.write_text(
+        yaml.safe_dump({"width_cm": 8.0, "height_cm": 6.4, "published": True, "studies": ["curvature"]})
+    )
     function = getattr(importlib.import_module(f"plot_{name}"), f"plot_{name}")
     arguments = {"paths_to_studies": paths, "path_to_study": paths[0], "path_to_settings": str(settings)}
     arguments |= {

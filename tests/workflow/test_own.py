@@ -8,10 +8,9 @@ import sys
 
 import pytest
 import xarray as xr
-import yaml
 from pypdf import PdfReader
 
-from goldilocks_zone.config import load
+from goldilocks_zone.config import records as config_records
 from goldilocks_zone.data import official, official_shapes
 from goldilocks_zone.models import user_code
 from goldilocks_zone.provenance import records
@@ -138,8 +137,9 @@ def test_stale_blocks_of_a_network_are_refused(changed):
     # What was touched passes for what its records say.
     place = changed.folder / "results/mine/settings/network-small_cnn.yaml"
     (record,) = records.versions(place)
-    entry = yaml.safe_load(record.read_text()) | {"file": str(changed.folder / "config/small_cnn.py")}
-    records.write(place, load.dump(user_code.record("small_cnn", user_code.describe(entry))))
+    known = user_code.recorded(record, str(changed.folder / "config/small_cnn.py"))
+    found = user_code.describe(known.file, known.name, known.arguments)
+    records.write(place, config_records.dump(found.record("small_cnn")))
     changed.snakemake("--touch", "all", config=MINE)
     (changed.folder / "results/mine/aggregate/curvature.nc").unlink()
     done = changed.snakemake("results/mine/aggregate/curvature.nc", config=MINE)

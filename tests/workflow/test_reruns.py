@@ -70,7 +70,11 @@ def test_a_deleted_figure_is_one_job(project):
 def test_a_figures_style_is_one_job(project, metadata):
     if not metadata:
         without_metadata(project)
-    project.edit("config/config.yaml", "loss: {studies: [curvature]}", "loss: {studies: [curvature], height_cm: 5}")
+    project.edit(
+        "config/studies/fort_scherlis_2019.yaml",
+        "loss: {studies: [curvature]}",
+        "loss: {studies: [curvature], height_cm: 5}",
+    )
     assert project.dry_run() == {"figure": 1}
 
 

@@ -7,8 +7,8 @@ rule aggregate:
         blocks=lambda wildcards: THIS_RUN.blocks_of(wildcards.study),
         settings=record("settings/study-{study}.yaml"),
         grid=record("settings/grid-{study}.yaml"),
-        networks=lambda wildcards: own_networks(config["studies"][wildcards.study]["networks"]),
-        block_code=lambda wildcards: recorded(f"fingerprints/{config['studies'][wildcards.study]['kind']}.txt"),
+        networks=lambda wildcards: own_networks(SETTINGS.studies[wildcards.study].networks),
+        block_code=lambda wildcards: recorded(f"fingerprints/{SETTINGS.studies[wildcards.study].kind}.txt"),
         code=record("fingerprints/aggregate.txt"),
     output:
         "results/{run}/aggregate/{study}.nc",

@@ -5,7 +5,7 @@ Whatever the archive lacks, such as an added network, is computed."""
 rule unpack:
     """All blocks that the archive has, verified."""
     input:
-        archive=config["results_from"],
+        archive=SETTINGS.results_from,
         settings=lambda wildcards: [recorded(place) for place in THIS_RUN.archived_settings],
         block_code=lambda wildcards: [recorded(place) for place in THIS_RUN.archived_codes],
         code=record("fingerprints/unpack.txt"),

@@ -4,7 +4,7 @@
 rule claims:
     """A verdict for every claim of the reproduced works."""
     input:
-        studies=expand("results/{{run}}/aggregate/{study}.nc", study=config["studies"]),
+        studies=expand("results/{{run}}/aggregate/{study}.nc", study=SETTINGS.studies),
         claims=all_ours("config/claims/*.yaml"),
         settings=record("settings/claims.yaml"),
         code=record("fingerprints/claims.txt"),

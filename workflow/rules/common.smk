@@ -10,7 +10,7 @@ from snakemake.utils import update_config
 
 sys.path.insert(0, str(CHECKOUT / "scripts"))
 
-from goldilocks_zone.config import load
+from goldilocks_zone.config import kinds, load
 from goldilocks_zone.config import run as runs
 from goldilocks_zone.data import official_shapes
 from goldilocks_zone.jobs import failures, lifecycle, surroundings
@@ -62,19 +62,19 @@ try:
     lifecycle.name_to_jobs(first=workflow.is_main_process)
     if workflow.modifier.skip_configfile:
         # What an importing workflow gives is laid over ours, as by --configfile.
-        config, given = load.read([CHECKOUT / "config/config.yaml"]), config
+        config, given = load.read(load.shipped()), config
         update_config(config, given)
     THIS_RUN = runs.load_run(config, CHECKOUT)
 except (ValueError, OSError) as error:
     refuse(error)
-RUN, config = THIS_RUN.name, THIS_RUN.config
+RUN, SETTINGS = THIS_RUN.name, THIS_RUN.config
 for reason in THIS_RUN.left_out.values():
     print(f"left out: {reason}", file=sys.stderr)
 
 
 wildcard_constraints:
     run=RUN,
-    study="|".join(config["studies"]),
+    study="|".join(SETTINGS.studies),
     dataset="[a-z0-9_]+",
-    figure="|".join(config["figures"]),
+    figure="|".join(SETTINGS.figures),
     block=r"[a-z0-9-]+",

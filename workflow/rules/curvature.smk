@@ -17,14 +17,14 @@ rule curvature:
         "logs/{run}/curvature/{study}/{dataset}/{network}/{subspace}/{block}.benchmark.tsv"
     conda:
         "../../envs/compute.yaml"
-    threads: config["execution"]["threads"]
+    threads: SETTINGS.execution.threads
     resources:
-        mem_mb=grown(config["execution"]["memory_mib"] + 1000),
-        runtime=grown(config["execution"]["runtime"]),
-        gpu=config["execution"]["gpus"],
+        mem_mb=grown(SETTINGS.execution.memory_mib + kinds.known()["curvature"].memory_mib),
+        runtime=grown(SETTINGS.execution.runtime),
+        gpu=SETTINGS.execution.gpus,
         # Resources, not params: they change no result and rerun nothing.
-        memory_mib=config["execution"]["memory_mib"],
-        device=config["execution"]["device"],
+        memory_mib=SETTINGS.execution.memory_mib,
+        device=SETTINGS.execution.device,
         network_file=lambda wildcards: THIS_RUN.file_of_network(wildcards.network),
     message:
         "Measuring curvature: {wildcards.study}, {wildcards.dataset}, {wildcards.network}, {wildcards.block}"
@@ -35,9 +35,9 @@ rule curvature:
 rule cuts:
     """Losses on random lines and a random plane through one initialisation at several radii."""
     input:
-        dataset=lambda wildcards: f"results/data/{config['cuts']['dataset']}.nc",
+        dataset=lambda wildcards: f"results/data/{SETTINGS.cuts.dataset}.nc",
         settings=record("settings/cuts.yaml"),
-        network=lambda wildcards: own_networks([config["cuts"]["network"]]),
+        network=lambda wildcards: own_networks([SETTINGS.cuts.network]),
         code=record("fingerprints/cuts.txt"),
     output:
         "results/{run}/cuts.nc",
@@ -47,14 +47,14 @@ rule cuts:
         "logs/{run}/cuts.benchmark.tsv"
     conda:
         "../../envs/compute.yaml"
-    threads: config["execution"]["threads"]
+    threads: SETTINGS.execution.threads
     resources:
-        mem_mb=grown(config["execution"]["memory_mib"] + 1000),
-        runtime=grown(config["execution"]["runtime"]),
-        gpu=config["execution"]["gpus"],
+        mem_mb=grown(SETTINGS.execution.memory_mib + 1000),
+        runtime=grown(SETTINGS.execution.runtime),
+        gpu=SETTINGS.execution.gpus,
         # Resources, not params: they change no result and rerun nothing.
-        device=config["execution"]["device"],
-        network_file=lambda wildcards: THIS_RUN.file_of_network(config["cuts"]["network"]),
+        device=SETTINGS.execution.device,
+        network_file=lambda wildcards: THIS_RUN.file_of_network(SETTINGS.cuts.network),
     message:
         "Measuring cuts through the loss"
     script:

@@ -28,7 +28,7 @@ rule dataset:
     resources:
         mem_mb=1500,
         # A resource, not a parameter: whatever the source, the content is the same.
-        folder=config.get("data_folder", ""),
+        folder=SETTINGS.data_folder or "",
     message:
         "Fetching {wildcards.dataset}"
     script:

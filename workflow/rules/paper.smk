@@ -8,8 +8,8 @@ rule numbers:
     """Every number, table and figure reference of the paper as LaTeX macros."""
     input:
         claims="results/{run}/claims.csv",
-        studies=expand("results/{{run}}/aggregate/{study}.nc", study=config["studies"]),
-        cuts=["results/{run}/cuts.nc"] if "cuts" in config["figures"] else [],
+        studies=expand("results/{{run}}/aggregate/{study}.nc", study=SETTINGS.studies),
+        cuts=["results/{run}/cuts.nc"] if "cuts" in SETTINGS.figures else [],
         cards=[THIS_RUN.card_of(dataset) for dataset in THIS_RUN.datasets],
         settings=record("settings/paper.yaml"),
         published=all_ours("resources/published/*/settings.yaml"),
@@ -64,7 +64,7 @@ rule paper:
     input:
         sources=[*all_ours("paper/**/*.tex"), ours("paper/references.bib")],
         generated="results/{run}/paper/generated.tex",
-        figures=expand("figures/{{run}}/{figure}.pdf", figure=config["figures"]),
+        figures=expand("figures/{{run}}/{figure}.pdf", figure=SETTINGS.figures),
         code=record("fingerprints/paper.txt"),
     output:
         report("results/{run}/paper.pdf", caption="../report/paper.rst", category="Paper", labels={"text": "paper"}),

@@ -17,15 +17,15 @@ rule training:
         "logs/{run}/training/{study}/{dataset}/{network}/{subspace}/{block}.benchmark.tsv"
     conda:
         "../../envs/compute.yaml"
-    threads: config["execution"]["threads"]
+    threads: SETTINGS.execution.threads
     resources:
-        mem_mb=grown(config["execution"]["memory_mib"] + 2500),
-        runtime=grown(config["execution"]["runtime"]),
-        gpu=config["execution"]["gpus"],
+        mem_mb=grown(SETTINGS.execution.memory_mib + kinds.known()["training"].memory_mib),
+        runtime=grown(SETTINGS.execution.runtime),
+        gpu=SETTINGS.execution.gpus,
         # Resources, not params: they change no result and rerun nothing.
-        memory_mib=config["execution"]["memory_mib"],
-        checkpoint_seconds=str(config["execution"]["checkpoint_seconds"]),
-        device=config["execution"]["device"],
+        memory_mib=SETTINGS.execution.memory_mib,
+        checkpoint_seconds=str(SETTINGS.execution.checkpoint_seconds),
+        device=SETTINGS.execution.device,
         network_file=lambda wildcards: THIS_RUN.file_of_network(wildcards.network),
     params:
         checkpoints="results/{run}/checkpoints/{study}/{dataset}/{network}/{subspace}/{block}",

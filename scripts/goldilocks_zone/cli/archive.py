@@ -5,6 +5,8 @@ from pathlib import Path
 import yaml
 
 from goldilocks_zone.config import load, studies
+from goldilocks_zone.config import records as config_records
+from goldilocks_zone.config.models import Configuration
 from goldilocks_zone.provenance import archive, attributes, records
 from goldilocks_zone.storage import files
 
@@ -12,18 +14,16 @@ ROOT = Path(__file__).parents[3]
 DATA = Path("results/data")
 
 
-def contents_of(config: dict) -> dict[str, Path]:
+def contents_of(config: Configuration) -> dict[str, Path]:
     """Files of the archive, by name: blocks and everything made from them."""
-    results, figures = Path("results") / config["run"], Path("figures") / config["run"]
-    names = [path for study in config["studies"] for path in studies.block_paths(config, study)]
-    names += [f"aggregate/{study}.nc" for study in config["studies"]]
-    names += [f"figures/{figure}.nc" for figure in config["figures"]]
-    names += ["claims.csv", "paper.pdf", *(["cuts.nc"] if "cuts" in config else [])]
+    results, figures = Path("results") / config.run, Path("figures") / config.run
+    names = [path for study in config.studies for path in studies.block_paths(config, study)]
+    names += [f"aggregate/{study}.nc" for study in config.studies]
+    names += [f"figures/{figure}.nc" for figure in config.figures]
+    names += ["claims.csv", "paper.pdf", *(["cuts.nc"] if config.cuts else [])]
     contents = {name: results / name for name in names}
     contents |= {
-        f"figures/{figure}.{kind}": figures / f"{figure}.{kind}"
-        for figure in config["figures"]
-        for kind in ("pdf", "png")
+        f"figures/{figure}.{kind}": figures / f"{figure}.{kind}" for figure in config.figures for kind in ("pdf", "png")
     }
     for dataset in load.datasets_of(config):
         contents[f"{archive.CARDS}/{dataset}.yaml"] = DATA / f"cards/{dataset}.yaml"
@@ -32,15 +32,15 @@ def contents_of(config: dict) -> dict[str, Path]:
     return contents
 
 
-def about(config: dict) -> dict:
+def about(config: Configuration) -> dict:
     """Code and settings that made the blocks, for the archive's manifest."""
-    place = Path("results") / config["run"] / "fingerprints"
-    kinds = sorted({study["kind"] for study in config["studies"].values()} | ({"cuts"} if "cuts" in config else set()))
-    settings = {name: studies.block_settings(config, name) for name in config["studies"]}
-    if "cuts" in config:
-        settings["cuts"] = {**config["cuts"], "seed": config["seed"]}
+    place = Path("results") / config.run / "fingerprints"
+    kinds = sorted({study.kind for study in config.studies.values()} | ({"cuts"} if config.cuts else set()))
+    settings = {name: config_records.of_measurement(study, config.seed) for name, study in config.studies.items()}
+    if config.cuts:
+        settings["cuts"] = config_records.of_measurement(config.cuts, config.seed)
     return {
-        "run": config["run"],
+        "run": config.run,
         "commit": attributes.commit(),
         "date": attributes.commit_day() or release_day(),
         "code": {kind: _recorded(place / f"{kind}.txt") for kind in kinds},
@@ -64,8 +64,8 @@ def _recorded(place: Path) -> str:
 
 def pack_archive(path_to_config: Path) -> Path:
     """Write results/{run}/{run}.tar.gz. Raises ValueError if the run is not complete."""
-    config, *_ = load.as_run(load.load([ROOT / "config/config.yaml", path_to_config], ROOT))
-    path = Path(f"results/{config['run']}/{config['run']}.tar.gz")
+    config, *_ = load.as_run(load.load([path_to_config]))
+    path = Path(f"results/{config.run}/{config.run}.tar.gz")
     files.refuse_unwritable([path.parent])
     archive.pack(path, contents_of(config), about(config))
     return path

@@ -11,7 +11,6 @@ from goldilocks_zone.config import load
 from goldilocks_zone.paper.build import first_error, run_tex
 from goldilocks_zone.storage import files
 
-ROOT = Path(__file__).parents[3]
 # Suffixes of the files that arXiv needs; main.bbl because it does not run BibTeX.
 SOURCES = (".tex", ".bib", ".bbl", ".pdf")
 LIMIT_MB = 50
@@ -70,6 +69,6 @@ def pack_arxiv(run: str) -> Path:
 
 def run(configfile: Path) -> None:
     """Pack the paper's source and print the archive's path and size."""
-    config = load.load([ROOT / "config/config.yaml", configfile], ROOT)
-    path = pack_arxiv(config["run"])
+    config = load.load([configfile])
+    path = pack_arxiv(config.run)
     print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")

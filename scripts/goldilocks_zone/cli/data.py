@@ -5,6 +5,7 @@ from pathlib import Path
 import yaml
 
 from goldilocks_zone.config import load
+from goldilocks_zone.config.models import Configuration
 from goldilocks_zone.data import catalogue, official_shapes
 from goldilocks_zone.jobs import run_lock
 from goldilocks_zone.provenance import fingerprints, records
@@ -14,13 +15,13 @@ ROOT = Path(__file__).parents[3]
 DATA = Path("results/data")
 
 
-def make_data(names: list[str], config: dict) -> dict:
+def make_data(names: list[str], config: Configuration) -> dict:
     """Fetch or read datasets that are missing, or older than their code or files; returns the updated record."""
-    folder = catalogue.data_folder(config.get("data_folder"))
+    folder = catalogue.data_folder(config.data_folder)
     own = [name for name in names if name not in official_shapes.OFFICIAL]
     catalogue.keep_datasets(DATA)
-    catalogue.renew_stamps(own, config["datasets"], folder, DATA)
-    known = catalogue.own_records(own, config["datasets"], folder, DATA)
+    catalogue.renew_stamps(own, config.datasets, folder, DATA)
+    known = catalogue.own_records(own, config.datasets, folder, DATA)
     record = DATA / "available.yaml"
     available = (yaml.safe_load(record.read_text()) if record.exists() else None) or {}
     try:
@@ -74,14 +75,14 @@ def _read(name: str, record: dict, code: Path, outputs: tuple[Path, Path]) -> st
 
 def run(configfiles: list[Path]) -> None:
     """Fetch the datasets that configurations name, or all, and print where each is or why it is unavailable."""
-    config = load.load([ROOT / "config/config.yaml", *configfiles], ROOT)
+    config = load.load(configfiles)
     named = load.datasets_of(config)
-    names = sorted(named if configfiles else named | {*official_shapes.OFFICIAL, *config["datasets"]})
+    names = sorted(named if configfiles else named | {*official_shapes.OFFICIAL, *config.datasets})
     run_lock.enter()
     available = make_data(names, config)
     for name in names:
         if available[name]["available"]:
             print(f"{name}: results/data/{name}.nc")
-        elif not (configfiles and config["missing_datasets"] == "leave_out"):
+        elif not (configfiles and config.missing_datasets == "leave_out"):
             # The workflow itself says what it leaves out.
             print(available[name]["reason"])

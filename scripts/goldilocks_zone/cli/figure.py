@@ -4,23 +4,22 @@ import difflib
 from pathlib import Path
 
 from goldilocks_zone.config import load
+from goldilocks_zone.config.models import Configuration
 
-ROOT = Path(__file__).parents[3]
 
-
-def path_of_figure(name: str, complete: dict) -> str:
+def path_of_figure(name: str, complete: Configuration) -> str:
     """PDF of a figure. Raises ValueError if the run of a complete configuration does not draw it."""
     config, reasons, _ = load.as_run(complete)
-    figures = sorted(config["figures"])
-    if name in complete["figures"] and name not in figures:
-        raise ValueError(f"the run {config['run']} leaves out the figure {name}: {'; '.join(reasons.values())}")
+    figures = sorted(config.figures)
+    if name in complete.figures and name not in figures:
+        raise ValueError(f"the run {config.run} leaves out the figure {name}: {'; '.join(reasons.values())}")
     if name not in figures:
         close = difflib.get_close_matches(name, figures, n=1)
         advice = f"did you mean NAME={close[0]}?" if close else f"use NAME= with one of {', '.join(figures)}"
-        raise ValueError(f"the run {config['run']} has no figure {name!r}: {advice}")
-    return f"figures/{config['run']}/{name}.pdf"
+        raise ValueError(f"the run {config.run} has no figure {name!r}: {advice}")
+    return f"figures/{config.run}/{name}.pdf"
 
 
 def run(name: str, configfile: Path) -> None:
     """Print the file of a figure."""
-    print(path_of_figure(name, load.load([ROOT / "config/config.yaml", configfile], ROOT)))
+    print(path_of_figure(name, load.load([configfile])))

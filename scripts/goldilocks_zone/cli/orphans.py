@@ -12,7 +12,6 @@ from goldilocks_zone.data import official_shapes
 from goldilocks_zone.jobs import run_lock
 from goldilocks_zone.storage import files
 
-ROOT = Path(__file__).parents[3]
 BENCHMARKS = "benchmarks"  # Output of make bench, which belongs to no run.
 # Below results/<run> and in results/data: small files, and checkpoints from which a killed job resumes.
 KEPT = ("settings", "fingerprints", "latex", "own", "cards", "checkpoints", "unpacked")
@@ -24,9 +23,9 @@ def find_orphans(paths_to_configs: list[Path]) -> list[Path]:
     named, runs = set(), {"data"}
     datasets = set(official_shapes.OFFICIAL)
     for path in paths_to_configs:
-        config = load.load([ROOT / "config/config.yaml", path], ROOT)
-        runs.add(config["run"])
-        datasets |= load.datasets_of(config) | set(config["datasets"])
+        config = load.load([path])
+        runs.add(config.run)
+        datasets |= load.datasets_of(config) | set(config.datasets)
         named |= _outputs(path)
     orphans = []
     for place in map(Path, ("results", "figures", "logs")):

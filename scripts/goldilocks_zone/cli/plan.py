@@ -11,10 +11,9 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from goldilocks_zone.cli import text_tables
-from goldilocks_zone.cli.costs import ALIKE, BY_SIZE, MEASURED, NOT_JOBS, RULES, Cost, Costs
+from goldilocks_zone.cli.costs import ALIKE, BY_SIZE, MEASURED, NOT_JOBS, Cost, Costs
 from goldilocks_zone.config import load
 
-ROOT = Path(__file__).parents[3]
 # Snakemake's reasons, and their meaning here, where records of code and settings are inputs of every rule.
 REASONS = (
     (r"Missing output files", "not made yet"),
@@ -56,7 +55,7 @@ def table_of(jobs: list[dict], costs: list[Cost]) -> list[tuple[str, ...]]:
     """A row per rule, and per study where it computes: jobs, time, memory, reasons with counts; costly rows first."""
     groups = defaultdict(list)
     for job, cost in zip(jobs, costs):
-        study = job["wildcards"]["study"] if job["rule"] in RULES else ""
+        study = job["wildcards"]["study"] if "block" in job["wildcards"] else ""
         groups[job["rule"], study].append((job, cost))
     rows = []
     for (rule, study), members in sorted(groups.items(), key=lambda group: -sum(cost.seconds for _, cost in group[1])):
@@ -99,17 +98,17 @@ def summary_of(run: str, jobs: list[dict], costs: list[Cost], cores: int) -> lis
 
 def plan_of(paths_to_configs: list[Path], cores: str) -> str:
     """The plan of a run as text."""
-    config, reasons, _ = load.as_run(load.load([ROOT / "config/config.yaml", *paths_to_configs], ROOT))
+    config, reasons, _ = load.as_run(load.load(paths_to_configs))
     left_out = [f"left out: {reason}" for reason in reasons.values()]
     jobs = jobs_of(paths_to_configs, cores)
     if not jobs:
-        return "\n".join([*left_out, f"run {config['run']}: nothing to be done"])
+        return "\n".join([*left_out, f"run {config.run}: nothing to be done"])
     estimates = Costs(config, Path("logs"), [Path("results/data/cards")])
     costs = [estimates.of(job["rule"], job["wildcards"], job["benchmark"]) for job in jobs]
     count = len(os.sched_getaffinity(0)) if cores == "all" else int(cores)
     header = ("rule", "study", "jobs", "time", "memory", "why")
     lines = text_tables.aligned([header, *table_of(jobs, costs)], right=(2, 3, 4))
-    return "\n".join([*lines, "", *left_out, *summary_of(config["run"], jobs, costs, count)])
+    return "\n".join([*lines, "", *left_out, *summary_of(config.run, jobs, costs, count)])
 
 
 def run(configfiles: list[Path], cores: str) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from goldilocks_zone.cli import text_tables
 from goldilocks_zone.config import load, studies
+from goldilocks_zone.config.models import Configuration
 from goldilocks_zone.jobs import failures, run_lock
 
-ROOT = Path(__file__).parents[3]
 DONE, RUNNING, FAILED, MISSING = "done", "running", "failed", "missing"
 STATES = (DONE, RUNNING, FAILED, MISSING)
 
@@ -27,9 +27,9 @@ def state_of(block: Path, log: Path, alive: bool) -> str:
     return RUNNING if alive else MISSING
 
 
-def states_of(config: dict, study: str, alive: bool) -> dict[tuple[str, str, str], Counter]:
+def states_of(config: Configuration, study: str, alive: bool) -> dict[tuple[str, str, str], Counter]:
     """Number of blocks in each state, by dataset, network and subspace."""
-    run, states = config["run"], {}
+    run, states = config.run, {}
     for path in map(Path, studies.block_paths(config, study)):
         cell = path.parts[2:5]
         state = state_of(Path("results") / run / path, Path("logs") / run / path.with_suffix(".log"), alive)
@@ -52,34 +52,34 @@ def _described(states: Counter) -> str:
     return ", ".join(f"{states[state]} {state}" for state in STATES if states[state])
 
 
-def status_of(complete: dict) -> str:
+def status_of(complete: Configuration) -> str:
     """The whole run as text: a line per study, with its matrix if the study is partly done.
 
     Parts of the complete configuration that the run leaves out are named with the reason, and not counted.
     """
     config, reasons, left_out = load.as_run(complete)
     alive, lines, total = run_lock.is_held(), [], Counter()
-    for study in config["studies"]:
+    for study in config.studies:
         cells = states_of(config, study, alive)
         states = sum(cells.values(), Counter())
         total += states
-        aggregated = Path(f"results/{config['run']}/aggregate/{study}.nc").exists()
+        aggregated = Path(f"results/{config.run}/aggregate/{study}.nc").exists()
         lines.append(f"{study}: {_described(states)}{', aggregated' if aggregated else ''}")
         if len(states) > 1:
             lines += matrix_of(cells)
     for study, datasets in left_out.items():
         lines.append(f"{study}: left out with {', '.join(datasets)}")
-    undrawn = [name for name in complete["figures"] if name not in config["figures"]]
-    drawn = sum(Path(f"figures/{config['run']}/{name}.pdf").exists() for name in config["figures"])
+    undrawn = [name for name in complete.figures if name not in config.figures]
+    drawn = sum(Path(f"figures/{config.run}/{name}.pdf").exists() for name in config.figures)
     at_work = "a run is at work" if alive else "no run is at work"
     left = f"; left out: {', '.join(undrawn)}" if undrawn else ""
-    lines.append(f"figures: {drawn} of {len(config['figures'])} drawn{left}")
+    lines.append(f"figures: {drawn} of {len(config.figures)} drawn{left}")
     lines += [f"left out: {reason}" for reason in reasons.values()]
-    lines.append(f"run {config['run']}: blocks {_described(total)}; {at_work} in this folder")
+    lines.append(f"run {config.run}: blocks {_described(total)}; {at_work} in this folder")
     lines.append("What is done may be out of date: make plan says what would run again, and why.")
     return "\n".join(lines)
 
 
 def run(configfiles: list[Path]) -> None:
     """Print the status of a run."""
-    print(status_of(load.load([ROOT / "config/config.yaml", *configfiles], ROOT)))
+    print(status_of(load.load(configfiles)))

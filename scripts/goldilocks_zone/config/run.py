@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from goldilocks_zone.config import load, studies
+from goldilocks_zone.config import figures, load, studies
+from goldilocks_zone.config import records as config_records
+from goldilocks_zone.config.models import Configuration
 from goldilocks_zone.data import catalogue, official_shapes
-from goldilocks_zone.models import user_code
 from goldilocks_zone.provenance import archive, fingerprints, records
 from goldilocks_zone.storage import files
 
@@ -39,7 +40,7 @@ DATA_SCRIPTS = {"dataset": "fetch_dataset.py", "own_dataset": "read_own_dataset.
 class Run:
     """A run whose configuration is complete."""
 
-    config: dict
+    config: Configuration
     left_out: dict[str, str]  # why a dataset is left out, by its name
     own_datasets: dict[str, dict]  # where a user's dataset lies and how it is read, by its name
     archived_files: frozenset[str]  # names of the files in the archive results_from
@@ -47,7 +48,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        return self.config["run"]
+        return self.config.run
 
     @property
     def datasets(self) -> list[str]:
@@ -57,8 +58,8 @@ class Run:
     @property
     def archived_blocks(self) -> list[str]:
         """Names of the run's blocks and cuts that the archive has."""
-        names = [path for study in self.config["studies"] for path in studies.block_paths(self.config, study)]
-        names += ["cuts.nc"] if "cuts" in self.config else []
+        names = [path for study in self.config.studies for path in studies.block_paths(self.config, study)]
+        names += ["cuts.nc"] if self.config.cuts else []
         return sorted(self.archived_files.intersection(names))
 
     @property
@@ -102,18 +103,18 @@ class Run:
 
     def shown_by(self, figure: str) -> list[str]:
         """Paths of the results that a figure shows: aggregates of its studies, or the cuts."""
-        shown = self.config["figures"][figure].get("studies")
+        shown = figures.studies_of(self.config.figures[figure])
         names = [f"aggregate/{study}" for study in shown] if shown else [figure]
         return [f"results/{self.name}/{name}.nc" for name in names]
 
     def promised(self) -> list[str]:
         """Paths of all files that the run leaves."""
-        results = [path for study in self.config["studies"] for path in studies.block_paths(self.config, study)]
-        results += [f"aggregate/{study}.nc" for study in self.config["studies"]]
-        results += ["cuts.nc"] if "cuts" in self.config else []
-        results += [f"figures/{figure}.nc" for figure in self.config["figures"]]
+        results = [path for study in self.config.studies for path in studies.block_paths(self.config, study)]
+        results += [f"aggregate/{study}.nc" for study in self.config.studies]
+        results += ["cuts.nc"] if self.config.cuts else []
+        results += [f"figures/{figure}.nc" for figure in self.config.figures]
         results += ["claims.csv", "paper/paper.yaml", "report/figure.rst", "paper.pdf", "published.txt"]
-        drawn = [f"figures/{self.name}/{figure}.{kind}" for figure in self.config["figures"] for kind in ("pdf", "png")]
+        drawn = [f"figures/{self.name}/{figure}.{kind}" for figure in self.config.figures for kind in ("pdf", "png")]
         return [f"results/{self.name}/{path}" for path in results] + drawn + ["paper/paper.pdf", "results/claims.csv"]
 
     def card_of(self, dataset: str) -> str:
@@ -123,16 +124,16 @@ class Run:
 
     def networks_of(self, labels: Iterable[str]) -> list[str]:
         """Places of the records of those networks that are the user's own."""
-        return [f"settings/network-{label}.yaml" for label in labels if label in self.config["networks"]]
+        return [f"settings/network-{label}.yaml" for label in labels if label in self.config.networks]
 
     def file_of_network(self, label: str) -> str:
         """Path of the code of a network that is the user's own; empty for others."""
-        return self.config["networks"][label]["file"] if label in self.config["networks"] else ""
+        return self.config.networks[label].code.file if label in self.config.networks else ""
 
     def renew_stamps(self) -> None:
         """Remember the contents of the user's datasets by the ages of their files, for later calls. Writes."""
-        folder = catalogue.data_folder(self.config.get("data_folder"))
-        catalogue.renew_stamps(self.datasets, self.config["datasets"], folder, DATA)
+        folder = catalogue.data_folder(self.config.data_folder)
+        catalogue.renew_stamps(self.datasets, self.config.datasets, folder, DATA)
 
 
 def load_run(given: dict, checkout: Path) -> Run:
@@ -148,14 +149,14 @@ def load_run(given: dict, checkout: Path) -> Run:
             for name, content in archive.read(path, _cards_in(archived)).items():
                 files.write_text(content.decode(), Path(folder, name))
         cards = [Path(folder, archive.CARDS), DATA / "cards"]
-        complete = load.complete(given, load.load_schema(checkout), cards)
+        complete = load.complete(given, cards)
         config, left_out, left_out_studies = load.as_run(complete)
         names = [name for name in sorted(load.datasets_of(config)) if name not in official_shapes.OFFICIAL]
-        data_folder = catalogue.data_folder(config.get("data_folder"))
-        own = catalogue.own_records(names, config["datasets"], data_folder, DATA)
+        data_folder = catalogue.data_folder(config.data_folder)
+        own = catalogue.own_records(names, config.datasets, data_folder, DATA)
     texts = {**_codes(config, checkout), **_settings(config, left_out, left_out_studies)}
     texts |= {f"data/own/{name}.yaml": catalogue.identity_record(each) for name, each in own.items()}
-    texts = {_full(config["run"], place): text for place, text in texts.items()}
+    texts = {_full(config.run, place): text for place, text in texts.items()}
     return Run(config, left_out, own, archived, texts)
 
 
@@ -167,36 +168,36 @@ def _full(run: str, place: str) -> Path:
     return Path("results", place) if place.startswith("data/") else Path("results", run, place)
 
 
-def _codes(config: dict, checkout: Path) -> dict[str, str]:
+def _codes(config: Configuration, checkout: Path) -> dict[str, str]:
     """Fingerprint of each rule's code, by place."""
-    scripts = SCRIPTS | {f"plot_{figure}": f"plot_{figure}.py" for figure in config["figures"]}
+    scripts = SCRIPTS | {f"plot_{figure}": f"plot_{figure}.py" for figure in config.figures}
     places = {f"fingerprints/{rule}.txt": name for rule, name in scripts.items()}
     places |= {f"data/fingerprints/{rule}.txt": name for rule, name in DATA_SCRIPTS.items()}
     return dict(zip(places, fingerprints.records(checkout / "scripts" / name for name in places.values())))
 
 
-def _settings(config: dict, left_out: dict[str, str], left_out_studies: dict[str, list[str]]) -> dict[str, str]:
+def _settings(
+    config: Configuration, left_out: dict[str, str], left_out_studies: dict[str, list[str]]
+) -> dict[str, str]:
     """Settings that each study, the cuts, each figure, the claims and the paper depend on, by place."""
     found = {}
-    for name, study in config["studies"].items():
-        found[f"study-{name}"] = studies.block_settings(config, name)
-        found[f"grid-{name}"] = {axis: study[axis] for axis in studies.AXES}
-    if "cuts" in config:
-        found["cuts"] = {**config["cuts"], "seed": config["seed"]}
-    found |= {f"network-{name}": user_code.record(name, network) for name, network in config["networks"].items()}
-    found |= {f"figure-{name}": figure for name, figure in config["figures"].items()}
-    found["claims"] = {
-        "studies": sorted(config["studies"]),
-        "left_out": left_out_studies,
-        "substitutes": config["substitutes"],
-    }
-    found["paper"] = {
-        "run": config["run"],
-        "studies": config["studies"],
-        "figures": {name: figure.get("studies") for name, figure in config["figures"].items()},
-        "cuts": config.get("cuts"),
-        "left_out": list(left_out.values()),
-        "licences": {name: catalogue.licence(name, config["datasets"]) for name in sorted(load.datasets_of(config))},
-        "substitutes": config["substitutes"],
-    }
-    return {f"settings/{name}.yaml": load.dump(each) for name, each in found.items()}
+    for name, study in config.studies.items():
+        found[f"study-{name}"] = config_records.of_measurement(study, config.seed)
+        found[f"grid-{name}"] = config_records.of_grid(study)
+    if config.cuts:
+        found["cuts"] = config_records.of_measurement(config.cuts, config.seed)
+    found |= {f"network-{name}": network.code.record(name) for name, network in config.networks.items()}
+    found |= {f"figure-{name}": figure for name, figure in config.figures.items()}
+    found["claims"] = config_records.ClaimsRecord(
+        studies=sorted(config.studies), left_out=left_out_studies, substitutes=config.substitutes
+    )
+    found["paper"] = config_records.PaperRecord(
+        run=config.run,
+        studies=config.studies,
+        figures={name: figures.studies_of(figure) for name, figure in config.figures.items()},
+        cuts=config.cuts,
+        left_out=list(left_out.values()),
+        licences={name: catalogue.licence(name, config.datasets) for name in sorted(load.datasets_of(config))},
+        substitutes=config.substitutes,
+    )
+    return {f"settings/{name}.yaml": config_records.dump(each) for name, each in found.items()}

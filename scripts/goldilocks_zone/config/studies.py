@@ -3,35 +3,39 @@
 import itertools
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from goldilocks_zone.config.models import Configuration, Cuts, Study
 
 # Keys of a study that name its blocks; every other key changes what a block contains.
 AXES = ("datasets", "networks", "subspaces", "draws")
 TRAINING = "training"  # the kind of a study that is not of curvature
 
 
-def radii(study: dict) -> list[float]:
-    """Radii of a study, ascending, in its radius unit; a range is spaced evenly in the logarithm."""
-    given = study["radii"]
+def radii(study: "Study | Cuts") -> list[float]:
+    """Radii of a study or of cuts, ascending, in its radius unit; a range is spaced evenly in the logarithm."""
+    given = study.radii
     if isinstance(given, list):
         return sorted(map(float, given))
-    step = math.log10(given["last"] / given["first"]) / max(given["number"] - 1, 1)
-    return [float(f"{given['first'] * 10 ** (i * step):.12g}") for i in range(given["number"])]
+    step = math.log10(given.last / given.first) / max(given.number - 1, 1)
+    return [float(f"{given.first * 10 ** (i * step):.12g}") for i in range(given.number)]
 
 
-def in_units_of_r_x(study: dict) -> bool:
+def in_units_of_r_x(study: "Study") -> bool:
     """Whether results can be shown over r/r_X: also plain norms can, of one network."""
-    unit = study["radius_unit"]
-    return unit == "r_X" or (unit == "norm" and len(study["networks"]) == 1 and len(study["datasets"]) == 1)
+    unit = study.radius_unit
+    return unit == "r_X" or (unit == "norm" and len(study.networks) == 1 and len(study.datasets) == 1)
 
 
-def variants(settings: dict, keys: list[str] | None = None) -> list[dict]:
+def variants(study: "Study", keys: list[str] | None = None) -> list[dict]:
     """What each variant of a study sets, as {varied key: value}; [{}] for a study that varies nothing.
 
     Of all varied keys, or of `keys` alone. They are in alphabetical order, as in files of settings, and values as they
     are given; the last key runs fastest.
     """
-    keys = sorted(settings["vary"]) if keys is None else keys
-    return [dict(zip(keys, values)) for values in itertools.product(*(settings["vary"][key] for key in keys))]
+    keys = sorted(study.vary) if keys is None else keys
+    return [dict(zip(keys, values)) for values in itertools.product(*(study.vary[key] for key in keys))]
 
 
 def dimension(key: str) -> str:
@@ -39,46 +43,32 @@ def dimension(key: str) -> str:
     return {"loss": "loss_function", "classes": "class_count"}.get(key, key)
 
 
-def logged_steps(settings: dict) -> list[int]:
-    """Steps of training after which something is logged, ascending: start and end always."""
-    steps, given = settings["steps"], settings["logged"]
-    if not isinstance(given, list):
-        given = [round(steps ** (i / (given - 1))) for i in range(given)]
-    return sorted({0, *given, steps})
-
-
 def rate_exponent(rule: str, depth: int | None) -> int:
     """The power of the radius, over that of reference, to which a rule sets the learning rate in proportion."""
     return {"fixed": 0, "proportional": 1, "square": 2, "homogeneous": 2 - (depth or 0)}[rule]
 
 
-def block_settings(config: dict, study: str) -> dict:
-    """All that the numbers in a block of `study` depend on, beside dataset, network, subspace and draw."""
-    kept = {key: value for key, value in config["studies"][study].items() if key not in AXES}
-    return {**kept, "radii": radii(config["studies"][study]), "seed": config["seed"]}
-
-
-def block_paths(config: dict, study: str) -> list[str]:
+def block_paths(config: "Configuration", name: str) -> list[str]:
     """The files of all blocks of a study, below the run's results."""
-    settings = config["studies"][study]
-    cells = itertools.product(settings["datasets"], settings["networks"], settings["subspaces"])
-    names = list(blocks(config, study))
-    return [f"{settings['kind']}/{study}/{'/'.join(cell)}/{name}.nc" for cell in cells for name in names]
+    study = config.studies[name]
+    cells = itertools.product(study.datasets, study.networks, study.subspaces)
+    names = list(blocks(config, name))
+    return [f"{study.kind}/{name}/{'/'.join(cell)}/{block}.nc" for cell in cells for block in names]
 
 
-def blocks(config: dict, study: str) -> Iterator[str]:
+def blocks(config: "Configuration", name: str) -> Iterator[str]:
     """Names of the blocks into which execution splits a study: `draws-000-019`, or with `-radii-…` behind."""
-    settings, execution = config["studies"][study], config["execution"]
-    draws, points, step = settings["draws"], len(radii(settings)), execution["draws_per_job"]
+    study, execution = config.studies[name], config.execution
+    step = execution.draws_per_job
     if isinstance(step, dict):
-        step = step.get(study, step.get("others", "all"))
-    for first, last in _split(draws, step):
-        name = f"draws-{first:03d}-{last:03d}"
-        if execution["radii_per_job"] == "all":
-            yield name
+        step = step.get(name, step.get("others", "all"))
+    for first, last in _split(study.draws, step):
+        block = f"draws-{first:03d}-{last:03d}"
+        if execution.radii_per_job == "all":
+            yield block
         else:
-            for start, stop in _split(points, execution["radii_per_job"]):
-                yield f"{name}-radii-{start:03d}-{stop:03d}"
+            for start, stop in _split(len(radii(study)), execution.radii_per_job):
+                yield f"{block}-radii-{start:03d}-{stop:03d}"
 
 
 def read_block(name: str) -> tuple[range, slice]:

@@ -13,12 +13,25 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from stat import S_ISDIR
+from typing import Any, Protocol
 
 import yaml
 
 from goldilocks_zone.data import folders, official_shapes
 from goldilocks_zone.storage import files
 
+
+class Entry(Protocol):
+    """Entry of a user's own dataset in the configuration; None for keys that it leaves out."""
+
+    path: str | None
+    channels: str | None
+    white: float | None
+    licence: str | None
+    limit_mib: int
+
+
+Entries = Mapping[str, Entry]
 LIMIT_MIB = 2048
 # Forms of a user's own dataset, in either case: a folder of images, an archive of one, or arrays.
 SUFFIXES = ("", ".npz", ".tar.xz", ".tar.gz", ".tgz", ".tar.bz2", ".tar", ".zip")
@@ -48,7 +61,7 @@ def data_folder(configured: str | None) -> str | None:
     return os.path.expanduser(folder) if folder else None
 
 
-def own_records(names: Iterable[str], entries: dict[str, dict], folder: str | None, place: Path) -> dict[str, dict]:
+def own_records(names: Iterable[str], entries: Entries, folder: str | None, place: Path) -> dict[str, dict]:
     """Location, way of reading and `identity` of the files of each of a user's own datasets.
 
     The identity depends on the content of the files and on the keys `READING` alone. If the files are gone, it is that
@@ -58,15 +71,15 @@ def own_records(names: Iterable[str], entries: dict[str, dict], folder: str | No
     return {name: _own_record(name, entries, folder, place) for name in names}
 
 
-def _own_record(name: str, entries: dict[str, dict], folder: str | None, place: Path) -> dict:
-    entry = entries.get(name, {})
-    path, reading = _path_of(name, entry, folder), reading_of(entry)
+def _own_record(name: str, entries: Entries, folder: str | None, place: Path) -> dict:
+    given, path = _given(name, entries, "path"), _path_of(name, entries, folder)
+    reading = reading_of({key: _given(name, entries, key) for key in READING})
     record = {
         "path": path and str(path),
-        "expected": entry.get("path") or f"{name} in the data folder {folder or '(GOLDILOCKS_DATA is not set)'}",
-        "place": entry.get("path", ""),
+        "expected": given or f"{name} in the data folder {folder or '(GOLDILOCKS_DATA is not set)'}",
+        "place": given or "",
         "licence": licence(name, entries),
-        "limit_mib": entry.get("limit_mib", LIMIT_MIB),
+        "limit_mib": _given(name, entries, "limit_mib") or LIMIT_MIB,
         **reading,
     }
     if path:
@@ -78,7 +91,7 @@ def _own_record(name: str, entries: dict[str, dict], folder: str | None, place: 
 
 
 def reading_of(known: Mapping) -> dict:
-    """Keys `READING` of an entry of the configuration, a record, a card or a dataset's attributes."""
+    """Keys `READING` of a record, a card or a dataset's attributes."""
     return {key: known[key] for key in READING if known.get(key) is not None}
 
 
@@ -99,13 +112,13 @@ def identity_record(record: Mapping) -> str:
     return yaml.safe_dump({"identity": record["identity"], **reading_of(record)})
 
 
-def renew_stamps(names: Iterable[str], entries: dict[str, dict], folder: str | None, place: Path) -> None:
+def renew_stamps(names: Iterable[str], entries: Entries, folder: str | None, place: Path) -> None:
     """Remember the hashes of files by their ages, so that loading the workflow need not read the files.
 
     Applies to the datasets `names` and to those that have a card. Changes nothing that a job depends on.
     """
     for name in {*names, *(path.stem for path in (place / CARDS).glob("*.yaml"))} - official_shapes.OFFICIAL.keys():
-        if path := _path_of(name, entries.get(name, {}), folder):
+        if path := _path_of(name, entries, folder):
             stamp = _stamp(path)
             files.write_if_changed(f"{stamp} {_content(name, path, place, stamp)}\n", _memory_of(name, place))
 
@@ -124,9 +137,9 @@ def keep(path: Path, path_to_card: Path) -> None:
             files.link(each, path.parent / VERIFIED / each.name)
 
 
-def licence(name: str, entries: dict[str, dict]) -> str:
+def licence(name: str, entries: Entries) -> str:
     """Licence line of a dataset, official or from the configuration's section `datasets`."""
-    return official_shapes.LICENCES.get(name) or entries.get(name, {}).get("licence") or "licence not stated"
+    return official_shapes.LICENCES.get(name) or _given(name, entries, "licence") or "licence not stated"
 
 
 def suffix_of(file: str) -> str | None:
@@ -134,17 +147,22 @@ def suffix_of(file: str) -> str | None:
     return next((suffix for suffix in SUFFIXES if suffix and file.lower().endswith(suffix)), None)
 
 
-def _path_of(name: str, entry: dict, folder: str | None) -> Path | None:
+def _given(name: str, entries: Entries, key: str) -> Any:
+    """Value of a key of a dataset's entry; None if the key or the entry is missing."""
+    return getattr(entries.get(name), key, None)
+
+
+def _path_of(name: str, entries: Entries, folder: str | None) -> Path | None:
     """Path of a user's own dataset: its `path`, or its name in the data folder; None if nothing exists there."""
-    if "path" in entry:
-        path = Path(os.path.expanduser(entry["path"]))
+    if given := _given(name, entries, "path"):
+        path = Path(os.path.expanduser(given))
         return path if path.exists() else None
     places = (Path(folder, name + end) for suffix in SUFFIXES for end in (suffix, suffix.upper())) if folder else ()
     return next((path for path in places if path.exists() and path.is_dir() == (path.name == name)), None)
 
 
 def known_shapes(
-    entries: dict[str, dict], folder: str | None, cards: Sequence[Path]
+    entries: Entries, folder: str | None, cards: Sequence[Path]
 ) -> dict[str, official_shapes.Shape | None]:
     """Shapes of all known datasets: official, in `entries`, in the data folder, or read before.
 

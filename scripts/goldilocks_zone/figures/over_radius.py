@@ -13,6 +13,7 @@ import xarray as xr
 from matplotlib.axis import Axis
 
 from goldilocks_zone.claims.estimators import training
+from goldilocks_zone.config.models import PageFigure
 from goldilocks_zone.figures import panels
 from goldilocks_zone.figures import style as figures_style
 
@@ -165,7 +166,7 @@ def bars(curve: xr.Dataset) -> np.ndarray:
 
 
 def draw_cells(
-    cells: list[tuple[str, xr.Dataset]], settings: dict, columns: int, room: float
+    cells: list[tuple[str, xr.Dataset]], settings: PageFigure, columns: int, room: float
 ) -> tuple[plt.Figure, xr.Dataset]:
     """A panel for each cell with a curve for each of its arms, one legend above them, and their source data.
 

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
+from goldilocks_zone.config.models import PageFigure
 from goldilocks_zone.figures import panels
 from goldilocks_zone.figures import style as figures_style
 from goldilocks_zone.storage import netcdf
@@ -17,7 +18,7 @@ MARGIN = 0.08  # above and below means, relative to their range
 TITLES = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "annuli": "annuli"}
 
 
-def load_all(paths_to_studies: list[str], path_to_settings: str) -> tuple[dict[str, xr.Dataset], dict]:
+def load_all(paths_to_studies: list[str], path_to_settings: str) -> tuple[dict[str, xr.Dataset], PageFigure]:
     """The studies that a run has, each under its name, and the figure's settings; sets the style.
 
     Their coordinate x is log10 α. Raises ValueError for a study whose radius is not such a factor.
@@ -82,7 +83,7 @@ def limit(ax: plt.Axes, data: xr.Dataset, *names: str) -> None:
 
 def stacks(
     studies: dict[str, xr.Dataset],
-    settings: dict,
+    settings: PageFigure,
     heights: list[str],
     draw_stack: Callable[[list[plt.Axes], xr.Dataset], None],
     data: dict[str, xr.Dataset],

@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import xarray as xr
 
+from goldilocks_zone.config.models import PageFigure
 from goldilocks_zone.figures import style
 
 TITLES = {
@@ -21,7 +22,7 @@ OFFICIAL = ("mnist", "fashion_mnist", "cifar10")
 
 
 def page(
-    count: int, settings: dict, columns: int | None = None, share_x: bool = True
+    count: int, settings: PageFigure, columns: int | None = None, share_x: bool = True
 ) -> tuple[plt.Figure, list[plt.Axes]]:
     """A figure across the page with `count` panels, row by row; those at the bottom have the radius as their axis."""
     figure, stacks = stacked(count, 1, settings, columns, share_x)
@@ -29,7 +30,7 @@ def page(
 
 
 def stacked(
-    count: int, height: int, settings: dict, columns: int | None = None, share_x: bool = True
+    count: int, height: int, settings: PageFigure, columns: int | None = None, share_x: bool = True
 ) -> tuple[plt.Figure, list[list[plt.Axes]]]:
     """As `page`, with `count` stacks of `height` panels one below the other."""
     columns = columns or min(count, 3)
@@ -102,7 +103,7 @@ def side_by_side(parts: dict[str, xr.Dataset]) -> xr.Dataset:
     return xr.merge(renamed, combine_attrs="drop_conflicts")
 
 
-def load_all(paths_to_studies: list[str], path_to_settings: str) -> tuple[dict[str, xr.Dataset], dict]:
+def load_all(paths_to_studies: list[str], path_to_settings: str) -> tuple[dict[str, xr.Dataset], PageFigure]:
     """As `plotting.load`, for a figure of several studies, any of which a run may lack: each under its name."""
     loaded = {Path(path).stem: style.load(path, path_to_settings) for path in paths_to_studies}
     return {name: study for name, (study, _) in loaded.items()}, next(iter(loaded.values()))[1]

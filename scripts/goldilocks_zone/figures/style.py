@@ -13,8 +13,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
-import yaml
 
+from goldilocks_zone.config import records
+from goldilocks_zone.config.models import PageFigure
 from goldilocks_zone.statistics import bands as statistics_bands
 from goldilocks_zone.statistics import estimates
 from goldilocks_zone.storage import files, netcdf
@@ -32,7 +33,7 @@ SEVERAL_PANELS_HEIGHT = 0.78  # relative to that of a panel on its own, for the 
 GUTTER_CM = 0.6  # between two panels of usual width; all three together are as wide as the paper's text
 
 
-def load(path_to_study: str, path_to_settings: str, needed: tuple[str, ...] = ()) -> tuple[xr.Dataset, dict]:
+def load(path_to_study: str, path_to_settings: str, needed: tuple[str, ...] = ()) -> tuple[xr.Dataset, PageFigure]:
     """A study's results and the figure's settings; sets the style.
 
     Raises ValueError without radii in r_X, or without an axis that the figure needs.
@@ -48,10 +49,10 @@ def load(path_to_study: str, path_to_settings: str, needed: tuple[str, ...] = ()
     return study, settings
 
 
-def start(path_to_settings: str) -> dict:
+def start(path_to_settings: str) -> PageFigure:
     """The figure's settings; sets the style."""
     set_style()
-    return yaml.safe_load(Path(path_to_settings).read_text())
+    return records.read_figure(path_to_settings)
 
 
 def set_style() -> None:
@@ -130,19 +131,19 @@ def title(cell: dict, all_cells: list[dict]) -> str:
     return ", ".join(cell[axis] for axis in told_apart or ["network"])
 
 
-def page_size(rows: int, settings: dict) -> tuple[float, float]:
+def page_size(rows: int, settings: PageFigure) -> tuple[float, float]:
     """Width and height in inches of a figure as wide as the paper's text, with rows of panels."""
-    width = 2 * settings["width_cm"] + GUTTER_CM
-    return width / CENTIMETRES_PER_INCH, rows * SEVERAL_PANELS_HEIGHT * settings["height_cm"] / CENTIMETRES_PER_INCH
+    width = 2 * settings.width_cm + GUTTER_CM
+    return width / CENTIMETRES_PER_INCH, rows * SEVERAL_PANELS_HEIGHT * settings.height_cm / CENTIMETRES_PER_INCH
 
 
-def panels(study: xr.Dataset, settings: dict) -> tuple[plt.Figure, list[tuple[plt.Axes, dict]]]:
+def panels(study: xr.Dataset, settings: PageFigure) -> tuple[plt.Figure, list[tuple[plt.Axes, dict]]]:
     """A figure with one panel per dataset, network and subspace.
 
     Several panels share axes and fill the width of a page; each is titled by what tells it from the others.
     """
     shown = cells(study)
-    width, height = (settings[key] / CENTIMETRES_PER_INCH for key in ("width_cm", "height_cm"))
+    width, height = (each / CENTIMETRES_PER_INCH for each in (settings.width_cm, settings.height_cm))
     if len(shown) == 1:
         figure, ax = plt.subplots(figsize=(width, height))
         ax.set_xlabel(X_LABEL)
@@ -240,7 +241,7 @@ def plot_radial_profile(
     figure, axes = panels(study, settings)
     counts = numbers_of_examples(study)
     for ax, cell in axes:
-        published = settings["published"] and is_published_network(cell)
+        published = settings.published and is_published_network(cell)
         for number, d in enumerate(study["dimension"].values.tolist()):
             here = data.sel(cell).sel(dimension=d)
             draw_curve(ax, here.sel(examples=counts[0]), number, f"$d={d}$")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from goldilocks_zone.config.models import Cuts, Study
 from goldilocks_zone.jobs import gpu_lock
 from goldilocks_zone.models import initialisation as models_initialisation
 from goldilocks_zone.models.initialisation import Parameter
@@ -30,29 +31,28 @@ def start_torch(device: str, threads: int) -> torch.device:
 class Streams:
     """Random streams of a dataset and network: curvature is measured, and training starts, at the same points."""
 
-    def __init__(self, settings: dict, dataset: str, network: str):
-        self._settings, self._cell = settings, (dataset, network)
+    def __init__(self, seed: int, dataset: str, network: str):
+        self._seed, self._cell = seed, (dataset, network)
 
     def name(self, purpose: str, *more: str | int) -> tuple:
         """The name of a stream, for example of the purpose "plane", of a kind, a draw and the number of the plane."""
-        return (self._settings["seed"], purpose, *self._cell, *more)
+        return (self._seed, purpose, *self._cell, *more)
 
     def stream(self, purpose: str, *more: str | int) -> np.random.Generator:
         """The stream of that name."""
         return stream(*self.name(purpose, *more))
 
-    def initialisation(self, parameters: Sequence[Parameter], draw: int) -> np.ndarray:
+    def initialisation(self, parameters: Sequence[Parameter], kind: str, draw: int) -> np.ndarray:
         """The initialisation θ (D,) of a draw, not yet rescaled to a radius."""
-        kind = self._settings["initialisation"]
         return models_initialisation.initialise(parameters, kind, self.stream("initialisation", draw))
 
 
-def metric(settings: dict, parameters: Sequence[Parameter]) -> np.ndarray:
-    """The metric η (D,) of a study's planes."""
+def metric(settings: Study | Cuts, parameters: Sequence[Parameter]) -> np.ndarray:
+    """The metric η (D,) of the planes of a study or of cuts."""
     return planes.metric(
         [p.size for p in parameters],
         [p.is_bias for p in parameters],
-        models_initialisation.weight_deviations(parameters, settings["initialisation"]),
-        settings["metric"],
-        settings["bias_directions"],
+        models_initialisation.weight_deviations(parameters, settings.initialisation),
+        settings.metric,
+        settings.bias_directions,
     )

@@ -96,15 +96,15 @@ def _layer(network: Network, shape: tuple[int, ...], **options) -> nn.Linear | n
     return nn.Linear(n_in, n_out, bias=network.biases)
 
 
-def build_named(label: str, own: dict | None, image: tuple[int, ...], classes: int) -> nn.Module:
-    """The network that a study names, in double precision: of a label, or of the user's own settings `own`.
+def build_named(label: str, own: user_code.UserNetwork | None, image: tuple[int, ...], classes: int) -> nn.Module:
+    """The network that a study names, in double precision: of a label, or of the user's `own`.
 
     Raises ValueError as `labels.parse_network`, `own_code.load` and `build_own` do.
     """
     if own is None:
         return build(parse_network(label), image, classes).double()
-    name = f"network {label} ({own['name']} in {own['file']})"
-    return user_networks.build_own(user_code.load(own), image, classes, own["arguments"], name)
+    name = f"network {label} ({own.name} in {own.file})"
+    return user_networks.build_own(user_code.load(own), image, classes, own.arguments, name)
 
 
 class Unfit(ValueError):

@@ -6,6 +6,7 @@ Imports nothing heavy, and runs none of the file's code before a job needs it.
 import ast
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -14,13 +15,26 @@ import yaml
 from goldilocks_zone.provenance import fingerprints
 
 
-def describe(entry: dict) -> dict:
-    """Settings of a network of the configuration's section `networks`: its entry, and a fingerprint.
+@dataclass(frozen=True)
+class UserNetwork:
+    """A class or function `name` of a Python file, its arguments, and the fingerprint of its code with both."""
 
-    The fingerprint is that of the file's code, the name and the arguments; where the file lies does not enter it.
+    file: str
+    name: str
+    arguments: dict
+    fingerprint: str
+
+    def record(self, label: str) -> dict:
+        """All but the place of its file, to be written down."""
+        return {"label": label, "name": self.name, "arguments": self.arguments, "fingerprint": self.fingerprint}
+
+
+def describe(file: str, name: str, arguments: dict) -> UserNetwork:
+    """The network of a Python file; where the file lies does not enter its fingerprint.
+
     Raises ValueError in one sentence if the file is missing, is not Python, or does not define the name.
     """
-    path = Path(entry["file"]).expanduser()
+    path = Path(file).expanduser()
     try:
         tree = ast.parse(path.read_bytes())
     except OSError as error:
@@ -28,32 +42,27 @@ def describe(entry: dict) -> dict:
     except (SyntaxError, ValueError) as error:
         raise ValueError(f"{path} is not valid Python ({error}): correct it") from None
     defined = sorted(node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef))
-    if entry["name"] not in defined:
+    if name not in defined:
         others = ", ".join(defined) or "none"
-        raise ValueError(f"{path} defines no class or function {entry['name']!r}: it has {others}")
-    fingerprint = fingerprints.tree_fingerprint(tree, entry["name"], entry["arguments"])
-    return {**entry, "file": str(path), "fingerprint": fingerprint}
+        raise ValueError(f"{path} defines no class or function {name!r}: it has {others}")
+    return UserNetwork(str(path), name, arguments, fingerprints.tree_fingerprint(tree, name, arguments))
 
 
-def record(label: str, settings: dict) -> dict:
-    """Record of a network that `describe` described: all but the place of its file."""
-    return {"label": label, **{key: value for key, value in settings.items() if key != "file"}}
-
-
-def recorded(path_to_record: str | Path | None, file: str) -> dict | None:
-    """The settings of a network from its record and its file; None for a network that is not the user's own."""
+def recorded(path_to_record: str | Path | None, file: str) -> UserNetwork | None:
+    """A network from its record and its file; None for one that is not the user's own."""
     if path_to_record is None:
         return None
-    return {**yaml.safe_load(Path(path_to_record).read_text(encoding="utf-8")), "file": file}
+    known = yaml.safe_load(Path(path_to_record).read_text(encoding="utf-8"))
+    return UserNetwork(file, known["name"], known["arguments"], known["fingerprint"])
 
 
-def load(settings: dict) -> Callable:
+def load(network: UserNetwork) -> Callable:
     """The class or function itself, from a file that must still be the one that `describe` saw.
 
     Raises ValueError in one sentence if the file has changed since or fails when it is run.
     """
-    path = Path(settings["file"])
-    if describe(settings)["fingerprint"] != settings["fingerprint"]:
+    path = Path(network.file)
+    if describe(network.file, network.name, network.arguments) != network:
         raise ValueError(f"{path} has changed since the workflow started: run again")
     module = ModuleType(f"own_code_{path.stem}")
     module.__file__ = str(path)
@@ -65,4 +74,4 @@ def load(settings: dict) -> Callable:
         raise ValueError(
             f"{path} fails when it is run ({type(error).__name__}: {error}): it must be complete in itself"
         ) from error
-    return getattr(module, settings["name"])
+    return getattr(module, network.name)

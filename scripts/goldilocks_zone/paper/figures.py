@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from goldilocks_zone.config.records import PaperRecord
 from goldilocks_zone.paper import latex, tables
 
 # Of one panel for each cell of their study: half a page wide, if that is one cell.
@@ -39,27 +40,27 @@ class Figure:
     drawn: bool
 
 
-def known(settings: dict) -> dict[str, Figure]:
+def known(settings: PaperRecord) -> dict[str, Figure]:
     """Every figure that is registered or that this run draws."""
-    reason = " ".join(map(tables.without_remedy, settings["left_out"])) or f"the run {settings['run']} does not draw it"
+    reason = " ".join(map(tables.without_remedy, settings.left_out)) or f"the run {settings.run} does not draw it"
     missing = rf"\fbox{{\parbox{{.9\linewidth}}{{Not computed: {latex.escape(reason, strict=False)}.}}}}"
     found = {}
-    for name in REGISTERED | settings["figures"]:
-        registered, drawn = REGISTERED.get(name, Registered()), name in settings["figures"]
+    for name in REGISTERED | settings.figures:
+        registered, drawn = REGISTERED.get(name, Registered()), name in settings.figures
         wide = registered.wide or (drawn and panels(settings, name) > 1)
         found[name] = Figure(
             name=name,
             width=r"\linewidth" if wide else r".49\linewidth",
             picture=rf"\includegraphics[width=\linewidth]{{{name}.pdf}}" if drawn else missing,
-            caption=registered.caption or registered.shows or f"The figure {name} of the run {settings['run']}.",
+            caption=registered.caption or registered.shows or f"The figure {name} of the run {settings.run}.",
             drawn=drawn,
         )
     return found
 
 
-def panels(settings: dict, figure: str) -> int:
+def panels(settings: PaperRecord, figure: str) -> int:
     """Number of panels of a figure with one for each cell of its study; several fill the width of the page."""
     if figure == "cuts":
-        return 2 * len(settings["cuts"]["radii"])
-    study = settings["studies"][settings["figures"][figure][0]]
-    return len(study["datasets"]) * len(study["networks"]) * len(study["subspaces"])
+        return 2 * len(settings.cuts.radii)
+    study = settings.studies[settings.figures[figure][0]]
+    return len(study.datasets) * len(study.networks) * len(study.subspaces)

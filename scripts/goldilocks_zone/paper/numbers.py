@@ -10,8 +10,17 @@ import yaml
 
 from goldilocks_zone.claims import synthesis, zone_map
 from goldilocks_zone.claims.curves import vertex_within_reach
+from goldilocks_zone.config import records
+from goldilocks_zone.config.models import Cuts
+from goldilocks_zone.config.records import PaperRecord
 from goldilocks_zone.paper import check, figures, latex, tables
-from goldilocks_zone.statistics.hypotheses import HOLDS, INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
+from goldilocks_zone.statistics.hypotheses import (
+    HOLDS,
+    INCONCLUSIVE,
+    NOT_REPRODUCED,
+    NOT_TESTED,
+    REPRODUCED,
+)
 from goldilocks_zone.storage import files, netcdf
 
 MAIN_STUDY = "curvature"
@@ -38,7 +47,7 @@ def write_numbers(
     """
     with open(path_to_claims, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    settings = _read(path_to_settings)
+    settings = records.read(PaperRecord, path_to_settings)
     studies = {Path(path).stem: netcdf.read_dataset(path) for path in paths_to_studies}
     results = studies | ({"cuts": netcdf.read_dataset(path_to_cuts)} if path_to_cuts else {})
     sections = {Path(path).stem: Path(path).read_text(encoding="utf-8") for path in paths_to_sections}
@@ -92,16 +101,16 @@ def described(row: dict) -> str:
 
 
 def setting_macros(
-    settings: dict, studies: dict[str, xr.Dataset], results: dict[str, xr.Dataset], rows: list[dict]
+    settings: PaperRecord, studies: dict[str, xr.Dataset], results: dict[str, xr.Dataset], rows: list[dict]
 ) -> dict[str, str]:
     """What the text quotes of a run; `results` are all that it shows, studies among them."""
     counted = Counter(row["verdict"] for row in rows if not row["case"])
     return {
-        "run": latex.escape(settings["run"]),
+        "run": latex.escape(settings.run),
         **{name.replace(" ", "-"): str(counted[name]) for name in (*VERDICTS, NOT_TESTED)},
         "identities": str(counted[HOLDS]),
         "commit": commits(results),
-        "cuts": cuts_setting(settings["cuts"] if "cuts" in results else None),
+        "cuts": cuts_setting(settings.cuts if "cuts" in results else None),
         "sigma-z": logits_deviation_at_peak(studies.get(MAIN_STUDY)),
         **sensitivity(studies.get("sensitivity"), rows),
         **{
@@ -112,11 +121,11 @@ def setting_macros(
     }
 
 
-def cuts_setting(cuts: dict | None) -> str:
+def cuts_setting(cuts: Cuts | None) -> str:
     """Dataset, network and number of examples of the cuts."""
     if cuts is None:
         return NOT_COMPUTED
-    return f"{latex.escape(cuts['dataset'])}, {latex.escape(cuts['network'])}, $N={cuts['examples']}$"
+    return f"{latex.escape(cuts.dataset)}, {latex.escape(cuts.network)}, $N={cuts.examples}$"
 
 
 def logits_deviation_at_peak(study: xr.Dataset | None) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import jinja2
 
 from goldilocks_zone.claims import synthesis
+from goldilocks_zone.config.models import RadiusRange
 from goldilocks_zone.paper import latex
 from goldilocks_zone.statistics.hypotheses import FAILS, HOLDS
 
@@ -33,12 +34,12 @@ def measured(row: dict) -> str:
     return latex.interval(estimate, low, high) if low < high else f"${latex.number(estimate, low, high)}$"
 
 
-def radii(given: dict | list) -> str:
+def radii(given: list[float] | RadiusRange) -> str:
     """The number of radii and, where they are evenly spaced, their range in x."""
     if isinstance(given, list):
         return str(len(given))
-    first, last = (2 * math.log10(given[key]) for key in ("first", "last"))
-    return f"{given['number']}, $x$ from ${first:g}$ to ${last:g}$"
+    first, last = (2 * math.log10(each) for each in (given.first, given.last))
+    return f"{given.number}, $x$ from ${first:g}$ to ${last:g}$"
 
 
 def dimensions(subspaces: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Hashes of code that change when results could change: not with comments, docstrings or Python's version."""
+"""Hashes of code that change when results could change: not with comments, descriptions or Python's version."""
 
 import ast
 import functools
@@ -15,7 +15,12 @@ Reader = Callable[[Path], tuple[str, set[str]]]
 PREFIX = "goldilocks_zone."
 PACKAGE = Path(__file__).parents[1]
 # Rooms and modules that move, name or record numbers but cannot change one: import-linter keeps arrays out of them.
-EXCLUDED = ("storage", "provenance", "jobs", "data.catalogue", "data.download")
+EXCLUDED = (
+    *("storage", "provenance", "jobs", "data.catalogue", "data.download"),
+    # Jobs compute with what their records say.
+    *("config.checks", "config.documentation", "config.figures", "config.kinds", "config.load", "config.messages"),
+    *("config.models", "config.records", "config.values"),
+)
 PINNED = ("torch", "numpy", "scipy")
 # Fields that differ between versions of Python without a difference in meaning.
 _IGNORED_FIELDS = frozenset({"type_params", "kind", "ctx", "type_comment"})
@@ -138,9 +143,20 @@ def _canonical(node: object) -> str:
     for name, value in ast.iter_fields(node):
         if name == "body" and isinstance(node, _WITH_DOCSTRING):
             value = _without_docstring(value)
+        if name == "body" and isinstance(value, list):
+            value = [part for part in value if not _changes_no_number(part)]
+        if name == "keywords":
+            # Of a setting, its documentation.
+            value = [keyword for keyword in value if keyword.arg != "description"]
         if name not in _IGNORED_FIELDS and value not in (None, []):
             fields.append(f"{name}={_canonical(value)}")
     return f"{type(node).__name__}({','.join(fields)})"
+
+
+def _changes_no_number(node: ast.AST) -> bool:
+    """Whether a function is marked by the decorator of `config.kinds`."""
+    marks = [mark for mark in getattr(node, "decorator_list", ()) if isinstance(mark, ast.Name)]
+    return any(mark.id == "changes_no_number" for mark in marks)
 
 
 def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:

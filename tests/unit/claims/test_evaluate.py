@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-import yaml
 
 from goldilocks_zone.claims import cells, curves, definitions, evaluate, quantities
+from goldilocks_zone.config import load
 from goldilocks_zone.config.studies import dimension
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.statistics import estimates, hypotheses
@@ -204,7 +204,7 @@ def test_a_case_speaks_of_cells_by_axes_and_by_what_networks_and_datasets_are():
 
 
 def test_every_case_speaks_of_its_own_cell_and_of_cells_that_there_are():
-    full = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))["studies"]
+    full = load.read(load.shipped())["studies"]
     found = 0
     for claim in DEFINITIONS.values():
         for case in claim.get("cases", {}).values():

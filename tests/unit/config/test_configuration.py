@@ -1,19 +1,23 @@
 import copy
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from goldilocks_zone.claims import definitions
-from goldilocks_zone.config import load, studies
+from goldilocks_zone.config import documentation, figures, load, models, records, studies
 from goldilocks_zone.data import datasets
+from goldilocks_zone.measurements.curvature import CurvatureStudy
 from goldilocks_zone.models import labels, losses, networks
 from goldilocks_zone.subspaces import planes
 
 ROOT = Path(__file__).parents[3]
-SCHEMA = load.load_schema(ROOT)
+FULL = load.read(load.shipped())
 
 
-FULL = load.read([ROOT / "config/config.yaml"])
+def split(config, **execution):
+    """A complete configuration whose work is split in another way."""
+    return config.model_copy(update={"execution": config.execution.model_copy(update=execution)})
 
 
 def changed(path, value):
@@ -86,12 +90,17 @@ MISTAKES = [
     ("run", "my run", ["run", "my run"]),
     ("rnu", "full", ["rnu", "did you mean run"]),
     ("studies", KeyError, ["studies is missing"]),
+    ("studies", {}, ["studies: the section is empty"]),
+    ("studies.curvature.kind", ["training"], ["studies.curvature.kind", "did you mean training"]),
+    ("studies.curvature.vary.draws", 3, ["studies.curvature.vary.draws", "this key is unknown"]),
+    ("studies.curvature.radii.first", float("nan"), ["studies.curvature.radii.first", "number"]),
+    ("studies.curvature.networks", [None], ["studies.curvature.networks.0", "string"]),
     ("studies.curvature.draws", 8.0, ["studies.curvature.draws", "integer"]),
     ("studies.curvature.radii", [1, float("inf")], ["studies.curvature.radii.1", "number"]),
     ("studies.curvature.radii", [1, float("nan")], ["studies.curvature.radii.1", "number"]),
     ("studies.curvature.labels", True, ["studies.curvature.labels", "original"]),
     ("studies.curvature.examples", [59_501], ["studies.curvature.examples", "59500"]),
-    ("studies.curvature.radius_unit", "init_scale", ["figures.fraction_positive.studies.0", "r_X"]),
+    ("studies.curvature.radius_unit", "init_scale", ["figures.model_kappa.studies.0", "r_X"]),
     ("studies.curvature.kind", "trainng", ["studies.curvature.kind", "did you mean training"]),
     ("studies.planes.kind", "curvatur", ["studies.planes.kind", "did you mean curvature"]),
     ("studies.planes.steps", KeyError, ["studies.planes", "steps is missing"]),
@@ -157,24 +166,24 @@ MISTAKES = [
 @pytest.mark.parametrize("path, value, parts", MISTAKES)
 def test_mistakes_are_refused_in_one_sentence_with_the_key(path, value, parts):
     with pytest.raises(load.ConfigurationError) as refusal:
-        load.complete(changed(path, value), SCHEMA)
+        load.complete(changed(path, value))
     sentence = str(refusal.value)
     assert "\n" not in sentence and all(part in sentence for part in parts), sentence
 
 
-@pytest.mark.parametrize("overlay", [None, "quick", "tiny"])
+@pytest.mark.parametrize("overlay", [None, "quick", "tiny", "paper_scale"])
 def test_shipped_configurations_are_valid(overlay):
-    paths = [ROOT / "config/config.yaml"] + ([ROOT / f"config/{overlay}.yaml"] if overlay else [])
-    config = load.complete(load.read(paths), SCHEMA)
-    assert config["run"] == (overlay or "full")
-    assert load.complete(config, SCHEMA) == config
+    paths = [*load.shipped(), *([ROOT / f"config/{overlay}.yaml"] if overlay else [])]
+    config = load.complete(load.read(paths))
+    assert config.run == (overlay or "full")
+    assert load.complete(config.model_dump(exclude_none=True)) == config
 
 
 def test_names_that_yaml_reads_as_numbers_are_refused():
     config = changed("run", "full")
     config["studies"][2019] = config["studies"]["curvature"]
     with pytest.raises(load.ConfigurationError, match=r"studies\.2019: a name must be text"):
-        load.complete(config, SCHEMA)
+        load.complete(config)
 
 
 @pytest.mark.parametrize(
@@ -186,34 +195,34 @@ def test_names_that_yaml_reads_as_numbers_are_refused():
         ("loss", losses.LOSSES),
     ],
 )
-def test_schema_and_code_know_the_same_names(key, valid):
-    assert set(SCHEMA["$defs"]["study"]["properties"][key]["enum"]) == set(valid)
+def test_models_and_code_know_the_same_names(key, valid):
+    assert set(get_args(CurvatureStudy.model_fields[key].annotation)) == set(valid)
 
 
 def test_cuts_know_what_studies_know():
-    study, cuts = (SCHEMA["$defs"][name]["properties"] for name in ("study", "cuts"))
     for key in ("metric", "initialisation", "inputs", "validation"):
-        assert {**study[key], "description": ""} == {**cuts[key], "description": ""}
+        study, cuts = CurvatureStudy.model_fields[key], models.Cuts.model_fields[key]
+        assert (study.annotation, study.default) == (cuts.annotation, cuts.default)
 
 
 def test_the_figure_of_cuts_goes_with_them():
-    config = load.complete(changed("cuts", None), SCHEMA)
-    assert "cuts" not in config and "cuts" not in config["figures"] and "loss" in config["figures"]
-    assert load.complete(changed("cuts", {}), SCHEMA)["cuts"]["radii"] == [0.1, 0.464158883, 1, 2.15443469, 10]
+    config = load.complete(changed("cuts", None))
+    assert not config.cuts and "cuts" not in config.figures and "loss" in config.figures
+    assert load.complete(changed("cuts", {})).cuts.radii == [0.1, 0.464158883, 1, 2.15443469, 10]
 
 
 def test_cuts_have_their_dataset_fetched_left_out_and_replaced():
-    config = load.complete(changed("cuts.dataset", "fashion_mnist"), SCHEMA)
-    config["studies"] = {"curvature": config["studies"]["curvature"]}
+    config = load.complete(changed("cuts.dataset", "fashion_mnist"))
+    config = config.model_copy(update={"studies": {"curvature": config.studies["curvature"]}})
     assert load.datasets_of(config) == {"mnist", "fashion_mnist"}
     available = {"mnist": {"available": True}, "fashion_mnist": {"available": False, "reason": "no mirror"}}
     left, reasons = load.without_missing(config, available)
     assert reasons == {"fashion_mnist": "no mirror"}
-    assert "cuts" not in left and "cuts" not in left["figures"] and "loss" in left["figures"]
+    assert not left.cuts and "cuts" not in left.figures and "loss" in left.figures
     kept, _ = load.without_missing(config, {"fashion_mnist": {"available": True}})
-    assert kept["cuts"] == config["cuts"] and "cuts" in kept["figures"]
+    assert kept.cuts == config.cuts and "cuts" in kept.figures
     replaced = changed("substitutes", {"mnist": "fashion_mnist"})
-    assert load.complete(replaced, SCHEMA)["cuts"]["dataset"] == "fashion_mnist"
+    assert load.complete(replaced).cuts.dataset == "fashion_mnist"
 
 
 def test_activations_of_labels_are_built():
@@ -224,80 +233,74 @@ def test_planes_are_held_against_weights_of_convolutions():
     config = changed("studies.cifar10.networks", ["conv-16x5-relu"])
     config["studies"]["cifar10"]["subspaces"] = ["plane-9809-sparse", "plane-9808-sparse"]
     with pytest.raises(load.ConfigurationError, match=r"subspaces\.0: 9809 .* 9808 parameters on cifar10"):
-        load.complete(config, SCHEMA)
+        load.complete(config)
 
 
 def test_planes_are_held_against_networks_for_the_classes_in_use():
     config = changed("studies.curvature.classes", 2)
     config["studies"]["curvature"] |= {"networks": ["fc-20x1-relu"], "subspaces": ["plane-15721-sparse"]}
     with pytest.raises(load.ConfigurationError, match="15720 parameters on mnist"):
-        load.complete(config, SCHEMA)
+        load.complete(config)
 
 
 def test_all_classes_are_the_absence_of_the_key():
-    config = load.complete(changed("studies.curvature.classes", None), SCHEMA)
-    assert "classes" not in studies.block_settings(config, "curvature")
+    config = load.complete(changed("studies.curvature.classes", None))
+    assert "classes" not in records.of_measurement(config.studies["curvature"], 1)
 
 
 def test_every_variant_is_held_against_its_network():
     config = changed("studies.curvature.subspaces", ["plane-199000-sparse"])
     config["studies"]["curvature"]["bias_directions"] = True
-    assert load.complete(config, SCHEMA)
+    assert load.complete(config)
     config["studies"]["curvature"]["vary"] = {"bias_directions": [True, False]}
     with pytest.raises(load.ConfigurationError, match=r"subspaces\.0: 199000 .* 198800 parameters on mnist"):
-        load.complete(config, SCHEMA)
+        load.complete(config)
     # Each of the eight classes left out takes 200 weights and a bias with it.
     config["studies"]["curvature"] |= {"subspaces": ["plane-198000-sparse"], "vary": {"classes": [10, 2]}}
     with pytest.raises(load.ConfigurationError, match=r"198000 dimensions .* 197602 parameters on mnist"):
-        load.complete(config, SCHEMA)
+        load.complete(config)
 
 
 def test_a_varied_value_goes_before_the_keys_own():
     config = changed("studies.curvature.vary", {"classes": [2, 3]})
     config["studies"]["curvature"]["classes"] = 11
-    study = load.complete(config, SCHEMA)["studies"]["curvature"]
-    assert [study | variant for variant in studies.variants(study)] == [study | {"classes": n} for n in (2, 3)]
+    study = load.complete(config).studies["curvature"]
+    assert [study.model_copy(update=variant).classes for variant in studies.variants(study)] == [2, 3]
 
 
-def test_varied_values_are_what_the_keys_themselves_may_be():
-    study = SCHEMA["$defs"]["study"]["properties"]
-    for key, entry in study["vary"]["properties"].items():
-        assert entry["items"] == {"$ref": f"#/$defs/study/properties/{key}"} and key in study
-        assert key in study["vary"]["description"]
-
-
-def test_variants_are_a_full_factorial():
+def test_variants_are_a_full_factorial(tmp_path):
     config = changed("studies.curvature.vary", {"temperature": [2, 1], "labels": ["shuffled", "original"]})
-    complete = load.complete(config, SCHEMA)
+    complete = load.complete(config)
     expected = [
         {"labels": kind, "temperature": temperature} for kind in ("shuffled", "original") for temperature in (2, 1)
     ]
-    assert studies.variants(complete["studies"]["curvature"]) == expected
-    assert [list(variant) for variant in studies.variants(complete["studies"]["curvature"])] == [
-        ["labels", "temperature"]
-    ] * 4
+    study = complete.studies["curvature"]
+    assert studies.variants(study) == expected
+    assert [list(variant) for variant in studies.variants(study)] == [["labels", "temperature"]] * 4
     # A job reads the same from its file of settings.
-    assert studies.variants(studies.block_settings(complete, "curvature")) == expected
-    assert studies.variants(complete["studies"]["inside"]) == [{}]
+    (tmp_path / "record.yaml").write_text(records.dump(records.of_measurement(study, 3)))
+    block = records.read_block(tmp_path / "record.yaml", "mnist", "lenet5", "plane-100-sparse", "draws-002-004")
+    assert studies.variants(block.study) == expected
+    assert studies.variants(complete.studies["inside"]) == [{}]
 
 
 def test_an_entry_set_to_null_is_left_out():
-    config = load.complete(changed("studies.isotropy", None), SCHEMA)
-    assert "isotropy" not in config["studies"]
+    config = load.complete(changed("studies.isotropy", None))
+    assert "isotropy" not in config.studies
 
 
 def test_radii_are_evenly_spaced_in_the_logarithm():
-    study = {"radii": {"first": 0.01, "last": 100, "number": 5}}
-    assert studies.radii(study) == pytest.approx([0.01, 0.1, 1, 10, 100], rel=1e-11)
-    assert studies.radii({"radii": [3, 1]}) == [1.0, 3.0]
+    study = load.complete(changed("studies.curvature.radii", {"first": 0.01, "last": 100, "number": 5}))
+    assert studies.radii(study.studies["curvature"]) == pytest.approx([0.01, 0.1, 1, 10, 100], rel=1e-11)
+    assert studies.radii(models.Cuts(radii=[3, 1])) == [1.0, 3.0]
 
 
 @pytest.mark.parametrize("draws_per_job", [1, 2, 3, "all", {"curvature": 5, "others": 1}, {"inside": 1}])
 @pytest.mark.parametrize("radii_per_job", [1, 4, "all"])
 def test_blocks_cover_every_draw_and_radius_once(draws_per_job, radii_per_job):
-    config = load.complete(changed("studies.curvature.draws", 7), SCHEMA)
-    config["execution"] |= {"draws_per_job": draws_per_job, "radii_per_job": radii_per_job}
-    radii = studies.radii(config["studies"]["curvature"])
+    config = load.complete(changed("studies.curvature.draws", 7))
+    config = split(config, draws_per_job=draws_per_job, radii_per_job=radii_per_job)
+    radii = studies.radii(config.studies["curvature"])
     seen = []
     for name in studies.blocks(config, "curvature"):
         draws, chosen = studies.read_block(name)
@@ -306,12 +309,12 @@ def test_blocks_cover_every_draw_and_radius_once(draws_per_job, radii_per_job):
 
 
 def test_draws_per_job_may_differ_between_studies():
-    config = load.complete(changed("studies.curvature.draws", 5), SCHEMA)
-    config["execution"]["draws_per_job"] = {"curvature": 3}
+    config = load.complete(changed("studies.curvature.draws", 5))
+    config = split(config, draws_per_job={"curvature": 3})
     assert list(studies.blocks(config, "curvature")) == ["draws-000-002", "draws-003-004"]
-    config["execution"]["draws_per_job"] = {"inside": 3}
+    config = split(config, draws_per_job={"inside": 3})
     assert list(studies.blocks(config, "curvature")) == ["draws-000-004"]
-    config["execution"]["draws_per_job"] = {"inside": 3, "others": 4}
+    config = split(config, draws_per_job={"inside": 3, "others": 4})
     assert list(studies.blocks(config, "curvature")) == ["draws-000-003", "draws-004-004"]
 
 
@@ -324,11 +327,12 @@ def test_draws_per_job_may_differ_between_studies():
     ],
 )
 def test_what_is_logged_has_start_and_end(logged, expected):
-    assert studies.logged_steps({"steps": 100, "logged": logged}) == expected
+    config = changed("studies.drawn", FULL["studies"]["drawn"] | {"steps": 100, "logged": logged})
+    assert load.complete(config).studies["drawn"].logged_steps == expected
 
 
 def test_blocks_of_training_lie_apart_from_those_of_curvature():
-    config = load.complete(copy.deepcopy(FULL), SCHEMA)
+    config = load.complete(copy.deepcopy(FULL))
     assert studies.block_paths(config, "drawn") == [
         "training/drawn/mnist/fc-200x2-relu/full-free/draws-000-002.nc",
     ]
@@ -336,25 +340,25 @@ def test_blocks_of_training_lie_apart_from_those_of_curvature():
 
 
 def test_settings_of_blocks_leave_out_what_names_blocks_and_how_work_is_split():
-    config = load.complete(copy.deepcopy(FULL), SCHEMA)
-    settings = studies.block_settings(config, "curvature")
+    config = load.complete(copy.deepcopy(FULL))
+    settings = records.of_measurement(config.studies["curvature"], config.seed)
     assert not set(settings) & {*studies.AXES, "draws_per_job", "threads", "device"}
     assert {"metric", "examples", "seed", "radii", "dimensions"} <= set(settings)
 
 
 def test_missing_datasets_leave_with_their_studies_and_figures():
-    config = load.complete(changed("studies.isotropy.datasets", ["mnist", "fashion_mnist"]), SCHEMA)
+    config = load.complete(changed("studies.isotropy.datasets", ["mnist", "fashion_mnist"]))
     available = {"mnist": {"available": False, "reason": "no mirror"}, "fashion_mnist": {"available": True}}
     left, reasons = load.without_missing(config, available)
     assert reasons == {"mnist": "no mirror"}
     chang = ["chang", "chang_rates", "chang_tuned", "chang_subspaces", "chang_curvature"]
     scales = [name for name, study in FULL["studies"].items() if study.get("radius_unit") == "init_scale"]
     others = ["fashion_mnist", "cifar10", "other_data", *chang, *scales, "geometry_data"]
-    assert list(left["studies"]) == ["isotropy", *others]
-    assert left["studies"]["isotropy"]["datasets"] == ["fashion_mnist"]
-    figures = {name: figure["studies"] for name, figure in left["figures"].items()}
+    assert set(left.studies) == {"isotropy", *others}
+    assert left.studies["isotropy"].datasets == ["fashion_mnist"]
+    shown = {name: figure.studies for name, figure in left.figures.items()}
     others = ["fashion_mnist", "cifar10"]
-    assert figures == {
+    assert shown == {
         "other_networks": others,
         "other_losses": others,
         "sensitivity": ["isotropy"],
@@ -363,21 +367,21 @@ def test_missing_datasets_leave_with_their_studies_and_figures():
         "chang_accuracy": ["chang", "chang_tuned", "chang_curvature"],
         "chang_subspaces": ["chang_subspaces"],
         "clustering": ["geometry_data"],
-        **{name: FULL["figures"][name]["studies"] for name in load.OVER_SCALES},
+        **{name: FULL["figures"][name]["studies"] for name in figures.OVER_SCALES},
     }
 
 
 def test_a_run_may_keep_some_studies_only():
-    config = load.complete(changed("only", ["networks"]), SCHEMA)
-    assert list(config["studies"]) == ["networks"]
-    assert set(config["figures"]) == {"other_networks", "other_losses", "collapse", "cuts"}
-    assert config["figures"]["collapse"]["studies"] == ["networks"]
+    config = load.complete(changed("only", ["networks"]))
+    assert list(config.studies) == ["networks"]
+    assert set(config.figures) == {"other_networks", "other_losses", "collapse", "cuts"}
+    assert config.figures["collapse"].studies == ["networks"]
 
 
 def test_documentation_lists_every_key():
-    """config/README.md holds the schema's keys, types, defaults and descriptions, as `documentation` writes them."""
+    """config/README.md holds the models' keys, types, defaults and descriptions, as `documentation` writes them."""
     text = (ROOT / "config/README.md").read_text(encoding="utf-8")
-    assert load.documentation(SCHEMA) in text
+    assert documentation.documentation() in text
 
 
 def test_every_study_of_the_claims_is_in_the_full_run():

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 def tiny(tmp_path, monkeypatch):
     """The run `tiny` in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    return run.load_run(load.read([ROOT / "config/config.yaml", ROOT / "config/tiny.yaml"]), ROOT)
+    return run.load_run(load.read([*load.shipped(), ROOT / "config/tiny.yaml"]), ROOT)
 
 
 def test_making_a_run_writes_nothing(tiny):
@@ -28,7 +28,7 @@ def test_a_run_promises_its_blocks_aggregates_figures_and_paper(tiny):
     assert len(set(promised)) == len(promised)
     assert set(tiny.blocks_of("curvature")) < set(promised)
     assert {"results/tiny/aggregate/curvature.nc", "results/tiny/claims.csv", "paper/paper.pdf"} < set(promised)
-    assert {f"figures/tiny/{figure}.png" for figure in tiny.config["figures"]} < set(promised)
+    assert {f"figures/tiny/{figure}.png" for figure in tiny.config.figures} < set(promised)
     assert tiny.shown_by("loss") == ["results/tiny/aggregate/curvature.nc"]
 
 
@@ -53,6 +53,6 @@ def test_a_job_takes_the_record_that_its_run_has_written(tiny):
 
 def test_an_archive_of_another_type_than_text_is_refused_with_the_configuration(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    given = load.read([ROOT / "config/config.yaml"]) | {"results_from": 3}
+    given = load.read(load.shipped()) | {"results_from": 3}
     with pytest.raises(ValueError, match="results_from: 3 has the wrong type"):
         run.load_run(given, ROOT)

@@ -176,10 +176,10 @@ def test_every_variable_has_a_unit_and_the_file_its_provenance(files):
 
 def test_networks_of_the_users_own_are_cut_too(files):
     (files / "small.py").write_text(NETWORK)
-    own = user_code.describe({"file": str(files / "small.py"), "name": "Small", "arguments": {"width": 4}})
-    (files / "network.yaml").write_text(yaml.safe_dump(user_code.record("small", own)))
-    result = measured(files, {**SETTINGS, "network": "small"}, str(files / "network.yaml"), own["file"])
-    assert result.attrs["network_fingerprint"] == own["fingerprint"]
+    own = user_code.describe(str(files / "small.py"), "Small", {"width": 4})
+    (files / "network.yaml").write_text(yaml.safe_dump(own.record("small")))
+    result = measured(files, {**SETTINGS, "network": "small"}, str(files / "network.yaml"), own.file)
+    assert result.attrs["network_fingerprint"] == own.fingerprint
     assert float(result["loss"].sel(radius=0.5)) == pytest.approx(math.log(3), rel=0.3)
 
 

@@ -17,6 +17,7 @@ import read_own_dataset
 import torch
 from PIL import Image
 
+from goldilocks_zone.config.models import Dataset
 from goldilocks_zone.data import catalogue, datasets, official_shapes, user_datasets
 from goldilocks_zone.models import user_code, user_networks
 from goldilocks_zone.storage import netcdf
@@ -121,7 +122,7 @@ def read_in(entries, place, code="code"):
 
 def test_an_identity_changes_with_what_is_read_and_with_nothing_else(tmp_path):
     path, place = write_folder(tmp_path, members()), tmp_path / "data"
-    entries = {"own": {"path": str(path)}}
+    entries = {"own": Dataset(path=str(path))}
     read_in(entries, place)
     first = identity(entries, place)
     # Neither ages nor what reading passes over, nor the place, nor the licence.
@@ -131,7 +132,7 @@ def test_an_identity_changes_with_what_is_read_and_with_nothing_else(tmp_path):
         (path / name).write_bytes(b"")
     assert identity(entries, place) == first
     moved = path.rename(tmp_path / "moved")
-    entries = {"own": {"path": str(moved), "licence": "another"}}
+    entries = {"own": Dataset(path=str(moved), licence="another")}
     assert identity(entries, place) == first
     # Other bytes of the same length and age; another name; another image; another way to read.
     image, before = moved / "train/cat/0.png", (moved / "train/cat/0.png").read_bytes()
@@ -147,18 +148,18 @@ def test_an_identity_changes_with_what_is_read_and_with_nothing_else(tmp_path):
     (moved / "train/emu").mkdir()
     assert identity(entries, place) != first
     (moved / "train/emu").rmdir()
-    assert identity({"own": {**entries["own"], "white": 200}}, place) != first
+    assert identity({"own": entries["own"].model_copy(update={"white": 200})}, place) != first
     # Files that are gone make nothing stale; another place with nothing there is a mistake, as is another white.
     shutil.rmtree(moved)
-    known = {"own": {"path": str(path)}}
+    known = {"own": Dataset(path=str(path))}
     assert identity(known, place) == first
-    assert identity({"own": {"path": "nowhere"}}, place) == catalogue.MISSING
-    assert identity({"own": {**known["own"], "white": 200}}, place) == catalogue.MISSING
+    assert identity({"own": Dataset(path="nowhere")}, place) == catalogue.MISSING
+    assert identity({"own": known["own"].model_copy(update={"white": 200})}, place) == catalogue.MISSING
 
 
 def test_files_that_were_touched_are_read_once_to_be_known_again(tmp_path, monkeypatch):
     path, place = write_npz(tmp_path), tmp_path / "data"
-    entries = {"own": {"path": str(path)}}
+    entries = {"own": Dataset(path=str(path))}
     _, card = read_in(entries, place)
     age = card.stat().st_mtime_ns
     os.utime(path, (1, 1))
@@ -189,7 +190,7 @@ def test_a_tilde_leads_home(tmp_path, monkeypatch):
     write_npz(tmp_path)
     folder = catalogue.data_folder("~")
     assert catalogue.own_records(["own"], {}, folder, tmp_path)["own"]["path"] == str(tmp_path / "own.npz")
-    assert catalogue.own_records(["own"], {"own": {"path": "~/own.npz"}}, None, tmp_path)["own"]["path"] == str(
+    assert catalogue.own_records(["own"], {"own": Dataset(path="~/own.npz")}, None, tmp_path)["own"]["path"] == str(
         tmp_path / "own.npz"
     )
     monkeypatch.setenv("GOLDILOCKS_DATA", "~/data")
@@ -201,7 +202,7 @@ def test_a_tilde_leads_home(tmp_path, monkeypatch):
 
 def test_what_was_verified_serves_where_reading_would_give_the_same(tmp_path, monkeypatch):
     source, place = write_npz(tmp_path), tmp_path / "data"
-    entries = {"own": {"path": str(source)}}
+    entries = {"own": Dataset(path=str(source))}
     path, card = read_in(entries, place)
     expected = path.read_bytes()
     assert (place / "verified/own.nc").stat().st_ino == path.stat().st_ino
@@ -226,7 +227,7 @@ def test_what_was_verified_serves_where_reading_would_give_the_same(tmp_path, mo
 
 def test_what_was_verified_serves_on_when_its_files_are_gone(tmp_path, caplog):
     source, place = write_npz(tmp_path), tmp_path / "data"
-    entries = {"own": {"path": str(source)}}
+    entries = {"own": Dataset(path=str(source))}
     path, card = read_in(entries, place)
     expected = path.read_bytes()
     source.unlink()
@@ -237,7 +238,7 @@ def test_what_was_verified_serves_on_when_its_files_are_gone(tmp_path, caplog):
     # Not for another place, and not where it is damaged.
     path.unlink()
     with pytest.raises(FileNotFoundError, match="there is nothing at nowhere"):
-        read_in({"own": {"path": "nowhere"}}, place)
+        read_in({"own": Dataset(path="nowhere")}, place)
     content = netcdf.read_dataset(place / "verified/own.nc")
     content["images"][0, 0, 0, 0] ^= 1
     netcdf.write_dataset(content, place / "verified/own.nc")
@@ -246,14 +247,14 @@ def test_what_was_verified_serves_on_when_its_files_are_gone(tmp_path, caplog):
 
 
 def test_other_code_reads_files_that_are_there_again(tmp_path):
-    entries = {"own": {"path": str(write_npz(tmp_path))}}
+    entries = {"own": Dataset(path=str(write_npz(tmp_path)))}
     path, _ = read_in(entries, tmp_path / "data")
     read_in(entries, tmp_path / "data", code="newer code")
     assert netcdf.read_dataset(path).attrs["code_fingerprint"] == "newer code"
 
 
 def test_what_an_earlier_version_read_is_kept_before_a_job_can_lose_it(tmp_path, monkeypatch):
-    entries, place = {"own": {"path": str(write_npz(tmp_path))}}, tmp_path / "data"
+    entries, place = {"own": Dataset(path=str(write_npz(tmp_path)))}, tmp_path / "data"
     path, _ = read_in(entries, place)
     shutil.rmtree(place / "verified")
     monkeypatch.setattr(os, "link", lambda *names: (_ for _ in ()).throw(OSError("no hard links here")))
@@ -264,7 +265,7 @@ def test_what_an_earlier_version_read_is_kept_before_a_job_can_lose_it(tmp_path,
 
 def test_files_that_change_while_they_are_read_are_refused(tmp_path, monkeypatch):
     path = write_npz(tmp_path)
-    entries, place, read = {"own": {"path": str(path)}}, tmp_path / "data", user_datasets.read
+    entries, place, read = {"own": Dataset(path=str(path))}, tmp_path / "data", user_datasets.read
 
     def slowly(*arguments, **more):
         content = read(*arguments, **more)
@@ -521,7 +522,7 @@ def test_a_malformed_dataset_is_refused_and_nothing_is_written(make, reason, tmp
     results.mkdir()
     monkeypatch.chdir(results)
     code = tmp_path / "code.txt"
-    record = catalogue.own_records(["own"], {"own": {"path": str(path), "limit_mib": LIMIT_MIB}}, None, results)["own"]
+    record = catalogue.own_records(["own"], {"own": Dataset(path=str(path), limit_mib=LIMIT_MIB)}, None, results)["own"]
     code.write_text("code")
     with pytest.raises(user_datasets.Refused) as refusal:
         read_own_dataset.read_own_dataset("own", record, code, results / "own.nc", results / "cards/own.yaml")
@@ -532,7 +533,7 @@ def test_a_malformed_dataset_is_refused_and_nothing_is_written(make, reason, tmp
 
 def test_a_dataset_that_is_not_there_is_named_with_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError) as refusal:
-        read_in({"own": {"path": "nowhere.npz"}}, tmp_path)
+        read_in({"own": Dataset(path="nowhere.npz")}, tmp_path)
     assert str(refusal.value) == (
         "dataset own is unavailable: there is nothing at nowhere.npz; put it there, or name its place under "
         "datasets.own.path"
@@ -541,7 +542,7 @@ def test_a_dataset_that_is_not_there_is_named_with_what_to_do(tmp_path):
 
 def test_a_card_is_trusted_only_for_the_files_it_was_made_from(tmp_path):
     path = write_npz(tmp_path)
-    entries = {"own": {"path": str(path)}}
+    entries = {"own": Dataset(path=str(path))}
     _, card = read_in(entries, tmp_path)
     assert catalogue.known_shapes(entries, None, [tmp_path / "cards"])["own"] == official_shapes.Shape((1, 4, 5), 3, 12)
     np.savez_compressed(path, **arrays(split=np.repeat([0, 1], [15, 3])))
@@ -643,9 +644,8 @@ BAD_NETWORKS = {
 
 
 def load_network(path):
-    settings = user_code.describe({"file": str(path), "name": "Mine", "arguments": {}})
-    factory = user_code.load(settings)
-    return user_networks.build_own(factory, (1, 4, 5), 3, settings["arguments"], f"network mine (Mine in {path})")
+    factory = user_code.load(user_code.describe(str(path), "Mine", {}))
+    return user_networks.build_own(factory, (1, 4, 5), 3, {}, f"network mine (Mine in {path})")
 
 
 @pytest.mark.parametrize("code, reason", BAD_NETWORKS.values(), ids=BAD_NETWORKS)
@@ -674,22 +674,21 @@ def test_a_good_network_is_built_and_what_it_draws_does_not_depend_on_the_past(t
 def test_a_networks_fingerprint_follows_its_code_and_no_comment(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(network(LINEAR))
-    entry = {"file": str(path), "name": "Mine", "arguments": {}}
-    settings = user_code.describe(entry)
+    first = user_code.describe(str(path), "Mine", {})
     path.write_text("# A comment.\n" + network(LINEAR))
-    assert user_code.describe(entry) == settings
-    user_code.load(settings)
+    assert user_code.describe(str(path), "Mine", {}) == first
+    user_code.load(first)
     # Name and arguments belong to it, the place of the file does not.
     moved = path.rename(tmp_path / "moved.py")
-    assert user_code.describe({**entry, "file": str(moved)})["fingerprint"] == settings["fingerprint"]
+    assert user_code.describe(str(moved), "Mine", {}).fingerprint == first.fingerprint
     moved.rename(path)
-    assert user_code.describe({**entry, "arguments": {"a": 1}})["fingerprint"] != settings["fingerprint"]
+    assert user_code.describe(str(path), "Mine", {"a": 1}).fingerprint != first.fingerprint
     path.write_text(network(LINEAR, "return 2 * self.layer(x.flatten(1))"))
-    assert user_code.describe(entry)["fingerprint"] != settings["fingerprint"]
+    assert user_code.describe(str(path), "Mine", {}).fingerprint != first.fingerprint
     with pytest.raises(ValueError, match="has changed since the workflow started: run again"):
-        user_code.load(settings)
+        user_code.load(first)
 
 
 def test_a_network_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"nowhere\.py cannot be read \(No such file"):
-        user_code.describe({"file": "nowhere.py", "name": "Mine", "arguments": {}})
+        user_code.describe("nowhere.py", "Mine", {})

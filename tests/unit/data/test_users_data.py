@@ -418,7 +418,6 @@ def test_the_line_that_a_refusal_prints_converts_the_images(name, content, reaso
 
 @pytest.mark.parametrize("kind", ["curvature", "training"])
 def test_validation_that_leaves_nothing_is_refused_before_any_job(kind, tmp_path):
-    schema = load.load_schema(load.Path(__file__).parents[3])
     content = read(write_npz(tmp_path))
     netcdf.write_card(content, tmp_path / "cards/own.yaml")
     study = {"kind": kind, "datasets": ["own"], "networks": ["fc-5x2-relu"], "radii": [1], "draws": 1, "validation": 12}
@@ -428,7 +427,7 @@ def test_validation_that_leaves_nothing_is_refused_before_any_job(kind, tmp_path
     config = {"run": "mine", "datasets": {"own": {"path": "nowhere"}}, "studies": {"mine": study}, "networks": {}}
     sentence = "studies.mine.validation: 12 is impossible; it leaves none of the 12 training examples of own"
     with pytest.raises(load.ConfigurationError, match=sentence):
-        load.complete(config, schema, [tmp_path / "cards"])
+        load.complete(config, [tmp_path / "cards"])
 
 
 def test_validation_that_leaves_nothing_is_named_by_a_job(tmp_path):

@@ -15,7 +15,8 @@ from goldilocks_zone.storage import variables as storage_variables
 from made_up.figures import draw
 
 ROOT = Path(__file__).parents[3]
-CONFIG = load.complete(load.read([ROOT / "config/config.yaml"]), load.load_schema(ROOT))
+FULL = load.load()
+CONFIG = FULL.model_dump(exclude_none=True)
 FIGURES = ("clustering", "growth", "simplex", "spectra", "confined", "sharpness")
 RANKS = 25
 
@@ -24,7 +25,7 @@ def made(name, few):
     """A study of the configuration that learns: outliers that fall, gradients that are confined, logits that grow."""
     study, random = CONFIG["studies"][name], stream("made", name)
     varied = {studies.dimension(key): values for key, values in study["vary"].items()}
-    steps = [0, 1, 20, 100, 400, 1600] if few else studies.logged_steps(study)
+    steps = [0, 1, 20, 100, 400, 1600] if few else FULL.studies[name].logged_steps
     axes = {
         **{axis: study[f"{axis}s"] for axis in ("dataset", "network", "subspace")},
         **varied,

@@ -113,7 +113,9 @@ def draw(name, chosen, folder):
         netcdf.write_dataset(content, inputs / f"{study}.nc")
     paths = [str(inputs / f"{study}.nc") for study in chosen]
     settings = folder / "settings.yaml"
-    settings.write_text(yaml.safe_dump({"width_cm": 8.0, "height_cm": 6.4, "published": False}))
+    settings.write_text(
+        yaml.safe_dump({"width_cm": 8.0, "height_cm": 6.4, "published": False, "studies": ["curvature"]})
+    )
     outputs = [str(folder / f"{name}.{ending}") for ending in ("pdf", "png", "nc")]
     FUNCTIONS[name](paths if name == "sample_size" else paths[0], str(settings), *outputs)
     return netcdf.read_dataset(outputs[2])

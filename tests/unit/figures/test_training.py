@@ -10,20 +10,20 @@ import pytest
 import xarray as xr
 import yaml
 
-from goldilocks_zone.config import load
+from goldilocks_zone.config import figures, load
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.storage import netcdf
 from goldilocks_zone.storage import variables as storage_variables
 
 ROOT = Path(__file__).parents[3]
-CONFIG = load.complete(load.read([ROOT / "config/config.yaml"]), load.load_schema(ROOT))
+CONFIG = load.load().model_dump(exclude_none=True)
 PUBLISHED = {"accuracy": "fort_scherlis_2019/fig2a_planes.csv", "intrinsic_dimension": "li_2018/accuracy.csv"}
 R_X = 24.0
 FIGURES = [
     name
     for name, figure in CONFIG["figures"].items()
     if any(CONFIG["studies"][study]["kind"] == "training" for study in figure.get("studies", []))
-    and name not in load.OVER_SCALES
+    and name not in figures.OVER_SCALES
     and not any(study.startswith(("geometry", "sharpness", "simplex")) for study in figure["studies"])
 ]
 
@@ -96,7 +96,7 @@ def draw(name, chosen, folder):
     for study, content in chosen.items():
         netcdf.write_dataset(content, inputs / f"{study}.nc")
     settings = folder / "settings.yaml"
-    settings.write_text(yaml.safe_dump({"width_cm": 8.0, "height_cm": 6.4, "published": True}))
+    settings.write_text(yaml.safe_dump({"width_cm": 8.0, "height_cm": 6.4, "published": True, "studies": ["planes"]}))
     function = getattr(importlib.import_module(f"plot_{name}"), f"plot_{name}")
     paths = [str(inputs / f"{study}.nc") for study in chosen]
     arguments = {

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from goldilocks_zone.config import load, studies
+from goldilocks_zone.config import figures, load, studies
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.storage import variables as storage_variables
 from made_up.figures import draw
 
 ROOT = Path(__file__).parents[3]
-CONFIG = load.complete(load.read([ROOT / "config/config.yaml"]), load.load_schema(ROOT))
+FULL = load.load()
+CONFIG = FULL.model_dump(exclude_none=True)
 POINT = ("loss", "logits_std", "entropy", "prior_mismatch", "softmax_ratio", "zero_logits", "overflow")
 POINT += ("gradient_norm", "forced_gradient_norm", "forced_mismatch", "class_gradient_norm")
 POINT += ("class_gradient", "example_gradient")
@@ -27,7 +28,7 @@ LOGGED += ("start_cosine", "gradient_norm", "gradient_cosine", "zero_logits", "s
 def made(name, few):
     """Whatever a study of its kind has, positive and around one, with a zone in the middle of its scales."""
     study = CONFIG["studies"][name]
-    random, radii = stream("made", name), np.array(studies.radii(study))
+    random, radii = stream("made", name), np.array(studies.radii(FULL.studies[name]))
     radii = radii[:: len(radii) // 4 or 1] if few else radii
     varied = {studies.dimension(key): values for key, values in study["vary"].items()}
     axes = {"dataset": study["datasets"], "network": study["networks"], "subspace": study["subspaces"], **varied}
@@ -42,7 +43,7 @@ def made(name, few):
 
     if study["kind"] == "training":
         point = {"radius": radii, "draw": range(draws)}
-        steps = {**point, "step": studies.logged_steps(study)}
+        steps = {**point, "step": FULL.studies[name].logged_steps}
         variables = {name: array(name, steps) for name in LOGGED}
         variables |= {"test_accuracy": array("", point, 0.5), "diverged": array("", point, 0.0)}
         coordinates = {**axes, **steps}
@@ -72,7 +73,7 @@ def made(name, few):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("few", [True, False])
-@pytest.mark.parametrize("name", load.OVER_SCALES)
+@pytest.mark.parametrize("name", figures.OVER_SCALES)
 def test_figures_are_drawn_of_few_draws_and_of_many(name, few, tmp_path):
     data = draw(name, {study: made(study, few) for study in CONFIG["figures"][name]["studies"]}, tmp_path)
     assert (tmp_path / "figure.pdf").stat().st_size > 0 and (tmp_path / "figure.png").stat().st_size > 0

@@ -64,7 +64,8 @@ def generated(tmp_path):
             writer = csv.DictWriter(file, row(""))
             writer.writeheader()
             writer.writerows([row("new1"), row("new1.a", "a")])
-        study = {"datasets": ["mnist"], "networks": ["fc-5x1-relu"], "subspaces": ["plane-5-sparse"]}
+        study = {"datasets": ["mnist"], "networks": ["fc-5x1-relu"], "subspaces": ["plane-5-sparse"], "radii": [1]}
+        study |= {"kind": "curvature", "draws": 1}
         settings = {"run": "made_up", "left_out": [], "substitutes": {}, "licences": {}, "cuts": None}
         settings |= {"studies": {"other": study}, "figures": {name: ["other"] for name in drawn}}
         (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))

@@ -114,7 +114,7 @@ def imports_of(path):
     return found - set(sys.stdlib_module_names) - {path.stem for path in (ROOT / "scripts").glob("*.py")}
 
 
-PACKAGE_OF = {"PIL": "Pillow", "jinja2": "Jinja2", "yaml": "PyYAML", "netCDF4": "netCDF4"}
+PACKAGE_OF = {"PIL": "Pillow", "jinja2": "Jinja2", "yaml": "PyYAML", "netCDF4": "netCDF4", "pydantic_core": "pydantic"}
 
 
 def rules_with_scripts():
@@ -184,12 +184,13 @@ def test_the_workflow_loads_nothing_heavy():
     code = (
         "import sys; sys.path.insert(0, 'scripts')\n"
         "from goldilocks_zone.cli import costs, text_tables\n"
-        "from goldilocks_zone.config import load, studies\n"
+        "from goldilocks_zone.config import figures, kinds, load, records as settings, studies\n"
         "from goldilocks_zone.data import catalogue\n"
         "from goldilocks_zone.jobs import failures, lifecycle, log, run_lock, surroundings\n"
         "from goldilocks_zone.models import user_code\n"
         "from goldilocks_zone.provenance import archive, fingerprints, records\n"
         "from goldilocks_zone.storage import files\n"
+        "kinds.known()\n"
         "print([name for name in ('torch', 'numpy', 'xarray', 'scipy', 'matplotlib', 'pandas') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

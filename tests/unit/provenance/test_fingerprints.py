@@ -25,7 +25,10 @@ def package(tmp_path, monkeypatch):
     for room in ("room", "storage"):
         (tmp_path / room).mkdir()
     (tmp_path / "room/a.py").write_text("from goldilocks_zone.room.b import g\n\n\ndef f(x):\n    return g(x) + 1\n")
-    (tmp_path / "room/b.py").write_text('def g(x):\n    """Doc."""\n    return 2 * x\n')
+    (tmp_path / "room/b.py").write_text(
+        'def g(x):\n    """Doc."""\n    return 2 * x\n\n\nkey = Field(default=1, description="a key")\n\n\n'
+        "@changes_no_number\ndef check(x):\n    return x > 0\n"
+    )
     (tmp_path / "storage/files.py").write_text("x = 1\n")
     (tmp_path / "room/unused.py").write_text("x = 1\n")
     return tmp_path
@@ -56,6 +59,10 @@ def test_a_package_imported_as_a_whole_stands_for_its_modules(package, line):
         ("room/unused.py", "1", "2", False),
         ("room/a.py", "return", "'''not a docstring'''; return", False),
         ("room/b.py", "2 * x", "2.0 * x", True),
+        ("room/b.py", "a key", "a switch", False),
+        ("room/b.py", "default=1", "default=2", True),
+        ("room/b.py", "x > 0", "x > 1", False),
+        ("room/b.py", "@changes_no_number\n", "", True),
     ],
 )
 def test_what_changes_a_fingerprint(package, file, old, new, changes):
@@ -175,7 +182,15 @@ def test_scripts_reach_the_modules_that_make_their_numbers():
     assert {
         *(f"curvature.{name}" for name in engine),
         *(f"models.{name}" for name in networks),
-        *("config.studies", "data.datasets", "measurements.setup", "randomness", "subspaces.planes"),
+        *(
+            "config.studies",
+            "data.datasets",
+            "data.official_shapes",
+            "measurements.curvature",
+            "measurements.setup",
+            "randomness",
+            "subspaces.planes",
+        ),
         *("spectra.estimators", "spectra.lanczos", "spectra.summaries", "subspaces.labels"),
     } == reached
     reached = fingerprints.imported_modules(ROOT / "scripts/measure_training.py")

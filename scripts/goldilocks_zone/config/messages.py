@@ -1,0 +1,90 @@
+"""One sentence for what pydantic refuses: the key's path, what is wrong, and what to write."""
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+TYPES = {
+    "bool_type": "boolean",
+    "dict_type": "object",
+    "int_type": "integer",
+    "list_type": "array",
+    "model_type": "object",
+    "number_type": "number",
+    "string_type": "string",
+}
+LIMITS = {
+    "greater_than": ("must be greater than", "gt"),
+    "greater_than_equal": ("must be at least", "ge"),
+    "less_than_equal": ("must be at most", "le"),
+}
+
+
+class ConfigurationError(ValueError):
+    """A key has a value that cannot be; the message is one sentence with the key's path."""
+
+
+def sentence(error: ValidationError, given: dict) -> str:
+    """What is wrong first in the settings `given`."""
+    errors = [(*_places(each, given), each) for each in error.errors(include_url=False)]
+    # A study's kind first: it decides what else is known.
+    start, _, _ = min(errors, key=lambda each: ("kind" not in each[1], list(map(str, each[0]))))
+    # Where one of several types is allowed, the error that got deepest, or that has the right type, tells most.
+    _, path, found = max(
+        (each for each in errors if each[0] == start), key=lambda each: (len(each[1]), each[2]["type"] not in TYPES)
+    )
+    return _sentence(".".join(map(str, path)), found)
+
+
+def _places(error: ErrorDetails, given: object) -> tuple[tuple, tuple]:
+    """The path of a key, up to where one of several types is allowed, and in full.
+
+    Pydantic has names of types between, which no settings have.
+    """
+    path, start = [], None
+    for key in error["loc"]:
+        if isinstance(given, dict | list) and (key in given if isinstance(given, dict) else isinstance(key, int)):
+            path.append(key)
+            given = given[key]
+        elif key == "[key]":
+            path.pop()
+        elif start is None:
+            start = tuple(path)
+    return tuple(path) if start is None else start, tuple(path)
+
+
+def _sentence(path: str, error: ErrorDetails) -> str:
+    kind, value, context = error["type"], error["input"], error.get("ctx", {})
+    place = path or "the configuration"
+    if kind == "unknown_key":
+        unknown = f"{path}.{context['key']}" if path else context["key"]
+        return f"{unknown}: this key is unknown; {nearest(context['key'], context['known'])}"
+    if kind == "missing_key":
+        return f"{place}: the key {context['key']} is missing; {context['meaning'] or 'add it'}"
+    if kind in ("literal_error", "unknown_value"):
+        valid = context["known"] if kind == "unknown_value" else re.findall("'([^']*)'", context["expected"])
+        return f"{place}: {value!r} is not valid here; {nearest(value, valid)}"
+    if kind in TYPES:
+        advice = "; YAML takes it for text, write 0.001 or 1.0e-3" if _is_number_as_text(value) else ""
+        return f"{place}: {value!r} has the wrong type; a value of type {TYPES[kind]} is needed{advice}"
+    if kind in LIMITS:
+        limit, name = LIMITS[kind]
+        return f"{place}: {value!r} is impossible; it {limit} {context[name]}"
+    if kind == "too_short":
+        what = "section" if isinstance(value, dict) else "list"
+        return f"{place}: the {what} is empty; name at least {context['min_length']}"
+    return f"{place}: {error['msg']}"
+
+
+def nearest(value: object, valid: Iterable) -> str:
+    """The one of the valid names that is like the value, or all of them."""
+    names = [str(name) for name in valid]
+    close = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else f"valid are {', '.join(names)}"
+
+
+def _is_number_as_text(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", value) is not None

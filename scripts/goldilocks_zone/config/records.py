@@ -1,0 +1,102 @@
+"""Records of settings: texts that change only with what a job depends on, and how jobs read them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from goldilocks_zone.config import kinds, studies
+from goldilocks_zone.config.models import Cuts, Figure, PageFigure, Study, StudyOfAnyKind
+from goldilocks_zone.config.values import Section
+
+R = TypeVar("R", bound=Section)
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+@dataclass(frozen=True)
+class Block:
+    """What one job measures: a study of one cell, some of its draws and radii, and the seed of its streams."""
+
+    study: Study
+    seed: int
+    draws: range
+    radii: list[float]
+
+
+class ClaimsRecord(Section):
+    """What claims depend on, beside the studies' results."""
+
+    studies: list[str]
+    left_out: dict[str, list[str]]
+    substitutes: dict[str, str]
+
+
+class PaperRecord(Section):
+    """What the paper depends on, beside results, figures and claims: figures have the names of their studies."""
+
+    run: str
+    studies: dict[str, StudyOfAnyKind]
+    figures: dict[str, list[str]]
+    cuts: Cuts | None = None
+    left_out: list[str]
+    licences: dict[str, str]
+    substitutes: dict[str, str]
+
+
+def parse(text: str | bytes) -> Any:
+    """What a YAML text holds."""
+    return yaml.load(text, _Loader)
+
+
+def dump(content: Section | Mapping) -> str:
+    """A record's text."""
+    if isinstance(content, Section):
+        content = content.model_dump(exclude_none=True)
+    return yaml.dump(dict(content), Dumper=_Dumper, allow_unicode=True, sort_keys=True)
+
+
+def of_measurement(settings: Study | Cuts, seed: int) -> dict:
+    """All that the numbers in a block depend on, beside dataset, network, subspace and draw."""
+    kept = settings.model_dump(exclude={*studies.AXES}, exclude_none=True)
+    return {**kept, "radii": studies.radii(settings), "seed": seed}
+
+
+def of_grid(study: Study) -> dict:
+    """The keys of a study that name its blocks."""
+    return study.model_dump(include={*studies.AXES})
+
+
+def read_study(path_to_settings: str | Path, **grid: Any) -> tuple[Study, int]:
+    """A study and its seed, from the record of its measurement and from its grid."""
+    settings = parse(Path(path_to_settings).read_text(encoding="utf-8"))
+    seed = settings.pop("seed")
+    return kinds.known()[settings["kind"]].model.model_validate({**settings, **grid}), seed
+
+
+def read_block(path_to_settings: str | Path, dataset: str, network: str, subspace: str, name: str) -> Block:
+    """A block, from its study's record and its place."""
+    draws, chosen = studies.read_block(name)
+    cell = {"datasets": [dataset], "networks": [network], "subspaces": [subspace], "draws": len(draws)}
+    study, seed = read_study(path_to_settings, **cell)
+    return Block(study, seed, draws, studies.radii(study)[chosen])
+
+
+def read_cuts(path_to_settings: str | Path) -> tuple[Cuts, int]:
+    """The cuts and their seed."""
+    settings = parse(Path(path_to_settings).read_text(encoding="utf-8"))
+    seed = settings.pop("seed")
+    return Cuts.model_validate(settings), seed
+
+
+def read_figure(path: str | Path) -> PageFigure:
+    """The settings of a figure."""
+    settings = parse(Path(path).read_text(encoding="utf-8"))
+    return (Figure if "studies" in settings else PageFigure).model_validate(settings)
+
+
+def read(model: type[R], path: str | Path) -> R:
+    """A record of another kind."""
+    return model.model_validate(parse(Path(path).read_text(encoding="utf-8")))

@@ -1,0 +1,146 @@
+"""Studies of curvature: spectra of the loss Hessian on random planes over radii.
+
+Imports nothing heavy: it runs whenever the workflow loads.
+"""
+
+import math
+from typing import Literal
+
+from pydantic import Field
+
+from goldilocks_zone.config import checks, studies
+from goldilocks_zone.config.kinds import Kind, changes_no_number
+from goldilocks_zone.config.models import DataType, Inputs, Networks, Plane, Shapes, Study
+from goldilocks_zone.config.values import Amount, Count, NonNegative, Positive, Several, Varied
+from goldilocks_zone.data.official_shapes import Shape
+from goldilocks_zone.models.labels import HOMOGENEOUS, FullyConnected, Network
+from goldilocks_zone.subspaces import labels as subspace_labels
+
+# Varied keys whose values are points of one sweep.
+SWEPT = ("rescaled", "temperature")
+
+
+class CurvatureStudy(Study, title="Study of curvature"):
+    """Spectra of the Hessian on random planes, and more, over radii."""
+
+    kind: Literal["curvature"] = Field("curvature", description="What is measured.")
+    subspaces: Several[Plane] = Field(
+        description="Subspace labels, plane-<dimension>-sparse or plane-<dimension>-dense."
+    )
+    dimensions: Several[Count] = Field(
+        [10, 50, 100], description="Dimensions d, each at most that of the plane; the planes are nested."
+    )
+    examples: Several[Count] = Field(
+        [1000],
+        description="Numbers N of training examples that a Hessian is averaged over; nested and class-balanced.",
+    )
+    planes: Count = Field(1, description="Random planes for each initialisation.")
+    probes: Amount = Field(0, description="Random probes for the full-space trace and norm of ηHη; 0 leaves them out.")
+    layer_probes: Amount = Field(
+        0, description="Random probes for the trace of each layer's block of the Hessian; 0 leaves it out."
+    )
+    labels: Varied[Literal["original", "shuffled"]] = Field(
+        "original", description="The training set's labels, or shuffled ones as a control."
+    )
+    example_set: Varied[Amount] = Field(
+        0,
+        description="Which of several disjoint sets of examples; varied, it shows what the choice of examples adds to "
+        "the spread.",
+    )
+    inputs: Varied[Inputs] = Field(
+        "standardised",
+        description="Preprocessing of the images; gaussian puts draws with the training set's mean image and pixel "
+        "covariance in their place, as a control, and keeps the labels.",
+    )
+    temperature: Varied[Positive] = Field(1.0, description="The softmax sees logits / temperature.")
+    rescaled: Varied[Literal["parameters", "temperature", "both"]] = Field(
+        "parameters",
+        description="What a radius rescales, the parameters; or, while they stay at radius 1 (r_X where the unit is "
+        "norm), the softmax's temperature, to the inverse power n of the radius, n the number of weight layers; or the "
+        "parameters, and the temperature to the power n.",
+    )
+    one_by_one: bool = Field(
+        False,
+        description="Takes every point by itself and not in a sweep that shares work between points; slower, to test "
+        "identities by.",
+    )
+    counterfactuals: bool = Field(
+        False,
+        description="Whether to give κ also with one factor of the Hessian frozen as it is at radius 1; for networks "
+        "whose logits are homogeneous in the parameters.",
+    )
+    full_gradients: bool = Field(
+        False,
+        description="Whether to measure gradients of loss and logits in full space, as they are and where the mean "
+        "output is forced to be the classes' shares.",
+    )
+    eigenvectors: Amount = Field(
+        0,
+        description="Top eigenvectors of the Hessian in full space, as images in the first layer; 0 leaves them out.",
+    )
+    sharpness: Varied[NonNegative] = Field(
+        0,
+        description="Replaces each ReLU by a softplus whose kink is spread over rms/sharpness, rms that of the layer's "
+        "pre-activations; 0 keeps ReLU.",
+    )
+    dtype: DataType = Field(
+        "float64",
+        description="Precision of the tangents; points are in double precision where the network's layers are known, "
+        "and float32 is not trustworthy far outside the zone where they are not.",
+    )
+
+    @changes_no_number
+    def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
+        """Refuse examples, classes and dimensions that datasets and networks do not have."""
+        for name, shape in shapes.items():
+            checks.refuse_validation(path, self.validation, name, shape)
+            checks.refuse_examples(f"{path}.examples", max(self.examples), name, shape, self.validation)
+        planes = [subspace_labels.parse_plane(label) for label in self.subspaces]
+        for plane, label in zip(planes, self.subspaces):
+            if max(self.dimensions) > plane.dimension:
+                checks.refuse(
+                    f"{path}.dimensions: {max(self.dimensions)} is impossible; "
+                    f"the plane {label} has {plane.dimension} dimensions"
+                )
+        self._check_parts(path, networks)
+        for variant in studies.variants(self):
+            study = self.model_copy(update=variant)
+            for name, shape in shapes.items():
+                classes = study.classes or shape.classes
+                if classes > shape.classes:
+                    place = f"{path}.vary.classes" if "classes" in self.vary else f"{path}.classes"
+                    checks.refuse(f"{place}: {classes} is impossible; {name} has {shape.classes} classes")
+                checks.refuse_dimensions(path, study, planes, name, shape, classes, networks)
+
+    @changes_no_number
+    def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
+        """Of tangents along the plane, shared between points where activations are homogeneous, and of products."""
+        dimension = subspace_labels.parse_plane(subspace).dimension
+        sizes = {key: len(values) for key, values in self.vary.items()}
+        points = radii * math.prod(size for key, size in sizes.items() if key in SWEPT)
+        sweeps = math.prod(size for key, size in sizes.items() if key not in SWEPT)
+        shares = network.activation in HOMOGENEOUS and not getattr(network, "residual", False)
+        forward = 3 * network.forward_flops(shape.image, shape.classes)
+        passes = forward * (1 if shares else points) + 6 * points * shape.classes * dimension
+        return draws * self.planes * sweeps * max(self.examples) * dimension * passes
+
+    @changes_no_number
+    def _check_parts(self, path: str, networks: Networks) -> None:
+        """What some measures ask of networks; of the user's own too little is known."""
+        for label in self.networks:
+            network = networks.get(label)
+            if self.counterfactuals and not (network and network.homogeneous):
+                checks.refuse(
+                    f"{path}.counterfactuals: {label} is impossible; use a network of relu, leakyrelu or identity "
+                    "without biases, residual connections and normalisation, whose logits are homogeneous"
+                )
+            if self.eigenvectors and not isinstance(network, FullyConnected):
+                checks.refuse(
+                    f"{path}.eigenvectors: {label} is impossible; use a network fc-…, whose first layer sees whole "
+                    "images"
+                )
+        if self.counterfactuals and "parameters" not in self.vary.get("rescaled", [self.rescaled]):
+            checks.refuse(f"{path}.counterfactuals: true is impossible without rescaled: parameters; add it")
+
+
+KIND = Kind(CurvatureStudy, memory_mib=1000, seconds=5, speeds={"curvature": 4e10})

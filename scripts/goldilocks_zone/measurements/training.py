@@ -1,0 +1,197 @@
+"""Studies of training: on planes, on spheres or in the whole space, from many radii.
+
+Imports nothing heavy: it runs whenever the workflow loads.
+"""
+
+import itertools
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from goldilocks_zone.config import checks, studies
+from goldilocks_zone.config.kinds import Kind, changes_no_number
+from goldilocks_zone.config.models import CountOrAll, DataType, Networks, Shapes, Study, Subspace
+from goldilocks_zone.config.values import Amount, Count, NonNegative, Positive, Several, Unique, Varied
+from goldilocks_zone.data.official_shapes import Shape
+from goldilocks_zone.models.labels import Network
+from goldilocks_zone.subspaces import labels as subspace_labels
+
+# Of the whole Hessian's largest eigenvalue, and of the geometry: forward passes over its examples that take as long.
+SHARPNESS_PASSES, GEOMETRY_PASSES = 60, 1500
+
+
+class TrainingStudy(Study, title="Study of training"):
+    """Training from many radii, and the loss on its way."""
+
+    kind: Literal["training"] = Field(description="What is measured.")
+    subspaces: Several[Subspace] = Field(
+        description="Where training goes, plane-<dimension>-<kind> or sphere-<dimension>-<kind>, of kind dense, sparse "
+        "or fastfood, full-free or full-fixed (at its radius)."
+    )
+    sphere: Literal["through_initialisation", "random"] = Field(
+        "through_initialisation",
+        description="Spheres lie in the span of an initialisation, where they start, and the plane's directions; or in "
+        "that of the directions alone, with a random start.",
+    )
+    optimiser: Varied[Literal["adam", "sgd"]] = Field("adam", description="The optimiser, torch's own.")
+    momentum: NonNegative = Field(0, description="Momentum of sgd.")
+    epsilon: Positive = Field(1.0e-8, description="Adam's ε.")
+    steps: Count = Field(description="Steps of the optimiser.")
+    batch: Varied[CountOrAll] = Field(64, description="Examples of a step, or all.")
+    rate: Varied[Positive] = Field(0.001, description="Learning rate, in units of the parameters.")
+    rate_rule: Varied[Literal["fixed", "proportional", "square", "homogeneous"]] = Field(
+        "fixed",
+        description="Whether each radius has the same rate, or one in proportion to r/r_X (or to the radius itself "
+        "where its unit is init_scale), to its square, or to its power 2 − n, n the number of weight layers.",
+    )
+    temperature: Varied[Positive] = Field(1.0, description="The softmax sees logits / temperature while training.")
+    temperature_rule: Varied[Literal["fixed", "homogeneous"]] = Field(
+        "fixed",
+        description="Whether each radius has the same temperature, or one in proportion to (r/r_X)^n, n the number of "
+        "weight layers (to the radius itself where its unit is init_scale).",
+    )
+    gradients: Varied[Literal["loss", "random_signs"]] = Field(
+        "loss",
+        description="Gradients of the loss, or the same with a random sign for every entry at every step, as a "
+        "control.",
+    )
+    labels: Varied[Literal["original", "shuffled", "groups_of_two", "groups_of_five"]] = Field(
+        "original",
+        description="The training set's labels, shuffled ones as a control, or the numbers of groups of two or five "
+        "successive classes.",
+    )
+    inputs: Varied[Literal["standardised", "unit_interval", "minus_one_to_one", "mean_image_removed"]] = Field(
+        "standardised", description="Preprocessing of the images."
+    )
+    examples: Count | None = Field(
+        None,
+        description="Training examples, as many as in a Hessian of that size and the same ones; absent for all.",
+    )
+    evaluated: Count = Field(1000, description="Training examples, at most, on which loss and accuracy are logged.")
+    test: Count = Field(10000, description="Test examples, at most, for the accuracy at the end.")
+    logged: Annotated[int, Field(ge=2)] | Several[Count] = Field(
+        10,
+        description="Steps at which accuracies and radii are logged, beside start and end; a number of them is spaced "
+        "evenly in the logarithm.",
+    )
+    curvature_examples: Amount = Field(
+        0,
+        description="Training examples, and at most as many held out, for the Hessian on the plane at start and end; 0 "
+        "leaves it out.",
+    )
+    sharpness_examples: Amount = Field(
+        0,
+        description="Training examples for the largest eigenvalue of the Hessian in full space at every logged step; 0 "
+        "leaves it out.",
+    )
+    geometry_examples: Varied[Amount] = Field(
+        0,
+        description="Examples for the geometry of the loss in full space (top eigenvalues, gradients along "
+        "eigenvectors, clusters of logit gradients), of each of three sets, two of training and one held out; 0 leaves "
+        "it out.",
+    )
+    geometry_steps: Unique[Amount] = Field([], description="The logged steps at which that geometry is measured.")
+    residual_steps: Unique[Amount] = Field(
+        [], description="Those of them at which the extreme eigenvalues of H′ are measured too."
+    )
+    eigenvalues: Count = Field(20, description="Eigenvalues of G and of the Hessian that the geometry has.")
+    outputs_examples: Amount = Field(
+        0, description="Held-out examples whose softmax outputs are kept at every logged step; 0 keeps none."
+    )
+    dtype: DataType = Field("float32", description="Precision of training.")
+
+    @property
+    def logged_steps(self) -> list[int]:
+        """Steps after which something is logged, ascending: start and end always."""
+        steps, given = self.steps, self.logged
+        if not isinstance(given, list):
+            given = [round(steps ** (i / (given - 1))) for i in range(given)]
+        return sorted({0, *given, steps})
+
+    @property
+    def work(self) -> str:
+        """Large batches take less time for each example."""
+        return "full batch" if self.batch == "all" else self.kind
+
+    @changes_no_number
+    def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
+        """Of the steps, of what is logged, and of spectra in full space."""
+        batch = self.examples or shape.training_examples if self.batch == "all" else self.batch
+        logged = len(self.logged_steps)
+        largest = max(self.vary.get("geometry_examples", [self.geometry_examples]))
+        examples = 3 * self.steps * batch + logged * (self.evaluated + self.sharpness_examples * SHARPNESS_PASSES)
+        examples += len(self.geometry_steps) * largest * GEOMETRY_PASSES
+        return (
+            draws * radii * len(studies.variants(self)) * network.forward_flops(shape.image, shape.classes) * examples
+        )
+
+    @changes_no_number
+    def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
+        """Refuse steps, examples and dimensions that logging, datasets and networks do not have."""
+        subspaces = [subspace_labels.parse_subspace(label) for label in self.subspaces]
+        if isinstance(self.logged, list) and max(self.logged) > self.steps:
+            checks.refuse(f"{path}.logged: {max(self.logged)} is impossible; there are {self.steps} steps")
+        self._check_geometry(path)
+        for i, subspace in enumerate(subspaces):
+            if self.curvature_examples and getattr(subspace, "kind", "") not in subspace_labels.PLANE_KINDS:
+                checks.refuse(
+                    f"{path}.subspaces.{i}: {self.subspaces[i]} is impossible; "
+                    "curvature_examples asks for planes, sparse or dense"
+                )
+        for variant, (name, shape) in itertools.product(studies.variants(self), shapes.items()):
+            study = self.model_copy(update=variant)
+            study._check_numbers(path, name, shape)
+            checks.refuse_dimensions(path, study, subspaces, name, shape, shape.classes, networks)
+
+    @changes_no_number
+    def _check_geometry(self, path: str) -> None:
+        """The steps of the geometry of the loss against those logged, and what it takes for granted."""
+        for key, known, name in (
+            ("geometry_steps", self.logged_steps, "logged steps"),
+            ("residual_steps", self.geometry_steps, "geometry_steps"),
+        ):
+            for step in getattr(self, key):
+                if step not in known:
+                    values = ", ".join(map(str, known)) or "none"
+                    checks.refuse(f"{path}.{key}: {step} is impossible; choose from the {name}, {values}")
+        if self.outputs_examples and "classes" in self.vary:
+            checks.refuse(
+                f"{path}.outputs_examples: outputs of several numbers of classes have no common axis; set classes to "
+                "one"
+            )
+        if not self.geometry_examples:
+            if self.geometry_steps:
+                checks.refuse(f"{path}.geometry_steps: there are no geometry_examples; say how many")
+            return
+        usual = {"loss": "cross_entropy", "temperature": 1, "temperature_rule": "fixed"}
+        for key, value in usual.items():
+            if self.vary.get(key, [getattr(self, key)]) != [value]:
+                checks.refuse(f"{path}.{key}: the geometry of the loss is measured with {value} alone; use it")
+
+    @changes_no_number
+    def _check_numbers(self, path: str, name: str, shape: Shape) -> None:
+        """Numbers of examples against the dataset, for a study whose varied keys have one value each."""
+        checks.refuse_validation(path, self.validation, name, shape)
+        checks.refuse_examples(f"{path}.examples", self.examples or 0, name, shape, self.validation)
+        most = self.examples or shape.training_examples - self.validation
+        # Two sets are of training, one is held out.
+        count = self.geometry_examples
+        if 2 * count > most or count > self.validation:
+            checks.refuse(
+                f"{path}.geometry_examples: {count} is impossible; twice as many must be trained on, and as many held "
+                f"out (validation), of {name}: {most} and {self.validation} are"
+            )
+        if self.outputs_examples > self.validation:
+            checks.refuse(
+                f"{path}.outputs_examples: {self.outputs_examples} is impossible; {self.validation} examples are held "
+                "out (validation)"
+            )
+        asked = {key: getattr(self, key) for key in ("curvature_examples", "sharpness_examples")}
+        if self.batch != "all":
+            asked["vary.batch" if "batch" in self.vary else "batch"] = self.batch
+        for key, count in asked.items():
+            if count > most:
+                checks.refuse(f"{path}.{key}: {count} is impossible; {name} has {most} training examples left")
+
+
+KIND = Kind(TrainingStudy, memory_mib=2500, seconds=5, speeds={"training": 2.5e10, "full batch": 8e10})
