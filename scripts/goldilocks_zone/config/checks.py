@@ -3,15 +3,12 @@
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from goldilocks_zone.config import figures, studies
 from goldilocks_zone.config.messages import ConfigurationError, nearest
-from goldilocks_zone.data import catalogue, official_shapes
 from goldilocks_zone.data.official_shapes import Shape
 from goldilocks_zone.models import labels
-from goldilocks_zone.paper import latex
 from goldilocks_zone.subspaces import labels as subspace_labels
 
 if TYPE_CHECKING:
@@ -68,20 +65,6 @@ def refuse_dataset(path: str, name: str, shapes: Mapping[str, Shape | None]) -> 
     if name not in shapes:
         advice = "one of your own is described under datasets, or lies in the folder GOLDILOCKS_DATA"
         refuse(f"{path}: the dataset {name!r} is unknown; {nearest(name, shapes)} ({advice})")
-
-
-def known_datasets(config: "Configuration", cards: Sequence[Path]) -> dict[str, Shape | None]:
-    """Every dataset that a study may name, and its shape where that is known before it is read."""
-    for name, entry in config.datasets.items():
-        if name in official_shapes.OFFICIAL:
-            refuse(f"datasets.{name}: this name belongs to an official dataset; choose another")
-        if unknown := latex.unprintable(entry.licence or ""):
-            refuse(f"datasets.{name}.licence: {unknown[0]!r} cannot be printed in the paper; write it in Latin letters")
-    shapes = catalogue.known_shapes(config.datasets, catalogue.data_folder(config.data_folder), cards)
-    for name, substitute in config.substitutes.items():
-        for dataset in (name, substitute):
-            refuse_dataset(f"substitutes.{name}", dataset, shapes)
-    return shapes
 
 
 def check_networks(config: "Configuration") -> None:

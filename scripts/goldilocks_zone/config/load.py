@@ -12,6 +12,9 @@ from pydantic import ValidationError
 from goldilocks_zone.config import checks, figures, records
 from goldilocks_zone.config.messages import ConfigurationError, sentence
 from goldilocks_zone.config.models import Configuration, PageFigure, Study
+from goldilocks_zone.data import catalogue, official_shapes
+from goldilocks_zone.data.official_shapes import Shape
+from goldilocks_zone.paper import latex
 from goldilocks_zone.provenance import archive
 
 ROOT = Path(__file__).parents[3]
@@ -36,7 +39,7 @@ def complete(given: dict, cards: Sequence[Path] = ()) -> Configuration:
     checks.check_names(config, known)
     kept = {name: study for name, study in config.studies.items() if name in (config.only or known)}
     config = config.model_copy(update={"studies": kept})
-    shapes = checks.known_datasets(config, cards)
+    shapes = _known_datasets(config, cards)
     checks.check_networks(config)
     studies = {name: _checked(name, study, config, shapes) for name, study in config.studies.items()}
     config = config.model_copy(update={"studies": studies})
@@ -57,6 +60,22 @@ def _checked(name: str, study: Study, config: Configuration, shapes: Mapping) ->
     study = study.model_copy(update={"datasets": datasets})
     checks.check_study(f"studies.{name}", study, shapes, config.networks)
     return study
+
+
+def _known_datasets(config: Configuration, cards: Sequence[Path]) -> dict[str, Shape | None]:
+    """Every dataset that a study may name, and its shape where that is known before it is read."""
+    for name, entry in config.datasets.items():
+        if name in official_shapes.OFFICIAL:
+            checks.refuse(f"datasets.{name}: this name belongs to an official dataset; choose another")
+        if unknown := latex.unprintable(entry.licence or ""):
+            checks.refuse(
+                f"datasets.{name}.licence: {unknown[0]!r} cannot be printed in the paper; write it in Latin letters"
+            )
+    shapes = catalogue.known_shapes(config.datasets, catalogue.data_folder(config.data_folder), cards)
+    for name, substitute in config.substitutes.items():
+        for dataset in (name, substitute):
+            checks.refuse_dataset(f"substitutes.{name}", dataset, shapes)
+    return shapes
 
 
 def _drawable(config: Configuration) -> dict[str, PageFigure]:
