@@ -39,10 +39,10 @@ def start(project, command=None, wait_for_log=True):
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             env=clean_environment(GOLDILOCKS_FAILURE=str(project.folder / "failure.txt")),
         )
-    wait_for(lambda: processes("measure_curvature", project.folder))
+    wait_for(lambda: processes("measure_block", project.folder))
     if wait_for_log:
         wait_for(lambda: list((project.folder / "logs/tiny").rglob("draws*.log")))
-    return running, processes("measure_curvature", project.folder)[0]
+    return running, processes("measure_block", project.folder)[0]
 
 
 def wait_for(condition, seconds=60):
@@ -108,7 +108,7 @@ def test_a_killed_snakemake(project, built, wait_for_log):
     running, _ = start(project, wait_for_log=wait_for_log)
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
-    wait_for(lambda: not processes("measure_curvature", project.folder), seconds=15)
+    wait_for(lambda: not processes("measure_block", project.folder), seconds=15)
     if not wait_for_log:
         return
     for dry in ("--dry-run", "-nq"):
@@ -122,7 +122,7 @@ def test_an_interrupt_from_the_keyboard(project, built):
     assert running.wait(60) != 0
     output = (project.folder / "output.txt").read_text()
     assert "interrupted: run the same command again and it continues" in output and "Traceback" not in output
-    wait_for(lambda: not processes("measure_curvature", project.folder), seconds=10)
+    wait_for(lambda: not processes("measure_block", project.folder), seconds=10)
     assert nothing_partial(project, built)
     same_result(project, built)
 

@@ -151,7 +151,7 @@ def test_a_job_refuses_code_that_was_changed_after_its_run_was_started(project):
     while not log.exists():
         assert run.poll() is None
         time.sleep(0.01)
-    project.edit("scripts/aggregate_study.py", "LAST = (", "CHANGED = 1\nLAST = (")
+    project.edit("scripts/goldilocks_zone/measurements/aggregate.py", "CELL = (", "CHANGED = 1\nCELL = (")
     _, said = run.communicate()
     assert run.returncode == 1
     assert "scripts/aggregate_study.py, or code that it uses, has changed since this run was started: run again" in said
@@ -184,9 +184,7 @@ def test_a_clusters_job_measures_what_its_run_was_started_with(project, built):
     )
     done = cluster_job(project)
     assert done.returncode == 1
-    assert (
-        "measure_curvature.py, or code that it uses, has changed since this run was started: run again" in done.stderr
-    )
+    assert "measure_block.py, or code that it uses, has changed since this run was started: run again" in done.stderr
     settings = records.versions(project.folder / "results/tiny/settings/study-curvature.yaml")
     settings[0].unlink()
     assert "has left no such record: start it again" in cluster_job(project).stderr

@@ -90,7 +90,7 @@ def test_a_figures_own_script_is_one_job(project):
     [
         ("scripts/goldilocks_zone/curvature/hessian.py", "result = []", "result = []  # one a point"),
         ("scripts/goldilocks_zone/curvature/hessian.py", '"""Exact Hessians', '"""All exact Hessians'),
-        ("scripts/measure_curvature.py", '"""Fill `result`', '"""Fill in `result`'),
+        ("scripts/goldilocks_zone/measurements/blocks.py", '"""A block of', '"""One block of'),
         ("scripts/goldilocks_zone/figures/style.py", '"""What every figure', '"""All that every figure'),
         ("workflow/rules/aggregate.smk", '"""One labelled file', '"""A labelled file'),
     ],

@@ -69,7 +69,7 @@ def test_a_study_of_training_is_complete_and_leaves_no_checkpoint(trained):
 
 
 def jobs_at_work(folder):
-    done = subprocess.run(["pgrep", "-f", "measure_training"], capture_output=True, text=True)
+    done = subprocess.run(["pgrep", "-f", "measure_block"], capture_output=True, text=True)
     found = []
     for process in map(int, done.stdout.split()):
         try:

@@ -24,6 +24,8 @@ rule unpack:
         "../../scripts/unpack_results.py"
 
 
-ruleorder: unpack > curvature
-ruleorder: unpack > training
 ruleorder: unpack > cuts
+
+
+for kind in kinds.known().values():
+    workflow.ruleorder("unpack", kind.name)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from goldilocks_zone.config import figures, load, studies
+from goldilocks_zone.config import figures, kinds, load, studies
 from goldilocks_zone.config import records as config_records
 from goldilocks_zone.config.models import Configuration
 from goldilocks_zone.data import catalogue, official_shapes
@@ -22,10 +22,8 @@ from goldilocks_zone.storage import files
 DATA = Path("results/data")
 # The script of each rule; each figure has its own.
 SCRIPTS = {
-    "curvature": "measure_curvature.py",
-    "training": "measure_training.py",
     "aggregate": "aggregate_study.py",
-    "cuts": "measure_cuts.py",
+    "cuts": "measure_slices.py",
     "claims": "judge_claims.py",
     "numbers": "write_numbers.py",
     "captions": "write_captions.py",
@@ -173,7 +171,10 @@ def _codes(config: Configuration, checkout: Path) -> dict[str, str]:
     scripts = SCRIPTS | {f"plot_{figure}": f"plot_{figure}.py" for figure in config.figures}
     places = {f"fingerprints/{rule}.txt": name for rule, name in scripts.items()}
     places |= {f"data/fingerprints/{rule}.txt": name for rule, name in DATA_SCRIPTS.items()}
-    return dict(zip(places, fingerprints.records(checkout / "scripts" / name for name in places.values())))
+    codes = {place: (checkout / "scripts" / name,) for place, name in places.items()}
+    measure = checkout / "scripts/measure_block.py"
+    codes |= {f"fingerprints/{kind.name}.txt": (measure, kind.path) for kind in kinds.known().values()}
+    return dict(zip(codes, fingerprints.records(codes.values())))
 
 
 def _settings(

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,9 +38,30 @@ def variants(study: "Study", keys: list[str] | None = None) -> list[dict]:
     return [dict(zip(keys, values)) for values in itertools.product(*(study.vary[key] for key in keys))]
 
 
+def split(study: "Study", together: Collection[str]) -> tuple[list[dict], list[dict]]:
+    """Variants of the varied keys that need a sweep, or an ensemble, of their own, and of those measured `together`."""
+    parts = ([key for key in sorted(study.vary) if (key in together) == shared] for shared in (False, True))
+    return tuple(variants(study, keys) for keys in parts)
+
+
 def dimension(key: str) -> str:
     """The dimension of results along a varied key; some keys are names of variables already."""
     return {"loss": "loss_function", "classes": "class_count"}.get(key, key)
+
+
+def varied(study: "Study") -> dict[str, list]:
+    """The values of the keys that a study varies, by dimension."""
+    return {dimension(key): study.vary[key] for key in sorted(study.vary)}
+
+
+def place(variant: dict) -> dict:
+    """The labels of a variant in results, by dimension."""
+    return {dimension(key): value for key, value in variant.items()}
+
+
+def described(variant: dict) -> str:
+    """A variant as the end of a line in a log."""
+    return "".join(f", {key} {value}" for key, value in variant.items())
 
 
 def rate_exponent(rule: str, depth: int | None) -> int:

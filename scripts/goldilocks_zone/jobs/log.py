@@ -18,13 +18,13 @@ DONE = "done in %.1f s; seconds of processors: %.1f of work after %.1f of import
 
 
 @contextmanager
-def job_log(path: str | Path, inputs: Iterable[str] = ()) -> Iterator[None]:
+def job_log(path: str | Path, inputs: Iterable[str] = (), *modules: str) -> Iterator[None]:
     """Send log messages and warnings to `path`; turn an exception into one sentence and exit status 1.
 
     The traceback goes into the log. Records among Snakemake's `inputs` must be those that the run was started with, and
-    the input `code` must match the running script. The job exits when the process that started it dies.
-    Invalid input (ValueError) is not retried: a second attempt in the same run fails immediately with the same message.
-    The process ends with the block: no code after it is run.
+    the input `code` must match the running script and the `modules` that it loads by name. The job exits when the
+    process that started it dies. Invalid input (ValueError) is not retried: a second attempt in the same run fails
+    immediately with the same message. The process ends with the block: no code after it is run.
     """
     logging.raiseExceptions = False  # On a full disk a line of the log is lost, and nothing else.
     lifecycle.end_with_run()
@@ -34,7 +34,7 @@ def job_log(path: str | Path, inputs: Iterable[str] = ()) -> Iterator[None]:
         _refuse_again(_refusal_of(path))
         records.refuse_changed(inputs)
         if code := getattr(inputs, "code", None):
-            fingerprints.refuse_changed(Path(sys.modules["__main__"].__file__), code)
+            fingerprints.refuse_changed(Path(sys.modules["__main__"].__file__), code, *modules)
         yield
         work = _processor_seconds() - imports
         logging.info(DONE, time.monotonic() - start, work, imports)

@@ -143,4 +143,4 @@ class CurvatureStudy(Study, title="Study of curvature"):
             checks.refuse(f"{path}.counterfactuals: true is impossible without rescaled: parameters; add it")
 
 
-KIND = Kind(CurvatureStudy, memory_mib=1000, seconds=5, speeds={"curvature": 4e10})
+KIND = Kind(CurvatureStudy, memory_mib=1000, seconds=5, speeds={"curvature": 4e10}, module="curvature_blocks")

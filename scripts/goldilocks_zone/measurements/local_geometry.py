@@ -1,4 +1,4 @@
-"""The local geometry of a loss at one point of training, in full space: what Fort & Ganguli (2019) speak of.
+"""The local geometry of a loss at one point of training, in full space: the measures of Fort & Ganguli (2019).
 
 G's largest eigenvalues and the powers of gradients along its eigenvectors, through the Gram matrix of logit gradients;
 the Hessian's by Lanczos iteration; how logit gradients cluster; and the numbers that the random model takes.
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from goldilocks_zone.curvature import hessian, logit_gradients, top_eigenvectors
+from goldilocks_zone.measurements.observables import Axis, Variable
 from goldilocks_zone.models import modes, networks
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.spectra import lanczos
@@ -26,11 +27,57 @@ LAYERS = ("all", "without_last")
 ENDS = ("smallest", "largest")
 # Of the random model: from its six numbers; with the σ_z that gives the measured mixing; with measured outputs.
 RUNGS = ("six_numbers", "matched_spread", "measured_outputs")
-MODELLED = ("model_outlier", "model_outlier_ratio", "model_edge", "model_power", "model_kappa")
-# Of simpler formulae for the same.
-FORMULAE = ("formula_outlier", "formula_kappa")
 INPUT_PAIRS = ("same_class", "any_classes")
 HESSIAN_TOLERANCE = 1e-4
+
+RANK = Axis(
+    "rank",
+    lambda shape: range(1, shape.study.eigenvalues + 1),
+    "number of the eigenvalue, of the largest first",
+    last=True,
+)
+GRADIENT_OF = Axis("gradient_of", lambda shape: SOURCES, "examples and labels of a gradient", last=True)
+PAIR = Axis("pair", lambda shape: PAIRS, "pairs of logit gradients", last=True)
+OF_LAYERS = Axis("layers", lambda shape: LAYERS, "layers of the logit gradients", last=True)
+END = Axis("end", lambda shape: ENDS, "end of the spectrum", last=True)
+RUNG = Axis("rung", lambda shape: RUNGS, "what the random model takes", last=True)
+INPUT_PAIR = Axis("input_pair", lambda shape: INPUT_PAIRS, "pairs of inputs")
+
+VARIABLES = (
+    Variable("gauss_newton_eigenvalue", "loss", "largest eigenvalues of G in full space, descending", (RANK,)),
+    Variable("hessian_eigenvalue", "loss", "largest eigenvalues of the Hessian in full space, descending", (RANK,)),
+    Variable(
+        "gradient_power", "1", "share of the squared gradient along each top eigenvector of G", (GRADIENT_OF, RANK)
+    ),
+    Variable("clustering", "1", "mean cosine of logit gradients of different examples", (PAIR, OF_LAYERS)),
+    Variable("residual_extreme", "loss", "extreme eigenvalues of H′ in full space", (END,)),
+    Variable("input_cosine", "1", "mean cosine of different inputs", (INPUT_PAIR,)),
+    Variable("gauss_newton_full_trace", "loss", "Tr(G) in full space"),
+    Variable("gauss_newton_full_norm", "loss", "‖G‖_F in full space"),
+    Variable("hessian_full_trace", "loss", "Tr(H) in full space, by top eigenvalues and probes"),
+    Variable("hessian_full_norm", "loss", "‖H‖_F in full space, by top eigenvalues and probes"),
+    Variable("centred_edge", "loss", "largest eigenvalue of G made of logit gradients less their mean over examples"),
+    Variable("top_space_cosine", "1", "smallest cosine between the spaces of the C − 1 top eigenvectors of G and of H"),
+    Variable("cluster_deviation", "1", "σ_c, deviation of the entries of mean logit gradients"),
+    Variable("noise_deviation", "1", "σ_E, deviation of the examples' logit gradients from their mean"),
+    Variable("logits_std", "1", "σ_z, deviation of an example's logits, root mean square over examples"),
+    Variable("model_outlier", "loss", "mean of the C − 1 outliers of G that the random model predicts", (RUNG,)),
+    Variable("model_outlier_ratio", "1", "first over last of the outliers that the random model predicts", (RUNG,)),
+    Variable("model_edge", "loss", "edge of the bulk of G that the random model predicts", (RUNG,)),
+    Variable("model_power", "1", "share of the squared gradient in the clusters' space, by the random model", (RUNG,)),
+    Variable("model_kappa", "1", "Tr(G)/‖G‖_F in full space, by the random model", (RUNG,)),
+    Variable("model_eigenvalue", "loss", "outliers of G that the random model predicts, descending", (RUNG, RANK)),
+    Variable("formula_outlier", "loss", "Dσ_c²(1 − EΣp²)/(C − 1), the mean outlier without noise"),
+    Variable("formula_kappa", "1", "√(C − 1) over the mean cosine of gradients of the same logit"),
+    Variable("entropy", "nat", "mean entropy of the softmax's output p"),
+    Variable("mixing", "1", "mean of 1 − Σp² over examples"),
+    Variable("gradient_length", "1", "root mean square length of logit gradients"),
+    Variable("trace_examples", "1", "(Σt)²/Σt², t the traces of the examples' G in full space"),
+    Variable("held_out_entropy", "nat", "mean entropy of the softmax's outputs on held-out examples"),
+    Variable("held_out_logits_std", "1", "standard deviation of the logits of held-out examples, root mean square"),
+)
+# Of the random model, one number on each of RUNGS.
+MODELLED = tuple(each.name for each in VARIABLES if each.axes == (RUNG,))
 
 
 class Examples(NamedTuple):
@@ -38,6 +85,14 @@ class Examples(NamedTuple):
 
     inputs: Tensor
     labels: Tensor
+
+
+class Sets(NamedTuple):
+    """Examples that G and the Hessian are of, others that are trained on, and held-out ones."""
+
+    spectrum: Examples
+    other: Examples
+    held_out: Examples
 
 
 @dataclass(frozen=True)
@@ -50,36 +105,39 @@ class Options:
     memory_mib: float = 1024
 
 
+@dataclass(frozen=True)
+class _Point:
+    """A point of training and what its measures share: logit gradients, outputs p (n, k), and G's top eigenvectors."""
+
+    network: nn.Module
+    parameters: Tensor
+    sets: Sets
+    options: Options
+    gradients: logit_gradients.LogitGradients
+    p: Tensor
+    top: logit_gradients.GaussNewton
+
+
 @modes.differentiating
-def measure(
-    network: nn.Module, parameters: Tensor, spectrum: Examples, other: Examples, held_out: Examples, options: Options
-) -> dict[str, np.ndarray]:
-    """All that is known of the point `parameters` (D,), by name.
+def measure(network: nn.Module, parameters: Tensor, sets: Sets, options: Options) -> dict[str, np.ndarray]:
+    """All of VARIABLES at the point `parameters` (D,), by name, each with its axes.
 
-    gauss_newton_eigenvalue and hessian_eigenvalue (m,), descending; gradient_power (SOURCES, m): shares of the squared
-    gradient along the eigenvectors of G; centred_edge: the largest eigenvalue of G made of logit gradients less their
-    mean; gauss_newton_full_trace and _norm, hessian_full_trace and _norm; top_space_cosine: the smallest cosine between
-    the spaces of the k − 1 top eigenvectors of G and of the Hessian; clustering (PAIRS, LAYERS), on LAYERS known alone;
-    cluster_deviation and noise_deviation, σ_c and σ_E, of the `other` examples; logits_std, entropy, mixing (1 − Σp²)
-    and gradient_length of logits, held_out_logits_std and held_out_entropy of `held_out` examples; trace_examples:
-    (Σt)²/Σt² of the traces t of examples' G; input_cosine (INPUT_PAIRS,): mean cosines of different inputs; with
-    options.residual residual_extreme (ENDS,), the extreme eigenvalues of H′. As `modelled` has it, what the random
-    model predicts; and formula_outlier Dσ_c²(1 − EΣp²)/(k − 1) and formula_kappa √(k − 1)/q, q the mean cosine of
-    gradients of the same logit, which want neither noise nor sizes of samples.
-
-    All of the mean cross-entropy over `spectrum`, in the precision of its inputs.
+    All of the mean cross-entropy over the examples `sets.spectrum`, in the precision of their inputs. clustering is
+    missing without the last layer where layers are unknown, residual_extreme without options.residual.
     """
     parameters = parameters.detach().clone()
-    z, outside = (_logits(network, parameters, each.inputs) for each in (spectrum, held_out))
+    spectrum = sets.spectrum
+    z, outside = (_logits(network, parameters, each.inputs) for each in (spectrum, sets.held_out))
     p = torch.softmax(z, 1)
-    n, classes = p.shape
+    classes = p.shape[1]
     gradients = logit_gradients.of(network, parameters, spectrum.inputs)
     top = logit_gradients.gauss_newton(gradients, p, options.count)
+    point = _Point(network, parameters, sets, options, gradients, p, top)
     own = gradients.own()
     traces = logit_gradients.traces(own, p)
     found = {
         "gauss_newton_eigenvalue": top.eigenvalues,
-        "gradient_power": _powers(network, parameters, spectrum, other, held_out, gradients, p, top),
+        "gradient_power": _powers(point),
         "gauss_newton_full_trace": float(traces.mean()),
         "gauss_newton_full_norm": logit_gradients.frobenius_norm(gradients, p),
         "trace_examples": float(traces.sum() ** 2 / np.square(traces).sum()),
@@ -93,12 +151,12 @@ def measure(
         "mixing": float(1 - p.square().sum(1).mean()),
         "gradient_length": float(own.diagonal(dim1=1, dim2=2).double().mean().sqrt()),
     }
-    found |= _deviations(logit_gradients.of(network, parameters, other.inputs), len(parameters))
+    found |= _deviations(logit_gradients.of(network, parameters, sets.other.inputs), len(parameters))
     one_hot = torch.nn.functional.one_hot(spectrum.labels, classes).to(p)
     found |= modelled(p.cpu().numpy(), one_hot.cpu().numpy(), len(parameters), options.count, found)
     found["formula_outlier"] = len(parameters) * found["cluster_deviation"] ** 2 * found["mixing"] / (classes - 1)
     found["formula_kappa"] = np.sqrt(classes - 1) / found["clustering"][PAIRS.index("same_logit"), 0]
-    return found | _hessian(network, parameters, spectrum, top, (n, classes), options)
+    return found | _hessian(point)
 
 
 def outputs(network: nn.Module, parameters: Tensor, inputs: Tensor) -> Tensor:
@@ -107,11 +165,9 @@ def outputs(network: nn.Module, parameters: Tensor, inputs: Tensor) -> Tensor:
 
 
 def modelled(outputs: np.ndarray, one_hot: np.ndarray, size: int, count: int, measured: dict) -> dict[str, np.ndarray]:
-    """What the random model predicts on each of RUNGS, with σ_c, σ_E and σ_z as `measured`, (RUNGS,) by name.
+    """Predictions of the random model on each of RUNGS, with σ_c, σ_E and σ_z as `measured`: (RUNGS,) by name.
 
-    model_eigenvalue (RUNGS, count): the k − 1 outliers of G, descending, and nothing behind; model_outlier: their mean;
-    model_outlier_ratio: the first over the last; model_edge: of the bulk; model_power: the share of the squared
-    gradient along the outliers; model_kappa: Tr G/‖G‖_F. NaN where outliers have not left the bulk, or no Gaussian
+    model_eigenvalue (RUNGS, count) has the k − 1 outliers. NaN where outliers have not left the bulk, or no Gaussian
     logits give the measured mixing.
     """
     n, classes = outputs.shape
@@ -181,9 +237,10 @@ def _clusters(gradients: logit_gradients.LogitGradients, labels: Tensor) -> np.n
     return found
 
 
-def _powers(network, parameters, spectrum, other, held_out, gradients, p, top) -> np.ndarray:
+def _powers(point: _Point) -> np.ndarray:
     """gradient_power (SOURCES, m)."""
-    n, classes = p.shape
+    network, parameters, p, top = point.network, point.parameters, point.p, point.top
+    (n, classes), (spectrum, other, held_out) = p.shape, point.sets
     random = stream("powers")
     one_hot = torch.nn.functional.one_hot(spectrum.labels, classes).to(p)
     drawn = (p.cumsum(1)[:, :-1].cpu() < torch.as_tensor(random.random((n, 1)))).sum(1).to(p.device)
@@ -197,7 +254,7 @@ def _powers(network, parameters, spectrum, other, held_out, gradients, p, top) -
     for source in SOURCES:
         if source in residuals:
             weighted = residuals[source].to(top.cotangents) / n
-            pushed = gradients.multiplied(weighted[None])[0]
+            pushed = point.gradients.multiplied(weighted[None])[0]
             square = float((weighted.double() * pushed.double()).sum())
         else:
             examples = {"other_batch": other, "held_out": held_out}[source]
@@ -227,11 +284,12 @@ def _deviations(gradients: logit_gradients.LogitGradients, size: int) -> dict[st
     return {name: float((square.mean() / size).sqrt()) for name, square in deviations.items()}
 
 
-def _hessian(network, parameters, spectrum, top, shape, options) -> dict[str, np.ndarray]:
-    """What is known of the Hessian and of H′."""
-    inputs, labels = spectrum.inputs, spectrum.labels
+def _hessian(point: _Point) -> dict[str, np.ndarray]:
+    """Measures of the Hessian and of H′."""
+    network, parameters, (inputs, labels) = point.network, point.parameters, point.sets.spectrum
+    options, classes = point.options, point.p.shape[1]
     # The eigenvectors of G, which are known, are near those of H.
-    known = logit_gradients.pulled(network, parameters, inputs, top.cotangents).double().cpu().numpy()
+    known = logit_gradients.pulled(network, parameters, inputs, point.top.cotangents).double().cpu().numpy()
     known, _ = np.linalg.qr(known.T)
     values, vectors = top_eigenvectors.top(
         network,
@@ -243,7 +301,7 @@ def _hessian(network, parameters, spectrum, top, shape, options) -> dict[str, np
         tolerance=HESSIAN_TOLERANCE,
         near=known.T,
     )
-    ours, theirs = known[:, : shape[1] - 1], vectors[:, : shape[1] - 1]
+    ours, theirs = known[:, : classes - 1], vectors[:, : classes - 1]
     multiply = {
         part: hessian.hessian_products(network, parameters, inputs, labels, part=part, memory_mib=options.memory_mib)
         for part in ("hessian", "gauss_newton")
@@ -268,7 +326,7 @@ def _hessian(network, parameters, spectrum, top, shape, options) -> dict[str, np
         def residual(rows: np.ndarray) -> np.ndarray:
             return products(rows) - products(rows, "gauss_newton")
 
-        options = {"start": start, "tolerance": HESSIAN_TOLERANCE, "own_threads": True}
-        ends = [lanczos.top_eigenpairs(residual, len(parameters), 1, which=each, **options) for each in ("SA", "LA")]
+        search = {"start": start, "tolerance": HESSIAN_TOLERANCE, "own_threads": True}
+        ends = [lanczos.top_eigenpairs(residual, len(parameters), 1, which=each, **search) for each in ("SA", "LA")]
         found["residual_extreme"] = np.array([values[0] for values, _ in ends])
     return found

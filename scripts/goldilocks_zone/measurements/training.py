@@ -194,4 +194,10 @@ class TrainingStudy(Study, title="Study of training"):
                 checks.refuse(f"{path}.{key}: {count} is impossible; {name} has {most} training examples left")
 
 
-KIND = Kind(TrainingStudy, memory_mib=2500, seconds=5, speeds={"training": 2.5e10, "full batch": 8e10})
+KIND = Kind(
+    TrainingStudy,
+    memory_mib=2500,
+    seconds=5,
+    speeds={"training": 2.5e10, "full batch": 8e10},
+    module="training_blocks",
+)

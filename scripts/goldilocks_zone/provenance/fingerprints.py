@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from goldilocks_zone.provenance import fingerprint_cache
@@ -28,22 +28,25 @@ _OWN_TEXT = Path(__file__).read_text(encoding="utf-8")
 _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def records(scripts: Iterable[Path]) -> list[str]:
-    """Records of scripts of one checkout: each a line with a fingerprint."""
+def records(codes: Iterable[Sequence[Path | str]]) -> list[str]:
+    """Records of code in one checkout, each of a script and modules that it loads by name: lines with a fingerprint."""
     read = functools.cache(_read)
-    found = [code_fingerprint(script, script.parents[1] / "requirements.txt", read) + "\n" for script in scripts]
+    found = [
+        code_fingerprint(script, script.parents[1] / "requirements.txt", read, modules) + "\n"
+        for script, *modules in codes
+    ]
     fingerprint_cache.of_user().save()
     return found
 
 
-def record(script: Path) -> str:
-    """Record of one script."""
-    return records([script])[0]
+def record(script: Path, *modules: str) -> str:
+    """Record of one script, and of modules that it loads by name."""
+    return records([(script, *modules)])[0]
 
 
-def refuse_changed(script: Path, path_to_record: str | Path) -> None:
-    """Raise ValueError if a script, or what it imports, is no longer what its record says."""
-    if record(script) != Path(path_to_record).read_text(encoding="utf-8"):
+def refuse_changed(script: Path, path_to_record: str | Path, *modules: str) -> None:
+    """Raise ValueError if a script, a module that it loads, or what they import, is not what its record says."""
+    if record(script, *modules) != Path(path_to_record).read_text(encoding="utf-8"):
         raise ValueError(
             f"scripts/{script.name}, or code that it uses, has changed since this run was started: run again"
         )
@@ -54,18 +57,21 @@ def tree_fingerprint(tree: ast.Module, *more: object) -> str:
     return _hash(json.dumps([_canonical(tree), *more], sort_keys=True))
 
 
-def code_fingerprint(script: Path, requirements: Path, read: Reader | None = None) -> str:
+def code_fingerprint(script: Path, requirements: Path, read: Reader | None = None, modules: Iterable[str] = ()) -> str:
     """SHA-256 over the script, the goldilocks modules it imports, followed transitively, and pinned versions."""
     read = read or _read
-    files = {script.name: script, **{name: module_path(name) for name in imported_modules(script, read)}}
+    files = {script.name: script, **{name: module_path(name) for name in imported_modules(script, read, modules)}}
     lines = [f"{name} {read(path)[0]}" for name, path in sorted(files.items())]
     lines += pinned_versions(requirements)
     return _hash("\n".join(lines))
 
 
-def imported_modules(script: Path, read: Reader | None = None) -> set[str]:
-    """Names below the package of the modules that `script` imports, directly or through others, less EXCLUDED."""
-    read, found, waiting = read or _read, set(), [script]
+def imported_modules(script: Path, read: Reader | None = None, modules: Iterable[str] = ()) -> set[str]:
+    """Names below the package of the modules that `script` imports, directly or through others, less EXCLUDED.
+
+    `modules` are those that it loads by name.
+    """
+    read, found, waiting = read or _read, set(modules), [script, *map(module_path, modules)]
     while waiting:
         for name in read(waiting.pop())[1]:
             if name not in found and not is_excluded(name):

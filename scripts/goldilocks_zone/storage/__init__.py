@@ -1,1 +1,1 @@
-"""Files that are whole or absent, NetCDF files, and the vocabulary of variables."""
+"""Files that are whole or absent, and NetCDF files."""

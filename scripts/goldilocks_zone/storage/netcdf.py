@@ -8,9 +8,10 @@ from pathlib import Path
 import xarray as xr
 import yaml
 
-from goldilocks_zone.storage import variables
 from goldilocks_zone.storage.files import refuse_unreadable, whole_file, write_text
 
+# Attributes of a user's own dataset: of which files, from where and by which keys it was read.
+OF_OWN_FILES = ("identity", "place", "channels", "white", "stamp")
 # Set before HDF5 is loaded, which otherwise refuses files on drives without locks, and files that a notebook has open.
 # Files here are complete once they have their names, so no lock is needed.
 os.environ["HDF5_USE_FILE_LOCKING"] = "FALSE"
@@ -54,7 +55,7 @@ def write_card(dataset: xr.Dataset, path: str | Path) -> None:
         "training_examples": training,
         "test_examples": dataset.sizes["example"] - training,
         **{name: dataset.attrs[name] for name in ("classes", "checksum", "source", "licence")},
-        **{name: value for name, value in dataset.attrs.items() if name in variables.OF_OWN_FILES},
+        **{name: value for name, value in dataset.attrs.items() if name in OF_OWN_FILES},
     }
     # Numbers read from a file are of numpy types.
     card = {name: value.item() if hasattr(value, "item") else value for name, value in card.items()}

@@ -11,13 +11,14 @@ import yaml
 
 from goldilocks_zone.curvature import loss_slices
 from goldilocks_zone.data import datasets
+from goldilocks_zone.measurements import loss_slices as measured_slices
+from goldilocks_zone.measurements import setup
 from goldilocks_zone.models import initialisation, labels, networks, user_code
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.storage import netcdf
 from goldilocks_zone.subspaces import labels as subspace_labels
 from goldilocks_zone.subspaces import planes
 from made_up.networks import model
-from measure_cuts import measure_cuts
 from plot_cuts import plot_cuts
 
 PLACES = loss_slices.displacements(0.8, 3)
@@ -131,10 +132,9 @@ def files(tmp_path):
 
 def measured(files, settings, path_to_network=None, network_file=""):
     (files / "settings.yaml").write_text(yaml.safe_dump(settings))
-    measure_cuts(
-        str(files / "d.nc"), str(files / "settings.yaml"), str(files / "code.txt"), path_to_network, network_file,
-        "cpu", 1, str(files / "cuts.nc"),
-    )  # fmt: skip
+    paths = [str(files / name) for name in ("d.nc", "settings.yaml", "code.txt")]
+    job = setup.Job(*paths, path_to_network, network_file, device="cpu")
+    netcdf.write_dataset(measured_slices.measure(job), files / "cuts.nc")
     return netcdf.read_dataset(files / "cuts.nc")
 
 

@@ -11,8 +11,8 @@ from goldilocks_zone.config import load, studies
 from goldilocks_zone.figures import over_steps
 from goldilocks_zone.measurements import local_geometry
 from goldilocks_zone.randomness import stream
-from goldilocks_zone.storage import variables as storage_variables
 from made_up.figures import draw
+from made_up.meanings import meaning
 
 ROOT = Path(__file__).parents[3]
 FULL = load.load()
@@ -93,7 +93,7 @@ def made(name, few):
 
 def described(study, settings):
     for variable in study.data_vars:
-        study[variable].attrs = storage_variables.meaning(variable)
+        study[variable].attrs = meaning(variable)
     return study.assign_attrs(settings=json.dumps(settings))
 
 

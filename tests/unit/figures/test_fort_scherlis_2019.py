@@ -11,12 +11,13 @@ import plot_selection
 import pytest
 import xarray as xr
 import yaml
-from aggregate_study import side_by_side
 
 from goldilocks_zone.claims import cells
+from goldilocks_zone.measurements.aggregate import side_by_side
 from goldilocks_zone.models.labels import depth
 from goldilocks_zone.randomness import stream
-from goldilocks_zone.storage import netcdf, variables
+from goldilocks_zone.storage import netcdf
+from made_up.meanings import meaning
 
 X = np.linspace(-2, 4, 19)
 
@@ -54,7 +55,7 @@ def zone(draws, counts, networks=("fc-200x2-relu",), x=X, **varied):
         attrs={"settings": json.dumps(cells.PRIMARY_SETTINGS)},
     ).assign_coords(x=("radius", x), classes=("dataset", [10]))
     for name in study.data_vars:
-        study[name].attrs = variables.meaning(name)
+        study[name].attrs = meaning(name)
     return study.transpose(*dims)
 
 
@@ -192,7 +193,7 @@ def test_layers_are_held_against_the_functional_of_the_logits():
 def test_networks_of_different_depth_lie_side_by_side():
     study = studies(2)["layer_traces"].assign_coords(network=["a"])
     deeper = with_layers(zone(2, [1000], ["fc-100x4-relu-nobias"], np.array([0.0])))
-    found = side_by_side([study, deeper])
+    found = side_by_side([study, deeper], ["layer"])
     assert "layer" not in found["radial_derivative"].dims
     assert not found["radial_derivative"].isnull().any()
     assert found["layer_trace"].sel(network="a", layer=[4, 5]).isnull().all()

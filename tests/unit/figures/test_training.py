@@ -13,7 +13,7 @@ import yaml
 from goldilocks_zone.config import figures, load
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.storage import netcdf
-from goldilocks_zone.storage import variables as storage_variables
+from made_up.meanings import meaning
 
 ROOT = Path(__file__).parents[3]
 CONFIG = load.load().model_dump(exclude_none=True)
@@ -84,7 +84,7 @@ def made(name, few):
     result = xr.Dataset(variables, axes).assign_coords(x=("radius", x))
     result = result.assign_coords(classes=("dataset", [10] * len(axes["dataset"])))
     for variable in result.data_vars:
-        result[variable].attrs = storage_variables.meaning(variable)
+        result[variable].attrs = meaning(variable)
     result.attrs = {"settings": json.dumps(study), "test_examples": "10000"}
     return result
 

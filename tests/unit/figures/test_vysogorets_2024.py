@@ -9,8 +9,8 @@ import xarray as xr
 
 from goldilocks_zone.config import figures, load, studies
 from goldilocks_zone.randomness import stream
-from goldilocks_zone.storage import variables as storage_variables
 from made_up.figures import draw
+from made_up.meanings import meaning
 
 ROOT = Path(__file__).parents[3]
 FULL = load.load()
@@ -66,7 +66,7 @@ def made(name, few):
             coordinates |= images
     result = xr.Dataset(variables, coordinates).assign_coords(classes=("dataset", [10] * len(study["datasets"])))
     for variable in result.data_vars:
-        result[variable].attrs = storage_variables.meaning(variable)
+        result[variable].attrs = meaning(variable)
     result.attrs = {"settings": json.dumps(study), "test_examples": "10000"}
     return result
 

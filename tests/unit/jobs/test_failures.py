@@ -27,7 +27,7 @@ Shutting down, this might take some time.
 """
 
 
-COMMAND = "Command 'set -euo pipefail;  python tmp.measure_curvature.py' {}.\n"
+COMMAND = "Command 'set -euo pipefail;  python tmp.measure_block.py' {}.\n"
 
 
 UNSAID = "2026-01-01 10:00:00,000 draw 1 measured\n"

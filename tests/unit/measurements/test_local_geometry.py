@@ -26,7 +26,7 @@ def problem():
         centres = torch.eye(10, dtype=torch.float64)[labels] * 2
         return local_geometry.Examples(centres + torch.as_tensor(random.standard_normal((n, 10))), labels)
 
-    sets = [examples(n) for n in (40, 30, 25)]
+    sets = local_geometry.Sets(*(examples(n) for n in (40, 30, 25)))
     optimiser = torch.optim.SGD(module.parameters(), lr=0.5)
     for _ in range(20):
         optimiser.zero_grad()
@@ -34,7 +34,7 @@ def problem():
         optimiser.step()
     theta = torch.cat([each.detach().flatten() for each in module.parameters()])
     options = local_geometry.Options(count=COUNT, probes=1500, residual=True)
-    return module, theta, sets, local_geometry.measure(module, theta, *sets, options)
+    return module, theta, sets, local_geometry.measure(module, theta, sets, options)
 
 
 @pytest.fixture(scope="module")

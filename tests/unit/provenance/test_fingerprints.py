@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from goldilocks_zone.config import kinds
 from goldilocks_zone.provenance import fingerprint_cache, fingerprints
 
 ROOT = Path(__file__).parents[3]
@@ -164,7 +165,8 @@ def test_what_is_left_out_is_what_import_linter_keeps_arrays_out_of():
 
 
 def test_scripts_reach_the_modules_that_make_their_numbers():
-    reached = fingerprints.imported_modules(ROOT / "scripts/measure_curvature.py")
+    measure = ROOT / "scripts/measure_block.py"
+    reached = fingerprints.imported_modules(measure, modules=[kinds.known()["curvature"].path])
     engine = ("accumulators", "arguments", "autodiff", "directions", "gradients", "hessian", "hessian_vector_products")
     engine += ("homogeneous_sweep", "softened_relu", "symmetry", "tangents", "top_eigenvectors")
     networks = (
@@ -179,21 +181,15 @@ def test_scripts_reach_the_modules_that_make_their_numbers():
         "networks",
     )
     networks += ("user_code", "user_networks")
+    measurements = ("blocks", "curvature", "curvature_blocks", "curvature_sweeps", "observables", "setup")
     assert {
         *(f"curvature.{name}" for name in engine),
         *(f"models.{name}" for name in networks),
-        *(
-            "config.studies",
-            "data.datasets",
-            "data.official_shapes",
-            "measurements.curvature",
-            "measurements.setup",
-            "randomness",
-            "subspaces.planes",
-        ),
+        *(f"measurements.{name}" for name in measurements),
+        *("config.studies", "data.datasets", "data.official_shapes", "randomness", "subspaces.planes"),
         *("spectra.estimators", "spectra.lanczos", "spectra.summaries", "subspaces.labels"),
     } == reached
-    reached = fingerprints.imported_modules(ROOT / "scripts/measure_training.py")
+    reached = fingerprints.imported_modules(measure, modules=[kinds.known()["training"].path])
     assert {
         "training.ensembles",
         "subspaces.constraints",
@@ -223,9 +219,11 @@ def test_fingerprints_are_the_same_on_every_supported_python(version, path):
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, 'scripts')\n"
         "from goldilocks_zone.provenance import fingerprints as f\n"
-        "print(f.code_fingerprint(Path('scripts/measure_curvature.py'), Path('requirements.txt')))"
+        "script, lock = Path('scripts/measure_block.py'), Path('requirements.txt')\n"
+        "print(f.code_fingerprint(script, lock, modules=['measurements.curvature_blocks']))"
     )
     done = subprocess.run([path, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = done.stdout.strip()
-    assert found == fingerprints.code_fingerprint(ROOT / "scripts/measure_curvature.py", LOCK), sys.version
+    script = ROOT / "scripts/measure_block.py"
+    assert found == fingerprints.code_fingerprint(script, LOCK, modules=["measurements.curvature_blocks"]), sys.version

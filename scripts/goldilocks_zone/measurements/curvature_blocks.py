@@ -1,0 +1,258 @@
+"""Blocks of curvature: what is measured of the loss Hessian on random planes over radii."""
+
+import functools
+import logging
+import time
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import nn
+
+from goldilocks_zone.config import studies
+from goldilocks_zone.curvature import gradients, hessian, top_eigenvectors
+from goldilocks_zone.data import datasets
+from goldilocks_zone.measurements import blocks, setup
+from goldilocks_zone.measurements.curvature import SWEPT
+from goldilocks_zone.measurements.curvature_sweeps import Attempt, InFullSpace, InLayers, OnPlane, Sweep
+from goldilocks_zone.measurements.observables import DRAW, RADIUS, Axis, Observables, Shape, Variable
+from goldilocks_zone.models import initialisation
+from goldilocks_zone.spectra import estimators, summaries
+from goldilocks_zone.subspaces import labels as subspace_labels
+
+EXAMPLES = Axis("examples", lambda shape: shape.study.examples, "number N of examples that the loss is averaged over")
+PLANE = Axis("plane", lambda shape: range(shape.study.planes), "number of the random plane")
+DIMENSION = Axis("dimension", lambda shape: shape.study.dimensions, "dimension d of the plane")
+INDEX = Axis(
+    "index", lambda shape: range(max(shape.study.dimensions)), "number of the eigenvalue, of the smallest first"
+)
+LAYER = Axis(
+    "layer",
+    lambda shape: range(1, len(initialisation.layer_indicators(shape.module)) + 1),
+    "number of the weight layer, first to last",
+    of_network=True,
+)
+EIGENVECTOR = Axis(
+    "eigenvector",
+    lambda shape: range(1, shape.study.eigenvectors + 1),
+    "number of the eigenvector, of the largest eigenvalue first",
+)
+ROW = Axis("row", lambda shape: range(shape.image[1]), "row of pixels")
+COLUMN = Axis("column", lambda shape: range(shape.image[2]), "column of pixels")
+
+OBSERVABLES = Observables(EXAMPLES, RADIUS, DRAW)
+averaged = functools.partial(Variable, axes=(PLANE, DIMENSION), plane_variance=True)
+
+
+def measure_block(job: setup.Job) -> xr.Dataset:
+    """One block: draws and radii of one cell, in all variants of its study."""
+    work, result = setup.begin(job), None
+    study, place = work.block.study, (job.path_to_dataset, job.dataset, max(work.block.study.examples))
+    load = functools.partial(datasets.load, *place, validation=study.validation, seed=work.block.seed)
+    load = functools.lru_cache(maxsize=1)(load)
+    for variant in studies.split(study, SWEPT)[0]:
+        here = study.model_copy(update=variant)
+        examples = load(**{key: getattr(here, key) for key in ("inputs", "labels", "classes", "example_set")})
+        module = work.network(examples)
+        _refuse_large_planes(job, module, here.bias_directions)
+        if result is None:
+            shape = Shape(study, module, examples.inputs.shape[1:], examples.classes)
+            result = blocks.empty(OBSERVABLES, shape, work.labels)
+        for number in work.block.draws:
+            sweep = Sweep(work, here, module, examples, number)
+            for seen in sweep.seen():
+                place = {**studies.place(variant), "draw": number, **seen.place}
+                blocks.fill(result, place, OBSERVABLES.measure(here, seen))
+            described, seconds = studies.described(variant), time.monotonic() - work.started
+            logging.info("draw %d%s measured after %.1f s, %s", number, described, seconds, sweep.path)
+    return blocks.sign(result, work, examples, module, dtype=study.dtype)
+
+
+def _refuse_large_planes(job: setup.Job, module: nn.Module, biases: bool) -> None:
+    """Refuse what could not be checked while the dataset, or the network, was not known."""
+    dimension = subspace_labels.parse_plane(job.subspace).dimension
+    available = sum(p.size for p in initialisation.parameters_of(module) if biases or not p.is_bias)
+    if dimension > available:
+        raise ValueError(
+            f"a plane with {dimension} dimensions cannot be: {job.network} has {available} parameters on "
+            f"{job.dataset}; ask for fewer"
+        )
+
+
+@OBSERVABLES.register(
+    Attempt, Variable("overflow", "1", "1 where logits or the Hessian are not finite, and all else missing")
+)
+def overflow(seen: Attempt) -> dict:
+    """Whether a point overflows."""
+    return {"overflow": seen.overflow}
+
+
+@OBSERVABLES.register(
+    OnPlane,
+    Variable(
+        "eigenvalue", "loss", "ascending eigenvalues of H_d, NaN beyond d", (PLANE, DIMENSION, INDEX), aggregated=False
+    ),
+    averaged("fraction_positive", "1", "fraction of positive eigenvalues of H_d"),
+    averaged("trace_over_norm", "1", "Tr(H_d)/‖H_d‖_F, excess positive curvature"),
+    averaged("trace", "loss", "Tr(H_d)"),
+    averaged("frobenius_norm", "loss", "‖H_d‖_F"),
+    averaged("spectral_norm", "loss", "largest absolute eigenvalue of H_d"),
+)
+def spectra(seen: OnPlane) -> dict:
+    """Spectra of the Hessian on nested planes, and their summaries."""
+    dimensions = seen.sweep.study.dimensions
+    values = summaries.nested_eigenvalues(seen.measured.hessian, dimensions)
+    padded = np.full((len(dimensions), max(dimensions)), np.nan)
+    for row, each in zip(padded, values):
+        row[: len(each)] = each
+    found = [summaries.summarise(each) for each in values]
+    names = ("fraction_positive", "trace_over_norm", "trace", "frobenius_norm", "spectral_norm")
+    return {"eigenvalue": padded, **{name: [getattr(each, name) for each in found] for name in names}}
+
+
+@OBSERVABLES.register(
+    OnPlane,
+    averaged("gauss_newton_trace", "loss", "Tr(G_d), the Gauss–Newton part"),
+    averaged("gauss_newton_norm", "loss", "‖G_d‖_F, the Gauss–Newton part"),
+    averaged("gauss_newton_spectral_norm", "loss", "largest eigenvalue of G_d"),
+    Variable("residual_trace", "loss", "Tr(H′_d), H′ = H − G", (PLANE, DIMENSION)),
+    averaged("residual_norm", "loss", "‖H′_d‖_F, H′ = H − G"),
+    averaged("residual_spectral_norm", "loss", "largest absolute eigenvalue of H′_d"),
+    averaged("effective_examples", "1", "(Σt)²/Σt², t the traces of the examples' G_d"),
+)
+def parts(seen: OnPlane) -> dict:
+    """The Gauss–Newton and residual parts of the Hessian on nested planes."""
+    dimensions = seen.sweep.study.dimensions
+    found = {"effective_examples": [seen.measured.effective_examples[d - 1] for d in dimensions]}
+    for part in ("gauss_newton", "residual"):
+        matrices = [getattr(seen.measured, part)[:d, :d] for d in dimensions]
+        found[f"{part}_trace"] = [np.trace(matrix) for matrix in matrices]
+        found[f"{part}_norm"] = [np.linalg.norm(matrix) for matrix in matrices]
+        found[f"{part}_spectral_norm"] = [np.abs(np.linalg.eigvalsh(matrix)).max() for matrix in matrices]
+    return found
+
+
+@OBSERVABLES.register(
+    OnPlane,
+    Variable("loss", "nat (cross-entropy)", "mean loss"),
+    Variable("logits_std", "1", "σ_z, deviation of an example's logits, root mean square over examples"),
+    Variable("radial_derivative", "loss", "⟨∇L, θ⟩"),
+    Variable("zero_logits", "1", "share of the logits that are exactly zero"),
+    Variable("entropy", "nat", "mean entropy of the softmax's output p"),
+    Variable("prior_mismatch", "1", "‖Q − Q̂‖₂, Q the classes' shares, Q̂ the mean of p"),
+    Variable("softmax_ratio", "1", "Γ = Tr(M)/‖M‖_F, M = ⟨diag p − ppᵀ⟩"),
+    Variable("class_gradient", "1", "σ_C, root mean square entry of the mean logit gradients", (PLANE,)),
+    Variable("example_gradient", "1", "σ_E, deviation of the examples' logit gradients from their mean", (PLANE,)),
+)
+def outputs(seen: OnPlane) -> dict:
+    """Loss, logits and outputs of a point, and the logit gradients on a plane."""
+    names = ("loss", "logits_std", "radial_derivative", "zero_logits", "entropy", "prior_mismatch", "softmax_ratio")
+    return {name: getattr(seen.measured, name) for name in (*names, "class_gradient", "example_gradient")}
+
+
+frozen = functools.partial(Variable, axes=(PLANE, DIMENSION), may_be_missing=True)
+
+
+@OBSERVABLES.register(
+    OnPlane,
+    frozen("frozen_softmax", "1", "κ with diag p − ppᵀ in G as at the reference radius"),
+    frozen("frozen_residual", "1", "κ with p − y in H′ as at the reference radius"),
+    frozen("frozen_scale", "1", "κ with the logit gradients in G as large as at the reference radius"),
+    key="counterfactuals",
+)
+def counterfactuals(seen: OnPlane) -> dict:
+    """κ as it would be with one factor of the Hessian as at ratio 1, in a homogeneous network (vd7).
+
+    G ∝ α^{2n−2} diag p − ppᵀ and H′ ∝ α^{n−2} (p − y): frozen_softmax has p of ratio 1 in the former, frozen_residual
+    in the latter, frozen_scale the logit gradients in G.
+    """
+    if seen.reference is None:
+        return {}
+    measured, reference, depth, ratio = seen.measured, seen.reference, seen.sweep.depth, seen.point.ratio
+    gradients, second = ratio ** (2 * depth - 2), ratio ** (depth - 2)
+    hessians = {
+        "frozen_softmax": gradients * reference.gauss_newton + measured.residual,
+        "frozen_residual": measured.gauss_newton + second * reference.residual,
+        "frozen_scale": measured.gauss_newton / gradients + measured.residual,
+    }
+    nested = {name: summaries.nested_eigenvalues(each, seen.sweep.study.dimensions) for name, each in hessians.items()}
+    return {name: [summaries.summarise(each).trace_over_norm for each in values] for name, values in nested.items()}
+
+
+of_layers = functools.partial(Variable, axes=(LAYER,), may_be_missing=True)
+
+
+@OBSERVABLES.register(
+    InLayers,
+    of_layers("layer_trace", "loss", "σ_l² Tr(H_ll) of one layer's weights, from random probes"),
+    of_layers("layer_residual", "1", "largest |vᵀH′v|/‖H′v‖ of random v inside one layer's weights"),
+    key="layer_probes",
+)
+def layers(seen: InLayers) -> dict:
+    """Traces of the layers' blocks of the Hessian, and what of H′ stays inside them."""
+    weights = [p for p in initialisation.parameters_of(seen.sweep.module) if not p.is_bias]
+    sizes = np.array([p.size for p in weights])
+    deviations = np.array(initialisation.weight_deviations(weights, seen.sweep.study.initialisation))
+    means = np.diag(seen.measured.hessian).reshape(len(sizes), -1).mean(1)
+    # Orthonormal directions of a layer stay inside it.
+    shares = np.abs(np.diag(seen.measured.residual)) / np.linalg.norm(seen.measured.residual, axis=1)
+    return {
+        "layer_trace": (seen.point.scale * deviations) ** 2 * sizes * means,
+        "layer_residual": shares.reshape(len(sizes), -1).max(1),
+    }
+
+
+@OBSERVABLES.register(
+    InFullSpace,
+    Variable("full_trace", "loss", "Tr(ηHη) in full space, Hutchinson estimate"),
+    Variable("full_frobenius_norm", "loss", "‖ηHη‖_F in full space, Hutchinson estimate"),
+    key="probes",
+)
+def full_space(seen: InFullSpace) -> dict:
+    """Trace and norm of the Hessian in full space, in the metric of the planes."""
+    sweep, (network, parameters, *examples) = seen.sweep, seen.problem
+    probes, eta = sweep.draw.probes, sweep.draw.eta
+    vectors = sweep.on_device(probes * eta).to(getattr(torch, sweep.study.dtype))
+    products = hessian.hessian_vector_products(
+        network, parameters, vectors, *examples, temperature=seen.point.temperature, **sweep.options
+    )
+    found = estimators.hutchinson(probes, products.double().cpu().numpy() * eta)
+    return {"full_trace": found.trace, "full_frobenius_norm": found.frobenius_norm}
+
+
+@OBSERVABLES.register(
+    InFullSpace,
+    Variable("gradient_norm", "nat per parameter", "norm of the gradient within the subspace"),
+    Variable(
+        "forced_gradient_norm",
+        "nat per parameter",
+        "norm of the gradient where constants added to the logits make Q̂ = Q",
+    ),
+    Variable("forced_mismatch", "1", "‖Q − Q̂‖₂ that is left where constants are added to the logits"),
+    Variable("class_gradient_norm", "1", "root mean square over classes of ‖⟨∇z_k⟩‖"),
+    key="full_gradients",
+)
+def full_gradients(seen: InFullSpace) -> dict:
+    """Gradients of loss and logits in full space."""
+    return vars(gradients.gradients(*seen.problem, temperature=seen.point.temperature))
+
+
+@OBSERVABLES.register(
+    InFullSpace,
+    Variable("top_eigenvalue", "loss", "largest eigenvalues of the Hessian in full space, descending", (EIGENVECTOR,)),
+    Variable(
+        "eigenvector_image",
+        "1",
+        "first layer's part of a top eigenvector, averaged over units and channels",
+        (EIGENVECTOR, ROW, COLUMN),
+    ),
+    key="eigenvectors",
+)
+def eigenvectors(seen: InFullSpace) -> dict:
+    """Top eigenvectors of the Hessian in full space, as images."""
+    count, memory_mib = seen.sweep.study.eigenvectors, seen.sweep.work.job.memory_mib
+    values, vectors = top_eigenvectors.top(
+        *seen.problem, count, temperature=seen.point.temperature, memory_mib=memory_mib
+    )
+    images = top_eigenvectors.first_layer_images(seen.sweep.module, vectors, seen.problem[2].shape[1:])
+    return {"top_eigenvalue": values, "eigenvector_image": images}

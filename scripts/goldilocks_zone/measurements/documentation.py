@@ -1,0 +1,38 @@
+"""Tables of all measured variables in results/README.md, made from their registrations: `make variables`."""
+
+from pathlib import Path
+
+from goldilocks_zone.config import kinds
+from goldilocks_zone.measurements import loss_slices
+from goldilocks_zone.measurements.observables import Observables
+
+README = Path(__file__).parents[3] / "results/README.md"
+HEADER = "| variable | axes | unit | meaning | where the study has |\n|---|---|---|---|---|\n"
+
+
+def documented(text: str) -> str:
+    """A text in which every table between its marks is the present one; tables of new kinds come last."""
+    known = {name: kind.load().OBSERVABLES for name, kind in kinds.known().items()}
+    for name, observables in {**known, "cuts": loss_slices.OBSERVABLES}.items():
+        first, last = f"<!-- variables of {name} -->\n", f"<!-- end of {name} -->\n"
+        if first not in text:
+            text += f"\n## Variables of {name}\n\n{first}{last}"
+        before, after = text.split(first)[0], text.split(last)[1]
+        text = before + first + _table(observables) + last + after
+    return text
+
+
+def _table(observables: Observables) -> str:
+    rows = []
+    for each in observables:
+        for variable in each.variables:
+            axes = ", ".join(axis.name for axis in (*observables.points, *variable.axes))
+            key = f" `{each.key}`" if each.key else ""
+            # A bar would end the column.
+            meaning = variable.long_name.replace("|", "\\|")
+            rows.append(f"| `{variable.name}` | {axes} | {variable.units} | {meaning} |{key} |\n")
+    return HEADER + "".join(rows)
+
+
+if __name__ == "__main__":
+    README.write_text(documented(README.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,122 @@
+"""Slices of the loss landscape at several radii of one initialisation (Fort & Scherlis 2019, figure 1)."""
+
+import dataclasses
+import logging
+import time
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import nn
+
+from goldilocks_zone.config import records, studies
+from goldilocks_zone.config.models import Cuts
+from goldilocks_zone.curvature import loss_slices
+from goldilocks_zone.data import datasets
+from goldilocks_zone.measurements import blocks, observables, setup
+from goldilocks_zone.measurements.observables import Axis, Observables, Shape, Variable
+from goldilocks_zone.models import initialisation, networks
+from goldilocks_zone.subspaces import labels, planes
+
+NUMBER = 0  # the first initialisation that studies of this dataset and network have
+OF_RADIUS = "r, the initialisation's own norm"
+
+RADIUS = dataclasses.replace(observables.RADIUS, units="r_X")
+DIRECTION = Axis(
+    "direction",
+    lambda shape: range(labels.parse_plane(shape.study.subspace).dimension),
+    "number of the orthonormal direction of a line",
+)
+DISPLACEMENT = Axis(
+    "displacement",
+    lambda shape: loss_slices.displacements(shape.study.extent, shape.study.steps),
+    "displacement along a line",
+    OF_RADIUS,
+)
+FIRST, SECOND = (
+    Axis(
+        name,
+        lambda shape: loss_slices.displacements(shape.study.extent, shape.study.plane_steps),
+        f"displacement along direction {number}",
+        OF_RADIUS,
+    )
+    for number, name in enumerate(("first", "second"))
+)
+OBSERVABLES = Observables(RADIUS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Slices:
+    """A point (D,) of a network, and directions (d, D) through it that are as long as the point."""
+
+    network: nn.Module
+    point: torch.Tensor
+    directions: torch.Tensor
+    examples: tuple[torch.Tensor, torch.Tensor]
+    settings: Cuts
+
+    def losses(self, coefficients: np.ndarray) -> np.ndarray:
+        """Mean losses where the directions have these coefficients."""
+        logits = networks.logits_function(self.network)
+        return loss_slices.mean_losses(logits, self.point, self.directions, coefficients, *self.examples)
+
+
+@OBSERVABLES.register(
+    Slices,
+    Variable("loss", "nat (cross-entropy)", "mean loss"),
+    Variable("line_loss", "nat", "mean loss on lines through the initialisation", (DIRECTION, DISPLACEMENT)),
+    Variable("plane_loss", "nat", "mean loss on a plane through the initialisation", (SECOND, FIRST)),
+)
+def slices(seen: Slices) -> dict[str, np.ndarray]:
+    """Losses on lines and on a plane; displacements are in units of the point's own radius."""
+    cuts, count = seen.settings, len(seen.directions)
+    line, grid = (loss_slices.displacements(cuts.extent, steps) for steps in (cuts.steps, cuts.plane_steps))
+    lines, plane = loss_slices.line_coefficients(line, count), loss_slices.plane_coefficients(grid, count)
+    coefficients = {"line_loss": lines, "plane_loss": plane, "loss": np.zeros(count)}
+    return {name: seen.losses(each) for name, each in coefficients.items()}
+
+
+def measure(job: setup.Job) -> xr.Dataset:
+    """Losses on all slices; the settings name the dataset, network and subspace."""
+    cuts, seed = records.read_cuts(job.path_to_settings)
+    job = dataclasses.replace(job, dataset=cuts.dataset, network=cuts.network, subspace=cuts.subspace)
+    work = setup.begin(job, records.Block(cuts, seed, range(1), studies.radii(cuts)))
+    examples = datasets.load(
+        job.path_to_dataset,
+        job.dataset,
+        count=cuts.examples,
+        inputs=cuts.inputs,
+        labels="original",
+        validation=cuts.validation,
+        seed=seed,
+    )
+    module = work.network(examples).to(work.device)
+    theta, directions = _draw(cuts, work.streams, initialisation.parameters_of(module))
+    r_x = initialisation.glorot_radius(initialisation.parameters_of(module))
+    arrays = (directions, examples.inputs, examples.labels)
+    directions, *data = (torch.as_tensor(array, device=work.device) for array in arrays)
+    result = blocks.empty(
+        OBSERVABLES, Shape(cuts, module, examples.inputs.shape[1:], examples.classes), {"radius": work.block.radii}
+    )
+    for radius in work.block.radii:
+        point = torch.as_tensor(initialisation.rescaled(theta, radius, "r_X", r_x), device=work.device)
+        seen = Slices(module, point, radius * r_x * directions, tuple(data), cuts)
+        blocks.fill(result, {"radius": radius}, OBSERVABLES.measure(cuts, seen))
+        logging.info("radius %g measured after %.1f s", radius, time.monotonic() - work.started)
+    seeds = f"streams named {seed}, purpose, {job.dataset}, {job.network}, kind, {NUMBER}"
+    return blocks.sign(result, work, examples, module, dtype="float64", seeds=seeds)
+
+
+def _draw(
+    cuts: Cuts, streams: setup.Streams, parameters: list[initialisation.Parameter]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The initialisation θ (D,) that studies have too, and orthonormal directions (d, D) of the slices' own."""
+    plane = labels.parse_plane(cuts.subspace)
+    available = sum(p.size for p in parameters if not p.is_bias)
+    if plane.dimension > available:
+        raise ValueError(
+            f"cuts.subspace: {plane.dimension} dimensions cannot be; {cuts.network} has {available} weights on "
+            f"{cuts.dataset}: ask for fewer"
+        )
+    raw = planes.directions(plane, setup.metric(cuts, parameters), streams.stream("cut", plane.kind, NUMBER))
+    return streams.initialisation(parameters, cuts.initialisation, NUMBER), loss_slices.orthonormal(raw)

@@ -1,0 +1,70 @@
+"""Measurements. Needs datasets and settings; makes one block per job, some draws at all radii or some, by one rule for
+each kind of study, and one file of cuts through the loss. A job of training that is killed resumes from its checkpoints.
+"""
+
+for kind in kinds.known().values():
+
+    rule:
+        """One block of a study of this kind."""
+        name:
+            kind.name
+        input:
+            dataset="results/data/{dataset}.nc",
+            settings=record("settings/study-{study}.yaml"),
+            network=lambda wildcards: own_networks([wildcards.network]),
+            code=record(f"fingerprints/{kind.name}.txt"),
+        output:
+            f"results/{{run}}/{kind.name}/{{study}}/{{dataset}}/{{network}}/{{subspace}}/{{block}}.nc",
+        log:
+            f"logs/{{run}}/{kind.name}/{{study}}/{{dataset}}/{{network}}/{{subspace}}/{{block}}.log",
+        benchmark:
+            f"logs/{{run}}/{kind.name}/{{study}}/{{dataset}}/{{network}}/{{subspace}}/{{block}}.benchmark.tsv"
+        conda:
+            "../../envs/compute.yaml"
+        threads: SETTINGS.execution.threads
+        resources:
+            mem_mb=grown(SETTINGS.execution.memory_mib + kind.memory_mib),
+            runtime=grown(SETTINGS.execution.runtime),
+            gpu=SETTINGS.execution.gpus,
+            # Resources, not params: they change no result and rerun nothing.
+            memory_mib=SETTINGS.execution.memory_mib,
+            checkpoint_seconds=str(SETTINGS.execution.checkpoint_seconds),
+            device=SETTINGS.execution.device,
+            network_file=lambda wildcards: THIS_RUN.file_of_network(wildcards.network),
+        params:
+            kind=kind.name,
+            checkpoints="results/{run}/checkpoints/{study}/{dataset}/{network}/{subspace}/{block}",
+        message:
+            f"Measuring {kind.name}: "
+            "{wildcards.study}, {wildcards.dataset}, {wildcards.network}, {wildcards.subspace}, {wildcards.block}"
+        script:
+            "../../scripts/measure_block.py"
+
+
+rule cuts:
+    """Losses on random lines and a random plane through one initialisation at several radii."""
+    input:
+        dataset=lambda wildcards: f"results/data/{SETTINGS.cuts.dataset}.nc",
+        settings=record("settings/cuts.yaml"),
+        network=lambda wildcards: own_networks([SETTINGS.cuts.network]),
+        code=record("fingerprints/cuts.txt"),
+    output:
+        "results/{run}/cuts.nc",
+    log:
+        "logs/{run}/cuts.log",
+    benchmark:
+        "logs/{run}/cuts.benchmark.tsv"
+    conda:
+        "../../envs/compute.yaml"
+    threads: SETTINGS.execution.threads
+    resources:
+        mem_mb=grown(SETTINGS.execution.memory_mib + 1000),
+        runtime=grown(SETTINGS.execution.runtime),
+        gpu=SETTINGS.execution.gpus,
+        # Resources, not params: they change no result and rerun nothing.
+        device=SETTINGS.execution.device,
+        network_file=lambda wildcards: THIS_RUN.file_of_network(SETTINGS.cuts.network),
+    message:
+        "Measuring cuts through the loss"
+    script:
+        "../../scripts/measure_slices.py"
