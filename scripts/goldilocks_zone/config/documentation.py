@@ -18,6 +18,7 @@ from goldilocks_zone.config.models import (
     Section,
     Study,
 )
+from goldilocks_zone.config.values import meaning
 
 README = Path(__file__).parents[3] / "config/README.md"
 FIRST = "### The whole\n"
@@ -63,10 +64,10 @@ def _table(model: type[Section]) -> str:
     for key, entry in found["properties"].items():
         field = model.model_fields[key]
         default = "(required)" if field.is_required() else _shown(field.default)
-        meaning = field.description
+        text = meaning(field)
         if key == "vary" and issubclass(model, Study):
-            meaning += f" Of {', '.join(model.varied().model_fields)}."
-        lines.append(f"| `{key}` | {_values(entry)} | {default} | {meaning} |")
+            text += f" Of {', '.join(model.varied().model_fields)}."
+        lines.append(f"| `{key}` | {_values(entry)} | {default} | {text} |")
     return "\n".join(lines) + "\n"
 
 

@@ -61,36 +61,31 @@ def _parsed(parse, label: str) -> str:
 class Dataset(Section, title="Dataset"):
     """A dataset of the user's own."""
 
-    path: str | None = Field(
-        None,
-        description="An .npz file, a folder of images, or an archive of one (.tar, .tar.xz, .tar.gz, .tgz, .tar.bz2, "
-        ".zip); without it, what has the dataset's name in the data folder.",
-    )
-    channels: Literal["first", "last"] | None = Field(
-        None, description="Where arrays have their channels; needed where the shape does not tell."
-    )
-    white: Positive | None = Field(
-        None,
-        description="The value that is white, as 1, 16 or 65535; grey levels are divided by it and rounded to 255ths. "
-        "Without it 255 is, and grey levels are whole numbers.",
-    )
-    licence: str | None = Field(
-        None,
-        description="One line that the paper carries, and the data file from when it is read; without it they say that "
-        "none is stated.",
-    )
-    limit_mib: Count = Field(LIMIT_MIB, description="MiB that the dataset may unpack to; more is refused.")
+    path: str | None = None
+    """An .npz file, a folder of images, or an archive of one (.tar, .tar.xz, .tar.gz, .tgz, .tar.bz2, .zip); without
+    it, what has the dataset's name in the data folder."""
+    channels: Literal["first", "last"] | None = None
+    """Where arrays have their channels; needed where the shape does not tell."""
+    white: Positive | None = None
+    """The value that is white, as 1, 16 or 65535; grey levels are divided by it and rounded to 255ths. Without it 255
+    is, and grey levels are whole numbers."""
+    licence: str | None = None
+    """One line that the paper carries, and the data file from when it is read; without it they say that none is
+    stated."""
+    limit_mib: Count = LIMIT_MIB
+    """MiB that the dataset may unpack to; more is refused."""
 
 
 class Network(Section, title="Network"):
     """A network of the user's own."""
 
-    file: str = Field(description="Python file, complete in itself; results follow its code.")
-    name: str = Field(
-        description="Class or function in it, called with the image shape (channels, height, width) and the number of "
-        "classes; gives a torch.nn.Module."
-    )
-    arguments: dict[str, Any] = Field({}, description="Further arguments, by name.")
+    file: str
+    """Python file, complete in itself; results follow its code."""
+    name: str
+    """Class or function in it, called with the image shape (channels, height, width) and the number of classes; gives a
+    torch.nn.Module."""
+    arguments: dict[str, Any] = Field({})
+    """Further arguments, by name."""
 
     @functools.cached_property
     def code(self) -> user_code.UserNetwork:
@@ -101,9 +96,12 @@ class Network(Section, title="Network"):
 class RadiusRange(Section, title="Range of radii"):
     """Radii that are spaced evenly in the logarithm."""
 
-    first: Positive = Field(description="smallest radius")
-    last: Positive = Field(description="largest radius")
-    number: Count = Field(description="how many")
+    first: Positive
+    """smallest radius"""
+    last: Positive
+    """largest radius"""
+    number: Count
+    """how many"""
 
     @field_validator("last")
     @classmethod
@@ -117,46 +115,37 @@ class Study(Section):
     """Keys that every kind of study has; the models of kinds, in `goldilocks_zone.measurements`, add their own."""
 
     kind: str
-    datasets: Several[str] = Field(
-        description="Datasets, of mnist, fashion_mnist, cifar10, annuli (made) and your own."
-    )
-    networks: Several[str] = Field(
-        description="Names of your own networks, or labels fc-<widths>-<activation>[-nobias][-res][-ln] (widths as "
-        "200x2 or 300-100; res adds a hidden layer's input to its output from the second one on, where both are "
-        "equally wide; ln normalises over a layer's units what goes into its activation, without parameters), "
-        "conv-<channels>x<blocks>-<activation>[-nobias] (blocks of 3 × 3 convolution, 2 × 2 max pooling and "
-        "activation, then a dense layer) or lenet5[-<activation>][-nobias]; activation relu, leakyrelu, tanh, softplus "
-        "or identity."
-    )
+    datasets: Several[str]
+    """Datasets, of mnist, fashion_mnist, cifar10, annuli (made) and your own."""
+    networks: Several[str]
+    """Names of your own networks, or labels fc-<widths>-<activation>[-nobias][-res][-ln] (widths as 200x2 or 300-100;
+    res adds a hidden layer's input to its output from the second one on, where both are equally wide; ln normalises
+    over a layer's units what goes into its activation, without parameters),
+    conv-<channels>x<blocks>-<activation>[-nobias] (blocks of 3 × 3 convolution, 2 × 2 max pooling and activation, then
+    a dense layer) or lenet5[-<activation>][-nobias]; activation relu, leakyrelu, tanh, softplus or identity."""
     subspaces: Several[str]
-    radii: Several[Positive] | RadiusRange = Field(
-        description="Radii, a list or {first, last, number} spaced evenly in the logarithm."
-    )
-    radius_unit: Literal["r_X", "norm", "init_scale"] = Field(
-        "r_X",
-        description="Unit of the radii; r_X is the norm under Glorot initialisation, norm the plain norm, init_scale a "
-        "factor on the initialisation.",
-    )
-    draws: Annotated[Count, Field(le=1000)] = Field(description="Random initialisations, each with a seed of its own.")
-    initialisation: Varied[Initialisation] = Field(
-        "glorot", description="Distribution of the initialisation before it is rescaled to a radius."
-    )
-    metric: Varied[Metric] = Field("shell", description="Relative length η of a plane's directions per layer.")
-    bias_directions: Varied[bool] = Field(False, description="Whether planes, and spheres, have bias coordinates.")
-    loss: Varied[Literal["cross_entropy", "mean_squared_error"]] = Field(
-        "cross_entropy", description="The loss; mean squared error is a control without softmax."
-    )
-    classes: Varied[Annotated[int, Field(ge=2)] | None] = Field(
-        None, description="Number of classes, the first ones of the dataset; absent for all."
-    )
-    validation: Amount = Field(
-        500, description="Training examples held out for validation; a Hessian is never averaged over them."
-    )
-    vary: dict[str, list] = Field(
-        {},
-        description="Keys of this study that take several values, as {labels = [original, shuffled]}; one dimension of "
-        "the results for each, in place of the key's own value.",
-    )
+    radii: Several[Positive] | RadiusRange
+    """Radii, a list or {first, last, number} spaced evenly in the logarithm."""
+    radius_unit: Literal["r_X", "norm", "init_scale"] = "r_X"
+    """Unit of the radii; r_X is the norm under Glorot initialisation, norm the plain norm, init_scale a factor on the
+    initialisation."""
+    draws: Annotated[Count, Field(le=1000)]
+    """Random initialisations, each with a seed of its own."""
+    initialisation: Varied[Initialisation] = "glorot"
+    """Distribution of the initialisation before it is rescaled to a radius."""
+    metric: Varied[Metric] = "shell"
+    """Relative length η of a plane's directions per layer."""
+    bias_directions: Varied[bool] = False
+    """Whether planes, and spheres, have bias coordinates."""
+    loss: Varied[Literal["cross_entropy", "mean_squared_error"]] = "cross_entropy"
+    """The loss; mean squared error is a control without softmax."""
+    classes: Varied[Annotated[int, Field(ge=2)] | None] = None
+    """Number of classes, the first ones of the dataset; absent for all."""
+    validation: Amount = 500
+    """Training examples held out for validation; a Hessian is never averaged over them."""
+    vary: dict[str, list] = Field({})
+    """Keys of this study that take several values, as {labels = [original, shuffled]}; one dimension of the results for
+    each, in place of the key's own value."""
 
     @classmethod
     @functools.cache
@@ -204,37 +193,31 @@ class Cuts(Section, title="Cuts"):
     """Cuts through the loss around one initialisation."""
 
     bias_directions: ClassVar[bool] = False
-    dataset: str = Field(
-        "mnist", description="Dataset, one of mnist, fashion_mnist, cifar10, annuli (made) and your own."
-    )
-    network: str = Field("fc-200x2-relu", description="Name of a network of your own, or a label as studies have it.")
-    radii: Several[Positive] = Field(
-        [0.1, 0.464158883, 1, 2.15443469, 10],
-        description="Radii in units of r_X; the same initialisation, the first that studies have, is rescaled to each.",
-    )
-    examples: Count = Field(
-        250,
-        description="Number N of training examples that the loss is averaged over; the first ones of those that "
-        "studies take.",
-    )
-    subspace: Plane = Field(
-        "plane-5-sparse",
-        description="Label of a random plane; one-dimensional cuts run along each of its orthonormal columns, and the "
-        "first two span the two-dimensional one.",
-    )
-    extent: Positive = Field(1.0, description="How far cuts reach to either side, in units of the radius itself.")
-    steps: Count = Field(30, description="Steps of a one-dimensional cut to either side.")
-    plane_steps: Count = Field(
-        15, description="Steps of the two-dimensional cut to either side, along each of its axes."
-    )
-    metric: Metric = Field("shell", description="Relative length η of the directions per layer.")
-    initialisation: Initialisation = Field(
-        "glorot", description="Distribution of the initialisation before it is rescaled to a radius."
-    )
-    inputs: Inputs = Field("standardised", description="Preprocessing of the images, as studies have it.")
-    validation: Amount = Field(
-        500, description="Training examples held out for validation; a loss is never averaged over them."
-    )
+    dataset: str = "mnist"
+    """Dataset, one of mnist, fashion_mnist, cifar10, annuli (made) and your own."""
+    network: str = "fc-200x2-relu"
+    """Name of a network of your own, or a label as studies have it."""
+    radii: Several[Positive] = Field([0.1, 0.464158883, 1, 2.15443469, 10])
+    """Radii in units of r_X; the same initialisation, the first that studies have, is rescaled to each."""
+    examples: Count = 250
+    """Number N of training examples that the loss is averaged over; the first ones of those that studies take."""
+    subspace: Plane = "plane-5-sparse"
+    """Label of a random plane; one-dimensional cuts run along each of its orthonormal columns, and the first two span
+    the two-dimensional one."""
+    extent: Positive = 1.0
+    """How far cuts reach to either side, in units of the radius itself."""
+    steps: Count = 30
+    """Steps of a one-dimensional cut to either side."""
+    plane_steps: Count = 15
+    """Steps of the two-dimensional cut to either side, along each of its axes."""
+    metric: Metric = "shell"
+    """Relative length η of the directions per layer."""
+    initialisation: Initialisation = "glorot"
+    """Distribution of the initialisation before it is rescaled to a radius."""
+    inputs: Inputs = "standardised"
+    """Preprocessing of the images, as studies have it."""
+    validation: Amount = 500
+    """Training examples held out for validation; a loss is never averaged over them."""
 
     @field_validator("subspace")
     @classmethod
@@ -247,52 +230,44 @@ class Cuts(Section, title="Cuts"):
 class PageFigure(Section, title="Page figure"):
     """A figure that fills the width of a page."""
 
-    width_cm: Positive = Field(16.6, description="Width in cm; the figure fills a page's width.")
-    height_cm: Positive = Field(9.6, description="Height in cm.")
+    width_cm: Positive = 16.6
+    """Width in cm; the figure fills a page's width."""
+    height_cm: Positive = 9.6
+    """Height in cm."""
 
 
 class Figure(PageFigure, title="Figure"):
     """A figure of studies."""
 
-    studies: Several[str] = Field(
-        description="The studies that the figure shows; it is drawn from those that the run has, and left out if it "
-        "has none."
-    )
-    width_cm: Positive = Field(8.0, description="Width in cm.")
-    height_cm: Positive = Field(6.4, description="Height in cm.")
-    published: bool = Field(True, description="Whether to draw the published values, where there are any.")
+    studies: Several[str]
+    """The studies that the figure shows; it is drawn from those that the run has, and left out if it has none."""
+    width_cm: Positive = 8.0
+    """Width in cm."""
+    height_cm: Positive = 6.4
+    """Height in cm."""
+    published: bool = True
+    """Whether to draw the published values, where there are any."""
 
 
 class Execution(Section, title="Execution"):
     """How the work is done, which changes no number."""
 
-    draws_per_job: CountOrAll | dict[str, CountOrAll] = Field(
-        2,
-        description="Draws that one job computes, or all; or by study, as {chang: 1, others: 20}, without others all.",
-    )
-    radii_per_job: CountOrAll = Field("all", description="Radii that one job computes, or all; all shares most work.")
-    threads: Count = Field(1, description="Threads of a job that computes.")
-    memory_mib: Annotated[int, Field(ge=64)] = Field(
-        768,
-        description="Memory in MiB that a job may use for one pass of differentiation, beside about 700 MiB for torch "
-        "and the data.",
-    )
-    runtime: Count = Field(
-        240,
-        description="Minutes that a cluster gives a job of curvature, training or cuts, and as many more at every "
-        "further attempt.",
-    )
-    gpus: Amount = Field(
-        0,
-        description="GPUs that such a job asks a cluster for; on one machine jobs share its GPUs out among themselves.",
-    )
-    checkpoint_seconds: NonNegative = Field(
-        60,
-        description="Seconds between checkpoints of training, at least; they take a twentieth of the time at most.",
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Device to compute on; auto takes CUDA where there is one."
-    )
+    draws_per_job: CountOrAll | dict[str, CountOrAll] = 2
+    """Draws that one job computes, or all; or by study, as {chang: 1, others: 20}, without others all."""
+    radii_per_job: CountOrAll = "all"
+    """Radii that one job computes, or all; all shares most work."""
+    threads: Count = 1
+    """Threads of a job that computes."""
+    memory_mib: Annotated[int, Field(ge=64)] = 768
+    """Memory in MiB that a job may use for one pass of differentiation, beside about 700 MiB for torch and the data."""
+    runtime: Count = 240
+    """Minutes that a cluster gives a job of curvature, training or cuts, and as many more at every further attempt."""
+    gpus: Amount = 0
+    """GPUs that such a job asks a cluster for; on one machine jobs share its GPUs out among themselves."""
+    checkpoint_seconds: NonNegative = 60
+    """Seconds between checkpoints of training, at least; they take a twentieth of the time at most."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device to compute on; auto takes CUDA where there is one."""
 
 
 def _study(given: object) -> Study:
@@ -326,44 +301,31 @@ StudyOfAnyKind = Annotated[SerializeAsAny[Study], BeforeValidator(_study)]
 class Configuration(Section, title="The whole"):
     """All settings of a run."""
 
-    run: RunName = Field(
-        description="Name of the run; everything it makes lies in results/<run>, figures/<run> and logs/<run>."
-    )
-    seed: Amount = Field(
-        1, description="Part of the name of every random stream; another seed is an independent replication."
-    )
-    data_folder: str | None = Field(
-        None,
-        description="Folder with official data files, tried before any download, and with datasets of your own by "
-        "their names; the variable GOLDILOCKS_DATA goes before it.",
-    )
-    missing_datasets: Literal["fail", "leave_out"] = Field(
-        "fail",
-        description="What to do where `make data` found that a dataset cannot be had; fail, or leave it out and say so "
-        "in the paper.",
-    )
-    results_from: str | None = Field(
-        None,
-        description="An archive of make archive, whose blocks are verified and taken in place of computing them.",
-    )
-    datasets: dict[Name, Dataset] = Field({}, description="Datasets of your own, by name; see below.")
-    substitutes: dict[str, str] = Field(
-        {},
-        description="Datasets to use in place of others, as {cifar10 = mine}; everything then carries the substitute's "
-        "name.",
-    )
-    networks: dict[Name, Network] = Field({}, description="Networks of your own, by name; see below.")
-    studies: dict[Name, StudyOfAnyKind] = Field(
-        min_length=1,
-        description="Measurements by name, each of a kind, which is curvature where it names none; see below.",
-    )
-    only: Several[str] | None = Field(None, description="The studies to keep, by name; absent for all.")
-    cuts: Cuts | None = Field(
-        None, description="Cuts through the loss landscape, which the figure of that name shows; see below."
-    )
-    figures: Annotated[dict[str, SerializeAsAny[PageFigure]], BeforeValidator(_figures)] = Field(
-        {}, description="Figures to draw, by name, and their style; see below."
-    )
-    execution: Execution = Field(
-        Execution(), description="How the work is done; nothing in it changes a number. See below."
-    )
+    run: RunName
+    """Name of the run; everything it makes lies in results/<run>, figures/<run> and logs/<run>."""
+    seed: Amount = 1
+    """Part of the name of every random stream; another seed is an independent replication."""
+    data_folder: str | None = None
+    """Folder with official data files, tried before any download, and with datasets of your own by their names; the
+    variable GOLDILOCKS_DATA goes before it."""
+    missing_datasets: Literal["fail", "leave_out"] = "fail"
+    """What to do where `make data` found that a dataset cannot be had; fail, or leave it out and say so in the
+    paper."""
+    results_from: str | None = None
+    """An archive of make archive, whose blocks are verified and taken in place of computing them."""
+    datasets: dict[Name, Dataset] = Field({})
+    """Datasets of your own, by name; see below."""
+    substitutes: dict[str, str] = Field({})
+    """Datasets to use in place of others, as {cifar10 = mine}; everything then carries the substitute's name."""
+    networks: dict[Name, Network] = Field({})
+    """Networks of your own, by name; see below."""
+    studies: dict[Name, StudyOfAnyKind] = Field(min_length=1)
+    """Measurements by name, each of a kind, which is curvature where it names none; see below."""
+    only: Several[str] | None = None
+    """The studies to keep, by name; absent for all."""
+    cuts: Cuts | None = None
+    """Cuts through the loss landscape, which the figure of that name shows; see below."""
+    figures: Annotated[dict[str, SerializeAsAny[PageFigure]], BeforeValidator(_figures)] = Field({})
+    """Figures to draw, by name, and their style; see below."""
+    execution: Execution = Field(Execution())
+    """How the work is done; nothing in it changes a number. See below."""

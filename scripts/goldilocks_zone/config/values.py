@@ -5,6 +5,7 @@ import re
 from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 T = TypeVar("T")
@@ -16,7 +17,7 @@ Varied = Annotated[T, VARIES]
 class Section(BaseModel):
     """Base of all sections: no other keys, no conversion of types, no change once it is made."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -29,8 +30,13 @@ class Section(BaseModel):
                 raise PydanticCustomError("unknown_key", "{key}", {"key": key, "known": list(cls.model_fields)})
         for key, field in cls.model_fields.items():
             if field.is_required() and key not in given:
-                raise PydanticCustomError("missing_key", "{key}", {"key": key, "meaning": field.description or ""})
+                raise PydanticCustomError("missing_key", "{key}", {"key": key, "meaning": meaning(field)})
         return given
+
+
+def meaning(field: FieldInfo) -> str:
+    """What a key is for, in one line."""
+    return " ".join((field.description or "").split())
 
 
 def refuse(sentence: str) -> None:

@@ -23,71 +23,49 @@ SWEPT = ("rescaled", "temperature")
 class CurvatureStudy(Study, title="Study of curvature"):
     """Spectra of the Hessian on random planes, and more, over radii."""
 
-    kind: Literal["curvature"] = Field("curvature", description="What is measured.")
-    subspaces: Several[Plane] = Field(
-        description="Subspace labels, plane-<dimension>-sparse or plane-<dimension>-dense."
-    )
-    dimensions: Several[Count] = Field(
-        [10, 50, 100], description="Dimensions d, each at most that of the plane; the planes are nested."
-    )
-    examples: Several[Count] = Field(
-        [1000],
-        description="Numbers N of training examples that a Hessian is averaged over; nested and class-balanced.",
-    )
-    planes: Count = Field(1, description="Random planes for each initialisation.")
-    probes: Amount = Field(0, description="Random probes for the full-space trace and norm of ηHη; 0 leaves them out.")
-    layer_probes: Amount = Field(
-        0, description="Random probes for the trace of each layer's block of the Hessian; 0 leaves it out."
-    )
-    labels: Varied[Literal["original", "shuffled"]] = Field(
-        "original", description="The training set's labels, or shuffled ones as a control."
-    )
-    example_set: Varied[Amount] = Field(
-        0,
-        description="Which of several disjoint sets of examples; varied, it shows what the choice of examples adds to "
-        "the spread.",
-    )
-    inputs: Varied[Inputs] = Field(
-        "standardised",
-        description="Preprocessing of the images; gaussian puts draws with the training set's mean image and pixel "
-        "covariance in their place, as a control, and keeps the labels.",
-    )
-    temperature: Varied[Positive] = Field(1.0, description="The softmax sees logits / temperature.")
-    rescaled: Varied[Literal["parameters", "temperature", "both"]] = Field(
-        "parameters",
-        description="What a radius rescales, the parameters; or, while they stay at radius 1 (r_X where the unit is "
-        "norm), the softmax's temperature, to the inverse power n of the radius, n the number of weight layers; or the "
-        "parameters, and the temperature to the power n.",
-    )
-    one_by_one: bool = Field(
-        False,
-        description="Takes every point by itself and not in a sweep that shares work between points; slower, to test "
-        "identities by.",
-    )
-    counterfactuals: bool = Field(
-        False,
-        description="Whether to give κ also with one factor of the Hessian frozen as it is at radius 1; for networks "
-        "whose logits are homogeneous in the parameters.",
-    )
-    full_gradients: bool = Field(
-        False,
-        description="Whether to measure gradients of loss and logits in full space, as they are and where the mean "
-        "output is forced to be the classes' shares.",
-    )
-    eigenvectors: Amount = Field(
-        0,
-        description="Top eigenvectors of the Hessian in full space, as images in the first layer; 0 leaves them out.",
-    )
-    sharpness: Varied[NonNegative] = Field(
-        0,
-        description="Replaces each ReLU by a softplus whose kink is spread over rms/sharpness, rms that of the layer's "
-        "pre-activations; 0 keeps ReLU.",
-    )
-    dtype: DataType = Field(
-        "float64",
-        description="Precision of the tangents; points are in double precision where the network's layers are known, "
-        "and float32 is not trustworthy far outside the zone where they are not.",
-    )
+    kind: Literal["curvature"] = "curvature"
+    """What is measured."""
+    subspaces: Several[Plane]
+    """Subspace labels, plane-<dimension>-sparse or plane-<dimension>-dense."""
+    dimensions: Several[Count] = Field([10, 50, 100])
+    """Dimensions d, each at most that of the plane; the planes are nested."""
+    examples: Several[Count] = Field([1000])
+    """Numbers N of training examples that a Hessian is averaged over; nested and class-balanced."""
+    planes: Count = 1
+    """Random planes for each initialisation."""
+    probes: Amount = 0
+    """Random probes for the full-space trace and norm of ηHη; 0 leaves them out."""
+    layer_probes: Amount = 0
+    """Random probes for the trace of each layer's block of the Hessian; 0 leaves it out."""
+    labels: Varied[Literal["original", "shuffled"]] = "original"
+    """The training set's labels, or shuffled ones as a control."""
+    example_set: Varied[Amount] = 0
+    """Which of several disjoint sets of examples; varied, it shows what the choice of examples adds to the spread."""
+    inputs: Varied[Inputs] = "standardised"
+    """Preprocessing of the images; gaussian puts draws with the training set's mean image and pixel covariance in their
+    place, as a control, and keeps the labels."""
+    temperature: Varied[Positive] = 1.0
+    """The softmax sees logits / temperature."""
+    rescaled: Varied[Literal["parameters", "temperature", "both"]] = "parameters"
+    """What a radius rescales, the parameters; or, while they stay at radius 1 (r_X where the unit is norm), the
+    softmax's temperature, to the inverse power n of the radius, n the number of weight layers; or the parameters, and
+    the temperature to the power n."""
+    one_by_one: bool = False
+    """Takes every point by itself and not in a sweep that shares work between points; slower, to test identities by."""
+    counterfactuals: bool = False
+    """Whether to give κ also with one factor of the Hessian frozen as it is at radius 1; for networks whose logits are
+    homogeneous in the parameters."""
+    full_gradients: bool = False
+    """Whether to measure gradients of loss and logits in full space, as they are and where the mean output is forced to
+    be the classes' shares."""
+    eigenvectors: Amount = 0
+    """Top eigenvectors of the Hessian in full space, as images in the first layer; 0 leaves them out."""
+    sharpness: Varied[NonNegative] = 0
+    """Replaces each ReLU by a softplus whose kink is spread over rms/sharpness, rms that of the layer's
+    pre-activations; 0 keeps ReLU."""
+    dtype: DataType = "float64"
+    """Precision of the tangents; points are in double precision where the network's layers are known, and float32 is
+    not trustworthy far outside the zone where they are not."""
 
     @changes_no_number
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:

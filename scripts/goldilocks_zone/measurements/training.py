@@ -23,82 +23,69 @@ SHARPNESS_PASSES, GEOMETRY_PASSES = 60, 1500
 class TrainingStudy(Study, title="Study of training"):
     """Training from many radii, and the loss on its way."""
 
-    kind: Literal["training"] = Field(description="What is measured.")
-    subspaces: Several[Subspace] = Field(
-        description="Where training goes, plane-<dimension>-<kind> or sphere-<dimension>-<kind>, of kind dense, sparse "
-        "or fastfood, full-free or full-fixed (at its radius)."
-    )
-    sphere: Literal["through_initialisation", "random"] = Field(
-        "through_initialisation",
-        description="Spheres lie in the span of an initialisation, where they start, and the plane's directions; or in "
-        "that of the directions alone, with a random start.",
-    )
-    optimiser: Varied[Literal["adam", "sgd"]] = Field("adam", description="The optimiser, torch's own.")
-    momentum: NonNegative = Field(0, description="Momentum of sgd.")
-    epsilon: Positive = Field(1.0e-8, description="Adam's ε.")
-    steps: Count = Field(description="Steps of the optimiser.")
-    batch: Varied[CountOrAll] = Field(64, description="Examples of a step, or all.")
-    rate: Varied[Positive] = Field(0.001, description="Learning rate, in units of the parameters.")
-    rate_rule: Varied[Literal["fixed", "proportional", "square", "homogeneous"]] = Field(
-        "fixed",
-        description="Whether each radius has the same rate, or one in proportion to r/r_X (or to the radius itself "
-        "where its unit is init_scale), to its square, or to its power 2 − n, n the number of weight layers.",
-    )
-    temperature: Varied[Positive] = Field(1.0, description="The softmax sees logits / temperature while training.")
-    temperature_rule: Varied[Literal["fixed", "homogeneous"]] = Field(
-        "fixed",
-        description="Whether each radius has the same temperature, or one in proportion to (r/r_X)^n, n the number of "
-        "weight layers (to the radius itself where its unit is init_scale).",
-    )
-    gradients: Varied[Literal["loss", "random_signs"]] = Field(
-        "loss",
-        description="Gradients of the loss, or the same with a random sign for every entry at every step, as a "
-        "control.",
-    )
-    labels: Varied[Literal["original", "shuffled", "groups_of_two", "groups_of_five"]] = Field(
-        "original",
-        description="The training set's labels, shuffled ones as a control, or the numbers of groups of two or five "
-        "successive classes.",
-    )
-    inputs: Varied[Literal["standardised", "unit_interval", "minus_one_to_one", "mean_image_removed"]] = Field(
-        "standardised", description="Preprocessing of the images."
-    )
-    examples: Count | None = Field(
-        None,
-        description="Training examples, as many as in a Hessian of that size and the same ones; absent for all.",
-    )
-    evaluated: Count = Field(1000, description="Training examples, at most, on which loss and accuracy are logged.")
-    test: Count = Field(10000, description="Test examples, at most, for the accuracy at the end.")
-    logged: Annotated[int, Field(ge=2)] | Several[Count] = Field(
-        10,
-        description="Steps at which accuracies and radii are logged, beside start and end; a number of them is spaced "
-        "evenly in the logarithm.",
-    )
-    curvature_examples: Amount = Field(
-        0,
-        description="Training examples, and at most as many held out, for the Hessian on the plane at start and end; 0 "
-        "leaves it out.",
-    )
-    sharpness_examples: Amount = Field(
-        0,
-        description="Training examples for the largest eigenvalue of the Hessian in full space at every logged step; 0 "
-        "leaves it out.",
-    )
-    geometry_examples: Varied[Amount] = Field(
-        0,
-        description="Examples for the geometry of the loss in full space (top eigenvalues, gradients along "
-        "eigenvectors, clusters of logit gradients), of each of three sets, two of training and one held out; 0 leaves "
-        "it out.",
-    )
-    geometry_steps: Unique[Amount] = Field([], description="The logged steps at which that geometry is measured.")
-    residual_steps: Unique[Amount] = Field(
-        [], description="Those of them at which the extreme eigenvalues of H′ are measured too."
-    )
-    eigenvalues: Count = Field(20, description="Eigenvalues of G and of the Hessian that the geometry has.")
-    outputs_examples: Amount = Field(
-        0, description="Held-out examples whose softmax outputs are kept at every logged step; 0 keeps none."
-    )
-    dtype: DataType = Field("float32", description="Precision of training.")
+    kind: Literal["training"]
+    """What is measured."""
+    subspaces: Several[Subspace]
+    """Where training goes, plane-<dimension>-<kind> or sphere-<dimension>-<kind>, of kind dense, sparse or fastfood,
+    full-free or full-fixed (at its radius)."""
+    sphere: Literal["through_initialisation", "random"] = "through_initialisation"
+    """Spheres lie in the span of an initialisation, where they start, and the plane's directions; or in that of the
+    directions alone, with a random start."""
+    optimiser: Varied[Literal["adam", "sgd"]] = "adam"
+    """The optimiser, torch's own."""
+    momentum: NonNegative = 0
+    """Momentum of sgd."""
+    epsilon: Positive = 1.0e-8
+    """Adam's ε."""
+    steps: Count
+    """Steps of the optimiser."""
+    batch: Varied[CountOrAll] = 64
+    """Examples of a step, or all."""
+    rate: Varied[Positive] = 0.001
+    """Learning rate, in units of the parameters."""
+    rate_rule: Varied[Literal["fixed", "proportional", "square", "homogeneous"]] = "fixed"
+    """Whether each radius has the same rate, or one in proportion to r/r_X (or to the radius itself where its unit is
+    init_scale), to its square, or to its power 2 − n, n the number of weight layers."""
+    temperature: Varied[Positive] = 1.0
+    """The softmax sees logits / temperature while training."""
+    temperature_rule: Varied[Literal["fixed", "homogeneous"]] = "fixed"
+    """Whether each radius has the same temperature, or one in proportion to (r/r_X)^n, n the number of weight layers
+    (to the radius itself where its unit is init_scale)."""
+    gradients: Varied[Literal["loss", "random_signs"]] = "loss"
+    """Gradients of the loss, or the same with a random sign for every entry at every step, as a control."""
+    labels: Varied[Literal["original", "shuffled", "groups_of_two", "groups_of_five"]] = "original"
+    """The training set's labels, shuffled ones as a control, or the numbers of groups of two or five successive
+    classes."""
+    inputs: Varied[Literal["standardised", "unit_interval", "minus_one_to_one", "mean_image_removed"]] = "standardised"
+    """Preprocessing of the images."""
+    examples: Count | None = None
+    """Training examples, as many as in a Hessian of that size and the same ones; absent for all."""
+    evaluated: Count = 1000
+    """Training examples, at most, on which loss and accuracy are logged."""
+    test: Count = 10000
+    """Test examples, at most, for the accuracy at the end."""
+    logged: Annotated[int, Field(ge=2)] | Several[Count] = 10
+    """Steps at which accuracies and radii are logged, beside start and end; a number of them is spaced evenly in the
+    logarithm."""
+    curvature_examples: Amount = 0
+    """Training examples, and at most as many held out, for the Hessian on the plane at start and end; 0 leaves it
+    out."""
+    sharpness_examples: Amount = 0
+    """Training examples for the largest eigenvalue of the Hessian in full space at every logged step; 0 leaves it
+    out."""
+    geometry_examples: Varied[Amount] = 0
+    """Examples for the geometry of the loss in full space (top eigenvalues, gradients along eigenvectors, clusters of
+    logit gradients), of each of three sets, two of training and one held out; 0 leaves it out."""
+    geometry_steps: Unique[Amount] = Field([])
+    """The logged steps at which that geometry is measured."""
+    residual_steps: Unique[Amount] = Field([])
+    """Those of them at which the extreme eigenvalues of H′ are measured too."""
+    eigenvalues: Count = 20
+    """Eigenvalues of G and of the Hessian that the geometry has."""
+    outputs_examples: Amount = 0
+    """Held-out examples whose softmax outputs are kept at every logged step; 0 keeps none."""
+    dtype: DataType = "float32"
+    """Precision of training."""
 
     @property
     def logged_steps(self) -> list[int]:

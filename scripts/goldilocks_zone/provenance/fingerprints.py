@@ -1,4 +1,4 @@
-"""Hashes of code that change when results could change: not with comments, descriptions or Python's version."""
+"""Hashes of code that change when results could change: not with comments, docstrings or Python's version."""
 
 import ast
 import functools
@@ -25,7 +25,6 @@ PINNED = ("torch", "numpy", "scipy")
 # Fields that differ between versions of Python without a difference in meaning.
 _IGNORED_FIELDS = frozenset({"type_params", "kind", "ctx", "type_comment"})
 _OWN_TEXT = Path(__file__).read_text(encoding="utf-8")
-_WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def records(codes: Iterable[Sequence[Path | str]]) -> list[str]:
@@ -147,13 +146,8 @@ def _canonical(node: object) -> str:
         return repr(node)
     fields = []
     for name, value in ast.iter_fields(node):
-        if name == "body" and isinstance(node, _WITH_DOCSTRING):
-            value = _without_docstring(value)
         if name == "body" and isinstance(value, list):
-            value = [part for part in value if not _changes_no_number(part)]
-        if name == "keywords":
-            # Of a setting, its documentation.
-            value = [keyword for keyword in value if keyword.arg != "description"]
+            value = [part for part in value if not _is_documentation(part) and not _changes_no_number(part)]
         if name not in _IGNORED_FIELDS and value not in (None, []):
             fields.append(f"{name}={_canonical(value)}")
     return f"{type(node).__name__}({','.join(fields)})"
@@ -165,9 +159,6 @@ def _changes_no_number(node: ast.AST) -> bool:
     return any(mark.id == "changes_no_number" for mark in marks)
 
 
-def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
-    first = body[0] if body else None
-    is_docstring = (
-        isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
-    )
-    return body[1:] if is_docstring else body
+def _is_documentation(node: ast.AST) -> bool:
+    """Whether a statement is a text alone: a docstring, or that of a setting."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -29,8 +29,6 @@ KIND = '''"""Studies that count parameters."""
 
 from typing import Literal
 
-from pydantic import Field
-
 from goldilocks_zone.config.kinds import Kind
 from goldilocks_zone.config.models import Plane, Study
 from goldilocks_zone.config.values import Count, Several
@@ -39,9 +37,9 @@ from goldilocks_zone.config.values import Count, Several
 class CountingStudy(Study, title="Study of counting"):
     """Numbers of parameters."""
 
-    kind: Literal["counting"] = Field(description="What is measured.")
-    subspaces: Several[Plane] = Field(description="Planes.")
-    up_to: Count = Field(9, description="The last number.")
+    kind: Literal["counting"]
+    subspaces: Several[Plane]
+    up_to: Count = 9
 
     def check(self, path, shapes, networks):
         """Refuse nothing."""
@@ -80,10 +78,10 @@ def shown(copy, *arguments):
 
 def test_a_key_of_a_study_is_one_field(copy):
     path = copy / "scripts/goldilocks_zone/measurements/curvature.py"
-    first = "    planes: Count = Field("
+    first = "    planes: Count = 1"
     text = path.read_text()
     assert first in text
-    path.write_text(text.replace(first, f'    colour: Varied[Count] = Field(7, description="Of the paint.")\n{first}'))
+    path.write_text(text.replace(first, f'    colour: Varied[Count] = 7\n    """Of the paint."""\n{first}'))
     found = shown(copy, "inside")
     assert found["record"]["colour"] == 7 and "colour" in found["varied"]
     assert "| `colour` | integer, ≥ 1 | `7` | Of the paint. |" in found["documentation"]

@@ -27,7 +27,7 @@ def package(tmp_path, monkeypatch):
         (tmp_path / room).mkdir()
     (tmp_path / "room/a.py").write_text("from goldilocks_zone.room.b import g\n\n\ndef f(x):\n    return g(x) + 1\n")
     (tmp_path / "room/b.py").write_text(
-        'def g(x):\n    """Doc."""\n    return 2 * x\n\n\nkey = Field(default=1, description="a key")\n\n\n'
+        'def g(x):\n    """Doc."""\n    return 2 * x\n\n\nkey: int = 1\n"""a key"""\n\n\n'
         "@changes_no_number\ndef check(x):\n    return x > 0\n"
     )
     (tmp_path / "storage/files.py").write_text("x = 1\n")
@@ -61,7 +61,7 @@ def test_a_package_imported_as_a_whole_stands_for_its_modules(package, line):
         ("room/a.py", "return", "'''not a docstring'''; return", False),
         ("room/b.py", "2 * x", "2.0 * x", True),
         ("room/b.py", "a key", "a switch", False),
-        ("room/b.py", "default=1", "default=2", True),
+        ("room/b.py", "int = 1", "int = 2", True),
         ("room/b.py", "x > 0", "x > 1", False),
         ("room/b.py", "@changes_no_number\n", "", True),
     ],
