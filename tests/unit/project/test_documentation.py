@@ -47,7 +47,7 @@ def test_what_the_workflow_catalogue_is_told_holds():
     rules = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
     # Conda alone: each rule that runs something names an environment, and none a container.
     environments = re.findall(r"conda:\n +\"../../(.*)\"", rules)
-    assert len(environments) == len(re.findall("^rule ", rules, re.MULTILINE)) and "container" not in rules
+    assert len(environments) == len(re.findall(r"^ *rule\b", rules, re.MULTILINE)) and "container" not in rules
     assert all((ROOT / path).exists() for path in environments)
     assert usage["software-stack-deployment"] == {"conda": True, "apptainer": False, "apptainer+conda": False}
     assert usage["report"] and "report(" in rules
