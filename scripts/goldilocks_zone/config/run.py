@@ -46,6 +46,7 @@ class Run:
 
     @property
     def name(self) -> str:
+        """The run's name."""
         return self.config.run
 
     @property
