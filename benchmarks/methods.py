@@ -22,9 +22,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from goldilocks_zone.curvature import hessian as curvature_hessian
 from goldilocks_zone.curvature import tangents
 from goldilocks_zone.curvature.directions import Directions
-from goldilocks_zone.curvature.tangents import cross_terms
+from goldilocks_zone.curvature.dispatch import PlaneCurvature, Rows
+from goldilocks_zone.curvature.tangents import Ray, cross_terms
 from goldilocks_zone.models import chains
 from goldilocks_zone.models import layers as models_layers
+from goldilocks_zone.models import problem as models_problem
 
 # Examples × directions × activations of the widest layer in one pass, where a method leaves the choice to its user
 # (128 MiB in float32).
@@ -76,7 +78,7 @@ class Problem:
     labels: Tensor
     scales: tuple[float, ...]
     temperatures: tuple[float, ...]
-    drawn: curvature_hessian.Rows
+    drawn: Rows
 
     @property
     def points(self) -> list[tuple[float, float]]:
@@ -89,25 +91,22 @@ class Problem:
         return self.directions.dtype
 
 
-def engine(problem: Problem) -> Callable[..., curvature_hessian.PlaneCurvature]:
-    """plane_curvature: H_d over orthonormal directions, with its Gauss–Newton part and more."""
+def engine(problem: Problem) -> Callable[..., PlaneCurvature]:
+    """plane_hessian: H_d over orthonormal directions, with its Gauss–Newton part and more."""
 
-    def at(parameters: Tensor, temperature: float = 1.0) -> curvature_hessian.PlaneCurvature:
-        tensors = (problem.drawn, problem.inputs, problem.labels)
-        (result,) = curvature_hessian.plane_curvature(problem.network, parameters, *tensors, temperature=temperature)
-        return result
+    def at(parameters: Tensor, temperature: float = 1.0) -> PlaneCurvature:
+        ours = models_problem.Problem(problem.network, problem.inputs, problem.labels, temperature=temperature)
+        return curvature_hessian.plane_hessian(ours, parameters, problem.drawn)
 
     return at
 
 
-def engine_sweep(problem: Problem) -> Callable[[Tensor], list[curvature_hessian.PlaneCurvature]]:
+def engine_sweep(problem: Problem) -> Callable[[Tensor], list[PlaneCurvature]]:
     """curvature_at: one H_d for each point."""
 
-    def sweep(parameters: Tensor) -> list[curvature_hessian.PlaneCurvature]:
-        tensors = (problem.drawn, problem.inputs, problem.labels)
-        return [
-            found for (found,) in curvature_hessian.curvature_at(problem.network, parameters, problem.points, *tensors)
-        ]
+    def sweep(parameters: Tensor) -> list[PlaneCurvature]:
+        ours = models_problem.Problem(problem.network, problem.inputs, problem.labels)
+        return [found for (found,) in curvature_hessian.curvature_at(ours, parameters, problem.points, problem.drawn)]
 
     return sweep
 
@@ -122,7 +121,7 @@ def matmul(problem: Problem) -> AtPoint:
     chain, point = chains.of(problem.network), problem.parameters.double()
     directions = Directions(problem.directions, chain)
     d = len(directions)
-    plan = tangents.plan(chain, point, directions, problem.inputs, 1, False, MEMORY_MIB)
+    plan = tangents.plan(Ray(chain, point, [1.0], directions), problem.inputs, False, MEMORY_MIB)
     prepared = [_products(chain, point, directions, inputs) for inputs in problem.inputs.double().split(plan.examples)]
 
     def at(_: Tensor) -> Tensor:

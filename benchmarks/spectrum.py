@@ -4,7 +4,7 @@ Writes one row for each case and method, with the columns of benchmarks/curvatur
 
   case    network by its widths at its initialisation, number of examples N and of eigenpairs, then the precision of
           products; all to the same tolerance
-  method  engine          top_eigenvectors.top
+  method  engine          top_eigenvectors.top_eigenpairs
           double backward scipy's eigsh over products by reverse over reverse, whose first graph is built once
 
 Both must give the same eigenvalues.
@@ -24,7 +24,9 @@ from torch.nn.functional import cross_entropy
 from benchmarks import curvature, methods, tools
 from goldilocks_zone.curvature import top_eigenvectors
 from goldilocks_zone.jobs import failures
+from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.randomness import stream
+from goldilocks_zone.spectra.lanczos import Search
 
 TOLERANCE, AGREEMENT = 1e-4, 1e-3
 ROUNDS, SECONDS_PER_METHOD = 5, 120.0
@@ -58,8 +60,8 @@ def build_problem(case: Case) -> methods.Problem:
 
 def engine(problem: methods.Problem, count: int) -> np.ndarray:
     """Eigenvalues (count,), descending."""
-    arrays = problem.parameters, problem.inputs, problem.labels
-    return top_eigenvectors.top(problem.network, *arrays, count, tolerance=TOLERANCE)[0]
+    ours = Problem(problem.network, problem.inputs, problem.labels)
+    return top_eigenvectors.top_eigenpairs(ours, problem.parameters, count, Search(tolerance=TOLERANCE))[0]
 
 
 def double_backward(problem: methods.Problem, count: int) -> np.ndarray:

@@ -31,7 +31,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import tools
 from goldilocks_zone.jobs import failures
+from goldilocks_zone.models import problem as models_problem
 from goldilocks_zone.subspaces import constraints, projections
+from goldilocks_zone.subspaces.labels import Plane
 from goldilocks_zone.training import batches, ensembles, loop
 
 WIDTHS = (784, 200, 200, 10)
@@ -89,7 +91,9 @@ def build_problem(case: Case) -> Problem:
             parts.append(constraints.full(points, shapes, fixed=False))
         else:
             eta, random = np.ones(points.shape[1]), np.random.default_rng(seed)
-            parts.append(constraints.plane(projections.make(case.kind, case.dimension, shapes, eta, random), points))
+            parts.append(
+                constraints.plane(projections.make(Plane(case.dimension, case.kind), shapes, eta, random), points)
+            )
         starts.append(points)
     inputs = torch.randn(EXAMPLES, 1, 28, 28, generator=generator)
     return Problem(case, module, inputs, torch.randint(10, (EXAMPLES,), generator=generator), parts, starts)
@@ -109,14 +113,15 @@ def _ensembles(problem: Problem, steps: int) -> list[ensembles.Ensemble]:
         names = [[name[0] for name in names for _ in range(radii)]]
     members = len(parts[0].start)
     options = ensembles.Options(steps, BATCH, torch.full((members,), RATE), torch.ones(members))
-    return [ensembles.Ensemble(problem.module, part, options, name) for part, name in zip(parts, names)]
+    ours = models_problem.Problem(problem.module, problem.inputs, problem.labels)
+    return [ensembles.Ensemble(ours, part, options, name) for part, name in zip(parts, names)]
 
 
 def engine(problem: Problem, steps: int) -> Tensor:
     """Coordinates (seeds · radii, d) after training by this project's engine."""
     found = []
     for ensemble in _ensembles(problem, steps):
-        loop.train(ensemble, problem.inputs, problem.labels, [steps], lambda step, state: {})
+        loop.train(ensemble, [steps], lambda step, state: {})
         found.append(ensemble.coordinates)
     return torch.cat(found)
 
@@ -155,7 +160,7 @@ def _products(projection: projections.Projection | None) -> tuple[Callable, Call
         rows = projection.rows
         indices = (each.numpy() for each in (rows.values(), rows.col_indices(), rows.crow_indices()))
         matrix = scipy.sparse.csr_array(tuple(indices), rows.shape)
-        columns = projections.sparse_tensor(matrix.T.tocsr(), rows.dtype, rows.device)
+        columns = projections.sparse_tensor(matrix.T.tocsr(), rows)
         return lambda w: columns @ w, lambda g: rows @ g
     return None, None
 

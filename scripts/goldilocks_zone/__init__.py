@@ -2,6 +2,30 @@
 
 Letters of array axes, used throughout: n examples, d directions of a subspace,
 D parameters, i inputs, o outputs of a layer, k classes, r radii.
-Importing a room imports nothing of it.
 Radii are L2 norms of the parameter vector; r_X is the norm under Glorot initialisation.
+Public names are loaded at their first use; importing the package, or a room, loads nothing.
 """
+
+from importlib import import_module
+
+_MODULES = {
+    "Problem": "models.problem",
+    "plane_hessian": "curvature.hessian",
+    "sphere_hessian": "curvature.hessian",
+    "radial_sweep": "curvature.hessian",
+    "hessian_vector_products": "curvature.hessian",
+    "top_eigenpairs": "curvature.top_eigenvectors",
+    "spectral_density": "curvature.spectral_density",
+    "random_plane": "subspaces.planes",
+}
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""What adds up over examples at several points: parts of the Hessian, the gradient, losses, statistics of logits."""
+"""Sums over examples at several points: parts of the Hessian, the gradient, losses, statistics of logits."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from goldilocks_zone.models import losses
+from goldilocks_zone.models.losses import Loss
 
 
 class Sums:
@@ -16,7 +17,7 @@ class Sums:
     `refuse_overflow`, sums of a point whose logits overflow are not finite, and those of other points not touched.
     """
 
-    def __init__(self, factor: Tensor, loss: str, temperatures: Sequence[float], refuse_overflow: bool = True):
+    def __init__(self, factor: Tensor, loss: Loss, temperatures: Sequence[float], refuse_overflow: bool = True):
         p, d = len(temperatures), len(factor)
         self.factor, self.loss, self.count, self.refuse_overflow = factor, loss, 0, refuse_overflow
         self.temperatures = factor.new_tensor(temperatures)[:, None, None]
@@ -31,11 +32,11 @@ class Sums:
         return len(self.temperatures)
 
     def residuals(self, outputs: Tensor, labels: Tensor, points: slice | list[int] = slice(None)) -> Tensor:
-        """Derivatives of the summed losses by the logits (p, n, k) over temperature."""
-        return losses.residuals(outputs / self.temperatures[points], labels, self.loss)
+        """Derivatives of the total losses by the logits (p, n, k) over temperature."""
+        return self.loss.gradient(outputs / self.temperatures[points], labels)
 
     def adjoints(self, outputs: Tensor, labels: Tensor, points: slice = slice(None)) -> Tensor:
-        """Derivatives of the summed losses by the logits (p, n, k)."""
+        """Derivatives of the total losses by the logits (p, n, k)."""
         return self.residuals(outputs, labels, points) / self.temperatures[points]
 
     def add(
@@ -58,17 +59,17 @@ class Sums:
         numbers = list_of_each(alike)
         temperatures = self.temperatures[points]
         cooled = outputs[firsts] / temperatures[firsts]
-        each = losses.values(cooled, labels, self.loss)
-        if self.refuse_overflow and not (torch.isfinite(outputs).all() and torch.isfinite(each).all()):
+        totals = self.loss.total(cooled, labels)
+        if self.refuse_overflow and not (torch.isfinite(outputs).all() and torch.isfinite(totals).all()):
             raise ValueError("a logit or a loss is not finite: the radius is too large for this precision, lower it")
-        self.losses[points] += each.sum(1)[numbers]
+        self.losses[points] += totals[numbers]
         self.variances[points] += (outputs - outputs.mean(-1, keepdim=True)).square().sum((1, 2)) / (
             outputs.shape[-1] - 1
         )
         self.zeros[points] += (outputs == 0).sum((1, 2)) / outputs.shape[-1]
         self._add_moments(cooled, labels, parts, points, numbers)
         classes = losses.likeliest(outputs)
-        (scales, first), *others = [(factors, losses.relative(each, classes, self.loss)) for factors, each in parts]
+        (scales, first), *others = [(factors, self.loss.relative(each, classes)) for factors, each in parts]
         # Scales come last, in double precision: at large radii products leave the range of single precision.
         shares = [((factors / scales).to(each.dtype), each) for factors, each in others]
         heights = scales / temperatures[:, 0, 0]
@@ -78,9 +79,9 @@ class Sums:
         for start in range(0, len(firsts), step):
             chosen = slice(start, start + step)
             tangents = sum((factors[firsts[start]] * each for factors, each in shares), first)
-            product, traces = losses.gauss_newton(cooled[chosen], tangents, classes, self.loss)
+            product, traces = self.loss.gauss_newton(cooled[chosen], tangents, classes, labels)
             traces = traces.cumsum(2)
-            residuals = losses.residuals(cooled[chosen], labels, self.loss).transpose(1, 2).flatten(1)
+            residuals = self.loss.gradient(cooled[chosen], labels).transpose(1, 2).flatten(1)
             gradient = (residuals.to(tangents.dtype) @ tangents.flatten(1).T).double()
             found.append((product, gradient, traces.sum(1), traces.square().sum(1)))
         product, gradient, traces, squares = (torch.cat(each)[numbers] for each in zip(*found))
@@ -114,7 +115,8 @@ class Sums:
         self.entropies[points] += entropies[numbers]
         self._predicted[points] += predicted.sum(1)[numbers]
         self._products[points] += (predicted.transpose(1, 2) @ predicted)[numbers]
-        self._members[points] += torch.bincount(labels, minlength=classes)
+        # Without classes there is no share of each.
+        self._members[points] += torch.bincount(labels, minlength=classes) if self.loss.classifies else torch.nan
         for number, (factors, each) in enumerate(parts):
             self._tangents[points] += factors[:, None, None] * each.sum(2, dtype=torch.float64)
             self._tangent_squares[points] += (factors * torch.linalg.vector_norm(each, dtype=torch.float64)) ** 2

@@ -1,4 +1,4 @@
-"""Arguments of the library's functions: each value converted to what is computed with, or refused in one sentence.
+"""Arguments of the library's functions: each value is converted for the computation or refused in one sentence.
 
 Arrays may be torch's or numpy's, of any strides, on any device, with or without gradients. The values alone count; they
 are taken to the device of the parameters. Precisions below single are computed in single precision.
@@ -6,7 +6,9 @@ are taken to the device of the parameters. Precisions below single are computed 
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from numbers import Integral
 
 import numpy as np
@@ -15,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from goldilocks_zone.curvature import autodiff
-from goldilocks_zone.models import losses, modes, networks
+from goldilocks_zone.models import modes, networks
+from goldilocks_zone.models.losses import CrossEntropy, Loss
 from goldilocks_zone.models.networks import Logits
+from goldilocks_zone.models.problem import Array, Problem
 
-Array = Tensor | np.ndarray
 PARTS = ("hessian", "gauss_newton")
 CHECKPOINTED = (
     "the network computes activations again for its backward pass, as torch.utils.checkpoint does, then without the "
@@ -93,7 +96,7 @@ def rows(given: Array, theta: Tensor, name: str = "vectors") -> Tensor:
 
 
 def plane(given: Array | scipy.sparse.sparray, theta: Tensor) -> Tensor | scipy.sparse.csr_array:
-    """Directions (d, D) as `rows`, whose values are looked at later; sparse matrices of scipy in their own form."""
+    """Directions (d, D), whose values are checked later; sparse matrices of scipy stay sparse."""
     if not scipy.sparse.issparse(given):
         found = real(given, "directions").to(theta.device)
     else:
@@ -126,32 +129,72 @@ def refuse_other_size(
         )
 
 
-def problem(
-    given: nn.Module | Logits,
-    point: Array,
-    inputs: Array,
-    labels: Array | Sequence[int] | None = None,
-    loss: str | None = None,
-) -> tuple[nn.Module | Logits, Tensor, Tensor, Tensor | None]:
-    """A network, its parameters (D,), inputs (n, …) in their precision and labels (n,), as the functions here say."""
-    known, theta = network(given), parameters(point)
+class Batches:
+    """The examples of a problem as its network takes them, in batches (inputs (n, …), labels (n,)).
+
+    `theta` (D,) has the precision in which the network is tried; values become `dtype` where one is given. Not
+    `labelled`: neither labels nor the loss are of use.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        network: nn.Module | Logits,
+        theta: Tensor,
+        dtype: torch.dtype | None = None,
+        labelled: bool = True,
+    ):
+        self._problem, self._network, self._theta, self._dtype = problem, network, theta, dtype
+        self._loss, self._kept = problem.loss if labelled else None, None
+        self.first, _ = next(iter(self), (None, None))
+        if self.first is None:
+            raise ValueError("a mean over no examples was asked for: give and ask for one at least")
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if self._kept is not None:
+            yield self._kept
+            return
+        for inputs, labels in self._problem.batches():
+            found = _examples(self._network, self._theta, inputs, labels, self._loss)
+            if self._dtype is not None:
+                found = tuple(in_precision(each, self._dtype) for each in found)
+            if self._problem.is_one_batch:
+                self._kept = found
+            yield found
+
+    @cached_property
+    def count(self) -> int:
+        """Number of examples; of an iterable after a pass over it."""
+        return sum(len(inputs) for inputs, _ in self)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A problem at parameters θ (D,), with all values in their precision."""
+
+    network: nn.Module | Logits
+    theta: Tensor
+    batches: Batches
+    loss: Loss
+    temperature: float
+
+
+def prepared(problem: Problem, point: Array, *, labelled: bool = True) -> Prepared:
+    """A problem at a point, ready to be computed with; not `labelled` where labels and the loss are of no use."""
+    known, theta = network(problem.network), parameters(point)
     refuse_other_size(theta, known)
-    inputs, labels = examples(known, theta, inputs, labels, loss)
-    return known, theta, in_precision(inputs, theta.dtype), labels
+    batches = Batches(problem, known, theta, theta.dtype, labelled)
+    return Prepared(known, theta, batches, problem.loss, problem.temperature)
 
 
-def examples(
-    network: nn.Module | Logits,
-    theta: Tensor,
-    inputs: Array,
-    labels: Array | Sequence[int] | None = None,
-    loss: str | None = None,
-) -> tuple[Tensor, Tensor | None]:
-    """Inputs (N, …) and labels (N,), int64, of a network at parameters θ (D,); None where no labels are given.
+def _examples(
+    network: nn.Module | Logits, theta: Tensor, inputs: Array, labels: Array | Sequence[int] | None, loss: Loss | None
+) -> tuple[Tensor, Tensor]:
+    """Inputs (N, …) and labels (N,), int64, of a network at parameters θ (D,); (N, 0) where there are no labels.
 
     Whole numbers stay so where the network takes them, as an embedding does, and become real ones where it does not.
     Raises ValueError unless the network gives one row of logits for each example, more than one for cross-entropy, and
-    each label is one of its classes.
+    each label is one of its classes, or as the loss takes it.
     """
     inputs = dense(inputs, "inputs").to(theta.device)
     _refuse_complex(inputs.dtype, "inputs")
@@ -162,14 +205,16 @@ def examples(
     if inputs.is_floating_point() and inputs.element_size() < 4:
         inputs = inputs.float()
     inputs, outputs = _tried(autodiff.function(network), theta, inputs)
-    if loss == "cross_entropy" and outputs.shape[1] == 1:
+    if isinstance(loss, CrossEntropy) and outputs.shape[1] == 1:
         raise ValueError(
             "the network has one logit, whose softmax is 1 and cross-entropy 0 whatever its weights: give it one for "
             "each of two classes, or use the loss mean_squared_error"
         )
-    if labels is not None:
-        labels = classes(labels, len(inputs), outputs.shape[1]).to(theta.device)
-    return inputs, labels
+    if loss is None or (labels is None and not loss.classifies):
+        return inputs, inputs.new_empty(len(inputs), 0)
+    if labels is None:
+        raise ValueError(f"the loss {loss.name} needs labels, and none are given: give one label for each example")
+    return inputs, _labels(labels, len(inputs), outputs.shape[1], loss).to(theta.device)
 
 
 def in_precision(inputs: Tensor, dtype: torch.dtype) -> Tensor:
@@ -220,11 +265,23 @@ def _first_logits(logits: Logits, theta: Tensor, inputs: Tensor) -> Tensor:
     return outputs.detach()
 
 
+def _labels(labels: Array | Sequence[int], examples: int, count: int, loss: Loss) -> Tensor:
+    if loss.classifies:
+        return classes(labels, examples, count)
+    found = dense(labels, "labels")
+    _refuse_other_count(found, examples)
+    return found
+
+
+def _refuse_other_count(labels: Tensor, examples: int) -> None:
+    if labels.ndim and len(labels) != examples:
+        raise ValueError(f"{len(labels)} labels and {examples} inputs were given: give one label for each example")
+
+
 def classes(labels: Array | Sequence[int], examples: int, count: int) -> Tensor:
     """Labels (n,) of `count` classes as int64. Raises ValueError unless they are whole, within range, one for each."""
     given = dense(labels, "labels")
-    if given.ndim and len(given) != examples:
-        raise ValueError(f"{len(given)} labels and {examples} inputs were given: give one label for each example")
+    _refuse_other_count(given, examples)
     if given.ndim != 1:
         raise ValueError(
             f"labels have the shape {tuple(given.shape)}: give the number of its class for each example, (n,); from "
@@ -258,15 +315,15 @@ def counts(given: Sequence[int] | None, available: int) -> list[int]:
     return found
 
 
-def refuse_unfit_options(
-    *, loss: str, temperatures: Sequence[float], memory_mib: float = 1, part: str = "hessian"
-) -> None:
-    """Raise ValueError if a part or a loss is unknown, or a number is not positive and finite."""
+def refuse_unknown_part(part: str) -> None:
+    """Raise ValueError if a part of the Hessian is unknown."""
     if part not in PARTS:
         raise ValueError(f"part {part!r} of the Hessian is unknown: use hessian or gauss_newton")
-    if loss not in losses.LOSSES:
-        raise ValueError(f"loss {loss!r} is unknown: use one of {', '.join(losses.LOSSES)}")
-    for name, value in [*(("temperature", each) for each in temperatures), ("memory_mib", memory_mib)]:
+
+
+def refuse_not_positive(**values: float) -> None:
+    """Raise ValueError if one of the values, by name, is not positive and finite."""
+    for name, value in values.items():
         if not 0 < value < math.inf:
             raise ValueError(f"{name} {value} is not positive and finite: give a number above zero")
 
@@ -283,7 +340,7 @@ def real(given: Array, name: str) -> Tensor:
 
 
 def dense(given: Array, name: str) -> Tensor:
-    """A tensor of its own, without gradients, of what is given as torch's, numpy's or a list of numbers."""
+    """A tensor without gradients from one of torch, an array of numpy or a list of numbers."""
     if not isinstance(given, Tensor):
         try:
             array = np.asarray(given)

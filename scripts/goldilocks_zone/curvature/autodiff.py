@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, jvp, vjp, vmap
 
-from goldilocks_zone.models import kernels, losses, networks
+from goldilocks_zone.models import kernels, networks
 from goldilocks_zone.models.networks import Logits
+from goldilocks_zone.models.problem import Problem
 
 # Arrays alive at once per activation and direction in a forward-over-reverse pass, and per parameter.
 ARRAYS_PER_ACTIVATION, ARRAYS_PER_PARAMETER = 8, 6
@@ -25,17 +26,16 @@ def function(network: nn.Module | Logits) -> Logits:
     return kernels.exact(networks.logits_function(network))
 
 
-def hessian_products(
-    logits: Logits, parameters: Tensor, inputs: Tensor, labels: Tensor, loss: str, temperature: float
-) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """The map directions (d, D) → (products with the Hessian of the summed loss (d, D), logit tangents (d, n, k)).
+def hessian_products(problem: Problem, parameters: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """The map directions (d, D) → (products with the Hessian of the total loss (d, D), logit tangents (d, n, k)).
 
-    Raises ValueError, as the other functions here do, if torch can differentiate the network by none of its ways.
+    The problem has logits as a function for its network, and one batch. Raises ValueError, as the other functions here
+    do, if torch can differentiate the network by none of its ways.
     """
 
     def objective(theta):
-        outputs = logits(theta, inputs)
-        return losses.values(outputs / temperature, labels, loss).sum(), outputs
+        outputs = problem.network(theta, problem.inputs)
+        return problem.loss.total(outputs / problem.temperature, problem.labels), outputs
 
     gradient_and_logits = grad(objective, has_aux=True)
 
@@ -55,46 +55,36 @@ def hessian_products(
     return _first_that_works(vmap(push), backward_twice)
 
 
-def gauss_newton_products(
-    logits: Logits, parameters: Tensor, inputs: Tensor, labels: Tensor, loss: str, temperature: float
-) -> Callable[[Tensor], Tensor]:
-    """The map directions (d, D) → products with the Gauss–Newton matrix of the summed loss (d, D)."""
+def gauss_newton_products(problem: Problem, parameters: Tensor) -> Callable[[Tensor], Tensor]:
+    """The map directions (d, D) → products with the Gauss–Newton matrix of the total loss (d, D)."""
 
     def of_inputs(theta):
-        return logits(theta, inputs) / temperature
-
-    def curved(outputs, tangent):
-        if loss != "cross_entropy":
-            return tangent
-        p = torch.softmax(outputs, 1)
-        return p * (tangent - (p * tangent).sum(1, keepdim=True))
+        return problem.network(theta, problem.inputs) / problem.temperature
 
     def forward_and_back(directions):
         outputs, pull = vjp(of_inputs, parameters)
+        curved = problem.loss.curvature(outputs, problem.labels)
 
         def product(direction):
-            return pull(curved(outputs, jvp(of_inputs, (parameters,), (direction,))[1]))[0]
+            return pull(curved(jvp(of_inputs, (parameters,), (direction,))[1]))[0]
 
         return vmap(product)(directions)
 
     def backward_twice(directions):
         theta = parameters.detach().requires_grad_()
         outputs = of_inputs(theta)
+        curved = problem.loss.curvature(outputs.detach(), problem.labels)
         along = _pushed(theta, outputs)
-        return torch.stack(
-            [_derivative(outputs, theta, curved(outputs.detach(), along(direction))) for direction in directions]
-        )
+        return torch.stack([_derivative(outputs, theta, curved(along(direction))) for direction in directions])
 
     return _first_that_works(forward_and_back, backward_twice)
 
 
-def radial_derivative(
-    logits: Logits, parameters: Tensor, inputs: Tensor, labels: Tensor, loss: str, temperature: float
-) -> float:
-    """⟨∇L, θ⟩ of the summed loss."""
+def radial_derivative(problem: Problem, parameters: Tensor) -> float:
+    """⟨∇L, θ⟩ of the total loss."""
 
     def objective(theta):
-        return losses.values(logits(theta, inputs) / temperature, labels, loss).sum()
+        return problem.loss.total(problem.network(theta, problem.inputs) / problem.temperature, problem.labels)
 
     def forwards(direction):
         return jvp(objective, (parameters,), (direction,))[1]
@@ -142,7 +132,7 @@ def _pushed(theta: Tensor, outputs: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def _differentiable(outputs: Tensor, inputs: Tensor, cotangent: Tensor | None = None) -> Tensor:
-    """As `_derivative`, itself to be differentiated."""
+    """The derivative of ⟨outputs, cotangent⟩ by the inputs, with a graph of its own."""
     (found,) = torch.autograd.grad(outputs, inputs, cotangent, create_graph=True, materialize_grads=True)
     if passes(found, "torch::autograd::Error"):
         raise ValueError(
@@ -202,7 +192,7 @@ def _first_that_works(quick: Callable, general: Callable) -> Callable:
 
 
 def said(error: Exception) -> str:
-    """Message of an error of torch or of a network, as part of a sentence: its type and first line."""
+    """Type and first line of an error of torch or of a network, to be part of a sentence."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0].split('. ')[0].rstrip('.:')}"
 

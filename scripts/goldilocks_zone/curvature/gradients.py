@@ -1,17 +1,19 @@
-"""Gradients of the loss and of the logits in full space, and what is left of the loss's where confidence is right.
+"""Gradients of the loss and of the logits in full space, and the gradient that calibrated confidence would leave.
 
 With p the softmax's output, Q̂ its mean and Q the classes' shares, E[∇L] = Cᵀ(Q̂ − Q), C the mean logit gradients
 (Vysogorets, Dawid & Kempe 2024): the gradient can vanish although logit gradients do not.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from goldilocks_zone.curvature import arguments, autodiff, hessian
-from goldilocks_zone.curvature.arguments import Array
+from goldilocks_zone.curvature import arguments, autodiff, refusals
 from goldilocks_zone.models import modes
+from goldilocks_zone.models.losses import CrossEntropy
+from goldilocks_zone.models.problem import Array, Problem
 
 GRADIENTS = ("gradient_norm", "forced_gradient_norm", "forced_mismatch", "class_gradient_norm")
 EXAMPLES_AT_ONCE = 1000
@@ -21,7 +23,7 @@ TOLERANCE, NEWTON_STEPS = 1e-12, 200
 @dataclass(frozen=True)
 class Gradients:
     """gradient_norm: ‖∇L‖; forced_gradient_norm: the same where constants are added to the logits so that Q̂ = Q, and
-    forced_mismatch: what is left of ‖Q − Q̂‖ then; class_gradient_norm: root mean square over classes of ‖⟨∇z_k⟩‖.
+    forced_mismatch: the rest of ‖Q − Q̂‖ then; class_gradient_norm: root mean square over classes of ‖⟨∇z_k⟩‖.
     """
 
     gradient_norm: float
@@ -31,36 +33,36 @@ class Gradients:
 
 
 @modes.differentiating
-def gradients(
-    network: nn.Module, parameters: Array, inputs: Array, labels: Array, temperature: float = 1.0
-) -> Gradients:
+def gradients(problem: Problem, parameters: Array) -> Gradients:
     """Gradients of the mean cross-entropy over all examples at `parameters` (D,), in their precision.
 
-    Raises ValueError if what is given does not fit, or the network mixes examples, is random, gives other than logits
-    (n, k) or has parts under `torch.no_grad`.
+    Raises ValueError if the loss is another, arguments do not fit, or the network mixes examples, is random, gives
+    other than logits (n, k) or has parts under `torch.no_grad`.
     """
-    arguments.refuse_unfit_options(loss="cross_entropy", temperatures=[temperature])
-    network, theta, inputs, labels = arguments.problem(network, parameters, inputs, labels, "cross_entropy")
-    logits = autodiff.function(network)
-    hessian.refuse_unfit_logits(logits, theta, inputs, "gauss_newton")
-    theta = theta.requires_grad_()
+    if not isinstance(problem.loss, CrossEntropy):
+        raise ValueError(
+            f"gradients are those of the cross-entropy and the loss is {problem.loss.name}: give the former"
+        )
+    given = arguments.prepared(problem, parameters)
+    logits, theta = autodiff.function(given.network), given.theta.requires_grad_()
+    refusals.refuse_unfit_logits(logits, theta.detach(), given.batches.first, "gauss_newton")
     with torch.no_grad():
-        chunks = inputs.split(EXAMPLES_AT_ONCE)
-        outputs = torch.cat([logits(theta, chunk) for chunk in chunks]).double() / temperature
+        outputs = torch.cat([logits(theta, some) for some in _chunks(given)]).double() / problem.temperature
     n, classes = outputs.shape
-    one_hot = torch.nn.functional.one_hot(labels, classes).double()
+    one_hot = torch.nn.functional.one_hot(torch.cat([labels for _, labels in given.batches]), classes).double()
     shares = one_hot.mean(0)
     shift = prior_shift(outputs, shares)
     forced = torch.softmax(outputs + shift, 1)
-    cotangents = [(torch.softmax(outputs, 1) - one_hot) / temperature, (forced - one_hot) / temperature]
+    cotangents = [(torch.softmax(outputs, 1) - one_hot) / problem.temperature, (forced - one_hot) / problem.temperature]
     cotangents += [each.expand(n, -1) for each in torch.eye(classes, dtype=torch.float64, device=outputs.device)]
     found = torch.zeros(len(cotangents), len(theta), dtype=torch.float64, device=theta.device)
-    for number, chunk in enumerate(chunks):
+    start = 0
+    for chunk in _chunks(given):
         again = logits(theta, chunk)
-        here = slice(number * EXAMPLES_AT_ONCE, number * EXAMPLES_AT_ONCE + len(chunk))
         for row, cotangent in zip(found, cotangents):
-            seed = cotangent[here].to(again.dtype)
+            seed = cotangent[start : start + len(chunk)].to(again.dtype)
             row += torch.autograd.grad(again, theta, seed, retain_graph=True)[0].double()
+        start += len(chunk)
     norms = torch.linalg.vector_norm(found / n, dim=1)
     return Gradients(
         gradient_norm=float(norms[0]),
@@ -68,6 +70,11 @@ def gradients(
         forced_mismatch=float((forced.mean(0) - shares).norm()),
         class_gradient_norm=float(norms[2:].square().mean().sqrt()),
     )
+
+
+def _chunks(given: arguments.Prepared) -> Iterator[Tensor]:
+    for inputs, _ in given.batches:
+        yield from inputs.split(EXAMPLES_AT_ONCE)
 
 
 def prior_shift(outputs: Tensor, shares: Tensor) -> Tensor:

@@ -1,16 +1,18 @@
 """Products with the Hessian in full space, or with its Gauss–Newton part, of fully connected chains at one point.
 
-What does not depend on the vector is computed once: activations, adjoints, slopes. A product is then one tangent
+Activations, adjoints and slopes, which do not depend on the vector, are computed once. A product is then one tangent
 forward and its adjoint back, two products of matrices for the first layer and six for each other.
 One letter per axis: n examples, k classes, o outputs, i inputs of a layer, d vectors.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from goldilocks_zone.models import chains, losses
+from goldilocks_zone.curvature.arguments import Prepared
+from goldilocks_zone.models import chains
 from goldilocks_zone.models.layers import Activation, Dense, Reshape
 
 EXAMPLES_AT_ONCE = 1000
@@ -18,48 +20,40 @@ EXAMPLES_AT_ONCE = 1000
 
 @dataclass(frozen=True)
 class _Step:
-    """One layer: of a dense one its inputs a (n, i) and the adjoint δ (n, o) of its outputs; of an activation its
-    slopes φ′(z) and, where it bends, δ ⊙ φ″(z)."""
+    """One layer: inputs a (n, i) and the adjoint δ (n, o) of the outputs of a dense one; slopes φ′(z) of an activation
+    and, where it bends, δ ⊙ φ″(z)."""
 
     layer: Dense | Activation
     values: Tensor
     adjoint: Tensor | None
 
 
-def applies(chain: tuple | None, theta: Tensor, inputs: Tensor, memory_mib: float) -> bool:
-    """Whether all layers are fully connected ones, activations and flattening, and what is kept fits into memory."""
-    if chain is None or not all(isinstance(layer, Dense | Activation | Reshape) for layer in chain):
-        return False
-    entries = 3 * len(inputs) * sum(sum(layer.shape) for layer in chain if isinstance(layer, Dense))
-    return entries * theta.element_size() <= memory_mib * 2**20
-
-
 class Products:
-    """The map from vectors (d, D) to products (d, D) with the Hessian of the mean loss at θ (D,), in its precision."""
+    """The map from vectors (d, D) to products (d, D) with the Hessian of the mean loss at a point, in its precision."""
 
-    def __init__(
-        self,
-        chain: tuple,
-        theta: Tensor,
-        inputs: Tensor,
-        labels: Tensor,
-        *,
-        gauss_newton: bool,
-        loss: str,
-        temperature: float,
-    ):
-        self._theta, self._loss, self._temperature, self._count = theta, loss, temperature, len(inputs)
+    def __init__(self, chain: tuple, given: Prepared, gauss_newton: bool):
+        self._chain, self._given, self._gauss_newton = chain, given, gauss_newton
+        self._theta, self._temperature, self._count = given.theta, given.temperature, given.batches.count
         self._chunks = [
-            self._prepared(chain, some, targets, gauss_newton)
-            for some, targets in zip(inputs.split(EXAMPLES_AT_ONCE), labels.split(EXAMPLES_AT_ONCE))
+            self._prepared(*some)
+            for batch in given.batches
+            for some in zip(*(each.split(EXAMPLES_AT_ONCE) for each in batch))
         ]
 
-    def _prepared(self, chain: tuple, inputs: Tensor, labels: Tensor, gauss_newton: bool) -> tuple[list[_Step], Tensor]:
-        """The layers of some examples, and the outputs' p (n, k)."""
-        outputs, kept = chains.forward(chain, self._theta, inputs)
+    @staticmethod
+    def applies(chain: tuple | None, theta: Tensor, examples: int, memory_mib: float) -> bool:
+        """Whether all layers are dense ones, activations and flattening, and the arrays to keep fit into memory."""
+        if chain is None or not all(isinstance(layer, Dense | Activation | Reshape) for layer in chain):
+            return False
+        entries = 3 * examples * sum(sum(layer.shape) for layer in chain if isinstance(layer, Dense))
+        return entries * theta.element_size() <= memory_mib * 2**20
+
+    def _prepared(self, inputs: Tensor, labels: Tensor) -> tuple[list[_Step], Callable[[Tensor], Tensor]]:
+        """The layers of some examples, and products with the loss's second derivative by their outputs."""
+        outputs, kept = chains.forward(self._chain, self._theta, inputs)
         cooled = outputs.double() / self._temperature
-        if not gauss_newton:
-            delta = losses.residuals(cooled, labels, self._loss) / self._temperature
+        if not self._gauss_newton:
+            delta = self._given.loss.gradient(cooled, labels) / self._temperature
             _, kept = chains.backward(kept, self._theta, delta.to(outputs), to_inputs=False)
         steps = []
         for each in kept:
@@ -69,17 +63,17 @@ class Products:
                 bends = each.layer.bend is not None and each.delta is not None
                 bend = each.delta * each.layer.bend(each.forward) if bends else None
                 steps.append(_Step(each.layer, each.layer.slope(each.forward), bend))
-        return steps, torch.softmax(cooled, 1).to(outputs)
+        return steps, self._given.loss.curvature(cooled, labels, outputs.dtype)
 
     def __call__(self, vectors: Tensor) -> Tensor:
         """Products with each row."""
         products = torch.zeros_like(vectors)
         for vector, product in zip(vectors, products):
-            for steps, p in self._chunks:
-                self._add(vector, product, steps, p)
+            for steps, curved in self._chunks:
+                self._add(vector, product, steps, curved)
         return products / self._count
 
-    def _add(self, vector: Tensor, product: Tensor, steps: list[_Step], p: Tensor) -> None:
+    def _add(self, vector: Tensor, product: Tensor, steps: list[_Step], curved: Callable) -> None:
         tangent, before = None, []
         for step in steps:
             before.append(tangent)
@@ -92,7 +86,7 @@ class Products:
             if step.layer.bias is not None:
                 moved += vector[step.layer.bias]
             tangent = moved
-        back = self._curved(tangent, p)
+        back = curved(tangent / self._temperature**2)
         for number, step in reversed(list(enumerate(steps))):
             tangent = before[number]
             if isinstance(step.layer, Activation):
@@ -110,10 +104,3 @@ class Products:
                 back = back @ step.layer.weights(self._theta)
                 if step.adjoint is not None:
                     back.addmm_(step.adjoint, step.layer.weights(vector))
-
-    def _curved(self, tangent: Tensor, p: Tensor) -> Tensor:
-        """The loss's second derivative by the logits times tangents (n, k)."""
-        tangent = tangent / self._temperature**2
-        if self._loss == "mean_squared_error":
-            return tangent
-        return p * (tangent - (p * tangent).sum(1, keepdim=True))

@@ -9,7 +9,6 @@ serve all points whose logits over temperature, αⁿ/T times those at α = 1, a
 points are, to rounding, combinations of those of a few: only these are met with the tangents.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,9 +17,10 @@ from torch import Tensor
 from goldilocks_zone.curvature import accumulators, tangents
 from goldilocks_zone.curvature.accumulators import Sums
 from goldilocks_zone.curvature.directions import Directions
-from goldilocks_zone.curvature.tangents import Step
+from goldilocks_zone.curvature.tangents import Ray, Step
 from goldilocks_zone.models import chains
 from goldilocks_zone.models.layers import Activation, Affine, Dense
+from goldilocks_zone.models.losses import Loss
 
 ROUNDING = 1e-14  # of powers of scales that are meant to be the same
 
@@ -40,21 +40,14 @@ class Meeting:
     groups: dict[int, Tensor]
 
 
-def add_chunk(
-    chain: tuple,
-    theta: Tensor,
-    scales: Sequence[float],
-    directions: Directions,
-    inputs: Tensor,
-    labels: Tensor,
-    total: Sums,
-) -> None:
-    """Add examples to the sums of all points: a scale α of the ray αθ for each point."""
+def add_chunk(ray: Ray, inputs: Tensor, labels: Tensor, total: Sums) -> None:
+    """Add examples to the sums of all points of a ray."""
+    chain, theta, directions = ray.network, ray.theta, ray.directions
     outputs, kept = chains.forward(chain, theta, inputs)
     steps = tangents.linearised(kept, theta, directions.dtype)
     pushed, meetings = _push(steps, directions)
     depth = len(meetings) + 1
-    scales, temperatures = theta.new_tensor(scales), total.temperatures[:, 0, 0]
+    scales, temperatures = theta.new_tensor(ray.scales), total.temperatures[:, 0, 0]
     logits = scales[:, None, None] ** depth * outputs
     alike = same(scales**depth / temperatures)
     pushed = {group: accumulators.orthonormalised(each, total.factor) for group, each in pushed.items()}
@@ -177,14 +170,14 @@ def _through(step: Step, directions: Directions, groups: dict[int, Tensor], numb
     return carried
 
 
-def _families(adjoints: Tensor, loss: str) -> tuple[Tensor, Tensor]:
+def _families(adjoints: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
     """Logit adjoints (f, n, k) that span those of all points (p, n, k), and their coefficients (p, n, f).
 
-    Residuals of the softmax sum to zero over the k classes, so that k − 1 families do.
+    Where the loss is invariant to shifts they sum to zero over the k classes, so that k − 1 families do.
     """
     seeds = torch.eye(adjoints.shape[2], dtype=adjoints.dtype, device=adjoints.device)
     coefficients = adjoints
-    if loss == "cross_entropy":
+    if loss.shift_invariant:
         seeds, coefficients = seeds[:-1] - seeds[-1:], adjoints[..., :-1]
     return seeds[:, None].expand(-1, *adjoints.shape[1:]), coefficients
 

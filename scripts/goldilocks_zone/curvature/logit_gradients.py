@@ -1,9 +1,10 @@
 """Gradients of all logits over examples: how they cluster, and the spectrum of G that they carry.
 
 J is the matrix of the columns ∂z_k^μ/∂θ, example after example: (D, n · k). It is never formed where a layer is fully
-connected: there a product of two columns is one of adjoints times one of inputs. G = J S Jᵀ/n, S_μ = R_μ R_μᵀ, has the
-eigenvalues of Rᵀ(JᵀJ)R/n, and its eigenvectors are u = J R w/√(nλ) (Fort & Ganguli 2019; Papyan 2019 for the spectrum).
-Of the Gram matrix JᵀJ only some rows are in memory at a time.
+connected: there a product of two columns is one of adjoints times one of inputs. G = J S Jᵀ/n, S_μ = R_μ R_μᵀ the
+second derivative of the loss by the logits, has the eigenvalues of Rᵀ(JᵀJ)R/n, and its eigenvectors are
+u = J R w/√(nλ) (Fort & Ganguli 2019; Papyan 2019 for the spectrum). Only some rows of the Gram matrix JᵀJ are in memory
+at a time.
 
 Letters: n examples, k classes, D parameters, b examples of a block.
 """
@@ -15,22 +16,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from goldilocks_zone.curvature import arguments, autodiff, hessian
-from goldilocks_zone.curvature.arguments import Array
-from goldilocks_zone.models import chains, modes, networks
+from goldilocks_zone.curvature import arguments, autodiff, refusals
+from goldilocks_zone.models import chains, modes
 from goldilocks_zone.models import layers as models_layers
+from goldilocks_zone.models.losses import Factor
+from goldilocks_zone.models.networks import Logits
+from goldilocks_zone.models.problem import Array, Problem
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.spectra import lanczos
 
 EXAMPLES_AT_ONCE = 250
 ENTRIES_AT_ONCE = 2**22  # of a block of the Gram matrix: a few of them stay in a processor's cache
-SUM_TOLERANCE = 1e-4  # of a softmax's outputs in single precision, over many classes
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-11}
 
 
 @dataclass(frozen=True)
 class _Factors:
-    """Of a layer: adjoints (n, k, o) and inputs (n, i) whose outer products are its gradients, or these themselves."""
+    """Adjoints (n, k, o) and inputs (n, i) of a layer, whose outer products are its gradients, or these alone."""
 
     adjoints: Tensor
     inputs: Tensor | None
@@ -115,25 +117,36 @@ def _total(parts: Iterable[Tensor]) -> Tensor:
 
 
 @modes.differentiating
-def of(network: nn.Module, parameters: Array, inputs: Array) -> LogitGradients:
-    """J at `parameters` (D,), in their precision, over all `inputs` (n, …).
+def of(problem: Problem, parameters: Array) -> LogitGradients:
+    """J at `parameters` (D,), in their precision, over all examples.
 
-    A network that is no chain of known layers has Jᵀ in memory, and so have its convolutions each their own part.
-    Raises ValueError if what is given does not fit, or the network mixes examples, is random, gives other than logits
-    (n, k) or has parts under `torch.no_grad`.
+    Jᵀ is in memory for a network that is no chain of known layers, and so is the part of every convolution. Raises
+    ValueError if arguments do not fit, or the network mixes examples, is random, gives other than logits (n, k) or has
+    parts under `torch.no_grad`.
     """
-    network, parameters, inputs, _ = arguments.problem(network, parameters, inputs)
-    chain = chains.matching(network, [parameters], inputs)
+    given = arguments.prepared(problem, parameters, labelled=False)
+    chain = chains.matching(given.network, [given.theta], given.batches.first)
     if chain is None:
-        logits = autodiff.function(network)
-        hessian.refuse_unfit_logits(logits, parameters, inputs, "gauss_newton")
-        return LogitGradients.of_columns(_columns(logits, parameters, inputs))
-    return LogitGradients(_factors(chain, parameters, inputs))
+        logits = _logits(given)
+        columns = [autodiff.jacobian(logits, given.theta, some) for some in _chunks(given)]
+        return LogitGradients.of_columns(torch.cat(columns))
+    return LogitGradients(_factors([_of_examples(chain, given.theta, some) for some in _chunks(given)]))
 
 
-def _factors(chain: tuple, theta: Tensor, inputs: Tensor) -> list[_Factors]:
-    """Of every layer with parameters, first to last."""
-    parts = [_of_examples(chain, theta, some) for some in inputs.split(EXAMPLES_AT_ONCE)]
+def _chunks(given: arguments.Prepared) -> Iterator[Tensor]:
+    for inputs, _ in given.batches:
+        yield from inputs.split(EXAMPLES_AT_ONCE)
+
+
+def _logits(given: arguments.Prepared) -> Logits:
+    """Logits as a function that can be differentiated by the parameters."""
+    logits = autodiff.function(given.network)
+    refusals.refuse_unfit_logits(logits, given.theta, given.batches.first, "gauss_newton")
+    return logits
+
+
+def _factors(parts: list[list[tuple]]) -> list[_Factors]:
+    """Factors of every layer with parameters, first to last, from those of some examples each."""
     joined = []
     for layers in zip(*parts):
         layer = layers[0][0]
@@ -144,7 +157,7 @@ def _factors(chain: tuple, theta: Tensor, inputs: Tensor) -> list[_Factors]:
 
 
 def _of_examples(chain: tuple, theta: Tensor, inputs: Tensor) -> list[tuple]:
-    """For some examples: of every layer, itself, its adjoints (n, k, o) and its inputs, or gradients and None."""
+    """Every layer with its adjoints (n, k, o) and inputs, or gradients and None, for some examples."""
     outputs, kept = chains.forward(chain, theta, inputs)
     by_class = []
     for k in range(outputs.shape[1]):
@@ -173,11 +186,6 @@ def _with_parameters(kept: list[models_layers.Kept]):
             yield from _with_parameters(each.inner)
         elif isinstance(each.layer, models_layers.Affine):
             yield each
-
-
-def _columns(logits: networks.Logits, parameters: Tensor, inputs: Tensor) -> Tensor:
-    """Jᵀ (n, k, D) by automatic differentiation."""
-    return torch.cat([autodiff.jacobian(logits, parameters, some) for some in inputs.split(EXAMPLES_AT_ONCE)])
 
 
 @dataclass(frozen=True)
@@ -239,116 +247,85 @@ class GaussNewton:
     cotangents: Tensor
 
 
-def gauss_newton(gradients: LogitGradients, outputs: Array, count: int, *, centred: bool = False) -> GaussNewton:
-    """The top of the spectrum of G of the mean cross-entropy, with softmax outputs p (n, k).
+def gauss_newton(gradients: LogitGradients, factor: Factor, count: int, *, centred: bool = False) -> GaussNewton:
+    """The top of the spectrum of G of the mean loss, with the `factor` R of the loss at the logits of all examples.
 
     With `centred`, of G made of J_k^μ less its mean over examples, for every logit. Raises ValueError as
-    `lanczos.top_eigenpairs` does, or where `outputs` are none of a softmax, TooFewEigenvalues where G has no `count`
-    that are not zero.
+    `lanczos.top_eigenpairs` does, or where the factor has other examples, TooFewEigenvalues where G has no `count`
+    eigenvalues that are not zero.
     """
-    outputs = _softmax(outputs, gradients)
-    roots = _roots(gradients, outputs)
-    shape = roots.shape
+    roots = _fitting(factor, gradients)
+    own = gradients.own()
+    nothing = torch.finfo(gradients.dtype).eps * float(own.diagonal(dim1=1, dim2=2).max())
+    few = TooFewEigenvalues(f"G has fewer than {count} eigenvalues that are not zero: ask for fewer")
+    if not traces(own, factor).mean() > nothing:
+        raise few
+    (examples, _, columns), like = roots.shape, own.new_zeros(())
 
     def across(rows: Tensor) -> Tensor:
         return rows - rows.mean(1, keepdim=True) if centred else rows
 
     def push(vectors: np.ndarray) -> np.ndarray:
-        rows = torch.as_tensor(vectors).to(roots).view(-1, *shape)
-        moved = across(gradients.multiplied(across(_turned(roots, rows))))
-        return (_turned_back(roots, moved) / len(roots)).flatten(1).double().cpu().numpy()
+        rows = torch.as_tensor(vectors).to(like).view(-1, examples, columns)
+        moved = across(gradients.multiplied(across(roots.multiplied(rows))))
+        return (roots.transposed(moved) / examples).flatten(1).double().cpu().numpy()
 
-    own = gradients.own()
-    nothing = torch.finfo(gradients.dtype).eps * float(own.diagonal(dim1=1, dim2=2).max())
-    few = TooFewEigenvalues(f"G has fewer than {count} eigenvalues that are not zero: ask for fewer")
-    if not traces(own, outputs).mean() > nothing:
-        raise few
-    values, vectors = lanczos.top_eigenpairs(
-        push,
-        outputs.numel(),
-        count,
-        start=stream("Gram matrix").standard_normal(outputs.numel()),
-        tolerance=TOLERANCE[gradients.dtype],
-        own_threads=True,
-    )
+    start = stream("Gram matrix").standard_normal(examples * columns)
+    search = lanczos.Search(start=start, tolerance=TOLERANCE[gradients.dtype], own_threads=True)
+    values, vectors = lanczos.top_eigenpairs(push, len(start), count, search)
     if not values[-1] > nothing:
         raise few
-    turned = _turned(roots, torch.as_tensor(vectors.T.copy()).to(roots).view(-1, *shape))
-    return GaussNewton(values, turned / torch.as_tensor(np.sqrt(len(roots) * values)).to(roots)[:, None, None])
+    turned = roots.multiplied(torch.as_tensor(vectors.T.copy()).to(like).view(-1, examples, columns))
+    return GaussNewton(values, turned / torch.as_tensor(np.sqrt(examples * values)).to(like)[:, None, None])
 
 
-def traces(own: Tensor, outputs: Tensor) -> np.ndarray:
-    """Of each example's part of G (n,), from JᵀJ at each by itself (n, k, k) and outputs p (n, k)."""
-    p, own = outputs.double(), own.double()
-    found = (p * own.diagonal(dim1=1, dim2=2)).sum(1) - torch.einsum("nk,nkj,nj->n", p, own, p)
-    return found.cpu().numpy()
+def traces(own: Tensor, factor: Factor) -> np.ndarray:
+    """The trace of each example's part of G (n,), from JᵀJ at each by itself (n, k, k) and the loss's `factor`."""
+    return factor.traces(own).cpu().numpy()
 
 
-def frobenius_norm(gradients: LogitGradients, outputs: Array) -> float:
-    """‖G‖_F of the mean cross-entropy, with softmax outputs p (n, k)."""
-    roots, square = _roots(gradients, _softmax(outputs, gradients)), 0.0
+def frobenius_norm(gradients: LogitGradients, factor: Factor) -> float:
+    """‖G‖_F of the mean loss, with the `factor` R of the loss at the logits of all examples."""
+    roots, square = _fitting(factor, gradients), 0.0
     for some, block in gradients.blocks():
         # R has one block for each example, so that rows of Rᵀ JᵀJ R come from the same rows of JᵀJ.
-        half = _turned_back(roots, block)
-        whole = _turned_back(roots[some, :, None, None], half, 1)
+        whole = roots.part(some).transposed_first(roots.transposed(block))
         square += float(torch.linalg.vector_norm(whole, dtype=torch.float64)) ** 2
-    return float(np.sqrt(square)) / len(roots)
+    return float(np.sqrt(square)) / gradients.examples
 
 
-def _softmax(outputs: Array, gradients: LogitGradients) -> Tensor:
-    """Outputs p (n, k). Raises ValueError unless they are those of a softmax of the same examples and classes."""
-    found, shape = arguments.real(outputs, "outputs"), (gradients.examples, gradients.classes)
-    if tuple(found.shape) != shape:
-        raise ValueError(f"outputs have the shape {tuple(found.shape)} and gradients {shape}: give the same examples")
-    if not ((found >= 0).all() and torch.allclose(found.sum(1), found.new_ones(()), atol=SUM_TOLERANCE)):
-        raise ValueError("outputs are not positive with sums of 1: give the softmax of the logits, torch.softmax(z, 1)")
-    return found
-
-
-def _roots(gradients: LogitGradients, outputs: Tensor) -> Tensor:
-    return outputs.to(dtype=gradients.dtype, device=gradients.device).sqrt()
-
-
-def _turned(roots: Tensor, vectors: Tensor) -> Tensor:
-    """R x for x (…, n, k), with roots √p (n, k)."""
-    return roots * (vectors - roots * (vectors * roots).sum(-1, keepdim=True))
-
-
-def _turned_back(roots: Tensor, vectors: Tensor, axis: int = -1) -> Tensor:
-    """Rᵀ x, with classes along `axis` of both."""
-    parts = roots * vectors
-    return parts - roots * (parts * roots).sum(axis, keepdim=True)
-
-
-def _problem(network: nn.Module, parameters: Array, inputs: Array) -> tuple[networks.Logits, Tensor, Tensor]:
-    """Logits as a function that can be differentiated by parameters, these and inputs."""
-    network, parameters, inputs, _ = arguments.problem(network, parameters, inputs)
-    logits = autodiff.function(network)
-    hessian.refuse_unfit_logits(logits, parameters, inputs, "gauss_newton")
-    return logits, parameters, inputs
+def _fitting(factor: Factor | None, gradients: LogitGradients) -> Factor:
+    """The factor in the precision of the gradients. Raises ValueError unless it has the same examples and classes."""
+    shape = (gradients.examples, gradients.classes)
+    if factor is None:
+        raise ValueError("the loss has no factor, as its second derivative is not positive there: use another loss")
+    if factor.shape[:2] != shape:
+        raise ValueError(f"outputs have the shape {factor.shape[:2]} and gradients {shape}: give the same examples")
+    return factor.to(torch.empty(0, dtype=gradients.dtype, device=gradients.device))
 
 
 @modes.differentiating
-def pushed(network: nn.Module, parameters: Array, inputs: Array, direction: Array) -> Tensor:
+def pushed(problem: Problem, parameters: Array, direction: Array) -> Tensor:
     """Jᵀ v (n, k) for a direction v (D,). Raises ValueError as `of` does."""
-    logits, theta, inputs = _problem(network, parameters, inputs)
+    given = arguments.prepared(problem, parameters, labelled=False)
+    logits, theta = _logits(given), given.theta
     (direction,) = arguments.rows(arguments.real(direction, "direction")[None], theta, "directions").to(theta.dtype)
-    return torch.cat([autodiff.tangents(logits, theta, some)(direction) for some in inputs.split(EXAMPLES_AT_ONCE)])
+    return torch.cat([autodiff.tangents(logits, theta, some)(direction) for some in _chunks(given)])
 
 
 @modes.differentiating
-def pulled(network: nn.Module, parameters: Array, inputs: Array, cotangents: Array) -> Tensor:
+def pulled(problem: Problem, parameters: Array, cotangents: Array) -> Tensor:
     """J x (m, D) for cotangents x (m, n, k). Raises ValueError as `of` does."""
-    logits, theta, inputs = _problem(network, parameters, inputs)
-    theta = theta.requires_grad_()
+    given = arguments.prepared(problem, parameters, labelled=False)
+    logits, theta, start = _logits(given), given.theta.requires_grad_(), 0
     cotangents = arguments.real(cotangents, "cotangents").to(theta)
     found = torch.zeros(len(cotangents), len(theta), dtype=theta.dtype, device=theta.device)
-    for number, some in enumerate(inputs.split(EXAMPLES_AT_ONCE)):
+    for some in _chunks(given):
         outputs = logits(theta, some)
-        shape = (len(inputs), outputs.shape[1])
+        shape = (given.batches.count, outputs.shape[1])
         if cotangents.ndim != 3 or tuple(cotangents.shape[1:]) != shape:
             raise ValueError(f"cotangents have the shape {tuple(cotangents.shape)}: (m, {shape[0]}, {shape[1]}) fits")
-        here = slice(number * EXAMPLES_AT_ONCE, number * EXAMPLES_AT_ONCE + len(some))
-        for row, cotangent in zip(found, cotangents):
-            row += torch.autograd.grad(outputs, theta, cotangent[here], retain_graph=True)[0]
+        for row, cotangent in zip(found, cotangents[:, start : start + len(some)]):
+            row += torch.autograd.grad(outputs, theta, cotangent, retain_graph=True)[0]
+        start += len(some)
     return found

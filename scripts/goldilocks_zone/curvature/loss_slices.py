@@ -1,23 +1,23 @@
-"""Cuts through the loss landscape: the mean loss on lines and on a plane through a point.
+"""Slices of the loss landscape: the mean loss on lines and on a plane through a point.
 
 Points lie at θ + Pᵀc, with orthonormal directions as the rows of P (d, D) and coefficients c (d,).
 """
-
-from collections.abc import Callable
 
 import numpy as np
 import scipy.linalg
 import torch
 from torch import Tensor
 
-from goldilocks_zone.models import losses
+from goldilocks_zone.curvature import arguments
+from goldilocks_zone.models import modes, networks
+from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.subspaces import planes
 
 EXAMPLES_PER_CHUNK = 512
 
 
 def orthonormal(raw_directions: np.ndarray) -> np.ndarray:
-    """Rows (d, D) that span what the raw ones do, orthonormal in order: the first k of both span the same.
+    """Orthonormal rows (d, D) of which the first k span the same as the first k of the raw ones, for every k.
 
     Raises ValueError if the raw directions are linearly dependent.
     """
@@ -43,31 +43,32 @@ def plane_coefficients(places: np.ndarray, count: int) -> np.ndarray:
     return np.stack([first, second], axis=-1) @ np.eye(2, count)
 
 
+@modes.differentiating
 def mean_losses(
-    logits: Callable[[Tensor, Tensor], Tensor],
+    problem: Problem,
     theta: Tensor,
     directions: Tensor,
     coefficients: np.ndarray,
-    inputs: Tensor,
-    labels: Tensor,
     examples_per_chunk: int = EXAMPLES_PER_CHUNK,
 ) -> np.ndarray:
-    """Mean cross-entropy in nats at each point θ + Pᵀc, shape (…), from `coefficients` c of shape (…, d).
+    """Mean loss at each point θ + Pᵀc, shape (…), from `coefficients` c of shape (…, d).
 
-    Forward passes in the precision of `theta` (D,), over all examples of a chunk at once and over points one after
-    another: that is as fast as a batch of points, and holds the parameters of one point only. A coefficient of zero
-    costs nothing. Raises ValueError where a loss is not finite.
+    Forward passes in the precision of `theta` (D,), over all examples of a chunk at once and over
+    points one after another: that is as fast as a batch of points, and holds the parameters of one point only. A
+    coefficient of zero costs nothing. Raises ValueError where a loss is not finite.
     """
-    found = []
+    given, found = arguments.prepared(problem, theta), []
+    logits = networks.logits_function(given.network)
     with torch.no_grad():
         for point in coefficients.reshape(-1, coefficients.shape[-1]):
             used = np.flatnonzero(point)
             parameters = torch.addmv(theta, directions[used].T, torch.as_tensor(point[used]).to(theta))
-            total = sum(
-                losses.values(logits(parameters, chunk), targets, "cross_entropy").sum()
-                for chunk, targets in zip(inputs.split(examples_per_chunk), labels.split(examples_per_chunk))
-            )
-            found.append(float(total) / len(inputs))
+            total = 0.0
+            for inputs, labels in given.batches:
+                step = len(inputs) if problem.loss.couples_examples else examples_per_chunk
+                for chunk, targets in zip(inputs.split(step), labels.split(step)):
+                    total += problem.loss.total(logits(parameters, chunk) / problem.temperature, targets)
+            found.append(float(total) / given.batches.count)
     if not np.isfinite(found).all():
         raise ValueError("the loss is not finite on a cut: take smaller radii or a smaller extent")
     return np.reshape(found, coefficients.shape[:-1])

@@ -16,12 +16,26 @@ from goldilocks_zone.curvature.accumulators import Sums, orthonormalised
 from goldilocks_zone.curvature.directions import Directions
 from goldilocks_zone.models import chains
 from goldilocks_zone.models.layers import Activation, Affine, Convolution, Kept, Residual
+from goldilocks_zone.models.networks import Logits
 
 EXAMPLES_PER_CHUNK = 512
 ENTRIES_PER_BLOCK = 2**22  # of Ẇᵀδ at a time in a sweep
 # Tangents of one layer beyond this many bytes fall out of the processor's cache.
 BYTES_PER_LAYER = 12 * 2**20
 FEWEST_EXAMPLES = 32  # with convolutions
+
+
+@dataclass(frozen=True)
+class Ray:
+    """Points α θ along the ray of θ (D,), for the scales α, of a network with directions of a plane through each.
+
+    `network` is a chain with prepared directions, or a function of logits with a tensor (d, D).
+    """
+
+    network: tuple | Logits
+    theta: Tensor
+    scales: Sequence[float]
+    directions: Directions | Tensor
 
 
 @dataclass
@@ -38,7 +52,7 @@ class Step:
 
 
 def linearised(kept: list[Kept], theta: Tensor, dtype: torch.dtype) -> list[Step]:
-    """What tangents need of a forward pass and its adjoint; without adjoint, no cross terms can be formed."""
+    """The steps of tangents, from a forward pass and its adjoint; without adjoint, no cross terms can be formed."""
 
     def prepared(values):
         return None if values is None else chains.laid_out(values.to(dtype))
@@ -125,24 +139,16 @@ def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     return second if first is None else first if second is None else first + second
 
 
-def add_chunk(
-    chain: tuple,
-    theta: Tensor,
-    scales: Sequence[float],
-    directions: Directions,
-    inputs: Tensor,
-    labels: Tensor,
-    total: Sums,
-    step: int,
-) -> None:
-    """Add examples to the sums of all points, a scale α of the ray αθ for each, `step` directions at a time.
+def add_chunk(ray: Ray, inputs: Tensor, labels: Tensor, total: Sums, step: int) -> None:
+    """Add examples to the sums of all points of a ray, `step` directions at a time.
 
     Directions turn the first layer alike at every point: Ẇ_1 x is computed once for all.
     """
+    chain, theta, directions = ray.network, ray.theta, ray.directions
     d, dtype = len(directions), directions.dtype
     first = next(chains.affine_layers(chain)).weight.start
     points = []
-    for number, scale in enumerate(scales):
+    for number, scale in enumerate(ray.scales):
         point = theta if scale == 1 else scale * theta
         outputs, kept = chains.forward(chain, point, inputs)
         adjoint = total.adjoints(outputs[None], labels, slice(number, number + 1))[0]
@@ -203,13 +209,12 @@ class Plan:
     directions: int
 
 
-def plan(
-    chain: tuple, theta: Tensor, directions: Directions, inputs: Tensor, points: int, at_once: bool, memory_mib: float
-) -> Plan:
+def plan(ray: Ray, inputs: Tensor, at_once: bool, memory_mib: float) -> Plan:
     """Chunks, over examples first, that keep working memory below `memory_mib`.
 
     All directions go `at_once` where products of their tangents are needed: in sweeps, and where activations bend.
     """
+    chain, theta, directions, points = ray.network, ray.theta, ray.directions, len(ray.scales)
     kept = chains.forward(chain, theta, inputs[:1].double())[1]
     # Tangents begin at the first layer that can move.
     first, *others = (number for number, each in enumerate(kept) if isinstance(each.layer, Affine | Residual))

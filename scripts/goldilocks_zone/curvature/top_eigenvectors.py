@@ -1,82 +1,85 @@
 """The largest eigenvalues of the Hessian in full space, and their eigenvectors as images in the first layer."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from goldilocks_zone.curvature import arguments, autodiff, hessian, tangents
 from goldilocks_zone.models import initialisation, modes
+from goldilocks_zone.models.problem import Array, Problem
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.spectra import lanczos
+from goldilocks_zone.spectra.lanczos import Search
 
-# Of a search that starts near eigenvectors, beside their sum.
-RANDOM_PART = 0.1
-
-
-@modes.differentiating
-def top(
-    network: nn.Module,
-    parameters: Tensor | np.ndarray,
-    inputs: Tensor | np.ndarray,
-    labels: Tensor | np.ndarray,
-    count: int,
-    *,
-    loss: str = "cross_entropy",
-    temperature: float = 1.0,
-    memory_mib: float = 1024,
-    tolerance: float = 1e-8,
-    near: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` largest eigenvalues of the Hessian of the mean loss, descending, and eigenvectors (D, count).
-
-    At `parameters` (D,), over all examples, to a relative `tolerance`. The search starts from the sum of the rows of
-    `near` (m, D), orthonormal vectors near eigenvectors, where some are known. Raises ValueError as
-    `curvature.hessian_products` and `lanczos.top_eigenpairs` do.
-    """
-    options = {"loss": loss, "temperature": temperature, "memory_mib": memory_mib}
-    products = hessian.hessian_products(network, parameters, inputs, labels, **options)
-    start = stream("top eigenvectors").standard_normal(len(parameters))
-    if near is not None:
-        near = arguments.rows(near, arguments.parameters(parameters), "near").double().cpu().numpy()
-        # What is random finds those eigenvectors that have no part in the sum.
-        start = near.sum(0) + RANDOM_PART * start / np.linalg.norm(start)
-    return lanczos.top_eigenpairs(products, len(parameters), count, start=start, tolerance=tolerance, own_threads=True)
-
-
+RANDOM_PART = 0.1  # of a start near eigenvectors, relative to their sum
 SHARPNESS_TOLERANCE = 1e-2
 
 
 @modes.differentiating
-def sharpness(network: nn.Module, parameters: Tensor, inputs: Tensor, labels: Tensor, **options: float | str) -> float:
-    """The largest eigenvalue of the Hessian of the mean loss, within a hundredth; 0 where all logits are zero.
+def top_eigenpairs(
+    problem: Problem,
+    parameters: Array,
+    count: int,
+    search: Search = Search(),  # noqa: B008
+    memory_mib: float = 1024,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` largest eigenvalues of the Hessian of the mean loss, descending, and eigenvectors (D, count).
 
-    And where the Hessian itself vanishes, as where the softmax of every example is saturated at its label. NaN where
-    products with it are not finite, as on the way to diverge. Arguments and options as of `top`.
+    At `parameters` (D,), over all examples. Raises ValueError as `hessian.hessian_products` and
+    `lanczos.top_eigenpairs` do.
+    """
+    products = hessian.hessian_products(problem, parameters, memory_mib=memory_mib)
+    start = _random_start(len(parameters)) if search.start is None else search.start
+    return lanczos.top_eigenpairs(products, len(parameters), count, replace(search, start=start, own_threads=True))
+
+
+def start_near(vectors: Array, size: int) -> np.ndarray:
+    """The start (D,) of a search near eigenvectors, the orthonormal rows of `vectors` (m, D): their sum.
+
+    A random part finds eigenvectors that are orthogonal to the sum.
+    """
+    known = arguments.rows(vectors, torch.empty(size), "near").double().cpu().numpy()
+    start = _random_start(size)
+    return known.sum(0) + RANDOM_PART * start / np.linalg.norm(start)
+
+
+def _random_start(size: int) -> np.ndarray:
+    return stream("top eigenvectors").standard_normal(size)
+
+
+@modes.differentiating
+def sharpness(problem: Problem, parameters: Array, memory_mib: float = 1024) -> float:
+    """The largest eigenvalue of the Hessian of the mean loss at `parameters` (D,), within a hundredth.
+
+    Zero where all logits are zero or the Hessian vanishes, as where the softmax of every example is saturated at its
+    label. NaN where products with it are not finite, as in a run that is about to diverge.
     """
     if not torch.isfinite(arguments.real(parameters, "parameters")).all():
         return math.nan
-    network, parameters, inputs, labels = arguments.problem(network, parameters, inputs, labels)
-    logits = autodiff.function(network)
+    given = arguments.prepared(problem, parameters)
+    logits, theta = autodiff.function(given.network), given.theta
     with torch.no_grad():
-        if not any(logits(parameters, some).any() for some in inputs.split(tangents.EXAMPLES_PER_CHUNK)):
+        chunks = (some for inputs, _ in given.batches for some in inputs.split(tangents.EXAMPLES_PER_CHUNK))
+        if not any(logits(theta, some).any() for some in chunks):
             return 0.0
-    products = hessian.hessian_products(network, parameters, inputs, labels, **options)
-    pushed = products(stream("sharpness").standard_normal((1, len(parameters))))
+    products = hessian.hessian_products(problem, theta, memory_mib=memory_mib)
+    pushed = products(stream("sharpness").standard_normal((1, len(theta))))
     if not np.isfinite(pushed).all():
         return math.nan
-    if np.abs(pushed).max() <= torch.finfo(parameters.dtype).tiny:
+    if np.abs(pushed).max() <= torch.finfo(theta.dtype).tiny:
         return 0.0
-    values, _ = top(network, parameters, inputs, labels, 1, tolerance=SHARPNESS_TOLERANCE, **options)
+    values, _ = top_eigenpairs(problem, theta, 1, Search(tolerance=SHARPNESS_TOLERANCE), memory_mib)
     return float(values[0])
 
 
 def first_layer_images(network: nn.Module, vectors: np.ndarray, image: tuple[int, ...]) -> np.ndarray:
     """The first layer's part of each of `vectors` (D, m), averaged over its units and channels: (m, height, width).
 
-    An eigenvector has no sign: the entry of an image that is largest in magnitude is positive. Raises ValueError where
-    the first layer does not see the whole image.
+    As eigenvectors have no sign, the entry of an image that is largest in magnitude is positive. Raises ValueError
+    where the first layer does not see the whole image.
     """
     parameters, channels = initialisation.parameters_of(network), image[0]
     weights, size = parameters[0], sum(each.size for each in parameters)

@@ -3,6 +3,7 @@
 import functools
 import logging
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -210,12 +211,11 @@ def layers(seen: InLayers) -> dict:
 )
 def full_space(seen: InFullSpace) -> dict:
     """Trace and norm of the Hessian in full space, in the metric of the planes."""
-    sweep, (network, parameters, *examples) = seen.sweep, seen.problem
+    sweep, (problem, parameters) = seen.sweep, seen.problem
     probes, eta = sweep.draw.probes, sweep.draw.eta
     vectors = sweep.on_device(probes * eta).to(getattr(torch, sweep.study.dtype))
-    products = hessian.hessian_vector_products(
-        network, parameters, vectors, *examples, temperature=seen.point.temperature, **sweep.options
-    )
+    problem, memory_mib = replace(problem, loss=sweep.study.loss), sweep.work.job.memory_mib
+    products = hessian.hessian_vector_products(problem, parameters, vectors, memory_mib=memory_mib)
     found = estimators.hutchinson(probes, products.double().cpu().numpy() * eta)
     return {"full_trace": found.trace, "full_frobenius_norm": found.frobenius_norm}
 
@@ -234,7 +234,7 @@ def full_space(seen: InFullSpace) -> dict:
 )
 def full_gradients(seen: InFullSpace) -> dict:
     """Gradients of loss and logits in full space."""
-    return vars(gradients.gradients(*seen.problem, temperature=seen.point.temperature))
+    return vars(gradients.gradients(*seen.problem))
 
 
 @OBSERVABLES.register(
@@ -251,8 +251,6 @@ def full_gradients(seen: InFullSpace) -> dict:
 def eigenvectors(seen: InFullSpace) -> dict:
     """Top eigenvectors of the Hessian in full space, as images."""
     count, memory_mib = seen.sweep.study.eigenvectors, seen.sweep.work.job.memory_mib
-    values, vectors = top_eigenvectors.top(
-        *seen.problem, count, temperature=seen.point.temperature, memory_mib=memory_mib
-    )
-    images = top_eigenvectors.first_layer_images(seen.sweep.module, vectors, seen.problem[2].shape[1:])
+    values, vectors = top_eigenvectors.top_eigenpairs(*seen.problem, count, memory_mib=memory_mib)
+    images = top_eigenvectors.first_layer_images(seen.sweep.module, vectors, seen.problem[0].inputs.shape[1:])
     return {"top_eigenvalue": values, "eigenvector_image": images}

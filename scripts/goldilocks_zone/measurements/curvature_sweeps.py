@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from goldilocks_zone.config import studies
-from goldilocks_zone.curvature import hessian, softened_relu
-from goldilocks_zone.curvature.hessian import PlaneCurvature
+from goldilocks_zone.curvature import dispatch, hessian, softened_relu
+from goldilocks_zone.curvature.dispatch import PlaneCurvature
 from goldilocks_zone.data import datasets
 from goldilocks_zone.measurements import setup
 from goldilocks_zone.measurements.curvature import SWEPT, CurvatureStudy
 from goldilocks_zone.models import initialisation, labels
+from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.subspaces import labels as subspace_labels
 from goldilocks_zone.subspaces import planes
 
@@ -96,7 +97,6 @@ class Sweep:
         self.module = module.to(work.device)
         arrays = (self.draw.theta, examples.inputs, examples.labels)
         self.theta, self.inputs, self.targets = (self.on_device(array) for array in arrays)
-        self.options = {"loss": study.loss, "memory_mib": work.job.memory_mib}
 
     def on_device(self, array: np.ndarray) -> Tensor:
         """An array as a tensor on the device of the job."""
@@ -123,14 +123,15 @@ class Sweep:
                         yield InLayers(point.place | {"examples": count}, self, point, measured)
         for point, count in itertools.product(self.points, counts):
             if whole[id(point), count]:
-                problem = self.module, point.scale * self.theta, self.inputs[:count], self.targets[:count]
+                examples = self.inputs[:count], self.targets[:count]
+                problem = Problem(self.module, *examples, temperature=point.temperature), point.scale * self.theta
                 yield InFullSpace(point.place | {"examples": count}, self, point, problem)
 
     @property
     def path(self) -> str:
         """The way of computing."""
         count = 1 if self.study.one_by_one or self.study.sharpness else len(self.points)
-        return hessian.path_of(self.module, self.theta, count, self.inputs)
+        return dispatch.path_of(Problem(self.module, self.inputs), self.theta, count)
 
     def _points(self, module: nn.Module) -> list[Point]:
         """Every radius, with every variant of the varied keys whose values are points of one sweep."""
@@ -165,17 +166,17 @@ class Sweep:
             directions = directions.astype(self.study.dtype)
         else:
             directions = self.on_device(directions).to(getattr(torch, self.study.dtype))
-        problem = (directions, self.inputs, self.targets)
-        options = {"examples": self.study.examples, "refuse_overflow": False, **self.options}
+        problem = Problem(self.module, self.inputs, self.targets, self.study.loss)
+        options = hessian.Options(self.study.examples, self.work.job.memory_mib, refuse_overflow=False)
         pairs = [(point.scale, point.temperature) for point in points]
         if not self.study.sharpness and not self.study.one_by_one:
-            return hessian.curvature_at(self.module, self.theta, pairs, *problem, **options)
+            return hessian.curvature_at(problem, self.theta, pairs, directions, options)
         found = []
         for scale, temperature in pairs:
-            module = self.module
+            here = problem
             if self.study.sharpness:
-                module = softened_relu.softened(module, scale * self.theta, self.inputs, self.study.sharpness)
-            found += hessian.curvature_at(module, self.theta, [(scale, temperature)], *problem, **options)
+                here = softened_relu.softened(problem, scale * self.theta, self.study.sharpness)
+            found += hessian.curvature_at(here, self.theta, [(scale, temperature)], directions, options)
         return found
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from goldilocks_zone.curvature import hessian, logit_gradients, top_eigenvectors
 from goldilocks_zone.measurements.observables import Axis, Variable
 from goldilocks_zone.models import modes, networks
+from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.spectra import lanczos
 from goldilocks_zone.spectra.estimators import hutchinson
@@ -130,18 +131,19 @@ def measure(network: nn.Module, parameters: Tensor, sets: Sets, options: Options
     z, outside = (_logits(network, parameters, each.inputs) for each in (spectrum, sets.held_out))
     p = torch.softmax(z, 1)
     classes = p.shape[1]
-    gradients = logit_gradients.of(network, parameters, spectrum.inputs)
-    top = logit_gradients.gauss_newton(gradients, p, options.count)
+    problem = Problem(network, *spectrum)
+    factor, gradients = problem.loss.factor(z, spectrum.labels), logit_gradients.of(problem, parameters)
+    top = logit_gradients.gauss_newton(gradients, factor, options.count)
     point = _Point(network, parameters, sets, options, gradients, p, top)
     own = gradients.own()
-    traces = logit_gradients.traces(own, p)
+    traces = logit_gradients.traces(own, factor)
     found = {
         "gauss_newton_eigenvalue": top.eigenvalues,
         "gradient_power": _powers(point),
         "gauss_newton_full_trace": float(traces.mean()),
-        "gauss_newton_full_norm": logit_gradients.frobenius_norm(gradients, p),
+        "gauss_newton_full_norm": logit_gradients.frobenius_norm(gradients, factor),
         "trace_examples": float(traces.sum() ** 2 / np.square(traces).sum()),
-        "centred_edge": logit_gradients.gauss_newton(gradients, p, 1, centred=True).eigenvalues[0],
+        "centred_edge": logit_gradients.gauss_newton(gradients, factor, 1, centred=True).eigenvalues[0],
         "clustering": _clusters(gradients, spectrum.labels),
         "input_cosine": _input_cosines(spectrum),
         "logits_std": _spread(z),
@@ -151,7 +153,7 @@ def measure(network: nn.Module, parameters: Tensor, sets: Sets, options: Options
         "mixing": float(1 - p.square().sum(1).mean()),
         "gradient_length": float(own.diagonal(dim1=1, dim2=2).double().mean().sqrt()),
     }
-    found |= _deviations(logit_gradients.of(network, parameters, sets.other.inputs), len(parameters))
+    found |= _deviations(logit_gradients.of(Problem(network, sets.other.inputs), parameters), len(parameters))
     one_hot = torch.nn.functional.one_hot(spectrum.labels, classes).to(p)
     found |= modelled(p.cpu().numpy(), one_hot.cpu().numpy(), len(parameters), options.count, found)
     found["formula_outlier"] = len(parameters) * found["cluster_deviation"] ** 2 * found["mixing"] / (classes - 1)
@@ -262,7 +264,7 @@ def _powers(point: _Point) -> np.ndarray:
             theta = parameters.detach().requires_grad_()
             loss = nn.functional.cross_entropy(logits(theta, examples.inputs), examples.labels)
             (gradient,) = torch.autograd.grad(loss, theta)
-            pushed = logit_gradients.pushed(network, parameters, spectrum.inputs, gradient)
+            pushed = logit_gradients.pushed(Problem(network, spectrum.inputs), parameters, gradient)
             square = float(gradient.double().square().sum())
         along = torch.einsum("mnk,nk->m", top.cotangents.double(), pushed.double())
         rows.append((along.square() / square).cpu().numpy() if square else np.zeros(len(along)))
@@ -286,24 +288,16 @@ def _deviations(gradients: logit_gradients.LogitGradients, size: int) -> dict[st
 
 def _hessian(point: _Point) -> dict[str, np.ndarray]:
     """Measures of the Hessian and of H′."""
-    network, parameters, (inputs, labels) = point.network, point.parameters, point.sets.spectrum
+    problem, parameters = Problem(point.network, *point.sets.spectrum), point.parameters
     options, classes = point.options, point.p.shape[1]
     # The eigenvectors of G, which are known, are near those of H.
-    known = logit_gradients.pulled(network, parameters, inputs, point.top.cotangents).double().cpu().numpy()
+    known = logit_gradients.pulled(problem, parameters, point.top.cotangents).double().cpu().numpy()
     known, _ = np.linalg.qr(known.T)
-    values, vectors = top_eigenvectors.top(
-        network,
-        parameters,
-        inputs,
-        labels,
-        options.count,
-        memory_mib=options.memory_mib,
-        tolerance=HESSIAN_TOLERANCE,
-        near=known.T,
-    )
+    search = lanczos.Search(start=top_eigenvectors.start_near(known.T, len(known)), tolerance=HESSIAN_TOLERANCE)
+    values, vectors = top_eigenvectors.top_eigenpairs(problem, parameters, options.count, search, options.memory_mib)
     ours, theirs = known[:, : classes - 1], vectors[:, : classes - 1]
     multiply = {
-        part: hessian.hessian_products(network, parameters, inputs, labels, part=part, memory_mib=options.memory_mib)
+        part: hessian.hessian_products(problem, parameters, part, options.memory_mib)
         for part in ("hessian", "gauss_newton")
     }
 
@@ -326,7 +320,7 @@ def _hessian(point: _Point) -> dict[str, np.ndarray]:
         def residual(rows: np.ndarray) -> np.ndarray:
             return products(rows) - products(rows, "gauss_newton")
 
-        search = {"start": start, "tolerance": HESSIAN_TOLERANCE, "own_threads": True}
-        ends = [lanczos.top_eigenpairs(residual, len(parameters), 1, which=each, **search) for each in ("SA", "LA")]
+        searches = [lanczos.Search(end, start, HESSIAN_TOLERANCE, own_threads=True) for end in ("SA", "LA")]
+        ends = [lanczos.top_eigenpairs(residual, len(parameters), 1, search) for search in searches]
         found["residual_extreme"] = np.array([values[0] for values, _ in ends])
     return found

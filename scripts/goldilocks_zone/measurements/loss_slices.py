@@ -15,7 +15,8 @@ from goldilocks_zone.curvature import loss_slices
 from goldilocks_zone.data import datasets
 from goldilocks_zone.measurements import blocks, observables, setup
 from goldilocks_zone.measurements.observables import Axis, Observables, Shape, Variable
-from goldilocks_zone.models import initialisation, networks
+from goldilocks_zone.models import initialisation
+from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.subspaces import labels, planes
 
 NUMBER = 0  # the first initialisation that studies of this dataset and network have
@@ -57,8 +58,8 @@ class Slices:
 
     def losses(self, coefficients: np.ndarray) -> np.ndarray:
         """Mean losses where the directions have these coefficients."""
-        logits = networks.logits_function(self.network)
-        return loss_slices.mean_losses(logits, self.point, self.directions, coefficients, *self.examples)
+        problem = Problem(self.network, *self.examples)
+        return loss_slices.mean_losses(problem, self.point, self.directions, coefficients)
 
 
 @OBSERVABLES.register(

@@ -15,7 +15,7 @@ from goldilocks_zone.config.records import Block
 from goldilocks_zone.data import datasets
 from goldilocks_zone.jobs import gpu_lock
 from goldilocks_zone.models import initialisation as models_initialisation
-from goldilocks_zone.models import networks, user_code
+from goldilocks_zone.models import user_code, user_networks
 from goldilocks_zone.models.initialisation import Parameter
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.subspaces import planes
@@ -69,7 +69,7 @@ class Work:
 
     def network(self, examples: datasets.Examples) -> nn.Module:
         """The network for these examples, in double precision."""
-        return networks.build_named(self.job.network, self.own, examples.inputs.shape[1:], examples.classes)
+        return user_networks.build_named(self.job.network, self.own, examples.inputs.shape[1:], examples.classes)
 
 
 def begin(job: Job, block: Block | None = None) -> Work:

@@ -20,6 +20,7 @@ from goldilocks_zone.measurements.observables import Shape
 from goldilocks_zone.measurements.training import TrainingStudy
 from goldilocks_zone.measurements.training_observables import OBSERVABLES, Ended, Ensembles, Logged
 from goldilocks_zone.models import initialisation, labels
+from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.provenance import attributes
 from goldilocks_zone.subspaces import constraints, projections
 from goldilocks_zone.subspaces import labels as subspace_labels
@@ -121,17 +122,17 @@ def _train(trained: Ensembles, members: list[Member], checkpoint: loop.Checkpoin
         momentum=study.momentum,
         epsilon=study.epsilon,
         random_signs=study.gradients == "random_signs",
-        loss=study.loss,
     )
     # Members of one plane share their batches, those of the whole space have each its own draw's.
     draws = [m.draw for m in members] if isinstance(trained.where, subspace_labels.FullSpace) else [members[0].draw]
     shuffles = [streams.name("batches", draw) for draw in draws]
-    ensemble = ensembles.Ensemble(trained.module, _subset(trained, members[0].draw, points), options, shuffles)
+    problem = Problem(trained.module, trained.inputs, trained.targets, study.loss)
+    ensemble = ensembles.Ensemble(problem, _subset(trained, members[0].draw, points), options, shuffles)
 
     def observe(step: int, state: ensembles.Ensemble) -> dict[str, Tensor]:
         return OBSERVABLES.measure(study, Logged(trained, step, state))
 
-    found = loop.train(ensemble, trained.inputs, trained.targets, study.logged_steps, observe, checkpoint)
+    found = loop.train(ensemble, study.logged_steps, observe, checkpoint)
     found = {name: np.moveaxis(each, 1, 0) for name, each in found.items()}
     return found | OBSERVABLES.measure(study, Ended(trained, ensemble))
 
@@ -165,7 +166,7 @@ def _subset(trained: Ensembles, draw: int, points: list[np.ndarray]) -> constrai
         return constraints.full(points, shapes, where.fixed)
     eta = setup.metric(study, initialisation.parameters_of(trained.module))
     random = work.streams.stream("plane", where.kind, draw, 0)
-    projection = projections.make(where.kind, where.dimension, shapes, eta, random, dtype, work.device)
+    projection = projections.make(where, shapes, eta, random, points)
     if isinstance(where, subspace_labels.Plane):
         return constraints.plane(projection, points)
     if study.sphere == "through_initialisation":

@@ -14,6 +14,7 @@ from goldilocks_zone.data import datasets
 from goldilocks_zone.measurements import local_geometry, setup
 from goldilocks_zone.measurements.observables import DRAW, RADIUS, Axis, Observables, Shape, Variable
 from goldilocks_zone.measurements.training import TrainingStudy
+from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.spectra import summaries
 from goldilocks_zone.subspaces import labels as subspace_labels
 from goldilocks_zone.training import ensembles, observations
@@ -135,12 +136,10 @@ def sharpness(seen: Logged) -> dict[str, Tensor]:
     trained, points = seen.trained, seen.points
     found = torch.full((len(points),), torch.nan, dtype=torch.float64)
     inputs, targets = (each[: trained.study.sharpness_examples] for each in (trained.inputs, trained.targets))
-    options = {"memory_mib": trained.work.job.memory_mib, "loss": trained.study.loss}
     for i, (point, temperature) in enumerate(zip(points, seen.state.temperatures.tolist())):
         if torch.isfinite(point).all():
-            found[i] = top_eigenvectors.sharpness(
-                trained.module, point, inputs, targets, temperature=temperature, **options
-            )
+            problem = Problem(trained.module, inputs, targets, trained.study.loss, temperature)
+            found[i] = top_eigenvectors.sharpness(problem, point, trained.work.job.memory_mib)
     return {"sharpness": found}
 
 
@@ -245,7 +244,7 @@ def curvature(seen: Ended) -> dict[str, np.ndarray]:
         for (i, point), (j, (inputs, targets)) in itertools.product(enumerate(points), enumerate(sets)):
             if not torch.isfinite(point).all():
                 continue
-            (measured,) = hessian.plane_curvature(module, point, rows, inputs.double(), targets, memory_mib=memory_mib)
+            measured = hessian.plane_hessian(Problem(module, inputs.double(), targets), point, rows, memory_mib)
             summary = summaries.summarise(np.linalg.eigvalsh(measured.hessian))
             for name in names:
                 found[name][i, moment, j] = getattr(summary, name)

@@ -2,24 +2,19 @@
 
 A chain runs forward once, carries one adjoint back, and pushes directions forward as tangents. One letter per
 axis: n examples, d directions, o outputs, i inputs of a layer. Activations and adjoints are (n, …). Tangents, None
-where they vanish, and what meets them put the entries of a vector before its examples, so that no product with
+where they vanish, and their factors put the entries of a vector before its examples, so that no product with
 weights leaves them to be rearranged: (d, o, n) and `laid_out` activations (o, n); images stay (d, n, o, …) and
 (n, o, …). Points and adjoints are in double precision, tangents in the precision of the directions.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from goldilocks_zone.models import modes, networks
-
-if TYPE_CHECKING:
-    pass
-from goldilocks_zone.models import layers
+from goldilocks_zone.models import layers, modes, networks
 
 EXAMPLES_COMPARED = 6
 # Of the largest entry, in double precision: sums in another order differ by 1e-13 at most, another function by more.
@@ -81,7 +76,7 @@ def _agrees(chain: tuple, logits: networks.Logits, theta: Tensor, inputs: Tensor
 
 
 def _is_same(found: Tensor, expected: Tensor) -> bool:
-    """To rounding, where both are finite: what is not is refused with the examples that have it."""
+    """Whether both are equal to rounding where they are finite; other entries are refused with their examples."""
     if found.shape != expected.shape:
         return False
     error, size = (found - expected).abs(), expected.abs()
@@ -198,7 +193,7 @@ def is_smooth(chain: tuple) -> bool:
 
 
 def forward(chain: tuple, theta: Tensor, a: Tensor) -> tuple[Tensor, list[layers.Kept]]:
-    """Outputs of the chain at parameters θ (D,) for inputs (n, …), and what each layer keeps."""
+    """Outputs of the chain at parameters θ (D,) for inputs (n, …), and the memory of each layer."""
     kept = []
     for layer in chain:
         if isinstance(layer, layers.Residual):
@@ -246,7 +241,7 @@ def radial_derivative(kept: list[layers.Kept]) -> float:
 
 
 def gradient(kept: list[layers.Kept], theta: Tensor) -> Tensor:
-    """Σ_n of the derivatives by θ (D,) of what the adjoint was taken of, from a backward pass."""
+    """Σ_n of the derivatives by θ (D,) of the function whose adjoint was carried back."""
     found = torch.zeros_like(theta)
     for each in layers.flat(kept):
         layer = each.layer

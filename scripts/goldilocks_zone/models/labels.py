@@ -12,7 +12,7 @@ from itertools import pairwise
 
 ACTIVATIONS = ("relu", "leakyrelu", "tanh", "softplus", "identity")
 HOMOGENEOUS = ("relu", "leakyrelu", "identity")
-# Families of networks: how a label is written, an example of it, and what it is read by.
+# Families of networks: the form of their labels, an example, and the pattern of the form.
 _FAMILIES = {
     "fc": (
         "fc-<widths>-<activation>[-nobias][-res][-ln]",
@@ -37,7 +37,7 @@ _FAMILIES = {
 
 @dataclass(frozen=True)
 class Network(ABC):
-    """What all networks have: an activation, and biases or none. `image` is the shape of one image throughout."""
+    """A network with an activation, and biases or none. `image` is the shape of one image throughout."""
 
     activation: str
     biases: bool
@@ -57,7 +57,7 @@ class Network(ABC):
         """Shape of each layer's weights, outputs first, first layer first: (o, i), or (o, i, 3, 3) of a convolution."""
 
     def places(self, image: tuple[int, ...]) -> list[int]:
-        """In how many places of an image each layer's weights are applied: 1 for a dense layer."""
+        """Number of places of an image where each layer's weights are applied: 1 for a dense layer."""
         return [1] * self.depth
 
     def forward_flops(self, image: tuple[int, ...], classes: int) -> int:
@@ -93,7 +93,7 @@ class FullyConnected(Network):
 
     @property
     def homogeneous(self) -> bool:
-        """As of Network."""
+        """Whether the activation is, without biases, residual connections and normalisation."""
         return super().homogeneous and not self.residual and not self.normalised
 
     def is_residual(self, number: int) -> bool:
@@ -119,7 +119,7 @@ class Convolutional(Network):
         return self.blocks + 1
 
     def places(self, image: tuple[int, ...]) -> list[int]:
-        """As of Network."""
+        """Pixels of each block's convolution, which pooling halves, and 1 of the dense layer."""
         _, height, width = _as_image(image)
         return [*(-(-height // 2**i) * -(-width // 2**i) for i in range(self.blocks)), 1]
 
@@ -148,7 +148,7 @@ class LeNet5(Network):
         return max(0, (33 - height) // 2), max(0, (33 - width) // 2)
 
     def places(self, image: tuple[int, ...]) -> list[int]:
-        """As of Network."""
+        """Pixels of both convolutions, and 1 of each dense layer."""
         _, *sides = _as_image(image)
         first = [side + 2 * padding - 4 for side, padding in zip(sides, self.padding(image))]
         return [math.prod(first), math.prod(side // 2 - 4 for side in first), 1, 1, 1]
@@ -202,7 +202,7 @@ def parse_network(label: str) -> Network:
 
 
 def _matched(label: str) -> tuple[str, re.Match | None]:
-    """The family of a network's label, and what its form finds there."""
+    """The family of a network's label, and the match of its form."""
     family = label.split("-")[0]
     return family, _FAMILIES[family][2].fullmatch(label) if family in _FAMILIES else None
 

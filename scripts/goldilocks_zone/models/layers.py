@@ -1,8 +1,8 @@
-"""Layers of a chain: what each does to tangents and to adjoints."""
+"""Layers of a chain: their forward passes, tangents and adjoints."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,8 +10,29 @@ from torch.nn import functional
 
 from goldilocks_zone.models import conv2d_float64
 
-if TYPE_CHECKING:
-    from goldilocks_zone.curvature.directions import Directions
+
+class Directions(Protocol):
+    """Directions in parameter space, as layers take them: Ẇ of d directions, which may be sparse."""
+
+    def __len__(self) -> int: ...
+
+    def weights(self, layer: "Affine") -> Tensor:
+        """Ẇ (d, *shape)."""
+
+    def is_sparse(self, layer: "Affine") -> bool:
+        """Whether products with Ẇ are better done sparsely."""
+
+    def sparse_rows(self, layer: "Affine") -> Tensor:
+        """Ẇ as one sparse matrix (d · o, i)."""
+
+    def sparse_columns(self, layer: "Affine") -> Tensor:
+        """Ẇᵀ as one sparse matrix (d · i, o)."""
+
+    def stacked(self, layer: "Affine") -> Tensor:
+        """Ẇ in the order (o, d, i)."""
+
+    def rows(self, start: int, stop: int) -> "Directions":
+        """The directions from `start` to `stop`."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +156,7 @@ class Dense(Affine):
         """Wᵀδ, shape (n, i)."""
         return delta @ weights
 
-    def turn(self, directions: "Directions", a: Tensor, onto: Tensor | None = None) -> Tensor:
+    def turn(self, directions: Directions, a: Tensor, onto: Tensor | None = None) -> Tensor:
         """Ẇ a for each direction, shape (d, o, n), added to `onto` where there is one."""
         d = len(directions)
         if not directions.is_sparse(self):
@@ -158,7 +179,7 @@ class Dense(Affine):
         """M = Σ_n δ ȧᵀ for each direction, shape (d, o · i)."""
         return torch.bmm(delta.expand(len(tangents), -1, -1), tangents.transpose(1, 2)).flatten(1)
 
-    def pull_directions(self, directions: "Directions", a: Tensor, delta: Tensor) -> Tensor:
+    def pull_directions(self, directions: Directions, a: Tensor, delta: Tensor) -> Tensor:
         """Ẇᵀδ for each direction, shape (d, i, n)."""
         if directions.is_sparse(self):
             pulled = delta.new_zeros(len(directions) * self.shape[1], delta.shape[1])
@@ -173,7 +194,7 @@ class Dense(Affine):
         """Tangents of its inputs in the order (n, d, i)."""
         return tangents.permute(2, 0, 1)
 
-    def pull_stacked(self, directions: "Directions", rows: slice, a: Tensor, deltas: Tensor) -> Tensor:
+    def pull_stacked(self, directions: Directions, rows: slice, a: Tensor, deltas: Tensor) -> Tensor:
         """Ẇᵀδ for adjoints (n, f, o) and some directions: shape (n, f · d, i)."""
         n, f, o = deltas.shape
         stacked = directions.stacked(self)[:, rows]
@@ -199,7 +220,7 @@ class Convolution(Affine):
             return conv2d_float64.pulled(delta, weights, self.options[1])
         return self._backward(delta, a, weights, (True, False, False))
 
-    def turn(self, directions: "Directions", a: Tensor, onto: Tensor | None = None) -> Tensor:
+    def turn(self, directions: Directions, a: Tensor, onto: Tensor | None = None) -> Tensor:
         """Ẇ ∗ a for each direction, stacked as output channels: shape (d, n, o, …), added to `onto` if there is one."""
         stacked = directions.weights(self).flatten(0, 1)
         turned = self.apply(a, stacked, None).unflatten(1, (len(directions), -1)).transpose(0, 1)
@@ -221,7 +242,7 @@ class Convolution(Affine):
         each = [self._backward(delta, tangent, weights, (False, True, False)) for tangent in tangents]
         return torch.stack(each).flatten(1)
 
-    def pull_directions(self, directions: "Directions", a: Tensor, delta: Tensor) -> Tensor:
+    def pull_directions(self, directions: Directions, a: Tensor, delta: Tensor) -> Tensor:
         """The transposed convolution of δ by each Ẇ, stacked as input channels: shape (d, n, i, …)."""
         weights = directions.weights(self).transpose(0, 1).flatten(1, 2)
         stand_in = a.new_empty(1).expand(len(delta), weights.shape[1], *a.shape[2:])
@@ -235,7 +256,7 @@ class Convolution(Affine):
         """Tangents of its inputs in the order (n, d, i · …)."""
         return tangents.flatten(2).transpose(0, 1)
 
-    def pull_stacked(self, directions: "Directions", rows: slice, a: Tensor, deltas: Tensor) -> Tensor:
+    def pull_stacked(self, directions: Directions, rows: slice, a: Tensor, deltas: Tensor) -> Tensor:
         """Transposed convolutions of adjoints (n, f, o, …) by some directions: shape (n, f · d, i · …)."""
         n, f = deltas.shape[:2]
         part = directions.rows(rows.start, rows.stop)
@@ -243,7 +264,7 @@ class Convolution(Affine):
         return pulled.reshape(n, f * len(part), -1)
 
     def _is_ours(self, a: Tensor) -> bool:
-        """Whether `convolutions` is the faster way."""
+        """Whether `conv2d_float64` is the faster way."""
         (_, padding, _), kernel = self.options, self.shape[2:]
         plain = self.options == ((1, 1), padding, (1, 1)) and padding[0] < kernel[0] and padding[1] < kernel[1]
         return plain and a.dtype == torch.float64 and a.device.type == "cpu"
@@ -266,7 +287,7 @@ class Residual:
 
 @dataclass
 class Kept:
-    """What one layer keeps of the forward pass at a point, and the adjoint δ of its output."""
+    """A layer's memory of the forward pass at a point, and the adjoint δ of its output."""
 
     layer: object
     forward: object

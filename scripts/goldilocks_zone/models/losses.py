@@ -1,32 +1,182 @@
-"""Losses of logits: values, first derivatives, and the factor of their second ones.
+"""Losses of a network's outputs, as objects: their derivatives by the outputs and what a Gauss–Newton matrix needs.
 
-Logits are (…, n, k), labels (n,); everything that enters a softmax is in double precision: at near ties the error
-of p is eps times the logits.
+Outputs z are (…, n, k), with labels (n,), or (…, n) where each of several networks has examples of its own. A total is
+n times the mean loss: the sum over examples where they are separate. What a loss does not write out follows by
+automatic differentiation, so that a new one needs its total, or its values, alone. Everything that enters a softmax is
+in double precision: at near ties the error of p is eps times the logits.
 """
+
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.func import grad, jvp, vmap
 
-LOSSES = ("cross_entropy", "mean_squared_error")
+Map, Pair = Callable[[Tensor], Tensor], tuple[Tensor, Tensor]
+NEGATIVE = 1e-12  # eigenvalues of a second derivative, relative to the largest, that rounding explains
 
 
-def values(outputs: Tensor, labels: Tensor, loss: str) -> Tensor:
-    """Loss of each example, shape (…, n): −log p_y, or half the squared distance to the one-hot label.
+class Loss(ABC):
+    """A loss of a whole batch, which may couple its examples.
 
-    Raises ValueError if the loss is unknown.
+    name: in configurations and results. classifies: labels are numbers of classes; else whatever the loss takes, one
+    row for each example, or none. shift_invariant: a constant added to all outputs of an example changes nothing.
     """
-    if loss == "cross_entropy":
+
+    name: str
+    couples_examples = True
+    classifies = True
+    shift_invariant = False
+
+    @abstractmethod
+    def total(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """n times the mean loss, shape (…)."""
+
+    def gradient(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Derivative of the total by the outputs, shape (…, n, k)."""
+        return grad(lambda z: self.total(z, labels).sum())(outputs)
+
+    def curvature(self, outputs: Tensor, labels: Tensor, dtype: torch.dtype | None = None) -> Map:
+        """The map from tangents (n, k) to products with the total's second derivative by the outputs (n, k).
+
+        Tangents in `dtype`, by default that of the outputs, give products in it.
+        """
+        gradient = grad(lambda z: self.total(z, labels).sum())
+        return lambda tangents: jvp(gradient, (outputs,), (tangents.to(outputs.dtype),))[1].to(tangents.dtype)
+
+    def factor(self, outputs: Tensor, labels: Tensor) -> "Factor | None":
+        """R with R Rᵀ the second derivative by the outputs (n, k) of each example's loss; None where there is none."""
+        return None
+
+    def relative(self, tangents: Tensor, classes: Tensor) -> Tensor:
+        """Logit tangents (d, k, n) from which derivatives follow without cancellation where a softmax is saturated.
+
+        These are relative to the tangent of the likeliest of the `classes` (n,), where the loss is invariant to shifts.
+        """
+        if not self.shift_invariant:
+            return tangents
+        return tangents - tangents.gather(1, classes.expand(len(tangents), 1, -1))
+
+    def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Totals of G (p, d, d) and its diagonal for each example (p, n, d), at p points that share their tangents.
+
+        From `outputs` (p, n, k) and tangents ż (d, k, n) `relative` to their likeliest `classes` (n,): Σ żᵀ S ż with
+        the second derivative S. Where examples are coupled the diagonal has no parts of examples, and is NaN.
+        """
+        along, products, traces = tangents.double().transpose(1, 2), [], []
+        for z in outputs:
+            curved = vmap(self.curvature(z, labels))(along)
+            products.append(torch.einsum("dnk,enk->de", along, curved))
+            traces.append((along * curved).sum(2).T)
+        products, traces = torch.stack(products), torch.stack(traces)
+        return (products + products.mT) / 2, torch.full_like(traces, torch.nan) if self.couples_examples else traces
+
+
+class SeparateLoss(Loss):
+    """A loss of each example by itself."""
+
+    couples_examples = False
+
+    @abstractmethod
+    def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Loss of each example, shape (…, n)."""
+
+    def total(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """The sum over examples, shape (…)."""
+        return self.values(outputs, labels).sum(-1)
+
+    def factor(self, outputs: Tensor, labels: Tensor) -> "Factor | None":
+        """R from the eigenvectors of each example's second derivative; None where one has a negative eigenvalue."""
+        columns = torch.eye(outputs.shape[1], dtype=outputs.dtype, device=outputs.device)
+        curved = vmap(self.curvature(outputs, labels))(columns[:, None].expand(-1, *outputs.shape))
+        values, vectors = torch.linalg.eigh(curved.permute(1, 0, 2))
+        if values.min() < -NEGATIVE * values.abs().max():
+            return None
+        return DenseFactor(vectors * values.clamp_min(0).sqrt()[:, None])
+
+
+class CrossEntropy(SeparateLoss):
+    """−log p_y in nats, with the softmax p of the logits."""
+
+    name = "cross_entropy"
+    shift_invariant = True
+
+    def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """−log p_y, shape (…, n)."""
         chosen = labels.expand(outputs.shape[:-1])[..., None]
         return -torch.log_softmax(outputs, -1).gather(-1, chosen)[..., 0]
-    if loss == "mean_squared_error":
-        return (outputs - _targets(outputs, labels)).square().sum(-1) / 2
-    raise ValueError(f"loss {loss!r} is unknown: use one of {', '.join(LOSSES)}")
+
+    def gradient(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """p − y, shape (…, n, k)."""
+        return torch.softmax(outputs, -1) - _one_hot(outputs, labels)
+
+    def curvature(self, outputs: Tensor, labels: Tensor, dtype: torch.dtype | None = None) -> Map:
+        """Products (diag p − ppᵀ) ż."""
+        p = torch.softmax(outputs, -1).to(dtype or outputs.dtype)
+        return lambda tangents: p * (tangents - (p * tangents).sum(-1, keepdim=True))
+
+    def factor(self, outputs: Tensor, labels: Tensor) -> "SoftmaxFactor":
+        """R = diag √p − p √pᵀ."""
+        return SoftmaxFactor(torch.softmax(outputs, -1))
+
+    def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Σ_n (Σ_k p ż żᵀ − m mᵀ) with m = Σ_k p ż.
+
+        As ż vanishes for the likeliest class, whose p is 1/k at least, the difference is 1/k of its first term at
+        least.
+        """
+        weights = torch.softmax(outputs, -1)
+        weights[:, torch.arange(len(classes)), classes] = 0
+        # What the softmax leaves to other classes may lie below the range of single precision.
+        units = weights.amax((1, 2), keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+        weights = (weights / units).to(tangents.dtype)
+        products, traces = _weighted_products(weights, units, tangents)
+        means = torch.bmm(weights.transpose(0, 1), tangents.permute(2, 1, 0)).transpose(0, 1)
+        traces -= (units * means.double()).square()
+        products -= units**2 * torch.bmm(means.transpose(1, 2), means).double()
+        return products, traces
 
 
-def residuals(outputs: Tensor, labels: Tensor, loss: str) -> Tensor:
-    """Derivative of each example's loss by its outputs, shape (…, n, k): p − y, or z − y for squared error."""
-    predicted = torch.softmax(outputs, -1) if loss == "cross_entropy" else outputs
-    return predicted - _targets(outputs, labels)
+class MeanSquaredError(SeparateLoss):
+    """Half the squared distance to the one-hot label."""
+
+    name = "mean_squared_error"
+
+    def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """|z − y|²/2, shape (…, n)."""
+        return (outputs - _one_hot(outputs, labels)).square().sum(-1) / 2
+
+    def gradient(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """z − y, shape (…, n, k)."""
+        return outputs - _one_hot(outputs, labels)
+
+    def curvature(self, outputs: Tensor, labels: Tensor, dtype: torch.dtype | None = None) -> Map:
+        """The tangents themselves."""
+        return lambda tangents: tangents
+
+    def factor(self, outputs: Tensor, labels: Tensor) -> "DenseFactor":
+        """The identity."""
+        return DenseFactor(torch.eye(outputs.shape[1]).to(outputs).expand(len(outputs), -1, -1))
+
+    def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Σ_n Σ_k ż żᵀ."""
+        weights = torch.ones_like(outputs).to(tangents.dtype)
+        return _weighted_products(weights, outputs.new_ones(len(outputs), 1, 1), tangents)
+
+
+def _weighted_products(weights: Tensor, units: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ_n Σ_k w ż żᵀ (p, d, d) and its diagonal for each example (p, n, d), in units (p, 1, 1) of weights (p, n, k)."""
+    by_example, by_point = tangents.permute(2, 1, 0), weights.transpose(0, 1)
+    traces = units * torch.bmm(by_point, by_example.square()).transpose(0, 1).double()
+    roots = weights.sqrt().transpose(1, 2)
+    factors = ((tangents * root).flatten(1) for root in roots)
+    return units * torch.stack([factor @ factor.T for factor in factors]).double(), traces
+
+
+def _one_hot(outputs: Tensor, labels: Tensor) -> Tensor:
+    return torch.nn.functional.one_hot(labels, outputs.shape[-1]).to(outputs.dtype)
 
 
 def likeliest(outputs: Tensor) -> Tensor:
@@ -38,43 +188,87 @@ def likeliest(outputs: Tensor) -> Tensor:
     return outputs[torch.where(torch.isfinite(largest), largest, -1.0).argmax()].argmax(-1)
 
 
-def relative(tangents: Tensor, classes: Tensor, loss: str) -> Tensor:
-    """Logit tangents (d, k, n) from which a softmax's derivatives follow without cancellation where it is saturated.
+class SoftmaxFactor:
+    """R = diag √p − p √pᵀ of n examples, (n, k, k), from a softmax p (n, k); it is never formed."""
 
-    Of the logits relative to that of the likeliest, `classes` (n,): the softmax does not tell them from the
-    logits themselves. For squared error the tangents as they are.
-    """
-    if loss == "mean_squared_error":
-        return tangents
-    return tangents - tangents.gather(1, classes.expand(len(tangents), 1, -1))
+    def __init__(self, p: Tensor):
+        self.p, self.shape = p, (*p.shape, p.shape[1])
+
+    def to(self, like: Tensor) -> "SoftmaxFactor":
+        """The same in the precision and on the device of a tensor."""
+        return SoftmaxFactor(self.p.to(like))
+
+    def part(self, some: slice) -> "SoftmaxFactor":
+        """R of some of the examples."""
+        return SoftmaxFactor(self.p[some])
+
+    def multiplied(self, vectors: Tensor) -> Tensor:
+        """R x (…, n, k) for x (…, n, r)."""
+        roots = self.p.sqrt()
+        return roots * (vectors - roots * (vectors * roots).sum(-1, keepdim=True))
+
+    def transposed(self, vectors: Tensor) -> Tensor:
+        """Rᵀ x (…, n, r) for x (…, n, k)."""
+        return self._projected(vectors, self.p.sqrt(), -1)
+
+    def transposed_first(self, vectors: Tensor) -> Tensor:
+        """Rᵀ x (n, r, …) for x (n, k, …)."""
+        roots = self.p.sqrt()
+        return self._projected(vectors, roots.view(*roots.shape, *(1,) * (vectors.ndim - 2)), 1)
+
+    @staticmethod
+    def _projected(vectors: Tensor, roots: Tensor, axis: int) -> Tensor:
+        parts = roots * vectors
+        return parts - roots * (parts * roots).sum(axis, keepdim=True)
+
+    def traces(self, matrices: Tensor) -> Tensor:
+        """Tr RᵀMR (n,), in double precision, for a matrix M of each example (n, k, k)."""
+        p, matrices = self.p.double(), matrices.double()
+        return (p * matrices.diagonal(dim1=1, dim2=2)).sum(1) - torch.einsum("nk,nkj,nj->n", p, matrices, p)
 
 
-def gauss_newton(outputs: Tensor, tangents: Tensor, classes: Tensor, loss: str) -> tuple[Tensor, Tensor]:
-    """G over examples (p, d, d), and its diagonal for each of them (p, n, d), at p points that share their tangents.
+class DenseFactor:
+    """R of n examples given by all entries (n, k, r)."""
 
-    From `outputs` (p, n, k) and tangents ż (d, k, n) `relative` to their likeliest `classes` (n,):
-    Σ_n (Σ_k p ż żᵀ − m mᵀ) with the softmax's p and m = Σ_k p ż. As ż vanishes for the likeliest class, whose p is 1/k
-    at least, the difference is 1/k of what it is taken from at least. For squared error Σ_n Σ_k ż żᵀ.
-    """
-    weights, units = torch.ones_like(outputs), outputs.new_ones(len(outputs), 1, 1)
-    if loss == "cross_entropy":
-        weights = torch.softmax(outputs, -1)
-        weights[:, torch.arange(len(classes)), classes] = 0
-        # What the softmax leaves to other classes may lie below the range of single precision.
-        units = weights.amax((1, 2), keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
-        weights = weights / units
-    by_example, weights = tangents.permute(2, 1, 0), weights.to(tangents.dtype)
-    by_point = weights.transpose(0, 1)
-    traces = units * torch.bmm(by_point, by_example.square()).transpose(0, 1).double()
-    roots = weights.sqrt().transpose(1, 2)
-    factors = ((tangents * root).flatten(1) for root in roots)
-    products = units * torch.stack([factor @ factor.T for factor in factors]).double()
-    if loss == "cross_entropy":
-        means = torch.bmm(by_point, by_example).transpose(0, 1)
-        traces -= (units * means.double()).square()
-        products -= units**2 * torch.bmm(means.transpose(1, 2), means).double()
-    return products, traces
+    def __init__(self, entries: Tensor):
+        self.entries, self.shape = entries, tuple(entries.shape)
+
+    def to(self, like: Tensor) -> "DenseFactor":
+        """The same in the precision and on the device of a tensor."""
+        return DenseFactor(self.entries.to(like))
+
+    def part(self, some: slice) -> "DenseFactor":
+        """R of some of the examples."""
+        return DenseFactor(self.entries[some])
+
+    def multiplied(self, vectors: Tensor) -> Tensor:
+        """R x (…, n, k) for x (…, n, r)."""
+        return torch.einsum("nkr,...nr->...nk", self.entries, vectors)
+
+    def transposed(self, vectors: Tensor) -> Tensor:
+        """Rᵀ x (…, n, r) for x (…, n, k)."""
+        return torch.einsum("nkr,...nk->...nr", self.entries, vectors)
+
+    def transposed_first(self, vectors: Tensor) -> Tensor:
+        """Rᵀ x (n, r, …) for x (n, k, …)."""
+        return torch.einsum("nkr,nk...->nr...", self.entries, vectors)
+
+    def traces(self, matrices: Tensor) -> Tensor:
+        """Tr RᵀMR (n,), in double precision, for a matrix M of each example (n, k, k)."""
+        entries = self.entries.double()
+        return torch.einsum("nkr,nkj,njr->n", entries, matrices.double(), entries)
 
 
-def _targets(outputs: Tensor, labels: Tensor) -> Tensor:
-    return torch.nn.functional.one_hot(labels, outputs.shape[-1]).to(outputs.dtype)
+Factor = SoftmaxFactor | DenseFactor
+LOSSES: dict[str, Loss] = {loss.name: loss for loss in (CrossEntropy(), MeanSquaredError())}
+
+
+def named(loss: str | Loss) -> Loss:
+    """A loss by its name, or as it is. Raises ValueError with the nearest name if none has this one."""
+    if isinstance(loss, Loss):
+        return loss
+    if loss not in LOSSES:
+        close = difflib.get_close_matches(str(loss), LOSSES, n=1)
+        advice = f"did you mean {close[0]}?" if close else f"use one of {', '.join(LOSSES)}"
+        raise ValueError(f"loss {loss!r} is unknown: {advice}")
+    return LOSSES[loss]

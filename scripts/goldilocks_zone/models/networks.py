@@ -1,4 +1,4 @@
-"""Networks as functions of one flat parameter vector.
+"""Networks: modules of the labels, and functions of one flat parameter vector.
 
 Parameters are flattened layer by layer, in the order of `module.parameters()`.
 """
@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from goldilocks_zone.models import modes, user_code, user_networks
-from goldilocks_zone.models.labels import Convolutional, FullyConnected, LeNet5, Network, parse_network
+from goldilocks_zone.models import modes
+from goldilocks_zone.models.labels import Convolutional, FullyConnected, LeNet5, Network
 
 Logits = Callable[[Tensor, Tensor], Tensor]
 ACTIVATIONS = {
@@ -96,17 +96,6 @@ def _layer(network: Network, shape: tuple[int, ...], **options) -> nn.Linear | n
     return nn.Linear(n_in, n_out, bias=network.biases)
 
 
-def build_named(label: str, own: user_code.UserNetwork | None, image: tuple[int, ...], classes: int) -> nn.Module:
-    """The network that a study names, in double precision: of a label, or of the user's `own`.
-
-    Raises ValueError as `labels.parse_network`, `own_code.load` and `build_own` do.
-    """
-    if own is None:
-        return build(parse_network(label), image, classes).double()
-    name = f"network {label} ({own.name} in {own.file})"
-    return user_networks.build_own(user_code.load(own), image, classes, own.arguments, name)
-
-
 class Unfit(ValueError):
     """A network that no inputs suit as it is; the message says why and what to do."""
 
@@ -114,7 +103,7 @@ class Unfit(ValueError):
 def logits_function(network: nn.Module | Logits) -> Logits:
     """The function (parameters of shape (D,), inputs of shape (n, …)) → logits of shape (n, k).
 
-    Of a module by `call`; a function of both is taken as it is. Raises Unfit where outputs are not (n, k).
+    A module is evaluated by `call`; a function of both is taken as it is. Raises Unfit where outputs are not (n, k).
     """
     outputs_of = outputs_function(network) if isinstance(network, nn.Module) else network
 
@@ -160,7 +149,7 @@ def few(inputs: Tensor, count: int) -> Tensor:
 
 
 def outputs_function(module: nn.Module) -> Callable[[Tensor, Tensor], object]:
-    """The function (parameters (D,), inputs (n, …)) → what the module gives, by `call`."""
+    """The function (parameters (D,), inputs (n, …)) → outputs of the module, by `call`."""
     shapes = [tensor.shape for tensor in module.parameters()]
     sizes = [shape.numel() for shape in shapes]
 

@@ -1,4 +1,4 @@
-"""A user's own network: built from its file, and refused where it has no Hessian."""
+"""Networks that a study names: a user's own is built from its file, and refused where it has no Hessian."""
 
 from collections.abc import Callable
 
@@ -6,11 +6,22 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, jvp, vmap
 
-from goldilocks_zone.models import initialisation, kernels, networks
+from goldilocks_zone.models import initialisation, kernels, labels, networks, user_code
 
 # Of the check of a user's own network: how many directions, the step of differences and the error they may show.
 # Rounding makes one of eps |logits| / STEP, 2e-10 of the logits; a kink within a step makes one of its change of slope.
 FINITE_DIFFERENCES, STEP, SLOPE_TOLERANCE = 3, 1e-6, 1e-4
+
+
+def build_named(label: str, own: user_code.UserNetwork | None, image: tuple[int, ...], classes: int) -> nn.Module:
+    """The network that a study names, in double precision: by its label, or the user's `own`.
+
+    Raises ValueError as `labels.parse_network`, `user_code.load` and `build_own` do.
+    """
+    if own is None:
+        return networks.build(labels.parse_network(label), image, classes).double()
+    name = f"network {label} ({own.name} in {own.file})"
+    return build_own(user_code.load(own), image, classes, own.arguments, name)
 
 
 def build_own(factory: Callable, image: tuple[int, int, int], classes: int, arguments: dict, name: str) -> nn.Module:
@@ -65,7 +76,7 @@ def _refuse_unfit_forward(
 ) -> None:
     """Raise ValueError unless `module` is a function of parameters and one image that can be differentiated twice.
 
-    `tried` is the same network, used before `module` is: what a network keeps from its first call tells them apart.
+    `tried` is a second instance, called before `module` is; comparing the two detects state kept between calls.
     """
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(3, *image, generator=generator, dtype=torch.float64)
@@ -116,5 +127,5 @@ def _refuse_unfit_forward(
 
 
 def _exact(module: nn.Module) -> Callable[[Tensor, Tensor], object]:
-    """As `outputs_function`, by kernels that can be differentiated twice."""
+    """Outputs of parameters and inputs, by kernels that can be differentiated twice."""
     return kernels.exact(networks.outputs_function(module))

@@ -22,46 +22,56 @@ PASSES = 2  # of classical Gram–Schmidt: twice is enough (Giraud et al. 2005)
 NOTHING = 1e-12  # of ‖A‖: what a smaller rest adds to a Krylov space is rounding, and to drop it changes A by no more
 
 
+@dataclass(frozen=True)
+class Search:
+    """How eigenpairs are searched for.
+
+    which: the end of the spectrum, "LA" for the largest, "LM" for the largest in magnitude, "SA" for the smallest;
+    start (D,): where the search starts, by default random; the same start gives the same result. tolerance: the search
+    ends when each estimated |Au − λu| ≤ tolerance |λ|, which bounds the error of λ, down to the precision of the
+    products; restarts: the most that it may take. own_threads: `products` computes with threads that are not numpy's,
+    as torch does; numpy then uses one thread, as more would spin beside the others and take half of their time.
+    """
+
+    which: str = "LA"
+    start: np.ndarray | None = None
+    tolerance: float = 1e-8
+    restarts: int = 300
+    own_threads: bool = False
+
+
 def top_eigenpairs(
     products: Products,
     size: int,
     count: int,
-    *,
-    which: str = "LA",
-    start: np.ndarray,
-    tolerance: float = 1e-8,
-    restarts: int = 300,
-    own_threads: bool = False,
+    search: Search = Search(),
 ) -> tuple[np.ndarray, np.ndarray]:
     """The `count` eigenvalues λ of A at one end of its spectrum, shape (count,), and eigenvectors u, shape (D, count).
 
-    Eigenvalues descend, in the units of A; eigenvectors are orthonormal, each up to its sign. `which`: "LA" is the
-    largest, "LM" the largest in magnitude, "SA" the smallest. `size` is D; `start` (D,) is where the search starts,
-    and the same start gives the same result. The method is implicitly restarted Lanczos (Lehoucq, Sorensen & Yang
-    1998, ARPACK), one product at a time, with max(2 count + 1, 20) vectors in memory. It ends when each estimated
-    |Au − λu| ≤ tolerance |λ|, which bounds the error of λ, down to the precision of the products. `own_threads` says
-    that `products` computes with threads that are not numpy's, as torch does: the latter, which would spin beside them
-    and take half of their time, are one then.
+    Eigenvalues descend, in the units of A; eigenvectors are orthonormal, each up to its sign. `size` is D. The method
+    is implicitly restarted Lanczos (Lehoucq, Sorensen & Yang 1998, ARPACK), one product at a time, with
+    max(2 count + 1, 20) vectors in memory.
 
     A multiple eigenvalue may be found fewer times than it has eigenvectors: exact arithmetic sees one of them.
 
-    Raises ValueError if count is not from 1 to D − 1, `which` is unknown, the start is zero, not finite or not of
-    length D, a product is not finite, or `restarts` restarts do not reach the tolerance.
+    Raises ValueError if count is not from 1 to D − 1, the end is unknown, the start is zero, not finite or not of
+    length D, a product is not finite, or the restarts do not reach the tolerance.
     """
+    which, tolerance, restarts = search.which, search.tolerance, search.restarts
     if which not in ENDS:
         raise ValueError(f"end {which!r} of the spectrum is unknown: use one of {', '.join(ENDS)}")
     if not isinstance(count, Integral) or not 1 <= count < size:
         raise ValueError(
             f"{count} eigenpairs asked for of a matrix of size {size}: ask for 1 to {size - 1}, or solve it dense"
         )
-    start = np.asarray(start)
+    start = stream("start of a search").standard_normal(size) if search.start is None else np.asarray(search.start)
     if start.dtype.kind not in "fiu" or start.shape != (size,) or not np.isfinite(start).all() or not np.any(start):
         raise ValueError(f"the start is no vector of {size} finite numbers that are not all zero: draw it at random")
     matrix = LinearOperator(
         (size, size), matvec=lambda vector: _multiply(products, vector.reshape(1, size))[0], dtype=np.float64
     )
     try:
-        with threadpool_limits(1 if own_threads else None, user_api="blas"):
+        with threadpool_limits(1 if search.own_threads else None, user_api="blas"):
             # The generator replaces a start that spans too small an invariant subspace.
             values, vectors = eigsh(
                 matrix,
@@ -102,22 +112,11 @@ def lanczos(products: Products, probes: np.ndarray, steps: int) -> tuple[np.ndar
     Raises ValueError if there is no step or no probe, a probe is zero or not finite, or a product is not finite or
     of another shape.
     """
-    probes = np.asarray(probes)
-    if probes.ndim != 2 or probes.dtype.kind not in "fiu":
-        raise ValueError(
-            f"probes of shape {probes.shape} and type {probes.dtype} were given: give real rows, one for each, (m, D)"
-        )
-    norms = np.linalg.norm(probes, axis=1, keepdims=True)
-    if steps < 1 or not len(probes):
-        raise ValueError(
-            f"Lanczos takes one step and one probe at least: {steps} and {len(probes)} given, ask for more"
-        )
-    if not (np.isfinite(norms) & (norms > 0)).all():
-        raise ValueError("a probe is zero or not finite, so no Krylov space starts from it: draw probes at random")
+    probes = _unit(probes, steps)
     m, size = probes.shape
     longest = min(steps, size)
     basis = np.empty((m, longest, size))
-    basis[:, 0] = probes / norms
+    basis[:, 0] = probes
     diagonal, off_diagonal = np.zeros((2, m, longest))
     lengths = np.full(m, longest)
     scale = np.zeros(m)
@@ -142,6 +141,23 @@ def lanczos(products: Products, probes: np.ndarray, steps: int) -> tuple[np.ndar
         values[i, :length], vectors = eigh_tridiagonal(diagonal[i, :length], off_diagonal[i, : length - 1])
         weights[i, :length] = vectors[0] ** 2
     return values, weights
+
+
+def _unit(probes: np.ndarray, steps: int) -> np.ndarray:
+    """Probes of unit length. Raises ValueError if there is no step or no probe, or one is zero or not finite."""
+    probes = np.asarray(probes)
+    if probes.ndim != 2 or probes.dtype.kind not in "fiu":
+        raise ValueError(
+            f"probes of shape {probes.shape} and type {probes.dtype} were given: give real rows, one for each, (m, D)"
+        )
+    norms = np.linalg.norm(probes, axis=1, keepdims=True)
+    if steps < 1 or not len(probes):
+        raise ValueError(
+            f"Lanczos takes one step and one probe at least: {steps} and {len(probes)} given, ask for more"
+        )
+    if not (np.isfinite(norms) & (norms > 0)).all():
+        raise ValueError("a probe is zero or not finite, so no Krylov space starts from it: draw probes at random")
+    return probes / norms
 
 
 @dataclass(frozen=True)

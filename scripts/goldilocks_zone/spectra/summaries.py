@@ -47,5 +47,8 @@ def summarise(eigenvalues: np.ndarray) -> SpectrumSummary:
 
 
 def effective_examples(total: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """n_eff = (Σt)²/Σt² from the sums of non-negative t and of their squares: how many carry Σt; 0 if all vanish."""
-    return np.divide(total**2, squares, out=np.zeros_like(squares), where=squares > 0)
+    """n_eff = (Σt)²/Σt² from the sums of non-negative t and of their squares: how many carry Σt; 0 if all vanish.
+
+    NaN where the squares are.
+    """
+    return np.divide(total**2, squares, out=0 * squares, where=squares > 0)

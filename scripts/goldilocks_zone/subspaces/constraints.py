@@ -1,7 +1,7 @@
-"""Where training may go: planes, spheres, and the whole space, for the members of an ensemble.
+"""Subsets of parameter space that training is confined to: planes, spheres, and the whole space.
 
-A subset maps coordinates w (m, d) of m members to parameters x = offset + M w, an array (m, *shape) for each
-parameter, and gradients back. On a sphere |w| is kept. Lengths of w are lengths in parameter space, on planes and
+A subset maps coordinates w (m, d) of an ensemble's m members to parameters x = offset + M w, an array (m, *shape) for
+each parameter, and gradients back. On a sphere |w| is kept. Lengths of w are lengths in parameter space, on planes and
 spheres alike, so that one learning rate means one step everywhere.
 """
 
@@ -141,7 +141,7 @@ class Spanned(Projection):
         self._inverse = torch.linalg.solve_triangular(factor, torch.eye(len(gram)).to(gram), upper=False).to(point)
 
     def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """As Projection.forward."""
+        """Q w as M applied to mixed coordinates, plus the part along the point."""
         mixed = coordinates @ self._inverse
         arrays = self._inner.forward(mixed[:, 1:], offsets)
         for array, direction in zip(arrays, self._direction):
@@ -149,6 +149,6 @@ class Spanned(Projection):
         return arrays
 
     def transposed(self, gradients: Sequence[Tensor]) -> Tensor:
-        """As Projection.transposed."""
+        """Qᵀ g from the part along the point and Mᵀ g."""
         outward = sum((each * b).flatten(1).sum(1) for each, b in zip(gradients, self._direction))
         return torch.cat([outward[:, None], self._inner.transposed(gradients)], 1) @ self._inverse.T

@@ -46,8 +46,9 @@ def parse_plane(label: str) -> Plane:
 
 
 def parse_subspace(label: str) -> Plane | Sphere | FullSpace:
-    """Read where training goes: `plane-<d>-<kind>` or `sphere-<d>-<kind>` (kinds PROJECTION_KINDS), `full-free` or
-    `full-fixed`.
+    """Read the subset that training is confined to: `plane-<d>-<kind>`, `sphere-<d>-<kind>`, `full-free`, `full-fixed`.
+
+    Kinds are PROJECTION_KINDS.
 
     Raises ValueError in one sentence if the label is not of that form.
     """

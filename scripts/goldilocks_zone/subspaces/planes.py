@@ -2,15 +2,17 @@
 
 Directions are rows of an array of shape (d, D). They are kept as drawn: the Cholesky factor of their
 Gram matrix turns a Hessian in raw directions into one in orthonormal ones, and because the factor is
-triangular the first columns of a plane span the same subspace whatever its dimension. Linear algebra is torch's:
-threads of a second library would stand in the way of its own.
+triangular the first columns of a plane span the same subspace whatever its dimension. Linear algebra uses torch to
+avoid oversubscribing cores with a second BLAS.
 """
 
 import numpy as np
 import scipy.sparse
 import torch
+from torch import Tensor
 
-from goldilocks_zone.subspaces.labels import Plane
+from goldilocks_zone.randomness import stream
+from goldilocks_zone.subspaces.labels import Plane, parse_plane
 
 METRICS = ("identity", "shell", "inverse_shell", "sigma")
 COORDINATES_PER_BLOCK = 2**16
@@ -60,10 +62,20 @@ def directions(plane: Plane, eta: np.ndarray, random: np.random.Generator) -> np
     return rows * eta
 
 
+def random_plane(dimension: int, parameters: Tensor, kind: str = "dense", seed: int = 0) -> Tensor:
+    """Raw directions (d, D) of a random plane through `parameters` (D,), in their precision and on their device.
+
+    `kind` is `dense` or `sparse`; each seed gives another plane. Raises ValueError for other kinds or dimensions.
+    """
+    plane = parse_plane(f"plane-{dimension}-{kind}")
+    rows = directions(plane, np.ones(len(parameters)), stream("random plane", seed))
+    return torch.as_tensor(rows).to(parameters.detach())
+
+
 def directions_as_drawn(
     plane: Plane, eta: np.ndarray, random: np.random.Generator
 ) -> np.ndarray | scipy.sparse.csr_array:
-    """As `directions`; sparse ones with their non-zero entries alone."""
+    """Raw directions of a plane (d, D); those of a `sparse` plane hold their non-zero entries alone."""
     if plane.kind == "sparse":
         return sparse_directions(plane.dimension, eta, random)
     return directions(plane, eta, random)

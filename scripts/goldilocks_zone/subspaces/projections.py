@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from goldilocks_zone.subspaces import planes
-from goldilocks_zone.subspaces.labels import PROJECTION_KINDS, Plane
+from goldilocks_zone.subspaces.labels import PROJECTION_KINDS, Plane, Sphere
 
 ROWS_AT_ONCE = 10  # of a dense projection, drawn in double precision
 ENTRIES_AT_ONCE = 2**18  # on the CPU a product of few rows with many columns is twice as fast in parts of this size
@@ -42,18 +42,19 @@ class Projection(ABC):
 
 
 def make(
-    kind: str,
-    dimension: int,
+    where: Plane | Sphere,
     shapes: Sequence[tuple[int, ...]],
     eta: np.ndarray,
     random: np.random.Generator,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
+    like: Tensor | None = None,
 ) -> Projection:
-    """A random projection with d = `dimension` columns, multiplied by the metric η (D,) before they are scaled.
+    """A random projection of the dimension and kind of a plane or sphere.
 
-    Raises ValueError if the kind is unknown, or `dimension` is not between 1 and the number of coordinates in use.
+    Columns are multiplied by the metric η (D,) before they are scaled. Precision and device are those of the tensor
+    `like`, by default single precision and the CPU. Raises ValueError if the kind is unknown, or the dimension is not
+    between 1 and the number of coordinates in use.
     """
+    kind, dimension, like = where.kind, where.dimension, torch.empty(0) if like is None else like
     if kind not in PROJECTION_KINDS:
         raise ValueError(f"projection {kind!r} is unknown: use one of {', '.join(PROJECTION_KINDS)}")
     if not 1 <= dimension <= np.count_nonzero(eta):
@@ -62,16 +63,16 @@ def make(
             "ask for at least one and at most as many"
         )
     if kind == "fastfood":
-        return Fastfood(dimension, shapes, eta, random, dtype, device)
+        return Fastfood(dimension, shapes, eta, random, like)
     if kind == "dense":
-        rows = torch.empty(dimension, eta.size, dtype=dtype, device=device)
+        rows = like.new_empty(dimension, eta.size)
         for start in range(0, dimension, ROWS_AT_ONCE):
             count = min(ROWS_AT_ONCE, dimension - start)
             drawn = planes.directions(Plane(count, kind), eta, random)
             drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
             rows[start : start + count] = torch.as_tensor(drawn)
         return Dense(rows, shapes)
-    return Sparse(planes.sparse_directions(dimension, eta, random), shapes, dtype, device)
+    return Sparse(planes.sparse_directions(dimension, eta, random), shapes, like)
 
 
 class Dense(Projection):
@@ -82,7 +83,7 @@ class Dense(Projection):
         self.rows = rows
 
     def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """As Projection.forward."""
+        """M w by one matrix product for each block of parameters."""
         found = []
         for number, (place, shape) in enumerate(zip(self.places, self.shapes)):
             rows = self.rows[:, place]
@@ -98,33 +99,27 @@ class Dense(Projection):
         return found
 
     def transposed(self, gradients: Sequence[Tensor]) -> Tensor:
-        """As Projection.transposed."""
+        """Mᵀ g, summed over the parameters."""
         return sum(each.flatten(1) @ self.rows[:, place].T for each, place in zip(gradients, self.places))
 
 
 class Sparse(Projection):
     """M given by its few non-zero entries; `rows` is Mᵀ (d, D) in CSR, its rows scaled to unit length."""
 
-    def __init__(
-        self,
-        rows: scipy.sparse.csr_array,
-        shapes: Sequence[tuple[int, ...]],
-        dtype: torch.dtype,
-        device: torch.device | str,
-    ):
+    def __init__(self, rows: scipy.sparse.csr_array, shapes: Sequence[tuple[int, ...]], like: Tensor):
         super().__init__(rows.shape[0], shapes)
         norms = np.sqrt(rows.multiply(rows).sum(1))
         unit = scipy.sparse.csr_array(rows.multiply(1 / norms[:, None]))
-        self.rows = sparse_tensor(unit, dtype, device)
+        self.rows = sparse_tensor(unit, like)
         columns, self._parts = unit.T.tocsr(), []
         for place in self.places:
             # Only coordinates that a column reaches are computed: others stay where they are.
             reached = np.flatnonzero(np.diff(columns[place].indptr))
-            matrix = sparse_tensor(columns[place][reached], dtype, device)
-            self._parts.append((torch.as_tensor(reached, device=device), matrix))
+            matrix = sparse_tensor(columns[place][reached], like)
+            self._parts.append((torch.as_tensor(reached, device=like.device), matrix))
 
     def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """As Projection.forward."""
+        """M w at the coordinates that a column reaches; others are zero, or the offsets."""
         found, columns = [], coordinates.T.contiguous()
         for number, (shape, (reached, matrix)) in enumerate(zip(self.shapes, self._parts)):
             new = offsets is None
@@ -134,19 +129,19 @@ class Sparse(Projection):
         return found
 
     def transposed(self, gradients: Sequence[Tensor]) -> Tensor:
-        """As Projection.transposed."""
+        """Mᵀ g, one member after another."""
         flat = torch.cat([each.flatten(1) for each in gradients], 1)
         # One by one: a sparse product with columns would first have to rearrange them.
         return torch.stack([self.rows @ each for each in flat])
 
 
-def sparse_tensor(matrix: scipy.sparse.csr_array, dtype: torch.dtype, device: torch.device | str) -> Tensor:
-    """A sparse matrix as torch's."""
+def sparse_tensor(matrix: scipy.sparse.csr_array, like: Tensor) -> Tensor:
+    """A sparse matrix of scipy as one of torch, in the precision and on the device of a tensor."""
     indices = (torch.as_tensor(each.astype(np.int64)) for each in (matrix.indptr, matrix.indices))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        values = torch.as_tensor(matrix.data, dtype=dtype)
-        return torch.sparse_csr_tensor(*indices, values, matrix.shape, device=device, check_invariants=False)
+        values = torch.as_tensor(matrix.data, dtype=like.dtype)
+        return torch.sparse_csr_tensor(*indices, values, matrix.shape, device=like.device, check_invariants=False)
 
 
 class Fastfood(Projection):
@@ -162,8 +157,7 @@ class Fastfood(Projection):
         shapes: Sequence[tuple[int, ...]],
         eta: np.ndarray,
         random: np.random.Generator,
-        dtype: torch.dtype,
-        device: torch.device | str,
+        like: Tensor,
     ):
         super().__init__(dimension, shapes)
         used = np.flatnonzero(eta)
@@ -175,18 +169,17 @@ class Fastfood(Projection):
         length = np.sqrt(self._size * np.square(gaussian).sum() * used.size / gaussian.size)
 
         def tensor(values):
-            return torch.as_tensor(values, dtype=dtype, device=device)
+            return torch.as_tensor(values, dtype=like.dtype, device=like.device)
 
         self._signs = tensor(random.choice((-1.0, 1.0), shape))
-        self._permutations = torch.as_tensor(random.permuted(np.tile(np.arange(shape[1]), (blocks, 1)), axis=1)).to(
-            device
-        )
+        orders = random.permuted(np.tile(np.arange(shape[1]), (blocks, 1)), axis=1)
+        self._permutations = torch.as_tensor(orders).to(like.device)
         self._gaussian = tensor(gaussian)
         weights = eta[used] / np.sqrt(np.mean(np.square(eta[used])))
-        self._weights, self._used = tensor(weights / length), torch.as_tensor(used, device=device)
+        self._weights, self._used = tensor(weights / length), torch.as_tensor(used, device=like.device)
 
     def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """As Projection.forward."""
+        """M w by two Hadamard transforms."""
         padded = torch.nn.functional.pad(coordinates, (0, self._size - self.dimension))
         mixed = hadamard(padded[:, None] * self._signs)
         mixed = mixed.gather(2, self._permutations.expand_as(mixed)).mul_(self._gaussian)
@@ -197,7 +190,7 @@ class Fastfood(Projection):
         return found if offsets is None else [a + b for a, b in zip(found, offsets)]
 
     def transposed(self, gradients: Sequence[Tensor]) -> Tensor:
-        """As Projection.transposed."""
+        """Mᵀ g by the transforms in reverse."""
         flat = torch.cat([each.flatten(1) for each in gradients], 1)
         if len(self._used) < self.places[-1].stop:
             flat = flat.index_select(1, self._used)

@@ -1,4 +1,4 @@
-"""Batches: which examples a step sees."""
+"""Batches: the examples of each step."""
 
 from collections.abc import Sequence
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import vmap
-from torch.nn.functional import cross_entropy
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
-from goldilocks_zone.models import chains, kernels, losses, networks
+from goldilocks_zone.models import chains, kernels, networks
+from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.subspaces.constraints import Subset, by_member, norms
 
@@ -29,33 +29,39 @@ EXAMPLES_AT_ONCE = 1000  # when accuracies are measured
 
 @dataclass(frozen=True)
 class Options:
-    """How an ensemble is trained; `batch` None means all examples, `rates` and `temperatures` are (m,).
+    """How an ensemble is trained; `batch` None means all examples, `rates` are (m,).
 
-    `random_signs`: a control in which every entry of a gradient gets a sign of its own at every step, so that what is
-    left of training is the optimiser's own walk (Chang 2019).
+    `temperatures` (m,) stand in place of the problem's one. `random_signs`: a control in which every entry of a
+    gradient gets a sign of its own at every step, so that only the optimiser's own walk is left (Chang 2019).
     """
 
     steps: int
     batch: int | None
     rates: Tensor
-    temperatures: Tensor
+    temperatures: Tensor | None = None
     optimiser: str = "adam"
     momentum: float = 0.0
     epsilon: float = 1e-8
     random_signs: bool = False
-    loss: str = "cross_entropy"
 
 
 class Ensemble:
-    """Members (m,) on the way: their coordinates (m, d) and the optimiser's state.
+    """Members (m,) in training: their coordinates (m, d) and the optimiser's state.
 
-    `shuffles` names the streams of batches, one that all members share or one for each.
+    They train the module of a `problem` on its examples, which are one batch of tensors. `shuffles` names the streams
+    of batches, one that all members share or one for each.
     """
 
-    def __init__(self, module: nn.Module, subset: Subset, options: Options, shuffles: Sequence[tuple]):
+    def __init__(self, problem: Problem, subset: Subset, options: Options, shuffles: Sequence[tuple]):
         if options.optimiser not in OPTIMISERS:
             raise ValueError(f"optimiser {options.optimiser!r} is unknown: use one of {', '.join(OPTIMISERS)}")
-        self.subset, self.options, self.shuffles = subset, options, [tuple(name) for name in shuffles]
+        if not problem.is_one_batch:
+            raise ValueError("training draws batches of its own: give inputs and labels as one array each")
+        self.problem, self.subset, self.options = problem, subset, options
+        self.inputs, self.labels = problem.inputs, problem.labels
+        if self.labels is None and not problem.loss.classifies:
+            self.labels = self.inputs.new_empty(len(self.inputs), 0)
+        self.shuffles = [tuple(name) for name in shuffles]
         self.coordinates = subset.start.clone()
         like, members = self.coordinates, len(self.coordinates)
         if len(self.shuffles) not in (1, members):
@@ -63,20 +69,21 @@ class Ensemble:
                 f"{len(self.shuffles)} streams of batches for {members} members: name one, or one for each"
             )
         self.rates = options.rates.to(like)
-        self.temperatures = options.temperatures.to(like)
+        chosen = options.temperatures
+        self.temperatures = torch.full_like(self.rates, problem.temperature) if chosen is None else chosen.to(like)
         self._start_optimiser()
 
         def logits(arrays: list[Tensor], inputs: Tensor) -> Tensor:
-            return networks.as_logits(networks.call(module, arrays, inputs), len(inputs))
+            return networks.as_logits(networks.call(problem.network, arrays, inputs), len(inputs))
 
-        if chains.of(module) is None:
+        if chains.of(problem.network) is None:
             logits = kernels.exact(logits)
         self._logits, self._own_logits = (over_members(logits, shared=shared) for shared in (True, False))
 
     def _start_optimiser(self) -> None:
-        # torch's optimiser makes steps for the rate 1, from zero each time; each member takes its own share of them.
-        # By the functions beneath its classes, which import torch's compiler: that takes as long as many a training.
-        # Fused, they read memory in order, whatever its strides.
+        # torch's optimiser makes steps for the rate 1, from zero each time, which members scale by their own rates.
+        # Use the functional optimisers: the classes import torch.compile, which takes longer than many runs. Fused ones
+        # read memory in order, whatever its strides.
         parts = self.subset.parts(self.coordinates)
         self._steps, self._made = ([torch.zeros_like(part).contiguous() for part in parts] for _ in range(2))
         if self.options.optimiser == "adam":
@@ -107,25 +114,24 @@ class Ensemble:
     def gradients(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Gradients (m, d), within the subset, of each member's mean loss over a batch.
 
-        labels: (n,) of a batch that all members share, or (m, n) of one for each; inputs alike.
+        inputs: (n, …) of a batch that all members share, or (m, n, …) of one for each; labels alike.
         """
         return torch.cat([part.flatten(1) for part in self._gradients(inputs, labels)], 1)
 
     def _gradients(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
-        """As `gradients`, in the subset's parts."""
+        """Gradients in the subset's parts."""
         arrays = [each.requires_grad_() for each in self.parameters()]
-        outputs = (self._logits if labels.ndim == 1 else self._own_logits)(arrays, inputs)
+        outputs = (self._logits if inputs.ndim == self.inputs.ndim else self._own_logits)(arrays, inputs)
         outputs = outputs / self.temperatures[:, None, None]
         # The members' losses do not meet: one that is not finite leaves the others' gradients alone.
-        total = each_loss(outputs, labels, self.options.loss).mean(1).sum()
+        total = (self.problem.loss.total(outputs, labels) / outputs.shape[1]).sum()
         found = self.subset.transposed(torch.autograd.grad(total, arrays))
         return self.subset.tangential(found, self.coordinates)
 
     def step(self, number: int, inputs: Tensor, labels: Tensor) -> list[Tensor]:
-        """Step `number` of all members on a batch, as `gradients` has it.
+        """Step `number` of all members on a batch with the shapes that `gradients` takes.
 
-        Returns the steps that were made, in the subset's parts and over each member's rate; the next step but one uses
-        their memory again.
+        Returns the steps, in the subset's parts and over each member's rate; the next step but one overwrites them.
         """
         gradients = self._gradients(inputs, labels)
         if self.options.random_signs:
@@ -184,11 +190,11 @@ class Ensemble:
         return result
 
     def state(self) -> dict:
-        """What `restore` needs to go on from here."""
+        """The state that `restore` resumes from."""
         return {"coordinates": self.coordinates, "moments": self._moments, "counts": self._counts}
 
     def restore(self, state: dict) -> None:
-        """Go on from a `state`."""
+        """Resume from a `state`."""
         self.coordinates.copy_(state["coordinates"])
         self._moments, self._counts = state["moments"], state["counts"]
 
@@ -213,11 +219,3 @@ def over_members(logits: Callable[[list[Tensor], Tensor], Tensor], *, shared: bo
             return one_by_one(arrays, inputs)
 
     return either
-
-
-def each_loss(outputs: Tensor, labels: Tensor, loss: str) -> Tensor:
-    """Loss (m, n) of each example: of outputs (m, n, k), labels (n,) or (m, n). As in `losses.values`."""
-    if loss != "cross_entropy":
-        return losses.values(outputs, labels, loss)
-    targets = labels.expand(outputs.shape[:2]).flatten()
-    return cross_entropy(outputs.flatten(0, 1), targets, reduction="none").view(outputs.shape[:2])

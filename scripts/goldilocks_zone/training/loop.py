@@ -1,4 +1,4 @@
-"""The loop of training: steps, checkpoints, and what is taken along the way."""
+"""The loop of training: steps, observations and checkpoints."""
 
 import logging
 import time
@@ -18,9 +18,9 @@ SHARE_OF_CHECKPOINTS = 0.05  # of the time, at most
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file from which training goes on if it was written under the same `key`; written every `seconds` at most.
+    """A file from which training resumes if it was written under the same `key`.
 
-    And when the process is `asked` to stop, before it does.
+    It is written every `seconds` at most, and before a process stops that is `asked` to.
     """
 
     path: Path
@@ -35,43 +35,29 @@ class Stopped(Exception):
 
 def train(
     ensemble: ensembles.Ensemble,
-    inputs: Tensor,
-    labels: Tensor,
     log_at: Sequence[int],
     observe: Callable[[int, ensembles.Ensemble], Mapping[str, Tensor]],
     checkpoint: Checkpoint | None = None,
 ) -> dict[str, np.ndarray]:
-    """Train on `inputs` (N, …) with `labels` (N,), and return what `observe` found after each step of `log_at`.
+    """Train on the examples of the ensemble's problem, and return the observations after each step of `log_at`.
 
     An epoch's order depends on the name of its stream and the epoch alone. `observe` (step, ensemble) gives arrays
     (m, …) by name, stacked to (t, m, …); to them are added, over all steps so far, path_square: Σ of squared lengths
     of the steps, and step_cosine: mean cosine of successive steps.
-    Members at rest when something is logged are left out from then on: `observe` sees the others, and what was found
-    of them last stays.
-    With a `checkpoint`, a run that was killed goes on from there, and one that is over is not run again.
+    Members at rest at a logged step are left out from then on: `observe` sees the others, and their last observations
+    stay.
+    With a `checkpoint`, a killed run resumes from there, and a finished one is not run again.
 
     Raises ValueError if the batch is larger than the data or the checkpoint damaged, Stopped once it has left a
     checkpoint because it was asked.
     """
-    options, n = ensemble.options, len(inputs)
+    options, inputs, labels, n = ensemble.options, ensemble.inputs, ensemble.labels, len(ensemble.inputs)
     size = n if options.batch is None else options.batch
     if size > n:
         raise ValueError(f"batch: {size} examples cannot be drawn from {n}; lower it")
-    run = _Run(ensemble)
-    first = 0
-    if checkpoint is not None and checkpoint.path.exists():
-        saved = _saved(checkpoint.path, inputs.device)
-        if saved["key"] == checkpoint.key:
-            first = saved["step"]
-            run.restore(saved["run"])
-            logging.info("goes on after step %d of %d", first, options.steps)
-
-    def save(step: int) -> None:
-        with files.whole_file(checkpoint.path) as path:
-            torch.save({"key": checkpoint.key, "step": step, "run": run.state()}, path)
-
-    logged, started = set(log_at), time.monotonic()
-    due = started + (checkpoint.seconds if checkpoint else 0)
+    run, logged = _Run(ensemble), set(log_at)
+    saving = _Saving(checkpoint, run)
+    first, started = saving.resumed(inputs.device), time.monotonic()
     if first == 0 and 0 in logged:
         run.record(observe(0, ensemble))
     for step in range(first, options.steps):
@@ -88,18 +74,41 @@ def train(
             logging.info("step %d of %d, about %.0f s left", step + 1, options.steps, left)
             if len(run.members):
                 run.leave_out(run.working.at_rest(made))
-        begun = time.monotonic()
-        asked = checkpoint is not None and checkpoint.asked()
-        if checkpoint is not None and (begun > due or asked or step + 1 == options.steps):
-            save(step + 1)
-            now = time.monotonic()
-            due = now + max(checkpoint.seconds, (now - begun) / SHARE_OF_CHECKPOINTS)
-        if asked:
-            raise Stopped(
-                f"asked to stop after step {step + 1} of {options.steps}: run again, and it goes on from there"
-            )
+        saving.after(step + 1, options.steps)
     run.gather()
     return {name: torch.stack([each[name] for each in run.records]).cpu().numpy() for name in run.records[0]}
+
+
+class _Saving:
+    """Writes the checkpoints of a run, where it has any."""
+
+    def __init__(self, checkpoint: Checkpoint | None, run: "_Run"):
+        self._checkpoint, self._run = checkpoint, run
+        self._due = time.monotonic() + (checkpoint.seconds if checkpoint else 0)
+
+    def resumed(self, device: torch.device) -> int:
+        """The number of steps that the run has behind it, once it is restored."""
+        if self._checkpoint is None or not self._checkpoint.path.exists():
+            return 0
+        saved = _saved(self._checkpoint.path, device)
+        if saved["key"] != self._checkpoint.key:
+            return 0
+        self._run.restore(saved["run"])
+        logging.info("goes on after step %d of %d", saved["step"], self._run.ensemble.options.steps)
+        return saved["step"]
+
+    def after(self, step: int, steps: int) -> None:
+        """Write a checkpoint after a step if one is due. Raises Stopped if the process is asked to stop."""
+        if self._checkpoint is None:
+            return
+        begun, asked = time.monotonic(), self._checkpoint.asked()
+        if begun > self._due or asked or step == steps:
+            with files.whole_file(self._checkpoint.path) as path:
+                torch.save({"key": self._checkpoint.key, "step": step, "run": self._run.state()}, path)
+            now = time.monotonic()
+            self._due = now + max(self._checkpoint.seconds, (now - begun) / SHARE_OF_CHECKPOINTS)
+        if asked:
+            raise Stopped(f"asked to stop after step {step} of {steps}: run again, and it goes on from there")
 
 
 def _saved(path: Path, device: torch.device) -> dict:
@@ -115,7 +124,7 @@ def _saved(path: Path, device: torch.device) -> dict:
 
 
 class _Run:
-    """An ensemble on the way: what was recorded of all members, and those of them that are still `working`."""
+    """An ensemble in training: the records of all members, and those members that are still `working`."""
 
     def __init__(self, ensemble: ensembles.Ensemble):
         self.ensemble, self.working, self.progress = ensemble, ensemble, observations.Progress(ensemble.coordinates)
@@ -123,7 +132,7 @@ class _Run:
         self.records = []
 
     def record(self, found: Mapping[str, Tensor]) -> None:
-        """Record what was `found` of the members at work (m', …); of others, what was found last."""
+        """Record observations of the members at work (m', …); those of the others are repeated."""
         complete = {name: each.clone() for name, each in self.records[-1].items()} if self.records else {}
         for name, each in {**found, **self.progress.found()}.items():
             if name in complete:
@@ -133,7 +142,7 @@ class _Run:
         self.records.append(complete)
 
     def leave_out(self, resting: Tensor) -> None:
-        """Work without these members (m',)."""
+        """Continue without these members (m',)."""
         if not resting.any():
             return
         self.gather()
@@ -143,18 +152,18 @@ class _Run:
         logging.info("%d of %d members are at work", len(going), len(self.ensemble.coordinates))
 
     def gather(self) -> None:
-        """Give the ensemble the places that its members have reached."""
+        """Copy the members' coordinates to the ensemble."""
         if self.working is not self.ensemble:
             self.ensemble.coordinates[self.members] = self.working.coordinates
 
     def state(self) -> dict:
-        """What `restore` needs to go on from here."""
+        """The state that `restore` resumes from."""
         self.gather()
         parts = {"members": self.members, "places": self.ensemble.coordinates, "records": self.records}
         return {**parts, "working": self.working.state(), "progress": self.progress.state()}
 
     def restore(self, state: dict) -> None:
-        """Go on from a `state`."""
+        """Resume from a `state`."""
         self.ensemble.coordinates.copy_(state["places"])
         self.members, self.records = state["members"], state["records"]
         if len(self.members) < len(self.ensemble.coordinates):

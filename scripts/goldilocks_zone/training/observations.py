@@ -10,12 +10,12 @@ from goldilocks_zone.training import ensembles
 
 
 def snapshot(ensemble: ensembles.Ensemble, **evaluated: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-    """What is logged of each member (m,): by name, loss and accuracy on each set of `evaluated` examples, and
+    """Measures of each member (m,) by name: loss and accuracy on each set of `evaluated` examples, and
 
     norm: |x|; tensor_norm (m, t): that of each parameter tensor; distance: |x − x_0|; start_cosine: that of the angle
-    between x and x_0; on the first of these sets, gradient_norm: of the loss, within the subset; gradient_cosine: of
-    the angle between this gradient and the coordinates (x itself in the whole space); zero_logits: the share of logits
-    that are exactly zero.
+    between x and x_0; and on the first of these sets gradient_norm: that of the loss, within the subset;
+    gradient_cosine: that of the angle between this gradient and the coordinates (x itself in the whole space);
+    zero_logits: the share of logits that are exactly zero.
     """
     found = {}
     for name, (inputs, labels) in reversed(evaluated.items()):
@@ -59,13 +59,13 @@ class Progress:
         return {"path_square": self._square.clone(), "step_cosine": cosine}
 
     def select(self, members: Tensor) -> None:
-        """Go on with some of the members (m',) alone."""
+        """Continue with some of the members (m',) alone."""
         self._square, self._cosine = (each[members.cpu()] for each in (self._square, self._cosine))
         if self._last is not None:
             self._last, self._norm = [part[members] for part in self._last], self._norm[members]
 
     def state(self) -> dict:
-        """What `restore` needs."""
+        """The state that `restore` resumes from."""
         sums = {"square": self._square, "cosine": self._cosine}
         return {**sums, "last": self._last, "norm": self._norm, "count": self._count}
 
@@ -78,14 +78,16 @@ class Progress:
 def classified(ensemble: ensembles.Ensemble, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """accuracy: share of examples classified rightly, loss: the mean, and zero_logits: share of logits exactly zero.
 
-    All (m,), in double precision. The loss is what is trained: at each member's own temperature.
+    All (m,), in double precision. The loss is that of training, at each member's own temperature.
     """
     parameters, hits, total, zeros = ensemble.parameters(), 0.0, 0.0, 0.0
-    for x, y in zip(inputs.split(ensembles.EXAMPLES_AT_ONCE), labels.split(ensembles.EXAMPLES_AT_ONCE)):
+    loss = ensemble.problem.loss
+    step = len(inputs) if loss.couples_examples else ensembles.EXAMPLES_AT_ONCE
+    for x, y in zip(inputs.split(step), labels.split(step)):
         outputs = ensemble.logits(parameters, x).double() / ensemble.temperatures[:, None, None]
         hits = hits + (outputs.argmax(2) == y).sum(1)
         zeros = zeros + (outputs == 0).double().mean(2).sum(1)
-        total = total + ensembles.each_loss(outputs, y, ensemble.options.loss).sum(1)
-    # A member that has diverged has classified nothing.
+        total = total + loss.total(outputs, y)
+    # Diverged members have no accuracy.
     right = torch.where(torch.isfinite(total), hits.double() / len(labels), math.nan)
     return {"accuracy": right, "loss": total / len(labels), "zero_logits": zeros / len(labels)}

@@ -12,6 +12,7 @@ from goldilocks_zone.claims.cells import NotTested
 from goldilocks_zone.claims.estimators import training
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.subspaces import projections
+from goldilocks_zone.subspaces.labels import Plane
 
 RADII = np.logspace(-2, 2, 9)
 X = 2 * np.log10(RADII)
@@ -174,7 +175,7 @@ def test_the_intrinsic_dimension_of_the_toy_problem_is_recovered():
     for draw in range(DRAWS):
         start = torch.as_tensor(stream("toy", draw).standard_normal(1000))
         for i, d in enumerate(dimensions):
-            projection = projections.make("dense", d, [(1000,)], np.ones(1000), stream("toy", draw, d), torch.float64)
+            projection = projections.make(Plane(d, "dense"), [(1000,)], np.ones(1000), stream("toy", draw, d), start)
             (columns,) = projection.forward(torch.eye(d, dtype=torch.float64))
             sums = torch.zeros(d + 1, 10, dtype=torch.float64).index_add(1, groups, torch.vstack([columns, start]))
             # The loss is a square: its least value on the plane in closed form.

@@ -12,6 +12,7 @@ import torch
 
 from benchmarks.methods import count_flops as flops
 from goldilocks_zone.curvature import autodiff, hessian, homogeneous_sweep, tangents
+from goldilocks_zone.models.problem import Problem
 from made_up.networks import model
 from oracles.brute_force import relative_error
 
@@ -43,7 +44,9 @@ def test_flops_of_dense_networks(label, bends, points):
     network = model(label, inputs=60, classes=10, examples=600)
     theta, rows = network.with_biases(network.initialisation(0, 1.0)), network.directions(20)
     scales = [1.0 + i for i in range(points)]
-    found = flops(lambda: hessian.radial_sweep(network.module, theta, scales, rows, network.inputs, network.targets))
+    found = flops(
+        lambda: hessian.radial_sweep(Problem(network.module, network.inputs, network.targets), theta, scales, rows)
+    )
     sizes = [60 * 40, 40 * 40, 40 * 40, 40 * 10]
     expected = allowed([2 * size for size in sizes], sizes, bends, 600, 20, 10, points)
     assert expected / 1.001 < found < SLACK * expected
@@ -59,8 +62,8 @@ def test_a_sweep_of_scales_and_temperatures_costs_a_few_points(label, image, tim
     points = [(scale, 1.0) for scale in values] + [(1.0, temperature) for temperature in values]
 
     def cost(points):
-        tensors = (rows, network.inputs, network.targets)
-        return flops(lambda: hessian.curvature_at(network.module, theta, points, *tensors))
+        problem = Problem(network.module, network.inputs, network.targets)
+        return flops(lambda: hessian.curvature_at(problem, theta, points, rows))
 
     assert cost(points) < times * cost(points[24:25])
 
@@ -70,7 +73,9 @@ def test_flops_of_convolutions(points):
     network = model("conv-8x2-relu", image=(3, 12, 12), classes=10, examples=64)
     theta, rows = network.with_biases(network.initialisation(0, 1.0)), network.directions(20)
     scales = [1.0 + i for i in range(points)]
-    found = flops(lambda: hessian.radial_sweep(network.module, theta, scales, rows, network.inputs, network.targets))
+    found = flops(
+        lambda: hessian.radial_sweep(Problem(network.module, network.inputs, network.targets), theta, scales, rows)
+    )
     sizes = [8 * 3 * 9, 8 * 8 * 9, 10 * 8 * 9]
     forward = [2 * size * places for size, places in zip(sizes, (144, 36, 1))]
     expected = allowed(forward, sizes, 0, 64, 20, 10, points)
@@ -83,7 +88,7 @@ def test_flops_without_moving_weights():
     moved = torch.as_tensor(network.metric("shell", True) - network.metric("shell", False) != 0)
     rows = network.directions(20, "dense", True) * moved
     theta = network.initialisation(0, 1.0)
-    found = flops(lambda: hessian.plane_curvature(network.module, theta, rows, network.inputs, network.targets))
+    found = flops(lambda: hessian.plane_hessian(Problem(network.module, network.inputs, network.targets), theta, rows))
     total, first = 2 * (2400 + 1600 + 1600 + 400), 2 * 2400
     expected = 600 * 20 * (total - first) + 600 * 2 * total + 2 * 20 * 20 * 600 * 10 + 2 * 20 * 600 * 10
     assert found < SLACK * expected
@@ -113,7 +118,7 @@ def test_flops_of_the_homogeneous_sweep(label, image, examples, sizes, places, i
         return spanning(*problem)
 
     def sweep():
-        hessian.radial_sweep(network.module, theta, scales, rows, network.inputs, network.targets)
+        hessian.radial_sweep(Problem(network.module, network.inputs, network.targets), theta, scales, rows)
 
     with monkeypatch.context() as patched:
         patched.setattr(homogeneous_sweep, "_spanning", spy)
@@ -145,7 +150,8 @@ def test_chunks_do_not_change_results(label, kind, scales, monkeypatch):
     tensors = (network.inputs, network.targets)
 
     def sweep(module, **options):
-        return hessian.radial_sweep(module, theta, scales, rows, *tensors, examples=[30, 13], **options)
+        points, options = [(scale, 1.0) for scale in scales], hessian.Options([30, 13], **options)
+        return hessian.curvature_at(Problem(module, *tensors), theta, points, rows, options)
 
     for module in (network.module, network.logits)[: 3 - len(scales)]:
         whole = sweep(module)
@@ -156,7 +162,7 @@ def test_chunks_do_not_change_results(label, kind, scales, monkeypatch):
             tries.append(sweep(module))
         for tried in tries:
             for found, expected in zip(tried, whole):
-                for each, other in zip(found[0], expected[0]):
+                for each, other in zip(found, expected):
                     # Sums of at most 30 terms in another order; parts of H that cancel, to the norm of H.
                     norm = np.linalg.norm(other.hessian)
                     assert np.linalg.norm(each.residual - other.residual) < 1e-13 * norm
@@ -173,7 +179,9 @@ def test_chunks_do_not_change_products():
     assert autodiff.directions_per_chunk(network.logits, theta, network.inputs, 0.4) in range(2, 7)
     for part in ("hessian", "gauss_newton"):
         whole, chunked = (
-            hessian.hessian_vector_products(network.logits, theta, rows, *tensors, part=part, memory_mib=memory)
+            hessian.hessian_vector_products(
+                Problem(network.logits, *tensors), theta, rows, part=part, memory_mib=memory
+            )
             for memory in (1024, 0.4)
         )
         assert relative_error(chunked.numpy(), whole.numpy()) < 1e-13
@@ -187,10 +195,10 @@ def test_products_leave_nothing_behind():
         gc.collect()
         return sum(torch.is_tensor(each) and each.numel() == len(theta) for each in gc.get_objects())
 
-    hessian.hessian_vector_products(network.logits, theta, rows, network.inputs, network.targets)
+    hessian.hessian_vector_products(Problem(network.logits, network.inputs, network.targets), theta, rows)
     before = alive()
     for _ in range(3):
-        hessian.hessian_vector_products(network.logits, theta, rows, network.inputs, network.targets)
+        hessian.hessian_vector_products(Problem(network.logits, network.inputs, network.targets), theta, rows)
     assert alive() == before
 
 
@@ -205,7 +213,7 @@ def test_curvature_is_freed_at_once(label, scales, of):
     gc.collect()
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:
-        hessian.radial_sweep(network.module, theta, scales, rows, network.inputs, network.targets)
+        hessian.radial_sweep(Problem(network.module, network.inputs, network.targets), theta, scales, rows)
         gc.collect()
         assert not gc.garbage
     finally:
@@ -219,6 +227,7 @@ import torch
 torch.set_num_threads(1)
 from made_up.networks import model
 from goldilocks_zone.curvature import hessian
+from goldilocks_zone.models.problem import Problem
 
 label, dtype, kind, points, examples, d, memory, hidden = sys.argv[1:]
 dtype, points, examples, d, memory = getattr(torch, dtype), int(points), int(examples), int(d), float(memory)
@@ -230,15 +239,8 @@ def status(name):
 
 
 def sweep(network, theta, rows, memory):
-    return hessian.radial_sweep(
-        network.module if hidden == "engine" else network.logits,
-        theta,
-        [1.0 + i for i in range(points)],
-        rows,
-        network.inputs,
-        network.targets,
-        memory_mib=memory,
-    )
+    problem = Problem(network.module if hidden == "engine" else network.logits, network.inputs, network.targets)
+    return hessian.radial_sweep(problem, theta, [1.0 + i for i in range(points)], rows, memory)
 
 
 image = (3, 24, 24) if label.startswith("conv") else (784,)

@@ -1,12 +1,16 @@
 """The public functions: the general path against brute force, products, prefixes, and what is refused."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from goldilocks_zone.curvature import dispatch
 from goldilocks_zone.curvature import hessian as curvature_hessian
 from goldilocks_zone.models import losses
+from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.subspaces import labels, planes
 from made_up.networks import model, of_module
@@ -36,7 +40,7 @@ def test_planes_of_every_metric_against_the_whole_hessian(radius, metric, kind, 
     theta = network.initialisation(0, radius)
     rows = planes.directions(labels.Plane(8, kind), network.metric(metric, True), stream("plane", kind))
     rows = torch.as_tensor(rows)
-    found = curvature_hessian.plane_curvature(path(network), theta, rows, network.inputs, network.targets)[0]
+    found = curvature_hessian.plane_hessian(Problem(path(network), network.inputs, network.targets), theta, rows)
     basis = orthonormal(rows).numpy()
     assert relative_error(found.hessian, basis.T @ full_hessian(network, theta) @ basis) < TOLERANCE
     assert found.loss == pytest.approx(network.loss(theta).item(), rel=1e-12)
@@ -51,10 +55,9 @@ def test_general_path_against_brute_force(loss, temperature, dtype, label):
     theta = network.with_biases(network.initialisation(1, 1.5))
     rows = network.directions(6, "dense", "nobias" not in label, dtype)
     options = {"loss": loss, "temperature": temperature}
-    assert curvature_hessian.path_of(network.logits, theta, 1) == curvature_hessian.AUTOMATIC
-    found = curvature_hessian.plane_curvature(network.logits, theta, rows, network.inputs, network.targets, **options)[
-        0
-    ]
+    problem = Problem(network.logits, network.inputs, network.targets, **options)
+    assert dispatch.path_of(problem, theta, 1) == dispatch.AUTOMATIC
+    found = curvature_hessian.plane_hessian(problem, theta, rows)
     expected = picture(network.logits, theta, rows, network.inputs, network.targets, **options)
     # The point, too, is in the precision of the directions.
     z = network.logits(theta, network.inputs) / min(1, temperature)
@@ -70,11 +73,13 @@ def test_directions_may_come_as_sparse_matrices(label, dtype, scales, path):
     theta, eta = network.initialisation(1, 1.0), network.metric("shell", False)
     drawn = planes.directions_as_drawn(labels.Plane(6, "sparse"), eta, stream("drawn")).astype(dtype)
     tensors = network.inputs, network.targets
-    found = curvature_hessian.radial_sweep(path(network), theta, scales, drawn, *tensors)
-    expected = curvature_hessian.radial_sweep(path(network), theta, scales, torch.as_tensor(drawn.toarray()), *tensors)
+    found = curvature_hessian.radial_sweep(Problem(path(network), *tensors), theta, scales, drawn)
+    expected = curvature_hessian.radial_sweep(
+        Problem(path(network), *tensors), theta, scales, torch.as_tensor(drawn.toarray())
+    )
     for one, other in zip(found, expected):
         # In single precision slices that lie apart in memory may be rounded differently.
-        assert_same(one[0][0], other[0][0], 100 * np.finfo(dtype).eps, theta)
+        assert_same(one, other, 100 * np.finfo(dtype).eps, theta)
 
 
 def test_sparse_directions_are_drawn_as_the_dense_ones():
@@ -89,16 +94,15 @@ def test_general_sweep_is_one_point_after_another():
     network = model("fc-9x2-tanh")
     theta, rows = network.initialisation(1, 1.0), network.directions(5)
     tensors = (network.inputs, network.targets)
-    sweep = curvature_hessian.radial_sweep(
-        network.logits, theta, [0.5, 3.0], rows, *tensors, temperatures=[1.0, 2.0], examples=[30, 7]
+    points = list(itertools.product([0.5, 3.0], [1.0, 2.0]))
+    sweep = curvature_hessian.curvature_at(
+        Problem(network.logits, *tensors), theta, points, rows, curvature_hessian.Options([30, 7])
     )
-    for scale, at_scale in zip([0.5, 3.0], sweep, strict=True):
-        for temperature, at_point in zip([1.0, 2.0], at_scale, strict=True):
-            for count, found in zip([30, 7], at_point, strict=True):
-                few = (each[:count] for each in tensors)
-                options = {"temperature": temperature}
-                alone = curvature_hessian.plane_curvature(network.module, scale * theta, rows, *few, **options)[0]
-                assert_same(found, alone, TOLERANCE, theta)
+    for (scale, temperature), at_point in zip(points, sweep, strict=True):
+        for count, found in zip([30, 7], at_point, strict=True):
+            few = (each[:count] for each in tensors)
+            alone = Problem(network.module, *few, temperature=temperature)
+            assert_same(found, curvature_hessian.plane_hessian(alone, scale * theta, rows), TOLERANCE, theta)
 
 
 @pytest.mark.parametrize("loss", losses.LOSSES)
@@ -111,7 +115,7 @@ def test_products_against_the_whole_matrices(loss, label, path):
 
     def products(part):
         return curvature_hessian.hessian_vector_products(
-            path(network), theta, vectors, network.inputs, network.targets, part=part, **options
+            Problem(path(network), network.inputs, network.targets, **options), theta, vectors, part=part
         ).numpy()
 
     hessian = full_hessian(network, theta, kind=loss, temperature=1.7)
@@ -128,9 +132,9 @@ def test_finite_differences_of_a_smooth_network():
     network = model("fc-9x2-tanh")
     theta = network.initialisation(3, 1.0)
     v = torch.as_tensor(stream("direction").standard_normal(len(theta)))
-    found = curvature_hessian.hessian_vector_products(network.logits, theta, v[None], network.inputs, network.targets)[
-        0
-    ]
+    found = curvature_hessian.hessian_vector_products(
+        Problem(network.logits, network.inputs, network.targets), theta, v[None]
+    )[0]
     step = 1e-5
     gradients = [torch.autograd.functional.jacobian(network.loss, theta + sign * step * v) for sign in (1, -1)]
     assert relative_error(((gradients[0] - gradients[1]) / (2 * step)).numpy(), found.numpy()) < 1e-8
@@ -139,19 +143,19 @@ def test_finite_differences_of_a_smooth_network():
 def test_examples_are_prefixes(path):
     network = model("fc-9x2-relu")
     theta, rows = network.initialisation(4, 1.0), network.directions(6, "sparse")
-    together = curvature_hessian.plane_curvature(
-        path(network), theta, rows, network.inputs, network.targets, examples=[30, 10, 10]
-    )
+    problem = Problem(path(network), network.inputs, network.targets)
+    options = curvature_hessian.Options([30, 10, 10])
+    (together,) = curvature_hessian.curvature_at(problem, theta, [(1.0, 1.0)], rows, options)
     for count, found in zip([30, 10, 10], together, strict=True):
         few = (network.inputs[:count], network.targets[:count])
-        assert_same(found, curvature_hessian.plane_curvature(path(network), theta, rows, *few)[0], 1e-12, theta)
+        assert_same(found, curvature_hessian.plane_hessian(Problem(path(network), *few), theta, rows), 1e-12, theta)
 
 
 def test_smaller_planes_are_leading_blocks(path):
     network = model("fc-9x2-relu")
     theta, rows = network.initialisation(6, 1.0), network.directions(9, "sparse")
     large, small = (
-        curvature_hessian.plane_curvature(path(network), theta, rows[:d], network.inputs, network.targets)[0]
+        curvature_hessian.plane_hessian(Problem(path(network), network.inputs, network.targets), theta, rows[:d])
         for d in (9, 4)
     )
     assert relative_error(large.hessian[:4, :4], small.hessian) < 1e-12
@@ -163,21 +167,23 @@ def test_parameters_may_require_gradients(path):
     theta, rows = nn.utils.parameters_to_vector(network.module.parameters()), network.directions(3)
     assert theta.requires_grad
     tensors = (rows, network.inputs, network.targets)
-    found = curvature_hessian.radial_sweep(path(network), theta, [1.0, 2.0], *tensors)[0][0][0]
-    expected = curvature_hessian.plane_curvature(path(network), theta.detach(), *tensors)[0]
+    found = curvature_hessian.radial_sweep(Problem(path(network), *tensors[1:]), theta, [1.0, 2.0], tensors[0])[0]
+    expected = curvature_hessian.plane_hessian(Problem(path(network), *tensors[1:]), theta.detach(), tensors[0])
     assert relative_error(found.hessian, expected.hessian) < 1e-12
-    assert not curvature_hessian.hessian_vector_products(path(network), theta, *tensors).requires_grad
-    curvature_hessian.sphere_curvature(path(network), theta, *tensors)
+    assert not curvature_hessian.hessian_vector_products(
+        Problem(path(network), *tensors[1:]), theta, tensors[0]
+    ).requires_grad
+    curvature_hessian.sphere_hessian(Problem(path(network), *tensors[1:]), theta, tensors[0])
 
 
 def measure(network, path, **changed):
-    arguments = {
-        "parameters": network.initialisation(7, 1.0),
-        "directions": network.directions(3),
-        "inputs": network.inputs,
-        "labels": network.targets,
-    }
-    return curvature_hessian.plane_curvature(path(network), **{**arguments, **changed})
+    arguments = {"parameters": network.initialisation(7, 1.0), "directions": network.directions(3)} | changed
+    arguments = {"inputs": network.inputs, "labels": network.targets} | arguments
+    problem = Problem(
+        path(network), **{key: arguments.pop(key) for key in ("inputs", "labels", "loss") if key in arguments}
+    )
+    options = curvature_hessian.Options(arguments.pop("examples", None))
+    return curvature_hessian.curvature_at(problem, points=[(1.0, 1.0)], options=options, **arguments)
 
 
 @pytest.mark.parametrize("factor", [1e120, 1e300])
@@ -201,13 +207,13 @@ def test_tangents_beyond_their_precision_are_refused():
     network = model("fc-9x2-relu-nobias")
     theta, tensors = network.initialisation(7, 1.0), (network.inputs, network.targets)
     rows = network.directions(3, dtype=torch.float32)
-    curvature_hessian.plane_curvature(network.module, 1e20 * theta, rows.double(), *tensors)
+    curvature_hessian.plane_hessian(Problem(network.module, *tensors), 1e20 * theta, rows.double())
     with pytest.raises(ValueError, match=r"the Hessian is not finite.*double precision"):
-        curvature_hessian.plane_curvature(network.module, 1e20 * theta, rows, *tensors)
+        curvature_hessian.plane_hessian(Problem(network.module, *tensors), 1e20 * theta, rows)
     # A sweep has the tangents of the scale 1 alone, and the logits' squares in double precision.
     for scales in ([1.0, 1e20], [1.0, 1e-20]):
         (found, expected) = (
-            curvature_hessian.radial_sweep(network.module, theta, scales, each, *tensors)[1][0][0]
+            curvature_hessian.radial_sweep(Problem(network.module, *tensors), theta, scales, each)[1]
             for each in (rows, rows.double())
         )
         assert relative_error(found.hessian, expected.hessian) < 1e-4
@@ -224,7 +230,9 @@ def test_directions_that_span_no_plane_are_refused(path):
         measure(network, path, directions=torch.cat([rows, rows[:1] - 2 * rows[1:2]]))
     theta = network.initialisation(7, 1.0)
     with pytest.raises(ValueError, match="linearly dependent"):
-        curvature_hessian.sphere_curvature(path(network), theta, 3 * theta[None], network.inputs, network.targets)
+        curvature_hessian.sphere_hessian(
+            Problem(path(network), network.inputs, network.targets), theta, 3 * theta[None]
+        )
 
 
 @pytest.mark.parametrize(
@@ -238,6 +246,7 @@ def test_directions_that_span_no_plane_are_refused(path):
         ({"parameters": torch.ones(7)}, "7 parameters and directions of 211 entries"),
         ({"directions": torch.ones(1, 7)}, "211 parameters and directions of 7 entries"),
         ({"loss": "hinge"}, "loss 'hinge' is unknown: use one of cross_entropy, mean_squared_error"),
+        ({"loss": "cross-entropy"}, "^loss 'cross-entropy' is unknown: did you mean cross_entropy\\?$"),
     ],
 )
 def test_what_does_not_fit_is_refused(path, changed, message):
@@ -256,9 +265,10 @@ def test_parameters_of_another_network_are_refused():
 @pytest.mark.parametrize("part", ["hessian", "gauss_newton"])
 def test_products_with_an_unknown_part_or_loss_are_refused(option, part):
     network = model("fc-9x2-relu")
-    theta, tensors = network.initialisation(0, 1), (network.directions(2), network.inputs, network.targets)
+    theta, given = network.initialisation(0, 1), {"part": part, "loss": "cross_entropy"} | {option: "hinge"}
     with pytest.raises(ValueError, match=r"'hinge' .*is unknown: use"):
-        curvature_hessian.hessian_vector_products(network.module, theta, *tensors, **{"part": part, option: "hinge"})
+        problem = Problem(network.module, network.inputs, network.targets, given["loss"])
+        curvature_hessian.hessian_vector_products(problem, theta, network.directions(2), given["part"])
 
 
 def test_batch_normalisation_in_training_is_refused():
@@ -273,12 +283,12 @@ def test_batch_normalisation_in_training_is_refused():
 @pytest.mark.parametrize("kind", labels.PLANE_KINDS)
 def test_cuda_agrees_with_the_cpu(path, label, kind):
     network = model(label, image=(1, 5, 6))
-    tensors = (network.initialisation(9, 1.0), network.directions(6, kind), network.inputs, network.targets)
-    on_cpu = curvature_hessian.plane_curvature(path(network), *tensors)[0]
-    on_cuda = curvature_hessian.plane_curvature(path(network), *(each.cuda() for each in tensors))[0]
-    assert relative_error(on_cuda.hessian, on_cpu.hessian) < TOLERANCE
-    products = curvature_hessian.hessian_vector_products(path(network), *(each.cuda() for each in tensors)).cpu()
-    assert (
-        relative_error(products.numpy(), curvature_hessian.hessian_vector_products(path(network), *tensors).numpy())
-        < TOLERANCE
-    )
+    tensors = (network.inputs, network.targets)
+    problem, moved = Problem(path(network), *tensors), Problem(path(network), *(each.cuda() for each in tensors))
+    there = network.initialisation(9, 1.0), network.directions(6, kind)
+    on_cuda = tuple(each.cuda() for each in there)
+    found, expected = curvature_hessian.plane_hessian(moved, *on_cuda), curvature_hessian.plane_hessian(problem, *there)
+    assert relative_error(found.hessian, expected.hessian) < TOLERANCE
+    products = curvature_hessian.hessian_vector_products(moved, *on_cuda).cpu()
+    expected = curvature_hessian.hessian_vector_products(problem, *there)
+    assert relative_error(products.numpy(), expected.numpy()) < TOLERANCE

@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from goldilocks_zone.curvature import hessian, hessian_vector_products
+from goldilocks_zone.curvature.hessian_vector_products import Products
 from goldilocks_zone.models import chains, losses
+from goldilocks_zone.models.problem import Problem
 from made_up.networks import model
 
 LABELS = ("fc-9x2-relu", "fc-9x3-tanh-nobias", "fc-9x2-softplus", "fc-9x2-identity", "fc-5x1-leakyrelu")
@@ -20,11 +22,12 @@ def test_products_are_those_of_automatic_differentiation(label, part, loss, monk
     network = model(label, image=(1, 3, 4), examples=20)
     theta = network.with_biases(network.initialisation(0, 1.3)).detach()
     vectors = torch.randn(4, len(theta), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    options = {"part": part, "loss": loss, "temperature": 0.7}
-    problem = theta, network.inputs, network.targets
-    assert hessian_vector_products.applies(chains.of(network.module), theta, network.inputs, 1024)
-    multiply = hessian.hessian_products(network.module, *problem, **options)
-    expected = hessian.hessian_products(network.logits, *problem, **options)(vectors)
+    known, general = (
+        Problem(each, network.inputs, network.targets, loss, 0.7) for each in (network.module, network.logits)
+    )
+    assert Products.applies(chains.of(network.module), theta, len(network.inputs), 1024)
+    multiply = hessian.hessian_products(known, theta, part)
+    expected = hessian.hessian_products(general, theta, part)(vectors)
     torch.testing.assert_close(multiply(vectors), expected, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(multiply(vectors[1:2]), expected[1:2], rtol=1e-10, atol=1e-12)
 
@@ -35,7 +38,7 @@ def test_activations_one_after_another_and_before_the_first_layer():
     theta = torch.cat([each.detach().flatten() for each in module.parameters()])
     inputs, labels = torch.randn(9, 6, dtype=torch.float64), torch.arange(9) % 3
     vectors = torch.eye(len(theta), dtype=torch.float64)
-    found = hessian.hessian_vector_products(module, theta, vectors, inputs, labels)
+    found = hessian.hessian_vector_products(Problem(module, inputs, labels), theta, vectors)
 
     def mean(parameters):
         tensors, start = {}, 0
@@ -51,11 +54,9 @@ def test_activations_one_after_another_and_before_the_first_layer():
 def test_other_networks_and_small_budgets_take_the_general_way(label):
     network = model(label, image=(1, 5, 5), examples=10)
     theta = network.initialisation(0, 1.0)
-    assert not hessian_vector_products.applies(chains.of(network.module), theta, network.inputs, 1024)
+    assert not Products.applies(chains.of(network.module), theta, 10, 1024)
     dense = model("fc-9x2-relu", image=(1, 5, 5), examples=10)
-    assert not hessian_vector_products.applies(
-        chains.of(dense.module), dense.initialisation(0, 1.0), dense.inputs, 1e-4
-    )
+    assert not Products.applies(chains.of(dense.module), dense.initialisation(0, 1.0), 10, 1e-4)
 
 
 def test_layers_that_see_several_vectors_take_the_general_way():

@@ -1,14 +1,17 @@
 """Sweeps over radii and temperatures against one point after another."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
 
-from goldilocks_zone.curvature import hessian, homogeneous_sweep
+from goldilocks_zone.curvature import dispatch, hessian, homogeneous_sweep
 from goldilocks_zone.curvature import tangents as curvature_tangents
 from goldilocks_zone.curvature.accumulators import Sums
 from goldilocks_zone.curvature.directions import Directions
 from goldilocks_zone.models import chains, layers, losses
+from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.subspaces import planes
 from made_up.networks import model, of_module
 from oracles.brute_force import assert_same, relative_error, tolerance
@@ -33,26 +36,16 @@ def averages():
 
 def compare(network, theta, rows, scales, temperatures, examples, loss, path):
     """A sweep with tangents in the precision of `rows` against single points with those of double precision."""
-    options = {"examples": examples, "loss": loss}
-    assert hessian.path_of(network.module, theta, len(scales) * len(temperatures), network.inputs) == path
-    found = hessian.radial_sweep(
-        network.module, theta, scales, rows, network.inputs, network.targets, temperatures=temperatures, **options
-    )
-    for scale, at_scale in zip(scales, found, strict=True):
-        z = network.logits(scale * theta, network.inputs)
-        for temperature, at_point in zip(temperatures, at_scale, strict=True):
-            expected = hessian.plane_curvature(
-                network.module,
-                scale * theta,
-                rows.double(),
-                network.inputs,
-                network.targets,
-                temperature=temperature,
-                **options,
-            )
-            bound = tolerance(rows.dtype, z / min(1, temperature))
-            for each, other in zip(at_point, expected, strict=True):
-                assert_same(each, other, bound if rows.dtype == torch.float32 else max(bound, 1e-10), scale * theta)
+    problem, options = Problem(network.module, network.inputs, network.targets, loss), hessian.Options(examples)
+    points = list(itertools.product(scales, temperatures))
+    assert dispatch.path_of(problem, theta, len(points)) == path
+    found = hessian.curvature_at(problem, theta, points, rows, options)
+    for (scale, temperature), at_point in zip(points, found, strict=True):
+        z, alone = network.logits(scale * theta, network.inputs), [(1.0, temperature)]
+        (expected,) = hessian.curvature_at(problem, scale * theta, alone, rows.double(), options)
+        bound = tolerance(rows.dtype, z / min(1, temperature))
+        for each, other in zip(at_point, expected, strict=True):
+            assert_same(each, other, bound if rows.dtype == torch.float32 else max(bound, 1e-10), scale * theta)
 
 
 @pytest.mark.parametrize("loss", losses.LOSSES)
@@ -77,7 +70,7 @@ def test_homogeneous_sweep_against_single_points(label, image, classes, kind, bi
         of_module(averages(), image) if label == "averages" else model(label, classes=classes, image=image, examples=25)
     )
     theta, rows = network.initialisation(0, 1.0), network.directions(6, kind, biases, dtype)
-    way = hessian.HOMOGENEOUS
+    way = dispatch.HOMOGENEOUS
     # Few points, fewer than classes; then more points than classes with temperatures and nested examples.
     compare(network, theta, rows, SCALES[2:4], [1.0], None, loss, way)
     compare(network, theta, rows, SCALES, [1.0, 0.5, 4.0], [25, 4, 11, 25], loss, way)
@@ -99,7 +92,7 @@ def test_sweep_with_shared_directions_against_single_points(label, image, kind, 
     network = model(label, image=image, examples=25)
     theta = network.with_biases(network.initialisation(0, 1.0))
     rows = network.directions(6, kind, biases, dtype)
-    compare(network, theta, rows, [0.1, 1.0, 30.0], [1.0, 3.0], [25, 4], loss, hessian.SHARED)
+    compare(network, theta, rows, [0.1, 1.0, 30.0], [1.0, 3.0], [25, 4], loss, dispatch.SHARED)
 
 
 def test_directions_along_biases_alone():
@@ -116,7 +109,7 @@ def test_directions_along_biases_alone():
             [1.0],
             None,
             "cross_entropy",
-            hessian.HOMOGENEOUS,
+            dispatch.HOMOGENEOUS,
         )
 
 
@@ -127,7 +120,7 @@ def test_directions_along_one_layer_alone(number):
     rows = torch.zeros(5, int(edges[-1]), dtype=torch.float64)
     rows[:, edges[number] : edges[number + 1]] = network.directions(5)[:, edges[number] : edges[number + 1]]
     theta = network.initialisation(0, 1.0)
-    compare(network, theta, rows, SCALES[1:6], [1.0], None, "cross_entropy", hessian.HOMOGENEOUS)
+    compare(network, theta, rows, SCALES[1:6], [1.0], None, "cross_entropy", dispatch.HOMOGENEOUS)
 
 
 def test_ways():
@@ -135,14 +128,14 @@ def test_ways():
     theta = network.initialisation(0, 1.0)
 
     def way(module, points, theta=theta):
-        return hessian.path_of(module, theta, points)
+        return dispatch.path_of(Problem(module, network.inputs), theta, points)
 
-    assert way(network.module, 1) == hessian.POINTWISE
-    assert way(network.module, 2) == hessian.HOMOGENEOUS
-    assert way(network.module, 2, network.with_biases(theta)) == hessian.SHARED
-    assert way(network.logits, 2) == way(network.logits, 1) == hessian.AUTOMATIC
+    assert way(network.module, 1) == dispatch.POINTWISE
+    assert way(network.module, 2) == dispatch.HOMOGENEOUS
+    assert way(network.module, 2, network.with_biases(theta)) == dispatch.SHARED
+    assert way(network.logits, 2) == way(network.logits, 1) == dispatch.AUTOMATIC
     for label in ("fc-9x2-tanh", "fc-9x2-relu-res"):
-        assert way(model(label).module, 2, model(label).initialisation(0, 1)) == hessian.SHARED
+        assert way(model(label).module, 2, model(label).initialisation(0, 1)) == dispatch.SHARED
 
 
 @pytest.mark.parametrize("loss", losses.LOSSES)
@@ -162,11 +155,12 @@ def test_all_ways_to_the_cross_terms_agree(label, image, kind, loss):
     directions = Directions(rows, chain)
     outputs, kept = chains.forward(chain, theta, network.inputs)
     _, meetings = homogeneous_sweep._push(curvature_tangents.linearised(kept, theta, rows.dtype), directions)
+    loss = losses.LOSSES[loss]
     total = Sums(torch.as_tensor(planes.cholesky(rows.numpy())), loss, [1.0, 0.5, 3.0])
     adjoints = total.adjoints(outputs.expand(3, -1, -1), network.targets)
     assert len(meetings) == 3
     seeds, coefficients = homogeneous_sweep._families(adjoints, loss)
-    assert len(seeds) == (3 if loss == "cross_entropy" else 4)
+    assert len(seeds) == (3 if loss.name == "cross_entropy" else 4)
     used, expected = set(), {}
     places = {meeting.step.layer.weight.start: meeting for meeting in meetings}
     ways = zip(
@@ -205,12 +199,10 @@ def test_scales_that_are_not_positive_are_refused(scales):
     network = model("fc-9x2-relu-nobias")
     with pytest.raises(ValueError, match="is not positive"):
         hessian.radial_sweep(
-            network.module,
+            Problem(network.module, network.inputs, network.targets),
             network.initialisation(0, 1),
             scales,
             network.directions(3),
-            network.inputs,
-            network.targets,
         )
 
 
@@ -219,8 +211,10 @@ def test_effective_examples_far_out_in_single_precision():
     network = model("fc-9x3-relu-nobias")
     theta, rows = network.initialisation(0, 1.0), network.directions(4, dtype=torch.float32)
     arguments = (network.inputs, network.targets)
-    sweep = hessian.radial_sweep(network.module, theta, [1.0, 3e3], rows, *arguments, loss="mean_squared_error")
-    assert relative_error(sweep[1][0][0].effective_examples, sweep[0][0][0].effective_examples) < 1e-4
+    sweep = hessian.radial_sweep(
+        Problem(network.module, *arguments, loss="mean_squared_error"), theta, [1.0, 3e3], rows
+    )
+    assert relative_error(sweep[1].effective_examples, sweep[0].effective_examples) < 1e-4
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -229,11 +223,11 @@ def test_sweep_on_cuda_agrees_with_the_cpu(label):
     network = model(label, image=(1, 5, 6))
     theta, rows = network.initialisation(9, 1.0), network.directions(6)
     tensors = (network.inputs, network.targets)
-    on_cpu = hessian.radial_sweep(network.module, theta, [0.5, 2.0], rows, *tensors)
+    on_cpu = hessian.radial_sweep(Problem(network.module, *tensors), theta, [0.5, 2.0], rows)
     moved = (each.cuda() for each in tensors)
-    on_cuda = hessian.radial_sweep(network.module, theta.cuda(), [0.5, 2.0], rows.cuda(), *moved)
+    on_cuda = hessian.radial_sweep(Problem(network.module, *moved), theta.cuda(), [0.5, 2.0], rows.cuda())
     for found, expected in zip(on_cuda, on_cpu):
-        assert relative_error(found[0][0].hessian, expected[0][0].hessian) < 1e-10
+        assert relative_error(found.hessian, expected.hessian) < 1e-10
 
 
 @pytest.mark.parametrize("loss", losses.LOSSES)
@@ -253,21 +247,11 @@ def test_points_share_the_residuals_that_span_theirs(kind, biases, loss, monkeyp
         return crossed(meetings, directions, kept, theta, adjoints, loss)
 
     monkeypatch.setattr(homogeneous_sweep, "_crossed", spy)
-    found = hessian.curvature_at(
-        network.module, theta, points, rows, network.inputs, network.targets, examples=[11, 25], loss=loss
-    )
+    problem, options = Problem(network.module, network.inputs, network.targets, loss), hessian.Options([11, 25])
+    found = hessian.curvature_at(problem, theta, points, rows, options)
     assert set(seen) == {4 if loss == "cross_entropy" else 2}
     for (scale, temperature), at_point in zip(points, found, strict=True):
-        expected = hessian.plane_curvature(
-            network.module,
-            scale * theta,
-            rows,
-            network.inputs,
-            network.targets,
-            temperature=temperature,
-            examples=[11, 25],
-            loss=loss,
-        )
+        (expected,) = hessian.curvature_at(problem, scale * theta, [(1.0, temperature)], rows, options)
         for each, other in zip(at_point, expected, strict=True):
             assert_same(each, other, 1e-10, scale * theta)
 
@@ -278,7 +262,7 @@ def test_many_residuals_are_combinations_of_few(dtype):
     logits = torch.randn(40, 10, generator=random, dtype=torch.float64)
     targets = torch.randint(10, (40,), generator=random)
     scales = torch.logspace(-6, 6, 49, dtype=torch.float64)[:, None, None]
-    residuals = losses.residuals(scales * logits, targets, "cross_entropy")
+    residuals = losses.CrossEntropy().gradient(scales * logits, targets)
     # A point without any, one whose logits overflow, and one far below the range of single precision.
     residuals[7], residuals[11], residuals[13] = 0, torch.nan, residuals[13] * 1e-200
     spanning, coefficients = homogeneous_sweep._spanning(residuals, dtype)
@@ -316,10 +300,11 @@ def test_gauss_newton_of_examples_against_its_definition(loss, scale, dtype):
     if scale > 1:
         outputs += 400.0 * scale * torch.eye(4)[[0, 1, 2, 3, 0, 1, 2]] / 100
     classes = losses.likeliest(outputs)
-    tangents = losses.relative(torch.randn(3, 4, 7, generator=random, dtype=dtype), classes, loss)
-    found, traces = losses.gauss_newton(outputs, tangents, classes, loss)
+    loss = losses.LOSSES[loss]
+    tangents = loss.relative(torch.randn(3, 4, 7, generator=random, dtype=dtype), classes)
+    found, traces = loss.gauss_newton(outputs, tangents, classes, torch.zeros(7, dtype=torch.int64))
     columns = tangents.double().permute(2, 1, 0)
-    if loss == "cross_entropy":
+    if loss.name == "cross_entropy":
         p = torch.softmax(outputs, -1)
         # The likeliest class's tangents are zero: its p, near 1, drops out.
         p.scatter_(-1, outputs.argmax(-1, keepdim=True), 0)

@@ -17,10 +17,14 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from goldilocks_zone import randomness
+from goldilocks_zone.curvature import dispatch, hessian, logit_gradients, top_eigenvectors
 from goldilocks_zone.curvature import gradients as curvature_gradients
-from goldilocks_zone.curvature import hessian, logit_gradients, top_eigenvectors
+from goldilocks_zone.curvature.spectral_density import spectral_density
 from goldilocks_zone.models import kernels, user_networks
+from goldilocks_zone.models.losses import SoftmaxFactor
+from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.spectra import estimators, lanczos, summaries
+from goldilocks_zone.spectra.lanczos import Search
 from goldilocks_zone.subspaces import constraints
 from goldilocks_zone.training import ensembles, observations
 from oracles.brute_force import losses, orthonormal, relative_error
@@ -518,7 +522,7 @@ ROWS = {
 
 
 @dataclass(frozen=True)
-class Problem:
+class Given:
     """Arguments of the library's functions."""
 
     module: nn.Module
@@ -543,7 +547,7 @@ def problem(row):
     tokens = random.integers(0, 6, (N, 3))
     inputs = tokens if row.shape == "tokens" else random.standard_normal((N, *row.shape))
     targets = random.integers(0, CLASSES, N)
-    return Problem(module, *map(torch.as_tensor, (parameters, rows, inputs, targets)))
+    return Given(module, *map(torch.as_tensor, (parameters, rows, inputs, targets)))
 
 
 def by_brute_force(module, parameters, rows, inputs, targets):
@@ -576,11 +580,16 @@ def test_what_is_given_has_its_right_hessian_or_one_sentence(row):
     if row.sentence is None and row.dtype == torch.float32 and "rows" not in row.changes:
         rows = rows.float()
 
+    memory = {name: row.options[name] for name in row.options if name == "memory_mib"}
+
+    def given():
+        return Problem(module, inputs, targets, **{name: row.options[name] for name in row.options.keys() - memory})
+
     def plane():
-        return hessian.plane_curvature(module, parameters, rows, inputs, targets, **row.options)[0].hessian
+        return hessian.plane_hessian(given(), parameters, rows, **memory).hessian
 
     def products():
-        return np.asarray(hessian.hessian_vector_products(module, parameters, rows, inputs, targets, **row.options))
+        return np.asarray(hessian.hessian_vector_products(given(), parameters, rows, **memory))
 
     if row.sentence is not None:
         for function in (plane, products):
@@ -604,34 +613,38 @@ def test_what_is_given_has_its_right_hessian_or_one_sentence(row):
     assert relative_error(products(), pushed) < TOLERANCE[row.dtype]
 
 
-def plane_first(function, **options):
-    return lambda module, parameters, rows, inputs, targets: function(
-        module, parameters, rows, inputs, targets, **options
-    )
+def with_rows(function, **options):
+    return lambda m, p, v, x, y: function(Problem(m, x, y), p, v, **options)
 
 
 def clustered(module, parameters, inputs, targets):
-    gradients = logit_gradients.of(module, parameters, inputs)
+    gradients = logit_gradients.of(Problem(module, inputs), parameters)
     return logit_gradients.clustering(gradients, targets)
 
 
+def top_near(given, parameters, rows):
+    search = Search(start=top_eigenvectors.start_near(rows, len(parameters)))
+    return top_eigenvectors.top_eigenpairs(given, parameters, 1, search)
+
+
 ENTRIES = {
-    "plane_curvature": plane_first(hessian.plane_curvature),
-    "radial_sweep": lambda m, p, v, x, y: hessian.radial_sweep(m, p, [1.0, 2.0], v, x, y),
-    "curvature_at": lambda m, p, v, x, y: hessian.curvature_at(m, p, [(1.0, 2.0)], v, x, y),
-    "sphere_curvature": plane_first(hessian.sphere_curvature),
-    "hessian_vector_products": plane_first(hessian.hessian_vector_products),
-    "gauss_newton": plane_first(hessian.hessian_vector_products, part="gauss_newton"),
-    "hessian_products": lambda m, p, v, x, y: hessian.hessian_products(m, p, x, y)(v),
-    "top": lambda m, p, v, x, y: top_eigenvectors.top(m, p, x, y, 1, near=v),
-    "sharpness": lambda m, p, v, x, y: top_eigenvectors.sharpness(m, p, x, y),
-    "path_of": lambda m, p, v, x, y: hessian.path_of(m, p, 1, x),
+    "plane_hessian": with_rows(hessian.plane_hessian),
+    "radial_sweep": lambda m, p, v, x, y: hessian.radial_sweep(Problem(m, x, y), p, [1.0, 2.0], v),
+    "curvature_at": lambda m, p, v, x, y: hessian.curvature_at(Problem(m, x, y), p, [(1.0, 2.0)], v),
+    "sphere_hessian": with_rows(hessian.sphere_hessian),
+    "hessian_vector_products": with_rows(hessian.hessian_vector_products),
+    "gauss_newton": with_rows(hessian.hessian_vector_products, part="gauss_newton"),
+    "hessian_products": lambda m, p, v, x, y: hessian.hessian_products(Problem(m, x, y), p)(v),
+    "top_eigenpairs": lambda m, p, v, x, y: top_near(Problem(m, x, y), p, v),
+    "spectral_density": lambda m, p, v, x, y: spectral_density(Problem(m, x, y), p, 3, 2),
+    "sharpness": lambda m, p, v, x, y: top_eigenvectors.sharpness(Problem(m, x, y), p),
+    "path_of": lambda m, p, v, x, y: dispatch.path_of(Problem(m, x), p, 1),
     "logit_gradients.of": lambda m, p, v, x, y: clustered(m, p, x, y),
-    "pushed": lambda m, p, v, x, y: logit_gradients.pushed(m, p, x, v[1]),
-    "pulled": lambda m, p, v, x, y: logit_gradients.pulled(m, p, x, np.ones((1, N, CLASSES))),
-    "gradients": lambda m, p, v, x, y: curvature_gradients.gradients(m, p, x, y),
+    "pushed": lambda m, p, v, x, y: logit_gradients.pushed(Problem(m, x), p, v[1]),
+    "pulled": lambda m, p, v, x, y: logit_gradients.pulled(Problem(m, x), p, np.ones((1, N, CLASSES))),
+    "gradients": lambda m, p, v, x, y: curvature_gradients.gradients(Problem(m, x, y), p),
 }
-WITHOUT_ROWS = ("sharpness", "path_of", "logit_gradients.of", "pulled", "gradients")
+WITHOUT_ROWS = ("spectral_density", "sharpness", "path_of", "logit_gradients.of", "pulled", "gradients")
 WITHOUT_LABELS = ("path_of", "pushed", "pulled")
 # Changes of arguments, the sentence, and the functions that are not given them or that they mean something to.
 MISTAKES = {
@@ -706,10 +719,10 @@ def numbers(found):
 @pytest.mark.parametrize("make", [plain, known], ids=["general", "engine"])
 def test_products_go_straight_into_searches_of_the_spectrum(make):
     module, parameters, _, inputs, targets = problem(Row(make)).changed({})
-    products = hessian.hessian_products(module, parameters, inputs, targets)
+    products = hessian.hessian_products(Problem(module, inputs, targets), parameters)
     whole = np.asarray(products(torch.eye(len(parameters))))
     start = randomness.stream("start").standard_normal(len(parameters))
-    values, _ = lanczos.top_eigenpairs(products, len(parameters), 3, start=start)
+    values, _ = lanczos.top_eigenpairs(products, len(parameters), 3, Search(start=start))
     np.testing.assert_allclose(values, np.linalg.eigvalsh(whole)[::-1][:3], rtol=1e-7)
     density = lanczos.spectral_density(products, np.eye(len(parameters)), 5)
     assert density.moment(1)[0] == pytest.approx(np.trace(whole) / len(whole), rel=1e-10)
@@ -739,13 +752,16 @@ IDENTITY = np.eye(4)
             r"probes have the shape \(4, 4\) and products \(1, 4\)",
         ),
         (lambda: estimators.hutchinson(IDENTITY, IDENTITY * np.inf), "entries of products are not finite: check"),
-        (lambda: lanczos.top_eigenpairs(lambda v: v, 4, 1.5, start=IDENTITY[0]), "1.5 eigenpairs asked for"),
-        (lambda: lanczos.top_eigenpairs(lambda v: v, 4, 1, start=["a"] * 4), "the start is no vector of 4 finite"),
-        (lambda: lanczos.top_eigenpairs(lambda v: v * 1j, 4, 1, start=IDENTITY[0]), "complex: give a real symmetric"),
-        (lambda: lanczos.lanczos(lambda v: v, IDENTITY[0], 2), r"probes of shape \(4,\) .*: give real rows"),
-        (lambda: logit_gradients.gauss_newton(some_gradients(), np.ones((6, 2)), 1), "give the softmax of the logits"),
+        (lambda: lanczos.top_eigenpairs(lambda v: v, 4, 1.5), "1.5 eigenpairs asked for"),
         (
-            lambda: logit_gradients.frobenius_norm(some_gradients(), np.ones((5, 2)) / 2),
+            lambda: lanczos.top_eigenpairs(lambda v: v, 4, 1, Search(start=["a"] * 4)),
+            "the start is no vector of 4 finite",
+        ),
+        (lambda: lanczos.top_eigenpairs(lambda v: v * 1j, 4, 1), "complex: give a real symmetric"),
+        (lambda: lanczos.lanczos(lambda v: v, IDENTITY[0], 2), r"probes of shape \(4,\) .*: give real rows"),
+        (lambda: logit_gradients.gauss_newton(some_gradients(), None, 1), "the loss has no factor"),
+        (
+            lambda: logit_gradients.frobenius_norm(some_gradients(), SoftmaxFactor(torch.ones(5, 2) / 2)),
             r"\(5, 2\) and gradients \(6, 2\)",
         ),
         (
@@ -798,9 +814,9 @@ def test_networks_of_ones_own_over_sequences_are_built_and_trained(kind, dtype):
     shapes = [tuple(each.shape) for each in module.parameters()]
     theta = nn.utils.parameters_to_vector(module.parameters()).detach()
     subset = constraints.full(torch.stack([theta, 2 * theta]), shapes, False)
-    ones = torch.ones(2)
-    ensemble = ensembles.Ensemble(module, subset, ensembles.Options(1, None, ones, ones), [("batches",)])
     images, targets = torch.randn(N, 1, 3, 4, dtype=dtype), torch.arange(N) % CLASSES
+    options = ensembles.Options(1, None, torch.ones(2))
+    ensemble = ensembles.Ensemble(Problem(module, images, targets), subset, options, [("batches",)])
     together, own = ensemble.gradients(images, targets), images.expand(2, -1, -1, -1, -1)
     assert relative_error(ensemble.gradients(own, targets.expand(2, -1)), together) < 100 * torch.finfo(dtype).eps
     for scale, found in zip((1, 2), together):

@@ -13,10 +13,14 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from goldilocks_zone.curvature import dispatch, logit_gradients, refusals, softened_relu, top_eigenvectors
 from goldilocks_zone.curvature import gradients as curvature_gradients
 from goldilocks_zone.curvature import hessian as curvature_hessian
-from goldilocks_zone.curvature import logit_gradients, softened_relu, symmetry, top_eigenvectors
+from goldilocks_zone.curvature.spectral_density import spectral_density
 from goldilocks_zone.models import chains, networks, user_networks
+from goldilocks_zone.models.labels import parse_network
+from goldilocks_zone.models.problem import Problem
+from goldilocks_zone.spectra.lanczos import Search
 from goldilocks_zone.subspaces import constraints
 from goldilocks_zone.training import ensembles
 from oracles.brute_force import losses as written_out
@@ -67,21 +71,22 @@ def assert_right(module, image=(INPUTS,), scales=(1.0, 6.0)):
     theta, rows, inputs, labels = problem(module, image)
     basis = orthonormal(rows)
     expected = [(basis.T @ hessian(module, scale * theta, inputs, labels) @ basis).numpy() for scale in scales]
-    found = curvature_hessian.plane_curvature(module, theta, rows, inputs, labels)[0]
+    made = Problem(module, inputs, labels)
+    found = curvature_hessian.plane_hessian(made, theta, rows)
     assert relative_error(found.hessian, (basis.T @ hessian(module, theta, inputs, labels) @ basis).numpy()) < TOLERANCE
-    for each, (at_point,) in zip(expected, curvature_hessian.radial_sweep(module, theta, scales, rows, inputs, labels)):
-        assert relative_error(at_point[0].hessian, each) < TOLERANCE
+    for each, at_point in zip(expected, curvature_hessian.radial_sweep(made, theta, scales, rows)):
+        assert relative_error(at_point.hessian, each) < TOLERANCE
     for loss in ("cross_entropy", "mean_squared_error"):
         whole = hessian(module, theta, inputs, labels, loss)
-        pushed = curvature_hessian.hessian_vector_products(module, theta, rows, inputs, labels, loss=loss)
+        pushed = curvature_hessian.hessian_vector_products(Problem(module, inputs, labels, loss=loss), theta, rows)
         assert relative_error(pushed.numpy(), (rows @ whole).numpy()) < TOLERANCE
     j = jacobian(module, theta, inputs)
     p = torch.softmax(logits_of(module)(theta, inputs), 1)
     middle = torch.diag_embed(p) - p[:, :, None] * p[:, None]
     whole = torch.einsum("nkd,nkl,nle->de", j, middle, j) / len(inputs)
-    pushed = curvature_hessian.hessian_vector_products(module, theta, rows, inputs, labels, part="gauss_newton")
+    pushed = curvature_hessian.hessian_vector_products(made, theta, rows, part="gauss_newton")
     assert relative_error(pushed.numpy(), (rows @ whole).numpy()) < TOLERANCE
-    gram = torch.cat([block for _, block in logit_gradients.of(module, theta, inputs).blocks()])
+    gram = torch.cat([block for _, block in logit_gradients.of(Problem(module, inputs), theta).blocks()])
     assert relative_error(gram.numpy(), torch.einsum("nkd,mld->nkml", j, j).numpy()) < TOLERANCE
 
 
@@ -154,18 +159,18 @@ def test_what_is_set_on_a_network_of_ones_own_counts():
 def test_the_way_taken_is_told_for_what_a_network_does():
     theta, _, inputs, _ = problem(plain())
     replaced = REPLACED["an activation"]()
-    for points, way in ((1, curvature_hessian.POINTWISE), (2, curvature_hessian.SHARED)):
-        assert curvature_hessian.path_of(plain(), theta, points, inputs) == way
-        assert curvature_hessian.path_of(replaced, theta, points, inputs) == curvature_hessian.AUTOMATIC
+    for points, way in ((1, dispatch.POINTWISE), (2, dispatch.SHARED)):
+        assert dispatch.path_of(Problem(plain(), inputs), theta, points) == way
+        assert dispatch.path_of(Problem(replaced, inputs), theta, points) == dispatch.AUTOMATIC
     with pytest.raises(ValueError, match="only networks of known layers"):
-        softened_relu.softened(replaced, theta, inputs, 10.0)
+        softened_relu.softened(Problem(replaced, inputs), theta, 10.0)
 
 
 @pytest.mark.parametrize("label", ["fc-9x3-relu", "conv-3x2-leakyrelu", "fc-9x3-tanh-res", "lenet5-softplus"])
 @pytest.mark.parametrize("radius", [1e-3, 1.0, 1e3])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_rounding_keeps_no_network_from_its_chain(label, radius, dtype):
-    module = networks.build(networks.parse_network(label), (1, 9, 9), CLASSES).to(dtype)
+    module = networks.build(parse_network(label), (1, 9, 9), CLASSES).to(dtype)
     theta, _, inputs, _ = problem(module, (1, 9, 9))
     inputs[:, :, :5] = inputs[0, 0, 0, 0]  # windows of equal entries, whose maximum is a tie
     theta = (radius * theta).to(dtype)
@@ -176,7 +181,7 @@ def test_the_comparison_costs_a_few_examples(monkeypatch):
     seen, module, forward = [], plain(), nn.Linear.forward
     monkeypatch.setattr(nn.Linear, "forward", lambda self, x: seen.append(len(x)) or forward(self, x))
     theta, rows, inputs, labels = problem(module, examples=400)
-    curvature_hessian.radial_sweep(module, theta, [0.1 * i for i in range(1, 30)], rows, inputs, labels)
+    curvature_hessian.radial_sweep(Problem(module, inputs, labels), theta, [0.1 * i for i in range(1, 30)], rows)
     # Two layers, tried on one example, and at the ends of the sweep.
     assert seen == [1] * 4 + [chains.EXAMPLES_COMPARED] * 4
 
@@ -325,12 +330,12 @@ class Collected(nn.Module):
 
 def test_parameters_in_collections_are_differentiated_by():
     module = Collected().double()
-    given, before = problem(module), state(module)
-    found = curvature_hessian.plane_curvature(module, *given)[0].hessian
+    (theta, rows, *data), before = problem(module), state(module)
+    found = curvature_hessian.plane_hessian(Problem(module, *data), theta, rows).hessian
     assert_unchanged(module, before)
     assert float(module.scale[0]) == 1
     same = nn.Sequential(nn.Linear(INPUTS, 6, bias=False), nn.Tanh(), nn.Linear(6, CLASSES, bias=False)).double()
-    assert relative_error(found, curvature_hessian.plane_curvature(same, *given)[0].hessian) < TOLERANCE
+    assert relative_error(found, curvature_hessian.plane_hessian(Problem(same, *data), theta, rows).hessian) < TOLERANCE
 
 
 WHOLE = {
@@ -375,27 +380,29 @@ def assert_unchanged(module, before):
 
 def entries(module, theta, rows, inputs, labels):
     """Every function of the library that is given a network."""
-    data, vectors = (inputs, labels), random(4, len(inputs), CLASSES, seed=3)
-    yield "radial_sweep", lambda: curvature_hessian.radial_sweep(module, theta, [0.5, 2.0], rows, *data)
-    yield "plane_curvature", lambda: curvature_hessian.plane_curvature(module, theta, rows, *data)
-    yield "sphere_curvature", lambda: curvature_hessian.sphere_curvature(module, theta, rows, *data)
-    yield "path_of", lambda: curvature_hessian.path_of(module, theta, 2, inputs)
+    made, vectors = Problem(module, inputs, labels), random(4, len(inputs), CLASSES, seed=3)
+    yield "radial_sweep", lambda: curvature_hessian.radial_sweep(made, theta, [0.5, 2.0], rows)
+    yield "plane_hessian", lambda: curvature_hessian.plane_hessian(made, theta, rows)
+    yield "sphere_hessian", lambda: curvature_hessian.sphere_hessian(made, theta, rows)
+    yield "path_of", lambda: dispatch.path_of(made, theta, 2)
     for part in ("hessian", "gauss_newton"):
-        yield part, lambda part=part: curvature_hessian.hessian_vector_products(module, theta, rows, *data, part=part)
-    yield "top", lambda: top_eigenvectors.top(module, theta, *data, 1, tolerance=0.1)
-    yield "sharpness", lambda: top_eigenvectors.sharpness(module, theta, *data)
-    yield "of", lambda: logit_gradients.of(module, theta, inputs)
-    yield "pushed", lambda: logit_gradients.pushed(module, theta, inputs, rows[0])
-    yield "pulled", lambda: logit_gradients.pulled(module, theta, inputs, vectors)
-    yield "gradients", lambda: curvature_gradients.gradients(module, theta, *data)
-    yield "softened", lambda: softened_relu.softened(module, theta, inputs, 10.0)
-    yield "training", lambda: trained_for_a_step(module, theta, *data)
+        yield part, lambda part=part: curvature_hessian.hessian_vector_products(made, theta, rows, part)
+    yield "top_eigenpairs", lambda: top_eigenvectors.top_eigenpairs(made, theta, 1, Search(tolerance=0.1))
+    yield "spectral_density", lambda: spectral_density(made, theta, 3, 2)
+    yield "sharpness", lambda: top_eigenvectors.sharpness(made, theta)
+    yield "of", lambda: logit_gradients.of(made, theta)
+    yield "pushed", lambda: logit_gradients.pushed(made, theta, rows[0])
+    yield "pulled", lambda: logit_gradients.pulled(made, theta, vectors)
+    yield "gradients", lambda: curvature_gradients.gradients(made, theta)
+    yield "softened", lambda: softened_relu.softened(made, theta, 10.0)
+    yield "training", lambda: trained_for_a_step(made, theta)
 
 
-def trained_for_a_step(module, theta, inputs, labels):
+def trained_for_a_step(made, theta):
+    module = made.network
     subset = constraints.Subset(torch.stack([theta, -theta]), [tuple(each.shape) for each in module.parameters()])
     options = ensembles.Options(1, 4, random(2), random(2))
-    ensembles.Ensemble(module, subset, options, [("batches",)]).step(0, inputs, labels)
+    ensembles.Ensemble(made, subset, options, [("batches",)]).step(0, made.inputs, made.labels)
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -499,9 +506,9 @@ def test_a_part_that_is_not_seen_for_some_examples_alone_is_refused():
     module = Sometimes("no_grad").double()
     theta, rows, inputs, labels = problem(module)
     inputs[:, 0] = 2
-    inputs[networks.few(torch.arange(EXAMPLES), symmetry.EXAMPLES)] = 0
+    inputs[networks.few(torch.arange(EXAMPLES), refusals.EXAMPLES)] = 0
     with pytest.raises(ValueError, match="second derivatives are not symmetric"):
-        curvature_hessian.plane_curvature(module, theta, rows, inputs, labels)
+        curvature_hessian.plane_hessian(Problem(module, inputs, labels), theta, rows)
 
 
 def test_what_is_detached_is_constant():
@@ -535,20 +542,20 @@ class Monitor(nn.Module):
 )
 def test_rounding_is_not_taken_for_asymmetry(radius, dtype, monkeypatch):
     """Measured are 200 ε at most, where a softmax saturates; the bound is 2e5 ε in single precision."""
-    found, refuse = [], symmetry.refuse_asymmetric
+    found, refuse = [], refusals.refuse_asymmetric
 
     def spy(matrix, size=0.0):
         refuse(matrix, size)
         found.append(float((matrix - matrix.T).norm() / (size + matrix.norm())))
 
-    monkeypatch.setattr(symmetry, "refuse_asymmetric", spy)
+    monkeypatch.setattr(refusals, "refuse_asymmetric", spy)
     torch.manual_seed(0)
     deep = [layer for _ in range(4) for layer in (nn.LayerNorm(36), nn.GELU(), nn.Linear(36, 36))]
     for module in (Attention(), nn.Sequential(nn.Flatten(), *deep, nn.Linear(36, CLASSES))):
         module = nn.Sequential(module, Monitor()).double()
         theta, rows, inputs, labels = problem(module, (6, 6))
-        curvature_hessian.plane_curvature(module, radius * theta / 3, rows.to(dtype), inputs, labels)
-    assert len(found) == 2 * (symmetry.PIECES + 1) and np.nanmax(found) < 1000 * torch.finfo(dtype).eps
+        curvature_hessian.plane_hessian(Problem(module, inputs, labels), radius * theta / 3, rows.to(dtype))
+    assert len(found) == 2 * (refusals.PIECES + 1) and np.nanmax(found) < 1000 * torch.finfo(dtype).eps
 
 
 def clamped(self, x):
@@ -615,15 +622,12 @@ def test_modes_of_torch_change_neither_results_nor_parts(mode, own, dtype):
         seen, data = [], (inputs, labels)
         logits, chain = in_parts(module, seen), plain()
         size = sum(each.numel() for each in chain.parameters())
-        problems = [(logits, theta, rows), (chain, theta[:size], rows[:, :size])]
-        found = [curvature_hessian.plane_curvature(*each, *data, **options)[0].hessian for each in problems]
+        places = [(Problem(logits, *data), theta, rows), (Problem(chain, *data), theta[:size], rows[:, :size])]
+        found = [curvature_hessian.plane_hessian(*each, **options).hessian for each in places]
         for part in ("hessian", "gauss_newton"):
-            found += [
-                curvature_hessian.hessian_vector_products(*each, *data, part=part, **options).numpy()
-                for each in problems
-            ]
-        gradients = curvature_gradients.gradients(module, theta, *data)
-        gram = torch.cat([block for _, block in logit_gradients.of(module, theta, inputs).blocks()])
+            found += [curvature_hessian.hessian_vector_products(*each, part=part, **options).numpy() for each in places]
+        gradients = curvature_gradients.gradients(Problem(module, *data), theta)
+        gram = torch.cat([block for _, block in logit_gradients.of(Problem(module, inputs), theta).blocks()])
         return seen, [
             *found,
             gram.numpy(),

@@ -7,6 +7,9 @@ from torch import nn
 
 from goldilocks_zone.curvature import hessian, logit_gradients
 from goldilocks_zone.models import chains, networks
+from goldilocks_zone.models.labels import parse_network
+from goldilocks_zone.models.losses import SoftmaxFactor
+from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.randomness import stream
 
 NETWORKS = {
@@ -16,7 +19,7 @@ NETWORKS = {
     "convolutional": lambda: nn.Sequential(
         nn.Conv2d(1, 3, 3, padding=1, stride=2), nn.ReLU(), nn.Conv2d(3, 2, 2), nn.Flatten(), nn.Linear(8, 4)
     ),
-    "residual": lambda: networks.build(networks.parse_network("fc-8x3-relu-res"), (1, 6, 6), 4),
+    "residual": lambda: networks.build(parse_network("fc-8x3-relu-res"), (1, 6, 6), 4),
     "no chain": lambda: nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.LayerNorm(8), nn.SiLU(), nn.Linear(8, 4)),
 }
 CHAINS = [name for name in NETWORKS if name != "no chain"]
@@ -59,7 +62,7 @@ def test_the_gram_matrix_is_that_of_the_jacobian(name, pieces):
     assert (chains.of(module) is None) == (name == "no chain")
     j = jacobian(module, theta, inputs)
     expected = (j @ j.T).numpy()
-    found = logit_gradients.of(module, theta, inputs)
+    found = logit_gradients.of(Problem(module, inputs), theta)
     close = {"rel": 1e-10, "abs": 1e-10 * expected.max()}
     assert whole(found) == pytest.approx(expected, **close)
     own = expected.reshape(23, 4, 23, 4)[np.arange(23), :, np.arange(23)]
@@ -76,7 +79,7 @@ def test_the_last_layers_gradients_can_be_left_out(name):
     count = sum(each.numel() for each in last.parameters())
     j = jacobian(module, theta, inputs)[:, :-count]
     expected = (j @ j.T).numpy()
-    found = logit_gradients.of(module, theta, inputs)
+    found = logit_gradients.of(Problem(module, inputs), theta)
     close = {"rel": 1e-10, "abs": 1e-10 * expected.max()}
     assert whole(found, without_last=True) == pytest.approx(expected, **close)
     own = expected.reshape(23, 4, 23, 4)[np.arange(23), :, np.arange(23)]
@@ -87,7 +90,7 @@ def test_the_last_layers_gradients_can_be_left_out(name):
 def test_a_last_layer_that_cannot_be_left_out_is_refused(name):
     module, theta, inputs, labels = problem(name)
     with pytest.raises(ValueError, match="the last of several layers of this network is not known"):
-        logit_gradients.clustering(logit_gradients.of(module, theta, inputs), labels, without_last=True)
+        logit_gradients.clustering(logit_gradients.of(Problem(module, inputs), theta), labels, without_last=True)
 
 
 def test_clustering_is_that_of_all_pairs(pieces):
@@ -99,7 +102,7 @@ def test_clustering_is_that_of_all_pairs(pieces):
     cosine = {(a, k, b, m): unit[a, k] @ unit[b, m] for a, b in pairs for k in range(4) for m in range(4)}
     of_class = [[cosine[a, k, b, k] for a, b in pairs if y[a] == y[b] == k] for k in range(4)]
     other = [cosine[a, k, b, m] for a, b in pairs for k in range(4) for m in range(4) if k != m]
-    found = logit_gradients.clustering(logit_gradients.of(module, theta, inputs), labels)
+    found = logit_gradients.clustering(logit_gradients.of(Problem(module, inputs), theta), labels)
     assert found.same_logit_same_class == pytest.approx(
         np.mean([np.mean(each) for each in of_class if each]), abs=1e-10
     )
@@ -111,7 +114,7 @@ def test_clustering_is_that_of_all_pairs(pieces):
 
 def test_permuted_classes_cluster_as_any_examples_do():
     module, theta, inputs, labels = problem("fully connected")
-    gradients = logit_gradients.of(module, theta, inputs)
+    gradients = logit_gradients.of(Problem(module, inputs), theta)
     labels = torch.arange(len(inputs)) % 4
     permuted = [
         logit_gradients.clustering(gradients, labels[stream("permuted", i).permutation(len(labels))])
@@ -137,7 +140,9 @@ def test_the_spectrum_of_centred_gradients_is_the_dense_one(name):
     curvatures = torch.diag_embed(p) - p[:, :, None] * p[:, None]
     dense = torch.einsum("nkd,nkl,nle->de", rest, curvatures, rest) / len(rest)
     values = np.linalg.eigvalsh(dense.numpy())[::-1]
-    found = logit_gradients.gauss_newton(logit_gradients.of(module, theta, inputs), p, 5, centred=True)
+    found = logit_gradients.gauss_newton(
+        logit_gradients.of(Problem(module, inputs), theta), SoftmaxFactor(p), 5, centred=True
+    )
     assert found.eigenvalues == pytest.approx(values[:5], abs=1e-9 * values[0])
 
 
@@ -146,17 +151,18 @@ def test_the_spectrum_of_the_gauss_newton_part_is_the_dense_one(name, pieces):
     module, theta, inputs, labels = problem(name)
     logits = networks.logits_function(module)
     rows = torch.eye(len(theta), dtype=torch.float64)
-    dense = hessian.hessian_vector_products(module, theta, rows, inputs, labels, part="gauss_newton").numpy()
+    dense = hessian.hessian_vector_products(Problem(module, inputs, labels), theta, rows, part="gauss_newton").numpy()
     values, vectors = np.linalg.eigh((dense + dense.T) / 2)
     values, vectors = values[::-1], vectors[:, ::-1]
-    outputs = torch.softmax(logits(theta, inputs), 1)
-    gradients = logit_gradients.of(module, theta, inputs)
-    found = logit_gradients.gauss_newton(gradients, outputs, 6)
+    outputs = logits(theta, inputs)
+    factor = Problem(module, inputs).loss.factor(outputs, labels)
+    gradients = logit_gradients.of(Problem(module, inputs), theta)
+    found = logit_gradients.gauss_newton(gradients, factor, 6)
     assert found.eigenvalues == pytest.approx(values[:6], abs=1e-8 * values[0])
-    assert logit_gradients.traces(gradients.own(), outputs).mean() == pytest.approx(np.trace(dense), rel=1e-10)
-    norm = logit_gradients.frobenius_norm(gradients, outputs)
+    assert logit_gradients.traces(gradients.own(), factor).mean() == pytest.approx(np.trace(dense), rel=1e-10)
+    norm = logit_gradients.frobenius_norm(gradients, factor)
     assert norm == pytest.approx(np.linalg.norm(dense), rel=1e-10)
-    u = logit_gradients.pulled(module, theta, inputs, found.cotangents).numpy().T
+    u = logit_gradients.pulled(Problem(module, inputs), theta, found.cotangents).numpy().T
     assert u.T @ u == pytest.approx(np.eye(6), abs=1e-8)
     assert np.linalg.norm(dense @ u - u * found.eigenvalues, axis=0).max() < 1e-8 * values[0]
     # The same subspace, whatever the signs.
@@ -170,10 +176,10 @@ def test_pushed_and_pulled_are_products_with_the_jacobian(name):
     random = stream("directions", name)
     direction = torch.as_tensor(random.standard_normal(len(theta)))
     cotangents = torch.as_tensor(random.standard_normal((3, len(inputs), 4)))
-    assert logit_gradients.pushed(module, theta, inputs, direction).flatten().numpy() == pytest.approx(
+    assert logit_gradients.pushed(Problem(module, inputs), theta, direction).flatten().numpy() == pytest.approx(
         (j @ direction).numpy(), rel=1e-10, abs=1e-10
     )
-    assert logit_gradients.pulled(module, theta, inputs, cotangents).numpy() == pytest.approx(
+    assert logit_gradients.pulled(Problem(module, inputs), theta, cotangents).numpy() == pytest.approx(
         (cotangents.flatten(1) @ j).numpy(), rel=1e-10, abs=1e-10
     )
 
@@ -183,4 +189,4 @@ def test_more_eigenvalues_than_there_are_are_refused():
     gradients = logit_gradients.LogitGradients.of_columns(torch.arange(8.0, dtype=torch.float64).view(4, 2, 1))
     outputs = torch.full((4, 2), 0.5, dtype=torch.float64)
     with pytest.raises(logit_gradients.TooFewEigenvalues, match="G has fewer than 2 eigenvalues that are not zero"):
-        logit_gradients.gauss_newton(gradients, outputs, 2)
+        logit_gradients.gauss_newton(gradients, SoftmaxFactor(outputs), 2)

@@ -14,6 +14,7 @@ from goldilocks_zone.data import datasets
 from goldilocks_zone.measurements import loss_slices as measured_slices
 from goldilocks_zone.measurements import setup
 from goldilocks_zone.models import initialisation, labels, networks, user_code
+from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.storage import netcdf
 from goldilocks_zone.subspaces import labels as subspace_labels
@@ -31,9 +32,8 @@ def made_up(label="fc-7x2-relu", count=4):
 
 
 def losses(network, theta, directions, coefficients, **options):
-    return loss_slices.mean_losses(
-        network.logits, theta, directions, coefficients, network.inputs, network.targets, **options
-    )
+    problem = Problem(network.logits, network.inputs, network.targets)
+    return loss_slices.mean_losses(problem, theta, directions, coefficients, **options)
 
 
 def test_directions_are_orthonormal_and_span_what_the_raw_ones_do():

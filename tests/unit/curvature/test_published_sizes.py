@@ -14,8 +14,9 @@ import json, resource, sys, time
 import numpy as np
 import torch
 from torchvision.models import resnet18
-from goldilocks_zone.curvature import hessian
+from goldilocks_zone.curvature import dispatch, hessian
 from goldilocks_zone.models import networks
+from goldilocks_zone.models.problem import Problem
 
 torch.set_num_threads(2)
 torch.manual_seed(0)
@@ -23,9 +24,10 @@ network = resnet18(num_classes=10).eval()
 theta = torch.cat([each.detach().flatten() for each in network.parameters()])
 directions = torch.randn(50, len(theta)) / len(theta) ** 0.5
 inputs, labels = torch.randn(256, 3, 32, 32), torch.randint(10, (256,))
-assert hessian.path_of(network, theta, 1) == hessian.AUTOMATIC
+problem = Problem(network, inputs, labels)
+assert dispatch.path_of(problem, theta, 1) == dispatch.AUTOMATIC
 start = time.perf_counter()
-found = hessian.plane_curvature(network, theta, directions, inputs, labels)[0]
+found = hessian.plane_hessian(problem, theta, directions)
 seconds = time.perf_counter() - start
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
@@ -52,9 +54,11 @@ import json, resource
 import numpy as np
 import torch
 from torch import nn
+from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.subspaces import constraints, projections
-from goldilocks_zone.training import ensembles
+from goldilocks_zone.subspaces.labels import Plane
+from goldilocks_zone.training import ensembles, loop
 
 torch.set_num_threads(2)
 layers = [nn.Linear(3072, 200), nn.ReLU(), nn.Linear(200, 200), nn.ReLU(), nn.Linear(200, 10)]
@@ -62,13 +66,13 @@ network = nn.Sequential(nn.Flatten(), *layers)
 shapes = [tuple(each.shape) for each in network.parameters()]
 size = sum(each.numel() for each in network.parameters())
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-projection = projections.make("fastfood", 10_000, shapes, np.ones(size), stream("fastfood"))
+projection = projections.make(Plane(10_000, "fastfood"), shapes, np.ones(size), stream("fastfood"))
 theta = torch.cat([each.detach().flatten() for each in network.parameters()])
 subset = constraints.plane(projection, theta.expand(3, -1).clone())
 options = ensembles.Options(steps=3, batch=64, rates=torch.tensor([1e-2, 1e-1, 1.0]), temperatures=torch.ones(3))
-ensemble = ensembles.Ensemble(network, subset, options, [("batches",)])
-inputs, labels = torch.randn(640, 3, 32, 32), torch.randint(10, (640,))
-ensembles.train(ensemble, inputs, labels, [3], lambda step, state: {"norm": state.coordinates.norm(dim=1)})
+problem = Problem(network, torch.randn(640, 3, 32, 32), torch.randint(10, (640,)))
+ensemble = ensembles.Ensemble(problem, subset, options, [("batches",)])
+loop.train(ensemble, [3], lambda step, state: {"norm": state.coordinates.norm(dim=1)})
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 print(json.dumps({"size": size, "gib": peak, "before": before, "norms": ensemble.coordinates.norm(dim=1).tolist()}))
 """

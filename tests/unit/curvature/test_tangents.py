@@ -5,8 +5,9 @@ from itertools import cycle, product
 import pytest
 import torch
 
-from goldilocks_zone.curvature import hessian
+from goldilocks_zone.curvature import dispatch, hessian
 from goldilocks_zone.models import losses
+from goldilocks_zone.models.problem import Problem
 from made_up.chains import NETWORKS
 from made_up.networks import model
 from oracles.brute_force import assert_same, orthonormal, picture, relative_error, second_derivatives, tolerance
@@ -24,15 +25,15 @@ CASES = [
 
 
 @pytest.mark.parametrize("name, radius, dtype, kind, biases, loss, temperature", CASES)
-def test_plane_curvature_against_brute_force(name, radius, dtype, kind, biases, loss, temperature):
+def test_plane_hessians_against_brute_force(name, radius, dtype, kind, biases, loss, temperature):
     network = NETWORKS[name]()
     theta = network.initialisation(0, radius)
     if biases:
         theta = network.with_biases(theta)
     rows = network.directions(6, kind, biases, dtype)
     options = {"loss": loss, "temperature": temperature}
-    assert hessian.path_of(network.module, theta, 1, network.inputs) == hessian.POINTWISE
-    found = hessian.plane_curvature(network.module, theta, rows, network.inputs, network.targets, **options)[0]
+    assert dispatch.path_of(Problem(network.module, network.inputs), theta, 1) == dispatch.POINTWISE
+    found = hessian.plane_hessian(Problem(network.module, network.inputs, network.targets, **options), theta, rows)
     expected = picture(network.logits, theta, rows, network.inputs, network.targets, **options)
     z = network.logits(theta, network.inputs)
     assert_same(found, expected, tolerance(dtype, z / min(1, temperature)), theta)
@@ -43,7 +44,7 @@ def test_lenet_against_brute_force(loss):
     # 60,000 parameters, so once: average pooling, two kinds of layers, padding.
     network = model("lenet5-tanh", image=(1, 6, 6), examples=6)
     theta, rows = network.initialisation(0, 1.0), network.directions(4, "dense", True)
-    found = hessian.plane_curvature(network.module, theta, rows, network.inputs, network.targets, loss=loss)[0]
+    found = hessian.plane_hessian(Problem(network.module, network.inputs, network.targets, loss=loss), theta, rows)
     expected = picture(network.logits, theta, rows, network.inputs, network.targets, loss=loss)
     assert_same(found, expected, tolerance(rows.dtype, network.logits(theta, network.inputs)), theta)
 
@@ -60,7 +61,7 @@ def test_lenet_against_brute_force(loss):
     ],
 )
 @pytest.mark.parametrize("loss", losses.LOSSES)
-def test_sphere_curvature_against_brute_force(engine, name, biases, dtype, loss):
+def test_sphere_hessians_against_brute_force(engine, name, biases, dtype, loss):
     """The Hessian at 0 of L(r (θ + Tu)/|θ + Tu|), T orthonormal and tangent: this projection is of second order."""
     network = NETWORKS[name]()
     theta = network.initialisation(1, 1.3)
@@ -75,14 +76,12 @@ def test_sphere_curvature_against_brute_force(engine, name, biases, dtype, loss)
         return written_out(z, network.targets, loss, 2.0).mean()
 
     expected = second_derivatives(on_sphere, 5).numpy()
-    found = hessian.sphere_curvature(
-        network.module if engine else network.logits,
+    found = hessian.sphere_hessian(
+        Problem(
+            network.module if engine else network.logits, network.inputs, network.targets, loss=loss, temperature=2.0
+        ),
         theta,
         rows,
-        network.inputs,
-        network.targets,
-        loss=loss,
-        temperature=2.0,
     )
     # u and, on the general path, the point are rounded to float32 as well: the bound of max |z| in that precision.
     z = network.logits(theta, network.inputs)
@@ -96,6 +95,6 @@ def test_one_example_and_one_direction():
     expected = picture(network.logits, theta, rows, network.inputs, network.targets)
     bound = tolerance(rows.dtype, network.logits(theta, network.inputs))
     for path in (network.module, network.logits):
-        found = hessian.plane_curvature(path, theta, rows, network.inputs, network.targets)[0]
+        found = hessian.plane_hessian(Problem(path, network.inputs, network.targets), theta, rows)
         assert_same(found, expected, bound, theta)
         assert found.effective_examples == pytest.approx([1])

@@ -8,6 +8,7 @@ from torch import nn
 from goldilocks_zone.curvature import hessian, logit_gradients
 from goldilocks_zone.measurements import local_geometry
 from goldilocks_zone.models import networks
+from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.theory import random_model
 
@@ -43,7 +44,7 @@ def dense(problem):
     module, theta, (spectrum, *_), _ = problem
     rows = torch.eye(len(theta), dtype=torch.float64)
     return [
-        hessian.hessian_vector_products(module, theta, rows, spectrum.inputs, spectrum.labels, part=part).numpy()
+        hessian.hessian_vector_products(Problem(module, *spectrum), theta, rows, part).numpy()
         for part in ("gauss_newton", "hessian")
     ]
 

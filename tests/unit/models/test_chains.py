@@ -5,9 +5,10 @@ import torch
 from torch import nn
 from torch.func import jvp, vmap
 
-from goldilocks_zone.curvature import hessian, tangents
+from goldilocks_zone.curvature import dispatch, hessian, tangents
 from goldilocks_zone.curvature.directions import Directions
 from goldilocks_zone.models import chains, networks
+from goldilocks_zone.models.problem import Problem
 from made_up.chains import NETWORKS
 from made_up.networks import model, of_module
 from oracles.brute_force import picture, relative_error
@@ -212,16 +213,16 @@ def test_other_networks_take_the_general_path_and_are_right(name, dtype, scales)
     theta = network.initialisation(0, 1.0)
     theta = theta + 0.1 * torch.randn(theta.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     rows = torch.randn(5, len(theta), generator=torch.Generator().manual_seed(2), dtype=torch.float64).to(dtype)
-    assert hessian.path_of(network.module, theta, len(scales), network.inputs) == hessian.AUTOMATIC
-    sweep = hessian.radial_sweep(network.module, theta, scales, rows, network.inputs, network.targets)
+    assert dispatch.path_of(Problem(network.module, network.inputs), theta, len(scales)) == dispatch.AUTOMATIC
+    sweep = hessian.radial_sweep(Problem(network.module, network.inputs, network.targets), theta, scales, rows)
     for scale, found in zip(scales, sweep):
         expected = picture(network.logits, scale * theta, rows, network.inputs, network.targets)
         z = network.logits(scale * theta, network.inputs)
         # Here the point is in the precision of the directions too: ties of logits are resolved to eps |z|.
         bound = 200 * torch.finfo(dtype).eps * max(1.0, float(z.abs().max()))
-        assert relative_error(found[0][0].hessian, expected.hessian) < bound
-        assert relative_error(found[0][0].gauss_newton, expected.gauss_newton) < bound
-        assert found[0][0].radial_derivative == pytest.approx(expected.radial_derivative, rel=bound, abs=bound)
+        assert relative_error(found.hessian, expected.hessian) < bound
+        assert relative_error(found.gauss_newton, expected.gauss_newton) < bound
+        assert found.radial_derivative == pytest.approx(expected.radial_derivative, rel=bound, abs=bound)
 
 
 def test_layers_in_place_and_shared_activations_are_chains():

@@ -167,8 +167,9 @@ def test_what_is_left_out_is_what_import_linter_keeps_arrays_out_of():
 def test_scripts_reach_the_modules_that_make_their_numbers():
     measure = ROOT / "scripts/measure_block.py"
     reached = fingerprints.imported_modules(measure, modules=[kinds.known()["curvature"].path])
-    engine = ("accumulators", "arguments", "autodiff", "directions", "gradients", "hessian", "hessian_vector_products")
-    engine += ("homogeneous_sweep", "softened_relu", "symmetry", "tangents", "top_eigenvectors")
+    engine = ("accumulators", "arguments", "autodiff", "directions", "dispatch", "gradients", "hessian")
+    engine += ("hessian_vector_products", "homogeneous_sweep", "refusals", "softened_relu", "tangents")
+    engine += ("top_eigenvectors",)
     networks = (
         "chains",
         "conv2d_float64",
@@ -179,6 +180,7 @@ def test_scripts_reach_the_modules_that_make_their_numbers():
         "losses",
         "modes",
         "networks",
+        "problem",
     )
     networks += ("user_code", "user_networks")
     measurements = ("blocks", "curvature", "curvature_blocks", "curvature_sweeps", "observables", "setup")

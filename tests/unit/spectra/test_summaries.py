@@ -12,8 +12,10 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from torch.autograd.functional import hessian, jvp
 
 from goldilocks_zone.curvature import hessian as curvature_hessian
+from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.spectra import estimators, lanczos
+from goldilocks_zone.spectra.lanczos import Search
 from made_up.networks import model
 
 # Eigenvalues of a dense solver are exact to a few eps of the largest; a hundred times that.
@@ -33,9 +35,8 @@ def hessian_of(network, theta):
     """(products, dense matrix): forward over reverse of the package against torch's reverse over reverse."""
 
     def products(vectors):
-        return curvature_hessian.hessian_vector_products(
-            network.logits, theta, torch.as_tensor(vectors), network.inputs, network.targets
-        ).numpy()
+        problem = Problem(network.logits, network.inputs, network.targets)
+        return curvature_hessian.hessian_vector_products(problem, theta, vectors)
 
     return products, hessian(network.loss, theta).numpy()
 
@@ -43,7 +44,8 @@ def hessian_of(network, theta):
 def gauss_newton_of(network, theta):
     """(products, dense matrix): the package's factor against the Hessian of the loss of the linearised network."""
     identity = torch.eye(len(theta), dtype=torch.float64)
-    factored = curvature_hessian.plane_curvature(network.logits, theta, identity, network.inputs, network.targets)[0]
+    problem = Problem(network.logits, network.inputs, network.targets)
+    factored = curvature_hessian.plane_hessian(problem, theta, identity)
 
     def linearised_loss(point):
         def logits(parameters):
@@ -89,7 +91,7 @@ def test_top_ten_eigenvalues_are_those_of_the_dense_matrix(curved):
     products, dense = curved
     size = len(dense)
     exact = np.linalg.eigvalsh(dense)[::-1][:10]
-    values, vectors = lanczos.top_eigenpairs(products, size, 10, start=gaussian(1, size)[0])
+    values, vectors = lanczos.top_eigenpairs(products, size, 10, Search(start=gaussian(1, size)[0]))
     # Asked for to 1e-8 of each eigenvalue; a hundred times that.
     np.testing.assert_allclose(values, exact, rtol=1e-6)
     np.testing.assert_allclose(vectors.T @ vectors, np.eye(10), atol=1e-10)
@@ -105,7 +107,7 @@ def test_ends_of_the_spectrum():
     matrix, _ = with_eigenvalues(exact)
     start = gaussian(1, len(exact))[0]
     for which, expected in {"LA": [8, 4, 1], "SA": [-1, -7, -9], "LM": [8, -7, -9]}.items():
-        values, _ = lanczos.top_eigenpairs(products_of(matrix), len(exact), 3, which=which, start=start)
+        values, _ = lanczos.top_eigenpairs(products_of(matrix), len(exact), 3, Search(which, start))
         # The error of an eigenvalue is at most its residual, 1e-8 of it; descending in each case.
         np.testing.assert_allclose(values, expected, rtol=1e-7)
 
@@ -120,7 +122,7 @@ def test_numpy_has_one_thread_beside_products_with_threads_of_their_own():
             seen.update(each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas")
             return vectors * diagonal
 
-        found.append(lanczos.top_eigenpairs(products, 30, 3, start=np.ones(30), own_threads=own_threads)[0])
+        found.append(lanczos.top_eigenpairs(products, 30, 3, Search(own_threads=own_threads))[0])
         return seen
 
     with threadpool_limits(2, user_api="blas"):
@@ -132,9 +134,8 @@ def test_numpy_has_one_thread_beside_products_with_threads_of_their_own():
 def test_top_eigenpairs_depend_on_the_start_alone():
     # From an eigenvector the search must replace its start at random, and does so from a fixed seed.
     diagonal = np.arange(1.0, 31)
-    found = [
-        lanczos.top_eigenpairs(lambda v: v * diagonal, 30, 3, start=np.eye(30)[4], tolerance=1e-10) for _ in range(2)
-    ]
+    search = Search(start=np.eye(30)[4], tolerance=1e-10)
+    found = [lanczos.top_eigenpairs(lambda v: v * diagonal, 30, 3, search) for _ in range(2)]
     np.testing.assert_array_equal(found[0][1], found[1][1])
     np.testing.assert_allclose(found[0][0], [30, 29, 28], rtol=1e-8)
 
@@ -173,7 +174,7 @@ def test_multiple_eigenvalues_appear_once_with_their_whole_weight():
     expected = np.add.reduceat(shares, np.cumsum([0, *copies[:-1]]), axis=1)
     np.testing.assert_allclose(weights[:, :4], expected, atol=100 * ROUNDING)
     # The restarted search finds all copies of the top one here, as rounding brings them in.
-    top, _ = lanczos.top_eigenpairs(products_of(matrix), 50, 6, start=probes[0])
+    top, _ = lanczos.top_eigenpairs(products_of(matrix), 50, 6, Search(start=probes[0]))
     np.testing.assert_allclose(top, [7, 7, 7, 7, 7, 1], rtol=1e-7)
 
 
@@ -305,17 +306,19 @@ def test_one_probe_has_no_error():
     ],
 )
 def test_wrong_eigenproblems_are_refused(change, message):
-    right = {"products": lambda v: v * np.arange(20.0), "size": 20, "count": 3, "start": np.ones(20)}
+    right = {"products": lambda v: v * np.arange(20.0), "size": 20, "count": 3}
     assert lanczos.top_eigenpairs(**right)[0] == pytest.approx([19, 18, 17])
+    search = Search(**{key: change[key] for key in ("which", "start") if key in change})
+    change = {key: value for key, value in change.items() if key in right}
     with pytest.raises(ValueError, match=message) as caught:
-        lanczos.top_eigenpairs(**(right | change))
+        lanczos.top_eigenpairs(**(right | change), search=search)
     assert "\n" not in str(caught.value)
 
 
 def test_eigenpairs_that_do_not_converge_are_refused():
     diagonal = np.linspace(0, 1, 300)
     with pytest.raises(ValueError, match=r"10 largest eigenvalues did not converge .*: allow more"):
-        lanczos.top_eigenpairs(lambda v: v * diagonal, 300, 10, start=np.ones(300), restarts=1)
+        lanczos.top_eigenpairs(lambda v: v * diagonal, 300, 10, Search(restarts=1))
 
 
 @pytest.mark.parametrize(

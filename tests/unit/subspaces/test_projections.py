@@ -18,7 +18,9 @@ USED = np.flatnonzero(ETA)
 
 
 def make(kind, dimension, dtype=torch.float32, eta=ETA):
-    return projections.make(kind, dimension, SHAPES, eta, stream("projection", kind), dtype)
+    return projections.make(
+        Plane(dimension, kind), SHAPES, eta, stream("projection", kind), torch.zeros(0, dtype=dtype)
+    )
 
 
 def flattened(arrays):
@@ -53,7 +55,8 @@ def test_columns_have_unit_length(kind):
 @pytest.mark.parametrize("kind", PROJECTION_KINDS)
 def test_columns_are_nearly_orthogonal(kind):
     """Off the diagonal the Gram matrix scatters by 1/√D; for Fastfood as Σ ±(g² − 1)/D does, by √(2/D)."""
-    projection = projections.make(kind, 100, [(200, 100)], np.ones(20000), stream("gram", kind), torch.float64)
+    double = torch.zeros(0, dtype=torch.float64)
+    projection = projections.make(Plane(100, kind), [(200, 100)], np.ones(20000), stream("gram", kind), double)
     gram = (lambda m: m.T @ m)(matrix(projection, torch.float64))
     off = gram - torch.diag(torch.diag(gram))
     scatter = math.sqrt(float(off.square().sum()) / (100 * 99) * 20000)

@@ -1,6 +1,7 @@
 """Scale, temperature, the two parts of the Hessian and what the softmax says of them: by brute force and by theory."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,10 +9,13 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from goldilocks_zone.curvature import gradients, top_eigenvectors
+from goldilocks_zone.curvature import dispatch, gradients, top_eigenvectors
 from goldilocks_zone.curvature import hessian as curvature_hessian
 from goldilocks_zone.models import networks
+from goldilocks_zone.models.labels import parse_network
+from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.randomness import stream
+from goldilocks_zone.spectra.lanczos import Search
 from goldilocks_zone.subspaces import constraints
 from goldilocks_zone.theory.laws import kappa_of_random_gradients
 from goldilocks_zone.training import ensembles, loop
@@ -28,10 +32,12 @@ def excess(hessian):
     return np.trace(hessian) / np.linalg.norm(hessian)
 
 
-def at(network, theta, rows, temperature=1.0, **options):
-    return curvature_hessian.plane_curvature(
-        network.module, theta, rows, network.inputs, network.targets, temperature=temperature, **options
-    )[0]
+def of(network, **options):
+    return Problem(network.module, network.inputs, network.targets, **options)
+
+
+def at(network, theta, rows, temperature=1.0):
+    return curvature_hessian.plane_hessian(of(network, temperature=temperature), theta, rows)
 
 
 @pytest.mark.parametrize("scale", [0.01, 0.3, 20.0])
@@ -54,9 +60,9 @@ def test_a_temperature_and_a_rate_undo_the_scale_of_training(optimiser):
     points = scales[:, None] * network.initialisation(0, 1.0)
     shapes = [parameter.shape for parameter in network.module.parameters()]
     options = ensembles.Options(100, None, 0.05 * scales**2, scales**3, optimiser)
-    ensemble = ensembles.Ensemble(network.module, constraints.full(points, shapes, False), options, [("batches",)])
+    ensemble = ensembles.Ensemble(of(network), constraints.full(points, shapes, False), options, [("batches",)])
     start = ensemble.logits(ensemble.parameters(), network.inputs)
-    loop.train(ensemble, network.inputs, network.targets, [100], lambda step, state: {})
+    loop.train(ensemble, [100], lambda step, state: {})
     found = ensemble.logits(ensemble.parameters(), network.inputs) / scales[:, None, None] ** 3
     assert (start[0] - found[0]).abs().max() > 0.1
     assert (found - found[0]).abs().max() < 1e-10
@@ -102,9 +108,8 @@ def test_what_the_softmax_says_against_brute_force(path, temperature):
     theta, rows = network.initialisation(0, 1.0), network.directions(5)
     points = [(2.0, temperature)] if path != "homogeneous" else [(0.5, 1.0), (2.0, temperature)]
     what = network.logits if path == "automatic" else network.module
-    found = curvature_hessian.curvature_at(
-        what, theta, points, rows, network.inputs, network.targets, examples=[40, count]
-    )
+    options = curvature_hessian.Options([40, count])
+    found = curvature_hessian.curvature_at(replace(of(network), network=what), theta, points, rows, options)
     found, z = found[-1][1], network.logits(2 * theta, network.inputs[:count]).numpy()
     p = np.exp(z / temperature - np.logaddexp.reduce(z / temperature, axis=1)[:, None])
     shares = np.bincount(network.targets[:count], minlength=4) / count
@@ -132,24 +137,23 @@ def test_a_saturated_softmax_has_the_ratio_of_one_pair_of_classes():
 def test_zero_logits_and_overflow_are_recorded_and_touch_no_other_point():
     network = problem()
     theta, rows = network.initialisation(0, 1.0), network.directions(4)
-    tensors = (rows, network.inputs, network.targets)
+    options = curvature_hessian.Options(refuse_overflow=False)
     points = [(1e-150, 1.0), (1.0, 1.0), (1e120, 1.0)]
     zero, usual, beyond = (
-        at_point[0]
-        for at_point in curvature_hessian.curvature_at(network.module, theta, points, *tensors, refuse_overflow=False)
+        at_point[0] for at_point in curvature_hessian.curvature_at(of(network), theta, points, rows, options)
     )
     assert zero.zero_logits == 1 and zero.entropy == pytest.approx(math.log(4))
     assert beyond is None
     alone = at(network, theta, rows)
     np.testing.assert_allclose(usual.hessian, alone.hessian, rtol=1e-10, atol=1e-14)
     with pytest.raises(ValueError, match="not finite"):
-        curvature_hessian.curvature_at(network.module, theta, points, *tensors)
+        curvature_hessian.curvature_at(of(network), theta, points, rows)
 
 
 def test_gradients_and_the_shift_to_the_prior_against_brute_force():
     network = problem()
     theta, temperature = network.initialisation(0, 2.0), 0.7
-    found = gradients.gradients(network.module, theta, network.inputs, network.targets, temperature)
+    found = gradients.gradients(of(network, temperature=temperature), theta)
 
     def loss(point, shift):
         return nn.functional.cross_entropy(network.logits(point, network.inputs) / temperature + shift, network.targets)
@@ -176,7 +180,7 @@ def test_the_shift_reaches_the_prior_however_sure_the_examples_are(scale):
 def test_top_eigenvectors_against_the_whole_hessian_and_as_images():
     network = model("fc-9x2-tanh", image=(1, 3, 4), classes=4, examples=30)
     theta = network.initialisation(0, 2.0)
-    values, vectors = top_eigenvectors.top(network.module, theta, network.inputs, network.targets, 3)
+    values, vectors = top_eigenvectors.top_eigenpairs(of(network), theta, 3)
     whole = torch.autograd.functional.hessian(network.loss, theta, vectorize=True).numpy()
     exact, basis = np.linalg.eigh(whole)
     np.testing.assert_allclose(values, exact[::-1][:3], rtol=1e-7)
@@ -186,18 +190,18 @@ def test_top_eigenvectors_against_the_whole_hessian_and_as_images():
     expected *= np.sign(expected.flat[np.abs(expected).argmax()])
     np.testing.assert_allclose(images[0], expected, atol=1e-12)
     assert images.shape == (3, 3, 4)
-    sharpest = top_eigenvectors.sharpness(network.module, theta, network.inputs, network.targets)
+    sharpest = top_eigenvectors.sharpness(of(network), theta)
     assert sharpest == pytest.approx(exact[-1], rel=0.02)
-    assert top_eigenvectors.sharpness(network.module, 0 * theta, network.inputs, network.targets) == 0
+    assert top_eigenvectors.sharpness(of(network), 0 * theta) == 0
 
 
 def test_a_search_that_starts_near_eigenvectors_finds_the_same_and_those_it_was_not_given():
     network = problem()
     theta = network.initialisation(0, 2.0)
-    problem_of = network.module, theta, network.inputs, network.targets
-    values, vectors = top_eigenvectors.top(*problem_of, 4)
+    values, vectors = top_eigenvectors.top_eigenpairs(of(network), theta, 4)
     for near in (vectors.T, vectors[:, 1:3].T, np.linalg.qr(np.eye(len(theta))[:, :2])[0].T):
-        found, others = top_eigenvectors.top(*problem_of, 4, near=near)
+        search = Search(start=top_eigenvectors.start_near(near, len(theta)))
+        found, others = top_eigenvectors.top_eigenpairs(of(network), theta, 4, search)
         np.testing.assert_allclose(found, values, rtol=1e-7)
         np.testing.assert_allclose(abs((vectors * others).sum(0)), 1, rtol=1e-5)
 
@@ -206,17 +210,15 @@ def test_a_hessian_that_vanishes_has_no_sharpness():
     network = model("fc-9x2-relu-nobias", inputs=8, classes=4, examples=10)
     theta = 1e4 * network.initialisation(0, 1.0)
     likeliest = network.logits(theta, network.inputs).argmax(1)
-    assert top_eigenvectors.sharpness(network.module, theta, network.inputs, likeliest) == 0
+    assert top_eigenvectors.sharpness(Problem(network.module, network.inputs, likeliest), theta) == 0
     # Of the usual scale, where no softmax is saturated, it has one.
-    assert top_eigenvectors.sharpness(network.module, theta / 1e4, network.inputs, likeliest) > 0
+    assert top_eigenvectors.sharpness(Problem(network.module, network.inputs, likeliest), theta / 1e4) > 0
 
 
 def test_a_hessian_beyond_the_range_of_numbers_is_no_number():
     network = model("fc-9x2-relu-nobias", inputs=8, classes=4, examples=10)
     theta = 1e120 * network.initialisation(0, 1.0)
-    found = top_eigenvectors.sharpness(
-        network.module, theta, network.inputs, network.targets, loss="mean_squared_error"
-    )
+    found = top_eigenvectors.sharpness(of(network, loss="mean_squared_error"), theta)
     assert np.isnan(found)
 
 
@@ -245,7 +247,7 @@ def test_the_random_model_on_gradients_that_are_random():
 def test_layer_normalisation_makes_hidden_layers_blind_to_their_scale():
     network = problem("fc-9x2-relu-nobias-ln")
     theta, rows = network.initialisation(0, 1.0), network.directions(5)
-    assert curvature_hessian.path_of(network.module, theta, 1) == curvature_hessian.AUTOMATIC
+    assert dispatch.path_of(of(network), theta, 1) == dispatch.AUTOMATIC
     scaled = theta.clone()
     scaled[: 9 * 6] *= 7
     first, second = (network.logits(point, network.inputs) for point in (theta, scaled))
@@ -258,7 +260,7 @@ def test_layer_normalisation_makes_hidden_layers_blind_to_their_scale():
 
 
 def test_own_layers_of_a_normalised_network_are_normalised():
-    network = networks.build(networks.parse_network("fc-9x2-relu-nobias-res-ln"), (6,), 4).double()
+    network = networks.build(parse_network("fc-9x2-relu-nobias-res-ln"), (6,), 4).double()
     inputs = torch.as_tensor(stream("inputs").standard_normal((3, 6)))
     values = dict(network.named_parameters())
     hidden = torch.relu(nn.functional.layer_norm(inputs @ values["1.weight"].T, (9,)))

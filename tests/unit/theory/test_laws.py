@@ -8,6 +8,7 @@ import torch
 
 from goldilocks_zone.curvature import hessian as curvature_hessian
 from goldilocks_zone.models import initialisation
+from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.spectra import summaries
 from goldilocks_zone.subspaces import labels, planes
@@ -20,9 +21,8 @@ PLANES = 120
 def full_hessian(network, theta, examples=None):
     chosen = slice(examples)
     identity = torch.eye(len(theta), dtype=torch.float64)
-    return curvature_hessian.hessian_vector_products(
-        network.logits, theta, identity, network.inputs[chosen], network.targets[chosen]
-    ).numpy()
+    problem = Problem(network.logits, network.inputs[chosen], network.targets[chosen])
+    return curvature_hessian.hessian_vector_products(problem, theta, identity).numpy()
 
 
 def ratios_on_planes(hessian, kind, dimensions, name):
@@ -81,7 +81,8 @@ def test_trace_is_that_of_the_gauss_newton_part_for_relu(radius):
     network = model("fc-12x2-relu-nobias")
     theta = network.initialisation(2, radius)
     identity = torch.eye(len(theta), dtype=torch.float64)
-    found = curvature_hessian.plane_curvature(network.logits, theta, identity, network.inputs, network.targets)[0]
+    problem = Problem(network.logits, network.inputs, network.targets)
+    found = curvature_hessian.plane_hessian(problem, theta, identity)
     assert np.trace(found.gauss_newton) == pytest.approx(np.trace(found.hessian), rel=1e-10)
 
 

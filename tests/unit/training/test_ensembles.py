@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.subspaces import constraints, projections
 from goldilocks_zone.subspaces import labels as subspaces_labels
@@ -37,7 +38,9 @@ def subset(kind, network, seed, scales=SCALES):
     if kind == "full":
         return constraints.full(points, shapes, which == "fixed")
     how = which if which in subspaces_labels.PROJECTION_KINDS else "dense"
-    projection = projections.make(how, 7, shapes, np.ones(len(point)), stream("plane", seed), torch.float64)
+    projection = projections.make(
+        subspaces_labels.Plane(7, how), shapes, np.ones(len(point)), stream("plane", seed), point
+    )
     if kind == "plane":
         return constraints.plane(projection, points)
     if which:
@@ -48,16 +51,17 @@ def subset(kind, network, seed, scales=SCALES):
 
 def ensemble(kind, network, seed=0, scales=SCALES, **changed):
     rates = changed.pop("rates", double(0.003, 0.01, 0.03))
+    examples = Problem(network.module, network.inputs, network.targets, changed.pop("loss", "cross_entropy"))
     chosen = {"steps": 200, "batch": 16, "rates": rates, "temperatures": double(1.0, 2.0, 0.5), **changed}
     options = ensembles.Options(**chosen)
-    return ensembles.Ensemble(network.module, subset(kind, network, seed, scales), options, [SHUFFLES[seed]])
+    return ensembles.Ensemble(examples, subset(kind, network, seed, scales), options, [SHUFFLES[seed]])
 
 
 def run(trained, network, log_at=(0, 100, 200), **options):
     def observe(step, state):
         return {"coordinates": state.coordinates.clone()}
 
-    return loop.train(trained, network.inputs, network.targets, log_at, observe, **options)
+    return loop.train(trained, log_at, observe, **options)
 
 
 def alone(kind, network, seed, member, optimiser, steps=200, batch=16, momentum=0.9, loss=nn.functional.cross_entropy):
@@ -139,7 +143,9 @@ def test_seeds_of_the_whole_space_train_as_they_would_alone(which):
     both = constraints.Subset(torch.cat([each.start for each in parts]), parts[0].shapes, norms=norms)
     options = ensembles.Options(200, 16, double(0.003, 0.01, 0.03).repeat(2), double(1.0, 2.0, 0.5).repeat(2))
     shuffles = [name for name in SHUFFLES for _ in SCALES]
-    found = run(ensembles.Ensemble(network.module, both, options, shuffles), network)["coordinates"][-1]
+    found = run(
+        ensembles.Ensemble(Problem(network.module, network.inputs, network.targets), both, options, shuffles), network
+    )["coordinates"][-1]
     for seed in (0, 1):
         for member in range(3):
             expected = alone(f"full {which}", network, seed, member, "adam").numpy()
@@ -206,13 +212,11 @@ def test_members_at_rest_are_left_out_and_keep_what_was_found_of_them(monkeypatc
         sizes.append((step, len(state.coordinates)))
         return observations.snapshot(state, **examples)
 
-    found = loop.train(trained, network.inputs, network.targets, log_at, observe)
+    found = loop.train(trained, log_at, observe)
     assert sizes == [(0, 3), (5, 3), (50, 1), (120, 1), (200, 1)]
     monkeypatch.setattr(ensembles.Ensemble, "at_rest", lambda self, made: torch.zeros(len(self.rates), dtype=bool))
     other = standing(network)
-    expected = loop.train(
-        other, network.inputs, network.targets, log_at, lambda _, state: observations.snapshot(state, **examples)
-    )
+    expected = loop.train(other, log_at, lambda _, state: observations.snapshot(state, **examples))
     assert np.isfinite(found["training_loss"][:, [0, 2]]).all() and np.isnan(found["training_loss"][-1, 1])
     assert set(found) == set(expected)
     for name, values in expected.items():
@@ -255,8 +259,8 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, monkeypatch, kind, caplog):
 
     network = problem("fc-9x2-relu-nobias" if kind == "standing" else "fc-9x2-relu")
     first, other = (loop.Checkpoint(tmp_path / "run.pt", key, 0.0) for key in "ab")
-    tensors = (network.inputs, network.targets, (0, 50, 120, 200))
-    whole = loop.train(make(), *tensors, coordinates)
+    log_at = (0, 50, 120, 200)
+    whole = loop.train(make(), log_at, coordinates)
 
     def killed_at(last):
         def observe(step, state):
@@ -268,18 +272,18 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, monkeypatch, kind, caplog):
 
     for last in (120, 200):
         with pytest.raises(Killed):
-            loop.train(make(), *tensors, killed_at(last), checkpoint=first)
+            loop.train(make(), log_at, killed_at(last), checkpoint=first)
     caplog.set_level("INFO")
-    found = loop.train(make(), *tensors, killed_at(None), checkpoint=first)
+    found = loop.train(make(), log_at, killed_at(None), checkpoint=first)
     assert "goes on after step 199 of 200" in caplog.text
     # A run that is over is not run again.
-    again = loop.train(make(), *tensors, killed_at(200), checkpoint=first)
+    again = loop.train(make(), log_at, killed_at(200), checkpoint=first)
     assert all(np.array_equal(again[name], values, equal_nan=True) for name, values in found.items())
     assert set(found) == {"coordinates", "path_square", "step_cosine"}
     for name, values in whole.items():
         assert np.array_equal(found[name], values, equal_nan=True), name
     # Other code or settings start anew.
-    loop.train(make(), *tensors, killed_at(None), checkpoint=other)
+    loop.train(make(), log_at, killed_at(None), checkpoint=other)
     assert caplog.text.count("goes on") == 2
 
 
@@ -331,7 +335,7 @@ def test_what_is_logged_of_a_member():
         points[step] = torch.cat([each.flatten(1) for each in state.parameters()], 1)
         return observations.snapshot(state, training=(network.inputs, network.targets))
 
-    found = loop.train(trained, network.inputs, network.targets, (0, 30), observe)
+    found = loop.train(trained, (0, 30), observe)
     start, end = points[0], points[30]
     assert np.allclose(found["norm"][1], end.norm(dim=1), rtol=1e-12)
     assert np.allclose(found["distance"][1], (end - start).norm(dim=1), rtol=1e-12)
@@ -369,7 +373,11 @@ def test_large_batches_and_unknown_optimisers_are_refused():
         ensemble("plane dense", network, optimiser="lion")
     options = ensembles.Options(1, 16, double(1, 1, 1), double(1, 1, 1))
     with pytest.raises(ValueError, match="2 streams of batches for 3 members: name one, or one for each"):
-        ensembles.Ensemble(network.module, subset("full free", network, 0), options, SHUFFLES)
+        examples = Problem(network.module, network.inputs, network.targets)
+        ensembles.Ensemble(examples, subset("full free", network, 0), options, SHUFFLES)
+    with pytest.raises(ValueError, match="training draws batches of its own: give inputs and labels as one array each"):
+        batches = Problem(network.module, [network.inputs], [network.targets])
+        ensembles.Ensemble(batches, subset("full free", network, 0), options, SHUFFLES[:1])
 
 
 def test_a_batch_of_all_examples_is_the_full_gradient():

@@ -1,0 +1,223 @@
+"""Ways of computing the curvature on planes: the fastest exact one for a network, and sums over chunks of examples."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor, nn
+
+from goldilocks_zone.curvature import arguments, autodiff, homogeneous_sweep, refusals, tangents
+from goldilocks_zone.curvature.accumulators import Sums, orthonormalised
+from goldilocks_zone.curvature.arguments import Batches
+from goldilocks_zone.curvature.tangents import Ray
+from goldilocks_zone.models import chains, losses, modes
+from goldilocks_zone.models.losses import Loss
+from goldilocks_zone.models.networks import Logits
+from goldilocks_zone.models.problem import Array, Problem
+from goldilocks_zone.spectra import summaries
+from goldilocks_zone.subspaces import planes
+
+Rows = Array | scipy.sparse.sparray
+HOMOGENEOUS, SHARED, POINTWISE, AUTOMATIC = (
+    "homogeneous sweep",
+    "tangents with shared directions",
+    "tangents and one adjoint",
+    "forward over reverse",
+)
+
+
+@dataclass(frozen=True)
+class PlaneCurvature:
+    """Second-order expansion of the mean loss over n examples on a plane of d orthonormal directions.
+
+    gauss_newton, residual: the parts G and H′ of the Hessian, shape (d, d); gradient: in the plane, shape (d,);
+    effective_examples: (Σt)²/Σt² with t the traces of the examples' G on the first 1 … d directions, shape (d,), NaN
+    where the loss couples examples;
+    loss: mean over examples, in nats for cross-entropy; logits_std: root mean square over examples of the standard
+    deviation (k − 1 degrees of freedom) of their k logits; radial_derivative: ⟨∇L, θ⟩; zero_logits: share of the
+    logits that are exactly zero.
+
+    Of the softmax's output p at the point's temperature, mean Q̂ over the examples, whose classes have the shares Q
+    (Vysogorets et al. 2024): entropy: mean over examples, in nats; prior_mismatch: ‖Q − Q̂‖₂; softmax_ratio:
+    Γ = Tr(M)/‖M‖_F with M = ⟨diag p − ppᵀ⟩, 1 where M vanishes; class_gradient, example_gradient: σ_C and σ_E, root
+    mean squares over classes and orthonormal directions of the logit gradients' mean over examples (which what is left
+    of σ_E in a mean of n examples is taken off) and of their deviation from it.
+    """
+
+    gauss_newton: np.ndarray
+    residual: np.ndarray
+    gradient: np.ndarray
+    effective_examples: np.ndarray
+    loss: float
+    logits_std: float
+    radial_derivative: float
+    zero_logits: float
+    entropy: float
+    prior_mismatch: float
+    softmax_ratio: float
+    class_gradient: float
+    example_gradient: float
+
+    @property
+    def hessian(self) -> np.ndarray:
+        """H = G + H′, shape (d, d)."""
+        return self.gauss_newton + self.residual
+
+
+@modes.differentiating
+def path_of(problem: Problem, parameters: Array, points: int) -> str:
+    """The fastest exact way to the curvature of a problem at this many points on the ray through `parameters` (D,)."""
+    given = arguments.prepared(problem, parameters, labelled=False)
+    return path(chain_of(problem.loss, given.network, [given.theta], given.batches.first), given.theta, points)
+
+
+def path(chain: tuple | None, theta: Tensor, points: int) -> str:
+    """The way for a chain at this many points on the ray through θ (D,); None stands for any other network."""
+    if chain is None:
+        return AUTOMATIC
+    if points == 1:
+        return POINTWISE
+    return HOMOGENEOUS if homogeneous_sweep.applies(chain, theta) else SHARED
+
+
+def chain_of(loss: Loss, network: nn.Module | Logits, points: Iterable[Tensor], inputs: Tensor) -> tuple | None:
+    """The chain that gives a network's logits at the `points` (D,); None where the loss couples its examples."""
+    return None if loss.couples_examples else chains.matching(network, points, inputs)
+
+
+def precision(directions: Tensor | scipy.sparse.csr_array) -> torch.dtype:
+    """The precision of directions (d, D)."""
+    return directions.dtype if isinstance(directions, Tensor) else torch.from_numpy(directions.data).dtype
+
+
+def prepared(directions: Rows, path: str, device: torch.device) -> tuple[Rows, scipy.sparse.csr_array | None]:
+    """Directions as the `path` takes them, and their non-zero entries in double precision where they are few."""
+    if isinstance(directions, Tensor):
+        return directions, planes.as_sparse(directions.cpu().numpy())
+    few = directions.nnz < planes.SPARSE_BELOW * math.prod(directions.shape)
+    sparse = directions.astype(np.float64) if few else None
+    if few and path != AUTOMATIC and device.type == "cpu":
+        return directions, sparse
+    return torch.as_tensor(directions.toarray(), device=device), sparse
+
+
+def averages_over(
+    counts: Sequence[int], batches: Batches, begin: Callable[[], tuple[Sums, Callable]]
+) -> dict[int, list[PlaneCurvature | None]]:
+    """Averages at each point over the first examples, by their number.
+
+    `begin` gives empty sums and the function that adds examples to them.
+    """
+    left, found, (total, add) = sorted(set(counts)), {}, begin()
+    for inputs, labels in batches:
+        start = 0
+        while left and start < len(inputs):
+            stop = min(len(inputs), start + left[0] - total.count)
+            add(inputs[start:stop], labels[start:stop])
+            total.count += stop - start
+            start = stop
+            if total.count == left[0]:
+                found[left.pop(0)] = _averages(total)
+                if total.loss.couples_examples:
+                    start, (total, add) = 0, begin()
+        if not left:
+            break
+    return found
+
+
+def adder(path: str, ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -> Callable[[Tensor, Tensor], None]:
+    """The function that adds examples, of which some `inputs` are given, to the sums of all points of a ray."""
+    if path == AUTOMATIC:
+        return _automatic_adder(ray, inputs, total, memory_mib)
+    plan = tangents.plan(ray, inputs, path == HOMOGENEOUS, memory_mib)
+
+    def add(inputs, labels):
+        for chunk, targets in zip(inputs.split(plan.examples), labels.split(plan.examples)):
+            if path == HOMOGENEOUS:
+                homogeneous_sweep.add_chunk(ray, chunk.double(), targets, total)
+            else:
+                tangents.add_chunk(ray, chunk.double(), targets, total, plan.directions)
+
+    return add
+
+
+def _automatic_adder(ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -> Callable[[Tensor, Tensor], None]:
+    """Hessian products by automatic differentiation, in the precision of the directions."""
+    logits, theta, dtype = ray.network, ray.theta, ray.directions.dtype
+    inputs = arguments.in_precision(inputs, dtype)
+    refusals.refuse_unfit_logits(logits, theta, inputs)
+    fitting = autodiff.examples_per_chunk(logits, theta, inputs, memory_mib)
+
+    def add(inputs, labels):
+        inputs, labels = (arguments.in_precision(each, dtype) for each in (inputs, labels))
+        for chunk, targets in chunks(total.loss, inputs, labels, fitting):
+            step = autodiff.directions_per_chunk(logits, theta, chunk, memory_mib)
+            for number, scale in enumerate(ray.scales):
+                problem = Problem(logits, chunk, targets, total.loss, total.temperatures[number].item())
+                _add_point(problem, scale * theta, ray.directions, step, total, slice(number, number + 1))
+
+    return add
+
+
+def _add_point(problem: Problem, theta: Tensor, directions: Tensor, step: int, total: Sums, point: slice) -> None:
+    """Add the examples of a problem to the sums of one point, `step` directions at a time."""
+    push, columns, along = autodiff.hessian_products(problem, theta), [], []
+    for start in range(0, len(directions), step):
+        products, pushed = push(directions[start : start + step])
+        columns.append(directions @ products.T)
+        along.append(pushed.double())
+    columns, along = torch.cat(columns, 1), torch.cat(along).transpose(1, 2)
+    temperature, residual = problem.temperature, total.residual[point][0]
+    refusals.refuse_asymmetric(columns, float(along.square().sum()) / temperature**2)
+    residual += columns
+    outputs = problem.network(theta, problem.inputs).double()
+    # The Gauss–Newton part over raw directions is taken off again.
+    classes, cooled = losses.likeliest(outputs[None]), outputs[None] / temperature
+    relative = problem.loss.relative(along / temperature, classes)
+    residual -= problem.loss.gauss_newton(cooled, relative, classes, problem.labels)[0][0]
+    total.radial_derivative[point] += autodiff.radial_derivative(problem, theta)
+    parts = [(total.factor.new_ones(1), orthonormalised(along, total.factor))]
+    total.add(outputs[None], problem.labels, parts, point)
+
+
+def chunks(loss: Loss, inputs: Tensor, labels: Tensor, fitting: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Examples in chunks for automatic differentiation, of which `fitting` fit into memory; coupled ones at once."""
+    step = len(inputs) if loss.couples_examples else min(fitting, tangents.EXAMPLES_PER_CHUNK)
+    return zip(inputs.split(step), labels.split(step))
+
+
+def _averages(total: Sums) -> list[PlaneCurvature | None]:
+    """Averages at each point over the examples so far; None where they are not finite, unless that is refused."""
+    n, factor = total.count, total.factor.cpu().numpy()
+    names = ("residual", "gauss_newton", "gradient", "traces", "squares", "losses", "variances", "radial_derivative")
+    names += ("entropies", "zeros")
+    moments = total.moments()
+    result = []
+    for i, values in enumerate(zip(*(getattr(total, name).cpu().numpy() for name in names))):
+        here = dict(zip(names, values))
+        if not all(np.isfinite(here[name]).all() for name in ("residual", "gauss_newton", "gradient", "losses")):
+            if not total.refuse_overflow:
+                result.append(None)
+                continue
+            raise ValueError(
+                "the Hessian is not finite: the radius is too large for the precision of the directions, lower it or "
+                "give them in double precision"
+            )
+        result.append(
+            PlaneCurvature(
+                gauss_newton=here["gauss_newton"] / n,
+                residual=planes.orthonormalised(here["residual"], factor) / n,
+                gradient=here["gradient"] / n,
+                effective_examples=summaries.effective_examples(here["traces"], here["squares"]),
+                loss=float(here["losses"] / n),
+                logits_std=float(np.sqrt(here["variances"] / n)),
+                radial_derivative=float(here["radial_derivative"] / n),
+                zero_logits=float(here["zeros"] / n),
+                entropy=float(here["entropies"] / n),
+                **{name: float(values[i]) for name, values in moments.items()},
+            )
+        )
+    return result

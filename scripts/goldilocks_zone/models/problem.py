@@ -1,0 +1,76 @@
+"""A problem: the network, examples, loss and temperature whose curvature is asked for."""
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor, nn
+
+from goldilocks_zone.models import losses
+from goldilocks_zone.models.losses import Loss
+from goldilocks_zone.models.networks import Logits
+
+Array = Tensor | np.ndarray
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The mean loss of a network over examples, as a function of the network's parameters.
+
+    network: a module whose parameters, flattened in order, are replaced by those of a point; or a function (parameters
+    (D,), inputs (n, …)) → logits (n, k). Nothing of a module changes.
+
+    inputs (n, …), labels (n,): one batch, or an iterable of batches that can be gone through as often as needed, such
+    as a list; then labels are an iterable too, or `inputs` gives pairs (inputs, labels), as a DataLoader of torch does.
+    Arrays may be torch's or numpy's. Labels are numbers of classes unless the loss says otherwise.
+
+    loss: an object, or the name of one of `losses.LOSSES`; a loss that couples examples takes one batch.
+    temperature: the loss sees logits / temperature.
+
+    Raises ValueError if the loss is unknown, the temperature is not positive, or batches can be gone through but once.
+    """
+
+    network: nn.Module | Logits
+    inputs: Array | Iterable
+    labels: Array | Iterable | None = None
+    loss: Loss | str = "cross_entropy"
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "loss", losses.named(self.loss))
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature {self.temperature} is not positive and finite: give a number above zero")
+        if self.is_one_batch:
+            return
+        if isinstance(self.inputs, Iterator) or isinstance(self.labels, Iterator):
+            raise ValueError("batches come from an iterator, which ends after one pass: give a list or a DataLoader")
+        if self.loss.couples_examples:
+            raise ValueError(
+                f"the loss {self.loss.name} couples examples, so that batches have no losses that add up: give inputs "
+                "and labels as one batch"
+            )
+
+    @property
+    def is_one_batch(self) -> bool:
+        """Whether inputs are one array, or nested lists of numbers."""
+        given = self.inputs
+        while isinstance(given, list | tuple) and given:
+            given = given[0]
+        if given is not self.inputs:
+            return not getattr(given, "ndim", 0)
+        return hasattr(given, "__array__") or not isinstance(given, Iterable)
+
+    def batches(self) -> Iterator[tuple[Array, Array | None]]:
+        """Inputs and labels of each batch. Raises ValueError if there are more batches of one than of the other."""
+        if self.is_one_batch:
+            yield self.inputs, self.labels
+        elif self.labels is not None:
+            for inputs, labels in itertools.zip_longest(self.inputs, self.labels):
+                if inputs is None or labels is None:
+                    raise ValueError("there are not as many batches of labels as of inputs: give one for each")
+                yield inputs, labels
+        else:
+            for batch in self.inputs:
+                yield tuple(batch) if isinstance(batch, list | tuple) else (batch, None)
