@@ -8,6 +8,7 @@ import pytest
 
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.theory import random_model
+from oracles import random_model as sampled
 
 SAMPLES, ERRORS = 20, 3.5
 SIZES = [(60, 5, 2000), pytest.param(100, 10, 3000, marks=pytest.mark.slow)]
@@ -24,8 +25,8 @@ def samples(n, classes, weights, cluster, noise, count, name, outputs=None, labe
         random = stream("test of the random model", name, number)
         p = uniform(n, classes) if outputs is None else outputs
         residuals = p - random_model.one_hot_labels(p, labels, random)
-        draw = random_model.Draw.at_random(p, weights, cluster, noise, random)
-        found.append(random_model.sample(draw, residuals, count, random))
+        draw = sampled.Draw.at_random(p, weights, cluster, noise, random)
+        found.append(sampled.sample(draw, residuals, count, random))
     return found
 
 
@@ -48,12 +49,12 @@ def explicit(draw):
 @pytest.mark.parametrize("rows", [1000, 7])
 def test_a_sample_is_that_of_explicit_arrays(weights, rows, monkeypatch):
     """More weights than columns, and fewer; in one block of rows, and in several."""
-    monkeypatch.setattr(random_model, "ROWS_PER_BLOCK", rows)
+    monkeypatch.setattr(sampled, "ROWS_PER_BLOCK", rows)
     n, classes, random = 12, 4, stream("explicit", weights)
     p = random_model.probabilities(n, classes, 1.5, random)
     residuals = p - random_model.one_hot_labels(p, "independent", random)
-    draw = random_model.Draw.at_random(p, weights, 0.3, 0.7, random)
-    found = random_model.sample(draw, residuals, 8, random)
+    draw = sampled.Draw.at_random(p, weights, 0.3, 0.7, random)
+    found = sampled.sample(draw, residuals, 8, random)
     j = explicit(draw)
     parts = np.zeros((n * classes, n * classes))
     for i, part in enumerate(random_model.curvatures(p)):
@@ -74,7 +75,7 @@ def test_the_factor_is_distributed_as_the_products_of_columns(weights):
     size, draws = 15, 2000
     grams = np.empty((draws, size, size))
     for number in range(draws):
-        b = random_model.Factor(size, weights, stream("bartlett", weights, number)).dense()
+        b = sampled.Factor(size, weights, stream("bartlett", weights, number)).dense()
         assert np.array_equal(b, np.tril(b))
         grams[number] = b @ b.T
     off = grams[:, *np.triu_indices(size, 1)]
@@ -90,17 +91,17 @@ def test_the_factor_is_distributed_as_the_products_of_columns(weights):
 @pytest.mark.parametrize("n, classes, weights", SIZES)
 def test_the_largest_eigenvalue_of_noise_lies_at_the_shifted_edge(n, classes, weights):
     found = [each.eigenvalues[0] for each in samples(n, classes, weights, 0.0, 0.5, 1, "noise")]
-    assert holds(found, random_model.largest_of_bulk(n, classes, weights, 0.5))
-    assert random_model.largest_of_bulk(n, classes, weights, 0.5) < random_model.bulk_edge(n, classes, weights, 0.5)
+    assert holds(found, sampled.largest_of_bulk(n, classes, weights, 0.5))
+    assert sampled.largest_of_bulk(n, classes, weights, 0.5) < sampled.bulk_edge(n, classes, weights, 0.5)
 
 
 @pytest.mark.parametrize("n, classes, weights", SIZES)
 def test_the_mean_outlier_and_the_gap_behind_the_last(n, classes, weights):
     noise = 0.5
-    cluster = noise * np.sqrt(4 * random_model.threshold(n, classes, weights))
+    cluster = noise * np.sqrt(4 * sampled.threshold(n, classes, weights))
     found = samples(n, classes, weights, cluster, noise, 2 * classes, "spikes")
     spikes = np.array([each.eigenvalues for each in found])
-    assert holds(spikes[:, : classes - 1].mean(1), random_model.mean_outlier(n, classes, weights, cluster, noise))
+    assert holds(spikes[:, : classes - 1].mean(1), sampled.mean_outlier(n, classes, weights, cluster, noise))
     gaps = np.diff(np.log(spikes.mean(0)))
     assert gaps.argmin() == classes - 2
 
@@ -108,18 +109,18 @@ def test_the_mean_outlier_and_the_gap_behind_the_last(n, classes, weights):
 @pytest.mark.parametrize("n, classes, weights", SIZES)
 def test_outliers_separate_at_the_threshold(n, classes, weights):
     """The last of C − 1 spikes lies in the bulk below the threshold, clear of it above."""
-    noise, edge = 1.0, random_model.bulk_edge(n, classes, weights, 1.0)
-    scale = edge - random_model.largest_of_bulk(n, classes, weights, 1.0)
+    noise, edge = 1.0, sampled.bulk_edge(n, classes, weights, 1.0)
+    scale = edge - sampled.largest_of_bulk(n, classes, weights, 1.0)
     last = {}
     for factor in (0.25, 4.0):
-        cluster = noise * np.sqrt(factor * random_model.threshold(n, classes, weights))
+        cluster = noise * np.sqrt(factor * sampled.threshold(n, classes, weights))
         found = samples(n, classes, weights, cluster, noise, classes - 1, f"at {factor}")
         last[factor] = np.array([each.eigenvalues[-1] for each in found])
         limit = random_model.limit(uniform(n, classes), weights, cluster, noise)
         assert np.isnan(limit.outliers).all() == (factor < 1)
         assert limit.edge == pytest.approx(edge, rel=1e-9)
         if factor > 1:
-            mean = random_model.mean_outlier(n, classes, weights, cluster, noise)
+            mean = sampled.mean_outlier(n, classes, weights, cluster, noise)
             assert limit.outliers == pytest.approx(mean, rel=1e-9)
     assert last[0.25].mean() < edge and last[4.0].min() > edge + scale
 
@@ -133,7 +134,7 @@ def test_the_gradients_power_in_the_clusters_space(labels):
         random = stream("powers", number)
         p = random_model.probabilities(n, classes, 1.5, random)
         residuals = p - random_model.one_hot_labels(p, labels, random)
-        draw = random_model.Draw.at_random(p, weights, cluster, noise, random)
+        draw = sampled.Draw.at_random(p, weights, cluster, noise, random)
         basis = np.linalg.qr(draw.factor.dense()[: classes - 1].T)[0]
         gradient = draw.gradient(residuals)
         shares.append([np.square(gradient @ basis).sum(), gradient @ gradient])
@@ -170,9 +171,7 @@ def test_powers_of_samples_follow_the_clusters(labels):
         random = stream("powers of samples", number)
         p = random_model.probabilities(n, classes, 1.0, random)
         residuals = p - random_model.one_hot_labels(p, labels, random)
-        found = random_model.sample(
-            random_model.Draw.at_random(p, weights, 1.0, 1.0, random), residuals, classes - 1, random
-        )
+        found = sampled.sample(sampled.Draw.at_random(p, weights, 1.0, 1.0, random), residuals, classes - 1, random)
         expected = random_model.power(p, 1.0, 1.0, residuals, labels)
         differences.append((found.powers.sum() - expected) * found.gradient_norm**2)
         shares.append(found.powers.sum())
@@ -184,7 +183,7 @@ def test_powers_of_samples_follow_the_clusters(labels):
 def test_outliers_at_any_probabilities(spread):
     n, classes, weights, noise = 150, 5, 4000, 1.0
     p = random_model.probabilities(n, classes, spread, stream("outputs", spread))
-    cluster = noise * np.sqrt(12 * random_model.threshold(n, classes, weights))
+    cluster = noise * np.sqrt(12 * sampled.threshold(n, classes, weights))
     limit = random_model.limit(p, weights, cluster, noise)
     found = np.array([each.eigenvalues for each in samples(n, classes, weights, cluster, noise, classes, "any", p)])
     assert np.isfinite(limit.outliers).all()
@@ -280,8 +279,8 @@ def test_two_thousand_examples_in_a_minute_and_three_gibibytes():
     tracemalloc.start()
     p = random_model.probabilities(n, classes, 1.0, random)
     residuals = p - random_model.one_hot_labels(p, "balanced", random)
-    draw = random_model.Draw.at_random(p, weights, 0.3, 1.0, random, np.float32)
-    found = random_model.sample(draw, residuals, 3 * classes, random)
+    draw = sampled.Draw.at_random(p, weights, 0.3, 1.0, random, np.float32)
+    found = sampled.sample(draw, residuals, 3 * classes, random)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     # On two cores: seconds of processors.
