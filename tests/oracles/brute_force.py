@@ -32,7 +32,7 @@ def second_derivatives(function, size: int) -> torch.Tensor:
 
 
 def picture(logits, theta, rows, inputs, labels, loss="cross_entropy", temperature=1.0) -> PlaneCurvature:
-    """What `plane_curvature` ought to give: all examples, one point."""
+    """The expected result of `plane_hessian`, at one point over all examples."""
     theta, basis = theta.double(), orthonormal(rows)
 
     def outputs(s):

@@ -73,7 +73,7 @@ class Sums:
         # Scales come last, in double precision: at large radii products leave the range of single precision.
         shares = [((factors / scales).to(each.dtype), each) for factors, each in others]
         heights = scales / temperatures[:, 0, 0]
-        # Points of the same tangents together, but few: with what is made of them they stay in the processor's cache.
+        # Few points of the same tangents at a time, so that their products stay in the processor's cache.
         step = 1 if shares else outputs.shape[-1]
         found = []
         for start in range(0, len(firsts), step):

@@ -30,7 +30,7 @@ CHECKPOINTED = (
 
 
 def network(given: nn.Module | Logits) -> nn.Module | Logits:
-    """The module inside of those that spread it over devices or compile it, or the function as it is.
+    """The module without wrappers that spread it over devices or compile it, or the function itself.
 
     Raises ValueError if it is neither, has no parameters or lazy ones, or normalises by statistics of a batch.
     """
@@ -66,7 +66,7 @@ def _refuse_unfit_module(module: nn.Module) -> None:
 
 
 def parameters(given: Array, name: str = "parameters") -> Tensor:
-    """A copy of parameters (D,), in single or double precision: forward passes may change what they are given.
+    """A copy of parameters (D,), in single or double precision, as forward passes may change their arguments.
 
     Raises ValueError unless they are one vector of finite numbers.
     """

@@ -125,7 +125,7 @@ def jacobian(logits: Logits, parameters: Tensor, inputs: Tensor) -> Tensor:
 
 
 def _pushed(theta: Tensor, outputs: Tensor) -> Callable[[Tensor], Tensor]:
-    """The map from a direction (D,) to the outputs' derivative along it: that of Jᵀu, linear in u, by u."""
+    """The map from a direction (D,) to the outputs' derivative along it: Jᵀu, linear in u, differentiated by u."""
     u = torch.zeros_like(outputs, requires_grad=True)
     pulled = _differentiable(outputs, theta, u)
     return lambda direction: _derivative(pulled, u, direction)

@@ -18,7 +18,7 @@ from goldilocks_zone.subspaces import planes
 
 
 class Directions:
-    """Directions (d, D) in parameter space, and what products with them can leave out."""
+    """Directions (d, D) in parameter space, and the entries that products with them can leave out."""
 
     def __init__(
         self, given: Tensor | scipy.sparse.csr_array, chain: tuple, sparse: scipy.sparse.csr_array | None = None
@@ -138,7 +138,7 @@ class _Rows(Directions):
             self._sparse[place] = (direction - start, o, i), values[ours]
 
     def part(self, place: slice) -> Tensor:
-        """As of all directions."""
+        """All entries at a place of the parameter vector, (d, …)."""
         return self._entries.part(place)[self._place]
 
 

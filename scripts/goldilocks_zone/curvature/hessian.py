@@ -24,7 +24,7 @@ from goldilocks_zone.subspaces import planes
 
 @dataclass(frozen=True)
 class Options:
-    """How a sweep averages and what it may use.
+    """Averages of a sweep, its memory, and its handling of overflow.
 
     examples: how many of the first ones to average over, one result for each number (default: all of them);
     memory_mib: bound of the working memory beside parameters, directions and examples, in MiB; refuse_overflow: whether

@@ -183,7 +183,7 @@ def _families(adjoints: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
 
 
 def _crossed_at_the_end(layer: Dense, directions: Directions, along: Tensor, adjoints: Tensor) -> Tensor:
-    """Cross terms (p, d, d) of the last layer, where the adjoints are those of the logits themselves."""
+    """Cross terms (p, d, d) of the last layer, whose adjoints are the logits' own."""
     p, n, k = adjoints.shape
     stacked = adjoints.to(along.dtype).transpose(1, 2).reshape(p * k, n)
     gradients = (along.flatten(0, 1) @ stacked.T).view(len(along), -1, p, k)

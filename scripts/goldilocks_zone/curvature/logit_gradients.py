@@ -146,7 +146,7 @@ def _logits(given: arguments.Prepared) -> Logits:
 
 
 def _factors(parts: list[list[tuple]]) -> list[_Factors]:
-    """Factors of every layer with parameters, first to last, from those of some examples each."""
+    """Join the factors of every layer with parameters, first to last, over chunks of examples."""
     joined = []
     for layers in zip(*parts):
         layer = layers[0][0]

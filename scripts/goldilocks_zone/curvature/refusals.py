@@ -1,4 +1,4 @@
-"""Networks whose derivatives by automatic differentiation would be those of nothing: refused in one sentence each.
+"""Checks that automatic differentiation gives second derivatives of a loss per example; each refuses in one sentence.
 
 Logits of an example may depend on neither chance nor other examples. Their second derivatives must be symmetric: what a
 network computes under torch.no_grad, forward mode sees and reverse mode does not; what it computes on a tensor's .data,
@@ -18,7 +18,7 @@ from goldilocks_zone.models.networks import Logits
 from goldilocks_zone.models.problem import Problem
 
 EXAMPLES, PIECES = 3, 8
-# Of the size of a matrix, above what rounding leaves of networks that compute inside in the next lower precision,
+# Relative to the size of a matrix, above the rounding of networks that compute inside in the next lower precision,
 # single (2e-5 at most was measured) and bfloat16 (1e-2). A part that one mode does not see leaves 1e-3 to 1.
 BOUNDS = {torch.float64: 1e-4, torch.float32: 2e-2}
 
@@ -62,7 +62,7 @@ def refuse_asymmetric(matrix: Tensor, size: float = 0.0) -> None:
     """
     size = size + float(torch.linalg.matrix_norm(matrix, dtype=torch.float64))
     asymmetry = float(torch.linalg.matrix_norm(matrix - matrix.T, dtype=torch.float64))
-    # What is not finite is refused with the examples that have it.
+    # Entries that are not finite are refused with their examples.
     if asymmetry > BOUNDS[matrix.dtype] * size:
         raise ValueError(
             f"second derivatives are not symmetric, by {asymmetry / size:.1g} of their size, so that they are the "

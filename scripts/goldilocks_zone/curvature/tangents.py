@@ -241,8 +241,8 @@ def plan(ray: Ray, inputs: Tensor, at_once: bool, memory_mib: float) -> Plan:
     )
     most = EXAMPLES_PER_CHUNK
     if any(isinstance(layer, Convolution) for layer in chains.affine_layers(chain)):
-        # Their sums over pixels are long already. In double precision directions together share what depends on the
-        # examples alone.
+        # Their sums over pixels are long already. In double precision directions together share the arrays that depend
+        # on the examples alone.
         together = d if directions.dtype == torch.float64 else 1
         most = max(FEWEST_EXAMPLES, _between(BYTES_PER_LAYER / (together * max(outputs) * size), most))
     examples = _between(budget / 2 / (per_example + pulled + per_direction), most)

@@ -209,7 +209,7 @@ def forward(chain: tuple, theta: Tensor, a: Tensor) -> tuple[Tensor, list[layers
 def backward(
     kept: list[layers.Kept], theta: Tensor, delta: Tensor, to_inputs: bool = True
 ) -> tuple[Tensor | None, list[layers.Kept]]:
-    """The adjoint `delta` (n, …) of a chain's outputs carried back: that of its inputs, and of each layer's output.
+    """Carry the adjoint `delta` (n, …) of a chain's outputs back to its inputs, and to each layer's output.
 
     Without `to_inputs` it ends at the first layer with parameters; below it there are no adjoints.
     """

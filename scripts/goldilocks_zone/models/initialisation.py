@@ -78,7 +78,7 @@ def scale(theta: np.ndarray, radius: float, unit: str, r_x: float) -> float:
 
 
 def ratio(radius: float, unit: str, r_x: float) -> float:
-    """A radius over that of reference: r_X, or, for the unit `init_scale`, the initialisation's own."""
+    """A radius over the reference radius: r_X, or the initialisation's own for the unit `init_scale`."""
     return radius / r_x if unit == "norm" else radius
 
 

@@ -26,7 +26,7 @@ def differentiable() -> Iterator[None]:
 
 
 def exact(function: Callable) -> Callable:
-    """A function of tensors whose layers are those of `differentiable`."""
+    """A function of tensors, evaluated with the kernels of `differentiable`."""
 
     @functools.wraps(function)
     def computed(*arguments: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def exact(function: Callable) -> Callable:
 
 
 class _Replaced(TorchFunctionMode):
-    """Other kernels for those of torch's functions whose choice has no switch, or one that slows others down."""
+    """Replaces functions of torch whose kernel has no switch, or a switch that slows other functions down."""
 
     def __torch_function__(self, function: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None):
         name, kwargs = getattr(function, "__name__", ""), kwargs or {}

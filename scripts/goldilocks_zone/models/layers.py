@@ -123,7 +123,7 @@ class AveragePool:
 
 @dataclass(frozen=True)
 class Affine:
-    """z = W a + b. `weight` and `bias` are places in the parameter vector, `shape` is that of W."""
+    """z = W a + b, with the places `weight` and `bias` in the parameter vector and the `shape` of W."""
 
     weight: slice
     bias: slice | None

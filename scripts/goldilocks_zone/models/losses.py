@@ -1,9 +1,9 @@
-"""Losses of a network's outputs, as objects: their derivatives by the outputs and what a Gauss–Newton matrix needs.
+"""Losses of a network's outputs as objects: values, derivatives by the outputs, and factors of Gauss–Newton matrices.
 
 Outputs z are (…, n, k), with labels (n,), or (…, n) where each of several networks has examples of its own. A total is
-n times the mean loss: the sum over examples where they are separate. What a loss does not write out follows by
-automatic differentiation, so that a new one needs its total, or its values, alone. Everything that enters a softmax is
-in double precision: at near ties the error of p is eps times the logits.
+n times the mean loss: the sum over examples where they are separate. Derivatives that a loss does not write out follow
+by automatic differentiation, so that a new one needs its total, or its values, alone. Everything that enters a softmax
+is in double precision: at near ties the error of p is eps times the logits.
 """
 
 import difflib
@@ -129,7 +129,7 @@ class CrossEntropy(SeparateLoss):
         """
         weights = torch.softmax(outputs, -1)
         weights[:, torch.arange(len(classes)), classes] = 0
-        # What the softmax leaves to other classes may lie below the range of single precision.
+        # Probabilities of the other classes may lie below the range of single precision.
         units = weights.amax((1, 2), keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
         weights = (weights / units).to(tangents.dtype)
         products, traces = _weighted_products(weights, units, tangents)
@@ -192,7 +192,7 @@ class SoftmaxFactor:
     """R = diag √p − p √pᵀ of n examples, (n, k, k), from a softmax p (n, k); it is never formed."""
 
     def __init__(self, p: Tensor):
-        self.p, self.shape = p, (*p.shape, p.shape[1])
+        self.p, self._roots, self.shape = p, p.sqrt(), (*p.shape, p.shape[1])
 
     def to(self, like: Tensor) -> "SoftmaxFactor":
         """The same in the precision and on the device of a tensor."""
@@ -204,17 +204,15 @@ class SoftmaxFactor:
 
     def multiplied(self, vectors: Tensor) -> Tensor:
         """R x (…, n, k) for x (…, n, r)."""
-        roots = self.p.sqrt()
-        return roots * (vectors - roots * (vectors * roots).sum(-1, keepdim=True))
+        return self._roots * (vectors - self._roots * (vectors * self._roots).sum(-1, keepdim=True))
 
     def transposed(self, vectors: Tensor) -> Tensor:
         """Rᵀ x (…, n, r) for x (…, n, k)."""
-        return self._projected(vectors, self.p.sqrt(), -1)
+        return self._projected(vectors, self._roots, -1)
 
     def transposed_first(self, vectors: Tensor) -> Tensor:
         """Rᵀ x (n, r, …) for x (n, k, …)."""
-        roots = self.p.sqrt()
-        return self._projected(vectors, roots.view(*roots.shape, *(1,) * (vectors.ndim - 2)), 1)
+        return self._projected(vectors, self._roots.view(*self.p.shape, *(1,) * (vectors.ndim - 2)), 1)
 
     @staticmethod
     def _projected(vectors: Tensor, roots: Tensor, axis: int) -> Tensor:
@@ -264,7 +262,7 @@ LOSSES: dict[str, Loss] = {loss.name: loss for loss in (CrossEntropy(), MeanSqua
 
 
 def named(loss: str | Loss) -> Loss:
-    """A loss by its name, or as it is. Raises ValueError with the nearest name if none has this one."""
+    """The loss of a name; an object is returned. Raises ValueError with the nearest name if no loss has this one."""
     if isinstance(loss, Loss):
         return loss
     if loss not in LOSSES:

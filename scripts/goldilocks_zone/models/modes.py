@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def differentiating(function: Callable) -> Callable:
-    """`function` with gradients on, so that what passes keep can be counted, and in the precision of its arrays."""
+    """`function` with gradients on, so that saved tensors can be counted, and in the precision of its arrays."""
 
     @functools.wraps(function)
     def in_our_mode(*arguments, **options):

@@ -97,7 +97,7 @@ def _layer(network: Network, shape: tuple[int, ...], **options) -> nn.Linear | n
 
 
 class Unfit(ValueError):
-    """A network that no inputs suit as it is; the message says why and what to do."""
+    """A network that fits no inputs in its present state; the message gives the reason and a remedy."""
 
 
 def logits_function(network: nn.Module | Logits) -> Logits:
@@ -193,7 +193,7 @@ def _replaced(value: object, stand_ins: dict[int, object], dtype: torch.dtype) -
         elif type(value) in (list, tuple, dict):
             parts = list(value.values() if type(value) is dict else value)
             own = [_replaced(part, stand_ins, dtype) for part in parts]
-            # Others stay what they are, and keep what is put into them.
+            # Other collections stay, with their later contents.
             if any(one is not other for one, other in zip(own, parts)):
                 stand_ins[id(value)] = dict(zip(value, own)) if type(value) is dict else type(value)(own)
     return stand_ins.get(id(value), value)

@@ -15,7 +15,7 @@ from goldilocks_zone.models.networks import Logits
 Array = Tensor | np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """The mean loss of a network over examples, as a function of the network's parameters.
 
@@ -73,4 +73,7 @@ class Problem:
                 yield inputs, labels
         else:
             for batch in self.inputs:
-                yield tuple(batch) if isinstance(batch, list | tuple) else (batch, None)
+                parts = tuple(batch) if isinstance(batch, list | tuple) else (batch, None)
+                if len(parts) != 2:
+                    raise ValueError(f"a batch has {len(parts)} parts: let each be inputs and labels, or inputs alone")
+                yield parts

@@ -1,4 +1,4 @@
-"""A user's own network: what a Python file defines, and a fingerprint that reruns follow.
+"""A user's own network: the definitions of a Python file, and a fingerprint that reruns follow.
 
 Imports nothing heavy, and runs none of the file's code before a job needs it.
 """

@@ -26,7 +26,7 @@ class Sphere:
 
 @dataclass(frozen=True)
 class FullSpace:
-    """All parameters; where `fixed`, those of one radius."""
+    """All parameters, at one radius where `fixed`."""
 
     fixed: bool
 

@@ -75,7 +75,7 @@ def random_plane(dimension: int, parameters: Tensor, kind: str = "dense", seed: 
 def directions_as_drawn(
     plane: Plane, eta: np.ndarray, random: np.random.Generator
 ) -> np.ndarray | scipy.sparse.csr_array:
-    """Raw directions of a plane (d, D); those of a `sparse` plane hold their non-zero entries alone."""
+    """Raw directions of a plane (d, D), those of a `sparse` plane as a sparse matrix."""
     if plane.kind == "sparse":
         return sparse_directions(plane.dimension, eta, random)
     return directions(plane, eta, random)

@@ -93,7 +93,7 @@ class Ensemble:
         self._counts = [torch.zeros((), dtype=torch.float32, device=part.device) for part in parts]
 
     def _optimise(self, gradients: list[Tensor]) -> None:
-        """Add torch's step along gradients to what is in `_steps`."""
+        """Add torch's step along gradients to `_steps`."""
         common = {"lr": 1.0, "weight_decay": 0.0, "maximize": False, "fused": True}
         if self.options.optimiser == "adam":
             own = {"amsgrad": False, "beta1": BETAS[0], "beta2": BETAS[1], "eps": self.options.epsilon}

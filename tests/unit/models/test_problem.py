@@ -116,6 +116,7 @@ def test_nested_lists_of_numbers_are_one_batch():
         ({"labels": [torch.zeros(10, dtype=int)]}, "not as many batches of labels as of inputs: give one for each"),
         ({"labels": [torch.zeros(9, dtype=int)] * 3}, "9 labels and 10 inputs were given: give one label"),
         ({"labels": None}, "the loss cross_entropy needs labels, and none are given"),
+        ({"inputs": [(torch.zeros(2, 8),) * 3], "labels": None}, "a batch has 3 parts: let each be inputs and labels"),
     ],
 )
 def test_problems_that_cannot_be_are_refused_in_one_sentence(change, message):
