@@ -85,9 +85,9 @@ def classified(ensemble: ensembles.Ensemble, inputs: Tensor, labels: Tensor) -> 
     step = len(inputs) if loss.couples_examples else ensembles.EXAMPLES_AT_ONCE
     for x, y in zip(inputs.split(step), labels.split(step)):
         outputs = ensemble.logits(parameters, x).double() / ensemble.temperatures[:, None, None]
-        hits = hits + (outputs.argmax(2) == y).sum(1)
+        hits = hits + ((outputs.argmax(2) == y).sum(1) if loss.classifies else math.nan)
         zeros = zeros + (outputs == 0).double().mean(2).sum(1)
         total = total + loss.total(outputs, y)
-    # Diverged members have no accuracy.
-    right = torch.where(torch.isfinite(total), hits.double() / len(labels), math.nan)
+    # Diverged members have no accuracy, nor have losses without classes.
+    right = torch.where(torch.isfinite(total), torch.as_tensor(hits).double() / len(labels), math.nan)
     return {"accuracy": right, "loss": total / len(labels), "zero_logits": zeros / len(labels)}

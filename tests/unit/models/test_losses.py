@@ -159,9 +159,9 @@ def test_any_loss_has_a_spectrum_slices_and_training(loss):
     subset = constraints.full(torch.stack([theta, 2 * theta]), shapes, False)
     trained = ensembles.Ensemble(problem, subset, ensembles.Options(1, None, torch.ones(2), optimiser="sgd"), [()])
     expected = torch.autograd.functional.jacobian(mean, theta)
-    if loss.classifies:
-        found = observations.classified(trained, problem.inputs, problem.labels)["loss"]
-        assert float(found[0]) == pytest.approx(float(mean(theta)))
+    found = observations.classified(trained, trained.inputs, trained.labels)
+    assert float(found["loss"][0]) == pytest.approx(float(mean(theta)))
+    assert found["accuracy"].isnan().all() == (not loss.classifies)
     loop.train(trained, [1], lambda step, state: {})
     assert relative_error((theta - trained.coordinates[0]).numpy(), expected.numpy()) < TIGHT
 
