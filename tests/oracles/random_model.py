@@ -7,12 +7,15 @@ of weights are given in the orthonormal basis of D-vectors in which the columns'
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from goldilocks_zone.spectra import lanczos
+from goldilocks_zone.theory import random_model
 from goldilocks_zone.theory.random_model import curvatures
 
+Labels = Literal["independent", "from_model", "balanced"]
 ROWS_PER_BLOCK = 1000
 TRACY_WIDOM_MEAN = -1.2065335745820  # of the largest eigenvalue of real matrices
 TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-10}
@@ -186,3 +189,31 @@ def mean_outlier(examples: float, classes: float, weights: float, cluster: float
 def threshold(examples: float, classes: float, weights: float) -> float:
     """(σ_c/σ_E)² above which the C − 1 outliers leave the bulk at uniform p: √((C − 1)/(N D))."""
     return np.sqrt((classes - 1) / (examples * weights))
+
+
+def one_hot_labels(outputs: np.ndarray, kind: Labels, random: np.random.Generator) -> np.ndarray:
+    """Labels (n, k) for `outputs` (n, k): independent and uniform, drawn from the outputs, or exactly balanced.
+
+    Raises ValueError where balanced labels do not come out even, or the kind is unknown.
+    """
+    n, classes = outputs.shape
+    if kind == "independent":
+        return random_model.one_hot_labels(outputs, random)
+    if kind == "from_model":
+        below = outputs.cumsum(1)[:, :-1] < random.random((n, 1))
+        drawn = below.sum(1)
+    elif kind == "balanced":
+        if n % classes:
+            raise ValueError(f"{n} examples cannot be shared evenly by {classes} classes: choose a multiple")
+        drawn = random.permutation(np.arange(n) % classes)
+    else:
+        raise ValueError(f"labels {kind!r} are unknown: use independent, from_model or balanced")
+    return np.eye(classes)[drawn]
+
+
+def power(outputs: np.ndarray, cluster: float, noise: float, residuals: np.ndarray, labels: Labels) -> float:
+    """The law of the package; for balanced labels σ_c² V/(σ_c² V + σ_E² E|p − y|²) with V = Σ_k Var p_k."""
+    if labels != "balanced":
+        return random_model.power(cluster, noise, residuals)
+    own, shared = np.square(residuals).sum(-1).mean(-1), outputs.var(-2).sum(-1)
+    return cluster**2 * shared / (cluster**2 * shared + noise**2 * own)

@@ -187,7 +187,7 @@ def modelled(outputs: np.ndarray, one_hot: np.ndarray, size: int, count: int, me
                 except ValueError:
                     continue
             p = random_model.probabilities(n, classes, spread, random)
-            residuals = p - random_model.one_hot_labels(p, "independent", random)
+            residuals = p - random_model.one_hot_labels(p, random)
         limit = random_model.limit(p, size, cluster, noise)
         outliers = limit.outliers
         found["model_eigenvalue"][i, : classes - 1] = outliers[:count]
@@ -200,7 +200,7 @@ def modelled(outputs: np.ndarray, one_hot: np.ndarray, size: int, count: int, me
             found["model_power"][i] = (
                 random_model.power_given(residuals, cluster, noise)
                 if rung == "measured_outputs"
-                else random_model.power(p, cluster, noise, residuals, "independent")
+                else random_model.power(cluster, noise, residuals)
             )
     return found
 

@@ -9,11 +9,9 @@ parameters in `cluster`, `noise` and `probabilities` (…, n, k) gives results w
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-Labels = Literal["independent", "from_model", "balanced"]
 BISECTIONS = 100
 NOTHING = 1e-280
 
@@ -29,24 +27,10 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(-1, keepdims=True)
 
 
-def one_hot_labels(outputs: np.ndarray, kind: Labels, random: np.random.Generator) -> np.ndarray:
-    """Labels (n, k) for `outputs` (n, k): independent and uniform, drawn from the outputs, or exactly balanced.
-
-    Raises ValueError where balanced labels do not come out even, or the kind is unknown.
-    """
+def one_hot_labels(outputs: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Labels (n, k) for `outputs` (n, k), independent of them and uniform."""
     n, classes = outputs.shape
-    if kind == "independent":
-        drawn = random.integers(0, classes, n)
-    elif kind == "from_model":
-        below = outputs.cumsum(1)[:, :-1] < random.random((n, 1))
-        drawn = below.sum(1)
-    elif kind == "balanced":
-        if n % classes:
-            raise ValueError(f"{n} examples cannot be shared evenly by {classes} classes: choose a multiple")
-        drawn = random.permutation(np.arange(n) % classes)
-    else:
-        raise ValueError(f"labels {kind!r} are unknown: use independent, from_model or balanced")
-    return np.eye(classes)[drawn]
+    return np.eye(classes)[random.integers(0, classes, n)]
 
 
 def curvatures(outputs: np.ndarray) -> np.ndarray:
@@ -123,15 +107,13 @@ def _bisected(function, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     return (low + high) / 2
 
 
-def power(outputs: np.ndarray, cluster: float, noise: float, residuals: np.ndarray, labels: Labels) -> float:
+def power(cluster: float, noise: float, residuals: np.ndarray) -> float:
     """The share of the gradient's power that lies in the space of the clusters, expected over labels and J.
 
-    σ_c²/(σ_c² + σ_E²) for labels that are independent, or from the model; σ_c² V/(σ_c² V + σ_E² E|p − y|²),
-    V = Σ_k Var p_k, for balanced ones. Of outputs and `residuals` p − y (…, n, k).
+    σ_c²/(σ_c² + σ_E²) for `residuals` p − y (…, n, k) of labels that are independent, or drawn from the model.
     """
     own = np.square(residuals).sum(-1).mean(-1)
-    shared = outputs.var(-2).sum(-1) if labels == "balanced" else own
-    return cluster**2 * shared / (cluster**2 * shared + noise**2 * own)
+    return cluster**2 * own / (cluster**2 * own + noise**2 * own)
 
 
 def power_given(residuals: np.ndarray, cluster: float, noise: float) -> float:

@@ -168,7 +168,7 @@ def test_outputs_of_gaussian_logits_are_alike_on_all_rungs():
     made = random_model.probabilities(5000, 10, 1.7, stream("made-up outputs"))
     mixing = 1 - np.square(made).sum(1).mean()
     numbers = {"cluster_deviation": 0.1, "noise_deviation": 0.1, "logits_std": 1.7, "mixing": mixing}
-    labels = random_model.one_hot_labels(made, "independent", stream("made-up labels"))
+    labels = random_model.one_hot_labels(made, stream("made-up labels"))
     rungs = local_geometry.modelled(made, labels, 5000, 20, numbers)
     assert rungs["model_outlier"] == pytest.approx(np.full(3, rungs["model_outlier"][0]), rel=0.03)
     assert rungs["model_kappa"] == pytest.approx(np.full(3, rungs["model_kappa"][0]), rel=0.03)

@@ -24,7 +24,7 @@ def samples(n, classes, weights, cluster, noise, count, name, outputs=None, labe
     for number in range(SAMPLES):
         random = stream("test of the random model", name, number)
         p = uniform(n, classes) if outputs is None else outputs
-        residuals = p - random_model.one_hot_labels(p, labels, random)
+        residuals = p - sampled.one_hot_labels(p, labels, random)
         draw = sampled.Draw.at_random(p, weights, cluster, noise, random)
         found.append(sampled.sample(draw, residuals, count, random))
     return found
@@ -52,7 +52,7 @@ def test_a_sample_is_that_of_explicit_arrays(weights, rows, monkeypatch):
     monkeypatch.setattr(sampled, "ROWS_PER_BLOCK", rows)
     n, classes, random = 12, 4, stream("explicit", weights)
     p = random_model.probabilities(n, classes, 1.5, random)
-    residuals = p - random_model.one_hot_labels(p, "independent", random)
+    residuals = p - sampled.one_hot_labels(p, "independent", random)
     draw = sampled.Draw.at_random(p, weights, 0.3, 0.7, random)
     found = sampled.sample(draw, residuals, 8, random)
     j = explicit(draw)
@@ -133,12 +133,12 @@ def test_the_gradients_power_in_the_clusters_space(labels):
     for number in range(SAMPLES * 10):
         random = stream("powers", number)
         p = random_model.probabilities(n, classes, 1.5, random)
-        residuals = p - random_model.one_hot_labels(p, labels, random)
+        residuals = p - sampled.one_hot_labels(p, labels, random)
         draw = sampled.Draw.at_random(p, weights, cluster, noise, random)
         basis = np.linalg.qr(draw.factor.dense()[: classes - 1].T)[0]
         gradient = draw.gradient(residuals)
         shares.append([np.square(gradient @ basis).sum(), gradient @ gradient])
-        expected.append(random_model.power(p, cluster, noise, residuals, labels))
+        expected.append(sampled.power(p, cluster, noise, residuals, labels))
     inside, whole = np.mean(shares, 0)
     # A share of noise, (C − 1)/D of it, lies in any space of C − 1 dimensions.
     ratio = inside / whole
@@ -153,10 +153,10 @@ def test_the_power_at_given_residuals_averages_to_that_over_labels(labels):
     for number in range(400):
         random = stream("given", number)
         p = random_model.probabilities(n, classes, 1.2, random)
-        residuals = p - random_model.one_hot_labels(p, labels, random)
+        residuals = p - sampled.one_hot_labels(p, labels, random)
         # With little in the clusters' space the share is proportional to what lies there.
         differences.append(
-            random_model.power_given(residuals, 1e-3, 1.0) / random_model.power(p, 1e-3, 1.0, residuals, labels) - 1
+            random_model.power_given(residuals, 1e-3, 1.0) / sampled.power(p, 1e-3, 1.0, residuals, labels) - 1
         )
     assert holds(differences, 0)
     assert random_model.power_given(np.array([[0.5, -0.5]] * 9), 2.0, 3.0) == pytest.approx(4 * 9 / (4 * 9 + 9))
@@ -170,9 +170,9 @@ def test_powers_of_samples_follow_the_clusters(labels):
     for number in range(5 * SAMPLES):
         random = stream("powers of samples", number)
         p = random_model.probabilities(n, classes, 1.0, random)
-        residuals = p - random_model.one_hot_labels(p, labels, random)
+        residuals = p - sampled.one_hot_labels(p, labels, random)
         found = sampled.sample(sampled.Draw.at_random(p, weights, 1.0, 1.0, random), residuals, classes - 1, random)
-        expected = random_model.power(p, 1.0, 1.0, residuals, labels)
+        expected = sampled.power(p, 1.0, 1.0, residuals, labels)
         differences.append((found.powers.sum() - expected) * found.gradient_norm**2)
         shares.append(found.powers.sum())
     assert holds(differences, 0)
@@ -259,15 +259,15 @@ def test_a_spread_that_no_logits_have_is_refused():
 
 def test_labels_of_every_kind():
     p = random_model.probabilities(3000, 3, 2.0, stream("outputs"))
-    balanced = random_model.one_hot_labels(p, "balanced", stream("a"))
+    balanced = sampled.one_hot_labels(p, "balanced", stream("a"))
     assert balanced.sum(0).tolist() == [1000] * 3
-    drawn = random_model.one_hot_labels(p, "from_model", stream("b"))
+    drawn = sampled.one_hot_labels(p, "from_model", stream("b"))
     assert (drawn.sum(1) == 1).all() and abs((drawn - p).mean(0)).max() < 0.03
     assert abs((drawn * p).sum(1).mean() - np.square(p).sum(1).mean()) < 0.03
     with pytest.raises(ValueError, match="3001 examples cannot be shared evenly by 3 classes"):
-        random_model.one_hot_labels(np.full((3001, 3), 1 / 3), "balanced", stream("c"))
+        sampled.one_hot_labels(np.full((3001, 3), 1 / 3), "balanced", stream("c"))
     with pytest.raises(ValueError, match="labels 'odd' are unknown"):
-        random_model.one_hot_labels(p, "odd", stream("c"))
+        sampled.one_hot_labels(p, "odd", stream("c"))
 
 
 @pytest.mark.slow
@@ -278,7 +278,7 @@ def test_two_thousand_examples_in_a_minute_and_three_gibibytes():
     random, start = stream("large"), time.process_time()
     tracemalloc.start()
     p = random_model.probabilities(n, classes, 1.0, random)
-    residuals = p - random_model.one_hot_labels(p, "balanced", random)
+    residuals = p - sampled.one_hot_labels(p, "balanced", random)
     draw = sampled.Draw.at_random(p, weights, 0.3, 1.0, random, np.float32)
     found = sampled.sample(draw, residuals, 3 * classes, random)
     peak = tracemalloc.get_traced_memory()[1]
