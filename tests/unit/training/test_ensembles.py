@@ -247,7 +247,7 @@ class Killed(Exception):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [*ensembles.OPTIMISERS, "standing"])
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path, monkeypatch, kind, caplog):
-    monkeypatch.setattr(ensembles, "SHARE_OF_CHECKPOINTS", np.inf)
+    monkeypatch.setattr(loop, "SHARE_OF_CHECKPOINTS", np.inf)
 
     def make():
         if kind == "standing":
