@@ -80,9 +80,9 @@ class InLayers(Seen):
 
 @dataclass(frozen=True)
 class InFullSpace(Seen):
-    """A point, and its network, parameters, inputs and labels."""
+    """A point, its problem with the cross-entropy, and its parameters (D,)."""
 
-    problem: tuple[nn.Module, Tensor, Tensor, Tensor]
+    problem: tuple[Problem, Tensor]
 
 
 class Sweep:
