@@ -47,8 +47,12 @@ class PaperRecord(Section):
 
 
 def parse(text: str | bytes) -> Any:
-    """What a YAML text holds."""
-    return yaml.load(text, _Loader)
+    """What a YAML text holds. Raises yaml.YAMLError."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        # libyaml may name the line after the mistake.
+        return yaml.safe_load(text)
 
 
 def dump(content: Section | Mapping) -> str:

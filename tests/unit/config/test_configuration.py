@@ -179,6 +179,12 @@ def test_shipped_configurations_are_valid(overlay):
     assert load.complete(config.model_dump(exclude_none=True)) == config
 
 
+def test_a_text_that_is_no_yaml_is_refused_with_its_line(tmp_path):
+    (tmp_path / "bad.yaml").write_text("a: [1")
+    with pytest.raises(load.ConfigurationError, match=r"bad\.yaml, line 1: .*; correct it"):
+        load.read([tmp_path / "bad.yaml"])
+
+
 def test_names_that_yaml_reads_as_numbers_are_refused():
     config = changed("run", "full")
     config["studies"][2019] = config["studies"]["curvature"]
