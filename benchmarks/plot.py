@@ -12,7 +12,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from goldilocks_zone.figures import style
+from goldilocks_zone.figures import panels, style
 from goldilocks_zone.jobs import failures
 from goldilocks_zone.storage import files
 
@@ -86,7 +86,7 @@ def _read(path: str) -> tuple[list[dict], list[str]]:
 
 def _figure(height_cm: float) -> plt.Figure:
     style.set_style()
-    return plt.figure(figsize=tuple(each / style.CENTIMETRES_PER_INCH for each in (WIDTH_CM, height_cm)))
+    return plt.figure(figsize=tuple(each / panels.CENTIMETRES_PER_INCH for each in (WIDTH_CM, height_cm)))
 
 
 def _save(figure: plt.Figure, methods: list[str], path_to_pdf: str, path_to_png: str) -> None:

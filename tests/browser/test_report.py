@@ -93,7 +93,8 @@ def test_every_result_has_its_caption_and_category(seen):
     assert set(found["categories"]) == {"Figures", "Claims", "Settings", "Paper"}
     parts = {
         "fraction_positive.png": "Fraction of positive eigenvalues of the Hessian on random planes",
-        "loss.png": "Source data: results/tiny/figures/loss.nc; script: scripts/plot_loss.py",
+        "loss.png": "Source data: results/tiny/figures/loss.nc; "
+        "module: scripts/goldilocks_zone/figures/fort_scherlis_2019/loss.py",
         "claims.csv": "Every claim of the reproduced works with its verdict",
         "paper.yaml": "The settings of this run",
         "paper.pdf": "Every number in it comes from a result",

@@ -1,27 +1,77 @@
-"""Drawing a figure of made-up studies by its own script."""
+"""Made-up studies of curvature, and figures of made-up studies, drawn as a run draws them."""
 
-import importlib
-import inspect
+import json
+from pathlib import Path
 
+import numpy as np
+import xarray as xr
 import yaml
 
+from goldilocks_zone.claims import cells
+from goldilocks_zone.figures import drawing, registry
+from goldilocks_zone.models.labels import depth
+from goldilocks_zone.randomness import stream
 from goldilocks_zone.storage import netcdf
+from made_up.meanings import meaning
+
+ROOT = Path(__file__).parents[2]
+ZONE_X = np.linspace(-2, 4, 19)
 
 
-def draw(name, chosen, folder):
-    """One figure of some studies; returns its source data."""
-    paths = []
-    for study, content in chosen.items():
-        paths.append(str(folder / f"{study}.nc"))
-        netcdf.write_dataset(content, paths[-1])
-    settings = folder / "settings.yaml"
-    settings.write_text(
-        yaml.safe_dump({"width_cm": 8.0, "height_cm": 6.4, "published": True, "studies": ["curvature"]})
-    )
-    function = getattr(importlib.import_module(f"plot_{name}"), f"plot_{name}")
-    arguments = {"paths_to_studies": paths, "path_to_study": paths[0], "path_to_settings": str(settings)}
-    arguments |= {
-        f"path_to_{key}": str(folder / f"figure.{key.replace('data', 'nc')}") for key in ("pdf", "png", "data")
+def draw(name, studies, folder, file=None, **settings):
+    """One figure of some results by name, or that of a user's own file; returns its source data."""
+    paths = {each: folder / f"{each}.nc" for each in studies}
+    for each, content in studies.items():
+        netcdf.write_dataset(content, paths[each])
+    settings |= {"file": str(file)} if file else {}
+    figure = registry.of(name, settings.get("file"))
+    path_to_settings = folder / "settings.yaml"
+    path_to_settings.write_text(yaml.safe_dump({**figure.defaults(), **settings}))
+    outputs = [str(folder / f"figure.{ending}") for ending in ("pdf", "png", "nc")]
+    published = figure.published and str(ROOT / figure.published)
+    drawing.draw_figure(name, list(map(str, paths.values())), str(path_to_settings), published, *outputs)
+    for output in outputs:
+        assert Path(output).stat().st_size > 0
+    return netcdf.read_dataset(outputs[2])
+
+
+def is_described(data):
+    """Whether every variable of source data has units and a meaning."""
+    return bool(data.data_vars) and all(array.attrs["units"] and array.attrs["long_name"] for array in data.values())
+
+
+def zone(draws, counts, networks=("fc-200x2-relu",), x=ZONE_X, **varied):
+    """A zone from x = -1/2 to log10(N²)/n - 1, n the number of weight layers; loss falls as κ rises."""
+    coordinates = {
+        "dataset": ["mnist"],
+        "network": list(networks),
+        "subspace": ["plane-50-sparse"],
+        **varied,
+        "examples": list(counts),
+        "radius": 10 ** (x / 2),
+        "dimension": [50],
+        "draw": range(draws),
     }
-    function(**{key: arguments[key] for key in inspect.signature(function).parameters})
-    return netcdf.read_dataset(arguments["path_to_data"])
+    dims = tuple(coordinates)
+    shape = tuple(map(len, coordinates.values()))
+    noise = xr.DataArray(stream("zone", *map(str, shape)).standard_normal(shape), coordinates, dims)
+    layers = xr.DataArray([depth(network) for network in networks], {"network": list(networks)}, ("network",))
+    place = xr.DataArray(x, {"radius": coordinates["radius"]}, ("radius",))
+    outer = 2 * np.log10(noise["examples"]) / layers - 1
+    kappa = 6 / (1 + np.exp(-6 * (place + 0.5))) / (1 + np.exp(6 * (place - outer))) + 0.1 * noise
+    point = noise.isel(dimension=0, drop=True)
+    study = xr.Dataset(
+        {
+            "trace_over_norm": kappa,
+            "trace": 3 + 0.2 * noise,
+            "frobenius_norm": 1 + 0.1 * noise,
+            "fraction_positive": (40 + (3 * noise).round()) / 50,
+            "loss": 2.5 - 0.1 * point,
+            "logits_std": 1 + 0.05 * point**2,
+            "radial_derivative": (1 + 0.1 * point) * layers,
+        },
+        attrs={"settings": json.dumps(cells.PRIMARY_SETTINGS)},
+    ).assign_coords(x=("radius", x), classes=("dataset", [10]))
+    for name in study.data_vars:
+        study[name].attrs = meaning(name)
+    return study.transpose(*dims)

@@ -63,6 +63,21 @@ def test_figures_and_paper_include_them(mine):
         assert data.attrs["licence"] == "made up; public domain"
 
 
+def test_a_figure_of_ones_own_stands_in_the_papers_appendix_and_in_the_report(changed):
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "figures/README.md").read_text(), re.DOTALL)
+    (changed.folder / "my_figure.py").write_text(example)
+    with open(changed.folder / MINE, "a") as file:
+        file.write("figures:\n  losses: {file: my_figure.py, studies: [curvature]}\n")
+    paper = {"numbers": 1, "captions": 1, "paper": 1, "publish": 1}
+    assert changed.dry_run("all", config=MINE) == {"figure": 1, **paper}
+    done = changed.snakemake("all", config=MINE)
+    assert done.returncode == 0, done.stderr
+    text = " ".join(page.extract_text() for page in PdfReader(changed.folder / "paper/paper.pdf").pages)
+    assert "Mean loss of every network over the radius" in " ".join(text.split())
+    captions = (changed.folder / "results/mine/report/figure.rst").read_text()
+    assert '"losses": "Mean loss of every network over the radius.' in captions
+
+
 def test_a_second_run_has_nothing_to_do(mine):
     assert mine.dry_run("all", config=MINE) == {}
 

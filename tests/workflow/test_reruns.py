@@ -1,5 +1,6 @@
 """The workflow on the run `tiny` and made-up images: what reruns after which change, and what is refused."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import yaml
 from made_up.projects import BLOCK, RESULTS, ROOT, clean_environment, write_images
 
 FIGURES = 4
+LOSS = "scripts/goldilocks_zone/figures/fort_scherlis_2019/loss.py"
 
 
 def without_metadata(project):
@@ -70,18 +72,39 @@ def test_a_deleted_figure_is_one_job(project):
 def test_a_figures_style_is_one_job(project, metadata):
     if not metadata:
         without_metadata(project)
-    project.edit(
-        "config/studies/fort_scherlis_2019.yaml",
-        "loss: {studies: [curvature]}",
-        "loss: {studies: [curvature], height_cm: 5}",
-    )
+    project.edit("config/tiny.yaml", "model_kappa: null", "model_kappa: null, loss: {height_cm: 5}")
     assert project.dry_run() == {"figure": 1}
 
 
 @pytest.mark.slow
-def test_a_figures_own_script_is_one_job(project):
-    project.edit("scripts/plot_loss.py", 'linestyle=":"', 'linestyle="-."')
+def test_a_figures_own_module_is_one_job(project):
+    project.edit(LOSS, '"linestyle": ":"', '"linestyle": "-."')
     assert project.dry_run() == {"figure": 1}
+
+
+@pytest.mark.slow
+def test_a_figure_of_ones_own_follows_its_file(project):
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "figures/README.md").read_text(), re.DOTALL)
+    (project.folder / "my_figure.py").write_text(example)
+    mine = "model_kappa: null, mine: {file: my_figure.py, studies: [curvature]}"
+    project.edit("config/tiny.yaml", "model_kappa: null", mine)
+    assert project.dry_run() == {"figure": 1}
+    project.run("figures/tiny/mine.pdf")
+    with xr.open_dataset(project.folder / "results/tiny/figures/mine.nc") as data:
+        assert "loss" in data
+    assert project.dry_run() == {}
+    project.edit("my_figure.py", "settings.height_cm", "2 * settings.height_cm")
+    assert project.dry_run() == {"figure": 1}
+
+
+@pytest.mark.slow
+def test_a_figure_is_added_by_its_module_alone(project):
+    text = (project.folder / LOSS).read_text().replace('"id": "loss"', '"id": "loss_again"')
+    (project.folder / LOSS).with_name("loss_again.py").write_text(text)
+    assert project.dry_run() == {"figure": 1}
+    project.run("figures/tiny/loss_again.pdf")
+    found, same = (project.folder / f"results/tiny/figures/{name}.nc" for name in ("loss_again", "loss"))
+    assert xr.load_dataset(found).identical(xr.load_dataset(same))
 
 
 @pytest.mark.slow
@@ -90,8 +113,8 @@ def test_a_figures_own_script_is_one_job(project):
     [
         ("scripts/goldilocks_zone/curvature/hessian.py", "result = []", "result = []  # one a point"),
         ("scripts/goldilocks_zone/curvature/hessian.py", '"""Exact Hessians', '"""All exact Hessians'),
-        ("scripts/goldilocks_zone/measurements/blocks.py", '"""A block of', '"""One block of'),
-        ("scripts/goldilocks_zone/figures/style.py", '"""What every figure', '"""All that every figure'),
+        ("scripts/measure_curvature.py", '"""Fill `result`', '"""Fill in `result`'),
+        ("scripts/goldilocks_zone/figures/style.py", '"""Style of every figure', '"""The style of every figure'),
         ("workflow/rules/aggregate.smk", '"""One labelled file', '"""A labelled file'),
     ],
 )
@@ -123,7 +146,7 @@ def test_comments_and_docstrings_rerun_nothing(project, file, old, new):
             "carried.sum() < 4",
             {"claims": 1},  # the judge discovers estimators
         ),
-        ("scripts/goldilocks_zone/figures/style.py", "markersize=2.2", "markersize=3.2", {"figure": FIGURES}),
+        ("scripts/goldilocks_zone/figures/curves.py", "markersize=2.2", "markersize=3.2", {"figure": FIGURES}),
         ("scripts/goldilocks_zone/storage/netcdf.py", '"complevel": 1', '"complevel": 2', {}),
         ("config/claims/fort_scherlis_2019.yaml", "margin: 0.01", "margin: 0.02", {"claims": 1}),
     ],
@@ -206,7 +229,7 @@ def test_a_stale_block_is_refused_by_name(project):
 
 
 def test_a_failing_job_names_its_log_and_leaves_no_output(project):
-    project.edit("scripts/plot_loss.py", "    data = style", '    raise ValueError("no ink")\n    data = style')
+    project.edit(LOSS, "    data = curves", '    raise ValueError("no ink")\n    data = curves')
     done = project.snakemake(*RESULTS)
     assert done.returncode != 0
     assert "no ink (log: logs/tiny/figures/loss.log)" in done.stderr.splitlines()

@@ -1,21 +1,15 @@
-"""Figures. Needs a study's aggregate, or the cuts; makes figures/{run}/{figure}.pdf and .png and the figure's source data."""
-
-PUBLISHED = {
-    "fraction_positive": "resources/published/fort_scherlis_2019/fig3a_fraction_positive.csv",
-    "trace_over_norm": "resources/published/fort_scherlis_2019/fig3b_trace_over_norm.csv",
-    "accuracy": "resources/published/fort_scherlis_2019/fig2a_planes.csv",
-    "intrinsic_dimension": "resources/published/li_2018/accuracy.csv",
-}
+"""Figures. Needs the aggregates of studies, or the cuts; makes figures/{run}/{figure}.pdf and .png and the figure's source
+data. Each is drawn by the module that registers it."""
 
 
 rule figure:
-    """One figure, drawn by its own script scripts/plot_{figure}.py."""
+    """One figure, drawn by its own module."""
     input:
         studies=lambda wildcards: THIS_RUN.shown_by(wildcards.figure),
         settings=record("settings/figure-{figure}.yaml"),
-        published=lambda wildcards: [ours(PUBLISHED[wildcards.figure])] if wildcards.figure in PUBLISHED else [],
+        published=lambda wildcards: [ours(path) for path in THIS_RUN.figures[wildcards.figure].published_files],
         style=ours("scripts/goldilocks_zone/figures/goldilocks.mplstyle"),
-        code=record("fingerprints/plot_{figure}.txt"),
+        code=record("fingerprints/figure-{figure}.txt"),
     output:
         pdf="figures/{run}/{figure}.pdf",
         png=report(
@@ -31,7 +25,9 @@ rule figure:
         "logs/{run}/figures/{figure}.benchmark.tsv"
     conda:
         "../../envs/plot.yaml"
+    params:
+        module=lambda wildcards: os.path.relpath(THIS_RUN.figures[wildcards.figure].module),
     message:
         "Drawing {wildcards.figure}"
     script:
-        "../../scripts/plot_{wildcards.figure}.py"
+        "../../scripts/draw_figure.py"

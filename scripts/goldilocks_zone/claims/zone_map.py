@@ -13,7 +13,6 @@ from goldilocks_zone.claims.curves import ratio_of_means
 from goldilocks_zone.claims.estimators.training import accuracy
 from goldilocks_zone.statistics import estimates
 
-LEVEL = 0.95
 LEAST_NETWORKS = 3  # so that the others of each differ among themselves
 CELL = ("dataset", "network", "subspace")
 UNKNOWN = (math.nan, math.nan, math.nan)
@@ -96,7 +95,7 @@ def _estimate(statistic: Callable[[np.ndarray], float], samples: np.ndarray, nam
     """A statistic of samples (…, units) and its interval, stretched to it: the jackknife of few units corrects bias."""
     value = statistic(samples)
     try:
-        low, high = estimates.bootstrapped(statistic, samples, "zone_map", name).interval(LEVEL)
+        low, high = estimates.bootstrapped(statistic, samples, "zone_map", name).interval(estimates.LEVEL)
     except estimates.TooFewDraws:
         return value, math.nan, math.nan
     return value, float(np.minimum(low, value)), float(np.maximum(high, value))

@@ -5,9 +5,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from goldilocks_zone.config import figures, studies
+from goldilocks_zone.config import studies
 from goldilocks_zone.config.messages import ConfigurationError, nearest
 from goldilocks_zone.data.official_shapes import Shape
+from goldilocks_zone.figures import registry
 from goldilocks_zone.models import labels
 from goldilocks_zone.subspaces import labels as subspace_labels
 
@@ -116,19 +117,26 @@ def check_cuts(cuts: "Cuts", shape: Shape | None, own_networks: Iterable[str]) -
         )
 
 
-def check_figures(config: "Configuration", known: Iterable[str]) -> None:
-    """The studies of figures, and the units of their radii; `known` are studies of other runs too."""
+def check_figures(config: "Configuration", given: Mapping, known: Iterable[str]) -> None:
+    """The studies of figures, and the units of their radii.
+
+    `given` are the figures of the configuration itself, which may name no studies but the `known` ones of any run.
+    """
     for name, figure in config.figures.items():
-        for i, study in enumerate(figures.studies_of(figure)):
+        registered = registry.of(name, figure.file)
+        axis = registered.axis
+        if not (figure.studies or registered.result):
+            refuse(f"figures.{name}: name the studies that this figure shows, as studies: [curvature]")
+        for i, study in enumerate(figure.studies):
             path = f"figures.{name}.studies.{i}"
-            if study not in known:
+            if study not in known and "studies" in (given.get(name) or {}):
                 refuse_unknown(path, f"there is no study {study!r}", study, known)
             if study not in config.studies:
                 continue
             chosen = config.studies[study]
-            if name in figures.OVER_SCALES and chosen.radius_unit != "init_scale":
+            if axis == "scale" and chosen.radius_unit != "init_scale":
                 refuse(f"{path}: {study} has no radius_unit: init_scale, which this figure needs")
-            if name not in figures.OVER_SCALES and not studies.in_units_of_r_x(chosen):
+            if axis == "radius" and not studies.in_units_of_r_x(chosen):
                 refuse(f"{path}: {study} has radii that are not in units of r_X, which this figure needs")
 
 

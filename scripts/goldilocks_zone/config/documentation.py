@@ -6,19 +6,19 @@ from pathlib import Path
 import yaml
 from pydantic.json_schema import models_json_schema
 
-from goldilocks_zone.config import figures, kinds
+from goldilocks_zone.config import kinds
 from goldilocks_zone.config.models import (
     Configuration,
     Cuts,
     Dataset,
     Execution,
-    Figure,
     Network,
-    PageFigure,
     Section,
     Study,
 )
 from goldilocks_zone.config.values import meaning
+from goldilocks_zone.figures import registry
+from goldilocks_zone.figures.registry import FigureSettings
 
 README = Path(__file__).parents[3] / "config/README.md"
 FIRST = "### The whole\n"
@@ -27,23 +27,20 @@ FIRST = "### The whole\n"
 def documentation() -> str:
     """Markdown tables of all keys: one for the top level and one per section."""
     studies = [kind.model for kind in kinds.known().values()]
-    models = (Configuration, Dataset, Network, *studies, Cuts, Figure, PageFigure, Execution)
+    models = (Configuration, Dataset, Network, *studies, Cuts, FigureSettings, Execution)
     return "\n".join(f"### {model.model_config['title']}\n\n{_table(model)}" for model in models)
 
 
 def schema() -> dict:
     """JSON schema of a file of the configuration: it is laid over others, so that any key may be absent or null."""
     studies = [kind.model for kind in kinds.known().values()]
-    models = (Configuration, *studies, Figure, PageFigure)
+    models = (Configuration, *studies)
     _, found = models_json_schema([(model, "validation") for model in models])
     whole = found["$defs"]["Configuration"]["properties"]
     for entries in whole["studies"]["patternProperties"].values():
         entries.pop("$ref")
         entries["anyOf"] = [*map(_reference, studies), {"type": "null"}]
-    whole["figures"]["additionalProperties"] = False
-    whole["figures"]["properties"] = {
-        name: _reference(PageFigure if name in figures.PAGES else Figure) for name in figures.NAMES
-    }
+    whole["figures"]["properties"] = {name: _reference(FigureSettings) for name in registry.figures()}
     for section in (*found["$defs"].values(), whole["figures"]):
         section.pop("required", None)
         for key, entry in section["properties"].items():

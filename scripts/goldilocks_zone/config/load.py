@@ -9,11 +9,12 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from goldilocks_zone.config import checks, figures, records
+from goldilocks_zone.config import checks, records
 from goldilocks_zone.config.messages import ConfigurationError, sentence
-from goldilocks_zone.config.models import Configuration, PageFigure, Study
+from goldilocks_zone.config.models import Configuration, Study
 from goldilocks_zone.data import catalogue, official_shapes
 from goldilocks_zone.data.official_shapes import Shape
+from goldilocks_zone.figures import registry
 from goldilocks_zone.paper import latex
 from goldilocks_zone.provenance import archive
 
@@ -31,7 +32,8 @@ def complete(given: dict, cards: Sequence[Path] = ()) -> Configuration:
     _refuse_unnamed(given)
     # Also those that an overlay leaves out may be named.
     known = list(given["studies"]) if isinstance(given.get("studies"), dict) else []
-    given = _without_nulls(given)
+    own_figures = given.get("figures")
+    given = _without_nulls(_with_figures(given))
     try:
         config = Configuration.model_validate(given)
     except ValidationError as error:
@@ -48,7 +50,7 @@ def complete(given: dict, cards: Sequence[Path] = ()) -> Configuration:
         dataset = config.substitutes.get(config.cuts.dataset, config.cuts.dataset)
         config = config.model_copy(update={"cuts": config.cuts.model_copy(update={"dataset": dataset})})
         checks.check_cuts(config.cuts, shapes[dataset], config.networks)
-    checks.check_figures(config, known)
+    checks.check_figures(config, own_figures or {}, known)
     return config.model_copy(update={"figures": _drawable(config)})
 
 
@@ -78,15 +80,25 @@ def _known_datasets(config: Configuration, cards: Sequence[Path]) -> dict[str, S
     return shapes
 
 
-def _drawable(config: Configuration) -> dict[str, PageFigure]:
-    """Figures with those of their studies that the configuration has; not those without any, nor cuts without cuts."""
+def _with_figures(given: dict) -> dict:
+    """`given` with every registered figure that it does not set to null; left as it is where it is no mapping."""
+    section = given.get("figures", {})
+    if not isinstance(section, dict):
+        return given
+    try:
+        return {**given, "figures": registry.with_defaults(section)}
+    except ValueError as error:
+        raise ConfigurationError(f"figures.{error}") from None
+
+
+def _drawable(config: Configuration) -> dict[str, registry.FigureSettings]:
+    """Figures with those of their studies that the configuration has, and none without its studies or its result."""
     found = {}
     for name, figure in config.figures.items():
-        present = [study for study in figures.studies_of(figure) if study in config.studies]
-        if present:
+        present = [study for study in figure.studies if study in config.studies]
+        result = registry.of(name, figure.file).result
+        if present or (result and getattr(config, result)):
             found[name] = figure.model_copy(update={"studies": present})
-        elif name in figures.PAGES and getattr(config, name):
-            found[name] = figure
     return found
 
 

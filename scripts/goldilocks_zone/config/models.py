@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from goldilocks_zone.config import figures, kinds
+from goldilocks_zone.config import kinds
 from goldilocks_zone.config.values import (
     VARIES,
     Amount,
@@ -34,6 +34,7 @@ from goldilocks_zone.config.values import (
 )
 from goldilocks_zone.data.catalogue import LIMIT_MIB
 from goldilocks_zone.data.official_shapes import Shape
+from goldilocks_zone.figures.registry import FigureSettings
 from goldilocks_zone.models import labels, user_code
 from goldilocks_zone.subspaces import labels as subspace_labels
 
@@ -227,28 +228,6 @@ class Cuts(Section, title="Cuts"):
         return label
 
 
-class PageFigure(Section, title="Page figure"):
-    """A figure that fills the width of a page."""
-
-    width_cm: Positive = 16.6
-    """Width in cm; the figure fills a page's width."""
-    height_cm: Positive = 9.6
-    """Height in cm."""
-
-
-class Figure(PageFigure, title="Figure"):
-    """A figure of studies."""
-
-    studies: Several[str]
-    """The studies that the figure shows; it is drawn from those that the run has, and left out if it has none."""
-    width_cm: Positive = 8.0
-    """Width in cm."""
-    height_cm: Positive = 6.4
-    """Height in cm."""
-    published: bool = True
-    """Whether to draw the published values, where there are any."""
-
-
 class Execution(Section, title="Execution"):
     """How the work is done, which changes no number."""
 
@@ -282,19 +261,6 @@ def _study(given: object) -> Study:
     return kinds.known()[kind].model.model_validate(given)
 
 
-@functools.cache
-def _known_figures() -> type[Section]:
-    """A model of the section `figures` with every figure that there is."""
-    entries = {name: PageFigure if name in figures.PAGES else Figure for name in figures.NAMES}
-    return create_model("Figures", __base__=Section, **{name: (entry | None, None) for name, entry in entries.items()})
-
-
-def _figures(given: object) -> dict[str, "PageFigure"]:
-    """Figures by the models of their names, in the order given."""
-    found = _known_figures().model_validate(given)
-    return {name: getattr(found, name) for name in given}
-
-
 StudyOfAnyKind = Annotated[SerializeAsAny[Study], BeforeValidator(_study)]
 
 
@@ -325,7 +291,8 @@ class Configuration(Section, title="The whole"):
     """The studies to keep, by name; absent for all."""
     cuts: Cuts | None = None
     """Cuts through the loss landscape, which the figure of that name shows; see below."""
-    figures: Annotated[dict[str, SerializeAsAny[PageFigure]], BeforeValidator(_figures)] = Field({})
-    """Figures to draw, by name, and their style; see below."""
+    figures: dict[Name, FigureSettings] = Field({})
+    """Figures, by name, whose settings differ from their defaults, null for one that is not to be drawn, and figures of
+    your own; see below."""
     execution: Execution = Field(Execution())
     """How the work is done; nothing in it changes a number. See below."""

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 import yaml
 
 from goldilocks_zone.config import kinds, studies
-from goldilocks_zone.config.models import Cuts, Figure, PageFigure, Study, StudyOfAnyKind
+from goldilocks_zone.config.models import Cuts, Study, StudyOfAnyKind
 from goldilocks_zone.config.values import Section
+from goldilocks_zone.figures.registry import InPaper
 
 R = TypeVar("R", bound=Section)
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -40,6 +41,7 @@ class PaperRecord(Section):
     run: str
     studies: dict[str, StudyOfAnyKind]
     figures: dict[str, list[str]]
+    registered: dict[str, InPaper]
     cuts: Cuts | None = None
     left_out: list[str]
     licences: dict[str, str]
@@ -93,12 +95,6 @@ def read_cuts(path_to_settings: str | Path) -> tuple[Cuts, int]:
     settings = parse(Path(path_to_settings).read_text(encoding="utf-8"))
     seed = settings.pop("seed")
     return Cuts.model_validate(settings), seed
-
-
-def read_figure(path: str | Path) -> PageFigure:
-    """The settings of a figure."""
-    settings = parse(Path(path).read_text(encoding="utf-8"))
-    return (Figure if "studies" in settings else PageFigure).model_validate(settings)
 
 
 def read(model: type[R], path: str | Path) -> R:

@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from goldilocks_zone.config import figures, kinds, load, studies
+from goldilocks_zone.config import kinds, load, studies
 from goldilocks_zone.config import records as config_records
 from goldilocks_zone.config.models import Configuration
 from goldilocks_zone.data import catalogue, official_shapes
+from goldilocks_zone.figures import registry
 from goldilocks_zone.provenance import archive, fingerprints, records
 from goldilocks_zone.storage import files
 
 DATA = Path("results/data")
-# The script of each rule; each figure has its own.
+# The script of each rule.
 SCRIPTS = {
     "aggregate": "aggregate_study.py",
     "cuts": "measure_slices.py",
@@ -53,6 +54,11 @@ class Run:
     def datasets(self) -> list[str]:
         """Names of the datasets that the run uses."""
         return sorted(load.datasets_of(self.config))
+
+    @property
+    def figures(self) -> dict[str, registry.Figure]:
+        """The figures that the run draws, as their modules register them."""
+        return {name: registry.of(name, settings.file) for name, settings in self.config.figures.items()}
 
     @property
     def archived_blocks(self) -> list[str]:
@@ -101,9 +107,9 @@ class Run:
         return [f"results/{self.name}/{path}" for path in studies.block_paths(self.config, study)]
 
     def shown_by(self, figure: str) -> list[str]:
-        """Paths of the results that a figure shows: aggregates of its studies, or the cuts."""
-        shown = figures.studies_of(self.config.figures[figure])
-        names = [f"aggregate/{study}" for study in shown] if shown else [figure]
+        """Paths of the results that a figure shows: aggregates of its studies, or a result that is no study's."""
+        names = [f"aggregate/{study}" for study in self.config.figures[figure].studies]
+        names = names or [self.figures[figure].result]
         return [f"results/{self.name}/{name}.nc" for name in names]
 
     def promised(self) -> list[str]:
@@ -169,12 +175,14 @@ def _full(run: str, place: str) -> Path:
 
 def _codes(config: Configuration, checkout: Path) -> dict[str, str]:
     """Fingerprint of each rule's code, by place."""
-    scripts = SCRIPTS | {f"plot_{figure}": f"plot_{figure}.py" for figure in config.figures}
-    places = {f"fingerprints/{rule}.txt": name for rule, name in scripts.items()}
+    places = {f"fingerprints/{rule}.txt": name for rule, name in SCRIPTS.items()}
     places |= {f"data/fingerprints/{rule}.txt": name for rule, name in DATA_SCRIPTS.items()}
     codes = {place: (checkout / "scripts" / name,) for place, name in places.items()}
     measure = checkout / "scripts/measure_block.py"
     codes |= {f"fingerprints/{kind.name}.txt": (measure, kind.path) for kind in kinds.known().values()}
+    draw = checkout / "scripts/draw_figure.py"
+    for name, settings in config.figures.items():
+        codes[f"fingerprints/figure-{name}.txt"] = (draw, str(registry.of(name, settings.file).module))
     return dict(zip(codes, fingerprints.records(codes.values())))
 
 
@@ -193,10 +201,12 @@ def _settings(
     found["claims"] = config_records.ClaimsRecord(
         studies=sorted(config.studies), left_out=left_out_studies, substitutes=config.substitutes
     )
+    registered = registry.figures() | {name: registry.of(name, each.file) for name, each in config.figures.items()}
     found["paper"] = config_records.PaperRecord(
         run=config.run,
         studies=config.studies,
-        figures={name: figures.studies_of(figure) for name, figure in config.figures.items()},
+        figures={name: figure.studies for name, figure in config.figures.items()},
+        registered={name: figure.in_paper() for name, figure in registered.items()},
         cuts=config.cuts,
         left_out=list(left_out.values()),
         licences={name: catalogue.licence(name, config.datasets) for name in sorted(load.datasets_of(config))},

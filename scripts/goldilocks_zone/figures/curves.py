@@ -1,18 +1,45 @@
-"""What figures of training share: the part of a study that they show, and means over draws with their intervals."""
+"""Means over draws with their intervals or bands, as source data and as curves."""
 
 import json
+import math
+from collections.abc import Callable, Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
 from goldilocks_zone.config import studies
-from goldilocks_zone.figures import style as figures_style
-from goldilocks_zone.statistics import estimates
+from goldilocks_zone.figures import panels, style
+from goldilocks_zone.statistics import bands, estimates
+
+PARTS = ("mean", "low", "high")
+
+
+def described(long_name: str, units: str = "1") -> dict[str, str]:
+    """Attributes of a variable of source data."""
+    return {"units": units, "long_name": long_name}
+
+
+def columns(
+    dims: tuple[str, ...], values: np.ndarray, meanings: Mapping[str, str], units: str = "1"
+) -> dict[str, tuple]:
+    """Variables (dims) from the last axis of `values`, one for each of `meanings` by its name."""
+    return {name: (dims, values[..., i], described(text, units)) for i, (name, text) in enumerate(meanings.items())}
+
+
+def prefixed(name: str, found: xr.Dataset, parts: tuple[str, ...] | None = None) -> xr.Dataset:
+    """`found`, or some of its variables, under names that begin with {name}_."""
+    parts = tuple(found.data_vars) if parts is None else parts
+    return found[list(parts)].rename({part: f"{name}_{part}" for part in parts})
+
+
+def parts_of(data: xr.Dataset, name: str) -> xr.Dataset:
+    """mean, low and high from {name}_mean, {name}_low and {name}_high."""
+    return xr.Dataset({part: data[f"{name}_{part}"] for part in PARTS})
 
 
 def primary(study: xr.Dataset, *keys: str) -> xr.Dataset:
-    """The first dataset and network of a study, and the first value of what it varies beside `keys`.
+    """The first dataset and network of a study, and the first value of every other key that it varies.
 
     Each of `keys` is an axis of the result, of one value where the study does not vary it.
     """
@@ -23,14 +50,14 @@ def primary(study: xr.Dataset, *keys: str) -> xr.Dataset:
 
 
 def nearest_to_r_x(study: xr.Dataset) -> int:
-    """The number of the radius nearest to r_X."""
+    """Index of the radius nearest to r_X."""
     return int(np.abs(study["x"].values).argmin())
 
 
 def means(values: xr.DataArray) -> xr.Dataset:
     """mean and standard_deviation over draws of values (…, draw), and low and high of the mean's 95 % interval.
 
-    Student's intervals, for each place by itself, of the draws that are not missing; missing for a single draw.
+    Student's intervals, separately for each point, over the draws that are not missing; none for a single draw.
     """
     values = values.transpose(..., "draw")
     found = np.full((*values.shape[:-1], 4), np.nan)
@@ -40,24 +67,110 @@ def means(values: xr.DataArray) -> xr.Dataset:
         if len(samples):
             found[place][0] = samples.mean()
         if len(samples) > 1:
-            found[place][1:] = samples.std(ddof=1), *estimates.mean(samples).interval(figures_style.LEVEL)
+            found[place][1:] = samples.std(ddof=1), *estimates.mean(samples).interval(estimates.LEVEL)
+    about = values.attrs.get("long_name", values.name)
     meanings = {
-        "mean": "mean over draws",
-        "standard_deviation": "standard deviation over draws",
-        "low": "lower end of the mean's 95 % interval over draws",
-        "high": "upper end of the mean's 95 % interval over draws",
+        "mean": f"mean over draws: {about}",
+        "standard_deviation": f"standard deviation over draws: {about}",
+        "low": f"lower end of the mean's 95 % interval over draws: {about}",
+        "high": f"upper end of the mean's 95 % interval over draws: {about}",
     }
-    about, units = values.attrs.get("long_name", values.name), values.attrs.get("units", "1")
-    variables = {
-        name: (values.dims[:-1], found[..., i], {"units": units, "long_name": f"{meaning}: {about}"})
-        for i, (name, meaning) in enumerate(meanings.items())
-    }
+    variables = columns(values.dims[:-1], found, meanings, values.attrs.get("units", "1"))
     return xr.Dataset(variables, values.isel(draw=0, drop=True).coords)
 
 
-def draw_means(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, **style: object) -> None:
-    """Means, as `means` gives them, at the places x, with their intervals as bars."""
-    mean = found["mean"].values
-    # An interval of the bootstrap may lie to one side of its mean.
-    bars = np.clip([mean - found["low"].values, found["high"].values - mean], 0, None)
-    ax.errorbar(x, mean, bars, **{"elinewidth": 0.8, "linewidth": 1.0, **style})
+def over_radii(study: xr.Dataset, variable: str) -> xr.Dataset:
+    """mean, standard_deviation over draws, and low and high of the mean's simultaneous 95 % band over radii."""
+    values = study[variable].transpose(..., "radius", "draw")
+    flat = values.values.reshape(-1, study.sizes["radius"], study.sizes["draw"])
+    ends = [bands.simultaneous_band(curve, estimates.LEVEL, variable) for curve in flat]
+    shape = values.isel(draw=0, drop=True).shape
+    result = xr.Dataset({"mean": values.mean("draw"), "standard_deviation": values.std("draw", ddof=1)})
+    for i, name in enumerate(("low", "high")):
+        result[name] = (values.dims[:-1], np.reshape([band[i] for band in ends], shape))
+    for name, meaning in {
+        "mean": "mean over draws",
+        "standard_deviation": "standard deviation over draws",
+        "low": "lower end of the mean's simultaneous 95 % band over radii",
+        "high": "upper end of the mean's simultaneous 95 % band over radii",
+    }.items():
+        result[name].attrs = described(f"{meaning} of {variable}", study[variable].attrs.get("units", "1"))
+    result.attrs = study.attrs
+    return result
+
+
+def bootstrapped(
+    statistic: Callable[[np.ndarray], float], samples: np.ndarray, *name: str
+) -> tuple[float, float, float]:
+    """A statistic of samples (…, n) with its 95 % interval over the last axis, which is missing for few draws."""
+    try:
+        found = estimates.bootstrapped(statistic, samples, *name)
+    except estimates.TooFewDraws:
+        return statistic(samples), math.nan, math.nan
+    return found.value, *found.interval(estimates.LEVEL)
+
+
+def statistics(found: Mapping[str, tuple[float, float, float]], meanings: Mapping[str, str]) -> xr.Dataset:
+    """Statistics and the ends of their 95 % intervals as variables (quantity)."""
+    variables = {name: ("quantity", list(values), described(meanings[name])) for name, values in found.items()}
+    return xr.Dataset(variables, {"quantity": ["value", "low", "high"]} if found else None)
+
+
+def is_well_known(samples: np.ndarray) -> bool:
+    """Whether the mean of samples (n,) can be a denominator: its 95 % interval lies within half of it, or n is 1."""
+    if len(samples) < 2:
+        return True
+    estimate = estimates.mean(samples)
+    return estimate.interval(estimates.LEVEL)[1] - estimate.value < abs(estimate.value) / 2
+
+
+def decimal(value: float, form: str = ".2f") -> str:
+    """A number in words, with a minus sign and without a negative zero."""
+    return f"{round(value, int(form[1])) + 0:{form}}".replace("-", "−")
+
+
+def centred(number: int, count: int) -> float:
+    """Place of item `number` of `count` that stand side by side, one apart, around zero."""
+    return number - (count - 1) / 2
+
+
+def bin_edges(values: np.ndarray) -> np.ndarray:
+    """Midpoints between ascending values (n,), and as far beyond the ends: (n + 1,)."""
+    if len(values) == 1:
+        return values[0] + np.array([-0.5, 0.5])
+    half = np.diff(values) / 2
+    return np.concatenate([[values[0] - half[0]], values[:-1] + half, [values[-1] + half[-1]]])
+
+
+def bars(found: xr.Dataset, value: str = "mean") -> np.ndarray:
+    """Lengths of error bars below and above a value, shape (2, …).
+
+    Never negative: an interval of the bootstrap may lie to one side of its mean.
+    """
+    value = found[value].values
+    return np.clip([value - found["low"].values, found["high"].values - value], 0, None)
+
+
+def draw_means(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, **look: object) -> None:
+    """Draw means, as `means` returns them, at the places x, with their intervals as bars."""
+    ax.errorbar(x, found["mean"].values, bars(found), **{"elinewidth": 0.8, "linewidth": 1.0, **look})
+
+
+def draw_band(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, alpha: float = 0.25, **look: object) -> None:
+    """Draw means over x as a line, with their intervals as a band of the same colour."""
+    ax.plot(x, found["mean"], **look)
+    ax.fill_between(x, found["low"], found["high"], color=look["color"], alpha=alpha, linewidth=0)
+
+
+def draw_curve(ax: plt.Axes, curve: xr.Dataset, number: int, label: str, deviations: bool = True) -> None:
+    """Draw a mean over the radius, its simultaneous band, and bars of one standard deviation over draws."""
+    x, colour = curve["x"].values, style.colour(number)
+    draw_band(ax, x, curve, **style.look(number, markersize=2.2, label=label))
+    if deviations:
+        ax.errorbar(x, curve["mean"], curve["standard_deviation"], fmt="none", ecolor=colour, elinewidth=0.5, alpha=0.7)
+
+
+def limit(ax: plt.Axes, data: xr.Dataset) -> None:
+    """Limit the y-axis to means and deviations; bands of few draws may leave it."""
+    deviation = data["standard_deviation"].fillna(0)
+    ax.set_ylim(panels.limits(data["mean"] - deviation, data["mean"] + deviation))

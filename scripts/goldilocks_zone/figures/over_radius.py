@@ -1,6 +1,7 @@
-"""What figures of accuracy after training share: families of subspaces, arms, curves over the radius.
+"""Accuracy after training over the radius: families of subspaces, arms, and their curves.
 
-An arm is how learning rate and temperature go with the radius. The rate is `best` where it was chosen among several.
+An arm is a rule by which learning rate and temperature follow the radius. The rate is `best` where it was chosen among
+several.
 """
 
 import json
@@ -13,9 +14,8 @@ import xarray as xr
 from matplotlib.axis import Axis
 
 from goldilocks_zone.claims.estimators import training
-from goldilocks_zone.config.models import PageFigure
-from goldilocks_zone.figures import panels
-from goldilocks_zone.figures import style as figures_style
+from goldilocks_zone.figures import curves, panels, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings
 
 X_LABEL = r"$\log_{10}(r/r_X)$"
 Y_LABEL = "test accuracy"
@@ -24,9 +24,9 @@ RULES = ("rate_rule", "temperature_rule")
 RATES = {"fixed": "rate fixed", "proportional": "rate $∝r$", "best": "best rate at each radius"}
 TEMPERATURES = {"fixed": "temperature fixed", "homogeneous": "temperature $∝r^n$"}
 NUMBERS = {"fixed": 0, "proportional": 1, "best": 3}  # of colour and marker
-DODGE = 0.045  # in log10(r/r_X), between two curves of a panel
+APART = 0.045  # in log10(r/r_X), between two curves of a panel
 LEAST_GAP = 0.085  # between two labels of an axis of dimensions, relative to its length
-ROOM = 1.07  # above the largest mean
+HIGHEST = 1.07  # end of an axis of accuracy, relative to the largest mean
 
 
 def families(study: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
@@ -43,22 +43,24 @@ def families(study: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
     found = []
     for dataset in study["dataset"].values.tolist():
         for network in study["network"].values.tolist():
-            told = [dataset_name(dataset)] * (study.sizes["dataset"] > 1) + [network] * (study.sizes["network"] > 1)
+            parts = [panels.dataset_title(dataset)] * (study.sizes["dataset"] > 1) + [network] * (
+                study.sizes["network"] > 1
+            )
             for shape, members in names.items():
                 dimensions, cells = training.dimensions_of(
                     study.sel(dataset=dataset, network=network, subspace=members)
                 )
                 dimensions, places = np.unique(dimensions, return_index=True)
                 cells = cells.isel(subspace=places).assign_coords(dimension=("subspace", dimensions))
-                cells["dimension"].attrs = {"units": "1", "long_name": "dimension of the plane or sphere"}
-                found.append((", ".join([*told, shape]), cells))
+                cells["dimension"].attrs = curves.described("dimension of the plane or sphere")
+                found.append((", ".join([*parts, shape]), cells))
     return found
 
 
-def cells(study: xr.Dataset, nearest_to: int | None = None) -> list[tuple[str, xr.Dataset]]:
+def titled_cells(study: xr.Dataset, nearest_to: int | None = None) -> list[tuple[str, xr.Dataset]]:
     """Each dataset, network and subspace of a study, with its title.
 
-    With `nearest_to`, of each of its `families` only the subspace of the dimension nearest to it.
+    With `nearest_to`, only the subspace of the dimension nearest to it in each of the study's `families`.
     """
     found = []
     for title, family in families(study):
@@ -69,22 +71,16 @@ def cells(study: xr.Dataset, nearest_to: int | None = None) -> list[tuple[str, x
 
 
 def first_values(study: xr.Dataset) -> xr.Dataset:
-    """The first value of all that a study varies beside rates and rules; of rate_rule, too, if it varies rates."""
+    """A study at the first value of every axis beside rates and rules; of rate_rule, too, if it varies rates."""
     kept = ["dataset", "network", "subspace", "radius", "draw", "temperature_rule"]
     kept.append("rate" if "rate" in study.dims else "rate_rule")
     return study.isel({axis: 0 for axis in study["test_accuracy"].dims if axis not in kept})
 
 
 def with_fixed_rules(study: xr.Dataset) -> xr.Dataset:
-    """The rules of rate and temperature `fixed`, or the first where a study has no such."""
+    """A study at the rules `fixed` of rate and temperature, or at the first where it has no such."""
     varied = [rule for rule in RULES if rule in study.dims]
     return study.sel({rule: min(study[rule].values.tolist(), key=lambda value: value != "fixed") for rule in varied})
-
-
-def dataset_name(label: str) -> str:
-    """How titles name a dataset; one that is not the official one goes by its own name."""
-    names = {"mnist": "MNIST", **panels.TITLES}
-    return names[label] if label in panels.OFFICIAL else label.replace("_", " ")
 
 
 def settings_of(study: xr.Dataset) -> dict:
@@ -110,15 +106,8 @@ def arms(study: xr.Dataset) -> list[tuple[str, str, dict]]:
 def look(rate: str, temperature: str) -> dict:
     """Line and marker of an arm: rates by colour and marker, temperatures by line and filling."""
     fixed = temperature == "fixed"
-    return {
-        "color": figures_style.colour(NUMBERS[rate]),
-        "marker": figures_style.marker(NUMBERS[rate]),
-        "markersize": 3,
-        "markerfacecolor": None if fixed else "white",
-        "markeredgewidth": 0.7,
-        "linestyle": "-" if fixed else "--",
-        "linewidth": 1.1 if fixed else 0.9,
-    }
+    filling = {"markersize": 3, "markerfacecolor": None if fixed else "white", "markeredgewidth": 0.7}
+    return style.look(NUMBERS[rate], **filling, linestyle="-" if fixed else "--", linewidth=1.1 if fixed else 0.9)
 
 
 def arm_handles(drawn: Iterable[tuple[str, str]]) -> list[plt.Line2D]:
@@ -128,96 +117,82 @@ def arm_handles(drawn: Iterable[tuple[str, str]]) -> list[plt.Line2D]:
     for temperature, name in TEMPERATURES.items():
         if any(temperature == arm[1] for arm in drawn) and {arm[1] for arm in drawn} != {"fixed"}:
             entries.append(({**look("fixed", temperature), "color": "k"}, name))
-    return [plt.Line2D([], [], label=name, **style) for style, name in entries]
+    return [panels.entry(name, **arm) for arm, name in entries]
 
 
-def curves(study: xr.Dataset) -> xr.Dataset:
-    """As `plotting.curves`, of the accuracy at the end; with `best_rate` where the rate was chosen among several."""
+def dimension_look(number: int) -> dict:
+    """Colour, marker and line of the dimension of this number."""
+    return style.look(number, markersize=2.5, linewidth=1)
+
+
+def accuracy_curves(study: xr.Dataset) -> xr.Dataset:
+    """Bands over radii of the accuracy at the end; with `best_rate` where the rate was chosen among several."""
     values = training.accuracy(study)
     chosen = "rate" in study.dims
     if chosen:
         values = values.rename(rate="best_rate")
-    found = figures_style.curves(xr.Dataset({"test_accuracy": values}, attrs=study.attrs), "test_accuracy")
+    found = curves.over_radii(xr.Dataset({"test_accuracy": values}, attrs=study.attrs), "test_accuracy")
     if chosen:
         found = found.reset_coords("best_rate")
-        found["best_rate"].attrs = {
-            "units": "parameters",
-            "long_name": "rate, at r_X, with the highest mean accuracy on held-out examples",
-        }
+        meaning = "rate, at r_X, with the highest mean accuracy on held-out examples"
+        found["best_rate"].attrs = curves.described(meaning, "parameters")
     return found
 
 
-def draw(ax: plt.Axes, curve: xr.Dataset, number: int, count: int, style: dict, apart: float = DODGE) -> None:
-    """Mean over log10(r/r_X), and as bars its simultaneous band, which as areas would hide the other curves.
+def draw(ax: plt.Axes, curve: xr.Dataset, number: int, count: int, look: dict, apart: float = APART) -> None:
+    """Draw means over log10(r/r_X), and as bars their simultaneous band, which as areas would hide the other curves.
 
     The curve is `number` of `count`, which lie `apart` from each other.
     """
-    ax.errorbar(moved_aside(curve, number, count, apart), curve["mean"], bars(curve), elinewidth=0.6, **style)
+    ax.errorbar(moved_aside(curve, number, count, apart), curve["mean"], curves.bars(curve), elinewidth=0.6, **look)
 
 
 def moved_aside(curve: xr.Dataset, number: int, count: int, apart: float) -> np.ndarray:
     """log10(r/r_X) of the points of a curve that is `number` of `count`, which lie `apart` from each other."""
-    return curve["x"].values / 2 + apart * (number - (count - 1) / 2)
+    return curve["x"].values / 2 + apart * curves.centred(number, count)
 
 
-def bars(curve: xr.Dataset) -> np.ndarray:
-    """Lengths of bars below and above the means, shape (2, …), never negative by rounding."""
-    return np.maximum([curve["mean"] - curve["low"], curve["high"] - curve["mean"]], 0)
-
-
-def draw_cells(
-    cells: list[tuple[str, xr.Dataset]], settings: PageFigure, columns: int, room: float
-) -> tuple[plt.Figure, xr.Dataset]:
+def draw_cells(cells: list[tuple[str, xr.Dataset]], settings: FigureSettings, columns: int, room: float) -> Drawn:
     """A panel for each cell with a curve for each of its arms, one legend above them, and their source data.
 
-    Panels of one dataset have the same range of accuracy. `room` is for titles and legend, relative to rows of panels.
+    Panels of one dataset have the same range of accuracy.
     """
-    figure, axes = panels.page(len(cells), settings, columns)
-    figure.set_figheight(room * figure.get_figheight())
-    data = {letter(number): curves(cell) for number, (_, cell) in enumerate(cells)}
+    figure, axes = panels.page(len(cells), settings, columns, room=room, x_label=X_LABEL)
+    data = {panels.letter(number): accuracy_curves(cell) for number, (_, cell) in enumerate(cells)}
     highest = {}
     for each in data.values():
         highest.setdefault(each["dataset"].item(), []).append(float(each["mean"].max()))
     drawn = []
-    for ax, name, (title, cell) in zip(axes, data, cells):
+    for i, (ax, name, (title, cell)) in enumerate(zip(axes, data, cells)):
         found = arms(cell)
         for number, (rate, temperature, place) in enumerate(found):
             draw(ax, data[name].sel(place), number, len(found), look(rate, temperature))
             drawn.append((rate, temperature))
         frame(ax, cell, max(highest[cell["dataset"].item()]))
-        ax.set_title(
-            f"({name}) {title}", fontsize=plt.rcParams["legend.fontsize" if "\n" in title else "axes.titlesize"]
-        )
-        if ax.get_xlabel():
-            ax.set_xlabel(X_LABEL)
-    handles = arm_handles(drawn)
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), columnspacing=1.2)
-    figures_style.label_y(figure, Y_LABEL)
+        size = plt.rcParams["legend.fontsize" if "\n" in title else "axes.titlesize"]
+        ax.set_title(panels.lettered(i, title), fontsize=size)
+    panels.legend_on_top(figure, arm_handles(drawn), columnspacing=1.2)
+    panels.label_y(figure, Y_LABEL)
     return figure, panels.side_by_side(data)
 
 
 def frame(ax: plt.Axes, cell: xr.Dataset, highest: float) -> None:
-    """Chance and r_X in grey, and room for means up to the highest; bars of few draws may leave the axes."""
-    ax.axvline(0, color="0.6", linewidth=0.5, zorder=0)
+    """Mark chance and r_X in grey, with room for means up to the highest; bars of few draws may leave the axes."""
+    ax.axvline(0, **style.GREY)
     show_accuracy(ax, cell, highest)
 
 
 def show_accuracy(ax: plt.Axes, cell: xr.Dataset, highest: float) -> None:
-    """Accuracies from zero to the highest along y, and chance in grey."""
-    ax.axhline(1 / float(cell["classes"]), color="0.6", linewidth=0.5, linestyle="--", zorder=0)
-    ax.set_ylim(0, ROOM * highest)
+    """Limit the y-axis to accuracies from zero to the highest, and mark chance in grey."""
+    ax.axhline(1 / float(cell["classes"]), **style.DASHED)
+    ax.set_ylim(0, HIGHEST * highest)
 
 
 def label_dimensions(axis: Axis, dimensions: np.ndarray) -> None:
-    """Ticks at the dimensions of an axis in log10 d, without those that would crowd the one before."""
+    """Set ticks at dimensions on an axis in log10 d, without those that would crowd the one before."""
     places = np.log10(dimensions)
     kept = [0]
     for i in range(1, len(places)):
         if places[i] - places[kept[-1]] >= LEAST_GAP * (places[-1] - places[0]):
             kept.append(i)
     axis.set_ticks(places[kept], [str(d) for d in dimensions[kept]])
-
-
-def letter(number: int) -> str:
-    """a, b, … of the panels of a figure, in their titles and in the names of its source data."""
-    return chr(ord("a") + number)

@@ -1,4 +1,4 @@
-"""What figures of runs along training share: their runs, steps at which something is measured, curves over the step."""
+"""Runs along training: their names, the steps at which something is measured, and curves over the step."""
 
 import json
 from collections.abc import Iterator
@@ -11,10 +11,8 @@ from matplotlib.ticker import MaxNLocator
 
 from goldilocks_zone.claims.estimators import local_geometry
 from goldilocks_zone.config import studies
-from goldilocks_zone.figures import curves
-from goldilocks_zone.figures import style as figures_style
+from goldilocks_zone.figures import curves, panels, style
 
-DATASETS = {"mnist": "", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
 WORDS = {
     "standardised": "",
     "unit_interval": "images in [0, 1]",
@@ -29,23 +27,23 @@ WORDS = {
     "cross_entropy": "",
     "all": "all examples",
 }
-PRIMARY = "fc-200x2-relu-nobias"
+PRIMARY = {"dataset": "mnist", "network": "fc-200x2-relu-nobias"}
 USUAL = "usual"
+STAGES = {"start": "start", "learnt": "after learning", "end": "end"}
 KEYS = ("optimiser", "batch")  # that tell studies apart beside what they vary
-MARGIN = 0.08  # above and below means, relative to their range in the logarithm
 NARROW, WIDE = 4.0, 1000.0  # ratios of the ends of logarithmic axes, for their ticks
 
 
 def runs(study: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
-    """The runs of a study at its first radius and subspace, (draw, step, …), each with a name of what is unusual."""
+    """The runs of a study at its first radius and subspace, (draw, step, …), each named by its unusual settings."""
     settings = json.loads(study.attrs["settings"])
     varied = [studies.dimension(key) for key in settings["vary"]]
     common = [WORDS.get(str(settings[key]), "") for key in KEYS if key not in varied]
     for values in product(*(study[axis].values.tolist() for axis in ("dataset", "network", *varied))):
         dataset, network, *others = values
         parts = [
-            DATASETS.get(dataset, dataset.replace("_", " ")),
-            "" if network == PRIMARY else network.removesuffix("-nobias"),
+            "" if dataset == PRIMARY["dataset"] else panels.dataset_title(dataset),
+            "" if network == PRIMARY["network"] else network.removesuffix("-nobias"),
             *common,
             *(WORDS.get(str(value), f"{axis} {value}") for axis, value in zip(varied, others)),
         ]
@@ -54,7 +52,7 @@ def runs(study: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
 
 
 def measured(run: xr.Dataset, variable: str) -> xr.DataArray:
-    """A variable at the steps at which every draw has it, and all of it."""
+    """A variable at the steps at which every draw has all of it."""
     return local_geometry.measured(run[variable])
 
 
@@ -71,45 +69,29 @@ def stages(run: xr.Dataset, variable: str) -> dict[str, int]:
 def logarithmic_means(values: xr.DataArray) -> xr.Dataset:
     """mean, low and high: the geometric mean over draws of values (…, draw) where they are positive, and its 95 %
     interval."""
-    found = np.exp(curves.means(np.log(values.where(values > 0)))[["mean", "low", "high"]])
+    found = np.exp(curves.means(np.log(values.where(values > 0)))[list(curves.PARTS)])
     about, units = values.attrs.get("long_name", values.name), values.attrs.get("units", "1")
-    for part, meaning in (
-        ("mean", ""),
-        ("low", "lower end of the 95 % interval of the "),
-        ("high", "upper end of the 95 % interval of the "),
+    for part, end in zip(
+        curves.PARTS, ("", "lower end of the 95 % interval of the ", "upper end of the 95 % interval of the ")
     ):
-        found[part].attrs = {"units": units, "long_name": f"{meaning}geometric mean over draws: {about}"}
+        found[part].attrs = curves.described(f"{end}geometric mean over draws: {about}", units)
     return found
 
 
-def draw_over_steps(ax: plt.Axes, found: xr.Dataset, number: int, label: str, **style: object) -> None:
-    """Means and intervals over the step; the start has a place of its own beside the logarithmic axis."""
-    colour = style.pop("color", figures_style.colour(number))
-    ax.plot(
-        found["step"],
-        found["mean"],
-        color=colour,
-        **{"marker": figures_style.marker(number), "markersize": 2.5, "linewidth": 1.0, "label": label, **style},
-    )
-    ax.fill_between(found["step"], found["low"], found["high"], color=colour, alpha=0.25, linewidth=0)
+def draw_over_steps(ax: plt.Axes, found: xr.Dataset, number: int, label: str, **look: object) -> None:
+    """Draw means and intervals over the step; the start has a place of its own beside the logarithmic axis."""
+    look = style.look(number, markersize=2.5, linewidth=1.0, label=label) | look
+    curves.draw_band(ax, found["step"], found, **look)
 
 
 def points(number: int, filled: bool) -> dict:
     """The look of points with bars and without a line, of the curve of this number."""
-    colour = figures_style.colour(number)
-    return {
-        "linestyle": "none",
-        "marker": figures_style.marker(number),
-        "markersize": 3,
-        "color": colour,
-        "markerfacecolor": colour if filled else "white",
-        "markeredgewidth": 0.8,
-        "elinewidth": 0.7,
-    }
+    more = {"markersize": 3, "markeredgewidth": 0.8, "elinewidth": 0.7, "linestyle": "none"}
+    return style.look(number, markerfacecolor=style.colour(number) if filled else "white", **more)
 
 
 def step_axis(ax: plt.Axes, steps: np.ndarray) -> None:
-    """A logarithmic axis of steps that begins with the start."""
+    """Make the x-axis one of steps, logarithmic after the start."""
     ax.set_xscale("symlog", linthresh=1, linscale=0.3)
     last = int(np.floor(np.log10(steps.max())))
     ax.set_xticks([0, *10.0 ** np.arange(last + 1)])
@@ -119,11 +101,8 @@ def step_axis(ax: plt.Axes, steps: np.ndarray) -> None:
 
 
 def logarithmic_axis(ax: plt.Axes, *shown: xr.DataArray | float) -> None:
-    """A logarithmic y-axis with room for what is shown; intervals of few draws may leave it. Ticks are written out."""
-    values = np.concatenate([np.ravel(each) for each in shown])
-    low, high = np.log10(np.nanmin(values)), np.log10(np.nanmax(values))
-    margin = MARGIN * (high - low or 1.0)
-    low, high = 10 ** (low - margin), 10 ** (high + margin)
+    """Make the y-axis logarithmic, with room for values and ticks in full; intervals of few draws may leave it."""
+    low, high = panels.log_limits(*(np.log10(each) for each in shown), margin=0.08)
     ax.set_yscale("log")
     ax.set_ylim(low, high)
     if high / low < NARROW:

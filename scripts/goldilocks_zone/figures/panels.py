@@ -1,42 +1,62 @@
-"""Figures across the page that show several studies, a panel for each."""
+"""Panels of a figure: their sizes, letters, titles, limits and legends.
+
+`room` is the height of a figure relative to that of its rows of panels; the rest is for legends and titles above them.
+"""
 
 import math
 from itertools import product
-from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import xarray as xr
 
-from goldilocks_zone.config.models import PageFigure
-from goldilocks_zone.figures import style
+from goldilocks_zone.figures.registry import FigureSettings
 
-TITLES = {
-    "networks": "MNIST",
-    "fashion_mnist": "Fashion-MNIST",
-    "cifar10": "CIFAR-10",
-    "tanh": "MNIST, activations",
-    "cnn": "MNIST, convolutional",
-}
+X_LABEL = r"$\log_{10}(r^2/r_X^2)$"
+CENTIMETRES_PER_INCH = 2.54
+SEVERAL_PANELS_HEIGHT = 0.78  # relative to that of a panel on its own, for the same width
+GUTTER_CM = 0.6  # between two panels of usual width; all three together are as wide as the paper's text
 LONGEST_IN_TWO_COLUMNS = 18  # characters of a legend's entry above one of three panels
-OFFICIAL = ("mnist", "fashion_mnist", "cifar10")
+DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
+
+
+def page_size(rows: int, settings: FigureSettings, room: float = 1.0) -> tuple[float, float]:
+    """Width and height in inches of a figure as wide as the paper's text, with rows of panels."""
+    width, height = 2 * settings.width_cm + GUTTER_CM, rows * SEVERAL_PANELS_HEIGHT * settings.height_cm
+    return width / CENTIMETRES_PER_INCH, height / CENTIMETRES_PER_INCH * room
+
+
+def grid(
+    rows: int, columns: int, settings: FigureSettings, room: float = 1.0, **options: object
+) -> tuple[plt.Figure, np.ndarray]:
+    """A figure across the page with panels (rows, columns); `options` are those of `subplots`."""
+    size = page_size(rows, settings, room)
+    return plt.subplots(rows, columns, **{"figsize": size, "squeeze": False, **options})
 
 
 def page(
-    count: int, settings: PageFigure, columns: int | None = None, share_x: bool = True
+    count: int, settings: FigureSettings, columns: int | None = None, **options: object
 ) -> tuple[plt.Figure, list[plt.Axes]]:
-    """A figure across the page with `count` panels, row by row; those at the bottom have the radius as their axis."""
-    figure, stacks = stacked(count, 1, settings, columns, share_x)
+    """A figure across the page with `count` panels, row by row, with the options of `stacked`."""
+    figure, stacks = stacked(count, 1, settings, columns, **options)
     return figure, [ax for (ax,) in stacks]
 
 
 def stacked(
-    count: int, height: int, settings: PageFigure, columns: int | None = None, share_x: bool = True
+    count: int,
+    height: int,
+    settings: FigureSettings,
+    columns: int | None = None,
+    x_label: str = "",
+    **options: object,
 ) -> tuple[plt.Figure, list[list[plt.Axes]]]:
-    """As `page`, with `count` stacks of `height` panels one below the other."""
+    """A figure across the page with `count` stacks of `height` panels, in at most three columns by default.
+
+    With `x_label` they share this axis, which the lowest panel of each column shows.
+    """
     columns = columns or min(count, 3)
     rows = height * math.ceil(count / columns)
-    size = style.page_size(rows, settings)
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=share_x)
+    figure, axes = grid(rows, columns, settings, **{"sharex": bool(x_label), **options})
     stacks = [
         list(axes[start : start + height, column]) for start in range(0, rows, height) for column in range(columns)
     ]
@@ -44,10 +64,113 @@ def stacked(
         if number >= count:
             for ax in stack:
                 ax.remove()
-        elif share_x and number + columns >= count:
-            stack[-1].set_xlabel(style.X_LABEL)
+        elif x_label and number + columns >= count:
+            stack[-1].set_xlabel(x_label)
             stack[-1].tick_params(labelbottom=True)
     return figure, stacks[:count]
+
+
+def for_each_cell(study: xr.Dataset, settings: FigureSettings) -> tuple[plt.Figure, list[tuple[plt.Axes, dict]]]:
+    """A figure with one panel per dataset, network and subspace.
+
+    Several panels share axes and fill the width of a page; each is titled by how it differs from the others.
+    """
+    shown = cells(study)
+    width, height = (length / CENTIMETRES_PER_INCH for length in (settings.width_cm, settings.height_cm))
+    if len(shown) == 1:
+        figure, ax = plt.subplots(figsize=(width, height))
+        ax.set_xlabel(X_LABEL)
+        return figure, [(ax, shown[0])]
+    columns = max(2, math.ceil(math.sqrt(len(shown))))
+    size = (2 * width, math.ceil(len(shown) / columns) * SEVERAL_PANELS_HEIGHT * height * 2 / columns)
+    figure, axes = page(len(shown), settings, columns, x_label=X_LABEL, figsize=size, sharey=True)
+    for ax, cell in zip(axes, shown):
+        ax.set_title(cell_title(cell, shown))
+    return figure, list(zip(axes, shown))
+
+
+def cells(study: xr.Dataset) -> list[dict]:
+    """Labels of every dataset, network and subspace of a study."""
+    return [
+        dict(zip(("dataset", "network", "subspace"), labels))
+        for labels in product(*(study[axis].values.tolist() for axis in ("dataset", "network", "subspace")))
+    ]
+
+
+def cell_title(cell: dict, all_cells: list[dict]) -> str:
+    """The labels by which a cell differs from others of its study; its network where there are no others."""
+    differing = [axis for axis in cell if len({each[axis] for each in all_cells}) > 1]
+    return ", ".join(cell[axis] for axis in differing or ["network"])
+
+
+def dataset_title(label: str) -> str:
+    """The title of a dataset: that of an official one, or a user's own name."""
+    return DATASETS.get(label, label.replace("_", " "))
+
+
+def network_title(label: str) -> str:
+    """The brief title of a network, in which ReLU is understood."""
+    return label.replace("_", " ").replace("-relu", "")
+
+
+def letter(number: int) -> str:
+    """a, b, … of the panels of a figure, in their titles and in the names of its source data."""
+    return chr(ord("a") + number)
+
+
+def lettered(number: int, title: str) -> str:
+    """The title of the panel of this number, with its letter."""
+    return f"({letter(number)}) {title}"
+
+
+def letter_titles(axes: list[plt.Axes], titles: list[str] | None = None) -> None:
+    """Title panels with their letters; by default those that have titles already."""
+    for number, (ax, title) in enumerate(zip(axes, titles or [ax.get_title() for ax in axes])):
+        ax.set_title(lettered(number, title))
+
+
+def label_y(figure: plt.Figure, text: str) -> None:
+    """Label the y-axis, which all panels share."""
+    if len(figure.axes) == 1:
+        figure.axes[0].set_ylabel(text)
+    else:
+        figure.supylabel(text, fontsize=plt.rcParams["axes.labelsize"])
+
+
+def limits(*shown: object, margin: float = 0.08, above: float | None = None) -> tuple[float, float]:
+    """Ends of an axis with room for values, missing ones left out; intervals of few draws may leave the axis.
+
+    The margin is relative to the range of the values, below and above it unless `above` differs.
+    """
+    values = np.concatenate([np.ravel(each) for each in shown])
+    low, high = np.nanmin(values), np.nanmax(values)
+    span = (high - low) or 1.0
+    return low - margin * span, high + (margin if above is None else above) * span
+
+
+def log_limits(*logarithms: object, margin: float = 0.06) -> tuple[float, float]:
+    """Ends of a logarithmic axis with room for values of these decadic logarithms."""
+    low, high = limits(*logarithms, margin=margin)
+    return 10**low, 10**high
+
+
+def entry(label: str, **look: object) -> plt.Line2D:
+    """An entry of a legend, for what has this look."""
+    return plt.Line2D([], [], label=label, **look)
+
+
+def legend(ax: plt.Axes, handles: list, **place: object) -> None:
+    """The legend of a panel; above several panels, one for all."""
+    if len(ax.figure.axes) == 1:
+        ax.legend(handles=handles, **place)
+    elif ax is ax.figure.axes[0]:
+        legend_on_top(ax.figure, handles, 5)
+
+
+def legend_on_top(figure: plt.Figure, handles: list | plt.Axes, columns: int = 10, **options: object) -> None:
+    """One legend above all panels, with given entries or those of one panel."""
+    handles = handles.get_legend_handles_labels()[0] if isinstance(handles, plt.Axes) else handles
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), columns), **options)
 
 
 def legend_above(ax: plt.Axes, heading: str, handles: list | None = None, columns: int | None = None) -> None:
@@ -69,41 +192,9 @@ def legend_above(ax: plt.Axes, heading: str, handles: list | None = None, column
     )
 
 
-def lines(study: xr.Dataset) -> list[tuple[str, dict]]:
-    """A curve for each network, and for what else a study varies: its label, and its place in the study."""
-    axes = [axis for axis in study.dims if axis not in ("dataset", "subspace", "radius", "draw", "dimension", "layer")]
-    fixed = {axis: study[axis].values[0] for axis in ("dataset", "subspace")}
-    result = []
-    for values in product(*(study[axis].values.tolist() for axis in axes)):
-        place = dict(zip(axes, values))
-        parts = [name_of(axis, value) for axis, value in place.items()]
-        result.append((", ".join(filter(None, parts)), {**fixed, **place}))
-    return result
-
-
-def name_of(axis: str, value: object) -> str:
-    """How a legend names a value along an axis: briefly, and ReLU is understood."""
-    if axis == "bias_directions":
-        return "biases" if value else ""
-    return str(value).replace("_", " ").replace("-relu", "")
-
-
-def study_title(study: xr.Dataset, name: str) -> str:
-    """The title of the panel of the study `name`; a dataset that is not the official one goes by its own name."""
-    dataset = str(study["dataset"].values[0])
-    return TITLES[name] if dataset in OFFICIAL else dataset.replace("_", " ")
-
-
 def side_by_side(parts: dict[str, xr.Dataset]) -> xr.Dataset:
-    """Source data of several studies in one dataset, whose variables and axes carry the study's name."""
-    renamed = []
-    for name, part in parts.items():
-        names = {key: f"{name}_{key}" for key in (*part.data_vars, *part.coords)}
-        renamed.append(part.rename({**names, **{d: f"{name}_{d}" for d in part.dims}}))
+    """Source data of several parts in one dataset, whose variables and axes carry the part's name."""
+    renamed = [
+        part.rename({name: f"{key}_{name}" for name in {*part.variables, *part.dims}}) for key, part in parts.items()
+    ]
     return xr.merge(renamed, combine_attrs="drop_conflicts")
-
-
-def load_all(paths_to_studies: list[str], path_to_settings: str) -> tuple[dict[str, xr.Dataset], PageFigure]:
-    """As `plotting.load`, for a figure of several studies, any of which a run may lack: each under its name."""
-    loaded = {Path(path).stem: style.load(path, path_to_settings) for path in paths_to_studies}
-    return {name: study for name, (study, _) in loaded.items()}, next(iter(loaded.values()))[1]

@@ -22,7 +22,7 @@ def job_log(path: str | Path, inputs: Iterable[str] = (), *modules: str) -> Iter
     """Send log messages and warnings to `path`; turn an exception into one sentence and exit status 1.
 
     The traceback goes into the log. Records among Snakemake's `inputs` must be those that the run was started with, and
-    the input `code` must match the running script and the `modules` that it loads by name. The job exits when the
+    the input `code` must match the running script and the `modules` that it loads. The job exits when the
     process that started it dies. Invalid input (ValueError) is not retried: a second attempt in the same run fails
     immediately with the same message. The process ends with the block: no code after it is run.
     """

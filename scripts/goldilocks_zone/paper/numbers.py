@@ -53,7 +53,7 @@ def write_numbers(
     sections = {Path(path).stem: Path(path).read_text(encoding="utf-8") for path in paths_to_sections}
     known = figures.known(settings)
     works = check.works(sections, list(dict.fromkeys(row["id"].split(".")[0] for row in rows)), known)
-    shown = check.shown(sections[work] for work in works)
+    in_sections = check.shown(sections[work] for work in works)
     published = {Path(path).parent.name: _read(path) for path in paths_to_published}
     template = tables.environment(Path(paths_to_templates[0]).parent).get_template("generated.tex.jinja")
     text = template.render(
@@ -61,8 +61,8 @@ def write_numbers(
         settings=settings,
         works=works,
         macros=claim_macros(rows) | {"setting": setting_macros(settings, studies, results, rows)},
-        figures=[figure for figure in known.values() if figure.drawn or figure.name in shown],
-        appendix=[figure for figure in known.values() if figure.drawn and figure.name not in shown],
+        figures=[figure for figure in known.values() if figure.drawn or figure.name in in_sections],
+        appendix=[figure for figure in known.values() if figure.drawn and figure.name not in in_sections],
         verdicts=tables.verdicts(rows),
         disagreements=tables.disagreements(rows, _read(path_to_disagreements).values()),
         published={kind: in_order(published, works, kind) for kind in ("curvature", "training")},
@@ -70,7 +70,8 @@ def write_numbers(
         provenance=provenance(results, rows),
     )
     files.write_text(text, path_to_output)
-    files.write_text(Path(path_to_settings).read_text(encoding="utf-8"), path_to_shown_settings)
+    shown = settings.model_dump(exclude={"registered"}, exclude_none=True)
+    files.write_text(records.dump(shown), path_to_shown_settings)
 
 
 def _read(path: str) -> dict:

@@ -18,8 +18,8 @@ PACKAGE = Path(__file__).parents[1]
 EXCLUDED = (
     *("storage", "provenance", "jobs", "data.catalogue", "data.download"),
     # Jobs compute with what their records say.
-    *("config.checks", "config.documentation", "config.figures", "config.kinds", "config.load", "config.messages"),
-    *("config.models", "config.records", "config.values"),
+    *("config.checks", "config.documentation", "config.kinds", "config.load", "config.messages"),
+    *("config.models", "config.records", "config.values", "figures.registry"),
 )
 PINNED = ("torch", "numpy", "scipy")
 # Fields that differ between versions of Python without a difference in meaning.
@@ -28,7 +28,10 @@ _OWN_TEXT = Path(__file__).read_text(encoding="utf-8")
 
 
 def records(codes: Iterable[Sequence[Path | str]]) -> list[str]:
-    """Records of code in one checkout, each of a script and modules that it loads by name: lines with a fingerprint."""
+    """Records of code in one checkout, each of a script and modules that it loads: lines with a fingerprint.
+
+    Modules are given by their names below the package or, if they are not of it, by paths that end in .py.
+    """
     read = functools.cache(_read)
     found = [
         code_fingerprint(script, script.parents[1] / "requirements.txt", read, modules) + "\n"
@@ -39,7 +42,7 @@ def records(codes: Iterable[Sequence[Path | str]]) -> list[str]:
 
 
 def record(script: Path, *modules: str) -> str:
-    """Record of one script, and of modules that it loads by name."""
+    """Record of one script, and of modules that it loads."""
     return records([(script, *modules)])[0]
 
 
@@ -58,8 +61,9 @@ def tree_fingerprint(tree: ast.Module, *more: object) -> str:
 
 def code_fingerprint(script: Path, requirements: Path, read: Reader | None = None, modules: Iterable[str] = ()) -> str:
     """SHA-256 over the script, the goldilocks modules it imports, followed transitively, and pinned versions."""
-    read = read or _read
-    files = {script.name: script, **{name: module_path(name) for name in imported_modules(script, read, modules)}}
+    read, modules = read or _read, list(modules)
+    files = {path.name: path for path in (script, *map(module_path, filter(_is_path, modules)))}
+    files |= {name: module_path(name) for name in imported_modules(script, read, modules)}
     lines = [f"{name} {read(path)[0]}" for name, path in sorted(files.items())]
     lines += pinned_versions(requirements)
     return _hash("\n".join(lines))
@@ -68,9 +72,10 @@ def code_fingerprint(script: Path, requirements: Path, read: Reader | None = Non
 def imported_modules(script: Path, read: Reader | None = None, modules: Iterable[str] = ()) -> set[str]:
     """Names below the package of the modules that `script` imports, directly or through others, less EXCLUDED.
 
-    `modules` are those that it loads by name.
+    `modules` are those that it loads, by name or path.
     """
-    read, found, waiting = read or _read, set(modules), [script, *map(module_path, modules)]
+    read, waiting = read or _read, [script, *map(module_path, modules)]
+    found = {name for name in modules if not _is_path(name)}
     while waiting:
         for name in read(waiting.pop())[1]:
             if name not in found and not is_excluded(name):
@@ -85,8 +90,12 @@ def is_excluded(name: str) -> bool:
 
 
 def module_path(name: str) -> Path:
-    """The file of a module, by its name below the package."""
-    return PACKAGE / (name.replace(".", "/") + ".py")
+    """The file of a module, by its name below the package or its path."""
+    return Path(name) if _is_path(name) else PACKAGE / (name.replace(".", "/") + ".py")
+
+
+def _is_path(name: str) -> bool:
+    return name.endswith(".py")
 
 
 def package_path(name: str) -> Path:

@@ -12,6 +12,7 @@ from scipy import special
 
 from goldilocks_zone.randomness import stream
 
+LEVEL = 0.95  # of intervals that are shown
 RESAMPLES, BATCH = 2000, 100
 LEAST_RESAMPLED = 6  # fewer units have too few distinct resamples for a 95 % interval
 EQUAL = 1e-12  # relative: sides of a comparison that differ by rounding alone

@@ -6,7 +6,6 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-import xarray as xr
 import yaml
 
 from goldilocks_zone.curvature import loss_slices
@@ -19,8 +18,8 @@ from goldilocks_zone.randomness import stream
 from goldilocks_zone.storage import netcdf
 from goldilocks_zone.subspaces import labels as subspace_labels
 from goldilocks_zone.subspaces import planes
+from made_up.figures import draw, is_described
 from made_up.networks import model
-from plot_cuts import plot_cuts
 
 PLACES = loss_slices.displacements(0.8, 3)
 
@@ -190,12 +189,9 @@ def test_more_directions_than_weights_are_refused(files):
 
 def test_the_figure_keeps_the_numbers_that_it_draws(files):
     cut = measured(files, SETTINGS)
-    (files / "figure.yaml").write_text("{width_cm: 8.0, height_cm: 8.0}")
-    paths = [str(files / name) for name in ("cuts.nc", "figure.yaml", "cuts.pdf", "cuts.png", "drawn.nc")]
-    plot_cuts(*paths)
-    with xr.open_dataset(paths[-1]) as drawn:
-        assert (drawn["relative_loss"].sel(displacement=0) == 1).all()
-        assert (drawn["excess_loss"].sel(first=0, second=0) == 0).all()
-        assert np.allclose(drawn["excess_loss"] + cut["loss"], cut["plane_loss"])
-        assert drawn.attrs["settings_hash"] == cut.attrs["settings_hash"]
-        assert all(array.attrs["units"] for array in drawn.data_vars.values())
+    drawn = draw("cuts", {"cuts": cut}, files, width_cm=8.0, height_cm=8.0)
+    assert (drawn["relative_loss"].sel(displacement=0) == 1).all()
+    assert (drawn["excess_loss"].sel(first=0, second=0) == 0).all()
+    assert np.allclose(drawn["excess_loss"] + cut["loss"], cut["plane_loss"])
+    assert drawn.attrs["settings_hash"] == cut.attrs["settings_hash"]
+    assert is_described(drawn)

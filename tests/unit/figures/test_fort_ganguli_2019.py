@@ -1,7 +1,6 @@
 """Figures of the geometry along training, of made-up studies, however small."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +10,9 @@ from goldilocks_zone.config import load, studies
 from goldilocks_zone.figures import over_steps
 from goldilocks_zone.measurements import local_geometry
 from goldilocks_zone.randomness import stream
-from made_up.figures import draw
+from made_up.figures import draw, is_described
 from made_up.meanings import meaning
 
-ROOT = Path(__file__).parents[3]
 FULL = load.load()
 CONFIG = FULL.model_dump(exclude_none=True)
 FIGURES = ("clustering", "growth", "simplex", "spectra", "confined", "sharpness")
@@ -101,9 +99,7 @@ def described(study, settings):
 @pytest.mark.parametrize("few", [True, False])
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_are_drawn_of_few_draws_and_of_many(name, few, tmp_path):
-    data = draw(name, {study: made(study, few) for study in CONFIG["figures"][name]["studies"]}, tmp_path)
-    assert (tmp_path / "figure.pdf").stat().st_size > 0 and (tmp_path / "figure.png").stat().st_size > 0
-    assert data.data_vars and all(array.attrs["units"] and array.attrs["long_name"] for array in data.values())
+    assert is_described(draw(name, {study: made(study, few) for study in CONFIG["figures"][name]["studies"]}, tmp_path))
 
 
 @pytest.mark.slow
@@ -147,7 +143,7 @@ def test_the_model_beside_networks_over_the_radius(few, tmp_path):
     model = model[np.isfinite(model)]
     assert model[0] == pytest.approx(model[1], rel=0.02) and model[-1] < 0.9 * model[0]
     assert sorted(data["ratio"].values)[:2] == [0, 0.1] and data["ratio"].size == 4
-    assert all(array.attrs["units"] and array.attrs["long_name"] for array in data.values())
+    assert is_described(data)
 
 
 def test_runs_are_named_by_what_is_unusual():

@@ -1,223 +1,38 @@
-"""Figures of made-up studies, however small, and the numbers that they show."""
-
-import json
+"""Figures of curvature over the radius, of made-up studies, however small, and the numbers that they show."""
 
 import numpy as np
-import plot_kinks
-import plot_layer_traces
-import plot_plateaus
-import plot_sample_size
-import plot_selection
 import pytest
-import xarray as xr
-import yaml
 
-from goldilocks_zone.claims import cells
-from goldilocks_zone.measurements.aggregate import side_by_side
-from goldilocks_zone.models.labels import depth
-from goldilocks_zone.randomness import stream
-from goldilocks_zone.storage import netcdf
-from made_up.meanings import meaning
+from goldilocks_zone.figures import registry
+from goldilocks_zone.figures.fort_scherlis_2019 import selection, trace_and_norm
+from made_up.figures import draw, is_described, zone
 
-X = np.linspace(-2, 4, 19)
+PROFILES = ("fraction_positive", "trace_over_norm", "loss", "trace_and_norm", "other_networks", "other_losses")
 
 
-def zone(draws, counts, networks=("fc-200x2-relu",), x=X, **varied):
-    """A zone from x = -1/2 to log10(N²)/n - 1, n the number of weight layers; loss falls as κ rises."""
-    coordinates = {
-        "dataset": ["mnist"],
-        "network": list(networks),
-        "subspace": ["plane-50-sparse"],
-        **varied,
-        "examples": list(counts),
-        "radius": 10 ** (x / 2),
-        "dimension": [50],
-        "draw": range(draws),
-    }
-    dims = tuple(coordinates)
-    shape = tuple(map(len, coordinates.values()))
-    noise = xr.DataArray(stream("zone", *map(str, shape)).standard_normal(shape), coordinates, dims)
-    layers = xr.DataArray([depth(network) for network in networks], {"network": list(networks)}, ("network",))
-    place = xr.DataArray(x, {"radius": coordinates["radius"]}, ("radius",))
-    outer = 2 * np.log10(noise["examples"]) / layers - 1
-    kappa = 6 / (1 + np.exp(-6 * (place + 0.5))) / (1 + np.exp(6 * (place - outer))) + 0.1 * noise
-    point = noise.isel(dimension=0, drop=True)
-    study = xr.Dataset(
-        {
-            "trace_over_norm": kappa,
-            "trace": 3 + 0.2 * noise,
-            "frobenius_norm": 1 + 0.1 * noise,
-            "fraction_positive": (40 + (3 * noise).round()) / 50,
-            "loss": 2.5 - 0.1 * point,
-            "logits_std": 1 + 0.05 * point**2,
-            "radial_derivative": (1 + 0.1 * point) * layers,
-        },
-        attrs={"settings": json.dumps(cells.PRIMARY_SETTINGS)},
-    ).assign_coords(x=("radius", x), classes=("dataset", [10]))
-    for name in study.data_vars:
-        study[name].attrs = meaning(name)
-    return study.transpose(*dims)
-
-
-def with_layers(study):
-    """Traces of each layer 5 % above the functional of the logits; networks differ in depth."""
-    layers = [depth(network) for network in study["network"].values]
-    layer = xr.DataArray(np.arange(1, max(layers) + 1), dims="layer")
-    present = layer <= xr.DataArray(layers, {"network": study["network"]}, ("network",))
-    traces = 1.05 * study["radial_derivative"] / xr.DataArray(layers, dims="network")
-    return study.assign(layer_trace=traces.where(present)).assign_coords(layer=layer)
-
-
-CONTROLS = {
-    "inputs": ["standardised", "mean_image_removed", "gaussian"],
-    "labels": ["original", "shuffled"],
-    "loss_function": ["cross_entropy", "mean_squared_error"],
-}
-
-
-def studies(draws):
-    few = draws < 3
-    x = X[::3] if few else X
-    nobias = ["fc-200x2-relu-nobias", "fc-100x4-relu-nobias"][: 1 if few else None]
-    networks = ["fc-200x1-relu", "fc-200x2-relu", "fc-200x3-relu", "fc-200x4-relu", "fc-50x8-relu"]
-    return {
-        "sample_size": zone(draws, [250, 1000, 4000, 16000][: 2 if few else None], networks[: 2 if few else None], x),
-        "sample_size_controls": zone(draws, [250, 1000], x=x, **CONTROLS),
-        "plateaus": zone(
-            draws,
-            [250],
-            ["fc-200x2-relu", "conv-16x5-relu"][: 1 if few else None],
-            np.array([-4.0, -2.0, 0.0]),
-            class_count=[2, 10] if few else [2, 3, 5, 10],
-            bias_directions=[False, True],
-        ),
-        "layer_traces": with_layers(zone(draws, [1000], nobias, np.array([0.0] if few else [-4 / 3, 0, 4 / 3]))),
-        "kinks": zone(draws, [1000], x=np.array([0.0] if few else [-2.0, 0.0, 2.0]), sharpness=[0, 1, 10, 100]),
-        "selection": zone(draws if few else 60, [1000], x=np.array([0.0])),
-    }
-
-
-FUNCTIONS = {
-    "sample_size": plot_sample_size.plot_sample_size,
-    "plateaus": plot_plateaus.plot_plateaus,
-    "layer_traces": plot_layer_traces.plot_layer_traces,
-    "kinks": plot_kinks.plot_kinks,
-    "selection": plot_selection.plot_selection,
-}
-
-
-def draw(name, chosen, folder):
-    """One figure of some studies; returns its source data."""
-    inputs = folder / "studies"
-    inputs.mkdir(exist_ok=True)
-    for study, content in chosen.items():
-        netcdf.write_dataset(content, inputs / f"{study}.nc")
-    paths = [str(inputs / f"{study}.nc") for study in chosen]
-    settings = folder / "settings.yaml"
-    settings.write_text(
-        yaml.safe_dump({"width_cm": 8.0, "height_cm": 6.4, "published": False, "studies": ["curvature"]})
-    )
-    outputs = [str(folder / f"{name}.{ending}") for ending in ("pdf", "png", "nc")]
-    FUNCTIONS[name](paths if name == "sample_size" else paths[0], str(settings), *outputs)
-    return netcdf.read_dataset(outputs[2])
-
-
-SHOWS = {
-    "sample_size": ["sample_size", "sample_size_controls"],
-    **{name: [name] for name in ("plateaus", "layer_traces", "kinks", "selection")},
-}
-
-
-@pytest.mark.parametrize("draws", [1, 2, 8])
-@pytest.mark.parametrize("name", SHOWS)
+@pytest.mark.parametrize("draws", [1, 4])
+@pytest.mark.parametrize("name", PROFILES)
 @pytest.mark.slow
-def test_figures_are_drawn_of_few_draws_and_of_many(name, draws, tmp_path):
-    made = studies(draws)
-    data = draw(name, {study: made[study] for study in SHOWS[name]}, tmp_path)
-    assert (tmp_path / f"{name}.pdf").stat().st_size > 0 and (tmp_path / f"{name}.png").stat().st_size > 0
-    assert all(array.attrs["units"] and array.attrs["long_name"] for array in data.data_vars.values())
+def test_profiles_are_drawn_of_few_draws_and_of_many(name, draws, tmp_path):
+    study = registry.figures()[name].studies[0]
+    networks = ["fc-200x2-relu", "fc-200x3-relu"][:draws]
+    assert is_described(draw(name, {study: zone(draws, [250, 1000], networks)}, tmp_path))
 
 
-@pytest.mark.parametrize("name, axis", [("plateaus", "class_count"), ("layer_traces", "layer"), ("kinks", "sharpness")])
-def test_a_study_without_what_a_figure_is_drawn_over_is_refused(name, axis, tmp_path):
-    study = studies(2)[name].isel({axis: 0}, drop=True)
-    with pytest.raises(ValueError, match=f"has no axis {axis}"):
-        draw(name, {name: study}, tmp_path)
+@pytest.mark.parametrize("draws", [1, 2, 60])
+@pytest.mark.slow
+def test_initialisations_are_drawn_of_few_draws_and_of_many(draws, tmp_path):
+    assert is_described(draw("selection", {"selection": zone(draws, [1000], x=np.array([0.0]))}, tmp_path))
 
 
-@pytest.mark.parametrize("study", SHOWS["sample_size"])
-def test_a_figure_of_two_studies_is_drawn_of_either(study, tmp_path):
-    data = draw("sample_size", {study: studies(2)[study]}, tmp_path)
-    assert all(name.startswith("controls_") == (study == "sample_size_controls") for name in data.data_vars)
-
-
-def test_edges_of_the_zone_are_those_of_the_curves():
-    study = zone(4, [250, 1000, 4000], ["fc-200x1-relu", "fc-200x2-relu"])
-    found = plot_sample_size.edges(plot_sample_size.primary(study)["trace_over_norm"])
-    for network in found["network"].values:
-        # A logistic edge of slope 6 and height 6 passes 1 at ln(5)/6 beyond its middle; the noise is 0.1 of a height
-        # that falls by 5 per unit of x there, and lines between radii 1/3 apart add a little.
-        expected = 2 * np.log10(found["examples"]) / depth(network) - 1 + np.log(5) / 6
-        assert found["mean"].sel(network=network, edge="outer").values == pytest.approx(expected.values, abs=0.08)
-        assert found["mean"].sel(network=network, edge="inner").values == pytest.approx(-0.5 - np.log(5) / 6, abs=0.08)
-    assert (found["low"] < found["mean"]).all() and (found["mean"] < found["high"]).all()
-    assert (found["draws"] == 4).all()
-
-
-def test_draws_without_an_edge_are_left_out():
-    values = plot_sample_size.primary(zone(4, [1000]))["trace_over_norm"].copy()
-    values[{"draw": 0}] = 0.2
-    values[{"draw": [1, 2]}] = 3.0
-    outer = plot_sample_size.edges(values).sel(edge="outer")
-    assert outer["draws"].item() == 1
-    assert np.isfinite(outer["mean"].item()) and np.isnan(outer["low"].item())
-    values[{"draw": 3}] = 3.0
-    assert plot_sample_size.edges(values)["mean"].isnull().all()
-
-
-def test_controls_differ_from_the_claims_settings_in_one_thing():
-    shown = plot_sample_size.controls(zone(2, [250], **CONTROLS))
-    usual = {"inputs": "standardised", "labels": "original", "loss_function": "cross_entropy"}
-    assert len(shown) == 4
-    assert all(sum(place[axis] != usual[axis] for axis in usual) == 1 for _, place in shown)
-
-
-def test_layers_are_held_against_the_functional_of_the_logits():
-    study = studies(8)["layer_traces"]
-    found = plot_layer_traces.ratios(study.sel(examples=1000))
-    deep, shallow = found["ratio"].sel(network="fc-100x4-relu-nobias"), found["ratio"].sel(network=study["network"][0])
-    assert deep.values == pytest.approx(1.05) and shallow.sel(layer=slice(1, 3)).values == pytest.approx(1.05)
-    assert shallow.sel(layer=[4, 5]).isnull().all()
-
-
-def test_networks_of_different_depth_lie_side_by_side():
-    study = studies(2)["layer_traces"].assign_coords(network=["a"])
-    deeper = with_layers(zone(2, [1000], ["fc-100x4-relu-nobias"], np.array([0.0])))
-    found = side_by_side([study, deeper], ["layer"])
-    assert "layer" not in found["radial_derivative"].dims
-    assert not found["radial_derivative"].isnull().any()
-    assert found["layer_trace"].sel(network="a", layer=[4, 5]).isnull().all()
-    assert not found["layer_trace"].sel(network="a", layer=[1, 2, 3]).isnull().any()
-
-
-def test_ratios_to_relu_are_paired_over_draws():
-    study = studies(8)["kinks"].isel(dimension=0).sel(examples=1000)
-    for name in ("trace", "frobenius_norm"):
-        study[name] = study[name].sel(sharpness=0, drop=True) * xr.where(study["sharpness"] == 0, 1, 1.3)
-    noise = xr.DataArray(stream("zero").standard_normal(8), dims="draw")
-    study["trace"] = xr.where(study["radius"] == study["radius"][0], noise, study["trace"])
-    found = plot_kinks.relative_to_relu(study).sel(quantity=["trace", "frobenius_norm"])
-    within = found.isel(radius=slice(1, None))
-    # The same draws on both sides: a common factor has no uncertainty.
-    for name in ("ratio", "low", "high"):
-        assert within[name].values == pytest.approx(1.3)
-    # Where the trace of ReLU is zero but for noise there is nothing to be relative to.
-    assert found["ratio"].isel(radius=0).sel(quantity="trace").isnull().all()
+def test_every_crossing_of_one_is_an_edge():
+    found = trace_and_norm.crossings_of_one(np.array([0.0, 1, 2, 3]), np.array([0.5, 1.5, 3, 0]))
+    assert found == pytest.approx([0.5, 2 + 2 / 3])
 
 
 def test_selection_counts_positive_eigenvalues():
-    study = studies(8)["selection"]
-    data = plot_selection.points(study)
+    study = zone(60, [1000], x=np.array([0.0]))
+    data = selection.points(study)
     assert data["positive_eigenvalues"].values == pytest.approx(
         50 * study["fraction_positive"].squeeze().values[None, None, None]
     )

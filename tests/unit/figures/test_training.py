@@ -1,29 +1,24 @@
 """Figures of made-up studies of training, however small, and of what is missing from them."""
 
-import importlib
-import inspect
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
-import yaml
 
-from goldilocks_zone.config import figures, load
+from goldilocks_zone.config import load
+from goldilocks_zone.figures import registry
 from goldilocks_zone.randomness import stream
-from goldilocks_zone.storage import netcdf
+from made_up.figures import draw, is_described
 from made_up.meanings import meaning
 
-ROOT = Path(__file__).parents[3]
 CONFIG = load.load().model_dump(exclude_none=True)
-PUBLISHED = {"accuracy": "fort_scherlis_2019/fig2a_planes.csv", "intrinsic_dimension": "li_2018/accuracy.csv"}
 R_X = 24.0
 FIGURES = [
     name
     for name, figure in CONFIG["figures"].items()
     if any(CONFIG["studies"][study]["kind"] == "training" for study in figure.get("studies", []))
-    and name not in figures.OVER_SCALES
+    and registry.figures()[name].axis == "radius"
     and not any(study.startswith(("geometry", "sharpness", "simplex")) for study in figure["studies"])
 ]
 
@@ -89,37 +84,12 @@ def made(name, few):
     return result
 
 
-def draw(name, chosen, folder):
-    """One figure of some studies; returns its source data."""
-    inputs = folder / "studies"
-    inputs.mkdir(exist_ok=True)
-    for study, content in chosen.items():
-        netcdf.write_dataset(content, inputs / f"{study}.nc")
-    settings = folder / "settings.yaml"
-    settings.write_text(yaml.safe_dump({"width_cm": 8.0, "height_cm": 6.4, "published": True, "studies": ["planes"]}))
-    function = getattr(importlib.import_module(f"plot_{name}"), f"plot_{name}")
-    paths = [str(inputs / f"{study}.nc") for study in chosen]
-    arguments = {
-        "paths_to_studies": paths,
-        "path_to_study": paths[0],
-        "path_to_settings": str(settings),
-        "path_to_published": str(ROOT / "resources/published" / PUBLISHED.get(name, "")),
-    }
-    arguments |= {
-        f"path_to_{key}": str(folder / f"{name}.{key.replace('data', 'nc')}") for key in ("pdf", "png", "data")
-    }
-    function(**{key: arguments[key] for key in inspect.signature(function).parameters})
-    return netcdf.read_dataset(arguments["path_to_data"])
-
-
 @pytest.mark.parametrize("few", [True, False])
 @pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.slow
 def test_figures_are_drawn_of_few_draws_and_of_many(name, few, tmp_path):
     studies = {study: made(study, few) for study in CONFIG["figures"][name]["studies"]}
-    data = draw(name, studies, tmp_path)
-    assert (tmp_path / f"{name}.pdf").stat().st_size > 0 and (tmp_path / f"{name}.png").stat().st_size > 0
-    assert data.data_vars and all(array.attrs["units"] and array.attrs["long_name"] for array in data.values())
+    assert is_described(draw(name, studies, tmp_path))
 
 
 @pytest.mark.parametrize("name", [name for name in FIGURES if len(CONFIG["figures"][name]["studies"]) > 1])

@@ -1,20 +1,20 @@
 """Figures over the scale of an initialisation: of made-up studies, however small, and of what is missing from them."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 
-from goldilocks_zone.config import figures, load, studies
+from goldilocks_zone.config import load, studies
+from goldilocks_zone.figures import registry
 from goldilocks_zone.randomness import stream
-from made_up.figures import draw
+from made_up.figures import draw, is_described
 from made_up.meanings import meaning
 
-ROOT = Path(__file__).parents[3]
 FULL = load.load()
 CONFIG = FULL.model_dump(exclude_none=True)
+OVER_SCALES = [name for name, figure in registry.figures().items() if figure.axis == "scale"]
 POINT = ("loss", "logits_std", "entropy", "prior_mismatch", "softmax_ratio", "zero_logits", "overflow")
 POINT += ("gradient_norm", "forced_gradient_norm", "forced_mismatch", "class_gradient_norm")
 POINT += ("class_gradient", "example_gradient")
@@ -73,11 +73,9 @@ def made(name, few):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("few", [True, False])
-@pytest.mark.parametrize("name", figures.OVER_SCALES)
+@pytest.mark.parametrize("name", OVER_SCALES)
 def test_figures_are_drawn_of_few_draws_and_of_many(name, few, tmp_path):
-    data = draw(name, {study: made(study, few) for study in CONFIG["figures"][name]["studies"]}, tmp_path)
-    assert (tmp_path / "figure.pdf").stat().st_size > 0 and (tmp_path / "figure.png").stat().st_size > 0
-    assert data.data_vars and all(array.attrs["units"] and array.attrs["long_name"] for array in data.values())
+    assert is_described(draw(name, {study: made(study, few) for study in CONFIG["figures"][name]["studies"]}, tmp_path))
 
 
 @pytest.mark.slow

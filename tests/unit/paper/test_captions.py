@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from goldilocks_zone.config import load
+from goldilocks_zone.figures import registry
 from goldilocks_zone.paper import captions, latex
 
 ROOT = Path(__file__).parents[3]
@@ -20,7 +20,7 @@ def found():
 
 
 def test_every_figure_has_one_that_can_be_read(found):
-    assert set(found) == set(load.read(load.shipped())["figures"])
+    assert set(found) == set(registry.figures())
     for name, text in found.items():
         assert len(text) > 80 and text.endswith(".") and not set("\\{}$~") & set(text), name
         assert "()" not in text and " )" not in text and "??" not in text, name

@@ -68,6 +68,8 @@ def generated(tmp_path):
         study |= {"kind": "curvature", "draws": 1}
         settings = {"run": "made_up", "left_out": [], "substitutes": {}, "licences": {}, "cuts": None}
         settings |= {"studies": {"other": study}, "figures": {name: ["other"] for name in drawn}}
+        registered = {"wide": False, "caption": "A figure that no section shows."}
+        settings["registered"] = dict.fromkeys(("loss", "mine", "plateaus", "cuts", "arms"), registered)
         (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
         (tmp_path / "sections").mkdir()
         for name, text in sections.items():
@@ -110,12 +112,18 @@ def test_figures_that_no_section_shows_stand_in_the_appendix(generated):
     text = generated({"new_2030": section})
     appendix = text[text.index(r"\appendixfigures") : text.index(r"\newcommand{\provenance}")]
     assert set(check.shown([appendix])) == {"mine", "plateaus"}
-    assert appendix.count(r"\section") == 1 and appendix.count(r"\caption{") == 2
+    assert appendix.count(r"\section") == 1 and appendix.count(r"\caption{A figure that no section shows.") == 2
     assert r"\label{fig:mine}" in appendix
     # What is neither shown nor drawn has no macros; what is shown and not drawn says so.
     assert "figure:cuts" in text and r"the run made\_up does not draw it" in text and "figure:arms" not in text
     found = check.mistakes({"sections/new_2030.tex": section}, text)
     assert found and all("setting{" in each for each in found)
+
+
+def test_the_report_shows_the_settings_without_what_figures_register(generated, tmp_path):
+    generated({"new_2030": figure("loss")})
+    shown = yaml.safe_load((tmp_path / "paper.yaml").read_text())
+    assert shown["run"] == "made_up" and "loss" in shown["figures"] and "registered" not in shown
 
 
 def test_without_such_figures_there_is_no_appendix(generated):

@@ -85,7 +85,7 @@ def test_what_a_review_needs_is_part_of_the_lock():
     names = {line.partition("==")[0] for line in lines}
     assert not {"torch", "torchvision", "pytest"} & names and {"snakemake", "matplotlib", "netCDF4"} <= names
     scripts = ("aggregate_study", "judge_claims", "write_numbers", "build_paper", "publish_run", "unpack_results")
-    for script in [*scripts, *(path.stem for path in (ROOT / "scripts").glob("plot_*.py"))]:
+    for script in scripts:
         needed = {PACKAGE_OF.get(name, name) for name in imports_of(ROOT / f"scripts/{script}.py")}
         assert needed - {"goldilocks_zone"} <= names, script
 
@@ -190,7 +190,7 @@ def test_the_workflow_loads_nothing_heavy():
     code = (
         "import sys; sys.path.insert(0, 'scripts')\n"
         "from goldilocks_zone.cli import costs, text_tables\n"
-        "from goldilocks_zone.config import figures, kinds, load, records as settings, studies\n"
+        "from goldilocks_zone.config import kinds, load, records as settings, studies\n"
         "from goldilocks_zone.data import catalogue\n"
         "from goldilocks_zone.jobs import failures, lifecycle, log, run_lock, surroundings\n"
         "from goldilocks_zone.models import user_code\n"

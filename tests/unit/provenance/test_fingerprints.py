@@ -201,7 +201,18 @@ def test_scripts_reach_the_modules_that_make_their_numbers():
     judged = fingerprints.imported_modules(ROOT / "scripts/judge_claims.py")
     estimators = (fingerprints.PACKAGE / "claims/estimators").glob("[!_]*.py")
     assert {f"claims.estimators.{path.stem}" for path in estimators} < judged
-    assert "figures.style" in fingerprints.imported_modules(ROOT / "scripts/plot_loss.py")
+    loss = ROOT / "scripts/goldilocks_zone/figures/fort_scherlis_2019/loss.py"
+    drawn = fingerprints.imported_modules(ROOT / "scripts/draw_figure.py", modules=[str(loss)])
+    assert {"figures.drawing", "figures.style", "figures.profiles"} <= drawn
+
+
+def test_modules_that_a_script_loads_by_path_enter_its_fingerprint(package):
+    script, module = package / "script.py", package / "module.py"
+    module.write_text("from goldilocks_zone.room import a\n")
+    alone, before = (fingerprints.code_fingerprint(script, LOCK, modules=more) for more in ([], [str(module)]))
+    module.write_text("from goldilocks_zone.room import a\n\nprint(a.f(2))  # anew\n")
+    changed = fingerprints.code_fingerprint(script, LOCK, modules=[str(module)])
+    assert len({alone, before, changed}) == 3 and fingerprints.code_fingerprint(script, LOCK) == alone
 
 
 def other_pythons():

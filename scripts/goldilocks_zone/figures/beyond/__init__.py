@@ -1,0 +1,1 @@
+"""Figures of hypotheses that go beyond the reproduced works."""

@@ -1,0 +1,49 @@
+"""Tr(H)/‖H‖ over r/r_X and over the logits' deviation σ_z, on which the zones of networks may collapse (by2)."""
+
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.figures import panels, profiles, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+
+FIGURE = {"id": "collapse", "studies": ["networks", "sensitivity"], "axis": "radius"}
+
+SHOWN = 6  # of log10 σ_z: outside of it there is no zone
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    chosen = {name: families(name, study) for name, study in studies.items()}
+    shown = [family for parts in chosen.values() for family in parts]
+    figure, axes = panels.page(2 * len(shown), settings, len(shown))
+    drawn = {}
+    for column, (title, members) in enumerate(shown):
+        upper, lower = axes[column], axes[len(shown) + column]
+        for number, (label, curve) in enumerate(members):
+            mean = curve["trace_over_norm"].mean("draw")
+            spread = np.log10(curve["logits_std"]).mean("draw")
+            look = style.look(number, markersize=2.2)
+            upper.plot(curve["x"], mean, label=label, **look)
+            lower.plot(spread, mean, **look)
+            drawn[f"{column}_{label}_trace_over_norm"] = mean.reset_coords(drop=True)
+            drawn[f"{column}_{label}_log10_logits_std"] = spread.reset_coords(drop=True)
+        upper.set_xlabel(panels.X_LABEL)
+        lower.set_xlabel(r"$\log_{10}\sigma_z$")
+        lower.set_xlim(-SHOWN, SHOWN)
+        panels.legend_above(upper, title)
+    panels.label_y(figure, r"$\mathrm{Tr}(H)/\Vert H\Vert$")
+    return figure, xr.Dataset(drawn)
+
+
+def families(name: str, study: xr.Dataset) -> list[tuple[str, list[tuple[str, xr.Dataset]]]]:
+    """Families of curves that may collapse, each with its title: over networks, or over a varied setting."""
+    study = study.sel(dimension=profiles.DIMENSION, examples=study["examples"].max()).isel(dataset=0, subspace=0)
+    if name == "networks":
+        return [("networks", [(str(label), study.sel(network=label)) for label in study["network"].values])]
+    study = study.isel(network=0).sel(bias_directions=False)
+    return [
+        (title, [(str(value).replace("_", " "), study.sel({axis: value, other: kept})) for value in study[axis].values])
+        for title, axis, other, kept in (
+            ("preprocessing", "inputs", "metric", "shell"),
+            ("metric", "metric", "inputs", "standardised"),
+        )
+    ]

@@ -1,0 +1,120 @@
+"""Final radius of free training from inside of the zone, over the learning rate and over rate times steps."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.ticker import NullFormatter, NullLocator
+
+from goldilocks_zone.figures import curves, panels, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+
+FIGURE = {"id": "drawn", "studies": ["drawn"], "axis": "radius"}
+
+ORIGINAL = "original"
+LABELS = {"original": "original labels", "shuffled": "shuffled labels"}
+GREY = "0.55"
+# Two readings of where training ends: the slope of log r over the log of the rate, and the line of its guide.
+READINGS = {"slope 0: drawn to a radius": (0, "--"), "slope 1: rate × steps": (1, "-.")}
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    (study,) = studies.values()
+    data = relative_radii(curves.primary(study, "rate", "labels").isel(subspace=0).sortby("rate"))
+    figure, ((left, right),) = panels.grid(1, 2, settings, room=1.5, sharey=True)
+    draw_ends(left, data)
+    draw_growth(right, data)
+    for ax in (left, right):
+        ax.axhline(1, **style.GREY)
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.yaxis.set_minor_formatter(NullFormatter())
+    rates = data["rate"].values
+    left.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    left.xaxis.set_minor_locator(NullLocator())
+    left.set_ylabel(r"radius $r/r_X$")
+    left.set_ylim(panels.log_limits(data["mean"], 0.0 if float(data["mean"].max()) < 0 else data["mean"]))
+    columns = legend_columns(data)
+    longest = max(map(len, columns))
+    blank = [panels.entry(" ", linestyle="none")]
+    handles = [handle for column in columns for handle in column + blank * (longest - len(column))]
+    panels.legend_on_top(figure, handles, len(columns))
+    return figure, data
+
+
+def relative_radii(study: xr.Dataset) -> xr.Dataset:
+    """log10(r/r_X) after the logged steps: mean over draws with its interval; and the budget, rate × steps over r_X."""
+    norm = study["norm"]
+    r_x = norm.isel(step=0, drop=True) / 10 ** (study["x"] / 2)
+    relative = np.log10(norm / r_x).assign_attrs(curves.described("log10(r/r_X)"))
+    data = curves.means(relative)
+    budget = (study["rate"] * study["step"] / r_x.mean()).drop_attrs()
+    data["budget"] = budget.assign_attrs(curves.described("learning rate × steps, over r_X"))
+    return data.assign_attrs(study.attrs)
+
+
+def draw_ends(ax: plt.Axes, data: xr.Dataset) -> None:
+    """Draw the radius at the end over the rate, a line for each start, and the guides of two readings of the claim."""
+    ends = data.isel(step=-1)
+    starts, names = range(data.sizes["radius"]), data["labels"].values.tolist()
+    lines = [(number, name) for name in names for number in starts]
+    for i, (number, name) in enumerate(lines):
+        here = ends.isel(radius=number).sel(labels=name).transpose("rate", ...)
+        places = here["rate"].values * 1.04 ** curves.centred(i, len(lines))
+        draw_logarithms(ax, places, here, capsize=1.5, **look(style.colour(number), 0, name))
+    for number in starts:
+        start = float(data["mean"].isel(radius=number, step=0).mean())
+        ax.axhline(10**start, color=style.colour(number), linewidth=0.7, linestyle=":", zorder=0)
+    rates = data["rate"].values
+    middle = ends["mean"].isel(labels=0, rate=len(rates) // 2).mean("radius")
+    for slope, line in READINGS.values():
+        guide = 10 ** float(middle) * (rates / rates[len(rates) // 2]) ** slope
+        ax.plot(rates, guide, color=GREY, linewidth=0.7, linestyle=line, zorder=0)
+    ax.set_xlabel("learning rate")
+    ax.set_title(panels.lettered(0, f"after {int(data['step'][-1])} steps"))
+
+
+def draw_growth(ax: plt.Axes, data: xr.Dataset) -> None:
+    """Draw the radius over the budget, after every logged step of every run."""
+    for number in range(data.sizes["radius"]):
+        for i in range(data.sizes["rate"]):
+            for name in data["labels"].values.tolist():
+                here = data.isel(radius=number, rate=i, step=slice(1, None)).sel(labels=name).transpose("step", ...)
+                colour, order = (style.colour(number), 2) if name == ORIGINAL else (GREY, 1)
+                more = {"linewidth": 0.6, "zorder": order}
+                draw_logarithms(ax, here["budget"].values, here, **look(colour, i, name), **more)
+    ax.set_xlabel(r"learning rate $\times$ steps, over $r_X$")
+    ax.set_title(panels.lettered(1, "after all logged steps"))
+
+
+def draw_logarithms(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, **look: object) -> None:
+    """Draw means of logarithms, and their intervals, on an axis of the values themselves."""
+    curves.draw_means(ax, x, 10 ** found[list(curves.PARTS)], **look)
+
+
+def look(colour: str, number: int, name: str) -> dict:
+    """Filled markers and full lines with original labels, open and broken ones with others."""
+    original = name == ORIGINAL
+    return {
+        "color": colour,
+        "marker": style.marker(number),
+        "markersize": 3.5,
+        "markeredgewidth": 0.8,
+        "markerfacecolor": colour if original else "white",
+        "linestyle": "-" if original else "--",
+    }
+
+
+def legend_columns(data: xr.Dataset) -> list[list[plt.Line2D]]:
+    """Starts by colour, rates of the right panel by marker, labels by filling, and the readings of the left one."""
+    starts = [
+        panels.entry(f"from $r={radius:.2g}\\,r_X$", color=style.colour(i))
+        for i, radius in enumerate(10 ** (data["x"].values / 2))
+    ]
+    rates = [
+        panels.entry(f"rate {rate:g}", **look("k", i, ORIGINAL) | {"linestyle": "none"})
+        for i, rate in enumerate(data["rate"].values)
+    ]
+    labels = [panels.entry(LABELS.get(name, name), **look("k", 0, name)) for name in data["labels"].values.tolist()]
+    readings = [panels.entry(text, color=GREY, linewidth=0.7, linestyle=line) for text, (_, line) in READINGS.items()]
+    return [starts, rates, labels, readings]

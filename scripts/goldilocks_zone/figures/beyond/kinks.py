@@ -1,0 +1,82 @@
+"""Trace, norm and their ratio for softplus of growing sharpness, relative to ReLU, which leaves kinks out."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.claims.curves import ratio_of_means
+from goldilocks_zone.figures import curves, panels, profiles, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+
+FIGURE = {"id": "kinks", "studies": ["kinks"], "axis": "radius", "needs": ["sharpness"]}
+
+RELU = 0  # sharpness that stands for ReLU itself
+TOLERANCE = 0.1  # of the trace, that of claim by7
+MEASURES = {
+    "trace": r"$\mathrm{Tr}(H)$",
+    "frobenius_norm": r"$\Vert H\Vert$",
+    "trace_over_norm": r"$\mathrm{Tr}(H)/\Vert H\Vert$",
+}
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    (study,) = studies.values()
+    if RELU not in study["sharpness"].values or study.sizes["sharpness"] < 2:
+        raise ValueError(
+            f"the study {next(iter(studies))} has no ReLU to compare with: vary sharpness over 0 and other values"
+        )
+    study = study.sel(dimension=profiles.shown_dimension(study), examples=max(study["examples"].values))
+    data = relative_to_relu(study)
+    shown = panels.cells(study)
+    figure, axes = panels.grid(len(shown), len(MEASURES), settings, room=1.2, sharex=True)
+    for row, cell in zip(axes, shown):
+        for ax, (name, label) in zip(row, MEASURES.items()):
+            ax.axhline(1, color="0.4", linewidth=0.6, zorder=0)
+            if name == "trace":
+                ax.axhspan(1 - TOLERANCE, 1 + TOLERANCE, color="0.88", linewidth=0, zorder=0)
+            draw_radii(ax, data.sel(cell).sel(quantity=name))
+            ax.set_title(label + (f", {panels.cell_title(cell, shown)}" if len(shown) > 1 else ""))
+        row[0].set_ylabel("mean relative to ReLU")
+    for ax in axes[-1]:
+        ax.set_xscale("log")
+        ax.set_xlabel("sharpness $b$ of softplus")
+        ax.set_xticks(data["sharpness"].values, [f"{b:g}" for b in data["sharpness"].values], minor=False)
+        ax.minorticks_off()
+    handles = axes[0, 0].get_legend_handles_labels()[0]
+    panels.legend_on_top(figure, handles, 6)
+    return figure, data
+
+
+def relative_to_relu(study: xr.Dataset) -> xr.Dataset:
+    """Mean of each measure over that of ReLU on the same draws, and the ratio's 95 % interval.
+
+    Missing where the mean of ReLU is not well known, as that of the trace inside of the zone, zero but for noise.
+    """
+    values = xr.concat([study[name].drop_attrs() for name in MEASURES], dim="quantity")
+    values = values.assign_coords(quantity=list(MEASURES)).transpose(..., "radius", "sharpness", "draw")
+    softened = values.drop_sel(sharpness=RELU)
+    found = np.full((*softened.shape[:-1], 3), np.nan)
+    for place in np.ndindex(softened.shape[:-1]):
+        relu = values.sel(sharpness=RELU).values[place[:-1]]
+        if not curves.is_well_known(relu):
+            continue
+        pair = np.array([softened.values[place], relu])
+        found[place] = curves.bootstrapped(ratio_of_means, pair, "kinks")
+    meanings = {
+        "ratio": "mean over that of ReLU",
+        "low": "lower end of the ratio's 95 % bootstrap interval over draws",
+        "high": "upper end of the ratio's 95 % bootstrap interval over draws",
+    }
+    variables = curves.columns(softened.dims[:-1], found, meanings)
+    return xr.Dataset(variables, softened.isel(draw=0, drop=True).coords, study.attrs)
+
+
+def draw_radii(ax: plt.Axes, ratios: xr.Dataset) -> None:
+    """Draw one line per radius over sharpness, with intervals, slightly apart."""
+    count = ratios.sizes["radius"]
+    for number, x in enumerate(ratios["x"].values.tolist()):
+        here = ratios.isel(radius=number)
+        place = here["sharpness"].values * 1.04 ** curves.centred(number, count)
+        label = rf"$\log_{{10}}(r^2/r_X^2)={round(x, 2):g}$"
+        look = style.look(number, linestyle=style.line(number), linewidth=1, elinewidth=0.8, label=label)
+        ax.errorbar(place, here["ratio"], curves.bars(here, "ratio"), **look)

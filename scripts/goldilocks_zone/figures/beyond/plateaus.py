@@ -1,0 +1,71 @@
+"""Tr(H)/‖H‖ over the radius for several numbers of classes, with and without bias directions."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.ticker import MaxNLocator
+
+from goldilocks_zone.figures import curves, panels, profiles, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+from goldilocks_zone.theory.laws import finite_dimension_law
+
+FIGURE = {"id": "plateaus", "studies": ["plateaus"], "axis": "radius", "needs": ["class_count", "bias_directions"]}
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    (study,) = studies.values()
+    d = profiles.shown_dimension(study)
+    study = study.sel(dimension=d, examples=max(study["examples"].values))
+    data = curves.over_radii(study, "trace_over_norm")
+    data["predicted"] = predicted(study, d)
+    shown = panels.cells(study)
+    figure, axes = panels.page(len(shown), settings, min(2, len(shown)), room=1.2, x_label=panels.X_LABEL, sharey=True)
+    classes = data["class_count"].values.tolist()
+    directions = data["bias_directions"].values.tolist()
+    for ax, cell in zip(axes, shown):
+        for i, count in enumerate(classes):
+            for biases in directions:
+                curve = data.sel(cell).sel(class_count=count, bias_directions=biases)
+                x = curve["x"].values + 0.05 * curves.centred(i, len(classes))
+                # Simultaneous bands of the mean, which as areas would hide each other.
+                ax.errorbar(x, curve["mean"], curves.bars(curve), elinewidth=0.6, **look(i, bool(biases)))
+            law = float(data["predicted"].sel(class_count=count))
+            ax.axhline(law, color=style.colour(i), linestyle=":", linewidth=0.9)
+        ax.axhline(1, **style.DASHED)
+        ax.set_title(panels.cell_title(cell, shown))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if ax in axes[::2]:
+            ax.set_ylabel(r"$\mathrm{Tr}(H)/\Vert H\Vert$")
+    axes[0].set_ylim(panels.limits(data["mean"], data["predicted"], 0.0))
+    handles = legend_handles(classes, directions)
+    panels.legend_on_top(figure, handles, 7, columnspacing=1.2)
+    return figure, data
+
+
+def predicted(study: xr.Dataset, dimension: int) -> xr.DataArray:
+    """The finite-d law at κ = √(C − 1), per number of classes C."""
+    values = finite_dimension_law(np.sqrt(study["class_count"] - 1), dimension)
+    values.attrs = curves.described(f"finite-d law at √(C − 1), d = {dimension}, C the number of classes")
+    return values
+
+
+def look(number: int, biases: bool) -> dict:
+    """Colour, marker and line of a variant: filled and full with bias directions, open and broken without."""
+    return {
+        **style.look(number, markersize=3),
+        "markerfacecolor": None if biases else "white",
+        "markeredgewidth": 0.7,
+        "linestyle": "-" if biases else "--",
+        "linewidth": 1.2 if biases else 0.8,
+    }
+
+
+def legend_handles(classes: list[int], directions: list[bool]) -> list[plt.Line2D]:
+    """Numbers of classes by colour and marker, bias directions by line and filling, and the law."""
+    counts = [panels.entry(f"$C={count}$", **look(i, True)) for i, count in enumerate(classes)]
+    names = {True: "with bias directions", False: "without"}
+    kinds = [
+        panels.entry(names[bool(biases)], **look(0, bool(biases)) | {"color": "k"})
+        for biases in sorted(directions, reverse=True)
+    ]
+    return [*counts, *kinds, panels.entry("predicted plateau", color="k", linestyle=":", linewidth=0.9)]

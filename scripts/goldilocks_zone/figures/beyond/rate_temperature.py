@@ -1,0 +1,157 @@
+"""Accuracy over learning rate and temperature at r_X, and the path over this map that a change of radius follows."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.claims.estimators import training
+from goldilocks_zone.figures import curves, panels, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+from goldilocks_zone.models import labels
+
+FIGURE = {"id": "rate_temperature", "studies": ["rate_temperature", "planes"], "axis": "radius"}
+
+MAP, PLANES = "rate_temperature", "planes"
+ARM = {"rate_rule": "fixed", "temperature_rule": "fixed"}
+SAME = 1e-3  # relative: how far a point of the path may lie from one of the map, as in claim by3
+ASIDE = 0.04  # of trained and predicted accuracies, to either side, in log10(r/r_X)
+SIZE = 7  # of text in cells, in points
+PATH = {"marker": "o", "markersize": 4.5, "color": "white", "markeredgecolor": "black", "markeredgewidth": 0.8}
+TRAINED = style.look(0)
+READ_OFF = style.look(1, markerfacecolor="white", markersize=5, linestyle="none")
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    mapped = map_of(studies[MAP]) if MAP in studies else None
+    over_radii = path_of(studies[PLANES], mapped) if PLANES in studies else None
+    parts = {name: part for name, part in (("map", mapped), ("radii", over_radii)) if part is not None}
+    figure, axes = panels.grid(1, len(parts), settings, room=1.5, width_ratios=(1.2, 1)[: len(parts)])
+    handles = []
+    if mapped is not None:
+        handles += draw_map(axes[0, 0], mapped, over_radii)
+    if over_radii is not None:
+        handles += draw_radii(axes[0, -1], over_radii)
+    panels.letter_titles(axes[0])
+    if handles:
+        panels.legend_on_top(figure, handles, 3)
+    return figure, panels.side_by_side(parts)
+
+
+def map_of(study: xr.Dataset) -> xr.Dataset:
+    """Test accuracy at the end over rate and temperature, at the radius nearest to r_X: its mean and interval."""
+    here = curves.primary(study, "rate", "temperature").isel(subspace=0, radius=curves.nearest_to_r_x(study))
+    # A rate by another name: a map shows all rates, not the best.
+    accuracy = training.accuracy(here.rename(rate="map_rate")).rename(map_rate="rate")
+    return summarised(accuracy).sortby(["rate", "temperature"]).transpose("temperature", "rate", ...)
+
+
+def path_of(planes: xr.Dataset, mapped: xr.Dataset | None) -> xr.Dataset | None:
+    """Accuracy over the radius with fixed rate and temperature on the map's plane, and its prediction by the map.
+
+    The radius α r_X is trained as r_X is with the rate over α and the temperature α⁻ⁿ, n the number of weight layers:
+    map_mean, map_low and map_high where the map has that point. None if the study did not train in this way there.
+    """
+    here = curves.primary(planes, *ARM, "rate", "temperature").isel(rate=0, temperature=0)
+    if mapped is None:
+        return summarised(training.accuracy(here.isel(subspace=0, rate_rule=0, temperature_rule=0)))
+    wanted = {**ARM, "subspace": str(mapped["subspace"].values)}
+    same = all(str(here[axis].values) == str(mapped[axis].values) for axis in ("dataset", "network"))
+    if not same or any(value not in here[axis].values for axis, value in wanted.items()):
+        return None
+    result = summarised(training.accuracy(here.sel(wanted)))
+    depth, ratio = labels.depth(str(here["network"].values)), 10 ** (result["x"].values / 2)
+    if depth is None:
+        return result
+    places = {"rate": float(here["rate"]) / ratio, "temperature": float(here["temperature"]) * ratio**-depth}
+    predicted = {
+        f"map_{part}": [read_off(mapped[part], *place) for place in zip(*places.values())] for part in curves.PARTS
+    }
+    if not np.isfinite(predicted["map_mean"]).any():
+        return result
+    for axis, values in places.items():
+        meaning = f"{axis} at r_X that is the same as this radius"
+        result[f"map_{axis}"] = ("radius", values, curves.described(meaning))
+    for name, values in predicted.items():
+        result[name] = ("radius", values, mapped[name.removeprefix("map_")].attrs)
+    return result
+
+
+def summarised(accuracy: xr.DataArray) -> xr.Dataset:
+    """Mean accuracy over draws with its interval, and the coordinates of its place."""
+    found = curves.means(accuracy.assign_attrs(curves.described("test accuracy at the end")))
+    return found.drop_vars("standard_deviation")
+
+
+def read_off(table: xr.DataArray, rate: float, temperature: float) -> float:
+    """The value of a map (temperature, rate) at a point; NaN where the map has none."""
+    place = {"rate": rate, "temperature": temperature}
+    there = table.isel(
+        {axis: int(np.abs(np.log(table[axis].values / value)).argmin()) for axis, value in place.items()}
+    )
+    return float(there) if all(np.isclose(float(there[axis]), place[axis], rtol=SAME) for axis in place) else np.nan
+
+
+def draw_map(ax: plt.Axes, mapped: xr.Dataset, over_radii: xr.Dataset | None) -> list:
+    """Draw accuracies in cells, each with its interval's half-width in its last digits; on them the path of the radius.
+
+    Returns entries of a legend.
+    """
+    across, up = (curves.bin_edges(np.log10(mapped[axis].values)) for axis in ("rate", "temperature"))
+    mean, half = mapped["mean"].values, (mapped["high"] - mapped["low"]).values / 2
+    cells = ax.pcolormesh(across, up, mean, cmap="cividis", edgecolors="white", linewidth=0.3)
+    middle = (mean.min() + mean.max()) / 2
+    for i, j in np.ndindex(mean.shape):
+        place = {"xy": (across[j], up[i + 1]), "xytext": (2, -3), "textcoords": "offset points"}
+        colour = "white" if mean[i, j] < middle else "black"
+        text = f"{mean[i, j]:.2f}" + (f"({100 * half[i, j]:.0f})" if np.isfinite(half[i, j]) else "")
+        ax.annotate(text, **place, ha="left", va="top", color=colour, fontsize=SIZE)
+    bar = ax.figure.colorbar(cells, ax=ax, aspect=30, pad=0.02)
+    bar.set_label("test accuracy")
+    bar.outline.set_visible(False)
+    ax.set_xticks(*ticks(mapped["rate"].values))
+    ax.set_yticks(*ticks(mapped["temperature"].values))
+    ax.set_xlabel(r"learning rate, $\log_{10}$")
+    ax.set_ylabel(r"temperature of the loss, $\log_{10}$")
+    ax.set_title("from $r_X$, by rate and temperature")
+    if over_radii is None or "map_mean" not in over_radii:
+        return []
+    return draw_path(ax, over_radii.isel(radius=np.isfinite(over_radii["map_mean"].values)))
+
+
+def draw_path(ax: plt.Axes, points: xr.Dataset) -> list:
+    """Draw the points of the map that stand for radii, each with its log10(r/r_X); returns the entry of a legend."""
+    x, y = (np.log10(points[axis].values) for axis in ("map_rate", "map_temperature"))
+    ax.plot(x, y, color="black", linewidth=2)
+    ax.plot(x, y, color="white", linewidth=1)
+    dots = ax.plot(x, y, linestyle="none", label=r"path of $r$, with $\log_{10}(r/r_X)$", **PATH)
+    for place in zip(x, y, points["x"].values / 2):
+        text = f"{round(place[2], 2) + 0:g}".replace("-", "−")
+        look = {"color": "black", "fontsize": SIZE, "bbox": {"color": "white", "pad": 0.6, "alpha": 0.85}}
+        ax.annotate(text, place[:2], (5, -4), textcoords="offset points", ha="left", va="top", **look)
+    return dots
+
+
+def draw_radii(ax: plt.Axes, over_radii: xr.Dataset) -> list:
+    """Draw the accuracy over the radius as trained, and as read off the map at r_X; returns entries of a legend."""
+    x, shown = over_radii["x"].values / 2, [over_radii["mean"]]
+    curves.draw_means(ax, x - ASIDE, over_radii, capsize=1.5, **TRAINED)
+    handles = [panels.entry("trained from $r$", **TRAINED)]
+    if "map_mean" in over_radii:
+        found = curves.parts_of(over_radii, "map")
+        curves.draw_means(ax, x + ASIDE, found, capsize=1.5, **READ_OFF)
+        handles.append(panels.entry("read off the map", **READ_OFF))
+        shown.append(found["mean"])
+    chance = float(1 / over_radii["classes"])
+    ax.axhline(chance, **style.DASHED)
+    ax.axvline(0, **style.GREY)
+    ax.set_ylim(panels.limits(chance, *shown, margin=0.06))
+    ax.set_xlabel(r"$\log_{10}(r/r_X)$")
+    ax.set_ylabel("test accuracy at the end")
+    ax.set_title("over the radius")
+    return handles
+
+
+def ticks(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Places and labels of ticks at the logarithms of values."""
+    places = np.log10(values)
+    return places, [f"{round(place, 1) + 0:g}".replace("-", "−") for place in places]

@@ -1,0 +1,148 @@
+"""The zone over the number of examples: Tr(H)/‖H‖ over the radius, the zone's edges, and controls."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.claims import cells
+from goldilocks_zone.claims.curves import outermost_crossings
+from goldilocks_zone.figures import curves, panels, profiles, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+from goldilocks_zone.models import labels
+from goldilocks_zone.statistics import estimates
+
+FIGURE = {"id": "sample_size", "studies": ["sample_size", "sample_size_controls"], "axis": "radius"}
+
+MAIN, CONTROLS = "sample_size", "sample_size_controls"
+NETWORK = "fc-200x2-relu"  # of the curves, where the study has it
+THRESHOLD = 1.0
+# Where an edge is looked for, as in the claims: far outside, noise may pass the threshold.
+LAST_INNER, FIRST_OUTER = 1.0, 0.0
+Y_LABEL = r"$\mathrm{Tr}(H)/\Vert H\Vert$"
+TITLES = {
+    "mean_squared_error": "squared error",
+    "shuffled": "shuffled labels",
+    "gaussian": "Gaussian inputs",
+}
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    studies = {name: primary(studies[name]) for name in (MAIN, CONTROLS) if name in studies}
+    counts = sorted({count for study in studies.values() for count in study["examples"].values.tolist()})
+    figure = plt.figure(figsize=panels.page_size(len(studies), settings, room=1.15))
+    rows = dict(zip(studies, np.atleast_1d(figure.subfigures(len(studies), 1))))
+    parts, handles = {}, []
+    if MAIN in studies:
+        study = studies[MAIN]
+        parts["curves"] = curves.over_radii(study, "trace_over_norm")
+        parts["edges"] = zone_edges(study["trace_over_norm"])
+        left, right = rows[MAIN].subplots(1, 2, width_ratios=(1, 1.1))
+        network = NETWORK if NETWORK in study["network"].values else study["network"].values[0]
+        draw_counts(left, parts["curves"].sel(network=network), counts)
+        left.set_title(panels.lettered(0, network))
+        curves.limit(left, parts["curves"].sel(network=network))
+        handles = left.get_legend_handles_labels()[0]
+        draw_edges(right, parts["edges"])
+    if CONTROLS in studies:
+        study = studies[CONTROLS].isel(network=0)
+        parts["controls"] = curves.over_radii(study, "trace_over_norm")
+        shown = controls(study)
+        axes = rows[CONTROLS].subplots(1, max(len(shown), 1), squeeze=False, sharey=True)[0]
+        for number, (ax, (title, place)) in enumerate(zip(axes, shown), 2):
+            draw_counts(ax, parts["controls"].sel(place), counts)
+            ax.set_title(panels.lettered(number, title))
+        axes[0].set_ylabel(Y_LABEL)
+        curves.limit(axes[0], parts["controls"])
+        handles = handles or axes[0].get_legend_handles_labels()[0]
+    panels.legend_on_top(figure, handles, len(counts))
+    return figure, panels.side_by_side(parts)
+
+
+def primary(study: xr.Dataset) -> xr.Dataset:
+    """The first dataset and kind of plane, at the dimension of the claims."""
+    return study.isel(dataset=0, subspace=0).sel(dimension=profiles.shown_dimension(study))
+
+
+def zone_edges(values: xr.DataArray) -> xr.Dataset:
+    """x of the zone's inner and outer edge: mean over the draws that have one, its 95 % interval, and their number."""
+    networks, counts = values["network"].values.tolist(), values["examples"].values.tolist()
+    found = np.full((2, len(networks), len(counts), 4), np.nan)
+    for place in np.ndindex(found.shape[:-1]):
+        outer = place[0] == 1
+        inside = values["x"] >= FIRST_OUTER if outer else values["x"] <= LAST_INNER
+        here = values.sel(network=networks[place[1]], examples=counts[place[2]]).isel(radius=inside.values)
+        each = outermost_crossings(here, THRESHOLD, outer)
+        each = each[np.isfinite(each)]
+        found[place][3] = len(each)
+        if len(each):
+            found[place][0] = each.mean()
+        if len(each) > 1:
+            found[place][1:3] = estimates.mean(each).interval(estimates.LEVEL)
+    meanings = {
+        "mean": "log10(r²/r_X²) at which Tr(H)/‖H‖ crosses 1, mean over the draws in which it does",
+        "low": "lower end of the mean's 95 % interval",
+        "high": "upper end of the mean's 95 % interval",
+        "draws": "number of draws in which it does",
+    }
+    coordinates = {"edge": ["inner", "outer"], "network": networks, "examples": counts}
+    return xr.Dataset(curves.columns(tuple(coordinates), found, meanings), coordinates)
+
+
+def controls(study: xr.Dataset) -> list[tuple[str, dict]]:
+    """Each variant that differs from the claims' settings in one thing, with its title."""
+    usual = {dim: cells.PRIMARY_SETTINGS[key] for key, dim in cells.VARIED.items() if dim in study.dims}
+    usual = {dim: value if value in study[dim].values else study[dim].values[0] for dim, value in usual.items()}
+    return [
+        (TITLES.get(value, str(value).replace("_", " ")), {**usual, dim: value})
+        for dim in sorted(usual, reverse=True)
+        for value in study[dim].values.tolist()
+        if value != usual[dim]
+    ]
+
+
+def draw_counts(ax: plt.Axes, curve: xr.Dataset, counts: list[int]) -> None:
+    """Draw one curve per number of examples; `counts` are those of the whole figure, which share colours."""
+    ax.axhline(THRESHOLD, **style.DASHED)
+    for count in curve["examples"].values.tolist():
+        curves.draw_curve(ax, curve.sel(examples=count), counts.index(count), f"$N={count}$", deviations=False)
+    ax.set_xlabel(panels.X_LABEL)
+    ax.set_ylabel(Y_LABEL if ax.get_subplotspec().is_first_col() else "")
+
+
+def draw_edges(ax: plt.Axes, found: xr.Dataset) -> None:
+    """Draw edges over the number of examples, and thin lines of the predicted slopes through the mean of each row."""
+    counts = found["examples"].values
+    depths = {network: labels.depth(network) or 0 for network in found["network"].values.tolist()}
+    networks = sorted(depths, key=depths.get)
+    for number, network in enumerate(networks):
+        colour = style.colour(number)
+        places = counts * 1.1 ** curves.centred(number, len(networks))
+        for edge, filling in (("outer", colour), ("inner", "white")):
+            here = found.sel(network=network, edge=edge)
+            mean, look = here["mean"].values, style.look(number, markerfacecolor=filling)
+            ax.errorbar(places, mean, curves.bars(here), linestyle="none", elinewidth=0.8, **look)
+            slope = 0.0 if edge == "inner" else 2 / depths[network] if depths[network] else np.nan
+            seen = np.isfinite(mean)
+            if seen.any():
+                line = mean[seen].mean() + slope * (np.log10(counts) - np.log10(counts[seen]).mean())
+                ax.plot(places, line, color=colour, linewidth=0.6, zorder=1)
+    # Bars of few draws may leave the axes.
+    if found["mean"].notnull().any():
+        ax.set_ylim(float(found["mean"].min()) - 0.5, float(found["mean"].max()) + 0.5)
+    ax.set_xscale("log")
+    ax.set_xticks(counts, [str(count) for count in counts])
+    ax.minorticks_off()
+    ax.set_xlabel("number of examples $N$")
+    ax.set_ylabel(rf"{panels.X_LABEL} of the edge")
+    ax.set_title(panels.lettered(1, "edges of the zone"))
+    handles = []
+    for number, network in enumerate(networks):
+        label = network.removesuffix("-relu") + (f", $n={depths[network]}$" if depths[network] else "")
+        handles.append(panels.entry(label, linestyle="none", **style.look(number)))
+    dot = {"color": "k", "marker": "o", "linestyle": "none"}
+    kinds = [
+        panels.entry("outer edge", **dot),
+        panels.entry("inner edge", markerfacecolor="white", **dot),
+        panels.entry("slope predicted", color="k", linewidth=0.6),
+    ]
+    ax.legend(handles=[*handles, *kinds], loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.2)

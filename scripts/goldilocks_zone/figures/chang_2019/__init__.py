@@ -1,0 +1,1 @@
+"""Figures after Chang (2019)."""

@@ -1,0 +1,162 @@
+"""Motion of the radius in free training (Chang 2019), and of the same optimiser on random signs."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.claims.cells import NotTested
+from goldilocks_zone.claims.estimators import training
+from goldilocks_zone.figures import curves, panels, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+from goldilocks_zone.statistics import estimates
+
+FIGURE = {"id": "chang_radius", "studies": ["chang", "chang_rates"], "axis": "radius"}
+
+SUBSPACE = "full-free"
+SMALL = -2.0  # largest x of an r_0 whose growth is shown, where a study has such
+SPAN = 15  # last over first step of the fit, whose early part is left out: steps in one direction are no walk
+MEMORY = 0.9  # β₁ of Adam: cosine of successive steps, long after the start, on gradients that are independent
+GRADIENTS = {"loss": ("-", "training"), "random_signs": ("--", "random signs")}
+GUIDE = {"color": "0.5", "linewidth": 0.8, "linestyle": ":"}
+ABOVE = {"textcoords": "offset points", "ha": "right", "fontsize": 7, "color": "0.3"}
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    studies = {name: study for name, study in studies.items() if SUBSPACE in study["subspace"]}
+    drawn, shown, handles = {}, [], []
+    if "chang" in studies:
+        drawn["chang"] = radii(curves.primary(studies["chang"]).sel(subspace=SUBSPACE))
+        shown.append(("radius", draw_radii, drawn["chang"]))
+    if "chang_rates" in studies:
+        chosen = curves.primary(studies["chang_rates"], "rate", "gradients").sel(subspace=SUBSPACE)
+        data = drawn["chang_rates"] = motion(chosen)
+        shown += [("growth", draw_growth, data), ("cosine", draw_cosines, data)]
+        handles = legend_handles(data)
+    figure, axes = panels.page(len(shown), settings, room=1.25)
+    dataset = panels.dataset_title(next(iter(studies.values()))["dataset"].values[0])
+    for ax, (_, draw_panel, data) in zip(axes, shown):
+        draw_panel(ax, data)
+        ax.set_xlabel("steps")
+    panels.letter_titles(axes, [f"{dataset}, {title}" for title, *_ in shown])
+    if handles:
+        heading = "learning rate, gradients (exponent of the growth)"
+        panels.legend_on_top(figure, handles, 3, title=heading, title_fontsize=7)
+    return figure, panels.side_by_side(drawn)
+
+
+def over_draws(name: str, values: xr.DataArray, meaning: str) -> xr.Dataset:
+    """Means over draws and their intervals, as variables that start with a name."""
+    return curves.prefixed(name, curves.means(values.assign_attrs(curves.described(meaning))))
+
+
+def radii(study: xr.Dataset) -> xr.Dataset:
+    """log10(r/r_X) over steps, (radius, step)."""
+    r_x = study["radius"] / 10 ** (study["x"] / 2)
+    return over_draws("radius", np.log10(study["norm"] / r_x), "log10(r/r_X)")
+
+
+def motion(study: xr.Dataset) -> xr.Dataset:
+    """Growth of the radius and cosines of successive steps (rate, gradients, radius, step), for small r_0.
+
+    growth: log10(r² − r_0²); cosine: mean over the steps so far; exponent: `exponent`, (rate, gradients, radius,
+    quantity).
+    """
+    small = study["x"].values <= max(SMALL, float(study["x"].min()))
+    study = study[["norm", "step_cosine"]].isel(radius=small).transpose("rate", "gradients", "radius", ...)
+    squares = study["norm"] ** 2
+    growth = squares - squares.isel(step=0)
+    growth = np.log10(growth.where(growth > 0))
+    shape = tuple(study.sizes[axis] for axis in ("rate", "gradients", "radius"))
+    exponents = np.empty((*shape, 3))
+    for i, j, k in np.ndindex(shape):
+        exponents[i, j, k] = exponent(study.isel(rate=i, gradients=j, radius=[k]))
+    meaning = "slope of log10(r² − r_0²) over log10 of the steps, and its 95 % interval over draws"
+    parts = [
+        over_draws("growth", growth, "log10 of r² − r_0², in squared units of the parameters"),
+        over_draws("cosine", study["step_cosine"], "mean cosine of successive steps so far"),
+    ]
+    data = xr.merge(parts).assign_coords(quantity=["value", "low", "high"])
+    data["exponent"] = (("rate", "gradients", "radius", "quantity"), exponents, curves.described(meaning))
+    return data
+
+
+def exponent(cell: xr.Dataset) -> tuple[float, float, float]:
+    """Exponent of the growth and the ends of its interval, at one radius: over the last steps, from 1/SPAN of all.
+
+    Missing where there are too few steps or draws.
+    """
+    last = int(cell["step"].max())
+    try:
+        (found,) = training.growth_exponent(cell[["norm"]].dropna("draw"), (-np.inf, np.inf), [last / SPAN, last])
+    except (NotTested, estimates.TooFewDraws):
+        return np.nan, np.nan, np.nan
+    return found.value, *found.interval(estimates.LEVEL)
+
+
+def draw_radii(ax: plt.Axes, data: xr.Dataset) -> None:
+    """Draw r/r_X over steps, a curve for each r_0, from which it starts."""
+    shades = plt.cm.viridis(np.linspace(0, 0.85, data.sizes["radius"]))
+    for shade, radius in zip(shades, data["radius"].values):
+        here = data.sel(radius=radius)
+        draw_logarithms(ax, here, "radius", color=shade)
+        ax.plot(0, 10 ** float(here["radius_mean"][0]), "o", color=shade, markersize=3, clip_on=False)
+    ax.axhline(1, **style.GREY)
+    ax.set_xscale("symlog", linthresh=1, linscale=0.4)
+    ax.set_xlim(0, float(data["step"].max()))
+    ax.set_yscale("log")
+    ax.set_ylim(panels.log_limits(data["radius_mean"]))
+    ax.set_ylabel("$r/r_X$")
+
+
+def draw_logarithms(ax: plt.Axes, here: xr.Dataset, name: str, **look: object) -> None:
+    """Draw a mean over steps and its interval, which are given as logarithms."""
+    curves.draw_band(ax, here["step"], 10 ** curves.parts_of(here, name), **{"linewidth": 1, **look})
+
+
+def curves_of(data: xr.Dataset) -> list[tuple[xr.Dataset, dict]]:
+    """Each rate, gradients and r_0 with its look: rates by colour, gradients by line, r_0 but the smallest thin."""
+    found = []
+    for number, rate in enumerate(data["rate"].values):
+        for gradients in data["gradients"].values.tolist():
+            for i in range(data.sizes["radius"]):
+                look = {
+                    "color": style.colour(number),
+                    "linestyle": GRADIENTS[gradients][0],
+                    "linewidth": 0.6 if i else 1.1,
+                }
+                found.append((data.sel(rate=rate, gradients=gradients).isel(radius=i), look))
+    return found
+
+
+def draw_growth(ax: plt.Axes, data: xr.Dataset) -> None:
+    """Draw r² − r_0² over steps, below a line in proportion to the steps."""
+    for here, look in curves_of(data):
+        draw_logarithms(ax, here, "growth", **look)
+    last, top = float(data["step"].max()), float(data["growth_mean"].max())
+    ax.plot([1, last], [2 * 10**top / last, 2 * 10**top], **GUIDE)
+    ax.annotate(r"$\propto$ steps", (np.sqrt(last), 2 * 10**top / np.sqrt(last)), (-3, 3), **ABOVE)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_ylim(panels.log_limits(data["growth_mean"], top + np.log10(2)))
+    ax.set_ylabel("$r^2-r_0^2$")
+
+
+def draw_cosines(ax: plt.Axes, data: xr.Dataset) -> None:
+    """Draw the mean cosine of successive steps over steps, beside that of Adam's memory alone."""
+    for here, look in curves_of(data):
+        curves.draw_band(ax, here["step"], curves.parts_of(here, "cosine"), alpha=0.2, **look)
+    ax.axhline(MEMORY, **style.GREY)
+    ax.set_xscale("log")
+    ax.set_ylim(min(0.0, float(data["cosine_mean"].min())), 1)
+    ax.set_ylabel("mean cosine of\nsuccessive steps")
+
+
+def legend_handles(data: xr.Dataset) -> list[plt.Line2D]:
+    """Each rate and gradients, with the exponent of the growth from the smallest r_0 and half of its interval."""
+    handles = []
+    for here, look in curves_of(data.isel(radius=[0])):
+        value, low, high = here["exponent"].values
+        fitted = rf" (${value:.2f}\pm{(high - low) / 2:.2f}$)" if np.isfinite(low) else ""
+        text = f"{float(here['rate']):g}, {GRADIENTS[here['gradients'].item()][1]}{fitted}"
+        handles.append(panels.entry(text, **look))
+    return handles

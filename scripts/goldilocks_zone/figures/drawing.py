@@ -1,0 +1,70 @@
+"""One figure of a run: the studies that it shows, its module's drawing, and the files that are left of it."""
+
+import importlib.util
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.config import records
+from goldilocks_zone.figures import registry, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+from goldilocks_zone.storage import files, netcdf
+
+
+def draw_figure(
+    name: str,
+    paths_to_studies: list[str],
+    path_to_settings: str,
+    path_to_published: str | None,
+    path_to_pdf: str,
+    path_to_png: str,
+    path_to_data: str,
+) -> None:
+    """Draw a figure of the studies that a run has, and write it with its source data."""
+    settings = records.read(FigureSettings, path_to_settings)
+    figure = registry.of(name, settings.file)
+    published = Path(path_to_published) if path_to_published and settings.published else None
+    studies = {Path(path).stem: load(path, figure) for path in paths_to_studies}
+    save(*drawn(figure, studies, settings, published), path_to_pdf, path_to_png, path_to_data)
+
+
+def drawn(figure: registry.Figure, studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    """The figure and its source data, in the style of all figures. Raises ValueError if draw returns anything else."""
+    style.set_style()
+    specification = importlib.util.spec_from_file_location(f"figure_{figure.id}", figure.module)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    match module.draw(studies, settings, published):
+        case (plt.Figure() as picture, xr.Dataset() as data):
+            return picture, data
+    raise ValueError(f"draw of {figure.module} must return a matplotlib Figure and an xarray Dataset")
+
+
+def load(path: str | Path, figure: registry.Figure) -> xr.Dataset:
+    """Results of a study that a figure shows; over the scale α of an initialisation, the coordinate x is log10 α.
+
+    Raises ValueError for radii of another kind, or without an axis that the figure needs.
+    """
+    study = netcdf.read_dataset(path)
+    if figure.axis == "radius" and "x" not in study.coords:
+        raise ValueError(f"{path} has radii that are not in units of r_X: this figure needs radius_unit: r_X")
+    if figure.axis == "scale":
+        if "x" in study.coords:
+            raise ValueError(f"{path} has radii that are no factor: this figure needs radius_unit: init_scale")
+        place = ("radius", np.log10(study["radius"].values), {"units": "1", "long_name": "log10 of the scale α"})
+        study = study.assign_coords(x=place)
+    for axis in figure.needs:
+        if axis not in study.dims:
+            raise ValueError(f"{path} has no axis {axis}, which this figure needs: see the study in config.yaml")
+    return study
+
+
+def save(figure: plt.Figure, data: xr.Dataset, path_to_pdf: str, path_to_png: str, path_to_data: str) -> None:
+    """Write the figure and its source data, each whole or not at all, without a date that would differ each time."""
+    with files.whole_file(path_to_pdf) as pdf, files.whole_file(path_to_png) as png:
+        figure.savefig(pdf, metadata={"CreationDate": None})
+        figure.savefig(png)
+        netcdf.write_dataset(data, path_to_data)
+    plt.close(figure)

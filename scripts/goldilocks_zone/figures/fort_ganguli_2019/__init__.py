@@ -1,0 +1,1 @@
+"""Figures after Fort & Ganguli (2019)."""

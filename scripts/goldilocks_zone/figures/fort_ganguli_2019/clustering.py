@@ -1,0 +1,76 @@
+"""Clustering of logit gradients along training, for several datasets, networks and arms (Fort & Ganguli 2019)."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.figures import curves, over_steps, panels, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+
+FIGURE = {
+    "id": "clustering",
+    "studies": ["geometry", "geometry_networks", "geometry_data", "geometry_inputs", "geometry_labels"],
+    "axis": "radius",
+}
+
+# Of each pair: its name, number of colour and marker, and filling.
+PAIRS = {
+    "same_logit_same_class": ("same logit, same class", 0, True),
+    "same_logit": ("same logit, any classes", 1, True),
+    "other_logit": ("different logits", 2, True),
+    "other_logit_absolute": ("different logits, absolute", 2, False),
+}
+INPUTS = {"same_class": ("inputs, same class", 3, True), "any_classes": ("inputs, any classes", 3, False)}
+ROW_CM, ABOVE_CM = 0.75, 2.6
+APART = 0.13  # between the points of one run, whose rows are 1 apart
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    data = cosines(studies)
+    width, _ = panels.page_size(1, settings)
+    height = (ABOVE_CM + ROW_CM * data.sizes["run"]) / panels.CENTIMETRES_PER_INCH
+    stages, shared = data["stage"].values.tolist(), {"sharex": True, "sharey": True}
+    figure, axes = panels.page(len(stages), settings, figsize=(width, height), **shared)
+    for ax, stage in zip(axes, stages):
+        draw_stage(ax, data.sel(stage=stage))
+        ax.set_xlabel("mean cosine")
+    panels.letter_titles(axes, [over_steps.STAGES[stage] for stage in stages])
+    axes[0].set_yticks(range(data.sizes["run"]), data["run"].values.tolist())
+    axes[0].set_ylim(data.sizes["run"] - 0.5, -0.5)
+    panels.legend_on_top(figure, axes[0], 3)
+    return figure, data
+
+
+def cosines(studies: dict[str, xr.Dataset]) -> xr.Dataset:
+    """Mean cosines over draws with their intervals: mean, low and high (run, stage, pair)."""
+    parts = []
+    for study in studies.values():
+        for name, run in over_steps.runs(study):
+            of_logits = run["clustering"].sel(layers="all", drop=True).rename(pair="of")
+            both = xr.concat([of_logits, run["input_cosine"].rename(input_pair="of")], "of")
+            places = over_steps.stages(run, "gradient_power")
+            values = xr.concat([both.sel(step=step, drop=True) for step in places.values()], "stage")
+            values = values.assign_coords(stage=list(places)).reset_coords(drop=True)
+            parts.append(values.expand_dims(run=[name]))
+    # Studies have different numbers of draws.
+    found = xr.concat([curves.means(each.assign_attrs(curves.described("mean cosine"))) for each in parts], "run")
+    return found[list(curves.PARTS)]
+
+
+def draw_stage(ax: plt.Axes, data: xr.Dataset) -> None:
+    """Draw a row of points for each run."""
+    rows = np.arange(data.sizes["run"])
+    looks = {**PAIRS, **INPUTS}
+    for i, (of, (label, number, filled)) in enumerate(looks.items()):
+        here = data.sel(of=of)
+        ax.errorbar(
+            here["mean"],
+            rows + APART * curves.centred(i, len(looks)),
+            xerr=curves.bars(here),
+            label=label,
+            **over_steps.points(number, filled),
+        )
+    ax.axvline(0, **style.GREY)
+    ax.set_xlim(-0.25, 1.05)
+    for row in rows[1:]:
+        ax.axhline(row - 0.5, color="0.9", linewidth=0.5, zorder=0)

@@ -1,0 +1,97 @@
+"""The share of the gradient's power along the top eigenvectors of G, over their rank and over training (Fort & Ganguli
+2019)."""
+
+import matplotlib.pyplot as plt
+import xarray as xr
+from matplotlib.ticker import MaxNLocator
+
+from goldilocks_zone.claims.estimators import local_geometry
+from goldilocks_zone.figures import curves, over_steps, panels, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+
+FIGURE = {"id": "confined", "studies": ["geometry", "geometry_labels"], "axis": "radius"}
+
+# Name and line of each gradient.
+SOURCES = {
+    "spectrum": ("the same examples", "-"),
+    "other_batch": ("other examples", "--"),
+    "held_out": ("held-out examples", "-."),
+    "model_labels": ("labels from the outputs", ":"),
+    "permuted": ("residuals permuted", (0, (1, 3))),
+}
+NULL = r"null $\sum_{i\leq m}\lambda_i/\mathrm{Tr}(G)$"
+MODEL = "random model"
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    runs = {name: run for study in studies.values() for name, run in over_steps.runs(study)}
+    figure, ((left, right),) = panels.grid(1, 2, settings, room=1.45, sharey=True)
+    ranked, along = over_rank(next(iter(runs.values()))), {name: along_training(run) for name, run in runs.items()}
+    draw_over_rank(left, ranked)
+    draw_along_training(right, along)
+    right.set_xlabel("step")
+    left.set_ylim(0, 1.02)
+    left.set_ylabel("share of the squared gradient")
+    panels.legend_above(left, panels.lettered(0, "after the first steps"), columns=2)
+    panels.legend_above(right, panels.lettered(1, "along the top $C-1$"), columns=2)
+    data = panels.side_by_side({"ranks": ranked} | {f"run_{i}": each for i, each in enumerate(along.values())})
+    data = data.assign_attrs({f"run_{i}": name for i, name in enumerate(along)})
+    return figure, data
+
+
+def over_rank(run: xr.Dataset) -> xr.Dataset:
+    """Shares in the top m eigenvectors, averaged over steps after the first ones: {part} (gradient_of, rank) and
+    null_{part} (rank); and the random model's share in the space of the C − 1 outliers, model."""
+    classes, run = int(run["classes"]), run.reset_coords(drop=True)
+    powers = over_steps.measured(run, "gradient_power")
+    powers = powers.sel(step=powers["step"] >= local_geometry.EARLY * int(run["step"].max()))
+    here = run.sel(step=powers["step"])
+    shares = powers.cumsum("rank").mean("step")
+    null = (here["gauss_newton_eigenvalue"].cumsum("rank") / here["gauss_newton_full_trace"]).mean("step")
+    found = curves.means(shares.assign_attrs(curves.described("share of the squared gradient")))
+    nulls = curves.means(null.assign_attrs(curves.described("share of the trace of G")))
+    found = found.merge(curves.prefixed("null", nulls))
+    model = here["model_power"].sel(rung="measured_outputs", drop=True).mean(("step", "draw"))
+    meaning = (
+        "share of the squared gradient in the outliers' space that the random model predicts from measured outputs"
+    )
+    found["model"] = model.assign_attrs(curves.described(meaning))
+    return found.assign(classes=((), classes, curves.described("number of classes")))
+
+
+def along_training(run: xr.Dataset) -> xr.Dataset:
+    """Shares in the top C − 1 eigenvectors over the step, and their null."""
+    top, run = slice(0, int(run["classes"]) - 1), run.reset_coords(drop=True)
+    powers = over_steps.measured(run, "gradient_power").sel(gradient_of="spectrum", drop=True)
+    here = run.sel(step=powers["step"])
+    null = here["gauss_newton_eigenvalue"].isel(rank=top).sum("rank") / here["gauss_newton_full_trace"]
+    found = curves.means(
+        powers.isel(rank=top).sum("rank").assign_attrs(curves.described("share of the squared gradient"))
+    )
+    nulls = curves.means(null.assign_attrs(curves.described("share of the trace of G")))
+    return found.merge(curves.prefixed("null", nulls))
+
+
+def draw_over_rank(ax: plt.Axes, data: xr.Dataset) -> None:
+    """Draw shares over the number of eigenvectors, with their null and the model's prediction."""
+    ranks = data["rank"].values
+    for number, (source, (label, line)) in enumerate(SOURCES.items()):
+        here = data.sel(gradient_of=source)
+        look = {"color": style.colour(number), "linestyle": line, "label": label, "linewidth": 1.1}
+        curves.draw_band(ax, ranks, here, alpha=0.2, **look)
+    ax.plot(ranks, data["null_mean"], color="0.4", linewidth=1.0, label=NULL)
+    outliers = int(data["classes"]) - 1
+    ax.plot([outliers], [float(data["model"])], "k*", markersize=6, label=MODEL)
+    ax.axvline(outliers, color="0.8", linewidth=0.6, zorder=0)
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.set_xlabel("number $m$ of eigenvectors")
+
+
+def draw_along_training(ax: plt.Axes, runs: dict[str, xr.Dataset]) -> None:
+    """Draw shares over the step, with their nulls, for each run."""
+    for number, (name, data) in enumerate(runs.items()):
+        label = "original labels" if name == over_steps.USUAL else name
+        over_steps.draw_over_steps(ax, data, number, label)
+        nulls = curves.parts_of(data, "null")
+        over_steps.draw_over_steps(ax, nulls, number, f"null, {label}", linestyle="--", markerfacecolor="white")
+    over_steps.step_axis(ax, data["step"].values)

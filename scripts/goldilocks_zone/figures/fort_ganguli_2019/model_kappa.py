@@ -1,0 +1,102 @@
+"""κ = Tr(G)/‖G‖ of the random model over the spread of the logits, and beside that of networks over the radius (Fort &
+Ganguli 2019)."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.figures import curves, panels, profiles, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+from goldilocks_zone.randomness import stream
+from goldilocks_zone.theory import random_model
+
+FIGURE = {"id": "model_kappa", "studies": ["curvature"], "axis": "radius"}
+
+EXAMPLES = 1000  # of the claims
+SPREADS = np.geomspace(1e-2, 1e3, 41)
+# Ratios σ_c/σ_E that the left panel has a curve for, beside the one measured near r_X.
+RATIOS = (0.0, 0.1, 10.0)
+MEANINGS = {
+    "kappa": "κ(H) of the network",
+    "gauss_newton_kappa": "κ(G) of the network",
+    "model_kappa": "κ(G) of the random model with the network's six numbers",
+}
+LOOKS = {
+    "kappa": (r"$H$, network", 0, "-"),
+    "gauss_newton_kappa": (r"$G$, network", 1, "--"),
+    "model_kappa": (r"$G$, random model", 2, ":"),
+}
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    (study,) = studies.values()
+    data = beside_the_model(study)
+    figure, ((left, right),) = panels.grid(1, 2, settings, room=1.2)
+    draw_over_spread(left, data)
+    draw_over_radius(right, data)
+    return figure, data
+
+
+def beside_the_model(study: xr.Dataset) -> xr.Dataset:
+    """model_over_spread (ratio, spread) on planes of the claims' dimension; {name}_mean, _low and _high (radius)."""
+    count = EXAMPLES if EXAMPLES in study["examples"].values else int(study["examples"].max())
+    d = profiles.shown_dimension(study)
+    run = curves.primary(study).isel(subspace=0).sel(examples=count, dimension=d)
+    classes = int(run["classes"])
+    # Both deviations are of one entry of a gradient, as in the model.
+    ratios = [
+        *RATIOS,
+        float((run["class_gradient"] / run["example_gradient"]).isel(radius=curves.nearest_to_r_x(run)).mean()),
+    ]
+    over_spread = [[modelled(count, classes, d, ratio, 1.0, spread) for spread in SPREADS] for ratio in sorted(ratios)]
+    meaning = curves.described(f"κ(G) of the random model on planes of {d} dimensions")
+    found = xr.Dataset({"model_over_spread": (("ratio", "spread"), over_spread, meaning)})
+    found = found.assign_coords(ratio=sorted(ratios), spread=SPREADS, x=run["x"].reset_coords(drop=True))
+    found["ratio"].attrs = curves.described("σ_c/σ_E")
+    found["spread"].attrs = curves.described("standard deviation of the logits, σ_z")
+    numbers = (run[name] for name in ("class_gradient", "example_gradient", "logits_std"))
+    model = xr.apply_ufunc(lambda *each: modelled(count, classes, d, *each), *numbers, vectorize=True)
+    measures = {
+        "kappa": run["trace_over_norm"],
+        "gauss_newton_kappa": run["gauss_newton_trace"] / run["gauss_newton_norm"],
+        "model_kappa": model,
+    }
+    for name, values in measures.items():
+        means = curves.means(values.assign_attrs(curves.described(MEANINGS[name]))).reset_coords(drop=True)
+        found = found.merge(curves.prefixed(name, means))
+    return found.assign_attrs(study.attrs, examples=count, dimension=d)
+
+
+def modelled(examples: int, classes: int, size: int, cluster: float, noise: float, spread: float) -> float:
+    """κ(G) of the random model; NaN where its outputs are all saturated."""
+    p = random_model.probabilities(examples, classes, spread, stream("model over radius"))
+    with np.errstate(invalid="ignore"):
+        return float(random_model.kappa(p, size, cluster, noise))
+
+
+def draw_over_spread(ax: plt.Axes, data: xr.Dataset) -> None:
+    """Draw κ(G) of the random model over the spread of the logits."""
+    for number, ratio in enumerate(data["ratio"].values):
+        look = {"color": style.colour(number), "linestyle": style.line(number)}
+        ax.plot(data["spread"], data["model_over_spread"].sel(ratio=ratio), label=f"{ratio:.2g}", **look)
+    ax.set_xscale("log")
+    ax.set_ylim(0, None)
+    ax.set_xlabel(r"deviation of the logits $\sigma_z$")
+    ax.set_ylabel(r"$\mathrm{Tr}(G)/\Vert G\Vert$")
+    ax.set_title(panels.lettered(0, "random model"))
+    ax.legend(title=r"$\sigma_c/\sigma_E$", loc="lower left", ncols=2)
+
+
+def draw_over_radius(ax: plt.Axes, data: xr.Dataset) -> None:
+    """Draw κ of a network over the radius, and that of the random model with its numbers."""
+    for name, (label, number, line) in LOOKS.items():
+        look = {"color": style.colour(number), "linestyle": line, "label": label}
+        curves.draw_band(ax, data["x"], curves.parts_of(data, name), **look)
+    ax.axvline(0, **style.GREY)
+    ax.axhline(0, **style.DASHED)
+    ax.set_xlabel(panels.X_LABEL)
+    ax.set_ylabel(r"$\mathrm{Tr}/\Vert\cdot\Vert$")
+    sizes = f"$N={data.attrs['examples']}$, $d={data.attrs['dimension']}$"
+    ax.set_title(panels.lettered(1, f"over the radius, {sizes}"))
+    ax.set_ylim(panels.limits(*(data[f"{name}_mean"] for name in LOOKS)))
+    ax.legend(loc="center left")

@@ -1,0 +1,83 @@
+"""Softmax outputs of three classes on the simplex along training, and of the random model (Fort & Ganguli 2019)."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.figures import curves, over_steps, panels, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+from goldilocks_zone.randomness import stream
+from goldilocks_zone.theory import random_model
+
+FIGURE = {"id": "simplex", "studies": ["simplex"], "axis": "radius", "needs": ["output_example"]}
+
+CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])
+COLUMNS = 4
+ROW_CM = 4.6
+FAR = 1e6  # the deviation of logits of outputs that are all saturated
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    (study,) = studies.values()
+    data = outputs(study)
+    width, _ = panels.page_size(1, settings)
+    size = (width, 2 * ROW_CM / panels.CENTIMETRES_PER_INCH)
+    figure, axes = panels.grid(2, data.sizes["step"], settings, figsize=size)
+    for i, step in enumerate(data["step"].values):
+        here = data.sel(step=step)
+        draw_triangle(axes[0, i], here["outputs"].values, here["output_label"].values)
+        draw_triangle(axes[1, i], here["model_outputs"].values, None)
+        axes[0, i].set_title("start" if step == 0 else f"step {step}")
+        axes[1, i].set_title(rf"$\sigma_z={float(here['model_spread']):.3g}$")
+    for ax, label in zip(axes[:, 0], ("network", "random model")):
+        ax.set_ylabel(label)
+    names = [panels.entry(f"class {k}", linestyle="none", **look(k)) for k in range(len(CORNERS))]
+    panels.legend_on_top(figure, names)
+    return figure, data
+
+
+def outputs(study: xr.Dataset) -> xr.Dataset:
+    """outputs and output_label of a few steps of the first draw, and as many model_outputs of Gaussian logits of the
+    deviation model_spread (step), for which outputs are as mixed on average."""
+    _, run = next(over_steps.runs(study))
+    chosen = sorted({round(place) for place in np.linspace(0, run.sizes["step"] - 1, COLUMNS)})
+    found = run[["outputs", "output_label"]].isel(draw=0, step=chosen).reset_coords(drop=True)
+    random, spreads, made = stream("simplex"), [], []
+    for step in found["step"].values:
+        p = found["outputs"].sel(step=step).transpose("output_example", "class").values
+        spreads.append(matching(1 - np.square(p).sum(1).mean(), p.shape[1]))
+        made.append(random_model.probabilities(*p.shape, spreads[-1], random))
+    found["model_outputs"] = (("step", "output_example", "class"), np.array(made))
+    found["model_outputs"].attrs = curves.described("softmax outputs of independent Gaussian logits")
+    meaning = "standard deviation of Gaussian logits whose outputs are as mixed as the network's"
+    found["model_spread"] = ("step", spreads, curves.described(meaning))
+    return found
+
+
+def matching(mixing: float, classes: int) -> float:
+    """The deviation of Gaussian logits with a mean 1 − Σp²; 0 or FAR where that has no solution."""
+    try:
+        return random_model.matching_spread(mixing, classes, stream("spread of the simplex"))
+    except ValueError:
+        return 0.0 if mixing > 0.5 else FAR
+
+
+def draw_triangle(ax: plt.Axes, p: np.ndarray, labels: np.ndarray | None) -> None:
+    """Draw points p (n, 3) in barycentric coordinates, by their labels where these are known."""
+    ax.add_patch(plt.Polygon(CORNERS, fill=False, edgecolor="0.5", linewidth=0.7))
+    places = p @ CORNERS
+    for k in range(len(CORNERS)):
+        aside = 1.5 * (CORNERS[k] - CORNERS.mean(0))
+        ax.annotate(str(k), CORNERS[k], aside, textcoords="offset fontsize", ha="center", va="center")
+        if labels is not None:
+            ax.plot(*places[labels == k].T, linestyle="none", alpha=0.6, **look(k))
+    if labels is None:
+        ax.plot(*places.T, linestyle="none", color="0.3", marker=".", markersize=2, alpha=0.6)
+    ax.set(xlim=(-0.15, 1.15), ylim=(-0.15, 1.02), xticks=[], yticks=[], aspect="equal")
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+
+
+def look(k: int) -> dict:
+    """The look of points of a class."""
+    return style.look(k, markersize=2.2, markeredgewidth=0)

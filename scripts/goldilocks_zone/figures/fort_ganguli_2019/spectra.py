@@ -1,0 +1,71 @@
+"""Top eigenvalues of G and of the Hessian along training, and those of the random model on each rung (Fort & Ganguli
+2019)."""
+
+import matplotlib.pyplot as plt
+import xarray as xr
+
+from goldilocks_zone.figures import curves, over_steps, panels, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+
+FIGURE = {"id": "spectra", "studies": ["geometry"], "axis": "radius", "needs": ["rank", "rung"]}
+
+MEASURED = {
+    "gauss_newton_eigenvalue": (r"$G$", 0, True),
+    "hessian_eigenvalue": (r"$H$", 1, False),
+}
+RUNGS = {
+    "six_numbers": ("model, six numbers", 2),
+    "matched_spread": ("model, matched spread", 3),
+    "measured_outputs": ("model, measured outputs", 4),
+}
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    (study,) = studies.values()
+    data = spectra(study)
+    figure, axes = panels.page(data.sizes["stage"], settings, room=1.3, sharex=True)
+    for ax, stage in zip(axes, data["stage"].values.tolist()):
+        here = data.sel(stage=stage)
+        draw_spectrum(ax, here)
+        ax.set_title(f"{over_steps.STAGES[stage]}, step {int(here['step'])}")
+        ax.set_xlabel("rank")
+    panels.letter_titles(axes)
+    axes[0].set_ylabel("eigenvalue (nat)")
+    panels.legend_on_top(figure, axes[0], 3)
+    return figure, data
+
+
+def spectra(study: xr.Dataset) -> xr.Dataset:
+    """At every stage: {variable}_mean, _low and _high of eigenvalues (rank), the model's (rung, rank) and its edges."""
+    _, run = next(over_steps.runs(study))
+    places = over_steps.stages(run, "gauss_newton_eigenvalue")
+    parts = []
+    for step in places.values():
+        here, found = run.sel(step=step), xr.Dataset()
+        for name in (*MEASURED, "model_eigenvalue", "model_edge", "centred_edge"):
+            means = over_steps.logarithmic_means(here[name]).reset_coords(drop=True)
+            found = found.merge(curves.prefixed(name, means))
+        parts.append(found)
+    meaning = curves.described("step of training")
+    result = xr.concat(parts, "stage").assign_coords(stage=list(places))
+    classes = ((), int(run["classes"]), curves.described("number of classes"))
+    return result.assign(step=("stage", list(places.values()), meaning), classes=classes)
+
+
+def draw_spectrum(ax: plt.Axes, data: xr.Dataset) -> None:
+    """Draw eigenvalues over their rank with intervals, the model's outliers beside them, and edges across."""
+    for name, (label, number, filled) in MEASURED.items():
+        here = curves.parts_of(data, name)
+        look = over_steps.points(number, filled)
+        ax.errorbar(data["rank"], here["mean"], curves.bars(here), label=label, **look)
+    bulk = data["rank"][int(data["classes"]) - 1 :]
+    for rung, (label, number) in RUNGS.items():
+        here = data.sel(rung=rung)
+        look = {"color": style.colour(number), "linewidth": 1.0, "linestyle": style.line(number - 2)}
+        ax.plot(data["rank"], here["model_eigenvalue_mean"], label=label, **look)
+        ax.plot(bulk, [float(here["model_edge_mean"])] * len(bulk), **look)
+    centred = {"color": "0.5", "linewidth": 0.7, "linestyle": ":", "label": r"edge of centred $G$"}
+    ax.axhline(float(data["centred_edge_mean"]), **centred)
+    ax.axvline(int(data["classes"]) - 0.5, color="0.8", linewidth=0.6, zorder=0)
+    shown = [data[f"{name}_mean"] for name in (*MEASURED, "model_eigenvalue", "model_edge", "centred_edge")]
+    over_steps.logarithmic_axis(ax, *shown)

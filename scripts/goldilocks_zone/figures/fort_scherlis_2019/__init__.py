@@ -1,0 +1,1 @@
+"""Figures after Fort & Scherlis (2019)."""

@@ -1,0 +1,91 @@
+"""Accuracy over the radius and the dimension of planes and spheres (Fort & Scherlis 2019, figures 2a and 2b)."""
+
+import csv
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.figures import over_radius, panels, profiles
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+
+FIGURE = {
+    "id": "accuracy",
+    "studies": ["planes", "spheres"],
+    "axis": "radius",
+    "published": "resources/published/fort_scherlis_2019/fig2a_planes.csv",
+}
+
+LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of lines of equal accuracy
+DISTINCT = 0.05  # from chance: nearer to it such lines show noise
+BRIGHT = 0.65  # of the largest accuracy: lines are black from here on, to be seen on the map
+OPEN = {"linestyle": "none", "markerfacecolor": "none", "markeredgewidth": 0.6, "markersize": 4.5}
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    families = [each for study in studies.values() for each in over_radius.families(study)]
+    data = [over_radius.accuracy_curves(over_radius.with_fixed_rules(cells)) for _, cells in families]
+    dimensions = sorted({d for curves in data for d in curves["dimension"].values.tolist()})
+    points_of = [published_points(published, cells) if published else {} for _, cells in families]
+    mapped = [i for i, curves in enumerate(data) if min(curves.sizes["subspace"], curves.sizes["radius"]) > 1]
+    highest = max(float(curves["mean"].max()) for curves in data)
+    top = max([highest, *(each[1].max() for points in points_of for each in points.values())])
+    count = len(data) + len(mapped)
+    columns = 2 if count > 3 else count
+    figure, axes = panels.page(count, settings, columns, room=1.05, x_label=over_radius.X_LABEL)
+    for ax, (_, cells), curves, points in zip(axes, families, data, points_of):
+        draw_family(ax, curves, points, dimensions)
+        over_radius.frame(ax, cells, top)
+        ax.set_ylabel(over_radius.Y_LABEL)
+    for ax, i in zip(axes[len(data) :], mapped):
+        shades = draw_map(ax, data[i], highest, float(1 / families[i][1]["classes"]))
+    if mapped:
+        figure.colorbar(shades, ax=axes[len(data) :], label=over_radius.Y_LABEL, aspect=25)
+    panels.letter_titles(axes, [families[i][0] for i in (*range(len(data)), *mapped)])
+    handles = [panels.entry(f"$d={d}$", **over_radius.dimension_look(i)) for i, d in enumerate(dimensions)]
+    if any(points_of):
+        handles.append(panels.entry("published", **over_radius.dimension_look(0) | OPEN | {"color": "k"}))
+    panels.legend_on_top(figure, handles, 7, columnspacing=1.2)
+    drawn = {panels.letter(i): curves for i, curves in enumerate(data)}
+    return figure, panels.side_by_side(drawn)
+
+
+def draw_family(ax: plt.Axes, data: xr.Dataset, published: dict[int, np.ndarray], dimensions: list[int]) -> None:
+    """Draw a curve per dimension, in the look of its number among all `dimensions`, and its published points."""
+    for number, d in enumerate(data["dimension"].values.tolist()):
+        look = over_radius.dimension_look(dimensions.index(d))
+        over_radius.draw(ax, data.isel(subspace=number), number, data.sizes["subspace"], look)
+        if d in published:
+            ax.plot(*published[d], **look | OPEN)
+
+
+def published_points(path: Path, cells: xr.Dataset) -> dict[int, np.ndarray]:
+    """Published log10(r/r_X) and accuracies, shape (2, points), for each dimension of a family; {} if it is another."""
+    place = {axis: cells[axis].item() for axis in ("dataset", "network")}
+    if not profiles.is_published_network(place) or not cells["subspace"].values[0].startswith("plane-"):
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    found = {}
+    for d in cells["dimension"].values.tolist():
+        points = [(float(row["log10_r_over_rX"]), float(row[f"d{d}"])) for row in rows if row.get(f"d{d}")]
+        if points:
+            found[d] = np.array(points).T
+    return found
+
+
+def draw_map(ax: plt.Axes, data: xr.Dataset, highest: float, chance: float) -> plt.cm.ScalarMappable:
+    """Draw the mean accuracy over log10(r/r_X) and the dimension, with interpolated lines of equal accuracy."""
+    mean = data["mean"].transpose("subspace", "radius")
+    x, d = data["x"].values / 2, data["dimension"].values
+    shades = ax.pcolormesh(x, np.log10(d), mean, shading="nearest", vmin=0, vmax=highest, rasterized=True)
+    ax.axvline(0, color="0.6", linewidth=0.5)
+    levels = [level for level in LEVELS if max(float(mean.min()), chance + DISTINCT) < level < float(mean.max())]
+    if levels:
+        colours = ["k" if level > BRIGHT * highest else "w" for level in levels]
+        lines = ax.contour(x, np.log10(d), mean, levels=levels, colors=colours, linewidths=0.8)
+        ax.clabel(lines, fmt="%.1f", fontsize=plt.rcParams["legend.fontsize"])
+    over_radius.label_dimensions(ax.yaxis, d)
+    ax.set_ylabel("dimension $d$")
+    return shades

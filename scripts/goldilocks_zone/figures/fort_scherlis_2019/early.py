@@ -1,0 +1,228 @@
+"""Accuracy early in training over measures of the initialisation (Fort & Scherlis 2019, figure 6a to c), and the gain
+from choosing among initialisations by them."""
+
+import json
+from functools import partial
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.ticker import MaxNLocator
+
+from goldilocks_zone.claims.curves import LEAST_CORRELATED
+from goldilocks_zone.claims.estimators import training
+from goldilocks_zone.data import official_shapes
+from goldilocks_zone.figures import curves, panels, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+from goldilocks_zone.statistics import bands, estimates
+
+FIGURE = {"id": "early", "studies": ["early", "selection"], "axis": "radius"}
+
+MEASURES = {
+    "positive_eigenvalues": "number of positive eigenvalues $n_+$",
+    "trace_over_norm": r"$\mathrm{Tr}(H)/\Vert H\Vert$",
+    "loss": "initial loss $L$ (nat)",
+}
+CONTROL = "logits_std"
+# Measures to choose by, with the sign of a good value: for the control, that of its correlation with the accuracy.
+SCORES = {
+    "positive_eigenvalues": (1, "high $n_+$"),
+    "trace_over_norm": (1, r"high $\mathrm{Tr}(H)/\Vert H\Vert$"),
+    "loss": (-1, "low $L$"),
+    CONTROL: (None, r"$\sigma_z$"),
+}
+STEP = 93  # that of the claims
+MOST = 20  # initialisations to choose from
+BARRED = (2, 5, 10, 15, 20)  # numbers of them at which intervals are drawn
+PLACES = 50  # at which the regression's band is drawn
+SHADES = (0.85, 0.1)  # of the first and the last step
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    data = gathered(studies)
+    measures = [name for name in MEASURES if name in data]
+    correlated = data.sizes["draw"] >= LEAST_CORRELATED
+    gains = best_of_many(data) if correlated and "early" in studies else None
+    count = len(measures) + (gains is not None)
+    columns = 2 if count == 4 else count
+    figure, axes = panels.grid(-(-count // columns), columns, settings, room=1.2)
+    colours = plt.get_cmap("viridis")(np.linspace(*SHADES, data.sizes["step"]))
+    for number, (ax, name) in enumerate(zip(axes.flat, measures)):
+        draw_steps(ax, data, name, colours, correlated)
+        ax.set_title(panels.lettered(number, slope_in_words(data, name, correlated)))
+        ax.set_xlabel(MEASURES[name])
+        if ax in axes[:, 0]:
+            ax.set_ylabel(data["outcome"].attrs["label"])
+        if name == "positive_eigenvalues":
+            ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    if gains is not None:
+        draw_gains(axes.flat[count - 1], gains)
+        axes.flat[count - 1].set_title(panels.lettered(count - 1, f"best of $K$ {step_in_words(data)}"))
+        data = data.merge(gains)
+    if "early" in studies:
+        handles = step_handles(data, colours, json.loads(studies["early"].attrs["settings"]))
+        panels.legend_on_top(figure, handles)
+    return figure, data
+
+
+def gathered(studies: dict[str, xr.Dataset]) -> xr.Dataset:
+    """outcome (step, draw), and the measures and the control (draw) of the same initialisations at r_X.
+
+    The outcome is the accuracy on held-out examples (on training examples where none are held out) after each logged
+    step. Without a study of curvature the initial loss is the only measure; without training it is the only outcome.
+    """
+    early, found = studies.get("early"), xr.Dataset()
+    selection = beside(studies.get("selection"), early)
+    if selection is not None:
+        here = at_r_x(selection)
+        d = int(here["dimension"].max())
+        here = here.sel(dimension=d, examples=here["examples"].max()).drop_vars(("dimension", "examples"))
+        found = here[["trace_over_norm", "loss", CONTROL]]
+        found["positive_eigenvalues"] = (here["fraction_positive"] * d).round()
+        meaning = f"number of positive eigenvalues of H_d, d = {d}"
+        found["positive_eigenvalues"].attrs = curves.described(meaning)
+    if early is None:
+        outcome = found["loss"].expand_dims(step=[0]).assign_attrs(label=MEASURES["loss"])
+        return found.drop_vars("loss").assign(outcome=outcome)
+    here, examples = at_r_x(early), "validation" if "validation_accuracy" in early else "training"
+    if selection is None:
+        found["loss"] = here[f"{examples}_loss"].isel(step=0, drop=True)
+    accuracy = here[f"{examples}_accuracy"]
+    outcome = accuracy.isel(step=slice(1, None)).fillna(1 / here["classes"]).transpose("step", "draw")
+    label = f"accuracy on {'held-out' if examples == 'validation' else 'training'} examples"
+    outcome = outcome.assign_attrs(**accuracy.attrs, label=label).rename("outcome")
+    merged = xr.merge([found, outcome], join="inner", compat="override")
+    return merged.assign_attrs(early.attrs, dataset=str(early["dataset"].values[0]))
+
+
+def beside(selection: xr.Dataset | None, early: xr.Dataset | None) -> xr.Dataset | None:
+    """`selection` of the dataset and network that `early` is drawn for; None where it lacks them."""
+    if selection is None or early is None:
+        return selection
+    cell = {axis: early[axis].values[:1] for axis in ("dataset", "network")}
+    return selection.sel(cell) if all(value in selection[axis].values for axis, (value,) in cell.items()) else None
+
+
+def at_r_x(study: xr.Dataset) -> xr.Dataset:
+    """The first cell of a study at the radius nearest to r_X."""
+    here = curves.primary(study).isel(subspace=0)
+    here = here.isel(radius=curves.nearest_to_r_x(here))
+    return here.drop_vars(("dataset", "network", "subspace", "radius", "x"))
+
+
+def tested_step(data: xr.Dataset) -> int:
+    """The logged step nearest to that of the claims."""
+    steps = data["step"].values
+    return int(steps[np.abs(steps - STEP).argmin()])
+
+
+def step_in_words(data: xr.Dataset) -> str:
+    """The step of the claims, in a panel's title."""
+    step = tested_step(data)
+    return f"at step {step}" if step else "at the start"
+
+
+def slope_in_words(data: xr.Dataset, name: str, correlated: bool) -> str:
+    """The t-value of the regression's slope at the step of the claims."""
+    if not correlated:
+        return f"{data.sizes['draw']} initialisations"
+    x, y = data[name].values, data["outcome"].sel(step=tested_step(data)).values
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return f"no slope {step_in_words(data)}"
+    r = np.corrcoef(x, y)[0, 1]
+    t = curves.decimal(r * np.sqrt((len(x) - 2) / (1 - r**2)), ".1f")
+    return f"slope {step_in_words(data)}: $t$ = {t}"
+
+
+def draw_steps(ax: plt.Axes, data: xr.Dataset, name: str, colours: np.ndarray, correlated: bool) -> None:
+    """Draw one point per initialisation and step, with regression lines and the pointwise 95 % bands of their means."""
+    x = data[name].values
+    places = np.linspace(x.min(), x.max(), PLACES)
+    for colour, number, outcome in zip(colours, range(len(colours)), data["outcome"].values):
+        marker = style.marker(number)
+        ax.plot(x, outcome, linestyle="none", marker=marker, markersize=2.8, color=colour, alpha=0.6, mew=0)
+        if not correlated or np.ptp(x) == 0:
+            continue
+        line, low, high = bands.regression_band(x, outcome, places, estimates.LEVEL)
+        ax.plot(places, line, color=0.75 * colour[:3])
+        ax.fill_between(places, low, high, color=colour, alpha=0.35, linewidth=0)
+    ax.set_ylim(panels.limits(data["outcome"], margin=0.05))
+
+
+def best_of_many(data: xr.Dataset) -> xr.Dataset:
+    """gain, and its low and high (score, count): accuracy of the best-scored of `count` over that of a random one.
+
+    The control's sign is that of its correlation with the accuracy.
+    """
+    accuracy = data["outcome"].sel(step=tested_step(data)).values
+    scores = [name for name in SCORES if name in data]
+    counts = np.arange(1, min(MOST, len(accuracy)) + 1)
+    found, signs = np.full((len(scores), len(counts), 3), np.nan), []
+    for i, name in enumerate(scores):
+        values, sign = data[name].values, SCORES[name][0]
+        signs.append(sign or (1 if np.cov(values, accuracy)[0, 1] > 0 else -1))
+        rows = np.array([signs[-1] * values, accuracy])
+        for j, count in enumerate(counts.tolist()):
+            found[i, j, 0] = gain(count, rows)
+            if count in BARRED:
+                found[i, j] = curves.bootstrapped(partial(gain, count), rows, "early", name)
+    meanings = {
+        "gain": "mean accuracy of the best-scored of `count` initialisations minus that of a random one",
+        "gain_low": "lower end of the gain's 95 % bootstrap interval over draws, at some counts",
+        "gain_high": "upper end of the gain's 95 % bootstrap interval over draws, at some counts",
+    }
+    coordinates = {"score": scores, "count": counts, "sign": ("score", signs)}
+    return xr.Dataset(curves.columns(("score", "count"), found, meanings), coordinates)
+
+
+def gain(count: int, rows: np.ndarray) -> float:
+    """The gain by the scores and outcomes in rows (2, draws)."""
+    return training.best_of(count, *rows)
+
+
+def draw_gains(ax: plt.Axes, gains: xr.Dataset) -> None:
+    """Draw the gain by each score over the number of initialisations to choose from; at some, intervals as bars."""
+    for number, name in enumerate(gains["score"].values.tolist()):
+        here = gains.sel(score=name)
+        sign, label = SCORES[name]
+        label = label if sign else f"{'high' if here['sign'] > 0 else 'low'} {label}"
+        colour = style.colour(number)
+        ax.plot(here["count"], here["gain"], color=colour, linestyle=style.line(number), label=label)
+        barred = here.isel(count=np.isfinite(here["gain_low"].values))
+        barred = barred.rename(gain="mean", gain_low="low", gain_high="high")
+        place = barred["count"].values + 0.22 * curves.centred(number, gains.sizes["score"])
+        curves.draw_means(ax, place, barred, fmt=style.marker(number), color=colour, capsize=1.5)
+    ax.axhline(0, **style.GREY)
+    ax.set_ylim(panels.limits(gains["gain_low"], gains["gain_high"], margin=0.05, above=0.35))
+    ax.set_xticks([count for count in BARRED if count in gains["count"].values])
+    ax.set_xlabel("initialisations $K$ to choose from")
+    ax.set_ylabel("gain in accuracy")
+    ax.legend(loc="upper left", ncols=2, columnspacing=1.0)
+
+
+def step_handles(data: xr.Dataset, colours: np.ndarray, settings: dict) -> list[plt.Line2D]:
+    """A marker for each logged step, with its epoch where that is known."""
+    epochs = epochs_of(data["step"].values, settings, data.attrs["dataset"])
+    dot = {"linestyle": "none", "markersize": 3.5}
+    return [
+        panels.entry("step:" if epochs is None else "step (epoch):", linestyle="none"),
+        *(
+            panels.entry(words(step, epochs and epochs[i]), marker=style.marker(i), color=colour, **dot)
+            for i, (step, colour) in enumerate(zip(data["step"].values, colours))
+        ),
+    ]
+
+
+def epochs_of(steps: np.ndarray, settings: dict, dataset: str) -> list[float] | None:
+    """Epochs after `steps`; None for a dataset of the user's own, whose number of training examples a study lacks."""
+    if settings["batch"] == "all":
+        return steps.tolist()
+    if dataset not in official_shapes.OFFICIAL:
+        return None
+    examples = official_shapes.OFFICIAL[dataset].training_examples - settings["validation"]
+    return (steps / (examples // settings["batch"])).tolist()
+
+
+def words(step: int, epoch: float | None) -> str:
+    """A step, with its epoch where that is known, in a legend."""
+    return f"{step}" if epoch is None else f"{step} ({epoch:.2f})"

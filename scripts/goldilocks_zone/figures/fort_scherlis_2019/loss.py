@@ -1,0 +1,43 @@
+"""Mean loss over the radius with its power law (Fort & Scherlis 2019, figure 5a)."""
+
+import json
+import math
+
+import numpy as np
+
+from goldilocks_zone.figures import curves, panels, profiles, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+from goldilocks_zone.models import labels
+
+FIGURE = {"id": "loss", "studies": ["curvature"], "axis": "radius", "wide": False}
+FIT = {"color": "k", "linestyle": ":", "linewidth": 0.9}
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    (study,) = studies.values()
+    data = curves.over_radii(study, "loss")
+    figure, axes = panels.for_each_cell(study, settings)
+    for ax, cell in axes:
+        for number, count in enumerate(profiles.numbers_of_examples(study)):
+            curves.draw_curve(ax, data.sel(cell).sel(examples=count), number, f"$N={count}$")
+        if json.loads(study.attrs["settings"])["loss"] == "cross_entropy":
+            classes = int(study["classes"].sel(dataset=cell["dataset"]))
+            chance, x_left = math.log(classes), study["x"].values[0]
+            ax.axhline(chance, **style.GREY)
+            ax.annotate(rf"$\ln {classes}$", (x_left, chance), xytext=(0, 3), textcoords="offset points")
+        x, mean = study["x"].values, data.sel(cell).sel(examples=max(study["examples"].values))["mean"].values
+        above = x >= profiles.POWER_LAW_FROM
+        if above.sum() >= 2:
+            slope, intercept = np.polyfit(x[above] / 2, np.log10(mean[above]), 1)
+            line = 10 ** (intercept + slope * x / 2)
+            shown = line > mean.min() / 3
+            ax.plot(x[shown], line[shown], **FIT)
+            depth = labels.depth(cell["network"])
+            exponent = rf"$\propto r^{{{slope:.2f}}}$" + (f", $n_L={depth}$" if depth else "")
+            ax.annotate(exponent, xy=(0.97, 0.17), xycoords="axes fraction", ha="right")
+        ax.set_yscale("log")
+        fit = [panels.entry("power law fitted", **FIT)] if above.sum() >= 2 else []
+        handles = [*ax.get_legend_handles_labels()[0], *fit]
+        panels.legend(ax, handles, loc="upper left", bbox_to_anchor=(0.0, 0.95))
+    panels.label_y(figure, "mean loss (nat)")
+    return figure, data

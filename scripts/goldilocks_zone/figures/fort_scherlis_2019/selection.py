@@ -1,0 +1,76 @@
+"""Initial loss over the number of positive eigenvalues, and over other measures (Fort & Scherlis 2019, figure 6d)."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.ticker import MaxNLocator
+
+from goldilocks_zone.claims.curves import LEAST_CORRELATED, partial_correlation
+from goldilocks_zone.figures import curves, panels, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+from goldilocks_zone.statistics import bands, estimates
+
+FIGURE = {"id": "selection", "studies": ["selection"], "axis": "radius"}
+
+MEASURES = {
+    "positive_eigenvalues": "number of positive eigenvalues",
+    "trace_over_norm": r"$\mathrm{Tr}(H)/\Vert H\Vert$",
+    "logits_std": r"deviation of logits $\sigma_z$",
+}
+GIVEN = "logits_std"
+PLACES = 50  # at which the regression's band is drawn
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    (study,) = studies.values()
+    data = points(study)
+    shown = panels.cells(study)
+    figure, axes = panels.grid(len(shown), len(MEASURES), settings, room=1.25, sharex="col", sharey=True)
+    for row, cell in zip(axes, shown):
+        for number, (ax, name) in enumerate(zip(row, MEASURES)):
+            here = data.sel(cell)
+            draw_points(ax, here[name].values, here["loss"].values, number)
+            ax.set_title("\n".join(correlations(here, name)), fontsize=plt.rcParams["legend.fontsize"])
+        row[0].set_ylabel("initial loss (nat)")
+        if len(shown) > 1:
+            row[0].annotate(panels.cell_title(cell, shown), (0.03, 0.03), xycoords="axes fraction")
+    for ax, label in zip(axes[-1], MEASURES.values()):
+        ax.set_xlabel(label)
+    axes[-1, 0].xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    return figure, data
+
+
+def points(study: xr.Dataset) -> xr.Dataset:
+    """Loss and measures of each initialisation at the radius nearest to r_X, for the largest d and N."""
+    d = int(study["dimension"].max())
+    here = study.isel(radius=curves.nearest_to_r_x(study)).sel(dimension=d, examples=study["examples"].max())
+    data = here[["loss", *(name for name in MEASURES if name in here)]]
+    data["positive_eigenvalues"] = (here["fraction_positive"] * d).round()
+    data["positive_eigenvalues"].attrs = curves.described(f"number of positive eigenvalues of H_d, d = {d}")
+    return data
+
+
+def draw_points(ax: plt.Axes, x: np.ndarray, loss: np.ndarray, number: int) -> None:
+    """Draw one point per initialisation, with the regression line and the pointwise 95 % band of its mean."""
+    ax.plot(x, loss, linestyle="none", **style.look(number, markersize=3, alpha=0.6, mew=0))
+    places = np.linspace(x.min(), x.max(), PLACES)
+    try:
+        line, low, high = bands.regression_band(x, loss, places, estimates.LEVEL)
+    except estimates.TooFewDraws:
+        return
+    ax.plot(places, line, color="k")
+    ax.fill_between(places, low, high, color="0.3", alpha=0.25, linewidth=0)
+
+
+def correlations(here: xr.Dataset, name: str) -> list[str]:
+    """Correlation of a measure with the loss, and the partial one given σ_z, with their 95 % intervals."""
+    if here.sizes["draw"] < LEAST_CORRELATED:
+        return [f"fewer than {LEAST_CORRELATED} initialisations"]
+    lines = []
+    for words, given in (("correlation", []), (r"given $\sigma_z$", [GIVEN])):
+        if name in given:
+            continue
+        rows = np.array([here[variable].values for variable in (name, "loss", *given)])
+        value, low, high = curves.bootstrapped(partial_correlation, rows, "selection", name)
+        lines.append(f"{words} {value:.2f} [{low:.2f}, {high:.2f}]".replace("-", "−"))
+    return lines

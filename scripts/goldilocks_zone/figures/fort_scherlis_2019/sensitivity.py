@@ -1,0 +1,140 @@
+"""Dependence of the zone on settings that the original leaves open, and the sources of its spread."""
+
+from itertools import product
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.claims.curves import outermost_crossings, vertex_within_reach
+from goldilocks_zone.figures import curves, panels, profiles, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+from goldilocks_zone.statistics import estimates
+
+FIGURE = {"id": "sensitivity", "studies": ["sensitivity", "isotropy"], "axis": "radius"}
+
+# Factors of the study, and the level of each that the main study takes.
+FACTORS = {
+    "metric": ("metric", "shell"),
+    "subspace": ("plane", "plane-50-sparse"),
+    "bias_directions": ("bias directions", False),
+    "inputs": ("inputs", "standardised"),
+    "examples": ("N", 1000),
+}
+MEASURES = {
+    "peak_height": "peak of\n" + r"$\mathrm{Tr}(H)/\Vert H\Vert$",
+    "peak_place": "$x$ of\nthe peak",
+    "inner_edge": "$x$ of the\ninner edge",
+    "outer_edge": "$x$ of the\nouter edge",
+}
+PARTS = {"theta": r"initialisation $\theta$", "plane": "plane", "examples": "examples"}
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    size = (panels.page_size(1, settings)[0], 1.3 * (settings.height_cm / panels.CENTIMETRES_PER_INCH))
+    figure, axes = panels.page(len(MEASURES) + 1, settings, len(MEASURES) + 1, figsize=size)
+    drawn = {}
+    if "sensitivity" in studies:
+        measured = measures(studies["sensitivity"].isel(dataset=0, network=0))
+        drawn["variants"] = measured
+        draw_levels(axes[:-1], measured)
+    if "isotropy" in studies:
+        parts = spread(studies["isotropy"].isel(dataset=0, network=0, subspace=0))
+        drawn["spread"] = parts
+        draw_parts(axes[-1], parts)
+    return figure, panels.side_by_side(drawn)
+
+
+def measures(study: xr.Dataset) -> xr.Dataset:
+    """Height and place of the mean curve's peak and the edges of the zone for every variant; NaN without an edge."""
+    ratio = study["trace_over_norm"].sel(dimension=profiles.DIMENSION).mean("draw")
+    result = xr.Dataset({name: xr.full_like(ratio.isel(radius=0, drop=True), np.nan) for name in MEASURES})
+    x = study["x"].values
+    for place in product(*(ratio[axis].values.tolist() for axis in FACTORS)):
+        place = dict(zip(FACTORS, place))
+        curve = ratio.sel(place)
+        edges = [outermost_crossings(curve.expand_dims("draw"), 1.0, outer)[0] for outer in (False, True)]
+        found = (float(curve.max()), vertex_within_reach(x, curve.values)[1], *edges)
+        for name, value in zip(MEASURES, found):
+            result[name].loc[place] = value
+    for name, text in MEASURES.items():
+        result[name].attrs = curves.described(text.replace("\n", " "))
+    return result
+
+
+def draw_levels(axes: list[plt.Axes], measured: xr.Dataset) -> None:
+    """Draw a row per level of each factor: all variants with it, their median, and the main study's variant."""
+    rows = [(axis, level) for axis in FACTORS for level in measured[axis].values.tolist()]
+    names = [row_name(axis, level) for axis, level in rows]
+    starts = [rows.index(next(row for row in rows if row[0] == axis)) for axis in FACTORS]
+    usual = {axis: level for axis, (_, level) in FACTORS.items() if level in measured[axis].values}
+    for (name, text), ax in zip(MEASURES.items(), axes):
+        for number, (axis, level) in enumerate(rows):
+            values = measured[name].sel({axis: level}).values.ravel()
+            values = values[np.isfinite(values)]
+            colour = style.colour(list(FACTORS).index(axis))
+            ax.plot(values, np.full(len(values), number), "|", color=colour, markersize=5, alpha=0.6)
+            if len(values):
+                ax.plot(np.median(values), number, "D", color=colour, markeredgecolor="k", markersize=3.5)
+        if len(usual) == len(FACTORS):
+            ax.axvline(float(measured[name].sel(usual)), color="0.3", linewidth=0.7, linestyle="--", zorder=0)
+        for start in starts[1:]:
+            ax.axhline(start - 0.5, color="0.85", linewidth=0.5, zorder=0)
+        ax.set_yticks(range(len(rows)), names if ax is axes[0] else [])
+        ax.set_ylim(len(rows) - 0.5, -0.5)
+        ax.set_xlabel(text)
+
+
+def row_name(axis: str, level: object) -> str:
+    """The name of a row: the level, with the factor's name where the level says little."""
+    if axis == "bias_directions":
+        return "bias directions" if level else "weights only"
+    if axis == "examples":
+        return f"$N={level}$"
+    if axis == "subspace":
+        return f"{str(level).rsplit('-', 1)[1]} plane"
+    return str(level).replace("_", " ")
+
+
+def spread(study: xr.Dataset) -> xr.Dataset:
+    """Coefficients of variation of Tr(H)/‖H‖ by source at each radius, with 95 % intervals over initialisations.
+
+    Random effects: planes within an initialisation; sets of examples within it, on the same planes; and the remaining
+    variance between initialisations.
+    """
+    study = study.sel(dimension=profiles.DIMENSION, examples=study["examples"].max())
+    ratio = study["trace_over_norm"].transpose("radius", "draw", "example_set").values
+    planes = study["trace_over_norm_plane_variance"].transpose("radius", "draw", "example_set").values
+    number = int(study.attrs["planes"])
+
+    def parts(sample):
+        means, variances = np.moveaxis(sample, -1, 1)
+        of_plane, of_set = variances.mean(), means.var(axis=1, ddof=1).mean()
+        of_theta = max(means.mean(axis=1).var(ddof=1) - of_plane / number - of_set / means.shape[1], 0.0)
+        return np.sqrt([of_theta, of_plane, of_set]) / abs(means.mean())
+
+    found = np.full((study.sizes["radius"], len(PARTS), 3), np.nan)
+    for i, pair in enumerate(zip(ratio, planes)):
+        samples = np.moveaxis(np.array(pair), 1, -1)
+        for j in range(len(PARTS)):
+            estimate = estimates.bootstrapped(lambda sample, j=j: parts(sample)[j], samples, "spread", str(i))
+            found[i, j] = estimate.value, *estimate.interval(estimates.LEVEL)
+    meanings = {name: f"{name} of Tr(H)/‖H‖ by source" for name in ("coefficient_of_variation", "low", "high")}
+    coordinates = {"x": study["x"].values, "part": list(PARTS)}
+    return xr.Dataset(curves.columns(("x", "part"), found, meanings), coordinates)
+
+
+def draw_parts(ax: plt.Axes, parts: xr.Dataset) -> None:
+    """Draw the coefficient of variation of each source over the radius."""
+    for number, (part, text) in enumerate(PARTS.items()):
+        here = parts.sel(part=part)
+        place = here["x"].values + 0.05 * curves.centred(number, len(PARTS))
+        look = {"color": style.colour(number), "fmt": style.marker(number), "markersize": 3}
+        bars = curves.bars(here, "coefficient_of_variation")
+        ax.errorbar(place, here["coefficient_of_variation"], bars, label=text, capsize=1.5, linewidth=0.8, **look)
+    ax.set_ylim(bottom=0)
+    ax.margins(x=0.2)
+    ax.set_xticks(parts["x"].values, [f"{x:.1f}" for x in parts["x"].values])
+    ax.set_xlabel(panels.X_LABEL)
+    ax.set_ylabel("coefficient of variation")
+    panels.legend_above(ax, "")

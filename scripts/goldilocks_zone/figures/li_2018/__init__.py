@@ -1,0 +1,1 @@
+"""Figures after Li et al. (2018)."""

@@ -1,0 +1,203 @@
+"""The dimension needed for an accuracy, over the radius, and accuracy over the dimension (Li et al. 2018)."""
+
+import csv
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.axis import Axis
+
+from goldilocks_zone.claims.cells import NotTested
+from goldilocks_zone.claims.estimators import training
+from goldilocks_zone.figures import curves, over_radius, panels, profiles, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+from goldilocks_zone.statistics import estimates
+
+FIGURE = {
+    "id": "intrinsic_dimension",
+    "studies": ["planes", "intrinsic_dimension"],
+    "axis": "radius",
+    "published": "resources/published/li_2018/accuracy.csv",
+}
+
+HALF = 0.5  # the accuracy that a dimension is needed for
+APART = 0.1  # in log10(r/r_X), between two arms
+ROOM_BESIDE = 0.15  # in log10 d, beside the smallest and the largest dimension
+SHARE = 0.9  # of the accuracy in the whole space, at the intrinsic dimension
+WHOLE = "full-free"
+NAME = "intrinsic_dimension"  # of the random streams of intervals
+MEASURED = style.look(0, markersize=3, linewidth=1)
+IN_WHOLE_SPACE = {"color": style.colour(2), "linewidth": 1}
+OF_WHOLE_SPACE = {"color": style.colour(2), "linewidth": 0.8, "linestyle": ":"}
+REACHED = {"color": style.colour(1), "linestyle": "none", "marker": "D", "markersize": 4}
+OPEN = {"linestyle": "none", "markerfacecolor": "none", "markeredgewidth": 0.7, "markersize": 4.5}
+PUBLISHED = {**OPEN, "color": "k", "marker": "s"}
+BOUNDS = {1: ("^", "lower bound"), -1: ("v", "upper bound")}
+PARTS = {"mean": "mean over draws", "low": "lower end of the 95 % interval", "high": "upper end of the 95 % interval"}
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    shown = {name: over_radius.families(study) for name, study in studies.items()}
+    at_one_radius = shown.get("intrinsic_dimension", [])
+    at_all = [each for each in shown.get("planes", []) if each[1].sizes["subspace"] > 1 or not at_one_radius]
+    count = len(at_all) + len(at_one_radius)
+    figure, axes = panels.page(count, settings, columns=min(count, 2), room=1.2)
+    drawn = {}
+    for ax, (title, cells) in zip(axes, at_all):
+        name = panels.letter(len(drawn))
+        drawn[name] = dimensions_needed(cells)
+        panels.legend_above(ax, f"({name}) {title}, accuracy of one half", draw_needed(ax, cells, drawn[name]))
+    for ax, (title, cells) in zip(axes[len(drawn) :], at_one_radius):
+        name = panels.letter(len(drawn))
+        cell = at_r_x(studies["intrinsic_dimension"], cells)
+        drawn[name] = over_dimensions(cell)
+        handles = draw_over_dimensions(ax, cell, drawn[name], published_points(published, cell))
+        panels.legend_above(ax, f"({name}) {title}, {radius_of(cell)}", handles)
+    return figure, panels.side_by_side(drawn)
+
+
+def dimensions_needed(cells: xr.Dataset) -> xr.Dataset:
+    """log10 of the dimension needed for an accuracy of HALF: mean over draws with its 95 % interval, and `bound`.
+
+    bound is 1 where a draw stays below HALF in every dimension, so that the mean is a lower bound, and -1 where a draw
+    reaches it in the smallest one; such means have no interval.
+    """
+    values = training.accuracy(cells).drop_vars("rate", errors="ignore").transpose(..., "radius", "subspace", "draw")
+    dimensions = cells["dimension"].values
+
+    def needed(sample: np.ndarray) -> float:
+        return float(np.mean([training.dimension_needed(dimensions, of_draw, HALF)[1] for of_draw in sample.T]))
+
+    rows = []
+    for sample in values.values.reshape(-1, *values.shape[-2:]):
+        bound = 1 if (sample.max(0) < HALF).any() else -1 if (sample[0] >= HALF).any() else 0
+        mean, *ends = curves.bootstrapped(needed, sample, NAME, "needed")
+        rows.append([mean, *([np.nan, np.nan] if bound else ends), bound])
+    frame = values.isel(subspace=0, draw=0, drop=True)
+    found = xr.Dataset(attrs=cells.attrs)
+    meanings = PARTS | {"bound": "1 where the mean is a lower bound, -1 an upper one:"}
+    for (name, meaning), column in zip(meanings.items(), np.transpose(rows)):
+        found[name] = frame.copy(data=column.reshape(frame.shape))
+        found[name].attrs = curves.described(f"{meaning} log10 of the dimension for an accuracy of {HALF}")
+    return found
+
+
+def draw_needed(ax: plt.Axes, cells: xr.Dataset, data: xr.Dataset) -> list[plt.Line2D]:
+    """Draw a curve for each arm, interrupted by its bounds; returns entries of a legend."""
+    arms = over_radius.arms(cells)
+    for number, (rate, temperature, place) in enumerate(arms):
+        curve, look = data.sel(place), over_radius.look(rate, temperature)
+        over_radius.draw(ax, curve.where(curve["bound"] == 0), number, len(arms), look, APART)
+        for bound, (marker, _) in BOUNDS.items():
+            here = curve.isel(radius=(curve["bound"] == bound).values)
+            x = over_radius.moved_aside(here, number, len(arms), APART)
+            ax.plot(x, here["mean"], color=look["color"], marker=marker, **OPEN)
+    ax.axvline(0, **style.GREY)
+    ax.set_xlabel(over_radius.X_LABEL)
+    ax.set_ylabel("dimension needed")
+    show_dimensions(ax.yaxis, cells["dimension"].values)
+    return over_radius.arm_handles((rate, temperature) for rate, temperature, _ in arms) + [
+        panels.entry(label, color="k", marker=marker, **OPEN)
+        for bound, (marker, label) in BOUNDS.items()
+        if (data["bound"] == bound).any()
+    ]
+
+
+def show_dimensions(axis: Axis, dimensions: np.ndarray) -> None:
+    """Show all dimensions of a study on an axis in log10 d."""
+    over_radius.label_dimensions(axis, dimensions)
+    low, high = np.log10(dimensions[[0, -1]])
+    axis.set_view_interval(low - ROOM_BESIDE, high + ROOM_BESIDE, ignore=True)
+
+
+def place_of(cells: xr.Dataset) -> dict[str, str]:
+    """Dataset and network of a family."""
+    return {axis: cells[axis].item() for axis in ("dataset", "network")}
+
+
+def at_r_x(study: xr.Dataset, cells: xr.Dataset) -> xr.Dataset:
+    """A family at its radius nearest to r_X, with training in the whole space where the study has that."""
+    whole = [WHOLE] if WHOLE in study["subspace"].values else []
+    study = over_radius.with_fixed_rules(over_radius.first_values(study)).sel(place_of(cells))
+    study = study.sel(subspace=[*cells["subspace"].values.tolist(), *whole])
+    return study.isel(radius=[curves.nearest_to_r_x(study)])
+
+
+def radius_of(cell: xr.Dataset) -> str:
+    """The one radius of a cell, in a title."""
+    ratio = 10 ** (cell["x"].item() / 2)
+    return "$r=r_X$" if np.isclose(ratio, 1) else rf"$r={ratio:.2g}\,r_X$"
+
+
+def over_dimensions(cell: xr.Dataset) -> xr.Dataset:
+    """Accuracy at the one radius of a cell, mean over draws with its 95 % interval, in its subspaces.
+
+    With the prefix `whole_` in the whole space; with `intrinsic_` log10 of the intrinsic dimension of the claims, where
+    a dimension reaches it.
+    """
+    dimensions, ordered = training.dimensions_of(cell)
+    found = xr.Dataset(coords={"dimension": ("subspace", dimensions)}, attrs=cell.attrs)
+    found["dimension"].attrs = curves.described("dimension of the plane or sphere")
+    rows = [mean_accuracy(ordered.isel(subspace=i)) for i in range(len(dimensions))]
+    for (part, meaning), column in zip(PARTS.items(), np.transpose(rows)):
+        found[part] = ("subspace", column, curves.described(f"{meaning}, test accuracy"))
+    if WHOLE not in cell["subspace"].values:
+        return found
+    numbers = {"whole": ("test accuracy in the whole space", mean_accuracy(cell.sel(subspace=WHOLE)))}
+    intrinsic = intrinsic_dimension(cell)
+    if intrinsic and intrinsic[0] > np.log10(dimensions[0]):
+        numbers["intrinsic"] = ("log10 of the intrinsic dimension", intrinsic)
+    for name, (quantity, values) in numbers.items():
+        for (part, meaning), value in zip(PARTS.items(), values):
+            found[f"{name}_{part}"] = ((), value, curves.described(f"{meaning}, {quantity}"))
+    return found
+
+
+def mean_accuracy(cell: xr.Dataset) -> tuple[float, float, float]:
+    """Mean over draws at the one radius of a cell, with its 95 % interval."""
+    return curves.bootstrapped(np.mean, training.accuracy(cell).isel(radius=0).values, NAME, "accuracy")
+
+
+def intrinsic_dimension(cell: xr.Dataset) -> tuple[float, float, float] | None:
+    """log10 of the intrinsic dimension with its 95 % interval; None where no dimension reaches it."""
+    try:
+        (found,) = training.intrinsic_dimension(cell, SHARE, 1, NAME)
+    except (NotTested, estimates.TooFewDraws):
+        return None
+    return found.value, *found.interval(estimates.LEVEL)
+
+
+def draw_over_dimensions(ax: plt.Axes, cell: xr.Dataset, data: xr.Dataset, published: np.ndarray) -> list[plt.Line2D]:
+    """Draw accuracy over log10 d, the published one and that in the whole space; returns entries of a legend."""
+    dimensions = data["dimension"].values
+    ax.errorbar(np.log10(dimensions), data["mean"], curves.bars(data), elinewidth=0.8, **MEASURED)
+    handles = [panels.entry("measured", **MEASURED)]
+    if published.size:
+        handles += ax.plot(np.log10(published[0]), published[1], label="published", **PUBLISHED)
+    highest = [data["mean"].max(), *published[1]]
+    if "whole_mean" in data:
+        whole = float(data["whole_mean"])
+        handles.append(ax.axhline(whole, label="whole space", **IN_WHOLE_SPACE))
+        handles.append(ax.axhline(SHARE * whole, label="nine tenths of it", **OF_WHOLE_SPACE))
+        ax.axhspan(data["whole_low"], data["whole_high"], color=IN_WHOLE_SPACE["color"], alpha=0.2, linewidth=0)
+        highest.append(whole)
+    if "intrinsic_mean" in data:
+        x, low, high = (float(data[f"intrinsic_{part}"]) for part in PARTS)
+        ax.plot([low, high], [SHARE * whole] * 2, color=REACHED["color"], linewidth=0.8)
+        ax.plot(x, SHARE * whole, **REACHED)
+        handles.append(panels.entry(r"$d_{\rm int90}$", **REACHED))
+    over_radius.show_accuracy(ax, cell, float(max(highest)))
+    show_dimensions(ax.xaxis, np.union1d(dimensions, published[0]).astype(int))
+    ax.set_xlabel("dimension $d$")
+    ax.set_ylabel(over_radius.Y_LABEL)
+    return handles
+
+
+def published_points(path: Path | None, cell: xr.Dataset) -> np.ndarray:
+    """Published dimensions and accuracies, shape (2, points); none for other data, networks or spheres."""
+    on_planes = cell["subspace"].values[0].startswith("plane-")
+    if not (path and on_planes and profiles.is_published_network(place_of(cell))):
+        return np.empty((2, 0))
+    with path.open(newline="", encoding="utf-8") as file:
+        return np.array([(float(row["d"]), float(row["accuracy"])) for row in csv.DictReader(file)]).T

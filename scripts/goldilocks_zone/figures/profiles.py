@@ -1,0 +1,87 @@
+"""Measures of curvature over the radius, for several dimensions and numbers of examples."""
+
+import csv
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import xarray as xr
+
+from goldilocks_zone.figures import curves, panels, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+
+DIMENSION = 50  # that of the claims
+POWER_LAW_FROM = 2.0  # power laws are fitted from this x outwards, as in claim fs7
+
+
+def shown_dimension(study: xr.Dataset) -> int:
+    """The dimension of the claims where the study has it, else its largest."""
+    dimensions = study["dimension"].values
+    return DIMENSION if DIMENSION in dimensions else int(dimensions.max())
+
+
+def numbers_of_examples(study: xr.Dataset) -> list[int]:
+    """Numbers of examples, largest first: it is drawn in full, the others as thin broken lines."""
+    return sorted(study["examples"].values.tolist(), reverse=True)
+
+
+def draw_fewer_examples(ax: plt.Axes, curve: xr.Dataset, counts: list[int], number: int) -> None:
+    """Draw means for the smaller numbers of examples as thin broken lines."""
+    for line, count in zip(style.LINES[1:], counts[1:]):
+        thin = curve.sel(examples=count)
+        ax.plot(thin["x"], thin["mean"], color=style.colour(number), linestyle=line, linewidth=0.7)
+
+
+def example_handles(counts: list[int]) -> list[plt.Line2D]:
+    """Legend entries for the numbers of examples, largest first."""
+    return [
+        panels.entry(f"$N={count}$", color="k", linestyle=line, linewidth=1.2 if line == "-" else 0.7)
+        for line, count in zip(style.LINES, counts)
+    ]
+
+
+def is_published_network(cell: dict) -> bool:
+    """Whether published curves are of this dataset and network."""
+    return cell["dataset"] == "mnist" and cell["network"] == "fc-200x2-relu"
+
+
+def draw_published(ax: plt.Axes, path: Path, dimension: int, number: int) -> None:
+    """Draw published means as open markers."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if int(row["d"]) == dimension]
+    ax.plot(
+        [float(row["log10_r2_over_rX2"]) for row in rows],
+        [float(row["mean"]) for row in rows],
+        linestyle="none",
+        marker=style.marker(number),
+        markerfacecolor="none",
+        markeredgecolor=style.colour(number),
+        markeredgewidth=0.6,
+        markersize=4,
+    )
+
+
+def draw_profile(
+    variable: str, label: str, reference: float, studies: Studies, settings: FigureSettings, published: Published
+) -> Drawn:
+    """Figure 3 of Fort & Scherlis (2019): a measure over the radius, one curve per dimension."""
+    (study,) = studies.values()
+    data = curves.over_radii(study, variable)
+    figure, axes = panels.for_each_cell(study, settings)
+    counts = numbers_of_examples(study)
+    for ax, cell in axes:
+        has_published = published is not None and is_published_network(cell)
+        for number, d in enumerate(study["dimension"].values.tolist()):
+            here = data.sel(cell).sel(dimension=d)
+            curves.draw_curve(ax, here.sel(examples=counts[0]), number, f"$d={d}$")
+            draw_fewer_examples(ax, here, counts, number)
+            if has_published:
+                draw_published(ax, published, d, number)
+        ax.axvline(0, **style.GREY)
+        ax.axhline(reference, **style.DASHED)
+        handles = [*ax.get_legend_handles_labels()[0], *example_handles(counts)]
+        if has_published:
+            handles.append(panels.entry("published", color="k", linestyle="none", marker="o", markerfacecolor="none"))
+        panels.legend(ax, handles, loc="best")
+        curves.limit(ax, data)
+    panels.label_y(figure, label)
+    return figure, data

@@ -1,0 +1,170 @@
+"""Figures by name: what each module registers of its own, and what a configuration may say.
+
+A module registers its figure as a literal, FIGURE = {…}, which is read from its source: nothing is imported, so that a
+workflow that loads needs neither matplotlib nor arrays.
+"""
+
+import ast
+import difflib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from goldilocks_zone.config.values import Positive, Section, Unique
+
+ROOM = Path(__file__).parent
+
+
+class InPaper(Section):
+    """Whether a figure is wide, and its caption in the paper's appendix."""
+
+    wide: bool
+    caption: str
+
+
+class Figure(BaseModel):
+    """A figure as its module registers it.
+
+    It shows `studies`, those of them that a run has, or a `result` that is no study's. Over the axis `radius` their
+    radii must be in units of r_X, over `scale` factors of an initialisation, whose log10 becomes the coordinate x; each
+    must have the axes `needs`. A figure that is not `wide` takes half the width of the paper's text while it has one
+    panel. `caption` is for figures that no section of the paper mentions, in plain text; by default the docstring.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    module: Path
+    shows: str
+    studies: tuple[str, ...] = ()
+    result: str | None = None
+    axis: Literal["radius", "scale", "any"] = "any"
+    needs: tuple[str, ...] = ()
+    published: str | None = None
+    width_cm: float = 8.0
+    height_cm: float = 6.4
+    wide: bool = True
+    caption: str | None = None
+
+    def defaults(self) -> dict:
+        """The settings of this figure where a configuration says nothing."""
+        studies = {"studies": list(self.studies)} if self.studies else {}
+        return {**studies, "width_cm": self.width_cm, "height_cm": self.height_cm, "published": True}
+
+    @property
+    def published_files(self) -> list[str]:
+        """The file of published values, if there is one."""
+        return [self.published] if self.published else []
+
+    def in_paper(self) -> InPaper:
+        """What the paper must know of this figure."""
+        return InPaper(wide=self.wide, caption=self.caption or self.shows)
+
+
+class FigureSettings(Section, title="Figure"):
+    """Settings of one figure, an entry of the configuration's section `figures`."""
+
+    studies: Unique[str] = Field([])
+    """The studies that the figure shows, by default those that its module registers; it is drawn from those that the
+    run has, and left out if it has none."""
+    file: str | None = None
+    """A Python file of your own that draws the figure; see figures/README.md."""
+    width_cm: Positive = 8.0
+    """Width in cm of a panel on its own."""
+    height_cm: Positive = 6.4
+    """Height in cm of a panel on its own."""
+    published: bool = True
+    """Whether to draw the published values, where there are any."""
+
+
+@cache
+def figures() -> dict[str, Figure]:
+    """The figures of this package by name, sorted by works and modules. Raises ValueError if two share a name."""
+    found: dict[str, Figure] = {}
+    for path in sorted(ROOM.glob("*/*.py")):
+        figure = _registered(path)
+        if figure is None:
+            continue
+        if figure.id in found:
+            raise ValueError(f"{path} registers the figure {figure.id}, as {found[figure.id].module} does: rename one")
+        found[figure.id] = figure
+    return found
+
+
+def of(name: str, file: str | None = None) -> Figure:
+    """The figure of this name: of this package, or drawn by a `file` of the user's own.
+
+    Raises ValueError in one sentence if there is no such figure, or the file cannot be read or offers no draw.
+    """
+    if file is None:
+        if name not in figures():
+            close = difflib.get_close_matches(name, figures(), n=1)
+            advice = f"did you mean {close[0]}?" if close else f"valid are {', '.join(figures())}"
+            raise ValueError(f"there is no such figure; {advice} (one of your own names its file)")
+        return figures()[name]
+    if name in figures():
+        raise ValueError(f"the name {name} belongs to a figure of this package; choose another")
+    return _registered(Path(file).expanduser(), name)
+
+
+def with_defaults(section: Mapping) -> dict:
+    """The section `figures` of a configuration, with every figure that is registered and not set to null.
+
+    Entries of a wrong type are left for validation. Raises ValueError as `of` does, beginning with the entry's name.
+    """
+    found = {name: figure.defaults() for name, figure in figures().items() if section.get(name, {}) is not None}
+    for name, entry in section.items():
+        if entry is None:
+            continue
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("file") or "", str):
+            found[name] = entry
+            continue
+        given = {key: value for key, value in entry.items() if value is not None}
+        try:
+            found[name] = {**of(name, given.get("file")).defaults(), **given}
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    return found
+
+
+def documentation() -> str:
+    """The figures of this package as a Markdown table, for figures/README.md."""
+    lines = ["| name | shows | results | module |", "|---|---|---|---|"]
+    for name, figure in figures().items():
+        results = ", ".join(f"`{result}`" for result in figure.studies or [figure.result])
+        module = f"{figure.module.parent.name}/{figure.module.name}"
+        lines.append(f"| `{name}` | {figure.shows.removesuffix('.')} | {results} | `{module}` |")
+    return "\n".join(lines) + "\n"
+
+
+def _registered(path: Path, own_name: str = "") -> Figure | None:
+    """The figure that a module registers, None for one that draws none; `own_name` is that of a user's own figure."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}): give the path of a Python file") from None
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"{path} is not valid Python ({error}): correct it") from None
+    literals = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets] == ["FIGURE"]
+    ]
+    if not (literals or own_name):
+        return None
+    if not any(isinstance(node, ast.FunctionDef) and node.name == "draw" for node in tree.body):
+        raise ValueError(f"{path} defines no function draw(studies, settings, published): add it")
+    shows = " ".join((ast.get_docstring(tree) or own_name).split("\n\n")[0].split())
+    try:
+        registered = ast.literal_eval(literals[0]) if literals else {}
+        named = {"id": own_name} if own_name else {}
+        return Figure(**{"module": path, "shows": shows, **registered, **named})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{path} registers FIGURE wrongly, at {place}: {first['msg']}") from None
+    except (ValueError, TypeError):
+        raise ValueError(f"{path} registers FIGURE as no literal dictionary: write its values out") from None

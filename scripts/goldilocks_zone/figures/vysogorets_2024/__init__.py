@@ -1,0 +1,1 @@
+"""Figures after Vysogorets et al. (2024)."""

@@ -1,0 +1,107 @@
+"""κ over the confidence of initialisations inside the zone, and their gradient over the distance of the mean output
+from the classes' shares (Vysogorets et al. 2024)."""
+
+from collections.abc import Callable
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.claims.curves import LEAST_CORRELATED, partial_rank_correlation
+from goldilocks_zone.figures import curves, over_scale, panels, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+from goldilocks_zone.statistics import bands, estimates
+
+FIGURE = {"id": "confidence", "studies": ["confidence"], "axis": "scale"}
+
+STUDY = "confidence"
+KAPPA = "trace_over_norm"
+MEASURES = {"entropy": "mean entropy of $p$ (nat)", "loss": "initial loss $L$ (nat)"}
+GRADIENTS = ("prior_mismatch", "gradient_norm", "class_gradient_norm", "forced_mismatch", "forced_gradient_norm")
+AS_IT_IS = style.look(0, label="as initialised")
+FORCED = style.look(1, label=r"with $\hat{Q}=Q$ forced")
+DOTS = {"linestyle": "none", "markersize": 2.8, "markeredgewidth": 0, "alpha": 0.6}
+PLACES = 50  # at which the regression's band is drawn
+ABOVE = 1.6  # what is drawn in (c) fills its axis but for the legend
+ASIDE = 0.03  # of the axis of (c), left of zero
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    data = initialisations(next(iter(studies.values())))
+    forced = "gradient_norm" in data
+    figure, axes = panels.grid(1, 2 + forced, settings, room=1.3)
+    correlated = data.sizes["draw"] >= LEAST_CORRELATED
+    found = statistics(data, forced) if correlated else {}
+    for ax, (name, label) in zip(axes[0], MEASURES.items()):
+        ax.plot(data[name], data[KAPPA], **DOTS, **{**AS_IT_IS, "label": ""})
+        ax.set_xlabel(label)
+        ax.set_ylabel(r"$\kappa$")
+        ax.set_title(rf"$\rho$ = {in_words(*found[name])}" if correlated else "")
+    if forced:
+        draw_gradients(axes[0, -1], data)
+        axes[0, -1].set_title(f"slope {in_words(*found['slope'])}" if correlated else "")
+    few = "1 initialisation" if data.sizes["draw"] == 1 else f"{data.sizes['draw']} initialisations"
+    panels.letter_titles(axes[0], [ax.get_title() or few for ax in axes[0]])
+    meanings = {name: f"Spearman's correlation of κ with {name}, and its 95 % interval" for name in MEASURES}
+    meanings["slope"] = "slope of ‖∇L‖ over ‖Q − Q̂‖ relative to √D σ_C, and its 95 % interval"
+    shown = curves.statistics(found, meanings)
+    return figure, data.merge(shown.rename({name: f"correlation_{name}" for name in MEASURES if name in found}))
+
+
+def initialisations(study: xr.Dataset) -> xr.Dataset:
+    """The measures of each initialisation (draw), at the α nearest to 1."""
+    here = over_scale.first_cell(over_scale.parameters_rescaled(study))
+    here = here.isel(radius=int(np.abs(here["x"].values).argmin()))
+    return here[[name for name in (KAPPA, *MEASURES, *GRADIENTS) if name in here]]
+
+
+def statistics(data: xr.Dataset, forced: bool) -> dict[str, tuple[float, float, float]]:
+    """Spearman's correlation of κ with each measure and, with gradients, the slope of ‖∇L‖ over the prior mismatch
+    relative to that of theory, as in claim vd10; each with its 95 % interval over initialisations."""
+    found = {name: resampled(data, (KAPPA, name), partial_rank_correlation) for name in MEASURES}
+    if forced:
+        found["slope"] = resampled(data, GRADIENTS[:3], relative_slope)
+    return found
+
+
+def resampled(
+    data: xr.Dataset, names: tuple[str, ...], statistic: Callable[[np.ndarray], float]
+) -> tuple[float, float, float]:
+    """A statistic of some variables' rows (variables, draws), with its interval."""
+    return curves.bootstrapped(statistic, np.array([data[name].values for name in names]), STUDY, *names)
+
+
+def relative_slope(rows: np.ndarray) -> float:
+    """Slope of ‖∇L‖ over the prior mismatch, over the mean √D σ_C, of rows (3, draws)."""
+    mismatch, gradient, expected = rows
+    return float(np.polyfit(mismatch, gradient, 1)[0] / expected.mean())
+
+
+def draw_gradients(ax: plt.Axes, data: xr.Dataset) -> None:
+    """‖∇L‖ over the prior mismatch, as initialised and with constants added to the logits that remove the mismatch.
+
+    Beside the dots the regression with the band of its mean, and the line of theory through the origin.
+    """
+    x, y = data["prior_mismatch"].values, data["gradient_norm"].values
+    ax.plot(x, y, **AS_IT_IS, **DOTS)
+    ax.plot(data["forced_mismatch"], data["forced_gradient_norm"], **FORCED, **DOTS)
+    places, highest = np.linspace(0, x.max(), PLACES), [y.max(), data["forced_gradient_norm"].max()]
+    if len(x) >= LEAST_CORRELATED and np.ptp(x) > 0:
+        line, low, high = bands.regression_band(x, y, places, estimates.LEVEL)
+        ax.plot(places, line, color=0.6 * np.array(plt.matplotlib.colors.to_rgb(style.colour(0))), label="regression")
+        ax.fill_between(places, low, high, color=style.colour(0), alpha=0.3, linewidth=0)
+        highest.append(high.max())
+    slope = float(data["class_gradient_norm"].mean())
+    theory = r"$\sqrt{D}\,\sigma_C\,\Vert Q-\hat{Q}\Vert$"
+    ax.plot(places, slope * places, color="k", linestyle="--", linewidth=1, label=theory)
+    ax.set_xlim(-ASIDE * x.max(), (1 + ASIDE) * x.max())
+    ax.set_ylim(0, ABOVE * max(*highest, slope * x.max()))
+    ax.set_xlabel(r"prior mismatch $\Vert Q-\hat{Q}\Vert$")
+    ax.set_ylabel(r"$\Vert\nabla L\Vert$ (nat per parameter)")
+    ax.legend(loc="upper left", handlelength=1.4, labelspacing=0.3)
+
+
+def in_words(value: float, low: float, high: float) -> str:
+    """A statistic and its interval, in a title."""
+    shown = [curves.decimal(number) for number in (value, low, high)]
+    return f"{shown[0]} [{shown[1]}, {shown[2]}]"

@@ -1,0 +1,68 @@
+"""The two parts G and H′ of the Hessian over the scale of the parameters, and the edges of the zone."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.claims.estimators import hessian_parts
+from goldilocks_zone.figures import curves, over_scale, panels, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+
+FIGURE = {"id": "parts", "studies": ["scale_fc", "scale_lenet5", "scale_annuli"], "axis": "scale"}
+
+HEIGHTS = [r"$\kappa$", r"$\log_{10}$ norm", r"$\log_{10}(\Vert G\Vert/\Vert H'\Vert)$"]
+NORMS = {"gauss_newton_spectral_norm": r"$\Vert G\Vert_2$", "residual_spectral_norm": r"$\Vert H'\Vert_2$"}
+RATIOS = {"spectral_norm": "spectral norms", "norm": "Frobenius norms"}
+RANGE = 2.5  # shown of the ratio's logarithm, to either side
+SMALLEST = -16  # shown of a norm's
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    data = {name: shown(study) for name, study in studies.items()}
+    figure = over_scale.stacks(studies, settings, HEIGHTS, draw_parts, data)
+    return figure, panels.side_by_side(data)
+
+
+def shown(study: xr.Dataset) -> xr.Dataset:
+    """Curves of κ, of κ from the parts' Frobenius norms, of norms and ratios, and the places of the edges."""
+    here = over_scale.first_cell(over_scale.parameters_rescaled(study))
+    with np.errstate(divide="ignore"):
+        norms = {name: np.log10(here[name]).clip(SMALLEST) for name in NORMS}
+    squares = here["gauss_newton_norm"] ** 2 + here["residual_norm"] ** 2
+    variables = {
+        "trace_over_norm": here["trace_over_norm"],
+        "kappa_of_norms": here["gauss_newton_trace"] / np.sqrt(squares),
+        **norms,
+        **{f"ratio_{norm}": hessian_parts.log_ratio(here, norm) for norm in RATIOS},
+    }
+    result = over_scale.bands(here, variables)
+    for outer in (False, True):
+        places = hessian_parts.edges(here["trace_over_norm"], variables["ratio_spectral_norm"], outer)[0][1]
+        name = "outer_edge" if outer else "inner_edge"
+        in_zone = (here["trace_over_norm"].max("radius") > hessian_parts.ZONE).all()
+        place = places.mean() if np.isfinite(places).all() and in_zone else np.nan
+        result[name] = ((), place, curves.described(f"mean log10 α of the {name.replace('_', ' ')}"))
+    return result
+
+
+def draw_parts(stack: list[plt.Axes], data: xr.Dataset) -> None:
+    """Draw κ, the parts' norms, and their ratio, each with the edges of the zone."""
+    kappa, norms, ratios = stack
+    over_scale.draw(kappa, data, "trace_over_norm", 0, "measured")
+    label = r"$\mathrm{Tr}\,G/\sqrt{\Vert G\Vert_F^2+\Vert H'\Vert_F^2}$"
+    over_scale.draw(kappa, data, "kappa_of_norms", 4, label, "--")
+    kappa.axhline(1, **style.DASHED)
+    for number, (name, label) in enumerate(NORMS.items(), 1):
+        over_scale.draw(norms, data, name, number, label)
+    for number, (norm, label) in enumerate(RATIOS.items()):
+        over_scale.draw(ratios, data, f"ratio_{norm}", (3, 5)[number], label, ("-", "--")[number])
+    ratios.axhline(0, **style.DASHED)
+    ratios.set_ylim(-RANGE, RANGE)
+    over_scale.limit(kappa, data, "trace_over_norm", "kappa_of_norms")
+    over_scale.limit(norms, data, *NORMS)
+    # Smaller norms lie on a plateau without meaning.
+    norms.set_ylim(bottom=max(norms.get_ylim()[0], SMALLEST + 1))
+    for ax in stack:
+        for edge in ("inner_edge", "outer_edge"):
+            if np.isfinite(data[edge]):
+                ax.axvline(float(data[edge]), color="0.4", linewidth=0.6, linestyle=":", zorder=0)

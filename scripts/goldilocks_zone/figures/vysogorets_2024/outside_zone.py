@@ -1,0 +1,247 @@
+"""Full-batch gradient descent from every scale α: accuracy beside the zone, and the states in which training ends
+(Vysogorets et al. 2024)."""
+
+import itertools
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.colors import to_rgba
+from matplotlib.container import ErrorbarContainer
+from matplotlib.patches import Patch
+
+from goldilocks_zone.claims import cells
+from goldilocks_zone.claims.estimators import hessian_parts, training
+from goldilocks_zone.config import studies as config_studies
+from goldilocks_zone.figures import curves, over_scale, panels, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+from goldilocks_zone.models import labels
+from goldilocks_zone.theory.laws import null_bound
+
+FIGURE = {"id": "outside", "studies": ["outside", "outside_tuned", "scale_fc"], "axis": "scale"}
+
+PUBLISHED, TUNED, CURVATURE = "outside", "outside_tuned", "scale_fc"
+EXAMPLES = 1000  # of the claims about the zone
+# Name, colour of the tint and hatching behind the curves, which are told apart in grey print too.
+REGIMES = {
+    "divergent": ("divergent", style.colour(1), "////"),
+    "zero": ("zero logits", style.colour(2), "...."),
+    "lazy": ("lazy", style.colour(5), ""),
+    "healthy": ("healthy", "white", ""),
+}
+TINT, HATCHING = 0.2, "0.78"
+NAMES = {
+    "accuracy": "test accuracy at the end",
+    "kappa": "κ = Tr(H_d)/‖H_d‖_F at the start",
+    "zeros": "share of the logits that are exactly zero at the end",
+    "cosine": "cosine of the angle between end and start of training",
+    "start": "log10 of the {} at the start",
+    "end": "log10 of the {} at the end",
+}
+# Meaning, title and label of the measures of panel (d), which shows the first that was measured.
+SIZES = {
+    "sharpness": ("sharpness in nat", "sharpness", "$\\log_{10}$ sharpness\n(nat)"),
+    "gradient_norm": (
+        "norm of the gradient in nat per parameter",
+        "norm of the gradient",
+        "$\\log_{10}\\Vert\\nabla L\\Vert$\n(nat per parameter)",
+    ),
+}
+ASIDE = 0.02  # of two curves of a panel, to either side, in log10 α
+OPEN = {"markerfacecolor": "white", "markeredgewidth": 0.8}
+LOW = 0.72  # height of a panel, relative to that of others across a page
+LEGEND_CM = 1.0  # above the panels
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    if {PUBLISHED, TUNED} <= studies.keys():
+        studies = {**studies, TUNED: cells.with_rate_of(studies[TUNED], studies[PUBLISHED])}
+    data = {name: MEASURES[name](study) for name, study in studies.items()}
+    shown = [draw_panel for names, draw_panel in PANELS if data.keys() & names]
+    width, height = panels.page_size(len(shown), settings, LOW)
+    size = (width, height + LEGEND_CM / panels.CENTIMETRES_PER_INCH)
+    figure, axes = panels.grid(len(shown), 1, settings, figsize=size, sharex=True)
+    for number, (ax, draw_panel) in enumerate(zip(axes[:, 0], shown)):
+        draw_panel(ax, data)
+        ax.set_title(panels.lettered(number, ax.get_title()), loc="left", pad=3)
+        ax.set_title("")
+        legend_beside(ax)
+    axes[-1, 0].set_xlabel(over_scale.LABEL)
+    if PUBLISHED in data:
+        spans = draw_regimes(axes[:, 0], data[PUBLISHED])
+        panels.legend_on_top(figure, [panels.entry("training ends:", linestyle="none"), *spans])
+    for each in data.values():
+        each["radius"].attrs = curves.described("scale α of the initialisation")
+    return figure, panels.side_by_side(data)
+
+
+def summarised(measures: dict[str, xr.DataArray]) -> xr.Dataset:
+    """Means over draws of measures (radius, draw) with their intervals: {name}_mean, _low and _high (radius)."""
+    found = xr.Dataset()
+    for name, values in measures.items():
+        found.update(curves.prefixed(name, curves.means(values.transpose("radius", "draw")), curves.PARTS))
+    return found
+
+
+def one_rate(study: xr.Dataset) -> xr.Dataset:
+    """Measures of training at the published rate, and the share of draws in each regime (regime, radius)."""
+    cell = curves.primary(study).isel(subspace=0)
+    start, end = (cell.isel(step=step, drop=True) for step in (0, -1))
+    whole = cell["diverged"] == 0
+    size = next(name for name in SIZES if name in cell)
+    measures = {
+        "accuracy": training.accuracy(cell).assign_attrs(curves.described(NAMES["accuracy"])),
+        "zeros": end["zero_logits"].where(whole).assign_attrs(long_name=NAMES["zeros"]),
+        "cosine": end["start_cosine"].where(whole).assign_attrs(long_name=NAMES["cosine"]),
+    }
+    for moment, here in (("start", start), ("end", end)):
+        # Where all logits are zero there is nothing to take the logarithm of.
+        meaning = curves.described(NAMES[moment].format(SIZES[size][0]))
+        measures[moment] = np.log10(here[size].where(here[size] > 0)).assign_attrs(meaning)
+    result = summarised(measures)
+    shares = xr.concat([found.mean("draw") for found in hessian_parts.regimes(cell).values()], "regime")
+    meaning = curves.described("share of the draws whose training ends in this regime")
+    shares = shares.drop_vars("step", errors="ignore").drop_attrs().assign_coords(regime=list(REGIMES))
+    result["regime_share"] = shares.assign_attrs(meaning)
+    result["chance"] = (1 / cell["classes"]).assign_attrs(curves.described("accuracy of guessing"))
+    settings = json.loads(study.attrs["settings"])
+    if size == "sharpness" and settings["optimiser"] == "sgd":
+        meaning = curves.described("log10 of the sharpness in nat above which gradient descent is not stable")
+        result["stable"] = ("radius", np.log10(2 / rates(cell, settings)), meaning)
+    return result.assign_attrs(size=size)
+
+
+def rates(cell: xr.Dataset, settings: dict) -> np.ndarray:
+    """The learning rate at each α (radius,)."""
+    exponent = config_studies.rate_exponent(settings["rate_rule"], labels.depth(cell["network"].item()))
+    return settings["rate"] * cell["radius"].values ** float(exponent)
+
+
+def best_rate(study: xr.Dataset) -> xr.Dataset:
+    """Accuracy at the best rate for each radius, and that rate relative to its rule's power of α."""
+    cell = curves.primary(study, "rate").isel(subspace=0)
+    accuracy = training.accuracy(cell)
+    chosen = accuracy["rate"].drop_vars("rate")
+    measures = {"accuracy": accuracy.drop_vars("rate").assign_attrs(curves.described(NAMES["accuracy"]))}
+    result = summarised(measures)
+    meaning = "rate at α = 1 that has the highest mean accuracy on held-out examples"
+    result["best_rate"] = chosen.drop_attrs().assign_attrs(curves.described(meaning))
+    result["chance"] = (1 / cell["classes"]).assign_attrs(curves.described("accuracy of guessing"))
+    return result
+
+
+def curvature(study: xr.Dataset) -> xr.Dataset:
+    """κ at the start for the number of examples of the claims, or the largest, and the bound of no excess."""
+    study = over_scale.parameters_rescaled(study)
+    if EXAMPLES in study["examples"].values:
+        study = study.sel(examples=[EXAMPLES])
+    cell = over_scale.first_cell(study)
+    result = summarised({"kappa": cell["trace_over_norm"].assign_attrs(long_name=NAMES["kappa"])})
+    bound = null_bound(int(cell["dimension"]))
+    meaning = "97.5 % point of κ of random symmetric matrices of this dimension"
+    return result.assign(null_bound=((), bound, curves.described(meaning)))
+
+
+def legend_beside(ax: plt.Axes) -> None:
+    """A legend on the right of a panel: points with bars first, then lines."""
+    handles = ax.get_legend_handles_labels()[0]
+    handles = sorted(handles, key=lambda handle: not isinstance(handle, ErrorbarContainer))
+    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), borderaxespad=0)
+
+
+def draw_curve(ax: plt.Axes, data: xr.Dataset, name: str, number: int, aside: float = 0, **look: object) -> None:
+    """Draw means of a measure with their intervals as bars, slightly `aside`."""
+    look = style.look(number, markersize=3.5, capsize=1.5) | look
+    curves.draw_means(ax, data["x"].values + aside, curves.parts_of(data, name), **look)
+
+
+def reference(ax: plt.Axes, height: float, **look: object) -> None:
+    """Draw a grey line across."""
+    ax.axhline(height, **{"color": "0.45", "linewidth": 0.7, "linestyle": "--", "zorder": 1, **look})
+
+
+def draw_accuracy(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
+    """Draw test accuracy at the published rate, and at the best of several for each α."""
+    here = {name: data[name] for name in (PUBLISHED, TUNED) if name in data}
+    looks = {PUBLISHED: (0, -ASIDE, "published rate"), TUNED: (3, ASIDE, "best rate\nat each $\\alpha$")}
+    for name, part in here.items():
+        number, aside, label = looks[name]
+        line = {"linestyle": style.LINES[name == TUNED], "label": label}
+        draw_curve(ax, part, "accuracy", number, aside, **line)
+    chance = float(next(iter(here.values()))["chance"])
+    reference(ax, chance, label="chance")
+    ax.set_ylim(panels.limits(0.0, chance, *(part["accuracy_mean"] for part in here.values())))
+    ax.set_ylabel("test accuracy")
+    ax.set_title("accuracy at the end of training")
+
+
+def draw_kappa(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
+    """Draw κ at the start, with the height that bounds the zone and the bound of no excess."""
+    here = data[CURVATURE]
+    kappa = curves.parts_of(here, "kappa")
+    curves.draw_band(ax, here["x"], kappa, alpha=0.3, color=style.colour(0), label=r"$\kappa$")
+    reference(ax, 1.0, label=r"$\kappa=1$")
+    reference(ax, float(here["null_bound"]), linestyle=":", label="bound of\nno excess")
+    ax.set_ylim(panels.limits(0.0, 1.0, here["kappa_mean"]))
+    ax.set_ylabel(r"$\kappa$")
+    ax.set_title("excess of positive curvature at the start")
+
+
+def draw_states(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
+    """Draw the share of zero logits at the end, and the cosine between end and start."""
+    here = data[PUBLISHED]
+    draw_curve(ax, here, "cosine", 0, -ASIDE, label="cosine\nto the start")
+    draw_curve(ax, here, "zeros", 2, ASIDE, linestyle="--", label="share of\nzero logits")
+    ax.set_ylim(panels.limits(0.0, 1.0, here["cosine_mean"]))
+    ax.set_ylabel("share, cosine")
+    ax.set_title("zero logits and angle to the start, at the end")
+
+
+def draw_sizes(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
+    """Draw sharpness (or the norm of the gradient) at the start and at the end, on logarithmic axes."""
+    here = data[PUBLISHED]
+    draw_curve(ax, here, "start", 0, -ASIDE, label="start", linestyle="--", **OPEN)
+    draw_curve(ax, here, "end", 1, ASIDE, label="end")
+    shown = [here["start_mean"], here["end_mean"]]
+    if "stable" in here:
+        ax.plot(here["x"], here["stable"], color="0.3", linewidth=0.9, linestyle=":", label="2/rate")
+        shown.append(here["stable"])
+    ax.set_ylim(panels.limits(*shown))
+    _, title, label = SIZES[here.attrs["size"]]
+    ax.set_title(title)
+    ax.set_ylabel(label)
+
+
+def draw_regimes(axes: np.ndarray, data: xr.Dataset) -> list[Patch]:
+    """Tint all panels where most draws end in a regime, each half-way to the next α; entries of a legend.
+
+    Where as many end in another, the tint is of both.
+    """
+    places, shares = curves.bin_edges(data["x"].values), data["regime_share"].transpose("radius", "regime").values
+    kinds = [tuple(name for name, share in zip(REGIMES, row) if share == row.max()) for row in shares]
+    looks = {kind: look(kind) for kind in kinds}
+    for kind, members in itertools.groupby(range(len(kinds)), lambda i: kinds[i]):
+        together = list(members)
+        for ax in axes:
+            ax.axvspan(places[together[0]], places[together[-1] + 1], zorder=0, **looks[kind])
+    axes[0].set_xlim(places[0], places[-1])
+    names = {kind: " or ".join(REGIMES[name][0] for name in kind) for kind in sorted(looks, key=kinds.index)}
+    return [Patch(label=label, **{**looks[kind], "linewidth": 0.5}) for kind, label in names.items()]
+
+
+def look(kind: tuple[str, ...]) -> dict:
+    """The look of a tint: the first regime's colour, the hatches of all."""
+    hatch = "".join(REGIMES[name][2] for name in kind)
+    colour = to_rgba(REGIMES[kind[0]][1], TINT)
+    return {"facecolor": colour, "edgecolor": HATCHING, "linewidth": 0, "hatch": hatch}
+
+
+MEASURES = {PUBLISHED: one_rate, TUNED: best_rate, CURVATURE: curvature}
+# Of each panel, the studies of which one is enough for it.
+PANELS = (
+    ({PUBLISHED, TUNED}, draw_accuracy),
+    ({CURVATURE}, draw_kappa),
+    ({PUBLISHED}, draw_states),
+    ({PUBLISHED}, draw_sizes),
+)

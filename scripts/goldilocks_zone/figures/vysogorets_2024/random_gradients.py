@@ -1,0 +1,109 @@
+"""κ of the Gauss–Newton part G, measured and predicted by the model J = C + E of random logit gradients (Vysogorets et
+al. 2024)."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.ticker import MaxNLocator
+
+from goldilocks_zone.figures import curves, over_scale, panels, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+from goldilocks_zone.theory.laws import kappa_of_random_gradients
+
+FIGURE = {"id": "random_gradients", "studies": ["scale_fc", "confidence"], "axis": "scale"}
+
+SCALES = "scale_fc"
+GIVEN = ("class_gradient", "example_gradient", "softmax_ratio")
+# Number of colour, and line, of each form.
+FORMS = {"finite": (1, "--", "model, any $d$"), "large": (2, ":", "model, large $d$")}
+MEANINGS = {
+    "measured": "κ(G) = Tr(G_d)/‖G_d‖_F as measured",
+    "finite": "κ(G) of the model J = C + E, for any d",
+    "large": "κ(G) of the model J = C + E, for large d",
+}
+SHOWN_FORM = "finite"  # over which single initialisations are shown
+LABEL = r"$\kappa(G)$"
+SCALE_COLOURS = "viridis"
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    data = {name: modelled(study) for name, study in studies.items()}
+    if SCALES in data:
+        data[SCALES] = data[SCALES].merge(with_intervals(data[SCALES]), compat="no_conflicts")
+    figure, axes = panels.grid(1, len(data.keys() & {SCALES}) + 1, settings, room=1.35)
+    if SCALES in data:
+        draw_over_scales(axes[0, 0], data[SCALES])
+    draw_one_by_one(axes[0, -1], data)
+    panels.letter_titles(axes[0])
+    return figure, panels.side_by_side(data)
+
+
+def modelled(study: xr.Dataset) -> xr.Dataset:
+    """κ(G) (radius, draw) measured and by each form of the model, for the most examples and the largest dimension.
+
+    Missing where G is too small for a number.
+    """
+    here = over_scale.first_cell(over_scale.parameters_rescaled(study))
+    d, given = int(here["dimension"]), [here[name] for name in GIVEN]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = {"measured": here["gauss_newton_trace"] / here["gauss_newton_norm"]}
+        found |= {form: kappa_of_random_gradients(*given, d, form) for form in FORMS}
+    known = np.isfinite(found["measured"])
+    result = xr.Dataset({name: values.where(known & np.isfinite(values)) for name, values in found.items()})
+    for name in result.data_vars:
+        result[name].attrs = curves.described(MEANINGS[name])
+    result["radius"].attrs = curves.described("scale α of the initialisation")
+    return result.transpose("radius", "draw")
+
+
+def with_intervals(data: xr.Dataset) -> xr.Dataset:
+    """mean, low and high (radius) of each of the variables (radius, draw), under its name."""
+    return xr.merge([curves.prefixed(name, curves.means(data[name]), curves.PARTS) for name in MEANINGS])
+
+
+def draw_over_scales(ax: plt.Axes, data: xr.Dataset) -> None:
+    """Draw κ(G) over log10 α: measured as points with bars, the model as lines with bands."""
+    x = data["x"].values
+    for form, (number, line, label) in FORMS.items():
+        look = {"color": style.colour(number), "linestyle": line, "label": label}
+        curves.draw_band(ax, x, curves.parts_of(data, form), **look)
+    look = style.look(0, markersize=2.5, linestyle="none", label="measured")
+    curves.draw_means(ax, x, curves.parts_of(data, "measured"), **look)
+    bound = np.sqrt(float(data["dimension"]))
+    for reference in (1, bound):
+        ax.axhline(reference, **style.DASHED)
+    # Bars of few draws may leave the axes; no positive semi-definite matrix does.
+    ax.set_ylim(panels.limits(1, bound, *(data[f"{name}_mean"] for name in MEANINGS), margin=0.05))
+    ax.set_xlabel(over_scale.LABEL)
+    ax.set_ylabel(LABEL)
+    ax.set_title("over the scale")
+    # Above the line at unity.
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 0.07), frameon=False)
+
+
+def draw_one_by_one(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
+    """Draw measured over modelled κ(G), a point for each initialisation and α, and the line of equality."""
+    for name, here in data.items():
+        model, measured = here[SHOWN_FORM], here["measured"]
+        if name == SCALES:
+            colours = here["x"].broadcast_like(model).transpose(*model.dims)
+            look = {"c": colours, "cmap": SCALE_COLOURS, "s": 7, "linewidths": 0, "zorder": 3}
+            points = ax.scatter(model, measured, label=r"each $\alpha$ of (a)", **look)
+            bar = ax.figure.colorbar(points, ax=ax, aspect=30, pad=0.02)
+            bar.set_label(over_scale.LABEL)
+            bar.outline.set_visible(False)
+        else:
+            look = {"marker": style.marker(1), "s": 9, "facecolors": "none", "linewidths": 0.6, "zorder": 2}
+            label = r"$\alpha=1$, more draws"
+            ax.scatter(model, measured, edgecolors=style.colour(1), label=label, **look)
+    bound = max(float(here["dimension"]) for here in data.values()) ** 0.5
+    shown = (here[name] for here in data.values() for name in (SHOWN_FORM, "measured"))
+    ends = panels.limits(1, bound, *shown, margin=0.05)
+    ax.plot(ends, ends, color="0.4", linewidth=0.6, zorder=1)
+    ax.set(xlim=ends, ylim=ends, aspect="equal")
+    ax.set_xlabel(rf"{LABEL} of the model, any $d$")
+    ax.set_ylabel(rf"{LABEL} measured")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(7, integer=True))
+    ax.set_title("single initialisations")
+    ax.legend(loc="upper left", handletextpad=0.1)
