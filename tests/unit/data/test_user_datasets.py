@@ -173,7 +173,7 @@ def test_files_that_were_touched_are_read_once_to_be_known_again(tmp_path, monke
 
 def test_files_are_looked_at_once_in_a_block_that_says_so(tmp_path):
     path, place = write_folder(tmp_path, members()), tmp_path / "data"
-    entries = {"own": {"path": str(path)}}
+    entries = {"own": Dataset(path=str(path))}
     read_in(entries, place)
     before = identity(entries, place)
     with catalogue.one_look():
