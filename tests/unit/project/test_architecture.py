@@ -42,6 +42,19 @@ def test_no_module_stands_outside_a_room_but_randomness_and_the_command_line():
     assert {path.stem for path in PACKAGE.glob("*.py")} <= {"__init__", "__main__", "randomness"}
 
 
+def lines_of(node):
+    return node.end_lineno - node.lineno + 1
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_modules_and_functions_fit_in_a_head(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert lines_of(node) <= 60, node.name
+
+
 def broken(tmp_path, edit):
     """Output of the linter on a copy of the package in which `edit` maps a module to a line put before its imports."""
     for path in PACKAGE.rglob("*.py"):
@@ -50,6 +63,10 @@ def broken(tmp_path, edit):
         place.write_text(path.read_text() + edit.get(str(path.relative_to(PACKAGE)), ""))
     command = [Path(sys.executable).with_name("lint-imports"), "--no-cache", "--no-logo", ROOT / "pyproject.toml"]
     return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path)})
+
+
+def test_scripts_are_few():
+    assert len(list((ROOT / "scripts").glob("*.py"))) <= 20
 
 
 def test_imports_run_one_way(tmp_path):
