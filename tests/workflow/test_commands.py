@@ -3,6 +3,7 @@
 import csv
 import subprocess
 
+import numpy as np
 import pytest
 import xarray as xr
 
@@ -45,6 +46,8 @@ def test_compare(project):
     other = project.folder / "results/other"
     (other / "aggregate").mkdir(parents=True)
     study = xr.load_dataset(project.folder / STUDY)
+    study["overflowing"] = "draw", [np.inf, -np.inf]
+    netcdf.write_dataset(study, project.folder / STUDY)
     claims = (project.folder / "results/tiny/claims.csv").read_text()
     (other / "claims.csv").write_text(claims)
     netcdf.write_dataset(study, other / "aggregate/curvature.nc")

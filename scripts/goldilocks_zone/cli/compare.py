@@ -45,7 +45,7 @@ def differences(first: xr.Dataset, second: xr.Dataset, tolerance: float) -> list
             continue
         a, b = first[name], second[name].transpose(*first[name].dims)
         gap = np.abs(a - b) / np.maximum(np.maximum(np.abs(a), np.abs(b)), np.finfo(float).tiny)
-        gap = gap.where(~(a.isnull() & b.isnull()), 0.0).fillna(np.inf)
+        gap = gap.where((a != b) & ~(a.isnull() & b.isnull()), 0.0).fillna(np.inf)
         count = int((gap > tolerance).sum())
         if count:
             place = {axis: int(index) for axis, index in gap.argmax(...).items()}

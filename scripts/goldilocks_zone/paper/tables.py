@@ -12,13 +12,21 @@ from goldilocks_zone.paper import latex
 from goldilocks_zone.statistics.hypotheses import FAILS, HOLDS
 
 
+class Missing(jinja2.StrictUndefined):
+    """A missing value that a template shows, most often a key of resources/published/<work>/settings.yaml."""
+
+    def __str__(self) -> str:
+        place = f" of {self._undefined_obj}" if isinstance(self._undefined_obj, dict) else ""
+        raise ValueError(f"the paper shows {self._undefined_name!r}{place}, which is missing: add it where it is said")
+
+
 def environment(folder: Path) -> jinja2.Environment:
     """The templates in a folder, with delimiters that LaTeX does not use and filters for what a run holds."""
     templates = jinja2.Environment(
         *("<%", "%>", "<<", ">>", "<#", "#>"),
         trim_blocks=True,
         keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
+        undefined=Missing,
         loader=jinja2.FileSystemLoader(folder),
     )
     templates.filters["latex"] = lambda value, strict=True: latex.escape(str(value), strict)

@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import xarray as xr
@@ -36,6 +37,14 @@ def test_identities_stand_apart_in_the_table_and_paragraphs_say_what_follows():
 
 def test_a_table_without_identities_has_no_rule():
     assert rendered("synthesis", verdicts=tables.verdicts([row("fs1")])) == "fs1 & w & s \\& t & reproduced \\\\%\n"
+
+
+def test_a_published_setting_that_is_missing_is_named():
+    published = {"training": {"planes": {"work": "Somebody", "network": "a"}}}
+    with pytest.raises(
+        ValueError, match=r"shows 'dataset' of \{'work': 'Somebody', 'network': 'a'\}, which is missing"
+    ):
+        rendered("training_settings", published=published, settings=SimpleNamespace(studies={}))
 
 
 def test_a_commit_that_is_not_known_is_explained_where_it_is_shown():
