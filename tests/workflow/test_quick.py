@@ -29,7 +29,8 @@ GENERATED = (".venv", ".snakemake", ".git", "logs", "results", "figures")
 def checkout(tmp_path_factory):
     """The checkout without anything generated, and the environment that `make test` has set up."""
     folder = tmp_path_factory.mktemp("quick") / "goldilocks"
-    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*GENERATED, "__pycache__", "paper.pdf"))
+    everywhere = shutil.ignore_patterns("__pycache__", "paper.pdf")
+    shutil.copytree(ROOT, folder, ignore=lambda at, names: everywhere(at, names) | set(GENERATED * (Path(at) == ROOT)))
     (folder / ".venv").symlink_to(ROOT / ".venv")
     return folder
 
