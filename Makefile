@@ -17,7 +17,7 @@ TEX_PACKAGES := latexmk texlive-latex-recommended texlive-latex-extra texlive-fo
 PYTHON_MIB := 9500
 TEX_MIB := 1500
 
-# Runs are independent of the home folder (user packages, Snakemake profiles) and of a notebook's settings.
+# Runs do not depend on the home folder (user packages, Snakemake profiles) or on a notebook's settings.
 export PYTHONNOUSERSITE := 1
 export MPLBACKEND := Agg
 unexport SNAKEMAKE_PROFILE
@@ -27,9 +27,9 @@ ifeq ($(shell mkdir -p "$(CACHE)" 2>/dev/null && [ -w "$(CACHE)" ] && echo yes),
 export XDG_CACHE_HOME := $(CURDIR)/.snakemake/cache
 endif
 
-# The last line on the screen is the message of what failed. Since make adds a line of its own after a failing recipe, that
-# of a command `x` stands under `x-run`, which writes its message to a file and succeeds; then `x` stops with an error of
-# make that is the message. The file lies outside the checkout, whose disk may be full or read-only.
+# The last line on the screen is the message of a failure. Because make prints a line of its own after a failing recipe,
+# the recipe of a command `x` stands under `x-run`, which writes its message to a file and succeeds; then `x` stops with
+# this message as make's error. The file lies outside the checkout, whose disk may be full or read-only.
 COMMANDS := $(shell sed -n 's/^\([a-z-]*\)-run:.*/\1/p' Makefile)
 export GOLDILOCKS_FAILURE := $(or $(GOLDILOCKS_FAILURE),$(shell mktemp -u -t goldilocks-failure.XXXXXX))
 failed = $(shell cat "$(GOLDILOCKS_FAILURE)" 2>/dev/null)
@@ -47,7 +47,7 @@ refuse_path = case "$$PWD" in *[[:space:]\'\"\&\$$\(\)\;\{\}\\\*\`\<\>\|\?\[\]:]
 without spaces and quotes and signs such as & and run again);; esac
 # Some tests make jobs fail.
 PYTEST := env -u GOLDILOCKS_FAILURE $(BIN)/python -m pytest
-# Tests that measure times, disturb a starting job or need every core run alone, the others in parallel.
+# Tests that measure time, disturb a starting job or need every core run alone, the others in parallel.
 ALONE := tests/workflow/test_quick.py tests/workflow/test_faults.py
 # One worker more than cores, because tests of the workflow often wait.
 WORKERS := $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) + 1 )))
@@ -196,7 +196,7 @@ programs: ## the browser and the SLURM that tests start, through the system's pa
 	@{ command -v slurmctld && command -v slurmd && command -v munged; } >/dev/null || \
 		$(call install_for_tests,slurm-wlm munge)
 
-# Tests that lack it are left out or, where CI is set, fail.
+# Without it, its tests are skipped or, where CI is set, fail.
 install_for_tests = { $(as_root) && echo "Installing $(1) for tests" && $(apt_get_install) $(1) >/dev/null; } || \
 	[ -z "$$CI" ] || $(call fail,the tests need $(1): sudo apt-get install --no-install-recommends $(1))
 as_root = { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; }

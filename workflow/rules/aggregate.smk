@@ -1,4 +1,4 @@
-"""One labelled file per study. Needs its blocks, of curvature or of training."""
+"""One labelled file per study. Needs its blocks, of any kind."""
 
 
 rule aggregate:

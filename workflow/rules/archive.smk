@@ -1,9 +1,9 @@
-"""Results of another's run. Needs its archive (results_from); makes the blocks that this run has in common with it.
+"""Results from an archive. Needs the archive (results_from); makes the blocks that this run has in common with it.
 Whatever the archive lacks, such as an added network, is computed."""
 
 
 rule unpack:
-    """All blocks that the archive has, verified."""
+    """All blocks of this run in the archive, verified."""
     input:
         archive=SETTINGS.results_from,
         settings=lambda wildcards: [recorded(place) for place in THIS_RUN.archived_settings],

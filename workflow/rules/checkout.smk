@@ -1,5 +1,5 @@
-"""Where this workflow's own files lie: in CHECKOUT, from wherever it runs. Needs nothing, but for another workflow that
-imports this one from a repository's host Snakemake's clone of it."""
+"""Location of this workflow's own files: CHECKOUT, whatever the working directory. Needs nothing or, if another workflow
+imports this one from a hosting service, Snakemake's clone of the repository."""
 
 import os
 from contextlib import suppress
@@ -20,7 +20,7 @@ def checked_out(hosted):
         folder.parent.mkdir(exist_ok=True)
         with TemporaryDirectory(dir=folder.parent) as temporary:
             repository.clone(f"{temporary}/checkout").git.checkout(commit)
-            # Another process may have been first.
+            # Another process may have made it meanwhile.
             with suppress(OSError):
                 os.rename(f"{temporary}/checkout", folder)
     return folder

@@ -1,7 +1,7 @@
-"""Shared by all rules. Needs the configuration; makes THIS_RUN, with the records of what it is started with, in files
-named by the hash of their content, so that reruns can be trusted even after .snakemake/ is lost.
+"""Shared by all rules. Needs the configuration; makes THIS_RUN, which knows the records of its settings and code: files
+named by the hash of their content, so that reruns are right even after .snakemake/ is lost.
 
-Loading the workflow writes nothing: Snakemake does not say whether a run is to follow.
+Loading the workflow writes nothing, because Snakemake does not tell whether a run follows.
 """
 
 import sys
@@ -19,10 +19,10 @@ from goldilocks_zone.storage import files
 
 
 def recorded(place):
-    """The path of a record that a job takes; jobs on a cluster take the one that their run has written.
+    """The path of a record as an input; jobs on a cluster take the record that their run has written.
 
-    A missing record is made, and then whatever depends on it: once .snakemake/ is lost, a missing input is no reason for
-    Snakemake to rerun the job behind it.
+    A missing record is forced, so that jobs that need it run: once .snakemake/ is lost, Snakemake does not rerun a job
+    because an input was missing.
     """
     try:
         path = THIS_RUN.path_of(place, started=workflow.remote_exec)
@@ -49,7 +49,7 @@ def grown(amount):
 
 
 def refuse(error):
-    """Stop with the sentence of an error, which `make` repeats."""
+    """Stop with the message of an error, which `make` repeats."""
     failures.report(str(error))
     raise WorkflowError(str(error)) from None
 
@@ -61,7 +61,7 @@ try:
     files.refuse_unwritable(["."])
     lifecycle.name_to_jobs(first=workflow.is_main_process)
     if workflow.modifier.skip_configfile:
-        # What an importing workflow gives is laid over ours, as by --configfile.
+        # The importing workflow's configuration is laid over ours, as --configfile is.
         config, given = load.read(load.shipped()), config
         update_config(config, given)
     THIS_RUN = runs.load_run(config, CHECKOUT)

@@ -1,8 +1,8 @@
 """Datasets. Needs the user's data folder, official mirrors, package registries or a user's own files; makes
-results/data/{dataset}.nc and a card of metadata, and keeps copies of both in results/data/verified: Snakemake deletes the
-outputs of a job before the job starts, which then restores them if reading would give the same."""
+results/data/{dataset}.nc and a card of metadata, and keeps copies of both in results/data/verified: Snakemake deletes a
+job's outputs before the job starts, which restores them if reading again would give the same."""
 
-# Both fetch datasets first and exclusively, so that an unavailable one fails the run early. (A gate rule that blocks take
+# Both rules fetch datasets first and exclusively, so that an unavailable one fails the run early. (A gate rule that blocks take
 # as ancient() would do that too, but while it is due to run, Snakemake ignores every other reason to rerun the jobs
 # behind it.)
 

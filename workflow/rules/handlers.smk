@@ -8,7 +8,7 @@ WRITTEN = ("results", "figures", "paper")
 
 
 def both(first, second):
-    """A handler that calls two."""
+    """A handler that calls both."""
     return lambda log: (first(log), second(log))
 
 
@@ -38,7 +38,8 @@ onerror:
     failures.report_failed_job(log)
 
 
-# Snakemake runs no handlers of a module.
+# Snakemake ignores the handlers of a module, so they are chained to those of the importing workflow. Handlers that it
+# defines after `use rule` replace both, and must call goldilocks.onstart() and goldilocks.onerror().
 if not workflow.modifier.is_main_snakefile():
     workflow._onstart = both(workflow._onstart, onstart.func)
     workflow._onerror = both(workflow._onerror, onerror.func)

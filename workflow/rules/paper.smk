@@ -1,5 +1,5 @@
 """The paper. Needs claims, aggregates, cuts and figures; makes results/{run}/paper.pdf, and the copies
-paper/paper.pdf and results/claims.csv of the run built last."""
+paper/paper.pdf and results/claims.csv of the latest run."""
 
 SECTIONS = all_ours("paper/sections/*.tex")
 
@@ -81,7 +81,7 @@ rule paper:
 
 
 rule publish:
-    """Copies of the run built last, where everybody looks."""
+    """Copies of the latest paper and verdicts at fixed paths."""
     input:
         paper=f"results/{RUN}/paper.pdf",
         claims=f"results/{RUN}/claims.csv",

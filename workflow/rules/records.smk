@@ -1,10 +1,10 @@
 """Records: settings and fingerprints of code, in files named by the hash of their content. Needs the configuration and
 the code; makes results/{run}/{settings,fingerprints}/{name}.{hash}.{ending}, and the same below results/data. Rules take
-them as inputs, so that the reach of a change is known before anything is written, and also when .snakemake/ is lost."""
+them as inputs, so that the reach of a change is known before anything is written, and when .snakemake/ is lost."""
 
 
 rule record:
-    """One record. Others of the same place are removed: their results are made again when their content comes back."""
+    """One record. Others of the same place are removed, so that their results are made again if their content returns."""
     output:
         "results/{place}/{name}.{hash}.{ending}",
     log:
@@ -18,7 +18,7 @@ rule record:
     conda:
         "../../envs/plot.yaml"
     params:
-        # Compressed, for a shell takes at most 128 KiB, and in letters that it does not interpret.
+        # Compressed, because a shell takes at most 128 KiB, and in characters that it does not interpret.
         text=lambda wildcards, output: THIS_RUN.packed(output[0]),
     message:
         "Recording {wildcards.name} of {wildcards.place}"
