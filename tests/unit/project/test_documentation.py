@@ -1,14 +1,20 @@
 """What the documentation prints is run."""
 
+import importlib.util
+import pkgutil
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 
-from goldilocks_zone.config import load
+from goldilocks_zone.config import kinds, load
+from goldilocks_zone.measurements import curvature_blocks
 
 ROOT = Path(__file__).parents[3]
+PACKAGE = ROOT / "scripts/goldilocks_zone"
 
 
 def code_blocks(file, language):
@@ -21,6 +27,44 @@ def test_the_example_of_the_library_runs(capsys):
     assert re.search(r"SpectrumSummary\(fraction_positive=0\.\d+, trace=-?\d", capsys.readouterr().out)
 
 
+def example_of(text):
+    (found,) = [block for block in code_blocks("docs/architecture.md", "python") if text in block]
+    return found
+
+
+def test_the_example_of_a_variable_is_measured(monkeypatch):
+    monkeypatch.setattr(curvature_blocks, "OBSERVABLES", observables := curvature_blocks.Observables())
+    exec(compile(example_of("OBSERVABLES"), "architecture.md", "exec"), dict(vars(curvature_blocks)))
+    study, measured = SimpleNamespace(dimensions=[1, 2]), SimpleNamespace(hessian=np.diag([2.0, 3.0]))
+    (added,) = observables
+    assert [variable.name for variable in added.variables] == ["determinant"]
+    seen = SimpleNamespace(measured=measured, sweep=SimpleNamespace(study=study))
+    assert added.measure(seen)["determinant"] == pytest.approx([2, 6])
+
+
+def test_the_example_of_a_key_is_one_of_a_study(tmp_path):
+    header = "from goldilocks_zone.measurements.curvature import *\n\n\nclass Extended(CurvatureStudy):\n"
+    path = tmp_path / "extended.py"
+    path.write_text(header + example_of("Varied["))
+    specification = importlib.util.spec_from_file_location("extended", path)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    assert module.Extended.model_fields["damping"].description.startswith("Multiple of the identity")
+    assert "damping" in module.Extended.varied().model_fields
+
+
+def test_the_way_of_a_number_names_rules_and_functions_that_exist():
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    way = text.split("## The way of a number")[1].split("\n## ")[0]
+    rows = [row.split(" | ") for row in re.findall(r"^\| (.*) \|$", way, re.MULTILINE)[1:]]
+    sources = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
+    rules = {*re.findall(r"^rule (\w+):", sources, re.MULTILINE), *kinds.known()}
+    # Of an archive's blocks, of which the page does not speak.
+    assert {name for _, rule, *_ in rows for name in re.findall(r"`(\w+)`", rule)} == rules - {"unpack"}
+    functions = [name for _, _, function, _ in rows for name in re.findall(r"`([a-z_]+\.[\w.]+)`", function)]
+    assert functions and all(callable(pkgutil.resolve_name(f"goldilocks_zone.{name}")) for name in functions)
+
+
 @pytest.mark.parametrize("example", code_blocks("config/README.md", "yaml"))
 def test_examples_of_configurations_are_valid(example, tmp_path):
     overlay = tmp_path / "overlay.yaml"
@@ -31,12 +75,14 @@ def test_examples_of_configurations_are_valid(example, tmp_path):
 
 def test_files_and_commands_that_the_readmes_name_exist():
     targets = set(re.findall(r"^([a-z-]+?)(?:-run)?:", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    for file in ("README.md", "config/README.md", "results/README.md", "figures/README.md", "CONTRIBUTING.md"):
+    folders = ("", "config/", "config/claims/", "results/", "figures/")
+    for file in ("CONTRIBUTING.md", "docs/architecture.md", *(f"{folder}README.md" for folder in folders)):
         text = (ROOT / file).read_text(encoding="utf-8")
         assert set(re.findall(r"`make ([a-z-]+)", text)) <= targets, file
-        for path in re.findall(r"`((?:config|workflow|scripts|paper|tests|resources)/[\w/.]+)`", text):
-            if path not in ("config/mine.yaml", "config/yours.yaml"):
-                assert (ROOT / path).exists(), f"{path} in {file}"
+        for path in re.findall(r"`((?:config|docs|envs|workflow|scripts|paper|tests|resources)/[\w/.]+)`", text):
+            if path not in ("config/mine.yaml", "config/yours.yaml", "paper/paper.pdf"):
+                # Modules may be named by their places below the package.
+                assert any((folder / path).exists() for folder in (ROOT, PACKAGE)), f"{path} in {file}"
         for image in re.findall(r"!\[.*?\]\((.*?)\)", text):
             assert (ROOT / image).exists()
 
