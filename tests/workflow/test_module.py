@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -98,14 +99,27 @@ def test_a_repositorys_host_can_be_named_in_place_of_a_checkout(tmp_path, import
     assert block.attrs["commit"] == commit.stdout[:12]
 
 
-def test_our_handlers_and_those_of_the_importing_workflow_both_run(imported):
-    handlers = 'onstart:\n    print("their start")\n\nonerror:\n    print("their error")\n\n'
+HANDLERS = """onstart:
+    {}print("their start")
+
+onerror:
+    {}print("their error")
+
+"""
+BEFORE = HANDLERS.format("", "") + MODULE + USE
+AFTER = MODULE + USE + "\n" + HANDLERS.format("goldilocks.onstart(); ", "goldilocks.onerror(); ")
+
+
+@pytest.mark.parametrize("workflow", [BEFORE, AFTER], ids=["before the import", "after it, which call ours"])
+def test_our_handlers_and_those_of_the_importing_workflow_both_run(workflow, imported):
     bad = "rule bad:\n    output: 'bad'\n    shell: 'exit 1'\n"
-    (imported / "handled.smk").write_text(handlers + MODULE + USE + bad)
+    (imported / "handled.smk").write_text(workflow + bad)
     (imported / ".goldilocks.lock").unlink()
+    leftover = imported / f"results/.loss.nc.{socket.gethostname().split('.')[0]}-999999999-{'0' * 32}"
+    leftover.touch()
     done = snakemake(imported, "bad", "-s", "handled.smk", *TINY)
     assert done.returncode == 1 and "their start" in done.stdout and "their error" in done.stdout
-    assert (imported / ".goldilocks.lock").exists()
+    assert (imported / ".goldilocks.lock").exists() and not leftover.exists()
 
 
 def test_a_mistake_in_the_configuration_is_one_sentence_there_too(imported):
