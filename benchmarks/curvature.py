@@ -20,13 +20,11 @@ the number of radii (every radius does the same operations). Every H_d is held t
 wrong results stops; `matmul` computes none.
 """
 
-import argparse
+import functools
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -34,7 +32,6 @@ from torch import nn
 
 from benchmarks import methods, tools
 from benchmarks.methods import Problem
-from goldilocks_zone.jobs import failures
 from goldilocks_zone.models import initialisation, networks
 from goldilocks_zone.models.labels import parse_network
 from goldilocks_zone.subspaces import planes
@@ -109,7 +106,7 @@ def build_problem(case: Case) -> Problem:
     """Random standardised images of the dataset's shape, random labels, a Glorot initialisation, a plane."""
     torch.manual_seed(0)
     image = {784: (1, 28, 28), 3072: (3, 32, 32)}.get(case.widths[0], (case.widths[0],)) if case.widths else (1, 28, 28)
-    network = _dense(case.widths, case.biases) if case.widths else _convolutional()
+    network = methods.dense(case.widths, case.biases) if case.widths else _convolutional()
     if case.label:
         image = (3, 32, 32) if case.label.startswith("lenet5") else image
         network = networks.build(parse_network(case.label), image, 10)
@@ -138,13 +135,6 @@ def build_problem(case: Case) -> Problem:
     return Problem(network, parameters, directions, inputs, labels, scales, temperatures, drawn)
 
 
-def _dense(widths: tuple[int, ...], biases: bool) -> nn.Sequential:
-    layers = [nn.Flatten()]
-    for i, o in pairwise(widths):
-        layers += [nn.Linear(i, o, bias=biases), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
-
-
 def _convolutional() -> nn.Sequential:
     layers = []
     for channels in (1, 16, 16, 16, 16):
@@ -152,39 +142,22 @@ def _convolutional() -> nn.Sequential:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(16, 10))
 
 
-def methods_of(case: Case) -> list[str]:
-    """The methods that a case is measured by: those installed, without what it leaves out."""
-    return [
-        name for name in methods.installed() if name not in case.left_out and (name != "engine_sweep" or case.radii > 1)
-    ]
-
-
-def bench(cases: dict[str, Case], path_to_output: str | Path) -> None:
-    """Measure every case by its methods, print each measurement and write them all to a CSV.
-
-    Raises ValueError in one sentence if a method's H_d is not that of the engine.
-    """
-    torch.set_num_threads(tools.THREADS)
+def bench(cases: dict[str, Case], path_to_output: str) -> None:
+    """Name the libraries that are missing, and run `tools.bench` with the others."""
     if missing := sorted(set(methods.METHODS) - set(methods.installed())):
         print(f"not installed, and left out: {', '.join(missing)} (make bench installs them)", flush=True)
-    tools.warn_if_busy()
-    rows = []
-    for name, case in cases.items():
-        seconds = measure_seconds(name, case)
-        base = seconds["engine_sweep" if case.radii > 1 else "engine"]
-        for method in seconds:
-            arguments = (_send_memory_and_flops, (case, method), PRELOADED, method)
-            rows.append(tools.row(name, method, seconds[method], *tools.in_a_process(*arguments), base))
-    tools.write(rows, path_to_output)
+    tools.bench(measure_seconds, _send_memory_and_flops, PRELOADED, cases, path_to_output)
 
 
 def measure_seconds(name: str, case: Case) -> dict[str, float]:
-    """Median seconds of each method, all held to the engine in their warm-up."""
+    """Median seconds of each method. Raises ValueError in one sentence if the H_d of one is not the engine's."""
     problem = build_problem(case)
     factor = planes.cholesky(problem.directions.double().numpy())
     tolerances = _tolerances(problem)
     runs, times, reference = {}, {}, None
-    for method in methods_of(case):
+    for method in methods.installed():
+        if method in case.left_out or (method == "engine_sweep" and case.radii == 1):
+            continue
         prepare(method, build_problem(_small(case)))()
         runs[method] = prepare(method, problem)
         start = time.perf_counter()
@@ -255,12 +228,4 @@ def _small(case: Case) -> Case:
     return replace(case, directions=SMALL_DIRECTIONS, examples=SMALL_EXAMPLES)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="What the exact projected Hessian costs.")
-    parser.add_argument("--cases", choices=[*CASES, *CASES["all"]], default="all", help="a group, or a single case")
-    parser.add_argument("--output", default="results/benchmarks/curvature.csv")
-    arguments = parser.parse_args()
-    warnings.simplefilter("ignore")  # Of the libraries: torch.jit, and gradients that keep their graph.
-    with failures.one_sentence():
-        chosen = arguments.cases
-        bench(CASES.get(chosen) or {chosen: CASES["all"][chosen]}, arguments.output)
+main = functools.partial(tools.main, bench, CASES, "curvature", "What the exact projected Hessian costs.")

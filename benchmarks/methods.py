@@ -11,6 +11,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -61,6 +62,12 @@ def count_flops(function: Callable[[], object]) -> int:
     with FlopCounterMode(display=False, custom_mapping=known) as counter:
         function()
     return counter.get_total_flops()
+
+
+def dense(widths: tuple[int, ...], biases: bool = True) -> nn.Sequential:
+    """A fully connected ReLU network."""
+    layers = [each for i, o in pairwise(widths) for each in (nn.Linear(i, o, bias=biases), nn.ReLU())]
+    return nn.Sequential(nn.Flatten(), *layers[:-1])
 
 
 @dataclass(frozen=True)
@@ -162,7 +169,7 @@ def functional_hessian(problem: Problem) -> AtPoint:
     """torch.func.hessian of the loss as a function of the plane's d coordinates, summed over chunks of examples."""
     n, step = len(problem.inputs), max(1, ENTRIES_PER_CHUNK // (_widest(problem) * len(problem.directions)))
     parts = [
-        (len(labels) / n, _loss(problem, inputs, labels))
+        (len(labels) / n, loss_of(problem, inputs, labels))
         for inputs, labels in zip(problem.inputs.split(step), problem.labels.split(step))
     ]
 
@@ -178,7 +185,7 @@ def functional_hessian(problem: Problem) -> AtPoint:
 
 def vmap_jvp_grad(problem: Problem) -> AtPoint:
     """Hessian-vector products by jvp over grad, vmapped over chunks of directions."""
-    gradient, step = grad(_loss(problem, problem.inputs, problem.labels)), _directions_per_chunk(problem)
+    gradient, step = grad(loss_of(problem, problem.inputs, problem.labels)), _directions_per_chunk(problem)
 
     def at(parameters: Tensor) -> Tensor:
         point = parameters.to(problem.dtype)
@@ -190,7 +197,7 @@ def vmap_jvp_grad(problem: Problem) -> AtPoint:
 
 def double_backward_loop(problem: Problem) -> AtPoint:
     """The gradient once with its graph, then one backward pass for each direction."""
-    loss = _loss(problem, problem.inputs, problem.labels)
+    loss = loss_of(problem, problem.inputs, problem.labels)
 
     def at(parameters: Tensor) -> Tensor:
         point = parameters.to(problem.dtype).requires_grad_()
@@ -261,20 +268,16 @@ def installed() -> list[str]:
     return [name for name in METHODS if name not in LIBRARIES or importlib.util.find_spec(LIBRARIES[name])]
 
 
-def _logits(network: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
-    names, shapes = zip(*((name, tensor.shape) for name, tensor in network.named_parameters()))
-    sizes = [shape.numel() for shape in shapes]
+def loss_of(problem: Problem, inputs: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
+    """Mean cross-entropy as a function of the parameters (D,), in the type of the directions."""
+    names, shapes = zip(*((name, tensor.shape) for name, tensor in problem.network.named_parameters()))
+    sizes, inputs = [shape.numel() for shape in shapes], inputs.to(problem.dtype)
 
-    def logits(parameters: Tensor, inputs: Tensor) -> Tensor:
+    def loss(parameters: Tensor) -> Tensor:
         pieces = (piece.view(shape) for piece, shape in zip(parameters.split(sizes), shapes))
-        return functional_call(network, dict(zip(names, pieces)), (inputs,))
+        return cross_entropy(functional_call(problem.network, dict(zip(names, pieces)), (inputs,)), labels)
 
-    return logits
-
-
-def _loss(problem: Problem, inputs: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
-    logits, inputs = _logits(problem.network), inputs.to(problem.dtype)
-    return lambda parameters: cross_entropy(logits(parameters, inputs), labels)
+    return loss
 
 
 def _converted(problem: Problem) -> tuple[nn.Module, tuple[Tensor, Tensor]]:
@@ -288,13 +291,8 @@ def _directions_per_chunk(problem: Problem) -> int:
 
 def _widest(problem: Problem) -> int:
     """Most activations of an example behind a layer with weights."""
-    widths = []
-
-    def keep(module, inputs, output):
-        widths.append(output[0].numel())
-
-    modules = [module for module in problem.network.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    hooks = [module.register_forward_hook(keep) for module in modules]
+    widths, modules = [], [each for each in problem.network.modules() if isinstance(each, nn.Linear | nn.Conv2d)]
+    hooks = [each.register_forward_hook(lambda *call: widths.append(call[2][0].numel())) for each in modules]
     with torch.no_grad():
         problem.network(problem.inputs[:1])
     for hook in hooks:

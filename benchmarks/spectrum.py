@@ -10,20 +10,16 @@ Writes one row for each case and method, with the columns of benchmarks/curvatur
 Both must give the same eigenvalues.
 """
 
-import argparse
 import functools
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
-from torch.nn.functional import cross_entropy
 
 from benchmarks import curvature, methods, tools
 from goldilocks_zone.curvature import top_eigenvectors
-from goldilocks_zone.jobs import failures
 from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.spectra.lanczos import Search
@@ -35,8 +31,6 @@ PRELOADED = ["benchmarks.spectrum"]
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured."""
-
     widths: tuple[int, ...]
     examples: int
     count: int
@@ -54,8 +48,9 @@ def build_problem(case: Case) -> methods.Problem:
     """The network and examples of benchmarks/curvature.py, in the precision of the case."""
     made = curvature.build_problem(curvature.Case(case.widths, examples=case.examples, directions=1))
     made.network.to(case.dtype)
-    parts = {name: getattr(made, name).to(case.dtype) for name in ("parameters", "inputs", "directions")}
-    return methods.Problem(**{**vars(made), **parts})
+    return replace(
+        made, **{name: getattr(made, name).to(case.dtype) for name in ("parameters", "inputs", "directions")}
+    )
 
 
 def engine(problem: methods.Problem, count: int) -> np.ndarray:
@@ -66,19 +61,13 @@ def engine(problem: methods.Problem, count: int) -> np.ndarray:
 
 def double_backward(problem: methods.Problem, count: int) -> np.ndarray:
     """The same by reverse over reverse; from the same start."""
-    arrays, parameters = [], list(problem.network.parameters())
-    sizes = [each.numel() for each in parameters]
-    for piece, parameter in zip(problem.parameters.split(sizes), parameters):
-        arrays.append(piece.view(parameter.shape).clone().requires_grad_())
-    names = [name for name, _ in problem.network.named_parameters()]
-    outputs = torch.func.functional_call(problem.network, dict(zip(names, arrays)), (problem.inputs,))
-    gradients = torch.autograd.grad(cross_entropy(outputs, problem.labels), arrays, create_graph=True)
-    gradient = torch.cat([each.flatten() for each in gradients])
+    point = problem.parameters.clone().requires_grad_()
+    loss = methods.loss_of(problem, problem.inputs, problem.labels)(point)
+    (gradient,) = torch.autograd.grad(loss, point, create_graph=True)
 
     def product(vector: np.ndarray) -> np.ndarray:
         direction = torch.as_tensor(vector.ravel(), dtype=gradient.dtype)
-        found = torch.autograd.grad(gradient, arrays, direction, retain_graph=True)
-        return torch.cat([each.flatten() for each in found]).double().numpy()
+        return torch.autograd.grad(gradient, point, direction, retain_graph=True)[0].double().numpy()
 
     matrix = LinearOperator((len(gradient),) * 2, matvec=product, dtype=np.float64)
     start = stream("top eigenvectors").standard_normal(len(gradient))
@@ -88,46 +77,27 @@ def double_backward(problem: methods.Problem, count: int) -> np.ndarray:
 METHODS: dict[str, Callable] = {"engine": engine, "double backward": double_backward}
 
 
-def bench(cases: dict[str, Case], path_to_output: str) -> None:
-    """Measure every case by both methods, print each measurement and write them all to a CSV.
-
-    Raises ValueError in one sentence if they do not give the same eigenvalues.
-    """
-    torch.set_num_threads(tools.THREADS)
-    tools.warn_if_busy()
-    rows = []
-    for name, case in cases.items():
-        problem = build_problem(case)
-        expected, found = (METHODS[method](problem, case.count) for method in METHODS)
-        error = np.abs(found - expected).max() / expected[0]
-        print(f"{name}: eigenvalues differ by {error:.1e} of the largest, may by {AGREEMENT:.0e}", flush=True)
-        if not error <= AGREEMENT:
-            raise ValueError(f"both methods differ by {error:.1e} of the largest eigenvalue in the case {name}")
-        runs = {method: functools.partial(run, problem, case.count) for method, run in METHODS.items()}
-        seconds = tools.seconds_in_turns(runs, ROUNDS, SECONDS_PER_METHOD)
-        for method in METHODS:
-            measured = tools.in_a_process(_send_memory_and_flops, (case, method), PRELOADED, method)
-            rows.append(tools.row(name, method, seconds[method], *measured, seconds["engine"]))
-    tools.write(rows, path_to_output)
+def measure_seconds(name: str, case: Case) -> dict[str, float]:
+    """Median seconds of both methods. Raises ValueError in one sentence if they do not give the same eigenvalues."""
+    problem = build_problem(case)
+    expected, found = (method(problem, case.count) for method in METHODS.values())
+    error = np.abs(found - expected).max() / expected[0]
+    print(f"{name}: eigenvalues differ by {error:.1e} of the largest, may by {AGREEMENT:.0e}", flush=True)
+    if not error <= AGREEMENT:
+        raise ValueError(f"both methods differ by {error:.1e} of the largest eigenvalue in the case {name}")
+    runs = {method: functools.partial(run, problem, case.count) for method, run in METHODS.items()}
+    return tools.seconds_in_turns(runs, ROUNDS, SECONDS_PER_METHOD)
 
 
 def _send_memory_and_flops(case: Case, method: str, sender) -> None:
     torch.set_num_threads(tools.THREADS)
     problem = build_problem(case)
     before = tools.peak_mib(anew=True)
-
-    def run() -> None:
-        METHODS[method](problem, case.count)
-
-    flops = methods.count_flops(run)
+    flops = methods.count_flops(functools.partial(METHODS[method], problem, case.count))
     sender.send((tools.peak_mib() - before, flops))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="What the largest eigenvalues of the Hessian cost.")
-    parser.add_argument("--cases", choices=["all", *CASES], default="all", help="a single case, or all")
-    parser.add_argument("--output", default="results/benchmarks/spectrum.csv")
-    arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
-    with failures.one_sentence():
-        bench(CASES if arguments.cases == "all" else {arguments.cases: CASES[arguments.cases]}, arguments.output)
+bench = functools.partial(tools.bench, measure_seconds, _send_memory_and_flops, PRELOADED)
+main = functools.partial(
+    tools.main, bench, {"all": CASES}, "spectrum", "What the largest eigenvalues of the Hessian cost."
+)

@@ -1,5 +1,6 @@
-"""Shared by the benchmarks: rows of their tables, times of methods in turns, memory in a process of its own."""
+"""Shared by the benchmarks: their tables and command line, times of methods in turns, memory in a separate process."""
 
+import argparse
 import csv
 import multiprocessing
 import os
@@ -7,10 +8,14 @@ import resource
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
+import torch
+
+from goldilocks_zone.jobs import failures
 from goldilocks_zone.storage import files
 
 COLUMNS = ("case", "method", "seconds", "peak_mib", "flops", "ratio_to_engine")
@@ -18,10 +23,39 @@ THREADS = 2
 BUSY = 0.5  # load average above which a benchmark warns
 
 
-def warn_if_busy() -> None:
-    """Print a warning if other processes use the cores."""
+def main(bench: Callable[[dict, str], None], groups: dict[str, dict], name: str, description: str) -> None:
+    """Run a benchmark on the cases that the command line names: one of the `groups`, or a case of the group `all`."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--cases", choices=[*groups, *groups["all"]], default="all", help="a group, or a single case")
+    parser.add_argument("--output", default=f"results/benchmarks/{name}.csv")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")  # Of the libraries: torch.jit, and gradients that keep their graph.
+    with failures.one_sentence():
+        bench(groups.get(arguments.cases) or {arguments.cases: groups["all"][arguments.cases]}, arguments.output)
+
+
+def bench(
+    measure_seconds: Callable, send_memory_and_flops: Callable, preloaded: list[str], cases: dict, path_to_output: str
+) -> None:
+    """Measure every case by its methods, print each measurement and write them all to a CSV.
+
+    `measure_seconds(name, case)` gives the seconds of each method, and raises ValueError in one sentence if a method's
+    result is wrong; `send_memory_and_flops(case, method, sender)` runs in a process that has `preloaded` these modules.
+    """
+    torch.set_num_threads(THREADS)
     if (load := os.getloadavg()[0]) > BUSY:
         print(f"other processes are at work (load {load:.1f}): times will be longer and unsteady", flush=True)
+    rows = [COLUMNS]
+    for name, case in cases.items():
+        times = measure_seconds(name, case)
+        base = times.get("engine_sweep") or times["engine"]
+        for method, seconds in times.items():
+            peak, flops = in_a_process(send_memory_and_flops, (case, method), preloaded, method)
+            row = (name, method, f"{seconds:.4g}", f"{peak:.1f}", flops, f"{seconds / base:.3g}")
+            print(f"{name}: {method}: {row[2]} s, {row[3]} MiB, {flops:.3g} flops, {row[5]} engines", flush=True)
+            rows.append(row)
+    with files.whole_file(path_to_output) as path, open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def seconds_in_turns(runs: dict[str, Callable[[], object]], rounds: int, seconds_per_method: float) -> dict[str, float]:
@@ -65,16 +99,3 @@ def peak_mib(anew: bool = False) -> float:
     if anew and os.access("/proc/self/clear_refs", os.W_OK):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << (20 if sys.platform == "darwin" else 10))
-
-
-def row(case: str, method: str, seconds: float, peak: float, flops: int, base: float) -> tuple:
-    """Print a row of the table and return it; `base` are the seconds of the engine."""
-    found = (case, method, f"{seconds:.4g}", f"{peak:.1f}", flops, f"{seconds / base:.3g}")
-    print(f"{case}: {method}: {found[2]} s, {found[3]} MiB, {flops:.3g} flops, {found[5]} engines", flush=True)
-    return found
-
-
-def write(rows: list[tuple], path_to_output: str | Path) -> None:
-    """Write the table as CSV."""
-    with files.whole_file(path_to_output) as path, open(path, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])

@@ -14,10 +14,7 @@ Coordinates after two steps are held to those of the engine, and a benchmark of 
 none.
 """
 
-import argparse
 import functools
-import itertools
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -29,8 +26,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import tools
-from goldilocks_zone.jobs import failures
+from benchmarks import methods, tools
 from goldilocks_zone.models import problem as models_problem
 from goldilocks_zone.subspaces import constraints, projections
 from goldilocks_zone.subspaces.labels import Plane
@@ -80,7 +76,7 @@ class Problem:
 def build_problem(case: Case) -> Problem:
     """Random standardised images, random labels, Glorot initialisations at radii from 0.01 to 100 r_X."""
     generator = torch.Generator().manual_seed(0)
-    module = nn.Sequential(nn.Flatten(), *_layers()).requires_grad_(False)
+    module = methods.dense(WIDTHS).requires_grad_(False)
     shapes = [tuple(parameter.shape) for parameter in module.parameters()]
     scales, parts, starts = torch.logspace(-2, 2, case.radii), [], []
     for seed in range(case.seeds):
@@ -91,17 +87,11 @@ def build_problem(case: Case) -> Problem:
             parts.append(constraints.full(points, shapes, fixed=False))
         else:
             eta, random = np.ones(points.shape[1]), np.random.default_rng(seed)
-            parts.append(
-                constraints.plane(projections.make(Plane(case.dimension, case.kind), shapes, eta, random), points)
-            )
+            projection = projections.make(Plane(case.dimension, case.kind), shapes, eta, random)
+            parts.append(constraints.plane(projection, points))
         starts.append(points)
     inputs = torch.randn(EXAMPLES, 1, 28, 28, generator=generator)
     return Problem(case, module, inputs, torch.randint(10, (EXAMPLES,), generator=generator), parts, starts)
-
-
-def _layers() -> list[nn.Module]:
-    layers = [each for i, o in itertools.pairwise(WIDTHS) for each in (nn.Linear(i, o), nn.ReLU())]
-    return layers[:-1]
 
 
 def _ensembles(problem: Problem, steps: int) -> list[ensembles.Ensemble]:
@@ -187,27 +177,16 @@ def matmul(problem: Problem, steps: int) -> None:
 METHODS = {"engine": engine, "plain loop": plain_loop, "matmul": matmul}
 
 
-def bench(cases: dict[str, Case], path_to_output: str) -> None:
-    """Measure every case by all methods, print each measurement and write them all to a CSV.
-
-    Raises ValueError in one sentence if the plain loop does not train as the engine does.
-    """
-    torch.set_num_threads(tools.THREADS)
-    tools.warn_if_busy()
-    rows = []
-    for name, case in cases.items():
-        problem = build_problem(case)
-        compare(name, problem)
-        runs = {method: functools.partial(run, problem, STEPS) for method, run in METHODS.items()}
-        seconds = tools.seconds_in_turns(runs, ROUNDS, SECONDS_PER_METHOD)
-        for method in METHODS:
-            found = tools.in_a_process(_send_memory_and_flops, (case, method), PRELOADED, method)
-            rows.append(tools.row(name, method, seconds[method], *found, seconds["engine"]))
-    tools.write(rows, path_to_output)
+def measure_seconds(name: str, case: Case) -> dict[str, float]:
+    """Median seconds of each method, after `compare`."""
+    problem = build_problem(case)
+    compare(name, problem)
+    runs = {method: functools.partial(run, problem, STEPS) for method, run in METHODS.items()}
+    return tools.seconds_in_turns(runs, ROUNDS, SECONDS_PER_METHOD)
 
 
 def compare(name: str, problem: Problem) -> None:
-    """Hold the plain loop to the engine, after two steps and a warm-up of both."""
+    """Warm up all methods. Raises ValueError in one sentence if the plain loop does not train as the engine does."""
     expected, found = engine(problem, 2), plain_loop(problem, 2)
     start = torch.cat([each.start for each in problem.subsets])
     error = float((found - expected).square().mean().sqrt() / (expected - start).square().mean().sqrt())
@@ -227,11 +206,5 @@ def _send_memory_and_flops(case: Case, method: str, sender) -> None:
     sender.send((tools.peak_mib() - before, counter.get_total_flops() * STEPS))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="What training in random subspaces costs.")
-    parser.add_argument("--cases", choices=["all", *CASES], default="all", help="a single case, or all")
-    parser.add_argument("--output", default="results/benchmarks/training.csv")
-    arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
-    with failures.one_sentence():
-        bench(CASES if arguments.cases == "all" else {arguments.cases: CASES[arguments.cases]}, arguments.output)
+bench = functools.partial(tools.bench, measure_seconds, _send_memory_and_flops, PRELOADED)
+main = functools.partial(tools.main, bench, {"all": CASES}, "training", "What training in random subspaces costs.")

@@ -12,11 +12,7 @@ from goldilocks_zone.provenance import attributes
 
 
 def read_own_dataset(
-    dataset: str,
-    record: dict,
-    path_to_code: str | Path,
-    path_to_output: str | Path,
-    path_to_card: str | Path,
+    dataset: str, record: dict, path_to_code: str | Path, path_to_output: str | Path, path_to_card: str | Path
 ) -> None:
     """Write the dataset file, or take the one that is kept if it was read from the same files by the same code.
 
