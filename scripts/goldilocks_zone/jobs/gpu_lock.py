@@ -1,6 +1,6 @@
-"""One job per GPU of a machine: each takes the first GPU that no other job holds, and waits while all are held.
+"""One job per GPU of a machine: a job locks the first free GPU and waits while all are locked.
 
-The operating system releases a lock when its process ends. A SLURM job has GPUs of its own, so that its locks are free.
+The operating system releases a lock when its process ends. SLURM gives each job its own GPUs, whose locks are free.
 """
 
 import logging
@@ -8,6 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import filelock
@@ -20,32 +21,23 @@ _held: list[filelock.BaseFileLock] = []
 
 
 def claim(names: Sequence[str], folder: str | Path | None = None) -> int:
-    """Lock one of this machine's devices, called `names`, for this process; returns its number.
+    """Lock one of this machine's devices `names` for this process and return its number.
 
-    `folder` holds the locks, by default the system's for temporary files, which all checkouts of a user share.
-    Raises ValueError if there is no device.
+    `folder` holds the locks: by default that for temporary files, which all checkouts share. Raises ValueError if there
+    is no device.
     """
     if not names:
         raise ValueError("device cuda: this machine has no GPU that CUDA can see; set execution.device to auto or cpu")
     place, said = Path(folder or tempfile.gettempdir()), False
     while True:
         for number, name in enumerate(names):
-            if _take(place / f"goldilocks-{os.getuid()}-gpu-{name}.lock"):
+            lock = filelock.FileLock(place / f"goldilocks-{os.getuid()}-gpu-{name}.lock", mode=0o600)
+            with files.writing(lock.lock_file), suppress(filelock.Timeout):
+                lock.acquire(blocking=False)
+                _held.append(lock)
                 logging.info("device %d of %d: %s", number, len(names), name)
                 return number
         if not said:
             logging.info("waits for a GPU: all %d are held by other jobs", len(names))
             said = True
         time.sleep(POLL_SECONDS)
-
-
-def _take(path: Path) -> bool:
-    """Take the lock at `path` if it is free."""
-    lock = filelock.FileLock(path, mode=0o600)
-    with files.writing(path):
-        try:
-            lock.acquire(blocking=False)
-        except filelock.Timeout:
-            return False
-    _held.append(lock)
-    return True

@@ -1,4 +1,4 @@
-"""The end of a job: together with its run, or after a checkpoint when asked to stop by SLURM, scancel or kill."""
+"""Termination of a job: with its run, or after a checkpoint when SLURM, scancel or kill ask it to stop."""
 
 import logging
 import os
@@ -12,14 +12,14 @@ from goldilocks_zone.storage import files
 # Seconds allowed for the checkpoint; SLURM's own KillWait is 30.
 GRACE = 20.0
 CHECK_SECONDS = 1.0
-# Environment variables that name Snakemake processes and their machines to jobs: that of the run, which identifies it,
-# and the one that started the job, which differs on a node of a cluster.
+# Variables with process number and machine of the run's first Snakemake, which identifies the run, and of the one that
+# started the job, which differs on a node of a cluster.
 RUN_VARIABLE, STARTER_VARIABLE = "GOLDILOCKS_RUNNER", "GOLDILOCKS_STARTER"
 _asked = threading.Event()
 
 
 def listen() -> None:
-    """Take SIGTERM and SIGUSR1 as requests to stop, which no longer end the process at once."""
+    """Treat SIGTERM and SIGUSR1 as requests to stop instead of ending the process at once."""
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda *_: _asked.set())
 
@@ -30,7 +30,7 @@ def asked() -> bool:
 
 
 def name_to_jobs(first: bool) -> None:
-    """Name this Snakemake process to the jobs that it starts; the `first` of a run identifies the run."""
+    """Pass the number of this Snakemake process to the jobs that it starts; the `first` of a run identifies the run."""
     for variable in (STARTER_VARIABLE, *([RUN_VARIABLE] if first else [])):
         os.environ[variable] = f"{os.getpid()} {socket.gethostname()}"
 
@@ -41,11 +41,12 @@ def run() -> str:
 
 
 def end_with_run() -> None:
-    """Exit soon after Snakemake or the parent process has died.
-
-    The parent alone would not do, nor would PR_SET_PDEATHSIG: it may be a shell, which outlives Snakemake.
-    """
-    parent, snakemakes = os.getppid(), list(_snakemakes_here())
+    """Exit soon after Snakemake or the parent process has died: the parent may be a shell that outlives Snakemake."""
+    parent, snakemakes = os.getppid(), []
+    for variable in (RUN_VARIABLE, STARTER_VARIABLE):
+        process, _, host = os.environ.get(variable, "").partition(" ")
+        if process.isdigit() and host == socket.gethostname():
+            snakemakes.append(int(process))
 
     def watch():
         while os.getppid() == parent and all(map(files.is_alive, snakemakes)):
@@ -56,11 +57,3 @@ def end_with_run() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _snakemakes_here():
-    """Process numbers of those Snakemake processes of this job that run on this machine."""
-    for variable in (RUN_VARIABLE, STARTER_VARIABLE):
-        process, _, host = os.environ.get(variable, "").partition(" ")
-        if process.isdigit() and host == socket.gethostname():
-            yield int(process)

@@ -1,8 +1,8 @@
 """One run at a time in a checkout, by a lock of the operating system, which is released when its process ends.
 
-Profiles turn off Snakemake's own locks (nolock): those files outlive a killed run, and are written before it is known
-whether another run is at work. This is not filelock's, because `make clean` has only the standard library, and because
-the holder's name in the file serves other machines and file systems without locks.
+Snakemake's own locks outlive a killed run, and profiles turn them off (nolock). filelock is not in the standard
+library, which is all that `make clean` has, and stores no holder's name for other machines and file systems without
+locks.
 """
 
 import atexit
@@ -22,14 +22,14 @@ _held: list[int] = []
 
 
 class Busy(ValueError):
-    """Another run is at work; the message is one sentence."""
+    """Another run is at work."""
 
 
 def enter(folder: str | Path = ".") -> None:
     """Acquire the run lock of a checkout until this process ends.
 
-    Raises Busy if another run is alive, or if one of another machine, whose locks may be invisible here, has not ended
-    in order. On file systems without locks, a run of this machine is identified by its process number.
+    Raises Busy if another run is alive, or if a run on another machine, whose locks may be invisible here, has not
+    erased its name. On file systems without locks, a run of this machine is identified by its process number.
     """
     path = Path(folder, LOCK)
     with files.writing(path):
@@ -75,8 +75,7 @@ def _refuse_others(handle: int, path: Path) -> None:
         ) from None
     except OSError:
         locked = False
-    here = host == socket.gethostname()
-    if host and (not here or (not locked and process.isdigit() and files.is_alive(int(process)))):
+    if host and (host != socket.gethostname() or (not locked and process.isdigit() and files.is_alive(int(process)))):
         raise Busy(
             f"{path} is held by {holder}: wait until that run ends, or, if it is gone, delete this file, and run again"
         )
