@@ -12,19 +12,18 @@ NEEDED = (
 
 
 def closure(names: tuple[str, ...]) -> set[str]:
-    """Packages, by their normalised names, with all that they need on this platform; extras are left out."""
+    """Normalised names of packages and all their requirements on this platform, without extras."""
     from packaging.requirements import Requirement
 
-    found, waiting = set(), list(names)
+    found, waiting = set(), set(map(_normalised, names))
     while waiting:
-        name = _normalised(waiting.pop())
-        if name in found:
-            continue
-        found.add(name)
-        for line in requires(name) or []:
-            requirement = Requirement(line)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                waiting.append(requirement.name)
+        found.add(name := waiting.pop())
+        needed = [
+            each
+            for each in map(Requirement, requires(name) or [])
+            if not each.marker or each.marker.evaluate({"extra": ""})
+        ]
+        waiting |= {_normalised(each.name) for each in needed} - found
     return found
 
 

@@ -1,4 +1,4 @@
-"""One official dataset as a NetCDF file and its card, from the first source that has it with the right checksum."""
+"""Write an official dataset as a NetCDF file, with its card."""
 
 import logging
 import time
@@ -12,10 +12,7 @@ from goldilocks_zone.provenance import attributes
 def fetch_dataset(
     dataset: str, folder: str | None, path_to_code: str | Path, path_to_output: str | Path, path_to_card: str | Path
 ) -> None:
-    """Write the dataset file, or take the one that is kept if its content is right.
-
-    Raises goldilocks_zone.data.official.Unavailable if no source has it.
-    """
+    """Write the dataset file, or restore its verified copy. Raises data.official.Unavailable if no source has it."""
     start, code = time.monotonic(), Path(path_to_code).read_text().strip()
     path, card = Path(path_to_output), Path(path_to_card)
     kept, expected = verified.attributes(path), official_shapes.CHECKSUMS.get(dataset)

@@ -1,4 +1,4 @@
-"""A user's own dataset as a NetCDF file and its card, checked before anything is written."""
+"""Write a user's own dataset as a NetCDF file, with its card, after checking it."""
 
 import logging
 import time
@@ -14,11 +14,10 @@ from goldilocks_zone.provenance import attributes
 def read_own_dataset(
     dataset: str, record: dict, path_to_code: str | Path, path_to_output: str | Path, path_to_card: str | Path
 ) -> None:
-    """Write the dataset file, or take the one that is kept if it was read from the same files by the same code.
+    """Write the dataset file, or restore its verified copy if that was read from the same files by the same code.
 
-    `record` is the dataset's of `catalogue.own_records`. Where the files are gone, what was read
-    from them by other code serves too. Raises FileNotFoundError if there is nothing to read,
-    goldilocks_zone.data.members.Refused, and ValueError if files have changed since the workflow started.
+    `record` comes from `catalogue.own_records`. If the files are gone, a copy read by other code serves too. Raises
+    FileNotFoundError if there is nothing to read, data.members.Refused, and ValueError if files change meanwhile.
     """
     start, code = time.monotonic(), Path(path_to_code).read_text().strip()
     path, card = Path(path_to_output), Path(path_to_card)
@@ -30,10 +29,8 @@ def read_own_dataset(
             logging.info("taken from results/data/verified, where it was kept")
             return verified.restore(path, card)
     if record["path"] is None:
-        raise FileNotFoundError(
-            f"dataset {dataset} is unavailable: there is nothing at {record['expected']}; put it there, or name its "
-            f"place under datasets.{dataset}.path"
-        )
+        advice = f"put it there, or name its place under datasets.{dataset}.path"
+        raise FileNotFoundError(f"dataset {dataset} is unavailable: there is nothing at {record['expected']}; {advice}")
     reading = catalogue.reading_of(record)
     content = user_datasets.read(dataset, Path(record["path"]), record["licence"], record["limit_mib"], **reading)
     # A file that is replaced meanwhile must not pass for the one that was there before.

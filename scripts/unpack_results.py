@@ -1,4 +1,4 @@
-"""Blocks from the archive of another's run, in place of computing them."""
+"""Unpack blocks from the archive of another run instead of computing them."""
 
 import logging
 from pathlib import Path

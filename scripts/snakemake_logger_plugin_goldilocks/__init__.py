@@ -87,14 +87,12 @@ class LogHandler(LogHandlerBase):
                 print(self._sentence(), file=sys.stderr, flush=True)
 
     def _sentence(self) -> str:
-        """Number of jobs left, and their time if each takes the mean of its rule so far."""
+        """Number of jobs left, and their time at the mean of their rules so far."""
         count = sum(self._left.values())
         if not count:
             return "all jobs are done"
         overall = fmean(itertools.chain(*self._seconds.values()))
-        seconds = sum(
-            n * (fmean(self._seconds[rule]) if rule in self._seconds else overall) for rule, n in self._left.items()
-        )
+        seconds = sum(n * fmean(self._seconds.get(rule, [overall])) for rule, n in self._left.items())
         return f"{count} jobs left, about {duration(seconds / self._cores)}"
 
     @property

@@ -22,11 +22,9 @@ def contents_of(config: Configuration) -> dict[str, Path]:
     names += [f"figures/{figure}.nc" for figure in config.figures]
     names += ["claims.csv", "paper.pdf", *(["cuts.nc"] if config.cuts else [])]
     contents = {name: results / name for name in names}
-    contents |= {
-        f"figures/{figure}.{kind}": figures / f"{figure}.{kind}" for figure in config.figures for kind in ("pdf", "png")
-    }
-    for dataset in load.datasets_of(config):
-        contents[f"{archive.CARDS}/{dataset}.yaml"] = DATA / f"cards/{dataset}.yaml"
+    drawn = [f"{figure}.{kind}" for figure in config.figures for kind in ("pdf", "png")]
+    contents |= {f"figures/{name}": figures / name for name in drawn}
+    contents |= {f"{archive.CARDS}/{name}.yaml": DATA / f"cards/{name}.yaml" for name in load.datasets_of(config)}
     if (DATA / "available.yaml").exists():
         contents[archive.AVAILABLE] = DATA / "available.yaml"
     return contents
@@ -36,15 +34,13 @@ def about(config: Configuration) -> dict:
     """Code and settings that made the blocks, for the archive's manifest."""
     place = Path("results") / config.run / "fingerprints"
     kinds = sorted({study.kind for study in config.studies.values()} | ({"cuts"} if config.cuts else set()))
-    settings = {name: config_records.of_measurement(study, config.seed) for name, study in config.studies.items()}
-    if config.cuts:
-        settings["cuts"] = config_records.of_measurement(config.cuts, config.seed)
+    measured = {**config.studies, **({"cuts": config.cuts} if config.cuts else {})}
     return {
         "run": config.run,
         "commit": attributes.commit(),
         "date": attributes.commit_day() or release_day(),
         "code": {kind: _recorded(place / f"{kind}.txt") for kind in kinds},
-        "settings": settings,
+        "settings": {name: config_records.of_measurement(each, config.seed) for name, each in measured.items()},
     }
 
 
@@ -55,23 +51,16 @@ def release_day() -> str:
 
 
 def _recorded(place: Path) -> str:
-    """Fingerprint with which the run was started."""
     found = records.versions(place)
     if len(found) != 1:
         raise ValueError(f"{place.parent} has no record of {place.stem}: build the run first, then archive it")
     return found[0].read_text(encoding="utf-8").strip()
 
 
-def pack_archive(path_to_config: Path) -> Path:
-    """Write results/{run}/{run}.tar.gz. Raises ValueError if the run is not complete."""
-    config, *_ = load.as_run(load.load([path_to_config]))
+def run(configfile: Path) -> None:
+    """Pack a run and print the archive's path and size. Raises ValueError if the run is not complete."""
+    config, *_ = load.as_run(load.load([configfile]))
     path = Path(f"results/{config.run}/{config.run}.tar.gz")
     files.refuse_unwritable([path.parent])
     archive.pack(path, contents_of(config), about(config))
-    return path
-
-
-def run(configfile: Path) -> None:
-    """Pack a run and print the archive's path and size."""
-    path = pack_archive(configfile)
     print(f"{path}  {path.stat().st_size / 1e6:.1f} MB: make review ARCHIVE={path} rebuilds figures and paper")

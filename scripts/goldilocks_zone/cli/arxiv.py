@@ -1,14 +1,12 @@
 """`make arxiv`: the paper's source as one archive for arXiv, compiled once before it is written."""
 
-import gzip
-import io
 import shutil
-import tarfile
 import tempfile
 from pathlib import Path
 
 from goldilocks_zone.config import load
 from goldilocks_zone.paper.build import first_error, run_tex
+from goldilocks_zone.provenance import archive
 from goldilocks_zone.storage import files
 
 # Suffixes of the files that arXiv needs; main.bbl because it does not run BibTeX.
@@ -40,35 +38,20 @@ def try_out(folder: Path, sources: list[Path]) -> None:
             raise ValueError(f"the paper does not compile on its own: {first_error(done.stdout + done.stderr)}")
 
 
-def packed(folder: Path, sources: list[Path]) -> bytes:
-    """The sources as a gzipped tar archive, reproducible to the byte."""
-    buffer = io.BytesIO()
-    with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as zipped, tarfile.open(fileobj=zipped, mode="w") as archive:
-        for path in sources:
-            entry = tarfile.TarInfo(str(path.relative_to(folder)))
-            entry.size, entry.mode = path.stat().st_size, 0o644
-            with open(path, "rb") as file:
-                archive.addfile(entry, file)
-    return buffer.getvalue()
+def run(configfile: Path) -> None:
+    """Pack the paper's source and print the archive's path and size.
 
-
-def pack_arxiv(run: str) -> Path:
-    """Write results/{run}/arxiv.tar.gz. Raises ValueError if the paper is missing, broken or too large."""
-    folder, path = Path(f"results/{run}/latex"), Path(f"results/{run}/arxiv.tar.gz")
+    Raises ValueError if the paper is missing, broken or too large.
+    """
+    results = Path("results", load.load([configfile]).run)
+    folder, path = results / "latex", results / "arxiv.tar.gz"
     if not shutil.which("latexmk"):
         raise ValueError("latexmk is missing, with which the archive is tried out: run `make tex`")
     sources = sources_in(folder)
     try_out(folder, sources)
-    content = packed(folder, sources)
+    content = archive.packed({str(path.relative_to(folder)): path.read_bytes() for path in sources})
     if len(content) > LIMIT_MB * 10**6:
         raise ValueError(f"the archive would have {len(content) / 1e6:.0f} MB, and arXiv takes {LIMIT_MB}")
     with files.whole_file(path) as temporary:
         temporary.write_bytes(content)
-    return path
-
-
-def run(configfile: Path) -> None:
-    """Pack the paper's source and print the archive's path and size."""
-    config = load.load([configfile])
-    path = pack_arxiv(config.run)
     print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")

@@ -11,38 +11,29 @@ COPIES = ("results/claims.csv", "results/run.txt", "paper/paper.pdf")
 REPORT = "report.zip"
 
 
-def clean_results(run: str | None) -> list[Path]:
-    """Remove the results, figures and logs of `run`, or of all runs; returns the removed paths.
+def run(name: str | None) -> None:
+    """Remove the results, figures and logs of the run `name`, or of all runs, and print what was removed.
 
-    A link to a folder elsewhere stays, and its contents are removed.
-    Raises ValueError while a run is at work, or if there is no such run.
+    A link to a folder elsewhere stays, and its contents are removed. Raises ValueError while a run is at work, or if
+    there is no such run.
     """
     run_lock.enter()
     places = [Path(place) for place in ("results", "figures", "logs")]
-    if run:
-        named = re.fullmatch("[a-z0-9_]+", run) and run not in KEPT
-        found = [place / run for place in places if named and (place / run).is_dir()]
+    if name:
+        named = re.fullmatch("[a-z0-9_]+", name) and name not in KEPT
+        found = [place / name for place in places if named and (place / name).is_dir()]
         if not found:
-            raise ValueError(f"there is no run {run!r}: results/ shows which there are")
+            raise ValueError(f"there is no run {name!r}: results/ shows which there are")
         published = Path("results/run.txt")
-        if published.exists() and published.read_text().strip() == run:
+        if published.exists() and published.read_text().strip() == name:
             found += map(Path, COPIES)
     else:
         found = [path for place in places for path in sorted(place.glob("*")) if path.name not in KEPT]
         found += map(Path, (*COPIES, REPORT, "logs/data", ".snakemake"))
     removed = []
     for path in dict.fromkeys(found):
-        if path.exists() and not _is_emptied_link(path):
+        is_emptied_link = path.is_symlink() and path.is_dir() and not any(path.iterdir())
+        if path.exists() and not is_emptied_link:
             files.remove(path)
-            removed.append(path)
-    return removed
-
-
-def _is_emptied_link(path: Path) -> bool:
-    return path.is_symlink() and path.is_dir() and not any(path.iterdir())
-
-
-def run(name: str | None) -> None:
-    """Remove what a run, or all runs, generated, and print what was removed."""
-    removed = ", ".join(map(str, clean_results(name)))
-    print(f"removed {removed}; the datasets are kept" if removed else "there was nothing to remove")
+            removed.append(str(path))
+    print(f"removed {', '.join(removed)}; the datasets are kept" if removed else "there was nothing to remove")

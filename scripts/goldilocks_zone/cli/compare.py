@@ -1,4 +1,4 @@
-"""`make compare`: numbers in which two runs differ, and claims whose verdict changed."""
+"""`make compare`: numbers and verdicts in which two runs differ."""
 
 import csv
 from pathlib import Path
@@ -50,8 +50,8 @@ def differences(first: xr.Dataset, second: xr.Dataset, tolerance: float) -> list
         if count:
             place = {axis: int(index) for axis, index in gap.argmax(...).items()}
             where = ", ".join(f"{axis} {a[axis].values[index]}" for axis, index in place.items())
-            one, other = float(a[place]), float(b[place])
-            lines.append(f"{name}: {count} of {a.size} values differ, most at {where}: {one:.6g} and {other:.6g}")
+            values = f"{float(a[place]):.6g} and {float(b[place]):.6g}"
+            lines.append(f"{name}: {count} of {a.size} values differ, most at {where}: {values}")
     return lines
 
 
@@ -60,12 +60,8 @@ def _verdicts(first: Path, second: Path) -> list[str]:
     for folder in (first, second):
         with open(folder / "claims.csv", newline="", encoding="utf-8") as file:
             verdicts.append({row["id"]: row["verdict"] for row in csv.DictReader(file)})
-    lines = []
-    for name in {**verdicts[0], **verdicts[1]}:
-        before, after = (each.get(name, "not there") for each in verdicts)
-        if before != after:
-            lines.append(f"claim {name}: {before}, then {after}")
-    return lines
+    pairs = {name: [each.get(name, "not there") for each in verdicts] for name in {**verdicts[0], **verdicts[1]}}
+    return [f"claim {name}: {before}, then {after}" for name, (before, after) in pairs.items() if before != after]
 
 
 def run(runs: list[str], tolerance: float) -> None:

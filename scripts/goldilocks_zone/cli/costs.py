@@ -1,6 +1,6 @@
-"""What jobs of a run will cost: from benchmark files of earlier jobs, or from the size of the job.
+"""Estimates of the time and memory of jobs, from benchmark files of earlier jobs or from the size of the job.
 
-Knows of rules and of the folder of logs, as Snakemake leaves it; imports nothing heavy.
+Depends on the names of rules and on the folder of logs; imports nothing heavy.
 """
 
 import csv
@@ -15,19 +15,19 @@ from goldilocks_zone.data import catalogue, official_shapes
 from goldilocks_zone.models import labels
 
 BENCHMARK = ".benchmark.tsv"
-# Rules that only collect, and records, which take no time.
+# Rules that take no time: collections and records.
 NOT_JOBS = ("all", "figures", "record")
 MEASURED, ALIKE, BY_SIZE = "the same job", "jobs of the same rule", "the job's size"
-# Of jobs of no study, and of those of a user's own network.
+# Seconds of jobs of no study, and the default.
 OTHER_SECONDS = {"cuts": 10.0}
 USUAL_SECONDS = 3.0
-# Of a dataset that nobody has read yet.
+# Shape of a dataset that has not been read.
 USUAL_SHAPE = official_shapes.OFFICIAL["cifar10"]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds and memory (MiB; None where nothing is known) of a job, and what they were taken from."""
+    """Seconds and memory (MiB; None if unknown) of a job, and their source."""
 
     seconds: float
     mib: float | None
@@ -35,9 +35,9 @@ class Cost:
 
 
 class Costs:
-    """Estimates for the jobs of one run, with what its benchmark files and those of other runs say.
+    """Estimates for the jobs of one run, from its benchmark files and those of other runs.
 
-    `config` is complete; `cards` are folders of cards of datasets that have been read; `logs` that of all runs' logs.
+    `config` is complete; `logs` is the folder of all runs' logs; `cards` are folders of cards of datasets.
     """
 
     def __init__(self, config: Configuration, logs: Path, cards: Sequence[Path] = ()):
@@ -47,16 +47,14 @@ class Costs:
         self._of_rule: dict[str, list[tuple[float, float]]] = defaultdict(list)
         self._own = {}
         for path in sorted(logs.rglob(f"*{BENCHMARK}")):
-            found = _measured(path)
-            if found:
+            if found := _measured(path):
                 self._own[path] = found
                 self._of_rule[_rule_of(path.relative_to(logs))].append(found)
         self._speeds = self._measured_speeds()
 
     def of(self, rule: str, wildcards: dict, benchmark: str | None) -> Cost:
         """The cost of a job of `rule`, from its wildcards and the path of its benchmark file."""
-        known = self._own.get(Path(benchmark)) if benchmark else None
-        if known:
+        if known := self._own.get(Path(benchmark or "")):
             return Cost(*known, MEASURED)
         others, work = self._of_rule.get(rule, []), self._work(wildcards)
         mib = max((mib for _, mib in others), default=None)
@@ -75,7 +73,7 @@ class Costs:
         return kinds.known()[study.kind].seconds if study else OTHER_SECONDS.get(rule, USUAL_SECONDS)
 
     def _measured_speeds(self) -> dict[tuple[str, str | None], float]:
-        """Operations in a second of this run's jobs so far, by work and study, and of all studies of a work (None)."""
+        """Operations per second of this run's jobs so far, by work and study; study None for all of a work."""
         sums = defaultdict(lambda: [0.0, 0.0])
         for kind in kinds.known().values():
             place = self._logs / self._config.run / kind.name
@@ -92,7 +90,7 @@ class Costs:
         return {key: operations / seconds for key, (operations, seconds) in sums.items()}
 
     def _work(self, wildcards: dict) -> float | None:
-        """Floating-point operations of a block; None for other jobs, and networks of a user's own."""
+        """Floating-point operations of a block; None for other jobs and users' own networks."""
         study = self._config.studies.get(wildcards.get("study", ""))
         if "block" not in wildcards or study is None or not labels.is_network(wildcards["network"]):
             return None
@@ -114,5 +112,5 @@ def _measured(path: Path) -> tuple[float, float] | None:
 
 def _rule_of(path: Path) -> str:
     """The rule of a benchmark file {run}/{rule}/… or {run}/{rule}.benchmark.tsv below the folder of logs."""
-    name = path.parts[1].removesuffix(BENCHMARK) if len(path.parts) > 1 else path.name.removesuffix(BENCHMARK)
+    name = path.parts[:2][-1].removesuffix(BENCHMARK)
     return {"figures": "figure"}.get(name, name)

@@ -27,49 +27,37 @@ def make_data(names: list[str], config: Configuration) -> dict:
     try:
         for name in names:
             outputs = DATA / f"{name}.nc", DATA / f"cards/{name}.yaml"
+            script, kind = ("read_own_dataset", "own_dataset") if name in own else ("fetch_dataset", "dataset")
+            code = fingerprints.record(ROOT / f"scripts/{script}.py")
+            inputs = [records.write(DATA / f"fingerprints/{kind}.txt", code)]
             if name in own:
-                code = fingerprints.record(ROOT / "scripts/read_own_dataset.py")
-                inputs = [records.write(DATA / "fingerprints/own_dataset.txt", code)]
-                inputs += [records.write(DATA / f"own/{name}.yaml", catalogue.identity_record(known[name]))]
-            else:
-                code = fingerprints.record(ROOT / "scripts/fetch_dataset.py")
-                inputs = [records.write(DATA / "fingerprints/dataset.txt", code)]
+                inputs.append(records.write(DATA / f"own/{name}.yaml", catalogue.identity_record(known[name])))
+            newest = max(path.stat().st_mtime for path in inputs)
             reason = None
-            if not all(path.exists() and path.stat().st_mtime >= _newest(inputs) for path in outputs):
-                reason = (
-                    _read(name, known[name], inputs[0], outputs)
-                    if name in own
-                    else _fetch(name, folder, inputs[0], outputs)
-                )
+            if not all(path.exists() and path.stat().st_mtime >= newest for path in outputs):
+                reason = _make(name, known.get(name), folder, inputs[0], outputs)
             available[name] = {"available": False, "reason": reason} if reason else {"available": True}
     finally:
-        # A malformed user dataset raises; what was found before it is kept.
+        # A malformed user dataset raises; the record of those before it is kept.
         files.write_if_changed(yaml.safe_dump(available, allow_unicode=True), record)
     return available
 
 
-def _newest(paths: list[Path]) -> float:
-    return max(path.stat().st_mtime for path in paths)
-
-
-# Imported only when something is fetched: requests and xarray take a second to start.
-def _fetch(name: str, folder: str | None, code: Path, outputs: tuple[Path, Path]) -> str | None:
+def _make(name: str, own: dict | None, folder: str | None, code: Path, outputs: tuple[Path, Path]) -> str | None:
+    """Fetch a dataset, or read the user's by its record `own`; returns the reason if it is unavailable."""
+    # Imported only when something is fetched: requests and xarray take a second to start.
     from fetch_dataset import fetch_dataset
+    from read_own_dataset import read_own_dataset
 
     from goldilocks_zone.data.official import Unavailable
 
+    unavailable = FileNotFoundError if own else Unavailable
     try:
-        fetch_dataset(name, folder, code, *outputs)
-    except Unavailable as reason:
-        return str(reason)
-
-
-def _read(name: str, record: dict, code: Path, outputs: tuple[Path, Path]) -> str | None:
-    from read_own_dataset import read_own_dataset
-
-    try:
-        read_own_dataset(name, record, code, *outputs)
-    except FileNotFoundError as reason:
+        if own:
+            read_own_dataset(name, own, code, *outputs)
+        else:
+            fetch_dataset(name, folder, code, *outputs)
+    except unavailable as reason:
         return str(reason)
 
 

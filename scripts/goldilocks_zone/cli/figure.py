@@ -1,4 +1,4 @@
-"""`make figure`: the file of a figure, from its name and a configuration."""
+"""`make figure`: the file of a figure."""
 
 import difflib
 from pathlib import Path

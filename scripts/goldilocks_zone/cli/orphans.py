@@ -1,6 +1,6 @@
 """`make orphans`: results that no configuration names, left behind by studies that were changed or dropped.
 
-Snakemake's own --list-untracked does not follow links, and results/ may be one to another disk.
+Snakemake's own --list-untracked does not follow links, such as results/ on another disk.
 """
 
 import subprocess
@@ -33,7 +33,12 @@ def find_orphans(paths_to_configs: list[Path]) -> list[Path]:
             if folder.name not in runs:
                 orphans.append(folder)
             elif place.name != "logs":
-                orphans += [path for path in _files(folder) if path not in named and not _is_kept(path, datasets)]
+                own = {*datasets, "available"} if folder == Path("results/data") else ()
+                orphans += [
+                    path
+                    for path in _files(folder)
+                    if not (path in named or path.parts[2] in KEPT or path.name.endswith(ARCHIVES) or path.stem in own)
+                ]
     return orphans
 
 
@@ -50,11 +55,6 @@ def _outputs(path_to_config: Path) -> set[Path]:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and not files.is_temporary(path))
-
-
-def _is_kept(path: Path, datasets: set[str]) -> bool:
-    in_data = path.parts[:2] == ("results", "data")
-    return path.parts[2] in KEPT or path.name.endswith(ARCHIVES) or (in_data and path.stem in {*datasets, "available"})
 
 
 def run(configfiles: list[Path], remove: bool) -> None:

@@ -14,7 +14,7 @@ from goldilocks_zone.cli import text_tables
 from goldilocks_zone.cli.costs import ALIKE, BY_SIZE, MEASURED, NOT_JOBS, Cost, Costs
 from goldilocks_zone.config import load
 
-# Snakemake's reasons, and their meaning here, where records of code and settings are inputs of every rule.
+# Snakemake's reasons and their meaning, given that records of code and settings are inputs of every rule.
 REASONS = (
     (r"Missing output files", "not made yet"),
     (r"(Updated input files|updated by another job):[^;]*fingerprints/", "code changed"),
@@ -46,8 +46,7 @@ def jobs_of(paths_to_configs: list[Path], cores: str) -> list[dict]:
     return [job for job in jobs if job["rule"] not in NOT_JOBS]
 
 
-def reason_of(job: dict) -> str:
-    """Reason for a job, in a few words."""
+def _reason_of(job: dict) -> str:
     return next((meaning for pattern, meaning in REASONS if re.search(pattern, job["reason"])), job["reason"])
 
 
@@ -59,18 +58,12 @@ def table_of(jobs: list[dict], costs: list[Cost]) -> list[tuple[str, ...]]:
         groups[job["rule"], study].append((job, cost))
     rows = []
     for (rule, study), members in sorted(groups.items(), key=lambda group: -sum(cost.seconds for _, cost in group[1])):
-        reasons = Counter(reason_of(job) for job, _ in members)
+        reasons = Counter(_reason_of(job) for job, _ in members)
         known = [mib for mib in itertools.starmap(_memory_of, members) if mib is not None]
-        rows.append(
-            (
-                rule,
-                study,
-                str(len(members)),
-                text_tables.duration(sum(cost.seconds for _, cost in members)),
-                text_tables.memory(max(known)) if known else "?",
-                ", ".join(f"{reason} ({n})" if len(reasons) > 1 else reason for reason, n in reasons.most_common()),
-            )
-        )
+        time = text_tables.duration(sum(cost.seconds for _, cost in members))
+        memory = text_tables.memory(max(known)) if known else "?"
+        why = ", ".join(f"{reason} ({n})" if len(reasons) > 1 else reason for reason, n in reasons.most_common())
+        rows.append((rule, study, str(len(members)), time, memory, why))
     return rows
 
 
@@ -96,21 +89,16 @@ def summary_of(run: str, jobs: list[dict], costs: list[Cost], cores: int) -> lis
     ]
 
 
-def plan_of(paths_to_configs: list[Path], cores: str) -> str:
-    """The plan of a run as text."""
-    config, reasons, _ = load.as_run(load.load(paths_to_configs))
+def run(configfiles: list[Path], cores: str) -> None:
+    """Print the plan of a run."""
+    config, reasons, _ = load.as_run(load.load(configfiles))
     left_out = [f"left out: {reason}" for reason in reasons.values()]
-    jobs = jobs_of(paths_to_configs, cores)
+    jobs = jobs_of(configfiles, cores)
     if not jobs:
-        return "\n".join([*left_out, f"run {config.run}: nothing to be done"])
+        return print(*left_out, f"run {config.run}: nothing to be done", sep="\n")
     estimates = Costs(config, Path("logs"), [Path("results/data/cards")])
     costs = [estimates.of(job["rule"], job["wildcards"], job["benchmark"]) for job in jobs]
     count = len(os.sched_getaffinity(0)) if cores == "all" else int(cores)
     header = ("rule", "study", "jobs", "time", "memory", "why")
     lines = text_tables.aligned([header, *table_of(jobs, costs)], right=(2, 3, 4))
-    return "\n".join([*lines, "", *left_out, *summary_of(config.run, jobs, costs, count)])
-
-
-def run(configfiles: list[Path], cores: str) -> None:
-    """Print the plan of a run."""
-    print(plan_of(configfiles, cores))
+    print(*lines, "", *left_out, *summary_of(config.run, jobs, costs, count), sep="\n")

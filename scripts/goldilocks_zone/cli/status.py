@@ -39,13 +39,10 @@ def states_of(config: Configuration, study: str, alive: bool) -> dict[tuple[str,
 
 def matrix_of(cells: dict[tuple[str, str, str], Counter]) -> list[str]:
     """Lines of a matrix: a row for each dataset and network, a column for each subspace."""
-    rows = list(dict.fromkeys(cell[:2] for cell in cells))
-    columns = list(dict.fromkeys(cell[2] for cell in cells))
-    table = [("", *columns)]
-    table += [
-        (" ".join(row), *(_described(cells.get((*row, column), Counter())) for column in columns)) for row in rows
-    ]
-    return [f"    {line}" for line in text_tables.aligned(table)]
+    columns, table = list(dict.fromkeys(cell[2] for cell in cells)), []
+    for row in dict.fromkeys(cell[:2] for cell in cells):
+        table.append((" ".join(row), *(_described(cells.get((*row, column), Counter())) for column in columns)))
+    return [f"    {line}" for line in text_tables.aligned([("", *columns), *table])]
 
 
 def _described(states: Counter) -> str:
@@ -71,11 +68,12 @@ def status_of(complete: Configuration) -> str:
         lines.append(f"{study}: left out with {', '.join(datasets)}")
     undrawn = [name for name in complete.figures if name not in config.figures]
     drawn = sum(Path(f"figures/{config.run}/{name}.pdf").exists() for name in config.figures)
-    at_work = "a run is at work" if alive else "no run is at work"
     left = f"; left out: {', '.join(undrawn)}" if undrawn else ""
     lines.append(f"figures: {drawn} of {len(config.figures)} drawn{left}")
     lines += [f"left out: {reason}" for reason in reasons.values()]
-    lines.append(f"run {config.run}: blocks {_described(total)}; {at_work} in this folder")
+    lines.append(
+        f"run {config.run}: blocks {_described(total)}; {'a' if alive else 'no'} run is at work in this folder"
+    )
     lines.append("What is done may be out of date: make plan says what would run again, and why.")
     return "\n".join(lines)
 

@@ -4,14 +4,10 @@ from collections.abc import Collection, Sequence
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
-    """Rows as lines with columns below each other, those of the numbers `right` to the right; no spaces at the end."""
+    """Lines of a table, columns with the numbers `right` aligned to the right; no spaces at the end."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if i in right else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths))
-        ).rstrip()
-        for row in rows
-    ]
+    forms = [f"{{:{'>' if i in right else '<'}{width}}}" for i, width in enumerate(widths)]
+    return ["  ".join(forms).format(*row).rstrip() for row in rows]
 
 
 def duration(seconds: float) -> str:

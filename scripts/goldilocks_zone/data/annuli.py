@@ -1,11 +1,11 @@
-"""Three concentric annuli in the plane: the demonstration data of Vysogorets, Dawid & Kempe (2024), made here."""
+"""Three concentric annuli in the plane: the demonstration data of Vysogorets, Dawid & Kempe (2024)."""
 
 import numpy as np
 
 from goldilocks_zone.randomness import stream
 
 CLASSES, TRAINING, TEST = 3, 6000, 1500
-# Radius of the largest annulus' outer edge: annulus k lies between 2k + 1 and 2k + 2 of its 2 × CLASSES parts.
+# Radius of the outermost edge: annulus k lies between (2k + 1) and (2k + 2) / (2 · CLASSES) of it.
 CENTRE = 127.5
 
 

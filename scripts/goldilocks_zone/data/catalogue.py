@@ -17,12 +17,13 @@ from typing import Any, Protocol
 
 import yaml
 
-from goldilocks_zone.data import folders, official_shapes
+from goldilocks_zone.data import folders
+from goldilocks_zone.data.official_shapes import LICENCES, OFFICIAL, Shape
 from goldilocks_zone.storage import files
 
 
 class Entry(Protocol):
-    """Entry of a user's own dataset in the configuration; None for keys that it leaves out."""
+    """Entry of a user's own dataset in the configuration, None for missing keys."""
 
     path: str | None
     channels: str | None
@@ -33,21 +34,19 @@ class Entry(Protocol):
 
 Entries = Mapping[str, Entry]
 LIMIT_MIB = 2048
-# Forms of a user's own dataset, in either case: a folder of images, an archive of one, or arrays.
+# A folder of images, an archive of one, or arrays; in either case.
 SUFFIXES = ("", ".npz", ".tar.xz", ".tar.gz", ".tgz", ".tar.bz2", ".tar", ".zip")
 # Keys of a dataset's entry that determine how its files are read.
 READING = ("channels", "white")
 CARDS, OWN, VERIFIED = "cards", "own", "verified"  # folders below results/data
 MISSING = "missing"  # identity of files that do not exist
-
-
-# Stamps of files that were looked at inside a block `one_look`, by path; None outside of one.
+# Stamps of files by path, inside a block `one_look`; None outside.
 _stamps: ContextVar[dict[Path, str] | None] = ContextVar("stamps", default=None)
 
 
 @contextmanager
 def one_look() -> Iterator[None]:
-    """Look at the files of each dataset once, however often the block asks whether they have changed."""
+    """Look at the files of each dataset once within the block."""
     token = _stamps.set({})
     try:
         yield
@@ -64,9 +63,8 @@ def data_folder(configured: str | None) -> str | None:
 def own_records(names: Iterable[str], entries: Entries, folder: str | None, place: Path) -> dict[str, dict]:
     """Location, way of reading and `identity` of the files of each of a user's own datasets.
 
-    The identity depends on the content of the files and on the keys `READING` alone. If the files are gone, it is that
-    of the last reading, whose result is still valid. `entries` is the configuration's section `datasets`, `place` the
-    folder results/data. Writes nothing.
+    The identity depends on the content of the files and on the keys `READING` alone; if the files are gone, it is that
+    of the last reading. `entries` is the configuration's section `datasets`, `place` the folder results/data.
     """
     return {name: _own_record(name, entries, folder, place) for name in names}
 
@@ -84,7 +82,8 @@ def _own_record(name: str, entries: Entries, folder: str | None, place: Path) ->
     }
     if path:
         return {**record, "identity": _identity(_content(name, path, place), reading)}
-    known = _card(name, place)
+    paths = [place / folder / f"{name}.yaml" for folder in (CARDS, VERIFIED)]
+    known = next((_read_card(path) for path in paths if path.exists()), {})
     # A new path without files is a mistake, as is a new way of reading files that are gone.
     same = known.get("place", record["place"]) == record["place"] and reading_of(known) == reading
     return {**record, "identity": (identity_read(known) if same else "") or MISSING}
@@ -97,8 +96,7 @@ def reading_of(known: Mapping) -> dict:
 
 def identity_read(known: Mapping) -> str:
     """Identity of the files that a dataset was read from, by its card or attributes; empty if unknown."""
-    # Earlier versions recorded a stamp instead.
-    return known.get("identity") or known.get("stamp") or ""
+    return known.get("identity") or known.get("stamp") or ""  # Release 0.1.0 recorded a stamp.
 
 
 def identity_now(record: Mapping) -> str:
@@ -113,25 +111,25 @@ def identity_record(record: Mapping) -> str:
 
 
 def renew_stamps(names: Iterable[str], entries: Entries, folder: str | None, place: Path) -> None:
-    """Remember the hashes of files by their ages, so that loading the workflow need not read the files.
+    """Store the hashes of files by their ages, so that loading the workflow need not read the files.
 
-    Applies to the datasets `names` and to those that have a card. Changes nothing that a job depends on.
+    Applies to the datasets `names` and to those that have a card. No job depends on it.
     """
-    for name in {*names, *(path.stem for path in (place / CARDS).glob("*.yaml"))} - official_shapes.OFFICIAL.keys():
+    for name in {*names, *(path.stem for path in (place / CARDS).glob("*.yaml"))} - OFFICIAL.keys():
         if path := _path_of(name, entries, folder):
             stamp = _stamp(path)
             files.write_if_changed(f"{stamp} {_content(name, path, place, stamp)}\n", _memory_of(name, place))
 
 
 def keep_datasets(place: Path) -> None:
-    """Keep a copy of each dataset that has none yet: Snakemake deletes the outputs of a job before it starts."""
+    """Keep a copy of each dataset without one: Snakemake deletes the outputs of a job before it starts."""
     for path in place.glob("*.nc"):
         if not files.is_temporary(path) and not (place / VERIFIED / path.name).exists():
             keep(path, place / CARDS / f"{path.stem}.yaml")
 
 
 def keep(path: Path, path_to_card: Path) -> None:
-    """Keep a copy of a dataset file and its card out of Snakemake's reach."""
+    """Keep a copy of a dataset file and its card."""
     for each in (path, path_to_card):
         if each.exists():
             files.link(each, path.parent / VERIFIED / each.name)
@@ -139,7 +137,7 @@ def keep(path: Path, path_to_card: Path) -> None:
 
 def licence(name: str, entries: Entries) -> str:
     """Licence line of a dataset, official or from the configuration's section `datasets`."""
-    return official_shapes.LICENCES.get(name) or _given(name, entries, "licence") or "licence not stated"
+    return LICENCES.get(name) or _given(name, entries, "licence") or "licence not stated"
 
 
 def suffix_of(file: str) -> str | None:
@@ -161,48 +159,37 @@ def _path_of(name: str, entries: Entries, folder: str | None) -> Path | None:
     return next((path for path in places if path.exists() and path.is_dir() == (path.name == name)), None)
 
 
-def known_shapes(
-    entries: Entries, folder: str | None, cards: Sequence[Path]
-) -> dict[str, official_shapes.Shape | None]:
+def known_shapes(entries: Entries, folder: str | None, cards: Sequence[Path]) -> dict[str, Shape | None]:
     """Shapes of all known datasets: official, in `entries`, in the data folder, or read before.
 
-    The shape is None if a dataset has not been read, or its files have changed since. `cards` are folders of cards,
-    later ones overriding earlier ones. Raises ValueError if a card is damaged, OSError if it cannot be read.
+    The shape is None if a dataset has not been read since its files changed. Of the folders `cards`, later ones
+    override earlier ones. Raises ValueError if a card is damaged, OSError if it cannot be read.
     """
-    shapes: dict[str, official_shapes.Shape | None] = {**dict.fromkeys(_names_in(folder)), **dict.fromkeys(entries)}
+    shapes: dict[str, Shape | None] = {**dict.fromkeys(_names_in(folder)), **dict.fromkeys(entries)}
     # Copies of cards survive failed jobs, in a folder beside.
     places = [place for each in cards for place in (each.parent / VERIFIED, each)]
-    for name in {path.stem for place in places for path in place.glob("*.yaml")} - official_shapes.OFFICIAL.keys():
-        path = [place / f"{name}.yaml" for place in places if (place / f"{name}.yaml").exists()][-1]
+    for name in {path.stem for place in places for path in place.glob("*.yaml")} - OFFICIAL.keys():
+        path = next(place / f"{name}.yaml" for place in reversed(places) if (place / f"{name}.yaml").exists())
         card = _read_card(path)
         try:
-            shape = official_shapes.Shape(tuple(card["image"]), card["classes"], card["training_examples"])
+            shape = Shape(tuple(card["image"]), card["classes"], card["training_examples"])
         except (TypeError, KeyError) as error:
             raise ValueError(f"{path} is damaged: delete it and run again") from error
         record = _own_record(name, entries, folder, cards[-1].parent)
         shapes[name] = shape if record["path"] is None or record["identity"] == identity_read(card) else None
-    return {**shapes, **official_shapes.OFFICIAL}
-
-
-def _card(name: str, place: Path) -> dict:
-    """Card of a dataset; empty if it was never read."""
-    paths = [place / folder / f"{name}.yaml" for folder in (CARDS, VERIFIED)]
-    return next((_read_card(path) for path in paths if path.exists()), {})
+    return {**shapes, **OFFICIAL}
 
 
 def _read_card(path: Path) -> dict:
     try:
-        card = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
         files.refuse_unreadable(path)
         raise ValueError(f"{path} is damaged: delete it and run again") from error
-    if not isinstance(card, dict):
-        raise ValueError(f"{path} is damaged: delete it and run again")
-    return card
 
 
 def _identity(content: str, reading: dict) -> str:
-    return hashlib.sha256(json.dumps([content, reading], sort_keys=True).encode()).hexdigest()
+    return files.sha256(json.dumps([content, reading], sort_keys=True))
 
 
 def _content(name: str, path: Path, place: Path, stamp: str | None = None) -> str:
@@ -218,7 +205,7 @@ def _memory_of(name: str, place: Path) -> Path:
 
 @functools.cache
 def _content_of_files(path: Path, stamp: str) -> str:
-    """Hash of the names and bytes of the files that reading uses; `stamp`, that of the files, keys the cache."""
+    """Hash of the names and bytes of the files that reading uses; their `stamp` keys the cache."""
     digest = hashlib.sha256()
     for name, file in _files_read(path):
         digest.update(f"{name}\0".encode(errors="surrogateescape"))
@@ -227,7 +214,7 @@ def _content_of_files(path: Path, stamp: str) -> str:
                 with open(file, "rb") as content:
                     digest.update(hashlib.file_digest(content, "sha256").digest())
         except OSError:
-            # Reading refuses it in a sentence.
+            # Reading reports it.
             digest.update(b"unreadable")
     return digest.hexdigest()
 
@@ -242,7 +229,7 @@ def _stamp(path: Path) -> str:
         try:
             state = os.stat(file)
         except OSError:
-            # Reading refuses a broken link.
+            # Reading reports a broken link.
             state = os.lstat(file)
         ages = "" if S_ISDIR(state.st_mode) else f"{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}"
         digest.update(f"{name}\0{ages}\n".encode(errors="surrogateescape"))

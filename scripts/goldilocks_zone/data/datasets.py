@@ -23,7 +23,7 @@ BLOCK = 1024  # images that are turned into numbers at once
 
 @dataclass(frozen=True)
 class Examples:
-    """inputs: shape (n, channels, height, width), float64; labels: shape (n,), int64, below `classes`."""
+    """Inputs of shape (n, channels, height, width), float64, and labels (n,), int64, below `classes`."""
 
     inputs: np.ndarray
     labels: np.ndarray
@@ -33,8 +33,6 @@ class Examples:
 
 @dataclass(frozen=True)
 class Splits:
-    """Examples for training, for validation and of the official test set."""
-
     training: Examples
     validation: Examples
     test: Examples
@@ -62,12 +60,8 @@ def as_dataset(
             "split": ("example", split, {"flag_values": [TRAIN, TEST], "flag_meanings": "train test"}),
         },
         attrs={
-            "dataset": name,
-            "checksum": checksum(images, labels, split),
-            "classes": classes,
-            "class_names": ", ".join(class_names),
-            "source": source,
-            "licence": licence,
+            **{"dataset": name, "checksum": checksum(images, labels, split)},
+            **{"classes": classes, "class_names": ", ".join(class_names), "source": source, "licence": licence},
         },
     )
 
@@ -115,17 +109,15 @@ def load(
 ) -> Examples:
     """The first `count` training examples in class-balanced random order, or those of a later disjoint `example_set`.
 
-    They never include the `validation` examples. `classes` restricts both to the first classes; preprocessing still
-    takes its means from the whole training set. `inputs`: `standardised` by the training set's global mean and standard
-    deviation, `unit_interval` (pixels / 255), `minus_one_to_one` (stretched to -1 … 1), `mean_image_removed` (then
-    divided by the global deviation that remains), or `gaussian`: in place of each standardised image a Gaussian draw
-    with the training set's mean image and covariance, labels kept. `labels`: `original`, or `shuffled` over the
-    training examples of these classes. Raises ValueError if `count` or `classes` is too large.
+    They never include the `validation` examples. `classes` restricts both to the first classes; preprocessing takes its
+    means from the whole training set. `inputs`: `standardised` by the global mean and standard deviation,
+    `unit_interval` (pixels / 255), `minus_one_to_one` (stretched to -1 … 1), `mean_image_removed` (then divided by the
+    remaining global deviation), or `gaussian`: each standardised image replaced by a Gaussian draw with the training
+    set's mean image and covariance. `labels`: `original`, or `shuffled` over the training examples of these classes.
+    Raises ValueError if `count` or `classes` is too large.
     """
     images, targets, available, checksum = _read(path, TRAIN)
-    classes = available if classes is None else classes
-    if classes > available:
-        raise ValueError(f"classes: {classes} is impossible; {dataset} has {available} classes")
+    classes = _restricted(classes, available, dataset)
     members = np.flatnonzero(targets < classes)
     targets = targets[members]
     place = dataset if classes == available else f"{dataset} with {classes} classes"
@@ -133,10 +125,8 @@ def load(
     training, _ = validation_split(targets, validation, dataset, seed)
     first = example_set * count
     if first + count > len(training):
-        raise ValueError(
-            f"{first + count} examples asked of {place}, which has {len(training)} for training beside {validation} "
-            "for validation: ask for fewer"
-        )
+        has = f"{len(training)} for training beside {validation} for validation"
+        raise ValueError(f"{first + count} examples asked of {place}, which has {has}: ask for fewer")
     chosen = training[balanced_order(targets[training], stream(seed, "examples", dataset))[first : first + count]]
     if labels == "shuffled":
         targets = stream(seed, "shuffled labels", dataset).permutation(targets)
@@ -162,15 +152,13 @@ def load_splits(
 ) -> Splits:
     """The training set, the `validation` examples held out of it, and at most `test` of the test set.
 
-    `examples` restricts the training set to those that `load` gives for this count, `classes` all sets to the first
-    classes. Preprocessing as in `load`, without `gaussian`; `shuffled` labels are those of `load`, including those of
-    the validation examples; labels `groups_of_two` and `groups_of_five` number groups of successive classes. Raises
-    ValueError if `validation` leaves nothing, or not enough, to train on, or there is no test set.
+    `examples` restricts the training set to the examples of `load` for this count, `classes` all sets to the first
+    classes. Preprocessing as in `load`, without `gaussian`; labels `shuffled` as in `load`, validation examples
+    included; `groups_of_two` and `groups_of_five` number groups of successive classes. Raises ValueError if
+    `validation` leaves too little to train on, or there is no test set.
     """
     images, targets, available, checksum = _read(path, TRAIN)
-    first = available if classes is None else classes
-    if first > available:
-        raise ValueError(f"classes: {first} is impossible; {dataset} has {available} classes")
+    first = _restricted(classes, available, dataset)
     grouped = {"groups_of_two": 2, "groups_of_five": 5}.get(labels, 1)
     classes = -(-first // grouped)
     # Preprocessing still takes its means from the whole training set.
@@ -204,9 +192,14 @@ def load_splits(
 
 def _refuse_all_held_out(validation: int, available: int, place: str) -> None:
     if validation >= available:
-        raise ValueError(
-            f"validation: {validation} leaves none of the {available} training examples of {place}: hold out fewer"
-        )
+        held = f"validation: {validation} leaves none of the {available} training examples of {place}"
+        raise ValueError(f"{held}: hold out fewer")
+
+
+def _restricted(classes: int | None, available: int, dataset: str) -> int:
+    if classes and classes > available:
+        raise ValueError(f"classes: {classes} is impossible; {dataset} has {available} classes")
+    return classes or available
 
 
 def _read(path: str | Path, split: int) -> tuple[np.ndarray, np.ndarray, int, str]:
@@ -218,7 +211,7 @@ def _read(path: str | Path, split: int) -> tuple[np.ndarray, np.ndarray, int, st
 
 
 def _preprocessing(images: np.ndarray, kind: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Function that maps pixels from 0 to 1 to inputs of a `kind`, by means and deviations of the training `images`."""
+    """Map of pixels from 0 to 1 to inputs of a `kind`, by means and deviations of the training `images`."""
     if kind == "unit_interval":
         return lambda pixels: pixels
     if kind == "minus_one_to_one":

@@ -13,11 +13,11 @@ WINDOW_BYTES = WINDOW_SECONDS * 32 * 1024
 
 
 class SourceFailed(Exception):
-    """One source failed; the message says why in a few words."""
+    """One source failed, for the reason in the message."""
 
 
 class _Download(threading.Thread):
-    """Download in its own thread, which can be abandoned even when it hangs in a name look-up."""
+    """Download in a thread that can be abandoned, even during name resolution."""
 
     def __init__(self, url: str, limit: int):
         super().__init__(daemon=True)
@@ -39,15 +39,12 @@ class _Download(threading.Thread):
         except requests.HTTPError as error:
             self.failure = f"answered {error.response.status_code}"
         except Exception:
-            # Python only prints what a thread does not catch.
+            # An exception in a thread would only be printed.
             self.failure = "cannot be reached" if not self.content else "broke off"
 
 
 def download(url: str, limit: int) -> bytes:
-    """Download `url`, at most `limit` bytes.
-
-    Raises SourceFailed if there is no connection within 5 s, or if less than 480 KiB arrive in any 15 s.
-    """
+    """Download at most `limit` bytes. Raises SourceFailed without a connection in 5 s, or below 480 KiB in any 15 s."""
     thread = _Download(url, limit)
     thread.start()
     while thread.is_alive():

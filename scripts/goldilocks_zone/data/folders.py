@@ -1,6 +1,6 @@
 """Layout of a dataset's folder: train/<class>/<image> and test/<class>/<image>, and the files to ignore.
 
-Imports nothing heavy: reading and the workflow, which asks whether files have changed, must see the same ones.
+Used for reading and, whenever the workflow loads, for detecting changes: imports nothing heavy.
 """
 
 import os
@@ -35,7 +35,7 @@ def is_left_behind(name: str) -> bool:
 
 
 def place_of(member: str) -> Place | None:
-    """Place of a file or folder by its name below the dataset's folder; None if it belongs to no split."""
+    """Place of a file or folder below the dataset's folder; None if it belongs to no split."""
     parts = parts_of(member)
     split = next((i for i, part in enumerate(parts) if part.casefold() in SPLITS), None)
     if split is None or any(map(is_left_behind, parts)):

@@ -12,7 +12,7 @@ from goldilocks_zone.data import folders
 from goldilocks_zone.data.members import Member, Refused, beyond, members_of
 
 FORMATS = ("PNG", "JPEG")
-# First bytes of other formats, to name them without letting the library try each.
+# First bytes of other formats, to name them without decoding.
 _OTHER_FORMATS = {b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"RIFF": "WebP", b"GIF8": "GIF"}
 _PNG_BIT_DEPTH = 24  # place of this byte in a PNG file
 _CONVERSION = (
@@ -29,8 +29,7 @@ Key = tuple[str, str, str]  # split, class, file
 def read(path: Path, limit: int) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
     """Images (n, c, h, w) of uint8, class numbers (n,), names of the splits (n,), and names of the classes.
 
-    Classes are sorted by name, or by value if all names are numbers. Raises Refused before more than `limit` bytes are
-    unpacked.
+    Classes are sorted by name, or by value if all are numbers. Raises Refused before unpacking more than `limit` bytes.
     """
     found: dict[Key, np.ndarray] = {}
     classes: set[str] = set()
@@ -40,7 +39,7 @@ def read(path: Path, limit: int) -> tuple[np.ndarray, np.ndarray, list[str], lis
             continue
         if key in found:
             raise Refused(f"{member!r} is there twice; keep one of them")
-        expected = next(iter(found.values())).shape[1:] if found else None
+        expected = next((image.shape[1:] for image in found.values()), None)
         found[key] = _decoded(path, member, content(), expected, limit)
         # Three channels each: greyscale images become colour if others are.
         pixels = 3 * found[key][0].size * len(found)
@@ -59,7 +58,7 @@ def read(path: Path, limit: int) -> tuple[np.ndarray, np.ndarray, list[str], lis
 
 
 def _placed(members: Iterator[Member]) -> Iterator[tuple[Key, str, Callable[[], bytes] | None]]:
-    """Split, class and file of each member (no file for a folder), its name, and the function that reads it."""
+    """Key, name and reader of each member; the file in the key of a folder is empty, its reader None."""
     around, spelled, outside = set(), {}, set()
     for member, content in members:
         parts, place = folders.parts_of(member), folders.place_of(member)
@@ -110,9 +109,8 @@ def _decoded(path: Path, member: str, content: bytes, expected: tuple[int, int] 
         if not found:
             raise Refused(f"{member!r} is no readable image; PNG and JPEG can be read") from None
         advice = _converted(path, member, ".save(p.with_suffix('.png')) or p.unlink()")
-        raise Refused(
-            f"{member!r} is a {found}, and PNG and JPEG can be read; write PNG in its place, {advice}"
-        ) from None
+        sentence = f"{member!r} is a {found}, and PNG and JPEG can be read; write PNG in its place, {advice}"
+        raise Refused(sentence) from None
 
 
 def _levels(path: Path, member: str, image: Image.Image) -> np.ndarray:
@@ -122,10 +120,9 @@ def _levels(path: Path, member: str, image: Image.Image) -> np.ndarray:
         if image.getextrema()[-1][0] < 255:
             advice = _converted(path, member, ".convert('RGBA').convert('RGB').save(p)")
             raise Refused(f"{member!r} is transparent in places; make it opaque, {advice}")
-    is_palette = image.mode == "P"
     grey = image.mode in ("1", "L", "LA")
     array = np.asarray(image.convert("L" if grey else "RGB"))
-    if is_palette and (array == array[:, :, :1]).all():
+    if image.mode == "P" and (array == array[:, :, :1]).all():
         array, grey = array[:, :, 0], True
     return array[None] if grey else array.transpose(2, 0, 1)
 

@@ -1,12 +1,11 @@
 """Archives of a run's results: one file that is verified before anything in it is used.
 
-`manifest.json`, the first member, lists every file with its checksum, and the code and settings that blocks were made
-by; `ro-crate-metadata.json` says the same to machines that know RO-Crate. Names are those below results/<run>.
-Imports nothing heavy: it runs whenever a workflow that takes results from an archive loads.
+`manifest.json`, the first member, lists every file with its checksum, and the code and settings of the blocks;
+`ro-crate-metadata.json` repeats this as RO-Crate metadata. Names are those below results/<run>. Imports nothing heavy:
+it runs whenever a workflow that takes results from an archive loads.
 """
 
 import gzip
-import hashlib
 import io
 import json
 import tarfile
@@ -24,11 +23,8 @@ LIMIT_MB = 100
 CARDS, AVAILABLE = "cards", "available.yaml"
 # Media types of an archive's files, by suffix.
 FORMATS = {
-    ".nc": "application/x-netcdf",
-    ".csv": "text/csv",
-    ".pdf": "application/pdf",
-    ".png": "image/png",
-    ".yaml": "application/yaml",
+    **{".nc": "application/x-netcdf", ".csv": "text/csv", ".pdf": "application/pdf"},
+    **{".png": "image/png", ".yaml": "application/yaml"},
 }
 # Checksums come from RO-Crate's profile for workflows: its own vocabulary has none.
 CONTEXT = ["https://w3id.org/ro/crate/1.1/context", {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256"}]
@@ -51,38 +47,34 @@ def pack(path: str | Path, contents: Mapping[str, Path], about: dict) -> None:
         if not source.is_file():
             raise ValueError(f"{source} is missing: build the run first, then archive it")
         data[name] = source.read_bytes()
-    manifest = {**about, "files": {name: _checksum(each) for name, each in data.items()}}
-    members = {
-        MANIFEST: _json(manifest),
-        CRATE: _json(crate(manifest, {name: len(each) for name, each in data.items()})),
-    }
+    manifest = {**about, "files": {name: files.sha256(each) for name, each in data.items()}}
+    described = crate(manifest, {name: len(each) for name, each in data.items()})
+    content = packed({MANIFEST: _json(manifest), CRATE: _json(described), **data})
+    size = len(content) / 1e6
+    if size > LIMIT_MB:
+        raise ValueError(f"the archive would have {size:.0f} MB, more than {LIMIT_MB}: archive fewer studies")
+    with files.whole_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def packed(contents: Mapping[str, bytes]) -> bytes:
+    """A gzipped tar archive of `contents`, in their order; the same contents give the same bytes."""
     buffer = io.BytesIO()
     with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as zipped, tarfile.open(fileobj=zipped, mode="w") as archive:
-        for name, content in {**members, **data}.items():
+        for name, content in contents.items():
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(content), 0o644
             archive.addfile(entry, io.BytesIO(content))
-    if buffer.tell() > LIMIT_MB * 10**6:
-        raise ValueError(
-            f"the archive would have {buffer.tell() / 1e6:.0f} MB, more than {LIMIT_MB}: archive fewer studies"
-        )
-    with files.whole_file(path) as temporary:
-        temporary.write_bytes(buffer.getvalue())
+    return buffer.getvalue()
 
 
 def crate(manifest: dict, sizes: Mapping[str, int]) -> dict:
     """RO-Crate 1.1 metadata of an archive: the run, its licence and every file."""
-    parts = [
-        {
-            "@id": name,
-            "@type": "File",
-            "name": name,
-            "contentSize": str(sizes[name]),
-            "sha256": checksum,
-            **({"encodingFormat": FORMATS[Path(name).suffix]} if Path(name).suffix in FORMATS else {}),
-        }
-        for name, checksum in manifest["files"].items()
-    ]
+    parts = []
+    for name, checksum in manifest["files"].items():
+        part = {"@id": name, "@type": "File", "name": name, "contentSize": str(sizes[name]), "sha256": checksum}
+        known = FORMATS.get(Path(name).suffix)
+        parts.append({**part, "encodingFormat": known} if known else part)
     root = {
         "@id": "./",
         "@type": "Dataset",
@@ -93,12 +85,8 @@ def crate(manifest: dict, sizes: Mapping[str, int]) -> dict:
         "version": manifest["commit"],
         "hasPart": [{"@id": part["@id"]} for part in parts],
     }
-    descriptor = {
-        "@id": CRATE,
-        "@type": "CreativeWork",
-        "conformsTo": {"@id": "https://w3id.org/ro/crate/1.1"},
-        "about": {"@id": "./"},
-    }
+    conforms = {"conformsTo": {"@id": "https://w3id.org/ro/crate/1.1"}, "about": {"@id": "./"}}
+    descriptor = {"@id": CRATE, "@type": "CreativeWork", **conforms}
     return {"@context": CONTEXT, "@graph": [descriptor, root, LICENCE, *parts]}
 
 
@@ -138,16 +126,15 @@ def read(path: str | Path, names: Iterable[str]) -> dict[str, bytes]:
     for name in sorted(wanted):
         if name not in found or name not in manifest["files"]:
             raise ValueError(f"results_from: {path} has no {name}, though its manifest says so: fetch it again")
-        if _checksum(found[name]) != manifest["files"][name]:
+        if files.sha256(found[name]) != manifest["files"][name]:
             raise ValueError(f"results_from: {name} in {path} is not what its checksum says: fetch it again")
     return found
 
 
 def available(path: str | Path) -> dict:
     """Availability of datasets where an archive was made; empty if it is not recorded. Raises like `read`."""
-    if AVAILABLE not in read_manifest(path)["files"]:
-        return {}
-    return yaml.safe_load(read(path, [AVAILABLE])[AVAILABLE])
+    recorded = AVAILABLE in read_manifest(path)["files"]
+    return yaml.safe_load(read(path, [AVAILABLE])[AVAILABLE]) if recorded else {}
 
 
 def difference(expected: Mapping, found: Mapping) -> str:
@@ -162,10 +149,6 @@ def difference(expected: Mapping, found: Mapping) -> str:
 def _shown(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) < 40 else f"{text[:37]}…"
-
-
-def _checksum(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def _json(value: dict) -> bytes:

@@ -1,6 +1,5 @@
 """Provenance attributes that every NetCDF file carries."""
 
-import hashlib
 import json
 import os
 import platform
@@ -10,16 +9,13 @@ from pathlib import Path
 
 import xarray as xr
 
-from goldilocks_zone.storage import netcdf
+from goldilocks_zone.storage import files, netcdf
 
 ROOT = Path(__file__).parents[3]
 
 
 def commit() -> str:
-    """Commit of the checkout, with `-dirty` if tracked files differ from it.
-
-    `unknown` if the checkout is no repository itself, even if it lies within one.
-    """
+    """Commit of the checkout, with `-dirty` if tracked files differ; `unknown` if it is no repository itself."""
     return _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*") or "unknown"
 
 
@@ -30,20 +26,20 @@ def commit_day() -> str:
 
 def _git(*arguments: str) -> str:
     """Run git on the checkout and return its output; empty if git fails."""
-    others = ("GIT_DIR", "GIT_WORK_TREE")
-    environment = {name: value for name, value in os.environ.items() if name not in others}
+    environment = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE")}
     environment["GIT_CEILING_DIRECTORIES"] = str(ROOT.parent)
     command = ["git", "-C", str(ROOT), *arguments]
     try:
-        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=10, env=environment)
+        return subprocess.check_output(
+            command, stderr=subprocess.DEVNULL, text=True, timeout=10, env=environment
+        ).strip()
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout.strip()
 
 
 def settings_hash(settings: dict) -> str:
     """Hash of the settings of a job, independent of the order of keys."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return files.sha256(json.dumps(settings, sort_keys=True))
 
 
 def attributes(code: str, settings: dict, seconds: float, **more: str | int) -> dict[str, str | int | float]:

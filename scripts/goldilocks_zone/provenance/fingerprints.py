@@ -2,19 +2,22 @@
 
 import ast
 import functools
-import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from goldilocks_zone.provenance import fingerprint_cache
-from goldilocks_zone.provenance.fingerprint_cache import Summary
+from goldilocks_zone.storage import files
+from goldilocks_zone.storage.files import sha256
 
 Reader = Callable[[Path], tuple[str, set[str]]]
+# Hash of a module's code, and names below the package that it imports, and imports from.
+Summary = tuple[str, list[str], list[str]]
 PREFIX = "goldilocks_zone."
 PACKAGE = Path(__file__).parents[1]
-# Rooms and modules that move, name or record numbers but cannot change one: import-linter keeps arrays out of them.
+# Rooms and modules that cannot change a number: import-linter keeps arrays out of them.
 EXCLUDED = (
     *("storage", "provenance", "jobs", "data.catalogue", "data.download"),
     # Jobs compute with what their records say.
@@ -22,9 +25,10 @@ EXCLUDED = (
     *("config.models", "config.records", "config.values", "figures.registry"),
 )
 PINNED = ("torch", "numpy", "scipy")
-# Fields that differ between versions of Python without a difference in meaning.
+# Fields that differ between versions of Python with the same meaning.
 _IGNORED_FIELDS = frozenset({"type_params", "kind", "ctx", "type_comment"})
 _OWN_TEXT = Path(__file__).read_text(encoding="utf-8")
+CACHE_LIMIT = 1000  # The newest entries that are kept, about 0.3 MB.
 
 
 def records(codes: Iterable[Sequence[Path | str]]) -> list[str]:
@@ -33,11 +37,9 @@ def records(codes: Iterable[Sequence[Path | str]]) -> list[str]:
     Modules are given by their names below the package or, if they are not of it, by paths that end in .py.
     """
     read = functools.cache(_read)
-    found = [
-        code_fingerprint(script, script.parents[1] / "requirements.txt", read, modules) + "\n"
-        for script, *modules in codes
-    ]
-    fingerprint_cache.of_user().save()
+    locks = "requirements.txt"
+    found = [code_fingerprint(script, script.parents[1] / locks, read, more) + "\n" for script, *more in codes]
+    _cache_of_user().save()
     return found
 
 
@@ -49,24 +51,22 @@ def record(script: Path, *modules: str) -> str:
 def refuse_changed(script: Path, path_to_record: str | Path, *modules: str) -> None:
     """Raise ValueError if a script, a module that it loads, or what they import, is not what its record says."""
     if record(script, *modules) != Path(path_to_record).read_text(encoding="utf-8"):
-        raise ValueError(
-            f"scripts/{script.name}, or code that it uses, has changed since this run was started: run again"
-        )
+        name = script.name
+        raise ValueError(f"scripts/{name}, or code that it uses, has changed since this run was started: run again")
 
 
 def tree_fingerprint(tree: ast.Module, *more: object) -> str:
     """SHA-256 of a syntax tree, and of whatever else code depends on."""
-    return _hash(json.dumps([_canonical(tree), *more], sort_keys=True))
+    return sha256(json.dumps([_canonical(tree), *more], sort_keys=True))
 
 
 def code_fingerprint(script: Path, requirements: Path, read: Reader | None = None, modules: Iterable[str] = ()) -> str:
     """SHA-256 over the script, the goldilocks modules it imports, followed transitively, and pinned versions."""
     read, modules = read or _read, list(modules)
-    files = {path.name: path for path in (script, *map(module_path, filter(_is_path, modules)))}
-    files |= {name: module_path(name) for name in imported_modules(script, read, modules)}
-    lines = [f"{name} {read(path)[0]}" for name, path in sorted(files.items())]
-    lines += pinned_versions(requirements)
-    return _hash("\n".join(lines))
+    paths = {path.name: path for path in (script, *map(module_path, filter(_is_path, modules)))}
+    paths |= {name: module_path(name) for name in imported_modules(script, read, modules)}
+    lines = [f"{name} {read(path)[0]}" for name, path in sorted(paths.items())]
+    return sha256("\n".join([*lines, *pinned_versions(requirements)]))
 
 
 def imported_modules(script: Path, read: Reader | None = None, modules: Iterable[str] = ()) -> set[str]:
@@ -78,15 +78,10 @@ def imported_modules(script: Path, read: Reader | None = None, modules: Iterable
     found = {name for name in modules if not _is_path(name)}
     while waiting:
         for name in read(waiting.pop())[1]:
-            if name not in found and not is_excluded(name):
+            if name not in found and not any(f"{name}.".startswith(f"{excluded}.") for excluded in EXCLUDED):
                 found.add(name)
                 waiting.append(module_path(name))
     return found
-
-
-def is_excluded(name: str) -> bool:
-    """Whether a module cannot change a number."""
-    return any(name == excluded or name.startswith(f"{excluded}.") for excluded in EXCLUDED)
 
 
 def module_path(name: str) -> Path:
@@ -96,11 +91,6 @@ def module_path(name: str) -> Path:
 
 def _is_path(name: str) -> bool:
     return name.endswith(".py")
-
-
-def package_path(name: str) -> Path:
-    """The folder of a package, by its name below the package."""
-    return PACKAGE / name.replace(".", "/")
 
 
 def pinned_versions(requirements: Path) -> list[str]:
@@ -116,9 +106,9 @@ def _read(path: Path) -> tuple[str, set[str]]:
     """
     text = path.read_text(encoding="utf-8")
     # Another version of this module may summarise the same text in another way.
-    code, names, origins = fingerprint_cache.of_user().recall(_hash(_OWN_TEXT + text), lambda: _summary(text))
-    packages = [name for name in names if package_path(name).is_dir()]
-    discovered = {f"{name}.{module.stem}" for name in packages for module in package_path(name).glob("[!_]*.py")}
+    code, names, origins = _cache_of_user().recall(sha256(_OWN_TEXT + text), lambda: _summary(text))
+    folders = {name: PACKAGE / name.replace(".", "/") for name in names}
+    discovered = {f"{name}.{path.stem}" for name, folder in folders.items() for path in folder.glob("[!_]*.py")}
     return code, discovered | {name for name in {*names, *origins} if module_path(name).is_file()}
 
 
@@ -126,11 +116,46 @@ def _summary(text: str) -> Summary:
     """Summary of a module: the hash of its code, and names below the package that it imports, and imports from."""
     tree = ast.parse(text)
     below = (sorted(name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)) for names in _imports(tree))
-    return _hash(_canonical(tree)), *below
+    return sha256(_canonical(tree)), *below
 
 
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+class Cache:
+    """The entries of the file `path`, or of none, by the hash of a module's text.
+
+    Parsing a hundred modules takes half a second, which every call that loads the workflow would pay. A cache that is
+    missing, damaged or not writable is ignored.
+    """
+
+    def __init__(self, path: Path | None):
+        self._path, self._entries, self._changed = path, {}, False
+        with suppress(OSError, ValueError, AttributeError):
+            checksum, _, content = path.read_text(encoding="utf-8").partition("\n")
+            if checksum == sha256(content):
+                self._entries = json.loads(content)
+
+    def recall(self, key: str, compute: Callable[[], Summary]) -> Summary:
+        """The entry of `key`, computed if it is new."""
+        if key not in self._entries:
+            self._entries[key], self._changed = compute(), True
+        return self._entries[key]
+
+    def save(self) -> None:
+        """Write new entries, if that is possible; of two processes at once, one may lose its own."""
+        if self._changed and self._path:
+            content = json.dumps(dict(list(self._entries.items())[-CACHE_LIMIT:]))
+            with suppress(OSError):
+                files.write_text(f"{sha256(content)}\n{content}", self._path)
+        self._changed = False
+
+
+def _cache_of_user() -> Cache:
+    """The cache in the user's cache folder, read once a process; relative folders do not count, as XDG specifies."""
+    folder = os.environ.get("XDG_CACHE_HOME", "")
+    path = Path(folder if os.path.isabs(folder) else os.path.expanduser("~/.cache"), "goldilocks/fingerprints.json")
+    return _opened(path if path.is_absolute() else None)
+
+
+_opened = functools.cache(Cache)
 
 
 def _imports(tree: ast.Module) -> tuple[set[str], set[str]]:
@@ -156,18 +181,14 @@ def _canonical(node: object) -> str:
     fields = []
     for name, value in ast.iter_fields(node):
         if name == "body" and isinstance(value, list):
-            value = [part for part in value if not _is_documentation(part) and not _changes_no_number(part)]
+            value = [part for part in value if not _changes_no_number(part)]
         if name not in _IGNORED_FIELDS and value not in (None, []):
             fields.append(f"{name}={_canonical(value)}")
     return f"{type(node).__name__}({','.join(fields)})"
 
 
 def _changes_no_number(node: ast.AST) -> bool:
-    """Whether a function is marked by the decorator of `config.kinds`."""
-    marks = [mark for mark in getattr(node, "decorator_list", ()) if isinstance(mark, ast.Name)]
-    return any(mark.id == "changes_no_number" for mark in marks)
-
-
-def _is_documentation(node: ast.AST) -> bool:
-    """Whether a statement is a text alone: a docstring, or that of a setting."""
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    """Whether a statement is documentation, or a function marked by the decorator of `config.kinds`."""
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return isinstance(node.value.value, str)
+    return any(getattr(mark, "id", "") == "changes_no_number" for mark in getattr(node, "decorator_list", ()))

@@ -1,10 +1,9 @@
-"""Records of a run's start: settings and fingerprints, as files that are named by the hash of their content.
+"""Records of settings and fingerprints at a run's start, as files that are named by the hash of their content.
 
-A changed setting is a file of another name. So a dry run knows the reach of a change without writing anything, and a
-job reads the settings that its own run was started with, whatever has been edited since. Imports nothing heavy.
+A changed setting is a file of another name: a dry run knows the reach of a change without writing anything, and a job
+reads the settings that its run was started with, whatever has been edited since. Imports nothing heavy.
 """
 
-import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +17,7 @@ _RECORD = re.compile(rf"(?P<name>.+)\.(?P<hash>{HASH})(?P<ending>\.\w+)")
 def path_of(place: str | Path, text: str) -> Path:
     """Path of the record of `text` at a place: settings/loss.0123456789abcdef.yaml for settings/loss.yaml."""
     place = Path(place)
-    return place.with_name(f"{place.stem}.{_hash(text)}{place.suffix}")
+    return place.with_name(f"{place.stem}.{files.sha256(text)[:16]}{place.suffix}")
 
 
 def place_of(path: str | Path) -> Path:
@@ -55,9 +54,5 @@ def refuse_changed(paths: Iterable[str | Path]) -> None:
     """Raise ValueError if one of the records among the paths is missing, or its content does not match its name."""
     for path in map(Path, paths):
         match = _RECORD.fullmatch(path.name)
-        if match and (not path.exists() or _hash(path.read_text(encoding="utf-8")) != match["hash"]):
+        if match and (not path.exists() or files.sha256(path.read_text(encoding="utf-8"))[:16] != match["hash"]):
             raise ValueError(f"{path} is not what this run was started with: start the run again")
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

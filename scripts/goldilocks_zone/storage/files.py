@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -55,7 +56,7 @@ def write_text(text: str, path: str | Path) -> None:
 
 
 def write_if_changed(text: str, path: str | Path) -> None:
-    """Write a text unless the file has this content already, so that its age tells when the content changed."""
+    """Write a text unless the file has this content, so that its age is that of the content."""
     path = Path(path)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_text(text, path)
@@ -81,7 +82,7 @@ def remove_leftovers(folders: Iterable[str | Path]) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with its content; of a link to a folder, which redirects storage, only the content.
+    """Remove a file or a folder; of a link to a folder, which redirects storage, only the content.
 
     Raises OSError in one sentence if something cannot be removed.
     """
@@ -96,9 +97,13 @@ def remove(path: Path) -> None:
     except OSError as error:
         if error.strerror is None:
             raise
-        raise OSError(
-            f"{error.filename or path} cannot be removed ({error.strerror}): see to it and run again"
-        ) from error
+        place = error.filename or path
+        raise OSError(f"{place} cannot be removed ({error.strerror}): see to it and run again") from error
+
+
+def sha256(content: str | bytes) -> str:
+    """SHA-256 of bytes, or of a text in UTF-8, as hexadecimal digits."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
 
 
 def is_temporary(path: Path) -> bool:
@@ -110,9 +115,8 @@ def refuse_unwritable(folders: Iterable[str | Path]) -> None:
     """Raise OSError in one sentence if one of the folders exists and is not writable."""
     for folder in map(Path, folders):
         if folder.is_symlink() and not folder.exists():
-            raise OSError(
-                f"{folder} is a link to {folder.readlink()}, which is not there: make that folder and run again"
-            )
+            place = folder.readlink()
+            raise OSError(f"{folder} is a link to {place}, which is not there: make that folder and run again")
         if folder.exists():
             code = None if os.access(folder, os.W_OK) else errno.EROFS
             if reason := _unwritable(folder / "file", OSError(code, "")):
@@ -120,7 +124,7 @@ def refuse_unwritable(folders: Iterable[str | Path]) -> None:
 
 
 def refuse_unreadable(path: str | Path) -> None:
-    """Raise OSError in one sentence if the bytes of a file cannot be read: then it need not be damaged."""
+    """Raise OSError in one sentence if the bytes of a file cannot be read, so that it need not be damaged."""
     try:
         with open(path, "rb") as file:
             while file.read(1 << 20):
@@ -151,10 +155,8 @@ def is_alive(process: int) -> bool:
     """Whether this machine runs a process with this number."""
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
+    except OSError as error:
+        return isinstance(error, PermissionError)
     return True
 
 

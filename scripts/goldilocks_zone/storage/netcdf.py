@@ -10,10 +10,10 @@ import yaml
 
 from goldilocks_zone.storage.files import refuse_unreadable, whole_file, write_text
 
-# Attributes of a user's own dataset: of which files, from where and by which keys it was read.
+# Attributes of a user's own dataset about the files that it was read from.
 OF_OWN_FILES = ("identity", "place", "channels", "white", "stamp")
-# Set before HDF5 is loaded, which otherwise refuses files on drives without locks, and files that a notebook has open.
-# Files here are complete once they have their names, so no lock is needed.
+# HDF5 refuses files on drives without locks, or open in a notebook, unless this is set before it is loaded. Files here
+# are complete once they have their names.
 os.environ["HDF5_USE_FILE_LOCKING"] = "FALSE"
 
 
@@ -27,10 +27,7 @@ def write_dataset(dataset: xr.Dataset, path: str | Path) -> None:
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[xr.Dataset]:
-    """Open a NetCDF file; errors of reading inside the block are turned into the same sentences.
-
-    Raises ValueError if the file is damaged, OSError if it cannot be read.
-    """
+    """Open a NetCDF file. Raises ValueError if it is damaged, OSError if it cannot be read, also inside the block."""
     try:
         with xr.open_dataset(path, engine="netcdf4") as dataset:
             yield dataset
