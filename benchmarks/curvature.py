@@ -2,22 +2,20 @@
 
 Writes one row for each case and method:
 
-  case            network by its widths (CNN: five blocks of convolution, pooling and ReLU), then what differs from a
-                  single point at r_X, d = 50 directions, N = 1000 examples and float32 tangents: d, N, float64, or R,
-                  the number of radii from log10 r²/r_X² = -4 to 4, and T, that of further temperatures from 1e-6 to 1e6
-                  at r_X; -nobias: without biases (else they are zero, and the plane has bias directions); dense:
-                  directions with Gaussian entries; else the planes are those of the studies, sparse with the shell
-                  metric, which the competitors cannot make use of
+  case            network by its widths (CNN: five blocks of convolution, pooling and ReLU), then differences from one
+                  point at r_X, d = 50 directions, N = 1000 examples, float32 tangents and the studies' planes (sparse,
+                  shell metric): d; N; float64; R radii from log10 r²/r_X² = -4 to 4; T further temperatures from 1e-6
+                  to 1e6 at r_X; -nobias: no biases (else zero, with bias directions); dense: Gaussian directions
   method          see benchmarks/methods.py
-  seconds         median over rounds in which the methods take turns, after a warm-up; where a competitor's warm-up
-                  takes longer than SLOW_SECONDS, it is its measurement
-  peak_mib        peak resident memory of one run in a process of its own, above that of the process with its inputs
+  seconds         median over rounds in which the methods take turns, after a warm-up; a competitor's warm-up itself
+                  if it takes longer than SLOW_SECONDS
+  peak_mib        peak resident memory of one run in a separate process, above that of the process with its inputs
   flops           of one run, counted by torch.utils.flop_counter in matrix products and convolutions
-  ratio_to_engine seconds over those of `engine`; of `engine_sweep` where a case has several radii
+  ratio_to_engine seconds over those of `engine`, or of `engine_sweep` in cases with several radii
 
-A method that takes one point at a time is timed on all radii; its memory and flops are those of one radius, flops times
-the number of radii (every radius does the same operations). Every H_d is held to that of `engine`, and a benchmark of
-wrong results stops; `matmul` computes none.
+Methods that take one point at a time are timed on all radii; their memory is that of one radius, their flops are those
+of one times the number of radii. Every H_d is compared with that of `engine`, and a wrong one stops the benchmark;
+`matmul` computes none.
 """
 
 import functools
@@ -37,10 +35,10 @@ from goldilocks_zone.models.labels import parse_network
 from goldilocks_zone.subspaces import planes
 from goldilocks_zone.subspaces.labels import Plane
 
-# Rounds after the warm-up: a method takes part while it has used less than this time, but in the first.
+# After the warm-up a method takes part in rounds until it has used its time.
 SECONDS_PER_METHOD, MOST_ROUNDS, SLOW_SECONDS = 3.0, 7, 10.0
 ENGINES = ("engine", "engine_sweep")
-# The error that rounding may make, as in the tests of the engine: eps times this times the largest logit (or one).
+# Rounding error allowed, as in the tests of the engine, in units of eps times the largest logit (or one).
 TOLERANCE = 200.0
 # Enough to load every library and kernel before anything is measured.
 SMALL_DIRECTIONS, SMALL_EXAMPLES = 2, 8
@@ -51,7 +49,7 @@ WIDTHS_200 = (784, 200, 200, 10)
 
 @dataclass(frozen=True)
 class Case:
-    """What is computed: a network, by its widths (None: the CNN) or its label, and the size of the work."""
+    """A network, by its widths (None: the CNN) or its label, and the size of the work."""
 
     widths: tuple[int, ...] | None = None
     label: str | None = None
@@ -65,7 +63,7 @@ class Case:
     left_out: tuple[str, ...] = ()
 
 
-# In growth the two ways that the libraries go stand for them; the slowest way is left out where it takes long.
+# In growth, two ways stand for the libraries that use them; large cases leave out the slowest.
 LIBRARIES = tuple(methods.LIBRARIES)
 LARGE = (*LIBRARIES, "torch.func.hessian")
 WAYS = ("torch.func.hessian", "vmap jvp-grad", "double backward loop")
@@ -80,7 +78,7 @@ MAIN = {
     "784-200-200-10 R=25": Case(WIDTHS_200, radii=25, left_out=WAYS),
     "784-200-200-10 dense": Case(WIDTHS_200, plane="dense"),
     "784-200-200-10-nobias R=25 dense": Case(WIDTHS_200, biases=False, radii=25, plane="dense", left_out=LARGE),
-    # One point, and as many temperatures as radii in one sweep, as in the studies of scale and temperature.
+    # As in the studies of scale and temperature.
     "fc-300-100-relu-nobias": Case(label="fc-300-100-relu-nobias", biases=False, left_out=OTHERS),
     "fc-300-100-relu-nobias R=49 T=49": Case(label="fc-300-100-relu-nobias", **SWEPT),
     "lenet5-nobias": Case(label="lenet5-nobias", biases=False, left_out=OTHERS),
@@ -115,13 +113,9 @@ def build_problem(case: Case) -> Problem:
         nn.init.zeros_(tensor) if tensor.ndim < 2 else nn.init.xavier_normal_(tensor)
     parameters = nn.utils.parameters_to_vector(network.parameters()).detach()
     weights = initialisation.parameters_of(network)
-    eta = planes.metric(
-        [parameter.size for parameter in weights],
-        [parameter.is_bias for parameter in weights],
-        initialisation.weight_deviations(weights, "glorot"),
-        "shell",
-        bias_directions=case.biases,
-    )
+    sizes, are_biases = zip(*((parameter.size, parameter.is_bias) for parameter in weights))
+    deviations = initialisation.weight_deviations(weights, "glorot")
+    eta = planes.metric(sizes, are_biases, deviations, "shell", bias_directions=case.biases)
     dtype = np.float64 if case.double else np.float32
     plane = Plane(case.directions, case.plane)
     drawn = planes.directions_as_drawn(plane, eta, np.random.default_rng(0)).astype(dtype)
@@ -165,22 +159,24 @@ def measure_seconds(name: str, case: Case) -> dict[str, float]:
         times[method] = time.perf_counter() - start
         if method == "matmul":
             continue
-        hessians = _orthonormalised(found, factor)
+        # Over orthonormal directions, as the engine's.
+        hessians = [
+            planes.orthonormalised(each.double().numpy(), factor) if torch.is_tensor(each) else each.hessian
+            for each in found
+        ]
         reference = hessians if reference is None else reference
         errors = [np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(hessians, reference)]
         worst = max(range(len(errors)), key=lambda i: errors[i] / tolerances[i])
         print(f"{name}: {method}: relative error {errors[worst]:.1e}, may be {tolerances[worst]:.1e}", flush=True)
         if not errors[worst] <= tolerances[worst]:
-            raise ValueError(
-                f"{method} differs from the engine by {errors[worst]:.1e} of H_d in the case {name}, "
-                f"and rounding explains {tolerances[worst]:.1e}: one of the two is wrong"
-            )
+            differs = f"{method} differs from the engine by {errors[worst]:.1e} of H_d in the case {name}"
+            raise ValueError(f"{differs}, and rounding explains {tolerances[worst]:.1e}: one of the two is wrong")
     again = {name: run for name, run in runs.items() if name in ENGINES or times[name] < SLOW_SECONDS}
     return times | tools.seconds_in_turns(again, MOST_ROUNDS, SECONDS_PER_METHOD)
 
 
 def prepare(method: str, problem: Problem) -> Callable[[], list]:
-    """The run of a method that gives one result for each radius."""
+    """A function that runs a method and returns one result for each radius."""
     at = methods.METHODS[method](problem)
     if method == "engine_sweep":
         return lambda: at(problem.parameters)
@@ -189,39 +185,29 @@ def prepare(method: str, problem: Problem) -> Callable[[], list]:
     return lambda: [at(scale * problem.parameters) for scale in problem.scales]
 
 
-def _orthonormalised(found: list, factor: np.ndarray) -> list[np.ndarray]:
-    """H_d over orthonormal directions, as the engine gives it."""
-    return [
-        planes.orthonormalised(each.double().numpy(), factor) if torch.is_tensor(each) else each.hessian
-        for each in found
-    ]
-
-
 def _tolerances(problem: Problem) -> list[float]:
     """200 eps max(1, max |z|) for each radius: at near ties a probability's error is eps |z|."""
+    largest = []
     with torch.no_grad():
-        largest = []
-        for scale, _ in problem.points:
+        for scale, temperature in problem.points:
             nn.utils.vector_to_parameters(scale * problem.parameters, problem.network.parameters())
-            largest.append(float(problem.network(problem.inputs).abs().max()))
+            largest.append(float(problem.network(problem.inputs).abs().max()) / min(1, temperature))
     nn.utils.vector_to_parameters(problem.parameters, problem.network.parameters())
-    cooled = [z / min(1, temperature) for z, (_, temperature) in zip(largest, problem.points)]
-    return [TOLERANCE * torch.finfo(problem.dtype).eps * max(1.0, z) for z in cooled]
+    return [TOLERANCE * torch.finfo(problem.dtype).eps * max(1.0, z) for z in largest]
 
 
 def _send_memory_and_flops(case: Case, method: str, sender) -> None:
     torch.set_num_threads(tools.THREADS)
     warnings.simplefilter("ignore")
-    one_at_a_time = method != "engine_sweep"
-    points = case.radii + case.temperatures
-    case = replace(case, radii=1, temperatures=0) if one_at_a_time else case
+    points = 1
+    if method != "engine_sweep":
+        case, points = replace(case, radii=1, temperatures=0), case.radii + case.temperatures
     methods.count_flops(prepare(method, build_problem(_small(case))))
     problem = build_problem(case)
     before = tools.peak_mib(anew=True)
     run = prepare(method, problem)
     flops = methods.count_flops(run)
-    after = tools.peak_mib()
-    sender.send((after - before, flops * (points if one_at_a_time else 1)))
+    sender.send((tools.peak_mib() - before, flops * points))
 
 
 def _small(case: Case) -> Case:

@@ -1,9 +1,8 @@
 """Ways to compute the exact projected Hessian H_d = MᵀHM of the mean cross-entropy, behind one signature.
 
-A method takes a problem, prepares what does not depend on the point, and returns a function from a point's parameters
-(D,), float64, to H_d over the raw directions, (d, d). What is timed is the call of that function.
-The competitors compute in the type of the directions throughout, as is usual; the engine keeps the forward pass in
-double precision. Nothing of a library's way is changed but what it has switches for.
+A method takes a problem and returns a function from a point's parameters (D,), float64, to H_d over the raw directions,
+(d, d); calls of that function are timed. The competitors compute in the type of the directions throughout; the engine
+keeps the forward pass in double precision. Libraries are used unchanged, but for their options.
 """
 
 import copy
@@ -29,22 +28,18 @@ from goldilocks_zone.models import chains
 from goldilocks_zone.models import layers as models_layers
 from goldilocks_zone.models import problem as models_problem
 
-# Examples × directions × activations of the widest layer in one pass, where a method leaves the choice to its user
-# (128 MiB in float32).
+# Examples × directions × activations of the widest layer in one pass, if a method leaves the choice (128 MiB, float32).
 ENTRIES_PER_CHUNK = 2**25
 MEMORY_MIB = 1024  # what the engine takes unless told
 
-# Where `make bench` puts the libraries; behind everything else, so that nothing there shadows what .venv has.
+# `make bench` installs the libraries here; last, so that none shadows a package of .venv.
 sys.path.append(str(Path(__file__).parents[1] / ".venv-bench"))
 
 AtPoint = Callable[[Tensor], Tensor]
 
 
 def count_flops(function: Callable[[], object]) -> int:
-    """Flops of all matrix products and convolutions of a call, also of those that torch's own counter does not know.
-
-    Products in place and into given memory count like all others, sparse ones by their non-zero entries.
-    """
+    """Flops of all matrix products and convolutions of a call, also in place; of sparse ones by non-zero entries."""
 
     def product(a, b, *_, **__):
         return 2 * (a._nnz() if a.layout == torch.sparse_csr else a.numel()) * b.shape[1]
@@ -74,8 +69,7 @@ def dense(widths: tuple[int, ...], biases: bool = True) -> nn.Sequential:
 class Problem:
     """A network (float64), a point (D,) float64, directions (d, D) of any type, N examples, factors of the point.
 
-    `temperatures` are further points, of the factor 1. `drawn`: the directions as the studies draw them, which sparse
-    ones are as a sparse matrix.
+    `temperatures` are further points, of the factor 1. `drawn`: the directions as the studies draw them, maybe sparse.
     """
 
     network: nn.Module
@@ -119,11 +113,10 @@ def engine_sweep(problem: Problem) -> Callable[[Tensor], list[PlaneCurvature]]:
 
 
 def matmul(problem: Problem) -> AtPoint:
-    """The engine's large products alone, by its own functions and in its chunks: no masked tangents, no softmax.
+    """The engine's large products alone, by its own functions and in its chunks, on random tangents and factor.
 
     One pass forward and back in double precision; for each layer directions times activations, weights times tangents,
-    products of the adjoint, the tangents and the directions; then the Gauss–Newton part from its factor. Tangents and
-    factor are random numbers.
+    products of the adjoint, the tangents and the directions; then the Gauss–Newton part from its factor.
     """
     chain, point = chains.of(problem.network), problem.parameters.double()
     directions = Directions(problem.directions, chain)
@@ -154,7 +147,7 @@ def matmul(problem: Problem) -> AtPoint:
 def _products(
     chain: tuple, point: Tensor, directions: Directions, inputs: Tensor
 ) -> tuple[Tensor, list[tuple[tangents.Step, Tensor | None]], Tensor]:
-    """The inputs; each layer with weights, with tangents of its inputs (None at the first); a factor of G."""
+    """The inputs; layers with weights and tangents of their inputs (None at the first); a factor of G."""
     outputs, kept = chains.forward(chain, point, inputs)
     _, kept = chains.backward(kept, point, torch.randn_like(outputs))
     layers = []
@@ -168,10 +161,8 @@ def _products(
 def functional_hessian(problem: Problem) -> AtPoint:
     """torch.func.hessian of the loss as a function of the plane's d coordinates, summed over chunks of examples."""
     n, step = len(problem.inputs), max(1, ENTRIES_PER_CHUNK // (_widest(problem) * len(problem.directions)))
-    parts = [
-        (len(labels) / n, loss_of(problem, inputs, labels))
-        for inputs, labels in zip(problem.inputs.split(step), problem.labels.split(step))
-    ]
+    chunks = zip(problem.inputs.to(problem.dtype).split(step), problem.labels.split(step))
+    parts = [(len(labels) / n, loss_of(problem.network, inputs, labels)) for inputs, labels in chunks]
 
     def at(parameters: Tensor) -> Tensor:
         point = parameters.to(problem.dtype)
@@ -185,7 +176,8 @@ def functional_hessian(problem: Problem) -> AtPoint:
 
 def vmap_jvp_grad(problem: Problem) -> AtPoint:
     """Hessian-vector products by jvp over grad, vmapped over chunks of directions."""
-    gradient, step = grad(loss_of(problem, problem.inputs, problem.labels)), _directions_per_chunk(problem)
+    loss = loss_of(problem.network, problem.inputs.to(problem.dtype), problem.labels)
+    gradient, step = grad(loss), _directions_per_chunk(problem)
 
     def at(parameters: Tensor) -> Tensor:
         point = parameters.to(problem.dtype)
@@ -197,15 +189,14 @@ def vmap_jvp_grad(problem: Problem) -> AtPoint:
 
 def double_backward_loop(problem: Problem) -> AtPoint:
     """The gradient once with its graph, then one backward pass for each direction."""
-    loss = loss_of(problem, problem.inputs, problem.labels)
+    loss = loss_of(problem.network, problem.inputs.to(problem.dtype), problem.labels)
 
     def at(parameters: Tensor) -> Tensor:
         point = parameters.to(problem.dtype).requires_grad_()
         (gradient,) = torch.autograd.grad(loss(point), point, create_graph=True)
-        products = [
-            torch.autograd.grad(gradient, point, direction, retain_graph=True)[0] for direction in problem.directions
-        ]
-        return torch.stack(products) @ problem.directions.T
+        directions = problem.directions
+        products = [torch.autograd.grad(gradient, point, each, retain_graph=True)[0] for each in directions]
+        return torch.stack(products) @ directions.T
 
     return at
 
@@ -249,7 +240,7 @@ def pyhessian(problem: Problem) -> AtPoint:
     return at
 
 
-# Names as in the CSV. The first is what the others are held to.
+# Names as in the CSV. The others are compared with the first.
 METHODS = {
     "engine": engine,
     "engine_sweep": engine_sweep,
@@ -268,20 +259,20 @@ def installed() -> list[str]:
     return [name for name in METHODS if name not in LIBRARIES or importlib.util.find_spec(LIBRARIES[name])]
 
 
-def loss_of(problem: Problem, inputs: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
-    """Mean cross-entropy as a function of the parameters (D,), in the type of the directions."""
-    names, shapes = zip(*((name, tensor.shape) for name, tensor in problem.network.named_parameters()))
-    sizes, inputs = [shape.numel() for shape in shapes], inputs.to(problem.dtype)
+def loss_of(network: nn.Module, inputs: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
+    """Mean cross-entropy as a function of the parameters (D,), which have the type of the inputs."""
+    names, shapes = zip(*((name, tensor.shape) for name, tensor in network.named_parameters()))
+    sizes = [shape.numel() for shape in shapes]
 
     def loss(parameters: Tensor) -> Tensor:
         pieces = (piece.view(shape) for piece, shape in zip(parameters.split(sizes), shapes))
-        return cross_entropy(functional_call(problem.network, dict(zip(names, pieces)), (inputs,)), labels)
+        return cross_entropy(functional_call(network, dict(zip(names, pieces)), (inputs,)), labels)
 
     return loss
 
 
 def _converted(problem: Problem) -> tuple[nn.Module, tuple[Tensor, Tensor]]:
-    """The network and its data, copied in the type of the directions."""
+    """Copies of the network and its data in the type of the directions."""
     return copy.deepcopy(problem.network).to(problem.dtype), (problem.inputs.to(problem.dtype), problem.labels)
 
 

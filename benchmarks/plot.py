@@ -1,6 +1,6 @@
 """Figures of the cost of the projected Hessian and of training (results/benchmarks/{curvature,training}.csv).
 
-Curvature: on top seconds of each method over those of the engine, for the main cases; below, seconds over the number of
+Curvature: seconds of each method relative to the engine for the main cases, and below seconds over the number of
 directions, examples, parameters and radii, the others as in the case 784-200-200-10. Training: the ratios alone.
 """
 
@@ -17,25 +17,12 @@ from goldilocks_zone.jobs import failures
 from goldilocks_zone.storage import files
 
 METHODS = (
-    "engine_sweep",
-    "engine",
-    "matmul",
-    "double backward loop",
-    "PyHessian",
-    "vmap jvp-grad",
-    "curvlinops",
-    "torch.func.hessian",
-    "plain loop",
+    *("engine_sweep", "engine", "matmul", "double backward loop", "PyHessian", "vmap jvp-grad", "curvlinops"),
+    *("torch.func.hessian", "plain loop"),
 )
 MAIN = (
-    "784-200-200-10",
-    "3072-200-200-10",
-    "CNN",
-    "784-200-200-10 float64",
-    "784-200-200-10-nobias R=25",
-    "784-200-200-10 R=25",
-    "784-200-200-10 dense",
-    "784-200-200-10-nobias R=25 dense",
+    *("784-200-200-10", "3072-200-200-10", "CNN", "784-200-200-10 float64", "784-200-200-10-nobias R=25"),
+    *("784-200-200-10 R=25", "784-200-200-10 dense", "784-200-200-10-nobias R=25 dense"),
 )
 # Label of the axis, pattern of its cases, and the value of a case without one.
 GROWTH = (
@@ -60,11 +47,9 @@ def plot_benchmark(path_to_csv: str, path_to_pdf: str, path_to_png: str) -> None
         ax = figure.add_subplot(grid[1, column], sharey=first)
         _draw_growth(ax, rows, methods, pattern, usual)
         ax.set_xlabel(label)
-        if first:
-            ax.tick_params(labelleft=False)
-        else:
-            ax.set_ylabel("time (s)")
+        ax.tick_params(labelleft=first is None)
         first = first or ax
+    first.set_ylabel("time (s)")
     _save(figure, methods, path_to_pdf, path_to_png)
 
 
@@ -86,11 +71,10 @@ def _read(path: str) -> tuple[list[dict], list[str]]:
 
 def _figure(height_cm: float) -> plt.Figure:
     style.set_style()
-    return plt.figure(figsize=tuple(each / panels.CENTIMETRES_PER_INCH for each in (WIDTH_CM, height_cm)))
+    return plt.figure(figsize=(WIDTH_CM / panels.CENTIMETRES_PER_INCH, height_cm / panels.CENTIMETRES_PER_INCH))
 
 
 def _save(figure: plt.Figure, methods: list[str], path_to_pdf: str, path_to_png: str) -> None:
-    """Write the figure with its legend."""
     handles = [plt.Line2D([], [], linestyle="none", label=method, **_marker(method)) for method in methods]
     figure.legend(handles=handles, loc="outside upper center", ncols=4)
     with files.whole_file(path_to_pdf) as pdf, files.whole_file(path_to_png) as png:
@@ -103,8 +87,7 @@ def _draw_ratios(ax: plt.Axes, rows: list[dict], methods: list[str], wanted: Seq
     cases = [case for case in wanted if any(row["case"] == case for row in rows)]
     for row in rows:
         if row["case"] in cases:
-            shift = (methods.index(row["method"]) - (len(methods) - 1) / 2) * 0.08
-            place = cases.index(row["case"]) + shift
+            place = cases.index(row["case"]) + (methods.index(row["method"]) - (len(methods) - 1) / 2) * 0.08
             ax.plot(float(row["ratio_to_engine"]), place, linestyle="none", **_marker(row["method"]))
     ax.axvline(1, color="0.6", linewidth=0.5, linestyle="--", zorder=0)
     for border in range(1, len(cases)):
@@ -117,12 +100,10 @@ def _draw_ratios(ax: plt.Axes, rows: list[dict], methods: list[str], wanted: Seq
 
 
 def _draw_growth(ax: plt.Axes, rows: list[dict], methods: list[str], pattern: str, usual: int | None) -> None:
-    values = set()
+    values, found = set(), [(row, match) for row in rows if (match := re.fullmatch(pattern, row["case"]))]
     for method in methods:
-        points = []
-        for row in rows:
-            if row["method"] == method and (match := re.fullmatch(pattern, row["case"])):
-                points.append((int(match[1] or usual), float(row["seconds"])))
+        of_method = ((row, match) for row, match in found if row["method"] == method)
+        points = [(int(match[1] or usual), float(row["seconds"])) for row, match in of_method]
         if len(points) > 1:
             ax.plot(*zip(*sorted(points)), linewidth=0.8, **_marker(method))
             values |= {value for value, _ in points}
@@ -137,15 +118,9 @@ def _marker(method: str) -> dict:
     number = METHODS.index(method)
     # The last stands in a figure of its own.
     colour = "0.3" if method == "matmul" else style.colour(1 if method == "plain loop" else max(0, number - 2))
-    marker = ("*", "o", "|", "s", "D", "^", "v", "P", "X")[number]
     filled = colour if method.startswith("engine") else "none"
-    return {
-        "color": colour,
-        "marker": marker,
-        "markerfacecolor": filled,
-        "markersize": 6 if marker == "*" else 4.5,
-        "markeredgewidth": 0.9,
-    }
+    sizes = {"markersize": 4.5 if number else 6, "markeredgewidth": 0.9}
+    return {"color": colour, "marker": "*o|sD^vPX"[number], "markerfacecolor": filled, **sizes}
 
 
 def main() -> None:

@@ -1,13 +1,9 @@
 """`make bench`: cost of the largest eigenvalues and eigenvectors of the Hessian in full space.
 
-Writes one row for each case and method, with the columns of benchmarks/curvature.py:
-
-  case    network by its widths at its initialisation, number of examples N and of eigenpairs, then the precision of
-          products; all to the same tolerance
-  method  engine          top_eigenvectors.top_eigenpairs
-          double backward scipy's eigsh over products by reverse over reverse, whose first graph is built once
-
-Both must give the same eigenvalues.
+Writes one row for each case and method, with the columns of benchmarks/curvature.py. A case is a network by its widths
+at its initialisation, the numbers of examples N and of eigenpairs, and the precision of products; the tolerance is the
+same for all. `double backward` is scipy's eigsh over products by reverse over reverse, whose first graph is built once.
+Both methods must give the same eigenvalues.
 """
 
 import functools
@@ -62,7 +58,7 @@ def engine(problem: methods.Problem, count: int) -> np.ndarray:
 def double_backward(problem: methods.Problem, count: int) -> np.ndarray:
     """The same by reverse over reverse; from the same start."""
     point = problem.parameters.clone().requires_grad_()
-    loss = methods.loss_of(problem, problem.inputs, problem.labels)(point)
+    loss = methods.loss_of(problem.network, problem.inputs, problem.labels)(point)
     (gradient,) = torch.autograd.grad(loss, point, create_graph=True)
 
     def product(vector: np.ndarray) -> np.ndarray:

@@ -18,12 +18,9 @@ def closure(names: tuple[str, ...]) -> set[str]:
     found, waiting = set(), set(map(_normalised, names))
     while waiting:
         found.add(name := waiting.pop())
-        needed = [
-            each
-            for each in map(Requirement, requires(name) or [])
-            if not each.marker or each.marker.evaluate({"extra": ""})
-        ]
-        waiting |= {_normalised(each.name) for each in needed} - found
+        for each in map(Requirement, requires(name) or []):
+            if not each.marker or each.marker.evaluate({"extra": ""}):
+                waiting |= {_normalised(each.name)} - found
     return found
 
 

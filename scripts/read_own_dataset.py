@@ -17,7 +17,7 @@ def read_own_dataset(
     """Write the dataset file, or restore its verified copy if that was read from the same files by the same code.
 
     `record` comes from `catalogue.own_records`. If the files are gone, a copy read by other code serves too. Raises
-    FileNotFoundError if there is nothing to read, data.members.Refused, and ValueError if files change meanwhile.
+    FileNotFoundError if there is nothing to read, data.image_folders.Refused, and ValueError if files change meanwhile.
     """
     start, code = time.monotonic(), Path(path_to_code).read_text().strip()
     path, card = Path(path_to_output), Path(path_to_card)

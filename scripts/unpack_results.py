@@ -19,19 +19,15 @@ def unpack_results(
         name = records.name_of(path).removeprefix("study-")
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
         if found := archive.difference(settings, manifest["settings"].get(name, {})):
-            raise ValueError(
-                f"{path_to_archive} has {name} with other settings than the present: {found}; change the configuration "
-                "to them, or leave out results_from"
-            )
+            advice = "change the configuration to them, or leave out results_from"
+            raise ValueError(f"{path_to_archive} has {name} with other settings than the present: {found}; {advice}")
     for path in map(Path, paths_to_code):
         rule = records.name_of(path)
         if manifest["code"].get(rule) != path.read_text().strip():
             known = manifest["commit"] != "unknown"
             wanted = f"check out its commit {manifest['commit']}" if known else "take its code, of a commit not known"
-            raise ValueError(
-                f"{path_to_archive} was made by other code of {rule} than the present: {wanted}, or leave out "
-                "results_from"
-            )
+            other = f"{path_to_archive} was made by other code of {rule} than the present"
+            raise ValueError(f"{other}: {wanted}, or leave out results_from")
     names = {"/".join(Path(path).parts[2:]).removeprefix("unpacked/"): Path(path) for path in paths_to_outputs}
     for name, content in archive.read(path_to_archive, names).items():
         with files.whole_file(names[name]) as temporary:

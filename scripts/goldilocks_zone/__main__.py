@@ -1,7 +1,6 @@
-"""The command line: `python -m goldilocks_zone <command>`, which the Makefile calls.
+"""Command line `python -m goldilocks_zone <command>`, called by the Makefile.
 
-A command is the function `run` of its module in `cli`, which is imported when it is called. `clean` needs the standard
-library alone, so that it runs before there is an environment.
+A command is the function `run` of its module in `cli`, imported when called: `clean` has the standard library alone.
 """
 
 import argparse
@@ -44,7 +43,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Run the command that the command line names."""
     arguments = vars(_parser().parse_args())
     module = importlib.import_module(f"goldilocks_zone.cli.{arguments.pop('command')}")
     with failures.one_sentence():

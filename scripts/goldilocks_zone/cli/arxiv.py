@@ -14,25 +14,13 @@ SOURCES = (".tex", ".bib", ".bbl", ".pdf")
 LIMIT_MB = 50
 
 
-def sources_in(folder: Path) -> list[Path]:
-    """Files in the paper's folder that it is compiled from, sorted.
-
-    Raises ValueError if the paper has not been built there with its bibliography.
-    """
-    found = [path for path in sorted(folder.rglob("*")) if path.suffix in SOURCES and path.name != "main.pdf"]
-    for name in ("main.tex", "main.bbl", "generated.tex"):
-        if folder / name not in found:
-            raise ValueError(f"{folder / name} is missing: build the paper first, with latexmk")
-    return found
-
-
-def try_out(folder: Path, sources: list[Path]) -> None:
-    """Compile the sources in a folder of their own. Raises ValueError with LaTeX's first error."""
+def _try_out(contents: dict[str, bytes]) -> None:
+    """Compile the sources in a temporary folder. Raises ValueError with LaTeX's first error."""
     with tempfile.TemporaryDirectory() as place:
-        for path in sources:
-            copy = Path(place) / path.relative_to(folder)
+        for name, content in contents.items():
+            copy = Path(place, name)
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
+            copy.write_bytes(content)
         done = run_tex("latexmk", place)
         if done.returncode or not (Path(place) / "main.pdf").exists():
             raise ValueError(f"the paper does not compile on its own: {first_error(done.stdout + done.stderr)}")
@@ -47,9 +35,13 @@ def run(configfile: Path) -> None:
     folder, path = results / "latex", results / "arxiv.tar.gz"
     if not shutil.which("latexmk"):
         raise ValueError("latexmk is missing, with which the archive is tried out: run `make tex`")
-    sources = sources_in(folder)
-    try_out(folder, sources)
-    content = archive.packed({str(path.relative_to(folder)): path.read_bytes() for path in sources})
+    sources = [path for path in sorted(folder.rglob("*")) if path.suffix in SOURCES and path.name != "main.pdf"]
+    for name in ("main.tex", "main.bbl", "generated.tex"):
+        if folder / name not in sources:
+            raise ValueError(f"{folder / name} is missing: build the paper first, with latexmk")
+    contents = {str(path.relative_to(folder)): path.read_bytes() for path in sources}
+    _try_out(contents)
+    content = archive.packed(contents)
     if len(content) > LIMIT_MB * 10**6:
         raise ValueError(f"the archive would have {len(content) / 1e6:.0f} MB, and arXiv takes {LIMIT_MB}")
     with files.whole_file(path) as temporary:

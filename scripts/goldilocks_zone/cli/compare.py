@@ -9,17 +9,6 @@ import xarray as xr
 from goldilocks_zone.storage import netcdf
 
 
-def compare_runs(first: Path, second: Path, tolerance: float) -> list[str]:
-    """One sentence per study, variable and claim that differs, among those that both runs have.
-
-    Numbers differ if |a − b| > tolerance · max(|a|, |b|). Raises ValueError if a run has no results.
-    """
-    for folder in (first, second):
-        if not (folder / "claims.csv").exists():
-            raise ValueError(f"{folder} holds no claims.csv: name a run that has been built, or its folder of results")
-    return [*_studies(first, second, tolerance), *_verdicts(first, second)]
-
-
 def _studies(first: Path, second: Path, tolerance: float) -> list[str]:
     paths = [{path.stem: path for path in (folder / "aggregate").glob("*.nc")} for folder in (first, second)]
     lines = [f"study {name}: only in {first}" for name in sorted(paths[0].keys() - paths[1])]
@@ -65,9 +54,15 @@ def _verdicts(first: Path, second: Path) -> list[str]:
 
 
 def run(runs: list[str], tolerance: float) -> None:
-    """Print the differences between two runs, given by name or folder. Raises ValueError if there are any."""
+    """Print each study, variable and claim in which two runs, given by name or folder, differ.
+
+    Numbers differ if |a − b| > tolerance · max(|a|, |b|). Raises ValueError if any differ, or a run has no results.
+    """
     first, second = (Path(run) if "/" in run else Path("results", run) for run in runs)
-    lines = compare_runs(first, second, tolerance)
+    for folder in (first, second):
+        if not (folder / "claims.csv").exists():
+            raise ValueError(f"{folder} holds no claims.csv: name a run that has been built, or its folder of results")
+    lines = [*_studies(first, second, tolerance), *_verdicts(first, second)]
     print("\n".join(lines) or f"{first} and {second} agree within {tolerance:g}, and in every verdict", flush=True)
     if lines:
         raise ValueError(f"{first} and {second} differ in {len(lines)} respects, which stand above")

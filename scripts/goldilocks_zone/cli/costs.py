@@ -74,15 +74,13 @@ class Costs:
 
     def _measured_speeds(self) -> dict[tuple[str, str | None], float]:
         """Operations per second of this run's jobs so far, by work and study; study None for all of a work."""
-        sums = defaultdict(lambda: [0.0, 0.0])
+        names, sums = ("study", "dataset", "network", "subspace", "block"), defaultdict(lambda: [0.0, 0.0])
         for kind in kinds.known().values():
             place = self._logs / self._config.run / kind.name
-            for path in sorted(place.rglob(f"*{BENCHMARK}")):
-                names = ("study", "dataset", "network", "subspace", "block")
+            for path in sorted(set(place.rglob(f"*{BENCHMARK}")) & self._own.keys()):
                 values = path.relative_to(place).with_name(path.name.removesuffix(BENCHMARK)).parts
                 wildcards = dict(zip(names, values, strict=True))
-                operations = self._work(wildcards)
-                if operations and path in self._own:
+                if operations := self._work(wildcards):
                     for study in (wildcards["study"], None):
                         total = sums[self._config.studies[wildcards["study"]].work, study]
                         total[0] += operations

@@ -34,11 +34,8 @@ def find_orphans(paths_to_configs: list[Path]) -> list[Path]:
                 orphans.append(folder)
             elif place.name != "logs":
                 own = {*datasets, "available"} if folder == Path("results/data") else ()
-                orphans += [
-                    path
-                    for path in _files(folder)
-                    if not (path in named or path.parts[2] in KEPT or path.name.endswith(ARCHIVES) or path.stem in own)
-                ]
+                made = [path for path in _files(folder) if path not in named and path.stem not in own]
+                orphans += [path for path in made if path.parts[2] not in KEPT and not path.name.endswith(ARCHIVES)]
     return orphans
 
 

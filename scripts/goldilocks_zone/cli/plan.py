@@ -46,10 +46,6 @@ def jobs_of(paths_to_configs: list[Path], cores: str) -> list[dict]:
     return [job for job in jobs if job["rule"] not in NOT_JOBS]
 
 
-def _reason_of(job: dict) -> str:
-    return next((meaning for pattern, meaning in REASONS if re.search(pattern, job["reason"])), job["reason"])
-
-
 def table_of(jobs: list[dict], costs: list[Cost]) -> list[tuple[str, ...]]:
     """A row per rule, and per study where it computes: jobs, time, memory, reasons with counts; costly rows first."""
     groups = defaultdict(list)
@@ -58,7 +54,10 @@ def table_of(jobs: list[dict], costs: list[Cost]) -> list[tuple[str, ...]]:
         groups[job["rule"], study].append((job, cost))
     rows = []
     for (rule, study), members in sorted(groups.items(), key=lambda group: -sum(cost.seconds for _, cost in group[1])):
-        reasons = Counter(_reason_of(job) for job, _ in members)
+        said = [job["reason"] for job, _ in members]
+        reasons = Counter(
+            next((known for pattern, known in REASONS if re.search(pattern, each)), each) for each in said
+        )
         known = [mib for mib in itertools.starmap(_memory_of, members) if mib is not None]
         time = text_tables.duration(sum(cost.seconds for _, cost in members))
         memory = text_tables.memory(max(known)) if known else "?"
@@ -79,9 +78,8 @@ def summary_of(run: str, jobs: list[dict], costs: list[Cost], cores: int) -> lis
     gpu = sum(cost.seconds * int(job["resources"].get("gpu", 0)) for job, cost in zip(jobs, costs))
     sources = Counter(cost.source for cost in costs)
     counts = ", ".join(f"{sources[source]} from {source}" for source in (MEASURED, ALIKE, BY_SIZE) if sources[source])
-    together = max(total / cores, longest)
     return [
-        f"run {run}: {len(jobs)} jobs, about {text_tables.duration(together)} on {cores} cores "
+        f"run {run}: {len(jobs)} jobs, about {text_tables.duration(max(total / cores, longest))} on {cores} cores "
         f"({text_tables.duration(total)} one after another, the longest job {text_tables.duration(longest)})",
         f"largest job: {text_tables.memory(largest) if largest is not None else 'not known'}; "
         f"jobs that take a GPU: {gpu / 3600:.1f} hours, as long as they take on the CPU",

@@ -1,6 +1,6 @@
 """`make status`: progress of each study of a run, block by block."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from goldilocks_zone.cli import text_tables
@@ -13,27 +13,21 @@ STATES = (DONE, RUNNING, FAILED, MISSING)
 
 
 def state_of(block: Path, log: Path, alive: bool) -> str:
-    """State of a block from its file and the log of its last job; `alive`: whether a run is at work.
-
-    A block whose log names no failure is running if a run is at work, else missing: its job was killed.
-    """
+    """State of a block from its file and the log of its last job, which was killed if no run is `alive`."""
     if block.exists():
         return DONE
-    if not log.exists():
-        return MISSING
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    if any(failures.FAILED in line for line in lines[-1:]):
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    if failures.FAILED in "".join(lines[-1:]):
         return FAILED
-    return RUNNING if alive else MISSING
+    return RUNNING if alive and log.exists() else MISSING
 
 
 def states_of(config: Configuration, study: str, alive: bool) -> dict[tuple[str, str, str], Counter]:
     """Number of blocks in each state, by dataset, network and subspace."""
-    run, states = config.run, {}
+    states = defaultdict(Counter)
     for path in map(Path, studies.block_paths(config, study)):
-        cell = path.parts[2:5]
-        state = state_of(Path("results") / run / path, Path("logs") / run / path.with_suffix(".log"), alive)
-        states.setdefault(cell, Counter())[state] += 1
+        block, log = Path("results", config.run, path), Path("logs", config.run, path.with_suffix(".log"))
+        states[path.parts[2:5]][state_of(block, log, alive)] += 1
     return states
 
 
@@ -50,10 +44,7 @@ def _described(states: Counter) -> str:
 
 
 def status_of(complete: Configuration) -> str:
-    """The whole run as text: a line per study, with its matrix if the study is partly done.
-
-    Parts of the complete configuration that the run leaves out are named with the reason, and not counted.
-    """
+    """A line per study, with a matrix if it is partly done, and the parts of the complete configuration left out."""
     config, reasons, left_out = load.as_run(complete)
     alive, lines, total = run_lock.is_held(), [], Counter()
     for study in config.studies:

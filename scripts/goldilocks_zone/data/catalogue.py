@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from stat import S_ISDIR
-from typing import Any, Protocol
+from typing import Any
 
 import yaml
 
@@ -21,18 +21,7 @@ from goldilocks_zone.data import folders
 from goldilocks_zone.data.official_shapes import LICENCES, OFFICIAL, Shape
 from goldilocks_zone.storage import files
 
-
-class Entry(Protocol):
-    """Entry of a user's own dataset in the configuration, None for missing keys."""
-
-    path: str | None
-    channels: str | None
-    white: float | None
-    licence: str | None
-    limit_mib: int
-
-
-Entries = Mapping[str, Entry]
+Entries = Mapping[str, Any]  # the configuration's section `datasets`
 LIMIT_MIB = 2048
 # A folder of images, an archive of one, or arrays; in either case.
 SUFFIXES = ("", ".npz", ".tar.xz", ".tar.gz", ".tgz", ".tar.bz2", ".tar", ".zip")
@@ -61,15 +50,16 @@ def data_folder(configured: str | None) -> str | None:
 
 
 def own_records(names: Iterable[str], entries: Entries, folder: str | None, place: Path) -> dict[str, dict]:
-    """Location, way of reading and `identity` of the files of each of a user's own datasets.
-
-    The identity depends on the content of the files and on the keys `READING` alone; if the files are gone, it is that
-    of the last reading. `entries` is the configuration's section `datasets`, `place` the folder results/data.
-    """
+    """The record of each of a user's own datasets."""
     return {name: _own_record(name, entries, folder, place) for name in names}
 
 
 def _own_record(name: str, entries: Entries, folder: str | None, place: Path) -> dict:
+    """Location, way of reading and `identity` of a dataset's files; `place` is the folder results/data.
+
+    The identity depends on the content of the files and on the keys `READING` alone; if the files are gone, it is that
+    of the last reading.
+    """
     given, path = _given(name, entries, "path"), _path_of(name, entries, folder)
     reading = reading_of({key: _given(name, entries, key) for key in READING})
     record = {
@@ -90,7 +80,7 @@ def _own_record(name: str, entries: Entries, folder: str | None, place: Path) ->
 
 
 def reading_of(known: Mapping) -> dict:
-    """Keys `READING` of a record, a card or a dataset's attributes."""
+    """Keys `READING` of a record, card or attributes."""
     return {key: known[key] for key in READING if known.get(key) is not None}
 
 
@@ -118,7 +108,7 @@ def renew_stamps(names: Iterable[str], entries: Entries, folder: str | None, pla
     for name in {*names, *(path.stem for path in (place / CARDS).glob("*.yaml"))} - OFFICIAL.keys():
         if path := _path_of(name, entries, folder):
             stamp = _stamp(path)
-            files.write_if_changed(f"{stamp} {_content(name, path, place, stamp)}\n", _memory_of(name, place))
+            files.write_if_changed(f"{stamp} {_content(name, path, place, stamp)}\n", place / OWN / f"{name}.content")
 
 
 def keep_datasets(place: Path) -> None:
@@ -136,7 +126,7 @@ def keep(path: Path, path_to_card: Path) -> None:
 
 
 def licence(name: str, entries: Entries) -> str:
-    """Licence line of a dataset, official or from the configuration's section `datasets`."""
+    """Licence of a dataset, official or from its entry."""
     return LICENCES.get(name) or _given(name, entries, "licence") or "licence not stated"
 
 
@@ -151,7 +141,7 @@ def _given(name: str, entries: Entries, key: str) -> Any:
 
 
 def _path_of(name: str, entries: Entries, folder: str | None) -> Path | None:
-    """Path of a user's own dataset: its `path`, or its name in the data folder; None if nothing exists there."""
+    """Path of a user's own dataset: its `path`, or its name in the data folder; None if there is nothing."""
     if given := _given(name, entries, "path"):
         path = Path(os.path.expanduser(given))
         return path if path.exists() else None
@@ -166,7 +156,7 @@ def known_shapes(entries: Entries, folder: str | None, cards: Sequence[Path]) ->
     override earlier ones. Raises ValueError if a card is damaged, OSError if it cannot be read.
     """
     shapes: dict[str, Shape | None] = {**dict.fromkeys(_names_in(folder)), **dict.fromkeys(entries)}
-    # Copies of cards survive failed jobs, in a folder beside.
+    # Copies of cards survive failed jobs.
     places = [place for each in cards for place in (each.parent / VERIFIED, each)]
     for name in {path.stem for place in places for path in place.glob("*.yaml")} - OFFICIAL.keys():
         path = next(place / f"{name}.yaml" for place in reversed(places) if (place / f"{name}.yaml").exists())
@@ -194,13 +184,9 @@ def _identity(content: str, reading: dict) -> str:
 
 def _content(name: str, path: Path, place: Path, stamp: str | None = None) -> str:
     """Hash of a dataset's files, remembered for as long as their names, sizes and ages stay the same."""
-    stamp, memory = stamp or _stamp(path), _memory_of(name, place)
+    stamp, memory = stamp or _stamp(path), place / OWN / f"{name}.content"
     remembered = memory.read_text(encoding="utf-8").split() if memory.exists() else []
     return remembered[1] if remembered[:1] == [stamp] and len(remembered) == 2 else _content_of_files(path, stamp)
-
-
-def _memory_of(name: str, place: Path) -> Path:
-    return place / OWN / f"{name}.content"
 
 
 @functools.cache
@@ -243,8 +229,8 @@ def _files_read(path: Path) -> list[tuple[str, Path]]:
     """Names and paths that reading uses, sorted by name: the file itself, or the content of the splits' folders."""
     if path.is_file():
         return [("", path)]
-    read = (each for each in folders.walk(path) if folders.place_of(each[0]))
-    return sorted(("/".join(folders.parts_of(name)), file) for name, file in read)
+    walk = folders.walk(path)
+    return sorted(("/".join(folders.parts_of(name)), file) for name, file in walk if folders.place_of(name))
 
 
 def _names_in(folder: str | None) -> Iterator[str]:

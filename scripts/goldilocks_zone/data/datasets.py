@@ -15,10 +15,11 @@ import xarray as xr
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.storage import netcdf
 
+Arrays = tuple[np.ndarray, np.ndarray]
 INPUTS = ("standardised", "unit_interval", "minus_one_to_one", "mean_image_removed", "gaussian")
 LABELS = ("original", "shuffled")
 TRAIN, TEST = 0, 1
-BLOCK = 1024  # images that are turned into numbers at once
+BLOCK = 1024  # images that are converted at once
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,10 @@ class Splits:
 
 
 def as_dataset(
-    name: str,
-    training: tuple[np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray],
-    classes: int,
-    source: str,
-    licence: str,
-    class_names: Sequence[str] = (),
+    name: str, training: Arrays, test: Arrays, classes: int, source: str, licence: str, class_names: Sequence[str] = ()
 ) -> xr.Dataset:
     """Content of a dataset file, from images (n, c, h, w) of grey levels and labels (n,) of both splits."""
-    images = np.concatenate([training[0], test[0]])
-    labels = np.concatenate([training[1], test[1]])
+    images, labels = (np.concatenate(parts) for parts in zip(training, test))
     if labels.dtype != np.uint8:
         labels = labels.astype(np.min_scalar_type(classes - 1))
     split = np.repeat(np.array([TRAIN, TEST], np.int8), (len(training[1]), len(test[1])))

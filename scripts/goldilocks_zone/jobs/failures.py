@@ -1,6 +1,6 @@
 """Failures in one sentence: on the screen, and in the file from which `make` takes its last line.
 
-Imports the standard library alone: `make clean` needs this before there is any other.
+Imports the standard library alone, for `make clean` without an environment.
 """
 
 import os
@@ -13,10 +13,9 @@ from pathlib import Path
 
 from goldilocks_zone.storage import files
 
-# Environment variable with the file for `make`: outside the checkout, whose disk may be full or read-only.
+# Variable with the file for `make`, outside the checkout, whose disk may be full or read-only.
 FAILURE_VARIABLE = "GOLDILOCKS_FAILURE"
-# Beginning of the line about a failure in a job's log, after date and time.
-FAILED = "FAILED "
+FAILED = "FAILED "  # begins the line about a failure in a job's log, after date and time
 # In Snakemake's log: how the process of a job ended, if known, and which job it was.
 _FAILED_JOB = re.compile(
     r"(?:^Command '[^\n]*' (?:died with <Signals\.(?P<signal>\w+)|returned non-zero exit status (?P<status>\d+))"
@@ -28,7 +27,7 @@ _FAILED_JOB = re.compile(
 
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """Turn an error of a command into its message, on the screen and for `make`, and exit status 1."""
+    """Turn an error into its message, on the screen and for `make`, and exit status 1."""
     try:
         yield
     except (ValueError, OSError) as error:
@@ -64,7 +63,7 @@ def report_failed_job(paths_to_workflow_logs: list[str]) -> None:
 
 
 def _end_of(job: re.Match) -> str:
-    """How a job without a message ended, as far as known; a lack of memory ends it by SIGKILL."""
+    """How a job without a message ended; SIGKILL is a sign of too little memory."""
     if said := re.search(r"SLURM status is: '(\w+)'", job["about"]):
         return f"SLURM says {said[1]}, and the job not why: its output is in logs/slurm"
     if job["signal"] == "SIGKILL" or job["status"] == str(128 + signal.SIGKILL):

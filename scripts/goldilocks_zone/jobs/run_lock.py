@@ -47,18 +47,11 @@ def enter(folder: str | Path = ".") -> None:
 
 def is_held(folder: str | Path = ".") -> bool:
     """Whether a run of this machine is at work in a checkout; False on file systems without locks."""
-    try:
-        handle = os.open(Path(folder, LOCK), os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(handle)
+    with suppress(OSError), open(Path(folder, LOCK), "rb+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
     return False
 
 
@@ -69,16 +62,13 @@ def _refuse_others(handle: int, path: Path) -> None:
     try:
         _lock(handle)
     except BlockingIOError:
-        raise Busy(
-            f"another run is at work in this folder ({holder or 'an unknown process'}): wait until it ends, or stop "
-            "it, and run again"
-        ) from None
+        at_work = f"another run is at work in this folder ({holder or 'an unknown process'})"
+        raise Busy(f"{at_work}: wait until it ends, or stop it, and run again") from None
     except OSError:
         locked = False
     if host and (host != socket.gethostname() or (not locked and process.isdigit() and files.is_alive(int(process)))):
-        raise Busy(
-            f"{path} is held by {holder}: wait until that run ends, or, if it is gone, delete this file, and run again"
-        )
+        advice = "wait until that run ends, or, if it is gone, delete this file, and run again"
+        raise Busy(f"{path} is held by {holder}: {advice}")
 
 
 def _lock(handle: int) -> None:

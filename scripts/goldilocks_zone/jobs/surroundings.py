@@ -1,7 +1,4 @@
-"""Isolation of a run from the path of its checkout and from the home folder.
-
-Imports nothing heavy: it runs whenever the workflow loads.
-"""
+"""Isolation of a run from the path of its checkout and from the home folder. Imports nothing heavy."""
 
 import os
 import re
@@ -27,7 +24,5 @@ def refuse_path(checkout: Path) -> None:
     """Raise ValueError if shells misread a character in the path of `checkout` or of this Python."""
     for path in (checkout, Path(sys.executable)):
         if found := _READ_BY_SHELLS.search(str(path)):
-            raise ValueError(
-                f"{path} has {found[0]!r} in its path, which shells read in their own way: move it to a path without "
-                "spaces, quotes, brackets and signs such as & and $, and run again"
-            )
+            advice = "move it to a path without spaces, quotes, brackets and signs such as & and $, and run again"
+            raise ValueError(f"{path} has {found[0]!r} in its path, which shells read in their own way: {advice}")

@@ -139,11 +139,8 @@ def available(path: str | Path) -> dict:
 
 def difference(expected: Mapping, found: Mapping) -> str:
     """List the keys in which settings differ, as `radii (0.1 there, 1 here), seed`; empty if there are none."""
-    return ", ".join(
-        f"{key} ({_shown(found.get(key))} there, {_shown(expected.get(key))} here)"
-        for key in sorted({*expected, *found})
-        if expected.get(key) != found.get(key)
-    )
+    keys = [key for key in sorted({*expected, *found}) if expected.get(key) != found.get(key)]
+    return ", ".join(f"{key} ({_shown(found.get(key))} there, {_shown(expected.get(key))} here)" for key in keys)
 
 
 def _shown(value: object) -> str:

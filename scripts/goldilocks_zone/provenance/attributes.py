@@ -20,7 +20,7 @@ def commit() -> str:
 
 
 def commit_day() -> str:
-    """Day of the checkout's commit, as 2026-01-31; empty if it is no repository itself."""
+    """Day of the commit, as 2026-01-31; empty if the checkout is no repository itself."""
     return _git("show", "--no-patch", "--format=%cs", "HEAD")
 
 
@@ -30,9 +30,8 @@ def _git(*arguments: str) -> str:
     environment["GIT_CEILING_DIRECTORIES"] = str(ROOT.parent)
     command = ["git", "-C", str(ROOT), *arguments]
     try:
-        return subprocess.check_output(
-            command, stderr=subprocess.DEVNULL, text=True, timeout=10, env=environment
-        ).strip()
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=10, env=environment)
+        return done.stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
 

@@ -32,9 +32,9 @@ CACHE_LIMIT = 1000  # The newest entries that are kept, about 0.3 MB.
 
 
 def records(codes: Iterable[Sequence[Path | str]]) -> list[str]:
-    """Records of code in one checkout, each of a script and modules that it loads: lines with a fingerprint.
+    """Lines with the fingerprints of code in one checkout, each a script and modules that it loads.
 
-    Modules are given by their names below the package or, if they are not of it, by paths that end in .py.
+    Modules are given by their names below the package, or by paths that end in .py.
     """
     read = functools.cache(_read)
     locks = "requirements.txt"
@@ -49,14 +49,14 @@ def record(script: Path, *modules: str) -> str:
 
 
 def refuse_changed(script: Path, path_to_record: str | Path, *modules: str) -> None:
-    """Raise ValueError if a script, a module that it loads, or what they import, is not what its record says."""
+    """Raise ValueError if a script, a module that it loads, or an import of theirs has changed since the record."""
     if record(script, *modules) != Path(path_to_record).read_text(encoding="utf-8"):
         name = script.name
         raise ValueError(f"scripts/{name}, or code that it uses, has changed since this run was started: run again")
 
 
 def tree_fingerprint(tree: ast.Module, *more: object) -> str:
-    """SHA-256 of a syntax tree, and of whatever else code depends on."""
+    """SHA-256 of a syntax tree and of other values."""
     return sha256(json.dumps([_canonical(tree), *more], sort_keys=True))
 
 
@@ -70,10 +70,7 @@ def code_fingerprint(script: Path, requirements: Path, read: Reader | None = Non
 
 
 def imported_modules(script: Path, read: Reader | None = None, modules: Iterable[str] = ()) -> set[str]:
-    """Names below the package of the modules that `script` imports, directly or through others, less EXCLUDED.
-
-    `modules` are those that it loads, by name or path.
-    """
+    """Names below the package of `modules` and all transitive imports of theirs and of `script`, less EXCLUDED."""
     read, waiting = read or _read, [script, *map(module_path, modules)]
     found = {name for name in modules if not _is_path(name)}
     while waiting:
@@ -94,18 +91,15 @@ def _is_path(name: str) -> bool:
 
 
 def pinned_versions(requirements: Path) -> list[str]:
-    """The lock's lines for the libraries whose version can change a number."""
+    """Lines of the lock for libraries whose version can change a number."""
     pattern = re.compile(rf"(?:{'|'.join(PINNED)})==\S+")
     return sorted(match[0] for match in map(pattern.match, requirements.read_text().splitlines()) if match)
 
 
 def _read(path: Path) -> tuple[str, set[str]]:
-    """Hash of a module's code, and the modules that it imports by name.
-
-    A package that is imported as a whole, to discover its modules, stands for them all.
-    """
+    """Hash of a module's code, and the modules that it imports by name; a package stands for all of its own."""
     text = path.read_text(encoding="utf-8")
-    # Another version of this module may summarise the same text in another way.
+    # Summaries also depend on this module.
     code, names, origins = _cache_of_user().recall(sha256(_OWN_TEXT + text), lambda: _summary(text))
     folders = {name: PACKAGE / name.replace(".", "/") for name in names}
     discovered = {f"{name}.{path.stem}" for name, folder in folders.items() for path in folder.glob("[!_]*.py")}
@@ -113,7 +107,6 @@ def _read(path: Path) -> tuple[str, set[str]]:
 
 
 def _summary(text: str) -> Summary:
-    """Summary of a module: the hash of its code, and names below the package that it imports, and imports from."""
     tree = ast.parse(text)
     below = (sorted(name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)) for names in _imports(tree))
     return sha256(_canonical(tree)), *below
