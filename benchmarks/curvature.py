@@ -42,8 +42,7 @@ ENGINES = ("engine", "engine_sweep")
 TOLERANCE = 200.0
 # Enough to load every library and kernel before anything is measured.
 SMALL_DIRECTIONS, SMALL_EXAMPLES = 2, 8
-# The counter of flops loads the last at its first use.
-PRELOADED = ["benchmarks.curvature", *methods.LIBRARIES.values(), "torch._dynamo"]
+PRELOADED = ["benchmarks.curvature", *methods.LIBRARIES.values(), "torch._dynamo"]  # for the counter of flops
 WIDTHS_200 = (784, 200, 200, 10)
 
 
@@ -123,7 +122,7 @@ def build_problem(case: Case) -> Problem:
     drawn = drawn if plane.kind == "sparse" else directions
     inputs = torch.randn(case.examples, *image, dtype=torch.float64)
     labels = torch.randint(case.widths[-1] if case.widths else 10, (case.examples,))
-    # The initialisation's own norm stands for r_X, its root mean square: they differ by less than a percent.
+    # The norm of this initialisation stands for r_X, the root mean square norm: they differ by less than a percent.
     scales = tuple(10 ** (x / 2) for x in np.linspace(-4, 4, case.radii)) if case.radii > 1 else (1.0,)
     temperatures = tuple(10**x for x in np.linspace(-6, 6, case.temperatures))
     return Problem(network, parameters, directions, inputs, labels, scales, temperatures, drawn)

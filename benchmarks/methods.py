@@ -30,7 +30,7 @@ from goldilocks_zone.models import problem as models_problem
 
 # Examples × directions × activations of the widest layer in one pass, if a method leaves the choice (128 MiB, float32).
 ENTRIES_PER_CHUNK = 2**25
-MEMORY_MIB = 1024  # what the engine takes unless told
+MEMORY_MIB = 1024  # the engine's default
 
 # `make bench` installs the libraries here; last, so that none shadows a package of .venv.
 sys.path.append(str(Path(__file__).parents[1] / ".venv-bench"))
@@ -88,7 +88,7 @@ class Problem:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type in which competitors compute: that of the directions."""
+        """The type of the directions, in which competitors compute."""
         return self.directions.dtype
 
 
@@ -234,7 +234,7 @@ def pyhessian(problem: Problem) -> AtPoint:
             vector = [piece.view_as(weight) for piece, weight in zip(direction.split(sizes), weights)]
             product = hessian_vector_product(prepared.gradsH, prepared.params, vector)
             products.append(torch.cat([piece.flatten() for piece in product]))
-        network.zero_grad()  # It adds to gradients that are there; and they hold the graph.
+        network.zero_grad()  # Gradients would accumulate, and hold the graph.
         return torch.stack(products) @ problem.directions.T
 
     return at

@@ -114,9 +114,9 @@ def _draw_growth(ax: plt.Axes, rows: list[dict], methods: list[str], pattern: st
 
 
 def _marker(method: str) -> dict:
-    """Filled for the engine and its products, open for the others."""
+    """Style of a method: filled markers for the engine, open ones for the others."""
     number = METHODS.index(method)
-    # The last stands in a figure of its own.
+    # The plain loop has a separate figure.
     colour = "0.3" if method == "matmul" else style.colour(1 if method == "plain loop" else max(0, number - 2))
     filled = colour if method.startswith("engine") else "none"
     sizes = {"markersize": 4.5 if number else 6, "markeredgewidth": 0.9}

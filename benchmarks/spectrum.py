@@ -56,7 +56,7 @@ def engine(problem: methods.Problem, count: int) -> np.ndarray:
 
 
 def double_backward(problem: methods.Problem, count: int) -> np.ndarray:
-    """The same by reverse over reverse; from the same start."""
+    """Eigenvalues by reverse over reverse, from the same start."""
     point = problem.parameters.clone().requires_grad_()
     loss = methods.loss_of(problem.network, problem.inputs, problem.labels)(point)
     (gradient,) = torch.autograd.grad(loss, point, create_graph=True)

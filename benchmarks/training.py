@@ -1,8 +1,8 @@
 """`make bench`: cost of training an ensemble in random subspaces, against the same runs one after another.
 
-Writes one row for each case and method, with the columns of benchmarks/curvature.py. A case is training 784-200-200-10
-with Adam at batch 64 from 25 radii and 3 seeds, STEPS steps each, on a plane of d dimensions (dense or sparse columns),
-or in the whole space.
+Writes one row for each case and method, with the columns of benchmarks/curvature.py. A case trains 784-200-200-10 with
+Adam at batch 64 from 25 radii and 3 seeds, STEPS steps each, on a plane of d dimensions (dense or sparse columns) or in
+the whole space.
 
   engine      the radii of a seed share a plane, and their parameters come from one product with it
   plain loop  one run after another: parameters θ_0 + Mw by one product (CSR for sparse columns, with a transposed
@@ -82,8 +82,8 @@ def build_problem(case: Case) -> Problem:
         if case.kind is None:
             parts.append(constraints.full(points, shapes, fixed=False))
         else:
-            eta, random = np.ones(points.shape[1]), np.random.default_rng(seed)
-            projection = projections.make(Plane(case.dimension, case.kind), shapes, eta, random)
+            plane, eta = Plane(case.dimension, case.kind), np.ones(points.shape[1])
+            projection = projections.make(plane, shapes, eta, np.random.default_rng(seed))
             parts.append(constraints.plane(projection, points))
         starts.append(points)
     inputs = torch.randn(EXAMPLES, 1, 28, 28, generator=generator)
@@ -91,7 +91,7 @@ def build_problem(case: Case) -> Problem:
 
 
 def _ensembles(problem: Problem, steps: int) -> list[ensembles.Ensemble]:
-    """One for each plane; in the whole space one for all seeds."""
+    """An ensemble for each plane, or one for all seeds in the whole space."""
     parts, radii = problem.subsets, problem.case.radii
     names = [[("batches", seed)] for seed in range(len(parts))]
     if problem.case.kind is None:
@@ -113,7 +113,7 @@ def engine(problem: Problem, steps: int) -> Tensor:
 
 
 def plain_loop(problem: Problem, steps: int) -> Tensor:
-    """The same, one run after another."""
+    """Coordinates as from `engine`, trained one run after another."""
     found = []
     for seed, (subset, points) in enumerate(zip(problem.subsets, problem.points)):
         forward, backward = _products(subset.projection)

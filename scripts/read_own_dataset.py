@@ -33,7 +33,7 @@ def read_own_dataset(
         raise FileNotFoundError(f"dataset {dataset} is unavailable: there is nothing at {record['expected']}; {advice}")
     reading = catalogue.reading_of(record)
     content = user_datasets.read(dataset, Path(record["path"]), record["licence"], record["limit_mib"], **reading)
-    # A file that is replaced meanwhile must not pass for the one that was there before.
+    # A file that was replaced meanwhile must not get the identity of the earlier one.
     if catalogue.identity_now(record) != record["identity"]:
         raise ValueError(f"{record['path']} has changed since the workflow started: run again")
     content.attrs |= {"identity": record["identity"], "place": record["place"], **reading}
@@ -47,11 +47,8 @@ if __name__ == "__main__":
             dataset=snakemake.wildcards.dataset,
             record={
                 **yaml.safe_load(Path(snakemake.input.files).read_text(encoding="utf-8")),
+                **{key: getattr(snakemake.resources, key) for key in ("expected", "place", "licence", "limit_mib")},
                 "path": snakemake.resources.path or None,
-                "expected": snakemake.resources.expected,
-                "place": snakemake.resources.place,
-                "licence": snakemake.resources.licence,
-                "limit_mib": snakemake.resources.limit_mib,
             },
             path_to_code=snakemake.input.code,
             path_to_output=snakemake.output.data,

@@ -20,8 +20,7 @@ def _parser() -> argparse.ArgumentParser:
     plan = command("plan", "print what a run would do, why, and what it would cost")
     plan.add_argument("configfiles", nargs="*", type=Path)
     plan.add_argument("--cores", default="all")
-    status = command("status", "print how far each study of a run is")
-    status.add_argument("configfiles", nargs="*", type=Path)
+    command("status", "print how far each study of a run is").add_argument("configfiles", nargs="*", type=Path)
     data = command("data", "fetch datasets and record which are available")
     data.add_argument("configfiles", nargs="*", type=Path, help="fetch what these configurations name, not all")
     figure = command("figure", "print the file of a figure")
@@ -35,10 +34,8 @@ def _parser() -> argparse.ArgumentParser:
     orphans.add_argument("--remove", action="store_true", help="remove what is found")
     clean = command("clean", "remove everything generated but the datasets")
     clean.add_argument("name", nargs="?", help="remove this run alone")
-    archive = command("archive", "pack the results of a run into one file")
-    archive.add_argument("configfile", type=Path)
-    arxiv = command("arxiv", "pack the paper's source for arXiv")
-    arxiv.add_argument("configfile", type=Path)
+    command("archive", "pack the results of a run into one file").add_argument("configfile", type=Path)
+    command("arxiv", "pack the paper's source for arXiv").add_argument("configfile", type=Path)
     return parser
 
 

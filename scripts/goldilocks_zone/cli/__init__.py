@@ -1,1 +1,1 @@
-"""Commands for people: `python -m goldilocks_zone <command>`."""
+"""Commands `python -m goldilocks_zone <command>`."""

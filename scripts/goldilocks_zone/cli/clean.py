@@ -8,7 +8,6 @@ from goldilocks_zone.storage import files
 
 KEPT = ("data", "README.md")
 COPIES = ("results/claims.csv", "results/run.txt", "paper/paper.pdf")
-REPORT = "report.zip"
 
 
 def run(name: str | None) -> None:
@@ -29,7 +28,7 @@ def run(name: str | None) -> None:
             found += map(Path, COPIES)
     else:
         found = [path for place in places for path in sorted(place.glob("*")) if path.name not in KEPT]
-        found += map(Path, (*COPIES, REPORT, "logs/data", ".snakemake"))
+        found += map(Path, (*COPIES, "report.zip", "logs/data", ".snakemake"))
     removed = []
     for path in dict.fromkeys(found):
         is_emptied_link = path.is_symlink() and path.is_dir() and not any(path.iterdir())

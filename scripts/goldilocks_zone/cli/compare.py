@@ -35,8 +35,7 @@ def differences(first: xr.Dataset, second: xr.Dataset, tolerance: float) -> list
         a, b = first[name], second[name].transpose(*first[name].dims)
         gap = np.abs(a - b) / np.maximum(np.maximum(np.abs(a), np.abs(b)), np.finfo(float).tiny)
         gap = gap.where((a != b) & ~(a.isnull() & b.isnull()), 0.0).fillna(np.inf)
-        count = int((gap > tolerance).sum())
-        if count:
+        if count := int((gap > tolerance).sum()):
             place = {axis: int(index) for axis, index in gap.argmax(...).items()}
             where = ", ".join(f"{axis} {a[axis].values[index]}" for axis, index in place.items())
             values = f"{float(a[place]):.6g} and {float(b[place]):.6g}"

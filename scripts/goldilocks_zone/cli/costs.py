@@ -15,14 +15,12 @@ from goldilocks_zone.data import catalogue, official_shapes
 from goldilocks_zone.models import labels
 
 BENCHMARK = ".benchmark.tsv"
-# Rules that take no time: collections and records.
-NOT_JOBS = ("all", "figures", "record")
+NOT_JOBS = ("all", "figures", "record")  # rules that take no time
 MEASURED, ALIKE, BY_SIZE = "the same job", "jobs of the same rule", "the job's size"
 # Seconds of jobs of no study, and the default.
 OTHER_SECONDS = {"cuts": 10.0}
 USUAL_SECONDS = 3.0
-# Shape of a dataset that has not been read.
-USUAL_SHAPE = official_shapes.OFFICIAL["cifar10"]
+USUAL_SHAPE = official_shapes.OFFICIAL["cifar10"]  # of datasets that have not been read
 
 
 @dataclass(frozen=True)

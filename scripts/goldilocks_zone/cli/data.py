@@ -5,7 +5,6 @@ from pathlib import Path
 import yaml
 
 from goldilocks_zone.config import load
-from goldilocks_zone.config.models import Configuration
 from goldilocks_zone.data import catalogue, official_shapes
 from goldilocks_zone.jobs import run_lock
 from goldilocks_zone.provenance import fingerprints, records
@@ -15,8 +14,15 @@ ROOT = Path(__file__).parents[3]
 DATA = Path("results/data")
 
 
-def make_data(names: list[str], config: Configuration) -> dict:
-    """Fetch or read datasets that are missing, or older than their code or files; returns the updated record."""
+def run(configfiles: list[Path]) -> None:
+    """Fetch the datasets that configurations name, or all, and print where each is or why it is unavailable.
+
+    Those that are as new as their code and files are kept.
+    """
+    config = load.load(configfiles)
+    named = load.datasets_of(config)
+    names = sorted(named if configfiles else named | {*official_shapes.OFFICIAL, *config.datasets})
+    run_lock.enter()
     folder = catalogue.data_folder(config.data_folder)
     own = [name for name in names if name not in official_shapes.OFFICIAL]
     catalogue.keep_datasets(DATA)
@@ -40,7 +46,12 @@ def make_data(names: list[str], config: Configuration) -> dict:
     finally:
         # A malformed user dataset raises; the record of those before it is kept.
         files.write_if_changed(yaml.safe_dump(available, allow_unicode=True), record)
-    return available
+    for name in names:
+        if available[name]["available"]:
+            print(f"{name}: results/data/{name}.nc")
+        elif not (configfiles and config.missing_datasets == "leave_out"):
+            # The workflow itself reports what it leaves out.
+            print(available[name]["reason"])
 
 
 def _make(name: str, own: dict | None, folder: str | None, code: Path, outputs: tuple[Path, Path]) -> str | None:
@@ -59,18 +70,3 @@ def _make(name: str, own: dict | None, folder: str | None, code: Path, outputs: 
             fetch_dataset(name, folder, code, *outputs)
     except unavailable as reason:
         return str(reason)
-
-
-def run(configfiles: list[Path]) -> None:
-    """Fetch the datasets that configurations name, or all, and print where each is or why it is unavailable."""
-    config = load.load(configfiles)
-    named = load.datasets_of(config)
-    names = sorted(named if configfiles else named | {*official_shapes.OFFICIAL, *config.datasets})
-    run_lock.enter()
-    available = make_data(names, config)
-    for name in names:
-        if available[name]["available"]:
-            print(f"{name}: results/data/{name}.nc")
-        elif not (configfiles and config.missing_datasets == "leave_out"):
-            # The workflow itself says what it leaves out.
-            print(available[name]["reason"])

@@ -23,10 +23,9 @@ from goldilocks_zone.storage import files
 
 Entries = Mapping[str, Any]  # the configuration's section `datasets`
 LIMIT_MIB = 2048
-# A folder of images, an archive of one, or arrays; in either case.
+# A folder of images, an archive of one, or arrays; letters in either case.
 SUFFIXES = ("", ".npz", ".tar.xz", ".tar.gz", ".tgz", ".tar.bz2", ".tar", ".zip")
-# Keys of a dataset's entry that determine how its files are read.
-READING = ("channels", "white")
+READING = ("channels", "white")  # keys of an entry that determine how its files are read
 CARDS, OWN, VERIFIED = "cards", "own", "verified"  # folders below results/data
 MISSING = "missing"  # identity of files that do not exist
 # Stamps of files by path, inside a block `one_look`; None outside.
@@ -200,8 +199,7 @@ def _content_of_files(path: Path, stamp: str) -> str:
                 with open(file, "rb") as content:
                     digest.update(hashlib.file_digest(content, "sha256").digest())
         except OSError:
-            # Reading reports it.
-            digest.update(b"unreadable")
+            digest.update(b"unreadable")  # Reading reports it.
     return digest.hexdigest()
 
 
@@ -215,8 +213,7 @@ def _stamp(path: Path) -> str:
         try:
             state = os.stat(file)
         except OSError:
-            # Reading reports a broken link.
-            state = os.lstat(file)
+            state = os.lstat(file)  # Reading reports a broken link.
         ages = "" if S_ISDIR(state.st_mode) else f"{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}"
         digest.update(f"{name}\0{ages}\n".encode(errors="surrogateescape"))
     stamp = digest.hexdigest()

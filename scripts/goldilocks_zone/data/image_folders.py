@@ -152,7 +152,7 @@ class Refused(ValueError):
 
 
 def members_of(path: Path, limit: int) -> Iterator[Member]:
-    """Iterate over all files and folders of a dataset, unpacking at most `limit` bytes. Raises Refused."""
+    """All files and folders of a dataset, unpacking at most `limit` bytes. Raises Refused."""
     kind = catalogue.suffix_of(path.name)
     if path.is_dir():
         yield from _folder_members(path, limit)
@@ -224,8 +224,7 @@ def _tar_members(path: Path, unpack: Callable, limit: int) -> Iterator[Member]:
         tarfile.open(fileobj=_Limited(unpacked, limit), mode="r|", tarinfo=_ShortHeaders) as archive,
     ):
         for entry in archive:
-            # The list of members would grow without bound.
-            archive.members = []
+            archive.members = []  # This list would grow without bound.
             _refuse_outside(entry.name)
             if entry.isdir():
                 yield entry.name, None

@@ -138,12 +138,10 @@ def _read_cifar(files: list[bytes]) -> tuple[Arrays, Arrays]:
     return _cifar_splits([(records[:, 1:], records[:, 0]) for records in batches])
 
 
-def _read_cifar_archive(files: list[bytes]) -> tuple[Arrays, Arrays]:
-    return _read_cifar_batches(_members(files[0], [f"cifar-10-batches-py/{name}" for name in CIFAR_BATCHES]))
-
-
-def _read_cifar_batches(files: list[bytes]) -> tuple[Arrays, Arrays]:
-    """The same arrays in pickles of dictionaries, five of training and one test."""
+def _read_cifar_python(files: list[bytes]) -> tuple[Arrays, Arrays]:
+    """The same arrays in pickles of dictionaries, five of training and one of test, or an archive of them."""
+    if len(files) == 1:
+        files = _members(files[0], [f"cifar-10-batches-py/{name}" for name in CIFAR_BATCHES])
     batches = map(load_arrays, files)
     return _cifar_splits([(batch["data"], np.array(batch["labels"], np.uint8)) for batch in batches])
 
@@ -231,11 +229,11 @@ def _idx_source(checksums: tuple[str, str, str, str], **more) -> Source:
     return Source(checksums=dict(zip(IDX_FILES, checksums)), gzipped=True, limit=IDX_BYTES, read=_read_idx, **more)
 
 
-def _cifar_source(checksums: dict[str, str], read: Callable) -> Source:
+def _cifar_source(checksums: dict[str, str]) -> Source:
     """CIFAR-10 in its Python files, which other libraries download."""
     batches = tuple(f"{folder}/cifar-10-batches-py" for folder in ("", *CIFAR_FOLDERS))
     folders = (*CIFAR_FOLDERS, *(place.lstrip("/") for place in batches))
-    return Source(checksums=checksums, gzipped=False, limit=CIFAR_BYTES, folders=folders, mirrors=(), read=read)
+    return Source(checksums, gzipped=False, limit=CIFAR_BYTES, folders=folders, mirrors=(), read=_read_cifar_python)
 
 
 def _annuli() -> tuple[Arrays, Arrays]:
@@ -289,8 +287,8 @@ SOURCES = {
         mirrors=("https://www.cs.toronto.edu/~kriz/",),
         read=_read_cifar,
         others=(
-            _cifar_source({"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"}, _read_cifar_archive),
-            _cifar_source(dict(zip(CIFAR_BATCHES, CIFAR_BATCH_CHECKSUMS)), _read_cifar_batches),
+            _cifar_source({"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"}),
+            _cifar_source(dict(zip(CIFAR_BATCHES, CIFAR_BATCH_CHECKSUMS))),
         ),
     ),
 }

@@ -17,10 +17,8 @@ from goldilocks_zone.data.image_folders import Refused, beyond
 from goldilocks_zone.storage import files
 
 SPLITS = {"train": TRAIN, "test": TEST}
-# Numbers of channels that identify the axis of channels.
-CHANNELS = (1, 3, 4)
-# Images darker than this must be on another scale than 0 to 255.
-DARK = 32
+CHANNELS = (1, 3, 4)  # numbers of channels that identify the axis of channels
+DARK = 32  # images darker than this must be on another scale than 0 to 255
 # Names of images and labels of one split in Keras and MedMNIST.
 _FAMILIES = {"x_{}": "y_{}", "{}_images": "{}_labels"}
 

@@ -1,1 +1,1 @@
-"""The life of a job on a machine: its log, its signals, its locks."""
+"""Logs, signals and locks of jobs."""

@@ -16,7 +16,7 @@ from goldilocks_zone.storage import files
 # Variable with the file for `make`, outside the checkout, whose disk may be full or read-only.
 FAILURE_VARIABLE = "GOLDILOCKS_FAILURE"
 FAILED = "FAILED "  # begins the line about a failure in a job's log, after date and time
-# In Snakemake's log: how the process of a job ended, if known, and which job it was.
+# In Snakemake's log: how the process of a job ended, if known, and which job.
 _FAILED_JOB = re.compile(
     r"(?:^Command '[^\n]*' (?:died with <Signals\.(?P<signal>\w+)|returned non-zero exit status (?P<status>\d+))"
     r"[^\n]*\n)?"
@@ -39,7 +39,7 @@ def report(sentence: str) -> None:
     """Write the first failure's sentence to the file for `make`, if `make` runs this."""
     path = os.environ.get(FAILURE_VARIABLE)
     if path and not Path(path).exists():
-        # A sentence that cannot be written still stands on the screen.
+        # The sentence is on the screen anyway.
         with suppress(OSError):
             Path(path).write_text(f"{sentence}\n", encoding="utf-8", errors="backslashreplace")
 

@@ -16,7 +16,7 @@ import filelock
 from goldilocks_zone.storage import files
 
 POLL_SECONDS = 1.0
-# References to locks release them when they go.
+# A lock is released when its last reference is deleted.
 _held: list[filelock.BaseFileLock] = []
 
 

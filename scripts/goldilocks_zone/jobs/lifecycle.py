@@ -9,8 +9,7 @@ import time
 
 from goldilocks_zone.storage import files
 
-# Seconds allowed for the checkpoint; SLURM's own KillWait is 30.
-GRACE = 20.0
+GRACE = 20.0  # seconds allowed for the checkpoint; SLURM's own KillWait is 30
 CHECK_SECONDS = 1.0
 # Variables with process number and machine of the run's first Snakemake, which identifies the run, and of the one that
 # started the job, which differs on a node of a cluster.

@@ -25,7 +25,7 @@ def job_log(path: str | Path, inputs: Iterable[str] = (), *modules: str) -> Iter
     (ValueError) is not retried: a second attempt in the same run fails immediately with the same message. The process
     ends with the block.
     """
-    logging.raiseExceptions = False  # On a full disk a line of the log is lost, and nothing else.
+    logging.raiseExceptions = False  # A full disk costs a line of the log only.
     lifecycle.end_with_run()
     start, imports = time.monotonic(), sum(os.times()[:4])
     refusal = Path(path).with_suffix(".refused")  # keeps the message about invalid input for a second attempt

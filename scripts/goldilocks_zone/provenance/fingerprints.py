@@ -13,14 +13,14 @@ from goldilocks_zone.storage import files
 from goldilocks_zone.storage.files import sha256
 
 Reader = Callable[[Path], tuple[str, set[str]]]
-# Hash of a module's code, and names below the package that it imports, and imports from.
+# Hash of a module's code, names below the package that it imports, and names that it imports from.
 Summary = tuple[str, list[str], list[str]]
 PREFIX = "goldilocks_zone."
 PACKAGE = Path(__file__).parents[1]
 # Rooms and modules that cannot change a number: import-linter keeps arrays out of them.
 EXCLUDED = (
     *("storage", "provenance", "jobs", "data.catalogue", "data.download"),
-    # Jobs compute with what their records say.
+    # Jobs compute with their records.
     *("config.checks", "config.documentation", "config.kinds", "config.load", "config.messages"),
     *("config.models", "config.records", "config.values", "figures.registry"),
 )
@@ -133,7 +133,7 @@ class Cache:
         return self._entries[key]
 
     def save(self) -> None:
-        """Write new entries, if that is possible; of two processes at once, one may lose its own."""
+        """Write new entries, if possible; of two processes at once, one may lose its own."""
         if self._changed and self._path:
             content = json.dumps(dict(list(self._entries.items())[-CACHE_LIMIT:]))
             with suppress(OSError):
@@ -152,7 +152,7 @@ _opened = functools.cache(Cache)
 
 
 def _imports(tree: ast.Module) -> tuple[set[str], set[str]]:
-    """Full names of what is imported, and of the modules or packages that it is imported from."""
+    """Full names of imported objects, and of the modules or packages that they are imported from."""
     names, origins = set(), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

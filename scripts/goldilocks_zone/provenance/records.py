@@ -44,14 +44,13 @@ def write(place: str | Path, text: str) -> Path:
     path = path_of(place, text)
     if not path.exists():
         files.write_text(text, path)
-    for other in versions(place):
-        if other != path:
-            other.unlink(missing_ok=True)
+    for other in {*versions(place)} - {path}:
+        other.unlink(missing_ok=True)
     return path
 
 
 def refuse_changed(paths: Iterable[str | Path]) -> None:
-    """Raise ValueError if one of the records among the paths is missing, or its content does not match its name."""
+    """Raise ValueError if a record among the paths is missing, or its content does not match its name."""
     for path in map(Path, paths):
         match = _RECORD.fullmatch(path.name)
         if match and (not path.exists() or files.sha256(path.read_text(encoding="utf-8"))[:16] != match["hash"]):

@@ -12,8 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# A disk with less free space counts as full.
-FULL_DISK_BYTES = 1 << 20
+FULL_DISK_BYTES = 1 << 20  # A disk with less free space counts as full.
 # Errors of broken disks and network drives.
 _FAULTS_OF_DRIVES = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EREMOTEIO, errno.EHOSTDOWN)
 _TEMPORARY = re.compile(r"\..*\.(?P<host>[^.]*)-(?P<process>\d+)-[0-9a-f]{32}(\.\w+)?")
@@ -124,7 +123,7 @@ def refuse_unwritable(folders: Iterable[str | Path]) -> None:
 
 
 def refuse_unreadable(path: str | Path) -> None:
-    """Raise OSError in one sentence if the bytes of a file cannot be read, so that it need not be damaged."""
+    """Raise OSError in one sentence if a file is unreadable rather than damaged."""
     try:
         with open(path, "rb") as file:
             while file.read(1 << 20):
@@ -161,7 +160,7 @@ def is_alive(process: int) -> bool:
 
 
 def _unwritable(path: Path, error: Exception) -> str | None:
-    """Reason why a folder is not writable, with advice; libraries such as netCDF only say that writing failed."""
+    """Reason why a folder is not writable, with advice; netCDF, for example, only reports that writing failed."""
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     code = getattr(error, "errno", None)
     if code in (errno.ENOSPC, errno.EDQUOT) or shutil.disk_usage(folder).free < FULL_DISK_BYTES:
