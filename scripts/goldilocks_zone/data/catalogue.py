@@ -28,8 +28,7 @@ SUFFIXES = ("", ".npz", ".tar.xz", ".tar.gz", ".tgz", ".tar.bz2", ".tar", ".zip"
 READING = ("channels", "white")  # keys of an entry that determine how its files are read
 CARDS, OWN, VERIFIED = "cards", "own", "verified"  # folders below results/data
 MISSING = "missing"  # identity of files that do not exist
-# Stamps of files by path, inside a block `one_look`; None outside.
-_stamps: ContextVar[dict[Path, str] | None] = ContextVar("stamps", default=None)
+_stamps: ContextVar[dict[Path, str]] = ContextVar("stamps")  # of files by path, inside a block `one_look`
 
 
 @contextmanager
@@ -205,8 +204,8 @@ def _content_of_files(path: Path, stamp: str) -> str:
 
 def _stamp(path: Path) -> str:
     """Hash of the names, sizes and ages of a dataset's files."""
-    stamps = _stamps.get()
-    if stamps is not None and path in stamps:
+    stamps = _stamps.get({})
+    if path in stamps:
         return stamps[path]
     digest = hashlib.sha256()
     for name, file in _files_read(path):
@@ -216,10 +215,7 @@ def _stamp(path: Path) -> str:
             state = os.lstat(file)  # Reading reports a broken link.
         ages = "" if S_ISDIR(state.st_mode) else f"{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}"
         digest.update(f"{name}\0{ages}\n".encode(errors="surrogateescape"))
-    stamp = digest.hexdigest()
-    if stamps is not None:
-        stamps[path] = stamp
-    return stamp
+    return stamps.setdefault(path, digest.hexdigest())
 
 
 def _files_read(path: Path) -> list[tuple[str, Path]]:
