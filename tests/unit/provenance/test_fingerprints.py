@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from goldilocks_zone.config import kinds
-from goldilocks_zone.provenance import fingerprint_cache, fingerprints
+from goldilocks_zone.provenance import fingerprints
 
 ROOT = Path(__file__).parents[3]
 LOCK = ROOT / "requirements.txt"
@@ -78,13 +78,13 @@ def cache(tmp_path_factory, monkeypatch):
     """The file of a cache that is still to be written."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    fingerprint_cache._opened.cache_clear()
+    fingerprints._opened.cache_clear()
     return folder / "goldilocks/fingerprints.json"
 
 
 def recorded(script):
     """The record of a script, as a process of its own makes it."""
-    fingerprint_cache._opened.cache_clear()
+    fingerprints._opened.cache_clear()
     return fingerprints.record(script)
 
 
@@ -132,12 +132,12 @@ def test_without_a_cache_fingerprints_are_the_same(script, cache, tmp_path, monk
 
 
 def test_old_entries_of_the_cache_go_first(cache, monkeypatch):
-    monkeypatch.setattr(fingerprint_cache, "LIMIT", 2)
+    monkeypatch.setattr(fingerprints, "CACHE_LIMIT", 2)
     for name in "abc":
-        entries = fingerprint_cache.Cache(cache)
+        entries = fingerprints.Cache(cache)
         entries.recall(name, lambda: ("hash", [], []))
         entries.save()
-    kept = fingerprint_cache.Cache(cache)
+    kept = fingerprints.Cache(cache)
     assert [kept.recall(name, lambda: ("computed", [], []))[0] for name in "abc"] == ["computed", "hash", "hash"]
 
 
