@@ -1,1 +1,1 @@
-"""Commands `python -m goldilocks_zone <command>`."""
+"""Commands for people: `python -m goldilocks_zone <command>`."""

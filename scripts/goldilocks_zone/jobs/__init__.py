@@ -1,1 +1,1 @@
-"""Logs, signals and locks of jobs."""
+"""The life of a job on a machine: its log, its signals, its locks."""
