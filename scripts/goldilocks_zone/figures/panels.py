@@ -43,12 +43,7 @@ def page(
 
 
 def stacked(
-    count: int,
-    height: int,
-    settings: FigureSettings,
-    columns: int | None = None,
-    x_label: str = "",
-    **options: object,
+    count: int, height: int, settings: FigureSettings, columns: int | None = None, x_label: str = "", **options: object
 ) -> tuple[plt.Figure, list[list[plt.Axes]]]:
     """A figure across the page with `count` stacks of `height` panels, in at most three columns by default.
 

@@ -19,11 +19,7 @@ THRESHOLD = 1.0
 # Where an edge is looked for, as in the claims: far outside, noise may pass the threshold.
 LAST_INNER, FIRST_OUTER = 1.0, 0.0
 Y_LABEL = r"$\mathrm{Tr}(H)/\Vert H\Vert$"
-TITLES = {
-    "mean_squared_error": "squared error",
-    "shuffled": "shuffled labels",
-    "gaussian": "Gaussian inputs",
-}
+TITLES = {"mean_squared_error": "squared error", "shuffled": "shuffled labels", "gaussian": "Gaussian inputs"}
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:

@@ -9,10 +9,7 @@ from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, 
 
 FIGURE = {"id": "spectra", "studies": ["geometry"], "axis": "radius", "needs": ["rank", "rung"]}
 
-MEASURED = {
-    "gauss_newton_eigenvalue": (r"$G$", 0, True),
-    "hessian_eigenvalue": (r"$H$", 1, False),
-}
+MEASURED = {"gauss_newton_eigenvalue": (r"$G$", 0, True), "hessian_eigenvalue": (r"$H$", 1, False)}
 RUNGS = {
     "six_numbers": ("model, six numbers", 2),
     "matched_spread": ("model, matched spread", 3),

@@ -9,11 +9,7 @@ from goldilocks_zone.figures.fort_scherlis_2019 import variants
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
 from goldilocks_zone.models import labels
 
-FIGURE = {
-    "id": "other_losses",
-    "studies": ["networks", "fashion_mnist", "cifar10", "tanh", "cnn"],
-    "axis": "radius",
-}
+FIGURE = {"id": "other_losses", "studies": ["networks", "fashion_mnist", "cifar10", "tanh", "cnn"], "axis": "radius"}
 MEASURES = {"trace": ("-", r"$\mathrm{Tr}(H)$"), "frobenius_norm": ("--", r"$\Vert H\Vert$")}
 
 

@@ -4,11 +4,7 @@ from goldilocks_zone.figures import curves, panels, profiles, style
 from goldilocks_zone.figures.fort_scherlis_2019 import variants
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
 
-FIGURE = {
-    "id": "other_networks",
-    "studies": ["networks", "fashion_mnist", "cifar10", "tanh", "cnn"],
-    "axis": "radius",
-}
+FIGURE = {"id": "other_networks", "studies": ["networks", "fashion_mnist", "cifar10", "tanh", "cnn"], "axis": "radius"}
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
