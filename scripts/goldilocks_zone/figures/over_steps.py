@@ -94,8 +94,7 @@ def step_axis(ax: plt.Axes, steps: np.ndarray) -> None:
     """Make the x-axis one of steps, logarithmic after the start."""
     ax.set_xscale("symlog", linthresh=1, linscale=0.3)
     last = int(np.floor(np.log10(steps.max())))
-    ax.set_xticks([0, *10.0 ** np.arange(last + 1)])
-    ax.set_xlim(-0.3, steps.max() * 1.25)
+    ax.set(xticks=[0, *10.0 ** np.arange(last + 1)], xlim=(-0.3, steps.max() * 1.25))
     ax.minorticks_off()
     ax.set_xlabel("step")
 
@@ -103,8 +102,7 @@ def step_axis(ax: plt.Axes, steps: np.ndarray) -> None:
 def logarithmic_axis(ax: plt.Axes, *shown: xr.DataArray | float) -> None:
     """Make the y-axis logarithmic, with room for values and ticks in full; intervals of few draws may leave it."""
     low, high = panels.log_limits(*(np.log10(each) for each in shown), margin=0.08)
-    ax.set_yscale("log")
-    ax.set_ylim(low, high)
+    ax.set(yscale="log", ylim=(low, high))
     if high / low < NARROW:
         ticks = MaxNLocator(4).tick_values(low, high)
     else:

@@ -25,8 +25,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     draw_growth(right, data)
     for ax in (left, right):
         ax.axhline(1, **style.GREY)
-        ax.set_xscale("log")
-        ax.set_yscale("log")
+        ax.set(xscale="log", yscale="log")
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.yaxis.set_minor_formatter(NullFormatter())
     rates = data["rate"].values
@@ -70,8 +69,7 @@ def draw_ends(ax: plt.Axes, data: xr.Dataset) -> None:
     for slope, line in READINGS.values():
         guide = 10 ** float(middle) * (rates / rates[len(rates) // 2]) ** slope
         ax.plot(rates, guide, color=GREY, linewidth=0.7, linestyle=line, zorder=0)
-    ax.set_xlabel("learning rate")
-    ax.set_title(panels.lettered(0, f"after {int(data['step'][-1])} steps"))
+    ax.set(xlabel="learning rate", title=panels.lettered(0, f"after {int(data['step'][-1])} steps"))
 
 
 def draw_growth(ax: plt.Axes, data: xr.Dataset) -> None:
@@ -83,8 +81,7 @@ def draw_growth(ax: plt.Axes, data: xr.Dataset) -> None:
                 colour, order = (style.colour(number), 2) if name == ORIGINAL else (GREY, 1)
                 more = {"linewidth": 0.6, "zorder": order}
                 draw_logarithms(ax, here["budget"].values, here, **look(colour, i, name), **more)
-    ax.set_xlabel(r"learning rate $\times$ steps, over $r_X$")
-    ax.set_title(panels.lettered(1, "after all logged steps"))
+    ax.set(xlabel=r"learning rate $\times$ steps, over $r_X$", title=panels.lettered(1, "after all logged steps"))
 
 
 def draw_logarithms(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, **look: object) -> None:

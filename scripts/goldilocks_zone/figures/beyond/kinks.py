@@ -38,8 +38,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
             ax.set_title(label + (f", {panels.cell_title(cell, shown)}" if len(shown) > 1 else ""))
         row[0].set_ylabel("mean relative to ReLU")
     for ax in axes[-1]:
-        ax.set_xscale("log")
-        ax.set_xlabel("sharpness $b$ of softplus")
+        ax.set(xscale="log", xlabel="sharpness $b$ of softplus")
         ax.set_xticks(data["sharpness"].values, [f"{b:g}" for b in data["sharpness"].values], minor=False)
         ax.minorticks_off()
     handles = axes[0, 0].get_legend_handles_labels()[0]

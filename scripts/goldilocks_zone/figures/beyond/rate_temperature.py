@@ -110,8 +110,7 @@ def draw_map(ax: plt.Axes, mapped: xr.Dataset, over_radii: xr.Dataset | None) ->
     bar.outline.set_visible(False)
     ax.set_xticks(*ticks(mapped["rate"].values))
     ax.set_yticks(*ticks(mapped["temperature"].values))
-    ax.set_xlabel(r"learning rate, $\log_{10}$")
-    ax.set_ylabel(r"temperature of the loss, $\log_{10}$")
+    ax.set(xlabel=r"learning rate, $\log_{10}$", ylabel=r"temperature of the loss, $\log_{10}$")
     ax.set_title("from $r_X$, by rate and temperature")
     if over_radii is None or "map_mean" not in over_radii:
         return []
@@ -144,10 +143,8 @@ def draw_radii(ax: plt.Axes, over_radii: xr.Dataset) -> list:
     chance = float(1 / over_radii["classes"])
     ax.axhline(chance, **style.DASHED)
     ax.axvline(0, **style.GREY)
-    ax.set_ylim(panels.limits(chance, *shown, margin=0.06))
-    ax.set_xlabel(r"$\log_{10}(r/r_X)$")
-    ax.set_ylabel("test accuracy at the end")
-    ax.set_title("over the radius")
+    ax.set(ylim=panels.limits(chance, *shown, margin=0.06), xlabel=r"$\log_{10}(r/r_X)$")
+    ax.set(ylabel="test accuracy at the end", title="over the radius")
     return handles
 
 

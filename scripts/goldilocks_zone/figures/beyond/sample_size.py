@@ -101,8 +101,7 @@ def draw_counts(ax: plt.Axes, curve: xr.Dataset, counts: list[int]) -> None:
     ax.axhline(THRESHOLD, **style.DASHED)
     for count in curve["examples"].values.tolist():
         curves.draw_curve(ax, curve.sel(examples=count), counts.index(count), f"$N={count}$", deviations=False)
-    ax.set_xlabel(panels.X_LABEL)
-    ax.set_ylabel(Y_LABEL if ax.get_subplotspec().is_first_col() else "")
+    ax.set(xlabel=panels.X_LABEL, ylabel=Y_LABEL if ax.get_subplotspec().is_first_col() else "")
 
 
 def draw_edges(ax: plt.Axes, found: xr.Dataset) -> None:
@@ -128,8 +127,7 @@ def draw_edges(ax: plt.Axes, found: xr.Dataset) -> None:
     ax.set_xscale("log")
     ax.set_xticks(counts, [str(count) for count in counts])
     ax.minorticks_off()
-    ax.set_xlabel("number of examples $N$")
-    ax.set_ylabel(rf"{panels.X_LABEL} of the edge")
+    ax.set(xlabel="number of examples $N$", ylabel=rf"{panels.X_LABEL} of the edge")
     ax.set_title(panels.lettered(1, "edges of the zone"))
     handles = []
     for number, network in enumerate(networks):

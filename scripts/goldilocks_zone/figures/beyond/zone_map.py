@@ -51,8 +51,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
             frame(ax, name, data)
         else:
             over_radius.frame(ax, studies[TRAINING].isel(dataset=0), float(data["mean"].max()))
-        ax.set_title(panels.lettered(number, TITLES[name] + correlation(*found.get(name, ()))))
-        ax.set_ylabel(LABELS[name])
+        ax.set(title=panels.lettered(number, TITLES[name] + correlation(*found.get(name, ()))), ylabel=LABELS[name])
     handles = [panels.entry(label, **look(i)) for i, label in enumerate(names)]
     panels.legend_on_top(figure, handles, 5)
     if found:

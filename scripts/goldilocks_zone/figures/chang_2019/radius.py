@@ -102,10 +102,9 @@ def draw_radii(ax: plt.Axes, data: xr.Dataset) -> None:
         ax.plot(0, 10 ** float(here["radius_mean"][0]), "o", color=shade, markersize=3, clip_on=False)
     ax.axhline(1, **style.GREY)
     ax.set_xscale("symlog", linthresh=1, linscale=0.4)
-    ax.set_xlim(0, float(data["step"].max()))
-    ax.set_yscale("log")
-    ax.set_ylim(panels.log_limits(data["radius_mean"]))
-    ax.set_ylabel("$r/r_X$")
+    ax.set(
+        xlim=(0, float(data["step"].max())), yscale="log", ylim=panels.log_limits(data["radius_mean"]), ylabel="$r/r_X$"
+    )
 
 
 def draw_logarithms(ax: plt.Axes, here: xr.Dataset, name: str, **look: object) -> None:
@@ -135,10 +134,9 @@ def draw_growth(ax: plt.Axes, data: xr.Dataset) -> None:
     last, top = float(data["step"].max()), float(data["growth_mean"].max())
     ax.plot([1, last], [2 * 10**top / last, 2 * 10**top], **GUIDE)
     ax.annotate(r"$\propto$ steps", (np.sqrt(last), 2 * 10**top / np.sqrt(last)), (-3, 3), **ABOVE)
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    ax.set_ylim(panels.log_limits(data["growth_mean"], top + np.log10(2)))
-    ax.set_ylabel("$r^2-r_0^2$")
+    ax.set(
+        xscale="log", yscale="log", ylim=panels.log_limits(data["growth_mean"], top + np.log10(2)), ylabel="$r^2-r_0^2$"
+    )
 
 
 def draw_cosines(ax: plt.Axes, data: xr.Dataset) -> None:
@@ -146,8 +144,7 @@ def draw_cosines(ax: plt.Axes, data: xr.Dataset) -> None:
     for here, look in curves_of(data):
         curves.draw_band(ax, here["step"], curves.parts_of(here, "cosine"), alpha=0.2, **look)
     ax.axhline(MEMORY, **style.GREY)
-    ax.set_xscale("log")
-    ax.set_ylim(min(0.0, float(data["cosine_mean"].min())), 1)
+    ax.set(xscale="log", ylim=(min(0.0, float(data["cosine_mean"].min())), 1))
     ax.set_ylabel("mean cosine of\nsuccessive steps")
 
 

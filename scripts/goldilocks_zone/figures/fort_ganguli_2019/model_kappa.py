@@ -79,11 +79,8 @@ def draw_over_spread(ax: plt.Axes, data: xr.Dataset) -> None:
     for number, ratio in enumerate(data["ratio"].values):
         look = {"color": style.colour(number), "linestyle": style.line(number)}
         ax.plot(data["spread"], data["model_over_spread"].sel(ratio=ratio), label=f"{ratio:.2g}", **look)
-    ax.set_xscale("log")
-    ax.set_ylim(0, None)
-    ax.set_xlabel(r"deviation of the logits $\sigma_z$")
-    ax.set_ylabel(r"$\mathrm{Tr}(G)/\Vert G\Vert$")
-    ax.set_title(panels.lettered(0, "random model"))
+    ax.set(xscale="log", ylim=(0, None), xlabel=r"deviation of the logits $\sigma_z$")
+    ax.set(ylabel=r"$\mathrm{Tr}(G)/\Vert G\Vert$", title=panels.lettered(0, "random model"))
     ax.legend(title=r"$\sigma_c/\sigma_E$", loc="lower left", ncols=2)
 
 
@@ -94,8 +91,7 @@ def draw_over_radius(ax: plt.Axes, data: xr.Dataset) -> None:
         curves.draw_band(ax, data["x"], curves.parts_of(data, name), **look)
     ax.axvline(0, **style.GREY)
     ax.axhline(0, **style.DASHED)
-    ax.set_xlabel(panels.X_LABEL)
-    ax.set_ylabel(r"$\mathrm{Tr}/\Vert\cdot\Vert$")
+    ax.set(xlabel=panels.X_LABEL, ylabel=r"$\mathrm{Tr}/\Vert\cdot\Vert$")
     sizes = f"$N={data.attrs['examples']}$, $d={data.attrs['dimension']}$"
     ax.set_title(panels.lettered(1, f"over the radius, {sizes}"))
     ax.set_ylim(panels.limits(*(data[f"{name}_mean"] for name in LOOKS)))

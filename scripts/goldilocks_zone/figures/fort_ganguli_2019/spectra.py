@@ -24,8 +24,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     for ax, stage in zip(axes, data["stage"].values.tolist()):
         here = data.sel(stage=stage)
         draw_spectrum(ax, here)
-        ax.set_title(f"{over_steps.STAGES[stage]}, step {int(here['step'])}")
-        ax.set_xlabel("rank")
+        ax.set(title=f"{over_steps.STAGES[stage]}, step {int(here['step'])}", xlabel="rank")
     panels.letter_titles(axes)
     axes[0].set_ylabel("eigenvalue (nat)")
     panels.legend_on_top(figure, axes[0], 3)

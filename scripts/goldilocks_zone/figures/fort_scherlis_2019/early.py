@@ -49,8 +49,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     colours = plt.get_cmap("viridis")(np.linspace(*SHADES, data.sizes["step"]))
     for number, (ax, name) in enumerate(zip(axes.flat, measures)):
         draw_steps(ax, data, name, colours, correlated)
-        ax.set_title(panels.lettered(number, slope_in_words(data, name, correlated)))
-        ax.set_xlabel(MEASURES[name])
+        ax.set(title=panels.lettered(number, slope_in_words(data, name, correlated)), xlabel=MEASURES[name])
         if ax in axes[:, 0]:
             ax.set_ylabel(data["outcome"].attrs["label"])
         if name == "positive_eigenvalues":
@@ -195,8 +194,7 @@ def draw_gains(ax: plt.Axes, gains: xr.Dataset) -> None:
     ax.axhline(0, **style.GREY)
     ax.set_ylim(panels.limits(gains["gain_low"], gains["gain_high"], margin=0.05, above=0.35))
     ax.set_xticks([count for count in BARRED if count in gains["count"].values])
-    ax.set_xlabel("initialisations $K$ to choose from")
-    ax.set_ylabel("gain in accuracy")
+    ax.set(xlabel="initialisations $K$ to choose from", ylabel="gain in accuracy")
     ax.legend(loc="upper left", ncols=2, columnspacing=1.0)
 
 

@@ -81,8 +81,7 @@ def draw_levels(axes: list[plt.Axes], measured: xr.Dataset) -> None:
         for start in starts[1:]:
             ax.axhline(start - 0.5, color="0.85", linewidth=0.5, zorder=0)
         ax.set_yticks(range(len(rows)), names if ax is axes[0] else [])
-        ax.set_ylim(len(rows) - 0.5, -0.5)
-        ax.set_xlabel(text)
+        ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel=text)
 
 
 def row_name(axis: str, level: object) -> str:
@@ -135,6 +134,5 @@ def draw_parts(ax: plt.Axes, parts: xr.Dataset) -> None:
     ax.set_ylim(bottom=0)
     ax.margins(x=0.2)
     ax.set_xticks(parts["x"].values, [f"{x:.1f}" for x in parts["x"].values])
-    ax.set_xlabel(panels.X_LABEL)
-    ax.set_ylabel("coefficient of variation")
+    ax.set(xlabel=panels.X_LABEL, ylabel="coefficient of variation")
     panels.legend_above(ax, "")

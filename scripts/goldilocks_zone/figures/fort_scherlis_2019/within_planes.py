@@ -37,8 +37,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     panels.letter_titles(axes[0], [*(MEASURES[name][0] for name in shown), "accuracy"])
     for ax in axes[0]:
         ax.set_xticks(range(study.sizes["subspace"]), names_of(study["subspace"].values.tolist()))
-        ax.set_xlim(-0.6, study.sizes["subspace"] - 0.4)
-        ax.set_xlabel("plane")
+        ax.set(xlim=(-0.6, study.sizes["subspace"] - 0.4), xlabel="plane")
     if shown:
         panels.legend_on_top(figure, legend_handles(data), 4)
     return figure, data
@@ -103,8 +102,7 @@ def draw_strips(ax: plt.Axes, data: xr.Dataset) -> None:
             text = {"fontsize": plt.rcParams["legend.fontsize"], "bbox": {"color": "w", "pad": 0.5}, "zorder": 4}
             ax.annotate(words, (i, 0.99), xycoords=("data", "axes fraction"), ha="center", va="top", **text)
     ax.axhline(float(1 / data["classes"]), **style.DASHED)
-    ax.set_ylim(panels.limits(accuracies, margin=0.06, above=0.3))
-    ax.set_ylabel("test accuracy at the end")
+    ax.set(ylim=panels.limits(accuracies, margin=0.06, above=0.3), ylabel="test accuracy at the end")
 
 
 def names_of(subspaces: list[str]) -> list[str]:

@@ -94,8 +94,7 @@ def draw_needed(ax: plt.Axes, cells: xr.Dataset, data: xr.Dataset) -> list[plt.L
             x = over_radius.moved_aside(here, number, len(arms), APART)
             ax.plot(x, here["mean"], color=look["color"], marker=marker, **OPEN)
     ax.axvline(0, **style.GREY)
-    ax.set_xlabel(over_radius.X_LABEL)
-    ax.set_ylabel("dimension needed")
+    ax.set(xlabel=over_radius.X_LABEL, ylabel="dimension needed")
     show_dimensions(ax.yaxis, cells["dimension"].values)
     return over_radius.arm_handles((rate, temperature) for rate, temperature, _ in arms) + [
         panels.entry(label, color="k", marker=marker, **OPEN)
@@ -189,8 +188,7 @@ def draw_over_dimensions(ax: plt.Axes, cell: xr.Dataset, data: xr.Dataset, publi
         handles.append(panels.entry(r"$d_{\rm int90}$", **REACHED))
     over_radius.show_accuracy(ax, cell, float(max(highest)))
     show_dimensions(ax.xaxis, np.union1d(dimensions, published[0]).astype(int))
-    ax.set_xlabel("dimension $d$")
-    ax.set_ylabel(over_radius.Y_LABEL)
+    ax.set(xlabel="dimension $d$", ylabel=over_radius.Y_LABEL)
     return handles
 
 

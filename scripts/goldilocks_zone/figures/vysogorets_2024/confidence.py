@@ -34,9 +34,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     found = statistics(data, forced) if correlated else {}
     for ax, (name, label) in zip(axes[0], MEASURES.items()):
         ax.plot(data[name], data[KAPPA], **DOTS, **{**AS_IT_IS, "label": ""})
-        ax.set_xlabel(label)
-        ax.set_ylabel(r"$\kappa$")
-        ax.set_title(rf"$\rho$ = {in_words(*found[name])}" if correlated else "")
+        ax.set(xlabel=label, ylabel=r"$\kappa$", title=rf"$\rho$ = {in_words(*found[name])}" if correlated else "")
     if forced:
         draw_gradients(axes[0, -1], data)
         axes[0, -1].set_title(f"slope {in_words(*found['slope'])}" if correlated else "")
@@ -94,10 +92,8 @@ def draw_gradients(ax: plt.Axes, data: xr.Dataset) -> None:
     slope = float(data["class_gradient_norm"].mean())
     theory = r"$\sqrt{D}\,\sigma_C\,\Vert Q-\hat{Q}\Vert$"
     ax.plot(places, slope * places, color="k", linestyle="--", linewidth=1, label=theory)
-    ax.set_xlim(-ASIDE * x.max(), (1 + ASIDE) * x.max())
-    ax.set_ylim(0, ABOVE * max(*highest, slope * x.max()))
-    ax.set_xlabel(r"prior mismatch $\Vert Q-\hat{Q}\Vert$")
-    ax.set_ylabel(r"$\Vert\nabla L\Vert$ (nat per parameter)")
+    ax.set(xlim=(-ASIDE * x.max(), (1 + ASIDE) * x.max()), ylim=(0, ABOVE * max(*highest, slope * x.max())))
+    ax.set(xlabel=r"prior mismatch $\Vert Q-\hat{Q}\Vert$", ylabel=r"$\Vert\nabla L\Vert$ (nat per parameter)")
     ax.legend(loc="upper left", handlelength=1.4, labelspacing=0.3)
 
 

@@ -171,8 +171,7 @@ def draw_accuracy(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
         draw_curve(ax, part, "accuracy", number, aside, **line)
     chance = float(next(iter(here.values()))["chance"])
     reference(ax, chance, label="chance")
-    ax.set_ylim(panels.limits(0.0, chance, *(part["accuracy_mean"] for part in here.values())))
-    ax.set_ylabel("test accuracy")
+    ax.set(ylim=panels.limits(0.0, chance, *(part["accuracy_mean"] for part in here.values())), ylabel="test accuracy")
     ax.set_title("accuracy at the end of training")
 
 
@@ -183,8 +182,7 @@ def draw_kappa(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
     curves.draw_band(ax, here["x"], kappa, alpha=0.3, color=style.colour(0), label=r"$\kappa$")
     reference(ax, 1.0, label=r"$\kappa=1$")
     reference(ax, float(here["null_bound"]), linestyle=":", label="bound of\nno excess")
-    ax.set_ylim(panels.limits(0.0, 1.0, here["kappa_mean"]))
-    ax.set_ylabel(r"$\kappa$")
+    ax.set(ylim=panels.limits(0.0, 1.0, here["kappa_mean"]), ylabel=r"$\kappa$")
     ax.set_title("excess of positive curvature at the start")
 
 
@@ -193,8 +191,7 @@ def draw_states(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
     here = data[PUBLISHED]
     draw_curve(ax, here, "cosine", 0, -ASIDE, label="cosine\nto the start")
     draw_curve(ax, here, "zeros", 2, ASIDE, linestyle="--", label="share of\nzero logits")
-    ax.set_ylim(panels.limits(0.0, 1.0, here["cosine_mean"]))
-    ax.set_ylabel("share, cosine")
+    ax.set(ylim=panels.limits(0.0, 1.0, here["cosine_mean"]), ylabel="share, cosine")
     ax.set_title("zero logits and angle to the start, at the end")
 
 
@@ -209,8 +206,7 @@ def draw_sizes(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
         shown.append(here["stable"])
     ax.set_ylim(panels.limits(*shown))
     _, title, label = SIZES[here.attrs["size"]]
-    ax.set_title(title)
-    ax.set_ylabel(label)
+    ax.set(title=title, ylabel=label)
 
 
 def draw_regimes(axes: np.ndarray, data: xr.Dataset) -> list[Patch]:

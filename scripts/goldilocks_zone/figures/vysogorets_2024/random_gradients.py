@@ -74,9 +74,7 @@ def draw_over_scales(ax: plt.Axes, data: xr.Dataset) -> None:
         ax.axhline(reference, **style.DASHED)
     # Bars of few draws may leave the axes; no positive semi-definite matrix does.
     ax.set_ylim(panels.limits(1, bound, *(data[f"{name}_mean"] for name in MEANINGS), margin=0.05))
-    ax.set_xlabel(over_scale.LABEL)
-    ax.set_ylabel(LABEL)
-    ax.set_title("over the scale")
+    ax.set(xlabel=over_scale.LABEL, ylabel=LABEL, title="over the scale")
     # Above the line at unity.
     ax.legend(loc="lower left", bbox_to_anchor=(0, 0.07), frameon=False)
 
@@ -101,8 +99,7 @@ def draw_one_by_one(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
     ends = panels.limits(1, bound, *shown, margin=0.05)
     ax.plot(ends, ends, color="0.4", linewidth=0.6, zorder=1)
     ax.set(xlim=ends, ylim=ends, aspect="equal")
-    ax.set_xlabel(rf"{LABEL} of the model, any $d$")
-    ax.set_ylabel(rf"{LABEL} measured")
+    ax.set(xlabel=rf"{LABEL} of the model, any $d$", ylabel=rf"{LABEL} measured")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(7, integer=True))
     ax.set_title("single initialisations")
