@@ -8,11 +8,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
+from goldilocks_zone.claims.curves import ratio_of_means
 from goldilocks_zone.config import studies
 from goldilocks_zone.figures import panels, style
 from goldilocks_zone.statistics import bands, estimates
 
-PARTS = ("mean", "low", "high")
+PARTS = ["mean", "low", "high"]
+WithInterval = tuple[float, float, float]  # a value and the ends of its interval
 
 
 def described(long_name: str, units: str = "1") -> dict[str, str]:
@@ -20,17 +22,14 @@ def described(long_name: str, units: str = "1") -> dict[str, str]:
     return {"units": units, "long_name": long_name}
 
 
-def columns(
-    dims: tuple[str, ...], values: np.ndarray, meanings: Mapping[str, str], units: str = "1"
-) -> dict[str, tuple]:
+def columns(dims: tuple[str, ...], values: np.ndarray, meanings: Mapping[str, str], units: str = "1") -> dict:
     """Variables (dims) from the last axis of `values`, one for each of `meanings` by its name."""
     return {name: (dims, values[..., i], described(text, units)) for i, (name, text) in enumerate(meanings.items())}
 
 
-def prefixed(name: str, found: xr.Dataset, parts: tuple[str, ...] | None = None) -> xr.Dataset:
-    """`found`, or some of its variables, under names that begin with {name}_."""
-    parts = tuple(found.data_vars) if parts is None else parts
-    return found[list(parts)].rename({part: f"{name}_{part}" for part in parts})
+def prefixed(found: Mapping[str, xr.Dataset]) -> xr.Dataset:
+    """All datasets in one, whose variables are named {name}_{variable}."""
+    return xr.merge(data.rename({part: f"{name}_{part}" for part in data.data_vars}) for name, data in found.items())
 
 
 def parts_of(data: xr.Dataset, name: str) -> xr.Dataset:
@@ -38,12 +37,14 @@ def parts_of(data: xr.Dataset, name: str) -> xr.Dataset:
     return xr.Dataset({part: data[f"{name}_{part}"] for part in PARTS})
 
 
-def primary(study: xr.Dataset, *keys: str) -> xr.Dataset:
-    """The first dataset and network of a study, and the first value of every other key that it varies.
+def settings_of(study: xr.Dataset) -> dict:
+    """The settings that a study was run with."""
+    return json.loads(study.attrs["settings"])
 
-    Each of `keys` is an axis of the result, of one value where the study does not vary it.
-    """
-    settings = json.loads(study.attrs["settings"])
+
+def primary(study: xr.Dataset, *keys: str) -> xr.Dataset:
+    """A study at its first dataset, network and value of all that it varies but `keys`, each an axis of the result."""
+    settings = settings_of(study)
     others = [studies.dimension(key) for key in settings["vary"] if key not in keys]
     fixed = {key: [settings[key]] for key in keys if key not in study.dims}
     return study.isel(dict.fromkeys(("dataset", "network", *others), 0)).expand_dims(fixed)
@@ -54,12 +55,13 @@ def nearest_to_r_x(study: xr.Dataset) -> int:
     return int(np.abs(study["x"].values).argmin())
 
 
-def means(values: xr.DataArray) -> xr.Dataset:
+def means(values: xr.DataArray, about: str = "") -> xr.Dataset:
     """mean and standard_deviation over draws of values (…, draw), and low and high of the mean's 95 % interval.
 
-    Student's intervals, separately for each point, over the draws that are not missing; none for a single draw.
+    Student's intervals, separately for each point, over the draws that are not missing; none for a single draw. With
+    `about`, the meaning of values without units.
     """
-    values = values.transpose(..., "draw")
+    values = values.transpose(..., "draw").assign_attrs(described(about) if about else {})
     found = np.full((*values.shape[:-1], 4), np.nan)
     for place in np.ndindex(values.shape[:-1]):
         samples = values.values[place]
@@ -83,11 +85,10 @@ def over_radii(study: xr.Dataset, variable: str) -> xr.Dataset:
     """mean, standard_deviation over draws, and low and high of the mean's simultaneous 95 % band over radii."""
     values = study[variable].transpose(..., "radius", "draw")
     flat = values.values.reshape(-1, study.sizes["radius"], study.sizes["draw"])
-    ends = [bands.simultaneous_band(curve, estimates.LEVEL, variable) for curve in flat]
-    shape = values.isel(draw=0, drop=True).shape
-    result = xr.Dataset({"mean": values.mean("draw"), "standard_deviation": values.std("draw", ddof=1)})
-    for i, name in enumerate(("low", "high")):
-        result[name] = (values.dims[:-1], np.reshape([band[i] for band in ends], shape))
+    ends = zip(*(bands.simultaneous_band(curve, estimates.LEVEL, variable) for curve in flat))
+    low, high = ((values.dims[:-1], np.reshape(end, values.shape[:-1])) for end in ends)
+    found = {"mean": values.mean("draw"), "standard_deviation": values.std("draw", ddof=1), "low": low, "high": high}
+    result = xr.Dataset(found, attrs=study.attrs)
     for name, meaning in {
         "mean": "mean over draws",
         "standard_deviation": "standard deviation over draws",
@@ -95,13 +96,10 @@ def over_radii(study: xr.Dataset, variable: str) -> xr.Dataset:
         "high": "upper end of the mean's simultaneous 95 % band over radii",
     }.items():
         result[name].attrs = described(f"{meaning} of {variable}", study[variable].attrs.get("units", "1"))
-    result.attrs = study.attrs
     return result
 
 
-def bootstrapped(
-    statistic: Callable[[np.ndarray], float], samples: np.ndarray, *name: str
-) -> tuple[float, float, float]:
+def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, *name: str) -> WithInterval:
     """A statistic of samples (…, n) with its 95 % interval over the last axis, which is missing for few draws."""
     try:
         found = estimates.bootstrapped(statistic, samples, *name)
@@ -110,23 +108,42 @@ def bootstrapped(
     return found.value, *found.interval(estimates.LEVEL)
 
 
-def statistics(found: Mapping[str, tuple[float, float, float]], meanings: Mapping[str, str]) -> xr.Dataset:
+def statistics(found: Mapping[str, WithInterval], meanings: Mapping[str, str]) -> xr.Dataset:
     """Statistics and the ends of their 95 % intervals as variables (quantity)."""
     variables = {name: ("quantity", list(values), described(meanings[name])) for name, values in found.items()}
     return xr.Dataset(variables, {"quantity": ["value", "low", "high"]} if found else None)
 
 
-def is_well_known(samples: np.ndarray) -> bool:
-    """Whether the mean of samples (n,) can be a denominator: its 95 % interval lies within half of it, or n is 1."""
-    if len(samples) < 2:
-        return True
-    estimate = estimates.mean(samples)
-    return estimate.interval(estimates.LEVEL)[1] - estimate.value < abs(estimate.value) / 2
+def ratios_of_means(above: xr.DataArray, below: xr.DataArray, meaning: str, *name: str) -> xr.Dataset:
+    """ratio of the means over draws of `above` and `below` (…, draw), and low and high of its 95 % interval.
+
+    Missing where the mean of `below` is not well known: where its 95 % interval does not lie within half of it.
+    """
+    below = below.broadcast_like(above).transpose(*above.dims)
+    found = np.full((*above.shape[:-1], 3), np.nan)
+    for place in np.ndindex(above.shape[:-1]):
+        pair = np.array([above.values[place], below.values[place]])
+        if pair.shape[-1] > 1:
+            estimate = estimates.mean(pair[1])
+            if not estimate.interval(estimates.LEVEL)[1] - estimate.value < abs(estimate.value) / 2:
+                continue
+        found[place] = bootstrapped(ratio_of_means, pair, *name)
+    meanings = {
+        "ratio": meaning,
+        "low": "lower end of the ratio's 95 % bootstrap interval over draws",
+        "high": "upper end of the ratio's 95 % bootstrap interval over draws",
+    }
+    return xr.Dataset(columns(above.dims[:-1], found, meanings), above.isel(draw=0, drop=True).coords)
 
 
-def decimal(value: float, form: str = ".2f") -> str:
+def decimal(value: float, digits: int = 2) -> str:
     """A number in words, with a minus sign and without a negative zero."""
-    return f"{round(value, int(form[1])) + 0:{form}}".replace("-", "−")
+    return f"{round(value, digits) + 0:.{digits}f}".replace("-", "−")
+
+
+def in_words(value: float, low: float, high: float) -> str:
+    """A statistic and its interval, in a title."""
+    return f"{decimal(value)} [{decimal(low)}, {decimal(high)}]"
 
 
 def centred(number: int, count: int) -> float:

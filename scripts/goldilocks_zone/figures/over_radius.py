@@ -4,7 +4,6 @@ An arm is a rule by which learning rate and temperature follow the radius. The r
 several.
 """
 
-import json
 from collections.abc import Iterable
 from itertools import product
 
@@ -14,8 +13,8 @@ import xarray as xr
 from matplotlib.axis import Axis
 
 from goldilocks_zone.claims.estimators import training
-from goldilocks_zone.figures import curves, panels, style
-from goldilocks_zone.figures.interface import Drawn, FigureSettings
+from goldilocks_zone.figures import curves, panels, profiles, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published
 
 X_LABEL = r"$\log_{10}(r/r_X)$"
 Y_LABEL = "test accuracy"
@@ -32,8 +31,7 @@ HIGHEST = 1.07  # end of an axis of accuracy, relative to the largest mean
 def families(study: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
     """Planes, or spheres, of one dataset and network: title and cells by ascending `dimension` along subspace.
 
-    Each dimension once; training in the whole space is left out. Of what a study varies beside rates, rules and
-    radii, the first value.
+    Each dimension once, without training in the whole space, at the `first_values` of the study.
     """
     study = first_values(study)
     names = {}
@@ -41,19 +39,16 @@ def families(study: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
         if not name.startswith("full-"):
             names.setdefault(f"{name.split('-')[0]}s", []).append(name)
     found = []
-    for dataset in study["dataset"].values.tolist():
-        for network in study["network"].values.tolist():
-            parts = [panels.dataset_title(dataset)] * (study.sizes["dataset"] > 1) + [network] * (
-                study.sizes["network"] > 1
-            )
-            for shape, members in names.items():
-                dimensions, cells = training.dimensions_of(
-                    study.sel(dataset=dataset, network=network, subspace=members)
-                )
-                dimensions, places = np.unique(dimensions, return_index=True)
-                cells = cells.isel(subspace=places).assign_coords(dimension=("subspace", dimensions))
-                cells["dimension"].attrs = curves.described("dimension of the plane or sphere")
-                found.append((", ".join([*parts, shape]), cells))
+    for dataset, network in product(study["dataset"].values.tolist(), study["network"].values.tolist()):
+        parts = [panels.dataset_title(dataset)] if study.sizes["dataset"] > 1 else []
+        parts += [network] if study.sizes["network"] > 1 else []
+        for shape, members in names.items():
+            cells = study.sel(dataset=dataset, network=network, subspace=members)
+            dimensions, cells = training.dimensions_of(cells)
+            dimensions, places = np.unique(dimensions, return_index=True)
+            cells = cells.isel(subspace=places).assign_coords(dimension=("subspace", dimensions))
+            cells["dimension"].attrs = curves.described("dimension of the plane or sphere")
+            found.append((", ".join([*parts, shape]), cells))
     return found
 
 
@@ -83,22 +78,17 @@ def with_fixed_rules(study: xr.Dataset) -> xr.Dataset:
     return study.sel({rule: min(study[rule].values.tolist(), key=lambda value: value != "fixed") for rule in varied})
 
 
-def settings_of(study: xr.Dataset) -> dict:
-    """The settings that a study was trained with."""
-    return json.loads(study.attrs["settings"])
-
-
 def rules(study: xr.Dataset) -> dict[str, list[str]]:
     """The rules of rate and temperature that a study was trained with."""
-    return {rule: study[rule].values.tolist() if rule in study.dims else [settings_of(study)[rule]] for rule in RULES}
+    settings = curves.settings_of(study)
+    return {rule: study[rule].values.tolist() if rule in study.dims else [settings[rule]] for rule in RULES}
 
 
 def arms(study: xr.Dataset) -> list[tuple[str, str, dict]]:
     """Rate (of RATES) and temperature (of TEMPERATURES) of each arm of a study, and its place in it."""
     found = []
-    for values in product(*rules(study).values()):
-        place = {rule: value for rule, value in zip(RULES, values) if rule in study.dims}
-        rate, temperature = values
+    for rate, temperature in product(*rules(study).values()):
+        place = {rule: value for rule, value in zip(RULES, (rate, temperature)) if rule in study.dims}
         found.append(("best" if "rate" in study.dims else rate, temperature, place))
     return found
 
@@ -118,6 +108,13 @@ def arm_handles(drawn: Iterable[tuple[str, str]]) -> list[plt.Line2D]:
         if any(temperature == arm[1] for arm in drawn) and {arm[1] for arm in drawn} != {"fixed"}:
             entries.append(({**look("fixed", temperature), "color": "k"}, name))
     return [panels.entry(name, **arm) for arm, name in entries]
+
+
+def published_rows(path: Published, cells: xr.Dataset) -> list[dict[str, str]]:
+    """Published values on planes, for a family of the published dataset and network; none for others."""
+    on_planes = cells["subspace"].values[0].startswith("plane-")
+    place = {axis: cells[axis].item() for axis in ("dataset", "network")}
+    return profiles.published_rows(path, place) if on_planes else []
 
 
 def dimension_look(number: int) -> dict:

@@ -1,6 +1,5 @@
 """Runs along training: their names, the steps at which something is measured, and curves over the step."""
 
-import json
 from collections.abc import Iterator
 from itertools import product
 
@@ -36,7 +35,7 @@ NARROW, WIDE = 4.0, 1000.0  # ratios of the ends of logarithmic axes, for their 
 
 def runs(study: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
     """The runs of a study at its first radius and subspace, (draw, step, …), each named by its unusual settings."""
-    settings = json.loads(study.attrs["settings"])
+    settings = curves.settings_of(study)
     varied = [studies.dimension(key) for key in settings["vary"]]
     common = [WORDS.get(str(settings[key]), "") for key in KEYS if key not in varied]
     for values in product(*(study[axis].values.tolist() for axis in ("dataset", "network", *varied))):
@@ -67,9 +66,8 @@ def stages(run: xr.Dataset, variable: str) -> dict[str, int]:
 
 
 def logarithmic_means(values: xr.DataArray) -> xr.Dataset:
-    """mean, low and high: the geometric mean over draws of values (…, draw) where they are positive, and its 95 %
-    interval."""
-    found = np.exp(curves.means(np.log(values.where(values > 0)))[list(curves.PARTS)])
+    """Geometric mean over draws of values (…, draw) where they are positive, and low and high of its 95 % interval."""
+    found = np.exp(curves.means(np.log(values.where(values > 0)))[curves.PARTS])
     about, units = values.attrs.get("long_name", values.name), values.attrs.get("units", "1")
     for part, end in zip(
         curves.PARTS, ("", "lower end of the 95 % interval of the ", "upper end of the 95 % interval of the ")

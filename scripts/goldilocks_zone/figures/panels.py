@@ -86,10 +86,8 @@ def for_each_cell(study: xr.Dataset, settings: FigureSettings) -> tuple[plt.Figu
 
 def cells(study: xr.Dataset) -> list[dict]:
     """Labels of every dataset, network and subspace of a study."""
-    return [
-        dict(zip(("dataset", "network", "subspace"), labels))
-        for labels in product(*(study[axis].values.tolist() for axis in ("dataset", "network", "subspace")))
-    ]
+    axes = ("dataset", "network", "subspace")
+    return [dict(zip(axes, labels)) for labels in product(*(study[axis].values.tolist() for axis in axes))]
 
 
 def cell_title(cell: dict, all_cells: list[dict]) -> str:
@@ -172,24 +170,12 @@ def legend_above(ax: plt.Axes, heading: str, handles: list | None = None, column
     """A legend between a panel and its heading, where no curve is; in as many columns as fit, or in `columns`."""
     handles = ax.get_legend_handles_labels()[0] if handles is None else handles
     fit = len(handles) > 3 and max(len(each.get_label()) for each in handles) <= LONGEST_IN_TWO_COLUMNS
-    ax.legend(
-        handles=handles,
-        title=heading,
-        title_fontsize=plt.rcParams["axes.titlesize"],
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1.0),
-        ncols=columns or (2 if fit else 1),
-        columnspacing=0.8,
-        handlelength=1.4,
-        labelspacing=0.25,
-        fontsize=6.5,
-        borderaxespad=0.1,
-    )
+    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": columns or (2 if fit else 1)}
+    look = {"columnspacing": 0.8, "handlelength": 1.4, "labelspacing": 0.25, "fontsize": 6.5, "borderaxespad": 0.1}
+    ax.legend(handles=handles, title=heading, title_fontsize=plt.rcParams["axes.titlesize"], **place, **look)
 
 
 def side_by_side(parts: dict[str, xr.Dataset]) -> xr.Dataset:
     """Source data of several parts in one dataset, whose variables and axes carry the part's name."""
-    renamed = [
-        part.rename({name: f"{key}_{name}" for name in {*part.variables, *part.dims}}) for key, part in parts.items()
-    ]
-    return xr.merge(renamed, combine_attrs="drop_conflicts")
+    names = {key: {name: f"{key}_{name}" for name in {*part.variables, *part.dims}} for key, part in parts.items()}
+    return xr.merge([part.rename(names[key]) for key, part in parts.items()], combine_attrs="drop_conflicts")

@@ -1,7 +1,7 @@
 """Measures of curvature over the radius, for several dimensions and numbers of examples."""
 
 import csv
-from pathlib import Path
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import xarray as xr
@@ -10,6 +10,7 @@ from goldilocks_zone.figures import curves, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
 
 DIMENSION = 50  # that of the claims
+PUBLISHED = {"linestyle": "none", "markerfacecolor": "none", "markeredgewidth": 0.6, "markersize": 4}
 POWER_LAW_FROM = 2.0  # power laws are fitted from this x outwards, as in claim fs7
 
 
@@ -39,25 +40,12 @@ def example_handles(counts: list[int]) -> list[plt.Line2D]:
     ]
 
 
-def is_published_network(cell: dict) -> bool:
-    """Whether published curves are of this dataset and network."""
-    return cell["dataset"] == "mnist" and cell["network"] == "fc-200x2-relu"
-
-
-def draw_published(ax: plt.Axes, path: Path, dimension: int, number: int) -> None:
-    """Draw published means as open markers."""
+def published_rows(path: Published, cell: Mapping[str, str]) -> list[dict[str, str]]:
+    """Rows of published values, which are of one dataset and network; none for another `cell`."""
+    if path is None or (cell["dataset"], cell["network"]) != ("mnist", "fc-200x2-relu"):
+        return []
     with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if int(row["d"]) == dimension]
-    ax.plot(
-        [float(row["log10_r2_over_rX2"]) for row in rows],
-        [float(row["mean"]) for row in rows],
-        linestyle="none",
-        marker=style.marker(number),
-        markerfacecolor="none",
-        markeredgecolor=style.colour(number),
-        markeredgewidth=0.6,
-        markersize=4,
-    )
+        return list(csv.DictReader(file))
 
 
 def draw_profile(
@@ -69,17 +57,18 @@ def draw_profile(
     figure, axes = panels.for_each_cell(study, settings)
     counts = numbers_of_examples(study)
     for ax, cell in axes:
-        has_published = published is not None and is_published_network(cell)
+        rows = published_rows(published, cell)
         for number, d in enumerate(study["dimension"].values.tolist()):
             here = data.sel(cell).sel(dimension=d)
             curves.draw_curve(ax, here.sel(examples=counts[0]), number, f"$d={d}$")
             draw_fewer_examples(ax, here, counts, number)
-            if has_published:
-                draw_published(ax, published, d, number)
+            points = [(float(row["log10_r2_over_rX2"]), float(row["mean"])) for row in rows if int(row["d"]) == d]
+            if rows:
+                ax.plot(*zip(*points), **style.look(number, **PUBLISHED))
         ax.axvline(0, **style.GREY)
         ax.axhline(reference, **style.DASHED)
         handles = [*ax.get_legend_handles_labels()[0], *example_handles(counts)]
-        if has_published:
+        if rows:
             handles.append(panels.entry("published", color="k", linestyle="none", marker="o", markerfacecolor="none"))
         panels.legend(ax, handles, loc="best")
         curves.limit(ax, data)

@@ -19,8 +19,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     for column, (title, members) in enumerate(shown):
         upper, lower = axes[column], axes[len(shown) + column]
         for number, (label, curve) in enumerate(members):
-            mean = curve["trace_over_norm"].mean("draw")
-            spread = np.log10(curve["logits_std"]).mean("draw")
+            mean, spread = curve["trace_over_norm"].mean("draw"), np.log10(curve["logits_std"]).mean("draw")
             look = style.look(number, markersize=2.2)
             upper.plot(curve["x"], mean, label=label, **look)
             lower.plot(spread, mean, **look)
@@ -39,10 +38,8 @@ def families(name: str, study: xr.Dataset) -> list[tuple[str, list[tuple[str, xr
     if name == "networks":
         return [("networks", [(str(label), study.sel(network=label)) for label in study["network"].values])]
     study = study.isel(network=0).sel(bias_directions=False)
+    varied = (("preprocessing", "inputs", "metric", "shell"), ("metric", "metric", "inputs", "standardised"))
     return [
         (title, [(str(value).replace("_", " "), study.sel({axis: value, other: kept})) for value in study[axis].values])
-        for title, axis, other, kept in (
-            ("preprocessing", "inputs", "metric", "shell"),
-            ("metric", "metric", "inputs", "standardised"),
-        )
+        for title, axis, other, kept in varied
     ]

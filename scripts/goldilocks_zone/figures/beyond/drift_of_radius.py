@@ -1,5 +1,7 @@
 """Final radius of free training from inside of the zone, over the learning rate and over rate times steps."""
 
+from itertools import product
+
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
@@ -34,8 +36,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     left.set_ylabel(r"radius $r/r_X$")
     left.set_ylim(panels.log_limits(data["mean"], 0.0 if float(data["mean"].max()) < 0 else data["mean"]))
     columns = legend_columns(data)
-    longest = max(map(len, columns))
-    blank = [panels.entry(" ", linestyle="none")]
+    longest, blank = max(map(len, columns)), [panels.entry(" ", linestyle="none")]
     handles = [handle for column in columns for handle in column + blank * (longest - len(column))]
     panels.legend_on_top(figure, handles, len(columns))
     return figure, data
@@ -45,8 +46,7 @@ def relative_radii(study: xr.Dataset) -> xr.Dataset:
     """log10(r/r_X) after the logged steps: mean over draws with its interval; and the budget, rate × steps over r_X."""
     norm = study["norm"]
     r_x = norm.isel(step=0, drop=True) / 10 ** (study["x"] / 2)
-    relative = np.log10(norm / r_x).assign_attrs(curves.described("log10(r/r_X)"))
-    data = curves.means(relative)
+    data = curves.means(np.log10(norm / r_x), "log10(r/r_X)")
     budget = (study["rate"] * study["step"] / r_x.mean()).drop_attrs()
     data["budget"] = budget.assign_attrs(curves.described("learning rate × steps, over r_X"))
     return data.assign_attrs(study.attrs)
@@ -58,9 +58,9 @@ def draw_ends(ax: plt.Axes, data: xr.Dataset) -> None:
     starts, names = range(data.sizes["radius"]), data["labels"].values.tolist()
     lines = [(number, name) for name in names for number in starts]
     for i, (number, name) in enumerate(lines):
-        here = ends.isel(radius=number).sel(labels=name).transpose("rate", ...)
+        here = 10 ** ends[curves.PARTS].isel(radius=number).sel(labels=name).transpose("rate", ...)
         places = here["rate"].values * 1.04 ** curves.centred(i, len(lines))
-        draw_logarithms(ax, places, here, capsize=1.5, **look(style.colour(number), 0, name))
+        curves.draw_means(ax, places, here, capsize=1.5, **look(style.colour(number), 0, name))
     for number in starts:
         start = float(data["mean"].isel(radius=number, step=0).mean())
         ax.axhline(10**start, color=style.colour(number), linewidth=0.7, linestyle=":", zorder=0)
@@ -74,44 +74,28 @@ def draw_ends(ax: plt.Axes, data: xr.Dataset) -> None:
 
 def draw_growth(ax: plt.Axes, data: xr.Dataset) -> None:
     """Draw the radius over the budget, after every logged step of every run."""
-    for number in range(data.sizes["radius"]):
-        for i in range(data.sizes["rate"]):
-            for name in data["labels"].values.tolist():
-                here = data.isel(radius=number, rate=i, step=slice(1, None)).sel(labels=name).transpose("step", ...)
-                colour, order = (style.colour(number), 2) if name == ORIGINAL else (GREY, 1)
-                more = {"linewidth": 0.6, "zorder": order}
-                draw_logarithms(ax, here["budget"].values, here, **look(colour, i, name), **more)
+    names = data["labels"].values.tolist()
+    for number, i, name in product(range(data.sizes["radius"]), range(data.sizes["rate"]), names):
+        here = data.isel(radius=number, rate=i, step=slice(1, None)).sel(labels=name).transpose("step", ...)
+        colour, order = (style.colour(number), 2) if name == ORIGINAL else (GREY, 1)
+        more = look(colour, i, name) | {"linewidth": 0.6, "zorder": order}
+        curves.draw_means(ax, here["budget"].values, 10 ** here[curves.PARTS], **more)
     ax.set(xlabel=r"learning rate $\times$ steps, over $r_X$", title=panels.lettered(1, "after all logged steps"))
-
-
-def draw_logarithms(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, **look: object) -> None:
-    """Draw means of logarithms, and their intervals, on an axis of the values themselves."""
-    curves.draw_means(ax, x, 10 ** found[list(curves.PARTS)], **look)
 
 
 def look(colour: str, number: int, name: str) -> dict:
     """Filled markers and full lines with original labels, open and broken ones with others."""
-    original = name == ORIGINAL
-    return {
-        "color": colour,
-        "marker": style.marker(number),
-        "markersize": 3.5,
-        "markeredgewidth": 0.8,
-        "markerfacecolor": colour if original else "white",
-        "linestyle": "-" if original else "--",
-    }
+    filling, line = (colour, "-") if name == ORIGINAL else ("white", "--")
+    more = {"color": colour, "markerfacecolor": filling, "linestyle": line}
+    return style.look(number, markersize=3.5, markeredgewidth=0.8, **more)
 
 
 def legend_columns(data: xr.Dataset) -> list[list[plt.Line2D]]:
     """Starts by colour, rates of the right panel by marker, labels by filling, and the readings of the left one."""
-    starts = [
-        panels.entry(f"from $r={radius:.2g}\\,r_X$", color=style.colour(i))
-        for i, radius in enumerate(10 ** (data["x"].values / 2))
-    ]
-    rates = [
-        panels.entry(f"rate {rate:g}", **look("k", i, ORIGINAL) | {"linestyle": "none"})
-        for i, rate in enumerate(data["rate"].values)
-    ]
+    radii = enumerate(10 ** (data["x"].values / 2))
+    starts = [panels.entry(f"from $r={radius:.2g}\\,r_X$", color=style.colour(i)) for i, radius in radii]
+    dots = [look("k", i, ORIGINAL) | {"linestyle": "none"} for i in range(data.sizes["rate"])]
+    rates = [panels.entry(f"rate {rate:g}", **dot) for rate, dot in zip(data["rate"].values, dots)]
     labels = [panels.entry(LABELS.get(name, name), **look("k", 0, name)) for name in data["labels"].values.tolist()]
     readings = [panels.entry(text, color=GREY, linewidth=0.7, linestyle=line) for text, (_, line) in READINGS.items()]
     return [starts, rates, labels, readings]

@@ -1,10 +1,8 @@
 """Trace, norm and their ratio for softplus of growing sharpness, relative to ReLU, which leaves kinks out."""
 
 import matplotlib.pyplot as plt
-import numpy as np
 import xarray as xr
 
-from goldilocks_zone.claims.curves import ratio_of_means
 from goldilocks_zone.figures import curves, panels, profiles, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
 
@@ -22,9 +20,8 @@ MEASURES = {
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
     (study,) = studies.values()
     if RELU not in study["sharpness"].values or study.sizes["sharpness"] < 2:
-        raise ValueError(
-            f"the study {next(iter(studies))} has no ReLU to compare with: vary sharpness over 0 and other values"
-        )
+        name = next(iter(studies))
+        raise ValueError(f"the study {name} has no ReLU to compare with: vary sharpness over 0 and other values")
     study = study.sel(dimension=profiles.shown_dimension(study), examples=max(study["examples"].values))
     data = relative_to_relu(study)
     shown = panels.cells(study)
@@ -41,8 +38,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         ax.set(xscale="log", xlabel="sharpness $b$ of softplus")
         ax.set_xticks(data["sharpness"].values, [f"{b:g}" for b in data["sharpness"].values], minor=False)
         ax.minorticks_off()
-    handles = axes[0, 0].get_legend_handles_labels()[0]
-    panels.legend_on_top(figure, handles, 6)
+    panels.legend_on_top(figure, axes[0, 0], 6)
     return figure, data
 
 
@@ -53,21 +49,8 @@ def relative_to_relu(study: xr.Dataset) -> xr.Dataset:
     """
     values = xr.concat([study[name].drop_attrs() for name in MEASURES], dim="quantity")
     values = values.assign_coords(quantity=list(MEASURES)).transpose(..., "radius", "sharpness", "draw")
-    softened = values.drop_sel(sharpness=RELU)
-    found = np.full((*softened.shape[:-1], 3), np.nan)
-    for place in np.ndindex(softened.shape[:-1]):
-        relu = values.sel(sharpness=RELU).values[place[:-1]]
-        if not curves.is_well_known(relu):
-            continue
-        pair = np.array([softened.values[place], relu])
-        found[place] = curves.bootstrapped(ratio_of_means, pair, "kinks")
-    meanings = {
-        "ratio": "mean over that of ReLU",
-        "low": "lower end of the ratio's 95 % bootstrap interval over draws",
-        "high": "upper end of the ratio's 95 % bootstrap interval over draws",
-    }
-    variables = curves.columns(softened.dims[:-1], found, meanings)
-    return xr.Dataset(variables, softened.isel(draw=0, drop=True).coords, study.attrs)
+    relu, softened = values.sel(sharpness=RELU, drop=True), values.drop_sel(sharpness=RELU)
+    return curves.ratios_of_means(softened, relu, "mean over that of ReLU", "kinks").assign_attrs(study.attrs)
 
 
 def draw_radii(ax: plt.Axes, ratios: xr.Dataset) -> None:

@@ -5,7 +5,6 @@ import numpy as np
 import xarray as xr
 from matplotlib.ticker import MaxNLocator
 
-from goldilocks_zone.claims.curves import ratio_of_means
 from goldilocks_zone.figures import curves, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
 from goldilocks_zone.models import labels
@@ -29,15 +28,14 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         ax.axhline(1, color="0.4", linewidth=0.6, zorder=0)
         draw_layers(ax, data.sel(cell).dropna("layer", how="all"))
         if data.sel(cell)["ratio"].isnull().all():
-            words = "too few draws to know the functional's mean"
-            ax.annotate(words, (0.5, 0.8), xycoords="axes fraction", ha="center")
+            place = {"xy": (0.5, 0.8), "xycoords": "axes fraction", "ha": "center"}
+            ax.annotate("too few draws to know the functional's mean", **place)
         ax.set_title(panels.cell_title(cell, shown))
         ax.xaxis.set_major_locator(MaxNLocator(5))
         if ax in axes[::2]:
             ax.set_ylabel(Y_LABEL)
     limit(axes[0], data)
-    handles = max((ax.get_legend_handles_labels()[0] for ax in axes), key=len)
-    panels.legend_on_top(figure, handles, 6)
+    panels.legend_on_top(figure, max((ax.get_legend_handles_labels()[0] for ax in axes), key=len), 6)
     return figure, data
 
 
@@ -47,26 +45,13 @@ def ratios(study: xr.Dataset) -> xr.Dataset:
     Missing where the functional's mean is not well known, as inside of the zone, where both sides are small.
     """
     traces = study["layer_trace"].transpose("dataset", "network", "subspace", "radius", "layer", "draw")
-    found = np.full((*traces.shape[:-1], 3), np.nan)
-    for place in np.ndindex(traces.shape[:-1]):
-        here = traces[place]
-        if here.isnull().all():
-            continue  # this network has fewer layers
-        cell = {axis: here[axis].item() for axis in ("dataset", "network", "subspace", "radius")}
-        depth = labels.depth(cell["network"])
-        if depth is None:
-            raise ValueError(f"the number of weight layers of {cell['network']} is not known: leave it out")
-        functional = study["radial_derivative"].sel(cell).values / depth
-        if not curves.is_well_known(functional):
-            continue
-        pair = np.array([here.values, functional])
-        found[place] = curves.bootstrapped(ratio_of_means, pair, "layer_trace")
-    meanings = {
-        "ratio": "mean of σ_l² Tr(H_ll) over mean of ⟨∇L, θ⟩/n_L",
-        "low": "lower end of the ratio's 95 % bootstrap interval over draws",
-        "high": "upper end of the ratio's 95 % bootstrap interval over draws",
-    }
-    return xr.Dataset(curves.columns(traces.dims[:-1], found, meanings), study.drop_dims("draw").coords, study.attrs)
+    depths = [labels.depth(network) for network in study["network"].values.tolist()]
+    for network, depth in zip(study["network"].values, depths):
+        if depth is None and traces.sel(network=network).notnull().any():
+            raise ValueError(f"the number of weight layers of {network} is not known: leave it out")
+    functional = study["radial_derivative"] / xr.DataArray(np.array(depths, float), dims="network")
+    data = curves.ratios_of_means(traces, functional, "mean of σ_l² Tr(H_ll) over mean of ⟨∇L, θ⟩/n_L", "layer_trace")
+    return data.assign_coords(study.drop_dims("draw").coords).assign_attrs(study.attrs)
 
 
 def draw_layers(ax: plt.Axes, curve: xr.Dataset) -> None:

@@ -21,8 +21,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     data = {label: shown(cell) for label, cell in here.items()}
     titles = {label: title(label) for label in data}
     figure = over_scale.stacks(of_networks, settings, HEIGHTS, draw_network, data, titles, len(data))
-    together = xr.concat([data[label].expand_dims(network=[label]) for label in data], "network")
-    return figure, together
+    return figure, xr.concat([data[label].expand_dims(network=[label]) for label in data], "network")
 
 
 def title(label: str) -> str:
@@ -55,9 +54,7 @@ def draw_network(stack: list[plt.Axes], data: xr.Dataset) -> None:
     # Where κ exceeds 1, and where the ratio does: the same places if the condition decides.
     for ax, name, reference in zip(stack, ("trace_over_norm", "ratio"), (1, 0)):
         inside = (data[f"{name}_mean"] > reference).values
+        ends, number = ((0.97, 1.0), 0) if ax is stack[0] else ((0.0, 0.03), 3)
+        look = {"color": style.colour(number), "alpha": 0.5, "linewidth": 0}
         for other in stack:
-            height = (0.97, 1.0) if ax is stack[0] else (0.0, 0.03)
-            other.fill_between(
-                data["x"], *height, where=inside, color=style.colour(0 if ax is stack[0] else 3), alpha=0.5,
-                transform=other.get_xaxis_transform(), linewidth=0,
-            )  # fmt: skip
+            other.fill_between(data["x"], *ends, where=inside, transform=other.get_xaxis_transform(), **look)

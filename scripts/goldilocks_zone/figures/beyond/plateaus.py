@@ -20,15 +20,14 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     data["predicted"] = predicted(study, d)
     shown = panels.cells(study)
     figure, axes = panels.page(len(shown), settings, min(2, len(shown)), room=1.2, x_label=panels.X_LABEL, sharey=True)
-    classes = data["class_count"].values.tolist()
-    directions = data["bias_directions"].values.tolist()
+    classes, directions = (data[axis].values.tolist() for axis in ("class_count", "bias_directions"))
     for ax, cell in zip(axes, shown):
         for i, count in enumerate(classes):
             for biases in directions:
                 curve = data.sel(cell).sel(class_count=count, bias_directions=biases)
                 x = curve["x"].values + 0.05 * curves.centred(i, len(classes))
                 # Simultaneous bands of the mean, which as areas would hide each other.
-                ax.errorbar(x, curve["mean"], curves.bars(curve), elinewidth=0.6, **look(i, bool(biases)))
+                ax.errorbar(x, curve["mean"], curves.bars(curve), elinewidth=0.6, **look(i, biases))
             law = float(data["predicted"].sel(class_count=count))
             ax.axhline(law, color=style.colour(i), linestyle=":", linewidth=0.9)
         ax.axhline(1, **style.DASHED)
@@ -37,8 +36,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         if ax in axes[::2]:
             ax.set_ylabel(r"$\mathrm{Tr}(H)/\Vert H\Vert$")
     axes[0].set_ylim(panels.limits(data["mean"], data["predicted"], 0.0))
-    handles = legend_handles(classes, directions)
-    panels.legend_on_top(figure, handles, 7, columnspacing=1.2)
+    panels.legend_on_top(figure, legend_handles(classes, directions), 7, columnspacing=1.2)
     return figure, data
 
 
@@ -51,21 +49,14 @@ def predicted(study: xr.Dataset, dimension: int) -> xr.DataArray:
 
 def look(number: int, biases: bool) -> dict:
     """Colour, marker and line of a variant: filled and full with bias directions, open and broken without."""
-    return {
-        **style.look(number, markersize=3),
-        "markerfacecolor": None if biases else "white",
-        "markeredgewidth": 0.7,
-        "linestyle": "-" if biases else "--",
-        "linewidth": 1.2 if biases else 0.8,
-    }
+    filling, line, width = (None, "-", 1.2) if biases else ("white", "--", 0.8)
+    more = {"markerfacecolor": filling, "linestyle": line, "linewidth": width}
+    return style.look(number, markersize=3, markeredgewidth=0.7, **more)
 
 
 def legend_handles(classes: list[int], directions: list[bool]) -> list[plt.Line2D]:
     """Numbers of classes by colour and marker, bias directions by line and filling, and the law."""
     counts = [panels.entry(f"$C={count}$", **look(i, True)) for i, count in enumerate(classes)]
     names = {True: "with bias directions", False: "without"}
-    kinds = [
-        panels.entry(names[bool(biases)], **look(0, bool(biases)) | {"color": "k"})
-        for biases in sorted(directions, reverse=True)
-    ]
+    kinds = [panels.entry(names[biases], **look(0, biases) | {"color": "k"}) for biases in sorted(directions)[::-1]]
     return [*counts, *kinds, panels.entry("predicted plateau", color="k", linestyle=":", linewidth=0.9)]

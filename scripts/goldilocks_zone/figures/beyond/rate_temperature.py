@@ -26,11 +26,8 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     over_radii = path_of(studies[PLANES], mapped) if PLANES in studies else None
     parts = {name: part for name, part in (("map", mapped), ("radii", over_radii)) if part is not None}
     figure, axes = panels.grid(1, len(parts), settings, room=1.5, width_ratios=(1.2, 1)[: len(parts)])
-    handles = []
-    if mapped is not None:
-        handles += draw_map(axes[0, 0], mapped, over_radii)
-    if over_radii is not None:
-        handles += draw_radii(axes[0, -1], over_radii)
+    handles = [] if mapped is None else draw_map(axes[0, 0], mapped, over_radii)
+    handles += [] if over_radii is None else draw_radii(axes[0, -1], over_radii)
     panels.letter_titles(axes[0])
     if handles:
         panels.legend_on_top(figure, handles, 3)
@@ -63,31 +60,27 @@ def path_of(planes: xr.Dataset, mapped: xr.Dataset | None) -> xr.Dataset | None:
     if depth is None:
         return result
     places = {"rate": float(here["rate"]) / ratio, "temperature": float(here["temperature"]) * ratio**-depth}
-    predicted = {
-        f"map_{part}": [read_off(mapped[part], *place) for place in zip(*places.values())] for part in curves.PARTS
-    }
-    if not np.isfinite(predicted["map_mean"]).any():
+    predicted = {part: [read_off(mapped[part], *place) for place in zip(*places.values())] for part in curves.PARTS}
+    if not np.isfinite(predicted["mean"]).any():
         return result
     for axis, values in places.items():
         meaning = f"{axis} at r_X that is the same as this radius"
         result[f"map_{axis}"] = ("radius", values, curves.described(meaning))
-    for name, values in predicted.items():
-        result[name] = ("radius", values, mapped[name.removeprefix("map_")].attrs)
+    for part, values in predicted.items():
+        result[f"map_{part}"] = ("radius", values, mapped[part].attrs)
     return result
 
 
 def summarised(accuracy: xr.DataArray) -> xr.Dataset:
     """Mean accuracy over draws with its interval, and the coordinates of its place."""
-    found = curves.means(accuracy.assign_attrs(curves.described("test accuracy at the end")))
-    return found.drop_vars("standard_deviation")
+    return curves.means(accuracy, "test accuracy at the end")[curves.PARTS]
 
 
 def read_off(table: xr.DataArray, rate: float, temperature: float) -> float:
     """The value of a map (temperature, rate) at a point; NaN where the map has none."""
     place = {"rate": rate, "temperature": temperature}
-    there = table.isel(
-        {axis: int(np.abs(np.log(table[axis].values / value)).argmin()) for axis, value in place.items()}
-    )
+    nearest = {axis: int(np.abs(np.log(table[axis].values / value)).argmin()) for axis, value in place.items()}
+    there = table.isel(nearest)
     return float(there) if all(np.isclose(float(there[axis]), place[axis], rtol=SAME) for axis in place) else np.nan
 
 
@@ -105,8 +98,7 @@ def draw_map(ax: plt.Axes, mapped: xr.Dataset, over_radii: xr.Dataset | None) ->
         colour = "white" if mean[i, j] < middle else "black"
         text = f"{mean[i, j]:.2f}" + (f"({100 * half[i, j]:.0f})" if np.isfinite(half[i, j]) else "")
         ax.annotate(text, **place, ha="left", va="top", color=colour, fontsize=SIZE)
-    bar = ax.figure.colorbar(cells, ax=ax, aspect=30, pad=0.02)
-    bar.set_label("test accuracy")
+    bar = ax.figure.colorbar(cells, ax=ax, aspect=30, pad=0.02, label="test accuracy")
     bar.outline.set_visible(False)
     ax.set_xticks(*ticks(mapped["rate"].values))
     ax.set_yticks(*ticks(mapped["temperature"].values))
@@ -123,10 +115,10 @@ def draw_path(ax: plt.Axes, points: xr.Dataset) -> list:
     ax.plot(x, y, color="black", linewidth=2)
     ax.plot(x, y, color="white", linewidth=1)
     dots = ax.plot(x, y, linestyle="none", label=r"path of $r$, with $\log_{10}(r/r_X)$", **PATH)
-    for place in zip(x, y, points["x"].values / 2):
-        text = f"{round(place[2], 2) + 0:g}".replace("-", "−")
-        look = {"color": "black", "fontsize": SIZE, "bbox": {"color": "white", "pad": 0.6, "alpha": 0.85}}
-        ax.annotate(text, place[:2], (5, -4), textcoords="offset points", ha="left", va="top", **look)
+    look = {"color": "black", "fontsize": SIZE, "bbox": {"color": "white", "pad": 0.6, "alpha": 0.85}}
+    for *place, radius in zip(x, y, points["x"].values / 2):
+        text = f"{round(radius, 2) + 0:g}".replace("-", "−")
+        ax.annotate(text, place, (5, -4), textcoords="offset points", ha="left", va="top", **look)
     return dots
 
 

@@ -9,7 +9,6 @@ from goldilocks_zone.claims.curves import outermost_crossings
 from goldilocks_zone.figures import curves, panels, profiles, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
 from goldilocks_zone.models import labels
-from goldilocks_zone.statistics import estimates
 
 FIGURE = {"id": "sample_size", "studies": ["sample_size", "sample_size_controls"], "axis": "radius"}
 
@@ -67,13 +66,8 @@ def zone_edges(values: xr.DataArray) -> xr.Dataset:
         outer = place[0] == 1
         inside = values["x"] >= FIRST_OUTER if outer else values["x"] <= LAST_INNER
         here = values.sel(network=networks[place[1]], examples=counts[place[2]]).isel(radius=inside.values)
-        each = outermost_crossings(here, THRESHOLD, outer)
-        each = each[np.isfinite(each)]
-        found[place][3] = len(each)
-        if len(each):
-            found[place][0] = each.mean()
-        if len(each) > 1:
-            found[place][1:3] = estimates.mean(each).interval(estimates.LEVEL)
+        crossings = xr.DataArray(outermost_crossings(here, THRESHOLD, outer), dims="draw")
+        found[place] = *curves.means(crossings)[curves.PARTS].to_array().values, crossings.count()
     meanings = {
         "mean": "log10(r²/r_X²) at which Tr(H)/‖H‖ crosses 1, mean over the draws in which it does",
         "low": "lower end of the mean's 95 % interval",
@@ -134,9 +128,6 @@ def draw_edges(ax: plt.Axes, found: xr.Dataset) -> None:
         label = network.removesuffix("-relu") + (f", $n={depths[network]}$" if depths[network] else "")
         handles.append(panels.entry(label, linestyle="none", **style.look(number)))
     dot = {"color": "k", "marker": "o", "linestyle": "none"}
-    kinds = [
-        panels.entry("outer edge", **dot),
-        panels.entry("inner edge", markerfacecolor="white", **dot),
-        panels.entry("slope predicted", color="k", linewidth=0.6),
-    ]
-    ax.legend(handles=[*handles, *kinds], loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.2)
+    handles += [panels.entry("outer edge", **dot), panels.entry("inner edge", markerfacecolor="white", **dot)]
+    handles.append(panels.entry("slope predicted", color="k", linewidth=0.6))
+    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.2)

@@ -12,17 +12,12 @@ FIGURE = {"id": "zone_map", "studies": ["map_training", "map_curvature"], "axis"
 
 TRAINING, CURVATURE = "map_training", "map_curvature"
 SHOWN_OF = {TRAINING: (zone_map.of_training, ("accuracy",)), CURVATURE: (zone_map.of_curvature, ("kappa", "fraction"))}
+# Title of each panel, and label of its y-axis.
 TITLES = {
-    "accuracy": "accuracy over the radius",
-    "kappa": "trace over norm",
-    "fraction": "positive eigenvalues",
-    "sigma": "accuracy over logits",
-}
-LABELS = {
-    "accuracy": over_radius.Y_LABEL,
-    "kappa": r"$\mathrm{Tr}(H)/\Vert H\Vert$",
-    "fraction": "fraction positive",
-    "sigma": over_radius.Y_LABEL,
+    "accuracy": ("accuracy over the radius", over_radius.Y_LABEL),
+    "kappa": ("trace over norm", r"$\mathrm{Tr}(H)/\Vert H\Vert$"),
+    "fraction": ("positive eigenvalues", "fraction positive"),
+    "sigma": ("accuracy over logits", over_radius.Y_LABEL),
 }
 NEUTRAL = {"kappa": 1.0, "fraction": 0.5}  # grey lines
 FARTHEST = 7  # shown of log10 σ_z: further out networks train alike
@@ -48,12 +43,14 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     for number, (ax, (name, data)) in enumerate(zip(axes, shown.items())):
         draw_networks(ax, name, data, names)
         if name in NEUTRAL:
-            frame(ax, name, data)
+            ax.axhline(NEUTRAL[name], **style.DASHED)
+            ax.axvline(0, **style.GREY)
+            curves.limit(ax, data)
         else:
             over_radius.frame(ax, studies[TRAINING].isel(dataset=0), float(data["mean"].max()))
-        ax.set(title=panels.lettered(number, TITLES[name] + correlation(*found.get(name, ()))), ylabel=LABELS[name])
-    handles = [panels.entry(label, **look(i)) for i, label in enumerate(names)]
-    panels.legend_on_top(figure, handles, 5)
+        title, label = TITLES[name]
+        ax.set(title=panels.lettered(number, title + correlation(*found.get(name, ()))), ylabel=label)
+    panels.legend_on_top(figure, [panels.entry(label, **look(i)) for i, label in enumerate(names)], 5)
     if found:
         meanings = dict.fromkeys(found, "Spearman's correlation with accuracy over networks and radii")
         meanings["gain"] = "mean absolute error of accuracy foretold from σ_z, minus that from σ_z and Tr(H)/‖H‖"
@@ -68,23 +65,12 @@ def look(number: int) -> dict:
 
 def draw_networks(ax: plt.Axes, name: str, data: xr.Dataset, names: list[str]) -> None:
     """Draw a curve for each network, in the look of its number among `names`."""
-    count = data.sizes["network"]
-    for i in range(count):
-        here = data.isel(network=i)
-        x = here["place"].values
+    for i in range(data.sizes["network"]):
+        here, aside = data.isel(network=i), 0.03 * curves.centred(i, data.sizes["network"])
         if name == "sigma":
-            here, x = here.isel(radius=np.abs(x) <= FARTHEST), x[np.abs(x) <= FARTHEST]
-        else:
-            x = x + 0.03 * curves.centred(i, count)
-        curves.draw_means(ax, x, here, **look(names.index(here["network"].item())))
+            here, aside = here.isel(radius=np.abs(here["place"].values) <= FARTHEST), 0.0
+        curves.draw_means(ax, here["place"].values + aside, here, **look(names.index(here["network"].item())))
     ax.set_xlabel(r"$\log_{10}\sigma_z$" if name == "sigma" else over_radius.X_LABEL)
-
-
-def frame(ax: plt.Axes, name: str, data: xr.Dataset) -> None:
-    """Mark the neutral value and r_X in grey, with room for means; bars of few draws may leave the axes."""
-    ax.axhline(NEUTRAL[name], **style.DASHED)
-    ax.axvline(0, **style.GREY)
-    curves.limit(ax, data)
 
 
 def correlation(*value_and_interval: float) -> str:

@@ -2,7 +2,6 @@
 and the best one for each radius."""
 
 import matplotlib.pyplot as plt
-import numpy as np
 import xarray as xr
 
 from goldilocks_zone.claims.curves import vertex_of_neighbours
@@ -47,9 +46,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     return figure, panels.side_by_side(drawn)
 
 
-def draw_accuracies(
-    ax: plt.Axes, trainings: dict[str, xr.Dataset], data: dict[str, xr.Dataset]
-) -> list[tuple[str, str]]:
+def draw_accuracies(ax: plt.Axes, trainings: Studies, data: dict[str, xr.Dataset]) -> list[tuple[str, str]]:
     """Draw a curve for each arm of each study of training; returns rates and temperatures of the arms."""
     found = [(name, *arm) for name, study in trainings.items() for arm in over_radius.arms(study)]
     for number, (name, rate, temperature, place) in enumerate(found):
@@ -63,12 +60,10 @@ def curvature(study: xr.Dataset) -> xr.Dataset:
     study = study.sel(examples=study["examples"].max(), dimension=study["dimension"].max())
     data = curves.over_radii(study, "trace_over_norm")
     x, values = study["x"].values, study["trace_over_norm"].transpose("radius", "draw").values
-    peak = curves.bootstrapped(
-        lambda sample: vertex_of_neighbours(x, sample.mean(1))[1], values, "chang_accuracy", "zone"
-    )
+    names = ("chang_accuracy", "zone")
+    peak = curves.bootstrapped(lambda sample: vertex_of_neighbours(x, sample.mean(1))[1], values, *names)
     meaning = "x at the peak of Tr(H)/‖H‖ (r_zone), and its 95 % interval over draws"
-    data["zone"] = ("quantity", np.array(peak), curves.described(meaning))
-    return data.assign_coords(quantity=["value", "low", "high"])
+    return data.merge(curves.statistics({"zone": peak}, {"zone": meaning}))
 
 
 def draw_curvature(ax: plt.Axes, data: xr.Dataset) -> None:

@@ -1,5 +1,7 @@
 """Motion of the radius in free training (Chang 2019), and of the same optimiser on random signs."""
 
+import itertools
+
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
@@ -44,47 +46,35 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     return figure, panels.side_by_side(drawn)
 
 
-def over_draws(name: str, values: xr.DataArray, meaning: str) -> xr.Dataset:
-    """Means over draws and their intervals, as variables that start with a name."""
-    return curves.prefixed(name, curves.means(values.assign_attrs(curves.described(meaning))))
-
-
 def radii(study: xr.Dataset) -> xr.Dataset:
     """log10(r/r_X) over steps, (radius, step)."""
     r_x = study["radius"] / 10 ** (study["x"] / 2)
-    return over_draws("radius", np.log10(study["norm"] / r_x), "log10(r/r_X)")
+    return curves.prefixed({"radius": curves.means(np.log10(study["norm"] / r_x), "log10(r/r_X)")})
 
 
 def motion(study: xr.Dataset) -> xr.Dataset:
-    """Growth of the radius and cosines of successive steps (rate, gradients, radius, step), for small r_0.
-
-    growth: log10(r² − r_0²); cosine: mean over the steps so far; exponent: `exponent`, (rate, gradients, radius,
-    quantity).
-    """
+    """Growth log10(r² − r_0²) of the radius, mean cosine of successive steps so far (rate, gradients, radius, step),
+    and `exponent` of the growth (rate, gradients, radius, quantity), for small r_0."""
     small = study["x"].values <= max(SMALL, float(study["x"].min()))
     study = study[["norm", "step_cosine"]].isel(radius=small).transpose("rate", "gradients", "radius", ...)
     squares = study["norm"] ** 2
     growth = squares - squares.isel(step=0)
     growth = np.log10(growth.where(growth > 0))
-    shape = tuple(study.sizes[axis] for axis in ("rate", "gradients", "radius"))
-    exponents = np.empty((*shape, 3))
-    for i, j, k in np.ndindex(shape):
+    exponents = np.empty((*growth.shape[:3], 3))
+    for i, j, k in np.ndindex(exponents.shape[:3]):
         exponents[i, j, k] = exponent(study.isel(rate=i, gradients=j, radius=[k]))
     meaning = "slope of log10(r² − r_0²) over log10 of the steps, and its 95 % interval over draws"
-    parts = [
-        over_draws("growth", growth, "log10 of r² − r_0², in squared units of the parameters"),
-        over_draws("cosine", study["step_cosine"], "mean cosine of successive steps so far"),
-    ]
-    data = xr.merge(parts).assign_coords(quantity=["value", "low", "high"])
+    parts = {
+        "growth": curves.means(growth, "log10 of r² − r_0², in squared units of the parameters"),
+        "cosine": curves.means(study["step_cosine"], "mean cosine of successive steps so far"),
+    }
+    data = curves.prefixed(parts).assign_coords(quantity=["value", "low", "high"])
     data["exponent"] = (("rate", "gradients", "radius", "quantity"), exponents, curves.described(meaning))
     return data
 
 
-def exponent(cell: xr.Dataset) -> tuple[float, float, float]:
-    """Exponent of the growth and the ends of its interval, at one radius: over the last steps, from 1/SPAN of all.
-
-    Missing where there are too few steps or draws.
-    """
+def exponent(cell: xr.Dataset) -> curves.WithInterval:
+    """Exponent of the growth from 1/SPAN of all steps on, at one radius, with its interval; NaN for too few of them."""
     last = int(cell["step"].max())
     try:
         (found,) = training.growth_exponent(cell[["norm"]].dropna("draw"), (-np.inf, np.inf), [last / SPAN, last])
@@ -98,7 +88,7 @@ def draw_radii(ax: plt.Axes, data: xr.Dataset) -> None:
     shades = plt.cm.viridis(np.linspace(0, 0.85, data.sizes["radius"]))
     for shade, radius in zip(shades, data["radius"].values):
         here = data.sel(radius=radius)
-        draw_logarithms(ax, here, "radius", color=shade)
+        curves.draw_band(ax, here["step"], 10 ** curves.parts_of(here, "radius"), linewidth=1, color=shade)
         ax.plot(0, 10 ** float(here["radius_mean"][0]), "o", color=shade, markersize=3, clip_on=False)
     ax.axhline(1, **style.GREY)
     ax.set_xscale("symlog", linthresh=1, linscale=0.4)
@@ -107,30 +97,20 @@ def draw_radii(ax: plt.Axes, data: xr.Dataset) -> None:
     )
 
 
-def draw_logarithms(ax: plt.Axes, here: xr.Dataset, name: str, **look: object) -> None:
-    """Draw a mean over steps and its interval, which are given as logarithms."""
-    curves.draw_band(ax, here["step"], 10 ** curves.parts_of(here, name), **{"linewidth": 1, **look})
-
-
 def curves_of(data: xr.Dataset) -> list[tuple[xr.Dataset, dict]]:
     """Each rate, gradients and r_0 with its look: rates by colour, gradients by line, r_0 but the smallest thin."""
-    found = []
-    for number, rate in enumerate(data["rate"].values):
-        for gradients in data["gradients"].values.tolist():
-            for i in range(data.sizes["radius"]):
-                look = {
-                    "color": style.colour(number),
-                    "linestyle": GRADIENTS[gradients][0],
-                    "linewidth": 0.6 if i else 1.1,
-                }
-                found.append((data.sel(rate=rate, gradients=gradients).isel(radius=i), look))
+    found, names = [], data["gradients"].values.tolist()
+    for place in itertools.product(range(data.sizes["rate"]), range(len(names)), range(data.sizes["radius"])):
+        number, j, i = place
+        line = {"linestyle": GRADIENTS[names[j]][0], "linewidth": 0.6 if i else 1.1}
+        found.append((data.isel(rate=number, gradients=j, radius=i), {"color": style.colour(number), **line}))
     return found
 
 
 def draw_growth(ax: plt.Axes, data: xr.Dataset) -> None:
     """Draw r² − r_0² over steps, below a line in proportion to the steps."""
     for here, look in curves_of(data):
-        draw_logarithms(ax, here, "growth", **look)
+        curves.draw_band(ax, here["step"], 10 ** curves.parts_of(here, "growth"), **look)
     last, top = float(data["step"].max()), float(data["growth_mean"].max())
     ax.plot([1, last], [2 * 10**top / last, 2 * 10**top], **GUIDE)
     ax.annotate(r"$\propto$ steps", (np.sqrt(last), 2 * 10**top / np.sqrt(last)), (-3, 3), **ABOVE)

@@ -26,18 +26,14 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         ax.set_title(f"{panels.dataset_title(cells['dataset'].item())}, {title}" if named else title)
         ax.set_ylabel(over_radius.Y_LABEL)
     panels.letter_titles(axes)
-    handles = [panels.entry(f"$d={d}$", **look(i)) for i, d in enumerate(dimensions)]
-    panels.legend_on_top(figure, handles, 6)
-    drawn = {panels.letter(number): found for number, found in enumerate(data)}
-    return figure, panels.side_by_side(drawn)
+    panels.legend_on_top(figure, [panels.entry(f"$d={d}$", **look(i)) for i, d in enumerate(dimensions)], 6)
+    return figure, panels.side_by_side({panels.letter(number): found for number, found in enumerate(data)})
 
 
 def final_accuracies(cells: xr.Dataset) -> xr.Dataset:
     """Means and intervals over draws, (subspace, radius), of the accuracy at the end."""
-    found = over_radius.with_fixed_rules(cells)
-    values = training.accuracy(found).rename("test_accuracy")
-    values.attrs = curves.described("test accuracy at the end, chance where training diverged")
-    return curves.means(values.transpose("subspace", "radius", "draw"))
+    values = training.accuracy(over_radius.with_fixed_rules(cells)).transpose("subspace", "radius", "draw")
+    return curves.means(values, "test accuracy at the end, chance where training diverged")
 
 
 def look(number: int) -> dict:
@@ -47,8 +43,7 @@ def look(number: int) -> dict:
 
 def draw_family(ax: plt.Axes, found: xr.Dataset, dimensions: list[int]) -> None:
     """Draw a curve for each dimension, which looks as its number among all `dimensions`."""
-    count = found.sizes["subspace"]
-    for number in range(count):
+    for number in range(found.sizes["subspace"]):
         curve = found.isel(subspace=number)
-        x = over_radius.moved_aside(curve, number, count, 0.05)
+        x = over_radius.moved_aside(curve, number, found.sizes["subspace"], 0.05)
         curves.draw_means(ax, x, curve, **look(dimensions.index(int(curve["dimension"]))))

@@ -13,14 +13,15 @@ FIGURE = {
     "axis": "radius",
 }
 
-# Of each pair: its name, number of colour and marker, and filling.
+# Name of each pair of logit gradients or of inputs, number of its colour and marker, and filling.
 PAIRS = {
     "same_logit_same_class": ("same logit, same class", 0, True),
     "same_logit": ("same logit, any classes", 1, True),
     "other_logit": ("different logits", 2, True),
     "other_logit_absolute": ("different logits, absolute", 2, False),
+    "same_class": ("inputs, same class", 3, True),
+    "any_classes": ("inputs, any classes", 3, False),
 }
-INPUTS = {"same_class": ("inputs, same class", 3, True), "any_classes": ("inputs, any classes", 3, False)}
 ROW_CM, ABOVE_CM = 0.75, 2.6
 APART = 0.13  # between the points of one run, whose rows are 1 apart
 
@@ -29,8 +30,8 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     data = cosines(studies)
     width, _ = panels.page_size(1, settings)
     height = (ABOVE_CM + ROW_CM * data.sizes["run"]) / panels.CENTIMETRES_PER_INCH
-    stages, shared = data["stage"].values.tolist(), {"sharex": True, "sharey": True}
-    figure, axes = panels.page(len(stages), settings, figsize=(width, height), **shared)
+    stages = data["stage"].values.tolist()
+    figure, axes = panels.page(len(stages), settings, figsize=(width, height), sharex=True, sharey=True)
     for ax, stage in zip(axes, stages):
         draw_stage(ax, data.sel(stage=stage))
         ax.set_xlabel("mean cosine")
@@ -53,23 +54,16 @@ def cosines(studies: dict[str, xr.Dataset]) -> xr.Dataset:
             values = values.assign_coords(stage=list(places)).reset_coords(drop=True)
             parts.append(values.expand_dims(run=[name]))
     # Studies have different numbers of draws.
-    found = xr.concat([curves.means(each.assign_attrs(curves.described("mean cosine"))) for each in parts], "run")
-    return found[list(curves.PARTS)]
+    return xr.concat([curves.means(each, "mean cosine")[curves.PARTS] for each in parts], "run")
 
 
 def draw_stage(ax: plt.Axes, data: xr.Dataset) -> None:
     """Draw a row of points for each run."""
     rows = np.arange(data.sizes["run"])
-    looks = {**PAIRS, **INPUTS}
-    for i, (of, (label, number, filled)) in enumerate(looks.items()):
-        here = data.sel(of=of)
-        ax.errorbar(
-            here["mean"],
-            rows + APART * curves.centred(i, len(looks)),
-            xerr=curves.bars(here),
-            label=label,
-            **over_steps.points(number, filled),
-        )
+    for i, (of, (label, number, filled)) in enumerate(PAIRS.items()):
+        here, look = data.sel(of=of), over_steps.points(number, filled)
+        places = rows + APART * curves.centred(i, len(PAIRS))
+        ax.errorbar(here["mean"], places, xerr=curves.bars(here), label=label, **look)
     ax.axvline(0, **style.GREY)
     ax.set_xlim(-0.25, 1.05)
     for row in rows[1:]:

@@ -47,9 +47,7 @@ def over_rank(run: xr.Dataset) -> xr.Dataset:
     here = run.sel(step=powers["step"])
     shares = powers.cumsum("rank").mean("step")
     null = (here["gauss_newton_eigenvalue"].cumsum("rank") / here["gauss_newton_full_trace"]).mean("step")
-    found = curves.means(shares.assign_attrs(curves.described("share of the squared gradient")))
-    nulls = curves.means(null.assign_attrs(curves.described("share of the trace of G")))
-    found = found.merge(curves.prefixed("null", nulls))
+    found = beside_null(shares, null)
     model = here["model_power"].sel(rung="measured_outputs", drop=True).mean(("step", "draw"))
     meaning = (
         "share of the squared gradient in the outliers' space that the random model predicts from measured outputs"
@@ -64,11 +62,13 @@ def along_training(run: xr.Dataset) -> xr.Dataset:
     powers = over_steps.measured(run, "gradient_power").sel(gradient_of="spectrum", drop=True)
     here = run.sel(step=powers["step"])
     null = here["gauss_newton_eigenvalue"].isel(rank=top).sum("rank") / here["gauss_newton_full_trace"]
-    found = curves.means(
-        powers.isel(rank=top).sum("rank").assign_attrs(curves.described("share of the squared gradient"))
-    )
-    nulls = curves.means(null.assign_attrs(curves.described("share of the trace of G")))
-    return found.merge(curves.prefixed("null", nulls))
+    return beside_null(powers.isel(rank=top).sum("rank"), null)
+
+
+def beside_null(shares: xr.DataArray, null: xr.DataArray) -> xr.Dataset:
+    """Means of shares over draws with their intervals, and those of their null with the prefix null_."""
+    nulls = {"null": curves.means(null, "share of the trace of G")}
+    return curves.means(shares, "share of the squared gradient").merge(curves.prefixed(nulls))
 
 
 def draw_over_rank(ax: plt.Axes, data: xr.Dataset) -> None:

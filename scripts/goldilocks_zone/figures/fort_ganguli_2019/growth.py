@@ -26,5 +26,4 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         over_steps.logarithmic_axis(ax, *(data[f"{variable}_{number}"]["mean"] for number in range(len(runs))))
     panels.letter_titles(axes, list(MEASURES.values()))
     panels.legend_on_top(figure, axes[0], 2)
-    whole = panels.side_by_side(data).assign_attrs({f"run_{i}": name for i, name in enumerate(runs)})
-    return figure, whole
+    return figure, panels.side_by_side(data).assign_attrs({f"run_{i}": name for i, name in enumerate(runs)})

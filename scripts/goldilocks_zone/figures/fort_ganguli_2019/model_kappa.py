@@ -16,15 +16,11 @@ EXAMPLES = 1000  # of the claims
 SPREADS = np.geomspace(1e-2, 1e3, 41)
 # Ratios σ_c/σ_E that the left panel has a curve for, beside the one measured near r_X.
 RATIOS = (0.0, 0.1, 10.0)
-MEANINGS = {
-    "kappa": "κ(H) of the network",
-    "gauss_newton_kappa": "κ(G) of the network",
-    "model_kappa": "κ(G) of the random model with the network's six numbers",
-}
-LOOKS = {
-    "kappa": (r"$H$, network", 0, "-"),
-    "gauss_newton_kappa": (r"$G$, network", 1, "--"),
-    "model_kappa": (r"$G$, random model", 2, ":"),
+# Meaning, label, number of colour, and line.
+MEASURES = {
+    "kappa": ("κ(H) of the network", r"$H$, network", 0, "-"),
+    "gauss_newton_kappa": ("κ(G) of the network", r"$G$, network", 1, "--"),
+    "model_kappa": ("κ(G) of the random model with the network's six numbers", r"$G$, random model", 2, ":"),
 }
 
 
@@ -44,14 +40,12 @@ def beside_the_model(study: xr.Dataset) -> xr.Dataset:
     run = curves.primary(study).isel(subspace=0).sel(examples=count, dimension=d)
     classes = int(run["classes"])
     # Both deviations are of one entry of a gradient, as in the model.
-    ratios = [
-        *RATIOS,
-        float((run["class_gradient"] / run["example_gradient"]).isel(radius=curves.nearest_to_r_x(run)).mean()),
-    ]
-    over_spread = [[modelled(count, classes, d, ratio, 1.0, spread) for spread in SPREADS] for ratio in sorted(ratios)]
+    of_network = (run["class_gradient"] / run["example_gradient"]).isel(radius=curves.nearest_to_r_x(run)).mean()
+    ratios = sorted([*RATIOS, float(of_network)])
+    over_spread = [[modelled(count, classes, d, ratio, 1.0, spread) for spread in SPREADS] for ratio in ratios]
     meaning = curves.described(f"κ(G) of the random model on planes of {d} dimensions")
     found = xr.Dataset({"model_over_spread": (("ratio", "spread"), over_spread, meaning)})
-    found = found.assign_coords(ratio=sorted(ratios), spread=SPREADS, x=run["x"].reset_coords(drop=True))
+    found = found.assign_coords(ratio=ratios, spread=SPREADS, x=run["x"].reset_coords(drop=True))
     found["ratio"].attrs = curves.described("σ_c/σ_E")
     found["spread"].attrs = curves.described("standard deviation of the logits, σ_z")
     numbers = (run[name] for name in ("class_gradient", "example_gradient", "logits_std"))
@@ -61,10 +55,8 @@ def beside_the_model(study: xr.Dataset) -> xr.Dataset:
         "gauss_newton_kappa": run["gauss_newton_trace"] / run["gauss_newton_norm"],
         "model_kappa": model,
     }
-    for name, values in measures.items():
-        means = curves.means(values.assign_attrs(curves.described(MEANINGS[name]))).reset_coords(drop=True)
-        found = found.merge(curves.prefixed(name, means))
-    return found.assign_attrs(study.attrs, examples=count, dimension=d)
+    means = {name: curves.means(measures[name], MEASURES[name][0]).reset_coords(drop=True) for name in measures}
+    return found.merge(curves.prefixed(means)).assign_attrs(study.attrs, examples=count, dimension=d)
 
 
 def modelled(examples: int, classes: int, size: int, cluster: float, noise: float, spread: float) -> float:
@@ -86,7 +78,7 @@ def draw_over_spread(ax: plt.Axes, data: xr.Dataset) -> None:
 
 def draw_over_radius(ax: plt.Axes, data: xr.Dataset) -> None:
     """Draw κ of a network over the radius, and that of the random model with its numbers."""
-    for name, (label, number, line) in LOOKS.items():
+    for name, (_, label, number, line) in MEASURES.items():
         look = {"color": style.colour(number), "linestyle": line, "label": label}
         curves.draw_band(ax, data["x"], curves.parts_of(data, name), **look)
     ax.axvline(0, **style.GREY)
@@ -94,5 +86,5 @@ def draw_over_radius(ax: plt.Axes, data: xr.Dataset) -> None:
     ax.set(xlabel=panels.X_LABEL, ylabel=r"$\mathrm{Tr}/\Vert\cdot\Vert$")
     sizes = f"$N={data.attrs['examples']}$, $d={data.attrs['dimension']}$"
     ax.set_title(panels.lettered(1, f"over the radius, {sizes}"))
-    ax.set_ylim(panels.limits(*(data[f"{name}_mean"] for name in LOOKS)))
+    ax.set_ylim(panels.limits(*(data[f"{name}_mean"] for name in MEASURES)))
     ax.legend(loc="center left")

@@ -1,11 +1,11 @@
 """The largest eigenvalue of the Hessian along training, for each arm of inputs and optimiser, and controls (Fort &
 Ganguli 2019)."""
 
-import json
+from collections.abc import Iterator
 
 import xarray as xr
 
-from goldilocks_zone.figures import over_steps, panels
+from goldilocks_zone.figures import curves, over_steps, panels
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
 
 FIGURE = {
@@ -44,16 +44,14 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     return figure, panels.side_by_side(data).assign_attrs(names)
 
 
-def arms(study: xr.Dataset):
+def arms(study: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
     """The name of every run of a study, and geometric means over draws with their intervals."""
     for name, run in over_steps.runs(study):
-        yield (
-            name.removeprefix("Adam").removeprefix(", ") or over_steps.USUAL,
-            over_steps.logarithmic_means(run["sharpness"]).reset_coords(drop=True),
-        )
+        arm = name.removeprefix("Adam").removeprefix(", ") or over_steps.USUAL
+        yield arm, over_steps.logarithmic_means(run["sharpness"]).reset_coords(drop=True)
 
 
 def stability(study: xr.Dataset) -> float | None:
     """The eigenvalue above which gradient descent at the study's rate is not stable; none for Adam."""
-    settings = json.loads(study.attrs["settings"])
+    settings = curves.settings_of(study)
     return 2 / settings["rate"] if settings["optimiser"] == "sgd" else None

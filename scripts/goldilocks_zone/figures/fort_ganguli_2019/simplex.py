@@ -12,16 +12,15 @@ from goldilocks_zone.theory import random_model
 FIGURE = {"id": "simplex", "studies": ["simplex"], "axis": "radius", "needs": ["output_example"]}
 
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])
-COLUMNS = 4
-ROW_CM = 4.6
+COLUMNS, ROW_CM = 4, 4.6
+LOOKS = [style.look(k, markersize=2.2, markeredgewidth=0) for k in range(len(CORNERS))]
 FAR = 1e6  # the deviation of logits of outputs that are all saturated
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
     (study,) = studies.values()
     data = outputs(study)
-    width, _ = panels.page_size(1, settings)
-    size = (width, 2 * ROW_CM / panels.CENTIMETRES_PER_INCH)
+    size = (panels.page_size(1, settings)[0], 2 * ROW_CM / panels.CENTIMETRES_PER_INCH)
     figure, axes = panels.grid(2, data.sizes["step"], settings, figsize=size)
     for i, step in enumerate(data["step"].values):
         here = data.sel(step=step)
@@ -31,8 +30,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         axes[1, i].set_title(rf"$\sigma_z={float(here['model_spread']):.3g}$")
     for ax, label in zip(axes[:, 0], ("network", "random model")):
         ax.set_ylabel(label)
-    names = [panels.entry(f"class {k}", linestyle="none", **look(k)) for k in range(len(CORNERS))]
-    panels.legend_on_top(figure, names)
+    panels.legend_on_top(figure, [panels.entry(f"class {k}", linestyle="none", **LOOKS[k]) for k in range(len(LOOKS))])
     return figure, data
 
 
@@ -70,14 +68,8 @@ def draw_triangle(ax: plt.Axes, p: np.ndarray, labels: np.ndarray | None) -> Non
         aside = 1.5 * (CORNERS[k] - CORNERS.mean(0))
         ax.annotate(str(k), CORNERS[k], aside, textcoords="offset fontsize", ha="center", va="center")
         if labels is not None:
-            ax.plot(*places[labels == k].T, linestyle="none", alpha=0.6, **look(k))
+            ax.plot(*places[labels == k].T, linestyle="none", alpha=0.6, **LOOKS[k])
     if labels is None:
         ax.plot(*places.T, linestyle="none", color="0.3", marker=".", markersize=2, alpha=0.6)
     ax.set(xlim=(-0.15, 1.15), ylim=(-0.15, 1.02), xticks=[], yticks=[], aspect="equal")
-    for spine in ax.spines.values():
-        spine.set_visible(False)
-
-
-def look(k: int) -> dict:
-    """The look of points of a class."""
-    return style.look(k, markersize=2.2, markeredgewidth=0)
+    ax.spines[:].set_visible(False)

@@ -10,6 +10,7 @@ from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, 
 FIGURE = {"id": "spectra", "studies": ["geometry"], "axis": "radius", "needs": ["rank", "rung"]}
 
 MEASURED = {"gauss_newton_eigenvalue": (r"$G$", 0, True), "hessian_eigenvalue": (r"$H$", 1, False)}
+SHOWN = (*MEASURED, "model_eigenvalue", "model_edge", "centred_edge")
 RUNGS = {
     "six_numbers": ("model, six numbers", 2),
     "matched_spread": ("model, matched spread", 3),
@@ -37,11 +38,9 @@ def spectra(study: xr.Dataset) -> xr.Dataset:
     places = over_steps.stages(run, "gauss_newton_eigenvalue")
     parts = []
     for step in places.values():
-        here, found = run.sel(step=step), xr.Dataset()
-        for name in (*MEASURED, "model_eigenvalue", "model_edge", "centred_edge"):
-            means = over_steps.logarithmic_means(here[name]).reset_coords(drop=True)
-            found = found.merge(curves.prefixed(name, means))
-        parts.append(found)
+        here = {name: run[name].sel(step=step) for name in SHOWN}
+        means = {name: over_steps.logarithmic_means(each).reset_coords(drop=True) for name, each in here.items()}
+        parts.append(curves.prefixed(means))
     meaning = curves.described("step of training")
     result = xr.concat(parts, "stage").assign_coords(stage=list(places))
     classes = ((), int(run["classes"]), curves.described("number of classes"))
@@ -63,5 +62,4 @@ def draw_spectrum(ax: plt.Axes, data: xr.Dataset) -> None:
     centred = {"color": "0.5", "linewidth": 0.7, "linestyle": ":", "label": r"edge of centred $G$"}
     ax.axhline(float(data["centred_edge_mean"]), **centred)
     ax.axvline(int(data["classes"]) - 0.5, color="0.8", linewidth=0.6, zorder=0)
-    shown = [data[f"{name}_mean"] for name in (*MEASURED, "model_eigenvalue", "model_edge", "centred_edge")]
-    over_steps.logarithmic_axis(ax, *shown)
+    over_steps.logarithmic_axis(ax, *(data[f"{name}_mean"] for name in SHOWN))

@@ -1,13 +1,10 @@
 """Accuracy over the radius and the dimension of planes and spheres (Fort & Scherlis 2019, figures 2a and 2b)."""
 
-import csv
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from goldilocks_zone.figures import over_radius, panels, profiles
+from goldilocks_zone.figures import over_radius, panels
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
 
 FIGURE = {
@@ -27,7 +24,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     families = [each for study in studies.values() for each in over_radius.families(study)]
     data = [over_radius.accuracy_curves(over_radius.with_fixed_rules(cells)) for _, cells in families]
     dimensions = sorted({d for curves in data for d in curves["dimension"].values.tolist()})
-    points_of = [published_points(published, cells) if published else {} for _, cells in families]
+    points_of = [published_points(published, cells) for _, cells in families]
     mapped = [i for i, curves in enumerate(data) if min(curves.sizes["subspace"], curves.sizes["radius"]) > 1]
     highest = max(float(curves["mean"].max()) for curves in data)
     top = max([highest, *(each[1].max() for points in points_of for each in points.values())])
@@ -47,8 +44,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     if any(points_of):
         handles.append(panels.entry("published", **over_radius.dimension_look(0) | OPEN | {"color": "k"}))
     panels.legend_on_top(figure, handles, 7, columnspacing=1.2)
-    drawn = {panels.letter(i): curves for i, curves in enumerate(data)}
-    return figure, panels.side_by_side(drawn)
+    return figure, panels.side_by_side({panels.letter(i): curves for i, curves in enumerate(data)})
 
 
 def draw_family(ax: plt.Axes, data: xr.Dataset, published: dict[int, np.ndarray], dimensions: list[int]) -> None:
@@ -60,14 +56,9 @@ def draw_family(ax: plt.Axes, data: xr.Dataset, published: dict[int, np.ndarray]
             ax.plot(*published[d], **look | OPEN)
 
 
-def published_points(path: Path, cells: xr.Dataset) -> dict[int, np.ndarray]:
-    """Published log10(r/r_X) and accuracies, shape (2, points), for each dimension of a family; {} if it is another."""
-    place = {axis: cells[axis].item() for axis in ("dataset", "network")}
-    if not profiles.is_published_network(place) or not cells["subspace"].values[0].startswith("plane-"):
-        return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    found = {}
+def published_points(path: Published, cells: xr.Dataset) -> dict[int, np.ndarray]:
+    """Published log10(r/r_X) and accuracies, shape (2, points), for each dimension of a family that has them."""
+    rows, found = over_radius.published_rows(path, cells), {}
     for d in cells["dimension"].values.tolist():
         points = [(float(row["log10_r_over_rX"]), float(row[f"d{d}"])) for row in rows if row.get(f"d{d}")]
         if points:

@@ -1,9 +1,6 @@
 """Accuracy early in training over measures of the initialisation (Fort & Scherlis 2019, figure 6a to c), and the gain
 from choosing among initialisations by them."""
 
-import json
-from functools import partial
-
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
@@ -59,8 +56,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         axes.flat[count - 1].set_title(panels.lettered(count - 1, f"best of $K$ {step_in_words(data)}"))
         data = data.merge(gains)
     if "early" in studies:
-        handles = step_handles(data, colours, json.loads(studies["early"].attrs["settings"]))
-        panels.legend_on_top(figure, handles)
+        panels.legend_on_top(figure, step_handles(data, colours, curves.settings_of(studies["early"])))
     return figure, data
 
 
@@ -78,8 +74,7 @@ def gathered(studies: dict[str, xr.Dataset]) -> xr.Dataset:
         here = here.sel(dimension=d, examples=here["examples"].max()).drop_vars(("dimension", "examples"))
         found = here[["trace_over_norm", "loss", CONTROL]]
         found["positive_eigenvalues"] = (here["fraction_positive"] * d).round()
-        meaning = f"number of positive eigenvalues of H_d, d = {d}"
-        found["positive_eigenvalues"].attrs = curves.described(meaning)
+        found["positive_eigenvalues"].attrs = curves.described(f"number of positive eigenvalues of H_d, d = {d}")
     if early is None:
         outcome = found["loss"].expand_dims(step=[0]).assign_attrs(label=MEASURES["loss"])
         return found.drop_vars("loss").assign(outcome=outcome)
@@ -129,7 +124,7 @@ def slope_in_words(data: xr.Dataset, name: str, correlated: bool) -> str:
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return f"no slope {step_in_words(data)}"
     r = np.corrcoef(x, y)[0, 1]
-    t = curves.decimal(r * np.sqrt((len(x) - 2) / (1 - r**2)), ".1f")
+    t = curves.decimal(r * np.sqrt((len(x) - 2) / (1 - r**2)), 1)
     return f"slope {step_in_words(data)}: $t$ = {t}"
 
 
@@ -137,14 +132,12 @@ def draw_steps(ax: plt.Axes, data: xr.Dataset, name: str, colours: np.ndarray, c
     """Draw one point per initialisation and step, with regression lines and the pointwise 95 % bands of their means."""
     x = data[name].values
     places = np.linspace(x.min(), x.max(), PLACES)
-    for colour, number, outcome in zip(colours, range(len(colours)), data["outcome"].values):
-        marker = style.marker(number)
-        ax.plot(x, outcome, linestyle="none", marker=marker, markersize=2.8, color=colour, alpha=0.6, mew=0)
-        if not correlated or np.ptp(x) == 0:
-            continue
-        line, low, high = bands.regression_band(x, outcome, places, estimates.LEVEL)
-        ax.plot(places, line, color=0.75 * colour[:3])
-        ax.fill_between(places, low, high, color=colour, alpha=0.35, linewidth=0)
+    for number, (colour, outcome) in enumerate(zip(colours, data["outcome"].values)):
+        ax.plot(x, outcome, linestyle="none", alpha=0.6, **style.look(number, color=colour, markersize=2.8, mew=0))
+        if correlated and np.ptp(x) > 0:
+            line, low, high = bands.regression_band(x, outcome, places, estimates.LEVEL)
+            ax.plot(places, line, color=0.75 * colour[:3])
+            ax.fill_between(places, low, high, color=colour, alpha=0.35, linewidth=0)
     ax.set_ylim(panels.limits(data["outcome"], margin=0.05))
 
 
@@ -162,9 +155,12 @@ def best_of_many(data: xr.Dataset) -> xr.Dataset:
         signs.append(sign or (1 if np.cov(values, accuracy)[0, 1] > 0 else -1))
         rows = np.array([signs[-1] * values, accuracy])
         for j, count in enumerate(counts.tolist()):
-            found[i, j, 0] = gain(count, rows)
+            found[i, j, 0] = training.best_of(count, *rows)
             if count in BARRED:
-                found[i, j] = curves.bootstrapped(partial(gain, count), rows, "early", name)
+                names = ("early", name)
+                found[i, j] = curves.bootstrapped(
+                    lambda each, count=count: training.best_of(count, *each), rows, *names
+                )
     meanings = {
         "gain": "mean accuracy of the best-scored of `count` initialisations minus that of a random one",
         "gain_low": "lower end of the gain's 95 % bootstrap interval over draws, at some counts",
@@ -174,18 +170,12 @@ def best_of_many(data: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(curves.columns(("score", "count"), found, meanings), coordinates)
 
 
-def gain(count: int, rows: np.ndarray) -> float:
-    """The gain by the scores and outcomes in rows (2, draws)."""
-    return training.best_of(count, *rows)
-
-
 def draw_gains(ax: plt.Axes, gains: xr.Dataset) -> None:
     """Draw the gain by each score over the number of initialisations to choose from; at some, intervals as bars."""
     for number, name in enumerate(gains["score"].values.tolist()):
-        here = gains.sel(score=name)
+        here, colour = gains.sel(score=name), style.colour(number)
         sign, label = SCORES[name]
         label = label if sign else f"{'high' if here['sign'] > 0 else 'low'} {label}"
-        colour = style.colour(number)
         ax.plot(here["count"], here["gain"], color=colour, linestyle=style.line(number), label=label)
         barred = here.isel(count=np.isfinite(here["gain_low"].values))
         barred = barred.rename(gain="mean", gain_low="low", gain_high="high")
@@ -201,14 +191,11 @@ def draw_gains(ax: plt.Axes, gains: xr.Dataset) -> None:
 def step_handles(data: xr.Dataset, colours: np.ndarray, settings: dict) -> list[plt.Line2D]:
     """A marker for each logged step, with its epoch where that is known."""
     epochs = epochs_of(data["step"].values, settings, data.attrs["dataset"])
-    dot = {"linestyle": "none", "markersize": 3.5}
-    return [
-        panels.entry("step:" if epochs is None else "step (epoch):", linestyle="none"),
-        *(
-            panels.entry(words(step, epochs and epochs[i]), marker=style.marker(i), color=colour, **dot)
-            for i, (step, colour) in enumerate(zip(data["step"].values, colours))
-        ),
-    ]
+    handles = [panels.entry("step (epoch):" if epochs else "step:", linestyle="none")]
+    for i, (step, colour) in enumerate(zip(data["step"].values, colours)):
+        label = f"{step} ({epochs[i]:.2f})" if epochs else f"{step}"
+        handles.append(panels.entry(label, linestyle="none", **style.look(i, color=colour, markersize=3.5)))
+    return handles
 
 
 def epochs_of(steps: np.ndarray, settings: dict, dataset: str) -> list[float] | None:
@@ -219,8 +206,3 @@ def epochs_of(steps: np.ndarray, settings: dict, dataset: str) -> list[float] | 
         return None
     examples = official_shapes.OFFICIAL[dataset].training_examples - settings["validation"]
     return (steps / (examples // settings["batch"])).tolist()
-
-
-def words(step: int, epoch: float | None) -> str:
-    """A step, with its epoch where that is known, in a legend."""
-    return f"{step}" if epoch is None else f"{step} ({epoch:.2f})"

@@ -1,6 +1,5 @@
 """Mean loss over the radius with its power law (Fort & Scherlis 2019, figure 5a)."""
 
-import json
 import math
 
 import numpy as np
@@ -20,11 +19,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     for ax, cell in axes:
         for number, count in enumerate(profiles.numbers_of_examples(study)):
             curves.draw_curve(ax, data.sel(cell).sel(examples=count), number, f"$N={count}$")
-        if json.loads(study.attrs["settings"])["loss"] == "cross_entropy":
+        if curves.settings_of(study)["loss"] == "cross_entropy":
             classes = int(study["classes"].sel(dataset=cell["dataset"]))
-            chance, x_left = math.log(classes), study["x"].values[0]
-            ax.axhline(chance, **style.GREY)
-            ax.annotate(rf"$\ln {classes}$", (x_left, chance), xytext=(0, 3), textcoords="offset points")
+            ax.axhline(math.log(classes), **style.GREY)
+            place = (study["x"].values[0], math.log(classes))
+            ax.annotate(rf"$\ln {classes}$", place, xytext=(0, 3), textcoords="offset points")
         x, mean = study["x"].values, data.sel(cell).sel(examples=max(study["examples"].values))["mean"].values
         above = x >= profiles.POWER_LAW_FROM
         if above.sum() >= 2:

@@ -32,10 +32,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
                 lower.plot(curve["x"], seen, color=style.colour(number), linestyle=line, linewidth=0.9)
         upper.axhline(math.log(int(study["classes"].values[0])), **style.GREY)
         panels.legend_above(upper, variants.title(study, name))
-        for ax in (upper, lower):
-            ax.set_yscale("log")
+        lower.set_yscale("log")
         means = found["loss"]["mean"]
-        upper.set_ylim(float(means.min()) / 3, float(means.max()) * 5)
+        upper.set(yscale="log", ylim=(float(means.min()) / 3, float(means.max()) * 5))
         drawn |= {f"{name}_{kind}": curve for kind, curve in found.items()}
     for upper, lower in stacks[::3]:
         upper.set_ylabel("mean loss (nat)")

@@ -71,6 +71,6 @@ def correlations(here: xr.Dataset, name: str) -> list[str]:
         if name in given:
             continue
         rows = np.array([here[variable].values for variable in (name, "loss", *given)])
-        value, low, high = curves.bootstrapped(partial_correlation, rows, "selection", name)
-        lines.append(f"{words} {value:.2f} [{low:.2f}, {high:.2f}]".replace("-", "−"))
+        found = curves.bootstrapped(partial_correlation, rows, "selection", name)
+        lines.append(f"{words} {curves.in_words(*found)}")
     return lines

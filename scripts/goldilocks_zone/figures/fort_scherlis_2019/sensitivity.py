@@ -35,13 +35,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     figure, axes = panels.page(len(MEASURES) + 1, settings, len(MEASURES) + 1, figsize=size)
     drawn = {}
     if "sensitivity" in studies:
-        measured = measures(studies["sensitivity"].isel(dataset=0, network=0))
-        drawn["variants"] = measured
-        draw_levels(axes[:-1], measured)
+        drawn["variants"] = measures(studies["sensitivity"].isel(dataset=0, network=0))
+        draw_levels(axes[:-1], drawn["variants"])
     if "isotropy" in studies:
-        parts = spread(studies["isotropy"].isel(dataset=0, network=0, subspace=0))
-        drawn["spread"] = parts
-        draw_parts(axes[-1], parts)
+        drawn["spread"] = spread(studies["isotropy"].isel(dataset=0, network=0, subspace=0))
+        draw_parts(axes[-1], drawn["spread"])
     return figure, panels.side_by_side(drawn)
 
 
@@ -50,12 +48,11 @@ def measures(study: xr.Dataset) -> xr.Dataset:
     ratio = study["trace_over_norm"].sel(dimension=profiles.DIMENSION).mean("draw")
     result = xr.Dataset({name: xr.full_like(ratio.isel(radius=0, drop=True), np.nan) for name in MEASURES})
     x = study["x"].values
-    for place in product(*(ratio[axis].values.tolist() for axis in FACTORS)):
-        place = dict(zip(FACTORS, place))
+    for levels in product(*(ratio[axis].values.tolist() for axis in FACTORS)):
+        place = dict(zip(FACTORS, levels))
         curve = ratio.sel(place)
         edges = [outermost_crossings(curve.expand_dims("draw"), 1.0, outer)[0] for outer in (False, True)]
-        found = (float(curve.max()), vertex_within_reach(x, curve.values)[1], *edges)
-        for name, value in zip(MEASURES, found):
+        for name, value in zip(MEASURES, (float(curve.max()), vertex_within_reach(x, curve.values)[1], *edges)):
             result[name].loc[place] = value
     for name, text in MEASURES.items():
         result[name].attrs = curves.described(text.replace("\n", " "))
@@ -65,22 +62,20 @@ def measures(study: xr.Dataset) -> xr.Dataset:
 def draw_levels(axes: list[plt.Axes], measured: xr.Dataset) -> None:
     """Draw a row per level of each factor: all variants with it, their median, and the main study's variant."""
     rows = [(axis, level) for axis in FACTORS for level in measured[axis].values.tolist()]
-    names = [row_name(axis, level) for axis, level in rows]
-    starts = [rows.index(next(row for row in rows if row[0] == axis)) for axis in FACTORS]
+    starts = [number for number in range(1, len(rows)) if rows[number][0] != rows[number - 1][0]]
     usual = {axis: level for axis, (_, level) in FACTORS.items() if level in measured[axis].values}
     for (name, text), ax in zip(MEASURES.items(), axes):
         for number, (axis, level) in enumerate(rows):
-            values = measured[name].sel({axis: level}).values.ravel()
-            values = values[np.isfinite(values)]
-            colour = style.colour(list(FACTORS).index(axis))
+            values = measured[name].sel({axis: level}).values
+            values, colour = values[np.isfinite(values)], style.colour(list(FACTORS).index(axis))
             ax.plot(values, np.full(len(values), number), "|", color=colour, markersize=5, alpha=0.6)
             if len(values):
                 ax.plot(np.median(values), number, "D", color=colour, markeredgecolor="k", markersize=3.5)
         if len(usual) == len(FACTORS):
             ax.axvline(float(measured[name].sel(usual)), color="0.3", linewidth=0.7, linestyle="--", zorder=0)
-        for start in starts[1:]:
+        for start in starts:
             ax.axhline(start - 0.5, color="0.85", linewidth=0.5, zorder=0)
-        ax.set_yticks(range(len(rows)), names if ax is axes[0] else [])
+        ax.set_yticks(range(len(rows)), [row_name(*row) for row in rows] if ax is axes[0] else [])
         ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel=text)
 
 
@@ -106,7 +101,7 @@ def spread(study: xr.Dataset) -> xr.Dataset:
     planes = study["trace_over_norm_plane_variance"].transpose("radius", "draw", "example_set").values
     number = int(study.attrs["planes"])
 
-    def parts(sample):
+    def parts(sample: np.ndarray) -> np.ndarray:
         means, variances = np.moveaxis(sample, -1, 1)
         of_plane, of_set = variances.mean(), means.var(axis=1, ddof=1).mean()
         of_theta = max(means.mean(axis=1).var(ddof=1) - of_plane / number - of_set / means.shape[1], 0.0)

@@ -16,16 +16,11 @@ def of_study(study: xr.Dataset) -> list[tuple[str, dict]]:
     result = []
     for values in product(*(study[axis].values.tolist() for axis in axes)):
         place = dict(zip(axes, values))
-        parts = [name_of(axis, value) for axis, value in place.items()]
-        result.append((", ".join(filter(None, parts)), {**fixed, **place}))
+        names = {axis: panels.network_title(str(value)) for axis, value in place.items()}
+        if "bias_directions" in place:
+            names["bias_directions"] = "biases" if place["bias_directions"] else ""
+        result.append((", ".join(filter(None, names.values())), {**fixed, **place}))
     return result
-
-
-def name_of(axis: str, value: object) -> str:
-    """The brief name of a value along an axis, in a legend."""
-    if axis == "bias_directions":
-        return "biases" if value else ""
-    return panels.network_title(str(value))
 
 
 def title(study: xr.Dataset, name: str) -> str:

@@ -24,8 +24,7 @@ LAST = 1.15  # width of the last panel, relative to the others
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
     (study,) = studies.values()
-    study = curves.primary(study)
-    study = study.isel(radius=[curves.nearest_to_r_x(study)])
+    study = curves.primary(study).isel(radius=[curves.nearest_to_r_x(study)])
     data = measured(study)
     shown = [name for name in MEASURES if name in data]
     ratios = [1] * len(shown) + [LAST]
@@ -51,32 +50,22 @@ def measured(study: xr.Dataset) -> xr.Dataset:
     data = xr.Dataset({name: study[name].isel(radius=0) for name in MEASURES if name in study}, attrs=study.attrs)
     data["test_accuracy"] = training.accuracy(study).isel(radius=0)
     data["test_accuracy"].attrs = curves.described("test accuracy at the end, chance where training diverged")
-    for name in list(data.data_vars):
-        data = data.merge(curves.prefixed(name, curves.means(data[name])))
+    data = data.merge(curves.prefixed({name: curves.means(data[name]) for name in data.data_vars}))
     spread = np.full((study.sizes["subspace"], 3), np.nan)
-    for i, name in enumerate(study["subspace"].values):
-        if study.sizes["draw"] > 1:
-            estimate = training.spread_over_draws(study.sel(subspace=name))[0]
-            spread[i] = estimate.value, *estimate.interval(estimates.LEVEL)
+    for i in range(len(spread)) if study.sizes["draw"] > 1 else ():
+        estimate = training.spread_over_draws(study.isel(subspace=i))[0]
+        spread[i] = estimate.value, *estimate.interval(estimates.LEVEL)
     meaning = "standard deviation of the accuracy over draws, binomial variance taken off, with its 95 % interval"
     data["spread"] = (("subspace", "quantity"), spread, curves.described(meaning))
     return data.assign_coords(quantity=["value", "low", "high"])
 
 
-def places_of(data: xr.Dataset) -> list[tuple[int, int, np.ndarray]]:
-    """Indices of each plane and set of examples, and the places of its start and end."""
-    planes, sets = data.sizes["subspace"], data.sizes["examples_of"]
-    return [
-        (i, j, i + APART * curves.centred(j, sets) + STRIDE * np.array([-0.5, 0.5]))
-        for i in range(planes)
-        for j in range(sets)
-    ]
-
-
 def draw_pairs(ax: plt.Axes, data: xr.Dataset, name: str) -> None:
     """Draw a measure at the start and at the end of training: a thin line for each draw, a thick one for their mean."""
-    for i, j, places in places_of(data):
+    sets = data.sizes["examples_of"]
+    for i, j in np.ndindex(data.sizes["subspace"], sets):
         here = data.isel(subspace=i, examples_of=j)
+        places = i + APART * curves.centred(j, sets) + STRIDE * np.array([-0.5, 0.5])
         pairs = here[name].transpose("moment", "draw").values
         ax.plot(places, pairs, color=style.colour(j), linewidth=0.5, alpha=0.5)
         found, look = curves.parts_of(here, name), style.look(j, markersize=4.5, capsize=1.5)
@@ -115,11 +104,8 @@ def names_of(subspaces: list[str]) -> list[str]:
 
 def legend_handles(data: xr.Dataset) -> list[plt.Line2D]:
     """Sets of examples by colour, line and marker; start and end by filling."""
-    sets = data["examples_of"].values.tolist()
-    handles = [panels.entry(EXAMPLES[name], **style.look(j, linestyle=style.line(j))) for j, name in enumerate(sets)]
+    sets = enumerate(data["examples_of"].values.tolist())
+    handles = [panels.entry(EXAMPLES[name], **style.look(j, linestyle=style.line(j))) for j, name in sets]
     dot = {"linestyle": "none", "marker": "o", "color": "k", "markersize": 4.5}
-    return [
-        *handles,
-        panels.entry("start of training", markerfacecolor="white", **dot),
-        panels.entry("end of training", **dot),
-    ]
+    handles.append(panels.entry("start of training", markerfacecolor="white", **dot))
+    return [*handles, panels.entry("end of training", **dot)]

@@ -1,8 +1,5 @@
 """The dimension needed for an accuracy, over the radius, and accuracy over the dimension (Li et al. 2018)."""
 
-import csv
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
@@ -10,7 +7,7 @@ from matplotlib.axis import Axis
 
 from goldilocks_zone.claims.cells import NotTested
 from goldilocks_zone.claims.estimators import training
-from goldilocks_zone.figures import curves, over_radius, panels, profiles, style
+from goldilocks_zone.figures import curves, over_radius, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
 from goldilocks_zone.statistics import estimates
 
@@ -110,15 +107,11 @@ def show_dimensions(axis: Axis, dimensions: np.ndarray) -> None:
     axis.set_view_interval(low - ROOM_BESIDE, high + ROOM_BESIDE, ignore=True)
 
 
-def place_of(cells: xr.Dataset) -> dict[str, str]:
-    """Dataset and network of a family."""
-    return {axis: cells[axis].item() for axis in ("dataset", "network")}
-
-
 def at_r_x(study: xr.Dataset, cells: xr.Dataset) -> xr.Dataset:
     """A family at its radius nearest to r_X, with training in the whole space where the study has that."""
     whole = [WHOLE] if WHOLE in study["subspace"].values else []
-    study = over_radius.with_fixed_rules(over_radius.first_values(study)).sel(place_of(cells))
+    place = {axis: cells[axis].item() for axis in ("dataset", "network")}
+    study = over_radius.with_fixed_rules(over_radius.first_values(study)).sel(place)
     study = study.sel(subspace=[*cells["subspace"].values.tolist(), *whole])
     return study.isel(radius=[curves.nearest_to_r_x(study)])
 
@@ -153,12 +146,12 @@ def over_dimensions(cell: xr.Dataset) -> xr.Dataset:
     return found
 
 
-def mean_accuracy(cell: xr.Dataset) -> tuple[float, float, float]:
+def mean_accuracy(cell: xr.Dataset) -> curves.WithInterval:
     """Mean over draws at the one radius of a cell, with its 95 % interval."""
     return curves.bootstrapped(np.mean, training.accuracy(cell).isel(radius=0).values, NAME, "accuracy")
 
 
-def intrinsic_dimension(cell: xr.Dataset) -> tuple[float, float, float] | None:
+def intrinsic_dimension(cell: xr.Dataset) -> curves.WithInterval | None:
     """log10 of the intrinsic dimension with its 95 % interval; None where no dimension reaches it."""
     try:
         (found,) = training.intrinsic_dimension(cell, SHARE, 1, NAME)
@@ -192,10 +185,7 @@ def draw_over_dimensions(ax: plt.Axes, cell: xr.Dataset, data: xr.Dataset, publi
     return handles
 
 
-def published_points(path: Path | None, cell: xr.Dataset) -> np.ndarray:
+def published_points(path: Published, cell: xr.Dataset) -> np.ndarray:
     """Published dimensions and accuracies, shape (2, points); none for other data, networks or spheres."""
-    on_planes = cell["subspace"].values[0].startswith("plane-")
-    if not (path and on_planes and profiles.is_published_network(place_of(cell))):
-        return np.empty((2, 0))
-    with path.open(newline="", encoding="utf-8") as file:
-        return np.array([(float(row["d"]), float(row["accuracy"])) for row in csv.DictReader(file)]).T
+    points = [(float(row["d"]), float(row["accuracy"])) for row in over_radius.published_rows(path, cell)]
+    return np.reshape(points, (-1, 2)).T

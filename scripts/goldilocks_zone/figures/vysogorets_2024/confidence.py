@@ -34,10 +34,12 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     found = statistics(data, forced) if correlated else {}
     for ax, (name, label) in zip(axes[0], MEASURES.items()):
         ax.plot(data[name], data[KAPPA], **DOTS, **{**AS_IT_IS, "label": ""})
-        ax.set(xlabel=label, ylabel=r"$\kappa$", title=rf"$\rho$ = {in_words(*found[name])}" if correlated else "")
+        ax.set(
+            xlabel=label, ylabel=r"$\kappa$", title=rf"$\rho$ = {curves.in_words(*found[name])}" if correlated else ""
+        )
     if forced:
         draw_gradients(axes[0, -1], data)
-        axes[0, -1].set_title(f"slope {in_words(*found['slope'])}" if correlated else "")
+        axes[0, -1].set_title(f"slope {curves.in_words(*found['slope'])}" if correlated else "")
     few = "1 initialisation" if data.sizes["draw"] == 1 else f"{data.sizes['draw']} initialisations"
     panels.letter_titles(axes[0], [ax.get_title() or few for ax in axes[0]])
     meanings = {name: f"Spearman's correlation of κ with {name}, and its 95 % interval" for name in MEASURES}
@@ -53,7 +55,7 @@ def initialisations(study: xr.Dataset) -> xr.Dataset:
     return here[[name for name in (KAPPA, *MEASURES, *GRADIENTS) if name in here]]
 
 
-def statistics(data: xr.Dataset, forced: bool) -> dict[str, tuple[float, float, float]]:
+def statistics(data: xr.Dataset, forced: bool) -> dict[str, curves.WithInterval]:
     """Spearman's correlation of κ with each measure and, with gradients, the slope of ‖∇L‖ over the prior mismatch
     relative to that of theory, as in claim vd10; each with its 95 % interval over initialisations."""
     found = {name: resampled(data, (KAPPA, name), partial_rank_correlation) for name in MEASURES}
@@ -62,9 +64,7 @@ def statistics(data: xr.Dataset, forced: bool) -> dict[str, tuple[float, float, 
     return found
 
 
-def resampled(
-    data: xr.Dataset, names: tuple[str, ...], statistic: Callable[[np.ndarray], float]
-) -> tuple[float, float, float]:
+def resampled(data: xr.Dataset, names: tuple[str, ...], statistic: Callable) -> curves.WithInterval:
     """A statistic of some variables' rows (variables, draws), with its interval."""
     return curves.bootstrapped(statistic, np.array([data[name].values for name in names]), STUDY, *names)
 
@@ -95,9 +95,3 @@ def draw_gradients(ax: plt.Axes, data: xr.Dataset) -> None:
     ax.set(xlim=(-ASIDE * x.max(), (1 + ASIDE) * x.max()), ylim=(0, ABOVE * max(*highest, slope * x.max())))
     ax.set(xlabel=r"prior mismatch $\Vert Q-\hat{Q}\Vert$", ylabel=r"$\Vert\nabla L\Vert$ (nat per parameter)")
     ax.legend(loc="upper left", handlelength=1.4, labelspacing=0.3)
-
-
-def in_words(value: float, low: float, high: float) -> str:
-    """A statistic and its interval, in a title."""
-    shown = [curves.decimal(number) for number in (value, low, high)]
-    return f"{shown[0]} [{shown[1]}, {shown[2]}]"

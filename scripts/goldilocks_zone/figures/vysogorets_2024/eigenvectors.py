@@ -36,8 +36,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         ax.set_title(rf"$\alpha={alpha:.4g}$")
     for ax, number in zip(axes[:, 0], data["eigenvector"].values):
         ax.set_ylabel(f"eigenvector {number}")
-    bar = figure.colorbar(drawn, ax=axes, aspect=25, pad=0.02, ticks=[-1, 0, 1])
-    bar.set_label("relative to the largest")
+    bar = figure.colorbar(drawn, ax=axes, aspect=25, pad=0.02, ticks=[-1, 0, 1], label="relative to the largest")
     bar.outline.set_visible(False)
     return figure, data
 
@@ -46,10 +45,9 @@ def images(study: xr.Dataset) -> xr.Dataset:
     """image (eigenvector, radius, row, column) in units of its own largest absolute value, and top_eigenvalue
     (eigenvector, radius), of the first initialisation."""
     here = over_scale.first_cell(over_scale.parameters_rescaled(study)).isel(draw=0)
-    raw = here["eigenvector_image"]
-    largest = np.abs(raw).max(("row", "column"))
+    largest = np.abs(here["eigenvector_image"]).max(("row", "column"))
     result = here[["top_eigenvalue"]]
-    result["image"] = raw / largest.where(largest > 0, 1)
+    result["image"] = here["eigenvector_image"] / largest.where(largest > 0, 1)
     meaning = "first layer's part of an eigenvector, averaged over units and channels, over its largest absolute value"
     result["image"].attrs = curves.described(meaning)
     for axis in ("row", "column"):
@@ -62,9 +60,7 @@ def draw_image(ax: plt.Axes, here: xr.Dataset) -> plt.matplotlib.image.AxesImage
     """Draw one image (row, column) with zero in white, its eigenvalue below."""
     drawn = ax.imshow(here["image"], cmap=COLOURS, vmin=-1, vmax=1, interpolation="nearest")
     ax.set(xticks=[], yticks=[])
-    for spine in ax.spines.values():
-        spine.set_visible(True)
-        spine.set_color("0.7")
+    ax.spines[:].set(visible=True, color="0.7")
     value = float(here["top_eigenvalue"])
     if np.isfinite(here["image"]).all():
         ax.set_xlabel(rf"$\lambda={compact(value)}$", fontsize=plt.rcParams["legend.fontsize"], labelpad=2)

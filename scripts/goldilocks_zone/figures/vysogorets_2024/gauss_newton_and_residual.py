@@ -36,10 +36,9 @@ def shown(study: xr.Dataset) -> xr.Dataset:
         **{f"ratio_{norm}": hessian_parts.log_ratio(here, norm) for norm in RATIOS},
     }
     result = over_scale.bands(here, variables)
-    for outer in (False, True):
+    in_zone = (here["trace_over_norm"].max("radius") > hessian_parts.ZONE).all()
+    for name, outer in (("inner_edge", False), ("outer_edge", True)):
         places = hessian_parts.edges(here["trace_over_norm"], variables["ratio_spectral_norm"], outer)[0][1]
-        name = "outer_edge" if outer else "inner_edge"
-        in_zone = (here["trace_over_norm"].max("radius") > hessian_parts.ZONE).all()
         place = places.mean() if np.isfinite(places).all() and in_zone else np.nan
         result[name] = ((), place, curves.described(f"mean log10 α of the {name.replace('_', ' ')}"))
     return result

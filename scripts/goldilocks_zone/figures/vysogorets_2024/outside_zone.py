@@ -2,7 +2,6 @@
 (Vysogorets et al. 2024)."""
 
 import itertools
-import json
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -78,10 +77,8 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 def summarised(measures: dict[str, xr.DataArray]) -> xr.Dataset:
     """Means over draws of measures (radius, draw) with their intervals: {name}_mean, _low and _high (radius)."""
-    found = xr.Dataset()
-    for name, values in measures.items():
-        found.update(curves.prefixed(name, curves.means(values.transpose("radius", "draw")), curves.PARTS))
-    return found
+    means = {name: curves.means(values.transpose("radius", "draw")) for name, values in measures.items()}
+    return curves.prefixed({name: found[curves.PARTS] for name, found in means.items()})
 
 
 def one_rate(study: xr.Dataset) -> xr.Dataset:
@@ -105,7 +102,7 @@ def one_rate(study: xr.Dataset) -> xr.Dataset:
     shares = shares.drop_vars("step", errors="ignore").drop_attrs().assign_coords(regime=list(REGIMES))
     result["regime_share"] = shares.assign_attrs(meaning)
     result["chance"] = (1 / cell["classes"]).assign_attrs(curves.described("accuracy of guessing"))
-    settings = json.loads(study.attrs["settings"])
+    settings = curves.settings_of(study)
     if size == "sharpness" and settings["optimiser"] == "sgd":
         meaning = curves.described("log10 of the sharpness in nat above which gradient descent is not stable")
         result["stable"] = ("radius", np.log10(2 / rates(cell, settings)), meaning)

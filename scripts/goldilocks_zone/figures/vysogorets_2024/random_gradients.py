@@ -29,7 +29,8 @@ SCALE_COLOURS = "viridis"
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
     data = {name: modelled(study) for name, study in studies.items()}
     if SCALES in data:
-        data[SCALES] = data[SCALES].merge(with_intervals(data[SCALES]), compat="no_conflicts")
+        means = {name: curves.means(data[SCALES][name])[curves.PARTS] for name in MEANINGS}
+        data[SCALES] = data[SCALES].merge(curves.prefixed(means))
     figure, axes = panels.grid(1, len(data.keys() & {SCALES}) + 1, settings, room=1.35)
     if SCALES in data:
         draw_over_scales(axes[0, 0], data[SCALES])
@@ -54,11 +55,6 @@ def modelled(study: xr.Dataset) -> xr.Dataset:
         result[name].attrs = curves.described(MEANINGS[name])
     result["radius"].attrs = curves.described("scale α of the initialisation")
     return result.transpose("radius", "draw")
-
-
-def with_intervals(data: xr.Dataset) -> xr.Dataset:
-    """mean, low and high (radius) of each of the variables (radius, draw), under its name."""
-    return xr.merge([curves.prefixed(name, curves.means(data[name]), curves.PARTS) for name in MEANINGS])
 
 
 def draw_over_scales(ax: plt.Axes, data: xr.Dataset) -> None:
@@ -87,8 +83,7 @@ def draw_one_by_one(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
             colours = here["x"].broadcast_like(model).transpose(*model.dims)
             look = {"c": colours, "cmap": SCALE_COLOURS, "s": 7, "linewidths": 0, "zorder": 3}
             points = ax.scatter(model, measured, label=r"each $\alpha$ of (a)", **look)
-            bar = ax.figure.colorbar(points, ax=ax, aspect=30, pad=0.02)
-            bar.set_label(over_scale.LABEL)
+            bar = ax.figure.colorbar(points, ax=ax, aspect=30, pad=0.02, label=over_scale.LABEL)
             bar.outline.set_visible(False)
         else:
             look = {"marker": style.marker(1), "s": 9, "facecolors": "none", "linewidths": 0.6, "zorder": 2}
