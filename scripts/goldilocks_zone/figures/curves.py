@@ -22,6 +22,11 @@ def described(long_name: str, units: str = "1") -> dict[str, str]:
     return {"units": units, "long_name": long_name}
 
 
+def ends_of(interval: str) -> dict[str, str]:
+    """Meanings of low and high, the ends of an interval."""
+    return {"low": f"lower end of {interval}", "high": f"upper end of {interval}"}
+
+
 def columns(dims: tuple[str, ...], values: np.ndarray, meanings: Mapping[str, str], units: str = "1") -> dict:
     """Variables (dims) from the last axis of `values`, one for each of `meanings` by its name."""
     return {name: (dims, values[..., i], described(text, units)) for i, (name, text) in enumerate(meanings.items())}
@@ -74,8 +79,7 @@ def means(values: xr.DataArray, about: str = "") -> xr.Dataset:
     meanings = {
         "mean": f"mean over draws: {about}",
         "standard_deviation": f"standard deviation over draws: {about}",
-        "low": f"lower end of the mean's 95 % interval over draws: {about}",
-        "high": f"upper end of the mean's 95 % interval over draws: {about}",
+        **ends_of(f"the mean's 95 % interval over draws: {about}"),
     }
     variables = columns(values.dims[:-1], found, meanings, values.attrs.get("units", "1"))
     return xr.Dataset(variables, values.isel(draw=0, drop=True).coords)
@@ -92,8 +96,7 @@ def over_radii(study: xr.Dataset, variable: str) -> xr.Dataset:
     for name, meaning in {
         "mean": "mean over draws",
         "standard_deviation": "standard deviation over draws",
-        "low": "lower end of the mean's simultaneous 95 % band over radii",
-        "high": "upper end of the mean's simultaneous 95 % band over radii",
+        **ends_of("the mean's simultaneous 95 % band over radii"),
     }.items():
         result[name].attrs = described(f"{meaning} of {variable}", study[variable].attrs.get("units", "1"))
     return result
@@ -128,11 +131,7 @@ def ratios_of_means(above: xr.DataArray, below: xr.DataArray, meaning: str, *nam
             if not estimate.interval(estimates.LEVEL)[1] - estimate.value < abs(estimate.value) / 2:
                 continue
         found[place] = bootstrapped(ratio_of_means, pair, *name)
-    meanings = {
-        "ratio": meaning,
-        "low": "lower end of the ratio's 95 % bootstrap interval over draws",
-        "high": "upper end of the ratio's 95 % bootstrap interval over draws",
-    }
+    meanings = {"ratio": meaning, **ends_of("the ratio's 95 % bootstrap interval over draws")}
     return xr.Dataset(columns(above.dims[:-1], found, meanings), above.isel(draw=0, drop=True).coords)
 
 
@@ -160,10 +159,7 @@ def bin_edges(values: np.ndarray) -> np.ndarray:
 
 
 def bars(found: xr.Dataset, value: str = "mean") -> np.ndarray:
-    """Lengths of error bars below and above a value, shape (2, …).
-
-    Never negative: an interval of the bootstrap may lie to one side of its mean.
-    """
+    """Lengths (2, …) of error bars, never negative: an interval of the bootstrap may lie to one side of its value."""
     value = found[value].values
     return np.clip([value - found["low"].values, found["high"].values - value], 0, None)
 

@@ -1,4 +1,4 @@
-"""One figure of a run: the studies that it shows, its module's drawing, and the files that are left of it."""
+"""Draw one figure of a run: read its studies, call its module, and write the figure and its source data."""
 
 import importlib.util
 from pathlib import Path

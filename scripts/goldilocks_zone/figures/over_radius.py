@@ -1,7 +1,6 @@
 """Accuracy after training over the radius: families of subspaces, arms, and their curves.
 
-An arm is a rule by which learning rate and temperature follow the radius. The rate is `best` where it was chosen among
-several.
+An arm is a rule by which rate and temperature follow the radius; the rate is `best` where it was chosen among several.
 """
 
 from collections.abc import Iterable
@@ -29,10 +28,7 @@ HIGHEST = 1.07  # end of an axis of accuracy, relative to the largest mean
 
 
 def families(study: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
-    """Planes, or spheres, of one dataset and network: title and cells by ascending `dimension` along subspace.
-
-    Each dimension once, without training in the whole space, at the `first_values` of the study.
-    """
+    """Planes, or spheres, of each dataset and network: title, and cells by ascending `dimension`, each once."""
     study = first_values(study)
     names = {}
     for name in study["subspace"].values.tolist():
@@ -53,10 +49,7 @@ def families(study: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
 
 
 def titled_cells(study: xr.Dataset, nearest_to: int | None = None) -> list[tuple[str, xr.Dataset]]:
-    """Each dataset, network and subspace of a study, with its title.
-
-    With `nearest_to`, only the subspace of the dimension nearest to it in each of the study's `families`.
-    """
+    """Each dataset, network and subspace of a study with its title, or only the dimensions that are nearest to one."""
     found = []
     for title, family in families(study):
         dimensions = family["dimension"].values
@@ -137,10 +130,7 @@ def accuracy_curves(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw(ax: plt.Axes, curve: xr.Dataset, number: int, count: int, look: dict, apart: float = APART) -> None:
-    """Draw means over log10(r/r_X), and as bars their simultaneous band, which as areas would hide the other curves.
-
-    The curve is `number` of `count`, which lie `apart` from each other.
-    """
+    """Draw means over log10(r/r_X), and as bars their simultaneous band, which as areas would hide the other curves."""
     ax.errorbar(moved_aside(curve, number, count, apart), curve["mean"], curves.bars(curve), elinewidth=0.6, **look)
 
 
@@ -150,10 +140,7 @@ def moved_aside(curve: xr.Dataset, number: int, count: int, apart: float) -> np.
 
 
 def draw_cells(cells: list[tuple[str, xr.Dataset]], settings: FigureSettings, columns: int, room: float) -> Drawn:
-    """A panel for each cell with a curve for each of its arms, one legend above them, and their source data.
-
-    Panels of one dataset have the same range of accuracy.
-    """
+    """A panel for each cell with a curve for each of its arms; panels of one dataset have one range of accuracy."""
     figure, axes = panels.page(len(cells), settings, columns, room=room, x_label=X_LABEL)
     data = {panels.letter(number): accuracy_curves(cell) for number, (_, cell) in enumerate(cells)}
     highest = {}

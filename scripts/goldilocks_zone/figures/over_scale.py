@@ -14,9 +14,8 @@ WAYS = {"parameters": r"$\alpha\theta$", "temperature": r"$T=\alpha^{-n}$", "bot
 
 def first_cell(study: xr.Dataset) -> xr.Dataset:
     """The first dataset, network and subspace of a study, at its largest dimension and number of examples."""
-    here = study.isel(dataset=0, network=0, subspace=0)
     largest = {axis: study[axis].max() for axis in ("dimension", "examples") if axis in study.dims}
-    return here.sel(largest)
+    return study.isel(dataset=0, network=0, subspace=0).sel(largest)
 
 
 def parameters_rescaled(study: xr.Dataset) -> xr.Dataset:
@@ -63,7 +62,9 @@ def stacks(
     figure, stacked = panels.stacked(len(studies), len(heights), settings, columns, x_label=LABEL)
     for number, (name, stack) in enumerate(zip(studies, stacked)):
         draw_stack(stack, data[name])
-        stack[0].set_title(titles[name] if titles else title(studies[name]))
+        dataset, network = (str(studies[name][axis].values[0]) for axis in ("dataset", "network"))
+        usual = f"{panels.dataset_title(dataset)}, {panels.network_title(network)}"
+        stack[0].set_title(titles[name] if titles else usual)
         stack[-1].set_xlabel(LABEL)
         if number == 0:
             for ax, label in zip(stack, heights):
@@ -74,9 +75,3 @@ def stacks(
             handles.setdefault(label, handle)
     panels.legend_on_top(figure, list(handles.values()), 5)
     return figure
-
-
-def title(study: xr.Dataset) -> str:
-    """Dataset and network of a study of one cell."""
-    dataset, network = (str(study[axis].values[0]) for axis in ("dataset", "network"))
-    return f"{panels.dataset_title(dataset)}, {panels.network_title(network)}"

@@ -69,9 +69,7 @@ def logarithmic_means(values: xr.DataArray) -> xr.Dataset:
     """Geometric mean over draws of values (…, draw) where they are positive, and low and high of its 95 % interval."""
     found = np.exp(curves.means(np.log(values.where(values > 0)))[curves.PARTS])
     about, units = values.attrs.get("long_name", values.name), values.attrs.get("units", "1")
-    for part, end in zip(
-        curves.PARTS, ("", "lower end of the 95 % interval of the ", "upper end of the 95 % interval of the ")
-    ):
+    for part, end in {"mean": "", **curves.ends_of("the 95 % interval of the ")}.items():
         found[part].attrs = curves.described(f"{end}geometric mean over draws: {about}", units)
     return found
 

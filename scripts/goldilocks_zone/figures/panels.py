@@ -66,10 +66,7 @@ def stacked(
 
 
 def for_each_cell(study: xr.Dataset, settings: FigureSettings) -> tuple[plt.Figure, list[tuple[plt.Axes, dict]]]:
-    """A figure with one panel per dataset, network and subspace.
-
-    Several panels share axes and fill the width of a page; each is titled by how it differs from the others.
-    """
+    """A figure with a panel for each of a study's cells; several share axes and are titled by how they differ."""
     shown = cells(study)
     width, height = (length / CENTIMETRES_PER_INCH for length in (settings.width_cm, settings.height_cm))
     if len(shown) == 1:

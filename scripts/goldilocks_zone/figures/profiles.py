@@ -4,6 +4,7 @@ import csv
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
+import numpy as np
 import xarray as xr
 
 from goldilocks_zone.figures import curves, panels, style
@@ -38,6 +39,12 @@ def example_handles(counts: list[int]) -> list[plt.Line2D]:
         panels.entry(f"$N={count}$", color="k", linestyle=line, linewidth=1.2 if line == "-" else 0.7)
         for line, count in zip(style.LINES, counts)
     ]
+
+
+def power_law(x: np.ndarray, mean: np.ndarray) -> list[float]:
+    """Slope and intercept of log10 of a mean over log10 r from POWER_LAW_FROM outwards; [] for fewer than two radii."""
+    above = x >= POWER_LAW_FROM
+    return np.polyfit(x[above] / 2, np.log10(mean[above]), 1).tolist() if above.sum() >= 2 else []
 
 
 def published_rows(path: Published, cell: Mapping[str, str]) -> list[dict[str, str]]:

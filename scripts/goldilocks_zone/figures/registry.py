@@ -85,8 +85,7 @@ def figures() -> dict[str, Figure]:
     """The figures of this package by name, sorted by works and modules. Raises ValueError if two share a name."""
     found: dict[str, Figure] = {}
     for path in sorted(ROOM.glob("*/*.py")):
-        figure = _registered(path)
-        if figure is None:
+        if (figure := _registered(path)) is None:
             continue
         if figure.id in found:
             raise ValueError(f"{path} registers the figure {figure.id}, as {found[figure.id].module} does: rename one")

@@ -43,9 +43,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def relative_to_relu(study: xr.Dataset) -> xr.Dataset:
-    """Mean of each measure over that of ReLU on the same draws, and the ratio's 95 % interval.
+    """Mean of each measure over that of ReLU on the same draws, with the ratio's 95 % interval.
 
-    Missing where the mean of ReLU is not well known, as that of the trace inside of the zone, zero but for noise.
+    Missing where ReLU's mean is not well known: inside of the zone that of the trace is zero but for noise.
     """
     values = xr.concat([study[name].drop_attrs() for name in MEASURES], dim="quantity")
     values = values.assign_coords(quantity=list(MEASURES)).transpose(..., "radius", "sharpness", "draw")

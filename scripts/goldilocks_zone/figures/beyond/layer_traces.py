@@ -40,10 +40,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def ratios(study: xr.Dataset) -> xr.Dataset:
-    """σ_l² E Tr H_ll over E⟨∇L, θ⟩/n_L, n_L the number of weight layers, and the ratio's 95 % interval.
-
-    Missing where the functional's mean is not well known, as inside of the zone, where both sides are small.
-    """
+    """σ_l² E Tr H_ll over E⟨∇L, θ⟩/n_L for n_L weight layers, with its 95 % interval; both are small in the zone."""
     traces = study["layer_trace"].transpose("dataset", "network", "subspace", "radius", "layer", "draw")
     depths = [labels.depth(network) for network in study["network"].values.tolist()]
     for network, depth in zip(study["network"].values, depths):

@@ -2,7 +2,6 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
-import xarray as xr
 from matplotlib.ticker import MaxNLocator
 
 from goldilocks_zone.figures import curves, panels, profiles, style
@@ -17,7 +16,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     d = profiles.shown_dimension(study)
     study = study.sel(dimension=d, examples=max(study["examples"].values))
     data = curves.over_radii(study, "trace_over_norm")
-    data["predicted"] = predicted(study, d)
+    data["predicted"] = finite_dimension_law(np.sqrt(study["class_count"] - 1), d)
+    meaning = f"finite-d law at √(C − 1), d = {d}, C the number of classes"
+    data["predicted"].attrs = curves.described(meaning)
     shown = panels.cells(study)
     figure, axes = panels.page(len(shown), settings, min(2, len(shown)), room=1.2, x_label=panels.X_LABEL, sharey=True)
     classes, directions = (data[axis].values.tolist() for axis in ("class_count", "bias_directions"))
@@ -38,13 +39,6 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     axes[0].set_ylim(panels.limits(data["mean"], data["predicted"], 0.0))
     panels.legend_on_top(figure, legend_handles(classes, directions), 7, columnspacing=1.2)
     return figure, data
-
-
-def predicted(study: xr.Dataset, dimension: int) -> xr.DataArray:
-    """The finite-d law at κ = √(C − 1), per number of classes C."""
-    values = finite_dimension_law(np.sqrt(study["class_count"] - 1), dimension)
-    values.attrs = curves.described(f"finite-d law at √(C − 1), d = {dimension}, C the number of classes")
-    return values
 
 
 def look(number: int, biases: bool) -> dict:

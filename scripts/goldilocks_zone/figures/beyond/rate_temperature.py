@@ -85,10 +85,7 @@ def read_off(table: xr.DataArray, rate: float, temperature: float) -> float:
 
 
 def draw_map(ax: plt.Axes, mapped: xr.Dataset, over_radii: xr.Dataset | None) -> list:
-    """Draw accuracies in cells, each with its interval's half-width in its last digits; on them the path of the radius.
-
-    Returns entries of a legend.
-    """
+    """Draw accuracies, half-widths of their intervals in the last digits, and the path of the radius."""
     across, up = (curves.bin_edges(np.log10(mapped[axis].values)) for axis in ("rate", "temperature"))
     mean, half = mapped["mean"].values, (mapped["high"] - mapped["low"]).values / 2
     cells = ax.pcolormesh(across, up, mean, cmap="cividis", edgecolors="white", linewidth=0.3)

@@ -70,8 +70,7 @@ def zone_edges(values: xr.DataArray) -> xr.Dataset:
         found[place] = *curves.means(crossings)[curves.PARTS].to_array().values, crossings.count()
     meanings = {
         "mean": "log10(r²/r_X²) at which Tr(H)/‖H‖ crosses 1, mean over the draws in which it does",
-        "low": "lower end of the mean's 95 % interval",
-        "high": "upper end of the mean's 95 % interval",
+        **curves.ends_of("the mean's 95 % interval"),
         "draws": "number of draws in which it does",
     }
     coordinates = {"edge": ["inner", "outer"], "network": networks, "examples": counts}

@@ -27,7 +27,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     studies = {name: study for name, study in studies.items() if SUBSPACE in study["subspace"]}
     drawn, shown, handles = {}, [], []
     if "chang" in studies:
-        drawn["chang"] = radii(curves.primary(studies["chang"]).sel(subspace=SUBSPACE))
+        study = curves.primary(studies["chang"]).sel(subspace=SUBSPACE)
+        relative = np.log10(study["norm"] / (study["radius"] / 10 ** (study["x"] / 2)))
+        drawn["chang"] = curves.prefixed({"radius": curves.means(relative, "log10(r/r_X)")})
         shown.append(("radius", draw_radii, drawn["chang"]))
     if "chang_rates" in studies:
         chosen = curves.primary(studies["chang_rates"], "rate", "gradients").sel(subspace=SUBSPACE)
@@ -44,12 +46,6 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         heading = "learning rate, gradients (exponent of the growth)"
         panels.legend_on_top(figure, handles, 3, title=heading, title_fontsize=7)
     return figure, panels.side_by_side(drawn)
-
-
-def radii(study: xr.Dataset) -> xr.Dataset:
-    """log10(r/r_X) over steps, (radius, step)."""
-    r_x = study["radius"] / 10 ** (study["x"] / 2)
-    return curves.prefixed({"radius": curves.means(np.log10(study["norm"] / r_x), "log10(r/r_X)")})
 
 
 def motion(study: xr.Dataset) -> xr.Dataset:

@@ -1,6 +1,5 @@
 """Accuracy on random planes and spheres in the coordinates of one Gaussian over all parameters (Chang 2019)."""
 
-import matplotlib.pyplot as plt
 import xarray as xr
 
 from goldilocks_zone.claims.estimators import training
@@ -21,7 +20,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     figure, axes = panels.page(len(data), settings, min(len(data), 2), room=1.1, x_label=X_LABEL)
     named = study.sizes["dataset"] == 1
     for ax, (title, cells), found in zip(axes, families, data):
-        draw_family(ax, found, dimensions)
+        for number in range(found.sizes["subspace"]):
+            curve = found.isel(subspace=number)
+            x = over_radius.moved_aside(curve, number, found.sizes["subspace"], 0.05)
+            curves.draw_means(ax, x, curve, **look(dimensions.index(int(curve["dimension"]))))
         over_radius.frame(ax, cells, highest)
         ax.set_title(f"{panels.dataset_title(cells['dataset'].item())}, {title}" if named else title)
         ax.set_ylabel(over_radius.Y_LABEL)
@@ -39,11 +41,3 @@ def final_accuracies(cells: xr.Dataset) -> xr.Dataset:
 def look(number: int) -> dict:
     """Colour, marker and line of the dimension of this number."""
     return style.look(number, linestyle=style.line(number), markersize=3)
-
-
-def draw_family(ax: plt.Axes, found: xr.Dataset, dimensions: list[int]) -> None:
-    """Draw a curve for each dimension, which looks as its number among all `dimensions`."""
-    for number in range(found.sizes["subspace"]):
-        curve = found.isel(subspace=number)
-        x = over_radius.moved_aside(curve, number, found.sizes["subspace"], 0.05)
-        curves.draw_means(ax, x, curve, **look(dimensions.index(int(curve["dimension"]))))

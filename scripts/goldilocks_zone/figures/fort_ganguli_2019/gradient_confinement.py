@@ -75,9 +75,8 @@ def draw_over_rank(ax: plt.Axes, data: xr.Dataset) -> None:
     """Draw shares over the number of eigenvectors, with their null and the model's prediction."""
     ranks = data["rank"].values
     for number, (source, (label, line)) in enumerate(SOURCES.items()):
-        here = data.sel(gradient_of=source)
         look = {"color": style.colour(number), "linestyle": line, "label": label, "linewidth": 1.1}
-        curves.draw_band(ax, ranks, here, alpha=0.2, **look)
+        curves.draw_band(ax, ranks, data.sel(gradient_of=source), alpha=0.2, **look)
     ax.plot(ranks, data["null_mean"], color="0.4", linewidth=1.0, label=NULL)
     outliers = int(data["classes"]) - 1
     ax.plot([outliers], [float(data["model"])], "k*", markersize=6, label=MODEL)

@@ -32,7 +32,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     columns = 2 if count > 3 else count
     figure, axes = panels.page(count, settings, columns, room=1.05, x_label=over_radius.X_LABEL)
     for ax, (_, cells), curves, points in zip(axes, families, data, points_of):
-        draw_family(ax, curves, points, dimensions)
+        for number, d in enumerate(curves["dimension"].values.tolist()):
+            look = over_radius.dimension_look(dimensions.index(d))
+            over_radius.draw(ax, curves.isel(subspace=number), number, curves.sizes["subspace"], look)
+            if d in points:
+                ax.plot(*points[d], **look | OPEN)
         over_radius.frame(ax, cells, top)
         ax.set_ylabel(over_radius.Y_LABEL)
     for ax, i in zip(axes[len(data) :], mapped):
@@ -45,15 +49,6 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         handles.append(panels.entry("published", **over_radius.dimension_look(0) | OPEN | {"color": "k"}))
     panels.legend_on_top(figure, handles, 7, columnspacing=1.2)
     return figure, panels.side_by_side({panels.letter(i): curves for i, curves in enumerate(data)})
-
-
-def draw_family(ax: plt.Axes, data: xr.Dataset, published: dict[int, np.ndarray], dimensions: list[int]) -> None:
-    """Draw a curve per dimension, in the look of its number among all `dimensions`, and its published points."""
-    for number, d in enumerate(data["dimension"].values.tolist()):
-        look = over_radius.dimension_look(dimensions.index(d))
-        over_radius.draw(ax, data.isel(subspace=number), number, data.sizes["subspace"], look)
-        if d in published:
-            ax.plot(*published[d], **look | OPEN)
 
 
 def published_points(path: Published, cells: xr.Dataset) -> dict[int, np.ndarray]:

@@ -142,10 +142,7 @@ def draw_steps(ax: plt.Axes, data: xr.Dataset, name: str, colours: np.ndarray, c
 
 
 def best_of_many(data: xr.Dataset) -> xr.Dataset:
-    """gain, and its low and high (score, count): accuracy of the best-scored of `count` over that of a random one.
-
-    The control's sign is that of its correlation with the accuracy.
-    """
+    """gain, gain_low and gain_high (score, count): accuracy of the best-scored of `count` over that of a random one."""
     accuracy = data["outcome"].sel(step=tested_step(data)).values
     scores = [name for name in SCORES if name in data]
     counts = np.arange(1, min(MOST, len(accuracy)) + 1)

@@ -2,8 +2,6 @@
 
 import math
 
-import numpy as np
-
 from goldilocks_zone.figures import curves, panels, profiles, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
 from goldilocks_zone.models import labels
@@ -25,9 +23,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
             place = (study["x"].values[0], math.log(classes))
             ax.annotate(rf"$\ln {classes}$", place, xytext=(0, 3), textcoords="offset points")
         x, mean = study["x"].values, data.sel(cell).sel(examples=max(study["examples"].values))["mean"].values
-        above = x >= profiles.POWER_LAW_FROM
-        if above.sum() >= 2:
-            slope, intercept = np.polyfit(x[above] / 2, np.log10(mean[above]), 1)
+        fitted = profiles.power_law(x, mean)
+        if fitted:
+            slope, intercept = fitted
             line = 10 ** (intercept + slope * x / 2)
             shown = line > mean.min() / 3
             ax.plot(x[shown], line[shown], **FIT)
@@ -35,8 +33,8 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
             exponent = rf"$\propto r^{{{slope:.2f}}}$" + (f", $n_L={depth}$" if depth else "")
             ax.annotate(exponent, xy=(0.97, 0.17), xycoords="axes fraction", ha="right")
         ax.set_yscale("log")
-        fit = [panels.entry("power law fitted", **FIT)] if above.sum() >= 2 else []
-        handles = [*ax.get_legend_handles_labels()[0], *fit]
+        handles = ax.get_legend_handles_labels()[0]
+        handles += [panels.entry("power law fitted", **FIT)] if fitted else []
         panels.legend(ax, handles, loc="upper left", bbox_to_anchor=(0.0, 0.95))
     panels.label_y(figure, "mean loss (nat)")
     return figure, data

@@ -21,8 +21,8 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         found = {kind: curves.over_radii(study, kind) for kind in ("loss", *MEASURES)}
         for number, (label, cell) in enumerate(variants.of_study(study)):
             loss = found["loss"].sel(cell)
-            depth, slope = labels.depth(loss["network"].item()), exponent(loss["x"].values, loss["mean"].values)
-            fitted = "" if slope is None else f" {slope:.2f} ({depth})" if depth else f" {slope:.2f}"
+            depth, fit = labels.depth(loss["network"].item()), profiles.power_law(loss["x"].values, loss["mean"].values)
+            fitted = f" {fit[0]:.2f}" + (f" ({depth})" if depth else "") if fit else ""
             curves.draw_curve(upper, loss, number, label + fitted, deviations=False)
             for kind, (line, _) in MEASURES.items():
                 curve = found[kind].sel(cell).sel(dimension=profiles.DIMENSION)
@@ -42,9 +42,3 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     entries = [panels.entry(label, color="k", linestyle=line) for line, label in MEASURES.values()]
     stacks[0][1].legend(handles=entries, loc="upper left")
     return figure, panels.side_by_side(drawn)
-
-
-def exponent(x: np.ndarray, mean: np.ndarray) -> float | None:
-    """Slope of log10 loss over log10 r in the range of the power law; None with fewer than two radii there."""
-    above = x >= profiles.POWER_LAW_FROM
-    return float(np.polyfit(x[above] / 2, np.log10(mean[above]), 1)[0]) if above.sum() >= 2 else None

@@ -38,23 +38,24 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         ax.set_xticks(range(study.sizes["subspace"]), names_of(study["subspace"].values.tolist()))
         ax.set(xlim=(-0.6, study.sizes["subspace"] - 0.4), xlabel="plane")
     if shown:
-        panels.legend_on_top(figure, legend_handles(data), 4)
+        sets = enumerate(data["examples_of"].values.tolist())
+        handles = [panels.entry(EXAMPLES[name], **style.look(j, linestyle=style.line(j))) for j, name in sets]
+        dot = {"linestyle": "none", "marker": "o", "color": "k", "markersize": 4.5}
+        handles.append(panels.entry("start of training", markerfacecolor="white", **dot))
+        panels.legend_on_top(figure, [*handles, panels.entry("end of training", **dot)], 4)
     return figure, data
 
 
 def measured(study: xr.Dataset) -> xr.Dataset:
-    """Measures of the Hessian and final accuracies of each draw, their means, and the accuracy's spread over draws.
-
-    The spread (subspace, quantity) has the quantities value, low and high; it is missing for a single draw.
-    """
+    """Measures and final accuracies of each draw, their means, and the accuracies' `spread` over several draws."""
     data = xr.Dataset({name: study[name].isel(radius=0) for name in MEASURES if name in study}, attrs=study.attrs)
     data["test_accuracy"] = training.accuracy(study).isel(radius=0)
     data["test_accuracy"].attrs = curves.described("test accuracy at the end, chance where training diverged")
     data = data.merge(curves.prefixed({name: curves.means(data[name]) for name in data.data_vars}))
     spread = np.full((study.sizes["subspace"], 3), np.nan)
-    for i in range(len(spread)) if study.sizes["draw"] > 1 else ():
-        estimate = training.spread_over_draws(study.isel(subspace=i))[0]
-        spread[i] = estimate.value, *estimate.interval(estimates.LEVEL)
+    if study.sizes["draw"] > 1:
+        found = [training.spread_over_draws(study.isel(subspace=i))[0] for i in range(len(spread))]
+        spread[:] = [(each.value, *each.interval(estimates.LEVEL)) for each in found]
     meaning = "standard deviation of the accuracy over draws, binomial variance taken off, with its 95 % interval"
     data["spread"] = (("subspace", "quantity"), spread, curves.described(meaning))
     return data.assign_coords(quantity=["value", "low", "high"])
@@ -100,12 +101,3 @@ def names_of(subspaces: list[str]) -> list[str]:
     if None in dimensions or len(set(dimensions)) < len(dimensions):
         return [name.replace("-", "\n") for name in subspaces]
     return [f"$d={dimension}$" for dimension in dimensions]
-
-
-def legend_handles(data: xr.Dataset) -> list[plt.Line2D]:
-    """Sets of examples by colour, line and marker; start and end by filling."""
-    sets = enumerate(data["examples_of"].values.tolist())
-    handles = [panels.entry(EXAMPLES[name], **style.look(j, linestyle=style.line(j))) for j, name in sets]
-    dot = {"linestyle": "none", "marker": "o", "color": "k", "markersize": 4.5}
-    handles.append(panels.entry("start of training", markerfacecolor="white", **dot))
-    return [*handles, panels.entry("end of training", **dot)]

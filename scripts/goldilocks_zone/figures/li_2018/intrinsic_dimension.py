@@ -1,5 +1,7 @@
 """The dimension needed for an accuracy, over the radius, and accuracy over the dimension (Li et al. 2018)."""
 
+from contextlib import suppress
+
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
@@ -31,7 +33,7 @@ REACHED = {"color": style.colour(1), "linestyle": "none", "marker": "D", "marker
 OPEN = {"linestyle": "none", "markerfacecolor": "none", "markeredgewidth": 0.7, "markersize": 4.5}
 PUBLISHED = {**OPEN, "color": "k", "marker": "s"}
 BOUNDS = {1: ("^", "lower bound"), -1: ("v", "upper bound")}
-PARTS = {"mean": "mean over draws", "low": "lower end of the 95 % interval", "high": "upper end of the 95 % interval"}
+PARTS = {"mean": "mean over draws", **curves.ends_of("the 95 % interval")}
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
@@ -49,8 +51,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         name = panels.letter(len(drawn))
         cell = at_r_x(studies["intrinsic_dimension"], cells)
         drawn[name] = over_dimensions(cell)
-        handles = draw_over_dimensions(ax, cell, drawn[name], published_points(published, cell))
-        panels.legend_above(ax, f"({name}) {title}, {radius_of(cell)}", handles)
+        points = [(float(row["d"]), float(row["accuracy"])) for row in over_radius.published_rows(published, cell)]
+        handles = draw_over_dimensions(ax, cell, drawn[name], np.reshape(points, (-1, 2)).T)
+        ratio = 10 ** (cell["x"].item() / 2)
+        radius = "$r=r_X$" if np.isclose(ratio, 1) else rf"$r={ratio:.2g}\,r_X$"
+        panels.legend_above(ax, f"({name}) {title}, {radius}", handles)
     return figure, panels.side_by_side(drawn)
 
 
@@ -116,17 +121,10 @@ def at_r_x(study: xr.Dataset, cells: xr.Dataset) -> xr.Dataset:
     return study.isel(radius=[curves.nearest_to_r_x(study)])
 
 
-def radius_of(cell: xr.Dataset) -> str:
-    """The one radius of a cell, in a title."""
-    ratio = 10 ** (cell["x"].item() / 2)
-    return "$r=r_X$" if np.isclose(ratio, 1) else rf"$r={ratio:.2g}\,r_X$"
-
-
 def over_dimensions(cell: xr.Dataset) -> xr.Dataset:
-    """Accuracy at the one radius of a cell, mean over draws with its 95 % interval, in its subspaces.
+    """Mean accuracy over draws at the one radius of a cell, with its 95 % interval, in its subspaces.
 
-    With the prefix `whole_` in the whole space; with `intrinsic_` log10 of the intrinsic dimension of the claims, where
-    a dimension reaches it.
+    With the prefix `whole_` in the whole space; with `intrinsic_` log10 of the intrinsic dimension where it is reached.
     """
     dimensions, ordered = training.dimensions_of(cell)
     found = xr.Dataset(coords={"dimension": ("subspace", dimensions)}, attrs=cell.attrs)
@@ -137,9 +135,11 @@ def over_dimensions(cell: xr.Dataset) -> xr.Dataset:
     if WHOLE not in cell["subspace"].values:
         return found
     numbers = {"whole": ("test accuracy in the whole space", mean_accuracy(cell.sel(subspace=WHOLE)))}
-    intrinsic = intrinsic_dimension(cell)
-    if intrinsic and intrinsic[0] > np.log10(dimensions[0]):
-        numbers["intrinsic"] = ("log10 of the intrinsic dimension", intrinsic)
+    with suppress(NotTested, estimates.TooFewDraws):
+        (intrinsic,) = training.intrinsic_dimension(cell, SHARE, 1, NAME)
+        if intrinsic.value > np.log10(dimensions[0]):
+            found_at = (intrinsic.value, *intrinsic.interval(estimates.LEVEL))
+            numbers["intrinsic"] = ("log10 of the intrinsic dimension", found_at)
     for name, (quantity, values) in numbers.items():
         for (part, meaning), value in zip(PARTS.items(), values):
             found[f"{name}_{part}"] = ((), value, curves.described(f"{meaning}, {quantity}"))
@@ -149,15 +149,6 @@ def over_dimensions(cell: xr.Dataset) -> xr.Dataset:
 def mean_accuracy(cell: xr.Dataset) -> curves.WithInterval:
     """Mean over draws at the one radius of a cell, with its 95 % interval."""
     return curves.bootstrapped(np.mean, training.accuracy(cell).isel(radius=0).values, NAME, "accuracy")
-
-
-def intrinsic_dimension(cell: xr.Dataset) -> curves.WithInterval | None:
-    """log10 of the intrinsic dimension with its 95 % interval; None where no dimension reaches it."""
-    try:
-        (found,) = training.intrinsic_dimension(cell, SHARE, 1, NAME)
-    except (NotTested, estimates.TooFewDraws):
-        return None
-    return found.value, *found.interval(estimates.LEVEL)
 
 
 def draw_over_dimensions(ax: plt.Axes, cell: xr.Dataset, data: xr.Dataset, published: np.ndarray) -> list[plt.Line2D]:
@@ -183,9 +174,3 @@ def draw_over_dimensions(ax: plt.Axes, cell: xr.Dataset, data: xr.Dataset, publi
     show_dimensions(ax.xaxis, np.union1d(dimensions, published[0]).astype(int))
     ax.set(xlabel="dimension $d$", ylabel=over_radius.Y_LABEL)
     return handles
-
-
-def published_points(path: Published, cell: xr.Dataset) -> np.ndarray:
-    """Published dimensions and accuracies, shape (2, points); none for other data, networks or spheres."""
-    points = [(float(row["d"]), float(row["accuracy"])) for row in over_radius.published_rows(path, cell)]
-    return np.reshape(points, (-1, 2)).T

@@ -76,10 +76,7 @@ def relative_slope(rows: np.ndarray) -> float:
 
 
 def draw_gradients(ax: plt.Axes, data: xr.Dataset) -> None:
-    """‖∇L‖ over the prior mismatch, as initialised and with constants added to the logits that remove the mismatch.
-
-    Beside the dots the regression with the band of its mean, and the line of theory through the origin.
-    """
+    """Draw ‖∇L‖ over the prior mismatch, as initialised and with the mismatch removed, a regression and the theory."""
     x, y = data["prior_mismatch"].values, data["gradient_norm"].values
     ax.plot(x, y, **AS_IT_IS, **DOTS)
     ax.plot(data["forced_mismatch"], data["forced_gradient_norm"], **FORCED, **DOTS)

@@ -30,23 +30,12 @@ REGIMES = {
     "healthy": ("healthy", "white", ""),
 }
 TINT, HATCHING = 0.2, "0.78"
-NAMES = {
-    "accuracy": "test accuracy at the end",
-    "kappa": "κ = Tr(H_d)/‖H_d‖_F at the start",
-    "zeros": "share of the logits that are exactly zero at the end",
-    "cosine": "cosine of the angle between end and start of training",
-    "start": "log10 of the {} at the start",
-    "end": "log10 of the {} at the end",
-}
-# Meaning, title and label of the measures of panel (d), which shows the first that was measured.
+# Name, unit and label of the measures of panel (d), which shows the first that was measured.
 SIZES = {
-    "sharpness": ("sharpness in nat", "sharpness", "$\\log_{10}$ sharpness\n(nat)"),
-    "gradient_norm": (
-        "norm of the gradient in nat per parameter",
-        "norm of the gradient",
-        "$\\log_{10}\\Vert\\nabla L\\Vert$\n(nat per parameter)",
-    ),
+    "sharpness": ("sharpness", "nat", r"$\log_{10}$ sharpness"),
+    "gradient_norm": ("norm of the gradient", "nat per parameter", r"$\log_{10}\Vert\nabla L\Vert$"),
 }
+ACCURACY = "test accuracy at the end"
 ASIDE = 0.02  # of two curves of a panel, to either side, in log10 α
 OPEN = {"markerfacecolor": "white", "markeredgewidth": 0.8}
 LOW = 0.72  # height of a panel, relative to that of others across a page
@@ -65,7 +54,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         draw_panel(ax, data)
         ax.set_title(panels.lettered(number, ax.get_title()), loc="left", pad=3)
         ax.set_title("")
-        legend_beside(ax)
+        # Points with bars first, then lines.
+        handles = sorted(
+            ax.get_legend_handles_labels()[0], key=lambda handle: not isinstance(handle, ErrorbarContainer)
+        )
+        ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), borderaxespad=0)
     axes[-1, 0].set_xlabel(over_scale.LABEL)
     if PUBLISHED in data:
         spans = draw_regimes(axes[:, 0], data[PUBLISHED])
@@ -87,14 +80,17 @@ def one_rate(study: xr.Dataset) -> xr.Dataset:
     start, end = (cell.isel(step=step, drop=True) for step in (0, -1))
     whole = cell["diverged"] == 0
     size = next(name for name in SIZES if name in cell)
+    zeros = "share of the logits that are exactly zero at the end"
+    cosine = "cosine of the angle between end and start of training"
     measures = {
-        "accuracy": training.accuracy(cell).assign_attrs(curves.described(NAMES["accuracy"])),
-        "zeros": end["zero_logits"].where(whole).assign_attrs(long_name=NAMES["zeros"]),
-        "cosine": end["start_cosine"].where(whole).assign_attrs(long_name=NAMES["cosine"]),
+        "accuracy": training.accuracy(cell).assign_attrs(curves.described(ACCURACY)),
+        "zeros": end["zero_logits"].where(whole).assign_attrs(long_name=zeros),
+        "cosine": end["start_cosine"].where(whole).assign_attrs(long_name=cosine),
     }
+    name, unit, _ = SIZES[size]
     for moment, here in (("start", start), ("end", end)):
         # Where all logits are zero there is nothing to take the logarithm of.
-        meaning = curves.described(NAMES[moment].format(SIZES[size][0]))
+        meaning = curves.described(f"log10 of the {name} in {unit} at the {moment}")
         measures[moment] = np.log10(here[size].where(here[size] > 0)).assign_attrs(meaning)
     result = summarised(measures)
     shares = xr.concat([found.mean("draw") for found in hessian_parts.regimes(cell).values()], "regime")
@@ -105,25 +101,19 @@ def one_rate(study: xr.Dataset) -> xr.Dataset:
     settings = curves.settings_of(study)
     if size == "sharpness" and settings["optimiser"] == "sgd":
         meaning = curves.described("log10 of the sharpness in nat above which gradient descent is not stable")
-        result["stable"] = ("radius", np.log10(2 / rates(cell, settings)), meaning)
+        exponent = config_studies.rate_exponent(settings["rate_rule"], labels.depth(cell["network"].item()))
+        rates = settings["rate"] * cell["radius"].values ** float(exponent)
+        result["stable"] = ("radius", np.log10(2 / rates), meaning)
     return result.assign_attrs(size=size)
-
-
-def rates(cell: xr.Dataset, settings: dict) -> np.ndarray:
-    """The learning rate at each α (radius,)."""
-    exponent = config_studies.rate_exponent(settings["rate_rule"], labels.depth(cell["network"].item()))
-    return settings["rate"] * cell["radius"].values ** float(exponent)
 
 
 def best_rate(study: xr.Dataset) -> xr.Dataset:
     """Accuracy at the best rate for each radius, and that rate relative to its rule's power of α."""
     cell = curves.primary(study, "rate").isel(subspace=0)
     accuracy = training.accuracy(cell)
-    chosen = accuracy["rate"].drop_vars("rate")
-    measures = {"accuracy": accuracy.drop_vars("rate").assign_attrs(curves.described(NAMES["accuracy"]))}
-    result = summarised(measures)
-    meaning = "rate at α = 1 that has the highest mean accuracy on held-out examples"
-    result["best_rate"] = chosen.drop_attrs().assign_attrs(curves.described(meaning))
+    result = summarised({"accuracy": accuracy.drop_vars("rate").assign_attrs(curves.described(ACCURACY))})
+    meaning = curves.described("rate at α = 1 that has the highest mean accuracy on held-out examples")
+    result["best_rate"] = accuracy["rate"].drop_vars("rate").drop_attrs().assign_attrs(meaning)
     result["chance"] = (1 / cell["classes"]).assign_attrs(curves.described("accuracy of guessing"))
     return result
 
@@ -134,17 +124,9 @@ def curvature(study: xr.Dataset) -> xr.Dataset:
     if EXAMPLES in study["examples"].values:
         study = study.sel(examples=[EXAMPLES])
     cell = over_scale.first_cell(study)
-    result = summarised({"kappa": cell["trace_over_norm"].assign_attrs(long_name=NAMES["kappa"])})
-    bound = null_bound(int(cell["dimension"]))
-    meaning = "97.5 % point of κ of random symmetric matrices of this dimension"
-    return result.assign(null_bound=((), bound, curves.described(meaning)))
-
-
-def legend_beside(ax: plt.Axes) -> None:
-    """A legend on the right of a panel: points with bars first, then lines."""
-    handles = ax.get_legend_handles_labels()[0]
-    handles = sorted(handles, key=lambda handle: not isinstance(handle, ErrorbarContainer))
-    ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), borderaxespad=0)
+    result = summarised({"kappa": cell["trace_over_norm"].assign_attrs(long_name="κ = Tr(H_d)/‖H_d‖_F at the start")})
+    meaning = curves.described("97.5 % point of κ of random symmetric matrices of this dimension")
+    return result.assign(null_bound=((), null_bound(int(cell["dimension"])), meaning))
 
 
 def draw_curve(ax: plt.Axes, data: xr.Dataset, name: str, number: int, aside: float = 0, **look: object) -> None:
@@ -164,8 +146,7 @@ def draw_accuracy(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
     looks = {PUBLISHED: (0, -ASIDE, "published rate"), TUNED: (3, ASIDE, "best rate\nat each $\\alpha$")}
     for name, part in here.items():
         number, aside, label = looks[name]
-        line = {"linestyle": style.LINES[name == TUNED], "label": label}
-        draw_curve(ax, part, "accuracy", number, aside, **line)
+        draw_curve(ax, part, "accuracy", number, aside, linestyle=style.LINES[name == TUNED], label=label)
     chance = float(next(iter(here.values()))["chance"])
     reference(ax, chance, label="chance")
     ax.set(ylim=panels.limits(0.0, chance, *(part["accuracy_mean"] for part in here.values())), ylabel="test accuracy")
@@ -174,9 +155,8 @@ def draw_accuracy(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
 
 def draw_kappa(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
     """Draw κ at the start, with the height that bounds the zone and the bound of no excess."""
-    here = data[CURVATURE]
-    kappa = curves.parts_of(here, "kappa")
-    curves.draw_band(ax, here["x"], kappa, alpha=0.3, color=style.colour(0), label=r"$\kappa$")
+    here, look = data[CURVATURE], {"color": style.colour(0), "label": r"$\kappa$"}
+    curves.draw_band(ax, here["x"], curves.parts_of(here, "kappa"), alpha=0.3, **look)
     reference(ax, 1.0, label=r"$\kappa=1$")
     reference(ax, float(here["null_bound"]), linestyle=":", label="bound of\nno excess")
     ax.set(ylim=panels.limits(0.0, 1.0, here["kappa_mean"]), ylabel=r"$\kappa$")
@@ -201,19 +181,18 @@ def draw_sizes(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
     if "stable" in here:
         ax.plot(here["x"], here["stable"], color="0.3", linewidth=0.9, linestyle=":", label="2/rate")
         shown.append(here["stable"])
-    ax.set_ylim(panels.limits(*shown))
-    _, title, label = SIZES[here.attrs["size"]]
-    ax.set(title=title, ylabel=label)
+    title, unit, label = SIZES[here.attrs["size"]]
+    ax.set(ylim=panels.limits(*shown), title=title, ylabel=f"{label}\n({unit})")
 
 
 def draw_regimes(axes: np.ndarray, data: xr.Dataset) -> list[Patch]:
-    """Tint all panels where most draws end in a regime, each half-way to the next α; entries of a legend.
-
-    Where as many end in another, the tint is of both.
-    """
+    """Tint all panels by the regime in which most draws end (hatched for several); returns entries of a legend."""
     places, shares = curves.bin_edges(data["x"].values), data["regime_share"].transpose("radius", "regime").values
     kinds = [tuple(name for name, share in zip(REGIMES, row) if share == row.max()) for row in shares]
-    looks = {kind: look(kind) for kind in kinds}
+    looks = {}
+    for kind in kinds:
+        tint, hatch = to_rgba(REGIMES[kind[0]][1], TINT), "".join(REGIMES[name][2] for name in kind)
+        looks[kind] = {"facecolor": tint, "edgecolor": HATCHING, "linewidth": 0, "hatch": hatch}
     for kind, members in itertools.groupby(range(len(kinds)), lambda i: kinds[i]):
         together = list(members)
         for ax in axes:
@@ -221,13 +200,6 @@ def draw_regimes(axes: np.ndarray, data: xr.Dataset) -> list[Patch]:
     axes[0].set_xlim(places[0], places[-1])
     names = {kind: " or ".join(REGIMES[name][0] for name in kind) for kind in sorted(looks, key=kinds.index)}
     return [Patch(label=label, **{**looks[kind], "linewidth": 0.5}) for kind, label in names.items()]
-
-
-def look(kind: tuple[str, ...]) -> dict:
-    """The look of a tint: the first regime's colour, the hatches of all."""
-    hatch = "".join(REGIMES[name][2] for name in kind)
-    colour = to_rgba(REGIMES[kind[0]][1], TINT)
-    return {"facecolor": colour, "edgecolor": HATCHING, "linewidth": 0, "hatch": hatch}
 
 
 MEASURES = {PUBLISHED: one_rate, TUNED: best_rate, CURVATURE: curvature}

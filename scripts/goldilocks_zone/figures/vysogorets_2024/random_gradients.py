@@ -40,10 +40,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def modelled(study: xr.Dataset) -> xr.Dataset:
-    """κ(G) (radius, draw) measured and by each form of the model, for the most examples and the largest dimension.
-
-    Missing where G is too small for a number.
-    """
+    """κ(G) (radius, draw) measured and by each form of the model; missing where G is too small for a number."""
     here = over_scale.first_cell(over_scale.parameters_rescaled(study))
     d, given = int(here["dimension"]), [here[name] for name in GIVEN]
     with np.errstate(divide="ignore", invalid="ignore"):
