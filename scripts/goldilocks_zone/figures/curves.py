@@ -34,7 +34,7 @@ def columns(dims: tuple[str, ...], values: np.ndarray, meanings: Mapping[str, st
 
 def prefixed(found: Mapping[str, xr.Dataset]) -> xr.Dataset:
     """All datasets in one, whose variables are named {name}_{variable}."""
-    return xr.merge(data.rename({part: f"{name}_{part}" for part in data.data_vars}) for name, data in found.items())
+    return xr.merge([data.rename({part: f"{name}_{part}" for part in data.data_vars}) for name, data in found.items()])
 
 
 def parts_of(data: xr.Dataset, name: str) -> xr.Dataset:

@@ -22,12 +22,17 @@ def draw_figure(
     path_to_png: str,
     path_to_data: str,
 ) -> None:
-    """Draw a figure of the studies that a run has, and write it with its source data."""
+    """Draw a figure of the studies that a run has, and write it with its source data, each whole or not at all."""
     settings = records.read(FigureSettings, path_to_settings)
     figure = registry.of(name, settings.file)
     published = Path(path_to_published) if path_to_published and settings.published else None
     studies = {Path(path).stem: load(path, figure) for path in paths_to_studies}
-    save(*drawn(figure, studies, settings, published), path_to_pdf, path_to_png, path_to_data)
+    picture, data = drawn(figure, studies, settings, published)
+    with files.whole_file(path_to_pdf) as pdf, files.whole_file(path_to_png) as png:
+        picture.savefig(pdf, metadata={"CreationDate": None})  # a date would differ each time
+        picture.savefig(png)
+        netcdf.write_dataset(data, path_to_data)
+    plt.close(picture)
 
 
 def drawn(figure: registry.Figure, studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
@@ -59,12 +64,3 @@ def load(path: str | Path, figure: registry.Figure) -> xr.Dataset:
         if axis not in study.dims:
             raise ValueError(f"{path} has no axis {axis}, which this figure needs: see the study in config.yaml")
     return study
-
-
-def save(figure: plt.Figure, data: xr.Dataset, path_to_pdf: str, path_to_png: str, path_to_data: str) -> None:
-    """Write the figure and its source data, each whole or not at all, without a date that would differ each time."""
-    with files.whole_file(path_to_pdf) as pdf, files.whole_file(path_to_png) as png:
-        figure.savefig(pdf, metadata={"CreationDate": None})
-        figure.savefig(png)
-        netcdf.write_dataset(data, path_to_data)
-    plt.close(figure)

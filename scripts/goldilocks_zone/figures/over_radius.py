@@ -118,11 +118,10 @@ def dimension_look(number: int) -> dict:
 def accuracy_curves(study: xr.Dataset) -> xr.Dataset:
     """Bands over radii of the accuracy at the end; with `best_rate` where the rate was chosen among several."""
     values = training.accuracy(study)
-    chosen = "rate" in study.dims
-    if chosen:
+    if "rate" in study.dims:
         values = values.rename(rate="best_rate")
     found = curves.over_radii(xr.Dataset({"test_accuracy": values}, attrs=study.attrs), "test_accuracy")
-    if chosen:
+    if "rate" in study.dims:
         found = found.reset_coords("best_rate")
         meaning = "rate, at r_X, with the highest mean accuracy on held-out examples"
         found["best_rate"].attrs = curves.described(meaning, "parameters")

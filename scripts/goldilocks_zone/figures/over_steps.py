@@ -50,15 +50,9 @@ def runs(study: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
         yield ", ".join(filter(None, parts)) or USUAL, study.sel(place).isel(radius=0, subspace=0)
 
 
-def measured(run: xr.Dataset, variable: str) -> xr.DataArray:
-    """A variable at the steps at which every draw has all of it."""
-    return local_geometry.measured(run[variable])
-
-
 def stages(run: xr.Dataset, variable: str) -> dict[str, int]:
     """The steps of a few stages at which a variable is measured: the first, the first after learning, and the last."""
-    values = measured(run, variable)
-    steps = values["step"].values
+    steps = local_geometry.measured(run[variable])["step"].values
     losses = run["training_loss"].sel(step=steps).mean("draw").values
     learnt = steps[losses < local_geometry.LEARNT * np.log(int(run["classes"]))]
     found = {"start": steps[0], "learnt": learnt[0] if len(learnt) else steps[len(steps) // 2], "end": steps[-1]}

@@ -52,9 +52,7 @@ def stacked(
     columns = columns or min(count, 3)
     rows = height * math.ceil(count / columns)
     figure, axes = grid(rows, columns, settings, **{"sharex": bool(x_label), **options})
-    stacks = [
-        list(axes[start : start + height, column]) for start in range(0, rows, height) for column in range(columns)
-    ]
+    stacks = [list(axes[i * height : (i + 1) * height, j]) for i, j in np.ndindex(rows // height, columns)]
     for number, stack in enumerate(stacks):
         if number >= count:
             for ax in stack:

@@ -147,11 +147,8 @@ def _registered(path: Path, own_name: str = "") -> Figure | None:
         raise ValueError(f"{path} cannot be read ({error.strerror}): give the path of a Python file") from None
     except (SyntaxError, ValueError) as error:
         raise ValueError(f"{path} is not valid Python ({error}): correct it") from None
-    literals = [
-        node.value
-        for node in tree.body
-        if isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets] == ["FIGURE"]
-    ]
+    assignments = [node for node in tree.body if isinstance(node, ast.Assign)]
+    literals = [node.value for node in assignments if [ast.unparse(target) for target in node.targets] == ["FIGURE"]]
     if not (literals or own_name):
         return None
     if not any(isinstance(node, ast.FunctionDef) and node.name == "draw" for node in tree.body):

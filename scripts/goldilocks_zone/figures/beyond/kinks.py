@@ -55,10 +55,9 @@ def relative_to_relu(study: xr.Dataset) -> xr.Dataset:
 
 def draw_radii(ax: plt.Axes, ratios: xr.Dataset) -> None:
     """Draw one line per radius over sharpness, with intervals, slightly apart."""
-    count = ratios.sizes["radius"]
     for number, x in enumerate(ratios["x"].values.tolist()):
         here = ratios.isel(radius=number)
-        place = here["sharpness"].values * 1.04 ** curves.centred(number, count)
+        place = here["sharpness"].values * 1.04 ** curves.centred(number, ratios.sizes["radius"])
         label = rf"$\log_{{10}}(r^2/r_X^2)={round(x, 2):g}$"
         look = style.look(number, linestyle=style.line(number), linewidth=1, elinewidth=0.8, label=label)
         ax.errorbar(place, here["ratio"], curves.bars(here, "ratio"), **look)

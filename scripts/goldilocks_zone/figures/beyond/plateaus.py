@@ -1,6 +1,5 @@
 """Tr(H)/‖H‖ over the radius for several numbers of classes, with and without bias directions."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
@@ -37,7 +36,12 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         if ax in axes[::2]:
             ax.set_ylabel(r"$\mathrm{Tr}(H)/\Vert H\Vert$")
     axes[0].set_ylim(panels.limits(data["mean"], data["predicted"], 0.0))
-    panels.legend_on_top(figure, legend_handles(classes, directions), 7, columnspacing=1.2)
+    handles = [panels.entry(f"$C={count}$", **look(i, True)) for i, count in enumerate(classes)]
+    for biases in sorted(directions, reverse=True):
+        label = "with bias directions" if biases else "without"
+        handles.append(panels.entry(label, **look(0, biases) | {"color": "k"}))
+    handles.append(panels.entry("predicted plateau", color="k", linestyle=":", linewidth=0.9))
+    panels.legend_on_top(figure, handles, 7, columnspacing=1.2)
     return figure, data
 
 
@@ -46,11 +50,3 @@ def look(number: int, biases: bool) -> dict:
     filling, line, width = (None, "-", 1.2) if biases else ("white", "--", 0.8)
     more = {"markerfacecolor": filling, "linestyle": line, "linewidth": width}
     return style.look(number, markersize=3, markeredgewidth=0.7, **more)
-
-
-def legend_handles(classes: list[int], directions: list[bool]) -> list[plt.Line2D]:
-    """Numbers of classes by colour and marker, bias directions by line and filling, and the law."""
-    counts = [panels.entry(f"$C={count}$", **look(i, True)) for i, count in enumerate(classes)]
-    names = {True: "with bias directions", False: "without"}
-    kinds = [panels.entry(names[biases], **look(0, biases) | {"color": "k"}) for biases in sorted(directions)[::-1]]
-    return [*counts, *kinds, panels.entry("predicted plateau", color="k", linestyle=":", linewidth=0.9)]

@@ -26,7 +26,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     counts = sorted({count for study in studies.values() for count in study["examples"].values.tolist()})
     figure = plt.figure(figsize=panels.page_size(len(studies), settings, room=1.15))
     rows = dict(zip(studies, np.atleast_1d(figure.subfigures(len(studies), 1))))
-    parts, handles = {}, []
+    parts = {}
     if MAIN in studies:
         study = studies[MAIN]
         parts["curves"] = curves.over_radii(study, "trace_over_norm")
@@ -36,7 +36,6 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         draw_counts(left, parts["curves"].sel(network=network), counts)
         left.set_title(panels.lettered(0, network))
         curves.limit(left, parts["curves"].sel(network=network))
-        handles = left.get_legend_handles_labels()[0]
         draw_edges(right, parts["edges"])
     if CONTROLS in studies:
         study = studies[CONTROLS].isel(network=0)
@@ -48,8 +47,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
             ax.set_title(panels.lettered(number, title))
         axes[0].set_ylabel(Y_LABEL)
         curves.limit(axes[0], parts["controls"])
-        handles = handles or axes[0].get_legend_handles_labels()[0]
-    panels.legend_on_top(figure, handles, len(counts))
+    panels.legend_on_top(figure, figure.axes[0], len(counts))
     return figure, panels.side_by_side(parts)
 
 

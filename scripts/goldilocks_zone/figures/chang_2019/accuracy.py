@@ -27,7 +27,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     arms = []
     for ax, label in zip(axes, shown):
         here = {name: study.sel(subspace=label) for name, study in trainings.items() if label in study["subspace"]}
-        arms += draw_accuracies(ax, here, {name: drawn[name].sel(subspace=label) for name in here})
+        found = [(name, *arm) for name, study in here.items() for arm in over_radius.arms(study)]
+        for number, (name, rate, temperature, place) in enumerate(found):
+            curve = drawn[name].sel(subspace=label, **place)
+            over_radius.draw(ax, curve, number, len(found), over_radius.look(rate, temperature))
+            arms.append((rate, temperature))
         over_radius.frame(ax, next(iter(here.values())), highest)
         ax.set_ylabel(over_radius.Y_LABEL)
     titles = [SUBSPACES[label] for label in shown]
@@ -44,14 +48,6 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         handles.append(panels.entry(r"$r_\mathrm{zone}$", **ZONE))
     panels.legend_on_top(figure, handles, 3)
     return figure, panels.side_by_side(drawn)
-
-
-def draw_accuracies(ax: plt.Axes, trainings: Studies, data: dict[str, xr.Dataset]) -> list[tuple[str, str]]:
-    """Draw a curve for each arm of each study of training; returns rates and temperatures of the arms."""
-    found = [(name, *arm) for name, study in trainings.items() for arm in over_radius.arms(study)]
-    for number, (name, rate, temperature, place) in enumerate(found):
-        over_radius.draw(ax, data[name].sel(place), number, len(found), over_radius.look(rate, temperature))
-    return [(rate, temperature) for _, rate, temperature, _ in found]
 
 
 def curvature(study: xr.Dataset) -> xr.Dataset:

@@ -28,10 +28,10 @@ APART = 0.13  # between the points of one run, whose rows are 1 apart
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
     data = cosines(studies)
-    width, _ = panels.page_size(1, settings)
     height = (ABOVE_CM + ROW_CM * data.sizes["run"]) / panels.CENTIMETRES_PER_INCH
     stages = data["stage"].values.tolist()
-    figure, axes = panels.page(len(stages), settings, figsize=(width, height), sharex=True, sharey=True)
+    size = (panels.page_size(1, settings)[0], height)
+    figure, axes = panels.page(len(stages), settings, figsize=size, sharex=True, sharey=True)
     for ax, stage in zip(axes, stages):
         draw_stage(ax, data.sel(stage=stage))
         ax.set_xlabel("mean cosine")

@@ -34,15 +34,14 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     panels.legend_above(left, panels.lettered(0, "after the first steps"), columns=2)
     panels.legend_above(right, panels.lettered(1, "along the top $C-1$"), columns=2)
     data = panels.side_by_side({"ranks": ranked} | {f"run_{i}": each for i, each in enumerate(along.values())})
-    data = data.assign_attrs({f"run_{i}": name for i, name in enumerate(along)})
-    return figure, data
+    return figure, data.assign_attrs({f"run_{i}": name for i, name in enumerate(along)})
 
 
 def over_rank(run: xr.Dataset) -> xr.Dataset:
     """Shares in the top m eigenvectors, averaged over steps after the first ones: {part} (gradient_of, rank) and
     null_{part} (rank); and the random model's share in the space of the C − 1 outliers, model."""
     classes, run = int(run["classes"]), run.reset_coords(drop=True)
-    powers = over_steps.measured(run, "gradient_power")
+    powers = local_geometry.measured(run["gradient_power"])
     powers = powers.sel(step=powers["step"] >= local_geometry.EARLY * int(run["step"].max()))
     here = run.sel(step=powers["step"])
     shares = powers.cumsum("rank").mean("step")
@@ -59,7 +58,7 @@ def over_rank(run: xr.Dataset) -> xr.Dataset:
 def along_training(run: xr.Dataset) -> xr.Dataset:
     """Shares in the top C − 1 eigenvectors over the step, and their null."""
     top, run = slice(0, int(run["classes"]) - 1), run.reset_coords(drop=True)
-    powers = over_steps.measured(run, "gradient_power").sel(gradient_of="spectrum", drop=True)
+    powers = local_geometry.measured(run["gradient_power"]).sel(gradient_of="spectrum", drop=True)
     here = run.sel(step=powers["step"])
     null = here["gauss_newton_eigenvalue"].isel(rank=top).sum("rank") / here["gauss_newton_full_trace"]
     return beside_null(powers.isel(rank=top).sum("rank"), null)

@@ -51,8 +51,7 @@ def draw_spectrum(ax: plt.Axes, data: xr.Dataset) -> None:
     """Draw eigenvalues over their rank with intervals, the model's outliers beside them, and edges across."""
     for name, (label, number, filled) in MEASURED.items():
         here = curves.parts_of(data, name)
-        look = over_steps.points(number, filled)
-        ax.errorbar(data["rank"], here["mean"], curves.bars(here), label=label, **look)
+        ax.errorbar(data["rank"], here["mean"], curves.bars(here), label=label, **over_steps.points(number, filled))
     bulk = data["rank"][int(data["classes"]) - 1 :]
     for rung, (label, number) in RUNGS.items():
         here = data.sel(rung=rung)

@@ -66,8 +66,12 @@ def gathered(studies: dict[str, xr.Dataset]) -> xr.Dataset:
     The outcome is the accuracy on held-out examples (on training examples where none are held out) after each logged
     step. Without a study of curvature the initial loss is the only measure; without training it is the only outcome.
     """
-    early, found = studies.get("early"), xr.Dataset()
-    selection = beside(studies.get("selection"), early)
+    early, selection, found = studies.get("early"), studies.get("selection"), xr.Dataset()
+    if early is not None and selection is not None:
+        # Of the dataset and network that training is drawn for.
+        cell = {axis: early[axis].values[:1] for axis in ("dataset", "network")}
+        has_cell = all(value in selection[axis].values for axis, (value,) in cell.items())
+        selection = selection.sel(cell) if has_cell else None
     if selection is not None:
         here = at_r_x(selection)
         d = int(here["dimension"].max())
@@ -87,14 +91,6 @@ def gathered(studies: dict[str, xr.Dataset]) -> xr.Dataset:
     outcome = outcome.assign_attrs(**accuracy.attrs, label=label).rename("outcome")
     merged = xr.merge([found, outcome], join="inner", compat="override")
     return merged.assign_attrs(early.attrs, dataset=str(early["dataset"].values[0]))
-
-
-def beside(selection: xr.Dataset | None, early: xr.Dataset | None) -> xr.Dataset | None:
-    """`selection` of the dataset and network that `early` is drawn for; None where it lacks them."""
-    if selection is None or early is None:
-        return selection
-    cell = {axis: early[axis].values[:1] for axis in ("dataset", "network")}
-    return selection.sel(cell) if all(value in selection[axis].values for axis, (value,) in cell.items()) else None
 
 
 def at_r_x(study: xr.Dataset) -> xr.Dataset:

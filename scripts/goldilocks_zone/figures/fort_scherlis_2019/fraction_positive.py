@@ -13,5 +13,4 @@ FIGURE = {
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
-    label = "fraction of positive eigenvalues"
-    return profiles.draw_profile("fraction_positive", label, 0.5, studies, settings, published)
+    return profiles.draw_profile(FIGURE["id"], "fraction of positive eigenvalues", 0.5, studies, settings, published)

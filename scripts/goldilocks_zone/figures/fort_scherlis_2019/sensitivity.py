@@ -15,11 +15,11 @@ FIGURE = {"id": "sensitivity", "studies": ["sensitivity", "isotropy"], "axis": "
 
 # Factors of the study, and the level of each that the main study takes.
 FACTORS = {
-    "metric": ("metric", "shell"),
-    "subspace": ("plane", "plane-50-sparse"),
-    "bias_directions": ("bias directions", False),
-    "inputs": ("inputs", "standardised"),
-    "examples": ("N", 1000),
+    "metric": "shell",
+    "subspace": "plane-50-sparse",
+    "bias_directions": False,
+    "inputs": "standardised",
+    "examples": 1000,
 }
 MEASURES = {
     "peak_height": "peak of\n" + r"$\mathrm{Tr}(H)/\Vert H\Vert$",
@@ -63,7 +63,7 @@ def draw_levels(axes: list[plt.Axes], measured: xr.Dataset) -> None:
     """Draw a row per level of each factor: all variants with it, their median, and the main study's variant."""
     rows = [(axis, level) for axis in FACTORS for level in measured[axis].values.tolist()]
     starts = [number for number in range(1, len(rows)) if rows[number][0] != rows[number - 1][0]]
-    usual = {axis: level for axis, (_, level) in FACTORS.items() if level in measured[axis].values}
+    usual = {axis: level for axis, level in FACTORS.items() if level in measured[axis].values}
     for (name, text), ax in zip(MEASURES.items(), axes):
         for number, (axis, level) in enumerate(rows):
             values = measured[name].sel({axis: level}).values

@@ -13,5 +13,4 @@ FIGURE = {
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
-    label = r"$\mathrm{Tr}(H)/\Vert H\Vert$"
-    return profiles.draw_profile("trace_over_norm", label, 1.0, studies, settings, published)
+    return profiles.draw_profile(FIGURE["id"], r"$\mathrm{Tr}(H)/\Vert H\Vert$", 1.0, studies, settings, published)

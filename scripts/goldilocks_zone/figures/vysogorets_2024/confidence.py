@@ -31,7 +31,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     forced = "gradient_norm" in data
     figure, axes = panels.grid(1, 2 + forced, settings, room=1.3)
     correlated = data.sizes["draw"] >= LEAST_CORRELATED
-    found = statistics(data, forced) if correlated else {}
+    found = {name: resampled(data, (KAPPA, name), partial_rank_correlation) for name in MEASURES if correlated}
+    if forced and correlated:
+        found["slope"] = resampled(data, GRADIENTS[:3], relative_slope)
     for ax, (name, label) in zip(axes[0], MEASURES.items()):
         ax.plot(data[name], data[KAPPA], **DOTS, **{**AS_IT_IS, "label": ""})
         ax.set(
@@ -55,22 +57,13 @@ def initialisations(study: xr.Dataset) -> xr.Dataset:
     return here[[name for name in (KAPPA, *MEASURES, *GRADIENTS) if name in here]]
 
 
-def statistics(data: xr.Dataset, forced: bool) -> dict[str, curves.WithInterval]:
-    """Spearman's correlation of κ with each measure and, with gradients, the slope of ‖∇L‖ over the prior mismatch
-    relative to that of theory, as in claim vd10; each with its 95 % interval over initialisations."""
-    found = {name: resampled(data, (KAPPA, name), partial_rank_correlation) for name in MEASURES}
-    if forced:
-        found["slope"] = resampled(data, GRADIENTS[:3], relative_slope)
-    return found
-
-
 def resampled(data: xr.Dataset, names: tuple[str, ...], statistic: Callable) -> curves.WithInterval:
     """A statistic of some variables' rows (variables, draws), with its interval."""
     return curves.bootstrapped(statistic, np.array([data[name].values for name in names]), STUDY, *names)
 
 
 def relative_slope(rows: np.ndarray) -> float:
-    """Slope of ‖∇L‖ over the prior mismatch, over the mean √D σ_C, of rows (3, draws)."""
+    """Slope of ‖∇L‖ over the prior mismatch relative to theory's mean √D σ_C, as in claim vd10; rows (3, draws)."""
     mismatch, gradient, expected = rows
     return float(np.polyfit(mismatch, gradient, 1)[0] / expected.mean())
 

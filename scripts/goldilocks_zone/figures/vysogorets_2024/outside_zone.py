@@ -46,7 +46,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     if {PUBLISHED, TUNED} <= studies.keys():
         studies = {**studies, TUNED: cells.with_rate_of(studies[TUNED], studies[PUBLISHED])}
     data = {name: MEASURES[name](study) for name, study in studies.items()}
-    shown = [draw_panel for names, draw_panel in PANELS if data.keys() & names]
+    shown = [draw_panel for draw_panel, names in PANELS.items() if data.keys() & names]
     width, height = panels.page_size(len(shown), settings, LOW)
     size = (width, height + LEGEND_CM / panels.CENTIMETRES_PER_INCH)
     figure, axes = panels.grid(len(shown), 1, settings, figsize=size, sharex=True)
@@ -204,9 +204,4 @@ def draw_regimes(axes: np.ndarray, data: xr.Dataset) -> list[Patch]:
 
 MEASURES = {PUBLISHED: one_rate, TUNED: best_rate, CURVATURE: curvature}
 # Of each panel, the studies of which one is enough for it.
-PANELS = (
-    ({PUBLISHED, TUNED}, draw_accuracy),
-    ({CURVATURE}, draw_kappa),
-    ({PUBLISHED}, draw_states),
-    ({PUBLISHED}, draw_sizes),
-)
+PANELS = {draw_accuracy: {PUBLISHED, TUNED}, draw_kappa: {CURVATURE}, draw_states: {PUBLISHED}, draw_sizes: {PUBLISHED}}

@@ -23,7 +23,6 @@ MEANINGS = {
 }
 SHOWN_FORM = "finite"  # over which single initialisations are shown
 LABEL = r"$\kappa(G)$"
-SCALE_COLOURS = "viridis"
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
@@ -58,8 +57,7 @@ def draw_over_scales(ax: plt.Axes, data: xr.Dataset) -> None:
     """Draw κ(G) over log10 α: measured as points with bars, the model as lines with bands."""
     x = data["x"].values
     for form, (number, line, label) in FORMS.items():
-        look = {"color": style.colour(number), "linestyle": line, "label": label}
-        curves.draw_band(ax, x, curves.parts_of(data, form), **look)
+        curves.draw_band(ax, x, curves.parts_of(data, form), color=style.colour(number), linestyle=line, label=label)
     look = style.look(0, markersize=2.5, linestyle="none", label="measured")
     curves.draw_means(ax, x, curves.parts_of(data, "measured"), **look)
     bound = np.sqrt(float(data["dimension"]))
@@ -78,21 +76,19 @@ def draw_one_by_one(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
         model, measured = here[SHOWN_FORM], here["measured"]
         if name == SCALES:
             colours = here["x"].broadcast_like(model).transpose(*model.dims)
-            look = {"c": colours, "cmap": SCALE_COLOURS, "s": 7, "linewidths": 0, "zorder": 3}
+            look = {"c": colours, "cmap": "viridis", "s": 7, "linewidths": 0, "zorder": 3}
             points = ax.scatter(model, measured, label=r"each $\alpha$ of (a)", **look)
             bar = ax.figure.colorbar(points, ax=ax, aspect=30, pad=0.02, label=over_scale.LABEL)
             bar.outline.set_visible(False)
         else:
             look = {"marker": style.marker(1), "s": 9, "facecolors": "none", "linewidths": 0.6, "zorder": 2}
-            label = r"$\alpha=1$, more draws"
-            ax.scatter(model, measured, edgecolors=style.colour(1), label=label, **look)
+            ax.scatter(model, measured, edgecolors=style.colour(1), label=r"$\alpha=1$, more draws", **look)
     bound = max(float(here["dimension"]) for here in data.values()) ** 0.5
     shown = (here[name] for here in data.values() for name in (SHOWN_FORM, "measured"))
     ends = panels.limits(1, bound, *shown, margin=0.05)
     ax.plot(ends, ends, color="0.4", linewidth=0.6, zorder=1)
-    ax.set(xlim=ends, ylim=ends, aspect="equal")
+    ax.set(xlim=ends, ylim=ends, aspect="equal", title="single initialisations")
     ax.set(xlabel=rf"{LABEL} of the model, any $d$", ylabel=rf"{LABEL} measured")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(7, integer=True))
-    ax.set_title("single initialisations")
     ax.legend(loc="upper left", handletextpad=0.1)
