@@ -8,7 +8,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from goldilocks_zone.claims.curves import ratio_of_means
 from goldilocks_zone.config import studies
 from goldilocks_zone.figures import panels, style
 from goldilocks_zone.statistics import bands, estimates
@@ -115,24 +114,6 @@ def statistics(found: Mapping[str, WithInterval], meanings: Mapping[str, str]) -
     """Statistics and the ends of their 95 % intervals as variables (quantity)."""
     variables = {name: ("quantity", list(values), described(meanings[name])) for name, values in found.items()}
     return xr.Dataset(variables, {"quantity": ["value", "low", "high"]} if found else None)
-
-
-def ratios_of_means(above: xr.DataArray, below: xr.DataArray, meaning: str, *name: str) -> xr.Dataset:
-    """ratio of the means over draws of `above` and `below` (…, draw), and low and high of its 95 % interval.
-
-    Missing where the mean of `below` is not well known: where its 95 % interval does not lie within half of it.
-    """
-    below = below.broadcast_like(above).transpose(*above.dims)
-    found = np.full((*above.shape[:-1], 3), np.nan)
-    for place in np.ndindex(above.shape[:-1]):
-        pair = np.array([above.values[place], below.values[place]])
-        if pair.shape[-1] > 1:
-            estimate = estimates.mean(pair[1])
-            if not estimate.interval(estimates.LEVEL)[1] - estimate.value < abs(estimate.value) / 2:
-                continue
-        found[place] = bootstrapped(ratio_of_means, pair, *name)
-    meanings = {"ratio": meaning, **ends_of("the ratio's 95 % bootstrap interval over draws")}
-    return xr.Dataset(columns(above.dims[:-1], found, meanings), above.isel(draw=0, drop=True).coords)
 
 
 def decimal(value: float, digits: int = 2) -> str:

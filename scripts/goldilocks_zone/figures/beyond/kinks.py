@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import xarray as xr
 
 from goldilocks_zone.figures import curves, panels, profiles, style
+from goldilocks_zone.figures.beyond.ratios import ratios_of_means
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
 
 FIGURE = {"id": "kinks", "studies": ["kinks"], "axis": "radius", "needs": ["sharpness"]}
@@ -50,7 +51,7 @@ def relative_to_relu(study: xr.Dataset) -> xr.Dataset:
     values = xr.concat([study[name].drop_attrs() for name in MEASURES], dim="quantity")
     values = values.assign_coords(quantity=list(MEASURES)).transpose(..., "radius", "sharpness", "draw")
     relu, softened = values.sel(sharpness=RELU, drop=True), values.drop_sel(sharpness=RELU)
-    return curves.ratios_of_means(softened, relu, "mean over that of ReLU", "kinks").assign_attrs(study.attrs)
+    return ratios_of_means(softened, relu, "mean over that of ReLU", "kinks").assign_attrs(study.attrs)
 
 
 def draw_radii(ax: plt.Axes, ratios: xr.Dataset) -> None:

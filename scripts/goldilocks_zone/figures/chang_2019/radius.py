@@ -35,7 +35,12 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         chosen = curves.primary(studies["chang_rates"], "rate", "gradients").sel(subspace=SUBSPACE)
         data = drawn["chang_rates"] = motion(chosen)
         shown += [("growth", draw_growth, data), ("cosine", draw_cosines, data)]
-        handles = legend_handles(data)
+        # The exponent is that from the smallest r_0.
+        for here, look in curves_of(data.isel(radius=[0])):
+            value, low, high = here["exponent"].values
+            fitted = rf" (${value:.2f}\pm{(high - low) / 2:.2f}$)" if np.isfinite(low) else ""
+            text = f"{float(here['rate']):g}, {GRADIENTS[here['gradients'].item()][1]}{fitted}"
+            handles.append(panels.entry(text, **look))
     figure, axes = panels.page(len(shown), settings, room=1.25)
     dataset = panels.dataset_title(next(iter(studies.values()))["dataset"].values[0])
     for ax, (_, draw_panel, data) in zip(axes, shown):
@@ -122,14 +127,3 @@ def draw_cosines(ax: plt.Axes, data: xr.Dataset) -> None:
     ax.axhline(MEMORY, **style.GREY)
     ax.set(xscale="log", ylim=(min(0.0, float(data["cosine_mean"].min())), 1))
     ax.set_ylabel("mean cosine of\nsuccessive steps")
-
-
-def legend_handles(data: xr.Dataset) -> list[plt.Line2D]:
-    """Each rate and gradients, with the exponent of the growth from the smallest r_0 and half of its interval."""
-    handles = []
-    for here, look in curves_of(data.isel(radius=[0])):
-        value, low, high = here["exponent"].values
-        fitted = rf" (${value:.2f}\pm{(high - low) / 2:.2f}$)" if np.isfinite(low) else ""
-        text = f"{float(here['rate']):g}, {GRADIENTS[here['gradients'].item()][1]}{fitted}"
-        handles.append(panels.entry(text, **look))
-    return handles

@@ -182,20 +182,12 @@ def draw_gains(ax: plt.Axes, gains: xr.Dataset) -> None:
 
 
 def step_handles(data: xr.Dataset, colours: np.ndarray, settings: dict) -> list[plt.Line2D]:
-    """A marker for each logged step, with its epoch where that is known."""
-    epochs = epochs_of(data["step"].values, settings, data.attrs["dataset"])
-    handles = [panels.entry("step (epoch):" if epochs else "step:", linestyle="none")]
+    """A marker for each logged step, with its epoch but for a user's own dataset, whose size a study does not tell."""
+    official, per_epoch = official_shapes.OFFICIAL.get(data.attrs["dataset"]), 1 if settings["batch"] == "all" else 0
+    if official and not per_epoch:
+        per_epoch = (official.training_examples - settings["validation"]) // settings["batch"]
+    handles = [panels.entry("step (epoch):" if per_epoch else "step:", linestyle="none")]
     for i, (step, colour) in enumerate(zip(data["step"].values, colours)):
-        label = f"{step} ({epochs[i]:.2f})" if epochs else f"{step}"
+        label = f"{step} ({step / per_epoch:.2f})" if per_epoch else f"{step}"
         handles.append(panels.entry(label, linestyle="none", **style.look(i, color=colour, markersize=3.5)))
     return handles
-
-
-def epochs_of(steps: np.ndarray, settings: dict, dataset: str) -> list[float] | None:
-    """Epochs after `steps`; None for a dataset of the user's own, whose number of training examples a study lacks."""
-    if settings["batch"] == "all":
-        return steps.tolist()
-    if dataset not in official_shapes.OFFICIAL:
-        return None
-    examples = official_shapes.OFFICIAL[dataset].training_examples - settings["validation"]
-    return (steps / (examples // settings["batch"])).tolist()
