@@ -17,7 +17,7 @@ WithInterval = tuple[float, float, float]  # a value and the ends of its interva
 
 
 def described(long_name: str, units: str = "1") -> dict[str, str]:
-    """Attributes of a variable of source data."""
+    """Attributes of a variable in source data."""
     return {"units": units, "long_name": long_name}
 
 
@@ -32,7 +32,7 @@ def columns(dims: tuple[str, ...], values: np.ndarray, meanings: Mapping[str, st
 
 
 def prefixed(found: Mapping[str, xr.Dataset]) -> xr.Dataset:
-    """All datasets in one, whose variables are named {name}_{variable}."""
+    """Merge datasets, renaming their variables to {name}_{variable}."""
     return xr.merge([data.rename({part: f"{name}_{part}" for part in data.data_vars}) for name, data in found.items()])
 
 
@@ -47,7 +47,7 @@ def settings_of(study: xr.Dataset) -> dict:
 
 
 def primary(study: xr.Dataset, *keys: str) -> xr.Dataset:
-    """A study at its first dataset, network and value of all that it varies but `keys`, each an axis of the result."""
+    """Select the first dataset, network and value of each varied key except `keys`, which become axes of the result."""
     settings = settings_of(study)
     others = [studies.dimension(key) for key in settings["vary"] if key not in keys]
     fixed = {key: [settings[key]] for key in keys if key not in study.dims}
@@ -102,7 +102,7 @@ def over_radii(study: xr.Dataset, variable: str) -> xr.Dataset:
 
 
 def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, *name: str) -> WithInterval:
-    """A statistic of samples (…, n) with its 95 % interval over the last axis, which is missing for few draws."""
+    """A statistic of samples (…, n) and its 95 % interval over the last axis; NaN as interval of too few draws."""
     try:
         found = estimates.bootstrapped(statistic, samples, *name)
     except estimates.TooFewDraws:
@@ -117,17 +117,17 @@ def statistics(found: Mapping[str, WithInterval], meanings: Mapping[str, str]) -
 
 
 def decimal(value: float, digits: int = 2) -> str:
-    """A number in words, with a minus sign and without a negative zero."""
+    """Format a number with a true minus sign and no negative zero."""
     return f"{round(value, digits) + 0:.{digits}f}".replace("-", "−")
 
 
 def in_words(value: float, low: float, high: float) -> str:
-    """A statistic and its interval, in a title."""
+    """Format a statistic and its interval."""
     return f"{decimal(value)} [{decimal(low)}, {decimal(high)}]"
 
 
 def centred(number: int, count: int) -> float:
-    """Place of item `number` of `count` that stand side by side, one apart, around zero."""
+    """Position of item `number` among `count` at unit distance, centred on zero."""
     return number - (count - 1) / 2
 
 
@@ -165,6 +165,6 @@ def draw_curve(ax: plt.Axes, curve: xr.Dataset, number: int, label: str, deviati
 
 
 def limit(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Limit the y-axis to means and deviations; bands of few draws may leave it."""
+    """Limit the y-axis to means and deviations, not to bands, which are wide for few draws."""
     deviation = data["standard_deviation"].fillna(0)
     ax.set_ylim(panels.limits(data["mean"] - deviation, data["mean"] + deviation))

@@ -59,14 +59,14 @@ def titled_cells(study: xr.Dataset, nearest_to: int | None = None) -> list[tuple
 
 
 def first_values(study: xr.Dataset) -> xr.Dataset:
-    """A study at the first value of every axis beside rates and rules; of rate_rule, too, if it varies rates."""
+    """Select the first value of every axis except rates and rules, and of rate_rule if the study varies rates."""
     kept = ["dataset", "network", "subspace", "radius", "draw", "temperature_rule"]
     kept.append("rate" if "rate" in study.dims else "rate_rule")
     return study.isel({axis: 0 for axis in study["test_accuracy"].dims if axis not in kept})
 
 
 def with_fixed_rules(study: xr.Dataset) -> xr.Dataset:
-    """A study at the rules `fixed` of rate and temperature, or at the first where it has no such."""
+    """Select the rules `fixed` of rate and temperature, or the first rule of a study without them."""
     varied = [rule for rule in RULES if rule in study.dims]
     return study.sel({rule: min(study[rule].values.tolist(), key=lambda value: value != "fixed") for rule in varied})
 
@@ -104,7 +104,7 @@ def arm_handles(drawn: Iterable[tuple[str, str]]) -> list[plt.Line2D]:
 
 
 def published_rows(path: Published, cells: xr.Dataset) -> list[dict[str, str]]:
-    """Published values on planes, for a family of the published dataset and network; none for others."""
+    """Rows of published values for a family of planes; [] unless it has the published dataset and network."""
     on_planes = cells["subspace"].values[0].startswith("plane-")
     place = {axis: cells[axis].item() for axis in ("dataset", "network")}
     return profiles.published_rows(path, place) if on_planes else []
@@ -134,7 +134,7 @@ def draw(ax: plt.Axes, curve: xr.Dataset, number: int, count: int, look: dict, a
 
 
 def moved_aside(curve: xr.Dataset, number: int, count: int, apart: float) -> np.ndarray:
-    """log10(r/r_X) of the points of a curve that is `number` of `count`, which lie `apart` from each other."""
+    """log10(r/r_X) of a curve's points, shifted so that `count` curves lie `apart` from each other."""
     return curve["x"].values / 2 + apart * curves.centred(number, count)
 
 
@@ -172,7 +172,7 @@ def show_accuracy(ax: plt.Axes, cell: xr.Dataset, highest: float) -> None:
 
 
 def label_dimensions(axis: Axis, dimensions: np.ndarray) -> None:
-    """Set ticks at dimensions on an axis in log10 d, without those that would crowd the one before."""
+    """Set ticks at dimensions on an axis in log10 d, skipping those too close to the previous one."""
     places = np.log10(dimensions)
     kept = [0]
     for i in range(1, len(places)):

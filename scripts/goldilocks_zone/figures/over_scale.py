@@ -13,13 +13,13 @@ WAYS = {"parameters": r"$\alpha\theta$", "temperature": r"$T=\alpha^{-n}$", "bot
 
 
 def first_cell(study: xr.Dataset) -> xr.Dataset:
-    """The first dataset, network and subspace of a study, at its largest dimension and number of examples."""
+    """Select the first dataset, network and subspace at the largest dimension and number of examples."""
     largest = {axis: study[axis].max() for axis in ("dimension", "examples") if axis in study.dims}
     return study.isel(dataset=0, network=0, subspace=0).sel(largest)
 
 
 def parameters_rescaled(study: xr.Dataset) -> xr.Dataset:
-    """The part of a study in which α rescales the parameters."""
+    """Select the part of a study in which α rescales the parameters."""
     return study.sel(rescaled="parameters") if "rescaled" in study.dims else study
 
 
@@ -41,7 +41,7 @@ def draw(ax: plt.Axes, data: xr.Dataset, name: str, number: int, label: str, lin
 
 
 def limit(ax: plt.Axes, data: xr.Dataset, *names: str) -> None:
-    """Limit the y-axis to means; bands of few draws may leave it."""
+    """Limit the y-axis to means, not to bands, which are wide for few draws."""
     ax.set_ylim(panels.limits(*(data[f"{name}_mean"] for name in names)))
 
 

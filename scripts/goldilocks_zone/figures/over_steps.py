@@ -75,7 +75,7 @@ def draw_over_steps(ax: plt.Axes, found: xr.Dataset, number: int, label: str, **
 
 
 def points(number: int, filled: bool) -> dict:
-    """The look of points with bars and without a line, of the curve of this number."""
+    """The look of points with error bars and no line, in the colour and marker of this number."""
     more = {"markersize": 3, "markeredgewidth": 0.8, "elinewidth": 0.7, "linestyle": "none"}
     return style.look(number, markerfacecolor=style.colour(number) if filled else "white", **more)
 

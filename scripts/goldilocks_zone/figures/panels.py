@@ -29,7 +29,7 @@ def page_size(rows: int, settings: FigureSettings, room: float = 1.0) -> tuple[f
 def grid(
     rows: int, columns: int, settings: FigureSettings, room: float = 1.0, **options: object
 ) -> tuple[plt.Figure, np.ndarray]:
-    """A figure across the page with panels (rows, columns); `options` are those of `subplots`."""
+    """A figure of the page's width with panels (rows, columns); further options go to `subplots`."""
     size = page_size(rows, settings, room)
     return plt.subplots(rows, columns, **{"figsize": size, "squeeze": False, **options})
 
@@ -37,7 +37,7 @@ def grid(
 def page(
     count: int, settings: FigureSettings, columns: int | None = None, **options: object
 ) -> tuple[plt.Figure, list[plt.Axes]]:
-    """A figure across the page with `count` panels, row by row, with the options of `stacked`."""
+    """A figure of the page's width with `count` panels, row by row; further options go to `stacked`."""
     figure, stacks = stacked(count, 1, settings, columns, **options)
     return figure, [ax for (ax,) in stacks]
 
@@ -92,17 +92,17 @@ def cell_title(cell: dict, all_cells: list[dict]) -> str:
 
 
 def dataset_title(label: str) -> str:
-    """The title of a dataset: that of an official one, or a user's own name."""
+    """The title of an official dataset, or a user dataset's name."""
     return DATASETS.get(label, label.replace("_", " "))
 
 
 def network_title(label: str) -> str:
-    """The brief title of a network, in which ReLU is understood."""
+    """The short title of a network, without `relu`."""
     return label.replace("_", " ").replace("-relu", "")
 
 
 def letter(number: int) -> str:
-    """a, b, … of the panels of a figure, in their titles and in the names of its source data."""
+    """The letter of a panel (a, b, …) in titles and in names of source data."""
     return chr(ord("a") + number)
 
 
@@ -118,7 +118,7 @@ def letter_titles(axes: list[plt.Axes], titles: list[str] | None = None) -> None
 
 
 def label_y(figure: plt.Figure, text: str) -> None:
-    """Label the y-axis, which all panels share."""
+    """Label the y-axis shared by all panels."""
     if len(figure.axes) == 1:
         figure.axes[0].set_ylabel(text)
     else:
@@ -137,18 +137,18 @@ def limits(*shown: object, margin: float = 0.08, above: float | None = None) -> 
 
 
 def log_limits(*logarithms: object, margin: float = 0.06) -> tuple[float, float]:
-    """Ends of a logarithmic axis with room for values of these decadic logarithms."""
+    """Limits of a logarithmic axis, with room for values of these decimal logarithms."""
     low, high = limits(*logarithms, margin=margin)
     return 10**low, 10**high
 
 
 def entry(label: str, **look: object) -> plt.Line2D:
-    """An entry of a legend, for what has this look."""
+    """A legend entry of this look."""
     return plt.Line2D([], [], label=label, **look)
 
 
 def legend(ax: plt.Axes, handles: list, **place: object) -> None:
-    """The legend of a panel; above several panels, one for all."""
+    """Place a legend in a single panel, or a common one above several panels."""
     if len(ax.figure.axes) == 1:
         ax.legend(handles=handles, **place)
     elif ax is ax.figure.axes[0]:
@@ -156,13 +156,13 @@ def legend(ax: plt.Axes, handles: list, **place: object) -> None:
 
 
 def legend_on_top(figure: plt.Figure, handles: list | plt.Axes, columns: int = 10, **options: object) -> None:
-    """One legend above all panels, with given entries or those of one panel."""
+    """Place one legend above all panels, with given entries or those of one panel."""
     handles = handles.get_legend_handles_labels()[0] if isinstance(handles, plt.Axes) else handles
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), columns), **options)
 
 
 def legend_above(ax: plt.Axes, heading: str, handles: list | None = None, columns: int | None = None) -> None:
-    """A legend between a panel and its heading, where no curve is; in as many columns as fit, or in `columns`."""
+    """Place a legend between a panel and its heading, off the curves, in `columns` or as many columns as fit."""
     handles = ax.get_legend_handles_labels()[0] if handles is None else handles
     fit = len(handles) > 3 and max(len(each.get_label()) for each in handles) <= LONGEST_IN_TWO_COLUMNS
     place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": columns or (2 if fit else 1)}
@@ -171,6 +171,6 @@ def legend_above(ax: plt.Axes, heading: str, handles: list | None = None, column
 
 
 def side_by_side(parts: dict[str, xr.Dataset]) -> xr.Dataset:
-    """Source data of several parts in one dataset, whose variables and axes carry the part's name."""
+    """Merge the source data of several parts, prefixing variables and axes with the part's name."""
     names = {key: {name: f"{key}_{name}" for name in {*part.variables, *part.dims}} for key, part in parts.items()}
     return xr.merge([part.rename(names[key]) for key, part in parts.items()], combine_attrs="drop_conflicts")

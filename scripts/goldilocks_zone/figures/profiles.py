@@ -16,13 +16,13 @@ POWER_LAW_FROM = 2.0  # power laws are fitted from this x outwards, as in claim 
 
 
 def shown_dimension(study: xr.Dataset) -> int:
-    """The dimension of the claims where the study has it, else its largest."""
+    """The dimension that claims use if the study has it, else the largest."""
     dimensions = study["dimension"].values
     return DIMENSION if DIMENSION in dimensions else int(dimensions.max())
 
 
 def numbers_of_examples(study: xr.Dataset) -> list[int]:
-    """Numbers of examples, largest first: it is drawn in full, the others as thin broken lines."""
+    """Numbers of examples, largest first."""
     return sorted(study["examples"].values.tolist(), reverse=True)
 
 
@@ -48,7 +48,7 @@ def power_law(x: np.ndarray, mean: np.ndarray) -> list[float]:
 
 
 def published_rows(path: Published, cell: Mapping[str, str]) -> list[dict[str, str]]:
-    """Rows of published values, which are of one dataset and network; none for another `cell`."""
+    """Rows of published values; [] unless the cell has the published dataset and network."""
     if path is None or (cell["dataset"], cell["network"]) != ("mnist", "fc-200x2-relu"):
         return []
     with path.open(newline="", encoding="utf-8") as file:
@@ -58,7 +58,7 @@ def published_rows(path: Published, cell: Mapping[str, str]) -> list[dict[str, s
 def draw_profile(
     variable: str, label: str, reference: float, studies: Studies, settings: FigureSettings, published: Published
 ) -> Drawn:
-    """Figure 3 of Fort & Scherlis (2019): a measure over the radius, one curve per dimension."""
+    """Draw a measure over the radius, one curve per dimension, as figure 3 of Fort & Scherlis (2019) does."""
     (study,) = studies.values()
     data = curves.over_radii(study, variable)
     figure, axes = panels.for_each_cell(study, settings)

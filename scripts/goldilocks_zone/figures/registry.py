@@ -19,7 +19,7 @@ ROOM = Path(__file__).parent
 
 
 class InPaper(Section):
-    """Whether a figure is wide, and its caption in the paper's appendix."""
+    """Width of a figure in the paper, and its caption in the appendix."""
 
     wide: bool
     caption: str
@@ -60,7 +60,7 @@ class Figure(BaseModel):
         return [self.published] if self.published else []
 
     def in_paper(self) -> InPaper:
-        """What the paper must know of this figure."""
+        """Width and caption of this figure in the paper."""
         return InPaper(wide=self.wide, caption=self.caption or self.shows)
 
 
@@ -140,7 +140,7 @@ def documentation() -> str:
 
 
 def _registered(path: Path, own_name: str = "") -> Figure | None:
-    """The figure that a module registers, None for one that draws none; `own_name` is that of a user's own figure."""
+    """The figure that a module registers, or None; a user's own figure is named `own_name`."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -53,7 +53,7 @@ def relative_radii(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw_ends(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw the radius at the end over the rate, a line for each start, and the guides of two readings of the claim."""
+    """Draw the final radius over the rate, a line for each start, with guides for two readings of the claim."""
     ends = data.isel(step=-1)
     starts, names = range(data.sizes["radius"]), data["labels"].values.tolist()
     lines = [(number, name) for name in names for number in starts]
@@ -91,7 +91,7 @@ def look(colour: str, number: int, name: str) -> dict:
 
 
 def legend_columns(data: xr.Dataset) -> list[list[plt.Line2D]]:
-    """Starts by colour, rates of the right panel by marker, labels by filling, and the readings of the left one."""
+    """Legend entries: starts by colour, rates by marker, labels by filling, and the left panel's readings."""
     radii = enumerate(10 ** (data["x"].values / 2))
     starts = [panels.entry(f"from $r={radius:.2g}\\,r_X$", color=style.colour(i)) for i, radius in radii]
     dots = [look("k", i, ORIGINAL) | {"linestyle": "none"} for i in range(data.sizes["rate"])]

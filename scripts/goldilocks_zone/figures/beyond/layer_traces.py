@@ -64,7 +64,7 @@ def draw_layers(ax: plt.Axes, curve: xr.Dataset) -> None:
 
 
 def limit(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Limit the axes to ratios and their intervals, within SHOWN; intervals of few draws may leave them."""
+    """Limit the axes to ratios and their intervals, within SHOWN."""
     drawn = data["ratio"].notnull()
     values = np.concatenate([data[name].values.ravel() for name in ("ratio", "low", "high")])
     values = np.append(values[np.isfinite(values)], LEAST_SHOWN)

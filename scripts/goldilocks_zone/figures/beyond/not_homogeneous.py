@@ -25,7 +25,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def title(label: str) -> str:
-    """How a network differs from those of the theory, or its label if that is short."""
+    """Title a network by its departures from the theory, or by its label if it is not fully connected."""
     network = labels.parse_network(label) if labels.is_network(label) else None
     if not isinstance(network, labels.FullyConnected):
         return label

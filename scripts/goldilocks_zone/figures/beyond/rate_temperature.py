@@ -37,7 +37,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def map_of(study: xr.Dataset) -> xr.Dataset:
     """Test accuracy at the end over rate and temperature, at the radius nearest to r_X: its mean and interval."""
     here = curves.primary(study, "rate", "temperature").isel(subspace=0, radius=curves.nearest_to_r_x(study))
-    # A rate by another name: a map shows all rates, not the best.
+    # Rename the rate so that accuracy is not reduced to the best one: the map shows all.
     accuracy = training.accuracy(here.rename(rate="map_rate")).rename(map_rate="rate")
     return summarised(accuracy).sortby(["rate", "temperature"]).transpose("temperature", "rate", ...)
 
@@ -77,7 +77,7 @@ def summarised(accuracy: xr.DataArray) -> xr.Dataset:
 
 
 def read_off(table: xr.DataArray, rate: float, temperature: float) -> float:
-    """The value of a map (temperature, rate) at a point; NaN where the map has none."""
+    """The value of a map (temperature, rate) at a point; NaN if the point is not on the map."""
     place = {"rate": rate, "temperature": temperature}
     nearest = {axis: int(np.abs(np.log(table[axis].values / value)).argmin()) for axis, value in place.items()}
     there = table.isel(nearest)
@@ -107,7 +107,7 @@ def draw_map(ax: plt.Axes, mapped: xr.Dataset, over_radii: xr.Dataset | None) ->
 
 
 def draw_path(ax: plt.Axes, points: xr.Dataset) -> list:
-    """Draw the points of the map that stand for radii, each with its log10(r/r_X); returns the entry of a legend."""
+    """Draw the map's points that correspond to radii, labelled by log10(r/r_X); returns a legend entry."""
     x, y = (np.log10(points[axis].values) for axis in ("map_rate", "map_temperature"))
     ax.plot(x, y, color="black", linewidth=2)
     ax.plot(x, y, color="white", linewidth=1)
@@ -120,7 +120,7 @@ def draw_path(ax: plt.Axes, points: xr.Dataset) -> list:
 
 
 def draw_radii(ax: plt.Axes, over_radii: xr.Dataset) -> list:
-    """Draw the accuracy over the radius as trained, and as read off the map at r_X; returns entries of a legend."""
+    """Draw accuracy over the radius as trained and as read off the map at r_X; returns legend entries."""
     x, shown = over_radii["x"].values / 2, [over_radii["mean"]]
     curves.draw_means(ax, x - ASIDE, over_radii, capsize=1.5, **TRAINED)
     handles = [panels.entry("trained from $r$", **TRAINED)]

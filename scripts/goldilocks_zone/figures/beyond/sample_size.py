@@ -15,7 +15,7 @@ FIGURE = {"id": "sample_size", "studies": ["sample_size", "sample_size_controls"
 MAIN, CONTROLS = "sample_size", "sample_size_controls"
 NETWORK = "fc-200x2-relu"  # of the curves, where the study has it
 THRESHOLD = 1.0
-# Where an edge is looked for, as in the claims: far outside, noise may pass the threshold.
+# Range of the search for edges, as in the claims: far outside the zone noise crosses the threshold.
 LAST_INNER, FIRST_OUTER = 1.0, 0.0
 Y_LABEL = r"$\mathrm{Tr}(H)/\Vert H\Vert$"
 TITLES = {"mean_squared_error": "squared error", "shuffled": "shuffled labels", "gaussian": "Gaussian inputs"}
@@ -52,7 +52,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def primary(study: xr.Dataset) -> xr.Dataset:
-    """The first dataset and kind of plane, at the dimension of the claims."""
+    """Select the first dataset and kind of plane, at the dimension that claims use."""
     return study.isel(dataset=0, subspace=0).sel(dimension=profiles.shown_dimension(study))
 
 
@@ -112,7 +112,7 @@ def draw_edges(ax: plt.Axes, found: xr.Dataset) -> None:
             if seen.any():
                 line = mean[seen].mean() + slope * (np.log10(counts) - np.log10(counts[seen]).mean())
                 ax.plot(places, line, color=colour, linewidth=0.6, zorder=1)
-    # Bars of few draws may leave the axes.
+    # Limits follow means: bars of few draws are wide.
     if found["mean"].notnull().any():
         ax.set_ylim(float(found["mean"].min()) - 0.5, float(found["mean"].max()) + 0.5)
     ax.set_xscale("log")

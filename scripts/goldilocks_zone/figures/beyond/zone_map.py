@@ -74,6 +74,6 @@ def draw_networks(ax: plt.Axes, name: str, data: xr.Dataset, names: list[str]) -
 
 
 def correlation(*value_and_interval: float) -> str:
-    """Spearman's correlation and its interval, as the end of a title."""
+    """Format Spearman's correlation and its interval as a suffix of a title."""
     shown = [curves.decimal(number) for number in value_and_interval if np.isfinite(number)]
     return (rf", $\rho$ = {shown[0]}" if shown else "") + (f" [{shown[1]}, {shown[2]}]" if len(shown) == 3 else "")

@@ -35,7 +35,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         chosen = curves.primary(studies["chang_rates"], "rate", "gradients").sel(subspace=SUBSPACE)
         data = drawn["chang_rates"] = motion(chosen)
         shown += [("growth", draw_growth, data), ("cosine", draw_cosines, data)]
-        # The exponent is that from the smallest r_0.
+        # With the exponent from the smallest r_0.
         for here, look in curves_of(data.isel(radius=[0])):
             value, low, high = here["exponent"].values
             fitted = rf" (${value:.2f}\pm{(high - low) / 2:.2f}$)" if np.isfinite(low) else ""
@@ -75,7 +75,7 @@ def motion(study: xr.Dataset) -> xr.Dataset:
 
 
 def exponent(cell: xr.Dataset) -> curves.WithInterval:
-    """Exponent of the growth from 1/SPAN of all steps on, at one radius, with its interval; NaN for too few of them."""
+    """Exponent of the growth at one radius after 1/SPAN of the steps, with its interval; NaN if it is not estimable."""
     last = int(cell["step"].max())
     try:
         (found,) = training.growth_exponent(cell[["norm"]].dropna("draw"), (-np.inf, np.inf), [last / SPAN, last])
@@ -99,7 +99,7 @@ def draw_radii(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def curves_of(data: xr.Dataset) -> list[tuple[xr.Dataset, dict]]:
-    """Each rate, gradients and r_0 with its look: rates by colour, gradients by line, r_0 but the smallest thin."""
+    """Each rate, gradients and r_0 with its look: rates by colour, gradients by line, larger r_0 thin."""
     found, names = [], data["gradients"].values.tolist()
     for place in itertools.product(range(data.sizes["rate"]), range(len(names)), range(data.sizes["radius"])):
         number, j, i = place

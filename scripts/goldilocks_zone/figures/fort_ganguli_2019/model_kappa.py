@@ -14,7 +14,7 @@ FIGURE = {"id": "model_kappa", "studies": ["curvature"], "axis": "radius"}
 
 EXAMPLES = 1000  # of the claims
 SPREADS = np.geomspace(1e-2, 1e3, 41)
-# Ratios σ_c/σ_E that the left panel has a curve for, beside the one measured near r_X.
+# Ratios σ_c/σ_E of the left panel, beside the one measured near r_X.
 RATIOS = (0.0, 0.1, 10.0)
 # Meaning, label, number of colour, and line.
 MEASURES = {
@@ -60,7 +60,7 @@ def beside_the_model(study: xr.Dataset) -> xr.Dataset:
 
 
 def modelled(examples: int, classes: int, size: int, cluster: float, noise: float, spread: float) -> float:
-    """κ(G) of the random model; NaN where its outputs are all saturated."""
+    """κ(G) of the random model; NaN if all outputs are saturated."""
     p = random_model.probabilities(examples, classes, spread, stream("model over radius"))
     with np.errstate(invalid="ignore"):
         return float(random_model.kappa(p, size, cluster, noise))

@@ -52,6 +52,6 @@ def arms(study: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
 
 
 def stability(study: xr.Dataset) -> float | None:
-    """The eigenvalue above which gradient descent at the study's rate is not stable; none for Adam."""
+    """Largest stable eigenvalue of gradient descent at the study's rate; None for Adam."""
     settings = curves.settings_of(study)
     return 2 / settings["rate"] if settings["optimiser"] == "sgd" else None

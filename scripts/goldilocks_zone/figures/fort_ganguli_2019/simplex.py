@@ -53,7 +53,7 @@ def outputs(study: xr.Dataset) -> xr.Dataset:
 
 
 def matching(mixing: float, classes: int) -> float:
-    """The deviation of Gaussian logits with a mean 1 − Σp²; 0 or FAR where that has no solution."""
+    """Standard deviation of Gaussian logits with a given mean 1 − Σp²; 0 or FAR if there is no solution."""
     try:
         return random_model.matching_spread(mixing, classes, stream("spread of the simplex"))
     except ValueError:

@@ -21,7 +21,7 @@ MEASURES = {
     "loss": "initial loss $L$ (nat)",
 }
 CONTROL = "logits_std"
-# Measures to choose by, with the sign of a good value: for the control, that of its correlation with the accuracy.
+# Selection scores, with the sign of a good value; the control's is that of its correlation with the accuracy.
 SCORES = {
     "positive_eigenvalues": (1, "high $n_+$"),
     "trace_over_norm": (1, r"high $\mathrm{Tr}(H)/\Vert H\Vert$"),
@@ -94,26 +94,26 @@ def gathered(studies: dict[str, xr.Dataset]) -> xr.Dataset:
 
 
 def at_r_x(study: xr.Dataset) -> xr.Dataset:
-    """The first cell of a study at the radius nearest to r_X."""
+    """Select the first cell of a study at the radius nearest to r_X."""
     here = curves.primary(study).isel(subspace=0)
     here = here.isel(radius=curves.nearest_to_r_x(here))
     return here.drop_vars(("dataset", "network", "subspace", "radius", "x"))
 
 
 def tested_step(data: xr.Dataset) -> int:
-    """The logged step nearest to that of the claims."""
+    """The logged step nearest to the one that claims test."""
     steps = data["step"].values
     return int(steps[np.abs(steps - STEP).argmin()])
 
 
 def step_in_words(data: xr.Dataset) -> str:
-    """The step of the claims, in a panel's title."""
+    """Format the tested step for a panel's title."""
     step = tested_step(data)
     return f"at step {step}" if step else "at the start"
 
 
 def slope_in_words(data: xr.Dataset, name: str, correlated: bool) -> str:
-    """The t-value of the regression's slope at the step of the claims."""
+    """Format the t-value of the regression's slope at the tested step."""
     if not correlated:
         return f"{data.sizes['draw']} initialisations"
     x, y = data[name].values, data["outcome"].sel(step=tested_step(data)).values
@@ -164,7 +164,7 @@ def best_of_many(data: xr.Dataset) -> xr.Dataset:
 
 
 def draw_gains(ax: plt.Axes, gains: xr.Dataset) -> None:
-    """Draw the gain by each score over the number of initialisations to choose from; at some, intervals as bars."""
+    """Draw the gain by each score over the number of candidate initialisations, with intervals at BARRED."""
     for number, name in enumerate(gains["score"].values.tolist()):
         here, colour = gains.sel(score=name), style.colour(number)
         sign, label = SCORES[name]
@@ -182,7 +182,7 @@ def draw_gains(ax: plt.Axes, gains: xr.Dataset) -> None:
 
 
 def step_handles(data: xr.Dataset, colours: np.ndarray, settings: dict) -> list[plt.Line2D]:
-    """A marker for each logged step, with its epoch but for a user's own dataset, whose size a study does not tell."""
+    """Legend entries of the logged steps, with epochs unless the dataset is a user's own, of unrecorded size."""
     official, per_epoch = official_shapes.OFFICIAL.get(data.attrs["dataset"]), 1 if settings["batch"] == "all" else 0
     if official and not per_epoch:
         per_epoch = (official.training_examples - settings["validation"]) // settings["batch"]

@@ -21,7 +21,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     data = relative_losses(studies["cuts"])
     size = [length / panels.CENTIMETRES_PER_INCH for length in (settings.width_cm, settings.height_cm)]
     figure, axes = plt.subplots(2, data.sizes["radius"], figsize=size, squeeze=False, sharex=True, sharey="row")
-    # A margin at the top, which titles of two lines would touch otherwise.
+    # Keep titles of two lines off the upper edge.
     figure.get_layout_engine().set(rect=(0, 0, 1, 0.985))
     for (above, below), radius in zip(axes.T, data["radius"].values):
         here = data.sel(radius=radius)

@@ -44,7 +44,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def measures(study: xr.Dataset) -> xr.Dataset:
-    """Height and place of the mean curve's peak and the edges of the zone for every variant; NaN without an edge."""
+    """Height and position of the mean curve's peak, and edges of the zone, for every variant; NaN without an edge."""
     ratio = study["trace_over_norm"].sel(dimension=profiles.DIMENSION).mean("draw")
     result = xr.Dataset({name: xr.full_like(ratio.isel(radius=0, drop=True), np.nan) for name in MEASURES})
     x = study["x"].values
@@ -80,7 +80,7 @@ def draw_levels(axes: list[plt.Axes], measured: xr.Dataset) -> None:
 
 
 def row_name(axis: str, level: object) -> str:
-    """The name of a row: the level, with the factor's name where the level says little."""
+    """Label a row by its level, with the factor's name if the level alone is unclear."""
     if axis == "bias_directions":
         return "bias directions" if level else "weights only"
     if axis == "examples":

@@ -19,7 +19,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     data = data.assign_coords(quantity=list(MEASURES))
     counts = profiles.numbers_of_examples(study)
     ratio = study["trace_over_norm"].sel(examples=counts[0]).mean("draw")
-    # The mean trace is zero but for noise inside of the zone: a logarithmic axis shows where it is above.
+    # Inside the zone the mean trace is noise around zero: the logarithmic axis shows it where it exceeds its error.
     error = data["standard_deviation"].fillna(0) / np.sqrt(study.sizes["draw"])
     visible = data.where(data["mean"] > error)
     figure, axes = panels.for_each_cell(study, settings)

@@ -106,7 +106,7 @@ def draw_needed(ax: plt.Axes, cells: xr.Dataset, data: xr.Dataset) -> list[plt.L
 
 
 def show_dimensions(axis: Axis, dimensions: np.ndarray) -> None:
-    """Show all dimensions of a study on an axis in log10 d."""
+    """Label and limit an axis in log10 d for all dimensions of a study."""
     over_radius.label_dimensions(axis, dimensions)
     low, high = np.log10(dimensions[[0, -1]])
     axis.set_view_interval(low - ROOM_BESIDE, high + ROOM_BESIDE, ignore=True)

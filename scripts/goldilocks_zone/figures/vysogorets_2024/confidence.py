@@ -51,7 +51,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def initialisations(study: xr.Dataset) -> xr.Dataset:
-    """The measures of each initialisation (draw), at the α nearest to 1."""
+    """Measures of each initialisation (draw) at the α nearest to 1."""
     here = over_scale.first_cell(over_scale.parameters_rescaled(study))
     here = here.isel(radius=int(np.abs(here["x"].values).argmin()))
     return here[[name for name in (KAPPA, *MEASURES, *GRADIENTS) if name in here]]

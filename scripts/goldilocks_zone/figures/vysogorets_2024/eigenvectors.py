@@ -27,7 +27,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     side = min((width * panels.CENTIMETRES_PER_INCH - BAR_CM) / columns, LARGEST_CM)
     size = (width, rows * (side + TEXT_CM) / panels.CENTIMETRES_PER_INCH)
     figure, axes = panels.grid(rows, columns, settings, figsize=size)
-    # Few images stand in the middle of the page.
+    # Centre few images on the page.
     share = min(1.0, (columns * (side + GAP_CM) + BAR_CM) / (width * panels.CENTIMETRES_PER_INCH))
     figure.get_layout_engine().set(rect=((1 - share) / 2, 0, share, 1))
     for i, j in np.ndindex(axes.shape):
@@ -70,7 +70,7 @@ def draw_image(ax: plt.Axes, here: xr.Dataset) -> plt.matplotlib.image.AxesImage
 
 
 def compact(value: float) -> str:
-    """A number to three digits, with a power of ten where it is large or small."""
+    """Format a number to three digits, with a power of ten if it is large or small."""
     power = math.floor(math.log10(abs(value))) if value else 0
     if PLAIN[0] <= power < PLAIN[1]:
         return f"{value:.3g}"

@@ -59,7 +59,7 @@ def draw_parts(stack: list[plt.Axes], data: xr.Dataset) -> None:
     ratios.set_ylim(-RANGE, RANGE)
     over_scale.limit(kappa, data, "trace_over_norm", "kappa_of_norms")
     over_scale.limit(norms, data, *NORMS)
-    # Smaller norms lie on a plateau without meaning.
+    # Norms clipped at SMALLEST form a plateau without meaning.
     norms.set_ylim(bottom=max(norms.get_ylim()[0], SMALLEST + 1))
     for ax in stack:
         for edge in ("inner_edge", "outer_edge"):

@@ -89,7 +89,7 @@ def one_rate(study: xr.Dataset) -> xr.Dataset:
     }
     name, unit, _ = SIZES[size]
     for moment, here in (("start", start), ("end", end)):
-        # Where all logits are zero there is nothing to take the logarithm of.
+        # No logarithm where all logits are zero.
         meaning = curves.described(f"log10 of the {name} in {unit} at the {moment}")
         measures[moment] = np.log10(here[size].where(here[size] > 0)).assign_attrs(meaning)
     result = summarised(measures)
@@ -119,7 +119,7 @@ def best_rate(study: xr.Dataset) -> xr.Dataset:
 
 
 def curvature(study: xr.Dataset) -> xr.Dataset:
-    """κ at the start for the number of examples of the claims, or the largest, and the bound of no excess."""
+    """κ at initialisation for the number of examples that claims use, or the largest, and the null's upper bound."""
     study = over_scale.parameters_rescaled(study)
     if EXAMPLES in study["examples"].values:
         study = study.sel(examples=[EXAMPLES])
@@ -154,7 +154,7 @@ def draw_accuracy(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
 
 
 def draw_kappa(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
-    """Draw κ at the start, with the height that bounds the zone and the bound of no excess."""
+    """Draw κ at initialisation, with the zone's threshold and the null's upper bound."""
     here, look = data[CURVATURE], {"color": style.colour(0), "label": r"$\kappa$"}
     curves.draw_band(ax, here["x"], curves.parts_of(here, "kappa"), alpha=0.3, **look)
     reference(ax, 1.0, label=r"$\kappa=1$")
@@ -203,5 +203,5 @@ def draw_regimes(axes: np.ndarray, data: xr.Dataset) -> list[Patch]:
 
 
 MEASURES = {PUBLISHED: one_rate, TUNED: best_rate, CURVATURE: curvature}
-# Of each panel, the studies of which one is enough for it.
+# Each panel is drawn if the run has one of its studies.
 PANELS = {draw_accuracy: {PUBLISHED, TUNED}, draw_kappa: {CURVATURE}, draw_states: {PUBLISHED}, draw_sizes: {PUBLISHED}}

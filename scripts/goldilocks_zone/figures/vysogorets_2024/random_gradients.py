@@ -66,7 +66,7 @@ def draw_over_scales(ax: plt.Axes, data: xr.Dataset) -> None:
     # Bars of few draws may leave the axes; no positive semi-definite matrix does.
     ax.set_ylim(panels.limits(1, bound, *(data[f"{name}_mean"] for name in MEANINGS), margin=0.05))
     ax.set(xlabel=over_scale.LABEL, ylabel=LABEL, title="over the scale")
-    # Above the line at unity.
+    # Clear of the line at unity.
     ax.legend(loc="lower left", bbox_to_anchor=(0, 0.07), frameon=False)
 
 
