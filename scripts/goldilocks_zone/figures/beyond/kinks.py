@@ -4,8 +4,8 @@ import matplotlib.pyplot as plt
 import xarray as xr
 
 from goldilocks_zone.figures import curves, panels, profiles, style
-from goldilocks_zone.figures.beyond.ratios import ratios_of_means
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+from goldilocks_zone.figures.ratios import ratios_of_means
 
 FIGURE = {"id": "kinks", "studies": ["kinks"], "axis": "radius", "needs": ["sharpness"]}
 

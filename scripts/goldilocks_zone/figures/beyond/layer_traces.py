@@ -6,8 +6,8 @@ import xarray as xr
 from matplotlib.ticker import MaxNLocator
 
 from goldilocks_zone.figures import curves, panels, style
-from goldilocks_zone.figures.beyond.ratios import ratios_of_means
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+from goldilocks_zone.figures.ratios import ratios_of_means
 from goldilocks_zone.models import labels
 
 FIGURE = {"id": "layer_traces", "studies": ["layer_traces"], "axis": "radius", "needs": ["layer"]}
