@@ -1,4 +1,4 @@
-"""Bands over several estimates at once, and lines with theirs."""
+"""Simultaneous bands of curves, and regression lines with theirs."""
 
 import numpy as np
 
@@ -9,10 +9,9 @@ from goldilocks_zone.statistics import estimates
 def simultaneous_band(samples: np.ndarray, level: float, *name: str) -> tuple[np.ndarray, np.ndarray]:
     """(low, high), shape (r,), that cover the whole mean curve of samples (r, n) with probability `level`.
 
-    Max-t over whole draws: the largest of the radii's t values is simulated for n Gaussian draws with the
-    correlation over radii that the samples have, each radius with a deviation of its own. One radius, or
-    radii that move together, get Student's interval. NaN for one draw, and where a draw is missing: a radius at which
-    logits overflow leaves the others' band alone.
+    Max-t over whole draws: the largest of the radii's t values is simulated for n Gaussian draws with the samples'
+    correlation over radii. One radius, or radii that move together, get Student's interval. NaN for one draw, and at
+    radii where a draw is missing (its logits overflow), which leave the others' band alone.
     """
     whole = np.isfinite(samples).all(axis=-1)
     if not whole.all():
@@ -20,17 +19,15 @@ def simultaneous_band(samples: np.ndarray, level: float, *name: str) -> tuple[np
         if whole.any():
             low[whole], high[whole] = simultaneous_band(samples[whole], level, *name)
         return low, high
-    n = samples.shape[-1]
-    centre = samples.mean(axis=-1)
+    n, centre = samples.shape[-1], samples.mean(axis=-1)
     if n < 2:
-        return np.full_like(centre, np.nan), np.full_like(centre, np.nan)
+        return tuple(np.full((2, len(samples)), np.nan))
     deviation = samples.std(axis=-1, ddof=1)
     varying = deviation > 0
     if not varying.any():
         return centre, centre
     residuals = (samples - centre[:, None])[varying] / (deviation[varying, None] * np.sqrt(n - 1))
-    random = stream("band", *name)
-    largest = []
+    random, largest = stream("band", *name), []
     for _ in range(estimates.RESAMPLES // estimates.BATCH):
         simulated = residuals @ random.standard_normal((estimates.BATCH, n, n))
         t = np.sqrt(n) * simulated.mean(axis=2) / simulated.std(axis=2, ddof=1)
@@ -39,13 +36,9 @@ def simultaneous_band(samples: np.ndarray, level: float, *name: str) -> tuple[np
     return centre - half, centre + half
 
 
-def regression_band(
-    x: np.ndarray, y: np.ndarray, places: np.ndarray, level: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def regression_band(x: np.ndarray, y: np.ndarray, places: np.ndarray, level: float) -> tuple[np.ndarray, ...]:
     """Least-squares line of y over x at `places`, with the ends of the mean's interval there (Student's, pointwise).
-
-    Raises TooFewDraws below three points or where x does not vary.
-    """
+    Raises TooFewDraws below three points or where x does not vary."""
     n = len(x)
     if n < 3 or np.ptp(x) == 0:
         raise estimates.TooFewDraws(f"{n} draws with {len(np.unique(x))} different values give no regression band")

@@ -1,7 +1,7 @@
 """Estimates with their uncertainty over random initialisations θ, the unit of every claim.
 
-A reading is a number that is read off a grid, as an array (low, value, high) of what it can be: all three are alike
-where it is known, half a step apart where it is a point of the grid, and an end is infinite where it is censored.
+A reading is a number read off a grid, as an array (low, value, high) of its possible values: all three are alike where
+it is known, half a step apart where it is a point of the grid, and an end is infinite where it is censored.
 """
 
 from collections.abc import Callable
@@ -42,11 +42,9 @@ class TooFewDraws(ValueError):
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its standard error over n units; `interval(level)` gives (low, high).
-
-    `smallest_p` is the least p-value that the interval's kind can resolve. `half_step` is half a step of the grid that
-    the number is read off, 0 where there is none. `open_end` says why an end of the interval is infinite.
-    """
+    """A number with its standard error over n units; `interval(level)` gives (low, high). `smallest_p` is the least
+    p-value that the interval's kind can resolve; `half_step` is half a step of the grid of a reading, else 0;
+    `open_end` says why an end of the interval is infinite."""
 
     value: float
     standard_error: float
@@ -58,10 +56,8 @@ class Estimate:
 
 
 def p_above(estimate: Estimate, threshold: float) -> float:
-    """One-sided p-value against `the true value is at most threshold`: the level at which the interval starts there.
-
-    By bisection, so that tests and intervals agree whatever the interval's kind.
-    """
+    """One-sided p-value against `the true value is at most threshold`: the level at which the interval starts there. By
+    bisection, so that tests agree with intervals of any kind."""
     low, high = 0.0, 1.0
     for _ in range(40):
         p = (low + high) / 2
@@ -76,11 +72,8 @@ def p_below(estimate: Estimate, threshold: float) -> float:
 
 
 def mean(samples: np.ndarray, resolution: float = 0.0) -> Estimate:
-    """Mean of independent samples, shape (n,), with Student's interval. Raises TooFewDraws below two samples.
-
-    Samples that are multiples of `resolution` may agree by chance: their deviation is at least that of rounding,
-    resolution/√12.
-    """
+    """Mean of independent samples (n,) with Student's interval. Raises TooFewDraws below two. Samples in multiples of
+    `resolution` may agree by chance: their deviation is at least that of rounding, resolution/√12."""
     n = len(samples)
     if n < 2:
         raise TooFewDraws(f"{n} draw gives no interval: at least 2 are needed")
@@ -95,10 +88,8 @@ def mean(samples: np.ndarray, resolution: float = 0.0) -> Estimate:
 
 
 def point_of_grid(places: np.ndarray, first: int, last: int) -> np.ndarray:
-    """The reading of a place between the points `first` and `last` (most often one) of a grid (g,), ascending.
-
-    It ends half-way to the next points, and nowhere at the ends of the grid: what is there may lie beyond.
-    """
+    """The reading of a place between the points `first` and `last` (most often one) of an ascending grid (g,). It ends
+    half-way to the next points, and is open at the ends of the grid: the place may lie beyond."""
     ends = np.array([-np.inf, *(places[1:] + places[:-1]) / 2, np.inf])
     return np.array([ends[first], (places[first] + places[last]) / 2, ends[last + 1]])
 
@@ -107,8 +98,8 @@ def read_off(estimate: Estimate, reading: np.ndarray, reason: str = "") -> Estim
     """The estimate of a number whose value is a reading (3,); `reason` says why it is censored, where it is.
 
     A number anywhere within half a step h of its reading, with equal odds, has a variance of h²/3 around it, step²/12,
-    which joins the squared standard error. An end of the reading without limit is one of the interval. What is not
-    known exactly is the reading itself, without the jackknife's correction of bias, which would multiply its error.
+    which joins the squared standard error. An open end of the reading is one of the interval. The jackknife's
+    correction of bias is left out of the value, since it would multiply the error of the reading.
     """
     below, above = reading[1] - reading[0], reading[2] - reading[1]
     if not below and not above:
@@ -124,14 +115,9 @@ def read_off(estimate: Estimate, reading: np.ndarray, reason: str = "") -> Estim
         return float(middle - ends[0]), float(middle + ends[1])
 
     half_step = max((float(side) for side in (below, above) if np.isfinite(side)), default=0.0)
-    return replace(
-        estimate,
-        value=float(reading[1]),
-        standard_error=float(np.hypot(estimate.standard_error, half_step / np.sqrt(3))),
-        interval=interval,
-        half_step=half_step,
-        open_end=reason if np.isinf([below, above]).any() else "",
-    )
+    error = float(np.hypot(estimate.standard_error, half_step / np.sqrt(3)))
+    grid = {"half_step": half_step, "open_end": reason if np.isinf([below, above]).any() else ""}
+    return replace(estimate, value=float(reading[1]), standard_error=error, interval=interval, **grid)
 
 
 def of_ranks(estimate: Estimate, n: int) -> Estimate:
@@ -141,11 +127,8 @@ def of_ranks(estimate: Estimate, n: int) -> Estimate:
 
 
 def difference(first: np.ndarray, second: np.ndarray, resolution: float = 0.0, reason: str = ALIKE) -> Estimate:
-    """Mean of paired differences of samples (n,) or readings (3, n), with Student's interval.
-
-    `reason` says why readings are censored. Sides that are equal in every draw are too. Raises TooFewDraws below two
-    samples.
-    """
+    """Mean of paired differences of samples (n,) or readings (3, n), with Student's interval. `reason` says why
+    readings are censored, as sides that are equal in every draw are. Raises TooFewDraws below two."""
     first, second = (np.broadcast_to(each, (3, each.shape[-1])) for each in (first, second))
     found = first - second[::-1]
     estimate = read_off(mean(found[1], resolution), found.mean(1), reason)
@@ -153,24 +136,21 @@ def difference(first: np.ndarray, second: np.ndarray, resolution: float = 0.0, r
 
 
 def unless_alike(estimate: Estimate, first: np.ndarray, second: np.ndarray) -> Estimate:
-    """The estimate; censored on both sides if what it compares is equal in every draw: nothing tells that apart."""
+    """The estimate; censored on both sides if the compared samples are equal in every draw."""
     if np.allclose(first, second, rtol=EQUAL, atol=0):
         return read_off(estimate, np.array([-np.inf, estimate.value, np.inf]), ALIKE)
     return estimate
 
 
 def largest(samples: np.ndarray) -> Estimate:
-    """The largest of samples (n,), which has no interval: of an identity's errors."""
+    """The largest of samples (n,), an identity's errors; it has no interval."""
     value = float(np.max(samples))
     return Estimate(value, 0.0, len(samples), lambda level: (value, value))
 
 
 def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, *name: str) -> Estimate:
-    """A statistic of samples (…, n), resampled over whole units of the last axis (percentile interval).
-
-    The random stream is named by `name`. Below LEAST_RESAMPLED units Student's interval of the jackknife's
-    pseudo-values stands in. Raises TooFewDraws below two units.
-    """
+    """A statistic of samples (…, n), resampled over whole units of the last axis (percentile interval, stream `name`);
+    below LEAST_RESAMPLED units Student's interval of the jackknife's pseudo-values. Raises TooFewDraws below two."""
     n = samples.shape[-1]
     if n < LEAST_RESAMPLED:
         without = [statistic(np.delete(samples, i, axis=-1)) for i in range(n)] if n > 1 else [np.nan]
@@ -187,58 +167,47 @@ def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, 
 def coefficients_of_variation(means: np.ndarray, variances: np.ndarray | None, planes: int) -> dict[str, Estimate]:
     """Spread of one plane's value over initialisations θ (`total`) and the part of θ itself (`theta`).
 
-    means, variances: shape (n,), over the planes of each θ; variances is None for one plane per θ.
-    Random-effects analysis of variance: with B the variance of the means over θ and W the mean variance
-    over planes, the total variance is B + W (1 − 1/m) and the part of θ is B − W/m, m planes per θ.
-    Intervals are chi-squared ones: Satterthwaite's degrees of freedom for the total; for θ those of B,
-    with W/m taken off both ends, so that they start at 0; of an upper end that is below it nothing is taken off.
-    Raises TooFewDraws below two initialisations.
+    means, variances: shape (n,), over the planes of each θ; variances is None for one plane per θ. Random-effects
+    analysis of variance: with B the variance of the means over θ and W the mean variance over planes, the total
+    variance is B + W (1 − 1/m) and the part of θ is B − W/m, m planes per θ. Chi-squared intervals: Satterthwaite's
+    degrees of freedom for the total, those of B for θ. Raises TooFewDraws below two initialisations.
     """
-    n = len(means)
-    if n < 2:
-        raise TooFewDraws(f"{n} draw gives no spread: at least 2 are needed")
+    between, n = _variance(means), len(means)
     centre = abs(float(np.mean(means)))
-    between = float(np.var(means, ddof=1))
     within = float(np.mean(variances)) if variances is not None else 0.0
     parts = [(between, n - 1)]
     if planes > 1:
         parts.append((within * (1 - 1 / planes), n * (planes - 1)))
     total = sum(value for value, _ in parts)
     freedom = total**2 / sum(value**2 / df for value, df in parts)
-
-    def spread(variance: float, freedom: float, taken_off: float) -> Estimate:
-        def root(value):
-            return float(np.sqrt(max(value - taken_off, 0.0)) / centre)
-
-        def interval(level: float) -> tuple[float, float]:
-            low, high = variance * freedom / chi_squared(np.array([1 + level, 1 - level]) / 2, freedom)
-            return root(low), root(high) or float(np.sqrt(high)) / centre
-
-        low, high = interval(0.6827)
-        return Estimate(root(variance), (high - low) / 2, n, interval)
-
-    result = {"total": spread(total, freedom, 0.0)}
+    result = {"total": _root(total, freedom, n, centre=centre)}
     if planes > 1:
-        result["theta"] = spread(between, n - 1, within / planes)
+        result["theta"] = _root(between, n - 1, n, within / planes, centre)
     return result
 
 
 def deviation(samples: np.ndarray, taken_off: float = 0.0) -> Estimate:
     """Standard deviation of independent samples (n,), a known part of their variance taken off (chi-squared interval).
+    Raises TooFewDraws below two samples."""
+    return _root(_variance(samples), len(samples) - 1, len(samples), taken_off)
 
-    Of an upper end that is below that part nothing is taken off. Raises TooFewDraws below two samples.
-    """
-    n = len(samples)
-    if n < 2:
-        raise TooFewDraws(f"{n} draw gives no spread: at least 2 are needed")
-    variance = float(np.var(samples, ddof=1))
+
+def _variance(samples: np.ndarray) -> float:
+    if len(samples) < 2:
+        raise TooFewDraws(f"{len(samples)} draw gives no spread: at least 2 are needed")
+    return float(np.var(samples, ddof=1))
+
+
+def _root(variance: float, freedom: float, n: int, taken_off: float = 0.0, centre: float = 1.0) -> Estimate:
+    """The root of a variance less a known part, over `centre`, with a chi-squared interval. The part is taken off both
+    ends, so that they start at 0, but not off an upper end below it."""
 
     def root(value: float) -> float:
-        return float(np.sqrt(max(value - taken_off, 0.0)))
+        return float(np.sqrt(max(value - taken_off, 0.0)) / centre)
 
     def interval(level: float) -> tuple[float, float]:
-        low, high = variance * (n - 1) / chi_squared(np.array([1 + level, 1 - level]) / 2, n - 1)
-        return root(low), root(high) or float(np.sqrt(high))
+        low, high = variance * freedom / chi_squared(np.array([1 + level, 1 - level]) / 2, freedom)
+        return root(low), root(high) or float(np.sqrt(high)) / centre
 
     low, high = interval(0.6827)
     return Estimate(root(variance), (high - low) / 2, n, interval)

@@ -8,18 +8,15 @@ import numpy as np
 from goldilocks_zone.statistics.estimates import Estimate, p_above, p_below, student
 
 REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_TESTED = "reproduced", "not reproduced", "inconclusive", "not tested"
-# Verdicts on identities, which are no empirical findings.
-HOLDS, FAILS = "identity holds", "identity fails"
+HOLDS, FAILS = "identity holds", "identity fails"  # no empirical findings
 POWER = 0.8
 IDENTITY = "identity"
 
 
 @dataclass(frozen=True)
 class Test:
-    """How an estimate is judged: kind, margin, reference value, and the direction of a superiority.
-
-    The estimate of an identity is its largest error over draws, which has no interval; the margin is its tolerance.
-    """
+    """A test of an estimate: kind, margin, reference value, and the direction of a superiority. The estimate of an
+    identity is its largest error over draws, which has no interval; the margin is its tolerance."""
 
     kind: str
     margin: float
@@ -39,7 +36,7 @@ class Test:
         return self.margin
 
     def p_values(self, estimate: Estimate) -> tuple[float, float]:
-        """One-sided p-values for `the claim holds` and for `it fails`; 0 and 1 of an identity."""
+        """One-sided p-values for `the claim holds` and for `it fails`; 0 and 1 for an identity."""
         if self.kind == IDENTITY:
             return (0.0, 1.0) if estimate.value <= self.margin else (1.0, 0.0)
         low, high = self.reference - self.margin, self.reference + self.margin
@@ -50,19 +47,17 @@ class Test:
         return max(above_low, below_high), min(above_high, below_low)
 
     def verdict(self, p_holds: float, p_fails: float) -> str:
-        """By p-values, adjusted or not: reproduced where the interval lies wholly on the claim's side."""
+        """The verdict by p-values, adjusted or not: reproduced where the interval lies wholly on the claim's side."""
         if self.kind == IDENTITY:
             return HOLDS if p_holds < p_fails else FAILS
         alpha = (1 - self.level) / 2
         return REPRODUCED if p_holds < alpha else NOT_REPRODUCED if p_fails < alpha else INCONCLUSIVE
 
     def undecidable(self, estimate: Estimate) -> str:
-        """Why an estimate decides nothing, empty where it does: a grid too coarse, or a bound that leaves it open."""
+        """Why an estimate decides nothing: its grid is too coarse or an end is open; empty where it decides."""
         if self.kind in ("equivalence", "location") and estimate.half_step > self.margin:
-            return (
-                f"the quantity is read off a grid in steps of {2 * estimate.half_step:.3g}, of which half exceeds the "
-                f"margin of {self.margin:g}: more radii are needed"
-            )
+            steps = f"the quantity is read off a grid in steps of {2 * estimate.half_step:.3g}"
+            return f"{steps}, of which half exceeds the margin of {self.margin:g}: more radii are needed"
         if estimate.open_end and self.verdict(*self.p_values(estimate)) == INCONCLUSIVE:
             return estimate.open_end
         return ""
@@ -77,29 +72,25 @@ class Test:
         return min(low + self.margin, self.margin - high)
 
     def smallest_effect(self, estimate: Estimate) -> float:
-        """The smallest effect that a test with this spread and n detects with a power of 80 %: the difference from the
-        margin, or, for equivalence and location, the smallest margin that a true zero would fit in. Of an identity 0.
-        """
+        """The smallest effect detected with a power of 80 % at this spread and n: the distance from the margin or, for
+        equivalence and location, the smallest margin that a true zero would fit in; 0 for an identity."""
         if self.kind == IDENTITY:
             return 0.0
-        freedom = estimate.n - 1
-        quantile = student((1 + self.level) / 2, freedom)
         power = POWER if self.kind == "superiority" else (1 + POWER) / 2
-        return (quantile + student(power, freedom)) * estimate.standard_error
+        quantiles = (student(p, estimate.n - 1) for p in ((1 + self.level) / 2, power))
+        return sum(quantiles) * estimate.standard_error
 
 
 def adjusted_verdicts(measured: Sequence[tuple[Test, Estimate]]) -> list[str]:
     """Verdicts of several tests by Holm's procedure, on p-values for `holds` and for `fails` each."""
     p_values = np.array([test.p_values(estimate) for test, estimate in measured]).reshape(-1, 2)
-    adjusted = zip(holm(p_values[:, 0]), holm(p_values[:, 1]))
+    adjusted = zip(*map(holm, p_values.T))
     return [test.verdict(*each) for (test, _), each in zip(measured, adjusted)]
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
     """Holm's step-down adjustment of p-values, shape (m,)."""
-    order = np.argsort(p_values)
-    m = len(p_values)
-    adjusted = np.maximum.accumulate(np.asarray(p_values)[order] * (m - np.arange(m)))
+    order, m = np.argsort(p_values), len(p_values)
     result = np.empty(m)
-    result[order] = np.minimum(adjusted, 1.0)
+    result[order] = np.minimum(np.maximum.accumulate(np.asarray(p_values)[order] * (m - np.arange(m))), 1.0)
     return result

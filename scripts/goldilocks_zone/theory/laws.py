@@ -5,15 +5,13 @@ from scipy import special
 
 
 def finite_dimension_law(kappa: np.ndarray | float, dimension: np.ndarray | float) -> np.ndarray | float:
-    """κ_d = √d κ/√(κ² + d + 1): Tr/‖·‖ on a random d-plane of isotropic columns from the full-space ratio κ.
-
-    A ratio of expectations for d ≪ D, from E[vᵀHv] = Tr(H)/D and Var[vᵀHv] = 2‖H‖²/D².
-    """
+    """κ_d = √d κ/√(κ² + d + 1): Tr/‖·‖ on a random d-plane of isotropic columns from the full-space ratio κ. A ratio of
+    expectations for d ≪ D, from E[vᵀHv] = Tr(H)/D and Var[vᵀHv] = 2‖H‖²/D²."""
     return np.sqrt(dimension) * kappa / np.sqrt(kappa**2 + dimension + 1)
 
 
 def null_bound(dimension: int) -> float:
-    """The 97.5 % point of κ of a d × d matrix of the Gaussian orthogonal ensemble: its deviation is √(2/(d + 1))."""
+    """The 97.5 % point of κ of a d × d matrix of the Gaussian orthogonal ensemble, of deviation √(2/(d + 1))."""
     return float(special.ndtri(0.975) * np.sqrt(2 / (dimension + 1)))
 
 

@@ -8,7 +8,7 @@ Letters: N examples, C classes, D weights; axes n examples, k classes. Array arg
 parameters in `cluster`, `noise` and `probabilities` (…, n, k) gives results with that axis.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -41,8 +41,7 @@ def curvatures(outputs: np.ndarray) -> np.ndarray:
     return unit * mixed.sum(-1, keepdims=True) - mixed
 
 
-@dataclass(frozen=True)
-class Limit:
+class Limit(NamedTuple):
     """edge: of the bulk (…); outliers: (…, k − 1), descending, NaN where they have not left the bulk."""
 
     edge: np.ndarray
@@ -62,8 +61,8 @@ def limit(outputs: np.ndarray, weights: int, cluster: np.ndarray, noise: np.ndar
     parts, frames = np.linalg.eigh(curvatures(outputs))
     parts = np.broadcast_to(np.clip(parts, 0, None), (*shape, n, classes))
     frames = np.broadcast_to(frames, (*shape, n, classes, classes))
-    shared, own = (np.broadcast_to(np.square(each) / n, shape) for each in (cluster, noise))
-    spectrum = (own[..., None, None] * parts).reshape(*shape, -1)
+    shared, own = (np.broadcast_to(np.square(each) / n, shape)[..., None, None] for each in (cluster, noise))
+    spectrum = (own * parts).reshape(*shape, -1)
     top = spectrum.max(-1)
     # λ(ℓ) has its minimum where Σ_j τ_j²/(ℓ − τ_j)² is D.
     excess = _bisected(
@@ -79,27 +78,26 @@ def limit(outputs: np.ndarray, weights: int, cluster: np.ndarray, noise: np.ndar
         return place * (weights + (spectrum[..., None, :] / np.where(rest > 0, rest, np.inf)).sum(-1))
 
     def strengths(place: np.ndarray) -> np.ndarray:
-        """Of the k-th place (…, m), m = C − 1, the k-th largest eigenvalue of the matrix, less one."""
+        """The k-th largest eigenvalue of the matrix at the k-th place (…, m), m = C − 1, less one."""
         found = np.empty_like(place)
         for k in range(place.shape[-1]):
-            factors = parts / (place[..., k, None, None] - own[..., None, None] * parts)
+            factors = parts / (place[..., k, None, None] - own * parts)
             matrix = np.einsum("...nab,...nb,...ncb->...ac", frames, factors, frames, optimize=True)
-            found[..., k] = np.linalg.eigvalsh(shared[..., None, None] * matrix)[..., ::-1][..., k]
+            found[..., k] = np.linalg.eigvalsh(shared * matrix)[..., ::-1][..., k]
         return found - 1
 
     mean = np.linalg.eigvalsh(curvatures(outputs).mean(-3))[..., ::-1][..., :-1]
     # (ℓ − τ_max) Σ_μ S_μ(ℓ − τ)⁻¹ is at most Σ_μ S_μ.
-    high = top[..., None] + n * shared[..., None] * mean * (1 + 1e-9)
+    high = top[..., None] + n * shared[..., 0] * mean * (1 + 1e-9)
     # Without noise the edge is zero, where the matrix is not defined; nor is it where all outputs are saturated.
     low = np.maximum(np.maximum(edge[..., None], 1e-12 * high), NOTHING)
     above = strengths(low) > 0
     places = _bisected(strengths, low, np.maximum(high, low))
-    outliers = np.where(above, lifted(places), np.nan)
-    return Limit(edge=lifted(edge[..., None])[..., 0], outliers=outliers)
+    return Limit(edge=lifted(edge[..., None])[..., 0], outliers=np.where(above, lifted(places), np.nan))
 
 
 def _bisected(function, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Where a falling function is zero between two arrays, elementwise."""
+    """Zeros of a falling function between two arrays, elementwise."""
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         positive = function(middle) > 0
@@ -108,48 +106,38 @@ def _bisected(function, low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 
 def power(cluster: float, noise: float, residuals: np.ndarray) -> float:
-    """The share of the gradient's power that lies in the space of the clusters, expected over labels and J.
-
-    σ_c²/(σ_c² + σ_E²) for `residuals` p − y (…, n, k) of labels that are independent, or drawn from the model.
-    """
+    """The expected share σ_c²/(σ_c² + σ_E²) of the gradient's power in the space of clusters, over labels and J, for
+    `residuals` p − y (…, n, k) of labels that are independent, or drawn from the model."""
     own = np.square(residuals).sum(-1).mean(-1)
     return cluster**2 * own / (cluster**2 * own + noise**2 * own)
 
 
 def power_given(residuals: np.ndarray, cluster: float, noise: float) -> float:
     """The share of the gradient's power that lies in the space of the clusters, expected over J at `residuals` (n, k).
-
-    σ_c²|r̄|²/(σ_c²|r̄|² + σ_E² E|r|²/N), r̄ the mean residual: `power` is its expectation over labels.
-    """
+    σ_c²|r̄|²/(σ_c²|r̄|² + σ_E² E|r|²/N), r̄ the mean residual: `power` is its expectation over labels."""
     shared = np.square(residuals.mean(-2)).sum(-1)
     own = np.square(residuals).sum(-1).mean(-1) / residuals.shape[-2]
     return cluster**2 * shared / (cluster**2 * shared + noise**2 * own)
 
 
 def kappa(outputs: np.ndarray, weights: int, cluster: float, noise: float) -> np.ndarray:
-    """√(E[Tr G]²/E‖G‖²_F) in full space, of outputs (…, n, k); NaN where all outputs are saturated.
-
-    From the moments of a Wishart matrix: E Tr = D Tr Σ, E‖·‖² = D(D + 1) Tr Σ² + D (Tr Σ)².
-    """
+    """√(E[Tr G]²/E‖G‖²_F) in full space, of outputs (…, n, k); NaN where all outputs are saturated. From the moments of
+    a Wishart matrix: E Tr = D Tr Σ, E‖·‖² = D(D + 1) Tr Σ² + D (Tr Σ)²."""
     n = outputs.shape[-2]
     parts = curvatures(outputs)
     # Relative to the largest entry, whose square may vanish; where all do there is no ratio.
     parts = parts / np.abs(parts).max((-3, -2, -1), keepdims=True)
     shared, own, mean = cluster**2, noise**2, parts.sum(-3)
     trace = (shared + own) * np.trace(mean, axis1=-2, axis2=-1) / n
-    squares = (2 * shared * own + own**2) * np.square(parts).sum((-3, -2, -1)) + shared**2 * np.square(mean).sum(
-        (-2, -1)
-    )
-    squares = squares / n**2
+    own_squares, mean_squares = np.square(parts).sum((-3, -2, -1)), np.square(mean).sum((-2, -1))
+    squares = ((2 * shared * own + own**2) * own_squares + shared**2 * mean_squares) / n**2
     return weights * trace / np.sqrt(weights * (weights + 1) * squares + weights * trace**2)
 
 
 def matching_spread(mixing: float, classes: int, random: np.random.Generator, draws: int = 20_000) -> float:
-    """σ_eff: the standard deviation of Gaussian logits whose E[1 − Σ p²] is `mixing`.
-
-    From the same `draws` of logits at every σ. Raises ValueError unless 0 < mixing < 1 − 1/C, by what rounding leaves.
-    """
-    from scipy import optimize  # Takes 0.1 s to import, which every figure of this model would pay.
+    """σ_eff: the standard deviation of Gaussian logits whose E[1 − Σ p²] is `mixing`. From the same `draws` of logits
+    at every σ. Raises ValueError unless 0 < mixing < 1 − 1/C, up to rounding."""
+    from scipy import optimize  # takes 0.1 s to import, in every figure of this model
 
     most = 1 - 1 / classes
     logits = random.standard_normal((draws, classes))
