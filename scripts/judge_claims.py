@@ -1,4 +1,4 @@
-"""A verdict for every claim, from the studies of this run."""
+"""Judge every claim on the studies of a run."""
 
 import csv
 import io
@@ -20,9 +20,8 @@ def judge_claims(
     text = io.StringIO()
     writer = csv.DictWriter(text, evaluate.COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(
-        {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows
-    )
+    for row in rows:
+        writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
     files.write_text(text.getvalue(), path_to_output)
 
 

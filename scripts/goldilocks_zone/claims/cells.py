@@ -1,7 +1,7 @@
-"""Cells of studies: where a case is judged, and what of a run it is judged on.
+"""Cells of studies: the places where cases are judged.
 
-A cell is a place along the axes of a study that a case does not itself compare values of: one dataset, network,
-subspace, number of examples, and so on. A case is judged on its primary cell, and on all others as secondary ones.
+A cell is a place along the axes of a study that a case does not compare values of: one dataset, network, subspace,
+number of examples, and so on. A case is judged on its primary cell, and on all others as secondary ones.
 """
 
 import itertools
@@ -14,8 +14,8 @@ import xarray as xr
 from goldilocks_zone.config.studies import dimension
 from goldilocks_zone.models.labels import is_network, parse_network
 
-# Settings of the primary cell of every claim beside its dataset, network and number of examples: a study with other
-# settings is another experiment, and no verdict on the claim.
+# Settings of every primary cell beside its dataset, network and number of examples: a study with other settings is
+# another experiment, and no verdict on the claim.
 PRIMARY_SETTINGS = {
     "metric": "shell",
     "bias_directions": False,
@@ -33,7 +33,7 @@ PRIMARY_SETTINGS = {
     "gradients": "loss",
     "optimiser": "adam",
 }
-# Dimensions of results along such settings, where a study varies them.
+# The dimension of each setting in studies that vary it.
 VARIED = {name: dimension(name) for name in PRIMARY_SETTINGS}
 PRIMARY_CELL = {"dataset": "mnist", "network": "fc-200x2-relu", "examples": 1000}
 PRIMARY_KIND = "sparse"
@@ -44,23 +44,21 @@ UNUSUAL = ("rate", "geometry_examples")
 NETWORK_PROPERTIES = {"layers": "depth", "homogeneous": "homogeneous"}
 
 Place = dict[str, object]
+Cell = xr.Dataset
 Studies = dict[str, xr.Dataset]
+LeftOut = dict[str, list[str]]
 
 
 class NotTested(Exception):
     """A case cannot be tested on the results of this run; the message says why."""
 
 
-def primary(case: dict, studies: Studies, left_out: dict[str, list[str]]) -> xr.Dataset:
-    """The primary cell of a case. Raises NotTested if the run has no such cell.
-
-    `left_out` maps each omitted study to its missing datasets.
-    """
+def primary(case: dict, studies: Studies, left_out: LeftOut) -> xr.Dataset:
+    """The primary cell of a case. Raises NotTested if the run has no such cell. `left_out` maps each omitted study to
+    its missing datasets."""
     name = case["study"]
     if name in left_out:
         raise NotTested(f"{', '.join(left_out[name])} cannot be had")
-    if name not in studies:
-        raise NotTested(f"the study {name} is not part of this run")
     study = _study(case, name, studies)
     settings = {"classes": "all", **json.loads(study.attrs["settings"])}
     for key, value in {**PRIMARY_SETTINGS, **case.get("settings", {})}.items():
@@ -73,20 +71,18 @@ def primary(case: dict, studies: Studies, left_out: dict[str, list[str]]) -> xr.
 
 
 def secondary(cases: dict[str, dict], studies: Studies) -> Iterator[tuple[str, dict, str, Place]]:
-    """Names of cases, cases, studies and places of all secondary cells of a claim.
-
-    Along axes of UNUSUAL, a place that another case judges in the same way, as its own cell, is not judged twice.
-    """
-    judged = [
-        (_way(case), case["study"], _primary_place(case, studies[case["study"]]))
-        for case in cases.values()
+    """All secondary cells of a claim: name of the case, case, study and place. Along axes of UNUSUAL, a place that is
+    the primary one of a case judged in the same way is left out."""
+    own = {
+        name: (_way(case), case["study"], _primary_place(case, studies[case["study"]]))
+        for name, case in cases.items()
         if case["study"] in studies
-    ]
+    }
     for name, case in cases.items():
-        for study in (name for name in (case["study"], *case.get("also", [])) if name in studies):
+        for study in filter(studies.__contains__, (case["study"], *case.get("also", []))):
             for place in _places(case, studies[study]):
-                is_own = study == case["study"] and place == _primary_place(case, studies[study])
-                if not is_own and not (set(UNUSUAL) & set(place) and (_way(case), study, place) in judged):
+                here = _way(case), study, place
+                if here != own.get(name) and not (set(UNUSUAL) & set(place) and here in own.values()):
                     yield name, case, study, place
 
 
@@ -105,53 +101,51 @@ def label(name: str, case: dict, study: str, place: Place) -> str:
 
 
 def _primary_place(case: dict, study: xr.Dataset) -> Place:
-    labels = [label for label in study["subspace"].values.tolist() if label.endswith(PRIMARY_KIND)]
-    subspace = labels[0] if labels else f"of {PRIMARY_KIND} planes"
-    varied = {VARIED[key]: value for key, value in PRIMARY_SETTINGS.items()}
-    place = {**PRIMARY_CELL, "subspace": subspace, **varied, **case.get("cell", {})}
-    if "class_count" in study.dims and "class_count" not in case.get("cell", {}):
+    labels = study["subspace"].values.tolist()
+    subspace = next((label for label in labels if label.endswith(PRIMARY_KIND)), f"of {PRIMARY_KIND} planes")
+    place = {**PRIMARY_CELL, "subspace": subspace, **{VARIED[key]: value for key, value in PRIMARY_SETTINGS.items()}}
+    if "class_count" in study.dims:
         place["class_count"] = int(study["class_count"].max())
+    place |= case.get("cell", {})
     return {axis: place.get(axis) for axis in _axes(case, study)}
 
 
 def _axes(case: dict, study: xr.Dataset) -> list[str]:
-    """Axes along which a case has cells: not those that it compares values of, or holds at every value of."""
+    """Axes along which a case has cells: not those whose values it compares, or at every value of which it holds."""
     spanned = {*case.get("every", []), *case.get("over", []), *(["examples"] if "examples" in case else [])}
     return [axis for axis in (*CELL, *UNUSUAL, *VARIED.values()) if axis in study.dims and axis not in spanned]
 
 
 def _study(case: dict, name: str, studies: Studies) -> xr.Dataset:
-    """A study, with the rate of the study that the case names as `rate_of` among its own."""
-    if "rate_of" not in case:
-        return studies[name]
-    if case["rate_of"] not in studies:
-        raise NotTested(f"the study {case['rate_of']} is not part of this run")
-    return with_rate_of(studies[name], studies[case["rate_of"]])
+    """A study, joined by the rate of the study that the case names as `rate_of`."""
+    study = _of_run(name, studies)
+    return with_rate_of(study, _of_run(case["rate_of"], studies)) if "rate_of" in case else study
+
+
+def _of_run(name: str, studies: Studies) -> xr.Dataset:
+    if name not in studies:
+        raise NotTested(f"the study {name} is not part of this run")
+    return studies[name]
 
 
 def with_rate_of(study: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
-    """A study of several rates with the one rate of another study among them, for its own draws."""
+    """A study of several rates, joined by the one rate of another study, for its own draws."""
     rate = json.loads(other.attrs["settings"])["rate"]
-    joined = other[[name for name in study if name in other]].sel(draw=study["draw"]).expand_dims(rate=[rate])
-    whole = xr.concat([study, joined], "rate", join="exact", combine_attrs="override", data_vars="minimal")
-    return whole.sortby("rate")
+    other = other[[name for name in study if name in other]].sel(draw=study["draw"]).expand_dims(rate=[rate])
+    return xr.concat([study, other], "rate", join="exact", combine_attrs="override", data_vars="minimal").sortby("rate")
 
 
 def _beside(case: dict, cell: xr.Dataset, studies: Studies) -> xr.Dataset:
-    """The cell with the variables of the study that the case names beside its own, for the same network and draws."""
+    """The cell, joined by the variables that the case takes from another study, for the same network and draws."""
     if "beside" not in case:
         return cell
     name, place = case["beside"]["study"], case["beside"]["at"]
-    if name not in studies:
-        raise NotTested(f"the study {name} is not part of this run")
-    same = {axis: cell[axis].item() for axis in ("dataset", "network")}
-    other = _select(studies[name], same | place)
+    other = _select(_of_run(name, studies), {axis: cell[axis].item() for axis in ("dataset", "network")} | place)
     if other.sizes.get("subspace", 1) > 1:
         raise NotTested(f"the study {name} has several subspaces, of which the claim names none")
-    other = other.squeeze("subspace", drop=True).reset_coords(drop=True) if "subspace" in other.dims else other
     variables = {variable: alias for alias, variable in case["beside"]["variables"].items()}
-    other = other[list(variables)].reset_coords(drop=True).rename(variables)
-    return xr.merge([cell, other], join="inner", combine_attrs="override")
+    other = other[list(variables)].isel(subspace=0, drop=True, missing_dims="ignore")
+    return xr.merge([cell, other.reset_coords(drop=True).rename(variables)], join="inner", combine_attrs="override")
 
 
 def _select(study: xr.Dataset, place: Place) -> xr.Dataset:
@@ -167,8 +161,14 @@ def require(study: xr.Dataset | xr.DataArray, axis: str, *values: object) -> Non
             raise NotTested(f"this run has no {axis} {value} in its study")
 
 
+def need(least: int, found: int, what: str) -> None:
+    """Raise NotTested if a run has less than is needed."""
+    if found < least:
+        raise NotTested(f"this run has {found} {what}, {least} are needed")
+
+
 def _way(case: dict) -> dict:
-    """How a case judges a cell, whichever it is."""
+    """The keys of a case that say how it judges any cell."""
     return {key: value for key, value in case.items() if key not in ("cell", "statement", "family", "control")}
 
 
@@ -181,9 +181,8 @@ def _places(case: dict, study: xr.Dataset) -> Iterator[Place]:
 
 
 def holds_for(case: dict, place: Place, study: xr.Dataset) -> bool:
-    """Whether a case is about a cell, by its key `holds_for`: patterns of values along axes, or properties of network
-    and dataset. An axis or property that the cell does not have leaves it in.
-    """
+    """Whether a case is about a cell, by the patterns of its key `holds_for`: of values along axes, or of properties of
+    network and dataset. An axis or property that the cell lacks excludes nothing."""
     known = dict(place)
     if "network" in place:
         network = parse_network(place["network"]) if is_network(place["network"]) else None

@@ -1,4 +1,4 @@
-"""Reading curves over the radius: windows, places of maxima, places where they cross a level, correlations.
+"""Curves over the radius: windows, places of maxima, places where they cross a level, correlations.
 
 x stands for log10(r²/r_X²). A reading is an array (3,), see `statistics.estimates`.
 """
@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
-from goldilocks_zone.claims.cells import NotTested
+from goldilocks_zone.claims.cells import Cell, NotTested, need
 from goldilocks_zone.statistics import estimates
 from goldilocks_zone.statistics.estimates import Estimate
 
@@ -17,28 +17,25 @@ REACH = 2 / 3  # in x
 LEAST_CORRELATED = 10  # initialisations
 
 Window = tuple[float, float]
-Cell = xr.Dataset | xr.DataArray
+Measured = Cell | xr.DataArray
 
 
-def in_x(cell: Cell, window: Window, least: int = 1) -> Cell:
+def in_x(cell: Measured, window: Window, least: int = 1) -> Measured:
     """The radii of a window [first, last] in x. Raises NotTested if they are fewer than `least`."""
     if "x" not in cell.coords:
         raise NotTested("the study's radii are not in units of r_X")
     return _inside(cell, cell["x"].values, "x", window, least)
 
 
-def in_scale(cell: Cell, window: Window, least: int = 1) -> Cell:
+def in_scale(cell: Measured, window: Window, least: int = 1) -> Measured:
     """The radii of a window [first, last] in log10 α, where the radius is the factor α on the initialisation."""
     return _inside(cell, np.log10(cell["radius"].values), "log10 α", window, least)
 
 
-def _inside(cell: Cell, places: np.ndarray, letter: str, window: Window, least: int) -> Cell:
+def _inside(cell: Measured, places: np.ndarray, letter: str, window: Window, least: int) -> Measured:
     first, last = window
     inside = (places >= first - WINDOW_SLACK) & (places <= last + WINDOW_SLACK)
-    if inside.sum() < least:
-        raise NotTested(
-            f"this run has {inside.sum()} radii with {letter} from {first:g} to {last:g}, {least} are needed"
-        )
+    need(least, inside.sum(), f"radii with {letter} from {first:g} to {last:g}")
     return cell.isel(radius=inside)
 
 
@@ -47,9 +44,7 @@ def by_radius(array: xr.DataArray) -> np.ndarray:
     return array.transpose("radius", "draw").values
 
 
-def place_of_top(
-    x: np.ndarray, values: np.ndarray, vertex: Callable[[np.ndarray, np.ndarray], np.ndarray], name: str
-) -> Estimate:
+def place_of_top(x: np.ndarray, values: np.ndarray, vertex: Callable[..., np.ndarray], name: str) -> Estimate:
     """The place x (r,) of the maximum of the mean over draws of values (r, draws), by one of the vertices below."""
     estimate = estimates.bootstrapped(lambda sample: vertex(x, sample.mean(1))[1], values, name)
     reason = "the place of the highest value is censored: it is at an end of the radii"
@@ -67,11 +62,9 @@ def vertex_of_neighbours(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _vertex(x: np.ndarray, y: np.ndarray, around: np.ndarray) -> np.ndarray:
-    """Vertex of the least-squares parabola through some of the points.
-
-    A point of the grid where they are too few, have no maximum among them, or more than two of all are largest; NaN
-    where a value is missing.
-    """
+    """Vertex of the least-squares parabola through the points `around` the maximum. A point of the grid where these are
+    fewer than three, the parabola has no maximum among them, or more than two points are largest; NaN where a value is
+    missing."""
     if np.isnan(y).any():
         return np.full(3, np.nan)
     largest = np.flatnonzero(y == y.max())
@@ -87,10 +80,8 @@ def _vertex(x: np.ndarray, y: np.ndarray, around: np.ndarray) -> np.ndarray:
 
 
 def outermost_crossing(x: np.ndarray, curve: np.ndarray, level: float, outer: bool) -> float:
-    """The last x at which a curve falls through a level, or the first at which it rises; NaN if it does not.
-
-    Linearly interpolated between points, as in `crossing_from`.
-    """
+    """The last x at which a curve falls through a level, or the first at which it rises; NaN if it does not. Linearly
+    interpolated between points, as in `crossing_from`."""
     above = curve > level
     found = np.flatnonzero(above[:-1] & ~above[1:]) if outer else np.flatnonzero(~above[:-1] & above[1:])
     if not found.size:
@@ -101,9 +92,9 @@ def outermost_crossing(x: np.ndarray, curve: np.ndarray, level: float, outer: bo
 
 def crossing_from(start: int, x: np.ndarray, curve: np.ndarray, level: float, outer: bool) -> float:
     """The first x at which a curve crosses a level, going outwards (or inwards) from a point; NaN if it does not."""
-    steps = range(start, len(x) - 1) if outer else range(start, 0, -1)
-    for i in steps:
-        j = i + 1 if outer else i - 1
+    step = 1 if outer else -1
+    for i in range(start, len(x) - 1 if outer else 0, step):
+        j = i + step
         if np.isfinite(curve[[i, j]]).all() and (curve[i] > level) != (curve[j] > level):
             return _interpolated(x, curve, level, i, j)
     return np.nan
@@ -118,10 +109,17 @@ def outermost_crossings(values: xr.DataArray, level: float, outer: bool) -> np.n
     return np.array([outermost_crossing(values["x"].values, curve, level, outer) for curve in by_radius(values).T])
 
 
-def refuse_few(samples: np.ndarray) -> None:
-    """Raise NotTested if samples (…, initialisations) are too few for a correlation."""
-    if samples.shape[-1] < LEAST_CORRELATED:
-        raise NotTested(f"this run has {samples.shape[-1]} initialisations, {LEAST_CORRELATED} are needed")
+def for_correlation(*rows: np.ndarray) -> np.ndarray:
+    """Rows of one value for each initialisation, as an array. Raises NotTested if they are too few."""
+    need(LEAST_CORRELATED, len(rows[0]), "initialisations")
+    return np.stack(rows)
+
+
+def with_edge(estimate: Estimate, variable: object, edge: str, remark: str = "") -> list[Estimate]:
+    """The estimated place of an edge. Raises NotTested if some resample has none."""
+    if not np.isfinite(estimate.standard_error):
+        raise NotTested(f"the mean {variable} has no {edge} edge on this run's radii{remark}")
+    return [estimate]
 
 
 def partial_correlation(values: np.ndarray) -> float:

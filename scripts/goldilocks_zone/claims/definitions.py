@@ -1,7 +1,7 @@
 """Read the claims: short files, one for each work, into one full dictionary for each claim.
 
-The format is described in config/claims/README.md. A run's verdicts are bound to the dictionaries, of which
-`claims_hash` is taken, not to the files: a file may be rewritten as long as it says the same.
+config/claims/README.md describes the format. `claims_hash` is taken of the dictionaries, so that a file may be
+rewritten as long as it says the same.
 """
 
 import difflib
@@ -11,49 +11,30 @@ from collections.abc import Collection, Iterable
 from decimal import Decimal
 from pathlib import Path
 
-import yaml
-
 from goldilocks_zone.claims import quantities
+from goldilocks_zone.config import records
 
 FILE_KEYS = ("work", "order", "defaults")
 CLAIM_KEYS = ("statement", "like", "reason", "open", "defaults", "for", "cases")
 REQUIRED = ("statement", "study", "quantity", "expect", "unit")
 # Keys that say which cells a case is judged on and how; its quantity has further ones.
 CASE_KEYS = (
-    *REQUIRED,
-    *(
-        "like",
-        "for",
-        "also",
-        "cell",
-        "settings",
-        "every",
-        "over",
-        "holds_for",
-        "beside",
-        "rate_of",
-        "family",
-        "control",
-    ),
+    *(*REQUIRED, "like", "for", "also", "cell", "settings", "every", "over"),
+    *("holds_for", "beside", "rate_of", "family", "control"),
 )
-SIGNS = {
-    "positive": {},
-    "negative": {"direction": "below"},
-    "rises": {"direction": "above"},
-    "falls": {"direction": "below"},
-}
+BELOW = {"direction": "below"}
+SIGNS = {"positive": {}, "negative": BELOW, "rises": {"direction": "above"}, "falls": BELOW}
 ORIGINS = ("r_X", "published")  # names for the zero of a place
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class DefinitionError(ValueError):
-    """A claims file is invalid; the message is one sentence that says where, what and what would be valid."""
+    """An invalid claims file; the message says in one sentence where, what, and what would be valid."""
 
 
 def load(folder: str | Path) -> dict[str, dict]:
     """Every claim of a folder of claims files, by id: its work, its statement and its cases with all their keys."""
-    files = {path: yaml.load(path.read_bytes(), LOADER) for path in sorted(Path(folder).glob("*.yaml"))}
+    files = {path: records.parse(path.read_bytes()) for path in sorted(Path(folder).glob("*.yaml"))}
     claims, places = {}, {}
     for path, file in sorted(files.items(), key=lambda item: item[1].get("order", float("inf"))):
         if "work" not in file:
@@ -66,10 +47,8 @@ def load(folder: str | Path) -> dict[str, dict]:
             if name in claims:
                 raise DefinitionError(f"{path}, {name}: the claim is in {places[name].name}, too; give it another id")
             if "work" in claim:
-                raise DefinitionError(
-                    f"{path}, {name}: a claim has the work of its file, {file['work']}; one of another work is in its "
-                    "own file"
-                )
+                other = "one of another work is in its own file"
+                raise DefinitionError(f"{path}, {name}: a claim has the work of its file, {file['work']}; {other}")
             _check_keys(f"{path}, {name}", claim, CLAIM_KEYS, ["statement"])
             places[name] = path
             usual = {"for": (), "defaults": {}, "cases": {}, "file_defaults": file.get("defaults", {})}
@@ -109,7 +88,7 @@ def _expanded(place: str, name: str, claims: dict[str, dict]) -> dict:
 
 
 def _likes(place: str, name: str, known: dict[str, dict]) -> list[str]:
-    """What a claim or case is like, directly or through others, the farthest first, and itself last."""
+    """The chain of claims or cases that one is like, from the farthest to itself."""
     chain = [name]
     while "like" in (latest := known[chain[0]]):
         liked = latest["like"]
@@ -122,7 +101,7 @@ def _likes(place: str, name: str, known: dict[str, dict]) -> list[str]:
 
 
 def _laid(layers: Iterable[dict]) -> dict:
-    """The keys of all layers, later ones over earlier, mappings key by key; an expectation is replaced as a whole."""
+    """Merge layers, later over earlier, mappings key by key; an expectation is replaced as a whole."""
     result = {}
     for layer in layers:
         for key, value in layer.items():
@@ -132,18 +111,15 @@ def _laid(layers: Iterable[dict]) -> dict:
 
 
 def _without_nulls(value: object) -> object:
-    """A case with null for a key does without its default."""
-    if not isinstance(value, dict):
-        return value
-    return {key: _without_nulls(each) for key, each in value.items() if each is not None}
+    """A value without the keys that are null, which drop a default."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(each) for key, each in value.items() if each is not None}
+    return value
 
 
 def _repeated(place: str, cases: dict[str, dict], loop: dict | Iterable) -> dict[str, tuple[dict, dict]]:
-    """For each case of a claim the values of its placeholders, and its keys with them filled in.
-
-    The `for` of a claim repeats every run of neighbouring cases with a placeholder in their names, label by label;
-    that of a case repeats the case.
-    """
+    """Values of placeholders and filled keys for each case of a claim. The `for` of a claim repeats each run of
+    neighbouring cases with placeholders in their names, label by label; that of a case repeats the case."""
     found = {}
     for has_placeholder, run in itertools.groupby(cases, lambda name: bool(PLACEHOLDER.search(name))):
         for outer, template in itertools.product(_loops(loop) if has_placeholder else [{}], list(run)):
@@ -158,13 +134,13 @@ def _repeated(place: str, cases: dict[str, dict], loop: dict | Iterable) -> dict
 
 
 def _loops(labels: dict | Iterable) -> list[dict]:
-    """Values of placeholders for each label of a `for`, itself among them; one set without any where there is none."""
+    """Values of placeholders for each label of a `for`, with the label as {for}; at least one set."""
     named = labels if isinstance(labels, dict) else {label: {} for label in labels}
     return [{"for": label, **values} for label, values in named.items()] or [{}]
 
 
 def _filled(place: str, value: object, values: dict) -> object:
-    """Any value with its placeholders filled in; one that is a placeholder alone becomes the value with its type."""
+    """A value with its placeholders filled in; a placeholder alone becomes its value, with its type."""
     if isinstance(value, dict):
         return {key: _filled(place, each, values) for key, each in value.items()}
     if isinstance(value, list):
@@ -180,7 +156,7 @@ def _filled(place: str, value: object, values: dict) -> object:
 
 
 def _checked(place: str, case: dict) -> dict:
-    """A case in full: known keys alone, and its test in place of what it expects."""
+    """A case with its expectation replaced by the test; refuses unknown and missing keys."""
     case.pop("like", None)
     known, quantity = quantities.known(), case.get("quantity")
     if quantity is not None and quantity not in known:
@@ -196,10 +172,8 @@ def _checked(place: str, case: dict) -> dict:
 
 
 def as_test(expected: str | dict) -> dict:
-    """The test of an expectation: kind, and where they matter reference, margin and direction.
-
-    Middle and half-width of an interval are computed in decimal: binary fractions would round them.
-    """
+    """The test of an expectation: kind, and where they matter reference, margin and direction. Middle and half-width of
+    an interval are computed in decimal, as binary fractions would round them."""
     if isinstance(expected, str):
         return {"test": "superiority", **SIGNS[expected]}
     match sorted(expected.items()):

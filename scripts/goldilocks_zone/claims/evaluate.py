@@ -1,47 +1,32 @@
-"""Verdicts on claims: the quantity of each case, estimated over initialisations, and tested as fixed beforehand."""
+"""Verdicts on claims: the quantity of each case is estimated over initialisations and tested as fixed beforehand."""
 
+import functools
 import hashlib
 import itertools
 import json
+from collections.abc import Callable
 
 import numpy as np
-import xarray as xr
 
 from goldilocks_zone.claims import cells, quantities
-from goldilocks_zone.claims.cells import NotTested, Studies
+from goldilocks_zone.claims.cells import Cell, LeftOut, NotTested, Studies
+from goldilocks_zone.statistics import hypotheses
 from goldilocks_zone.statistics.estimates import Estimate, TooFewDraws
-from goldilocks_zone.statistics.hypotheses import (
-    FAILS,
-    HOLDS,
-    INCONCLUSIVE,
-    NOT_REPRODUCED,
-    NOT_TESTED,
-    REPRODUCED,
-    Test,
-    adjusted_verdicts,
-)
+from goldilocks_zone.statistics.hypotheses import FAILS, HOLDS, INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
 
 COLUMNS = (
     *("id", "case", "work", "statement", "verdict", "estimate", "low", "high", "margin", "unit", "n"),
     *("smallest_effect", "run", "claims_hash", "reason"),
 )
-UNTESTABLE = (NotTested, TooFewDraws)
+Judged = tuple[hypotheses.Test, Estimate]
 
 
 def evaluate(
-    claims: dict,
-    studies: Studies,
-    run: str,
-    substitutes: dict[str, str] | None = None,
-    left_out: dict[str, list[str]] | None = None,
+    claims: dict, studies: Studies, run: str, substitutes: dict[str, str] | None = None, left_out: LeftOut | None = None
 ) -> list[dict]:
-    """One row per claim and per case, as dictionaries with the keys COLUMNS.
-
-    A case about a dataset that the run replaces is judged on its substitute, and says so. `left_out` maps each omitted
-    study to its missing datasets.
-    """
-    rows = []
-    common = {"run": run, "claims_hash": claims_hash(claims)}
+    """One row per claim and per case, as dictionaries with the keys COLUMNS. A case about a dataset with a substitute
+    is judged on that, and says so. `left_out` maps each omitted study to its missing datasets."""
+    rows, common = [], {"run": run, "claims_hash": claims_hash(claims)}
     for identifier, claim in claims.items():
         shared = {"work": claim["work"], "statement": claim["statement"], **common}
         cases = {name: _substituted(case, substitutes or {}) for name, case in claim.get("cases", {}).items()}
@@ -52,7 +37,7 @@ def evaluate(
 
 
 def claims_hash(claims: dict) -> str:
-    """Identity of the definitions by which verdicts were reached, 16 hexadecimal digits."""
+    """Hash of the definitions behind the verdicts, 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(claims, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -60,29 +45,22 @@ def _substituted(case: dict, substitutes: dict[str, str]) -> dict:
     dataset = case.get("cell", {}).get("dataset", cells.PRIMARY_CELL["dataset"])
     if dataset not in substitutes:
         return case
-    used = substitutes[dataset]
-    statement = f"{case['statement']} Judged on {used} in place of {dataset}."
-    return {**case, "cell": {**case.get("cell", {}), "dataset": used}, "statement": statement}
+    statement = f"{case['statement']} Judged on {substitutes[dataset]} in place of {dataset}."
+    return {**case, "cell": {**case.get("cell", {}), "dataset": substitutes[dataset]}, "statement": statement}
 
 
 def _summary(cases: list[dict], claim: dict) -> dict:
-    """A claim is reproduced if all its primary cases are, not reproduced if one is not, else inconclusive.
-
-    Identities count only where they fail, or where the claim is nothing else; controls have no part in it. A claim with
-    parts that no case tests (`open`) is at best inconclusive.
-    """
+    """The row of a claim: reproduced if all its primary cases are, not reproduced if one is not, else inconclusive.
+    Identities count only where they fail or are all there is; controls never. A claim with untested parts (`open`) is
+    at best inconclusive."""
     controls = [name for name, case in claim.get("cases", {}).items() if case.get("control")]
     cases = [case for case in cases if case["case"] not in controls]
     if not cases:
         return {"verdict": NOT_TESTED, "reason": claim.get("reason", "no study of this version measures it")}
     found = {case["verdict"] for case in cases}
     verdicts = found - {HOLDS} or found
-    if len(verdicts) == 1:
-        (verdict,) = verdicts
-    elif verdicts & {NOT_REPRODUCED, FAILS}:
-        verdict = NOT_REPRODUCED
-    else:
-        verdict = INCONCLUSIVE
+    mixed = NOT_REPRODUCED if verdicts & {NOT_REPRODUCED, FAILS} else INCONCLUSIVE
+    verdict = mixed if len(verdicts) > 1 else next(iter(verdicts))
     telling = next(case for case in cases if case["verdict"] == verdict) if verdict in verdicts else cases[0]
     kept = ("estimate", "low", "high", "margin", "unit", "n", "smallest_effect", "reason")
     summary = {"verdict": verdict, **{key: telling[key] for key in kept if key in telling}}
@@ -93,78 +71,63 @@ def _summary(cases: list[dict], claim: dict) -> dict:
     return summary
 
 
-def _primary(identifier: str, cases: dict[str, dict], studies: Studies, left_out: dict[str, list[str]]) -> list[dict]:
+def _primary(identifier: str, cases: dict[str, dict], studies: Studies, left_out: LeftOut) -> list[dict]:
     """A row per case, on its primary cell; verdicts of a `family` of cases by Holm's procedure."""
     rows, families = [], {}
     for name, case in cases.items():
-        row = _row(f"{identifier}.{name}", name, case)
-        rows.append(row)
-        try:
-            test, worst = _measure(case, cells.primary(case, studies, left_out), row["id"])
-            row |= {**_described(test, worst), "verdict": test.verdict(*test.p_values(worst))}
-            if "family" in case:
-                families.setdefault(case["family"], []).append((row, (test, worst)))
-        except UNTESTABLE as reason:
-            row |= {"verdict": NOT_TESTED, "reason": str(reason)}
+        cell = functools.partial(cells.primary, case, studies, left_out)
+        rows.append(_judged(f"{identifier}.{name}", name, case, cell))
+        families.setdefault(case.get("family", (name,)), []).append(rows[-1])
     for members in families.values():
-        _adjust(members)
-    return rows
+        _set_verdicts(members)
+    return [row for row, _ in rows]
 
 
 def _secondary(identifier: str, cases: dict[str, dict], studies: Studies) -> list[dict]:
-    """A row per case and secondary cell, verdicts by Holm's procedure within the claim; those untested come last."""
-    untested, measured = [], []
+    """A row per case and secondary cell, verdicts by Holm's procedure within the claim; untested ones come last."""
+    rows = []
     for name, case, study, place in cells.secondary(cases, studies):
         label = cells.label(name, case, study, place)
-        row = _row(f"{identifier}.{label.replace(' ', '.')}", label, case)
-        try:
-            test, worst = _measure(case, cells.at(case, study, place, studies), row["id"])
-            measured.append((row | _described(test, worst), (test, worst)))
-        except UNTESTABLE as reason:
-            untested.append({**row, "verdict": NOT_TESTED, "reason": str(reason)})
-    _adjust(measured)
-    return [row for row, _ in measured] + untested
+        cell = functools.partial(cells.at, case, study, place, studies)
+        rows.append(_judged(f"{identifier}.{label.replace(' ', '.')}", label, case, cell))
+    _set_verdicts(rows)
+    return [row for row, judged in sorted(rows, key=lambda each: each[1] is None)]
 
 
-def _row(identifier: str, label: str, case: dict) -> dict:
-    return {"id": identifier, "case": label, "statement": case["statement"], "unit": case["unit"]}
+def _judged(identifier: str, label: str, case: dict, cell: Callable[[], Cell]) -> tuple[dict, Judged | None]:
+    """The row of a case but for its verdict, and its test with the estimate that decides; None if it is not tested."""
+    row = {"id": identifier, "case": label, "statement": case["statement"], "unit": case["unit"]}
+    try:
+        test, worst = _measure(case, cell(), identifier)
+    except (NotTested, TooFewDraws) as reason:
+        return {**row, "verdict": NOT_TESTED, "reason": str(reason)}, None
+    low, high = worst.interval(test.level)
+    row |= {"estimate": worst.value, "low": low, "high": high, "margin": test.threshold, "n": worst.n}
+    return {**row, "smallest_effect": test.smallest_effect(worst)}, (test, worst)
 
 
-def _adjust(members: list[tuple[dict, tuple[Test, Estimate]]]) -> None:
-    """Write verdicts by Holm's procedure over all members into their rows."""
-    for (row, _), verdict in zip(members, adjusted_verdicts([judged for _, judged in members])):
+def _set_verdicts(rows: list[tuple[dict, Judged | None]]) -> None:
+    """Write verdicts by Holm's procedure over all tested rows into them."""
+    tested = [(row, judged) for row, judged in rows if judged]
+    for (row, _), verdict in zip(tested, hypotheses.adjusted_verdicts([judged for _, judged in tested])):
         row["verdict"] = verdict
 
 
-def _measure(case: dict, cell: xr.Dataset, name: str) -> tuple[Test, Estimate]:
-    """The test of a case and the estimate that decides: where a claim is about every radius of a window, or every value
-    along the axes of its key `every`, that with the least room.
-
-    Raises NotTested where one of them is undecidable, unless another is enough for the claim to fail.
-    """
-    axes = case.get("every", [])
-    found = []
+def _measure(case: dict, cell: Cell, name: str) -> Judged:
+    """The test of a case and the deciding estimate: of all radii of a window and all values along the axes of `every`,
+    the one with the least room. Raises NotTested where one is undecidable, unless another suffices to fail the
+    claim."""
+    axes, found = case.get("every", []), []
     for values in itertools.product(*(cell[axis].values.tolist() for axis in axes)):
         with np.errstate(invalid="ignore", divide="ignore"):
             found += quantities.estimate(cell.sel(dict(zip(axes, values))), case, name)
     if not all(np.isfinite(estimate.value) for estimate in found):
         raise NotTested("the quantity is not finite in this run")
-    test = Test(case["test"], case.get("margin", 0.0), case.get("reference", 0.0), case.get("direction", "above"))
+    optional = case.get("reference", 0.0), case.get("direction", "above")
+    test = hypotheses.Test(case["test"], case.get("margin", 0.0), *optional)
     reasons = [test.undecidable(estimate) for estimate in found]
     decidable = [estimate for estimate, reason in zip(found, reasons) if not reason]
     worst = min(decidable, key=test.room, default=None)
     if any(reasons) and (worst is None or test.verdict(*test.p_values(worst)) != NOT_REPRODUCED):
         raise NotTested(next(filter(None, reasons)))
     return test, worst
-
-
-def _described(test: Test, worst: Estimate) -> dict:
-    low, high = worst.interval(test.level)
-    return {
-        "estimate": worst.value,
-        "low": low,
-        "high": high,
-        "margin": test.threshold,
-        "n": worst.n,
-        "smallest_effect": test.smallest_effect(worst),
-    }

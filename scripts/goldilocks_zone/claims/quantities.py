@@ -1,7 +1,7 @@
 """Quantities of claims: the estimators, by name.
 
-An estimator is a public function of any module of `claims.estimators` that returns estimates over initialisations. Its
-parameters beside the cell are keys of a case, and `name`, which names the random stream of a bootstrap.
+An estimator is a public function in a module of `claims.estimators` that returns estimates over initialisations. Its
+parameters beside the cell are keys of a case, and `name`, the name of a bootstrap's random stream.
 """
 
 import functools
@@ -25,12 +25,11 @@ def known() -> dict[str, Callable[..., list[Estimate]]]:
     for module in pkgutil.iter_modules(estimators.__path__, f"{estimators.__name__}."):
         for name, function in inspect.getmembers(importlib.import_module(module.name), inspect.isfunction):
             is_own = function.__module__ == module.name and not name.startswith("_")
-            if is_own and function.__annotations__.get("return") == list[Estimate]:
-                if name in found:
-                    raise ValueError(
-                        f"{module.name}.{name}: {found[name].__module__} has an estimator of this name, too"
-                    )
-                found[name] = function
+            if not is_own or function.__annotations__.get("return") != list[Estimate]:
+                continue
+            if name in found:
+                raise ValueError(f"{module.name}.{name}: {found[name].__module__} has an estimator of this name, too")
+            found[name] = function
     return found
 
 
@@ -44,7 +43,6 @@ def keys(quantity: str) -> dict[str, bool]:
 
 def estimate(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
     """The estimates of a case's quantity in one cell."""
-    function = known()[case["quantity"]]
-    given = {**case, "name": name}
-    parameters = [parameter for parameter in inspect.signature(function).parameters if parameter != "cell"]
-    return function(cell, **{each: given[each.rstrip("_")] for each in parameters if each.rstrip("_") in given})
+    function, given = known()[case["quantity"]], {**case, "name": name}
+    keys = (key for key in inspect.signature(function).parameters if key.rstrip("_") in given)
+    return function(cell, **{key: given[key.rstrip("_")] for key in keys if key != "cell"})

@@ -28,12 +28,11 @@ def statistics(training: xr.Dataset, curvature: xr.Dataset) -> dict[str, tuple[f
     """Value and the ends of the 95 % interval of each statistic; NaN where there are too few networks or draws.
 
     kappa, fraction, sigma: Spearman's rank correlation of accuracy with Tr(H)/‖H‖, with the fraction of positive
-    eigenvalues and with σ_z, see `rank_correlation`. That with σ_z is with σ_z itself, not with how far it is from its
-    best value. gain: how much κ = Tr(H)/‖H‖ improves a prediction of accuracy from σ_z, see `gain`.
+    eigenvalues and with σ_z itself, not its distance from the best value, see `rank_correlation`. gain: improvement of
+    a prediction of accuracy from σ_z by κ = Tr(H)/‖H‖, see `gain`.
     """
-    found = points(training, curvature)
-    names = {"kappa": "kappa", "fraction": "fraction", "sigma": "log10_sigma"}
-    return {**{key: rank_correlation(found, name) for key, name in names.items()}, "gain": gain(found)}
+    found, names = points(training, curvature), {"kappa": "kappa", "fraction": "fraction", "sigma": "log10_sigma"}
+    return {key: rank_correlation(found, name) for key, name in names.items()} | {"gain": gain(found)}
 
 
 def points(training: xr.Dataset, curvature: xr.Dataset) -> xr.Dataset:
@@ -62,7 +61,7 @@ def _described(variables: dict[str, xr.DataArray]) -> xr.Dataset:
 
 
 def by_network(study: xr.Dataset) -> xr.Dataset:
-    """A study with one axis `network` for its cells, each labelled by the coordinates that differ between them."""
+    """A study with its cells on one axis `network`, labelled by the coordinates that differ between them."""
     told_apart = [axis for axis in CELL if study.sizes[axis] > 1] or ["network"]
     stacked = study.stack(cell=CELL)
     names = [", ".join(map(str, rows)) for rows in zip(*(stacked[axis].values for axis in told_apart))]
@@ -70,29 +69,24 @@ def by_network(study: xr.Dataset) -> xr.Dataset:
 
 
 def rank_correlation(found: xr.Dataset, name: str) -> tuple[float, float, float]:
-    """Spearman's rank correlation of accuracy with a variable of `points`, over all networks and radii.
-
-    Both are means over draws. The interval is resampled over networks, each with all its radii, where there are
-    LEAST_NETWORKS, else over draws, each with all networks and radii; it is cut to [−1, 1].
-    """
+    """Spearman's rank correlation of accuracy with a variable of `points` over all networks and radii, means over
+    draws. Resampled over networks with all their radii or, below LEAST_NETWORKS, over whole draws; cut to [−1, 1]."""
     pair = found[["accuracy", name]].to_dataarray().transpose("variable", "radius", "network", "draw").values
     if pair.size == 0:
         return UNKNOWN
-    if pair.shape[2] >= LEAST_NETWORKS:
-        estimate = _estimate(_spearman, pair.mean(-1), name)
-    else:
-        estimate = _estimate(lambda sample: _spearman(sample.mean(-1)), pair, name)
-    return tuple(np.clip(estimate, -1, 1).tolist())
+    several = pair.shape[2] >= LEAST_NETWORKS
+    statistic = _spearman if several else lambda sample: _spearman(sample.mean(-1))
+    return tuple(np.clip(_estimate(statistic, pair.mean(-1) if several else pair, name), -1, 1).tolist())
 
 
 def _spearman(pair: np.ndarray) -> float:
-    """Spearman's correlation of the two parts of an array (2, …); NaN where one of them does not vary."""
+    """Spearman's correlation of the two parts of an array (2, …); NaN where one does not vary."""
     ranks = [estimates.ranks(part) for part in pair.reshape(2, -1)]
     return float(np.corrcoef(ranks)[0, 1]) if min(map(np.ptp, ranks)) > 0 else math.nan
 
 
 def _estimate(statistic: Callable[[np.ndarray], float], samples: np.ndarray, name: str) -> tuple[float, float, float]:
-    """A statistic of samples (…, units) and its interval, stretched to it: the jackknife of few units corrects bias."""
+    """A statistic of samples (…, units) and its interval, stretched to hold it: a jackknife corrects bias."""
     value = statistic(samples)
     try:
         low, high = estimates.bootstrapped(statistic, samples, "zone_map", name).interval(estimates.LEVEL)
@@ -106,15 +100,15 @@ def gain(found: xr.Dataset) -> tuple[float, float, float]:
 
     Each network i is left out once; means over draws throughout. From σ_z alone its accuracy at s = log10 σ_z is the
     mean a_i(s) of the other networks' curves over s, each linear between its radii. With κ it is
-    a_i(s) + b_i (κ − k_i(s)), where k_i(s) is the same mean of the others' κ, and b_i the least-squares slope, through
-    the origin, of the others' accuracies minus a_i over their κ minus k_i. Only within the range of s that all others
-    have; the mean is over all such points of all networks. The interval is resampled over the networks left out, each
-    with its errors as they are: networks are not fitted anew. All NaN below LEAST_NETWORKS, where no b_i can be fitted.
+    a_i(s) + b_i (κ − k_i(s)), k_i(s) the same mean of the others' κ, and b_i the least-squares slope, through the
+    origin, of the others' accuracies minus a_i over their κ minus k_i. The mean is over all points of all networks
+    within the range of s that all others have. The interval is resampled over the networks left out, each with its
+    errors as they are: networks are not fitted anew. NaN below LEAST_NETWORKS, where no b_i can be fitted.
     """
-    names = ("log10_sigma", "accuracy", "kappa")
-    curves = [found[name].mean("draw").transpose("network", "radius").values for name in names]
     if found.sizes["network"] < LEAST_NETWORKS:
         return UNKNOWN
+    names = "log10_sigma", "accuracy", "kappa"
+    curves = [found[name].mean("draw").transpose("network", "radius").values for name in names]
     order = np.argsort(curves[0], axis=1)
     curves = [np.take_along_axis(curve, order, axis=1) for curve in curves]
     differences = [_error_differences(*curves, left_out) for left_out in range(len(order))]
@@ -123,10 +117,8 @@ def gain(found: xr.Dataset) -> tuple[float, float, float]:
 
 
 def _error_differences(places: np.ndarray, accuracy: np.ndarray, kappa: np.ndarray, left_out: int) -> np.ndarray:
-    """At each radius of the network left out: absolute error from σ_z alone minus that with κ.
-
-    places (log10 σ_z, ascending), accuracy, kappa: (networks, radii).
-    """
+    """At each radius of the network left out: absolute error from σ_z alone minus that with κ. places (log10 σ_z,
+    ascending), accuracy, kappa: (networks, radii)."""
     others = [i for i in range(len(places)) if i != left_out]
     low, high = places[others, 0].max(), places[others, -1].min()
     inside = (places >= low) & (places <= high)

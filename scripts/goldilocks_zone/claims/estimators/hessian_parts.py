@@ -1,7 +1,7 @@
 """Estimators for claims about the Gauss–Newton and residual parts of the Hessian, and about training over the scale α.
 
 The radius of these studies is the factor α on the initialisation; windows and places are in log10 α. The zone is where
-κ exceeds ZONE; points where κ is below that of a matrix without excess are outside of it (Vysogorets et al. 2024).
+κ exceeds ZONE; points with κ below that of a matrix without excess are outside (Vysogorets et al. 2024).
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from goldilocks_zone.claims import curves
-from goldilocks_zone.claims.cells import NotTested, require
+from goldilocks_zone.claims.cells import Cell, NotTested, require
 from goldilocks_zone.claims.curves import Window
 from goldilocks_zone.claims.estimators.training import accuracy, resolution
 from goldilocks_zone.models.labels import depth
@@ -22,9 +22,8 @@ ZONE = 1.0
 LAZY, MOSTLY_ZERO = 0.99, 0.5
 
 
-def rescaling_error(cell: xr.Dataset, dimension: int, values: Sequence) -> list[Estimate]:
-    """Largest relative difference of κ between two ways to rescale (`values` of rescaled), or, for one, between any
-    radius and the first."""
+def rescaling_error(cell: Cell, dimension: int, values: Sequence) -> list[Estimate]:
+    """Largest relative difference of κ between two `values` of rescaled or, given one, any radius and the first."""
     kappa = cell["trace_over_norm"].sel(dimension=dimension)
     require(kappa, "rescaled", *values)
     first = kappa.sel(rescaled=values[0])
@@ -34,14 +33,11 @@ def rescaling_error(cell: xr.Dataset, dimension: int, values: Sequence) -> list[
 
 
 def edges(kappa: xr.DataArray, ratio: xr.DataArray, outer: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Readings (3, draw) of log10 α where κ passes ZONE, and where log10 of ‖G‖/‖H′‖ passes 0, seen from the peak of κ.
-
+    """Readings (3, draw) of log10 α where κ passes ZONE, and where log10 of ‖G‖/‖H′‖ passes 0, going out from κ's peak.
     NaN where κ does not fall to ZONE; beyond the end of the grid where the ratio does not fall to 0. A draw without a
-    zone has one of no width at the peak, a point of the grid, and the ratio's is there too if it is below 0 there.
-    """
+    zone gets one of no width at the peak, a point of the grid; so does the ratio if it is below 0 there."""
     places = np.log10(kappa["radius"].values)
-    beyond = np.array([places[-1], places[-1], np.inf] if outer else [-np.inf, places[0], places[0]])
-    found = []
+    beyond, found = ([places[-1], places[-1], np.inf] if outer else [-np.inf, places[0], places[0]]), []
     for curve, of_ratio in zip(kappa.transpose("draw", "radius").values, ratio.transpose("draw", "radius").values):
         top = int(np.nanargmax(curve))
         peak = np.clip(estimates.point_of_grid(places, top, top), places[0], places[-1])
@@ -54,14 +50,14 @@ def edges(kappa: xr.DataArray, ratio: xr.DataArray, outer: bool) -> tuple[np.nda
     return tuple(np.transpose(found, (1, 2, 0)))
 
 
-def log_ratio(cell: xr.Dataset, norm: str) -> xr.DataArray:
+def log_ratio(cell: Cell, norm: str) -> xr.DataArray:
     """log10 of ‖G‖/‖H′‖ for a norm: spectral_norm or norm (Frobenius)."""
     with np.errstate(divide="ignore"):
         parts = [np.log10(cell[f"{part}_{norm}"]) for part in ("gauss_newton", "residual")]
     return (parts[0] - parts[1]).clip(-300, 300)
 
 
-def crossing_gap(cell: xr.Dataset, dimension: int, edge: str, norm: str = "spectral_norm") -> list[Estimate]:
+def crossing_gap(cell: Cell, dimension: int, edge: str, norm: str = "spectral_norm") -> list[Estimate]:
     """log10 α where ‖G‖/‖H′‖ passes 1 minus that where κ passes ZONE, at the inner or outer `edge`, draw by draw."""
     here = cell.sel(dimension=dimension)
     kappa, crossing = edges(here["trace_over_norm"], log_ratio(here, norm), edge == "outer")
@@ -72,7 +68,7 @@ def crossing_gap(cell: xr.Dataset, dimension: int, edge: str, norm: str = "spect
 
 
 def scale_exponent(
-    cell: xr.Dataset, variable: str, dimension: int, window: Window, factor: int, constant: int
+    cell: Cell, variable: str, dimension: int, window: Window, factor: int, constant: int
 ) -> list[Estimate]:
     """Slope over log10 α of log10 of a norm in the window, minus `factor` n + `constant`, n the weight layers."""
     here = curves.in_scale(cell.sel(dimension=dimension), window, least=3)
@@ -82,7 +78,7 @@ def scale_exponent(
     return [estimates.mean(slopes - expected)]
 
 
-def layer_block(cell: xr.Dataset) -> list[Estimate]:
+def layer_block(cell: Cell) -> list[Estimate]:
     """Largest |vᵀH′v|/‖H′v‖ over random v inside one layer, radii and draws."""
     if "layer_residual" not in cell:
         raise NotTested("the study has no layer-wise probes")
@@ -90,7 +86,7 @@ def layer_block(cell: xr.Dataset) -> list[Estimate]:
     return [estimates.largest(found.max([axis for axis in found.dims if axis != "draw"]).values)]
 
 
-def at_scales(cell: xr.Dataset, variable: str, dimension: int, window: Window) -> list[Estimate]:
+def at_scales(cell: Cell, variable: str, dimension: int, window: Window) -> list[Estimate]:
     """A variable at each radius of the window."""
     here = curves.in_scale(cell.sel(dimension=dimension), window)
     if variable not in here:
@@ -98,7 +94,7 @@ def at_scales(cell: xr.Dataset, variable: str, dimension: int, window: Window) -
     return [estimates.mean(row) for row in curves.by_radius(here[variable])]
 
 
-def model_and_measure(cell: xr.Dataset, dimension: int, form: str) -> tuple[xr.DataArray, xr.DataArray]:
+def model_and_measure(cell: Cell, dimension: int, form: str) -> tuple[xr.DataArray, xr.DataArray]:
     """κ(G) of the model of random logit gradients, and as measured."""
     here = cell.sel(dimension=dimension)
     given = (here[variable] for variable in ("class_gradient", "example_gradient", "softmax_ratio"))
@@ -106,37 +102,34 @@ def model_and_measure(cell: xr.Dataset, dimension: int, form: str) -> tuple[xr.D
     return model, here["gauss_newton_trace"] / here["gauss_newton_norm"]
 
 
-def model_slope(cell: xr.Dataset, dimension: int, window: Window, form: str) -> list[Estimate]:
+def model_slope(cell: Cell, dimension: int, window: Window, form: str) -> list[Estimate]:
     """Slope of measured over modelled κ(G) over the window's radii, draw by draw."""
-    model, measured = (
-        each.transpose("draw", "radius").values
-        for each in model_and_measure(curves.in_scale(cell, window, 3), dimension, form)
-    )
+    pair = model_and_measure(curves.in_scale(cell, window, 3), dimension, form)
+    model, measured = (each.transpose("draw", "radius").values for each in pair)
     return [estimates.mean(np.array([np.polyfit(x, y, 1)[0] for x, y in zip(model, measured)]))]
 
 
-def model_error(cell: xr.Dataset, dimension: int, window: Window, form: str) -> list[Estimate]:
+def model_error(cell: Cell, dimension: int, window: Window, form: str) -> list[Estimate]:
     """Median over the window's radii of |modelled/measured − 1| of κ(G), draw by draw."""
     model, measured = model_and_measure(curves.in_scale(cell, window), dimension, form)
     return [estimates.mean(np.abs(model / measured - 1).median("radius").values)]
 
 
 def rank_correlation(
-    cell: xr.Dataset, variables: Sequence[str], dimension: int, name: str, given: Sequence[str] = ()
+    cell: Cell, variables: Sequence[str], dimension: int, name: str, given: Sequence[str] = ()
 ) -> list[Estimate]:
     """Spearman's correlation over initialisations of two variables at one radius; `given` a third, the partial one."""
     here = cell.sel(dimension=dimension).isel(radius=0)
-    rows = np.array([here[variable].values for variable in (*variables, *given)])
-    curves.refuse_few(rows)
+    rows = curves.for_correlation(*(here[variable].values for variable in (*variables, *given)))
     estimate = estimates.bootstrapped(curves.partial_rank_correlation, rows, name)
     return [estimate if given else estimates.of_ranks(estimate, rows.shape[1])]
 
 
-def mismatch_slope(cell: xr.Dataset, name: str) -> list[Estimate]:
+def mismatch_slope(cell: Cell, name: str) -> list[Estimate]:
     """Slope of ‖∇L‖ over the prior mismatch, over initialisations, relative to the mean √D σ_C, minus 1."""
     here = cell.isel(radius=0)
-    rows = np.array([here[each].values for each in ("prior_mismatch", "gradient_norm", "class_gradient_norm")])
-    curves.refuse_few(rows)
+    names = ("prior_mismatch", "gradient_norm", "class_gradient_norm")
+    rows = curves.for_correlation(*(here[each].values for each in names))
 
     def relative(sample: np.ndarray) -> float:
         return float(np.polyfit(sample[0], sample[1], 1)[0] / sample[2].mean() - 1)
@@ -144,18 +137,18 @@ def mismatch_slope(cell: xr.Dataset, name: str) -> list[Estimate]:
     return [estimates.bootstrapped(relative, rows, name)]
 
 
-def forced_share(cell: xr.Dataset) -> list[Estimate]:
-    """‖∇L‖ with the mean output forced to the classes' shares, over ‖∇L‖ as it is, draw by draw."""
+def forced_share(cell: Cell) -> list[Estimate]:
+    """‖∇L‖ with the mean output forced to the classes' shares, over the unforced ‖∇L‖, draw by draw."""
     here = cell.isel(radius=0)
     return [estimates.mean((here["forced_gradient_norm"] / here["gradient_norm"]).values)]
 
 
-def _outside(cell: xr.Dataset, dimension: int) -> np.ndarray:
-    """Which radii lie outside of the zone, by the mean κ of the study `beside`."""
+def _outside(cell: Cell, dimension: int) -> np.ndarray:
+    """Mask of the radii outside the zone, by the mean κ of the study `beside`."""
     return cell["kappa"].mean("draw").values < null_bound(dimension)
 
 
-def outside_gap(cell: xr.Dataset, dimension: int) -> list[Estimate]:
+def outside_gap(cell: Cell, dimension: int) -> list[Estimate]:
     """Accuracy at the best radius of the zone minus that at the best radius outside, paired over draws."""
     values, outside = curves.by_radius(accuracy(cell)), _outside(cell, dimension)
     zone = cell["kappa"].mean("draw").values > ZONE
@@ -165,8 +158,8 @@ def outside_gap(cell: xr.Dataset, dimension: int) -> list[Estimate]:
     return [estimates.difference(*best, resolution(cell))]
 
 
-def regime_outside(cell: xr.Dataset, dimension: int, regime: str) -> list[Estimate]:
-    """Share of the draws that have a radius outside of the zone in a `regime`: zero, lazy or divergent."""
+def regime_outside(cell: Cell, dimension: int, regime: str) -> list[Estimate]:
+    """Share of the draws that have a radius outside the zone in a `regime`: zero, lazy or divergent."""
     outside = _outside(cell, dimension)
     if not outside.any():
         raise NotTested("this run has no radius outside of the zone")
@@ -174,14 +167,12 @@ def regime_outside(cell: xr.Dataset, dimension: int, regime: str) -> list[Estima
     return [estimates.mean(found.astype(float), resolution=1.0)]
 
 
-def regimes(cell: xr.Dataset) -> dict[str, xr.DataArray]:
-    """By name, where training ends in it: divergent (values that are not finite, or a loss above that of the start),
-    zero (MOSTLY_ZERO of the logits exactly zero), lazy (the cosine between end and start above LAZY), else healthy."""
+def regimes(cell: Cell) -> dict[str, xr.DataArray]:
+    """Masks of how training ends: divergent (values that are not finite, or a loss above the initial one), zero
+    (more than MOSTLY_ZERO of the logits exactly zero), lazy (cosine of end and start above LAZY), else healthy."""
     start, end = (cell[["training_loss", "zero_logits", "start_cosine"]].isel(step=i) for i in (0, -1))
-    divergent = (
-        (cell["diverged"] > 0) | ~np.isfinite(end["training_loss"]) | (end["training_loss"] > start["training_loss"])
-    )
+    losses = end["training_loss"], start["training_loss"]
     zero = (end["zero_logits"] > MOSTLY_ZERO) & (cell["diverged"] == 0)
-    divergent = divergent & ~zero
+    divergent = ((cell["diverged"] > 0) | ~np.isfinite(losses[0]) | (losses[0] > losses[1])) & ~zero
     lazy = (end["start_cosine"] > LAZY) & ~zero & ~divergent
     return {"divergent": divergent, "zero": zero, "lazy": lazy, "healthy": ~(divergent | zero | lazy)}

@@ -1,43 +1,43 @@
 """Estimators for claims about the local geometry of the loss along training (Fort & Ganguli 2019).
 
 Cells have the axes draw and step, and one radius. The unit is a run of training, a draw, with all its checkpoints. C is
-the number of classes.
+the number of classes, G the Gauss–Newton part of the Hessian.
 """
 
+import contextlib
 from collections.abc import Callable
 
 import numpy as np
 import xarray as xr
 
 from goldilocks_zone.claims import curves
-from goldilocks_zone.claims.cells import NotTested
+from goldilocks_zone.claims.cells import Cell, NotTested, need
 from goldilocks_zone.claims.curves import Window
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.statistics import estimates
 from goldilocks_zone.statistics.estimates import Estimate
 from goldilocks_zone.theory import random_model
 
-# The primary checkpoint is the first with a training loss below this share of ln C; with fewer effective examples for
-# each class than this, outliers are not counted.
+# The primary checkpoint is the first with a training loss below LEARNT ln C; outliers are counted from
+# EXAMPLES_PER_CLASS effective examples on.
 LEARNT, EXAMPLES_PER_CLASS = 0.2, 30
 EARLY, FIRST = 0.05, 0.01  # shares of the steps that are left out of averages, and of growth
 LEAST_CHECKPOINTS, LEAST_SHARPNESS, LEAST_CLASSES = 8, 20, 3
 MODEL_EXAMPLES = 20_000
 
 
-def _run(cell: xr.Dataset) -> xr.Dataset:
+def _run(cell: Cell) -> Cell:
     """The cell at its radius, (draw, step, …)."""
     if cell.sizes.get("radius", 1) != 1:
         raise NotTested(f"the claim is about one radius, and this run has {cell.sizes['radius']}")
     return cell.isel(radius=0, drop=True) if "radius" in cell.dims else cell
 
 
-def _classes(cell: xr.Dataset) -> int:
-    name = "class_count" if "class_count" in cell.coords else "classes"
-    return int(cell[name].item())
+def _classes(cell: Cell) -> int:
+    return int(cell["class_count" if "class_count" in cell.coords else "classes"].item())
 
 
-def _variable(cell: xr.Dataset, name: str) -> xr.DataArray:
+def _variable(cell: Cell, name: str) -> xr.DataArray:
     if name not in cell:
         raise NotTested(f"this run has measured no {name}")
     return cell[name]
@@ -49,10 +49,8 @@ def measured(values: xr.DataArray) -> xr.DataArray:
     return values.isel(step=np.flatnonzero(values.notnull().all(others)))
 
 
-def _stage(cell: xr.Dataset, stage: str, variable: str | xr.DataArray) -> xr.DataArray:
-    """A variable (draw, …) at a stage: start, middle or end of where it is measured; or learnt, each draw's
-    primary checkpoint.
-    """
+def _stage(cell: Cell, stage: str, variable: str | xr.DataArray) -> xr.DataArray:
+    """A variable (draw, …) at a stage: start, middle or end of its steps, or learnt, each draw's primary checkpoint."""
     values = measured(_variable(_run(cell), variable) if isinstance(variable, str) else variable)
     count = values.sizes["step"]
     if not count:
@@ -66,68 +64,52 @@ def _stage(cell: xr.Dataset, stage: str, variable: str | xr.DataArray) -> xr.Dat
     return values.isel(step=xr.DataArray(learnt.argmax(1), dims="draw")).drop_vars("step")
 
 
-def outlier_count(cell: xr.Dataset, rule: str, stage: str) -> xr.DataArray:
-    """The number of outliers of G in each draw (draw,), by one of two rules.
-
-    `edge`: eigenvalues above the largest of G made of centred logit gradients. `gap`: the index of the largest
-    logarithmic gap among the first 2C. Raises NotTested where traces of few examples are all there is, or where all
-    eigenvalues of a draw are outliers.
-    """
+def outlier_count(cell: Cell, rule: str, stage: str) -> xr.DataArray:
+    """The number of outliers of G in each draw (draw,), by a rule. `edge`: eigenvalues above the largest of G made of
+    centred logit gradients. `gap`: the index of the largest logarithmic gap among the first 2C. Raises NotTested with
+    too few examples, or if all eigenvalues are outliers."""
     values, classes = _stage(cell, stage, "gauss_newton_eigenvalue"), _classes(cell)
-    effective = _stage(cell, stage, "trace_examples")
-    if (effective < EXAMPLES_PER_CLASS * classes).any():
-        raise NotTested(
-            f"the traces of {float(effective.min()):.0f} effective examples are too few for {classes} classes: "
-            f"{EXAMPLES_PER_CLASS * classes} are needed"
-        )
+    effective, needed = _stage(cell, stage, "trace_examples"), EXAMPLES_PER_CLASS * classes
+    if (effective < needed).any():
+        traces = f"the traces of {float(effective.min()):.0f} effective examples"
+        raise NotTested(f"{traces} are too few for {classes} classes: {needed} are needed")
     if rule == "edge":
         above = values > _stage(cell, stage, "centred_edge")
         if above.all("rank").any():
             raise NotTested(f"all {values.sizes['rank']} eigenvalues of a draw are outliers, more are needed")
         return above.sum("rank")
-    if values.sizes["rank"] < 2 * classes + 1:
-        raise NotTested(f"this run has {values.sizes['rank']} eigenvalues, {2 * classes + 1} are needed")
+    need(2 * classes + 1, values.sizes["rank"], "eigenvalues")
     logarithms = np.log(values.isel(rank=slice(0, 2 * classes + 1)).transpose("draw", "rank").values)
     return xr.DataArray((-np.diff(logarithms)).argmax(1) + 1, dims="draw")
 
 
-def outliers(cell: xr.Dataset, rule: str, stage: str) -> list[Estimate]:
+def outliers(cell: Cell, rule: str, stage: str) -> list[Estimate]:
     """The number of outliers less C, by a `rule`."""
-    found = outlier_count(cell, rule, stage) - _classes(cell)
-    return [estimates.mean(found.values.astype(float), resolution=1.0)]
+    excess = outlier_count(cell, rule, stage) - _classes(cell)
+    return [estimates.mean(excess.values.astype(float), resolution=1.0)]
 
 
-def outlier_slope(cell: xr.Dataset, rule: str, stage: str) -> list[Estimate]:
-    """Slope of the number of outliers over the number of classes (axis class_count), draw by draw.
-
-    Over those numbers of classes of which outliers can be counted.
-    """
+def outlier_slope(cell: Cell, rule: str, stage: str) -> list[Estimate]:
+    """Slope of the number of outliers over those numbers of classes for which it can be counted, draw by draw."""
     counted = {}
     for count in cell["class_count"].values.tolist():
-        try:
+        with contextlib.suppress(NotTested):
             counted[count] = outlier_count(cell.sel(class_count=count), rule, stage).values
-        except NotTested:
-            continue
-    if len(counted) < LEAST_CLASSES:
-        raise NotTested(
-            f"outliers can be counted of {len(counted)} numbers of classes of this run, {LEAST_CLASSES} are needed"
-        )
+    if (n := len(counted)) < LEAST_CLASSES:
+        raise NotTested(f"outliers can be counted of {n} numbers of classes of this run, {LEAST_CLASSES} are needed")
     counts = np.array(list(counted))
-    slopes = np.polyfit(counts, np.array(list(counted.values())), 1)[0]
-    # Numbers of outliers come in steps of 1, so that slopes by chance agree within the slope of such steps.
+    slopes = np.polyfit(counts, list(counted.values()), 1)[0]
+    # Counts come in steps of 1; a step shifts the slope by about this much.
     return [estimates.mean(slopes, resolution=1 / np.sqrt(np.square(counts - counts.mean()).sum()))]
 
 
-def confined_power(cell: xr.Dataset, source: str, offset: int, above_null: bool = False) -> list[Estimate]:
-    """The gradient's power in the top C + `offset` eigenvectors of G, averaged over checkpoints.
-
-    Of the gradient of a `source`; less its Fisher null Σ_{i≤C} λ_i/Tr G where `above_null`.
-    """
+def confined_power(cell: Cell, source: str, offset: int, above_null: bool = False) -> list[Estimate]:
+    """Power of a `source`'s gradient in the top C + `offset` eigenvectors of G, averaged over checkpoints. Less its
+    Fisher null Σ_{i≤C} λ_i/Tr G where `above_null`."""
     run = _run(cell)
     powers = measured(run["gradient_power"].sel(gradient_of=source, drop=True))
     powers = powers.sel(step=powers["step"] >= EARLY * int(run["step"].max()))
-    if powers.sizes["step"] < LEAST_CHECKPOINTS:
-        raise NotTested(f"this run has {powers.sizes['step']} checkpoints, {LEAST_CHECKPOINTS} are needed")
+    need(LEAST_CHECKPOINTS, powers.sizes["step"], "checkpoints")
     top = slice(0, _classes(cell) + offset)
     found = powers.isel(rank=top).sum("rank")
     if above_null:
@@ -136,19 +118,15 @@ def confined_power(cell: xr.Dataset, source: str, offset: int, above_null: bool 
     return [estimates.mean(found.mean("step").values)]
 
 
-def sharpness_change(cell: xr.Dataset, against: str) -> list[Estimate]:
-    """log10 of λ_max at its peak after the start over that at the start, or after the peak (`against`: start, dip or
-    end).
-
-    The step of the peak, and of the dip after it, are those of the mean of the other draws.
-    """
+def sharpness_change(cell: Cell, against: str) -> list[Estimate]:
+    """log10 of λ_max at its peak after the start over that `against` start, end or dip after the peak. The steps of
+    peak and dip are those of the mean of the other draws."""
     values = measured(_run(cell)["sharpness"]).transpose("draw", "step").values
     if values.shape[1] < LEAST_SHARPNESS or values.shape[0] < 2:
         raise NotTested(f"this run has {values.shape[1]} checkpoints of {values.shape[0]} draws, 20 of 2 are needed")
     if not (values > 0).all():
         raise NotTested("the Hessian vanishes at some checkpoint of this run")
-    logarithms = np.log10(values)
-    found = []
+    logarithms, found = np.log10(values), []
     for i, own in enumerate(logarithms):
         others = np.delete(logarithms, i, 0).mean(0)
         peak = 1 + int(others[1:].argmax())
@@ -158,51 +136,48 @@ def sharpness_change(cell: xr.Dataset, against: str) -> list[Estimate]:
 
 
 def clustering_excess(
-    cell: xr.Dataset, stage: str, above_start: bool = False, above_inputs: bool = False, layers: str = "all"
+    cell: Cell, stage: str, above_start: bool = False, above_inputs: bool = False, layers: str = "all"
 ) -> list[Estimate]:
-    """q_SLSC less its value with permuted classes, which is q_SL; less the same at the start where `above_start`, or of
-    the inputs where `above_inputs`."""
-    found = _excess(cell, stage, layers)
+    """q_SLSC less its value with permuted classes, q_SL; less the same at the start (`above_start`) or of the inputs
+    (`above_inputs`)."""
+
+    def excess(stage: str) -> xr.DataArray:
+        cosines = _clustering(cell, stage, layers)
+        return cosines.sel(pair="same_logit_same_class", drop=True) - cosines.sel(pair="same_logit", drop=True)
+
+    found = excess(stage)
     if above_start:
-        found = found - _excess(cell, "start", layers)
+        found = found - excess("start")
     if above_inputs:
         cosines = _stage(cell, stage, "input_cosine")
         found = found - (cosines.sel(input_pair="same_class") - cosines.sel(input_pair="any_classes"))
     return [estimates.mean(found.values)]
 
 
-def _excess(cell: xr.Dataset, stage: str, layers: str) -> xr.DataArray:
-    cosines = _stage(cell, stage, _clustering(cell, layers))
-    return cosines.sel(pair="same_logit_same_class", drop=True) - cosines.sel(pair="same_logit", drop=True)
+def _clustering(cell: Cell, stage: str, layers: str) -> xr.DataArray:
+    return _stage(cell, stage, _run(cell)["clustering"].sel(layers=layers, drop=True))
 
 
-def _clustering(cell: xr.Dataset, layers: str) -> xr.DataArray:
-    return _run(cell)["clustering"].sel(layers=layers, drop=True)
-
-
-def clustering_over_other_logits(
-    cell: xr.Dataset, stage: str, layers: str = "all", absolute: bool = False
-) -> list[Estimate]:
-    """q_SL less the mean cosine of gradients of different logits, absolute where `absolute`."""
-    cosines = _stage(cell, stage, _clustering(cell, layers))
+def clustering_over_other_logits(cell: Cell, stage: str, layers: str = "all", absolute: bool = False) -> list[Estimate]:
+    """q_SL less the mean (`absolute`) cosine of gradients of different logits."""
+    cosines = _clustering(cell, stage, layers)
     other = "other_logit_absolute" if absolute else "other_logit"
     return [estimates.mean((cosines.sel(pair="same_logit") - cosines.sel(pair=other)).values)]
 
 
-def growth(cell: xr.Dataset, variable: str, name: str) -> list[Estimate]:
+def growth(cell: Cell, variable: str, name: str) -> list[Estimate]:
     """Median over draws of Spearman's correlation of a variable with the step, after the first FIRST of the steps."""
     run = _run(cell)
     values = measured(run[variable])
     values = values.sel(step=values["step"] >= FIRST * int(run["step"].max())).transpose("draw", "step").values
-    if values.shape[1] < LEAST_CHECKPOINTS:
-        raise NotTested(f"this run has {values.shape[1]} checkpoints, {LEAST_CHECKPOINTS} are needed")
+    need(LEAST_CHECKPOINTS, values.shape[1], "checkpoints")
     order = np.arange(values.shape[1])
     found = np.array([np.corrcoef(estimates.ranks(row), order)[0, 1] for row in values])
     estimate = estimates.bootstrapped(lambda sample: float(np.median(sample[0])), found[None], name)
     return [estimates.of_ranks(estimate, len(order))]
 
 
-def residual_share(cell: xr.Dataset, stage: str) -> list[Estimate]:
+def residual_share(cell: Cell, stage: str) -> list[Estimate]:
     """log10 of ‖H′‖₂ over λ_{C−1} of G."""
     run = _run(cell)
     extremes = np.abs(run["residual_extreme"]).max("end", skipna=False)
@@ -210,23 +185,17 @@ def residual_share(cell: xr.Dataset, stage: str) -> list[Estimate]:
     return [estimates.mean(np.log10(_stage(cell, stage, ratios.rename("residual_extreme"))).values)]
 
 
-def shared_top_space(cell: xr.Dataset, stage: str) -> list[Estimate]:
+def shared_top_space(cell: Cell, stage: str) -> list[Estimate]:
     """The smallest cosine between the spaces of the C − 1 top eigenvectors of G and of the Hessian."""
     return [estimates.mean(_stage(cell, stage, "top_space_cosine").values)]
 
 
-def frozen_entropy(
-    cell: xr.Dataset, stage: str, held_out: bool = False, window: Window | None = None
-) -> list[Estimate]:
-    """log10 of the outputs' entropy over that of Gaussian logits of the measured σ_z; of examples `held_out`, or not.
-
-    At the stage `untrained` of initialisations, at each radius of the window.
-    """
-    prefix = "held_out_" if held_out else ""
-    names = f"{prefix}logits_std", f"{prefix}entropy"
+def frozen_entropy(cell: Cell, stage: str, held_out: bool = False, window: Window | None = None) -> list[Estimate]:
+    """log10 of the outputs' entropy, of `held_out` examples or not, over that of Gaussian logits of the measured σ_z.
+    At the stage `untrained` of initialisations, at each radius of the window."""
+    names = [f"{'held_out_' if held_out else ''}{name}" for name in ("logits_std", "entropy")]
     if stage == "untrained":
-        spreads, entropies = (curves.in_x(_variable(cell, each), window) for each in names)
-        points = [(spreads.isel(radius=i), entropies.isel(radius=i)) for i in range(spreads.sizes["radius"])]
+        points = zip(*(curves.in_x(_variable(cell, each), window).transpose("radius", ...) for each in names))
     else:
         points = [[_stage(cell, stage, each) for each in names]]
     classes = _classes(cell)
@@ -238,30 +207,25 @@ def frozen_entropy(
     return found
 
 
-# What the random model predicts, by name: its variable, and what is measured, of (draw, step, …) and C.
+# Predictions of the random model by name: its variable, and the measurement from (draw, step, …) and C.
 PREDICTED: dict[str, tuple[str, Callable[[xr.Dataset, int], xr.DataArray]]] = {
-    "outlier": ("model_outlier", lambda run, c: run["gauss_newton_eigenvalue"].isel(rank=slice(0, c - 1)).mean("rank")),
+    "outlier": ("model_outlier", lambda run, c: run["gauss_newton_eigenvalue"].isel(rank=slice(c - 1)).mean("rank")),
     "outlier_ratio": (
         "model_outlier_ratio",
         lambda run, c: run["gauss_newton_eigenvalue"].isel(rank=0) / run["gauss_newton_eigenvalue"].isel(rank=c - 2),
     ),
     "power": (
         "model_power",
-        lambda run, c: (
-            run["gradient_power"].sel(gradient_of="spectrum", drop=True).isel(rank=slice(0, c - 1)).sum("rank")
-        ),
+        lambda run, c: run["gradient_power"].sel(gradient_of="spectrum", drop=True).isel(rank=slice(c - 1)).sum("rank"),
     ),
     "kappa": ("model_kappa", lambda run, c: run["gauss_newton_full_trace"] / run["gauss_newton_full_norm"]),
     "kappa_of_hessian": ("model_kappa", lambda run, c: run["hessian_full_trace"] / run["hessian_full_norm"]),
 }
 
 
-def predictions(cell: xr.Dataset, predicted: str, rung: str) -> dict[str, np.ndarray]:
-    """Logarithms of the random model's prediction on a `rung`, of the measurement and, where there is one, of the
-    simpler formula: `model`, `measured`, `formula`.
-
-    Each (draw, step), at the steps where all are known.
-    """
+def predictions(cell: Cell, predicted: str, rung: str) -> dict[str, np.ndarray]:
+    """Logarithms of the random model's prediction on a `rung`, of the measurement, and of the simpler formula if known.
+    `model`, `measured`, `formula`, each (draw, step), at the steps where all are known."""
     run, (variable, measure) = _run(cell), PREDICTED[predicted]
     found = {"model": run[variable].sel(rung=rung, drop=True), "measured": measure(run, _classes(cell))}
     if (formula := f"formula_{predicted}") in run:
@@ -272,17 +236,15 @@ def predictions(cell: xr.Dataset, predicted: str, rung: str) -> dict[str, np.nda
     return {key: np.log(each.transpose("draw", "step").values[:, known]) for key, each in found.items()}
 
 
-def calibration_slope(cell: xr.Dataset, predicted: str, rung: str) -> list[Estimate]:
+def calibration_slope(cell: Cell, predicted: str, rung: str) -> list[Estimate]:
     """Slope of the measurement over the random model's prediction, in logarithms, over all checkpoints of a draw."""
     found = predictions(cell, predicted, rung)
     return [estimates.mean(np.array([np.polyfit(x, y, 1)[0] for x, y in zip(found["model"], found["measured"])]))]
 
 
-def calibration_error(cell: xr.Dataset, predicted: str, rung: str, against: str = "") -> list[Estimate]:
-    """Median over checkpoints of |log10 of predicted over measured|; `against` another prediction, minus its error.
-
-    The other is a constant over checkpoints (the mean logarithm measured in the other draws), or the formula.
-    """
+def calibration_error(cell: Cell, predicted: str, rung: str, against: str = "") -> list[Estimate]:
+    """Median over checkpoints of |log10 of predicted over measured|, less that of another prediction, `against`. The
+    other is a constant over checkpoints (the mean logarithm measured in the other draws), or the formula."""
     found = {key: each / np.log(10) for key, each in predictions(cell, predicted, rung).items()}
     measured = found["measured"]
 

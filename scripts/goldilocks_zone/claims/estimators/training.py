@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from goldilocks_zone.claims import curves
-from goldilocks_zone.claims.cells import NotTested, require
+from goldilocks_zone.claims.cells import Cell, NotTested, need, require
 from goldilocks_zone.claims.curves import Window
 from goldilocks_zone.models.labels import depth
 from goldilocks_zone.statistics import estimates
@@ -18,25 +18,18 @@ from goldilocks_zone.statistics.estimates import Estimate
 from goldilocks_zone.subspaces.labels import parse_subspace
 
 
-def accuracy(cell: xr.Dataset) -> xr.DataArray:
-    """Test accuracy at the end, chance where training diverged; at the best rate of each radius if rates are left.
-
-    The best is that of the highest mean accuracy on held-out training examples.
-    """
+def accuracy(cell: Cell) -> xr.DataArray:
+    """Test accuracy at the end, chance where training diverged. Where rates are left, at the rate of each radius with
+    the highest mean accuracy on held-out training examples."""
     found = cell["test_accuracy"].fillna(1 / cell["classes"])
     if "rate" not in found.dims:
         return found
-    return found.isel(rate=best_rates(cell))
-
-
-def best_rates(cell: xr.Dataset) -> xr.DataArray:
-    """Index of the rate with the highest mean accuracy on held-out training examples at the end."""
     held_out = cell["validation_accuracy"].isel(step=-1, drop=True).fillna(1 / cell["classes"])
-    return held_out.mean("draw").argmax("rate")
+    return found.isel(rate=held_out.mean("draw").argmax("rate"))
 
 
-def resolution(cell: xr.Dataset) -> float:
-    """The step of accuracies: one example of the smallest test set of the study."""
+def resolution(cell: Cell) -> float:
+    """The step of accuracies: one example of the study's smallest test set."""
     return 1 / min(map(int, cell.attrs["test_examples"].split(", ")))
 
 
@@ -44,51 +37,53 @@ def _at_radii(values: xr.DataArray, window: Window, least: int = 1) -> xr.DataAr
     return curves.in_x(values, window, least).transpose(..., "radius", "draw")
 
 
-def accuracy_flatness(cell: xr.Dataset, window: Window) -> list[Estimate]:
+def _nearest_to_r_x(values: xr.DataArray) -> int:
+    return int(np.abs(values["x"].values).argmin())
+
+
+def accuracy_flatness(cell: Cell, window: Window) -> list[Estimate]:
     """Accuracy at each radius of the window minus the mean over the window."""
     values = _at_radii(accuracy(cell), window, least=2).values
     return [estimates.difference(row, values.mean(0), resolution(cell)) for row in values]
 
 
-def accuracy_fall(cell: xr.Dataset, window: Window, from_: str = "r_X") -> list[Estimate]:
-    """Accuracy at the radius nearest to r_X, or at the radius with the best mean one (`from: best`), minus that at each
-    radius of the window. From the best one itself there is no fall, by definition."""
+def accuracy_fall(cell: Cell, window: Window, from_: str = "r_X") -> list[Estimate]:
+    """Accuracy at the radius nearest to r_X, or at that of the best mean accuracy (`from: best`), minus that at each
+    radius of the window; the best radius has no fall from itself."""
     values, best, step = accuracy(cell).transpose("radius", "draw"), from_ == "best", resolution(cell)
-    top = values.isel(radius=int(values.mean("draw").argmax("radius") if best else np.abs(values["x"].values).argmin()))
+    top = values.isel(radius=int(values.mean("draw").argmax("radius")) if best else _nearest_to_r_x(values))
+    return [
+        estimates.mean(0 * row.values, step)
+        if best and row["radius"] == top["radius"]
+        else estimates.difference(top.values, row.values, step)
+        for row in _at_radii(values, window)
+    ]
 
-    def fall(row: xr.DataArray) -> Estimate:
-        if best and row["radius"] == top["radius"]:
-            return estimates.mean(0 * row.values, step)
-        return estimates.difference(top.values, row.values, step)
 
-    return [fall(row) for row in _at_radii(values, window)]
-
-
-def fall_left(cell: xr.Dataset, window: Window, name: str) -> list[Estimate]:
-    """The fall of accuracy from r_X to the window's radii (their mean) with the rate in proportion to r, over that with
-    the rate fixed: a ratio of means over draws."""
+def fall_left(cell: Cell, window: Window, name: str) -> list[Estimate]:
+    """Fall of accuracy from r_X to the window's radii (their mean) at a rate in proportion to r, over that at a fixed
+    rate: a ratio of means over draws."""
     require(cell, "rate_rule", "fixed", "proportional")
     values = accuracy(cell).transpose("rate_rule", "radius", "draw")
-    top = values.isel(radius=int(np.abs(values["x"].values).argmin()), drop=True)
-    falls = top - curves.in_x(values, window).mean("radius")
+    falls = values.isel(radius=_nearest_to_r_x(values), drop=True) - curves.in_x(values, window).mean("radius")
     pair = falls.sel(rate_rule=["proportional", "fixed"]).values
-    estimate = estimates.bootstrapped(lambda sample: sample[0].mean() / sample[1].mean(), pair, name)
+    estimate = estimates.bootstrapped(curves.ratio_of_means, pair, name)
     return [estimates.unless_alike(estimate, *pair)]
 
 
-def accuracy_above_chance(cell: xr.Dataset, window: Window) -> list[Estimate]:
-    """Accuracy at each radius of the window minus that of guessing."""
+def accuracy_above_chance(cell: Cell, window: Window) -> list[Estimate]:
+    """Accuracy at each radius of the window minus chance."""
     values = _at_radii(accuracy(cell) - 1 / cell["classes"], window)
     return [estimates.mean(row, resolution(cell)) for row in values.values]
 
 
-def accuracy_peak(cell: xr.Dataset, window: Window, name: str) -> list[Estimate]:
+def accuracy_peak(cell: Cell, window: Window, name: str) -> list[Estimate]:
     """x at the top of the mean accuracy: vertex of the parabola through the radii around its maximum."""
     values = _at_radii(accuracy(cell), window, least=3)
     return [curves.place_of_top(values["x"].values, values.values, curves.vertex_of_neighbours, name)]
 
 
-def accuracy_edge(cell: xr.Dataset, edge: str, name: str) -> list[Estimate]:
+def accuracy_edge(cell: Cell, edge: str, name: str) -> list[Estimate]:
     """x at which the mean accuracy passes half-way between chance and its maximum; `edge` inner or outer."""
     values, chance = accuracy(cell).transpose("radius", "draw"), float(1 / cell["classes"])
     x = values["x"].values
@@ -97,13 +92,10 @@ def accuracy_edge(cell: xr.Dataset, edge: str, name: str) -> list[Estimate]:
         curve = sample.mean(1)
         return curves.crossing_from(int(np.argmax(curve)), x, curve, (chance + curve.max()) / 2, edge == "outer")
 
-    estimate = estimates.bootstrapped(place, values.values, name)
-    if not np.isfinite(estimate.standard_error):
-        raise NotTested(f"the mean accuracy has no {edge} edge on this run's radii")
-    return [estimate]
+    return curves.with_edge(estimates.bootstrapped(place, values.values, name), "accuracy", edge)
 
 
-def dimensions_of(cell: xr.Dataset) -> tuple[np.ndarray, xr.Dataset]:
+def dimensions_of(cell: Cell) -> tuple[np.ndarray, xr.Dataset]:
     """Dimensions of the planes or spheres of a study, ascending, and its cell in their order."""
     names = [name for name in cell["subspace"].values.tolist() if not name.startswith("full-")]
     found = sorted((parse_subspace(name).dimension, name) for name in names)
@@ -111,10 +103,8 @@ def dimensions_of(cell: xr.Dataset) -> tuple[np.ndarray, xr.Dataset]:
 
 
 def dimension_needed(dimensions: np.ndarray, accuracies: np.ndarray, level: float) -> np.ndarray:
-    """Reading of log10 of the smallest dimension that reaches an accuracy, interpolated in it.
-
-    Censored: more than the largest dimension where none does, at most the smallest where all do.
-    """
+    """Reading of log10 of the smallest dimension that reaches an accuracy, interpolated in it. Censored above the
+    largest dimension where none does, and below the smallest where all do."""
     x = np.log10(dimensions)
     reached = np.flatnonzero(accuracies >= level)
     if not reached.size:
@@ -126,28 +116,24 @@ def dimension_needed(dimensions: np.ndarray, accuracies: np.ndarray, level: floa
     return np.full(3, x[i - 1] + share * (x[i] - x[i - 1]))
 
 
-def dimension_shift(cell: xr.Dataset, window: Window, level: float) -> list[Estimate]:
+def dimension_shift(cell: Cell, window: Window, level: float) -> list[Estimate]:
     """log10 of the dimension needed for an accuracy (`level`), at each radius of the window minus that at r_X."""
     dimensions, ordered = dimensions_of(cell)
     if len(dimensions) < 2:
         raise NotTested("this run has one dimension in its study, 2 are needed")
     values = accuracy(ordered).transpose("radius", "subspace", "draw")
     readings = [[dimension_needed(dimensions, each, level) for each in row.T] for row in values.values]
-    dims, x = ("radius", "reading", "draw"), values["x"].values
-    needed = xr.DataArray(np.transpose(readings, (0, 2, 1)), dims=dims, coords={"x": ("radius", x)})
-    reference = needed.isel(radius=int(np.abs(x).argmin())).values
-    reason = (
-        f"the dimension needed for an accuracy of {level:g} is censored: that of a draw is not within the "
-        f"{dimensions[0]} to {dimensions[-1]} of this run"
-    )
+    x = {"x": ("radius", values["x"].values)}
+    needed = xr.DataArray(np.transpose(readings, (0, 2, 1)), dims=("radius", "reading", "draw"), coords=x)
+    reference = needed.isel(radius=_nearest_to_r_x(needed)).values
+    within = f"that of a draw is not within the {dimensions[0]} to {dimensions[-1]} of this run"
+    reason = f"the dimension needed for an accuracy of {level:g} is censored: {within}"
     return [estimates.difference(each, reference, reason=reason) for each in curves.in_x(needed, window).values]
 
 
-def intrinsic_dimension(cell: xr.Dataset, share: float, published: int, name: str) -> list[Estimate]:
+def intrinsic_dimension(cell: Cell, share: float, published: int, name: str) -> list[Estimate]:
     """log10 of the smallest dimension with a `share` of the accuracy of the whole space, over the `published` one.
-
-    d_int90 of Li et al. (2018), of means over draws where they take medians of three; resampled over draws.
-    """
+    d_int90 of Li et al. (2018), by means over draws, not medians of three; resampled over draws."""
     if "full-free" not in cell["subspace"].values:
         raise NotTested("this run does not train in the whole space in its study")
     dimensions, ordered = dimensions_of(cell)
@@ -166,29 +152,26 @@ def intrinsic_dimension(cell: xr.Dataset, share: float, published: int, name: st
     return [estimates.read_off(estimate, found(samples), reason)]
 
 
-def dimension_gain(cell: xr.Dataset, subspaces: Sequence[str]) -> list[Estimate]:
+def dimension_gain(cell: Cell, subspaces: Sequence[str]) -> list[Estimate]:
     """Accuracy at the second of two subspaces minus that at the first, paired over draws."""
     require(cell, "subspace", *subspaces)
-    first, second = (accuracy(cell.sel(subspace=subspace)) for subspace in subspaces)
-    pair = (each.isel(radius=0).values for each in (second, first))
-    return [estimates.difference(*pair, resolution(cell))]
+    second, first = (accuracy(cell.sel(subspace=name)).isel(radius=0).values for name in reversed(subspaces))
+    return [estimates.difference(second, first, resolution(cell))]
 
 
-def spread_over_draws(cell: xr.Dataset) -> list[Estimate]:
-    """Deviation of the final accuracy over draws, each with a plane of its own, binomial variance taken off."""
+def spread_over_draws(cell: Cell) -> list[Estimate]:
+    """Deviation of the final accuracy over draws, each with its own plane, less binomial variance."""
     values = accuracy(cell).isel(radius=0).values
     estimate = estimates.deviation(values, float(np.mean(values * (1 - values)) * resolution(cell)))
     return [estimates.unless_alike(estimate, values, values[0])]
 
 
-def curvature_gain(cell: xr.Dataset, variable: str, examples_of: str) -> list[Estimate]:
+def curvature_gain(cell: Cell, variable: str, examples_of: str) -> list[Estimate]:
     """A measure of the Hessian on the plane at the end of training minus at its start, on `examples_of`."""
     if variable not in cell:
         raise NotTested("the study measures no curvature")
     values = cell[variable].sel(examples_of=examples_of).transpose("moment", "radius", "draw")
-    step = 0.0
-    if variable == "fraction_positive":
-        step = 1 / parse_subspace(cell["subspace"].item()).dimension
+    step = 1 / parse_subspace(cell["subspace"].item()).dimension if variable == "fraction_positive" else 0.0
     pairs = zip(*(values.sel(moment=moment).values for moment in ("end", "start")))
     return [estimates.difference(*pair, step) for pair in pairs]
 
@@ -199,16 +182,15 @@ def _at_step(values: xr.DataArray, step: int) -> xr.DataArray:
     return values.sel(step=step)
 
 
-def rate_exponent(cell: xr.Dataset, window: Window) -> list[Estimate]:
+def rate_exponent(cell: Cell, window: Window) -> list[Estimate]:
     """Slope of log10 of the radius at the end over log10 of the learning rate, at each radius of the window."""
-    if cell.sizes["rate"] < 3:
-        raise NotTested(f"this run has {cell.sizes['rate']} rates in its study, 3 are needed")
+    need(3, cell.sizes["rate"], "rates in its study")
     ends = curves.in_x(cell["norm"].isel(step=-1), window).transpose("radius", "rate", "draw")
     rates = np.log10(cell["rate"].values)
     return [estimates.mean(np.polyfit(rates, np.log10(row), 1)[0]) for row in ends.values]
 
 
-def growth_exponent(cell: xr.Dataset, window: Window, steps: Sequence[int]) -> list[Estimate]:
+def growth_exponent(cell: Cell, window: Window, steps: Sequence[int]) -> list[Estimate]:
     """Slope of log10(r² − r_0²) over log10 of the steps, between the first and last of `steps`: 1 for a random walk."""
     inside = (cell["step"] >= steps[0]) & (cell["step"] <= steps[1])
     if inside.sum() < 3:
@@ -219,14 +201,14 @@ def growth_exponent(cell: xr.Dataset, window: Window, steps: Sequence[int]) -> l
     return [estimates.mean(np.polyfit(logarithms, np.log10(row), 1)[0]) for row in growth]
 
 
-def relative_growth(cell: xr.Dataset, window: Window) -> list[Estimate]:
+def relative_growth(cell: Cell, window: Window) -> list[Estimate]:
     """|r/r_0 − 1| at the end, at each radius of the window."""
     values = curves.in_x(cell["norm"], window).transpose("radius", "draw", "step")
     change = np.abs(values.isel(step=-1) / values.isel(step=0) - 1)
     return [estimates.mean(row) for row in change.values]
 
 
-def growth_over_walk(cell: xr.Dataset, window: Window) -> list[Estimate]:
+def growth_over_walk(cell: Cell, window: Window) -> list[Estimate]:
     """log10 of r² − r_0² at the end, over that of the same optimiser on gradients with random signs."""
     if "random_signs" not in cell["gradients"].values:
         raise NotTested("this run has no gradients with random signs in its study")
@@ -236,43 +218,36 @@ def growth_over_walk(cell: xr.Dataset, window: Window) -> list[Estimate]:
     return [estimates.difference(*pair) for pair in pairs]
 
 
-def early_correlation(
-    cell: xr.Dataset, variable: str, step: int, name: str, given: Sequence[str] = ()
-) -> list[Estimate]:
-    """Correlation over initialisations of a variable of the study `beside` with the accuracy on held-out examples after
-    `step`; `given` a further variable, the partial one."""
+def early_correlation(cell: Cell, variable: str, step: int, name: str, given: Sequence[str] = ()) -> list[Estimate]:
+    """Correlation over initialisations of a variable of the study `beside` with held-out accuracy after `step`;
+    `given` a further variable, the partial one."""
     accuracies = _at_step(cell["validation_accuracy"], step).isel(radius=0)
-    rows = np.array([accuracies.values, *(cell[each].isel(radius=0).values for each in (variable, *given))])
-    curves.refuse_few(rows)
+    rows = curves.for_correlation(accuracies, *(cell[each].isel(radius=0) for each in (variable, *given)))
     return [estimates.bootstrapped(curves.partial_correlation, rows, name)]
 
 
 def best_of(count: int, scores: np.ndarray, outcomes: np.ndarray) -> float:
-    """Mean outcome of the best-scored of `count` initialisations chosen at random, minus that of a random one.
-
-    Exact: the k-th smallest of n scores is the largest of a random subset with probability C(k−1, count−1)/C(n, count).
-    """
+    """Mean outcome of the best-scored of `count` initialisations chosen at random, minus that of a random one. Exact:
+    the k-th smallest of n scores is the largest of a random subset with probability C(k−1, count−1)/C(n, count)."""
     order, n = np.argsort(scores, kind="stable"), len(scores)
-    ranks = np.arange(n)
-    shares = np.ones(n)
+    ranks, shares = np.arange(n), np.ones(n)
     for i in range(count - 1):
         shares *= np.clip(ranks - i, 0, None) / (n - 1 - i)
     shares *= count / n
     return float(shares @ outcomes[order] - outcomes.mean())
 
 
-def selection_gain(cell: xr.Dataset, variable: str, step: int, count: int, name: str, sign: int = 1) -> list[Estimate]:
-    """Accuracy after `step` of the best of `count` initialisations by a variable of the study `beside` (its negative
-    where `sign` is −1), minus that of a random one."""
+def selection_gain(cell: Cell, variable: str, step: int, count: int, name: str, sign: int = 1) -> list[Estimate]:
+    """Accuracy after `step` of the best of `count` initialisations by a variable of the study `beside` (by its
+    negative where `sign` is −1), minus that of a random one."""
     accuracies = _at_step(cell["validation_accuracy"], step).isel(radius=0).values
     scores = sign * cell[variable].isel(radius=0).values
-    rows = np.array([scores, accuracies])
-    curves.refuse_few(rows)
+    rows = curves.for_correlation(scores, accuracies)
     estimate = estimates.bootstrapped(lambda sample: best_of(count, *sample), rows, name)
     return [estimates.unless_alike(estimate, accuracies, accuracies[0])]
 
 
-def loss_over_radii(cell: xr.Dataset) -> list[Estimate]:
+def loss_over_radii(cell: Cell) -> list[Estimate]:
     """Largest relative difference of the training loss at the end between any radius and the first, over all draws."""
     losses = cell["training_loss"].isel(step=-1).transpose("radius", "draw").values
     if len(losses) < 2:
@@ -280,11 +255,9 @@ def loss_over_radii(cell: xr.Dataset) -> list[Estimate]:
     return [estimates.largest(np.abs(losses[1:] / losses[0] - 1).max(0))]
 
 
-def map_difference(cell: xr.Dataset, window: Window) -> list[Estimate]:
+def map_difference(cell: Cell, window: Window) -> list[Estimate]:
     """Accuracy at each radius α r_X of the window, α not 1, minus that at r_X with rate/α and temperature α⁻ⁿ (by3).
-
-    The latter is read off the map of the study `beside`, draw by draw; the rate is that of the study.
-    """
+    The latter is read off the map of the study `beside`, draw by draw; rate is the study's own."""
     exponent, table, found = -depth(cell["network"].item()), cell["map_accuracy"], []
     values, rate = curves.in_x(accuracy(cell), window), json.loads(cell.attrs["settings"])["rate"]
     for radius in values["radius"].values:
