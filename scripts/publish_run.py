@@ -1,4 +1,4 @@
-"""Copies of the run built last: paper/paper.pdf, results/claims.csv, and its name in results/run.txt."""
+"""Copy the latest run's paper/paper.pdf and results/claims.csv, and write its name into results/run.txt."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,7 @@ from goldilocks_zone.storage import files
 
 
 def publish_run(run: str, copies: dict[str, str], path_to_name: str, path_to_mark: str) -> None:
-    """Copy files to where everybody looks. One run at a time has a mark that these are its own: others lose theirs."""
+    """Publish the files of a run, and move the mark of the published run to it."""
     mark = Path(path_to_mark)
     for other in mark.parents[1].glob(f"*/{mark.name}"):
         other.unlink()
@@ -23,10 +23,7 @@ if __name__ == "__main__":
     with job_log(snakemake.log[0], snakemake.input):
         publish_run(
             run=snakemake.params.run,
-            copies={
-                snakemake.input.paper: snakemake.output.paper,
-                snakemake.input.claims: snakemake.output.claims,
-            },
+            copies={snakemake.input.paper: snakemake.output.paper, snakemake.input.claims: snakemake.output.claims},
             path_to_name=snakemake.output.run,
             path_to_mark=snakemake.output.mark,
         )

@@ -40,9 +40,8 @@ def build_paper(
         shutil.copyfile(path, folder / Path(path).name)
     done = run_tex(tool, folder)
     if done.returncode:
-        raise RuntimeError(
-            f"{tool} failed: {first_error(done.stdout + done.stderr)}; all of it is in {folder}/main.log"
-        )
+        error = first_error(done.stdout + done.stderr)
+        raise RuntimeError(f"{tool} failed: {error}; all of it is in {folder}/main.log")
     with files.whole_file(path_to_output) as temporary:
         shutil.copyfile(folder / "main.pdf", temporary)
 
@@ -59,6 +58,6 @@ def run_tex(tool: str, folder: str | Path) -> subprocess.CompletedProcess:
 
 
 def first_error(output: str) -> str:
-    """The first line in which LaTeX names an error and its place."""
+    """The first line of LaTeX's output that names an error and its place."""
     match = re.search(r"^(?:\S+:\d+: .*|! .*|error: .*)$", output, re.MULTILINE)
     return match[0] if match else (output.strip().splitlines() or ["no message"])[-1]

@@ -22,43 +22,35 @@ OWN = (
     (re.compile(r"\\Tr\b"), r"\\mathrm{Tr}"),
     (re.compile(r"\\cifar\b(\{\})?"), "CIFAR-10"),
 )
-SPECIAL = re.compile(r"([\\`*|_])")
 
 
 def write_captions(
-    paths_to_sections: list[str],
-    path_to_references: str,
-    path_to_generated: str,
-    path_to_template: str,
-    path_to_output: str,
+    paths_to_texts: list[str], path_to_references: str, path_to_template: str, path_to_output: str
 ) -> None:
     """Write a template that holds the captions of all figures: Snakemake takes one template for a rule's figures."""
-    texts = [Path(path).read_text(encoding="utf-8") for path in (*paths_to_sections, path_to_generated)]
-    found = captions(texts, Path(path_to_references).read_text(encoding="utf-8"))
+    paths = (*paths_to_texts, path_to_references, path_to_template)
+    *texts, references, template = (Path(path).read_text(encoding="utf-8") for path in paths)
+    found = captions(texts, references)
     escaped = {name: restructured(text) for name, text in found.items()}
     # JSON is also Jinja's notation for a dictionary.
     known = f"{{% set captions = {json.dumps(escaped, ensure_ascii=False)} %}}\n"
-    files.write_text(known + Path(path_to_template).read_text(encoding="utf-8"), path_to_output)
+    files.write_text(known + template, path_to_output)
 
 
 def captions(texts: list[str], references: str) -> dict[str, str]:
-    """The caption of every figure by its name, from the texts of the paper's sections and generated macros.
-
-    References are to figures by name; numbers of the run come from the macros.
-    """
-    cited = _works(references)
-    values = {name: value for text in texts for name, value in DEFINED.findall(text)}
-    found = {}
-    for name, body in (panels for text in texts for panels in PANELS.findall(text)):
-        text = _argument(body, r"\caption")
-        text = MACRO.sub(lambda match: values.get(f"{match[1]}:{match[2]}", match[2]), text)
+    """Captions of figures by name, from the texts of the paper's sections and generated macros. References name
+    figures; numbers of the run come from the macros."""
+    cited, text, found = _works(references), "\n".join(texts), {}
+    values = dict(DEFINED.findall(text))
+    for name, body in PANELS.findall(text):
+        text = MACRO.sub(lambda match: values.get(f"{match[1]}:{match[2]}", match[2]), _argument(body, r"\caption"))
         text = CITED.sub(lambda match: cited.get(match[1], match[1]), REFERENCE.sub(r" \1", text))
         found[name] = plain(text)
     return found
 
 
 def plain(text: str) -> str:
-    """LaTeX as text, with the letters of mathematics."""
+    """LaTeX as plain text with mathematical letters."""
     from pylatexenc.latex2text import LatexNodes2Text
 
     for pattern, replacement in OWN:
@@ -68,7 +60,7 @@ def plain(text: str) -> str:
 
 def restructured(text: str) -> str:
     """Text escaped for reStructuredText."""
-    return SPECIAL.sub(r"\\\1", text)
+    return re.sub(r"([\\`*|_])", r"\\\1", text)
 
 
 def _argument(text: str, command: str) -> str:

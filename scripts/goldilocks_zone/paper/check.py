@@ -1,27 +1,28 @@
-r"""The paper's sources against its results: which sections a run has, and what in them does not come from it.
+r"""The paper's sources against its results: the sections of a run, and text that does not come from it.
 
-Results enter the text through three macros and in no other way: \estimate{case}, \verdict{case} and \setting{name};
-figures through \resultfigure{name}. Texts are named by their path in paper/: sections/<work>.tex holds the results of
-a work, methods/<work>.tex its part of the method section.
+Results enter the text only through the macros \estimate{case}, \verdict{case} and \setting{name}, and figures through
+\resultfigure{name}. Texts are named by their path in paper/: sections/<work>.tex holds the results of a work,
+methods/<work>.tex its part of the method section.
 """
 
 import re
 from collections.abc import Iterable
 from pathlib import PurePath
 
-KINDS = ("estimate", "verdict", "setting")
 _COMMENT = re.compile(r"(?<!\\)%.*")
 _CLAIM = re.compile(r"\\(?:verdict|estimate)\{([\w-]+)")
 _FIGURE = re.compile(r"\\resultfigure\{(\w+)\}")
-# How generated.tex names the works that have a section.
-_WORK = re.compile(r"#1\{(\w+)\}")
+# Arguments of macros that name things, and single digits that belong to a symbol ($r_0$).
+_NAMES = re.compile(
+    r"\\(?:estimate|verdict|setting|resultfigure|ref|eqref|label|cite|citet|citep|citealp)\{[^}]*\}"
+    r"|[a-zA-Z][_^]\d(?!\d)(?:\^\d(?!\d))?"
+)
+_WORK = re.compile(r"#1\{(\w+)\}")  # how generated.tex names the works that have a section
 
 
 def works(sections: dict[str, str], claims: list[str], figures: Iterable[str]) -> list[str]:
-    """Names of the works whose sections (name → text) belong to a run with these claims and figures.
-
-    They stand in the order of the claims that they name first; sections of figures alone come last.
-    """
+    """Names of the works whose sections (name → text) belong to a run with these claims and figures. In the order of
+    the claims that they name first; sections of figures alone come last."""
     places = {}
     for name, text in sorted(sections.items()):
         text = _COMMENT.sub("", text)
@@ -38,46 +39,33 @@ def shown(texts: Iterable[str]) -> set[str]:
 
 def mistakes(sources: dict[str, str], generated: str) -> list[str]:
     """Mistakes in the paper's sources (name → text), one sentence each; works that the run does not have are left out.
-
     Mistakes are literal numbers in sections of results, macros that are used and not defined or defined and not used,
-    and figures that no text refers to.
-    """
+    and figures that no text refers to."""
     included = set(_WORK.findall(generated))
-    texts = {
-        name: _COMMENT.sub("", text)
-        for name, text in sources.items()
-        if "/" not in name or PurePath(name).stem in included
-    }
+    kept = {name: text for name, text in sources.items() if "/" not in name or PurePath(name).stem in included}
+    texts = {name: _COMMENT.sub("", text) for name, text in kept.items()}
     everything = "\n".join(texts.values())
-    found = [each for name, text in texts.items() if name.startswith("sections/") for each in _literals(name, text)]
+    found = [
+        f"{name}, line {number}: a literal number in a result section, not a macro: {line.strip()[:80]}"
+        for name, text in texts.items()
+        if name.startswith("sections/")
+        for number, line in enumerate(text.splitlines(), start=1)
+        if re.search(r"\d", _NAMES.sub("", line))
+    ]
     defined = set(re.findall(r"\\csname (\w+:[\w.\-]+)\\endcsname", generated))
     used = _used(everything + generated)
     found += [f"\\{name.replace(':', '{')}}} is used and no result defines it" for name in sorted(used - defined)]
     found += [f"\\{name.replace(':', '{')}}} is defined and the text never uses it" for name in sorted(defined - used)]
     labels = re.findall(r"\\label\{(fig:\w+)\}", everything) + [f"fig:{name}" for name in _FIGURE.findall(everything)]
-    for label in dict.fromkeys(labels):
-        if not re.search(rf"\\ref\{{{label}\}}", everything):
-            found.append(f"the figure {label} is shown and the text never refers to it")
-    return found
+    return found + [
+        f"the figure {label} is shown and the text never refers to it"
+        for label in dict.fromkeys(labels)
+        if rf"\ref{{{label}}}" not in everything
+    ]
 
 
 def _used(text: str) -> set[str]:
     """The macros that a text takes from the results, as `kind:name`."""
-    used = {f"{kind}:{name}" for kind in KINDS for name in re.findall(rf"\\{kind}\{{([\w.\-]+)\}}", text)}
+    used = {f"{kind}:{name}" for kind, name in re.findall(r"\\(estimate|verdict|setting)\{([\w.\-]+)\}", text)}
     used |= {f"figure:{name}" for name in _FIGURE.findall(text)}
     return used | {f"width:{name}" for name in re.findall(r"\\begin\{panels\}\{(\w+)\}", text)}
-
-
-def _literals(name: str, text: str) -> list[str]:
-    """A sentence for each line with a literal number."""
-    return [
-        f"{name}, line {number}: a literal number in a result section, not a macro: {line.strip()[:80]}"
-        for number, line in enumerate(text.splitlines(), start=1)
-        if re.search(r"\d", _without_names(line))
-    ]
-
-
-def _without_names(line: str) -> str:
-    """A line without the arguments of macros that name things, and single digits that belong to a symbol ($r_0$)."""
-    names = "estimate|verdict|setting|resultfigure|ref|eqref|label|cite|citet|citep|citealp"
-    return re.sub(rf"\\(?:{names})\{{[^}}]*\}}|[a-zA-Z][_^]\d(?!\d)(?:\^\d(?!\d))?", "", line)

@@ -23,20 +23,17 @@ _SYMBOLS = (
     (re.compile("′"), "$'$"),
 )
 _MATHEMATICS = frozenset("‖∇∝≈≫≪≤≥≠∞∂∈₀₁₂₃ΓΔΘΛΞΠΣΦΨΩαβγδεζηθικλμνξπρσςτφχψω")
-# What LaTeX's T1 fonts have beyond ASCII, Latin letters of European languages and signs of their texts.
+# Glyphs of LaTeX's T1 fonts beyond ASCII: Latin letters and punctuation of European languages.
 _PRINTED = frozenset(map(chr, range(0xA0, 0x180))) - set("ĦħĸĿŀŉŦŧſ") | set("–—‘’‚“”„…€™•†‡‰‹›")
 
 
 def escape(text: str, strict: bool = True) -> str:
-    """Plain text for LaTeX, mathematical letters and those of European languages included.
-
-    At any other letter raises ValueError or, for text that others wrote (`strict` false), puts its code as U+732B.
-    """
+    """Plain text for LaTeX, mathematical letters and those of European languages included. Raises ValueError at any
+    other letter or, where not `strict` (text by others), puts its code as U+732B."""
     text = unicodedata.normalize("NFC", text)
     if (unknown := unprintable(text)) and strict:
-        raise ValueError(
-            f"the character {unknown[0]!r} in {text!r} has no LaTeX form: add it to goldilocks_zone.paper.latex"
-        )
+        remedy = "add it to goldilocks_zone.paper.latex"
+        raise ValueError(f"the character {unknown[0]!r} in {text!r} has no LaTeX form: {remedy}")
     for character in unknown:
         text = text.replace(character, f"U+{ord(character):04X}")
     return _encoder()(text)
@@ -48,27 +45,21 @@ def unprintable(text: str) -> list[str]:
     text = unicodedata.normalize("NFC", text)
     for pattern, _ in _SYMBOLS:
         text = pattern.sub("", text)
-    plain = {character for character in text if character.isascii() and character.isprintable()}
-    return sorted(set(text) - plain - _PRINTED - _MATHEMATICS - set("\n\t"))
+    return sorted({c for c in text if not c.isascii() or not c.isprintable()} - _PRINTED - _MATHEMATICS - set("\n\t"))
 
 
 @functools.cache
 def _encoder() -> Callable[[str], str]:
     from pylatexenc import latexencode
 
-    unchanged = {ord(character): character for character in (*_PRINTED, '"')}
-    rules = [
-        latexencode.UnicodeToLatexConversionRule(latexencode.RULE_REGEX, _SYMBOLS),
-        latexencode.UnicodeToLatexConversionRule(latexencode.RULE_DICT, unchanged),
-        "defaults",
-    ]
-    return latexencode.UnicodeToLatexEncoder(
-        conversion_rules=rules, replacement_latex_protection="braces-after-macro"
-    ).unicode_to_latex
+    unchanged, rule = {ord(c): c for c in (*_PRINTED, '"')}, latexencode.UnicodeToLatexConversionRule
+    rules = [rule(latexencode.RULE_REGEX, _SYMBOLS), rule(latexencode.RULE_DICT, unchanged), "defaults"]
+    options = {"conversion_rules": rules, "replacement_latex_protection": "braces-after-macro"}
+    return latexencode.UnicodeToLatexEncoder(**options).unicode_to_latex
 
 
 def number(value: float, low: float, high: float) -> str:
-    """`value` to two digits of the half-width of its interval; with a power of ten where all three are tiny."""
+    """`value` to two digits of its interval's half-width; with a power of ten where all three are tiny."""
     if 0 < max(abs(value), abs(low), abs(high)) < SMALLEST_WRITTEN_OUT:
         mantissa, exponent = f"{value:.1e}".split("e")
         return rf"{mantissa} \times 10^{{{int(exponent)}}}"

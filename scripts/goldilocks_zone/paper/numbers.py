@@ -1,4 +1,4 @@
-"""The LaTeX macros that the paper takes from a run: numbers, verdicts, tables, figures and provenance."""
+"""The LaTeX macros that the paper reads: numbers, verdicts, tables, figures and provenance of a run."""
 
 import csv
 from collections import Counter
@@ -6,26 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-import yaml
 
 from goldilocks_zone.claims import synthesis, zone_map
 from goldilocks_zone.claims.curves import vertex_within_reach
 from goldilocks_zone.config import records
-from goldilocks_zone.config.models import Cuts
 from goldilocks_zone.config.records import PaperRecord
-from goldilocks_zone.paper import check, figures, latex, tables
-from goldilocks_zone.statistics.hypotheses import (
-    HOLDS,
-    INCONCLUSIVE,
-    NOT_REPRODUCED,
-    NOT_TESTED,
-    REPRODUCED,
-)
+from goldilocks_zone.paper import check, latex, tables
+from goldilocks_zone.statistics.hypotheses import HOLDS, INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
 from goldilocks_zone.storage import files, netcdf
 
 MAIN_STUDY = "curvature"
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE)
 NOT_COMPUTED = r"\emph{not computed}"
+KINDS = ("curvature", "training")  # of published studies
+Results = dict[str, xr.Dataset]
 
 
 def write_numbers(
@@ -41,31 +35,30 @@ def write_numbers(
     path_to_output: str,
     path_to_shown_settings: str,
 ) -> None:
-    """Write the macros, and the settings as the report shows them.
-
-    Sections bear the names of works; published settings lie in folders of these names.
-    """
+    """Write the macros, and the settings as the report shows them. Sections bear the names of works; published settings
+    lie in folders of these names."""
     with open(path_to_claims, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     settings = records.read(PaperRecord, path_to_settings)
     studies = {Path(path).stem: netcdf.read_dataset(path) for path in paths_to_studies}
     results = studies | ({"cuts": netcdf.read_dataset(path_to_cuts)} if path_to_cuts else {})
     sections = {Path(path).stem: Path(path).read_text(encoding="utf-8") for path in paths_to_sections}
-    known = figures.known(settings)
+    known = paper_figures(settings)
     works = check.works(sections, list(dict.fromkeys(row["id"].split(".")[0] for row in rows)), known)
     in_sections = check.shown(sections[work] for work in works)
     published = {Path(path).parent.name: _read(path) for path in paths_to_published}
+    ordered = [published[name] for name in (*works, *sorted(set(published) - set(works))) if name in published]
     template = tables.environment(Path(paths_to_templates[0]).parent).get_template("generated.tex.jinja")
     text = template.render(
         rows=rows,
         settings=settings,
         works=works,
         macros=claim_macros(rows) | {"setting": setting_macros(settings, studies, results, rows)},
-        figures=[figure for figure in known.values() if figure.drawn or figure.name in in_sections],
-        appendix=[figure for figure in known.values() if figure.drawn and figure.name not in in_sections],
+        figures=[figure for name, figure in known.items() if figure["drawn"] or name in in_sections],
+        appendix=[figure for name, figure in known.items() if figure["drawn"] and name not in in_sections],
         verdicts=tables.verdicts(rows),
         disagreements=tables.disagreements(rows, _read(path_to_disagreements).values()),
-        published={kind: in_order(published, works, kind) for kind in ("curvature", "training")},
+        published={kind: {k: v for work in ordered for k, v in work.get(kind, {}).items()} for kind in KINDS},
         cards={Path(path).stem: _read(path) for path in paths_to_cards},
         provenance=provenance(results, rows),
     )
@@ -75,17 +68,29 @@ def write_numbers(
 
 
 def _read(path: str) -> dict:
-    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    return records.parse(Path(path).read_text(encoding="utf-8"))
 
 
-def in_order(published: dict[str, dict], works: list[str], kind: str) -> dict[str, dict]:
-    """Published settings of the studies of one kind by study, works in the order of their sections."""
-    names = [*works, *sorted(set(published) - set(works))]
-    return {study: each for name in names for study, each in published.get(name, {}).get(kind, {}).items()}
+def paper_figures(settings: PaperRecord) -> dict[str, dict]:
+    """Every registered figure: name, width and picture as LaTeX, caption as plain text, and whether it is drawn.
+    Several panels, one for each cell of its study, fill the width of the page."""
+    reason = " ".join(map(tables.without_remedy, settings.left_out)) or f"the run {settings.run} does not draw it"
+    missing = rf"\fbox{{\parbox{{.9\linewidth}}{{Not computed: {latex.escape(reason, strict=False)}.}}}}"
+    found = {}
+    for name, registered in settings.registered.items():
+        wide, drawn = registered.wide, name in settings.figures
+        if drawn and not wide:
+            study = settings.studies[settings.figures[name][0]]
+            wide = len(study.datasets) * len(study.networks) * len(study.subspaces) > 1
+        width = r"\linewidth" if wide else r".49\linewidth"
+        picture = rf"\includegraphics[width=\linewidth]{{{name}.pdf}}" if drawn else missing
+        shown = {"name": name, "width": width, "picture": picture}
+        found[name] = {**shown, "caption": registered.caption, "drawn": drawn}
+    return found
 
 
 def claim_macros(rows: list[dict]) -> dict[str, dict[str, str]]:
-    """Verdict of each claim that has cases, estimate and verdict of each primary case."""
+    """Macros by kind: verdicts of the claims that have cases, estimates with verdicts of their primary cases."""
     primary = [row for row in rows if row["case"] and " " not in row["case"]]
     tested = {row["id"].split(".")[0] for row in primary}
     return {
@@ -95,38 +100,29 @@ def claim_macros(rows: list[dict]) -> dict[str, dict[str, str]]:
 
 
 def described(row: dict) -> str:
-    """Estimate, interval, number of initialisations and verdict of a case, or the reason why it has none."""
+    """Estimate, interval, number of initialisations and verdict of a case, or why it has none."""
     if not row["estimate"]:
         return r"\emph{not computed: " + latex.escape(row["reason"], strict=False) + "}"
     return f"{tables.measured(row)} ($n={row['n']}$, {row['verdict']})"
 
 
-def setting_macros(
-    settings: PaperRecord, studies: dict[str, xr.Dataset], results: dict[str, xr.Dataset], rows: list[dict]
-) -> dict[str, str]:
-    """What the text quotes of a run; `results` are all that it shows, studies among them."""
-    counted = Counter(row["verdict"] for row in rows if not row["case"])
+def setting_macros(settings: PaperRecord, studies: Results, results: Results, rows: list[dict]) -> dict[str, str]:
+    """The settings of a run that the text quotes; `results` are the studies and all else that it shows."""
+    counted, cuts = Counter(row["verdict"] for row in rows if not row["case"]), settings.cuts
+    flips = synthesis.flips(rows).items()
     return {
         "run": latex.escape(settings.run),
         **{name.replace(" ", "-"): str(counted[name]) for name in (*VERDICTS, NOT_TESTED)},
         "identities": str(counted[HOLDS]),
         "commit": commits(results),
-        "cuts": cuts_setting(settings.cuts if "cuts" in results else None),
+        "cuts": f"{latex.escape(cuts.dataset)}, {latex.escape(cuts.network)}, $N={cuts.examples}$"
+        if cuts and "cuts" in results
+        else NOT_COMPUTED,
         "sigma-z": logits_deviation_at_peak(studies.get(MAIN_STUDY)),
         **sensitivity(studies.get("sensitivity"), rows),
-        **{
-            f"flips-{axis.lower().replace('_', '-')}": f"{count} of {total}"
-            for axis, (count, total) in synthesis.flips(rows).items()
-        },
+        **{f"flips-{axis.lower().replace('_', '-')}": f"{count} of {total}" for axis, (count, total) in flips},
         **map_numbers(studies.get("map_training"), studies.get("map_curvature")),
     }
-
-
-def cuts_setting(cuts: Cuts | None) -> str:
-    """Dataset, network and number of examples of the cuts."""
-    if cuts is None:
-        return NOT_COMPUTED
-    return f"{latex.escape(cuts.dataset)}, {latex.escape(cuts.network)}, $N={cuts.examples}$"
 
 
 def logits_deviation_at_peak(study: xr.Dataset | None) -> str:
@@ -143,62 +139,52 @@ def logits_deviation_at_peak(study: xr.Dataset | None) -> str:
 
 
 def sensitivity(study: xr.Dataset | None, rows: list[dict]) -> dict[str, str]:
-    """Range of height and place of the peak of the mean Tr(H)/‖H‖ over the study's variants, and verdicts on them."""
+    """Ranges of height and place of the peak of the mean Tr(H)/‖H‖ over the variants, and counts of their verdicts."""
     counts = [f"variants-{name.replace(' ', '-')}" for name in VERDICTS]
     names = ("lowest-peak", "highest-peak", "first-peak", "last-peak", "variants", *counts)
     if study is None:
         return dict.fromkeys(names, NOT_COMPUTED)
     curves = study["trace_over_norm"].sel(dimension=study["dimension"].max()).mean("draw")
     heights = curves.max("radius")
-    places = xr.apply_ufunc(
-        lambda x, curve: vertex_within_reach(x, curve)[1],
-        *(study["x"], curves),
-        input_core_dims=[["radius"], ["radius"]],
-        vectorize=True,
-    )
+    over_radii = {"input_core_dims": [["radius"], ["radius"]], "vectorize": True}
+    places = xr.apply_ufunc(lambda x, curve: vertex_within_reach(x, curve)[1], study["x"], curves, **over_radii)
     extremes = [f"${float(value):.2g}$" for value in (heights.min(), heights.max(), places.min(), places.max())]
     reached = [row["verdict"] for row in rows if " sensitivity " in row["case"] and row["verdict"] != NOT_TESTED]
     return dict(zip(names, [*extremes, f"${len(reached)}$", *(f"${reached.count(name)}$" for name in VERDICTS)]))
 
 
 def map_numbers(training: xr.Dataset | None, curvature: xr.Dataset | None) -> dict[str, str]:
-    """Rank correlations of accuracy with curvature at the start, and what curvature adds to the logits' deviation."""
+    """Rank correlations of accuracy with curvature at the start, and the gain by curvature over σ_z alone."""
     names = ("kappa", "fraction", "sigma", "gain")
     if training is None or curvature is None:
         return {f"map-{name}": NOT_COMPUTED for name in names}
-    estimates = zone_map.statistics(training, curvature)
-    return {
-        f"map-{name}": latex.interval(*estimates[name])
-        if np.isfinite(estimates[name]).all()
-        else r"\emph{not computed: too few networks}"
-        for name in names
-    }
+    found = zone_map.statistics(training, curvature)
+    few = r"\emph{not computed: too few networks}"
+    return {f"map-{key}": latex.interval(*found[key]) if np.isfinite(found[key]).all() else few for key in names}
 
 
-def attribute_values(results: dict[str, xr.Dataset], name: str) -> list[str]:
-    """Every value that an attribute has among the results' blocks."""
+def attribute_values(results: Results, name: str) -> list[str]:
+    """All values of an attribute of the results' blocks."""
     return sorted({value for result in results.values() for value in str(result.attrs[name]).split(", ")})
 
 
-def commits(results: dict[str, xr.Dataset]) -> str:
-    """Every commit that results were made at, with the reason where one is not known."""
+def commits(results: Results) -> str:
+    """All commits that results were made at, with the reason where one is unknown."""
     known = attribute_values(results, "commit") or ["unknown"]
     return ", ".join("unknown (no git repository of its own)" if each == "unknown" else each for each in known)
 
 
-def provenance(results: dict[str, xr.Dataset], rows: list[dict]) -> dict[str, str]:
-    """Where the results come from: work and time, devices, versions, and hashes of data and claims."""
-
-    def every(name: str) -> str:
-        return ", ".join(attribute_values(results, name))
-
+def provenance(results: Results, rows: list[dict]) -> dict[str, str]:
+    """Origin of the results: work and time, devices, versions, and hashes of data and claims."""
+    versions = {library: f"{library}_version" for library in ("torch", "numpy", "scipy")}
+    every = {name: ", ".join(attribute_values(results, name)) for name in ("device", "dtype", *versions.values())}
     return {
         "blocks": str(sum(result.attrs.get("blocks", 1) for result in results.values())),
         "minutes": f"{sum(result.attrs['wall_seconds'] for result in results.values()) / 60:.1f}",
-        "device": every("device"),
-        "dtype": every("dtype"),
+        "device": every["device"],
+        "dtype": every["dtype"],
         "commit": commits(results),
-        "versions": ", ".join(f"{name} {every(f'{name}_version')}" for name in ("torch", "numpy", "scipy")),
+        "versions": ", ".join(f"{library} {every[name]}" for library, name in versions.items()),
         "data": ", ".join(value[:12] for value in attribute_values(results, "data_checksum")),
         "claims": rows[0]["claims_hash"] if rows else "",
     }

@@ -13,7 +13,7 @@ from goldilocks_zone.statistics.hypotheses import FAILS, HOLDS
 
 
 class Missing(jinja2.StrictUndefined):
-    """A missing value that a template shows, most often a key of resources/published/<work>/settings.yaml."""
+    """A missing value in a template, most often a key of resources/published/<work>/settings.yaml."""
 
     def __str__(self) -> str:
         place = f" of {self._undefined_obj}" if isinstance(self._undefined_obj, dict) else ""
@@ -21,17 +21,13 @@ class Missing(jinja2.StrictUndefined):
 
 
 def environment(folder: Path) -> jinja2.Environment:
-    """The templates in a folder, with delimiters that LaTeX does not use and filters for what a run holds."""
-    templates = jinja2.Environment(
-        *("<%", "%>", "<<", ">>", "<#", "#>"),
-        trim_blocks=True,
-        keep_trailing_newline=True,
-        undefined=Missing,
-        loader=jinja2.FileSystemLoader(folder),
-    )
-    templates.filters["latex"] = lambda value, strict=True: latex.escape(str(value), strict)
-    templates.filters |= {each.__name__: each for each in (measured, radii, dimensions, without_remedy)}
-    templates.filters["split"] = str.split
+    """The templates in a folder, with delimiters that LaTeX does not use and filters for a run's records."""
+    loader = jinja2.FileSystemLoader(folder)
+    delimiters = ("<%", "%>", "<<", ">>", "<#", "#>")
+    options = {"trim_blocks": True, "keep_trailing_newline": True, "undefined": Missing}
+    templates = jinja2.Environment(*delimiters, loader=loader, **options)
+    escape = {"latex": lambda value, strict=True: latex.escape(str(value), strict), "split": str.split}
+    templates.filters |= escape | {each.__name__: each for each in (measured, radii, dimensions, without_remedy)}
     templates.globals["macro"] = latex.macro
     return templates
 
@@ -56,19 +52,18 @@ def dimensions(subspaces: list[str]) -> str:
 
 
 def without_remedy(reason: str) -> str:
-    """The reason why a dataset is left out, without the remedy that follows it."""
+    """The reason why a dataset is left out, without the remedy behind it."""
     return reason.split("): ")[0] + ")"
 
 
 def verdicts(rows: list[dict]) -> list[list[dict]]:
-    """Claims, and claims of identities apart from them."""
+    """Claims that are no identities, and identities."""
     claims = [row for row in rows if not row["case"]]
-    identities = [row for row in claims if row["verdict"] in (HOLDS, FAILS)]
-    return [[row for row in claims if row not in identities], identities]
+    return [[row for row in claims if (row["verdict"] in (HOLDS, FAILS)) is identity] for identity in (False, True)]
 
 
 def disagreements(rows: list[dict], entries: Iterable[dict]) -> list[dict[str, str]]:
-    """Question and answer of each disagreement: what both sides say, verdicts on it, and what follows from these."""
+    """Question and answer of each disagreement: both sides with verdicts on their claims, and the conclusion."""
     found, judged = [], {row["id"]: row["verdict"] for row in rows if not row["case"]}
     for entry in entries:
         said = []
