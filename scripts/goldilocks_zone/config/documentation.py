@@ -7,15 +7,7 @@ import yaml
 from pydantic.json_schema import models_json_schema
 
 from goldilocks_zone.config import kinds
-from goldilocks_zone.config.models import (
-    Configuration,
-    Cuts,
-    Dataset,
-    Execution,
-    Network,
-    Section,
-    Study,
-)
+from goldilocks_zone.config.models import Configuration, Cuts, Dataset, Execution, Network, Section, Study
 from goldilocks_zone.config.values import meaning
 from goldilocks_zone.figures import registry
 from goldilocks_zone.figures.registry import FigureSettings

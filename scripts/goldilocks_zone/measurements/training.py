@@ -182,9 +182,5 @@ class TrainingStudy(Study, title="Study of training"):
 
 
 KIND = Kind(
-    TrainingStudy,
-    memory_mib=2500,
-    seconds=5,
-    speeds={"training": 2.5e10, "full batch": 8e10},
-    module="training_blocks",
+    TrainingStudy, memory_mib=2500, seconds=5, speeds={"training": 2.5e10, "full batch": 8e10}, module="training_blocks"
 )
