@@ -1,8 +1,8 @@
-"""What no type can say: settings against datasets, networks, labels and one another, in one sentence per mistake."""
+"""Checks of settings against datasets, networks, labels and one another; each mistake gets one sentence."""
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from goldilocks_zone.config import studies
@@ -13,7 +13,7 @@ from goldilocks_zone.models import labels
 from goldilocks_zone.subspaces import labels as subspace_labels
 
 if TYPE_CHECKING:
-    from goldilocks_zone.config.models import Configuration, Cuts, Study
+    from goldilocks_zone.config.models import Configuration, Cuts, Networks, Study
 
 
 def refuse(sentence: str) -> None:
@@ -22,54 +22,42 @@ def refuse(sentence: str) -> None:
 
 
 def refuse_unknown(path: str, why: str, value: str, known: Iterable[str]) -> None:
-    """Refuse a name, and tell the nearest one that is known."""
+    """Refuse a name, and suggest the nearest known one."""
     refuse(f"{path}: {why}; {nearest(value, known)}")
 
 
-def refuse_validation(path: str, count: int, name: str, shape: Shape) -> None:
-    """Refuse to hold out all training examples of a dataset."""
-    if count >= shape.training_examples:
+def refuse_examples(path: str, count: int, validation: int, name: str, shape: Shape) -> None:
+    """Refuse to hold out all training examples of a dataset, or to use more than are left."""
+    known = shape.training_examples
+    if validation >= known:
         refuse(
-            f"{path}.validation: {count} is impossible; it leaves none of the {shape.training_examples} training "
-            f"examples of {name}"
+            f"{path}.validation: {validation} is impossible; it leaves none of the {known} training examples of {name}"
         )
+    if count > known - validation:
+        refuse(f"{path}.examples: {count} is impossible; {name} has {known - validation} training examples left")
 
 
-def refuse_examples(path: str, count: int, name: str, shape: Shape, validation: int) -> None:
-    """Refuse more training examples than a dataset has beside those held out."""
-    available = shape.training_examples - validation
-    if count > available:
-        refuse(f"{path}: {count} is impossible; {name} has {available} training examples left")
-
-
-def refuse_dimensions(
-    path: str,
-    study: "Study",
-    subspaces: Sequence[subspace_labels.Plane | subspace_labels.Sphere | subspace_labels.FullSpace],
-    name: str,
-    shape: Shape,
-    classes: int,
-    networks: Mapping[str, labels.Network],
-) -> None:
+def refuse_dimensions(path: str, study: "Study", networks: "Networks", name: str, image: tuple, classes: int) -> None:
     """Refuse subspaces with more dimensions than a network has parameters."""
+    subspaces = map(subspace_labels.parse_subspace, study.subspaces)
     for (i, subspace), (label, network) in itertools.product(enumerate(subspaces), networks.items()):
-        count = network.count_parameters if study.bias_directions else network.count_weights
-        if getattr(subspace, "dimension", 0) > count(shape.image, classes):
+        count = (network.count_parameters if study.bias_directions else network.count_weights)(image, classes)
+        if getattr(subspace, "dimension", 0) > count:
             refuse(
                 f"{path}.subspaces.{i}: {subspace.dimension} dimensions are impossible; "
-                f"{label} has {count(shape.image, classes)} parameters on {name}"
+                f"{label} has {count} parameters on {name}"
             )
 
 
 def refuse_dataset(path: str, name: str, shapes: Mapping[str, Shape | None]) -> None:
-    """Refuse the name of a dataset that there is none of."""
+    """Refuse the name of an unknown dataset."""
     if name not in shapes:
         advice = "one of your own is described under datasets, or lies in the folder GOLDILOCKS_DATA"
         refuse(f"{path}: the dataset {name!r} is unknown; {nearest(name, shapes)} ({advice})")
 
 
 def check_networks(config: "Configuration") -> None:
-    """Names and code of the user's own networks."""
+    """Check names and code of the user's networks."""
     for name, network in config.networks.items():
         if labels.is_network(name):
             refuse(f"networks.{name}: this name is the label of a network; choose another")
@@ -79,8 +67,8 @@ def check_networks(config: "Configuration") -> None:
             refuse(f"networks.{name}: {error}")
 
 
-def check_names(config: "Configuration", known: Sequence[str]) -> None:
-    """Studies that other keys name; `known` are those of other runs too."""
+def check_names(config: "Configuration", known: list[str]) -> None:
+    """Check that `only` and `draws_per_job` name studies; `known` includes those outside this run."""
     for i, name in enumerate(config.only or []):
         if name not in config.studies:
             refuse_unknown(f"only.{i}", f"there is no study {name!r}", name, config.studies)
@@ -92,22 +80,19 @@ def check_names(config: "Configuration", known: Sequence[str]) -> None:
 
 
 def check_study(path: str, study: "Study", shapes: Mapping[str, Shape | None], own_networks: Iterable[str]) -> None:
-    """A study's labels of networks, and what its kind checks; its datasets are known by name."""
-    networks = {}
-    for i, label in enumerate(study.networks):
-        if label not in own_networks:
-            networks[label] = _parsed(f"{path}.networks.{i}", label)
+    """Check a study's labels of networks, and all that its kind checks."""
+    named = [(i, label) for i, label in enumerate(study.networks) if label not in own_networks]
+    networks = {label: _parsed(f"{path}.networks.{i}", label) for i, label in named}
     known = {name: shapes[name] for name in study.datasets if shapes[name] is not None}
     study.check(path, known, networks)
 
 
 def check_cuts(cuts: "Cuts", shape: Shape | None, own_networks: Iterable[str]) -> None:
-    """The label of a network, examples against the dataset, directions against the network."""
+    """Check the label of the network, and examples and directions against dataset and network."""
     network = None if cuts.network in own_networks else _parsed("cuts.network", cuts.network)
     if shape is None:
         return
-    refuse_validation("cuts", cuts.validation, cuts.dataset, shape)
-    refuse_examples("cuts.examples", cuts.examples, cuts.dataset, shape, cuts.validation)
+    refuse_examples("cuts", cuts.examples, cuts.validation, cuts.dataset, shape)
     weights = network.count_weights(shape.image, shape.classes) if network else math.inf
     plane = subspace_labels.parse_plane(cuts.subspace)
     if plane.dimension > weights:
@@ -118,13 +103,12 @@ def check_cuts(cuts: "Cuts", shape: Shape | None, own_networks: Iterable[str]) -
 
 
 def check_figures(config: "Configuration", given: Mapping, known: Iterable[str]) -> None:
-    """The studies of figures, and the units of their radii.
+    """Check the studies of figures and the units of their radii.
 
-    `given` are the figures of the configuration itself, which may name no studies but the `known` ones of any run.
+    `given` are the figures as configured, which may only name `known` studies.
     """
     for name, figure in config.figures.items():
         registered = registry.of(name, figure.file)
-        axis = registered.axis
         if not (figure.studies or registered.result):
             refuse(f"figures.{name}: name the studies that this figure shows, as studies: [curvature]")
         for i, study in enumerate(figure.studies):
@@ -134,9 +118,9 @@ def check_figures(config: "Configuration", given: Mapping, known: Iterable[str])
             if study not in config.studies:
                 continue
             chosen = config.studies[study]
-            if axis == "scale" and chosen.radius_unit != "init_scale":
+            if registered.axis == "scale" and chosen.radius_unit != "init_scale":
                 refuse(f"{path}: {study} has no radius_unit: init_scale, which this figure needs")
-            if axis == "radius" and not studies.in_units_of_r_x(chosen):
+            if registered.axis == "radius" and not studies.in_units_of_r_x(chosen):
                 refuse(f"{path}: {study} has radii that are not in units of r_X, which this figure needs")
 
 

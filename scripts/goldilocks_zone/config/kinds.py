@@ -1,4 +1,4 @@
-"""Kinds of studies: each is registered by its module in `goldilocks_zone.measurements`, as `KIND`, and nowhere else."""
+"""Kinds of studies, each registered as `KIND` by its module in `goldilocks_zone.measurements`."""
 
 import functools
 import importlib
@@ -17,11 +17,11 @@ USUAL = "curvature"  # the kind of a study that names none
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of study: the model of its settings, and what a job of it needs beside what `execution` says.
+    """A kind of study: the model of its settings, and the cost of its jobs.
 
-    `memory_mib` is for torch, the data and the results. `seconds` is a job's overhead, most of it for imports. `speeds`
-    are operations in a second of one core of 2026, by the kinds of work that `Study.work` names. `module` has
-    `measure_block(job)` and OBSERVABLES; it is the kind's own where it has no other.
+    `memory_mib`: for torch, data and results. `seconds`: overhead of a job, mostly imports. `speeds`: operations per
+    second of one core of 2026, by `Study.work`. `module`: has `measure_block(job)` and OBSERVABLES; by default the
+    module named as the kind.
     """
 
     model: type["Study"]
@@ -37,24 +37,24 @@ class Kind:
 
     @property
     def path(self) -> str:
-        """The module that measures, by its name below the package."""
+        """Name of the module that measures, below the package."""
         return f"{ROOM}.{self.module or self.name}"
 
     def load(self) -> Any:
-        """The module that measures, which is slow to import."""
+        """Import the module that measures, which is slow."""
         return importlib.import_module(f"{PACKAGE}.{self.path}")
 
 
 def changes_no_number(function: F) -> F:
-    """Mark a function of a measurement's module that fingerprints leave out, for it only checks or plans."""
+    """Mark a function that only checks or plans, so that fingerprints leave it out."""
     return function
 
 
 @functools.cache
 def known() -> dict[str, Kind]:
-    """All kinds by name, the usual one first."""
+    """All kinds by name, USUAL first."""
     folder = Path(importlib.import_module(f"{PACKAGE}.{ROOM}").__path__[0])
-    # Beside them lie modules that are slow to import.
+    # Other modules there are slow to import.
     names = [path.stem for path in sorted(folder.glob("*.py")) if "\nKIND = " in path.read_text(encoding="utf-8")]
     kinds = [importlib.import_module(f"{PACKAGE}.{ROOM}.{name}").KIND for name in names]
     return {kind.name: kind for kind in sorted(kinds, key=lambda kind: kind.name != USUAL)}

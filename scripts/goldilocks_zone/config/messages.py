@@ -1,4 +1,4 @@
-"""One sentence for what pydantic refuses: the key's path, what is wrong, and what to write."""
+"""One sentence for an error of pydantic: the key's path, the mistake, and the correction."""
 
 import difflib
 import re
@@ -24,15 +24,15 @@ LIMITS = {
 
 
 class ConfigurationError(ValueError):
-    """A key has a value that cannot be; the message is one sentence with the key's path."""
+    """An invalid configuration; the message is one sentence with the key's path."""
 
 
 def sentence(error: ValidationError, given: dict) -> str:
-    """What is wrong first in the settings `given`."""
+    """The first mistake in the settings `given`."""
     errors = [(*_places(each, given), each) for each in error.errors(include_url=False)]
-    # A study's kind first: it decides what else is known.
+    # A study's kind first: it decides the other keys.
     start, _, _ = min(errors, key=lambda each: ("kind" not in each[1], list(map(str, each[0]))))
-    # Where one of several types is allowed, the error that got deepest, or that has the right type, tells most.
+    # Where several types are allowed, report the deepest error, preferably one of the right type.
     _, path, found = max(
         (each for each in errors if each[0] == start), key=lambda each: (len(each[1]), each[2]["type"] not in TYPES)
     )
@@ -40,10 +40,7 @@ def sentence(error: ValidationError, given: dict) -> str:
 
 
 def _places(error: ErrorDetails, given: object) -> tuple[tuple, tuple]:
-    """The path of a key, up to where one of several types is allowed, and in full.
-
-    Pydantic has names of types between, which no settings have.
-    """
+    """The path of a key up to the first choice between types, and in full, without the types that pydantic inserts."""
     path, start = [], None
     for key in error["loc"]:
         if isinstance(given, dict | list) and (key in given if isinstance(given, dict) else isinstance(key, int)):
@@ -68,7 +65,8 @@ def _sentence(path: str, error: ErrorDetails) -> str:
         valid = context["known"] if kind == "unknown_value" else re.findall("'([^']*)'", context["expected"])
         return f"{place}: {value!r} is not valid here; {nearest(value, valid)}"
     if kind in TYPES:
-        advice = "; YAML takes it for text, write 0.001 or 1.0e-3" if _is_number_as_text(value) else ""
+        is_number = isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", value)
+        advice = "; YAML takes it for text, write 0.001 or 1.0e-3" if is_number else ""
         return f"{place}: {value!r} has the wrong type; a value of type {TYPES[kind]} is needed{advice}"
     if kind in LIMITS:
         limit, name = LIMITS[kind]
@@ -80,11 +78,7 @@ def _sentence(path: str, error: ErrorDetails) -> str:
 
 
 def nearest(value: object, valid: Iterable) -> str:
-    """The one of the valid names that is like the value, or all of them."""
+    """Suggest the valid name most like the value, or all of them."""
     names = [str(name) for name in valid]
     close = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else f"valid are {', '.join(names)}"
-
-
-def _is_number_as_text(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", value) is not None

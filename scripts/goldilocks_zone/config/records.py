@@ -1,4 +1,4 @@
-"""Records of settings: texts that change only with what a job depends on, and how jobs read them."""
+"""Records of settings, texts that change only with the inputs of a job, and their reading by jobs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 @dataclass(frozen=True)
 class Block:
-    """What one job measures: a study of one cell, some of its draws and radii, and the seed of its streams."""
+    """The part of a study that one job measures: one cell, some draws and radii, and the seed of all streams."""
 
     study: Study
     seed: int
@@ -28,7 +28,7 @@ class Block:
 
 
 class ClaimsRecord(Section):
-    """What claims depend on, beside the studies' results."""
+    """Settings that claims depend on, beside the studies' results."""
 
     studies: list[str]
     left_out: dict[str, list[str]]
@@ -36,7 +36,7 @@ class ClaimsRecord(Section):
 
 
 class PaperRecord(Section):
-    """What the paper depends on, beside results, figures and claims: figures have the names of their studies."""
+    """Settings that the paper depends on, beside results, figures and claims; `figures` has their studies."""
 
     run: str
     studies: dict[str, StudyOfAnyKind]
@@ -49,11 +49,11 @@ class PaperRecord(Section):
 
 
 def parse(text: str | bytes) -> Any:
-    """What a YAML text holds. Raises yaml.YAMLError."""
+    """Parse a YAML text. Raises yaml.YAMLError."""
     try:
         return yaml.load(text, _Loader)
     except yaml.YAMLError:
-        # libyaml may name the line after the mistake.
+        # libyaml may report the line after the mistake.
         return yaml.safe_load(text)
 
 
@@ -65,25 +65,25 @@ def dump(content: Section | Mapping) -> str:
 
 
 def of_measurement(settings: Study | Cuts, seed: int) -> dict:
-    """All that the numbers in a block depend on, beside dataset, network, subspace and draw."""
+    """Settings that the numbers in a block depend on, beside dataset, network, subspace and draw."""
     kept = settings.model_dump(exclude={*studies.AXES}, exclude_none=True)
     return {**kept, "radii": studies.radii(settings), "seed": seed}
 
 
 def of_grid(study: Study) -> dict:
-    """The keys of a study that name its blocks."""
+    """Keys of a study that name its blocks."""
     return study.model_dump(include={*studies.AXES})
 
 
 def read_study(path_to_settings: str | Path, **grid: Any) -> tuple[Study, int]:
-    """A study and its seed, from the record of its measurement and from its grid."""
+    """Read a study and its seed from the record of its measurement, and from its grid."""
     settings = parse(Path(path_to_settings).read_text(encoding="utf-8"))
     seed = settings.pop("seed")
     return kinds.known()[settings["kind"]].model.model_validate({**settings, **grid}), seed
 
 
 def read_block(path_to_settings: str | Path, dataset: str, network: str, subspace: str, name: str) -> Block:
-    """A block, from its study's record and its place."""
+    """Read the study of a block from its record, and combine it with the block's place."""
     draws, chosen = studies.read_block(name)
     cell = {"datasets": [dataset], "networks": [network], "subspaces": [subspace], "draws": len(draws)}
     study, seed = read_study(path_to_settings, **cell)
@@ -91,12 +91,12 @@ def read_block(path_to_settings: str | Path, dataset: str, network: str, subspac
 
 
 def read_cuts(path_to_settings: str | Path) -> tuple[Cuts, int]:
-    """The cuts and their seed."""
+    """Read the cuts and their seed."""
     settings = parse(Path(path_to_settings).read_text(encoding="utf-8"))
     seed = settings.pop("seed")
     return Cuts.model_validate(settings), seed
 
 
 def read(model: type[R], path: str | Path) -> R:
-    """A record of another kind."""
+    """Read a record of any other kind."""
     return model.model_validate(parse(Path(path).read_text(encoding="utf-8")))

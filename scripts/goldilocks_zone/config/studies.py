@@ -1,4 +1,4 @@
-"""Studies and their blocks: the grid of a measurement, and how it is split into jobs."""
+"""Studies and their blocks: the grid of a measurement and its split into jobs."""
 
 import itertools
 import math
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from goldilocks_zone.config.models import Configuration, Cuts, Study
 
-# Keys of a study that name its blocks; every other key changes what a block contains.
+# Keys of a study that name its blocks; every other key changes their contents.
 AXES = ("datasets", "networks", "subspaces", "draws")
 TRAINING = "training"  # the kind of a study that is not of curvature
 
 
 def radii(study: "Study | Cuts") -> list[float]:
-    """Radii of a study or of cuts, ascending, in its radius unit; a range is spaced evenly in the logarithm."""
+    """Radii of a study or of cuts, ascending, in its radius unit; ranges are spaced logarithmically."""
     given = study.radii
     if isinstance(given, list):
         return sorted(map(float, given))
@@ -23,39 +23,38 @@ def radii(study: "Study | Cuts") -> list[float]:
 
 
 def in_units_of_r_x(study: "Study") -> bool:
-    """Whether results can be shown over r/r_X: also plain norms can, of one network."""
+    """Whether results can be shown over r/r_X, as also plain norms of a single network can."""
     unit = study.radius_unit
     return unit == "r_X" or (unit == "norm" and len(study.networks) == 1 and len(study.datasets) == 1)
 
 
 def variants(study: "Study", keys: list[str] | None = None) -> list[dict]:
-    """What each variant of a study sets, as {varied key: value}; [{}] for a study that varies nothing.
+    """Variants of a study, as {varied key: value}, over all varied keys or only over `keys`; the last runs fastest.
 
-    Of all varied keys, or of `keys` alone. They are in alphabetical order, as in files of settings, and values as they
-    are given; the last key runs fastest.
+    Keys are in alphabetical order, as in files of settings.
     """
     keys = sorted(study.vary) if keys is None else keys
     return [dict(zip(keys, values)) for values in itertools.product(*(study.vary[key] for key in keys))]
 
 
 def split(study: "Study", together: Collection[str]) -> tuple[list[dict], list[dict]]:
-    """Variants of the varied keys that need a sweep, or an ensemble, of their own, and of those measured `together`."""
+    """Variants of the varied keys measured one by one, and of those measured `together`, in one sweep or ensemble."""
     parts = ([key for key in sorted(study.vary) if (key in together) == shared] for shared in (False, True))
     return tuple(variants(study, keys) for keys in parts)
 
 
 def dimension(key: str) -> str:
-    """The dimension of results along a varied key; some keys are names of variables already."""
+    """The dimension of results along a varied key, renamed where a variable has its name."""
     return {"loss": "loss_function", "classes": "class_count"}.get(key, key)
 
 
 def varied(study: "Study") -> dict[str, list]:
-    """The values of the keys that a study varies, by dimension."""
+    """Values of a study's varied keys, by dimension."""
     return {dimension(key): study.vary[key] for key in sorted(study.vary)}
 
 
 def place(variant: dict) -> dict:
-    """The labels of a variant in results, by dimension."""
+    """Labels of a variant in results, by dimension."""
     return {dimension(key): value for key, value in variant.items()}
 
 
@@ -65,20 +64,19 @@ def described(variant: dict) -> str:
 
 
 def rate_exponent(rule: str, depth: int | None) -> int:
-    """The power of the radius, over that of reference, to which a rule sets the learning rate in proportion."""
+    """The exponent p of a rule by which the learning rate is in proportion to (r/r_reference)^p."""
     return {"fixed": 0, "proportional": 1, "square": 2, "homogeneous": 2 - (depth or 0)}[rule]
 
 
 def block_paths(config: "Configuration", name: str) -> list[str]:
-    """The files of all blocks of a study, below the run's results."""
+    """Paths of all blocks of a study, below the run's results."""
     study = config.studies[name]
-    cells = itertools.product(study.datasets, study.networks, study.subspaces)
-    names = list(blocks(config, name))
-    return [f"{study.kind}/{name}/{'/'.join(cell)}/{block}.nc" for cell in cells for block in names]
+    places = itertools.product(study.datasets, study.networks, study.subspaces, blocks(config, name))
+    return [f"{study.kind}/{name}/{'/'.join(place)}.nc" for place in places]
 
 
 def blocks(config: "Configuration", name: str) -> Iterator[str]:
-    """Names of the blocks into which execution splits a study: `draws-000-019`, or with `-radii-…` behind."""
+    """Names of a study's blocks by `execution`: `draws-000-019`, or `draws-000-019-radii-000-004`."""
     study, execution = config.studies[name], config.execution
     step = execution.draws_per_job
     if isinstance(step, dict):
@@ -93,7 +91,7 @@ def blocks(config: "Configuration", name: str) -> Iterator[str]:
 
 
 def read_block(name: str) -> tuple[range, slice]:
-    """Draws and radii (as a slice of the study's) of a block's name."""
+    """Draws of a block by its name, and a slice of the study's radii."""
     numbers = list(map(int, (part for part in name.split("-") if part.isdigit())))
     draws = range(numbers[0], numbers[1] + 1)
     return draws, slice(numbers[2], numbers[3] + 1) if len(numbers) == 4 else slice(None)

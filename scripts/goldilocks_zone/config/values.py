@@ -1,4 +1,4 @@
-"""Types of the configuration's values: stricter than Python's, and each refused in words of its own."""
+"""Types of the configuration's values, stricter than Python's and with messages of their own."""
 
 import math
 import re
@@ -15,14 +15,14 @@ Varied = Annotated[T, VARIES]
 
 
 class Section(BaseModel):
-    """Base of all sections: no other keys, no conversion of types, no change once it is made."""
+    """Base of all sections: frozen, without unknown keys or conversion of types."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_other_keys(cls, given: object) -> object:
-        """Say which keys there are, and what a missing one means, where pydantic would only name the key."""
+        """Tell the known keys, and the meaning of a missing one, where pydantic would only name the key."""
         if not isinstance(given, dict):
             return given
         for key in given:
@@ -35,13 +35,12 @@ class Section(BaseModel):
 
 
 def meaning(field: FieldInfo) -> str:
-    """What a key is for, in one line."""
+    """Description of a key, in one line."""
     return " ".join((field.description or "").split())
 
 
 def refuse(sentence: str) -> None:
-    """Raise the error of a validator whose sentence is complete but for the key's path."""
-    # A `ValueError` would get a prefix.
+    """Raise the error of a validator, a sentence without the key's path and, unlike a ValueError's, without prefix."""
     raise PydanticCustomError("refused", "{sentence}", {"sentence": sentence})
 
 

@@ -1,6 +1,6 @@
-"""Aggregates: one labelled file per study from its blocks, by what the attributes of their variables say.
+"""Aggregation of a study's blocks into one labelled dataset, controlled by the attributes of their variables.
 
-Planes are averaged within an initialisation, their variance kept apart.
+Planes are averaged within an initialisation; their variance is kept as a variable of its own.
 """
 
 import json
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-import yaml
 
 from goldilocks_zone.config import records, studies
 from goldilocks_zone.config.models import Study
@@ -18,9 +17,8 @@ from goldilocks_zone.provenance import attributes as provenance_attributes
 from goldilocks_zone.storage import netcdf
 
 CELL = ("dataset", "network", "subspace")
-# Keys that a study varies, and axes of variables that do not come last, stand before these.
+# Varied keys and axes of variables without `last` precede these axes.
 POINTS = ("examples", "radius", "dimension", "draw")
-DESCRIBED = ("units", "long_name")
 
 
 def aggregate_study(
@@ -30,12 +28,12 @@ def aggregate_study(
     path_to_block_code: str,
     paths_to_networks: Sequence[str],
 ) -> xr.Dataset:
-    """The study of these blocks. Raises ValueError if one is stale or incomplete, or was measured on other data."""
+    """Combine the blocks of a study. Raises ValueError for a stale or incomplete block, or one of other data."""
     study, seed = records.read_study(path_to_settings, **records.parse(Path(path_to_grid).read_text(encoding="utf-8")))
     settings = records.of_measurement(study, seed)
     code = Path(path_to_block_code).read_text().strip()
-    own = [yaml.safe_load(Path(path).read_text(encoding="utf-8")) for path in paths_to_networks]
-    fingerprints = {network["label"]: network["fingerprint"] for network in own}
+    networks = [records.parse(Path(path).read_text(encoding="utf-8")) for path in paths_to_networks]
+    fingerprints = {network["label"]: network["fingerprint"] for network in networks}
     cells = {}
     for path in map(Path, paths_to_blocks):
         # A block's path ends in …/dataset/network/subspace/block.nc.
@@ -48,13 +46,15 @@ def aggregate_study(
         if len(checksums) > 1:
             raise ValueError(f"blocks of {dataset} were measured on different data: delete them and run again")
     known = {name: array.attrs for block in blocks for name, array in block.variables.items()}
-    result = _combined(cells, [name for name, each in known.items() if observables.LENGTH in each])
+    merged = {cell: xr.combine_by_coords(parts, combine_attrs="drop") for cell, parts in cells.items()}
+    merged = [found.expand_dims(dict(zip(CELL, ([label] for label in cell)))) for cell, found in merged.items()]
+    result = side_by_side(merged, [name for name, each in known.items() if observables.LENGTH in each])
     result = result.sel({axis: getattr(study, f"{axis}s") for axis in CELL} | {"radius": studies.radii(study)})
     _refuse_missing(result, known)
     for name, attributes in known.items():
-        result[name].attrs = {key: attributes[key] for key in DESCRIBED if key in attributes}
+        result[name].attrs = {key: attributes[key] for key in ("units", "long_name") if key in attributes}
     result = _with_coordinates(result, study, {cell: parts[0].attrs for cell, parts in cells.items()})
-    result.attrs = _provenance([block.attrs for block in blocks], study, settings)
+    result.attrs = _provenance([block.attrs for block in blocks], study, seed)
     last = {name for name, each in known.items() if observables.ORDER in each}
     for name, array in result.data_vars.items():
         result[name] = array.transpose(*_ordered(array.dims, last))
@@ -62,10 +62,9 @@ def aggregate_study(
 
 
 def side_by_side(cells: Sequence[xr.Dataset], of_network: Collection[str] = ()) -> xr.Dataset:
-    """Cells of a study in one dataset.
+    """Combine the cells of a study, padding the axes `of_network` with missing values to a common length.
 
-    Networks that are shorter than others along the axes `of_network` have missing values beyond their last label: axes
-    that differ would be combined too, and every variable would get the axis.
+    Otherwise xarray would combine axes that differ, and give them to every variable.
     """
     for axis in of_network:
         labels = sorted({label for cell in cells if axis in cell.dims for label in cell[axis].values.tolist()})
@@ -74,7 +73,7 @@ def side_by_side(cells: Sequence[xr.Dataset], of_network: Collection[str] = ()) 
 
 
 def _read(path: Path) -> xr.Dataset:
-    """One block of what aggregates have, averaged over planes where it has several for each draw."""
+    """Read the aggregated variables of a block, averaged over the planes of each draw."""
     with netcdf.opened(path) as file:
         left_out = [name for name, array in file.variables.items() if observables.AGGREGATED in array.attrs]
         block = file.drop_vars(left_out)
@@ -93,19 +92,8 @@ def _read(path: Path) -> xr.Dataset:
     return means
 
 
-def _combined(cells: dict[tuple[str, ...], list[xr.Dataset]], of_network: Collection[str]) -> xr.Dataset:
-    """All blocks in one dataset, with axes for dataset, network and subspace."""
-    parts = [
-        xr.combine_by_coords(blocks, combine_attrs="drop").expand_dims(
-            {axis: [label] for axis, label in zip(CELL, cell)}
-        )
-        for cell, blocks in cells.items()
-    ]
-    return side_by_side(parts, of_network)
-
-
 def _refuse_missing(result: xr.Dataset, known: dict[str, dict]) -> None:
-    """Refuse missing values of variables that may not lack any; where a point overflows, all may be missing."""
+    """Refuse missing values except of variables that allow them and at points that overflow."""
     overflown = result.get("overflow", xr.DataArray(0)) > 0
     whole = [name for name in result.data_vars if observables.MISSING not in known[name]]
     missing = [name for name in whole if bool((result[name].isnull() & ~overflown).any())]
@@ -114,11 +102,11 @@ def _refuse_missing(result: xr.Dataset, known: dict[str, dict]) -> None:
 
 
 def _with_coordinates(result: xr.Dataset, study: Study, signatures: dict[tuple[str, ...], dict]) -> xr.Dataset:
-    """The study with the number of classes of each dataset and, where radii have a common unit r_X, x."""
-    classes, meaning = {cell[0]: each["classes"] for cell, each in signatures.items()}, "number of classes"
+    """Add the number of classes of each dataset and, where radii have a common unit r_X, x = log10(r²/r_X²)."""
+    classes = {cell[0]: each["classes"] for cell, each in signatures.items()}
     values = [classes[name] for name in result["dataset"].values]
-    result = result.assign_coords(classes=("dataset", values, {"units": "1", "long_name": meaning}))
-    # In which unit radii are r/r_X.
+    result = result.assign_coords(classes=("dataset", values, {"units": "1", "long_name": "number of classes"}))
+    # r_X in the study's unit of radii.
     units = {"r_X": {1.0}, "norm": {each["r_x"] for each in signatures.values()}}.get(study.radius_unit, set())
     if len(units) != 1:
         return result
@@ -127,24 +115,22 @@ def _with_coordinates(result: xr.Dataset, study: Study, signatures: dict[tuple[s
 
 
 def _ordered(dims: Sequence[str], last: Collection[str]) -> list[str]:
-    """Cell, what the study varies, the point, and axes that stand `last`."""
+    """The order of dimensions: cell, varied keys, point, and axes that stand `last`."""
     between = [dim for dim in dims if dim not in (*CELL, *POINTS, *last)]
     groups = (CELL, between, POINTS, [dim for dim in dims if dim in last])
     return [dim for group in groups for dim in group if dim in dims]
 
 
-def _provenance(attributes: Sequence[dict], study: Study, settings: dict) -> dict:
+def _provenance(attributes: Sequence[dict], study: Study, seed: int) -> dict:
     def all_of(name: str) -> str:
         return ", ".join(sorted({str(each[name]) for each in attributes}))
 
-    names = (
-        *("commit", "code_fingerprint", "network_fingerprint", "settings_hash", "data_checksum"),
-        *("seeds", "device", "dtype"),
-    )
-    versions = [name for name in attributes[0] if name.endswith("_version") or name == "python"]
+    names = ["commit", "code_fingerprint", "network_fingerprint", "settings_hash", "data_checksum"]
+    names += ["seeds", "device", "dtype"]
+    names += [name for name in attributes[0] if name.endswith("_version") or name == "python"]
     return {
-        **{name: all_of(name) for name in (*names, *versions)},
-        "settings": json.dumps(settings, sort_keys=True),
+        **{name: all_of(name) for name in names},
+        "settings": json.dumps(records.of_measurement(study, seed), sort_keys=True),
         **({"planes": study.planes} if hasattr(study, "planes") else {}),
         **({"test_examples": all_of("test_examples")} if "test_examples" in attributes[0] else {}),
         "wall_seconds": round(sum(each["wall_seconds"] for each in attributes), 1),

@@ -1,4 +1,4 @@
-"""Blocks of results: allocated from the observables of a study, filled place by place, and signed."""
+"""Blocks of results: allocated from the observables of a study, filled point by point, and signed."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -17,17 +17,11 @@ from goldilocks_zone.provenance import attributes
 
 
 def empty(observables: Observables, shape: Shape, labels: Mapping[str, Sequence]) -> xr.Dataset:
-    """A block of missing values.
-
-    `labels` are those of the axes that a study varies, which come first, and of axes that differ between its blocks.
-    """
+    """Allocate a block of missing values; `labels` are those of varied keys, which come first, and of points."""
     known = [variable for each in observables if each.wanted(shape.study) for variable in each.variables]
     axes = {axis.name: axis for axis in (*observables.points, *(axis for each in known for axis in each.axes))}
     varied = {name: values for name, values in labels.items() if name not in axes}
-    coordinates = {
-        name: (name, list(labels[name] if name in labels else axis.labels(shape)), axis.attributes)
-        for name, axis in axes.items()
-    }
+    coordinates = {n: (n, list(labels.get(n, axis.labels(shape))), axis.attributes) for n, axis in axes.items()}
     result = xr.Dataset(coords=varied | coordinates)
     points = [*varied, *(axis.name for axis in observables.points)]
     for variable in known:
@@ -38,20 +32,16 @@ def empty(observables: Observables, shape: Shape, labels: Mapping[str, Sequence]
 
 
 def fill(block: xr.Dataset, place: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """Write values by name to a place of a block, which has a label for each of some axes.
-
-    Positions are looked up once: xarray would look them up for every variable.
-    """
+    """Write values by name at a place, {axis: label}, of a block."""
+    # xarray would look positions up for every variable.
     positions = {dim: block.indexes[dim].get_loc(label) for dim, label in place.items()}
     for name, value in values.items():
         variable = block.variables[name]
         variable.values[tuple(positions.get(dim, slice(None)) for dim in variable.dims)] = value
 
 
-def sign(
-    block: xr.Dataset, work: setup.Work, examples: datasets.Examples, module: nn.Module, **more: Any
-) -> xr.Dataset:
-    """A block with the attributes that say what it was made from, beside which it may have `more`."""
+def sign(block: xr.Dataset, work: setup.Work, examples: datasets.Examples, module: nn.Module, **more) -> xr.Dataset:
+    """Add provenance attributes, and `more`, to a block."""
     job, own = work.job, work.own
     seeds = f"streams named {work.block.seed}, purpose, {job.dataset}, {job.network}, {job.subspace}, draw, plane"
     block.attrs = attributes.attributes(

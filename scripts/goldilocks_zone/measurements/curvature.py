@@ -3,6 +3,7 @@
 Imports nothing heavy: it runs whenever the workflow loads.
 """
 
+import itertools
 import math
 from typing import Literal
 
@@ -69,30 +70,26 @@ class CurvatureStudy(Study, title="Study of curvature"):
 
     @changes_no_number
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
-        """Refuse examples, classes and dimensions that datasets and networks do not have."""
+        """Refuse more examples, classes or dimensions than datasets and networks have."""
         for name, shape in shapes.items():
-            checks.refuse_validation(path, self.validation, name, shape)
-            checks.refuse_examples(f"{path}.examples", max(self.examples), name, shape, self.validation)
-        planes = [subspace_labels.parse_plane(label) for label in self.subspaces]
-        for plane, label in zip(planes, self.subspaces):
-            if max(self.dimensions) > plane.dimension:
-                checks.refuse(
-                    f"{path}.dimensions: {max(self.dimensions)} is impossible; "
-                    f"the plane {label} has {plane.dimension} dimensions"
-                )
+            checks.refuse_examples(path, max(self.examples), self.validation, name, shape)
+        for label in self.subspaces:
+            largest, dimension = max(self.dimensions), subspace_labels.parse_plane(label).dimension
+            if largest > dimension:
+                reason = f"{largest} is impossible; the plane {label} has {dimension} dimensions"
+                checks.refuse(f"{path}.dimensions: {reason}")
         self._check_parts(path, networks)
-        for variant in studies.variants(self):
+        for variant, (name, shape) in itertools.product(studies.variants(self), shapes.items()):
             study = self.model_copy(update=variant)
-            for name, shape in shapes.items():
-                classes = study.classes or shape.classes
-                if classes > shape.classes:
-                    place = f"{path}.vary.classes" if "classes" in self.vary else f"{path}.classes"
-                    checks.refuse(f"{place}: {classes} is impossible; {name} has {shape.classes} classes")
-                checks.refuse_dimensions(path, study, planes, name, shape, classes, networks)
+            classes = study.classes or shape.classes
+            if classes > shape.classes:
+                place = f"{path}.vary.classes" if "classes" in self.vary else f"{path}.classes"
+                checks.refuse(f"{place}: {classes} is impossible; {name} has {shape.classes} classes")
+            checks.refuse_dimensions(path, study, networks, name, shape.image, classes)
 
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
-        """Of tangents along the plane, shared between points where activations are homogeneous, and of products."""
+        """Operations of tangents along the plane (shared between points by homogeneous activations) and of products."""
         dimension = subspace_labels.parse_plane(subspace).dimension
         sizes = {key: len(values) for key, values in self.vary.items()}
         points = radii * math.prod(size for key, size in sizes.items() if key in SWEPT)
@@ -104,7 +101,7 @@ class CurvatureStudy(Study, title="Study of curvature"):
 
     @changes_no_number
     def _check_parts(self, path: str, networks: Networks) -> None:
-        """What some measures ask of networks; of the user's own too little is known."""
+        """Refuse networks that some measures cannot take; of a user's network too little is known."""
         for label in self.networks:
             network = networks.get(label)
             if self.counterfactuals and not (network and network.homogeneous):

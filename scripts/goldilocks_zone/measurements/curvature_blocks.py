@@ -48,9 +48,9 @@ averaged = functools.partial(Variable, axes=(PLANE, DIMENSION), plane_variance=T
 def measure_block(job: setup.Job) -> xr.Dataset:
     """One block: draws and radii of one cell, in all variants of its study."""
     work, result = setup.begin(job), None
-    study, place = work.block.study, (job.path_to_dataset, job.dataset, max(work.block.study.examples))
-    load = functools.partial(datasets.load, *place, validation=study.validation, seed=work.block.seed)
-    load = functools.lru_cache(maxsize=1)(load)
+    study, seed = work.block.study, work.block.seed
+    given = job.path_to_dataset, job.dataset, max(study.examples)
+    load = functools.lru_cache(1)(functools.partial(datasets.load, *given, validation=study.validation, seed=seed))
     for variant in studies.split(study, SWEPT)[0]:
         here = study.model_copy(update=variant)
         examples = load(**{key: getattr(here, key) for key in ("inputs", "labels", "classes", "example_set")})
@@ -70,7 +70,7 @@ def measure_block(job: setup.Job) -> xr.Dataset:
 
 
 def _refuse_large_planes(job: setup.Job, module: nn.Module, biases: bool) -> None:
-    """Refuse what could not be checked while the dataset, or the network, was not known."""
+    """Refuse planes that could not be checked before the dataset and the network were known."""
     dimension = subspace_labels.parse_plane(job.subspace).dimension
     available = sum(p.size for p in initialisation.parameters_of(module) if biases or not p.is_bias)
     if dimension > available:
@@ -162,10 +162,10 @@ frozen = functools.partial(Variable, axes=(PLANE, DIMENSION), may_be_missing=Tru
     key="counterfactuals",
 )
 def counterfactuals(seen: OnPlane) -> dict:
-    """κ as it would be with one factor of the Hessian as at ratio 1, in a homogeneous network (vd7).
+    """κ of a homogeneous network with one factor of the Hessian frozen at ratio 1 (vd7).
 
-    G ∝ α^{2n−2} diag p − ppᵀ and H′ ∝ α^{n−2} (p − y): frozen_softmax has p of ratio 1 in the former, frozen_residual
-    in the latter, frozen_scale the logit gradients in G.
+    With G ∝ α^{2n−2} diag p − ppᵀ and H′ ∝ α^{n−2} (p − y): frozen_softmax has p of ratio 1 in G, frozen_residual in
+    H′, and frozen_scale the logit gradients in G.
     """
     if seen.reference is None:
         return {}
@@ -190,7 +190,7 @@ of_layers = functools.partial(Variable, axes=(LAYER,), may_be_missing=True)
     key="layer_probes",
 )
 def layers(seen: InLayers) -> dict:
-    """Traces of the layers' blocks of the Hessian, and what of H′ stays inside them."""
+    """Traces of the layers' blocks of the Hessian, and the share of H′ inside them."""
     weights = [p for p in initialisation.parameters_of(seen.sweep.module) if not p.is_bias]
     sizes = np.array([p.size for p in weights])
     deviations = np.array(initialisation.weight_deviations(weights, seen.sweep.study.initialisation))
@@ -212,7 +212,7 @@ def layers(seen: InLayers) -> dict:
 def full_space(seen: InFullSpace) -> dict:
     """Trace and norm of the Hessian in full space, in the metric of the planes."""
     sweep, (problem, parameters) = seen.sweep, seen.problem
-    probes, eta = sweep.draw.probes, sweep.draw.eta
+    probes, eta = sweep.probes, sweep.eta
     vectors = sweep.on_device(probes * eta).to(getattr(torch, sweep.study.dtype))
     problem, memory_mib = replace(problem, loss=sweep.study.loss), sweep.work.job.memory_mib
     products = hessian.hessian_vector_products(problem, parameters, vectors, memory_mib=memory_mib)
@@ -222,7 +222,7 @@ def full_space(seen: InFullSpace) -> dict:
 
 @OBSERVABLES.register(
     InFullSpace,
-    Variable("gradient_norm", "nat per parameter", "norm of the gradient within the subspace"),
+    Variable("gradient_norm", "nat per parameter", "norm of the gradient in full space"),
     Variable(
         "forced_gradient_norm",
         "nat per parameter",

@@ -22,23 +22,9 @@ from goldilocks_zone.subspaces import planes
 
 
 @dataclass(frozen=True)
-class Draw:
-    """One random initialisation θ (D,) and what is drawn with it, shared over radii.
-
-    Metric η (D,), raw planes (d, D), probes (m, D) of the full space, and probes (layers · m, D) of single layers.
-    """
-
-    theta: np.ndarray
-    eta: np.ndarray
-    planes: list[np.ndarray | scipy.sparse.csr_array]
-    probes: np.ndarray
-    layer_probes: np.ndarray
-
-
-@dataclass(frozen=True)
 class Point:
-    """Where curvature is measured: its place in a block, the factor on θ, the softmax's temperature, the radius over
-    that of reference, and whether it rescales the parameters alone."""
+    """A point of a sweep: its place in a block, the factor `scale` on θ, the softmax's temperature, the `ratio` of its
+    radius to the reference radius, and whether only the parameters are rescaled."""
 
     place: dict
     scale: float
@@ -49,7 +35,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Seen:
-    """What observables are measured of: a place in a block, and the sweep and point that it belongs to."""
+    """Base of the objects that observables measure: a place in a block, its sweep and its point."""
 
     place: dict
     sweep: "Sweep"
@@ -58,14 +44,14 @@ class Seen:
 
 @dataclass(frozen=True)
 class Attempt(Seen):
-    """A point and number of examples: whether logits or the Hessian overflow."""
+    """A point and number of examples, and whether logits or the Hessian overflow there."""
 
     overflow: bool
 
 
 @dataclass(frozen=True)
 class OnPlane(Seen):
-    """Curvature of a point on one plane; `reference`: at ratio 1, where the point has counterfactuals."""
+    """Curvature at a point on one plane, and the curvature at ratio 1 if counterfactuals are measured there."""
 
     measured: PlaneCurvature
     reference: PlaneCurvature | None
@@ -73,7 +59,7 @@ class OnPlane(Seen):
 
 @dataclass(frozen=True)
 class InLayers(Seen):
-    """Curvature of a point along the probes of single layers."""
+    """Curvature at a point along the probes of single layers."""
 
     measured: PlaneCurvature
 
@@ -86,26 +72,40 @@ class InFullSpace(Seen):
 
 
 class Sweep:
-    """One variant of a study and one draw, at every radius of a block."""
+    """One variant of a study and one draw, at every radius of a block.
+
+    The random initialisation θ (D,), the metric η (D,), raw planes (d, D), probes (m, D) of the full space and
+    layer_probes (layers · m, D) of single layers are shared over radii.
+    """
 
     def __init__(
         self, work: setup.Work, study: CurvatureStudy, module: nn.Module, examples: datasets.Examples, number: int
     ):
         self.work, self.study, self.depth = work, study, labels.depth(work.job.network)
-        self.draw = _draw(work, study, module, number)
-        self.points = self._points(module)
+        parameters, streams = initialisation.parameters_of(module), work.streams
+        self.eta = setup.metric(study, parameters)
+
+        def signs(purpose: str, count: int) -> np.ndarray:
+            return streams.stream(purpose, number).choice((-1.0, 1.0), (count, self.eta.size))
+
+        self.probes, layer_probes = signs("probes", study.probes), signs("layer probes", study.layer_probes)
+        self.layer_probes = np.concatenate([layer_probes * each for each in initialisation.layer_indicators(module)])
+        plane, count = subspace_labels.parse_plane(work.job.subspace), max(study.dimensions)
+        names = [("plane", plane.kind, number, i) for i in range(study.planes)]
+        self.planes = [planes.directions_as_drawn(plane, self.eta, streams.stream(*name))[:count] for name in names]
+        theta = streams.initialisation(parameters, study.initialisation, number)
+        self.points = self._points(theta, initialisation.glorot_radius(parameters))
         self.module = module.to(work.device)
-        arrays = (self.draw.theta, examples.inputs, examples.labels)
-        self.theta, self.inputs, self.targets = (self.on_device(array) for array in arrays)
+        self.theta, self.inputs, self.targets = map(self.on_device, (theta, examples.inputs, examples.labels))
 
     def on_device(self, array: np.ndarray) -> Tensor:
         """An array as a tensor on the device of the job."""
         return torch.as_tensor(array, device=self.work.device)
 
     def seen(self) -> Iterator[Seen]:
-        """All that observables are measured of; in full space only where nothing overflows."""
+        """All objects that observables measure, those in full space only where nothing overflows."""
         counts, whole = self.study.examples, {}
-        for i, plane in enumerate(self.draw.planes):
+        for i, plane in enumerate(self.planes):
             found, references = self._curvature(plane, self.points), [None] * len(counts)
             if self.study.counterfactuals:
                 (references,) = self._curvature(plane, [self._reference()])
@@ -116,8 +116,8 @@ class Sweep:
                     yield Attempt(place, self, point, measured is None)
                     if measured is not None:
                         yield OnPlane(place | {"plane": i}, self, point, measured, reference if point.scaled else None)
-        if len(self.draw.layer_probes):
-            for point, at_point in zip(self.points, self._curvature(self.draw.layer_probes, self.points)):
+        if len(self.layer_probes):
+            for point, at_point in zip(self.points, self._curvature(self.layer_probes, self.points)):
                 for count, measured in zip(counts, at_point):
                     if measured is not None:
                         yield InLayers(point.place | {"examples": count}, self, point, measured)
@@ -129,17 +129,16 @@ class Sweep:
 
     @property
     def path(self) -> str:
-        """The way of computing."""
+        """The way of computing curvature, for the log."""
         count = 1 if self.study.one_by_one or self.study.sharpness else len(self.points)
         return dispatch.path_of(Problem(self.module, self.inputs), self.theta, count)
 
-    def _points(self, module: nn.Module) -> list[Point]:
+    def _points(self, theta: np.ndarray, r_x: float) -> list[Point]:
         """Every radius, with every variant of the varied keys whose values are points of one sweep."""
-        r_x, study = initialisation.glorot_radius(initialisation.parameters_of(module)), self.study
-        points = []
+        study, points = self.study, []
         for radius, variant in itertools.product(self.work.block.radii, studies.split(study, SWEPT)[1]):
             here = study.model_copy(update=variant)
-            scale = initialisation.scale(self.draw.theta, radius, here.radius_unit, r_x)
+            scale = initialisation.scale(theta, radius, here.radius_unit, r_x)
             ratio, temperature = initialisation.ratio(radius, here.radius_unit, r_x), here.temperature
             if here.rescaled != "parameters":
                 if self.depth is None:
@@ -154,7 +153,7 @@ class Sweep:
         return points
 
     def _reference(self) -> Point:
-        """The point at the radius of reference, of those that rescale the parameters."""
+        """The rescaled parameters at the reference radius."""
         first = next(point for point in self.points if point.scaled)
         return Point({}, first.scale / first.ratio, first.temperature, 1.0)
 
@@ -178,25 +177,3 @@ class Sweep:
                 here = softened_relu.softened(problem, scale * self.theta, self.study.sharpness)
             found += hessian.curvature_at(here, self.theta, [(scale, temperature)], directions, options)
         return found
-
-
-def _draw(work: setup.Work, study: CurvatureStudy, module: nn.Module, number: int) -> Draw:
-    plane, streams, count = subspace_labels.parse_plane(work.job.subspace), work.streams, max(study.dimensions)
-
-    def signs(purpose: str, number_of_probes: int, size: int) -> np.ndarray:
-        return streams.stream(purpose, number).choice((-1.0, 1.0), (number_of_probes, size))
-
-    parameters = initialisation.parameters_of(module)
-    eta = setup.metric(study, parameters)
-    layers, probes = initialisation.layer_indicators(module), study.layer_probes
-    layer_probes = signs("layer probes", probes, eta.size) if probes else np.empty((0, eta.size))
-    return Draw(
-        theta=streams.initialisation(parameters, study.initialisation, number),
-        eta=eta,
-        planes=[
-            planes.directions_as_drawn(plane, eta, streams.stream("plane", plane.kind, number, i))[:count]
-            for i in range(study.planes)
-        ],
-        probes=signs("probes", study.probes, eta.size),
-        layer_probes=np.concatenate([layer_probes * layer for layer in layers]),
-    )

@@ -1,4 +1,4 @@
-"""Tables of all measured variables in results/README.md, made from their registrations: `make variables`."""
+"""Tables of all measured variables in results/README.md, written by `make variables`."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ HEADER = "| variable | axes | unit | meaning | where the study has |\n|---|---|-
 
 
 def documented(text: str) -> str:
-    """A text in which every table between its marks is the present one; tables of new kinds come last."""
+    """Update the tables between their marks in a text, and append those of new kinds."""
     known = {name: kind.load().OBSERVABLES for name, kind in kinds.known().items()}
     for name, observables in {**known, "cuts": loss_slices.OBSERVABLES}.items():
         first, last = f"<!-- variables of {name} -->\n", f"<!-- end of {name} -->\n"
@@ -28,7 +28,6 @@ def _table(observables: Observables) -> str:
         for variable in each.variables:
             axes = ", ".join(axis.name for axis in (*observables.points, *variable.axes))
             key = f" `{each.key}`" if each.key else ""
-            # A bar would end the column.
             meaning = variable.long_name.replace("|", "\\|")
             rows.append(f"| `{variable.name}` | {axes} | {variable.units} | {meaning} |{key} |\n")
     return HEADER + "".join(rows)

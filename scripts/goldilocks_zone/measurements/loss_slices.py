@@ -7,7 +7,6 @@ import time
 import numpy as np
 import torch
 import xarray as xr
-from torch import nn
 
 from goldilocks_zone.config import records, studies
 from goldilocks_zone.config.models import Cuts
@@ -19,7 +18,7 @@ from goldilocks_zone.models import initialisation
 from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.subspaces import labels, planes
 
-NUMBER = 0  # the first initialisation that studies of this dataset and network have
+NUMBER = 0  # of the initialisation: the first one of studies of this dataset and network
 OF_RADIUS = "r, the initialisation's own norm"
 
 RADIUS = dataclasses.replace(observables.RADIUS, units="r_X")
@@ -48,18 +47,12 @@ OBSERVABLES = Observables(RADIUS)
 
 @dataclasses.dataclass(frozen=True)
 class Slices:
-    """A point (D,) of a network, and directions (d, D) through it that are as long as the point."""
+    """A point (D,) of a problem, and directions (d, D) as long as the point."""
 
-    network: nn.Module
+    problem: Problem
     point: torch.Tensor
     directions: torch.Tensor
-    examples: tuple[torch.Tensor, torch.Tensor]
     settings: Cuts
-
-    def losses(self, coefficients: np.ndarray) -> np.ndarray:
-        """Mean losses where the directions have these coefficients."""
-        problem = Problem(self.network, *self.examples)
-        return loss_slices.mean_losses(problem, self.point, self.directions, coefficients)
 
 
 @OBSERVABLES.register(
@@ -69,39 +62,33 @@ class Slices:
     Variable("plane_loss", "nat", "mean loss on a plane through the initialisation", (SECOND, FIRST)),
 )
 def slices(seen: Slices) -> dict[str, np.ndarray]:
-    """Losses on lines and on a plane; displacements are in units of the point's own radius."""
+    """Losses on lines and on a plane; displacements are in units of the radius."""
     cuts, count = seen.settings, len(seen.directions)
     line, grid = (loss_slices.displacements(cuts.extent, steps) for steps in (cuts.steps, cuts.plane_steps))
     lines, plane = loss_slices.line_coefficients(line, count), loss_slices.plane_coefficients(grid, count)
     coefficients = {"line_loss": lines, "plane_loss": plane, "loss": np.zeros(count)}
-    return {name: seen.losses(each) for name, each in coefficients.items()}
+    place = seen.problem, seen.point, seen.directions
+    return {name: loss_slices.mean_losses(*place, each) for name, each in coefficients.items()}
 
 
 def measure(job: setup.Job) -> xr.Dataset:
-    """Losses on all slices; the settings name the dataset, network and subspace."""
+    """Measure the losses on all slices; the settings name the dataset, network and subspace."""
     cuts, seed = records.read_cuts(job.path_to_settings)
     job = dataclasses.replace(job, dataset=cuts.dataset, network=cuts.network, subspace=cuts.subspace)
     work = setup.begin(job, records.Block(cuts, seed, range(1), studies.radii(cuts)))
-    examples = datasets.load(
-        job.path_to_dataset,
-        job.dataset,
-        count=cuts.examples,
-        inputs=cuts.inputs,
-        labels="original",
-        validation=cuts.validation,
-        seed=seed,
-    )
+    kept = {"inputs": cuts.inputs, "labels": "original", "validation": cuts.validation, "seed": seed}
+    examples = datasets.load(job.path_to_dataset, job.dataset, cuts.examples, **kept)
     module = work.network(examples).to(work.device)
-    theta, directions = _draw(cuts, work.streams, initialisation.parameters_of(module))
-    r_x = initialisation.glorot_radius(initialisation.parameters_of(module))
+    parameters = initialisation.parameters_of(module)
+    theta, directions = _draw(cuts, work.streams, parameters)
+    r_x = initialisation.glorot_radius(parameters)
     arrays = (directions, examples.inputs, examples.labels)
     directions, *data = (torch.as_tensor(array, device=work.device) for array in arrays)
-    result = blocks.empty(
-        OBSERVABLES, Shape(cuts, module, examples.inputs.shape[1:], examples.classes), {"radius": work.block.radii}
-    )
+    shape = Shape(cuts, module, examples.inputs.shape[1:], examples.classes)
+    result = blocks.empty(OBSERVABLES, shape, {"radius": work.block.radii})
     for radius in work.block.radii:
         point = torch.as_tensor(initialisation.rescaled(theta, radius, "r_X", r_x), device=work.device)
-        seen = Slices(module, point, radius * r_x * directions, tuple(data), cuts)
+        seen = Slices(Problem(module, *data), point, radius * r_x * directions, cuts)
         blocks.fill(result, {"radius": radius}, OBSERVABLES.measure(cuts, seen))
         logging.info("radius %g measured after %.1f s", radius, time.monotonic() - work.started)
     seeds = f"streams named {seed}, purpose, {job.dataset}, {job.network}, kind, {NUMBER}"
@@ -111,7 +98,7 @@ def measure(job: setup.Job) -> xr.Dataset:
 def _draw(
     cuts: Cuts, streams: setup.Streams, parameters: list[initialisation.Parameter]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The initialisation θ (D,) that studies have too, and orthonormal directions (d, D) of the slices' own."""
+    """The initialisation θ (D,), shared with studies, and orthonormal directions (d, D) of the slices."""
     plane = labels.parse_plane(cuts.subspace)
     available = sum(p.size for p in parameters if not p.is_bias)
     if plane.dimension > available:

@@ -1,20 +1,20 @@
 """Observables: measured variables, each registered once, where it is measured.
 
-From the registration follow the variable's place in a block, its attributes, the row of results/README.md, and how
-studies aggregate it, which its attributes say. Imports nothing heavy.
+The registration determines a variable's dimensions and attributes, its row in results/README.md and its aggregation.
+Imports nothing heavy.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-# Attributes by which an aggregate is made, beside units and long_name; absent where nothing special holds.
+# Attributes that control aggregation, beside units and long_name; absent by default.
 OVER_PLANES, MISSING, AGGREGATED, ORDER, LENGTH = "over_planes", "missing", "aggregated", "order", "length"
 MEAN_AND_VARIANCE, ALLOWED, LEFT_OUT, LAST, OF_NETWORK = "mean and variance", "allowed", "no", "last", "of the network"
 
 
 class Shape(NamedTuple):
-    """What lengths of axes depend on: a study, its network, its images (channels, height, width) and its classes."""
+    """Arguments of axes: a study, its network, its images (channels, height, width) and its number of classes."""
 
     study: Any
     module: Any
@@ -24,10 +24,9 @@ class Shape(NamedTuple):
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis of results, with labels that may depend on a study, and its meaning.
+    """An axis of results, and its labels by a study.
 
-    last: stands behind the draws in an aggregate, not among the keys that a study varies; of_network: networks of one
-    study may differ in its length.
+    last: follows the draws in an aggregate, and not the varied keys; of_network: its length depends on the network.
     """
 
     name: str
@@ -52,10 +51,10 @@ RADIUS = Axis("radius", lambda shape: [], "radius of the initialisation", "the s
 
 @dataclass(frozen=True)
 class Variable:
-    """A measured variable: its unit, its meaning and its own axes, behind those of the points of a study.
+    """A measured variable, with its own axes behind those of the points of a study.
 
-    plane_variance: an aggregate keeps the variance over planes beside the mean; may_be_missing: an aggregate may lack
-    values of it; aggregated: an aggregate has it.
+    plane_variance: aggregates keep the variance over planes beside the mean; may_be_missing: they may lack values;
+    aggregated: they have the variable at all.
     """
 
     name: str
@@ -77,9 +76,9 @@ class Variable:
 
 @dataclass(frozen=True)
 class Observable:
-    """Variables that are measured together, of what a measurement yields (a class), where a study has the `key`.
+    """Variables measured together: `measure` maps an object of the class `of` to their values by name.
 
-    `measure` gives their values by name.
+    Only studies whose `key` is set have them.
     """
 
     of: type
@@ -88,19 +87,19 @@ class Observable:
     measure: Callable[[Any], Mapping[str, Any]]
 
     def wanted(self, study: Any) -> bool:
-        """Whether a study asks for it."""
+        """Whether a study has these variables."""
         return not self.key or bool(getattr(study, self.key))
 
 
 class Observables(list):
-    """The observables of a kind of study, and the axes of its `points`, which come first in every variable."""
+    """The observables of a kind of study, and the axes of its `points`, the first ones of every variable."""
 
     def __init__(self, *points: Axis):
         super().__init__()
         self.points = points
 
     def register(self, of: type, *variables: Variable, key: str = "") -> Callable[[Callable], Callable]:
-        """A decorator for a function that measures `variables` of an object of the class `of`."""
+        """Decorate a function that measures `variables` of an object of the class `of`."""
 
         def decorate(measure: Callable) -> Callable:
             self.append(Observable(of, key, variables, measure))
@@ -109,6 +108,6 @@ class Observables(list):
         return decorate
 
     def measure(self, study: Any, seen: Any) -> dict[str, Any]:
-        """Values by name of all variables that the study asks for and that are measured of what is `seen`."""
+        """Measure all variables of the study that belong to an object: values by name."""
         chosen = [each for each in self if isinstance(seen, each.of) and each.wanted(study)]
         return {name: value for each in chosen for name, value in each.measure(seen).items()}

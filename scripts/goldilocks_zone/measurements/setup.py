@@ -23,11 +23,10 @@ from goldilocks_zone.subspaces import planes
 
 @dataclass(frozen=True)
 class Job:
-    """One job of measuring: the files and names that it is given, and what of the machine it may use.
+    """Inputs, labels and resources of one job of measuring.
 
-    `path_to_network` leads to the record of a network of the user's own, which `network` names, and `network_file` to
-    its code. `memory_mib` bounds working memory of differentiation; `device` is auto, cpu or cuda. Checkpoints go to
-    their folder at most every `checkpoint_seconds`; a job that is started again resumes from them.
+    `path_to_network`: record of a user's `network`, whose code is `network_file`; `memory_mib` bounds the memory of
+    differentiation. Checkpoints are written at most every `checkpoint_seconds`; a restarted job resumes from them.
     """
 
     path_to_dataset: str
@@ -48,7 +47,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Work:
-    """A job that has begun: its block, the fingerprint of its code, the user's own network, device and start."""
+    """A started job: its block, the fingerprint of its code, a user's network, the device and the time of the start."""
 
     job: Job
     block: Block
@@ -59,7 +58,7 @@ class Work:
 
     @property
     def labels(self) -> dict[str, Sequence]:
-        """Labels of the block's axes: of the keys that the study varies, of radii and of draws."""
+        """Labels of the block along varied keys, radii and draws."""
         return {**studies.varied(self.block.study), "radius": self.block.radii, "draw": self.block.draws}
 
     @property
@@ -68,15 +67,13 @@ class Work:
         return Streams(self.block.seed, self.job.dataset, self.job.network)
 
     def network(self, examples: datasets.Examples) -> nn.Module:
-        """The network for these examples, in double precision."""
+        """Build the network for these examples, in double precision."""
         return user_networks.build_named(self.job.network, self.own, examples.inputs.shape[1:], examples.classes)
 
 
 def begin(job: Job, block: Block | None = None) -> Work:
-    """Read what a job is given, its `block` by its place in a study unless it is given, and make torch ready.
-
-    The fingerprint is read before measuring: code that changes meanwhile must not sign these numbers.
-    """
+    """Read the inputs of a job, with its `block` by its name if none is given, and set torch up."""
+    # Read first: code that changes while measuring must not sign these numbers.
     started, code = time.monotonic(), Path(job.path_to_code).read_text().strip()
     block = block or records.read_block(job.path_to_settings, job.dataset, job.network, job.subspace, job.block)
     own = user_code.recorded(job.path_to_network, job.network_file)
@@ -84,9 +81,9 @@ def begin(job: Job, block: Block | None = None) -> Work:
 
 
 def start_torch(device: str, threads: int) -> torch.device:
-    """The device called auto (CUDA where there is one), cpu or cuda; full precision and no more than these threads.
+    """Set up the device auto (CUDA if available), cpu or cuda, in full precision.
 
-    A GPU is this process's own until it ends.
+    A GPU stays locked until the process ends.
     """
     torch.set_num_threads(threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -100,27 +97,27 @@ def start_torch(device: str, threads: int) -> torch.device:
 
 @dataclass(frozen=True)
 class Streams:
-    """Random streams of a dataset and network: curvature is measured, and training starts, at the same points."""
+    """Random streams of a dataset and network, by which curvature and training share their initialisations."""
 
     seed: int
     dataset: str
     network: str
 
     def name(self, purpose: str, *more: str | int) -> tuple:
-        """The name of a stream, for example of the purpose "plane", of a kind, a draw and the number of the plane."""
+        """Name of a stream, for example for the purpose "plane": kind, draw and number of the plane."""
         return (self.seed, purpose, self.dataset, self.network, *more)
 
     def stream(self, purpose: str, *more: str | int) -> np.random.Generator:
-        """The stream of that name."""
+        """Random stream of that name."""
         return stream(*self.name(purpose, *more))
 
     def initialisation(self, parameters: Sequence[Parameter], kind: str, draw: int) -> np.ndarray:
-        """The initialisation θ (D,) of a draw, not yet rescaled to a radius."""
+        """Initialisation θ (D,) of a draw before it is rescaled to a radius."""
         return models_initialisation.initialise(parameters, kind, self.stream("initialisation", draw))
 
 
 def metric(settings: Study | Cuts, parameters: Sequence[Parameter]) -> np.ndarray:
-    """The metric η (D,) of the planes of a study or of cuts."""
+    """Metric η (D,) of the planes of a study or of cuts."""
     return planes.metric(
         [p.size for p in parameters],
         [p.is_bias for p in parameters],

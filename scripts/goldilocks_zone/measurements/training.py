@@ -16,7 +16,7 @@ from goldilocks_zone.data.official_shapes import Shape
 from goldilocks_zone.models.labels import Network
 from goldilocks_zone.subspaces import labels as subspace_labels
 
-# Of the whole Hessian's largest eigenvalue, and of the geometry: forward passes over its examples that take as long.
+# Cost of the sharpness and of the geometry, in forward passes over their examples.
 SHARPNESS_PASSES, GEOMETRY_PASSES = 60, 1500
 
 
@@ -97,55 +97,47 @@ class TrainingStudy(Study, title="Study of training"):
 
     @property
     def work(self) -> str:
-        """Large batches take less time for each example."""
+        """The kind of work: full batches take less time per example."""
         return "full batch" if self.batch == "all" else self.kind
 
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
-        """Of the steps, of what is logged, and of spectra in full space."""
+        """Operations of the steps, of logging, and of spectra in full space."""
         batch = self.examples or shape.training_examples if self.batch == "all" else self.batch
-        logged = len(self.logged_steps)
         largest = max(self.vary.get("geometry_examples", [self.geometry_examples]))
-        examples = 3 * self.steps * batch + logged * (self.evaluated + self.sharpness_examples * SHARPNESS_PASSES)
-        examples += len(self.geometry_steps) * largest * GEOMETRY_PASSES
-        return (
-            draws * radii * len(studies.variants(self)) * network.forward_flops(shape.image, shape.classes) * examples
-        )
+        examples = 3 * self.steps * batch + len(self.geometry_steps) * largest * GEOMETRY_PASSES
+        examples += len(self.logged_steps) * (self.evaluated + self.sharpness_examples * SHARPNESS_PASSES)
+        runs = draws * radii * len(studies.variants(self))
+        return runs * network.forward_flops(shape.image, shape.classes) * examples
 
     @changes_no_number
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
-        """Refuse steps, examples and dimensions that logging, datasets and networks do not have."""
-        subspaces = [subspace_labels.parse_subspace(label) for label in self.subspaces]
+        """Refuse steps, examples and dimensions beyond those of logging, datasets and networks."""
         if isinstance(self.logged, list) and max(self.logged) > self.steps:
             checks.refuse(f"{path}.logged: {max(self.logged)} is impossible; there are {self.steps} steps")
         self._check_geometry(path)
-        for i, subspace in enumerate(subspaces):
-            if self.curvature_examples and getattr(subspace, "kind", "") not in subspace_labels.PLANE_KINDS:
-                checks.refuse(
-                    f"{path}.subspaces.{i}: {self.subspaces[i]} is impossible; "
-                    "curvature_examples asks for planes, sparse or dense"
-                )
+        for i, label in enumerate(self.subspaces):
+            kind = getattr(subspace_labels.parse_subspace(label), "kind", "")
+            if self.curvature_examples and kind not in subspace_labels.PLANE_KINDS:
+                reason = f"{label} is impossible; curvature_examples asks for planes, sparse or dense"
+                checks.refuse(f"{path}.subspaces.{i}: {reason}")
         for variant, (name, shape) in itertools.product(studies.variants(self), shapes.items()):
             study = self.model_copy(update=variant)
             study._check_numbers(path, name, shape)
-            checks.refuse_dimensions(path, study, subspaces, name, shape, shape.classes, networks)
+            checks.refuse_dimensions(path, study, networks, name, shape.image, shape.classes)
 
     @changes_no_number
     def _check_geometry(self, path: str) -> None:
-        """The steps of the geometry of the loss against those logged, and what it takes for granted."""
-        for key, known, name in (
-            ("geometry_steps", self.logged_steps, "logged steps"),
-            ("residual_steps", self.geometry_steps, "geometry_steps"),
-        ):
-            for step in getattr(self, key):
-                if step not in known:
-                    values = ", ".join(map(str, known)) or "none"
-                    checks.refuse(f"{path}.{key}: {step} is impossible; choose from the {name}, {values}")
+        """Refuse steps of the geometry that are not logged, and losses that it does not cover."""
+        steps = {"geometry_steps": ("logged steps", self.logged_steps)}
+        steps["residual_steps"] = ("geometry_steps", self.geometry_steps)
+        for key, (name, known) in steps.items():
+            for step in (each for each in getattr(self, key) if each not in known):
+                values = ", ".join(map(str, known)) or "none"
+                checks.refuse(f"{path}.{key}: {step} is impossible; choose from the {name}, {values}")
         if self.outputs_examples and "classes" in self.vary:
-            checks.refuse(
-                f"{path}.outputs_examples: outputs of several numbers of classes have no common axis; set classes to "
-                "one"
-            )
+            reason = "outputs of several numbers of classes have no common axis; set classes to one"
+            checks.refuse(f"{path}.outputs_examples: {reason}")
         if not self.geometry_examples:
             if self.geometry_steps:
                 checks.refuse(f"{path}.geometry_steps: there are no geometry_examples; say how many")
@@ -157,11 +149,9 @@ class TrainingStudy(Study, title="Study of training"):
 
     @changes_no_number
     def _check_numbers(self, path: str, name: str, shape: Shape) -> None:
-        """Numbers of examples against the dataset, for a study whose varied keys have one value each."""
-        checks.refuse_validation(path, self.validation, name, shape)
-        checks.refuse_examples(f"{path}.examples", self.examples or 0, name, shape, self.validation)
+        """Check numbers of examples against a dataset, of a study whose varied keys have one value each."""
+        checks.refuse_examples(path, self.examples or 0, self.validation, name, shape)
         most = self.examples or shape.training_examples - self.validation
-        # Two sets are of training, one is held out.
         count = self.geometry_examples
         if 2 * count > most or count > self.validation:
             checks.refuse(
@@ -169,10 +159,8 @@ class TrainingStudy(Study, title="Study of training"):
                 f"out (validation), of {name}: {most} and {self.validation} are"
             )
         if self.outputs_examples > self.validation:
-            checks.refuse(
-                f"{path}.outputs_examples: {self.outputs_examples} is impossible; {self.validation} examples are held "
-                "out (validation)"
-            )
+            reason = f"{self.outputs_examples} is impossible; {self.validation} examples are held out (validation)"
+            checks.refuse(f"{path}.outputs_examples: {reason}")
         asked = {key: getattr(self, key) for key in ("curvature_examples", "sharpness_examples")}
         if self.batch != "all":
             asked["vary.batch" if "batch" in self.vary else "batch"] = self.batch

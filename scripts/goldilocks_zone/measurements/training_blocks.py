@@ -26,14 +26,14 @@ from goldilocks_zone.subspaces import constraints, projections
 from goldilocks_zone.subspaces import labels as subspace_labels
 from goldilocks_zone.training import ensembles, loop
 
-# Varied keys in which the members of one ensemble may differ; every other key needs an ensemble of its own.
+# Varied keys in which the members of one ensemble may differ.
 OF_MEMBERS = ("rate", "rate_rule", "temperature", "temperature_rule")
-BYTES_AT_ONCE = 2**24  # of members that train freely, on the CPU: their steps pass over memory many times
+BYTES_AT_ONCE = 2**24  # of members in full space on the CPU, whose steps should stay in the cache
 
 
 @dataclass(frozen=True)
 class Member:
-    """One run of training: its draw, radius in the study's unit, and what it sets of the keys varied together."""
+    """One run of training: its draw, its radius in the study's unit, and its values of the keys OF_MEMBERS."""
 
     draw: int
     radius: float
@@ -54,7 +54,7 @@ def measure_block(job: setup.Job) -> xr.Dataset:
         if result is None:
             shape = Shape(study, module, splits.training.inputs.shape[1:], splits.training.classes)
             result = blocks.empty(OBSERVABLES, shape, work.labels)
-        trained = Ensembles.of(work, here, module, splits)
+        trained = Ensembles(work, here, module, splits)
         for group in _groups(members, trained):
             values = _train(trained, group, _checkpoint(trained, number))
             for i, member in enumerate(group):
@@ -63,12 +63,12 @@ def measure_block(job: setup.Job) -> xr.Dataset:
             described, seconds = studies.described(variant), time.monotonic() - work.started
             logging.info("ensemble %d trained after %.1f s%s", number, seconds, described)
             number += 1
-    more = {"dtype": study.dtype, "test_examples": len(splits.test.labels)}
-    return blocks.sign(result, work, splits.training, module, **more)
+    count = len(splits.test.labels)
+    return blocks.sign(result, work, splits.training, module, dtype=study.dtype, test_examples=count)
 
 
 def _loader(work: setup.Work) -> functools._lru_cache_wrapper:
-    """A function of inputs, labels and classes that reads the splits, and keeps the last ones."""
+    """A function of inputs, labels and classes that reads the splits, and caches the last ones."""
     study = work.block.study
     kept = {"validation": study.validation, "seed": work.block.seed, "test": study.test, "examples": study.examples}
     place = work.job.path_to_dataset, work.job.dataset
@@ -77,9 +77,9 @@ def _loader(work: setup.Work) -> functools._lru_cache_wrapper:
 
 
 def _groups(members: list[Member], trained: Ensembles) -> list[list[Member]]:
-    """Members that are trained as one ensemble: those of one plane; in the whole space as many as fit into a cache.
+    """Group members into ensembles: by plane, or in the whole space by the size of the cache.
 
-    With their parameters, or with what a layer makes of a batch, whichever is larger.
+    A member takes the size of its parameters or of the widest activations of a batch, whichever is larger.
     """
     if not isinstance(trained.where, subspace_labels.FullSpace):
         return [list(group) for _, group in itertools.groupby(members, lambda member: member.draw)]
@@ -93,17 +93,17 @@ def _groups(members: list[Member], trained: Ensembles) -> list[list[Member]]:
 
 
 def _checkpoint(trained: Ensembles, number: int) -> loop.Checkpoint:
-    """Checkpoints of one ensemble, good as long as code, network, data and settings stay."""
+    """Checkpoints of one ensemble, valid while code, network, data and settings stay the same."""
     work = trained.work
     own = work.own and work.own.record(work.job.network)
     known = {"code": work.code, "own": own, "checksum": trained.splits.training.checksum}
-    path = Path(work.job.path_to_checkpoints) / f"{number:03d}.pt"
     key = attributes.settings_hash({**known, **records.of_measurement(trained.study, work.block.seed)})
+    path = Path(work.job.path_to_checkpoints, f"{number:03d}.pt")
     return loop.Checkpoint(path, key, work.job.checkpoint_seconds, lifecycle.asked)
 
 
 def _train(trained: Ensembles, members: list[Member], checkpoint: loop.Checkpoint) -> dict[str, np.ndarray]:
-    """Train the members and return what is measured of them: arrays (members, …) by name."""
+    """Train the members and measure them: arrays (members, …) by name."""
     study, job, streams = trained.study, trained.work.job, trained.work.streams
     parameters = initialisation.parameters_of(trained.module)
     r_x = initialisation.glorot_radius(parameters)
@@ -112,18 +112,18 @@ def _train(trained: Ensembles, members: list[Member], checkpoint: loop.Checkpoin
     ratios = [initialisation.ratio(m.radius, study.radius_unit, r_x) for m in members]
     depth = labels.depth(job.network)
     chosen = [_rate_and_temperature(study.model_copy(update=m.variant), depth, r) for m, r in zip(members, ratios)]
-    rates, temperatures = zip(*chosen)
+    rates, temperatures = torch.tensor(chosen, dtype=torch.float64).unbind(1)
     options = ensembles.Options(
         steps=study.steps,
         batch=None if study.batch == "all" else study.batch,
-        rates=torch.tensor(rates, dtype=torch.float64),
-        temperatures=torch.tensor(temperatures, dtype=torch.float64),
+        rates=rates,
+        temperatures=temperatures,
         optimiser=study.optimiser,
         momentum=study.momentum,
         epsilon=study.epsilon,
         random_signs=study.gradients == "random_signs",
     )
-    # Members of one plane share their batches, those of the whole space have each its own draw's.
+    # Members of one plane share their batches; in the whole space each has the batches of its draw.
     draws = [m.draw for m in members] if isinstance(trained.where, subspace_labels.FullSpace) else [members[0].draw]
     shuffles = [streams.name("batches", draw) for draw in draws]
     problem = Problem(trained.module, trained.inputs, trained.targets, study.loss)
@@ -138,22 +138,19 @@ def _train(trained: Ensembles, members: list[Member], checkpoint: loop.Checkpoin
 
 
 def _rate_and_temperature(study: TrainingStudy, depth: int | None, ratio: float) -> tuple[float, float]:
-    """Learning rate and temperature of a member whose radius is `ratio` times that of reference."""
+    """Learning rate and temperature of a member at `ratio` times the reference radius."""
     for rule in ("rate_rule", "temperature_rule"):
         if getattr(study, rule) == "homogeneous" and depth is None:
             raise ValueError(
                 f"{rule}: homogeneous needs the number of weight layers, which is not known of a network of your own: "
                 "use fixed"
             )
-    rate = study.rate * ratio ** studies.rate_exponent(study.rate_rule, depth)
-    temperature = study.temperature
-    if study.temperature_rule == "homogeneous":
-        temperature *= ratio**depth
-    return rate, temperature
+    factor = ratio**depth if study.temperature_rule == "homogeneous" else 1
+    return study.rate * ratio ** studies.rate_exponent(study.rate_rule, depth), study.temperature * factor
 
 
 def _subset(trained: Ensembles, draw: int, points: list[np.ndarray]) -> constraints.Subset:
-    """Where members at `points` (D,) go; on a plane or sphere all are of one draw."""
+    """The subset of parameter space in which members at `points` (D,) move; on planes and spheres all have one draw."""
     study, work, where = trained.study, trained.work, trained.where
     dtype = getattr(torch, study.dtype)
 

@@ -33,45 +33,28 @@ OUTPUT_EXAMPLE = Axis("output_example", lambda shape: range(shape.study.outputs_
 CLASS = Axis("class", lambda shape: range(shape.classes), "number of the class")
 
 OBSERVABLES = Observables(RADIUS, DRAW)
-# Runs that diverge have no values from then on.
+# Missing from where a run diverges.
 logged = partial(Variable, axes=(STEP,), may_be_missing=True)
 ended = partial(Variable, may_be_missing=True)
 
 
-@dataclass(frozen=True)
 class Ensembles:
-    """Ensembles that are trained alike: their study, network, data and subspace."""
+    """The study, network, subspace and examples, on the job's device, that several ensembles share."""
 
-    work: setup.Work
-    study: TrainingStudy
-    module: nn.Module
-    where: subspace_labels.Plane | subspace_labels.Sphere | subspace_labels.FullSpace
-    splits: datasets.Splits
-    inputs: Tensor
-    targets: Tensor
-    held_out: tuple[Tensor, Tensor]
+    def __init__(self, work: setup.Work, study: TrainingStudy, module: nn.Module, splits: datasets.Splits):
+        self.work, self.study, self.module, self.splits = work, study, module, splits
+        self.where = subspace_labels.parse_subspace(work.job.subspace)
+        self.inputs, self.targets = self.on_device(splits.training)
+        self.held_out = self.on_device(splits.validation)
 
-    @classmethod
-    def of(cls, work: setup.Work, study: TrainingStudy, module: nn.Module, splits: datasets.Splits) -> "Ensembles":
-        """The same with examples on the job's device."""
-        where = subspace_labels.parse_subspace(work.job.subspace)
-        inputs, targets = _on_device(work, splits.training)
-        return cls(work, study, module, where, splits, inputs, targets, _on_device(work, splits.validation))
-
-    @property
-    def shape(self) -> Shape:
-        """What lengths of axes depend on."""
-        return Shape(self.study, self.module, self.inputs.shape[1:], self.splits.training.classes)
-
-    @property
-    def test(self) -> tuple[Tensor, Tensor]:
-        """The test examples, on the device."""
-        return _on_device(self.work, self.splits.test)
+    def on_device(self, examples: datasets.Examples) -> tuple[Tensor, Tensor]:
+        """Inputs and labels as tensors on the device of the job."""
+        return tuple(torch.as_tensor(each, device=self.work.device) for each in (examples.inputs, examples.labels))
 
 
 @dataclass(frozen=True)
 class Logged:
-    """The members that are at work after a step: values have one entry for each."""
+    """The members still in training after a step; values have one entry for each."""
 
     trained: Ensembles
     step: int
@@ -89,10 +72,6 @@ class Ended:
 
     trained: Ensembles
     ensemble: ensembles.Ensemble
-
-
-def _on_device(work: setup.Work, examples: datasets.Examples) -> tuple[Tensor, Tensor]:
-    return tuple(torch.as_tensor(each, device=work.device) for each in (examples.inputs, examples.labels))
 
 
 @OBSERVABLES.register(
@@ -149,23 +128,19 @@ def sharpness(seen: Logged) -> dict[str, Tensor]:
     key="geometry_examples",
 )
 def geometry(seen: Logged) -> dict[str, Tensor]:
-    """The local geometry of each member; missing at other steps, and where one has diverged.
+    """The local geometry of each member; missing at other steps and for diverged members.
 
-    And where G has too few eigenvalues, as where the softmax is saturated on nearly all examples: the log says so.
+    Also missing, with a warning in the log, where G has too few eigenvalues (a saturated softmax).
     """
     trained, study, members = seen.trained, seen.trained.study, len(seen.state.coordinates)
-    found = {
-        known.name: torch.full(
-            (members, *(len(axis.labels(trained.shape)) for axis in known.axes)), torch.nan, dtype=torch.float64
-        )
-        for known in local_geometry.VARIABLES
-    }
+    shape = Shape(study, trained.module, trained.inputs.shape[1:], trained.splits.training.classes)
+    sizes = {known.name: [len(axis.labels(shape)) for axis in known.axes] for known in local_geometry.VARIABLES}
+    found = {name: torch.full((members, *size), torch.nan, dtype=torch.float64) for name, size in sizes.items()}
     if seen.step not in study.geometry_steps:
         return found
     sets = _sets(trained, study.geometry_examples)
-    options = local_geometry.Options(
-        study.eigenvalues, residual=seen.step in study.residual_steps, memory_mib=trained.work.job.memory_mib
-    )
+    residual, memory_mib = seen.step in study.residual_steps, trained.work.job.memory_mib
+    options = local_geometry.Options(study.eigenvalues, residual=residual, memory_mib=memory_mib)
     for i, point in enumerate(seen.points):
         if not torch.isfinite(point).all():
             continue
@@ -180,7 +155,7 @@ def geometry(seen: Logged) -> dict[str, Tensor]:
 
 
 def _sets(trained: Ensembles, count: int) -> local_geometry.Sets:
-    """Two sets of `count` training examples, and one of held-out ones."""
+    """Two sets of `count` training examples, and one of held-out examples."""
 
     def part(examples: tuple[Tensor, Tensor], first: int) -> local_geometry.Examples:
         return local_geometry.Examples(*(each[first : first + count] for each in examples))
@@ -202,7 +177,7 @@ def _sets(trained: Ensembles, count: int) -> local_geometry.Sets:
     key="outputs_examples",
 )
 def outputs(seen: Logged) -> dict[str, Tensor]:
-    """Softmax outputs of each member (m, n, k), and the labels of the same examples (m, n)."""
+    """Softmax outputs (m, n, k) of each member, and the labels (m, n) of the same examples."""
     inputs, targets = (each[: seen.trained.study.outputs_examples] for each in seen.trained.held_out)
     found = torch.stack([local_geometry.outputs(seen.trained.module, point, inputs) for point in seen.points])
     return {"outputs": found, "output_label": targets.double().expand(len(found), -1)}
@@ -216,7 +191,7 @@ def outputs(seen: Logged) -> dict[str, Tensor]:
 )
 def test(seen: Ended) -> dict[str, np.ndarray]:
     """Accuracy and loss on test examples."""
-    found = observations.classified(seen.ensemble, *seen.trained.test)
+    found = observations.classified(seen.ensemble, *seen.trained.on_device(seen.trained.splits.test))
     accuracy, loss = (found[name].cpu().numpy() for name in ("accuracy", "loss"))
     return {"test_accuracy": accuracy, "test_loss": loss, "diverged": (~np.isfinite(loss)).astype(float)}
 
@@ -228,7 +203,7 @@ def test(seen: Ended) -> dict[str, np.ndarray]:
     key="curvature_examples",
 )
 def curvature(seen: Ended) -> dict[str, np.ndarray]:
-    """Measures of the Hessian on the plane (members, start and end, training and held-out examples)."""
+    """Measures of the Hessian on the plane, each (members, MOMENT, EXAMPLES_OF)."""
     trained, ensemble = seen.trained, seen.ensemble
     count = trained.study.curvature_examples
     sets = [(trained.inputs[:count], trained.targets[:count])]
@@ -239,8 +214,7 @@ def curvature(seen: Ended) -> dict[str, np.ndarray]:
     names = ("fraction_positive", "trace_over_norm")
     found = {name: np.full((len(ensemble.coordinates), 2, 2), np.nan) for name in names}
     for moment, coordinates in enumerate((ensemble.subset.start, ensemble.coordinates)):
-        arrays = ensemble.subset.forward(coordinates)
-        points = torch.cat([each.flatten(1) for each in arrays], 1).double()
+        points = torch.cat([each.flatten(1) for each in ensemble.subset.forward(coordinates)], 1).double()
         for (i, point), (j, (inputs, targets)) in itertools.product(enumerate(points), enumerate(sets)):
             if not torch.isfinite(point).all():
                 continue
