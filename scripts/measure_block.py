@@ -1,4 +1,4 @@
-"""One block of a study, of whatever kind: some draws, at all radii or some, of one dataset, network and subspace."""
+"""One block of a study of any kind: some draws and radii of one dataset, network and subspace."""
 
 import shutil
 
@@ -7,16 +7,9 @@ from goldilocks_zone.jobs.log import job_log
 from goldilocks_zone.measurements.setup import Job
 from goldilocks_zone.storage import netcdf
 
-
-def measure_block(kind: kinds.Kind, job: Job, path_to_output: str) -> None:
-    """Write one block; checkpoints on the way go when it is done."""
-    netcdf.write_dataset(kind.load().measure_block(job), path_to_output)
-    shutil.rmtree(job.path_to_checkpoints, ignore_errors=True)
-
-
 if __name__ == "__main__":
     kind = kinds.known()[snakemake.params.kind]
-    kind.load()  # The log counts imports apart.
+    module = kind.load()  # The log counts imports separately.
     with job_log(snakemake.log[0], snakemake.input, kind.path):
         job = Job(
             path_to_dataset=snakemake.input.dataset,
@@ -34,4 +27,5 @@ if __name__ == "__main__":
             checkpoint_seconds=float(snakemake.resources.checkpoint_seconds),
             path_to_checkpoints=snakemake.params.checkpoints,
         )
-        measure_block(kind, job, snakemake.output[0])
+        netcdf.write_dataset(module.measure_block(job), snakemake.output[0])
+        shutil.rmtree(job.path_to_checkpoints, ignore_errors=True)

@@ -1,7 +1,4 @@
-"""Reading configurations: from YAML files to one that is complete and checked.
-
-Imports nothing heavy: it runs whenever the workflow loads.
-"""
+"""Reading configurations from YAML files, completing them and checking them. Imports nothing heavy."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,18 +16,18 @@ from goldilocks_zone.paper import latex
 from goldilocks_zone.provenance import archive
 
 ROOT = Path(__file__).parents[3]
-# What make data found out of which datasets can be had.
+# Written by make data.
 AVAILABLE = Path("results/data/available.yaml")
 
 
 def complete(given: dict, cards: Sequence[Path] = ()) -> Configuration:
-    """The configuration `given`, checked, with its defaults, and without entries set to null.
+    """Check the configuration `given`, add its defaults, drop entries set to null and apply substitutes of datasets.
 
-    `cards` are folders of cards of the datasets that have been read. Substitutes stand in the studies' datasets.
-    Raises ConfigurationError naming the first key that is unknown, of the wrong type or impossible.
+    `cards` are folders of cards of datasets read before. Raises ConfigurationError for the first key that is unknown,
+    of the wrong type or impossible.
     """
     _refuse_unnamed(given)
-    # Also those that an overlay leaves out may be named.
+    # Studies that an overlay leaves out may be named too.
     known = list(given["studies"]) if isinstance(given.get("studies"), dict) else []
     own_figures = given.get("figures")
     given = _without_nulls(_with_figures(given))
@@ -55,7 +52,7 @@ def complete(given: dict, cards: Sequence[Path] = ()) -> Configuration:
 
 
 def _checked(name: str, study: Study, config: Configuration, shapes: Mapping) -> Study:
-    """A study with substitutes in place of its datasets."""
+    """Check a study, with its datasets replaced by their substitutes."""
     for i, dataset in enumerate(study.datasets):
         checks.refuse_dataset(f"studies.{name}.datasets.{i}", dataset, shapes)
     datasets = list(dict.fromkeys(config.substitutes.get(each, each) for each in study.datasets))
@@ -65,7 +62,7 @@ def _checked(name: str, study: Study, config: Configuration, shapes: Mapping) ->
 
 
 def _known_datasets(config: Configuration, cards: Sequence[Path]) -> dict[str, Shape | None]:
-    """Every dataset that a study may name, and its shape where that is known before it is read."""
+    """Every dataset that a study may name, with its shape if that is known before reading."""
     for name, entry in config.datasets.items():
         if name in official_shapes.OFFICIAL:
             checks.refuse(f"datasets.{name}: this name belongs to an official dataset; choose another")
@@ -81,7 +78,7 @@ def _known_datasets(config: Configuration, cards: Sequence[Path]) -> dict[str, S
 
 
 def _with_figures(given: dict) -> dict:
-    """`given` with every registered figure that it does not set to null; left as it is where it is no mapping."""
+    """Add all registered figures that `given` does not set to null."""
     section = given.get("figures", {})
     if not isinstance(section, dict):
         return given
@@ -92,7 +89,7 @@ def _with_figures(given: dict) -> dict:
 
 
 def _drawable(config: Configuration) -> dict[str, registry.FigureSettings]:
-    """Figures with those of their studies that the configuration has, and none without its studies or its result."""
+    """Figures whose result or some of whose studies the configuration has, with those studies."""
     found = {}
     for name, figure in config.figures.items():
         present = [study for study in figure.studies if study in config.studies]
@@ -103,13 +100,13 @@ def _drawable(config: Configuration) -> dict[str, registry.FigureSettings]:
 
 
 def datasets_of(config: Configuration) -> set[str]:
-    """Names of all datasets that a complete configuration uses."""
+    """Names of all datasets of a complete configuration."""
     cuts = {config.cuts.dataset} if config.cuts else set()
     return cuts | {name for study in config.studies.values() for name in study.datasets}
 
 
 def read(paths: Iterable[str | Path]) -> dict:
-    """The configuration of several files, each laid over those before it, as Snakemake does."""
+    """Read several files, each laid over those before it, as Snakemake does."""
     config: dict = {}
     for path in paths:
         _lay_over(config, _read_mapping(Path(path)))
@@ -130,9 +127,9 @@ def _read_mapping(path: Path) -> dict:
 
 
 def without_missing(config: Configuration, available: Mapping) -> tuple[Configuration, dict[str, str]]:
-    """`config` without the datasets that `available` records as not to be had, and a reason for each.
+    """Omit the datasets that `available` records as unavailable, and give a reason for each.
 
-    Studies without a dataset, cuts through the loss of one, and their figures are left out too.
+    Studies and cuts without a dataset, and their figures, are omitted too.
     """
     missing = [name for name, state in available.items() if not state["available"]]
     reasons = {name: available[name]["reason"] for name in missing if name in datasets_of(config)}
@@ -146,34 +143,28 @@ def without_missing(config: Configuration, available: Mapping) -> tuple[Configur
 
 
 def as_run(config: Configuration) -> tuple[Configuration, dict[str, str], dict[str, list[str]]]:
-    """Configuration of a run, from a complete one: without the datasets that are unavailable, if they may be left out.
+    """The configuration of a run: a complete one, less unavailable datasets if they may be omitted.
 
-    With it, a reason for each dataset that is left out, and the datasets of each study that is left out with them.
+    Also returns a reason for each omitted dataset, and the datasets of each omitted study.
     """
     if config.missing_datasets == "fail":
         return config, {}, {}
-    left, reasons = without_missing(config, _available(config))
+    if AVAILABLE.exists():
+        available = read([AVAILABLE])
+    else:
+        available = archive.available(config.results_from) if config.results_from else {}
+    left, reasons = without_missing(config, available)
     studies = {name: study.datasets for name, study in config.studies.items() if name not in left.studies}
     return left, reasons, studies
 
 
-def _available(config: Configuration) -> dict:
-    """Which datasets can be had: as make data found here, or else, of results from an archive, where they were made."""
-    if AVAILABLE.exists():
-        return read([AVAILABLE])
-    return archive.available(config.results_from) if config.results_from else {}
-
-
 def shipped() -> list[Path]:
-    """The files of the full reproduction, which others are laid over, in the order in which the workflow reads them."""
+    """Files of the full reproduction, in the order in which the workflow reads them."""
     return [ROOT / "config/config.yaml", *sorted((ROOT / "config/studies").glob("*.yaml"))]
 
 
 def load(overlays: Iterable[str | Path] = ()) -> Configuration:
-    """The complete configuration of the full reproduction, with overlays.
-
-    Raises ConfigurationError as `complete` does, and OSError.
-    """
+    """The complete configuration of the full reproduction with overlays. Raises ConfigurationError and OSError."""
     return complete(read([*shipped(), *overlays]), [Path("results/data/cards")])
 
 
@@ -186,7 +177,7 @@ def _lay_over(config: dict, overlay: dict) -> None:
 
 
 def _refuse_unnamed(node: object, path: str = "") -> None:
-    """Keys that YAML reads as numbers or truth values cannot be names."""
+    """Refuse keys that YAML reads as numbers or truth values."""
     for key, value in node.items() if isinstance(node, dict) else []:
         if not isinstance(key, str):
             raise ConfigurationError(f"{path}{key}: a name must be text; put it into quotes")

@@ -1,37 +1,17 @@
-"""The configuration's sections and the part that all studies share: the one source of keys, types and defaults.
+"""Sections of the configuration and the base of all studies: the source of keys, types, defaults and documentation.
 
-A description is the documentation of its key. Imports nothing heavy: it runs whenever the workflow loads.
+Imports nothing heavy.
 """
 
 import functools
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    SerializeAsAny,
-    ValidationError,
-    create_model,
-    field_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, create_model, field_validator
+from pydantic_core import PydanticCustomError, ValidationError
 
-from goldilocks_zone.config import kinds
-from goldilocks_zone.config.values import (
-    VARIES,
-    Amount,
-    Count,
-    Name,
-    NonNegative,
-    Positive,
-    RunName,
-    Section,
-    Several,
-    Varied,
-    refuse,
-)
+from goldilocks_zone.config import kinds, values
+from goldilocks_zone.config.values import Amount, Count, Name, NonNegative, Positive, RunName, Section, Several, Varied
 from goldilocks_zone.data.catalogue import LIMIT_MIB
 from goldilocks_zone.data.official_shapes import Shape
 from goldilocks_zone.figures.registry import FigureSettings
@@ -42,7 +22,7 @@ Initialisation = Literal["glorot", "he", "isotropic"]
 Metric = Literal["identity", "shell", "inverse_shell", "sigma"]
 Inputs = Literal["standardised", "unit_interval", "minus_one_to_one", "mean_image_removed", "gaussian"]
 DataType = Literal["float64", "float32"]
-# What checks know of datasets and of networks, by name.
+# Shapes of datasets and sizes of networks, by name, as far as they are known before a run.
 Shapes = Mapping[str, Shape]
 Networks = Mapping[str, labels.Network]
 CountOrAll = Count | Literal["all"]
@@ -51,11 +31,10 @@ Subspace = Annotated[str, AfterValidator(lambda label: _parsed(subspace_labels.p
 
 
 def _parsed(parse, label: str) -> str:
-    """A label that can be parsed."""
     try:
         parse(label)
     except ValueError as error:
-        refuse(str(error))
+        values.refuse(str(error))
     return label
 
 
@@ -90,7 +69,7 @@ class Network(Section, title="Network"):
 
     @functools.cached_property
     def code(self) -> user_code.UserNetwork:
-        """The code itself; raises ValueError in one sentence if there is none."""
+        """The description of the code. Raises ValueError in one sentence if there is none."""
         return user_code.describe(self.file, self.name, self.arguments)
 
 
@@ -108,7 +87,7 @@ class RadiusRange(Section, title="Range of radii"):
     @classmethod
     def _refuse_descending(cls, last: float, known: Any) -> float:
         if last <= known.data.get("first", 0):
-            refuse(f"{last} is impossible; it must be greater than first")
+            values.refuse(f"{last} is impossible; it must be greater than first")
         return last
 
 
@@ -151,13 +130,10 @@ class Study(Section):
     @classmethod
     @functools.cache
     def varied(cls) -> type[Section]:
-        """A model of the section `vary`: every key of which a study may have several values, with a list of them."""
-        fields = {key: field for key, field in cls.model_fields.items() if VARIES in field.metadata}
-        return create_model(
-            "Vary",
-            __base__=Section,
-            **{key: (Several[_one_value(field)] | None, None) for key, field in fields.items()},
-        )
+        """A model of the section `vary`: a list of values for each key marked as `Varied`."""
+        fields = {key: field for key, field in cls.model_fields.items() if values.VARIES in field.metadata}
+        lists = {key: (Several[_one_value(field)] | None, None) for key, field in fields.items()}
+        return create_model("Vary", __base__=Section, **lists)
 
     @field_validator("vary", mode="before")
     @classmethod
@@ -166,24 +142,21 @@ class Study(Section):
         return vary
 
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
-        """Raise ConfigurationError for what the datasets and networks that are known rule out.
-
-        `path` leads to the study in the configuration.
-        """
+        """Raise ConfigurationError for settings of the study at `path` that do not fit its datasets and networks."""
         raise NotImplementedError
 
     @property
     def work(self) -> str:
-        """The kind of work that a job does: jobs of one kind are about as fast."""
+        """The kind of work of a job, which determines its speed."""
         return self.kind
 
     def operations(self, network: labels.Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
-        """Floating-point operations of some draws and radii, for a dataset's shape."""
+        """Floating-point operations of a job."""
         raise NotImplementedError
 
 
 def _one_value(field) -> Any:
-    """The type of a key's value, without its absence."""
+    """The type of a key's value, without None."""
     annotation = field.annotation
     if type(None) in get_args(annotation):
         (annotation,) = (each for each in get_args(annotation) if each is not type(None))
@@ -224,7 +197,7 @@ class Cuts(Section, title="Cuts"):
     @classmethod
     def _refuse_lines(cls, label: str) -> str:
         if subspace_labels.parse_plane(label).dimension < 2:
-            refuse(f"{label} has one dimension; the two-dimensional cut needs two or more")
+            values.refuse(f"{label} has one dimension; the two-dimensional cut needs two or more")
         return label
 
 
@@ -250,7 +223,7 @@ class Execution(Section, title="Execution"):
 
 
 def _study(given: object) -> Study:
-    """The study that a section is, by the model of its kind."""
+    """Validate a study by the model of its kind."""
     if isinstance(given, Study):
         return given
     kind = given.get("kind", kinds.USUAL) if isinstance(given, dict) else kinds.USUAL

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 
 # Keys of a study that name its blocks; every other key changes their contents.
 AXES = ("datasets", "networks", "subspaces", "draws")
-TRAINING = "training"  # the kind of a study that is not of curvature
 
 
 def radii(study: "Study | Cuts") -> list[float]:

@@ -1,7 +1,7 @@
-"""The local geometry of a loss at one point of training, in full space: the measures of Fort & Ganguli (2019).
+"""Local geometry of a loss in full space, at one point of training (Fort & Ganguli 2019).
 
-G's largest eigenvalues and the powers of gradients along its eigenvectors, through the Gram matrix of logit gradients;
-the Hessian's by Lanczos iteration; how logit gradients cluster; and the numbers that the random model takes.
+Top eigenvalues of G, and gradients along its eigenvectors, by the Gram matrix of logit gradients; top eigenvalues of
+the Hessian by Lanczos iteration; clustering of logit gradients; and predictions of the random model.
 Letters: n examples, k classes, D parameters, m eigenvalues.
 """
 
@@ -21,22 +21,18 @@ from goldilocks_zone.spectra import lanczos
 from goldilocks_zone.spectra.estimators import hutchinson
 from goldilocks_zone.theory import random_model
 
-# Of gradients: of the examples that G is of; of others trained on; held out; with labels from p; residuals permuted.
+# Gradients: on the examples of G; on others trained on; held out; with labels drawn from p; with permuted residuals.
 SOURCES = ("spectrum", "other_batch", "held_out", "model_labels", "permuted")
 PAIRS = ("same_logit_same_class", "same_logit", "other_logit", "other_logit_absolute")
 LAYERS = ("all", "without_last")
 ENDS = ("smallest", "largest")
-# Of the random model: from its six numbers; with the σ_z that gives the measured mixing; with measured outputs.
+# Inputs of the random model: its six numbers; the σ_z that gives the measured mixing; measured outputs.
 RUNGS = ("six_numbers", "matched_spread", "measured_outputs")
 INPUT_PAIRS = ("same_class", "any_classes")
 HESSIAN_TOLERANCE = 1e-4
 
-RANK = Axis(
-    "rank",
-    lambda shape: range(1, shape.study.eigenvalues + 1),
-    "number of the eigenvalue, of the largest first",
-    last=True,
-)
+_RANKS = "number of the eigenvalue, of the largest first"
+RANK = Axis("rank", lambda shape: range(1, shape.study.eigenvalues + 1), _RANKS, last=True)
 GRADIENT_OF = Axis("gradient_of", lambda shape: SOURCES, "examples and labels of a gradient", last=True)
 PAIR = Axis("pair", lambda shape: PAIRS, "pairs of logit gradients", last=True)
 OF_LAYERS = Axis("layers", lambda shape: LAYERS, "layers of the logit gradients", last=True)
@@ -77,7 +73,6 @@ VARIABLES = (
     Variable("held_out_entropy", "nat", "mean entropy of the softmax's outputs on held-out examples"),
     Variable("held_out_logits_std", "1", "standard deviation of the logits of held-out examples, root mean square"),
 )
-# Of the random model, one number on each of RUNGS.
 MODELLED = tuple(each.name for each in VARIABLES if each.axes == (RUNG,))
 
 
@@ -89,7 +84,7 @@ class Examples(NamedTuple):
 
 
 class Sets(NamedTuple):
-    """Examples that G and the Hessian are of, others that are trained on, and held-out ones."""
+    """Examples of G and the Hessian, other training examples, and held-out ones."""
 
     spectrum: Examples
     other: Examples
@@ -98,7 +93,7 @@ class Sets(NamedTuple):
 
 @dataclass(frozen=True)
 class Options:
-    """count: how many eigenvalues m; probes: of the Hessian's trace and norm; residual: whether H′ is measured."""
+    """count: number m of eigenvalues; probes: for the Hessian's trace and norm; residual: whether H′ is measured."""
 
     count: int
     probes: int = 10
@@ -106,40 +101,25 @@ class Options:
     memory_mib: float = 1024
 
 
-@dataclass(frozen=True)
-class _Point:
-    """A point of training and what its measures share: logit gradients, outputs p (n, k), and G's top eigenvectors."""
-
-    network: nn.Module
-    parameters: Tensor
-    sets: Sets
-    options: Options
-    gradients: logit_gradients.LogitGradients
-    p: Tensor
-    top: logit_gradients.GaussNewton
-
-
 @modes.differentiating
 def measure(network: nn.Module, parameters: Tensor, sets: Sets, options: Options) -> dict[str, np.ndarray]:
-    """All of VARIABLES at the point `parameters` (D,), by name, each with its axes.
+    """All VARIABLES at the point `parameters` (D,), of the mean cross-entropy over `sets.spectrum`.
 
-    All of the mean cross-entropy over the examples `sets.spectrum`, in the precision of their inputs. clustering is
-    missing without the last layer where layers are unknown, residual_extreme without options.residual.
+    In the precision of the inputs. Missing: clustering without the last layer where layers are unknown, and
+    residual_extreme without options.residual.
     """
     parameters = parameters.detach().clone()
     spectrum = sets.spectrum
     z, outside = (_logits(network, parameters, each.inputs) for each in (spectrum, sets.held_out))
-    p = torch.softmax(z, 1)
-    classes = p.shape[1]
-    problem = Problem(network, *spectrum)
+    p, problem = torch.softmax(z, 1), Problem(network, *spectrum)
+    classes, one_hot = p.shape[1], nn.functional.one_hot(spectrum.labels, p.shape[1]).to(p)
     factor, gradients = problem.loss.factor(z, spectrum.labels), logit_gradients.of(problem, parameters)
     top = logit_gradients.gauss_newton(gradients, factor, options.count)
-    point = _Point(network, parameters, sets, options, gradients, p, top)
     own = gradients.own()
     traces = logit_gradients.traces(own, factor)
     found = {
         "gauss_newton_eigenvalue": top.eigenvalues,
-        "gradient_power": _powers(point),
+        "gradient_power": _powers(sets, problem, parameters, gradients, top.cotangents, p),
         "gauss_newton_full_trace": float(traces.mean()),
         "gauss_newton_full_norm": logit_gradients.frobenius_norm(gradients, factor),
         "trace_examples": float(traces.sum() ** 2 / np.square(traces).sum()),
@@ -154,11 +134,10 @@ def measure(network: nn.Module, parameters: Tensor, sets: Sets, options: Options
         "gradient_length": float(own.diagonal(dim1=1, dim2=2).double().mean().sqrt()),
     }
     found |= _deviations(logit_gradients.of(Problem(network, sets.other.inputs), parameters), len(parameters))
-    one_hot = torch.nn.functional.one_hot(spectrum.labels, classes).to(p)
     found |= modelled(p.cpu().numpy(), one_hot.cpu().numpy(), len(parameters), options.count, found)
     found["formula_outlier"] = len(parameters) * found["cluster_deviation"] ** 2 * found["mixing"] / (classes - 1)
     found["formula_kappa"] = np.sqrt(classes - 1) / found["clustering"][PAIRS.index("same_logit"), 0]
-    return found | _hessian(point)
+    return found | _hessian(problem, parameters, options, top, classes)
 
 
 def outputs(network: nn.Module, parameters: Tensor, inputs: Tensor) -> Tensor:
@@ -167,10 +146,9 @@ def outputs(network: nn.Module, parameters: Tensor, inputs: Tensor) -> Tensor:
 
 
 def modelled(outputs: np.ndarray, one_hot: np.ndarray, size: int, count: int, measured: dict) -> dict[str, np.ndarray]:
-    """Predictions of the random model on each of RUNGS, with σ_c, σ_E and σ_z as `measured`: (RUNGS,) by name.
+    """Predictions (RUNGS,) of the random model for `measured` σ_c, σ_E and σ_z, and model_eigenvalue (RUNGS, count).
 
-    model_eigenvalue (RUNGS, count) has the k − 1 outliers. NaN where outliers have not left the bulk, or no Gaussian
-    logits give the measured mixing.
+    NaN where outliers have not left the bulk, or no Gaussian logits give the measured mixing.
     """
     n, classes = outputs.shape
     cluster, noise = measured["cluster_deviation"], measured["noise_deviation"]
@@ -179,8 +157,7 @@ def modelled(outputs: np.ndarray, one_hot: np.ndarray, size: int, count: int, me
     for i, rung in enumerate(RUNGS):
         p, residuals = outputs, outputs - one_hot
         if rung != "measured_outputs":
-            random = stream("random model", rung)
-            spread = measured["logits_std"]
+            random, spread = stream("random model", rung), measured["logits_std"]
             if rung == "matched_spread":
                 try:
                     spread = random_model.matching_spread(measured["mixing"], classes, random)
@@ -194,7 +171,7 @@ def modelled(outputs: np.ndarray, one_hot: np.ndarray, size: int, count: int, me
         found["model_edge"][i] = limit.edge
         found["model_outlier"][i] = outliers.mean()
         found["model_outlier_ratio"][i] = outliers[0] / outliers[-1]
-        # Where all outputs are saturated there is neither G nor, perhaps, a gradient.
+        # G, and perhaps the gradient, vanishes where all outputs are saturated.
         with np.errstate(invalid="ignore"):
             found["model_kappa"][i] = random_model.kappa(p, size, cluster, noise)
             found["model_power"][i] = (
@@ -219,7 +196,7 @@ def _entropy(logits: Tensor) -> float:
 
 
 def _input_cosines(examples: Examples) -> np.ndarray:
-    """input_cosine (INPUT_PAIRS,); of classes with two examples at least."""
+    """input_cosine (INPUT_PAIRS,), over classes with at least two examples."""
     units = torch.nn.functional.normalize(examples.inputs.flatten(1).double())
 
     def mean(some: Tensor) -> float:
@@ -239,42 +216,47 @@ def _clusters(gradients: logit_gradients.LogitGradients, labels: Tensor) -> np.n
     return found
 
 
-def _powers(point: _Point) -> np.ndarray:
-    """gradient_power (SOURCES, m)."""
-    network, parameters, p, top = point.network, point.parameters, point.p, point.top
-    (n, classes), (spectrum, other, held_out) = p.shape, point.sets
-    random = stream("powers")
-    one_hot = torch.nn.functional.one_hot(spectrum.labels, classes).to(p)
+def _powers(
+    sets: Sets,
+    problem: Problem,
+    parameters: Tensor,
+    gradients: logit_gradients.LogitGradients,
+    along: Tensor,
+    p: Tensor,
+) -> np.ndarray:
+    """gradient_power (SOURCES, m) from the cotangents `along` (m, n, k) of G's eigenvectors and the outputs p (n, k)."""
+    (n, classes), random = p.shape, stream("powers")
+    one_hot = nn.functional.one_hot(sets.spectrum.labels, classes).to(p)
     drawn = (p.cumsum(1)[:, :-1].cpu() < torch.as_tensor(random.random((n, 1)))).sum(1).to(p.device)
     own = p - one_hot
     residuals = {
         "spectrum": own,
-        "model_labels": p - torch.nn.functional.one_hot(drawn, classes).to(p),
+        "model_labels": p - nn.functional.one_hot(drawn, classes).to(p),
         "permuted": own[torch.as_tensor(random.permutation(n), device=p.device)],
     }
     rows = []
     for source in SOURCES:
         if source in residuals:
-            weighted = residuals[source].to(top.cotangents) / n
-            pushed = point.gradients.multiplied(weighted[None])[0]
+            weighted = residuals[source].to(along) / n
+            pushed = gradients.multiplied(weighted[None])[0]
             square = float((weighted.double() * pushed.double()).sum())
         else:
-            examples = {"other_batch": other, "held_out": held_out}[source]
-            logits = networks.logits_function(network)
+            examples = {"other_batch": sets.other, "held_out": sets.held_out}[source]
+            logits = networks.logits_function(problem.network)
             theta = parameters.detach().requires_grad_()
             loss = nn.functional.cross_entropy(logits(theta, examples.inputs), examples.labels)
             (gradient,) = torch.autograd.grad(loss, theta)
-            pushed = logit_gradients.pushed(Problem(network, spectrum.inputs), parameters, gradient)
+            pushed = logit_gradients.pushed(Problem(problem.network, sets.spectrum.inputs), parameters, gradient)
             square = float(gradient.double().square().sum())
-        along = torch.einsum("mnk,nk->m", top.cotangents.double(), pushed.double())
-        rows.append((along.square() / square).cpu().numpy() if square else np.zeros(len(along)))
+        parts = torch.einsum("mnk,nk->m", along.double(), pushed.double())
+        rows.append((parts.square() / square).cpu().numpy() if square else np.zeros(len(parts)))
     return np.stack(rows)
 
 
 def _deviations(gradients: logit_gradients.LogitGradients, size: int) -> dict[str, float]:
     """σ_c and σ_E: deviations of the entries of mean logit gradients, and of single ones from their mean.
 
-    The mean's square is corrected for what the mean of n examples keeps of their own parts.
+    The square of the mean is corrected for the noise that the mean of n examples keeps.
     """
     n, classes = gradients.examples, gradients.classes
     averages = torch.eye(classes, dtype=gradients.dtype, device=gradients.device)[:, None].expand(-1, n, -1) / n
@@ -286,25 +268,20 @@ def _deviations(gradients: logit_gradients.LogitGradients, size: int) -> dict[st
     return {name: float((square.mean() / size).sqrt()) for name, square in deviations.items()}
 
 
-def _hessian(point: _Point) -> dict[str, np.ndarray]:
+def _hessian(
+    problem: Problem, parameters: Tensor, options: Options, top: logit_gradients.GaussNewton, classes: int
+) -> dict[str, np.ndarray]:
     """Measures of the Hessian and of H′."""
-    problem, parameters = Problem(point.network, *point.sets.spectrum), point.parameters
-    options, classes = point.options, point.p.shape[1]
-    # The eigenvectors of G, which are known, are near those of H.
-    known = logit_gradients.pulled(problem, parameters, point.top.cotangents).double().cpu().numpy()
+    # The search starts at the eigenvectors of G, which are near those of H.
+    known = logit_gradients.pulled(problem, parameters, top.cotangents).double().cpu().numpy()
     known, _ = np.linalg.qr(known.T)
     search = lanczos.Search(start=top_eigenvectors.start_near(known.T, len(known)), tolerance=HESSIAN_TOLERANCE)
     values, vectors = top_eigenvectors.top_eigenpairs(problem, parameters, options.count, search, options.memory_mib)
     ours, theirs = known[:, : classes - 1], vectors[:, : classes - 1]
-    multiply = {
-        part: hessian.hessian_products(problem, parameters, part, options.memory_mib)
-        for part in ("hessian", "gauss_newton")
-    }
-
-    def products(rows: np.ndarray, part: str = "hessian") -> np.ndarray:
-        return multiply[part](torch.as_tensor(rows).to(parameters)).double().cpu().numpy()
-
-    # Across the eigenvectors that are known: a few large eigenvalues would make estimates of the norm vary.
+    products, of_gauss_newton = (
+        hessian.hessian_products(problem, parameters, part, options.memory_mib) for part in ("hessian", "gauss_newton")
+    )
+    # Orthogonal to the known eigenvectors, whose large eigenvalues would make the estimate of the norm vary.
     probes = stream("probes").standard_normal((options.probes, len(parameters)))
     probes -= (probes @ vectors) @ vectors.T
     rest = hutchinson(probes, products(probes))
@@ -318,7 +295,7 @@ def _hessian(point: _Point) -> dict[str, np.ndarray]:
         start = stream("residual").standard_normal(len(parameters))
 
         def residual(rows: np.ndarray) -> np.ndarray:
-            return products(rows) - products(rows, "gauss_newton")
+            return products(rows) - of_gauss_newton(rows)
 
         searches = [lanczos.Search(end, start, HESSIAN_TOLERANCE, own_threads=True) for end in ("SA", "LA")]
         ends = [lanczos.top_eigenpairs(residual, len(parameters), 1, search) for search in searches]
