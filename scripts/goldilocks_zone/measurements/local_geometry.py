@@ -217,14 +217,9 @@ def _clusters(gradients: logit_gradients.LogitGradients, labels: Tensor) -> np.n
 
 
 def _powers(
-    sets: Sets,
-    problem: Problem,
-    parameters: Tensor,
-    gradients: logit_gradients.LogitGradients,
-    along: Tensor,
-    p: Tensor,
+    sets: Sets, problem: Problem, parameters: Tensor, gradients: logit_gradients.LogitGradients, top: Tensor, p: Tensor
 ) -> np.ndarray:
-    """gradient_power (SOURCES, m) from the cotangents `along` (m, n, k) of G's eigenvectors and the outputs p (n, k)."""
+    """gradient_power (SOURCES, m), from the cotangents `top` (m, n, k) of G's eigenvectors and the outputs p (n, k)."""
     (n, classes), random = p.shape, stream("powers")
     one_hot = nn.functional.one_hot(sets.spectrum.labels, classes).to(p)
     drawn = (p.cumsum(1)[:, :-1].cpu() < torch.as_tensor(random.random((n, 1)))).sum(1).to(p.device)
@@ -237,7 +232,7 @@ def _powers(
     rows = []
     for source in SOURCES:
         if source in residuals:
-            weighted = residuals[source].to(along) / n
+            weighted = residuals[source].to(top) / n
             pushed = gradients.multiplied(weighted[None])[0]
             square = float((weighted.double() * pushed.double()).sum())
         else:
@@ -248,8 +243,8 @@ def _powers(
             (gradient,) = torch.autograd.grad(loss, theta)
             pushed = logit_gradients.pushed(Problem(problem.network, sets.spectrum.inputs), parameters, gradient)
             square = float(gradient.double().square().sum())
-        parts = torch.einsum("mnk,nk->m", along.double(), pushed.double())
-        rows.append((parts.square() / square).cpu().numpy() if square else np.zeros(len(parts)))
+        along = torch.einsum("mnk,nk->m", top.double(), pushed.double())
+        rows.append((along.square() / square).cpu().numpy() if square else np.zeros(len(along)))
     return np.stack(rows)
 
 
