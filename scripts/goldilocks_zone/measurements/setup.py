@@ -89,8 +89,8 @@ def start_torch(device: str, threads: int) -> torch.device:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
-    found = range(torch.cuda.device_count())
-    number = gpu_lock.claim([str(torch.cuda.get_device_properties(i).uuid) for i in found])
+    properties = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    number = gpu_lock.claim([str(each.uuid) for each in properties])
     torch.cuda.set_device(number)
     return torch.device("cuda", number)
 
