@@ -42,28 +42,27 @@ class Dataset(Section, title="Dataset"):
     """A dataset of the user's own."""
 
     path: str | None = None
-    """An .npz file, a folder of images, or an archive of one (.tar, .tar.xz, .tar.gz, .tgz, .tar.bz2, .zip); without
-    it, what has the dataset's name in the data folder."""
+    """An .npz file, a folder of images, or an archive of one (.tar, .tar.xz, .tar.gz, .tgz, .tar.bz2, .zip); by
+    default the one of the dataset's name in the data folder."""
     channels: Literal["first", "last"] | None = None
-    """Where arrays have their channels; needed where the shape does not tell."""
+    """Position of the channels' axis; needed if the shape is ambiguous."""
     white: Positive | None = None
-    """The value that is white, as 1, 16 or 65535; grey levels are divided by it and rounded to 255ths. Without it 255
-    is, and grey levels are whole numbers."""
+    """The value of white, as 1, 16 or 65535, to which grey levels are scaled in 255ths; by default 255, for grey levels
+    that are whole numbers."""
     licence: str | None = None
-    """One line that the paper carries, and the data file from when it is read; without it they say that none is
-    stated."""
+    """One line for the paper and the data file; by default they say that no licence is stated."""
     limit_mib: Count = LIMIT_MIB
-    """MiB that the dataset may unpack to; more is refused."""
+    """Largest unpacked size of the dataset, in MiB."""
 
 
 class Network(Section, title="Network"):
     """A network of the user's own."""
 
     file: str
-    """Python file, complete in itself; results follow its code."""
+    """Self-contained Python file; results depend on its code."""
     name: str
-    """Class or function in it, called with the image shape (channels, height, width) and the number of classes; gives a
-    torch.nn.Module."""
+    """Class or function in it that takes the image shape (channels, height, width) and the number of classes, and
+    returns a torch.nn.Module."""
     arguments: dict[str, Any] = Field({})
     """Further arguments, by name."""
 
@@ -74,7 +73,7 @@ class Network(Section, title="Network"):
 
 
 class RadiusRange(Section, title="Range of radii"):
-    """Radii that are spaced evenly in the logarithm."""
+    """Logarithmically spaced radii."""
 
     first: Positive
     """smallest radius"""
@@ -92,20 +91,20 @@ class RadiusRange(Section, title="Range of radii"):
 
 
 class Study(Section):
-    """Keys that every kind of study has; the models of kinds, in `goldilocks_zone.measurements`, add their own."""
+    """Keys of all kinds of studies; the models of kinds, in `goldilocks_zone.measurements`, add their own."""
 
     kind: str
     datasets: Several[str]
     """Datasets, of mnist, fashion_mnist, cifar10, annuli (made) and your own."""
     networks: Several[str]
     """Names of your own networks, or labels fc-<widths>-<activation>[-nobias][-res][-ln] (widths as 200x2 or 300-100;
-    res adds a hidden layer's input to its output from the second one on, where both are equally wide; ln normalises
-    over a layer's units what goes into its activation, without parameters),
-    conv-<channels>x<blocks>-<activation>[-nobias] (blocks of 3 × 3 convolution, 2 × 2 max pooling and activation, then
-    a dense layer) or lenet5[-<activation>][-nobias]; activation relu, leakyrelu, tanh, softplus or identity."""
+    res adds the input of a hidden layer, from the second on, to its output of the same width; ln normalises
+    pre-activations over a layer's units, without parameters), conv-<channels>x<blocks>-<activation>[-nobias] (blocks of
+    3 × 3 convolution, 2 × 2 max pooling and activation, then a dense layer) or lenet5[-<activation>][-nobias];
+    activation relu, leakyrelu, tanh, softplus or identity."""
     subspaces: Several[str]
     radii: Several[Positive] | RadiusRange
-    """Radii, a list or {first, last, number} spaced evenly in the logarithm."""
+    """Radii, a list or {first, last, number} spaced logarithmically."""
     radius_unit: Literal["r_X", "norm", "init_scale"] = "r_X"
     """Unit of the radii; r_X is the norm under Glorot initialisation, norm the plain norm, init_scale a factor on the
     initialisation."""
@@ -116,16 +115,16 @@ class Study(Section):
     metric: Varied[Metric] = "shell"
     """Relative length η of a plane's directions per layer."""
     bias_directions: Varied[bool] = False
-    """Whether planes, and spheres, have bias coordinates."""
+    """Whether planes and spheres have bias coordinates."""
     loss: Varied[Literal["cross_entropy", "mean_squared_error"]] = "cross_entropy"
     """The loss; mean squared error is a control without softmax."""
     classes: Varied[Annotated[int, Field(ge=2)] | None] = None
     """Number of classes, the first ones of the dataset; absent for all."""
     validation: Amount = 500
-    """Training examples held out for validation; a Hessian is never averaged over them."""
+    """Training examples held out for validation and excluded from every Hessian."""
     vary: dict[str, list] = Field({})
-    """Keys of this study that take several values, as {labels = [original, shuffled]}; one dimension of the results for
-    each, in place of the key's own value."""
+    """Keys of this study that take several values, as {labels = [original, shuffled]}; each becomes a dimension of the
+    results."""
 
     @classmethod
     @functools.cache
@@ -174,12 +173,12 @@ class Cuts(Section, title="Cuts"):
     radii: Several[Positive] = Field([0.1, 0.464158883, 1, 2.15443469, 10])
     """Radii in units of r_X; the same initialisation, the first that studies have, is rescaled to each."""
     examples: Count = 250
-    """Number N of training examples that the loss is averaged over; the first ones of those that studies take."""
+    """Number N of training examples of the loss, the first ones of those of studies."""
     subspace: Plane = "plane-5-sparse"
-    """Label of a random plane; one-dimensional cuts run along each of its orthonormal columns, and the first two span
-    the two-dimensional one."""
+    """Label of a random plane; one-dimensional cuts run along its orthonormal columns, the first two of which span the
+    two-dimensional cut."""
     extent: Positive = 1.0
-    """How far cuts reach to either side, in units of the radius itself."""
+    """Reach of the cuts to either side, in units of the radius."""
     steps: Count = 30
     """Steps of a one-dimensional cut to either side."""
     plane_steps: Count = 15
@@ -191,7 +190,7 @@ class Cuts(Section, title="Cuts"):
     inputs: Inputs = "standardised"
     """Preprocessing of the images, as studies have it."""
     validation: Amount = 500
-    """Training examples held out for validation; a loss is never averaged over them."""
+    """Training examples held out for validation and excluded from the loss."""
 
     @field_validator("subspace")
     @classmethod
@@ -202,7 +201,7 @@ class Cuts(Section, title="Cuts"):
 
 
 class Execution(Section, title="Execution"):
-    """How the work is done, which changes no number."""
+    """Execution of the work, which changes no number."""
 
     draws_per_job: CountOrAll | dict[str, CountOrAll] = 2
     """Draws that one job computes, or all; or by study, as {chang: 1, others: 20}, without others all."""
@@ -213,13 +212,13 @@ class Execution(Section, title="Execution"):
     memory_mib: Annotated[int, Field(ge=64)] = 768
     """Memory in MiB that a job may use for one pass of differentiation, beside about 700 MiB for torch and the data."""
     runtime: Count = 240
-    """Minutes that a cluster gives a job of curvature, training or cuts, and as many more at every further attempt."""
+    """Minutes of a job of curvature, training or cuts on a cluster; every further attempt gets as many more."""
     gpus: Amount = 0
-    """GPUs that such a job asks a cluster for; on one machine jobs share its GPUs out among themselves."""
+    """GPUs of such a job on a cluster; on one machine jobs divide its GPUs among themselves."""
     checkpoint_seconds: NonNegative = 60
-    """Seconds between checkpoints of training, at least; they take a twentieth of the time at most."""
+    """Minimal seconds between checkpoints of training, which take at most a twentieth of the time."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device to compute on; auto takes CUDA where there is one."""
+    """Device; auto is CUDA if available."""
 
 
 def _study(given: object) -> Study:
@@ -241,31 +240,30 @@ class Configuration(Section, title="The whole"):
     """All settings of a run."""
 
     run: RunName
-    """Name of the run; everything it makes lies in results/<run>, figures/<run> and logs/<run>."""
+    """Name of the run, whose output is in results/<run>, figures/<run> and logs/<run>."""
     seed: Amount = 1
     """Part of the name of every random stream; another seed is an independent replication."""
     data_folder: str | None = None
-    """Folder with official data files, tried before any download, and with datasets of your own by their names; the
-    variable GOLDILOCKS_DATA goes before it."""
+    """Folder of official data files, tried before any download, and of your own datasets by their names; the variable
+    GOLDILOCKS_DATA precedes it."""
     missing_datasets: Literal["fail", "leave_out"] = "fail"
-    """What to do where `make data` found that a dataset cannot be had; fail, or leave it out and say so in the
-    paper."""
+    """Whether to fail without a dataset that `make data` found unavailable, or leave it out and say so in the paper."""
     results_from: str | None = None
-    """An archive of make archive, whose blocks are verified and taken in place of computing them."""
+    """An archive of make archive, whose blocks are verified and used instead of computing them."""
     datasets: dict[Name, Dataset] = Field({})
     """Datasets of your own, by name; see below."""
     substitutes: dict[str, str] = Field({})
-    """Datasets to use in place of others, as {cifar10 = mine}; everything then carries the substitute's name."""
+    """Datasets to use instead of others, as {cifar10 = mine}; results carry the substitute's name."""
     networks: dict[Name, Network] = Field({})
     """Networks of your own, by name; see below."""
     studies: dict[Name, StudyOfAnyKind] = Field(min_length=1)
-    """Measurements by name, each of a kind, which is curvature where it names none; see below."""
+    """Measurements by name, of kind curvature by default; see below."""
     only: Several[str] | None = None
     """The studies to keep, by name; absent for all."""
     cuts: Cuts | None = None
-    """Cuts through the loss landscape, which the figure of that name shows; see below."""
+    """Cuts through the loss landscape, shown by the figure of that name; see below."""
     figures: dict[Name, FigureSettings] = Field({})
-    """Figures, by name, whose settings differ from their defaults, null for one that is not to be drawn, and figures of
-    your own; see below."""
+    """Settings of figures, by name, that differ from the defaults (null omits a figure), and figures of your own; see
+    below."""
     execution: Execution = Field(Execution())
-    """How the work is done; nothing in it changes a number. See below."""
+    """Execution of the work, which changes no number; see below."""

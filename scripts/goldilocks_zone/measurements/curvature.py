@@ -41,32 +41,31 @@ class CurvatureStudy(Study, title="Study of curvature"):
     labels: Varied[Literal["original", "shuffled"]] = "original"
     """The training set's labels, or shuffled ones as a control."""
     example_set: Varied[Amount] = 0
-    """Which of several disjoint sets of examples; varied, it shows what the choice of examples adds to the spread."""
+    """Number of a disjoint set of examples; vary it to see the spread from the choice of examples."""
     inputs: Varied[Inputs] = "standardised"
-    """Preprocessing of the images; gaussian puts draws with the training set's mean image and pixel covariance in their
-    place, as a control, and keeps the labels."""
+    """Preprocessing of the images; gaussian, a control, replaces them by Gaussian draws with the training set's mean
+    image and pixel covariance, and keeps the labels."""
     temperature: Varied[Positive] = 1.0
     """The softmax sees logits / temperature."""
     rescaled: Varied[Literal["parameters", "temperature", "both"]] = "parameters"
-    """What a radius rescales, the parameters; or, while they stay at radius 1 (r_X where the unit is norm), the
-    softmax's temperature, to the inverse power n of the radius, n the number of weight layers; or the parameters, and
-    the temperature to the power n."""
+    """Quantity that a radius r rescales: parameters; temperature, by r^−n at fixed parameters of radius 1 (r_X if the
+    unit is norm), n the number of weight layers; or both, the temperature by r^n."""
     one_by_one: bool = False
-    """Takes every point by itself and not in a sweep that shares work between points; slower, to test identities by."""
+    """Measures every point separately instead of in a sweep that shares work; slower, for tests of identities."""
     counterfactuals: bool = False
-    """Whether to give κ also with one factor of the Hessian frozen as it is at radius 1; for networks whose logits are
-    homogeneous in the parameters."""
+    """Whether to measure κ also with one factor of the Hessian frozen at radius 1; for networks with homogeneous
+    logits."""
     full_gradients: bool = False
-    """Whether to measure gradients of loss and logits in full space, as they are and where the mean output is forced to
-    be the classes' shares."""
+    """Whether to measure gradients of loss and logits in full space, also with the mean output forced to the classes'
+    shares."""
     eigenvectors: Amount = 0
     """Top eigenvectors of the Hessian in full space, as images in the first layer; 0 leaves them out."""
     sharpness: Varied[NonNegative] = 0
-    """Replaces each ReLU by a softplus whose kink is spread over rms/sharpness, rms that of the layer's
+    """Replaces each ReLU by a softplus with its kink spread over rms/sharpness, with the rms of the layer's
     pre-activations; 0 keeps ReLU."""
     dtype: DataType = "float64"
-    """Precision of the tangents; points are in double precision where the network's layers are known, and float32 is
-    not trustworthy far outside the zone where they are not."""
+    """Precision of the tangents. Points are in double precision if the network's layers are known; otherwise do not
+    trust float32 far outside the zone."""
 
     @changes_no_number
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:

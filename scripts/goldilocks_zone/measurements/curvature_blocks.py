@@ -1,4 +1,4 @@
-"""Blocks of curvature: what is measured of the loss Hessian on random planes over radii."""
+"""Blocks of curvature: observables of the loss Hessian on random planes over radii."""
 
 import functools
 import logging

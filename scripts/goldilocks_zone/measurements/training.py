@@ -21,7 +21,7 @@ SHARPNESS_PASSES, GEOMETRY_PASSES = 60, 1500
 
 
 class TrainingStudy(Study, title="Study of training"):
-    """Training from many radii, and the loss on its way."""
+    """Training from many radii."""
 
     kind: Literal["training"]
     """What is measured."""
@@ -29,10 +29,10 @@ class TrainingStudy(Study, title="Study of training"):
     """Where training goes, plane-<dimension>-<kind> or sphere-<dimension>-<kind>, of kind dense, sparse or fastfood,
     full-free or full-fixed (at its radius)."""
     sphere: Literal["through_initialisation", "random"] = "through_initialisation"
-    """Spheres lie in the span of an initialisation, where they start, and the plane's directions; or in that of the
-    directions alone, with a random start."""
+    """Spheres lie in the span of the initialisation, their start, and the plane's directions; or of the directions
+    alone, with a random start."""
     optimiser: Varied[Literal["adam", "sgd"]] = "adam"
-    """The optimiser, torch's own."""
+    """The optimiser of torch."""
     momentum: NonNegative = 0
     """Momentum of sgd."""
     epsilon: Positive = 1.0e-8
@@ -44,44 +44,41 @@ class TrainingStudy(Study, title="Study of training"):
     rate: Varied[Positive] = 0.001
     """Learning rate, in units of the parameters."""
     rate_rule: Varied[Literal["fixed", "proportional", "square", "homogeneous"]] = "fixed"
-    """Whether each radius has the same rate, or one in proportion to r/r_X (or to the radius itself where its unit is
-    init_scale), to its square, or to its power 2 − n, n the number of weight layers."""
+    """Rates at all radii: equal, or in proportion to r/r_X (the radius itself if its unit is init_scale), to its square,
+    or to its power 2 − n, n the number of weight layers."""
     temperature: Varied[Positive] = 1.0
     """The softmax sees logits / temperature while training."""
     temperature_rule: Varied[Literal["fixed", "homogeneous"]] = "fixed"
-    """Whether each radius has the same temperature, or one in proportion to (r/r_X)^n, n the number of weight layers
-    (to the radius itself where its unit is init_scale)."""
+    """Temperatures at all radii: equal, or in proportion to (r/r_X)^n, n the number of weight layers (r^n if the unit
+    of radii is init_scale)."""
     gradients: Varied[Literal["loss", "random_signs"]] = "loss"
-    """Gradients of the loss, or the same with a random sign for every entry at every step, as a control."""
+    """Gradients of the loss or, as a control, the same with a random sign of every entry at every step."""
     labels: Varied[Literal["original", "shuffled", "groups_of_two", "groups_of_five"]] = "original"
-    """The training set's labels, shuffled ones as a control, or the numbers of groups of two or five successive
-    classes."""
+    """The training set's labels, shuffled ones as a control, or numbers of groups of two or five successive classes."""
     inputs: Varied[Literal["standardised", "unit_interval", "minus_one_to_one", "mean_image_removed"]] = "standardised"
     """Preprocessing of the images."""
     examples: Count | None = None
-    """Training examples, as many as in a Hessian of that size and the same ones; absent for all."""
+    """Number of training examples, the same ones as of a Hessian of that size; absent for all."""
     evaluated: Count = 1000
     """Training examples, at most, on which loss and accuracy are logged."""
     test: Count = 10000
     """Test examples, at most, for the accuracy at the end."""
     logged: Annotated[int, Field(ge=2)] | Several[Count] = 10
-    """Steps at which accuracies and radii are logged, beside start and end; a number of them is spaced evenly in the
-    logarithm."""
+    """Logged steps, besides start and end; a single number asks for that many, spaced logarithmically."""
     curvature_examples: Amount = 0
     """Training examples, and at most as many held out, for the Hessian on the plane at start and end; 0 leaves it
     out."""
     sharpness_examples: Amount = 0
-    """Training examples for the largest eigenvalue of the Hessian in full space at every logged step; 0 leaves it
-    out."""
+    """Training examples for the Hessian's largest eigenvalue in full space at every logged step; 0 leaves it out."""
     geometry_examples: Varied[Amount] = 0
     """Examples for the geometry of the loss in full space (top eigenvalues, gradients along eigenvectors, clusters of
-    logit gradients), of each of three sets, two of training and one held out; 0 leaves it out."""
+    logit gradients), in each of three sets, two for training and one held out; 0 leaves it out."""
     geometry_steps: Unique[Amount] = Field([])
     """The logged steps at which that geometry is measured."""
     residual_steps: Unique[Amount] = Field([])
-    """Those of them at which the extreme eigenvalues of H′ are measured too."""
+    """Steps of geometry_steps at which the extreme eigenvalues of H′ are measured too."""
     eigenvalues: Count = 20
-    """Eigenvalues of G and of the Hessian that the geometry has."""
+    """Number of eigenvalues of G and of the Hessian in the geometry."""
     outputs_examples: Amount = 0
     """Held-out examples whose softmax outputs are kept at every logged step; 0 keeps none."""
     dtype: DataType = "float32"

@@ -182,9 +182,8 @@ def _train(trained: Ensembles, members: list[Member], checkpoint: loop.Checkpoin
         return OBSERVABLES.measure(study, Logged(trained, step, state))
 
     found = loop.train(ensemble, study.logged_steps, observe, checkpoint)
-    return {name: np.moveaxis(each, 1, 0) for name, each in found.items()} | OBSERVABLES.measure(
-        study, Ended(trained, ensemble)
-    )
+    found = {name: np.moveaxis(each, 1, 0) for name, each in found.items()}
+    return found | OBSERVABLES.measure(study, Ended(trained, ensemble))
 
 
 def _rate_and_temperature(study: TrainingStudy, depth: int | None, ratio: float) -> tuple[float, float]:
@@ -255,7 +254,7 @@ def held_out(seen: Logged) -> dict[str, Tensor]:
     Logged, logged("sharpness", "loss", "largest eigenvalue of the Hessian in full space"), key="sharpness_examples"
 )
 def sharpness(seen: Logged) -> dict[str, Tensor]:
-    """The largest eigenvalue of the Hessian of each member, missing where it has diverged."""
+    """The largest eigenvalue of the Hessian at each member; missing for diverged members."""
     trained, points = seen.trained, seen.points
     found = torch.full((len(points),), torch.nan, dtype=torch.float64)
     inputs, targets = (each[: trained.study.sharpness_examples] for each in (trained.inputs, trained.targets))
