@@ -1,7 +1,4 @@
-"""Studies of curvature: spectra of the loss Hessian on random planes over radii.
-
-Imports nothing heavy: it runs whenever the workflow loads.
-"""
+"""Studies of curvature: spectra of the loss Hessian on random planes over radii. Imports nothing heavy."""
 
 import itertools
 import math
@@ -25,7 +22,7 @@ class CurvatureStudy(Study, title="Study of curvature"):
     """Spectra of the Hessian on random planes, and more, over radii."""
 
     kind: Literal["curvature"] = "curvature"
-    """What is measured."""
+    """Kind of the study."""
     subspaces: Several[Plane]
     """Subspace labels, plane-<dimension>-sparse or plane-<dimension>-dense."""
     dimensions: Several[Count] = Field([10, 50, 100])

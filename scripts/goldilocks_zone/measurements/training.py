@@ -1,7 +1,4 @@
-"""Studies of training: on planes, on spheres or in the whole space, from many radii.
-
-Imports nothing heavy: it runs whenever the workflow loads.
-"""
+"""Studies of training: on planes, on spheres or in the whole space, from many radii. Imports nothing heavy."""
 
 import itertools
 from typing import Annotated, Literal
@@ -24,7 +21,7 @@ class TrainingStudy(Study, title="Study of training"):
     """Training from many radii."""
 
     kind: Literal["training"]
-    """What is measured."""
+    """Kind of the study."""
     subspaces: Several[Subspace]
     """Where training goes, plane-<dimension>-<kind> or sphere-<dimension>-<kind>, of kind dense, sparse or fastfood,
     full-free or full-fixed (at its radius)."""
@@ -44,8 +41,8 @@ class TrainingStudy(Study, title="Study of training"):
     rate: Varied[Positive] = 0.001
     """Learning rate, in units of the parameters."""
     rate_rule: Varied[Literal["fixed", "proportional", "square", "homogeneous"]] = "fixed"
-    """Rates at all radii: equal, or in proportion to r/r_X (the radius itself if its unit is init_scale), to its square,
-    or to its power 2 − n, n the number of weight layers."""
+    """Rates at all radii: equal, or in proportion to r/r_X (the radius itself if its unit is init_scale), to its
+    square, or to its power 2 − n, n the number of weight layers."""
     temperature: Varied[Positive] = 1.0
     """The softmax sees logits / temperature while training."""
     temperature_rule: Varied[Literal["fixed", "homogeneous"]] = "fixed"
