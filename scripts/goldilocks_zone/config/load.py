@@ -16,8 +16,7 @@ from goldilocks_zone.paper import latex
 from goldilocks_zone.provenance import archive
 
 ROOT = Path(__file__).parents[3]
-# Written by make data.
-AVAILABLE = Path("results/data/available.yaml")
+AVAILABLE = Path("results/data/available.yaml")  # written by make data
 
 
 def complete(given: dict, cards: Sequence[Path] = ()) -> Configuration:
@@ -37,10 +36,9 @@ def complete(given: dict, cards: Sequence[Path] = ()) -> Configuration:
         raise ConfigurationError(sentence(error, given)) from None
     checks.check_names(config, known)
     kept = {name: study for name, study in config.studies.items() if name in (config.only or known)}
-    config = config.model_copy(update={"studies": kept})
     shapes = _known_datasets(config, cards)
     checks.check_networks(config)
-    studies = {name: _checked(name, study, config, shapes) for name, study in config.studies.items()}
+    studies = {name: _checked(name, study, config, shapes) for name, study in kept.items()}
     config = config.model_copy(update={"studies": studies})
     if config.cuts:
         checks.refuse_dataset("cuts.dataset", config.cuts.dataset, shapes)

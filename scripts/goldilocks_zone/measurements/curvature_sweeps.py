@@ -142,10 +142,8 @@ class Sweep:
             ratio, temperature = initialisation.ratio(radius, here.radius_unit, r_x), here.temperature
             if here.rescaled != "parameters":
                 if self.depth is None:
-                    raise ValueError(
-                        f"rescaled: {here.rescaled} needs the number of weight layers, which is not known of a network "
-                        "of your own: use parameters"
-                    )
+                    reason = "needs the number of weight layers, which is not known of a network of your own"
+                    raise ValueError(f"rescaled: {here.rescaled} {reason}: use parameters")
                 temperature *= ratio ** (self.depth if here.rescaled == "both" else -self.depth)
                 scale = scale if here.rescaled == "both" else scale / ratio
             place = {"radius": radius, **studies.place(variant)}
@@ -170,10 +168,8 @@ class Sweep:
         pairs = [(point.scale, point.temperature) for point in points]
         if not self.study.sharpness and not self.study.one_by_one:
             return hessian.curvature_at(problem, self.theta, pairs, directions, options)
-        found = []
+        found, sharpness = [], self.study.sharpness
         for scale, temperature in pairs:
-            here = problem
-            if self.study.sharpness:
-                here = softened_relu.softened(problem, scale * self.theta, self.study.sharpness)
+            here = softened_relu.softened(problem, scale * self.theta, sharpness) if sharpness else problem
             found += hessian.curvature_at(here, self.theta, [(scale, temperature)], directions, options)
         return found

@@ -190,10 +190,8 @@ def _rate_and_temperature(study: TrainingStudy, depth: int | None, ratio: float)
     """Learning rate and temperature of a member at `ratio` times the reference radius."""
     for rule in ("rate_rule", "temperature_rule"):
         if getattr(study, rule) == "homogeneous" and depth is None:
-            raise ValueError(
-                f"{rule}: homogeneous needs the number of weight layers, which is not known of a network of your own: "
-                "use fixed"
-            )
+            reason = "needs the number of weight layers, which is not known of a network of your own"
+            raise ValueError(f"{rule}: homogeneous {reason}: use fixed")
     factor = ratio**depth if study.temperature_rule == "homogeneous" else 1
     return study.rate * ratio ** studies.rate_exponent(study.rate_rule, depth), study.temperature * factor
 
