@@ -21,9 +21,9 @@ def refuse(sentence: str) -> None:
     raise ConfigurationError(sentence)
 
 
-def refuse_unknown(path: str, why: str, value: str, known: Iterable[str]) -> None:
-    """Refuse a name, and suggest the nearest known one."""
-    refuse(f"{path}: {why}; {nearest(value, known)}")
+def refuse_study(path: str, name: str, known: Iterable[str]) -> None:
+    """Refuse the name of an unknown study, and suggest the nearest known one."""
+    refuse(f"{path}: there is no study {name!r}; {nearest(name, known)}")
 
 
 def refuse_examples(path: str, count: int, validation: int, name: str, shape: Shape) -> None:
@@ -71,12 +71,11 @@ def check_names(config: "Configuration", known: list[str]) -> None:
     """Check that `only` and `draws_per_job` name studies; `known` includes those outside this run."""
     for i, name in enumerate(config.only or []):
         if name not in config.studies:
-            refuse_unknown(f"only.{i}", f"there is no study {name!r}", name, config.studies)
+            refuse_study(f"only.{i}", name, config.studies)
     split = config.execution.draws_per_job
     for name in split if isinstance(split, dict) else ():
         if name not in (*known, "others"):
-            place = f"execution.draws_per_job.{name}"
-            refuse_unknown(place, f"there is no study {name!r}", name, [*known, "others"])
+            refuse_study(f"execution.draws_per_job.{name}", name, [*known, "others"])
 
 
 def check_study(path: str, study: "Study", shapes: Mapping[str, Shape | None], own_networks: Iterable[str]) -> None:
@@ -114,7 +113,7 @@ def check_figures(config: "Configuration", given: Mapping, known: Iterable[str])
         for i, study in enumerate(figure.studies):
             path = f"figures.{name}.studies.{i}"
             if study not in known and "studies" in (given.get(name) or {}):
-                refuse_unknown(path, f"there is no study {study!r}", study, known)
+                refuse_study(path, study, known)
             if study not in config.studies:
                 continue
             chosen = config.studies[study]
