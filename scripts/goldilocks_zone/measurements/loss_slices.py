@@ -76,8 +76,8 @@ def measure(job: setup.Job) -> xr.Dataset:
     cuts, seed = records.read_cuts(job.path_to_settings)
     job = dataclasses.replace(job, dataset=cuts.dataset, network=cuts.network, subspace=cuts.subspace)
     work = setup.begin(job, records.Block(cuts, seed, range(1), studies.radii(cuts)))
-    kept = {"inputs": cuts.inputs, "labels": "original", "validation": cuts.validation, "seed": seed}
-    examples = datasets.load(job.path_to_dataset, job.dataset, cuts.examples, **kept)
+    given = job.path_to_dataset, job.dataset, cuts.examples, cuts.inputs
+    examples = datasets.load(*given, labels="original", validation=cuts.validation, seed=seed)
     module = work.network(examples).to(work.device)
     parameters = initialisation.parameters_of(module)
     theta, directions = _draw(cuts, work.streams, parameters)
