@@ -8,13 +8,15 @@ from torch import Tensor
 from goldilocks_zone.models import losses
 from goldilocks_zone.models.losses import Loss
 
+Parts = Sequence[tuple[Tensor, Tensor]]
+
 
 class Sums:
     """Sums over examples at p points on a plane of d directions, each with its own softmax temperature.
 
-    The Cholesky factor L of the raw directions' Gram matrix makes them orthonormal: L⁻¹ ż are the tangents along
-    orthonormal ones. `residual` is H′ (p, d, d) over raw directions, for the caller to add to. Without
-    `refuse_overflow`, sums of a point whose logits overflow are not finite, and those of other points not touched.
+    The Cholesky factor L of the raw directions' Gram matrix gives the tangents L⁻¹ ż along orthonormal ones. The caller
+    adds to `residual`, H′ (p, d, d) over raw directions. Without `refuse_overflow`, sums of a point whose logits
+    overflow are not finite, and those of other points not touched.
     """
 
     def __init__(self, factor: Tensor, loss: Loss, temperatures: Sequence[float], refuse_overflow: bool = True):
@@ -40,33 +42,25 @@ class Sums:
         return self.residuals(outputs, labels, points) / self.temperatures[points]
 
     def add(
-        self,
-        outputs: Tensor,
-        labels: Tensor,
-        parts: Sequence[tuple[Tensor, Tensor]],
-        points: slice = slice(None),
-        alike: Sequence[list[int]] | None = None,
+        self, outputs: Tensor, labels: Tensor, parts: Parts, points: slice = slice(None), alike: list | None = None
     ) -> None:
         """Add examples with logits (p, n, k), double, of which each has the same likeliest class at all points.
 
-        Tangents of the logits along orthonormal directions are the sum over `parts`, each of a factor (p,) for every
-        point and tangents (d, k, n) that the points share. `alike` lists which of the p points have the same logits
-        over temperature and factors in the same proportions: what they share is computed once. The caller adds to
-        `count`. Raises ValueError if a logit or a loss is not finite.
+        Tangents of the logits along orthonormal directions are the sum over `parts`: factors (p,) times tangents
+        (d, k, n) that the points share. `alike` lists the points with the same logits over temperature and factors in
+        the same proportions. The caller adds to `count`. Raises ValueError if a logit or a loss is not finite.
         """
         alike = alike or [[number] for number in range(len(outputs))]
-        firsts = [members[0] for members in alike]
-        numbers = list_of_each(alike)
+        firsts, numbers = [members[0] for members in alike], list_of_each(alike)
         temperatures = self.temperatures[points]
         cooled = outputs[firsts] / temperatures[firsts]
         totals = self.loss.total(cooled, labels)
         if self.refuse_overflow and not (torch.isfinite(outputs).all() and torch.isfinite(totals).all()):
             raise ValueError("a logit or a loss is not finite: the radius is too large for this precision, lower it")
         self.losses[points] += totals[numbers]
-        self.variances[points] += (outputs - outputs.mean(-1, keepdim=True)).square().sum((1, 2)) / (
-            outputs.shape[-1] - 1
-        )
-        self.zeros[points] += (outputs == 0).sum((1, 2)) / outputs.shape[-1]
+        deviations, k = outputs - outputs.mean(-1, keepdim=True), outputs.shape[-1]
+        self.variances[points] += deviations.square().sum((1, 2)) / (k - 1)
+        self.zeros[points] += (outputs == 0).sum((1, 2)) / k
         self._add_moments(cooled, labels, parts, points, numbers)
         classes = losses.likeliest(outputs)
         (scales, first), *others = [(factors, self.loss.relative(each, classes)) for factors, each in parts]
@@ -74,14 +68,13 @@ class Sums:
         shares = [((factors / scales).to(each.dtype), each) for factors, each in others]
         heights = scales / temperatures[:, 0, 0]
         # Few points of the same tangents at a time, so that their products stay in the processor's cache.
-        step = 1 if shares else outputs.shape[-1]
+        step = 1 if shares else k
         found = []
-        for start in range(0, len(firsts), step):
-            chosen = slice(start, start + step)
+        for start, some in zip(range(0, len(firsts), step), cooled.split(step)):
             tangents = sum((factors[firsts[start]] * each for factors, each in shares), first)
-            product, traces = self.loss.gauss_newton(cooled[chosen], tangents, classes, labels)
+            product, traces = self.loss.gauss_newton(some, tangents, classes, labels)
             traces = traces.cumsum(2)
-            residuals = self.loss.gradient(cooled[chosen], labels).transpose(1, 2).flatten(1)
+            residuals = self.loss.gradient(some, labels).transpose(1, 2).flatten(1)
             gradient = (residuals.to(tangents.dtype) @ tangents.flatten(1).T).double()
             found.append((product, gradient, traces.sum(1), traces.square().sum(1)))
         product, gradient, traces, squares = (torch.cat(each)[numbers] for each in zip(*found))
@@ -91,18 +84,8 @@ class Sums:
         self.traces[points] += heights**2 * traces
         self.squares[points] += heights**4 * squares
 
-    def _add_moments(
-        self,
-        cooled: Tensor,
-        labels: Tensor,
-        parts: Sequence[tuple[Tensor, Tensor]],
-        points: slice,
-        numbers: Sequence[int],
-    ) -> None:
-        """Add the softmax's outputs, their products, and the tangents' sums and squares.
-
-        Each of the points has those logits over temperature, `cooled`, whose number is its own of `numbers`.
-        """
+    def _add_moments(self, cooled: Tensor, labels: Tensor, parts: Parts, points: slice, numbers: list[int]) -> None:
+        """Add moments of softmax and tangents, where point i has the logits over temperature `cooled[numbers[i]]`."""
         classes = cooled.shape[-1]
         if self._predicted is None:
             p, d = len(self), len(self.factor)
@@ -111,8 +94,8 @@ class Sums:
         logarithms = torch.log_softmax(cooled, -1)
         predicted = logarithms.exp()
         # Where p underflows, p log p is zero.
-        entropies = -(predicted * logarithms.clamp_min(torch.finfo(logarithms.dtype).min)).sum((1, 2))
-        self.entropies[points] += entropies[numbers]
+        weighted = predicted * logarithms.clamp_min(torch.finfo(logarithms.dtype).min)
+        self.entropies[points] -= weighted.sum((1, 2))[numbers]
         self._predicted[points] += predicted.sum(1)[numbers]
         self._products[points] += (predicted.transpose(1, 2) @ predicted)[numbers]
         # Without classes there is no share of each.

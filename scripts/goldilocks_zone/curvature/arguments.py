@@ -4,10 +4,10 @@ Arrays may be torch's or numpy's, of any strides, on any device, with or without
 are taken to the device of the parameters. Precisions below single are computed in single precision.
 """
 
+import contextlib
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
 
@@ -22,20 +22,17 @@ from goldilocks_zone.models.losses import CrossEntropy, Loss
 from goldilocks_zone.models.networks import Logits
 from goldilocks_zone.models.problem import Array, Problem
 
-PARTS = ("hessian", "gauss_newton")
+Network, Labels, Rows = nn.Module | Logits, Array | Sequence[int], Array | scipy.sparse.sparray
 CHECKPOINTED = (
     "the network computes activations again for its backward pass, as torch.utils.checkpoint does, then without the "
     "given parameters: switch checkpointing off"
 )
 
 
-def network(given: nn.Module | Logits) -> nn.Module | Logits:
-    """The module without wrappers that spread it over devices or compile it, or the function itself.
-
-    Raises ValueError if it is neither, has no parameters or lazy ones, or normalises by statistics of a batch.
-    """
+def network(given: Network) -> Network:
+    """The module without wrappers that spread it over devices or compile it, or the function itself."""
     while isinstance(given, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(given, "_orig_mod"):
-        given = given.module if not hasattr(given, "_orig_mod") else given._orig_mod
+        given = given._orig_mod if hasattr(given, "_orig_mod") else given.module
     if not callable(given):
         raise ValueError(
             f"the network is of type {type(given).__name__}: give a torch.nn.Module, or a function of parameters (D,) "
@@ -54,10 +51,8 @@ def _refuse_unfit_module(module: nn.Module) -> None:
     if not tensors:
         raise ValueError("the network has no parameters, by which a loss could curve: give one that has some")
     for name, layer in module.named_modules():
-        statistics = isinstance(layer, nn.modules.batchnorm._BatchNorm) and (
-            layer.training or layer.running_mean is None
-        )
-        if statistics:
+        normalises = isinstance(layer, nn.modules.batchnorm._BatchNorm)
+        if normalises and (layer.training or layer.running_mean is None):
             raise ValueError(
                 "the network mixes the examples of a batch, so that it has no loss per example: put its batch "
                 f"normalisation {name or type(layer).__name__} into evaluation mode by network.eval(), with running "
@@ -66,10 +61,7 @@ def _refuse_unfit_module(module: nn.Module) -> None:
 
 
 def parameters(given: Array, name: str = "parameters") -> Tensor:
-    """A copy of parameters (D,), in single or double precision, as forward passes may change their arguments.
-
-    Raises ValueError unless they are one vector of finite numbers.
-    """
+    """A copy of parameters (D,), in single or double precision, as forward passes may change their arguments."""
     theta = real(given, name).clone()
     if theta.ndim != 1:
         raise ValueError(
@@ -81,12 +73,8 @@ def parameters(given: Array, name: str = "parameters") -> Tensor:
 
 
 def rows(given: Array, theta: Tensor, name: str = "vectors") -> Tensor:
-    """Rows (d, D) in parameter space, on the device of `theta` (D,), in a precision of their own.
-
-    Raises ValueError unless they are finite and have as many entries as there are parameters.
-    """
-    found = real(given, name).to(theta.device)
-    _refuse_other_shape(found.shape, name)
+    """Finite rows (d, D) in parameter space, on the device of `theta` (D,), in a precision of their own."""
+    found = _matrix(real(given, name).to(theta.device), name)
     if found.shape[1] != len(theta):
         raise ValueError(
             f"{name} of {found.shape[1]} entries were given for {len(theta)} parameters: these numbers must be the same"
@@ -95,57 +83,46 @@ def rows(given: Array, theta: Tensor, name: str = "vectors") -> Tensor:
     return found
 
 
-def plane(given: Array | scipy.sparse.sparray, theta: Tensor) -> Tensor | scipy.sparse.csr_array:
+def plane(given: Rows, theta: Tensor) -> Tensor | scipy.sparse.csr_array:
     """Directions (d, D), whose values are checked later; sparse matrices of scipy stay sparse."""
     if not scipy.sparse.issparse(given):
-        found = real(given, "directions").to(theta.device)
-    else:
-        _refuse_complex(given.dtype, "directions")
-        found = scipy.sparse.csr_array(given)
-        if not found.has_canonical_format:
-            found = found.copy()
-            found.sum_duplicates()
-        if found.dtype not in (np.float32, np.float64):
-            found = found.astype(np.float64)
-    _refuse_other_shape(found.shape, "directions")
-    return found
+        return _matrix(real(given, "directions").to(theta.device), "directions")
+    _refuse_complex(given.dtype, "directions")
+    found = scipy.sparse.csr_array(given)
+    if not found.has_canonical_format:
+        found = found.copy()
+        found.sum_duplicates()
+    return _matrix(found if found.dtype in (np.float32, np.float64) else found.astype(np.float64), "directions")
 
 
-def _refuse_other_shape(shape: tuple[int, ...], name: str) -> None:
-    if len(shape) != 2 or not shape[0]:
-        raise ValueError(f"{name} have the shape {tuple(shape)}: give one row for each, (d, D)")
+def _matrix(rows: Rows, name: str) -> Rows:
+    if rows.ndim != 2 or not rows.shape[0]:
+        raise ValueError(f"{name} have the shape {tuple(rows.shape)}: give one row for each, (d, D)")
+    return rows
 
 
-def refuse_other_size(
-    theta: Tensor, network: nn.Module | Logits, entries: int | None = None, name: str = "directions"
-) -> None:
-    """Raise ValueError unless θ (D,) has as many entries as a module has parameters, and rows of that name as many."""
+def refuse_other_size(theta: Tensor, network: Network, entries: int | None = None) -> None:
+    """Raise ValueError unless θ (D,), and directions with this many `entries`, fit a module's parameters."""
     size = sum(each.numel() for each in network.parameters()) if isinstance(network, nn.Module) else len(theta)
     if not len(theta) == size == (size if entries is None else entries):
-        beside = "" if entries is None else f" and {name} of {entries} entries"
+        beside = "" if entries is None else f" and directions of {entries} entries"
         raise ValueError(
             f"{len(theta)} parameters{beside} were given for a network of {size} parameters: these numbers must be the "
             "same"
         )
 
 
-class Batches:
-    """The examples of a problem as its network takes them, in batches (inputs (n, …), labels (n,)).
+class Prepared:
+    """A problem at parameters θ (D,), iterated in batches (inputs (n, …), labels (n,)) that `network` was tried on.
 
-    `theta` (D,) has the precision in which the network is tried; values become `dtype` where one is given. Not
-    `labelled`: neither labels nor the loss are of use.
+    Values become `dtype` where one is given. Labels and the loss are checked where `labelled`.
     """
 
     def __init__(
-        self,
-        problem: Problem,
-        network: nn.Module | Logits,
-        theta: Tensor,
-        dtype: torch.dtype | None = None,
-        labelled: bool = True,
+        self, problem: Problem, network: Network, theta: Tensor, dtype: torch.dtype | None = None, labelled: bool = True
     ):
-        self._problem, self._network, self._theta, self._dtype = problem, network, theta, dtype
-        self._loss, self._kept = problem.loss if labelled else None, None
+        self.network, self.theta, self.loss, self.temperature = network, theta, problem.loss, problem.temperature
+        self._problem, self._dtype, self._labelled, self._kept = problem, dtype, labelled, None
         self.first, _ = next(iter(self), (None, None))
         if self.first is None:
             raise ValueError("a mean over no examples was asked for: give and ask for one at least")
@@ -155,7 +132,7 @@ class Batches:
             yield self._kept
             return
         for inputs, labels in self._problem.batches():
-            found = _examples(self._network, self._theta, inputs, labels, self._loss)
+            found = _examples(self.network, self.theta, inputs, labels, self.loss if self._labelled else None)
             if self._dtype is not None:
                 found = tuple(in_precision(each, self._dtype) for each in found)
             if self._problem.is_one_batch:
@@ -167,43 +144,30 @@ class Batches:
         """Number of examples; of an iterable after a pass over it."""
         return sum(len(inputs) for inputs, _ in self)
 
-
-@dataclass(frozen=True)
-class Prepared:
-    """A problem at parameters θ (D,), with all values in their precision."""
-
-    network: nn.Module | Logits
-    theta: Tensor
-    batches: Batches
-    loss: Loss
-    temperature: float
+    def chunks(self, size: int) -> Iterator[Tensor]:
+        """Inputs of all examples, at most `size` at a time."""
+        for inputs, _ in self:
+            yield from inputs.split(size)
 
 
 def prepared(problem: Problem, point: Array, *, labelled: bool = True) -> Prepared:
-    """A problem at a point, ready to be computed with; not `labelled` where labels and the loss are of no use."""
+    """A problem at a point, with all values in the precision of the point."""
     known, theta = network(problem.network), parameters(point)
     refuse_other_size(theta, known)
-    batches = Batches(problem, known, theta, theta.dtype, labelled)
-    return Prepared(known, theta, batches, problem.loss, problem.temperature)
+    return Prepared(problem, known, theta, theta.dtype, labelled)
 
 
 def _examples(
-    network: nn.Module | Logits, theta: Tensor, inputs: Array, labels: Array | Sequence[int] | None, loss: Loss | None
+    network: Network, theta: Tensor, inputs: Array, labels: Labels | None, loss: Loss | None
 ) -> tuple[Tensor, Tensor]:
-    """Inputs (N, …) and labels (N,), int64, of a network at parameters θ (D,); (N, 0) where there are no labels.
-
-    Whole numbers stay so where the network takes them, as an embedding does, and become real ones where it does not.
-    Raises ValueError unless the network gives one row of logits for each example, more than one for cross-entropy, and
-    each label is one of its classes, or as the loss takes it.
-    """
+    """Inputs (n, …) and labels (n,), int64, of a network at parameters θ (D,); (n, 0) where there are no labels."""
     inputs = dense(inputs, "inputs").to(theta.device)
     _refuse_complex(inputs.dtype, "inputs")
     if not inputs.ndim or not len(inputs):
         raise ValueError("a mean over no examples was asked for: give and ask for one at least")
     if inputs.is_floating_point():
         _refuse_not_finite(inputs.flatten(1) if inputs.ndim > 1 else inputs[:, None], "input")
-    if inputs.is_floating_point() and inputs.element_size() < 4:
-        inputs = inputs.float()
+        inputs = inputs.float() if inputs.element_size() < 4 else inputs
     inputs, outputs = _tried(autodiff.function(network), theta, inputs)
     if isinstance(loss, CrossEntropy) and outputs.shape[1] == 1:
         raise ValueError(
@@ -214,7 +178,9 @@ def _examples(
         return inputs, inputs.new_empty(len(inputs), 0)
     if labels is None:
         raise ValueError(f"the loss {loss.name} needs labels, and none are given: give one label for each example")
-    return inputs, _labels(labels, len(inputs), outputs.shape[1], loss).to(theta.device)
+    n = len(inputs)
+    found = classes(labels, n, outputs.shape[1]) if loss.classifies else _labels(labels, n)
+    return inputs, found.to(theta.device)
 
 
 def in_precision(inputs: Tensor, dtype: torch.dtype) -> Tensor:
@@ -223,17 +189,15 @@ def in_precision(inputs: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _tried(logits: Logits, theta: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Inputs as the network takes them, and logits (1, k) of the first."""
+    """Inputs, whole numbers as real ones where the network takes only these, and logits (1, k) of the first."""
     try:
         return inputs, _first_logits(logits, theta, in_precision(inputs, theta.dtype))
     except _Failed as failure:
         if not inputs.is_floating_point():
             # Pixels, say: exact in single precision up to 24 bits.
             converted = inputs.to(torch.float64 if inputs.element_size() > 2 else torch.float32)
-            try:
+            with contextlib.suppress(_Failed):
                 return converted, _first_logits(logits, theta, converted.to(theta.dtype))
-            except _Failed:
-                pass
         raise ValueError(
             f"the network fails on inputs of shape {tuple(inputs.shape)} and type {inputs.dtype} ({failure}): give "
             "inputs that it takes, and its buffers and parameters on one device"
@@ -265,23 +229,16 @@ def _first_logits(logits: Logits, theta: Tensor, inputs: Tensor) -> Tensor:
     return outputs.detach()
 
 
-def _labels(labels: Array | Sequence[int], examples: int, count: int, loss: Loss) -> Tensor:
-    if loss.classifies:
-        return classes(labels, examples, count)
-    found = dense(labels, "labels")
-    _refuse_other_count(found, examples)
-    return found
-
-
-def _refuse_other_count(labels: Tensor, examples: int) -> None:
+def _labels(given: Labels, examples: int) -> Tensor:
+    labels = dense(given, "labels")
     if labels.ndim and len(labels) != examples:
         raise ValueError(f"{len(labels)} labels and {examples} inputs were given: give one label for each example")
+    return labels
 
 
-def classes(labels: Array | Sequence[int], examples: int, count: int) -> Tensor:
+def classes(labels: Labels, examples: int, count: int) -> Tensor:
     """Labels (n,) of `count` classes as int64. Raises ValueError unless they are whole, within range, one for each."""
-    given = dense(labels, "labels")
-    _refuse_other_count(given, examples)
+    given = _labels(labels, examples)
     if given.ndim != 1:
         raise ValueError(
             f"labels have the shape {tuple(given.shape)}: give the number of its class for each example, (n,); from "
@@ -303,11 +260,11 @@ def classes(labels: Array | Sequence[int], examples: int, count: int) -> Tensor:
 
 
 def counts(given: Sequence[int] | None, available: int) -> list[int]:
-    """Over how many of the first examples means are taken. Raises ValueError unless there are as many, and one."""
+    """Numbers of first examples to average over, at least one and no more than are available."""
     found = [available] if given is None else given
     if isinstance(found, Integral) or not all(isinstance(each, Integral) for each in found):
         raise ValueError(f"examples {given!r} are no whole numbers: list how many of the first ones to average over")
-    found = [int(each) for each in found]
+    found = list(map(int, found))
     if max(found, default=0) > available:
         raise ValueError(f"{max(found)} examples asked for and {available} given: ask for fewer")
     if min(found, default=0) < 1:
@@ -315,17 +272,10 @@ def counts(given: Sequence[int] | None, available: int) -> list[int]:
     return found
 
 
-def refuse_unknown_part(part: str) -> None:
-    """Raise ValueError if a part of the Hessian is unknown."""
-    if part not in PARTS:
-        raise ValueError(f"part {part!r} of the Hessian is unknown: use hessian or gauss_newton")
-
-
-def refuse_not_positive(**values: float) -> None:
-    """Raise ValueError if one of the values, by name, is not positive and finite."""
-    for name, value in values.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} {value} is not positive and finite: give a number above zero")
+def refuse_not_positive(value: float, name: str) -> None:
+    """Raise ValueError if a value is not positive and finite."""
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} {value} is not positive and finite: give a number above zero")
 
 
 def real(given: Array, name: str) -> Tensor:
@@ -333,10 +283,8 @@ def real(given: Array, name: str) -> Tensor:
     found = dense(given, name)
     _refuse_complex(found.dtype, name)
     if not found.is_floating_point():
-        found = found.double()
-    elif found.element_size() < 4:
-        found = found.float()
-    return found.contiguous()
+        return found.double().contiguous()
+    return (found.float() if found.element_size() < 4 else found).contiguous()
 
 
 def dense(given: Array, name: str) -> Tensor:
@@ -373,7 +321,7 @@ def _refuse_not_finite(found: Tensor, name: str) -> None:
 
 
 def of_rows(products: Callable[[Tensor], Tensor], theta: Tensor) -> Callable[[Array], Array]:
-    """The map `products` of vectors (d, D), checked first: of tensors to a tensor, of numpy's arrays to such a one."""
+    """The map `products` with vectors (d, D) checked first; numpy's vectors give numpy's products."""
 
     @modes.differentiating
     def checked(vectors: Array) -> Array:

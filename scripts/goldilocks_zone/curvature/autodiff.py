@@ -1,7 +1,4 @@
-"""Hessian and Gauss–Newton products of any network by automatic differentiation: forward over reverse, vectorised.
-
-Where torch has no forward derivative or no vectorised form of an operation, by double backward passes one by one.
-"""
+"""Hessian and Gauss–Newton products of any network, vectorised forward over reverse or by double backward passes."""
 
 from collections.abc import Callable
 
@@ -29,18 +26,12 @@ def function(network: nn.Module | Logits) -> Logits:
 def hessian_products(problem: Problem, parameters: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """The map directions (d, D) → (products with the Hessian of the total loss (d, D), logit tangents (d, n, k)).
 
-    The problem has logits as a function for its network, and one batch. Raises ValueError, as the other functions here
-    do, if torch can differentiate the network by none of its ways.
+    The problem has a logits function and one batch. Raises ValueError, as others here, if torch cannot differentiate.
     """
 
     def objective(theta):
         outputs = problem.network(theta, problem.inputs)
         return problem.loss.total(outputs / problem.temperature, problem.labels), outputs
-
-    gradient_and_logits = grad(objective, has_aux=True)
-
-    def push(direction):
-        return jvp(gradient_and_logits, (parameters,), (direction,))[1]
 
     def backward_twice(directions):
         theta = parameters.detach().requires_grad_()
@@ -52,23 +43,25 @@ def hessian_products(problem: Problem, parameters: Tensor) -> Callable[[Tensor],
             tangents.append(along(direction))
         return torch.stack(products), torch.stack(tangents)
 
-    return _first_that_works(vmap(push), backward_twice)
+    return _first_that_works(vmap(_along(grad(objective, has_aux=True), parameters)), backward_twice)
 
 
-def gauss_newton_products(problem: Problem, parameters: Tensor) -> Callable[[Tensor], Tensor]:
-    """The map directions (d, D) → products with the Gauss–Newton matrix of the total loss (d, D)."""
+def products(problem: Problem, parameters: Tensor, part: str) -> Callable[[Tensor], Tensor]:
+    """The map directions (d, D) → products (d, D) with the `hessian` of the total loss or its `gauss_newton` part."""
+    if part == "gauss_newton":
+        return _gauss_newton_products(problem, parameters)
+    push = hessian_products(problem, parameters)
+    return lambda directions: push(directions)[0]
 
+
+def _gauss_newton_products(problem: Problem, parameters: Tensor) -> Callable[[Tensor], Tensor]:
     def of_inputs(theta):
         return problem.network(theta, problem.inputs) / problem.temperature
 
     def forward_and_back(directions):
         outputs, pull = vjp(of_inputs, parameters)
-        curved = problem.loss.curvature(outputs, problem.labels)
-
-        def product(direction):
-            return pull(curved(jvp(of_inputs, (parameters,), (direction,))[1]))[0]
-
-        return vmap(product)(directions)
+        push, curved = _along(of_inputs, parameters), problem.loss.curvature(outputs, problem.labels)
+        return vmap(lambda direction: pull(curved(push(direction)))[0])(directions)
 
     def backward_twice(directions):
         theta = parameters.detach().requires_grad_()
@@ -86,27 +79,26 @@ def radial_derivative(problem: Problem, parameters: Tensor) -> float:
     def objective(theta):
         return problem.loss.total(problem.network(theta, problem.inputs) / problem.temperature, problem.labels)
 
-    def forwards(direction):
-        return jvp(objective, (parameters,), (direction,))[1]
-
     def backwards(direction):
         theta = parameters.detach().requires_grad_()
         return _derivative(objective(theta), theta, None) @ direction
 
-    return float(_first_that_works(forwards, backwards)(parameters))
+    return float(_first_that_works(_along(objective, parameters), backwards)(parameters))
 
 
 def tangents(logits: Logits, parameters: Tensor, inputs: Tensor) -> Callable[[Tensor], Tensor]:
     """The map from a direction (D,) to the logits' derivative along it, (n, k)."""
 
-    def forwards(direction):
-        return jvp(lambda theta: logits(theta, inputs), (parameters,), (direction,))[1]
-
     def backward_twice(direction):
         theta = parameters.detach().requires_grad_()
         return _pushed(theta, logits(theta, inputs))(direction)
 
-    return _first_that_works(forwards, backward_twice)
+    return _first_that_works(_along(lambda theta: logits(theta, inputs), parameters), backward_twice)
+
+
+def _along(function: Callable, parameters: Tensor) -> Callable:
+    """The map from a direction (D,) to the derivative of a function of the parameters along it, forwards."""
+    return lambda direction: jvp(function, (parameters,), (direction,))[1]
 
 
 def jacobian(logits: Logits, parameters: Tensor, inputs: Tensor) -> Tensor:
@@ -115,13 +107,11 @@ def jacobian(logits: Logits, parameters: Tensor, inputs: Tensor) -> Tensor:
     outputs = logits(theta, inputs)
     seeds = torch.eye(outputs.numel(), dtype=outputs.dtype, device=outputs.device).view(-1, *outputs.shape)
 
-    def together(seeds):
-        return torch.autograd.grad(outputs, theta, seeds, is_grads_batched=True, retain_graph=True)[0]
-
-    def one_by_one(seeds):
-        return torch.stack([_derivative(outputs, theta, seed) for seed in seeds])
-
-    return _first_that_works(together, one_by_one)(seeds).view(*outputs.shape, -1)
+    found = _first_that_works(
+        lambda seeds: torch.autograd.grad(outputs, theta, seeds, is_grads_batched=True, retain_graph=True)[0],
+        lambda seeds: torch.stack([_derivative(outputs, theta, seed) for seed in seeds]),
+    )
+    return found(seeds).view(*outputs.shape, -1)
 
 
 def _pushed(theta: Tensor, outputs: Tensor) -> Callable[[Tensor], Tensor]:
@@ -165,7 +155,7 @@ def _derivative(outputs: Tensor, inputs: Tensor, cotangent: Tensor | None) -> Te
 
 
 def _first_that_works(quick: Callable, general: Callable) -> Callable:
-    """The `quick` way, or the `general` one where torch refuses the former an operation of the network."""
+    """The `quick` way, or the `general` one where torch has no forward derivative or no vectorised form."""
     refusals = []
 
     def either(directions: Tensor) -> Tensor | tuple[Tensor, Tensor]:

@@ -1,7 +1,4 @@
-"""Directions in parameter space, prepared for products with the layers of a chain.
-
-One letter per axis: d directions, o outputs, i inputs of a layer.
-"""
+"""Directions in parameter space, prepared for products with the layers of a chain."""
 
 import math
 import warnings
@@ -12,6 +9,7 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
+from goldilocks_zone.curvature.arguments import Rows
 from goldilocks_zone.models.chains import affine_layers
 from goldilocks_zone.models.layers import Affine, Dense
 from goldilocks_zone.subspaces import planes
@@ -20,13 +18,8 @@ from goldilocks_zone.subspaces import planes
 class Directions:
     """Directions (d, D) in parameter space, and the entries that products with them can leave out."""
 
-    def __init__(
-        self, given: Tensor | scipy.sparse.csr_array, chain: tuple, sparse: scipy.sparse.csr_array | None = None
-    ):
-        """`given` as a matrix with its non-zero entries alone is of use on the CPU.
-
-        `sparse`: what `subspaces.as_sparse` makes of a tensor, where that is known already.
-        """
+    def __init__(self, given: Rows, chain: tuple, sparse: scipy.sparse.csr_array | None = None):
+        """A sparse matrix `given` needs the CPU; `sparse` is `planes.as_sparse` of a tensor, where known already."""
         self._moves, self._sparse, self._cache = {}, {}, {}
         self._entries, self._count = _Entries(given), given.shape[0]
         if isinstance(given, Tensor):
@@ -79,27 +72,24 @@ class Directions:
 
     def sparse_rows(self, layer: Affine) -> Tensor:
         """Ẇ of all directions as one sparse matrix (d · o, i)."""
-
-        def made():
-            (direction, o, i), values = self._sparse[layer.weight.start]
-            return _sparse_matrix(direction * layer.shape[0] + o, i, values, len(self) * layer.shape[0], layer.shape[1])
-
-        return self._once(layer, "rows", made)
+        return self._once(layer, "rows", lambda: self._matrix(layer, 0))
 
     def sparse_columns(self, layer: Affine) -> Tensor:
         """Ẇᵀ of all directions as one sparse matrix (d · i, o)."""
+        return self._once(layer, "columns", lambda: self._matrix(layer, 1))
 
-        def made():
-            (direction, o, i), values = self._sparse[layer.weight.start]
-            return _sparse_matrix(direction * layer.shape[1] + i, o, values, len(self) * layer.shape[1], layer.shape[0])
-
-        return self._once(layer, "columns", made)
+    def _matrix(self, layer: Affine, axis: int) -> Tensor:
+        """A sparse matrix with rows for the directions and an `axis` of Ẇ, and columns for the other axis."""
+        (direction, *places), values = self._sparse[layer.weight.start]
+        rows, order = (direction * layer.shape[axis] + places[axis]).sort(stable=True)
+        size = len(self) * layer.shape[axis], layer.shape[1 - axis]
+        starts, columns = torch.searchsorted(rows, torch.arange(size[0] + 1)), places[1 - axis][order]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+            return torch.sparse_csr_tensor(starts, columns, values[order], size, check_invariants=False)
 
     def by_input(self, layer: Affine) -> dict[int, tuple[Tensor, Tensor]]:
-        """For each input i that some Ẇ has entries for: the outputs o of these entries, and the values (d, o).
-
-        Of layers whose products are done sparsely.
-        """
+        """For each input i of a sparse layer that some Ẇ has entries for: their outputs o, and the values (d, o)."""
 
         def made():
             (direction, o, i), values = self._sparse[layer.weight.start]
@@ -138,29 +128,18 @@ class _Rows(Directions):
             self._sparse[place] = (direction - start, o, i), values[ours]
 
     def part(self, place: slice) -> Tensor:
-        """All entries at a place of the parameter vector, (d, …)."""
         return self._entries.part(place)[self._place]
 
 
 class _Entries:
     """The entries of directions (d, D), all or the non-zero ones alone."""
 
-    def __init__(self, given: Tensor | scipy.sparse.csr_array):
+    def __init__(self, given: Rows):
         self._given, self._parts = given, {}
 
     def part(self, place: slice) -> Tensor:
-        """All entries at a place, (d, …)."""
         if isinstance(self._given, Tensor):
             return self._given[:, place]
         if place.start not in self._parts:
             self._parts[place.start] = torch.from_numpy(self._given[:, place].toarray())
         return self._parts[place.start]
-
-
-def _sparse_matrix(rows: Tensor, columns: Tensor, values: Tensor, height: int, width: int) -> Tensor:
-    """A sparse matrix in rows, from its entries in any order."""
-    rows, order = rows.sort(stable=True)
-    starts = torch.searchsorted(rows, torch.arange(height + 1))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(starts, columns[order], values[order], (height, width), check_invariants=False)

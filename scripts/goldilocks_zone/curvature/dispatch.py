@@ -1,4 +1,4 @@
-"""Ways of computing the curvature on planes: the fastest exact one for a network, and sums over chunks of examples."""
+"""The fastest exact algorithm for the curvature of a network on planes, and its sums over chunks of examples."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -7,26 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from goldilocks_zone.curvature import arguments, autodiff, homogeneous_sweep, refusals, tangents
 from goldilocks_zone.curvature.accumulators import Sums, orthonormalised
-from goldilocks_zone.curvature.arguments import Batches
+from goldilocks_zone.curvature.arguments import Network, Prepared, Rows
 from goldilocks_zone.curvature.tangents import Ray
 from goldilocks_zone.models import chains, losses, modes
 from goldilocks_zone.models.losses import Loss
-from goldilocks_zone.models.networks import Logits
 from goldilocks_zone.models.problem import Array, Problem
 from goldilocks_zone.spectra import summaries
 from goldilocks_zone.subspaces import planes
 
-Rows = Array | scipy.sparse.sparray
-HOMOGENEOUS, SHARED, POINTWISE, AUTOMATIC = (
-    "homogeneous sweep",
-    "tangents with shared directions",
-    "tangents and one adjoint",
-    "forward over reverse",
-)
+HOMOGENEOUS, SHARED = "homogeneous sweep", "tangents with shared directions"
+POINTWISE, AUTOMATIC = "tangents and one adjoint", "forward over reverse"
 
 
 @dataclass(frozen=True)
@@ -35,16 +29,15 @@ class PlaneCurvature:
 
     gauss_newton, residual: the parts G and H′ of the Hessian, shape (d, d); gradient: in the plane, shape (d,);
     effective_examples: (Σt)²/Σt² with t the traces of the examples' G on the first 1 … d directions, shape (d,), NaN
-    where the loss couples examples;
-    loss: mean over examples, in nats for cross-entropy; logits_std: root mean square over examples of the standard
-    deviation (k − 1 degrees of freedom) of their k logits; radial_derivative: ⟨∇L, θ⟩; zero_logits: share of the
-    logits that are exactly zero.
+    where the loss couples examples; loss: mean over examples, in nats for cross-entropy; logits_std: root mean square
+    over examples of the standard deviation (k − 1 degrees of freedom) of their k logits; radial_derivative: ⟨∇L, θ⟩;
+    zero_logits: share of the logits that are exactly zero.
 
     Of the softmax's output p at the point's temperature, mean Q̂ over the examples, whose classes have the shares Q
     (Vysogorets et al. 2024): entropy: mean over examples, in nats; prior_mismatch: ‖Q − Q̂‖₂; softmax_ratio:
     Γ = Tr(M)/‖M‖_F with M = ⟨diag p − ppᵀ⟩, 1 where M vanishes; class_gradient, example_gradient: σ_C and σ_E, root
-    mean squares over classes and orthonormal directions of the logit gradients' mean over examples (which what is left
-    of σ_E in a mean of n examples is taken off) and of their deviation from it.
+    mean squares over classes and orthonormal directions of the logit gradients' mean over examples (less the share of
+    σ_E in a mean of n) and of their deviation from it.
     """
 
     gauss_newton: np.ndarray
@@ -69,13 +62,13 @@ class PlaneCurvature:
 
 @modes.differentiating
 def path_of(problem: Problem, parameters: Array, points: int) -> str:
-    """The fastest exact way to the curvature of a problem at this many points on the ray through `parameters` (D,)."""
+    """The fastest exact algorithm for a problem at this many points on the ray through `parameters` (D,)."""
     given = arguments.prepared(problem, parameters, labelled=False)
-    return path(chain_of(problem.loss, given.network, [given.theta], given.batches.first), given.theta, points)
+    return path(chain_of(problem.loss, given.network, [given.theta], given.first), given.theta, points)
 
 
 def path(chain: tuple | None, theta: Tensor, points: int) -> str:
-    """The way for a chain at this many points on the ray through θ (D,); None stands for any other network."""
+    """The algorithm for a chain, or None, at this many points on the ray through θ (D,)."""
     if chain is None:
         return AUTOMATIC
     if points == 1:
@@ -83,7 +76,7 @@ def path(chain: tuple | None, theta: Tensor, points: int) -> str:
     return HOMOGENEOUS if homogeneous_sweep.applies(chain, theta) else SHARED
 
 
-def chain_of(loss: Loss, network: nn.Module | Logits, points: Iterable[Tensor], inputs: Tensor) -> tuple | None:
+def chain_of(loss: Loss, network: Network, points: Iterable[Tensor], inputs: Tensor) -> tuple | None:
     """The chain that gives a network's logits at the `points` (D,); None where the loss couples its examples."""
     return None if loss.couples_examples else chains.matching(network, points, inputs)
 
@@ -105,12 +98,9 @@ def prepared(directions: Rows, path: str, device: torch.device) -> tuple[Rows, s
 
 
 def averages_over(
-    counts: Sequence[int], batches: Batches, begin: Callable[[], tuple[Sums, Callable]]
+    counts: Sequence[int], batches: Prepared, begin: Callable[[], tuple[Sums, Callable]]
 ) -> dict[int, list[PlaneCurvature | None]]:
-    """Averages at each point over the first examples, by their number.
-
-    `begin` gives empty sums and the function that adds examples to them.
-    """
+    """Averages at each point by number of first examples; `begin` gives empty sums and a function that adds to them."""
     left, found, (total, add) = sorted(set(counts)), {}, begin()
     for inputs, labels in batches:
         start = 0
@@ -129,7 +119,7 @@ def averages_over(
 
 
 def adder(path: str, ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -> Callable[[Tensor, Tensor], None]:
-    """The function that adds examples, of which some `inputs` are given, to the sums of all points of a ray."""
+    """The function that adds examples to the sums of all points of a ray; `inputs` are some of the examples."""
     if path == AUTOMATIC:
         return _automatic_adder(ray, inputs, total, memory_mib)
     plan = tangents.plan(ray, inputs, path == HOMOGENEOUS, memory_mib)
@@ -165,8 +155,8 @@ def _automatic_adder(ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -
 def _add_point(problem: Problem, theta: Tensor, directions: Tensor, step: int, total: Sums, point: slice) -> None:
     """Add the examples of a problem to the sums of one point, `step` directions at a time."""
     push, columns, along = autodiff.hessian_products(problem, theta), [], []
-    for start in range(0, len(directions), step):
-        products, pushed = push(directions[start : start + step])
+    for some in directions.split(step):
+        products, pushed = push(some)
         columns.append(directions @ products.T)
         along.append(pushed.double())
     columns, along = torch.cat(columns, 1), torch.cat(along).transpose(1, 2)
@@ -191,33 +181,30 @@ def chunks(loss: Loss, inputs: Tensor, labels: Tensor, fitting: int) -> Iterator
 
 def _averages(total: Sums) -> list[PlaneCurvature | None]:
     """Averages at each point over the examples so far; None where they are not finite, unless that is refused."""
-    n, factor = total.count, total.factor.cpu().numpy()
-    names = ("residual", "gauss_newton", "gradient", "traces", "squares", "losses", "variances", "radial_derivative")
-    names += ("entropies", "zeros")
-    moments = total.moments()
-    result = []
-    for i, values in enumerate(zip(*(getattr(total, name).cpu().numpy() for name in names))):
-        here = dict(zip(names, values))
-        if not all(np.isfinite(here[name]).all() for name in ("residual", "gauss_newton", "gradient", "losses")):
-            if not total.refuse_overflow:
-                result.append(None)
-                continue
+    n, factor, moments, result = total.count, total.factor.cpu().numpy(), total.moments(), []
+    matrices = (total.residual, total.gauss_newton, total.gradient, total.traces, total.squares)
+    numbers = (total.losses, total.variances, total.radial_derivative, total.zeros, total.entropies)
+    for i, point in enumerate(zip(*(each.cpu().numpy() for each in matrices + numbers))):
+        residual, gauss_newton, gradient, traces, squares, loss, variance, radial_derivative, zeros, entropy = point
+        if all(np.isfinite(each).all() for each in (residual, gauss_newton, gradient, loss)):
+            found = PlaneCurvature(
+                gauss_newton=gauss_newton / n,
+                residual=planes.orthonormalised(residual, factor) / n,
+                gradient=gradient / n,
+                effective_examples=summaries.effective_examples(traces, squares),
+                loss=float(loss / n),
+                logits_std=float(np.sqrt(variance / n)),
+                radial_derivative=float(radial_derivative / n),
+                zero_logits=float(zeros / n),
+                entropy=float(entropy / n),
+                **{name: float(values[i]) for name, values in moments.items()},
+            )
+        elif total.refuse_overflow:
             raise ValueError(
                 "the Hessian is not finite: the radius is too large for the precision of the directions, lower it or "
                 "give them in double precision"
             )
-        result.append(
-            PlaneCurvature(
-                gauss_newton=here["gauss_newton"] / n,
-                residual=planes.orthonormalised(here["residual"], factor) / n,
-                gradient=here["gradient"] / n,
-                effective_examples=summaries.effective_examples(here["traces"], here["squares"]),
-                loss=float(here["losses"] / n),
-                logits_std=float(np.sqrt(here["variances"] / n)),
-                radial_derivative=float(here["radial_derivative"] / n),
-                zero_logits=float(here["zeros"] / n),
-                entropy=float(here["entropies"] / n),
-                **{name: float(values[i]) for name, values in moments.items()},
-            )
-        )
+        else:
+            found = None
+        result.append(found)
     return result

@@ -4,7 +4,6 @@ With p the softmax's output, Q̂ its mean and Q the classes' shares, E[∇L] = C
 (Vysogorets, Dawid & Kempe 2024): the gradient can vanish although logit gradients do not.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -22,9 +21,8 @@ TOLERANCE, NEWTON_STEPS = 1e-12, 200
 
 @dataclass(frozen=True)
 class Gradients:
-    """gradient_norm: ‖∇L‖; forced_gradient_norm: the same where constants are added to the logits so that Q̂ = Q, and
-    forced_mismatch: the rest of ‖Q − Q̂‖ then; class_gradient_norm: root mean square over classes of ‖⟨∇z_k⟩‖.
-    """
+    """gradient_norm: ‖∇L‖; forced_gradient_norm: the same with constants added to the logits so that Q̂ = Q, and
+    forced_mismatch: the rest of ‖Q − Q̂‖ then; class_gradient_norm: root mean square over classes of ‖⟨∇z_k⟩‖."""
 
     gradient_norm: float
     forced_gradient_norm: float
@@ -34,61 +32,49 @@ class Gradients:
 
 @modes.differentiating
 def gradients(problem: Problem, parameters: Array) -> Gradients:
-    """Gradients of the mean cross-entropy over all examples at `parameters` (D,), in their precision.
-
-    Raises ValueError if the loss is another, arguments do not fit, or the network mixes examples, is random, gives
-    other than logits (n, k) or has parts under `torch.no_grad`.
-    """
+    """Gradients of the mean cross-entropy at `parameters` (D,). Raises ValueError for another loss."""
     if not isinstance(problem.loss, CrossEntropy):
         raise ValueError(
             f"gradients are those of the cross-entropy and the loss is {problem.loss.name}: give the former"
         )
     given = arguments.prepared(problem, parameters)
     logits, theta = autodiff.function(given.network), given.theta.requires_grad_()
-    refusals.refuse_unfit_logits(logits, theta.detach(), given.batches.first, "gauss_newton")
+    refusals.refuse_unfit_logits(logits, theta.detach(), given.first, "gauss_newton")
     with torch.no_grad():
-        outputs = torch.cat([logits(theta, some) for some in _chunks(given)]).double() / problem.temperature
+        outputs = torch.cat([logits(theta, some) for some in given.chunks(EXAMPLES_AT_ONCE)])
+    outputs = outputs.double() / problem.temperature
     n, classes = outputs.shape
-    one_hot = torch.nn.functional.one_hot(torch.cat([labels for _, labels in given.batches]), classes).double()
+    one_hot = torch.nn.functional.one_hot(torch.cat([labels for _, labels in given]), classes).double()
     shares = one_hot.mean(0)
     shift = prior_shift(outputs, shares)
     forced = torch.softmax(outputs + shift, 1)
-    cotangents = [(torch.softmax(outputs, 1) - one_hot) / problem.temperature, (forced - one_hot) / problem.temperature]
+    cotangents = [(p - one_hot) / problem.temperature for p in (torch.softmax(outputs, 1), forced)]
     cotangents += [each.expand(n, -1) for each in torch.eye(classes, dtype=torch.float64, device=outputs.device)]
     found = torch.zeros(len(cotangents), len(theta), dtype=torch.float64, device=theta.device)
     start = 0
-    for chunk in _chunks(given):
+    for chunk in given.chunks(EXAMPLES_AT_ONCE):
         again = logits(theta, chunk)
         for row, cotangent in zip(found, cotangents):
             seed = cotangent[start : start + len(chunk)].to(again.dtype)
             row += torch.autograd.grad(again, theta, seed, retain_graph=True)[0].double()
         start += len(chunk)
     norms = torch.linalg.vector_norm(found / n, dim=1)
-    return Gradients(
-        gradient_norm=float(norms[0]),
-        forced_gradient_norm=float(norms[1]),
-        forced_mismatch=float((forced.mean(0) - shares).norm()),
-        class_gradient_norm=float(norms[2:].square().mean().sqrt()),
-    )
-
-
-def _chunks(given: arguments.Prepared) -> Iterator[Tensor]:
-    for inputs, _ in given.batches:
-        yield from inputs.split(EXAMPLES_AT_ONCE)
+    mismatch, of_classes = (forced.mean(0) - shares).norm(), norms[2:].square().mean().sqrt()
+    return Gradients(*map(float, (norms[0], norms[1], mismatch, of_classes)))
 
 
 def prior_shift(outputs: Tensor, shares: Tensor) -> Tensor:
     """Constants b (k,), of sum zero, with ⟨softmax(z + b)⟩ = `shares` (k,), for logits z (n, k), in double precision.
 
-    Newton's method with halved steps on the convex ⟨log Σ exp(z + b)⟩ − ⟨shares, b⟩. A class without a share is left
-    as it is. Where the examples are too sure for the tolerance, the nearest that is reached.
+    Newton's method on the convex ⟨log Σ exp(z + b)⟩ − ⟨shares, b⟩. A class without a share keeps its b; saturated
+    examples may stop the steps short of the tolerance.
     """
-    shift = torch.zeros_like(shares)
 
     def objective(shift: Tensor) -> Tensor:
         return torch.logsumexp(outputs + shift, 1).mean() - shares @ shift
 
-    value, present = objective(shift), shares > 0
+    shift, present = torch.zeros_like(shares), shares > 0
+    value = objective(shift)
     for _ in range(NEWTON_STEPS):
         p = torch.softmax(outputs + shift, 1)
         slope = (p.mean(0) - shares) * present

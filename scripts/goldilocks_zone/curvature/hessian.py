@@ -13,8 +13,9 @@ from torch import Tensor
 
 from goldilocks_zone.curvature import arguments, autodiff, dispatch, refusals
 from goldilocks_zone.curvature.accumulators import Sums
+from goldilocks_zone.curvature.arguments import Rows
 from goldilocks_zone.curvature.directions import Directions
-from goldilocks_zone.curvature.dispatch import PlaneCurvature, Rows
+from goldilocks_zone.curvature.dispatch import PlaneCurvature
 from goldilocks_zone.curvature.hessian_vector_products import Products
 from goldilocks_zone.curvature.tangents import Ray
 from goldilocks_zone.models import modes
@@ -26,9 +27,8 @@ from goldilocks_zone.subspaces import planes
 class Options:
     """Averages of a sweep, its memory, and its handling of overflow.
 
-    examples: how many of the first ones to average over, one result for each number (default: all of them);
-    memory_mib: bound of the working memory beside parameters, directions and examples, in MiB; refuse_overflow: whether
-    a logit, loss or Hessian that is not finite raises an error, or gives None as the result of its point.
+    examples: numbers of first examples to average over, one result for each (default: all of them); memory_mib: as in
+    `radial_sweep`; refuse_overflow: raise where a logit, loss or Hessian is not finite, else return None for its point.
     """
 
     examples: Sequence[int] | None = None
@@ -46,13 +46,10 @@ def radial_sweep(
 ) -> list[PlaneCurvature]:
     """Curvature at the points α · `parameters` (D,) for each scale α, on planes along the raw `directions` (d, D).
 
-    Directions need not be orthonormal: they are made so, in order, through their Gram matrix. Sparse ones can be given
-    with their non-zero entries alone, as a sparse matrix, which saves memory and a pass over all of it.
-    `dispatch.path_of` tells the way of computing. Where it is not AUTOMATIC, points are in double precision and
-    tangents in that of `directions`; else everything is in the latter. `memory_mib` bounds the working memory beside
-    parameters, directions and examples, in MiB.
-
-    Parts of a network's forward pass under `detach` are constants.
+    Directions need not be orthonormal: they are made so, in order, through their Gram matrix. A sparse matrix saves
+    memory. `dispatch.path_of` names the algorithm; AUTOMATIC runs in the precision of `directions`, others with points
+    in double precision and tangents in that of `directions`. `memory_mib` bounds the working memory beside parameters,
+    directions and examples, in MiB. Parts of a network's forward pass under `detach` are constants.
 
     Raises ValueError if the directions are linearly dependent, a logit, a loss or a Hessian is not finite, the network
     mixes examples, changes its parameters, is random, gives other than logits (n, k), has parts under `torch.no_grad`
@@ -70,21 +67,19 @@ def curvature_at(
     directions: Rows,
     options: Options = Options(),
 ) -> list[list[PlaneCurvature | None]]:
-    """Curvature as by `radial_sweep` at any `points` (scale, temperature), indexed by point and number of examples.
-
-    Temperatures stand in place of the problem's own.
-    """
+    """Curvature as by `radial_sweep` at `points` (scale, temperature), indexed by point and number of examples."""
     if not points:
         raise ValueError("no point was asked for: give one scale and one temperature at least")
     scales, temperatures = map(list, zip(*points))
+    arguments.refuse_not_positive(options.memory_mib, "memory_mib")
     for scale, temperature in points:
         if not 0 < scale < math.inf:
             raise ValueError(f"the scale {scale} is not positive and finite: a sweep runs outwards along one ray")
-        arguments.refuse_not_positive(temperature=temperature, memory_mib=options.memory_mib)
+        arguments.refuse_not_positive(temperature, "temperature")
     network, theta = arguments.network(problem.network), arguments.parameters(parameters)
     directions = arguments.plane(directions, theta)
     arguments.refuse_other_size(theta, network, directions.shape[1])
-    batches = arguments.Batches(problem, network, theta.to(dispatch.precision(directions)))
+    batches = arguments.Prepared(problem, network, theta.to(dispatch.precision(directions)))
     counts = arguments.counts(options.examples, batches.count)
     ends = (scale * theta.double() for scale in {min(scales), max(scales)})
     chain = dispatch.chain_of(problem.loss, network, ends, batches.first)
@@ -109,9 +104,8 @@ def curvature_at(
 def sphere_hessian(problem: Problem, parameters: Array, directions: Rows, memory_mib: float = 1024) -> np.ndarray:
     """Riemannian Hessian (d, d) of the mean loss on the sphere |θ| = r through `parameters` (D,).
 
-    On orthonormal directions P tangent to the sphere, made from the raw `directions` (d, D) by taking off their part
-    along u = θ/r: PᵀHP − (⟨∇L, θ⟩/r²) I. Arguments and errors as in `plane_hessian`; raises ValueError also if the
-    directions and θ are linearly dependent.
+    PᵀHP − (⟨∇L, θ⟩/r²) I on orthonormal directions P tangent to the sphere, made from the raw `directions` (d, D).
+    Raises ValueError as `radial_sweep` does, and if the directions and θ are linearly dependent.
     """
     theta = arguments.parameters(parameters)
     directions = arguments.plane(directions, theta)
@@ -131,10 +125,7 @@ def sphere_hessian(problem: Problem, parameters: Array, directions: Rows, memory
 def hessian_vector_products(
     problem: Problem, parameters: Array, vectors: Array, part: str = "hessian", memory_mib: float = 1024
 ) -> Array:
-    """Products of the Hessian of the mean loss with each row of `vectors` (d, D), shape (d, D).
-
-    By `hessian_products`, for one call, in the precision of `vectors`.
-    """
+    """Products (d, D) of the Hessian of the mean loss with `vectors` (d, D), in their precision."""
     theta = arguments.parameters(parameters).to(arguments.real(vectors, "vectors").dtype)
     return hessian_products(problem, theta, part, memory_mib)(vectors)
 
@@ -145,34 +136,30 @@ def hessian_products(
 ) -> Callable[[Array], Array]:
     """The map from vectors (d, D) to products (d, D) with the Hessian of the mean loss at `parameters` (D,).
 
-    `part` is `hessian` or `gauss_newton`. In the precision of the parameters: of fully connected chains from one pass
-    over the examples for all calls, where `memory_mib` holds what is kept of it; else by automatic differentiation.
-    Products with numpy's vectors are numpy's, in double precision, as `lanczos` takes them. Raises ValueError, and the
-    map does, as `radial_sweep` does, or if the part is unknown.
+    `part` is `hessian` or `gauss_newton`; the precision is that of the parameters. Fully connected chains keep one
+    pass over the examples for all calls where it fits into `memory_mib`; other networks are differentiated
+    automatically. Numpy's vectors give numpy's products, in double precision, as `lanczos` takes them. Both this
+    function and the map raise ValueError as `radial_sweep` does; this one also if the part is unknown.
     """
-    arguments.refuse_unknown_part(part)
-    arguments.refuse_not_positive(memory_mib=memory_mib)
+    if part not in ("hessian", "gauss_newton"):
+        raise ValueError(f"part {part!r} of the Hessian is unknown: use hessian or gauss_newton")
+    arguments.refuse_not_positive(memory_mib, "memory_mib")
     given = arguments.prepared(problem, parameters)
-    chain = dispatch.chain_of(given.loss, given.network, [given.theta], given.batches.first)
-    if Products.applies(chain, given.theta, given.batches.count, memory_mib):
+    chain = dispatch.chain_of(given.loss, given.network, [given.theta], given.first)
+    if Products.applies(chain, given.theta, given.count, memory_mib):
         return arguments.of_rows(Products(chain, given, part == "gauss_newton"), given.theta)
     logits, theta = autodiff.function(given.network), given.theta
-    refusals.refuse_unfit_logits(logits, theta, given.batches.first, part)
-    fitting = autodiff.examples_per_chunk(logits, theta, given.batches.first, memory_mib)
+    refusals.refuse_unfit_logits(logits, theta, given.first, part)
+    fitting = autodiff.examples_per_chunk(logits, theta, given.first, memory_mib)
 
     def products(vectors: Tensor) -> Tensor:
         total = torch.zeros_like(vectors)
-        for inputs, labels in given.batches:
+        for inputs, labels in given:
             for chunk, targets in dispatch.chunks(given.loss, inputs, labels, fitting):
                 step = autodiff.directions_per_chunk(logits, theta, chunk, memory_mib)
-                some = Problem(logits, chunk, targets, given.loss, given.temperature)
-                if part == "gauss_newton":
-                    push = autodiff.gauss_newton_products(some, theta)
-                else:
-                    push = autodiff.hessian_products(some, theta)
-                for start in range(0, len(vectors), step):
-                    found = push(vectors[start : start + step])
-                    total[start : start + step] += found if part == "gauss_newton" else found[0]
-        return total / given.batches.count
+                push = autodiff.products(Problem(logits, chunk, targets, given.loss, given.temperature), theta, part)
+                for some, those in zip(vectors.split(step), total.split(step)):
+                    those += push(some)
+        return total / given.count
 
     return arguments.of_rows(products, theta)

@@ -2,30 +2,19 @@
 
 Activations, adjoints and slopes, which do not depend on the vector, are computed once. A product is then one tangent
 forward and its adjoint back, two products of matrices for the first layer and six for each other.
-One letter per axis: n examples, k classes, o outputs, i inputs of a layer, d vectors.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from goldilocks_zone.curvature.arguments import Prepared
+from goldilocks_zone.curvature.tangents import Step
 from goldilocks_zone.models import chains
 from goldilocks_zone.models.layers import Activation, Dense, Reshape
 
 EXAMPLES_AT_ONCE = 1000
-
-
-@dataclass(frozen=True)
-class _Step:
-    """One layer: inputs a (n, i) and the adjoint δ (n, o) of the outputs of a dense one; slopes φ′(z) of an activation
-    and, where it bends, δ ⊙ φ″(z)."""
-
-    layer: Dense | Activation
-    values: Tensor
-    adjoint: Tensor | None
 
 
 class Products:
@@ -33,11 +22,9 @@ class Products:
 
     def __init__(self, chain: tuple, given: Prepared, gauss_newton: bool):
         self._chain, self._given, self._gauss_newton = chain, given, gauss_newton
-        self._theta, self._temperature, self._count = given.theta, given.temperature, given.batches.count
+        self._theta, self._temperature, self._count = given.theta, given.temperature, given.count
         self._chunks = [
-            self._prepared(*some)
-            for batch in given.batches
-            for some in zip(*(each.split(EXAMPLES_AT_ONCE) for each in batch))
+            self._prepared(*some) for batch in given for some in zip(*(each.split(EXAMPLES_AT_ONCE) for each in batch))
         ]
 
     @staticmethod
@@ -48,8 +35,8 @@ class Products:
         entries = 3 * examples * sum(sum(layer.shape) for layer in chain if isinstance(layer, Dense))
         return entries * theta.element_size() <= memory_mib * 2**20
 
-    def _prepared(self, inputs: Tensor, labels: Tensor) -> tuple[list[_Step], Callable[[Tensor], Tensor]]:
-        """The layers of some examples, and products with the loss's second derivative by their outputs."""
+    def _prepared(self, inputs: Tensor, labels: Tensor) -> tuple[list[Step], Callable[[Tensor], Tensor]]:
+        """Dense layers with inputs and adjoints, activations with slopes, and products with the loss's curvature."""
         outputs, kept = chains.forward(self._chain, self._theta, inputs)
         cooled = outputs.double() / self._temperature
         if not self._gauss_newton:
@@ -58,29 +45,28 @@ class Products:
         steps = []
         for each in kept:
             if isinstance(each.layer, Dense):
-                steps.append(_Step(each.layer, each.forward, each.delta))
+                steps.append(Step(each.layer, each.forward, each.delta))
             elif isinstance(each.layer, Activation) and steps:
                 bends = each.layer.bend is not None and each.delta is not None
                 bend = each.delta * each.layer.bend(each.forward) if bends else None
-                steps.append(_Step(each.layer, each.layer.slope(each.forward), bend))
+                steps.append(Step(each.layer, each.layer.slope(each.forward), None, bend=bend))
         return steps, self._given.loss.curvature(cooled, labels, outputs.dtype)
 
     def __call__(self, vectors: Tensor) -> Tensor:
-        """Products with each row."""
         products = torch.zeros_like(vectors)
         for vector, product in zip(vectors, products):
             for steps, curved in self._chunks:
                 self._add(vector, product, steps, curved)
         return products / self._count
 
-    def _add(self, vector: Tensor, product: Tensor, steps: list[_Step], curved: Callable) -> None:
+    def _add(self, vector: Tensor, product: Tensor, steps: list[Step], curved: Callable) -> None:
         tangent, before = None, []
         for step in steps:
             before.append(tangent)
             if isinstance(step.layer, Activation):
-                tangent = tangent * step.values
+                tangent = tangent * step.memory
                 continue
-            moved = step.values @ step.layer.weights(vector).T
+            moved = step.memory @ step.layer.weights(vector).T
             if tangent is not None:
                 moved.addmm_(tangent, step.layer.weights(self._theta).T)
             if step.layer.bias is not None:
@@ -90,17 +76,17 @@ class Products:
         for number, step in reversed(list(enumerate(steps))):
             tangent = before[number]
             if isinstance(step.layer, Activation):
-                back = back * step.values
-                if step.adjoint is not None:
-                    back.addcmul_(step.adjoint, tangent)
+                back = back * step.memory
+                if step.bend is not None:
+                    back.addcmul_(step.bend, tangent)
                 continue
             weights = step.layer.weights(product)
-            weights.addmm_(back.T, step.values)
-            if tangent is not None and step.adjoint is not None:
-                weights.addmm_(step.adjoint.T, tangent)
+            weights.addmm_(back.T, step.memory)
+            if tangent is not None and step.delta is not None:
+                weights.addmm_(step.delta.T, tangent)
             if step.layer.bias is not None:
                 product[step.layer.bias] += back.sum(0)
             if number:
                 back = back @ step.layer.weights(self._theta)
-                if step.adjoint is not None:
-                    back.addmm_(step.adjoint, step.layer.weights(vector))
+                if step.delta is not None:
+                    back.addmm_(step.delta, step.layer.weights(vector))

@@ -4,9 +4,8 @@ In a positively homogeneous network of n weight layers whose biases are zero, ac
 the scale α of the parameters: logits grow as αⁿ, tangents along weights and the first layer's bias as α^{n−1} and
 those along the bias of layer l as α^{n−l}. With K the logits' second derivatives at α = 1,
 H(α) = α^{2n−2} G(p(α)) + α^{n−2} Σ (p(α) − y)·K, and likewise for each group of bias directions with its own powers.
-Tangents are computed once, streamed over chunks of examples, and serve all points; so does what depends on p alone
-serve all points whose logits over temperature, αⁿ/T times those at α = 1, are the same. The residuals p(α) − y of all
-points are, to rounding, combinations of those of a few: only these are met with the tangents.
+Tangents are computed once, streamed over chunks of examples, for all points; functions of p once for all points of the
+same αⁿ/T. The residuals p(α) − y of all points are, to rounding, combinations of a few, which meet the tangents.
 """
 
 from dataclasses import dataclass
@@ -27,9 +26,8 @@ ROUNDING = 1e-14  # of powers of scales that are meant to be the same
 
 def applies(chain: tuple, theta: Tensor) -> bool:
     """Whether logits are homogeneous in the scale of the parameters at θ (D,)."""
-    if not all(layer.homogeneous for layer in chain):
-        return False
-    return not any(theta[layer.bias].any() for layer in chains.affine_layers(chain) if layer.bias is not None)
+    biases = [layer.bias for layer in chains.affine_layers(chain) if layer.bias is not None]
+    return all(layer.homogeneous for layer in chain) and not any(theta[bias].any() for bias in biases)
 
 
 @dataclass
@@ -54,8 +52,7 @@ def add_chunk(ray: Ray, inputs: Tensor, labels: Tensor, total: Sums) -> None:
     parts = [(scales ** (depth - group), each) for group, each in pushed.items()]
     # Tangents of several groups come in other proportions at every scale.
     total.add(logits, labels, parts, alike=alike if len(parts) == 1 else None)
-    firsts = [members[0] for members in alike]
-    numbers = accumulators.list_of_each(alike)
+    firsts, numbers = [members[0] for members in alike], accumulators.list_of_each(alike)
     residuals = total.residuals(logits[firsts], labels, firsts)
     radial = (residuals * logits[firsts] / total.temperatures[firsts]).sum((1, 2))
     total.radial_derivative += depth * radial[numbers]
@@ -81,8 +78,7 @@ def same(values: Tensor) -> list[list[int]]:
 def _spanning(residuals: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Orthonormal (q, n, k) that span the residuals of all points (p, n, k), and their coefficients (p, q).
 
-    To the precision of `dtype` relative to each point's norm. Coefficients of a point whose residuals are not finite
-    are not finite.
+    To the precision of `dtype` relative to each point's norm; a point that is not finite has coefficients NaN.
     """
     flat = residuals.flatten(1)
     # Relative to the largest, whose square may vanish.
@@ -171,13 +167,10 @@ def _through(step: Step, directions: Directions, groups: dict[int, Tensor], numb
 
 
 def _families(adjoints: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
-    """Logit adjoints (f, n, k) that span those of all points (p, n, k), and their coefficients (p, n, f).
-
-    Where the loss is invariant to shifts they sum to zero over the k classes, so that k − 1 families do.
-    """
-    seeds = torch.eye(adjoints.shape[2], dtype=adjoints.dtype, device=adjoints.device)
-    coefficients = adjoints
+    """Logit adjoints (f, n, k) that span those of all points (p, n, k), and their coefficients (p, n, f)."""
+    seeds, coefficients = torch.eye(adjoints.shape[2], dtype=adjoints.dtype, device=adjoints.device), adjoints
     if loss.shift_invariant:
+        # Adjoints sum to zero over the k classes, so that k − 1 families do.
         seeds, coefficients = seeds[:-1] - seeds[-1:], adjoints[..., :-1]
     return seeds[:, None].expand(-1, *adjoints.shape[1:]), coefficients
 
@@ -199,8 +192,7 @@ def _crossed_by_point(step: Step, directions: Directions, along: Tensor, deltas:
 
 def _crossed_sparsely(step: Step, directions: Directions, along: Tensor, deltas: Tensor) -> Tensor:
     """Cross terms (p, d, d) from each point's adjoints (p, n, o), at the few non-zero entries of Ẇ alone."""
-    p, n, _ = deltas.shape
-    d = len(along)
+    (p, n, _), d = deltas.shape, len(along)
     deltas = deltas.permute(2, 0, 1).contiguous()
     result = along.new_zeros(d, p * d)
     for i, (outputs, values) in directions.by_input(step.layer).items():
@@ -209,14 +201,11 @@ def _crossed_sparsely(step: Step, directions: Directions, along: Tensor, deltas:
     return result.view(d, p, d).transpose(0, 1)
 
 
-def _crossed_by_family(
-    step: Step, directions: Directions, along: Tensor, deltas: Tensor, coefficients: Tensor
-) -> Tensor:
-    """Cross terms (p, d, d) from K_n = ⟨Ẇᵀδ, ȧ⟩ of each example and family (f, n, …), weighted by coefficients."""
+def _crossed_by_family(step: Step, directions: Directions, along: Tensor, deltas: Tensor, weights: Tensor) -> Tensor:
+    """Cross terms (p, d, d) from K_n = ⟨Ẇᵀδ, ȧ⟩ of each example and family (f, n, …), weighted by `weights`."""
     deltas = deltas.transpose(0, 1).contiguous()
-    n, f = deltas.shape[:2]
-    d = len(directions)
-    weights = coefficients.to(along.dtype).flatten(1)
+    (n, f), d = deltas.shape[:2], len(directions)
+    weights = weights.to(along.dtype).flatten(1)
     along = step.layer.by_example(along).contiguous().transpose(1, 2)
     result = along.new_empty(len(weights), d, d)
     block = max(1, tangents.ENTRIES_PER_BLOCK // (n * f * along.shape[1]))

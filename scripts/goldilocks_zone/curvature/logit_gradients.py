@@ -3,22 +3,20 @@
 J is the matrix of the columns ∂z_k^μ/∂θ, example after example: (D, n · k). It is never formed where a layer is fully
 connected: there a product of two columns is one of adjoints times one of inputs. G = J S Jᵀ/n, S_μ = R_μ R_μᵀ the
 second derivative of the loss by the logits, has the eigenvalues of Rᵀ(JᵀJ)R/n, and its eigenvectors are
-u = J R w/√(nλ) (Fort & Ganguli 2019; Papyan 2019 for the spectrum). Only some rows of the Gram matrix JᵀJ are in memory
-at a time.
-
-Letters: n examples, k classes, D parameters, b examples of a block.
+u = J R w/√(nλ) (Fort & Ganguli 2019; Papyan 2019 for the spectrum). Only rows of the Gram matrix JᵀJ of b examples are
+in memory at a time.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from goldilocks_zone.curvature import arguments, autodiff, refusals
-from goldilocks_zone.models import chains, modes
-from goldilocks_zone.models import layers as models_layers
+from goldilocks_zone.models import chains, layers, modes
 from goldilocks_zone.models.losses import Factor
 from goldilocks_zone.models.networks import Logits
 from goldilocks_zone.models.problem import Array, Problem
@@ -68,10 +66,7 @@ class _Factors:
 
 
 class LogitGradients:
-    """J of n `examples` and k `classes`, by its layers, first to last.
-
-    `layered` says whether the last is known, and one of several.
-    """
+    """J of n `examples` and k `classes`, by its layers, first to last; `layered` where several are known."""
 
     def __init__(self, layers: list[_Factors]):
         self._layers, self.layered = layers, len(layers) > 1
@@ -85,18 +80,18 @@ class LogitGradients:
 
     def multiplied(self, rows: Tensor) -> Tensor:
         """JᵀJ x (m, n, k) for rows x (m, n, k)."""
-        return _total(layer.multiplied(rows) for layer in self._layers)
+        return reduce(Tensor.add_, (layer.multiplied(rows) for layer in self._layers))
 
     def own(self, *, without_last: bool = False) -> Tensor:
         """JᵀJ at each example by itself, (n, k, k)."""
-        return _total(layer.own() for layer in self._chosen(without_last))
+        return reduce(Tensor.add_, (layer.own() for layer in self._chosen(without_last)))
 
     def blocks(self, *, without_last: bool = False) -> Iterator[tuple[slice, Tensor]]:
         """Examples and their rows (b, k, n, k) of JᵀJ, until all were there."""
         step = max(1, ENTRIES_AT_ONCE // (self.classes**2 * self.examples))
         for start in range(0, self.examples, step):
             some = slice(start, min(start + step, self.examples))
-            yield some, _total(layer.gram(some) for layer in self._chosen(without_last))
+            yield some, reduce(Tensor.add_, (layer.gram(some) for layer in self._chosen(without_last)))
 
     def _chosen(self, without_last: bool) -> list[_Factors]:
         if not without_last:
@@ -108,52 +103,33 @@ class LogitGradients:
         return self._layers[:-1]
 
 
-def _total(parts: Iterable[Tensor]) -> Tensor:
-    """Of new arrays, in the first of them."""
-    first, *rest = parts
-    for each in rest:
-        first += each
-    return first
-
-
 @modes.differentiating
 def of(problem: Problem, parameters: Array) -> LogitGradients:
     """J at `parameters` (D,), in their precision, over all examples.
 
     Jᵀ is in memory for a network that is no chain of known layers, and so is the part of every convolution. Raises
-    ValueError if arguments do not fit, or the network mixes examples, is random, gives other than logits (n, k) or has
-    parts under `torch.no_grad`.
+    ValueError as `hessian.radial_sweep` does.
     """
     given = arguments.prepared(problem, parameters, labelled=False)
-    chain = chains.matching(given.network, [given.theta], given.batches.first)
+    chain = chains.matching(given.network, [given.theta], given.first)
     if chain is None:
         logits = _logits(given)
-        columns = [autodiff.jacobian(logits, given.theta, some) for some in _chunks(given)]
+        columns = [autodiff.jacobian(logits, given.theta, some) for some in given.chunks(EXAMPLES_AT_ONCE)]
         return LogitGradients.of_columns(torch.cat(columns))
-    return LogitGradients(_factors([_of_examples(chain, given.theta, some) for some in _chunks(given)]))
-
-
-def _chunks(given: arguments.Prepared) -> Iterator[Tensor]:
-    for inputs, _ in given.batches:
-        yield from inputs.split(EXAMPLES_AT_ONCE)
+    layers_of_chunks = zip(*(_of_examples(chain, given.theta, some) for some in given.chunks(EXAMPLES_AT_ONCE)))
+    return LogitGradients([_joined(*zip(*chunks)) for chunks in layers_of_chunks])
 
 
 def _logits(given: arguments.Prepared) -> Logits:
-    """Logits as a function that can be differentiated by the parameters."""
     logits = autodiff.function(given.network)
-    refusals.refuse_unfit_logits(logits, given.theta, given.batches.first, "gauss_newton")
+    refusals.refuse_unfit_logits(logits, given.theta, given.first, "gauss_newton")
     return logits
 
 
-def _factors(parts: list[list[tuple]]) -> list[_Factors]:
-    """Join the factors of every layer with parameters, first to last, over chunks of examples."""
-    joined = []
-    for layers in zip(*parts):
-        layer = layers[0][0]
-        adjoints = torch.cat([each for _, each, _ in layers])
-        sources = None if layers[0][2] is None else torch.cat([each for *_, each in layers])
-        joined.append(_Factors(adjoints, sources, sources is not None and layer.bias is not None))
-    return joined
+def _joined(same: Sequence[layers.Affine], adjoints: Sequence[Tensor], inputs: Sequence[Tensor | None]) -> _Factors:
+    """The factors of one layer from those of chunks of examples."""
+    inputs = None if inputs[0] is None else torch.cat(inputs)
+    return _Factors(torch.cat(adjoints), inputs, inputs is not None and same[0].bias is not None)
 
 
 def _of_examples(chain: tuple, theta: Tensor, inputs: Tensor) -> list[tuple]:
@@ -163,12 +139,13 @@ def _of_examples(chain: tuple, theta: Tensor, inputs: Tensor) -> list[tuple]:
     for k in range(outputs.shape[1]):
         seed = torch.zeros_like(outputs)
         seed[:, k] = 1
-        by_class.append(list(_with_parameters(chains.backward(kept, theta, seed, to_inputs=False)[1])))
+        steps = layers.flat(chains.backward(kept, theta, seed, to_inputs=False)[1])
+        by_class.append([each for each in steps if isinstance(each.layer, layers.Affine)])
     found = []
     for same in zip(*by_class):
         layer, a = same[0].layer, same[0].forward
         adjoints = torch.stack([each.delta for each in same], 1)
-        if isinstance(layer, models_layers.Dense):
+        if isinstance(layer, layers.Dense):
             found.append((layer, adjoints, a))
             continue
         stride, padding, dilation = layer.options
@@ -180,21 +157,12 @@ def _of_examples(chain: tuple, theta: Tensor, inputs: Tensor) -> list[tuple]:
     return found
 
 
-def _with_parameters(kept: list[models_layers.Kept]):
-    for each in kept:
-        if isinstance(each.layer, models_layers.Residual):
-            yield from _with_parameters(each.inner)
-        elif isinstance(each.layer, models_layers.Affine):
-            yield each
-
-
 @dataclass(frozen=True)
 class Clustering:
     """Mean cosines of logit gradients of different examples (Fort & Ganguli 2019).
 
-    same_logit_same_class: of logit k, both examples of class k; same_logit: of logit k, any two examples, which is also
-    what the first is expected to be with permuted classes; other_logit and other_logit_absolute: of different logits,
-    with their signs and without.
+    same_logit_same_class: of logit k, both examples of class k; same_logit: of logit k, any two examples, the first's
+    expectation under permuted classes; other_logit, other_logit_absolute: of different logits, with and without sign.
     """
 
     same_logit_same_class: float
@@ -204,17 +172,18 @@ class Clustering:
 
 
 def clustering(gradients: LogitGradients, labels: Array, *, without_last: bool = False) -> Clustering:
-    """With the `labels` (n,) of the examples; classes without two examples do not count for the first cosine.
+    """Mean cosines, with the `labels` (n,) of the examples; classes of one example do not count for the first.
 
-    A gradient that is zero has cosine zero with all others. `without_last` leaves out the parameters of the last layer
-    that has some. Raises ValueError unless the gradients are `layered` and there is one label for each example.
+    A gradient that is zero has cosine zero with all others. `without_last` leaves out the last layer's parameters.
+    Raises ValueError unless the gradients are then `layered` and there is one label for each example.
     """
-    labels = arguments.classes(labels, gradients.examples, gradients.classes).to(gradients.device)
+    n, k = gradients.examples, gradients.classes
+    labels = arguments.classes(labels, n, k).to(gradients.device)
     lengths = gradients.own(without_last=without_last).diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
     inverse = torch.where(lengths > 0, 1 / lengths, 0)
-    members = torch.nn.functional.one_hot(labels, gradients.classes).to(inverse)
-    signed, absolute = torch.zeros(2, gradients.classes, gradients.classes, dtype=torch.float64)
-    of_class = torch.zeros(gradients.classes, dtype=torch.float64)
+    members = torch.nn.functional.one_hot(labels, k).to(inverse)
+    signed, absolute = torch.zeros(2, k, k, dtype=torch.float64)
+    of_class = torch.zeros(k, dtype=torch.float64)
     for some, block in gradients.blocks(without_last=without_last):
         cosines = block.mul_(inverse[some, :, None, None]).mul_(inverse)
         places = torch.arange(len(cosines), device=cosines.device)
@@ -223,12 +192,9 @@ def clustering(gradients: LogitGradients, labels: Array, *, without_last: bool =
         same = cosines.diagonal(dim1=1, dim2=3)
         of_class += ((same * members).sum(1) * members[some]).sum(0).double().cpu()
         absolute += cosines.abs_().sum((0, 2)).double().cpu()
-    pairs = gradients.examples * (gradients.examples - 1)
-    counts = members.sum(0).double().cpu()
-    several = counts > 1
-    others = ~torch.eye(gradients.classes, dtype=torch.bool)
+    counts, pairs, others = members.sum(0).double().cpu(), n * (n - 1), ~torch.eye(k, dtype=torch.bool)
     return Clustering(
-        same_logit_same_class=float((of_class / (counts * (counts - 1)))[several].mean()),
+        same_logit_same_class=float((of_class / (counts * (counts - 1)))[counts > 1].mean()),
         same_logit=float(signed.diagonal().mean()) / pairs,
         other_logit=float(signed[others].mean()) / pairs,
         other_logit_absolute=float(absolute[others].mean()) / pairs,
@@ -250,9 +216,8 @@ class GaussNewton:
 def gauss_newton(gradients: LogitGradients, factor: Factor, count: int, *, centred: bool = False) -> GaussNewton:
     """The top of the spectrum of G of the mean loss, with the `factor` R of the loss at the logits of all examples.
 
-    With `centred`, of G made of J_k^μ less its mean over examples, for every logit. Raises ValueError as
-    `lanczos.top_eigenpairs` does, or where the factor has other examples, TooFewEigenvalues where G has no `count`
-    eigenvalues that are not zero.
+    `centred` takes from every J_k^μ its mean over examples. Raises ValueError as `lanczos.top_eigenpairs` does, or
+    where the factor has other examples, TooFewEigenvalues where G has no `count` eigenvalues that are not zero.
     """
     roots = _fitting(factor, gradients)
     own = gradients.own()
@@ -310,7 +275,8 @@ def pushed(problem: Problem, parameters: Array, direction: Array) -> Tensor:
     given = arguments.prepared(problem, parameters, labelled=False)
     logits, theta = _logits(given), given.theta
     (direction,) = arguments.rows(arguments.real(direction, "direction")[None], theta, "directions").to(theta.dtype)
-    return torch.cat([autodiff.tangents(logits, theta, some)(direction) for some in _chunks(given)])
+    chunks = given.chunks(EXAMPLES_AT_ONCE)
+    return torch.cat([autodiff.tangents(logits, theta, some)(direction) for some in chunks])
 
 
 @modes.differentiating
@@ -320,9 +286,9 @@ def pulled(problem: Problem, parameters: Array, cotangents: Array) -> Tensor:
     logits, theta, start = _logits(given), given.theta.requires_grad_(), 0
     cotangents = arguments.real(cotangents, "cotangents").to(theta)
     found = torch.zeros(len(cotangents), len(theta), dtype=theta.dtype, device=theta.device)
-    for some in _chunks(given):
+    for some in given.chunks(EXAMPLES_AT_ONCE):
         outputs = logits(theta, some)
-        shape = (given.batches.count, outputs.shape[1])
+        shape = (given.count, outputs.shape[1])
         if cotangents.ndim != 3 or tuple(cotangents.shape[1:]) != shape:
             raise ValueError(f"cotangents have the shape {tuple(cotangents.shape)}: (m, {shape[0]}, {shape[1]}) fits")
         for row, cotangent in zip(found, cotangents[:, start : start + len(some)]):

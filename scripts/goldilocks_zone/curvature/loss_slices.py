@@ -13,14 +13,9 @@ from goldilocks_zone.models import modes, networks
 from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.subspaces import planes
 
-EXAMPLES_PER_CHUNK = 512
-
 
 def orthonormal(raw_directions: np.ndarray) -> np.ndarray:
-    """Orthonormal rows (d, D) of which the first k span the same as the first k of the raw ones, for every k.
-
-    Raises ValueError if the raw directions are linearly dependent.
-    """
+    """Orthonormal rows (d, D), of which the first k span the first k raw ones; ValueError if these are dependent."""
     return scipy.linalg.solve_triangular(planes.cholesky(raw_directions), raw_directions, lower=True)
 
 
@@ -35,26 +30,18 @@ def line_coefficients(places: np.ndarray, count: int) -> np.ndarray:
 
 
 def plane_coefficients(places: np.ndarray, count: int) -> np.ndarray:
-    """Coefficients of a grid on the plane of the first two of `count` directions, shape (n, n, count).
-
-    The first axis runs along the second direction, as rows of a picture do.
-    """
+    """Coefficients (n, n, count) of a grid along the second and first of `count` directions, as rows of a picture."""
     second, first = np.meshgrid(places, places, indexing="ij")
     return np.stack([first, second], axis=-1) @ np.eye(2, count)
 
 
 @modes.differentiating
 def mean_losses(
-    problem: Problem,
-    theta: Tensor,
-    directions: Tensor,
-    coefficients: np.ndarray,
-    examples_per_chunk: int = EXAMPLES_PER_CHUNK,
+    problem: Problem, theta: Tensor, directions: Tensor, coefficients: np.ndarray, examples_per_chunk: int = 512
 ) -> np.ndarray:
     """Mean loss at each point θ + Pᵀc, shape (…), from `coefficients` c of shape (…, d).
 
-    Forward passes in the precision of `theta` (D,), over all examples of a chunk at once and over
-    points one after another: that is as fast as a batch of points, and holds the parameters of one point only. A
+    Points go one after another, in the precision of `theta` (D,): as fast as a batch of points, in less memory. A
     coefficient of zero costs nothing. Raises ValueError where a loss is not finite.
     """
     given, found = arguments.prepared(problem, theta), []
@@ -64,11 +51,11 @@ def mean_losses(
             used = np.flatnonzero(point)
             parameters = torch.addmv(theta, directions[used].T, torch.as_tensor(point[used]).to(theta))
             total = 0.0
-            for inputs, labels in given.batches:
+            for inputs, labels in given:
                 step = len(inputs) if problem.loss.couples_examples else examples_per_chunk
                 for chunk, targets in zip(inputs.split(step), labels.split(step)):
                     total += problem.loss.total(logits(parameters, chunk) / problem.temperature, targets)
-            found.append(float(total) / given.batches.count)
+            found.append(float(total) / given.count)
     if not np.isfinite(found).all():
         raise ValueError("the loss is not finite on a cut: take smaller radii or a smaller extent")
     return np.reshape(found, coefficients.shape[:-1])

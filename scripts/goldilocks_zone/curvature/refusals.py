@@ -1,8 +1,7 @@
 """Checks that automatic differentiation gives second derivatives of a loss per example; each refuses in one sentence.
 
-Logits of an example may depend on neither chance nor other examples. Their second derivatives must be symmetric: what a
-network computes under torch.no_grad, forward mode sees and reverse mode does not; what it computes on a tensor's .data,
-forward mode over reverse mode sees alone.
+Logits of an example may depend on neither chance nor other examples, and their second derivatives must be symmetric:
+computations under torch.no_grad are seen by forward mode alone, those on .data by forward over reverse mode alone.
 """
 
 from collections.abc import Callable
@@ -27,11 +26,10 @@ def refuse_unfit_logits(logits: Logits, parameters: Tensor, inputs: Tensor, part
     """Raise ValueError where automatic differentiation would give something other than a `part` of a Hessian."""
     _refuse_random(logits, parameters, inputs)
     _refuse_mixing(logits, parameters, inputs)
-    refuse_asymmetric_products(logits, parameters, inputs, part)
+    _refuse_asymmetric_products(logits, parameters, inputs, part)
 
 
 def _refuse_mixing(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
-    """Raise ValueError where the logits of an example depend on the others of its batch."""
     # Each among others, and behind others: a recurrence over examples sees only those before.
     chosen = [2, 0] if len(inputs) > 2 else [1, 1] if len(inputs) == 2 else [0]
     alone, among = logits(parameters, inputs[chosen]), logits(parameters, inputs[:3])[chosen]
@@ -44,7 +42,6 @@ def _refuse_mixing(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
 
 
 def _refuse_random(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
-    """Raise ValueError where the logits of an example depend on chance."""
     generator = torch.cuda if parameters.is_cuda else torch
     states, found = [generator.get_rng_state()], []
     for _ in range(2):
@@ -56,10 +53,7 @@ def _refuse_random(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
 
 
 def refuse_asymmetric(matrix: Tensor, size: float = 0.0) -> None:
-    """Raise ValueError if a matrix (d, d) of products with vectors is less symmetric than rounding leaves it.
-
-    `size` is that of terms which may cancel in it, and which rounding is relative to.
-    """
+    """Raise ValueError if a matrix (d, d) is asymmetric beyond rounding; `size` is the norm of terms that cancel."""
     size = size + float(torch.linalg.matrix_norm(matrix, dtype=torch.float64))
     asymmetry = float(torch.linalg.matrix_norm(matrix - matrix.T, dtype=torch.float64))
     # Entries that are not finite are refused with their examples.
@@ -71,13 +65,12 @@ def refuse_asymmetric(matrix: Tensor, size: float = 0.0) -> None:
         )
 
 
-def refuse_asymmetric_products(logits: Logits, parameters: Tensor, inputs: Tensor, part: str) -> None:
+def _refuse_asymmetric_products(logits: Logits, parameters: Tensor, inputs: Tensor, part: str) -> None:
     """Raise ValueError if products with a `part` A of the Hessian are not symmetric on a few inputs, or all vanish.
 
-    Products are compared only where something is computed that reverse mode does not see, as it may not enter the
-    logits: ⟨u, Av⟩ with ⟨v, Au⟩ for v = Au, which makes the second as large as any, and u random in one piece of the
-    parameters after another, as errors in one may be small beside the others. The loss is the squared error, which no
-    softmax saturates.
+    Only where something is computed that reverse mode does not see: ⟨u, Av⟩ = ⟨v, Au⟩ for v = Au, which makes the
+    second as large as any, and u random in one piece of the parameters after another, as errors in one may be small
+    beside the others. The loss is the squared error, which no softmax saturates.
     """
     some, point = networks.few(inputs, EXAMPLES), parameters.detach().requires_grad_()
     with _Watch() as watch:
@@ -90,11 +83,7 @@ def refuse_asymmetric_products(logits: Logits, parameters: Tensor, inputs: Tenso
     if not watch.unseen:
         return
     labels = torch.zeros(len(some), dtype=torch.int64, device=some.device)
-    problem = Problem(logits, some, labels, "mean_squared_error")
-    if part == "gauss_newton":
-        push = autodiff.gauss_newton_products(problem, parameters)
-    else:
-        push = lambda vectors: autodiff.hessian_products(problem, parameters)(vectors)[0]  # noqa: E731
+    push = autodiff.products(Problem(logits, some, labels, "mean_squared_error"), parameters, part)
     random = torch.randn(len(parameters), generator=torch.Generator().manual_seed(0)).to(parameters)
     for places in torch.arange(len(parameters), device=parameters.device).tensor_split(PIECES):
         u = torch.zeros_like(random).index_copy_(0, places, random[places])[None]
@@ -109,7 +98,6 @@ class _Watch(TorchFunctionMode):
     unseen = False
 
     def __torch_function__(self, function: Callable, types: tuple, arguments: tuple = (), options: dict | None = None):
-        """The result of `function`."""
         if not torch.is_grad_enabled() or function == Tensor.data.__get__:
             given = [*arguments, *(options or {}).values()]
             nested = [each for some in given if isinstance(some, list | tuple) for each in some]

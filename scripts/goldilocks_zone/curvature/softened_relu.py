@@ -16,19 +16,19 @@ def softened(problem: Problem, parameters: Array, sharpness: float) -> Problem:
     """The problem with each ReLU of its network replaced by a softplus of β_l = sharpness / rms(z_l).
 
     The root mean square is that of the layer's pre-activations at the parameters (D,) over all examples, so that every
-    layer and every radius sees the same shape. Raises ValueError if the module has other layers than the curvature
-    engine knows, or with another forward pass, or no ReLU.
+    layer and radius sees the same shape. Raises ValueError unless the module is a known chain with ReLU alone.
     """
     given = arguments.prepared(problem, parameters, labelled=False)
     module = given.network
-    chain = chains.matching(module, [given.theta], given.batches.first)
+    chain = chains.matching(module, [given.theta], given.first)
     kinds = [type(each) for each in module.modules()] if chain else []
     if nn.ReLU not in kinds or any(kind in kinds for kind in (nn.Tanh, nn.Softplus, nn.LeakyReLU)):
         raise ValueError("only networks of known layers whose activations are all ReLU can have their kinks softened")
     squares = 0.0
-    for inputs, _ in given.batches:
-        share = len(inputs) / given.batches.count
-        squares = squares + share * _mean_squares(chains.forward(chain, given.theta, inputs)[1])
+    for inputs, _ in given:
+        kept = layers.flat(chains.forward(chain, given.theta, inputs)[1])
+        means = [each.forward.square().mean() for each in kept if isinstance(each.layer, layers.Activation)]
+        squares = squares + len(inputs) / given.count * torch.stack(means)
     widths = iter([sharpness / float(rms) for rms in torch.sqrt(squares)])
     softer = copy.deepcopy(module)
     for parent in list(softer.modules()):
@@ -36,10 +36,3 @@ def softened(problem: Problem, parameters: Array, sharpness: float) -> Problem:
             if isinstance(child, nn.ReLU):
                 setattr(parent, name, networks.CentredSoftplus(next(widths)))
     return replace(problem, network=softer)
-
-
-def _mean_squares(kept: list[layers.Kept]) -> torch.Tensor:
-    """Mean square of each activation's inputs, in order."""
-    return torch.stack(
-        [each.forward.square().mean() for each in layers.flat(kept) if isinstance(each.layer, layers.Activation)]
-    )

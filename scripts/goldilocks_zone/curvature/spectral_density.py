@@ -11,10 +11,7 @@ from goldilocks_zone.spectra import lanczos
 def spectral_density(
     problem: Problem, parameters: Array, steps: int = 30, probes: int = 10, memory_mib: float = 1024
 ) -> lanczos.Density:
-    """The density of the Hessian's eigenvalues at `parameters` (D,), from Gaussian probes and Lanczos steps each.
-
-    Raises ValueError as `hessian.hessian_products` and `lanczos.spectral_density` do.
-    """
+    """The density of the Hessian's eigenvalues at `parameters` (D,), from Gaussian probes and Lanczos steps each."""
     products = hessian.hessian_products(problem, parameters, memory_mib=memory_mib)
     vectors = stream("spectral density").standard_normal((probes, len(parameters)))
     return lanczos.spectral_density(products, vectors, steps)

@@ -18,6 +18,7 @@ from goldilocks_zone.models import chains
 from goldilocks_zone.models.layers import Activation, Affine, Convolution, Kept, Residual
 from goldilocks_zone.models.networks import Logits
 
+Meet, Memo = Callable[["Step", Tensor], None] | None, dict[int, Tensor | None] | None
 EXAMPLES_PER_CHUNK = 512
 ENTRIES_PER_BLOCK = 2**22  # of Ẇᵀδ at a time in a sweep
 # Tangents of one layer beyond this many bytes fall out of the processor's cache.
@@ -27,10 +28,7 @@ FEWEST_EXAMPLES = 32  # with convolutions
 
 @dataclass(frozen=True)
 class Ray:
-    """Points α θ along the ray of θ (D,), for the scales α, of a network with directions of a plane through each.
-
-    `network` is a chain with prepared directions, or a function of logits with a tensor (d, D).
-    """
+    """Points α θ for the scales α, and directions through each: prepared for a chain, (d, D) for a logits function."""
 
     network: tuple | Logits
     theta: Tensor
@@ -75,17 +73,12 @@ def linearised(kept: list[Kept], theta: Tensor, dtype: torch.dtype) -> list[Step
 
 
 def push(
-    steps: list[Step],
-    directions: Directions,
-    tangents: Tensor | None = None,
-    *,
-    meet: Callable[[Step, Tensor], None] | None = None,
-    turned: dict[int, Tensor] | None = None,
+    steps: list[Step], directions: Directions, tangents: Tensor | None = None, *, meet: Meet = None, turned: Memo = None
 ) -> Tensor | None:
     """Tangents of the chain's outputs along each direction, shape (d, k, n); None where they vanish.
 
-    `meet` is called with each affine layer and the tangents of its inputs, and with each bending activation and the
-    tangents of its inputs. `turned` holds products Ẇ_1 x that several points share.
+    `meet` is called with each affine layer or bending activation and the tangents of its inputs. `turned` holds
+    products Ẇ_1 x that several points share, by the layer's place.
     """
     turned = {} if turned is None else turned
     ours = False  # whether nobody else holds these tangents
@@ -93,7 +86,8 @@ def push(
         layer = step.layer
         if isinstance(layer, Residual):
             inside = push(step.inner, directions, tangents, meet=meet, turned=turned)
-            tangents, ours = _sum(tangents, inside), False
+            tangents = inside if tangents is None else tangents if inside is None else tangents + inside
+            ours = False
         elif isinstance(layer, Affine):
             if meet and tangents is not None:
                 meet(step, tangents)
@@ -112,7 +106,7 @@ def push(
     return tangents
 
 
-def _through(step: Step, directions: Directions, tangents: Tensor | None, turned: dict[int, Tensor]) -> Tensor | None:
+def _through(step: Step, directions: Directions, tangents: Tensor | None, turned: dict) -> Tensor | None:
     """ż = W ȧ + Ẇ a + ḃ."""
     layer, place = step.layer, step.layer.weight.start
     result = turned.get(place)
@@ -122,12 +116,12 @@ def _through(step: Step, directions: Directions, tangents: Tensor | None, turned
             result = layer.turn(directions, step.memory, result)
         if place in turned:
             turned[place] = result
-    if directions.moves(layer.bias):
-        shift = shifts(step, directions)
-        if result is None:
-            return shift.contiguous()
-        return result + shift if place in turned else result.add_(shift)
-    return result
+    if not directions.moves(layer.bias):
+        return result
+    shift = shifts(step, directions)
+    if result is None:
+        return shift.contiguous()
+    return result + shift if place in turned else result.add_(shift)
 
 
 def shifts(step: Step, directions: Directions) -> Tensor:
@@ -135,15 +129,8 @@ def shifts(step: Step, directions: Directions) -> Tensor:
     return step.layer.shift(directions.part(step.layer.bias), step.memory, step.weights)
 
 
-def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    return second if first is None else first if second is None else first + second
-
-
 def add_chunk(ray: Ray, inputs: Tensor, labels: Tensor, total: Sums, step: int) -> None:
-    """Add examples to the sums of all points of a ray, `step` directions at a time.
-
-    Directions turn the first layer alike at every point: Ẇ_1 x is computed once for all.
-    """
+    """Add examples to the sums of all points of a ray, `step` directions at a time; Ẇ_1 x serves all points."""
     chain, theta, directions = ray.network, ray.theta, ray.directions
     d, dtype = len(directions), directions.dtype
     first = next(chains.affine_layers(chain)).weight.start
@@ -163,7 +150,8 @@ def add_chunk(ray: Ray, inputs: Tensor, labels: Tensor, total: Sums, step: int) 
 
             def meet(step, tangents, residual=residual, crossed=crossed):
                 if isinstance(step.layer, Activation):
-                    residual += bent(step, tangents)
+                    # Σ_n ε φ″(z) ż^i ż^j
+                    residual += (tangents * step.bend).flatten(1) @ tangents.flatten(1).T
                 elif directions.moves(step.layer.weight):
                     crossed += cross_terms(step, directions, tangents)
 
@@ -174,11 +162,6 @@ def add_chunk(ray: Ray, inputs: Tensor, labels: Tensor, total: Sums, step: int) 
     for number, (outputs, _, along) in enumerate(points):
         along = orthonormalised(along, total.factor)
         total.add(outputs[None], labels, [(theta.new_ones(1), along)], slice(number, number + 1))
-
-
-def bent(step: Step, tangents: Tensor) -> Tensor:
-    """Σ_n ε φ″(z) ż^i ż^j of one activation, shape (d, d)."""
-    return (tangents * step.bend).flatten(1) @ tangents.flatten(1).T
 
 
 def cross_terms(step: Step, directions: Directions, tangents: Tensor) -> Tensor:
@@ -210,10 +193,7 @@ class Plan:
 
 
 def plan(ray: Ray, inputs: Tensor, at_once: bool, memory_mib: float) -> Plan:
-    """Chunks, over examples first, that keep working memory below `memory_mib`.
-
-    All directions go `at_once` where products of their tangents are needed: in sweeps, and where activations bend.
-    """
+    """Chunks, over examples first, that keep working memory below `memory_mib`; in sweeps directions go `at_once`."""
     chain, theta, directions, points = ray.network, ray.theta, ray.directions, len(ray.scales)
     kept = chains.forward(chain, theta, inputs[:1].double())[1]
     # Tangents begin at the first layer that can move.
@@ -230,16 +210,11 @@ def plan(ray: Ray, inputs: Tensor, at_once: bool, memory_mib: float) -> Plan:
     gradients = sum(layer.weights(theta).numel() for layer in chains.affine_layers(chain)) * size
     budget = memory_mib * 2**20
     if at_once or chains.is_smooth(chain):
-        # Beside the tangents: Ẇᵀδ of the sweep, and its weight gradients.
+        # Products of tangents need all directions. Beside them: Ẇᵀδ of the sweep, and its weight gradients.
         left = budget - d * gradients - 4 * size * ENTRIES_PER_BLOCK
         return Plan(_between(left / (per_example + d * per_direction), EXAMPLES_PER_CHUNK), d)
-    pulled = (
-        points
-        * d
-        * sum(layer.shape[1] for layer in list(chains.affine_layers(chain))[1:] if _is_pulled(layer, directions))
-        * size
-    )
-    most = EXAMPLES_PER_CHUNK
+    behind = [layer.shape[1] for layer in list(chains.affine_layers(chain))[1:] if _is_pulled(layer, directions)]
+    pulled, most = points * d * sum(behind) * size, EXAMPLES_PER_CHUNK
     if any(isinstance(layer, Convolution) for layer in chains.affine_layers(chain)):
         # Their sums over pixels are long already. In double precision directions together share the arrays that depend
         # on the examples alone.

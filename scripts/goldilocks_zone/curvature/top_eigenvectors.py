@@ -16,31 +16,21 @@ from goldilocks_zone.spectra.lanczos import Search
 
 RANDOM_PART = 0.1  # of a start near eigenvectors, relative to their sum
 SHARPNESS_TOLERANCE = 1e-2
+DEFAULTS = Search()
 
 
 @modes.differentiating
 def top_eigenpairs(
-    problem: Problem,
-    parameters: Array,
-    count: int,
-    search: Search = Search(),  # noqa: B008
-    memory_mib: float = 1024,
+    problem: Problem, parameters: Array, count: int, search: Search = DEFAULTS, memory_mib: float = 1024
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` largest eigenvalues of the Hessian of the mean loss, descending, and eigenvectors (D, count).
-
-    At `parameters` (D,), over all examples. Raises ValueError as `hessian.hessian_products` and
-    `lanczos.top_eigenpairs` do.
-    """
+    """The `count` largest eigenvalues of the Hessian at `parameters` (D,), descending, and eigenvectors (D, count)."""
     products = hessian.hessian_products(problem, parameters, memory_mib=memory_mib)
     start = _random_start(len(parameters)) if search.start is None else search.start
     return lanczos.top_eigenpairs(products, len(parameters), count, replace(search, start=start, own_threads=True))
 
 
 def start_near(vectors: Array, size: int) -> np.ndarray:
-    """The start (D,) of a search near eigenvectors, the orthonormal rows of `vectors` (m, D): their sum.
-
-    A random part finds eigenvectors that are orthogonal to the sum.
-    """
+    """The start (D,) of a search near the orthonormal rows of `vectors` (m, D): their sum, and a random part."""
     known = arguments.rows(vectors, torch.empty(size), "near").double().cpu().numpy()
     start = _random_start(size)
     return known.sum(0) + RANDOM_PART * start / np.linalg.norm(start)
@@ -54,16 +44,14 @@ def _random_start(size: int) -> np.ndarray:
 def sharpness(problem: Problem, parameters: Array, memory_mib: float = 1024) -> float:
     """The largest eigenvalue of the Hessian of the mean loss at `parameters` (D,), within a hundredth.
 
-    Zero where all logits are zero or the Hessian vanishes, as where the softmax of every example is saturated at its
-    label. NaN where products with it are not finite, as in a run that is about to diverge.
+    Zero where all logits are zero or the Hessian vanishes, as of a saturated softmax; NaN where products overflow.
     """
     if not torch.isfinite(arguments.real(parameters, "parameters")).all():
         return math.nan
     given = arguments.prepared(problem, parameters)
     logits, theta = autodiff.function(given.network), given.theta
     with torch.no_grad():
-        chunks = (some for inputs, _ in given.batches for some in inputs.split(tangents.EXAMPLES_PER_CHUNK))
-        if not any(logits(theta, some).any() for some in chunks):
+        if not any(logits(theta, some).any() for some in given.chunks(tangents.EXAMPLES_PER_CHUNK)):
             return 0.0
     products = hessian.hessian_products(problem, theta, memory_mib=memory_mib)
     pushed = products(stream("sharpness").standard_normal((1, len(theta))))
@@ -78,8 +66,8 @@ def sharpness(problem: Problem, parameters: Array, memory_mib: float = 1024) -> 
 def first_layer_images(network: nn.Module, vectors: np.ndarray, image: tuple[int, ...]) -> np.ndarray:
     """The first layer's part of each of `vectors` (D, m), averaged over its units and channels: (m, height, width).
 
-    As eigenvectors have no sign, the entry of an image that is largest in magnitude is positive. Raises ValueError
-    where the first layer does not see the whole image.
+    Signs are such that the largest entry in magnitude is positive. Raises ValueError where the first layer does not see
+    the whole image.
     """
     parameters, channels = initialisation.parameters_of(network), image[0]
     weights, size = parameters[0], sum(each.size for each in parameters)
@@ -89,7 +77,6 @@ def first_layer_images(network: nn.Module, vectors: np.ndarray, image: tuple[int
         raise ValueError("the network's first layer does not see whole images: use a fully connected one")
     images = vectors[: weights.size].reshape(weights.shape[0], channels, *image[1:], -1).mean((0, 1))
     images = np.moveaxis(images, -1, 0)
-    extremes = np.take_along_axis(
-        images.reshape(len(images), -1), np.abs(images).reshape(len(images), -1).argmax(1)[:, None], 1
-    )
+    flat = images.reshape(len(images), -1)
+    extremes = np.take_along_axis(flat, np.abs(flat).argmax(1)[:, None], 1)
     return images * np.sign(extremes)[..., None]

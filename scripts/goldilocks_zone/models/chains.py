@@ -1,14 +1,14 @@
 """Networks as chains of layers, with the derivatives from which projected Hessians are built.
 
-A chain runs forward once, carries one adjoint back, and pushes directions forward as tangents. One letter per
-axis: n examples, d directions, o outputs, i inputs of a layer. Activations and adjoints are (n, …). Tangents, None
-where they vanish, and their factors put the entries of a vector before its examples, so that no product with
-weights leaves them to be rearranged: (d, o, n) and `laid_out` activations (o, n); images stay (d, n, o, …) and
-(n, o, …). Points and adjoints are in double precision, tangents in the precision of the directions.
+A chain runs forward once, carries one adjoint back, and pushes directions forward as tangents. Activations and adjoints
+are (n, …). Tangents, None where they vanish, put the entries of a vector before its examples, so that products with
+weights need no rearrangement: (d, o, n) with `laid_out` activations (o, n); images stay (d, n, o, …) and (n, o, …).
+Points and adjoints are in double precision, tangents in the precision of the directions.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from goldilocks_zone.models import layers, modes, networks
 
+Memory = list[layers.Kept]
 EXAMPLES_COMPARED = 6
 # Of the largest entry, in double precision: sums in another order differ by 1e-13 at most, another function by more.
 SAME = 1e-8
@@ -32,9 +33,8 @@ def of(module: nn.Module) -> tuple | None:
     for parameter in module.parameters():
         places[id(parameter)] = slice(start, start + parameter.numel())
         start += parameter.numel()
-    seen = set()
     try:
-        chain = tuple(_layers(module, places, seen))
+        chain = tuple(_layers(module, places, set()))
     except _Unknown:
         return None
     return chain if any(affine_layers(chain)) else None
@@ -44,9 +44,8 @@ def of(module: nn.Module) -> tuple | None:
 def matching(network: nn.Module | networks.Logits, points: Iterable[Tensor], inputs: Tensor) -> tuple | None:
     """The chain of a network if it gives the network's own logits and their gradient; None otherwise.
 
-    Layers are known by their classes, which do not tell what was set on an object, as another forward pass: so both are
-    compared at each of the `points` (D,), on a few of the `inputs` (n, …). And dense layers must see one vector for
-    each example, not several side by side.
+    As an object may have another forward pass than its class, both are compared at each of the `points` (D,), on a few
+    of the `inputs` (n, …). Dense layers must see one vector for each example.
     """
     chain = of(network) if isinstance(network, nn.Module) else None
     if chain is None:
@@ -58,16 +57,15 @@ def matching(network: nn.Module | networks.Logits, points: Iterable[Tensor], inp
 def _agrees(chain: tuple, logits: networks.Logits, theta: Tensor, inputs: Tensor) -> bool:
     point = theta.detach().clone().requires_grad_()
     expected = logits(point, inputs)
-    if not networks.same(point, theta):
+    if not (networks.same(point, theta) and expected.requires_grad):
         return False
     try:
         outputs, kept = forward(chain, theta, inputs)
     except RuntimeError:
         # Another forward pass may take inputs that its layers do not.
         return False
-    if not all(each.forward.ndim == 2 for each in layers.flat(kept) if isinstance(each.layer, layers.Dense)):
-        return False
-    if not (expected.requires_grad and _is_same(outputs, expected.detach())):
+    vectors = all(each.forward.ndim == 2 for each in layers.flat(kept) if isinstance(each.layer, layers.Dense))
+    if not (vectors and _is_same(outputs, expected.detach())):
         return False
     # Any adjoint will do whose entries differ.
     adjoint = torch.arange(1, expected.numel() + 1).to(expected).cos().view_as(expected)
@@ -97,16 +95,15 @@ def _layers(module: nn.Module, places: dict[int, slice], seen: set[int]) -> Iter
     if type(module) is nn.Sequential:
         for child in module:
             yield from _layers(child, places, seen)
-        return
-    if type(module) is networks.Residual:
+    elif type(module) is networks.Residual:
         yield layers.Residual(tuple(_layers(module.inner, places, seen)))
-        return
-    own = {id(parameter) for parameter in module.parameters()}
-    if own & seen:
-        # A layer called twice, or tied to another: sweeps keep products by a layer's place.
-        raise _Unknown
-    seen |= own
-    yield _layer(module, places)
+    else:
+        own = {id(parameter) for parameter in module.parameters()}
+        if own & seen:
+            # A layer called twice, or tied to another: sweeps keep products by a layer's place.
+            raise _Unknown
+        seen |= own
+        yield _layer(module, places)
 
 
 def _layer(module: nn.Module, places: dict[int, slice]) -> object:
@@ -148,18 +145,20 @@ def _activation(module: nn.Module) -> layers.Activation | None:
         return layers.Activation(torch.relu, lambda z: (z > 0).to(z.dtype), homogeneous=True)
     if kind is nn.LeakyReLU:
         low = module.negative_slope
-
-        def either(z):
-            return torch.full_like(z, low).masked_fill_(z > 0, 1.0)
-
-        return layers.Activation(lambda z: functional.leaky_relu(z, low), either, homogeneous=True)
+        leaky = partial(functional.leaky_relu, negative_slope=low)
+        return layers.Activation(leaky, lambda z: torch.full_like(z, low).masked_fill_(z > 0, 1.0), homogeneous=True)
     if kind is nn.Tanh:
-        return layers.Activation(torch.tanh, lambda z: 1 - torch.tanh(z) ** 2, layers.bend_of_tanh)
+        return layers.Activation(torch.tanh, lambda z: 1 - torch.tanh(z) ** 2, _bend_of_tanh)
     if kind is nn.Softplus:
         return _softplus(module, module.beta, module.threshold)
     if kind is networks.CentredSoftplus:
         return _softplus(module, module.beta, nn.Softplus().threshold)
     return None
+
+
+def _bend_of_tanh(z: Tensor) -> Tensor:
+    value = torch.tanh(z)
+    return -2 * value * (1 - value**2)
 
 
 def _softplus(function: Callable[[Tensor], Tensor], beta: float, threshold: float) -> layers.Activation:
@@ -177,22 +176,15 @@ def _softplus(function: Callable[[Tensor], Tensor], beta: float, threshold: floa
 
 def affine_layers(chain: tuple) -> Iterator[layers.Affine]:
     """The layers with parameters, first to last; those inside of residual blocks too."""
-    for layer in chain:
-        if isinstance(layer, layers.Residual):
-            yield from affine_layers(layer.inner)
-        elif isinstance(layer, layers.Affine):
-            yield layer
+    return (layer for layer in layers.flat(chain) if isinstance(layer, layers.Affine))
 
 
 def is_smooth(chain: tuple) -> bool:
     """Whether some activation has a second derivative."""
-    return any(
-        is_smooth(layer.inner) if isinstance(layer, layers.Residual) else getattr(layer, "bend", None) is not None
-        for layer in chain
-    )
+    return any(getattr(layer, "bend", None) is not None for layer in layers.flat(chain))
 
 
-def forward(chain: tuple, theta: Tensor, a: Tensor) -> tuple[Tensor, list[layers.Kept]]:
+def forward(chain: tuple, theta: Tensor, a: Tensor) -> tuple[Tensor, Memory]:
     """Outputs of the chain at parameters θ (D,) for inputs (n, …), and the memory of each layer."""
     kept = []
     for layer in chain:
@@ -206,17 +198,10 @@ def forward(chain: tuple, theta: Tensor, a: Tensor) -> tuple[Tensor, list[layers
     return a, kept
 
 
-def backward(
-    kept: list[layers.Kept], theta: Tensor, delta: Tensor, to_inputs: bool = True
-) -> tuple[Tensor | None, list[layers.Kept]]:
-    """Carry the adjoint `delta` (n, …) of a chain's outputs back to its inputs, and to each layer's output.
-
-    Without `to_inputs` it ends at the first layer with parameters; below it there are no adjoints.
-    """
-    first = next(
-        (number for number, each in enumerate(kept) if isinstance(each.layer, layers.Affine | layers.Residual)), 0
-    )
-    result = []
+def backward(kept: Memory, theta: Tensor, delta: Tensor, to_inputs: bool = True) -> tuple[Tensor | None, Memory]:
+    """Carry the adjoint `delta` (n, …) of a chain's outputs to each layer's output, and on `to_inputs` of the first."""
+    moving = [isinstance(each.layer, layers.Affine | layers.Residual) for each in kept]
+    first, result = moving.index(True) if any(moving) else 0, []
     for number, each in reversed(list(enumerate(kept))):
         result.append(replace(each, delta=delta))
         if isinstance(each.layer, layers.Residual):
@@ -229,7 +214,7 @@ def backward(
     return delta, result[::-1]
 
 
-def radial_derivative(kept: list[layers.Kept]) -> float:
+def radial_derivative(kept: Memory) -> float:
     """⟨∇L, θ⟩ = Σ_l ⟨δ_l, z_l⟩ over the layers with parameters, from a backward pass."""
     total = 0.0
     for each in kept:
@@ -240,7 +225,7 @@ def radial_derivative(kept: list[layers.Kept]) -> float:
     return total
 
 
-def gradient(kept: list[layers.Kept], theta: Tensor) -> Tensor:
+def gradient(kept: Memory, theta: Tensor) -> Tensor:
     """Σ_n of the derivatives by θ (D,) of the function whose adjoint was carried back."""
     found = torch.zeros_like(theta)
     for each in layers.flat(kept):

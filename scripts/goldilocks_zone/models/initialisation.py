@@ -27,13 +27,10 @@ class Parameter:
 def parameters_of(module: nn.Module) -> list[Parameter]:
     """Shape, kind and fan of each parameter tensor; tensors of one axis count as biases."""
     parameters = []
-    for tensor in module.parameters():
-        if tensor.ndim < 2:
-            parameters.append(Parameter(tuple(tensor.shape), True, 1, 1))
-        else:
-            receptive_field = math.prod(tensor.shape[2:])
-            fan_in, fan_out = tensor.shape[1] * receptive_field, tensor.shape[0] * receptive_field
-            parameters.append(Parameter(tuple(tensor.shape), False, fan_in, fan_out))
+    for shape in (tuple(tensor.shape) for tensor in module.parameters()):
+        is_bias, receptive_field = len(shape) < 2, math.prod(shape[2:])
+        fans = (1, 1) if is_bias else (shape[1] * receptive_field, shape[0] * receptive_field)
+        parameters.append(Parameter(shape, is_bias, *fans))
     return parameters
 
 
@@ -48,9 +45,8 @@ def glorot_radius(parameters: list[Parameter]) -> float:
 def weight_deviations(parameters: list[Parameter], initialisation: str) -> list[float]:
     """Standard deviation σ of each tensor's entries before any rescaling; 0 where it starts at zero.
 
-    `glorot`: σ² = 2/(fan_in + fan_out) and `he`: σ² = 2/fan_in, biases zero;
-    `isotropic`: σ = 1 for weights and biases alike (one Gaussian in R^D, Chang 2019).
-    Raises ValueError for another name.
+    `glorot`: σ² = 2/(fan_in + fan_out) and `he`: σ² = 2/fan_in, biases zero; `isotropic`: σ = 1 for weights and biases
+    alike (one Gaussian in R^D, Chang 2019). Raises ValueError for another name.
     """
     if initialisation == "isotropic":
         return [1.0] * len(parameters)
@@ -90,9 +86,5 @@ def rescaled(theta: np.ndarray, radius: float, unit: str, r_x: float) -> np.ndar
 def layer_indicators(module: nn.Module) -> list[np.ndarray]:
     """For each weight tensor, first to last, an array (D,) that is 1 on its entries and 0 elsewhere."""
     parameters = parameters_of(module)
-    sizes = [p.size for p in parameters]
-    return [
-        np.repeat(np.arange(len(sizes)) == number, sizes).astype(float)
-        for number, parameter in enumerate(parameters)
-        if not parameter.is_bias
-    ]
+    owner = np.repeat(np.arange(len(parameters)), [p.size for p in parameters])
+    return [(owner == number).astype(float) for number, parameter in enumerate(parameters) if not parameter.is_bias]

@@ -44,18 +44,12 @@ class _Replaced(TorchFunctionMode):
         if name == "_weight_norm":
             # Its fused kernel has no forward derivative and a wrong second one.
             return _weight_norm(*args, **kwargs)
-        if name in RECURRENT:
-            with _without_libraries():
+        if name not in RECURRENT:
+            return function(*args, **kwargs)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")
+            with torch.backends.mkldnn.flags(enabled=False), torch.backends.cudnn.flags(enabled=False):
                 return function(*args, **kwargs)
-        return function(*args, **kwargs)
-
-
-@contextmanager
-def _without_libraries() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")
-        with torch.backends.mkldnn.flags(enabled=False), torch.backends.cudnn.flags(enabled=False):
-            yield
 
 
 def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:

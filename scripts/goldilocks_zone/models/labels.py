@@ -1,7 +1,4 @@
-"""Labels of networks: `fc-200x2-relu-nobias`.
-
-Free of torch, so that a workflow can check labels and count parameters while it loads.
-"""
+"""Labels of networks, such as `fc-200x2-relu-nobias`, read and counted without torch while a workflow loads."""
 
 import difflib
 import math
@@ -17,20 +14,18 @@ _FAMILIES = {
     "fc": (
         "fc-<widths>-<activation>[-nobias][-res][-ln]",
         "fc-200x2-relu or fc-300-100-tanh-nobias",
-        re.compile(
-            r"fc-(?P<widths>\d+x\d+|\d+(?:-\d+)*)-(?P<activation>[a-z]+)(?P<nobias>-nobias)?(?P<residual>-res)?"
-            r"(?P<normalised>-ln)?"
-        ),
+        r"fc-(?P<widths>\d+x\d+|\d+(?:-\d+)*)-(?P<activation>[a-z]+)(?P<nobias>-nobias)?(?P<residual>-res)?"
+        r"(?P<normalised>-ln)?",
     ),
     "conv": (
         "conv-<channels>x<blocks>-<activation>[-nobias]",
         "conv-16x5-relu",
-        re.compile(r"conv-(?P<channels>\d+)x(?P<blocks>\d+)-(?P<activation>[a-z]+)(?P<nobias>-nobias)?"),
+        r"conv-(?P<channels>\d+)x(?P<blocks>\d+)-(?P<activation>[a-z]+)(?P<nobias>-nobias)?",
     ),
     "lenet5": (
         "lenet5[-<activation>][-nobias]",
         "lenet5 or lenet5-tanh",
-        re.compile(r"lenet5(?:-(?P<activation>(?!nobias)[a-z]+))?(?P<nobias>-nobias)?"),
+        r"lenet5(?:-(?P<activation>(?!nobias)[a-z]+))?(?P<nobias>-nobias)?",
     ),
 }
 
@@ -43,9 +38,9 @@ class Network(ABC):
     biases: bool
 
     @property
-    @abstractmethod
     def depth(self) -> int:
-        """Number of weight layers n_L."""
+        """Number of weight layers n_L, whatever the image."""
+        return len(self.weight_shapes((1, 32, 32), 1))
 
     @property
     def homogeneous(self) -> bool:
@@ -67,8 +62,8 @@ class Network(ABC):
 
     def count_parameters(self, image: tuple[int, ...], classes: int) -> int:
         """D: weights, and biases where the network has them."""
-        shapes = self.weight_shapes(image, classes)
-        return self.count_weights(image, classes) + self.biases * sum(shape[0] for shape in shapes)
+        biases = sum(outputs for outputs, *_ in self.weight_shapes(image, classes))
+        return self.count_weights(image, classes) + self.biases * biases
 
     def count_weights(self, image: tuple[int, ...], classes: int) -> int:
         """Number of weights, biases left out."""
@@ -77,19 +72,11 @@ class Network(ABC):
 
 @dataclass(frozen=True)
 class FullyConnected(Network):
-    """Widths of hidden layers; `residual` adds a layer's input to its output where both are hidden and equally wide.
-
-    `normalised`: layer normalisation, without parameters, of what goes into each activation.
-    """
+    """Hidden layers of given widths, `residual` where as wide as the one before, `normalised` before activations."""
 
     widths: tuple[int, ...]
     residual: bool = False
     normalised: bool = False
-
-    @property
-    def depth(self) -> int:
-        """Number of weight layers n_L."""
-        return len(self.widths) + 1
 
     @property
     def homogeneous(self) -> bool:
@@ -102,8 +89,7 @@ class FullyConnected(Network):
 
     def weight_shapes(self, image: tuple[int, ...], classes: int) -> list[tuple[int, ...]]:
         """(outputs, inputs) of each layer; images of any shape are flattened."""
-        sizes = (math.prod(image), *self.widths, classes)
-        return [(n_out, n_in) for n_in, n_out in pairwise(sizes)]
+        return [(n_out, n_in) for n_in, n_out in pairwise((math.prod(image), *self.widths, classes))]
 
 
 @dataclass(frozen=True)
@@ -112,11 +98,6 @@ class Convolutional(Network):
 
     channels: int
     blocks: int
-
-    @property
-    def depth(self) -> int:
-        """Number of weight layers n_L."""
-        return self.blocks + 1
 
     def places(self, image: tuple[int, ...]) -> list[int]:
         """Pixels of each block's convolution, which pooling halves, and 1 of the dense layer."""
@@ -137,10 +118,8 @@ class Convolutional(Network):
 class LeNet5(Network):
     """Convolutions 5 × 5 to 6 and 16 channels, each with activation and 2 × 2 average pooling; dense 120, 84, classes.
 
-    Images smaller than 32 are padded by zeros, alike on both sides, so that the first convolution sees 32 (or 33).
+    Smaller images are padded by zeros to 32 (or 33), alike on both sides.
     """
-
-    depth = 5
 
     def padding(self, image: tuple[int, ...]) -> tuple[int, int]:
         """Zeros above and below, and left and right, of an image."""
@@ -169,10 +148,7 @@ def _as_image(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def parse_network(label: str) -> Network:
-    """Read a network's label, for example `fc-200x2-relu-nobias`, `fc-200x3-tanh-res`, `conv-16x5-relu` or `lenet5`.
-
-    Widths of `fc` as `200x2` or `300-100`. Raises ValueError in one sentence if the label is of no family's form.
-    """
+    """Read a network's label, such as `fc-300-100-tanh` or `lenet5`. Raises ValueError if it is of no family's form."""
     family, match = _matched(label)
     if match is None:
         close = difflib.get_close_matches(label.split("-")[0], _FAMILIES, n=1)
@@ -192,8 +168,9 @@ def parse_network(label: str) -> Network:
         if not channels or not blocks:
             raise ValueError(f"network label {label!r} has an empty layer: channels and blocks start at 1")
         return Convolutional(activation, biases, channels, blocks)
+    widths, *depth = (tuple(map(int, part.split("-"))) for part in match["widths"].split("x"))
     given = {key: match[key] is not None for key in ("residual", "normalised")}
-    network = FullyConnected(activation, biases, _widths(match["widths"]), **given)
+    network = FullyConnected(activation, biases, widths * depth[0][0] if depth else widths, **given)
     if not network.widths or min(network.widths) < 1:
         raise ValueError(f"network label {label!r} has an empty layer: widths and depths start at 1")
     if network.residual and not any(map(network.is_residual, range(len(network.widths)))):
@@ -204,14 +181,7 @@ def parse_network(label: str) -> Network:
 def _matched(label: str) -> tuple[str, re.Match | None]:
     """The family of a network's label, and the match of its form."""
     family = label.split("-")[0]
-    return family, _FAMILIES[family][2].fullmatch(label) if family in _FAMILIES else None
-
-
-def _widths(written: str) -> tuple[int, ...]:
-    if "x" in written:
-        width, depth = map(int, written.split("x"))
-        return (width,) * depth
-    return tuple(map(int, written.split("-")))
+    return family, re.fullmatch(_FAMILIES[family][2], label) if family in _FAMILIES else None
 
 
 def is_network(label: str) -> bool:

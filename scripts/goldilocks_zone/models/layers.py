@@ -1,6 +1,6 @@
 """Layers of a chain: their forward passes, tangents and adjoints."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,36 +11,21 @@ from torch.nn import functional
 from goldilocks_zone.models import conv2d_float64
 
 
-class Directions(Protocol):
-    """Directions in parameter space, as layers take them: Ẇ of d directions, which may be sparse."""
+class _Directions(Protocol):
+    """Directions in parameter space as layers take them: Ẇ of d directions, as `curvature.directions` gives it."""
 
     def __len__(self) -> int: ...
-
-    def weights(self, layer: "Affine") -> Tensor:
-        """Ẇ (d, *shape)."""
-
-    def is_sparse(self, layer: "Affine") -> bool:
-        """Whether products with Ẇ are better done sparsely."""
-
-    def sparse_rows(self, layer: "Affine") -> Tensor:
-        """Ẇ as one sparse matrix (d · o, i)."""
-
-    def sparse_columns(self, layer: "Affine") -> Tensor:
-        """Ẇᵀ as one sparse matrix (d · i, o)."""
-
-    def stacked(self, layer: "Affine") -> Tensor:
-        """Ẇ in the order (o, d, i)."""
-
-    def rows(self, start: int, stop: int) -> "Directions":
-        """The directions from `start` to `stop`."""
+    def weights(self, layer: "Affine") -> Tensor: ...
+    def is_sparse(self, layer: "Affine") -> bool: ...
+    def sparse_rows(self, layer: "Affine") -> Tensor: ...
+    def sparse_columns(self, layer: "Affine") -> Tensor: ...
+    def stacked(self, layer: "Affine") -> Tensor: ...
+    def rows(self, start: int, stop: int) -> "_Directions": ...
 
 
 @dataclass(frozen=True)
 class Activation:
-    """An element-wise function φ with its first derivative, and its second (None where that vanishes).
-
-    `homogeneous`: φ(αz) = αφ(z) for α > 0.
-    """
+    """An element-wise φ with φ′, and φ″ (None where it vanishes); `homogeneous`: φ(αz) = αφ(z) for α > 0."""
 
     function: Callable[[Tensor], Tensor]
     slope: Callable[[Tensor], Tensor]
@@ -136,8 +121,7 @@ class Affine:
 
     def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
         """W a + b, and the inputs a to keep."""
-        b = None if self.bias is None else theta[self.bias]
-        return self.apply(a, self.weights(theta), b), a
+        return self.apply(a, self.weights(theta), None if self.bias is None else theta[self.bias]), a
 
     def adjoint(self, theta: Tensor, kept: Tensor, delta: Tensor) -> Tensor:
         """Wᵀδ."""
@@ -156,7 +140,7 @@ class Dense(Affine):
         """Wᵀδ, shape (n, i)."""
         return delta @ weights
 
-    def turn(self, directions: Directions, a: Tensor, onto: Tensor | None = None) -> Tensor:
+    def turn(self, directions: _Directions, a: Tensor, onto: Tensor | None = None) -> Tensor:
         """Ẇ a for each direction, shape (d, o, n), added to `onto` where there is one."""
         d = len(directions)
         if not directions.is_sparse(self):
@@ -179,7 +163,7 @@ class Dense(Affine):
         """M = Σ_n δ ȧᵀ for each direction, shape (d, o · i)."""
         return torch.bmm(delta.expand(len(tangents), -1, -1), tangents.transpose(1, 2)).flatten(1)
 
-    def pull_directions(self, directions: Directions, a: Tensor, delta: Tensor) -> Tensor:
+    def pull_directions(self, directions: _Directions, a: Tensor, delta: Tensor) -> Tensor:
         """Ẇᵀδ for each direction, shape (d, i, n)."""
         if directions.is_sparse(self):
             pulled = delta.new_zeros(len(directions) * self.shape[1], delta.shape[1])
@@ -194,7 +178,7 @@ class Dense(Affine):
         """Tangents of its inputs in the order (n, d, i)."""
         return tangents.permute(2, 0, 1)
 
-    def pull_stacked(self, directions: Directions, rows: slice, a: Tensor, deltas: Tensor) -> Tensor:
+    def pull_stacked(self, directions: _Directions, rows: slice, a: Tensor, deltas: Tensor) -> Tensor:
         """Ẇᵀδ for adjoints (n, f, o) and some directions: shape (n, f · d, i)."""
         n, f, o = deltas.shape
         stacked = directions.stacked(self)[:, rows]
@@ -220,7 +204,7 @@ class Convolution(Affine):
             return conv2d_float64.pulled(delta, weights, self.options[1])
         return self._backward(delta, a, weights, (True, False, False))
 
-    def turn(self, directions: Directions, a: Tensor, onto: Tensor | None = None) -> Tensor:
+    def turn(self, directions: _Directions, a: Tensor, onto: Tensor | None = None) -> Tensor:
         """Ẇ ∗ a for each direction, stacked as output channels: shape (d, n, o, …), added to `onto` if there is one."""
         stacked = directions.weights(self).flatten(0, 1)
         turned = self.apply(a, stacked, None).unflatten(1, (len(directions), -1)).transpose(0, 1)
@@ -239,10 +223,9 @@ class Convolution(Affine):
         """Gradients of W with the tangents as inputs, shape (d, o · i · k · k)."""
         if self._is_ours(delta):
             return conv2d_float64.weight_gradients(delta, tangents, self.shape, self.options[1]).flatten(1)
-        each = [self._backward(delta, tangent, weights, (False, True, False)) for tangent in tangents]
-        return torch.stack(each).flatten(1)
+        return torch.stack([self._backward(delta, each, weights, (False, True, False)) for each in tangents]).flatten(1)
 
-    def pull_directions(self, directions: Directions, a: Tensor, delta: Tensor) -> Tensor:
+    def pull_directions(self, directions: _Directions, a: Tensor, delta: Tensor) -> Tensor:
         """The transposed convolution of δ by each Ẇ, stacked as input channels: shape (d, n, i, …)."""
         weights = directions.weights(self).transpose(0, 1).flatten(1, 2)
         stand_in = a.new_empty(1).expand(len(delta), weights.shape[1], *a.shape[2:])
@@ -256,7 +239,7 @@ class Convolution(Affine):
         """Tangents of its inputs in the order (n, d, i · …)."""
         return tangents.flatten(2).transpose(0, 1)
 
-    def pull_stacked(self, directions: Directions, rows: slice, a: Tensor, deltas: Tensor) -> Tensor:
+    def pull_stacked(self, directions: _Directions, rows: slice, a: Tensor, deltas: Tensor) -> Tensor:
         """Transposed convolutions of adjoints (n, f, o, …) by some directions: shape (n, f · d, i · …)."""
         n, f = deltas.shape[:2]
         part = directions.rows(rows.start, rows.stop)
@@ -271,10 +254,8 @@ class Convolution(Affine):
 
     def _backward(self, delta: Tensor, a: Tensor, weights: Tensor, wanted: tuple[bool, bool, bool]) -> Tensor:
         stride, padding, dilation = self.options
-        found = torch.ops.aten.convolution_backward(
-            delta, a, weights, None, stride, padding, dilation, False, [0, 0], 1, wanted
-        )
-        return found[wanted.index(True)]
+        options = (stride, padding, dilation, False, [0, 0], 1)
+        return torch.ops.aten.convolution_backward(delta, a, weights, None, *options, wanted)[wanted.index(True)]
 
 
 @dataclass(frozen=True)
@@ -296,12 +277,8 @@ class Kept:
     inner: list["Kept"] = field(default_factory=list)
 
 
-def bend_of_tanh(z: Tensor) -> Tensor:
-    value = torch.tanh(z)
-    return -2 * value * (1 - value**2)
-
-
-def flat(kept: list["Kept"]) -> Iterator["Kept"]:
-    for each in kept:
+def flat(steps: Iterable) -> Iterator:
+    """Layers, or memories of layers, each before those inside of it."""
+    for each in steps:
         yield each
-        yield from flat(each.inner)
+        yield from flat(getattr(each, "inner", ()))

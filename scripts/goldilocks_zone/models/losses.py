@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp, vmap
 
-Map, Pair = Callable[[Tensor], Tensor], tuple[Tensor, Tensor]
+Map = Callable[[Tensor], Tensor]
 NEGATIVE = 1e-12  # eigenvalues of a second derivative, relative to the largest, that rounding explains
 
 
 class Loss(ABC):
     """A loss of a whole batch, which may couple its examples.
 
-    name: in configurations and results. classifies: labels are numbers of classes; else whatever the loss takes, one
-    row for each example, or none. shift_invariant: a constant added to all outputs of an example changes nothing.
+    classifies: labels are numbers of classes; else whatever the loss takes, one row for each example, or none.
+    shift_invariant: a constant added to all outputs of an example changes nothing.
     """
 
     name: str
@@ -39,10 +39,7 @@ class Loss(ABC):
         return grad(lambda z: self.total(z, labels).sum())(outputs)
 
     def curvature(self, outputs: Tensor, labels: Tensor, dtype: torch.dtype | None = None) -> Map:
-        """The map from tangents (n, k) to products with the total's second derivative by the outputs (n, k).
-
-        Tangents in `dtype`, by default that of the outputs, give products in it.
-        """
+        """The map from tangents (n, k), in `dtype` if given, to products with the second derivative by the outputs."""
         gradient = grad(lambda z: self.total(z, labels).sum())
         return lambda tangents: jvp(gradient, (outputs,), (tangents.to(outputs.dtype),))[1].to(tangents.dtype)
 
@@ -51,19 +48,16 @@ class Loss(ABC):
         return None
 
     def relative(self, tangents: Tensor, classes: Tensor) -> Tensor:
-        """Logit tangents (d, k, n) from which derivatives follow without cancellation where a softmax is saturated.
-
-        These are relative to the tangent of the likeliest of the `classes` (n,), where the loss is invariant to shifts.
-        """
+        """Logit tangents (d, k, n); of a shift-invariant loss relative to those of the likeliest `classes` (n,)."""
         if not self.shift_invariant:
             return tangents
+        # Nothing cancels then where a softmax is saturated.
         return tangents - tangents.gather(1, classes.expand(len(tangents), 1, -1))
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Totals of G (p, d, d) and its diagonal for each example (p, n, d), at p points that share their tangents.
-
-        From `outputs` (p, n, k) and tangents ż (d, k, n) `relative` to their likeliest `classes` (n,): Σ żᵀ S ż with
-        the second derivative S. Where examples are coupled the diagonal has no parts of examples, and is NaN.
+        """Totals of G = Σ żᵀ S ż (p, d, d) and its diagonal for each example (p, n, d), at p points, S the loss's
+        second derivative, from `outputs` (p, n, k) and shared tangents ż (d, k, n) `relative` to their likeliest
+        `classes` (n,). The diagonal is NaN where examples are coupled.
         """
         along, products, traces = tangents.double().transpose(1, 2), [], []
         for z in outputs:
@@ -122,11 +116,7 @@ class CrossEntropy(SeparateLoss):
         return SoftmaxFactor(torch.softmax(outputs, -1))
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ_n (Σ_k p ż żᵀ − m mᵀ) with m = Σ_k p ż.
-
-        As ż vanishes for the likeliest class, whose p is 1/k at least, the difference is 1/k of its first term at
-        least.
-        """
+        """Σ_n (Σ_k p ż żᵀ − m mᵀ) with m = Σ_k p ż: 1/k of its first term at least, as ż of the likeliest is zero."""
         weights = torch.softmax(outputs, -1)
         weights[:, torch.arange(len(classes)), classes] = 0
         # Probabilities of the other classes may lie below the range of single precision.
@@ -180,27 +170,33 @@ def _one_hot(outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def likeliest(outputs: Tensor) -> Tensor:
-    """The class (n,) with the largest logit, of outputs (p, n, k) at p points where it is the same.
-
-    Of the point with the largest finite logits: at others they may all have vanished, or not be finite.
-    """
+    """The class (n,) with the largest logit, the same at p points, from outputs (p, n, k) of the point with the
+    largest finite ones: at others they may all have vanished, or not be finite."""
     largest = outputs.abs().amax((1, 2))
     return outputs[torch.where(torch.isfinite(largest), largest, -1.0).argmax()].argmax(-1)
 
 
-class SoftmaxFactor:
+class Factor:
+    """R (n, k, r) of n examples, from `entries` (n, …)."""
+
+    def __init__(self, entries: Tensor):
+        self.entries, self.shape = entries, (*entries.shape[:2], entries.shape[-1])
+
+    def to(self, like: Tensor) -> "Factor":
+        """The same in the precision and on the device of a tensor."""
+        return type(self)(self.entries.to(like))
+
+    def part(self, some: slice) -> "Factor":
+        """R of some of the examples."""
+        return type(self)(self.entries[some])
+
+
+class SoftmaxFactor(Factor):
     """R = diag √p − p √pᵀ of n examples, (n, k, k), from a softmax p (n, k); it is never formed."""
 
     def __init__(self, p: Tensor):
-        self.p, self._roots, self.shape = p, p.sqrt(), (*p.shape, p.shape[1])
-
-    def to(self, like: Tensor) -> "SoftmaxFactor":
-        """The same in the precision and on the device of a tensor."""
-        return SoftmaxFactor(self.p.to(like))
-
-    def part(self, some: slice) -> "SoftmaxFactor":
-        """R of some of the examples."""
-        return SoftmaxFactor(self.p[some])
+        super().__init__(p)
+        self._roots = p.sqrt()
 
     def multiplied(self, vectors: Tensor) -> Tensor:
         """R x (…, n, k) for x (…, n, r)."""
@@ -212,7 +208,7 @@ class SoftmaxFactor:
 
     def transposed_first(self, vectors: Tensor) -> Tensor:
         """Rᵀ x (n, r, …) for x (n, k, …)."""
-        return self._projected(vectors, self._roots.view(*self.p.shape, *(1,) * (vectors.ndim - 2)), 1)
+        return self._projected(vectors, self._roots.view(*self._roots.shape, *(1,) * (vectors.ndim - 2)), 1)
 
     @staticmethod
     def _projected(vectors: Tensor, roots: Tensor, axis: int) -> Tensor:
@@ -221,23 +217,12 @@ class SoftmaxFactor:
 
     def traces(self, matrices: Tensor) -> Tensor:
         """Tr RᵀMR (n,), in double precision, for a matrix M of each example (n, k, k)."""
-        p, matrices = self.p.double(), matrices.double()
+        p, matrices = self.entries.double(), matrices.double()
         return (p * matrices.diagonal(dim1=1, dim2=2)).sum(1) - torch.einsum("nk,nkj,nj->n", p, matrices, p)
 
 
-class DenseFactor:
+class DenseFactor(Factor):
     """R of n examples given by all entries (n, k, r)."""
-
-    def __init__(self, entries: Tensor):
-        self.entries, self.shape = entries, tuple(entries.shape)
-
-    def to(self, like: Tensor) -> "DenseFactor":
-        """The same in the precision and on the device of a tensor."""
-        return DenseFactor(self.entries.to(like))
-
-    def part(self, some: slice) -> "DenseFactor":
-        """R of some of the examples."""
-        return DenseFactor(self.entries[some])
 
     def multiplied(self, vectors: Tensor) -> Tensor:
         """R x (…, n, k) for x (…, n, r)."""
@@ -257,7 +242,6 @@ class DenseFactor:
         return torch.einsum("nkr,nkj,njr->n", entries, matrices.double(), entries)
 
 
-Factor = SoftmaxFactor | DenseFactor
 LOSSES: dict[str, Loss] = {loss.name: loss for loss in (CrossEntropy(), MeanSquaredError())}
 
 

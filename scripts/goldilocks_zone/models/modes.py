@@ -25,5 +25,5 @@ def differentiating(function: Callable) -> Callable:
 
 
 def usual(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy that can be differentiated by where it was made for inference."""
+    """The tensor, or a copy that autograd takes where it was made for inference."""
     return tensor.clone() if tensor.is_inference() else tensor

@@ -1,7 +1,4 @@
-"""Networks: modules of the labels, and functions of one flat parameter vector.
-
-Parameters are flattened layer by layer, in the order of `module.parameters()`.
-"""
+"""Networks: modules of the labels, and functions of one flat vector, in the order of `module.parameters()`."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -47,19 +44,11 @@ class CentredSoftplus(nn.Module):
 
 
 def build(network: Network, image: tuple[int, ...], classes: int) -> nn.Sequential:
-    """The module of a network label, from images (n, *image) to logits (n, classes).
-
-    `image` is (channels, height, width), or any shape for a fully connected network, which flattens it.
-    """
+    """The module of a network label, from images (n, *image) to logits (n, classes); `fc` takes images of any shape."""
     shapes = network.weight_shapes(image, classes)
-    match network:
-        case FullyConnected():
-            return _fully_connected(network, shapes)
-        case Convolutional():
-            return _convolutional(network, shapes)
-        case LeNet5():
-            return _lenet5(network, shapes, network.padding(image))
-    raise TypeError(f"{network!r} is no network of a label")
+    if isinstance(network, LeNet5):
+        return _lenet5(network, shapes, network.padding(image))
+    return (_fully_connected if isinstance(network, FullyConnected) else _convolutional)(network, shapes)
 
 
 def _fully_connected(network: FullyConnected, shapes: list[tuple[int, ...]]) -> nn.Sequential:
@@ -101,10 +90,7 @@ class Unfit(ValueError):
 
 
 def logits_function(network: nn.Module | Logits) -> Logits:
-    """The function (parameters of shape (D,), inputs of shape (n, …)) → logits of shape (n, k).
-
-    A module is evaluated by `call`; a function of both is taken as it is. Raises Unfit where outputs are not (n, k).
-    """
+    """The function (parameters (D,), inputs (n, …)) → logits (n, k). It raises Unfit where outputs are not (n, k)."""
     outputs_of = outputs_function(network) if isinstance(network, nn.Module) else network
 
     def logits(parameters: Tensor, inputs: Tensor) -> Tensor:
@@ -115,15 +101,15 @@ def logits_function(network: nn.Module | Logits) -> Logits:
 
 def as_logits(outputs: object, examples: int) -> Tensor:
     """The outputs of n examples if they are logits (n, k). Raises Unfit otherwise."""
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != examples:
-        found = f"a {type(outputs).__name__} where logits (n, k) are needed"
-        if isinstance(outputs, Tensor):
-            found = f"{tuple(outputs.shape)} for {'one example' if examples == 1 else f'{examples} examples'}"
-        raise Unfit(
-            f"the network gives {found}: wrap it in a module that returns logits (n, k) alone, one for each class, of "
-            "one token or of their mean"
-        )
-    return outputs
+    if isinstance(outputs, Tensor) and outputs.ndim == 2 and len(outputs) == examples:
+        return outputs
+    found = f"a {type(outputs).__name__} where logits (n, k) are needed"
+    if isinstance(outputs, Tensor):
+        found = f"{tuple(outputs.shape)} for {'one example' if examples == 1 else f'{examples} examples'}"
+    raise Unfit(
+        f"the network gives {found}: wrap it in a module that returns logits (n, k) alone, one for each class, of "
+        "one token or of their mean"
+    )
 
 
 def refuse_changing(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
@@ -164,16 +150,14 @@ def call(module: nn.Module, tensors: Sequence[Tensor], inputs: Tensor) -> object
     """Outputs of `module` for `inputs` with `tensors` as its parameters, in the order of `module.parameters()`.
 
     A parameter is replaced at all places that hold it, in lists, tuples and dicts too, as recurrent layers have them.
-    All other tensors are copies, real ones in the parameters' precision. Whatever the forward pass changes in these, or
-    sets on the module, is taken back, also after an error. Raises Unfit for modules whose parameters are fixed.
+    All other tensors are copies, real ones in the parameters' precision. Changes that the forward pass makes are taken
+    back, also after an error. Raises Unfit for modules whose parameters are fixed.
     """
     if any(isinstance(layer, torch.jit.ScriptModule) for layer in module.modules()):
         raise Unfit("the network is scripted or traced, so that its parameters are fixed: give the one it is from")
-    contents = []
     # torch's functional_call would restore a layer of two names twice: with its own tensors, then with ours.
-    for layer in module.modules():
-        for held in (layer.__dict__, layer._parameters, layer._buffers, layer._modules):
-            contents.append((held, dict(held)))
+    holders = (held for m in module.modules() for held in (m.__dict__, m._parameters, m._buffers, m._modules))
+    contents = [(held, dict(held)) for held in holders]
     stand_ins = {id(held): held for held, _ in contents} | dict(zip(map(id, module.parameters()), tensors))
     try:
         for held, content in contents:

@@ -19,17 +19,14 @@ Array = Tensor | np.ndarray
 class Problem:
     """The mean loss of a network over examples, as a function of the network's parameters.
 
-    network: a module whose parameters, flattened in order, are replaced by those of a point; or a function (parameters
-    (D,), inputs (n, …)) → logits (n, k). Nothing of a module changes.
+    network: a module, which stays as it is, with its parameters flattened in order; or a function (parameters (D,),
+    inputs (n, …)) → logits (n, k). inputs (n, …), labels (n,): one batch, or a list or other reusable iterable of
+    batches; then labels are one too, or `inputs` gives pairs (inputs, labels), as a DataLoader of torch does. Arrays
+    may be torch's or numpy's. Labels are numbers of classes unless the loss says otherwise. loss: an object, or the
+    name of one of `losses.LOSSES`; a loss that couples examples takes one batch. temperature: the loss sees
+    logits / temperature.
 
-    inputs (n, …), labels (n,): one batch, or an iterable of batches that can be gone through as often as needed, such
-    as a list; then labels are an iterable too, or `inputs` gives pairs (inputs, labels), as a DataLoader of torch does.
-    Arrays may be torch's or numpy's. Labels are numbers of classes unless the loss says otherwise.
-
-    loss: an object, or the name of one of `losses.LOSSES`; a loss that couples examples takes one batch.
-    temperature: the loss sees logits / temperature.
-
-    Raises ValueError if the loss is unknown, the temperature is not positive, or batches can be gone through but once.
+    Raises ValueError if the loss is unknown, the temperature is not positive, or batches come from an iterator.
     """
 
     network: nn.Module | Logits

@@ -1,7 +1,4 @@
-"""A user's own network: the definitions of a Python file, and a fingerprint that reruns follow.
-
-Imports nothing heavy, and runs none of the file's code before a job needs it.
-"""
+"""A user's own network: the definitions of a Python file, run only where a job needs them, and their fingerprint."""
 
 import ast
 import sys
@@ -17,7 +14,7 @@ from goldilocks_zone.provenance import fingerprints
 
 @dataclass(frozen=True)
 class UserNetwork:
-    """A class or function `name` of a Python file, its arguments, and the fingerprint of its code with both."""
+    """A class or function `name` of a Python file, its arguments, and the fingerprint of its code, wherever it lies."""
 
     file: str
     name: str
@@ -30,10 +27,7 @@ class UserNetwork:
 
 
 def describe(file: str, name: str, arguments: dict) -> UserNetwork:
-    """The network of a Python file; where the file lies does not enter its fingerprint.
-
-    Raises ValueError in one sentence if the file is missing, is not Python, or does not define the name.
-    """
+    """The network of a Python file. Raises ValueError if the file is missing, not Python, or without the name."""
     path = Path(file).expanduser()
     try:
         tree = ast.parse(path.read_bytes())
@@ -57,10 +51,7 @@ def recorded(path_to_record: str | Path | None, file: str) -> UserNetwork | None
 
 
 def load(network: UserNetwork) -> Callable:
-    """The class or function itself, from a file that must still be the one that `describe` saw.
-
-    Raises ValueError in one sentence if the file has changed since or fails when it is run.
-    """
+    """The class or function itself. Raises ValueError if its file has changed since `describe`, or fails when run."""
     path = Path(network.file)
     if describe(network.file, network.name, network.arguments) != network:
         raise ValueError(f"{path} has changed since the workflow started: run again")

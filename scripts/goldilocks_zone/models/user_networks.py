@@ -14,10 +14,7 @@ FINITE_DIFFERENCES, STEP, SLOPE_TOLERANCE = 3, 1e-6, 1e-4
 
 
 def build_named(label: str, own: user_code.UserNetwork | None, image: tuple[int, ...], classes: int) -> nn.Module:
-    """The network that a study names, in double precision: by its label, or the user's `own`.
-
-    Raises ValueError as `labels.parse_network`, `user_code.load` and `build_own` do.
-    """
+    """The network that a study names, in double precision: by its label, or the user's `own`."""
     if own is None:
         return networks.build(labels.parse_network(label), image, classes).double()
     name = f"network {label} ({own.name} in {own.file})"
@@ -27,8 +24,8 @@ def build_named(label: str, own: user_code.UserNetwork | None, image: tuple[int,
 def build_own(factory: Callable, image: tuple[int, int, int], classes: int, arguments: dict, name: str) -> nn.Module:
     """A user's own network, `factory(image, classes, **arguments)`, in evaluation mode and double precision.
 
-    `image` is (channels, height, width). Raises ValueError in one sentence with `name` if it is no module from
-    images (n, channels, height, width) to logits (n, classes), or not one whose Hessian can be taken.
+    `image` is (channels, height, width). Raises ValueError, with `name`, if it is no module from images (n, *image) to
+    logits (n, classes), or has no Hessian.
     """
     modules = []
     for _ in range(2):
@@ -71,9 +68,7 @@ def _refuse_unfit_parameters(module: nn.Module, name: str) -> None:
         raise ValueError(f"{name} has no weights: give it at least one layer")
 
 
-def _refuse_unfit_forward(
-    module: nn.Module, tried: nn.Module, image: tuple[int, int, int], classes: int, name: str
-) -> None:
+def _refuse_unfit_forward(module: nn.Module, tried: nn.Module, image: tuple, classes: int, name: str) -> None:
     """Raise ValueError unless `module` is a function of parameters and one image that can be differentiated twice.
 
     `tried` is a second instance, called before `module` is; comparing the two detects state kept between calls.
@@ -82,13 +77,13 @@ def _refuse_unfit_forward(
     images = torch.randn(3, *image, generator=generator, dtype=torch.float64)
     parameters = initialisation.parameters_of(module)
     size = sum(p.size for p in parameters)
-    deviations = [
-        sigma or initialisation.BIAS_DEVIATION for sigma in initialisation.weight_deviations(parameters, "he")
-    ]
-    sigmas = torch.repeat_interleave(torch.tensor(deviations), torch.tensor([p.size for p in parameters]))
+    usual = initialisation.weight_deviations(parameters, "he")
+    deviations = torch.tensor([sigma or initialisation.BIAS_DEVIATION for sigma in usual])
+    sigmas = torch.repeat_interleave(deviations, torch.tensor([p.size for p in parameters]))
     points = sigmas * torch.randn(2 + FINITE_DIFFERENCES, size, generator=generator, dtype=torch.float64)
     theta, other, *directions = points
-    logits = _exact(tried)
+    # By kernels that can be differentiated twice.
+    logits, again = (kernels.exact(networks.outputs_function(each)) for each in (tried, module))
     try:
         found = logits(theta, images)
     except (Exception, SystemExit) as error:
@@ -102,7 +97,7 @@ def _refuse_unfit_forward(
         raise ValueError(f"{name} gives logits that are not finite for images and weights of usual size: correct it")
     if not torch.equal(found, logits(theta, images)):
         raise ValueError(f"{name} gives other logits for the same images: leave out what is random")
-    if not torch.equal(logits(other, images), _exact(module)(other, images)):
+    if not torch.equal(logits(other, images), again(other, images)):
         raise ValueError(f"{name} keeps something from its first call: let logits depend on weights and image alone")
     weights = torch.randn(found.shape, generator=generator, dtype=torch.float64)
     try:
@@ -124,8 +119,3 @@ def _refuse_unfit_forward(
     alone = torch.cat([logits(theta, images[i : i + 1]) for i in range(3)])
     if not torch.allclose(found, alone, rtol=1e-8, atol=1e-10 * float(found.abs().max())):
         raise ValueError(f"{name} mixes the images of a batch: logits of one image must not depend on others")
-
-
-def _exact(module: nn.Module) -> Callable[[Tensor, Tensor], object]:
-    """Outputs of parameters and inputs, by kernels that can be differentiated twice."""
-    return kernels.exact(networks.outputs_function(module))

@@ -19,9 +19,8 @@ def hutchinson(probes: np.ndarray, products: np.ndarray) -> ProbeEstimates:
     """Estimates of Tr A and ‖A‖_F from m independent probes v and products Av, both of shape (m, D).
 
     The probes' entries are independent with mean 0 and variance 1: E vᵀAv = Tr A (Hutchinson 1990) and
-    E|Av|² = ‖A‖_F². The norm is the root of the mean of |Av|², its error by the delta method:
-    se(√S) = se(S)/(2√S). The root is biased: to leading order it is too small by ε²/2 of its value for a relative
-    error ε. Units are those of A. Raises ValueError unless both have the same shape and are finite.
+    E|Av|² = ‖A‖_F². The norm is the root of the mean of |Av|², too small by ε²/2 of its value for a relative error ε,
+    which the delta method gives: se(√S) = se(S)/(2√S). Raises ValueError unless both have one shape and are finite.
     """
     probes, products = as_real(probes, "probes", 2), as_real(products, "products", 2)
     if probes.shape != products.shape:

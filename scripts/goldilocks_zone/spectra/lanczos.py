@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.spectra.estimators import standard_error
 
-Products = Callable[[np.ndarray], np.ndarray]
+Products, Arrays = Callable[[np.ndarray], np.ndarray], tuple[np.ndarray, np.ndarray]
 ENDS = {"LA": "largest", "LM": "largest in magnitude", "SA": "smallest"}
 PASSES = 2  # of classical Gram–Schmidt: twice is enough (Giraud et al. 2005)
 NOTHING = 1e-12  # of ‖A‖: what a smaller rest adds to a Krylov space is rounding, and to drop it changes A by no more
@@ -24,13 +24,12 @@ NOTHING = 1e-12  # of ‖A‖: what a smaller rest adds to a Krylov space is rou
 
 @dataclass(frozen=True)
 class Search:
-    """How eigenpairs are searched for.
+    """Options of a search for eigenpairs.
 
     which: the end of the spectrum, "LA" for the largest, "LM" for the largest in magnitude, "SA" for the smallest;
-    start (D,): where the search starts, by default random; the same start gives the same result. tolerance: the search
-    ends when each estimated |Au − λu| ≤ tolerance |λ|, which bounds the error of λ, down to the precision of the
-    products; restarts: the most that it may take. own_threads: `products` computes with threads that are not numpy's,
-    as torch does; numpy then uses one thread, as more would spin beside the others and take half of their time.
+    start (D,), by default random. tolerance: the search ends when each estimated |Au − λu| ≤ tolerance |λ|, which
+    bounds the error of λ, down to the precision of the products; restarts: at most. own_threads: `products` has threads
+    of its own, as torch does; numpy then uses one, as more would take half of the others' time.
     """
 
     which: str = "LA"
@@ -40,19 +39,12 @@ class Search:
     own_threads: bool = False
 
 
-def top_eigenpairs(
-    products: Products,
-    size: int,
-    count: int,
-    search: Search = Search(),
-) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` eigenvalues λ of A at one end of its spectrum, shape (count,), and eigenvectors u, shape (D, count).
+def top_eigenpairs(products: Products, size: int, count: int, search: Search = Search()) -> Arrays:
+    """The `count` eigenvalues λ of A at one end of its spectrum, descending, and orthonormal eigenvectors (D, count).
 
-    Eigenvalues descend, in the units of A; eigenvectors are orthonormal, each up to its sign. `size` is D. The method
-    is implicitly restarted Lanczos (Lehoucq, Sorensen & Yang 1998, ARPACK), one product at a time, with
-    max(2 count + 1, 20) vectors in memory.
-
-    A multiple eigenvalue may be found fewer times than it has eigenvectors: exact arithmetic sees one of them.
+    `size` is D. The method is implicitly restarted Lanczos (Lehoucq, Sorensen & Yang 1998, ARPACK), one product at a
+    time, with max(2 count + 1, 20) vectors in memory. A multiple eigenvalue may be found fewer times than it has
+    eigenvectors: exact arithmetic sees one of them.
 
     Raises ValueError if count is not from 1 to D − 1, the end is unknown, the start is zero, not finite or not of
     length D, a product is not finite, or the restarts do not reach the tolerance.
@@ -67,21 +59,12 @@ def top_eigenpairs(
     start = stream("start of a search").standard_normal(size) if search.start is None else np.asarray(search.start)
     if start.dtype.kind not in "fiu" or start.shape != (size,) or not np.isfinite(start).all() or not np.any(start):
         raise ValueError(f"the start is no vector of {size} finite numbers that are not all zero: draw it at random")
-    matrix = LinearOperator(
-        (size, size), matvec=lambda vector: _multiply(products, vector.reshape(1, size))[0], dtype=np.float64
-    )
+    matrix = LinearOperator((size, size), lambda v: _multiply(products, v.reshape(1, size))[0], dtype=np.float64)
+    options = {"v0": np.array(start, dtype=np.float64), "tol": tolerance, "maxiter": restarts}
     try:
         with threadpool_limits(1 if search.own_threads else None, user_api="blas"):
             # The generator replaces a start that spans too small an invariant subspace.
-            values, vectors = eigsh(
-                matrix,
-                k=count,
-                which=which,
-                v0=np.array(start, dtype=np.float64),
-                tol=tolerance,
-                maxiter=restarts,
-                rng=stream("top eigenpairs"),
-            )
+            values, vectors = eigsh(matrix, count, which=which, rng=stream("top eigenpairs"), **options)
     except ArpackError as error:
         raise ValueError(
             f"the {count} {ENDS[which]} eigenvalues did not converge to {tolerance:g} in {restarts} restarts "
@@ -91,23 +74,18 @@ def top_eigenpairs(
     return values[order], vectors[:, order]
 
 
-def lanczos(products: Products, probes: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+def lanczos(products: Products, probes: np.ndarray, steps: int) -> Arrays:
     """Ritz values θ, ascending, and weights w of the Gauss quadrature vᵀf(A)v/|v|² ≈ Σ_s w_s f(θ_s), each (m, s).
 
-    Every row v of `probes` (m, D) starts its own Krylov space; all advance together, so that a step is one call of
-    `products` on at most m vectors. The quadrature is exact for polynomials f up to degree 2s − 1 (Golub & Meurant
-    2010, chapters 4 and 6): θ are the eigenvalues of the tridiagonal matrix T = QᵀAQ on an orthonormal basis Q of the
-    Krylov space, and w the squares of their eigenvectors' first entries. Each row of weights sums to 1; Ritz values
-    are in the units of A.
-
-    Each new vector is orthogonalised twice against all before it (classical Gram–Schmidt; twice is enough:
-    Giraud et al. 2005), so that no eigenvalue appears as a ghost copy. This keeps 8 m s D bytes in memory: rows of
-    several calls with fewer probes may be joined.
+    Every row v of `probes` (m, D) starts its own Krylov space; a step is one call of `products` for all of them. The
+    quadrature is exact for polynomials f up to degree 2s − 1 (Golub & Meurant 2010, chapters 4 and 6): θ are the
+    eigenvalues of the tridiagonal matrix T = QᵀAQ on an orthonormal basis Q of the Krylov space, and w the squares of
+    their eigenvectors' first entries. Each row of weights sums to 1; Ritz values are in the units of A. Full
+    reorthogonalisation leaves no ghost copies, and keeps 8 m s D bytes in memory.
 
     A Krylov space ends at D steps, or early with as many exact eigenvalues as the probe has components on distinct
-    eigenspaces; the rest of its row are Ritz values NaN with weight 0. Where rounding hides an early end (products in
-    single precision, eigenvalues over many decades), multiple eigenvalues may come several times and share the weight
-    that is theirs: the quadrature is the same.
+    eigenspaces; the rest of its row are Ritz values NaN with weight 0. Where rounding hides an early end, multiple
+    eigenvalues may come several times and share their weight: the quadrature is the same.
 
     Raises ValueError if there is no step or no probe, a probe is zero or not finite, or a product is not finite or
     of another shape.
@@ -118,9 +96,7 @@ def lanczos(products: Products, probes: np.ndarray, steps: int) -> tuple[np.ndar
     basis = np.empty((m, longest, size))
     basis[:, 0] = probes
     diagonal, off_diagonal = np.zeros((2, m, longest))
-    lengths = np.full(m, longest)
-    scale = np.zeros(m)
-    active = np.arange(m)
+    lengths, scale, active = np.full(m, longest), np.zeros(m), np.arange(m)
     for j in range(longest):
         for i, rest in zip(active, _multiply(products, basis[active, j])):
             known = basis[i, : j + 1]
@@ -144,7 +120,6 @@ def lanczos(products: Products, probes: np.ndarray, steps: int) -> tuple[np.ndar
 
 
 def _unit(probes: np.ndarray, steps: int) -> np.ndarray:
-    """Probes of unit length. Raises ValueError if there is no step or no probe, or one is zero or not finite."""
     probes = np.asarray(probes)
     if probes.ndim != 2 or probes.dtype.kind not in "fiu":
         raise ValueError(
@@ -172,9 +147,8 @@ class Density:
     weights: np.ndarray
 
     def moment(self, k: int) -> tuple[float, float]:
-        """Tr(Aᵏ)/D, the mean k-th power of an eigenvalue, and its standard error over probes (NaN for one probe).
+        """Tr(Aᵏ)/D, the mean k-th power of an eigenvalue, unbiased, and its standard error over probes (NaN for one).
 
-        Unbiased; in the units of A to the power k. An interval from few probes needs Student's t.
         Raises ValueError beyond k = 2s − 1, where the quadrature is not exact.
         """
         exact = 2 * self.values.shape[1] - 1
@@ -186,9 +160,8 @@ class Density:
     def smoothed(self, grid: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
         """The density convolved with a Gaussian, at `grid` (g,), and its standard errors over probes, each (g,).
 
-        `width` is the Gaussian's standard deviation, in the units of A; the density is per unit of A and integrates
-        to 1 over the line. Quadrature resolves no detail finer than the distance of Ritz values: choose the width
-        above it. Raises ValueError if the width is not positive.
+        `width` is the Gaussian's standard deviation, in the units of A, to be above the distance of Ritz values; the
+        density is per unit of A and integrates to 1. Raises ValueError if the width is not positive.
         """
         if not width > 0:
             raise ValueError(f"width {width} of the Gaussian kernel is not positive: give one in the matrix's units")

@@ -23,10 +23,7 @@ class SpectrumSummary:
 
 
 def nested_eigenvalues(hessian: np.ndarray, dimensions: list[int]) -> list[np.ndarray]:
-    """Ascending eigenvalues of the leading d × d block of `hessian` for each d of `dimensions`.
-
-    Raises ValueError unless it is square, finite and large enough.
-    """
+    """Ascending eigenvalues of the leading d × d block of a square, finite `hessian` for each d of `dimensions`."""
     hessian = estimators.as_real(hessian, "the Hessian", 2)
     if hessian.shape[0] != hessian.shape[1]:
         raise ValueError(f"the Hessian has the shape {hessian.shape}: give a square matrix")
@@ -47,8 +44,5 @@ def summarise(eigenvalues: np.ndarray) -> SpectrumSummary:
 
 
 def effective_examples(total: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """n_eff = (Σt)²/Σt² from the sums of non-negative t and of their squares: how many carry Σt; 0 if all vanish.
-
-    NaN where the squares are.
-    """
+    """n_eff = (Σt)²/Σt² from the sums of t ≥ 0 and of their squares: how many carry Σt; 0 if all vanish, or NaN."""
     return np.divide(total**2, squares, out=0 * squares, where=squares > 0)

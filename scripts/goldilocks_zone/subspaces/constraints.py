@@ -17,9 +17,9 @@ from goldilocks_zone.subspaces.projections import Projection
 
 @dataclass(frozen=True)
 class Subset:
-    """x = offsets + M w from `start` (m, d); M is the identity, and there are no offsets, without a projection.
+    """x = offsets + M w from `start` (m, d), with offsets (m, *shape); x = w without a projection.
 
-    offsets: an array (m, *shape) for each parameter, or None; norms (m,): |w| on a sphere, else None.
+    norms (m,): |w| on a sphere, else None.
     """
 
     start: Tensor
@@ -35,10 +35,7 @@ class Subset:
         return self.projection.forward(coordinates, self.offsets)
 
     def parts(self, coordinates: Tensor) -> list[Tensor]:
-        """Coordinates (m, d) in the parts in which gradients come, sharing their memory.
-
-        Where training is free an array (m, *shape) for each parameter: to join them would be a pass over all memory.
-        """
+        """Views of coordinates (m, d) in the parts of gradients: by parameter where training is free, else one."""
         return split(coordinates, self.shapes) if self.is_free else [coordinates]
 
     def transposed(self, gradients: Sequence[Tensor]) -> list[Tensor]:
@@ -75,7 +72,7 @@ def products(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
 
 
 def norms(parts: Sequence[Tensor]) -> Tensor:
-    """Lengths (m,) of vectors that come in parts (m, …); reads them once, which products with themselves do not."""
+    """Lengths (m,) of vectors that come in parts (m, …), which are read once."""
     return torch.stack([torch.linalg.vector_norm(part.flatten(1), dim=1) for part in parts]).norm(dim=0)
 
 
@@ -104,10 +101,9 @@ def sphere(projection: Projection, radii: Tensor, start: Tensor) -> Subset:
 
 
 def sphere_through(projection: Projection, point: Tensor, radii: Tensor) -> Subset:
-    """The spheres x = Q w, |w| = r, Q an orthonormal basis of the span of `point` (D,) and M's columns.
+    """The spheres x = Q w, |w| = r (m,), from r `point` / |point|: one reading of Fort & Scherlis 2019.
 
-    They start at r `point` / |point|, for radii (m,) (Fort & Scherlis 2019, with the reading that papers leave open).
-    Raises ValueError if the point lies in the span of the columns.
+    Q is an orthonormal basis of the span of `point` (D,) and M's columns. Raises ValueError if they are dependent.
     """
     basis = Spanned(projection, point.to(radii))
     start = radii.new_zeros(len(radii), basis.dimension)

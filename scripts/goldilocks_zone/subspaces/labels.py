@@ -32,10 +32,7 @@ class FullSpace:
 
 
 def parse_plane(label: str) -> Plane:
-    """Read `plane-<dimension>-<sparse|dense>`.
-
-    Raises ValueError in one sentence if the label is not of that form.
-    """
+    """Read `plane-<dimension>-<sparse|dense>`; raises ValueError if the label is not of that form."""
     match = _SUBSPACE.fullmatch(label)
     if not match or match["shape"] != "plane" or match["kind"] not in PLANE_KINDS or int(match["dimension"]) < 1:
         raise ValueError(
@@ -46,12 +43,7 @@ def parse_plane(label: str) -> Plane:
 
 
 def parse_subspace(label: str) -> Plane | Sphere | FullSpace:
-    """Read the subset that training is confined to: `plane-<d>-<kind>`, `sphere-<d>-<kind>`, `full-free`, `full-fixed`.
-
-    Kinds are PROJECTION_KINDS.
-
-    Raises ValueError in one sentence if the label is not of that form.
-    """
+    """Read `plane-<d>-<kind>`, `sphere-<d>-<kind>`, `full-free` or `full-fixed`, with a kind of PROJECTION_KINDS."""
     if label in ("full-free", "full-fixed"):
         return FullSpace(label == "full-fixed")
     match = _SUBSPACE.fullmatch(label)

@@ -1,9 +1,8 @@
 """Random planes x(θ) = P + Mθ in parameter space: raw directions, metric, nested orthonormal columns.
 
-Directions are rows of an array of shape (d, D). They are kept as drawn: the Cholesky factor of their
-Gram matrix turns a Hessian in raw directions into one in orthonormal ones, and because the factor is
-triangular the first columns of a plane span the same subspace whatever its dimension. Linear algebra uses torch to
-avoid oversubscribing cores with a second BLAS.
+Directions are the rows of an array (d, D), kept as drawn. The Cholesky factor of their Gram matrix turns a Hessian in
+raw directions into one in orthonormal ones; as it is triangular, the first columns of a plane span the same subspace
+whatever its dimension. Linear algebra uses torch to avoid oversubscribing cores with a second BLAS.
 """
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.subspaces.labels import Plane, parse_plane
 
+Rows = np.ndarray | scipy.sparse.csr_array
 METRICS = ("identity", "shell", "inverse_shell", "sigma")
 COORDINATES_PER_BLOCK = 2**16
 SPARSE_BELOW = 0.05  # share of non-zero entries below which a sparse product is the faster one
@@ -22,24 +22,21 @@ SPARSE_BELOW = 0.05  # share of non-zero entries below which a sparse product is
 def metric(
     sizes: list[int], is_bias: list[bool], deviations: list[float], kind: str, bias_directions: bool
 ) -> np.ndarray:
-    """The diagonal η of shape (D,) by which a plane's raw directions are multiplied.
+    """The diagonal η (D,) by which a plane's raw directions are multiplied (Fort & Scherlis 2019).
 
-    Layer by layer (Fort & Scherlis 2019, η): `identity` 1; `shell` ∝ the norm σ_l √size_l of the layer's
-    weights; `inverse_shell` its inverse; `sigma` ∝ σ_l. Scaled to mean square 1 over the weights.
-    Biases get 1 where `bias_directions`, else 0: the plane then has no bias coordinates.
-    Raises ValueError for another `kind`.
+    By layer: `identity` 1; `shell` ∝ the norm σ_l √size_l of its weights; `inverse_shell` its inverse; `sigma` ∝ σ_l.
+    Scaled to mean square 1 over the weights. Biases get 1 where `bias_directions`, else 0: the plane then has no bias
+    coordinates. Raises ValueError for another `kind`.
     """
     if kind not in METRICS:
         raise ValueError(f"metric {kind!r} is unknown: use one of {', '.join(METRICS)}")
-    pieces = []
+    values = []
     for size, bias, sigma in zip(sizes, is_bias, deviations):
         shell = sigma * np.sqrt(size)
-        value = {"identity": 1.0, "shell": shell, "sigma": sigma}.get(kind)
-        if value is None:
-            value = 1 / shell if shell else 0.0
-        pieces.append(np.full(size, 0.0 if bias else value))
-    eta = np.concatenate(pieces)
-    weights = ~np.repeat(is_bias, sizes)
+        inverse = 1 / shell if shell else 0.0
+        own = {"identity": 1.0, "shell": shell, "inverse_shell": inverse, "sigma": sigma}
+        values.append(0.0 if bias else own[kind])
+    eta, weights = np.repeat(values, sizes), ~np.repeat(is_bias, sizes)
     eta /= np.sqrt(np.mean(eta[weights] ** 2))
     if bias_directions:
         eta[~weights] = 1.0
@@ -47,11 +44,10 @@ def metric(
 
 
 def directions(plane: Plane, eta: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Raw directions ηM of a plane, shape (d, D), float64.
+    """Raw directions ηM of a plane, shape (d, D), float64; those of a smaller plane are the first of a larger one.
 
-    `dense`: Gaussian entries. `sparse`: each entry non-zero with probability 1/√D, D the number of
-    coordinates in use, so that a column has a random number n of entries, ±1/√n with equal odds.
-    Columns are drawn one after another: those of a smaller plane are the first of a larger one.
+    `dense`: Gaussian entries. `sparse`: each entry non-zero with probability 1/√D, D the number of coordinates in use,
+    so that a column has a random number n of entries, ±1/√n with equal odds.
     """
     if plane.kind == "sparse":
         return sparse_directions(plane.dimension, eta, random).toarray()
@@ -63,18 +59,16 @@ def directions(plane: Plane, eta: np.ndarray, random: np.random.Generator) -> np
 
 
 def random_plane(dimension: int, parameters: Tensor, kind: str = "dense", seed: int = 0) -> Tensor:
-    """Raw directions (d, D) of a random plane through `parameters` (D,), in their precision and on their device.
+    """Raw directions (d, D) of a random `dense` or `sparse` plane through `parameters` (D,), in their precision.
 
-    `kind` is `dense` or `sparse`; each seed gives another plane. Raises ValueError for other kinds or dimensions.
+    Each seed gives another plane. Raises ValueError for other kinds or dimensions.
     """
     plane = parse_plane(f"plane-{dimension}-{kind}")
     rows = directions(plane, np.ones(len(parameters)), stream("random plane", seed))
     return torch.as_tensor(rows).to(parameters.detach())
 
 
-def directions_as_drawn(
-    plane: Plane, eta: np.ndarray, random: np.random.Generator
-) -> np.ndarray | scipy.sparse.csr_array:
+def directions_as_drawn(plane: Plane, eta: np.ndarray, random: np.random.Generator) -> Rows:
     """Raw directions of a plane (d, D), those of a `sparse` plane as a sparse matrix."""
     if plane.kind == "sparse":
         return sparse_directions(plane.dimension, eta, random)
@@ -93,7 +87,7 @@ def sparse_directions(dimension: int, eta: np.ndarray, random: np.random.Generat
     return scipy.sparse.csr_array((np.concatenate(values), np.concatenate(places), starts), (dimension, eta.size))
 
 
-def cholesky(raw_directions: np.ndarray | scipy.sparse.csr_array) -> np.ndarray:
+def cholesky(raw_directions: Rows) -> np.ndarray:
     """Lower-triangular L of shape (d, d) with L Lᵀ the Gram matrix of `raw_directions` (d, D), in double precision.
 
     Raises ValueError if a direction is not finite or zero, or if the directions are linearly dependent.
@@ -119,14 +113,11 @@ def as_sparse(rows: np.ndarray) -> scipy.sparse.csr_array | None:
         count += len(places[-1])
         if count >= SPARSE_BELOW * rows.size:
             return None
-    values = [row[place] for row, place in zip(rows, places)]
-    starts = np.cumsum([0, *map(len, places)])
-    return scipy.sparse.csr_array(
-        (np.concatenate(values, dtype=np.float64), np.concatenate(places), starts), shape=rows.shape
-    )
+    values = np.concatenate([row[place] for row, place in zip(rows, places)], dtype=np.float64)
+    return scipy.sparse.csr_array((values, np.concatenate(places), np.cumsum([0, *map(len, places)])), rows.shape)
 
 
-def _gram(rows: np.ndarray | scipy.sparse.csr_array) -> np.ndarray:
+def _gram(rows: Rows) -> np.ndarray:
     if scipy.sparse.issparse(rows):
         return (rows @ rows.T).toarray()
     gram = torch.zeros((len(rows),) * 2, dtype=torch.float64)

@@ -2,7 +2,6 @@
 
 A projection M maps coordinates w (m, d) of m members to one array (m, *shape) for each parameter, and gradients in
 these arrays back to coordinates by its transpose. Columns have unit length and are nearly orthogonal (Li et al. 2018).
-One letter per axis: m members, d coordinates, D parameters in all.
 """
 
 import functools
@@ -20,6 +19,7 @@ from torch import Tensor
 from goldilocks_zone.subspaces import planes
 from goldilocks_zone.subspaces.labels import PROJECTION_KINDS, Plane, Sphere
 
+Shapes = Sequence[tuple[int, ...]]
 ROWS_AT_ONCE = 10  # of a dense projection, drawn in double precision
 ENTRIES_AT_ONCE = 2**18  # on the CPU a product of few rows with many columns is twice as fast in parts of this size
 
@@ -27,7 +27,7 @@ ENTRIES_AT_ONCE = 2**18  # on the CPU a product of few rows with many columns is
 class Projection(ABC):
     """M with d columns of unit length in the space of parameters of the given shapes."""
 
-    def __init__(self, dimension: int, shapes: Sequence[tuple[int, ...]]):
+    def __init__(self, dimension: int, shapes: Shapes):
         self.dimension, self.shapes = dimension, [tuple(shape) for shape in shapes]
         stops = np.cumsum([math.prod(shape) for shape in self.shapes]).tolist()
         self.places = [slice(start, stop) for start, stop in zip([0, *stops], stops)]
@@ -42,17 +42,13 @@ class Projection(ABC):
 
 
 def make(
-    where: Plane | Sphere,
-    shapes: Sequence[tuple[int, ...]],
-    eta: np.ndarray,
-    random: np.random.Generator,
-    like: Tensor | None = None,
+    where: Plane | Sphere, shapes: Shapes, eta: np.ndarray, random: np.random.Generator, like: Tensor | None = None
 ) -> Projection:
     """A random projection of the dimension and kind of a plane or sphere.
 
-    Columns are multiplied by the metric η (D,) before they are scaled. Precision and device are those of the tensor
-    `like`, by default single precision and the CPU. Raises ValueError if the kind is unknown, or the dimension is not
-    between 1 and the number of coordinates in use.
+    Columns are multiplied by the metric η (D,) before they are scaled. Precision and device are those of `like`, by
+    default single and the CPU. Raises ValueError if the kind is unknown, or the dimension is not between 1 and the
+    number of coordinates in use.
     """
     kind, dimension, like = where.kind, where.dimension, torch.empty(0) if like is None else like
     if kind not in PROJECTION_KINDS:
@@ -78,7 +74,7 @@ def make(
 class Dense(Projection):
     """M given by all its entries: the rows (d, D) of Mᵀ."""
 
-    def __init__(self, rows: Tensor, shapes: Sequence[tuple[int, ...]]):
+    def __init__(self, rows: Tensor, shapes: Shapes):
         super().__init__(len(rows), shapes)
         self.rows = rows
 
@@ -106,7 +102,7 @@ class Dense(Projection):
 class Sparse(Projection):
     """M given by its few non-zero entries; `rows` is Mᵀ (d, D) in CSR, its rows scaled to unit length."""
 
-    def __init__(self, rows: scipy.sparse.csr_array, shapes: Sequence[tuple[int, ...]], like: Tensor):
+    def __init__(self, rows: scipy.sparse.csr_array, shapes: Shapes, like: Tensor):
         super().__init__(rows.shape[0], shapes)
         norms = np.sqrt(rows.multiply(rows).sum(1))
         unit = scipy.sparse.csr_array(rows.multiply(1 / norms[:, None]))
@@ -115,8 +111,8 @@ class Sparse(Projection):
         for place in self.places:
             # Only coordinates that a column reaches are computed: others stay where they are.
             reached = np.flatnonzero(np.diff(columns[place].indptr))
-            matrix = sparse_tensor(columns[place][reached], like)
-            self._parts.append((torch.as_tensor(reached, device=like.device), matrix))
+            places = torch.as_tensor(reached, device=like.device)
+            self._parts.append((places, sparse_tensor(columns[place][reached], like)))
 
     def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
         """M w at the coordinates that a column reaches; others are zero, or the offsets."""
@@ -151,19 +147,11 @@ class Fastfood(Projection):
     operations and O(D) memory. Columns have unit length up to fluctuations of order 1/√D.
     """
 
-    def __init__(
-        self,
-        dimension: int,
-        shapes: Sequence[tuple[int, ...]],
-        eta: np.ndarray,
-        random: np.random.Generator,
-        like: Tensor,
-    ):
+    def __init__(self, dimension: int, shapes: Shapes, eta: np.ndarray, random: np.random.Generator, like: Tensor):
         super().__init__(dimension, shapes)
         used = np.flatnonzero(eta)
         self._size = 1 << max(0, dimension - 1).bit_length()
-        blocks = -(-used.size // self._size)
-        shape = (blocks, self._size)
+        shape = (-(-used.size // self._size), self._size)
         gaussian = random.standard_normal(shape)
         # Every column of a block H G Π H B has the length √L |G|.
         length = np.sqrt(self._size * np.square(gaussian).sum() * used.size / gaussian.size)
@@ -172,7 +160,7 @@ class Fastfood(Projection):
             return torch.as_tensor(values, dtype=like.dtype, device=like.device)
 
         self._signs = tensor(random.choice((-1.0, 1.0), shape))
-        orders = random.permuted(np.tile(np.arange(shape[1]), (blocks, 1)), axis=1)
+        orders = random.permuted(np.tile(np.arange(shape[1]), (shape[0], 1)), axis=1)
         self._permutations = torch.as_tensor(orders).to(like.device)
         self._gaussian = tensor(gaussian)
         weights = eta[used] / np.sqrt(np.mean(np.square(eta[used])))

@@ -1,8 +1,7 @@
 """Ensembles of networks restricted to random subspaces: radii, rates, temperatures and seeds in one computation.
 
-The members of an ensemble share a subset, so that their parameters come from one matrix product, and differ in radius,
-learning rate and temperature. In the whole space, which has no basis to share, members may be of several seeds.
-One letter per axis: m members, d coordinates, n examples, k classes.
+Members share a subset, so that their parameters come from one matrix product; in the whole space, which has no basis
+to share, they may be of several seeds. Letters: m members, d coordinates, n examples, k classes.
 """
 
 import copy
@@ -31,8 +30,8 @@ EXAMPLES_AT_ONCE = 1000  # when accuracies are measured
 class Options:
     """How an ensemble is trained; `batch` None means all examples, `rates` are (m,).
 
-    `temperatures` (m,) stand in place of the problem's one. `random_signs`: a control in which every entry of a
-    gradient gets a sign of its own at every step, so that only the optimiser's own walk is left (Chang 2019).
+    `temperatures` (m,) replace the problem's. `random_signs`: a control that multiplies every entry of a gradient by a
+    random sign at every step, so that only the optimiser's own walk is left (Chang 2019).
     """
 
     steps: int
@@ -48,8 +47,8 @@ class Options:
 class Ensemble:
     """Members (m,) in training: their coordinates (m, d) and the optimiser's state.
 
-    They train the module of a `problem` on its examples, which are one batch of tensors. `shuffles` names the streams
-    of batches, one that all members share or one for each.
+    The examples of the `problem` are one batch of tensors. `shuffles` names the streams of batches, one that all
+    members share or one for each.
     """
 
     def __init__(self, problem: Problem, subset: Subset, options: Options, shuffles: Sequence[tuple]):
@@ -65,11 +64,9 @@ class Ensemble:
         self.coordinates = subset.start.clone()
         like, members = self.coordinates, len(self.coordinates)
         if len(self.shuffles) not in (1, members):
-            raise ValueError(
-                f"{len(self.shuffles)} streams of batches for {members} members: name one, or one for each"
-            )
-        self.rates = options.rates.to(like)
-        chosen = options.temperatures
+            streams = len(self.shuffles)
+            raise ValueError(f"{streams} streams of batches for {members} members: name one, or one for each")
+        self.rates, chosen = options.rates.to(like), options.temperatures
         self.temperatures = torch.full_like(self.rates, problem.temperature) if chosen is None else chosen.to(like)
         self._start_optimiser()
 
@@ -93,7 +90,6 @@ class Ensemble:
         self._counts = [torch.zeros((), dtype=torch.float32, device=part.device) for part in parts]
 
     def _optimise(self, gradients: list[Tensor]) -> None:
-        """Add torch's step along gradients to `_steps`."""
         common = {"lr": 1.0, "weight_decay": 0.0, "maximize": False, "fused": True}
         if self.options.optimiser == "adam":
             own = {"amsgrad": False, "beta1": BETAS[0], "beta2": BETAS[1], "eps": self.options.epsilon}
@@ -112,14 +108,10 @@ class Ensemble:
             return self._logits(parameters, inputs)
 
     def gradients(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Gradients (m, d), within the subset, of each member's mean loss over a batch.
-
-        inputs: (n, …) of a batch that all members share, or (m, n, …) of one for each; labels alike.
-        """
+        """Gradients (m, d) in the subset of each member's mean loss over a batch (n, …), or over one each (m, n, …)."""
         return torch.cat([part.flatten(1) for part in self._gradients(inputs, labels)], 1)
 
     def _gradients(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
-        """Gradients in the subset's parts."""
         arrays = [each.requires_grad_() for each in self.parameters()]
         outputs = (self._logits if inputs.ndim == self.inputs.ndim else self._own_logits)(arrays, inputs)
         outputs = outputs / self.temperatures[:, None, None]
@@ -140,8 +132,8 @@ class Ensemble:
         radii, places = self.subset.norms, self.subset.parts(self.coordinates)
         with torch.no_grad():
             # The last step stays as it is, for `Progress` to compare with.
-            self._steps, self._made = self._made, self._steps
-            made = self._steps
+            made, self._made = self._made, self._steps
+            self._steps = made
             for part in made:
                 part.zero_()
             self._optimise([gradient.contiguous() for gradient in gradients])
@@ -167,8 +159,8 @@ class Ensemble:
     def at_rest(self, made: list[Tensor]) -> Tensor:
         """Which members (m,) no further step changes, from the steps they have just `made`.
 
-        Those that have diverged; and, where a step depends on where it starts alone, those whose step was zero. None
-        where members share matrix products, in which others would be rounded differently without them.
+        Those that have diverged; and those whose step was zero, where steps depend on the coordinates alone. None where
+        members share matrix products, in which others would be rounded differently without them.
         """
         if not self.subset.is_free:
             return torch.zeros_like(self.rates, dtype=torch.bool)
@@ -200,15 +192,8 @@ class Ensemble:
 
 
 def over_members(logits: Callable[[list[Tensor], Tensor], Tensor], *, shared: bool) -> Callable:
-    """Logits (m, n, k) at arrays (m, …) of members, for inputs (n, …) that they share or (m, n, …) of their own.
-
-    One member after another where the network has a layer, such as a recurrent one, that torch does not vectorise.
-    """
+    """Logits (m, n, k) at arrays (m, …) of members, for inputs (n, …) that they share or (m, n, …) of their own."""
     together = vmap(logits, in_dims=(0, None if shared else 0))
-
-    def one_by_one(arrays: list[Tensor], inputs: Tensor) -> Tensor:
-        each = zip(zip(*arrays), [inputs] * len(arrays[0]) if shared else inputs)
-        return torch.stack([logits(list(own), some) for own, some in each])
 
     def either(arrays: list[Tensor], inputs: Tensor) -> Tensor:
         try:
@@ -216,6 +201,8 @@ def over_members(logits: Callable[[list[Tensor], Tensor], Tensor], *, shared: bo
         except RuntimeError as error:
             if "Batching rule not implemented" not in str(error):
                 raise
-            return one_by_one(arrays, inputs)
+        # A layer, such as a recurrent one, is not vectorised by torch: one member after another.
+        pairs = zip(zip(*arrays), [inputs] * len(arrays[0]) if shared else inputs)
+        return torch.stack([logits(list(own), some) for own, some in pairs])
 
     return either

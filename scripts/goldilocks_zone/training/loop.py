@@ -13,15 +13,13 @@ from torch import Tensor
 from goldilocks_zone.storage import files
 from goldilocks_zone.training import batches, ensembles, observations
 
+Observe = Callable[[int, ensembles.Ensemble], Mapping[str, Tensor]]
 SHARE_OF_CHECKPOINTS = 0.05  # of the time, at most
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file from which training resumes if it was written under the same `key`.
-
-    It is written every `seconds` at most, and before a process stops that is `asked` to.
-    """
+    """A file from which training of the same `key` resumes, written every `seconds` and when `asked` to stop."""
 
     path: Path
     key: str
@@ -34,22 +32,17 @@ class Stopped(Exception):
 
 
 def train(
-    ensemble: ensembles.Ensemble,
-    log_at: Sequence[int],
-    observe: Callable[[int, ensembles.Ensemble], Mapping[str, Tensor]],
-    checkpoint: Checkpoint | None = None,
+    ensemble: ensembles.Ensemble, log_at: Sequence[int], observe: Observe, checkpoint: Checkpoint | None = None
 ) -> dict[str, np.ndarray]:
     """Train on the examples of the ensemble's problem, and return the observations after each step of `log_at`.
 
-    An epoch's order depends on the name of its stream and the epoch alone. `observe` (step, ensemble) gives arrays
-    (m, …) by name, stacked to (t, m, …); to them are added, over all steps so far, path_square: Σ of squared lengths
-    of the steps, and step_cosine: mean cosine of successive steps.
-    Members at rest at a logged step are left out from then on: `observe` sees the others, and their last observations
-    stay.
-    With a `checkpoint`, a killed run resumes from there, and a finished one is not run again.
+    `observe` (step, ensemble) gives arrays (m, …) by name, stacked to (t, m, …). Added are, over all steps so far,
+    path_square: Σ of squared lengths of the steps, and step_cosine: mean cosine of successive steps. Members at rest at
+    a logged step are left out of later ones, and keep their last observations. With a `checkpoint`, a killed run
+    resumes from there, and a finished one is not run again.
 
-    Raises ValueError if the batch is larger than the data or the checkpoint damaged, Stopped once it has left a
-    checkpoint because it was asked.
+    Raises ValueError if the batch is larger than the data or the checkpoint damaged, Stopped once it has written the
+    checkpoint when asked to stop.
     """
     options, inputs, labels, n = ensemble.options, ensemble.inputs, ensemble.labels, len(ensemble.inputs)
     size = n if options.batch is None else options.batch
@@ -142,7 +135,6 @@ class _Run:
         self.records.append(complete)
 
     def leave_out(self, resting: Tensor) -> None:
-        """Continue without these members (m',)."""
         if not resting.any():
             return
         self.gather()
@@ -152,18 +144,15 @@ class _Run:
         logging.info("%d of %d members are at work", len(going), len(self.ensemble.coordinates))
 
     def gather(self) -> None:
-        """Copy the members' coordinates to the ensemble."""
         if self.working is not self.ensemble:
             self.ensemble.coordinates[self.members] = self.working.coordinates
 
     def state(self) -> dict:
-        """The state that `restore` resumes from."""
         self.gather()
         parts = {"members": self.members, "places": self.ensemble.coordinates, "records": self.records}
         return {**parts, "working": self.working.state(), "progress": self.progress.state()}
 
     def restore(self, state: dict) -> None:
-        """Resume from a `state`."""
         self.ensemble.coordinates.copy_(state["places"])
         self.members, self.records = state["members"], state["records"]
         if len(self.members) < len(self.ensemble.coordinates):

@@ -10,12 +10,11 @@ from goldilocks_zone.training import ensembles
 
 
 def snapshot(ensemble: ensembles.Ensemble, **evaluated: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-    """Measures of each member (m,) by name: loss and accuracy on each set of `evaluated` examples, and
+    """Measures (m,) of each member by name: loss and accuracy on each set of `evaluated` examples, and
 
-    norm: |x|; tensor_norm (m, t): that of each parameter tensor; distance: |x − x_0|; start_cosine: that of the angle
-    between x and x_0; and on the first of these sets gradient_norm: that of the loss, within the subset;
-    gradient_cosine: that of the angle between this gradient and the coordinates (x itself in the whole space);
-    zero_logits: the share of logits that are exactly zero.
+    norm: |x|; tensor_norm (m, t): that of each parameter tensor; distance: |x − x_0|; start_cosine: between x and x_0;
+    on the first of these sets gradient_norm: that of the loss within the subset, gradient_cosine: between it and the
+    coordinates (x itself in the whole space), zero_logits: the share of logits that are exactly zero.
     """
     found = {}
     for name, (inputs, labels) in reversed(evaluated.items()):
@@ -23,7 +22,6 @@ def snapshot(ensemble: ensembles.Ensemble, **evaluated: tuple[Tensor, Tensor]) -
         found |= {f"{name}_accuracy": classes["accuracy"], f"{name}_loss": classes["loss"]}
     found["zero_logits"] = classes["zero_logits"]
     here, start = ensemble.parameters(), ensemble.subset.forward(ensemble.subset.start)
-
     apart = [a - b for a, b in zip(here, start)]
     found["tensor_norm"] = torch.stack([norms([each]) for each in here], 1).double()
     found["norm"], found["distance"] = torch.linalg.vector_norm(found["tensor_norm"], dim=1), norms(apart).double()
@@ -66,22 +64,16 @@ class Progress:
 
     def state(self) -> dict:
         """The state that `restore` resumes from."""
-        sums = {"square": self._square, "cosine": self._cosine}
-        return {**sums, "last": self._last, "norm": self._norm, "count": self._count}
+        return dict(vars(self))
 
     def restore(self, state: dict) -> None:
-        """Go on from a `state`."""
-        self._square, self._cosine = state["square"], state["cosine"]
-        self._last, self._norm, self._count = state["last"], state["norm"], state["count"]
+        """Resume from a `state`."""
+        vars(self).update(state)
 
 
 def classified(ensemble: ensembles.Ensemble, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """accuracy: share of examples classified rightly, loss: the mean, and zero_logits: share of logits exactly zero.
-
-    All (m,), in double precision. The loss is that of training, at each member's own temperature.
-    """
-    parameters, hits, total, zeros = ensemble.parameters(), 0.0, 0.0, 0.0
-    loss = ensemble.problem.loss
+    """accuracy, mean loss and share of zero_logits of each member (m,), in double precision, at its own temperature."""
+    parameters, loss, hits, total, zeros = ensemble.parameters(), ensemble.problem.loss, 0.0, 0.0, 0.0
     step = len(inputs) if loss.couples_examples else ensembles.EXAMPLES_AT_ONCE
     for x, y in zip(inputs.split(step), labels.split(step)):
         outputs = ensemble.logits(parameters, x).double() / ensemble.temperatures[:, None, None]
