@@ -111,9 +111,9 @@ def test_a_figure_is_added_by_its_module_alone(project):
 @pytest.mark.parametrize(
     "file, old, new",
     [
-        ("scripts/goldilocks_zone/curvature/hessian.py", "result = []", "result = []  # one a point"),
+        ("scripts/goldilocks_zone/curvature/hessian.py", "for scale in scales]", "for scale in scales]  # radii"),
         ("scripts/goldilocks_zone/curvature/hessian.py", '"""Exact Hessians', '"""All exact Hessians'),
-        ("scripts/measure_curvature.py", '"""Fill `result`', '"""Fill in `result`'),
+        ("scripts/measure_block.py", '"""Write one block', '"""Save one block'),
         ("scripts/goldilocks_zone/figures/style.py", '"""Style of every figure', '"""The style of every figure'),
         ("workflow/rules/aggregate.smk", '"""One labelled file', '"""A labelled file'),
     ],
@@ -159,7 +159,9 @@ def test_a_change_of_code_reruns_what_imports_it(project, file, old, new, jobs):
 @pytest.mark.slow
 def test_comments_and_changes_are_told_apart_without_snakemakes_memory_too(project):
     without_metadata(project)
-    project.edit("scripts/goldilocks_zone/curvature/hessian.py", "result = []", "result = []  # one a point")
+    project.edit(
+        "scripts/goldilocks_zone/curvature/hessian.py", "for scale in scales]", "for scale in scales]  # radii"
+    )
     assert project.dry_run() == {}
     project.edit("scripts/goldilocks_zone/statistics/estimates.py", "BATCH = 2000, 100", "BATCH = 3000, 100")
     assert project.dry_run() == {"claims": 1, "figure": FIGURES}
