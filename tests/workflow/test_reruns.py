@@ -113,7 +113,7 @@ def test_a_figure_is_added_by_its_module_alone(project):
     [
         ("scripts/goldilocks_zone/curvature/hessian.py", "for scale in scales]", "for scale in scales]  # radii"),
         ("scripts/goldilocks_zone/curvature/hessian.py", '"""Exact Hessians', '"""All exact Hessians'),
-        ("scripts/measure_block.py", '"""Write one block', '"""Save one block'),
+        ("scripts/measure_block.py", '"""One block of a study', '"""A block of a study'),
         ("scripts/goldilocks_zone/figures/style.py", '"""Style of every figure', '"""The style of every figure'),
         ("workflow/rules/aggregate.smk", '"""One labelled file', '"""A labelled file'),
     ],
@@ -142,8 +142,8 @@ def test_comments_and_docstrings_rerun_nothing(project, file, old, new):
         ),
         (
             "scripts/goldilocks_zone/claims/estimators/curvature.py",
-            "carried.sum() < 3",
-            "carried.sum() < 4",
+            "carried.sum()) < 3",
+            "carried.sum()) < 4",
             {"claims": 1},  # the judge discovers estimators
         ),
         ("scripts/goldilocks_zone/figures/curves.py", "markersize=2.2", "markersize=3.2", {"figure": FIGURES}),
