@@ -11,6 +11,8 @@ import xarray as xr
 
 from made_up.projects import BLOCK, ROOT, STUDY, clean_environment, write_dataset
 
+pytestmark = pytest.mark.slow
+
 MODULE = f"""module goldilocks:
     snakefile: "{ROOT}/workflow/Snakefile"
 """
