@@ -76,7 +76,7 @@ figure-run: ## one figure, drawn anew: make figure NAME=loss [CONFIG=config/mine
 	@$(call run,$(SET_UP) setup && figure=$$($(GOLDILOCKS) figure "$(NAME)" "$(CONFIG)") && \
 		$(SNAKEMAKE) --force $$figure --configfile $(CONFIG))
 
-data-run: ## fetch all datasets, and record in results/data/available.yaml which can be had
+data-run: ## fetch all datasets, and record in results/data/available.yaml which are available
 	@$(call run,$(SET_UP) setup && $(GOLDILOCKS) data)
 
 slurm-run: ## a run on a cluster with SLURM: make slurm CONFIG=config/paper_scale.yaml [PROFILE=my/profile]

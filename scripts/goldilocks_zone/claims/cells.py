@@ -58,7 +58,7 @@ def primary(case: dict, studies: Studies, left_out: LeftOut) -> xr.Dataset:
     its missing datasets."""
     name = case["study"]
     if name in left_out:
-        raise NotTested(f"{', '.join(left_out[name])} cannot be had")
+        raise NotTested(f"{', '.join(left_out[name])} {'is' if len(left_out[name]) == 1 else 'are'} unavailable")
     study = _study(case, name, studies)
     settings = {"classes": "all", **json.loads(study.attrs["settings"])}
     for key, value in {**PRIMARY_SETTINGS, **case.get("settings", {})}.items():

@@ -4,6 +4,7 @@ Imports nothing heavy.
 """
 
 import functools
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -140,18 +141,18 @@ class Study(Section):
         cls.varied().model_validate(vary)
         return vary
 
+    @abstractmethod
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
         """Raise ConfigurationError for settings of the study at `path` that do not fit its datasets and networks."""
-        raise NotImplementedError
 
     @property
     def work(self) -> str:
         """The kind of work of a job, which determines its speed."""
         return self.kind
 
+    @abstractmethod
     def operations(self, network: labels.Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
         """Floating-point operations of a job."""
-        raise NotImplementedError
 
 
 def _one_value(field) -> Any:

@@ -175,7 +175,7 @@ def _softplus(function: Callable[[Tensor], Tensor], beta: float, threshold: floa
 
 
 def affine_layers(chain: tuple) -> Iterator[layers.Affine]:
-    """The layers with parameters, first to last; those inside of residual blocks too."""
+    """The layers with parameters, first to last; those inside residual blocks too."""
     return (layer for layer in layers.flat(chain) if isinstance(layer, layers.Affine))
 
 

@@ -278,7 +278,7 @@ class Kept:
 
 
 def flat(steps: Iterable) -> Iterator:
-    """Layers, or memories of layers, each before those inside of it."""
+    """Layers, or memories of layers, each before those inside it."""
     for each in steps:
         yield each
         yield from flat(getattr(each, "inner", ()))

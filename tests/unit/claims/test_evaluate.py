@@ -466,7 +466,7 @@ def test_a_case_is_judged_on_the_substitute_of_its_dataset_and_says_so():
 def test_a_case_whose_data_cannot_be_had_says_so():
     rows = {row["id"]: row for row in evaluate.evaluate(DEFINITIONS, {}, "test", left_out={"cifar10": ["cifar10"]})}
     assert rows["fs5.cifar10-zone"]["verdict"] == evaluate.NOT_TESTED
-    assert rows["fs5.cifar10-zone"]["reason"] == "cifar10 cannot be had"
+    assert rows["fs5.cifar10-zone"]["reason"] == "cifar10 is unavailable"
 
 
 def curve_study(values, x, name="trace_over_norm", **coordinates):

@@ -9,7 +9,7 @@ from goldilocks_zone.cli import figure, status
 from goldilocks_zone.config import load, studies
 
 ROOT = Path(__file__).parents[3]
-REASON = "dataset cifar10 cannot be had (no mirror): put it into a folder"
+REASON = "dataset cifar10 is unavailable (no mirror): put it into a folder"
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_finished_run_misses_nothing(quick):
 def test_a_figure_that_is_left_out_is_refused_with_the_reason(quick):
     complete, config = quick
     left_out = next(name for name in complete.figures if name not in config.figures)
-    with pytest.raises(ValueError, match=rf"leaves out the figure {left_out}: dataset cifar10 cannot be had"):
+    with pytest.raises(ValueError, match=rf"leaves out the figure {left_out}: dataset cifar10 is unavailable"):
         figure.path_of_figure(left_out, complete)
     assert figure.path_of_figure("loss", complete) == "figures/quick/loss.pdf"
 

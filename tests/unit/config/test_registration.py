@@ -44,6 +44,10 @@ class CountingStudy(Study, title="Study of counting"):
     def check(self, path, shapes, networks):
         """Refuse nothing."""
 
+    def operations(self, network, shape, subspace, draws, radii):
+        """One for each draw."""
+        return draws
+
 
 KIND = Kind(CountingStudy, memory_mib=100, seconds=1, speeds={"counting": 1e9})
 '''

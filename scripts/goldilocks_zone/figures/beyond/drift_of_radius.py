@@ -1,4 +1,4 @@
-"""Final radius of free training from inside of the zone, over the learning rate and over rate times steps."""
+"""Final radius of free training from inside the zone, over the learning rate and over rate times steps."""
 
 from itertools import product
 

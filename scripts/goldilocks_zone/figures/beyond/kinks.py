@@ -46,7 +46,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def relative_to_relu(study: xr.Dataset) -> xr.Dataset:
     """Mean of each measure over that of ReLU on the same draws, with the ratio's 95 % interval.
 
-    Missing where ReLU's mean is not well known: inside of the zone that of the trace is zero but for noise.
+    Missing where ReLU's mean is not well known: inside the zone that of the trace is zero but for noise.
     """
     values = xr.concat([study[name].drop_attrs() for name in MEASURES], dim="quantity")
     values = values.assign_coords(quantity=list(MEASURES)).transpose(..., "radius", "sharpness", "draw")
