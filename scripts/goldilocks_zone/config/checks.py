@@ -13,7 +13,7 @@ from goldilocks_zone.models import labels
 from goldilocks_zone.subspaces import labels as subspace_labels
 
 if TYPE_CHECKING:
-    from goldilocks_zone.config.models import Configuration, Cuts, Networks, Study
+    from goldilocks_zone.config.models import Configuration, Cuts, Networks, Shapes, Study
 
 
 def refuse(sentence: str) -> None:
@@ -26,27 +26,32 @@ def refuse_study(path: str, name: str, known: Iterable[str]) -> None:
     refuse(f"{path}: there is no study {name!r}; {nearest(name, known)}")
 
 
+def require(condition: object, key: str, value: object, reason: str) -> None:
+    """Refuse the value of a key, for a reason, unless the condition holds."""
+    if not condition:
+        refuse(f"{key}: {value} is impossible; {reason}")
+
+
 def refuse_examples(path: str, count: int, validation: int, name: str, shape: Shape) -> None:
     """Refuse to hold out all training examples of a dataset, or to use more than are left."""
-    known = shape.training_examples
-    if validation >= known:
-        refuse(
-            f"{path}.validation: {validation} is impossible; it leaves none of the {known} training examples of {name}"
-        )
-    if count > known - validation:
-        refuse(f"{path}.examples: {count} is impossible; {name} has {known - validation} training examples left")
+    known, left = shape.training_examples, shape.training_examples - validation
+    reason = f"it leaves none of the {known} training examples of {name}"
+    require(left > 0, f"{path}.validation", validation, reason)
+    require(count <= left, f"{path}.examples", count, f"{name} has {left} training examples left")
 
 
-def refuse_dimensions(path: str, study: "Study", networks: "Networks", name: str, image: tuple, classes: int) -> None:
-    """Refuse subspaces with more dimensions than a network has parameters."""
-    subspaces = map(subspace_labels.parse_subspace, study.subspaces)
-    for (i, subspace), (label, network) in itertools.product(enumerate(subspaces), networks.items()):
-        count = (network.count_parameters if study.bias_directions else network.count_weights)(image, classes)
-        if getattr(subspace, "dimension", 0) > count:
-            refuse(
-                f"{path}.subspaces.{i}: {subspace.dimension} dimensions are impossible; "
-                f"{label} has {count} parameters on {name}"
-            )
+def refuse_sizes(path: str, study: "Study", shapes: "Shapes", networks: "Networks") -> None:
+    """Refuse more classes than datasets have, and subspaces with more dimensions than networks have parameters."""
+    for variant, (name, shape) in itertools.product(studies.variants(study), shapes.items()):
+        each = study.model_copy(update=variant)
+        classes, key = each.classes or shape.classes, "vary.classes" if "classes" in study.vary else "classes"
+        require(classes <= shape.classes, f"{path}.{key}", classes, f"{name} has {shape.classes} classes")
+        for (i, subspace), (label, network) in itertools.product(enumerate(study.subspaces), networks.items()):
+            dimension = getattr(subspace_labels.parse_subspace(subspace), "dimension", 0)
+            count = (network.count_parameters if each.bias_directions else network.count_weights)(shape.image, classes)
+            if dimension > count:
+                reason = f"{label} has {count} parameters on {name}"
+                refuse(f"{path}.subspaces.{i}: {dimension} dimensions are impossible; {reason}")
 
 
 def refuse_dataset(path: str, name: str, shapes: Mapping[str, Shape | None]) -> None:
@@ -95,10 +100,8 @@ def check_cuts(cuts: "Cuts", shape: Shape | None, own_networks: Iterable[str]) -
     weights = network.count_weights(shape.image, shape.classes) if network else math.inf
     plane = subspace_labels.parse_plane(cuts.subspace)
     if plane.dimension > weights:
-        refuse(
-            f"cuts.subspace: {plane.dimension} dimensions are impossible; "
-            f"{cuts.network} has {weights} weights on {cuts.dataset}"
-        )
+        reason = f"{cuts.network} has {weights} weights on {cuts.dataset}"
+        refuse(f"cuts.subspace: {plane.dimension} dimensions are impossible; {reason}")
 
 
 def check_figures(config: "Configuration", given: Mapping, known: Iterable[str]) -> None:

@@ -1,12 +1,11 @@
 """Studies of curvature: spectra of the loss Hessian on random planes over radii. Imports nothing heavy."""
 
-import itertools
 import math
 from typing import Literal
 
 from pydantic import Field
 
-from goldilocks_zone.config import checks, studies
+from goldilocks_zone.config import checks
 from goldilocks_zone.config.kinds import Kind, changes_no_number
 from goldilocks_zone.config.models import DataType, Inputs, Networks, Plane, Shapes, Study
 from goldilocks_zone.config.values import Amount, Count, NonNegative, Positive, Several, Varied
@@ -71,17 +70,10 @@ class CurvatureStudy(Study, title="Study of curvature"):
             checks.refuse_examples(path, max(self.examples), self.validation, name, shape)
         for label in self.subspaces:
             largest, dimension = max(self.dimensions), subspace_labels.parse_plane(label).dimension
-            if largest > dimension:
-                reason = f"{largest} is impossible; the plane {label} has {dimension} dimensions"
-                checks.refuse(f"{path}.dimensions: {reason}")
+            reason = f"the plane {label} has {dimension} dimensions"
+            checks.require(largest <= dimension, f"{path}.dimensions", largest, reason)
         self._check_parts(path, networks)
-        for variant, (name, shape) in itertools.product(studies.variants(self), shapes.items()):
-            study = self.model_copy(update=variant)
-            classes = study.classes or shape.classes
-            if classes > shape.classes:
-                place = f"{path}.vary.classes" if "classes" in self.vary else f"{path}.classes"
-                checks.refuse(f"{place}: {classes} is impossible; {name} has {shape.classes} classes")
-            checks.refuse_dimensions(path, study, networks, name, shape.image, classes)
+        checks.refuse_sizes(path, self, shapes, networks)
 
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
@@ -100,16 +92,13 @@ class CurvatureStudy(Study, title="Study of curvature"):
         """Refuse networks that some measures cannot take; of a user's network too little is known."""
         for label in self.networks:
             network = networks.get(label)
-            if self.counterfactuals and not (network and network.homogeneous):
-                checks.refuse(
-                    f"{path}.counterfactuals: {label} is impossible; use a network of relu, leakyrelu or identity "
-                    "without biases, residual connections and normalisation, whose logits are homogeneous"
-                )
-            if self.eigenvectors and not isinstance(network, FullyConnected):
-                checks.refuse(
-                    f"{path}.eigenvectors: {label} is impossible; use a network fc-…, whose first layer sees whole "
-                    "images"
-                )
+            if self.counterfactuals:
+                parts = "without biases, residual connections and normalisation, whose logits are homogeneous"
+                advice = f"use a network of relu, leakyrelu or identity {parts}"
+                checks.require(network and network.homogeneous, f"{path}.counterfactuals", label, advice)
+            if self.eigenvectors:
+                advice = "use a network fc-…, whose first layer sees whole images"
+                checks.require(isinstance(network, FullyConnected), f"{path}.eigenvectors", label, advice)
         if self.counterfactuals and "parameters" not in self.vary.get("rescaled", [self.rescaled]):
             checks.refuse(f"{path}.counterfactuals: true is impossible without rescaled: parameters; add it")
 

@@ -107,18 +107,16 @@ class TrainingStudy(Study, title="Study of training"):
     @changes_no_number
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
         """Refuse steps, examples and dimensions beyond those of logging, datasets and networks."""
-        if isinstance(self.logged, list) and max(self.logged) > self.steps:
-            checks.refuse(f"{path}.logged: {max(self.logged)} is impossible; there are {self.steps} steps")
+        last = max(self.logged_steps)
+        checks.require(last == self.steps, f"{path}.logged", last, f"there are {self.steps} steps")
         self._check_geometry(path)
         for i, label in enumerate(self.subspaces):
-            kind = getattr(subspace_labels.parse_subspace(label), "kind", "")
-            if self.curvature_examples and kind not in subspace_labels.PLANE_KINDS:
-                reason = f"{label} is impossible; curvature_examples asks for planes, sparse or dense"
-                checks.refuse(f"{path}.subspaces.{i}: {reason}")
+            plane = getattr(subspace_labels.parse_subspace(label), "kind", "") in subspace_labels.PLANE_KINDS
+            reason = "curvature_examples asks for planes, sparse or dense"
+            checks.require(plane or not self.curvature_examples, f"{path}.subspaces.{i}", label, reason)
         for variant, (name, shape) in itertools.product(studies.variants(self), shapes.items()):
-            study = self.model_copy(update=variant)
-            study._check_numbers(path, name, shape)
-            checks.refuse_dimensions(path, study, networks, name, shape.image, shape.classes)
+            self.model_copy(update=variant)._check_numbers(path, name, shape)
+        checks.refuse_sizes(path, self, shapes, networks)
 
     @changes_no_number
     def _check_geometry(self, path: str) -> None:
@@ -126,9 +124,9 @@ class TrainingStudy(Study, title="Study of training"):
         steps = {"geometry_steps": ("logged steps", self.logged_steps)}
         steps["residual_steps"] = ("geometry_steps", self.geometry_steps)
         for key, (name, known) in steps.items():
-            for step in (each for each in getattr(self, key) if each not in known):
-                values = ", ".join(map(str, known)) or "none"
-                checks.refuse(f"{path}.{key}: {step} is impossible; choose from the {name}, {values}")
+            advice = f"choose from the {name}, {', '.join(map(str, known)) or 'none'}"
+            for step in getattr(self, key):
+                checks.require(step in known, f"{path}.{key}", step, advice)
         if self.outputs_examples and "classes" in self.vary:
             reason = "outputs of several numbers of classes have no common axis; set classes to one"
             checks.refuse(f"{path}.outputs_examples: {reason}")
@@ -146,21 +144,17 @@ class TrainingStudy(Study, title="Study of training"):
         """Check numbers of examples against a dataset, of a study whose varied keys have one value each."""
         checks.refuse_examples(path, self.examples or 0, self.validation, name, shape)
         most = self.examples or shape.training_examples - self.validation
-        count = self.geometry_examples
-        if 2 * count > most or count > self.validation:
-            checks.refuse(
-                f"{path}.geometry_examples: {count} is impossible; twice as many must be trained on, and as many held "
-                f"out (validation), of {name}: {most} and {self.validation} are"
-            )
-        if self.outputs_examples > self.validation:
-            reason = f"{self.outputs_examples} is impossible; {self.validation} examples are held out (validation)"
-            checks.refuse(f"{path}.outputs_examples: {reason}")
+        count, held_out = self.geometry_examples, self.validation
+        needed = f"twice as many must be trained on, and as many held out (validation), of {name}"
+        enough = 2 * count <= most and count <= held_out
+        checks.require(enough, f"{path}.geometry_examples", count, f"{needed}: {most} and {held_out} are")
+        count, reason = self.outputs_examples, f"{held_out} examples are held out (validation)"
+        checks.require(count <= held_out, f"{path}.outputs_examples", count, reason)
         asked = {key: getattr(self, key) for key in ("curvature_examples", "sharpness_examples")}
         if self.batch != "all":
             asked["vary.batch" if "batch" in self.vary else "batch"] = self.batch
         for key, count in asked.items():
-            if count > most:
-                checks.refuse(f"{path}.{key}: {count} is impossible; {name} has {most} training examples left")
+            checks.require(count <= most, f"{path}.{key}", count, f"{name} has {most} training examples left")
 
 
 KIND = Kind(

@@ -124,6 +124,8 @@ MISTAKES = [
     ("studies.planes.batch", 60_000, ["studies.planes.batch", "mnist has 59500 training examples left"]),
     ("studies.planes.batch", 0, ["studies.planes.batch", "at least 1"]),
     ("studies.planes.vary.batch", [64, 60_000], ["studies.planes.vary.batch", "60000", "59500"]),
+    ("studies.planes.classes", 11, ["studies.planes.classes: 11 is impossible; mnist has 10 classes"]),
+    ("studies.planes.vary.classes", [10, 11], ["studies.planes.vary.classes: 11", "mnist has 10 classes"]),
     ("studies.planes.vary.rat", [1], ["studies.planes.vary.rat", "did you mean rate"]),
     ("studies.planes.subspaces", ["plane-0-dense"], ["studies.planes.subspaces.0", "plane-0-dense"]),
     ("studies.planes.subspaces", ["plane-200000-fastfood"], ["studies.planes.subspaces.0", "198800 parameters"]),
@@ -246,9 +248,10 @@ def test_planes_are_held_against_weights_of_convolutions():
         load.complete(config)
 
 
-def test_planes_are_held_against_networks_for_the_classes_in_use():
-    config = changed("studies.curvature.classes", 2)
-    config["studies"]["curvature"] |= {"networks": ["fc-20x1-relu"], "subspaces": ["plane-15721-sparse"]}
+@pytest.mark.parametrize("study", ["curvature", "planes"])
+def test_planes_are_held_against_networks_for_the_classes_in_use(study):
+    config = changed(f"studies.{study}.classes", 2)
+    config["studies"][study] |= {"networks": ["fc-20x1-relu"], "subspaces": ["plane-15721-sparse"]}
     with pytest.raises(load.ConfigurationError, match="15720 parameters on mnist"):
         load.complete(config)
 
