@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from goldilocks_zone.config import studies
-from goldilocks_zone.config.messages import ConfigurationError, nearest
+from goldilocks_zone.config.values import ConfigurationError, nearest
 from goldilocks_zone.data.official_shapes import Shape
 from goldilocks_zone.figures import registry
 from goldilocks_zone.models import labels

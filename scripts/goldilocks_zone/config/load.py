@@ -7,8 +7,8 @@ import yaml
 from pydantic import ValidationError
 
 from goldilocks_zone.config import checks, records
-from goldilocks_zone.config.messages import ConfigurationError, sentence
 from goldilocks_zone.config.models import Configuration, Study
+from goldilocks_zone.config.values import ConfigurationError, sentence
 from goldilocks_zone.data import catalogue, official_shapes
 from goldilocks_zone.data.official_shapes import Shape
 from goldilocks_zone.figures import registry

@@ -1,12 +1,30 @@
-"""Types of the configuration's values, stricter than Python's and with messages of their own."""
+"""Types of the configuration's values, stricter than Python's, and one sentence for a mistake in them."""
 
+import difflib
 import math
 import re
+from collections.abc import Iterable
 from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError, ValidationError
+
+# Types by pydantic's names of errors.
+TYPES = {
+    "bool_type": "boolean",
+    "dict_type": "object",
+    "int_type": "integer",
+    "list_type": "array",
+    "model_type": "object",
+    "number_type": "number",
+    "string_type": "string",
+}
+LIMITS = {
+    "greater_than": ("must be greater than", "gt"),
+    "greater_than_equal": ("must be at least", "ge"),
+    "less_than_equal": ("must be at most", "le"),
+}
 
 T = TypeVar("T")
 # Marks keys of a study that `vary` may give several values.
@@ -78,3 +96,64 @@ Unique = Annotated[list[T], AfterValidator(_each_once), Field(json_schema_extra=
 Several = Annotated[Unique[T], Field(min_length=1)]
 Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": "^[a-z0-9_]+$"})]
 RunName = Annotated[str, AfterValidator(_free_name)]
+
+
+class ConfigurationError(ValueError):
+    """An invalid configuration; the message is one sentence with the key's path."""
+
+
+def sentence(error: ValidationError, given: dict) -> str:
+    """The first mistake in the settings `given`."""
+    errors = [(*_places(each, given), each) for each in error.errors(include_url=False)]
+    # A study's kind first: it decides the other keys.
+    start, _, _ = min(errors, key=lambda each: ("kind" not in each[1], list(map(str, each[0]))))
+    # Where several types are allowed, report the deepest error, preferably one of the right type.
+    _, path, found = max(
+        (each for each in errors if each[0] == start), key=lambda each: (len(each[1]), each[2]["type"] not in TYPES)
+    )
+    return _sentence(".".join(map(str, path)), found)
+
+
+def _places(error: ErrorDetails, given: object) -> tuple[tuple, tuple]:
+    """The path of a key up to the first choice between types, and in full, without the types that pydantic inserts."""
+    path, start = [], None
+    for key in error["loc"]:
+        if isinstance(given, dict | list) and (key in given if isinstance(given, dict) else isinstance(key, int)):
+            path.append(key)
+            given = given[key]
+        elif key == "[key]":
+            path.pop()
+        elif start is None:
+            start = tuple(path)
+    return tuple(path) if start is None else start, tuple(path)
+
+
+def _sentence(path: str, error: ErrorDetails) -> str:
+    kind, value, context = error["type"], error["input"], error.get("ctx", {})
+    place = path or "the configuration"
+    if kind == "unknown_key":
+        unknown = f"{path}.{context['key']}" if path else context["key"]
+        return f"{unknown}: this key is unknown; {nearest(context['key'], context['known'])}"
+    if kind == "missing_key":
+        return f"{place}: the key {context['key']} is missing; {context['meaning'] or 'add it'}"
+    if kind in ("literal_error", "unknown_value"):
+        valid = context["known"] if kind == "unknown_value" else re.findall("'([^']*)'", context["expected"])
+        return f"{place}: {value!r} is not valid here; {nearest(value, valid)}"
+    if kind in TYPES:
+        is_number = isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", value)
+        advice = "; YAML takes it for text, write 0.001 or 1.0e-3" if is_number else ""
+        return f"{place}: {value!r} has the wrong type; a value of type {TYPES[kind]} is needed{advice}"
+    if kind in LIMITS:
+        limit, name = LIMITS[kind]
+        return f"{place}: {value!r} is impossible; it {limit} {context[name]}"
+    if kind == "too_short":
+        what = "section" if isinstance(value, dict) else "list"
+        return f"{place}: the {what} is empty; name at least {context['min_length']}"
+    return f"{place}: {error['msg']}"
+
+
+def nearest(value: object, valid: Iterable) -> str:
+    """Suggest the valid name most like the value, or all of them."""
+    names = [str(name) for name in valid]
+    close = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else f"valid are {', '.join(names)}"

@@ -21,8 +21,8 @@ PACKAGE = Path(__file__).parents[1]
 EXCLUDED = (
     *("storage", "provenance", "jobs", "data.catalogue", "data.download"),
     # Jobs compute with their records.
-    *("config.checks", "config.documentation", "config.kinds", "config.load", "config.messages"),
-    *("config.models", "config.records", "config.values", "figures.registry"),
+    *("config.checks", "config.documentation", "config.kinds", "config.load", "config.models"),
+    *("config.records", "config.values", "figures.registry"),
 )
 PINNED = ("torch", "numpy", "scipy")
 # Fields that differ between versions of Python with the same meaning.

@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 
 from goldilocks_zone.config import load
-from goldilocks_zone.config.messages import ConfigurationError
+from goldilocks_zone.config.values import ConfigurationError
 from goldilocks_zone.figures import panels, registry
 from made_up.figures import draw, is_described
 
