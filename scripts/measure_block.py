@@ -1,26 +1,25 @@
-"""One block of a study of any kind: some draws and radii of one dataset, network and subspace."""
+"""One block of a study of any kind, some draws and radii of one dataset, network and subspace; or the cuts."""
 
+import importlib
 import shutil
 
-from goldilocks_zone.config import kinds
 from goldilocks_zone.jobs.log import job_log
 from goldilocks_zone.measurements.setup import Job
 from goldilocks_zone.storage import netcdf
 
 if __name__ == "__main__":
-    kind = kinds.known()[snakemake.params.kind]
-    module = kind.load()  # The log counts imports separately.
-    with job_log(snakemake.log[0], snakemake.input, kind.path):
+    path = snakemake.params.module
+    module = importlib.import_module(f"goldilocks_zone.{path}")  # The log counts imports separately.
+    # The settings of cuts name their dataset, network and subspace.
+    cell = {name: snakemake.wildcards.get(name, "") for name in ("dataset", "network", "subspace", "block")}
+    with job_log(snakemake.log[0], snakemake.input, path):
         job = Job(
             path_to_dataset=snakemake.input.dataset,
             path_to_settings=snakemake.input.settings,
             path_to_code=snakemake.input.code,
             path_to_network=next(iter(snakemake.input.network), None),
             network_file=snakemake.resources.network_file,
-            dataset=snakemake.wildcards.dataset,
-            network=snakemake.wildcards.network,
-            subspace=snakemake.wildcards.subspace,
-            block=snakemake.wildcards.block,
+            **cell,
             device=snakemake.resources.device,
             threads=snakemake.threads,
             memory_mib=snakemake.resources.memory_mib,

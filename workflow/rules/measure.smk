@@ -32,7 +32,7 @@ for kind in kinds.known().values():
             device=SETTINGS.execution.device,
             network_file=lambda wildcards: THIS_RUN.file_of_network(wildcards.network),
         params:
-            kind=kind.name,
+            module=kind.path,
             checkpoints="results/{run}/checkpoints/{study}/{dataset}/{network}/{subspace}/{block}",
         message:
             f"Measuring {kind.name}: "
@@ -62,9 +62,14 @@ rule cuts:
         runtime=grown(SETTINGS.execution.runtime),
         gpu=SETTINGS.execution.gpus,
         # Resources, not params: they change no result and rerun nothing.
+        memory_mib=SETTINGS.execution.memory_mib,
+        checkpoint_seconds=str(SETTINGS.execution.checkpoint_seconds),
         device=SETTINGS.execution.device,
         network_file=lambda wildcards: THIS_RUN.file_of_network(SETTINGS.cuts.network),
+    params:
+        module=kinds.CUTS,
+        checkpoints="results/{run}/checkpoints/cuts",
     message:
         "Measuring cuts through the loss"
     script:
-        "../../scripts/measure_slices.py"
+        "../../scripts/measure_block.py"

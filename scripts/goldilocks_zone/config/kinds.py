@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable)
 PACKAGE, ROOM = "goldilocks_zone", "measurements"
 USUAL = "curvature"  # the kind of a study that names none
+CUTS = f"{ROOM}.loss_slices"  # the module that measures cuts
 
 
 @dataclass(frozen=True)

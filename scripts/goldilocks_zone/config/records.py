@@ -75,26 +75,19 @@ def of_grid(study: Study) -> dict:
     return study.model_dump(include={*studies.AXES})
 
 
-def read_study(path_to_settings: str | Path, **grid: Any) -> tuple[Study, int]:
-    """Read a study and its seed from the record of its measurement, and from its grid."""
-    settings = parse(Path(path_to_settings).read_text(encoding="utf-8"))
-    seed = settings.pop("seed")
-    return kinds.known()[settings["kind"]].model.model_validate({**settings, **grid}), seed
+def read_measurement(path_to_settings: str | Path, **grid: Any) -> tuple[Any, int]:
+    """Read cuts, or a study and its grid, and their seed from the record of their measurement."""
+    settings = parse(Path(path_to_settings).read_text(encoding="utf-8")) | grid
+    seed, kind = settings.pop("seed"), settings.get("kind")
+    return (kinds.known()[kind].model if kind else Cuts).model_validate(settings), seed
 
 
 def read_block(path_to_settings: str | Path, dataset: str, network: str, subspace: str, name: str) -> Block:
     """Read the study of a block from its record, and combine it with the block's place."""
     draws, chosen = studies.read_block(name)
     cell = {"datasets": [dataset], "networks": [network], "subspaces": [subspace], "draws": len(draws)}
-    study, seed = read_study(path_to_settings, **cell)
+    study, seed = read_measurement(path_to_settings, **cell)
     return Block(study, seed, draws, studies.radii(study)[chosen])
-
-
-def read_cuts(path_to_settings: str | Path) -> tuple[Cuts, int]:
-    """Read the cuts and their seed."""
-    settings = parse(Path(path_to_settings).read_text(encoding="utf-8"))
-    seed = settings.pop("seed")
-    return Cuts.model_validate(settings), seed
 
 
 def read(model: type[R], path: str | Path) -> R:

@@ -23,7 +23,6 @@ DATA = Path("results/data")
 # Scripts of rules, by the places of their records.
 SCRIPTS = {
     "fingerprints/aggregate.txt": "aggregate_study.py",
-    "fingerprints/cuts.txt": "measure_slices.py",
     "fingerprints/claims.txt": "judge_claims.py",
     "fingerprints/numbers.txt": "write_numbers.py",
     "fingerprints/captions.txt": "write_captions.py",
@@ -178,8 +177,8 @@ def _codes(config: Configuration, checkout: Path) -> dict[str, str]:
     """Fingerprint of each rule's code, by place."""
     scripts = checkout / "scripts"
     codes = {place: (scripts / name,) for place, name in SCRIPTS.items()}
-    for kind in kinds.known().values():
-        codes[f"fingerprints/{kind.name}.txt"] = (scripts / "measure_block.py", kind.path)
+    for name, path in {"cuts": kinds.CUTS, **{kind.name: kind.path for kind in kinds.known().values()}}.items():
+        codes[f"fingerprints/{name}.txt"] = (scripts / "measure_block.py", path)
     for name, settings in config.figures.items():
         module = registry.of(name, settings.file).module
         codes[f"fingerprints/figure-{name}.txt"] = (scripts / "draw_figure.py", str(module))

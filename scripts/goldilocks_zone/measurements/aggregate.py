@@ -29,7 +29,8 @@ def aggregate_study(
     paths_to_networks: Sequence[str],
 ) -> xr.Dataset:
     """Combine the blocks of a study. Raises ValueError for a stale or incomplete block, or one of other data."""
-    study, seed = records.read_study(path_to_settings, **records.parse(Path(path_to_grid).read_text(encoding="utf-8")))
+    grid = records.parse(Path(path_to_grid).read_text(encoding="utf-8"))
+    study, seed = records.read_measurement(path_to_settings, **grid)
     settings = records.of_measurement(study, seed)
     code = Path(path_to_block_code).read_text().strip()
     networks = [records.parse(Path(path).read_text(encoding="utf-8")) for path in paths_to_networks]

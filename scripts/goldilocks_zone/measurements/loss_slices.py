@@ -19,30 +19,27 @@ from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.subspaces import labels, planes
 
 NUMBER = 0  # of the initialisation: the first one of studies of this dataset and network
-OF_RADIUS = "r, the initialisation's own norm"
-
 RADIUS = dataclasses.replace(observables.RADIUS, units="r_X")
 DIRECTION = Axis(
     "direction",
     lambda shape: range(labels.parse_plane(shape.study.subspace).dimension),
     "number of the orthonormal direction of a line",
 )
-DISPLACEMENT = Axis(
-    "displacement",
-    lambda shape: loss_slices.displacements(shape.study.extent, shape.study.steps),
-    "displacement along a line",
-    OF_RADIUS,
-)
-FIRST, SECOND = (
-    Axis(
-        name,
-        lambda shape: loss_slices.displacements(shape.study.extent, shape.study.plane_steps),
-        f"displacement along direction {number}",
-        OF_RADIUS,
-    )
-    for number, name in enumerate(("first", "second"))
-)
 OBSERVABLES = Observables(RADIUS)
+
+
+def along(name: str, key: str, meaning: str) -> Axis:
+    """Axis of displacements along one direction, with as many steps to either side as a `key` of cuts."""
+
+    def labels(shape: Shape) -> list[float]:
+        return loss_slices.displacements(shape.study.extent, getattr(shape.study, key))
+
+    return Axis(name, labels, f"displacement along {meaning}", "r, the initialisation's own norm")
+
+
+DISPLACEMENT = along("displacement", "steps", "a line")
+FIRST = along("first", "plane_steps", "direction 0")
+SECOND = along("second", "plane_steps", "direction 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,16 +68,16 @@ def slices(seen: Slices) -> dict[str, np.ndarray]:
     return {name: loss_slices.mean_losses(*place, each) for name, each in coefficients.items()}
 
 
-def measure(job: setup.Job) -> xr.Dataset:
+def measure_block(job: setup.Job) -> xr.Dataset:
     """Measure the losses on all slices; the settings name the dataset, network and subspace."""
-    cuts, seed = records.read_cuts(job.path_to_settings)
+    cuts, seed = records.read_measurement(job.path_to_settings)
     job = dataclasses.replace(job, dataset=cuts.dataset, network=cuts.network, subspace=cuts.subspace)
     work = setup.begin(job, records.Block(cuts, seed, range(1), studies.radii(cuts)))
     given = job.path_to_dataset, job.dataset, cuts.examples, cuts.inputs
     examples = datasets.load(*given, labels="original", validation=cuts.validation, seed=seed)
     module = work.network(examples).to(work.device)
     parameters = initialisation.parameters_of(module)
-    theta, directions = _draw(cuts, work.streams, parameters)
+    theta, directions = _draw(work, parameters)
     r_x = initialisation.glorot_radius(parameters)
     arrays = (directions, examples.inputs, examples.labels)
     directions, *data = (torch.as_tensor(array, device=work.device) for array in arrays)
@@ -95,16 +92,13 @@ def measure(job: setup.Job) -> xr.Dataset:
     return blocks.sign(result, work, examples, module, dtype="float64", seeds=seeds)
 
 
-def _draw(
-    cuts: Cuts, streams: setup.Streams, parameters: list[initialisation.Parameter]
-) -> tuple[np.ndarray, np.ndarray]:
+def _draw(work: setup.Work, parameters: list[initialisation.Parameter]) -> tuple[np.ndarray, np.ndarray]:
     """The initialisation θ (D,), shared with studies, and orthonormal directions (d, D) of the slices."""
+    cuts, streams = work.block.study, work.streams
     plane = labels.parse_plane(cuts.subspace)
     available = sum(p.size for p in parameters if not p.is_bias)
     if plane.dimension > available:
-        raise ValueError(
-            f"cuts.subspace: {plane.dimension} dimensions cannot be; {cuts.network} has {available} weights on "
-            f"{cuts.dataset}: ask for fewer"
-        )
+        reason = f"{cuts.network} has {available} weights on {cuts.dataset}: ask for fewer"
+        raise ValueError(f"cuts.subspace: {plane.dimension} dimensions cannot be; {reason}")
     raw = planes.directions(plane, setup.metric(cuts, parameters), streams.stream("cut", plane.kind, NUMBER))
     return streams.initialisation(parameters, cuts.initialisation, NUMBER), loss_slices.orthonormal(raw)

@@ -133,7 +133,7 @@ def measured(files, settings, path_to_network=None, network_file=""):
     (files / "settings.yaml").write_text(yaml.safe_dump(settings))
     paths = [str(files / name) for name in ("d.nc", "settings.yaml", "code.txt")]
     job = setup.Job(*paths, path_to_network, network_file, device="cpu")
-    netcdf.write_dataset(measured_slices.measure(job), files / "cuts.nc")
+    netcdf.write_dataset(measured_slices.measure_block(job), files / "cuts.nc")
     return netcdf.read_dataset(files / "cuts.nc")
 
 

@@ -137,8 +137,9 @@ def test_every_rule_names_an_environment_that_has_what_its_script_imports(rule, 
     if script:
         paths = list((ROOT / "scripts").glob(re.sub(r"\{.*?\}", "*", script[1]) + ".py"))
         if script[1] == "measure_block":
-            # It loads the modules of kinds by name.
-            paths += [fingerprints.module_path(kind.path) for kind in kinds.known().values()]
+            # It loads modules by name.
+            names = [kinds.CUTS, *(kind.path for kind in kinds.known().values())]
+            paths += map(fingerprints.module_path, names)
         for path in paths:
             needed = {PACKAGE_OF.get(name, name) for name in imports_of(path)}
             assert needed <= pinned, f"{path.name} in {environment[1]}"
