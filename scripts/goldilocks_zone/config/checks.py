@@ -83,12 +83,16 @@ def check_names(config: "Configuration", known: list[str]) -> None:
             refuse_study(f"execution.draws_per_job.{name}", name, [*known, "others"])
 
 
-def check_study(path: str, study: "Study", shapes: Mapping[str, Shape | None], own_networks: Iterable[str]) -> None:
-    """Check a study's labels of networks, and all that its kind checks."""
-    named = [(i, label) for i, label in enumerate(study.networks) if label not in own_networks]
+def check_study(path: str, study: "Study", config: "Configuration", shapes: Mapping[str, Shape | None]) -> "Study":
+    """Replace a study's datasets by their substitutes, and check their names, its networks and all its kind does."""
+    for i, dataset in enumerate(study.datasets):
+        refuse_dataset(f"{path}.datasets.{i}", dataset, shapes)
+    datasets = list(dict.fromkeys(config.substitutes.get(each, each) for each in study.datasets))
+    study = study.model_copy(update={"datasets": datasets})
+    named = [(i, label) for i, label in enumerate(study.networks) if label not in config.networks]
     networks = {label: _parsed(f"{path}.networks.{i}", label) for i, label in named}
-    known = {name: shapes[name] for name in study.datasets if shapes[name] is not None}
-    study.check(path, known, networks)
+    study.check(path, {name: shapes[name] for name in datasets if shapes[name] is not None}, networks)
+    return study
 
 
 def check_cuts(cuts: "Cuts", shape: Shape | None, own_networks: Iterable[str]) -> None:
@@ -105,10 +109,7 @@ def check_cuts(cuts: "Cuts", shape: Shape | None, own_networks: Iterable[str]) -
 
 
 def check_figures(config: "Configuration", given: Mapping, known: Iterable[str]) -> None:
-    """Check the studies of figures and the units of their radii.
-
-    `given` are the figures as configured, which may only name `known` studies.
-    """
+    """Check the units of radii of figures' studies; figures as configured, `given`, may only name `known` ones."""
     for name, figure in config.figures.items():
         registered = registry.of(name, figure.file)
         if not (figure.studies or registered.result):

@@ -26,8 +26,7 @@ def documentation() -> str:
 def schema() -> dict:
     """JSON schema of a file of the configuration: it is laid over others, so that any key may be absent or null."""
     studies = [kind.model for kind in kinds.known().values()]
-    models = (Configuration, *studies)
-    _, found = models_json_schema([(model, "validation") for model in models])
+    _, found = models_json_schema([(model, "validation") for model in (Configuration, *studies)])
     whole = found["$defs"]["Configuration"]["properties"]
     for entries in whole["studies"]["patternProperties"].values():
         entries.pop("$ref")

@@ -5,12 +5,11 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 if TYPE_CHECKING:
     from goldilocks_zone.config.models import Study
 
-F = TypeVar("F", bound=Callable)
 PACKAGE, ROOM = "goldilocks_zone", "measurements"
 USUAL = "curvature"  # the kind of a study that names none
 CUTS = f"{ROOM}.loss_slices"  # the module that measures cuts
@@ -18,18 +17,13 @@ CUTS = f"{ROOM}.loss_slices"  # the module that measures cuts
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of study: the model of its settings, and the cost of its jobs.
-
-    `memory_mib`: for torch, data and results. `seconds`: overhead of a job, mostly imports. `speeds`: operations per
-    second of one core of 2026, by `Study.work`. `module`: has `measure_block(job)` and OBSERVABLES; by default the
-    module named as the kind.
-    """
+    """A kind of study: the model of its settings, and the cost of its jobs."""
 
     model: type["Study"]
-    memory_mib: int
-    seconds: float
-    speeds: Mapping[str, float]
-    module: str = ""
+    memory_mib: int  # for torch, data and results
+    seconds: float  # overhead of a job, mostly imports
+    speeds: Mapping[str, float]  # operations per second of one core of 2026, by `Study.work`
+    module: str = ""  # has `measure_block(job)` and OBSERVABLES; by default the module named as the kind
 
     @property
     def name(self) -> str:
@@ -46,7 +40,7 @@ class Kind:
         return importlib.import_module(f"{PACKAGE}.{self.path}")
 
 
-def changes_no_number(function: F) -> F:
+def changes_no_number(function: Callable) -> Callable:
     """Mark a function that only checks or plans, so that fingerprints leave it out."""
     return function
 

@@ -7,7 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from goldilocks_zone.config import checks, records
-from goldilocks_zone.config.models import Configuration, Study
+from goldilocks_zone.config.models import Configuration
 from goldilocks_zone.config.values import ConfigurationError, sentence
 from goldilocks_zone.data import catalogue, official_shapes
 from goldilocks_zone.data.official_shapes import Shape
@@ -22,8 +22,7 @@ AVAILABLE = Path("results/data/available.yaml")  # written by make data
 def complete(given: dict, cards: Sequence[Path] = ()) -> Configuration:
     """Check the configuration `given`, add its defaults, drop entries set to null and apply substitutes of datasets.
 
-    `cards` are folders of cards of datasets read before. Raises ConfigurationError for the first key that is unknown,
-    of the wrong type or impossible.
+    `cards`: folders of cards of datasets read before. Raises ConfigurationError for the first mistaken key.
     """
     _refuse_unnamed(given)
     # Studies that an overlay leaves out may be named too.
@@ -38,7 +37,7 @@ def complete(given: dict, cards: Sequence[Path] = ()) -> Configuration:
     kept = {name: study for name, study in config.studies.items() if name in (config.only or known)}
     shapes = _known_datasets(config, cards)
     checks.check_networks(config)
-    studies = {name: _checked(name, study, config, shapes) for name, study in kept.items()}
+    studies = {name: checks.check_study(f"studies.{name}", study, config, shapes) for name, study in kept.items()}
     config = config.model_copy(update={"studies": studies})
     if config.cuts:
         checks.refuse_dataset("cuts.dataset", config.cuts.dataset, shapes)
@@ -49,25 +48,14 @@ def complete(given: dict, cards: Sequence[Path] = ()) -> Configuration:
     return config.model_copy(update={"figures": _drawable(config)})
 
 
-def _checked(name: str, study: Study, config: Configuration, shapes: Mapping) -> Study:
-    """Check a study, with its datasets replaced by their substitutes."""
-    for i, dataset in enumerate(study.datasets):
-        checks.refuse_dataset(f"studies.{name}.datasets.{i}", dataset, shapes)
-    datasets = list(dict.fromkeys(config.substitutes.get(each, each) for each in study.datasets))
-    study = study.model_copy(update={"datasets": datasets})
-    checks.check_study(f"studies.{name}", study, shapes, config.networks)
-    return study
-
-
 def _known_datasets(config: Configuration, cards: Sequence[Path]) -> dict[str, Shape | None]:
     """Every dataset that a study may name, with its shape if that is known before reading."""
     for name, entry in config.datasets.items():
         if name in official_shapes.OFFICIAL:
             checks.refuse(f"datasets.{name}: this name belongs to an official dataset; choose another")
         if unknown := latex.unprintable(entry.licence or ""):
-            checks.refuse(
-                f"datasets.{name}.licence: {unknown[0]!r} cannot be printed in the paper; write it in Latin letters"
-            )
+            reason = f"{unknown[0]!r} cannot be printed in the paper; write it in Latin letters"
+            checks.refuse(f"datasets.{name}.licence: {reason}")
     shapes = catalogue.known_shapes(config.datasets, catalogue.data_folder(config.data_folder), cards)
     for name, substitute in config.substitutes.items():
         for dataset in (name, substitute):
@@ -125,10 +113,8 @@ def _read_mapping(path: Path) -> dict:
 
 
 def without_missing(config: Configuration, available: Mapping) -> tuple[Configuration, dict[str, str]]:
-    """Omit the datasets that `available` records as unavailable, and give a reason for each.
-
-    Studies and cuts without a dataset, and their figures, are omitted too.
-    """
+    """Omit the datasets that `available` records as unavailable, with studies, cuts and figures left without any, and
+    give a reason for each dataset."""
     missing = [name for name, state in available.items() if not state["available"]]
     reasons = {name: available[name]["reason"] for name in missing if name in datasets_of(config)}
     studies = {}
@@ -141,10 +127,8 @@ def without_missing(config: Configuration, available: Mapping) -> tuple[Configur
 
 
 def as_run(config: Configuration) -> tuple[Configuration, dict[str, str], dict[str, list[str]]]:
-    """The configuration of a run: a complete one, less unavailable datasets if they may be omitted.
-
-    Also returns a reason for each omitted dataset, and the datasets of each omitted study.
-    """
+    """A complete configuration less unavailable datasets, if they may be omitted; a reason for each of these; and the
+    datasets of each omitted study."""
     if config.missing_datasets == "fail":
         return config, {}, {}
     if AVAILABLE.exists():

@@ -1,7 +1,4 @@
-"""Sections of the configuration and the base of all studies: the source of keys, types, defaults and documentation.
-
-Imports nothing heavy.
-"""
+"""Sections of the configuration and the base of all studies: keys, types, defaults and documentation; light imports."""
 
 import functools
 from abc import abstractmethod

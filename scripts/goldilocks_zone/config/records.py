@@ -1,9 +1,8 @@
 """Records of settings, texts that change only with the inputs of a job, and their reading by jobs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 
@@ -17,8 +16,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """The part of a study that one job measures: one cell, some draws and radii, and the seed of all streams."""
 
     study: Study

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from goldilocks_zone.config import kinds, load, studies
 from goldilocks_zone.config import records as config_records
 from goldilocks_zone.config.models import Configuration
+from goldilocks_zone.config.records import ClaimsRecord, PaperRecord
 from goldilocks_zone.data import catalogue, official_shapes
 from goldilocks_zone.figures import registry
 from goldilocks_zone.provenance import archive, fingerprints, records
@@ -88,10 +89,7 @@ class Run:
         return _cards_in(self.archived_files)
 
     def path_of(self, place: str, started: bool = False) -> str:
-        """The path of a record; for a run `started` earlier, that of the record it wrote.
-
-        Raises ValueError if it wrote none.
-        """
+        """The path of a record; of a run `started` earlier, of the one it wrote. Raises ValueError if it wrote none."""
         path = _full(self.name, place)
         if not started:
             return str(records.path_of(path, self.texts[path]))
@@ -143,10 +141,8 @@ class Run:
 
 
 def load_run(given: dict, checkout: Path) -> Run:
-    """Load the run of the configuration `given` and the code of `checkout`.
-
-    Raises ValueError or OSError in one sentence for a mistake in the configuration, the archive or a user's dataset.
-    """
+    """Load the run of the configuration `given` and the code of `checkout`. Raises ValueError or OSError, in one
+    sentence, for a mistake in the configuration, the archive or a user's dataset."""
     path, archived = given.get("results_from"), frozenset()
     with TemporaryDirectory(prefix="goldilocks-") as folder, catalogue.one_look():
         # The configuration refuses other types than text.
@@ -159,7 +155,7 @@ def load_run(given: dict, checkout: Path) -> Run:
         config, left_out, left_out_studies = load.as_run(complete)
         names = sorted(load.datasets_of(config).difference(official_shapes.OFFICIAL))
         own = catalogue.own_records(names, config.datasets, catalogue.data_folder(config.data_folder), DATA)
-    texts = {**_codes(config, checkout), **_settings(config, left_out, left_out_studies)}
+    texts = {**_codes(config, checkout), **_settings(config, left_out.values(), left_out_studies)}
     texts |= {f"data/own/{name}.yaml": catalogue.identity_record(each) for name, each in own.items()}
     texts = {_full(config.run, place): text for place, text in texts.items()}
     return Run(config, left_out, own, archived, texts)
@@ -185,9 +181,7 @@ def _codes(config: Configuration, checkout: Path) -> dict[str, str]:
     return dict(zip(codes, fingerprints.records(codes.values())))
 
 
-def _settings(
-    config: Configuration, left_out: dict[str, str], left_out_studies: dict[str, list[str]]
-) -> dict[str, str]:
+def _settings(config: Configuration, left_out: Iterable[str], without: dict[str, list[str]]) -> dict[str, str]:
     """Records of the settings of each study, the cuts, each figure, the claims and the paper, by place."""
     found = {}
     for name, study in config.studies.items():
@@ -197,17 +191,15 @@ def _settings(
         found["cuts"] = config_records.of_measurement(config.cuts, config.seed)
     found |= {f"network-{name}": network.code.record(name) for name, network in config.networks.items()}
     found |= {f"figure-{name}": figure for name, figure in config.figures.items()}
-    found["claims"] = config_records.ClaimsRecord(
-        studies=sorted(config.studies), left_out=left_out_studies, substitutes=config.substitutes
-    )
+    found["claims"] = ClaimsRecord(studies=sorted(config.studies), left_out=without, substitutes=config.substitutes)
     registered = registry.figures() | {name: registry.of(name, each.file) for name, each in config.figures.items()}
-    found["paper"] = config_records.PaperRecord(
+    found["paper"] = PaperRecord(
         run=config.run,
         studies=config.studies,
         figures={name: figure.studies for name, figure in config.figures.items()},
         registered={name: figure.in_paper() for name, figure in registered.items()},
         cuts=config.cuts,
-        left_out=list(left_out.values()),
+        left_out=list(left_out),
         licences={name: catalogue.licence(name, config.datasets) for name in sorted(load.datasets_of(config))},
         substitutes=config.substitutes,
     )

@@ -28,10 +28,8 @@ def in_units_of_r_x(study: "Study") -> bool:
 
 
 def variants(study: "Study", keys: list[str] | None = None) -> list[dict]:
-    """Variants of a study, as {varied key: value}, over all varied keys or only over `keys`; the last runs fastest.
-
-    Keys are in alphabetical order, as in files of settings.
-    """
+    """Variants of a study, as {varied key: value}, over all varied keys or only over `keys`; the last runs fastest."""
+    # In alphabetical order, as in files of settings.
     keys = sorted(study.vary) if keys is None else keys
     return [dict(zip(keys, values)) for values in itertools.product(*(study.vary[key] for key in keys))]
 
