@@ -3,18 +3,17 @@
 from goldilocks_zone.jobs.log import job_log
 from goldilocks_zone.paper.numbers import write_numbers
 
-if __name__ == "__main__":
-    with job_log(snakemake.log[0], snakemake.input):
-        write_numbers(
-            path_to_claims=snakemake.input.claims,
-            paths_to_studies=list(snakemake.input.studies),
-            path_to_cuts=next(iter(snakemake.input.cuts), None),
-            paths_to_cards=list(snakemake.input.cards),
-            path_to_settings=snakemake.input.settings,
-            paths_to_published=list(snakemake.input.published),
-            path_to_disagreements=snakemake.input.disagreements,
-            paths_to_sections=list(snakemake.input.sections),
-            paths_to_templates=list(snakemake.input.templates),
-            path_to_output=snakemake.output.generated,
-            path_to_shown_settings=snakemake.output.settings,
-        )
+with job_log(snakemake.log[0], snakemake.input):
+    write_numbers(
+        path_to_claims=snakemake.input.claims,
+        paths_to_studies=list(snakemake.input.studies),
+        path_to_cuts=next(iter(snakemake.input.cuts), None),
+        paths_to_cards=list(snakemake.input.cards),
+        path_to_settings=snakemake.input.settings,
+        paths_to_published=list(snakemake.input.published),
+        path_to_disagreements=snakemake.input.disagreements,
+        paths_to_sections=list(snakemake.input.sections),
+        paths_to_templates=list(snakemake.input.templates),
+        path_to_output=snakemake.output.generated,
+        path_to_shown_settings=snakemake.output.settings,
+    )
