@@ -4,27 +4,26 @@ import importlib
 import shutil
 
 from goldilocks_zone.jobs.log import job_log
-from goldilocks_zone.measurements.setup import Job
+from goldilocks_zone.measurements.blocks import Job
 from goldilocks_zone.storage import netcdf
 
-if __name__ == "__main__":
-    path = snakemake.params.module
-    module = importlib.import_module(f"goldilocks_zone.{path}")  # The log counts imports separately.
-    # The settings of cuts name their dataset, network and subspace.
-    cell = {name: snakemake.wildcards.get(name, "") for name in ("dataset", "network", "subspace", "block")}
-    with job_log(snakemake.log[0], snakemake.input, path):
-        job = Job(
-            path_to_dataset=snakemake.input.dataset,
-            path_to_settings=snakemake.input.settings,
-            path_to_code=snakemake.input.code,
-            path_to_network=next(iter(snakemake.input.network), None),
-            network_file=snakemake.resources.network_file,
-            **cell,
-            device=snakemake.resources.device,
-            threads=snakemake.threads,
-            memory_mib=snakemake.resources.memory_mib,
-            checkpoint_seconds=float(snakemake.resources.checkpoint_seconds),
-            path_to_checkpoints=snakemake.params.checkpoints,
-        )
-        netcdf.write_dataset(module.measure_block(job), snakemake.output[0])
-        shutil.rmtree(job.path_to_checkpoints, ignore_errors=True)
+path = snakemake.params.module
+module = importlib.import_module(f"goldilocks_zone.{path}")  # The log counts imports separately.
+# The settings of cuts name their dataset, network and subspace.
+cell = {name: snakemake.wildcards.get(name, "") for name in ("dataset", "network", "subspace", "block")}
+with job_log(snakemake.log[0], snakemake.input, path):
+    job = Job(
+        path_to_dataset=snakemake.input.dataset,
+        path_to_settings=snakemake.input.settings,
+        path_to_code=snakemake.input.code,
+        path_to_network=next(iter(snakemake.input.network), None),
+        network_file=snakemake.resources.network_file,
+        **cell,
+        device=snakemake.resources.device,
+        threads=snakemake.threads,
+        memory_mib=snakemake.resources.memory_mib,
+        checkpoint_seconds=float(snakemake.resources.checkpoint_seconds),
+        path_to_checkpoints=snakemake.params.checkpoints,
+    )
+    netcdf.write_dataset(module.measure_block(job), snakemake.output[0])
+    shutil.rmtree(job.path_to_checkpoints, ignore_errors=True)

@@ -50,10 +50,10 @@ def length(seen):
 
 def measure_block(job):
     from goldilocks_zone.data import datasets
-    from goldilocks_zone.measurements import blocks, setup
+    from goldilocks_zone.measurements import blocks
     from goldilocks_zone.models import initialisation
 
-    work = setup.begin(job)
+    work = blocks.begin(job)
     block, study = work.block, work.block.study
     examples = datasets.load(job.path_to_dataset, job.dataset, 20, "standardised", "original", 20, block.seed)
     module = work.network(examples)
@@ -61,7 +61,7 @@ def measure_block(job):
     r_x = initialisation.glorot_radius(parameters)
     result = blocks.empty(OBSERVABLES, Shape(study, module, (1, 28, 28), 10), work.labels)
     for draw in block.draws:
-        theta = work.streams.initialisation(parameters, study.initialisation, draw)
+        theta = work.initialisation(parameters, study.initialisation, draw)
         for radius in block.radii:
             seen = Point(initialisation.rescaled(theta, radius, study.radius_unit, r_x))
             blocks.fill(result, {"radius": radius, "draw": draw}, OBSERVABLES.measure(study, seen))

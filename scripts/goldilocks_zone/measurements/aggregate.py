@@ -1,7 +1,4 @@
-"""Aggregation of a study's blocks into one labelled dataset, controlled by the attributes of their variables.
-
-Planes are averaged within an initialisation; their variance is kept as a variable of its own.
-"""
+"""Aggregation of a study's blocks into one labelled dataset, controlled by the attributes of their variables."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -63,10 +60,8 @@ def aggregate_study(
 
 
 def side_by_side(cells: Sequence[xr.Dataset], of_network: Collection[str] = ()) -> xr.Dataset:
-    """Combine the cells of a study, padding the axes `of_network` with missing values to a common length.
-
-    Otherwise xarray would combine axes that differ, and give them to every variable.
-    """
+    """Combine the cells of a study, padding the axes `of_network` with missing values to a common length."""
+    # Axes that differ would be given to every variable.
     for axis in of_network:
         labels = sorted({label for cell in cells if axis in cell.dims for label in cell[axis].values.tolist()})
         cells = [cell.reindex({axis: labels}) for cell in cells]
@@ -74,11 +69,9 @@ def side_by_side(cells: Sequence[xr.Dataset], of_network: Collection[str] = ()) 
 
 
 def _read(path: Path) -> xr.Dataset:
-    """Read the aggregated variables of a block, averaged over the planes of each draw."""
+    """Read the aggregated variables of a block, averaged over the planes of each draw, with the variance over them."""
     with netcdf.opened(path) as file:
-        left_out = [name for name, array in file.variables.items() if observables.AGGREGATED in array.attrs]
-        block = file.drop_vars(left_out)
-        block = block.drop_dims([dim for dim in block.dims if all(dim not in each.dims for each in block.values())])
+        block = file[[name for name, array in file.data_vars.items() if observables.AGGREGATED not in array.attrs]]
         block = block.load()
     if "plane" not in block.dims:
         return block
@@ -86,10 +79,9 @@ def _read(path: Path) -> xr.Dataset:
     if block.sizes["plane"] > 1:
         for name, array in block.data_vars.items():
             if observables.OVER_PLANES in array.attrs:
-                meaning = f"variance over the planes of one draw: {array.attrs['long_name']}"
-                means[f"{name}_plane_variance"] = array.var("plane", ddof=1).assign_attrs(
-                    units=f"({array.attrs['units']})²", long_name=meaning
-                )
+                units, meaning = (array.attrs[key] for key in ("units", "long_name"))
+                attributes = {"units": f"({units})²", "long_name": f"variance over the planes of one draw: {meaning}"}
+                means[f"{name}_plane_variance"] = array.var("plane", ddof=1).assign_attrs(attributes)
     return means
 
 
@@ -123,17 +115,13 @@ def _ordered(dims: Sequence[str], last: Collection[str]) -> list[str]:
 
 
 def _provenance(attributes: Sequence[dict], study: Study, seed: int) -> dict:
-    def all_of(name: str) -> str:
-        return ", ".join(sorted({str(each[name]) for each in attributes}))
-
     names = ["commit", "code_fingerprint", "network_fingerprint", "settings_hash", "data_checksum"]
     names += ["seeds", "device", "dtype"]
-    names += [name for name in attributes[0] if name.endswith("_version") or name == "python"]
+    names += [name for name in attributes[0] if name.endswith("_version") or name in ("python", "test_examples")]
     return {
-        **{name: all_of(name) for name in names},
+        **{name: ", ".join(sorted({str(each[name]) for each in attributes})) for name in names},
         "settings": json.dumps(records.of_measurement(study, seed), sort_keys=True),
         **({"planes": study.planes} if hasattr(study, "planes") else {}),
-        **({"test_examples": all_of("test_examples")} if "test_examples" in attributes[0] else {}),
         "wall_seconds": round(sum(each["wall_seconds"] for each in attributes), 1),
         "blocks": len(attributes),
     }

@@ -1,19 +1,115 @@
-"""Blocks of results: allocated from the observables of a study, filled point by point, and signed."""
+"""Blocks of results: the job of each, its device, random streams and metric; its values, filled point by point."""
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 from torch import nn
 
-from goldilocks_zone.config import records
-from goldilocks_zone.data import datasets
-from goldilocks_zone.measurements import setup
+from goldilocks_zone.config import records, studies
+from goldilocks_zone.config.models import Cuts, Study
+from goldilocks_zone.data.datasets import Examples
+from goldilocks_zone.jobs import gpu_lock
 from goldilocks_zone.measurements.observables import Observables, Shape
-from goldilocks_zone.models import initialisation
+from goldilocks_zone.models import user_code, user_networks
+from goldilocks_zone.models.initialisation import Parameter, glorot_radius, initialise, parameters_of, weight_deviations
 from goldilocks_zone.provenance import attributes
+from goldilocks_zone.randomness import stream
+from goldilocks_zone.subspaces import planes
+
+
+@dataclass(frozen=True)
+class Job:
+    """Inputs, labels and resources of one job: `network_file` is the code of a user's network, `path_to_network` its
+    record; `memory_mib` bounds the memory of differentiation; checkpoints are `checkpoint_seconds` apart at least."""
+
+    path_to_dataset: str
+    path_to_settings: str
+    path_to_code: str
+    path_to_network: str | None
+    network_file: str
+    dataset: str = ""
+    network: str = ""
+    subspace: str = ""
+    block: str = ""
+    device: str = "auto"
+    threads: int = 1
+    memory_mib: int = 1024
+    path_to_checkpoints: str = ""
+    checkpoint_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """A started job: its block, the fingerprint of its code, a user's network, the device and the time of the start."""
+
+    job: Job
+    block: records.Block
+    code: str
+    own: user_code.UserNetwork | None
+    device: torch.device
+    started: float
+
+    @property
+    def labels(self) -> dict[str, Sequence]:
+        """Labels of the block along varied keys, radii and draws."""
+        return {**studies.varied(self.block.study), "radius": self.block.radii, "draw": self.block.draws}
+
+    def stream_name(self, purpose: str, *more: str | int) -> tuple:
+        """Name of a random stream, for example for the purpose "plane": kind, draw and number of the plane."""
+        return (self.block.seed, purpose, self.job.dataset, self.job.network, *more)
+
+    def stream(self, purpose: str, *more: str | int) -> np.random.Generator:
+        """Random stream of that name; studies of curvature and training share those of initialisations."""
+        return stream(*self.stream_name(purpose, *more))
+
+    def initialisation(self, parameters: Sequence[Parameter], kind: str, draw: int) -> np.ndarray:
+        """Initialisation θ (D,) of a draw before it is rescaled to a radius."""
+        return initialise(parameters, kind, self.stream("initialisation", draw))
+
+    def network(self, examples: Examples) -> nn.Module:
+        """Build the network for these examples, in double precision."""
+        return user_networks.build_named(self.job.network, self.own, examples.inputs.shape[1:], examples.classes)
+
+
+def begin(job: Job, block: records.Block | None = None) -> Work:
+    """Read the inputs of a job, with its `block` by its name if none is given, and set torch up."""
+    # Read first: code that changes while measuring must not sign these numbers.
+    started, code = time.monotonic(), Path(job.path_to_code).read_text().strip()
+    block = block or records.read_block(job.path_to_settings, job.dataset, job.network, job.subspace, job.block)
+    own = user_code.recorded(job.path_to_network, job.network_file)
+    return Work(job, block, code, own, start_torch(job.device, job.threads), started)
+
+
+def start_torch(device: str, threads: int) -> torch.device:
+    """Set up the device auto (CUDA if available), cpu or cuda, in full precision; a GPU stays locked to the end."""
+    torch.set_num_threads(threads)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    number = gpu_lock.claim([str(torch.cuda.get_device_properties(each).uuid) for each in range(count)])
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
+
+
+def refuse_unknown_depth(depth: int | None, setting: str, other: str) -> None:
+    """Refuse a setting of a study that needs the number of weight layers where it is unknown."""
+    if depth is None:
+        reason = "needs the number of weight layers, which is not known of a network of your own"
+        raise ValueError(f"{setting} {reason}: use {other}")
+
+
+def metric(settings: Study | Cuts, parameters: Sequence[Parameter]) -> np.ndarray:
+    """Metric η (D,) of the planes of a study or of cuts."""
+    sizes, biases = [p.size for p in parameters], [p.is_bias for p in parameters]
+    deviations = weight_deviations(parameters, settings.initialisation)
+    return planes.metric(sizes, biases, deviations, settings.metric, settings.bias_directions)
 
 
 def empty(observables: Observables, shape: Shape, labels: Mapping[str, Sequence]) -> xr.Dataset:
@@ -40,20 +136,13 @@ def fill(block: xr.Dataset, place: Mapping[str, Any], values: Mapping[str, Any])
         variable.values[tuple(positions.get(dim, slice(None)) for dim in variable.dims)] = value
 
 
-def sign(block: xr.Dataset, work: setup.Work, examples: datasets.Examples, module: nn.Module, **more) -> xr.Dataset:
+def sign(block: xr.Dataset, work: Work, examples: Examples, module: nn.Module, **more) -> xr.Dataset:
     """Add provenance attributes, and `more`, to a block."""
     job, own = work.job, work.own
     seeds = f"streams named {work.block.seed}, purpose, {job.dataset}, {job.network}, {job.subspace}, draw, plane"
-    block.attrs = attributes.attributes(
-        work.code,
-        records.of_measurement(work.block.study, work.block.seed),
-        time.monotonic() - work.started,
-        data_checksum=examples.checksum,
-        classes=examples.classes,
-        network_fingerprint=own.fingerprint if own else "",
-        r_x=initialisation.glorot_radius(initialisation.parameters_of(module)),
-        device=str(work.device),
-        threads=job.threads,
-        **{"seeds": seeds, **more},
-    )
+    known = {"data_checksum": examples.checksum, "classes": examples.classes, "seeds": seeds}
+    known |= {"network_fingerprint": own.fingerprint if own else "", "r_x": glorot_radius(parameters_of(module))}
+    known |= {"device": str(work.device), "threads": job.threads, **more}
+    settings = records.of_measurement(work.block.study, work.block.seed)
+    block.attrs = attributes.attributes(work.code, settings, time.monotonic() - work.started, **known)
     return block

@@ -65,14 +65,24 @@ class CurvatureStudy(Study, title="Study of curvature"):
 
     @changes_no_number
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
-        """Refuse more examples, classes or dimensions than datasets and networks have."""
+        """Refuse more examples, classes or dimensions than there are, and networks that some measures cannot take."""
         for name, shape in shapes.items():
             checks.refuse_examples(path, max(self.examples), self.validation, name, shape)
         for label in self.subspaces:
             largest, dimension = max(self.dimensions), subspace_labels.parse_plane(label).dimension
             reason = f"the plane {label} has {dimension} dimensions"
             checks.require(largest <= dimension, f"{path}.dimensions", largest, reason)
-        self._check_parts(path, networks)
+        # Of a user's network too little is known.
+        for label, network in ((label, networks.get(label)) for label in self.networks):
+            if self.counterfactuals:
+                parts = "without biases, residual connections and normalisation, whose logits are homogeneous"
+                advice = f"use a network of relu, leakyrelu or identity {parts}"
+                checks.require(network and network.homogeneous, f"{path}.counterfactuals", label, advice)
+            if self.eigenvectors:
+                advice = "use a network fc-…, whose first layer sees whole images"
+                checks.require(isinstance(network, FullyConnected), f"{path}.eigenvectors", label, advice)
+        if self.counterfactuals and "parameters" not in self.vary.get("rescaled", [self.rescaled]):
+            checks.refuse(f"{path}.counterfactuals: true is impossible without rescaled: parameters; add it")
         checks.refuse_sizes(path, self, shapes, networks)
 
     @changes_no_number
@@ -86,21 +96,6 @@ class CurvatureStudy(Study, title="Study of curvature"):
         forward = 3 * network.forward_flops(shape.image, shape.classes)
         passes = forward * (1 if shares else points) + 6 * points * shape.classes * dimension
         return draws * self.planes * sweeps * max(self.examples) * dimension * passes
-
-    @changes_no_number
-    def _check_parts(self, path: str, networks: Networks) -> None:
-        """Refuse networks that some measures cannot take; of a user's network too little is known."""
-        for label in self.networks:
-            network = networks.get(label)
-            if self.counterfactuals:
-                parts = "without biases, residual connections and normalisation, whose logits are homogeneous"
-                advice = f"use a network of relu, leakyrelu or identity {parts}"
-                checks.require(network and network.homogeneous, f"{path}.counterfactuals", label, advice)
-            if self.eigenvectors:
-                advice = "use a network fc-…, whose first layer sees whole images"
-                checks.require(isinstance(network, FullyConnected), f"{path}.eigenvectors", label, advice)
-        if self.counterfactuals and "parameters" not in self.vary.get("rescaled", [self.rescaled]):
-            checks.refuse(f"{path}.counterfactuals: true is impossible without rescaled: parameters; add it")
 
 
 KIND = Kind(CurvatureStudy, memory_mib=1000, seconds=5, speeds={"curvature": 4e10}, module="curvature_blocks")

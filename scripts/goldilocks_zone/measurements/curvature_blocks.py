@@ -13,7 +13,7 @@ from torch import nn
 from goldilocks_zone.config import studies
 from goldilocks_zone.curvature import gradients, hessian, top_eigenvectors
 from goldilocks_zone.data import datasets
-from goldilocks_zone.measurements import blocks, setup
+from goldilocks_zone.measurements import blocks
 from goldilocks_zone.measurements.curvature import SWEPT
 from goldilocks_zone.measurements.curvature_sweeps import Attempt, InFullSpace, InLayers, OnPlane, Sweep
 from goldilocks_zone.measurements.observables import DRAW, RADIUS, Axis, Observables, Shape, Variable
@@ -43,11 +43,13 @@ COLUMN = Axis("column", lambda shape: range(shape.image[2]), "column of pixels")
 
 OBSERVABLES = Observables(EXAMPLES, RADIUS, DRAW)
 averaged = functools.partial(Variable, axes=(PLANE, DIMENSION), plane_variance=True)
+frozen = functools.partial(Variable, axes=(PLANE, DIMENSION), may_be_missing=True)
+of_layers = functools.partial(Variable, axes=(LAYER,), may_be_missing=True)
 
 
-def measure_block(job: setup.Job) -> xr.Dataset:
+def measure_block(job: blocks.Job) -> xr.Dataset:
     """One block: draws and radii of one cell, in all variants of its study."""
-    work, result = setup.begin(job), None
+    work, result = blocks.begin(job), None
     study, seed = work.block.study, work.block.seed
     given = job.path_to_dataset, job.dataset, max(study.examples)
     load = functools.lru_cache(1)(functools.partial(datasets.load, *given, validation=study.validation, seed=seed))
@@ -69,15 +71,13 @@ def measure_block(job: setup.Job) -> xr.Dataset:
     return blocks.sign(result, work, examples, module, dtype=study.dtype)
 
 
-def _refuse_large_planes(job: setup.Job, module: nn.Module, biases: bool) -> None:
+def _refuse_large_planes(job: blocks.Job, module: nn.Module, biases: bool) -> None:
     """Refuse planes that could not be checked before the dataset and the network were known."""
     dimension = subspace_labels.parse_plane(job.subspace).dimension
     available = sum(p.size for p in initialisation.parameters_of(module) if biases or not p.is_bias)
     if dimension > available:
-        raise ValueError(
-            f"a plane with {dimension} dimensions cannot be: {job.network} has {available} parameters on "
-            f"{job.dataset}; ask for fewer"
-        )
+        reason = f"{job.network} has {available} parameters on {job.dataset}; ask for fewer"
+        raise ValueError(f"a plane with {dimension} dimensions cannot be: {reason}")
 
 
 @OBSERVABLES.register(
@@ -151,9 +151,6 @@ def outputs(seen: OnPlane) -> dict:
     return {name: getattr(seen.measured, name) for name in (*names, "class_gradient", "example_gradient")}
 
 
-frozen = functools.partial(Variable, axes=(PLANE, DIMENSION), may_be_missing=True)
-
-
 @OBSERVABLES.register(
     OnPlane,
     frozen("frozen_softmax", "1", "κ with diag p − ppᵀ in G as at the reference radius"),
@@ -162,11 +159,8 @@ frozen = functools.partial(Variable, axes=(PLANE, DIMENSION), may_be_missing=Tru
     key="counterfactuals",
 )
 def counterfactuals(seen: OnPlane) -> dict:
-    """κ of a homogeneous network with one factor of the Hessian frozen at ratio 1 (vd7).
-
-    With G ∝ α^{2n−2} diag p − ppᵀ and H′ ∝ α^{n−2} (p − y): frozen_softmax has p of ratio 1 in G, frozen_residual in
-    H′, and frozen_scale the logit gradients in G.
-    """
+    """κ of a homogeneous network (vd7), G ∝ α^{2n−2} diag p − ppᵀ and H′ ∝ α^{n−2} (p − y), with one factor frozen at
+    ratio 1: p in G (frozen_softmax), p in H′ (frozen_residual), or the logit gradients in G (frozen_scale)."""
     if seen.reference is None:
         return {}
     measured, reference, depth, ratio = seen.measured, seen.reference, seen.sweep.depth, seen.point.ratio
@@ -178,9 +172,6 @@ def counterfactuals(seen: OnPlane) -> dict:
     }
     nested = {name: summaries.nested_eigenvalues(each, seen.sweep.study.dimensions) for name, each in hessians.items()}
     return {name: [summaries.summarise(each).trace_over_norm for each in values] for name, values in nested.items()}
-
-
-of_layers = functools.partial(Variable, axes=(LAYER,), may_be_missing=True)
 
 
 @OBSERVABLES.register(

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from goldilocks_zone.config import studies
 from goldilocks_zone.curvature import dispatch, hessian, softened_relu
 from goldilocks_zone.curvature.dispatch import PlaneCurvature
-from goldilocks_zone.data import datasets
-from goldilocks_zone.measurements import setup
+from goldilocks_zone.data.datasets import Examples
+from goldilocks_zone.measurements import blocks
 from goldilocks_zone.measurements.curvature import SWEPT, CurvatureStudy
 from goldilocks_zone.models import initialisation, labels
 from goldilocks_zone.models.problem import Problem
@@ -23,8 +23,8 @@ from goldilocks_zone.subspaces import planes
 
 @dataclass(frozen=True)
 class Point:
-    """A point of a sweep: its place in a block, the factor `scale` on θ, the softmax's temperature, the `ratio` of its
-    radius to the reference radius, and whether only the parameters are rescaled."""
+    """A point: its place in a block, factor `scale` on θ, temperature of the softmax, and `ratio` of its radius to the
+    reference radius; scaled: only the parameters are rescaled."""
 
     place: dict
     scale: float
@@ -72,28 +72,23 @@ class InFullSpace(Seen):
 
 
 class Sweep:
-    """One variant of a study and one draw, at every radius of a block.
+    """One variant of a study and one draw, at every radius of a block: all share the initialisation θ (D,), the metric
+    η (D,), raw planes (d, D), probes (m, D) of the full space and layer_probes (layers · m, D) of single layers."""
 
-    The random initialisation θ (D,), the metric η (D,), raw planes (d, D), probes (m, D) of the full space and
-    layer_probes (layers · m, D) of single layers are shared over radii.
-    """
-
-    def __init__(
-        self, work: setup.Work, study: CurvatureStudy, module: nn.Module, examples: datasets.Examples, number: int
-    ):
+    def __init__(self, work: blocks.Work, study: CurvatureStudy, module: nn.Module, examples: Examples, number: int):
         self.work, self.study, self.depth = work, study, labels.depth(work.job.network)
-        parameters, streams = initialisation.parameters_of(module), work.streams
-        self.eta = setup.metric(study, parameters)
+        parameters = initialisation.parameters_of(module)
+        self.eta = blocks.metric(study, parameters)
 
         def signs(purpose: str, count: int) -> np.ndarray:
-            return streams.stream(purpose, number).choice((-1.0, 1.0), (count, self.eta.size))
+            return work.stream(purpose, number).choice((-1.0, 1.0), (count, self.eta.size))
 
         self.probes, layer_probes = signs("probes", study.probes), signs("layer probes", study.layer_probes)
         self.layer_probes = np.concatenate([layer_probes * each for each in initialisation.layer_indicators(module)])
         plane, count = subspace_labels.parse_plane(work.job.subspace), max(study.dimensions)
         names = [("plane", plane.kind, number, i) for i in range(study.planes)]
-        self.planes = [planes.directions_as_drawn(plane, self.eta, streams.stream(*name))[:count] for name in names]
-        theta = streams.initialisation(parameters, study.initialisation, number)
+        self.planes = [planes.directions_as_drawn(plane, self.eta, work.stream(*name))[:count] for name in names]
+        theta = work.initialisation(parameters, study.initialisation, number)
         self.points = self._points(theta, initialisation.glorot_radius(parameters))
         self.module = module.to(work.device)
         self.theta, self.inputs, self.targets = map(self.on_device, (theta, examples.inputs, examples.labels))
@@ -104,24 +99,24 @@ class Sweep:
 
     def seen(self) -> Iterator[Seen]:
         """All objects that observables measure, those in full space only where nothing overflows."""
-        counts, whole = self.study.examples, {}
+        whole, references = {}, {}
         for i, plane in enumerate(self.planes):
-            found, references = self._curvature(plane, self.points), [None] * len(counts)
+            found = self._curvature(plane, self.points)
             if self.study.counterfactuals:
-                (references,) = self._curvature(plane, [self._reference()])
-            for point, at_point in zip(self.points, found):
-                for count, measured, reference in zip(counts, at_point, references):
-                    place = point.place | {"examples": count}
-                    whole[id(point), count] = measured is not None
-                    yield Attempt(place, self, point, measured is None)
-                    if measured is not None:
-                        yield OnPlane(place | {"plane": i}, self, point, measured, reference if point.scaled else None)
-        if len(self.layer_probes):
-            for point, at_point in zip(self.points, self._curvature(self.layer_probes, self.points)):
-                for count, measured in zip(counts, at_point):
-                    if measured is not None:
-                        yield InLayers(point.place | {"examples": count}, self, point, measured)
-        for point, count in itertools.product(self.points, counts):
+                first = next(point for point in self.points if point.scaled)
+                reference = Point({}, first.scale / first.ratio, first.temperature, 1.0)
+                references = {count: measured for _, count, measured in self._curvature(plane, [reference])}
+            for point, count, measured in found:
+                place = point.place | {"examples": count}
+                whole[id(point), count] = measured is not None
+                yield Attempt(place, self, point, measured is None)
+                if measured is not None:
+                    reference = references.get(count) if point.scaled else None
+                    yield OnPlane(place | {"plane": i}, self, point, measured, reference)
+        for point, count, measured in self._curvature(self.layer_probes, self.points):
+            if measured is not None:
+                yield InLayers(point.place | {"examples": count}, self, point, measured)
+        for point, count in itertools.product(self.points, self.study.examples):
             if whole[id(point), count]:
                 examples = self.inputs[:count], self.targets[:count]
                 problem = Problem(self.module, *examples, temperature=point.temperature), point.scale * self.theta
@@ -141,35 +136,27 @@ class Sweep:
             scale = initialisation.scale(theta, radius, here.radius_unit, r_x)
             ratio, temperature = initialisation.ratio(radius, here.radius_unit, r_x), here.temperature
             if here.rescaled != "parameters":
-                if self.depth is None:
-                    reason = "needs the number of weight layers, which is not known of a network of your own"
-                    raise ValueError(f"rescaled: {here.rescaled} {reason}: use parameters")
+                blocks.refuse_unknown_depth(self.depth, f"rescaled: {here.rescaled}", "parameters")
                 temperature *= ratio ** (self.depth if here.rescaled == "both" else -self.depth)
                 scale = scale if here.rescaled == "both" else scale / ratio
             place = {"radius": radius, **studies.place(variant)}
             points.append(Point(place, scale, temperature, ratio, here.rescaled == "parameters"))
         return points
 
-    def _reference(self) -> Point:
-        """The rescaled parameters at the reference radius."""
-        first = next(point for point in self.points if point.scaled)
-        return Point({}, first.scale / first.ratio, first.temperature, 1.0)
-
-    def _curvature(
-        self, directions: np.ndarray | scipy.sparse.csr_array, points: list[Point]
-    ) -> list[list[PlaneCurvature | None]]:
-        """Curvature along the directions at every point and number of examples."""
+    def _curvature(self, directions, points: list[Point]) -> list[tuple[Point, int, PlaneCurvature | None]]:
+        """Curvature along the rows of directions, sparse or dense, at every point and number of examples."""
+        if not directions.shape[0]:
+            return []
         if scipy.sparse.issparse(directions):
             directions = directions.astype(self.study.dtype)
         else:
             directions = self.on_device(directions).to(getattr(torch, self.study.dtype))
         problem = Problem(self.module, self.inputs, self.targets, self.study.loss)
         options = hessian.Options(self.study.examples, self.work.job.memory_mib, refuse_overflow=False)
-        pairs = [(point.scale, point.temperature) for point in points]
-        if not self.study.sharpness and not self.study.one_by_one:
-            return hessian.curvature_at(problem, self.theta, pairs, directions, options)
-        found, sharpness = [], self.study.sharpness
-        for scale, temperature in pairs:
-            here = softened_relu.softened(problem, scale * self.theta, sharpness) if sharpness else problem
-            found += hessian.curvature_at(here, self.theta, [(scale, temperature)], directions, options)
-        return found
+        pairs, sharpness = [(point.scale, point.temperature) for point in points], self.study.sharpness
+        groups, found = [[pair] for pair in pairs] if sharpness or self.study.one_by_one else [pairs], []
+        for group in groups:
+            here = softened_relu.softened(problem, group[0][0] * self.theta, sharpness) if sharpness else problem
+            found += hessian.curvature_at(here, self.theta, group, directions, options)
+        places = itertools.product(points, self.study.examples)
+        return [(*place, measured) for place, measured in zip(places, itertools.chain(*found))]

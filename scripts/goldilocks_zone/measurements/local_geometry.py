@@ -1,7 +1,5 @@
 """Local geometry of a loss in full space, at one point of training (Fort & Ganguli 2019).
 
-Top eigenvalues of G, and gradients along its eigenvectors, by the Gram matrix of logit gradients; top eigenvalues of
-the Hessian by Lanczos iteration; clustering of logit gradients; and predictions of the random model.
 Letters: n examples, k classes, D parameters, m eigenvalues.
 """
 
@@ -103,11 +101,8 @@ class Options:
 
 @modes.differentiating
 def measure(network: nn.Module, parameters: Tensor, sets: Sets, options: Options) -> dict[str, np.ndarray]:
-    """All VARIABLES at the point `parameters` (D,), of the mean cross-entropy over `sets.spectrum`.
-
-    In the precision of the inputs. Missing: clustering without the last layer where layers are unknown, and
-    residual_extreme without options.residual.
-    """
+    """All VARIABLES at the point `parameters` (D,), of the mean cross-entropy over `sets.spectrum`, in the precision of
+    the inputs; clustering without the last layer is missing where layers are unknown."""
     parameters = parameters.detach().clone()
     spectrum = sets.spectrum
     z, outside = (_logits(network, parameters, each.inputs) for each in (spectrum, sets.held_out))
@@ -147,9 +142,7 @@ def outputs(network: nn.Module, parameters: Tensor, inputs: Tensor) -> Tensor:
 
 def modelled(outputs: np.ndarray, one_hot: np.ndarray, size: int, count: int, measured: dict) -> dict[str, np.ndarray]:
     """Predictions (RUNGS,) of the random model for `measured` σ_c, σ_E and σ_z, and model_eigenvalue (RUNGS, count).
-
-    NaN where outliers have not left the bulk, or no Gaussian logits give the measured mixing.
-    """
+    NaN where outliers have not left the bulk, or no Gaussian logits give the measured mixing."""
     n, classes = outputs.shape
     cluster, noise = measured["cluster_deviation"], measured["noise_deviation"]
     found = {name: np.full(len(RUNGS), np.nan) for name in MODELLED}
@@ -221,9 +214,8 @@ def _powers(
 ) -> np.ndarray:
     """gradient_power (SOURCES, m), from the cotangents `top` (m, n, k) of G's eigenvectors and the outputs p (n, k)."""
     (n, classes), random = p.shape, stream("powers")
-    one_hot = nn.functional.one_hot(sets.spectrum.labels, classes).to(p)
     drawn = (p.cumsum(1)[:, :-1].cpu() < torch.as_tensor(random.random((n, 1)))).sum(1).to(p.device)
-    own = p - one_hot
+    own = p - nn.functional.one_hot(sets.spectrum.labels, classes).to(p)
     residuals = {
         "spectrum": own,
         "model_labels": p - nn.functional.one_hot(drawn, classes).to(p),
@@ -249,15 +241,13 @@ def _powers(
 
 
 def _deviations(gradients: logit_gradients.LogitGradients, size: int) -> dict[str, float]:
-    """σ_c and σ_E: deviations of the entries of mean logit gradients, and of single ones from their mean.
-
-    The square of the mean is corrected for the noise that the mean of n examples keeps.
-    """
+    """σ_c and σ_E: deviations of the entries of mean logit gradients, and of single ones from their mean."""
     n, classes = gradients.examples, gradients.classes
     averages = torch.eye(classes, dtype=gradients.dtype, device=gradients.device)[:, None].expand(-1, n, -1) / n
     means = (averages.double() * gradients.multiplied(averages).double()).sum((1, 2))
     squares = gradients.own().diagonal(dim1=1, dim2=2).double().mean(0)
     within = (squares - means) * n / (n - 1)
+    # Less the noise that the mean of n examples keeps.
     shared = (means - within / n).clamp_min(0)
     deviations = {"cluster_deviation": shared, "noise_deviation": within}
     return {name: float((square.mean() / size).sqrt()) for name, square in deviations.items()}

@@ -12,14 +12,14 @@ from goldilocks_zone.config import records, studies
 from goldilocks_zone.config.models import Cuts
 from goldilocks_zone.curvature import loss_slices
 from goldilocks_zone.data import datasets
-from goldilocks_zone.measurements import blocks, observables, setup
+from goldilocks_zone.measurements import blocks, observables
 from goldilocks_zone.measurements.observables import Axis, Observables, Shape, Variable
 from goldilocks_zone.models import initialisation
 from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.subspaces import labels, planes
 
 NUMBER = 0  # of the initialisation: the first one of studies of this dataset and network
-RADIUS = dataclasses.replace(observables.RADIUS, units="r_X")
+RADIUS = observables.RADIUS._replace(units="r_X")
 DIRECTION = Axis(
     "direction",
     lambda shape: range(labels.parse_plane(shape.study.subspace).dimension),
@@ -68,18 +68,23 @@ def slices(seen: Slices) -> dict[str, np.ndarray]:
     return {name: loss_slices.mean_losses(*place, each) for name, each in coefficients.items()}
 
 
-def measure_block(job: setup.Job) -> xr.Dataset:
+def measure_block(job: blocks.Job) -> xr.Dataset:
     """Measure the losses on all slices; the settings name the dataset, network and subspace."""
     cuts, seed = records.read_measurement(job.path_to_settings)
     job = dataclasses.replace(job, dataset=cuts.dataset, network=cuts.network, subspace=cuts.subspace)
-    work = setup.begin(job, records.Block(cuts, seed, range(1), studies.radii(cuts)))
+    work = blocks.begin(job, records.Block(cuts, seed, range(1), studies.radii(cuts)))
     given = job.path_to_dataset, job.dataset, cuts.examples, cuts.inputs
     examples = datasets.load(*given, labels="original", validation=cuts.validation, seed=seed)
     module = work.network(examples).to(work.device)
-    parameters = initialisation.parameters_of(module)
-    theta, directions = _draw(work, parameters)
-    r_x = initialisation.glorot_radius(parameters)
-    arrays = (directions, examples.inputs, examples.labels)
+    parameters, plane = initialisation.parameters_of(module), labels.parse_plane(cuts.subspace)
+    available = sum(p.size for p in parameters if not p.is_bias)
+    if plane.dimension > available:
+        reason = f"{cuts.network} has {available} weights on {cuts.dataset}: ask for fewer"
+        raise ValueError(f"cuts.subspace: {plane.dimension} dimensions cannot be; {reason}")
+    # Studies start from the same θ.
+    theta, r_x = work.initialisation(parameters, cuts.initialisation, NUMBER), initialisation.glorot_radius(parameters)
+    raw = planes.directions(plane, blocks.metric(cuts, parameters), work.stream("cut", plane.kind, NUMBER))
+    arrays = (loss_slices.orthonormal(raw), examples.inputs, examples.labels)
     directions, *data = (torch.as_tensor(array, device=work.device) for array in arrays)
     shape = Shape(cuts, module, examples.inputs.shape[1:], examples.classes)
     result = blocks.empty(OBSERVABLES, shape, {"radius": work.block.radii})
@@ -90,15 +95,3 @@ def measure_block(job: setup.Job) -> xr.Dataset:
         logging.info("radius %g measured after %.1f s", radius, time.monotonic() - work.started)
     seeds = f"streams named {seed}, purpose, {job.dataset}, {job.network}, kind, {NUMBER}"
     return blocks.sign(result, work, examples, module, dtype="float64", seeds=seeds)
-
-
-def _draw(work: setup.Work, parameters: list[initialisation.Parameter]) -> tuple[np.ndarray, np.ndarray]:
-    """The initialisation θ (D,), shared with studies, and orthonormal directions (d, D) of the slices."""
-    cuts, streams = work.block.study, work.streams
-    plane = labels.parse_plane(cuts.subspace)
-    available = sum(p.size for p in parameters if not p.is_bias)
-    if plane.dimension > available:
-        reason = f"{cuts.network} has {available} weights on {cuts.dataset}: ask for fewer"
-        raise ValueError(f"cuts.subspace: {plane.dimension} dimensions cannot be; {reason}")
-    raw = planes.directions(plane, setup.metric(cuts, parameters), streams.stream("cut", plane.kind, NUMBER))
-    return streams.initialisation(parameters, cuts.initialisation, NUMBER), loss_slices.orthonormal(raw)

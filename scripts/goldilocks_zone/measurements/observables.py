@@ -1,11 +1,9 @@
-"""Observables: measured variables, each registered once, where it is measured.
+"""Observables: measured variables, each registered once, where it is measured. Imports nothing heavy.
 
 The registration determines a variable's dimensions and attributes, its row in results/README.md and its aggregation.
-Imports nothing heavy.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 # Attributes that control aggregation, beside units and long_name; absent by default.
@@ -22,12 +20,9 @@ class Shape(NamedTuple):
     classes: int
 
 
-@dataclass(frozen=True)
-class Axis:
-    """An axis of results, and its labels by a study.
-
-    last: follows the draws in an aggregate, and not the varied keys; of_network: its length depends on the network.
-    """
+class Axis(NamedTuple):
+    """An axis of results, and its labels by a study; last: behind the draws in an aggregate, not the varied keys;
+    of_network: its length depends on the network."""
 
     name: str
     labels: Callable[[Shape], Sequence]
@@ -49,13 +44,9 @@ DRAW = Axis("draw", lambda shape: [], "number of the random initialisation")
 RADIUS = Axis("radius", lambda shape: [], "radius of the initialisation", "the study's radius unit")
 
 
-@dataclass(frozen=True)
-class Variable:
-    """A measured variable, with its own axes behind those of the points of a study.
-
-    plane_variance: aggregates keep the variance over planes beside the mean; may_be_missing: they may lack values;
-    aggregated: they have the variable at all.
-    """
+class Variable(NamedTuple):
+    """A measured variable, with its own axes behind those of points; plane_variance: aggregates keep the variance over
+    planes beside the mean; may_be_missing: they may lack values; aggregated: they have the variable at all."""
 
     name: str
     units: str
@@ -74,12 +65,8 @@ class Variable:
         return found | ({} if self.aggregated else {AGGREGATED: LEFT_OUT})
 
 
-@dataclass(frozen=True)
-class Observable:
-    """Variables measured together: `measure` maps an object of the class `of` to their values by name.
-
-    Only studies whose `key` is set have them.
-    """
+class Observable(NamedTuple):
+    """Variables of studies whose `key` is set: `measure` maps an object of the class `of` to their values by name."""
 
     of: type
     key: str

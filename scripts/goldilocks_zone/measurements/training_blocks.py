@@ -4,8 +4,9 @@ import functools
 import itertools
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from goldilocks_zone.config import records, studies
 from goldilocks_zone.curvature import hessian, logit_gradients, top_eigenvectors
 from goldilocks_zone.data import datasets
 from goldilocks_zone.jobs import lifecycle
-from goldilocks_zone.measurements import blocks, local_geometry, setup
+from goldilocks_zone.measurements import blocks, local_geometry
 from goldilocks_zone.measurements.observables import DRAW, RADIUS, Axis, Observables, Shape, Variable
 from goldilocks_zone.measurements.training import TrainingStudy
 from goldilocks_zone.models import initialisation, labels
@@ -50,8 +51,7 @@ logged = functools.partial(Variable, axes=(STEP,), may_be_missing=True)
 ended = functools.partial(Variable, may_be_missing=True)
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """One run of training: its draw, its radius in the study's unit, and its values of the keys OF_MEMBERS."""
 
     draw: int
@@ -62,19 +62,17 @@ class Member:
 class Ensembles:
     """The study, network, subspace and examples, on the job's device, that several ensembles share."""
 
-    def __init__(self, work: setup.Work, study: TrainingStudy, module: nn.Module, splits: datasets.Splits):
+    def __init__(self, work: blocks.Work, study: TrainingStudy, module: nn.Module, splits: datasets.Splits):
         self.work, self.study, self.module, self.splits = work, study, module, splits
         self.where = subspace_labels.parse_subspace(work.job.subspace)
-        self.inputs, self.targets = self.on_device(splits.training)
-        self.held_out = self.on_device(splits.validation)
+        self.training, self.held_out = map(self.on_device, (splits.training, splits.validation))
 
     def on_device(self, examples: datasets.Examples) -> tuple[Tensor, Tensor]:
         """Inputs and labels as tensors on the device of the job."""
         return tuple(torch.as_tensor(each, device=self.work.device) for each in (examples.inputs, examples.labels))
 
 
-@dataclass(frozen=True)
-class Logged:
+class Logged(NamedTuple):
     """The members still in training after a step; values have one entry for each."""
 
     trained: Ensembles
@@ -87,23 +85,26 @@ class Logged:
         return torch.cat([each.flatten(1) for each in self.state.parameters()], 1)
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(NamedTuple):
     """An ensemble at the end of training."""
 
     trained: Ensembles
     ensemble: ensembles.Ensemble
 
 
-def measure_block(job: setup.Job) -> xr.Dataset:
+def finite(points: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Number and parameters (D,) of each member that has not diverged."""
+    return ((i, point) for i, point in enumerate(points) if torch.isfinite(point).all())
+
+
+def measure_block(job: blocks.Job) -> xr.Dataset:
     """One block: draws and radii of one cell, in all variants of its study."""
     lifecycle.listen()
-    work, result, number = setup.begin(job), None, 0
+    work, result, number = blocks.begin(job), None, 0
     study = work.block.study
     kept = {"validation": study.validation, "seed": work.block.seed, "test": study.test, "examples": study.examples}
     kept["dtype"] = getattr(np, study.dtype)
-    load = functools.partial(datasets.load_splits, job.path_to_dataset, job.dataset, **kept)
-    load = functools.lru_cache(maxsize=1)(load)
+    load = functools.lru_cache(1)(functools.partial(datasets.load_splits, job.path_to_dataset, job.dataset, **kept))
     apart, rates = studies.split(study, OF_MEMBERS)
     members = [Member(*each) for each in itertools.product(work.block.draws, work.block.radii, rates)]
     for variant in apart:
@@ -127,14 +128,11 @@ def measure_block(job: setup.Job) -> xr.Dataset:
 
 
 def _groups(members: list[Member], trained: Ensembles) -> list[list[Member]]:
-    """Group members into ensembles: by plane, or in the whole space by the size of the cache.
-
-    A member takes the size of its parameters or of the widest activations of a batch, whichever is larger.
-    """
+    """Ensembles by plane, or in the whole space by the cache: a member takes that of its parameters or activations."""
     if not isinstance(trained.where, subspace_labels.FullSpace):
         return [list(group) for _, group in itertools.groupby(members, lambda member: member.draw)]
     parameters, batch = list(trained.module.parameters()), trained.study.batch
-    examples = len(trained.inputs) if batch == "all" else batch
+    examples = len(trained.training[0]) if batch == "all" else batch
     widest = max(len(each) for each in parameters if each.ndim > 1)
     entries = max(sum(each.numel() for each in parameters), examples * widest)
     size = entries * parameters[0].element_size()
@@ -154,28 +152,21 @@ def _checkpoint(trained: Ensembles, number: int) -> loop.Checkpoint:
 
 def _train(trained: Ensembles, members: list[Member], checkpoint: loop.Checkpoint) -> dict[str, np.ndarray]:
     """Train the members and measure them: arrays (members, …) by name."""
-    study, job, streams = trained.study, trained.work.job, trained.work.streams
+    study, work = trained.study, trained.work
     parameters = initialisation.parameters_of(trained.module)
-    r_x, depth = initialisation.glorot_radius(parameters), labels.depth(job.network)
-    drawn = {m.draw: streams.initialisation(parameters, study.initialisation, m.draw) for m in members}
+    r_x, depth = initialisation.glorot_radius(parameters), labels.depth(work.job.network)
+    drawn = {m.draw: work.initialisation(parameters, study.initialisation, m.draw) for m in members}
     points = [initialisation.rescaled(drawn[m.draw], m.radius, study.radius_unit, r_x) for m in members]
     ratios = [initialisation.ratio(m.radius, study.radius_unit, r_x) for m in members]
     chosen = [_rate_and_temperature(study.model_copy(update=m.variant), depth, r) for m, r in zip(members, ratios)]
     rates, temperatures = torch.tensor(chosen, dtype=torch.float64).unbind(1)
-    options = ensembles.Options(
-        steps=study.steps,
-        batch=None if study.batch == "all" else study.batch,
-        rates=rates,
-        temperatures=temperatures,
-        optimiser=study.optimiser,
-        momentum=study.momentum,
-        epsilon=study.epsilon,
-        random_signs=study.gradients == "random_signs",
-    )
+    kept = {key: getattr(study, key) for key in ("steps", "optimiser", "momentum", "epsilon")}
+    batch, random_signs = None if study.batch == "all" else study.batch, study.gradients == "random_signs"
+    options = ensembles.Options(batch=batch, rates=rates, temperatures=temperatures, random_signs=random_signs, **kept)
     # Members of one plane share their batches; in the whole space each has the batches of its draw.
     draws = [m.draw for m in members] if isinstance(trained.where, subspace_labels.FullSpace) else [members[0].draw]
-    shuffles = [streams.name("batches", draw) for draw in draws]
-    problem = Problem(trained.module, trained.inputs, trained.targets, study.loss)
+    shuffles = [work.stream_name("batches", draw) for draw in draws]
+    problem = Problem(trained.module, *trained.training, study.loss)
     ensemble = ensembles.Ensemble(problem, _subset(trained, members[0].draw, points), options, shuffles)
 
     def observe(step: int, state: ensembles.Ensemble) -> dict[str, Tensor]:
@@ -189,9 +180,8 @@ def _train(trained: Ensembles, members: list[Member], checkpoint: loop.Checkpoin
 def _rate_and_temperature(study: TrainingStudy, depth: int | None, ratio: float) -> tuple[float, float]:
     """Learning rate and temperature of a member at `ratio` times the reference radius."""
     for rule in ("rate_rule", "temperature_rule"):
-        if getattr(study, rule) == "homogeneous" and depth is None:
-            reason = "needs the number of weight layers, which is not known of a network of your own"
-            raise ValueError(f"{rule}: homogeneous {reason}: use fixed")
+        if getattr(study, rule) == "homogeneous":
+            blocks.refuse_unknown_depth(depth, f"{rule}: homogeneous", "fixed")
     factor = ratio**depth if study.temperature_rule == "homogeneous" else 1
     return study.rate * ratio ** studies.rate_exponent(study.rate_rule, depth), study.temperature * factor
 
@@ -204,14 +194,14 @@ def _subset(trained: Ensembles, draw: int, points: list[np.ndarray]) -> constrai
     points, radii = tensor(np.stack(points)), tensor(np.array(radii))
     if isinstance(where, subspace_labels.FullSpace):
         return constraints.full(points, shapes, where.fixed)
-    eta = setup.metric(study, initialisation.parameters_of(trained.module))
-    random = work.streams.stream("plane", where.kind, draw, 0)
+    eta = blocks.metric(study, initialisation.parameters_of(trained.module))
+    random = work.stream("plane", where.kind, draw, 0)
     projection = projections.make(where, shapes, eta, random, points)
     if isinstance(where, subspace_labels.Plane):
         return constraints.plane(projection, points)
     if study.sphere == "through_initialisation":
         return constraints.sphere_through(projection, points[0], radii)
-    direction = work.streams.stream("direction", where.kind, draw).standard_normal(where.dimension)
+    direction = work.stream("direction", where.kind, draw).standard_normal(where.dimension)
     return constraints.sphere(projection, radii, tensor(direction))
 
 
@@ -232,8 +222,8 @@ def _subset(trained: Ensembles, draw: int, points: list[np.ndarray]) -> constrai
 )
 def snapshot(seen: Logged) -> dict[str, Tensor]:
     """Accuracy, loss, norms and angles on the first training examples."""
-    count = seen.trained.study.evaluated
-    return observations.snapshot(seen.state, training=(seen.trained.inputs[:count], seen.trained.targets[:count]))
+    examples = tuple(each[: seen.trained.study.evaluated] for each in seen.trained.training)
+    return observations.snapshot(seen.state, training=examples)
 
 
 @OBSERVABLES.register(
@@ -255,11 +245,10 @@ def sharpness(seen: Logged) -> dict[str, Tensor]:
     """The largest eigenvalue of the Hessian at each member; missing for diverged members."""
     trained, points = seen.trained, seen.points
     found = torch.full((len(points),), torch.nan, dtype=torch.float64)
-    inputs, targets = (each[: trained.study.sharpness_examples] for each in (trained.inputs, trained.targets))
-    for i, (point, temperature) in enumerate(zip(points, seen.state.temperatures.tolist())):
-        if torch.isfinite(point).all():
-            problem = Problem(trained.module, inputs, targets, trained.study.loss, temperature)
-            found[i] = top_eigenvectors.sharpness(problem, point, trained.work.job.memory_mib)
+    examples = [each[: trained.study.sharpness_examples] for each in trained.training]
+    for i, point in finite(points):
+        problem = Problem(trained.module, *examples, trained.study.loss, float(seen.state.temperatures[i]))
+        found[i] = top_eigenvectors.sharpness(problem, point, trained.work.job.memory_mib)
     return {"sharpness": found}
 
 
@@ -269,12 +258,9 @@ def sharpness(seen: Logged) -> dict[str, Tensor]:
     key="geometry_examples",
 )
 def geometry(seen: Logged) -> dict[str, Tensor]:
-    """The local geometry of each member; missing at other steps and for diverged members.
-
-    Also missing, with a warning in the log, where G has too few eigenvalues (a saturated softmax).
-    """
+    """The local geometry of each member; missing at other steps, for diverged members and for saturated softmaxes."""
     trained, study, members = seen.trained, seen.trained.study, len(seen.state.coordinates)
-    shape = Shape(study, trained.module, trained.inputs.shape[1:], trained.splits.training.classes)
+    shape = Shape(study, trained.module, trained.training[0].shape[1:], trained.splits.training.classes)
     sizes = {known.name: [len(axis.labels(shape)) for axis in known.axes] for known in local_geometry.VARIABLES}
     found = {name: torch.full((members, *size), torch.nan, dtype=torch.float64) for name, size in sizes.items()}
     if seen.step not in study.geometry_steps:
@@ -282,9 +268,7 @@ def geometry(seen: Logged) -> dict[str, Tensor]:
     sets = _sets(trained, study.geometry_examples)
     residual, memory_mib = seen.step in study.residual_steps, trained.work.job.memory_mib
     options = local_geometry.Options(study.eigenvalues, residual=residual, memory_mib=memory_mib)
-    for i, point in enumerate(seen.points):
-        if not torch.isfinite(point).all():
-            continue
+    for i, point in finite(seen.points):
         try:
             measured = local_geometry.measure(trained.module, point, sets, options)
         except logit_gradients.TooFewEigenvalues as reason:
@@ -301,13 +285,11 @@ def _sets(trained: Ensembles, count: int) -> local_geometry.Sets:
     def part(examples: tuple[Tensor, Tensor], first: int) -> local_geometry.Examples:
         return local_geometry.Examples(*(each[first : first + count] for each in examples))
 
-    training = trained.inputs, trained.targets
-    sets = local_geometry.Sets(part(training, 0), part(training, count), part(trained.held_out, 0))
+    training, held_out = trained.training, trained.held_out
+    sets = local_geometry.Sets(part(training, 0), part(training, count), part(held_out, 0))
     if (least := min(len(each.labels) for each in sets)) < count:
-        raise ValueError(
-            f"geometry_examples: {count} is impossible; of the classes of this variant one of its three sets, two of "
-            f"training and one held out, has {least}"
-        )
+        reason = "of the classes of this variant one of its three sets, two of training and one held out, has"
+        raise ValueError(f"geometry_examples: {count} is impossible; {reason} {least}")
     return sets
 
 
@@ -345,10 +327,9 @@ def test(seen: Ended) -> dict[str, np.ndarray]:
 )
 def curvature(seen: Ended) -> dict[str, np.ndarray]:
     """Measures of the Hessian on the plane, each (members, MOMENT, EXAMPLES_OF)."""
-    trained, ensemble = seen.trained, seen.ensemble
-    count = trained.study.curvature_examples
-    sets = [(trained.inputs[:count], trained.targets[:count])]
-    sets += [tuple(each[:count] for each in trained.held_out)] if trained.study.validation else []
+    trained, ensemble, count = seen.trained, seen.ensemble, seen.trained.study.curvature_examples
+    known = [trained.training, trained.held_out] if trained.study.validation else [trained.training]
+    sets = [(inputs[:count].double(), targets[:count]) for inputs, targets in known]
     identity = torch.eye(trained.where.dimension, dtype=ensemble.coordinates.dtype, device=trained.work.device)
     rows = torch.cat([each.flatten(1) for each in ensemble.subset.projection.forward(identity)], 1)
     module, memory_mib = trained.module.double(), trained.work.job.memory_mib
@@ -356,10 +337,8 @@ def curvature(seen: Ended) -> dict[str, np.ndarray]:
     found = {name: np.full((len(ensemble.coordinates), 2, 2), np.nan) for name in names}
     for moment, coordinates in enumerate((ensemble.subset.start, ensemble.coordinates)):
         points = torch.cat([each.flatten(1) for each in ensemble.subset.forward(coordinates)], 1).double()
-        for (i, point), (j, (inputs, targets)) in itertools.product(enumerate(points), enumerate(sets)):
-            if not torch.isfinite(point).all():
-                continue
-            measured = hessian.plane_hessian(Problem(module, inputs.double(), targets), point, rows, memory_mib)
+        for (i, point), (j, examples) in itertools.product(finite(points), enumerate(sets)):
+            measured = hessian.plane_hessian(Problem(module, *examples), point, rows, memory_mib)
             summary = summaries.summarise(np.linalg.eigvalsh(measured.hessian))
             for name in names:
                 found[name][i, moment, j] = getattr(summary, name)

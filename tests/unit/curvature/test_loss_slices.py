@@ -10,8 +10,8 @@ import yaml
 
 from goldilocks_zone.curvature import loss_slices
 from goldilocks_zone.data import datasets
+from goldilocks_zone.measurements import blocks
 from goldilocks_zone.measurements import loss_slices as measured_slices
-from goldilocks_zone.measurements import setup
 from goldilocks_zone.models import initialisation, labels, networks, user_code
 from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.randomness import stream
@@ -132,7 +132,7 @@ def files(tmp_path):
 def measured(files, settings, path_to_network=None, network_file=""):
     (files / "settings.yaml").write_text(yaml.safe_dump(settings))
     paths = [str(files / name) for name in ("d.nc", "settings.yaml", "code.txt")]
-    job = setup.Job(*paths, path_to_network, network_file, device="cpu")
+    job = blocks.Job(*paths, path_to_network, network_file, device="cpu")
     netcdf.write_dataset(measured_slices.measure_block(job), files / "cuts.nc")
     return netcdf.read_dataset(files / "cuts.nc")
 

@@ -144,7 +144,7 @@ def copy(tmp_path):
 PROGRAM = """
 from goldilocks_zone.config import kinds, records, studies
 from goldilocks_zone.measurements import aggregate, documentation
-from goldilocks_zone.measurements.setup import Job
+from goldilocks_zone.measurements.blocks import Job
 from goldilocks_zone.storage import netcdf
 
 place = "results/mnist/fc-5x1-relu/plane-3-dense/draws-000-000.nc"

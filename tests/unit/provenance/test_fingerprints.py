@@ -183,7 +183,7 @@ def test_scripts_reach_the_modules_that_make_their_numbers():
         "problem",
     )
     networks += ("user_code", "user_networks")
-    measurements = ("blocks", "curvature", "curvature_blocks", "curvature_sweeps", "observables", "setup")
+    measurements = ("blocks", "curvature", "curvature_blocks", "curvature_sweeps", "observables")
     assert {
         *(f"curvature.{name}" for name in engine),
         *(f"models.{name}" for name in networks),
