@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from torch import nn
+from torch import Tensor, nn
 
 from goldilocks_zone.config import records, studies
 from goldilocks_zone.config.models import Cuts, Study
@@ -71,6 +71,10 @@ class Work:
     def initialisation(self, parameters: Sequence[Parameter], kind: str, draw: int) -> np.ndarray:
         """Initialisation θ (D,) of a draw before it is rescaled to a radius."""
         return initialise(parameters, kind, self.stream("initialisation", draw))
+
+    def on_device(self, examples: Examples) -> tuple[Tensor, Tensor]:
+        """Inputs and labels as tensors on the device of the job."""
+        return tuple(torch.as_tensor(each, device=self.device) for each in (examples.inputs, examples.labels))
 
     def network(self, examples: Examples) -> nn.Module:
         """Build the network for these examples, in double precision."""

@@ -72,8 +72,8 @@ class CurvatureStudy(Study, title="Study of curvature"):
             largest, dimension = max(self.dimensions), subspace_labels.parse_plane(label).dimension
             reason = f"the plane {label} has {dimension} dimensions"
             checks.require(largest <= dimension, f"{path}.dimensions", largest, reason)
-        # Of a user's network too little is known.
-        for label, network in ((label, networks.get(label)) for label in self.networks):
+        for label in self.networks:
+            network = networks.get(label)  # none of a user's network, of which too little is known
             if self.counterfactuals:
                 parts = "without biases, residual connections and normalisation, whose logits are homogeneous"
                 advice = f"use a network of relu, leakyrelu or identity {parts}"

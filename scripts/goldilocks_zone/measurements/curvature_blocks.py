@@ -204,7 +204,7 @@ def full_space(seen: InFullSpace) -> dict:
     """Trace and norm of the Hessian in full space, in the metric of the planes."""
     sweep, (problem, parameters) = seen.sweep, seen.problem
     probes, eta = sweep.probes, sweep.eta
-    vectors = sweep.on_device(probes * eta).to(getattr(torch, sweep.study.dtype))
+    vectors = torch.as_tensor(probes * eta, device=sweep.work.device).to(getattr(torch, sweep.study.dtype))
     problem, memory_mib = replace(problem, loss=sweep.study.loss), sweep.work.job.memory_mib
     products = hessian.hessian_vector_products(problem, parameters, vectors, memory_mib=memory_mib)
     found = estimators.hutchinson(probes, products.double().cpu().numpy() * eta)

@@ -79,11 +79,9 @@ class Sweep:
         self.work, self.study, self.depth = work, study, labels.depth(work.job.network)
         parameters = initialisation.parameters_of(module)
         self.eta = blocks.metric(study, parameters)
-
-        def signs(purpose: str, count: int) -> np.ndarray:
-            return work.stream(purpose, number).choice((-1.0, 1.0), (count, self.eta.size))
-
-        self.probes, layer_probes = signs("probes", study.probes), signs("layer probes", study.layer_probes)
+        counts, size = {"probes": study.probes, "layer probes": study.layer_probes}, self.eta.size
+        signs = [work.stream(name, number).choice((-1.0, 1.0), (count, size)) for name, count in counts.items()]
+        self.probes, layer_probes = signs
         self.layer_probes = np.concatenate([layer_probes * each for each in initialisation.layer_indicators(module)])
         plane, count = subspace_labels.parse_plane(work.job.subspace), max(study.dimensions)
         names = [("plane", plane.kind, number, i) for i in range(study.planes)]
@@ -91,11 +89,7 @@ class Sweep:
         theta = work.initialisation(parameters, study.initialisation, number)
         self.points = self._points(theta, initialisation.glorot_radius(parameters))
         self.module = module.to(work.device)
-        self.theta, self.inputs, self.targets = map(self.on_device, (theta, examples.inputs, examples.labels))
-
-    def on_device(self, array: np.ndarray) -> Tensor:
-        """An array as a tensor on the device of the job."""
-        return torch.as_tensor(array, device=self.work.device)
+        self.theta, (self.inputs, self.targets) = torch.as_tensor(theta, device=work.device), work.on_device(examples)
 
     def seen(self) -> Iterator[Seen]:
         """All objects that observables measure, those in full space only where nothing overflows."""
@@ -150,11 +144,12 @@ class Sweep:
         if scipy.sparse.issparse(directions):
             directions = directions.astype(self.study.dtype)
         else:
-            directions = self.on_device(directions).to(getattr(torch, self.study.dtype))
+            directions = torch.as_tensor(directions, device=self.work.device).to(getattr(torch, self.study.dtype))
         problem = Problem(self.module, self.inputs, self.targets, self.study.loss)
         options = hessian.Options(self.study.examples, self.work.job.memory_mib, refuse_overflow=False)
         pairs, sharpness = [(point.scale, point.temperature) for point in points], self.study.sharpness
-        groups, found = [[pair] for pair in pairs] if sharpness or self.study.one_by_one else [pairs], []
+        groups = [[pair] for pair in pairs] if sharpness or self.study.one_by_one else [pairs]
+        found = []
         for group in groups:
             here = softened_relu.softened(problem, group[0][0] * self.theta, sharpness) if sharpness else problem
             found += hessian.curvature_at(here, self.theta, group, directions, options)

@@ -23,14 +23,14 @@ def documented(text: str) -> str:
 
 
 def _table(observables: Observables) -> str:
-    rows = []
+    text = HEADER
     for each in observables:
         for variable in each.variables:
             axes = ", ".join(axis.name for axis in (*observables.points, *variable.axes))
             key = f" `{each.key}`" if each.key else ""
             meaning = variable.long_name.replace("|", "\\|")
-            rows.append(f"| `{variable.name}` | {axes} | {variable.units} | {meaning} |{key} |\n")
-    return HEADER + "".join(rows)
+            text += f"| `{variable.name}` | {axes} | {variable.units} | {meaning} |{key} |\n"
+    return text
 
 
 if __name__ == "__main__":

@@ -84,8 +84,7 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
     # Studies start from the same θ.
     theta, r_x = work.initialisation(parameters, cuts.initialisation, NUMBER), initialisation.glorot_radius(parameters)
     raw = planes.directions(plane, blocks.metric(cuts, parameters), work.stream("cut", plane.kind, NUMBER))
-    arrays = (loss_slices.orthonormal(raw), examples.inputs, examples.labels)
-    directions, *data = (torch.as_tensor(array, device=work.device) for array in arrays)
+    directions, data = torch.as_tensor(loss_slices.orthonormal(raw), device=work.device), work.on_device(examples)
     shape = Shape(cuts, module, examples.inputs.shape[1:], examples.classes)
     result = blocks.empty(OBSERVABLES, shape, {"radius": work.block.radii})
     for radius in work.block.radii:

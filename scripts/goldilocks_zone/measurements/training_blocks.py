@@ -65,11 +65,7 @@ class Ensembles:
     def __init__(self, work: blocks.Work, study: TrainingStudy, module: nn.Module, splits: datasets.Splits):
         self.work, self.study, self.module, self.splits = work, study, module, splits
         self.where = subspace_labels.parse_subspace(work.job.subspace)
-        self.training, self.held_out = map(self.on_device, (splits.training, splits.validation))
-
-    def on_device(self, examples: datasets.Examples) -> tuple[Tensor, Tensor]:
-        """Inputs and labels as tensors on the device of the job."""
-        return tuple(torch.as_tensor(each, device=self.work.device) for each in (examples.inputs, examples.labels))
+        self.training, self.held_out = map(work.on_device, (splits.training, splits.validation))
 
 
 class Logged(NamedTuple):
@@ -281,12 +277,9 @@ def geometry(seen: Logged) -> dict[str, Tensor]:
 
 def _sets(trained: Ensembles, count: int) -> local_geometry.Sets:
     """Two sets of `count` training examples, and one of held-out examples."""
-
-    def part(examples: tuple[Tensor, Tensor], first: int) -> local_geometry.Examples:
-        return local_geometry.Examples(*(each[first : first + count] for each in examples))
-
-    training, held_out = trained.training, trained.held_out
-    sets = local_geometry.Sets(part(training, 0), part(training, count), part(held_out, 0))
+    places = (trained.training, 0), (trained.training, count), (trained.held_out, 0)
+    parts = [local_geometry.Examples(*(each[first : first + count] for each in known)) for known, first in places]
+    sets = local_geometry.Sets(*parts)
     if (least := min(len(each.labels) for each in sets)) < count:
         reason = "of the classes of this variant one of its three sets, two of training and one held out, has"
         raise ValueError(f"geometry_examples: {count} is impossible; {reason} {least}")
@@ -314,7 +307,7 @@ def outputs(seen: Logged) -> dict[str, Tensor]:
 )
 def test(seen: Ended) -> dict[str, np.ndarray]:
     """Accuracy and loss on test examples."""
-    found = observations.classified(seen.ensemble, *seen.trained.on_device(seen.trained.splits.test))
+    found = observations.classified(seen.ensemble, *seen.trained.work.on_device(seen.trained.splits.test))
     accuracy, loss = (found[name].cpu().numpy() for name in ("accuracy", "loss"))
     return {"test_accuracy": accuracy, "test_loss": loss, "diverged": (~np.isfinite(loss)).astype(float)}
 
