@@ -24,6 +24,14 @@ TINY = {
 WAYS = [method for method in methods.installed() if method not in ("engine", "engine_sweep", "matmul")]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def threads_of_other_tests():
+    """Benchmarks give torch two threads, which wait for each other where later tests run side by side."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("method", WAYS)
 @pytest.mark.parametrize("case", TINY)
 def test_every_way_gives_the_hessian_of_the_engine(case, method):
