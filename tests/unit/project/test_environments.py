@@ -1,6 +1,7 @@
 """Lock, conda environments, rules and package agree."""
 
 import ast
+import functools
 import itertools
 import os
 import re
@@ -95,24 +96,33 @@ def test_the_executor_for_slurm_is_pinned():
     assert all(re.fullmatch(r"[a-z-]+==[\d.]+", line) for line in pinned) and len(pinned) == 2
 
 
+@functools.cache
+def names_imported(path):
+    """Modules that a file imports, and what it takes from them, each by its full name."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [f"{node.module}.{alias.name}" for alias in node.names] + [node.module]
+    return [(name, ROOT / "scripts" / (name.replace(".", "/") + ".py")) for name in dict.fromkeys(found)]
+
+
+@functools.cache
+def is_ours(module):
+    return module.exists()
+
+
 def imports_of(path):
     """Top-level packages that a script imports, modules of ours followed."""
     found, seen, waiting = set(), set(), [path]
     while waiting:
-        for node in ast.walk(ast.parse(waiting.pop().read_text())):
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                names = [f"{node.module}.{alias.name}" for alias in node.names] + [node.module]
-            else:
-                continue
-            for name in names:
-                module = ROOT / "scripts" / (name.replace(".", "/") + ".py")
-                if module.exists() and module not in seen:
-                    seen.add(module)
-                    waiting.append(module)
-                elif not module.exists() and not name.startswith("goldilocks_zone"):
-                    found.add(name.split(".")[0])
+        for name, module in names_imported(waiting.pop()):
+            if is_ours(module) and module not in seen:
+                seen.add(module)
+                waiting.append(module)
+            elif not is_ours(module) and not name.startswith("goldilocks_zone"):
+                found.add(name.split(".")[0])
     return found - set(sys.stdlib_module_names) - {path.stem for path in (ROOT / "scripts").glob("*.py")}
 
 
