@@ -3,6 +3,11 @@ import pytest
 from made_up.projects import Project
 
 
+def pytest_collection_modifyitems(items):
+    """Start files of the workflow's tests first, which take longest, so that no worker runs one alone at the end."""
+    items.sort(key=lambda item: item.path.parent.name != "workflow")
+
+
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
     """The run `tiny` up to claims and figures, built once."""
