@@ -45,8 +45,8 @@ fail = { echo "$(1)" | tee "$(GOLDILOCKS_FAILURE)" >&2; exit 1; }
 refuse_path = case "$$PWD" in *[[:space:]\'\"\&\$$\(\)\;\{\}\\\*\`\<\>\|\?\[\]:]*) \
 	$(call fail,$$PWD has a character in its path that shells or Python read in their own way: move it to a path \
 without spaces and quotes and signs such as & and run again);; esac
-# Some tests make jobs fail.
-PYTEST := env -u GOLDILOCKS_FAILURE $(BIN)/python -m pytest
+# Some tests make jobs fail. Without bytecode, every worker would compile all tests, and their jobs the package.
+PYTEST := env -u GOLDILOCKS_FAILURE -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 # Tests that measure time, disturb a starting job or need every core run alone, the others in parallel.
 ALONE := tests/workflow/test_quick.py tests/workflow/test_faults.py
 # One worker more than cores, because tests of the workflow often wait.
