@@ -47,16 +47,14 @@ def as_dataset(
     if labels.dtype != np.uint8:
         labels = labels.astype(np.min_scalar_type(classes - 1))
     split = np.repeat(np.array([TRAIN, TEST], np.int8), (len(training[1]), len(test[1])))
+    variables = {
+        "images": (("example", "channel", "height", "width"), images, {"units": "grey level, 0 to 255"}),
+        "labels": ("example", labels, {"units": "1", "long_name": "class"}),
+        "split": ("example", split, {"flag_values": [TRAIN, TEST], "flag_meanings": "train test"}),
+    }
+    origin = {"class_names": ", ".join(class_names), "source": source, "licence": licence}
     return xr.Dataset(
-        {
-            "images": (("example", "channel", "height", "width"), images, {"units": "grey level, 0 to 255"}),
-            "labels": ("example", labels, {"units": "1", "long_name": "class"}),
-            "split": ("example", split, {"flag_values": [TRAIN, TEST], "flag_meanings": "train test"}),
-        },
-        attrs={
-            **{"dataset": name, "checksum": checksum(images, labels, split)},
-            **{"classes": classes, "class_names": ", ".join(class_names), "source": source, "licence": licence},
-        },
+        variables, attrs={"dataset": name, "checksum": checksum(images, labels, split), "classes": classes, **origin}
     )
 
 

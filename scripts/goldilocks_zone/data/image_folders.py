@@ -13,6 +13,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -35,6 +36,7 @@ Key = tuple[str, str, str]  # split, class, file
 # Name below the dataset's folder, and a function that reads the file before the next is asked for; None for a folder.
 Member = tuple[str, Callable[[], bytes] | None]
 _TAR_ARCHIVES = {".tar.xz": lzma.open, ".tar.gz": gzip.open, ".tgz": gzip.open, ".tar.bz2": bz2.open, ".tar": open}
+_EXTENDED_HEADERS = {b"L", b"K", b"x", b"g", b"X"}  # long names and links of GNU, and those of pax
 _HEADER_LIMIT = 1 << 14
 _UTF_8_FLAG = 1 << 11
 
@@ -183,8 +185,8 @@ def _folder_members(path: Path, limit: int) -> Iterator[Member]:
 
 
 def _zip_members(path: Path, limit: int) -> Iterator[Member]:
+    limited = _Limited(limit)
     with zipfile.ZipFile(path) as archive:
-        left = limit
         for entry in archive.infolist():
             _refuse_outside(entry.filename)
             if stat.S_ISLNK(entry.external_attr >> 16):
@@ -196,13 +198,8 @@ def _zip_members(path: Path, limit: int) -> Iterator[Member]:
                 continue
 
             def read(entry=entry):
-                nonlocal left
-                with archive.open(entry) as member:
-                    content = member.read(left + 1)
-                left -= len(content)
-                if left < 0:
-                    raise Refused(f"it unpacks to more than allowed, {beyond(limit)}")
-                return content
+                with archive.open(entry) as limited.unpacked:
+                    return limited.read()
 
             yield _name_of(entry), read
 
@@ -221,7 +218,7 @@ def _name_of(entry: zipfile.ZipInfo) -> str:
 def _tar_members(path: Path, unpack: Callable, limit: int) -> Iterator[Member]:
     with (
         unpack(path, "rb") as unpacked,
-        tarfile.open(fileobj=_Limited(unpacked, limit), mode="r|", tarinfo=_ShortHeaders) as archive,
+        tarfile.open(fileobj=_Limited(limit, unpacked), mode="r|", tarinfo=_ShortHeaders) as archive,
     ):
         for entry in archive:
             archive.members = []  # This list would grow without bound.
@@ -238,15 +235,10 @@ def _tar_members(path: Path, unpack: Callable, limit: int) -> Iterator[Member]:
 class _ShortHeaders(tarfile.TarInfo):
     """Members without long extended headers, which some versions of tarfile take hours to read."""
 
-    def _proc_pax(self, archive):
-        return self._refuse_long() or super()._proc_pax(archive)
-
-    def _proc_gnulong(self, archive):
-        return self._refuse_long() or super()._proc_gnulong(archive)
-
-    def _refuse_long(self):
-        if self.size > _HEADER_LIMIT:
+    def _proc_member(self, archive):
+        if self.type in _EXTENDED_HEADERS and self.size > _HEADER_LIMIT:
             raise Refused("it has a member with an extended header of unusual length; make the archive again")
+        return super()._proc_member(archive)
 
 
 def beyond(limit: int) -> str:
@@ -260,13 +252,13 @@ def _refuse_outside(name: str) -> None:
 
 
 class _Limited(io.RawIOBase):
-    """Unpacked content of an archive, up to a limit in bytes."""
+    """Unpacked content of an archive or of its members one after the other, up to a limit in bytes."""
 
-    def __init__(self, unpacked: io.BufferedIOBase, limit: int):
-        self._unpacked, self._left, self._limit = unpacked, limit, limit
+    def __init__(self, limit: int, unpacked: IO[bytes] | None = None):
+        self.unpacked, self._left, self._limit = unpacked, limit, limit
 
     def read(self, size: int = -1) -> bytes:
-        content = self._unpacked.read(size if 0 <= size <= self._left else self._left + 1)
+        content = self.unpacked.read(size if 0 <= size <= self._left else self._left + 1)
         self._left -= len(content)
         if self._left < 0:
             raise Refused(f"it unpacks to more than allowed, {beyond(self._limit)}")
