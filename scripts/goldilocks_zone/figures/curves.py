@@ -1,4 +1,4 @@
-"""Means over draws with their intervals or bands, as source data and as curves."""
+"""Means over draws and other estimates with their intervals or bands, as source data and as curves."""
 
 import json
 import math
@@ -8,11 +8,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
+from goldilocks_zone.claims.cells import NotTested
+from goldilocks_zone.claims.curves import ratio_of_means
 from goldilocks_zone.config import studies
 from goldilocks_zone.figures import panels, style
 from goldilocks_zone.statistics import bands, estimates
 
 PARTS = ["mean", "low", "high"]
+PLACES = 50  # at which a regression's band is drawn
 WithInterval = tuple[float, float, float]  # a value and the ends of its interval
 
 
@@ -42,7 +45,6 @@ def parts_of(data: xr.Dataset, name: str) -> xr.Dataset:
 
 
 def settings_of(study: xr.Dataset) -> dict:
-    """The settings that a study was run with."""
     return json.loads(study.attrs["settings"])
 
 
@@ -59,12 +61,16 @@ def nearest_to_r_x(study: xr.Dataset) -> int:
     return int(np.abs(study["x"].values).argmin())
 
 
+def meanings_of_means(interval: str, of: str) -> dict[str, str]:
+    """Meanings of the variables that `means` and `over_radii` return."""
+    spread = {"mean": f"mean over draws{of}", "standard_deviation": f"standard deviation over draws{of}"}
+    return spread | ends_of(f"the mean's {interval}{of}")
+
+
 def means(values: xr.DataArray, about: str = "") -> xr.Dataset:
     """mean and standard_deviation over draws of values (…, draw), and low and high of the mean's 95 % interval.
-
     Student's intervals, separately for each point, over the draws that are not missing; none for a single draw. With
-    `about`, the meaning of values without units.
-    """
+    `about`, the meaning of values without units."""
     values = values.transpose(..., "draw").assign_attrs(described(about) if about else {})
     found = np.full((*values.shape[:-1], 4), np.nan)
     for place in np.ndindex(values.shape[:-1]):
@@ -74,12 +80,7 @@ def means(values: xr.DataArray, about: str = "") -> xr.Dataset:
             found[place][0] = samples.mean()
         if len(samples) > 1:
             found[place][1:] = samples.std(ddof=1), *estimates.mean(samples).interval(estimates.LEVEL)
-    about = values.attrs.get("long_name", values.name)
-    meanings = {
-        "mean": f"mean over draws: {about}",
-        "standard_deviation": f"standard deviation over draws: {about}",
-        **ends_of(f"the mean's 95 % interval over draws: {about}"),
-    }
+    meanings = meanings_of_means("95 % interval over draws", f": {values.attrs.get('long_name', values.name)}")
     variables = columns(values.dims[:-1], found, meanings, values.attrs.get("units", "1"))
     return xr.Dataset(variables, values.isel(draw=0, drop=True).coords)
 
@@ -89,16 +90,11 @@ def over_radii(study: xr.Dataset, variable: str) -> xr.Dataset:
     values = study[variable].transpose(..., "radius", "draw")
     flat = values.values.reshape(-1, study.sizes["radius"], study.sizes["draw"])
     ends = zip(*(bands.simultaneous_band(curve, estimates.LEVEL, variable) for curve in flat))
-    low, high = ((values.dims[:-1], np.reshape(end, values.shape[:-1])) for end in ends)
-    found = {"mean": values.mean("draw"), "standard_deviation": values.std("draw", ddof=1), "low": low, "high": high}
-    result = xr.Dataset(found, attrs=study.attrs)
-    for name, meaning in {
-        "mean": "mean over draws",
-        "standard_deviation": "standard deviation over draws",
-        **ends_of("the mean's simultaneous 95 % band over radii"),
-    }.items():
-        result[name].attrs = described(f"{meaning} of {variable}", study[variable].attrs.get("units", "1"))
-    return result
+    low, high = (np.reshape(end, values.shape[:-1]) for end in ends)
+    found = np.stack([values.mean("draw"), values.std("draw", ddof=1), low, high], -1)
+    meanings = meanings_of_means("simultaneous 95 % band over radii", f" of {variable}")
+    variables = columns(values.dims[:-1], found, meanings, values.attrs.get("units", "1"))
+    return xr.Dataset(variables, values.isel(draw=0, drop=True).coords, study.attrs)
 
 
 def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, *name: str) -> WithInterval:
@@ -108,6 +104,31 @@ def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, 
     except estimates.TooFewDraws:
         return statistic(samples), math.nan, math.nan
     return found.value, *found.interval(estimates.LEVEL)
+
+
+def of_claim(estimator: Callable[..., list[estimates.Estimate]], *arguments: object) -> WithInterval:
+    """The one estimate of a claim's estimator, with its 95 % interval; NaN where the study allows none."""
+    try:
+        (found,) = estimator(*arguments)
+        return found.value, *found.interval(estimates.LEVEL)
+    except (NotTested, estimates.TooFewDraws):
+        return math.nan, math.nan, math.nan
+
+
+def ratios_of_means(above: xr.DataArray, below: xr.DataArray, meaning: str, *name: str) -> xr.Dataset:
+    """ratio of the means over draws of `above` and `below` (…, draw), and low and high of its 95 % interval. Missing
+    where the mean of `below` is not well known: where its 95 % interval does not lie within half of it."""
+    below = below.broadcast_like(above).transpose(*above.dims)
+    found = np.full((*above.shape[:-1], 3), np.nan)
+    for place in np.ndindex(above.shape[:-1]):
+        pair = np.array([above.values[place], below.values[place]])
+        if pair.shape[-1] > 1:
+            estimate = estimates.mean(pair[1])
+            if not estimate.interval(estimates.LEVEL)[1] - estimate.value < abs(estimate.value) / 2:
+                continue
+        found[place] = bootstrapped(ratio_of_means, pair, *name)
+    meanings = {"ratio": meaning, **ends_of("the ratio's 95 % bootstrap interval over draws")}
+    return xr.Dataset(columns(above.dims[:-1], found, meanings), above.isel(draw=0, drop=True).coords)
 
 
 def statistics(found: Mapping[str, WithInterval], meanings: Mapping[str, str]) -> xr.Dataset:
@@ -122,7 +143,6 @@ def decimal(value: float, digits: int = 2) -> str:
 
 
 def in_words(value: float, low: float, high: float) -> str:
-    """Format a statistic and its interval."""
     return f"{decimal(value)} [{decimal(low)}, {decimal(high)}]"
 
 
@@ -158,10 +178,21 @@ def draw_band(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, alpha: float = 0.2
 
 def draw_curve(ax: plt.Axes, curve: xr.Dataset, number: int, label: str, deviations: bool = True) -> None:
     """Draw a mean over the radius, its simultaneous band, and bars of one standard deviation over draws."""
-    x, colour = curve["x"].values, style.colour(number)
-    draw_band(ax, x, curve, **style.look(number, markersize=2.2, label=label))
+    draw_band(ax, curve["x"].values, curve, **style.look(number, markersize=2.2, label=label))
     if deviations:
-        ax.errorbar(x, curve["mean"], curve["standard_deviation"], fmt="none", ecolor=colour, elinewidth=0.5, alpha=0.7)
+        bar = {"fmt": "none", "ecolor": style.colour(number), "elinewidth": 0.5, "alpha": 0.7}
+        ax.errorbar(curve["x"].values, curve["mean"], curve["standard_deviation"], **bar)
+
+
+def draw_regression(ax: plt.Axes, x: np.ndarray, y: np.ndarray, line: object, band: object, alpha: float) -> None:
+    """Draw the regression line of y over x with the pointwise 95 % band of its mean, unless draws are too few."""
+    places = np.linspace(x.min(), x.max(), PLACES)
+    try:
+        mean, low, high = bands.regression_band(x, y, places, estimates.LEVEL)
+    except estimates.TooFewDraws:
+        return
+    ax.plot(places, mean, color=line)
+    ax.fill_between(places, low, high, color=band, alpha=alpha, linewidth=0)
 
 
 def limit(ax: plt.Axes, data: xr.Dataset) -> None:

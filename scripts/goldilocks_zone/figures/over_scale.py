@@ -25,17 +25,11 @@ def parameters_rescaled(study: xr.Dataset) -> xr.Dataset:
 
 def bands(study: xr.Dataset, variables: dict[str, xr.DataArray]) -> xr.Dataset:
     """{name}_mean, _low and _high (…, radius) of each of `variables`, with the band of `curves.over_radii`."""
-    found = {}
-    for name, values in variables.items():
-        here = curves.over_radii(study.assign({name: values}), name)
-        units = {"units": values.attrs["units"]} if "units" in values.attrs else {}
-        for part in curves.PARTS:
-            found[f"{name}_{part}"] = here[part].assign_attrs({"units": "1", **units, **here[part].attrs})
-    return xr.Dataset(found)
+    found = {name: curves.over_radii(study.assign({name: values}), name) for name, values in variables.items()}
+    return xr.Dataset({f"{name}_{part}": each[part] for name, each in found.items() for part in curves.PARTS})
 
 
 def draw(ax: plt.Axes, data: xr.Dataset, name: str, number: int, label: str, line: str = "-") -> None:
-    """Draw a mean curve with its band."""
     look = style.look(number, linestyle=line, markersize=2.2, markevery=2, label=label)
     curves.draw_band(ax, data["x"].values, curves.parts_of(data, name), **look)
 
@@ -54,23 +48,19 @@ def stacks(
     titles: dict[str, str] | None = None,
     columns: int | None = None,
 ) -> plt.Figure:
-    """A figure with a column for each study and a row for each of `heights`, the labels of the rows' axes.
-
-    `draw_stack` draws a study's part of `data` into its panels, under its own of `titles` or dataset and network; one
-    legend above serves all. Of more studies than `columns` the rest stand below.
-    """
+    """A figure with a column for each study and a row for each of `heights`, the labels of the rows' axes. `draw_stack`
+    draws a study's part of `data` into its panels, under its own of `titles` or dataset and network; one legend above
+    serves all. Of more studies than `columns` the rest stand below."""
     figure, stacked = panels.stacked(len(studies), len(heights), settings, columns, x_label=LABEL)
-    for number, (name, stack) in enumerate(zip(studies, stacked)):
+    for name, stack in zip(studies, stacked):
         draw_stack(stack, data[name])
         dataset, network = (str(studies[name][axis].values[0]) for axis in ("dataset", "network"))
         usual = f"{panels.dataset_title(dataset)}, {panels.network_title(network)}"
         stack[0].set_title(titles[name] if titles else usual)
         stack[-1].set_xlabel(LABEL)
-        if number == 0:
-            for ax, label in zip(stack, heights):
-                ax.set_ylabel(label)
     handles = {}
-    for ax in stacked[0]:
+    for ax, text in zip(stacked[0], heights):
+        ax.set_ylabel(text)
         for handle, label in zip(*ax.get_legend_handles_labels()):
             handles.setdefault(label, handle)
     panels.legend_on_top(figure, list(handles.values()), 5)

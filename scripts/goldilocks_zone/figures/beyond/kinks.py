@@ -5,7 +5,6 @@ import xarray as xr
 
 from goldilocks_zone.figures import curves, panels, profiles, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
-from goldilocks_zone.figures.ratios import ratios_of_means
 
 FIGURE = {"id": "kinks", "studies": ["kinks"], "axis": "radius", "needs": ["sharpness"]}
 
@@ -51,7 +50,7 @@ def relative_to_relu(study: xr.Dataset) -> xr.Dataset:
     values = xr.concat([study[name].drop_attrs() for name in MEASURES], dim="quantity")
     values = values.assign_coords(quantity=list(MEASURES)).transpose(..., "radius", "sharpness", "draw")
     relu, softened = values.sel(sharpness=RELU, drop=True), values.drop_sel(sharpness=RELU)
-    return ratios_of_means(softened, relu, "mean over that of ReLU", "kinks").assign_attrs(study.attrs)
+    return curves.ratios_of_means(softened, relu, "mean over that of ReLU", "kinks").assign_attrs(study.attrs)
 
 
 def draw_radii(ax: plt.Axes, ratios: xr.Dataset) -> None:

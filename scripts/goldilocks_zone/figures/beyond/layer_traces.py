@@ -7,7 +7,6 @@ from matplotlib.ticker import MaxNLocator
 
 from goldilocks_zone.figures import curves, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
-from goldilocks_zone.figures.ratios import ratios_of_means
 from goldilocks_zone.models import labels
 
 FIGURE = {"id": "layer_traces", "studies": ["layer_traces"], "axis": "radius", "needs": ["layer"]}
@@ -48,7 +47,7 @@ def ratios(study: xr.Dataset) -> xr.Dataset:
         if depth is None and traces.sel(network=network).notnull().any():
             raise ValueError(f"the number of weight layers of {network} is not known: leave it out")
     functional = study["radial_derivative"] / xr.DataArray(np.array(depths, float), dims="network")
-    data = ratios_of_means(traces, functional, "mean of σ_l² Tr(H_ll) over mean of ⟨∇L, θ⟩/n_L", "layer_trace")
+    data = curves.ratios_of_means(traces, functional, "mean of σ_l² Tr(H_ll) over mean of ⟨∇L, θ⟩/n_L", "layer_trace")
     return data.assign_coords(study.drop_dims("draw").coords).assign_attrs(study.attrs)
 
 

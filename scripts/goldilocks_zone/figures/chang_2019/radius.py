@@ -6,14 +6,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from goldilocks_zone.claims.cells import NotTested
 from goldilocks_zone.claims.estimators import training
 from goldilocks_zone.figures import curves, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
-from goldilocks_zone.statistics import estimates
 
 FIGURE = {"id": "chang_radius", "studies": ["chang", "chang_rates"], "axis": "radius"}
-
 SUBSPACE = "full-free"
 SMALL = -2.0  # largest x of an r_0 whose growth is shown, where a study has such
 SPAN = 15  # last over first step of the fit, whose early part is left out: steps in one direction are no walk
@@ -56,32 +53,21 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def motion(study: xr.Dataset) -> xr.Dataset:
     """Growth log10(r² − r_0²) of the radius, mean cosine of successive steps so far (rate, gradients, radius, step),
     and `exponent` of the growth (rate, gradients, radius, quantity), for small r_0."""
-    small = study["x"].values <= max(SMALL, float(study["x"].min()))
+    small, last = study["x"].values <= max(SMALL, float(study["x"].min())), int(study["step"].max())
     study = study[["norm", "step_cosine"]].isel(radius=small).transpose("rate", "gradients", "radius", ...)
     squares = study["norm"] ** 2
     growth = squares - squares.isel(step=0)
     growth = np.log10(growth.where(growth > 0))
     exponents = np.empty((*growth.shape[:3], 3))
     for i, j, k in np.ndindex(exponents.shape[:3]):
-        exponents[i, j, k] = exponent(study.isel(rate=i, gradients=j, radius=[k]))
+        cell = study[["norm"]].isel(rate=i, gradients=j, radius=[k]).dropna("draw")
+        exponents[i, j, k] = curves.of_claim(training.growth_exponent, cell, (-np.inf, np.inf), [last / SPAN, last])
     meaning = "slope of log10(r² − r_0²) over log10 of the steps, and its 95 % interval over draws"
-    parts = {
-        "growth": curves.means(growth, "log10 of r² − r_0², in squared units of the parameters"),
-        "cosine": curves.means(study["step_cosine"], "mean cosine of successive steps so far"),
-    }
+    parts = {"growth": curves.means(growth, "log10 of r² − r_0², in squared units of the parameters")}
+    parts["cosine"] = curves.means(study["step_cosine"], "mean cosine of successive steps so far")
     data = curves.prefixed(parts).assign_coords(quantity=["value", "low", "high"])
     data["exponent"] = (("rate", "gradients", "radius", "quantity"), exponents, curves.described(meaning))
     return data
-
-
-def exponent(cell: xr.Dataset) -> curves.WithInterval:
-    """Exponent of the growth at one radius after 1/SPAN of the steps, with its interval; NaN if it is not estimable."""
-    last = int(cell["step"].max())
-    try:
-        (found,) = training.growth_exponent(cell[["norm"]].dropna("draw"), (-np.inf, np.inf), [last / SPAN, last])
-    except (NotTested, estimates.TooFewDraws):
-        return np.nan, np.nan, np.nan
-    return found.value, *found.interval(estimates.LEVEL)
 
 
 def draw_radii(ax: plt.Axes, data: xr.Dataset) -> None:
@@ -93,16 +79,14 @@ def draw_radii(ax: plt.Axes, data: xr.Dataset) -> None:
         ax.plot(0, 10 ** float(here["radius_mean"][0]), "o", color=shade, markersize=3, clip_on=False)
     ax.axhline(1, **style.GREY)
     ax.set_xscale("symlog", linthresh=1, linscale=0.4)
-    ax.set(
-        xlim=(0, float(data["step"].max())), yscale="log", ylim=panels.log_limits(data["radius_mean"]), ylabel="$r/r_X$"
-    )
+    ax.set(xlim=(0, float(data["step"].max())), yscale="log", ylabel="$r/r_X$")
+    ax.set_ylim(panels.log_limits(data["radius_mean"]))
 
 
 def curves_of(data: xr.Dataset) -> list[tuple[xr.Dataset, dict]]:
     """Each rate, gradients and r_0 with its look: rates by colour, gradients by line, larger r_0 thin."""
     found, names = [], data["gradients"].values.tolist()
-    for place in itertools.product(range(data.sizes["rate"]), range(len(names)), range(data.sizes["radius"])):
-        number, j, i = place
+    for number, j, i in itertools.product(range(data.sizes["rate"]), range(len(names)), range(data.sizes["radius"])):
         line = {"linestyle": GRADIENTS[names[j]][0], "linewidth": 0.6 if i else 1.1}
         found.append((data.isel(rate=number, gradients=j, radius=i), {"color": style.colour(number), **line}))
     return found
@@ -115,9 +99,8 @@ def draw_growth(ax: plt.Axes, data: xr.Dataset) -> None:
     last, top = float(data["step"].max()), float(data["growth_mean"].max())
     ax.plot([1, last], [2 * 10**top / last, 2 * 10**top], **GUIDE)
     ax.annotate(r"$\propto$ steps", (np.sqrt(last), 2 * 10**top / np.sqrt(last)), (-3, 3), **ABOVE)
-    ax.set(
-        xscale="log", yscale="log", ylim=panels.log_limits(data["growth_mean"], top + np.log10(2)), ylabel="$r^2-r_0^2$"
-    )
+    ax.set(xscale="log", yscale="log", ylabel="$r^2-r_0^2$")
+    ax.set_ylim(panels.log_limits(data["growth_mean"], top + np.log10(2)))
 
 
 def draw_cosines(ax: plt.Axes, data: xr.Dataset) -> None:

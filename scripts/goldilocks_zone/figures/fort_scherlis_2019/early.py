@@ -10,11 +10,10 @@ from goldilocks_zone.claims.curves import LEAST_CORRELATED
 from goldilocks_zone.claims.estimators import training
 from goldilocks_zone.data import official_shapes
 from goldilocks_zone.figures import curves, panels, style
+from goldilocks_zone.figures.fort_scherlis_2019.selection import points
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
-from goldilocks_zone.statistics import bands, estimates
 
 FIGURE = {"id": "early", "studies": ["early", "selection"], "axis": "radius"}
-
 MEASURES = {
     "positive_eigenvalues": "number of positive eigenvalues $n_+$",
     "trace_over_norm": r"$\mathrm{Tr}(H)/\Vert H\Vert$",
@@ -31,8 +30,8 @@ SCORES = {
 STEP = 93  # that of the claims
 MOST = 20  # initialisations to choose from
 BARRED = (2, 5, 10, 15, 20)  # numbers of them at which intervals are drawn
-PLACES = 50  # at which the regression's band is drawn
 SHADES = (0.85, 0.1)  # of the first and the last step
+PLACE = ("dataset", "network", "subspace", "radius", "x")
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
@@ -42,18 +41,18 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     gains = best_of_many(data) if correlated and "early" in studies else None
     count = len(measures) + (gains is not None)
     columns = 2 if count == 4 else count
-    figure, axes = panels.grid(-(-count // columns), columns, settings, room=1.2)
+    figure, axes = panels.page(count, settings, columns, room=1.2)
     colours = plt.get_cmap("viridis")(np.linspace(*SHADES, data.sizes["step"]))
-    for number, (ax, name) in enumerate(zip(axes.flat, measures)):
+    for number, (ax, name) in enumerate(zip(axes, measures)):
         draw_steps(ax, data, name, colours, correlated)
         ax.set(title=panels.lettered(number, slope_in_words(data, name, correlated)), xlabel=MEASURES[name])
-        if ax in axes[:, 0]:
+        if number % columns == 0:
             ax.set_ylabel(data["outcome"].attrs["label"])
         if name == "positive_eigenvalues":
             ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if gains is not None:
-        draw_gains(axes.flat[count - 1], gains)
-        axes.flat[count - 1].set_title(panels.lettered(count - 1, f"best of $K$ {step_in_words(data)}"))
+        draw_gains(axes[-1], gains)
+        axes[-1].set_title(panels.lettered(count - 1, f"best of $K$ {tested(data)[1]}"))
         data = data.merge(gains)
     if "early" in studies:
         panels.legend_on_top(figure, step_handles(data, colours, curves.settings_of(studies["early"])))
@@ -61,11 +60,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def gathered(studies: dict[str, xr.Dataset]) -> xr.Dataset:
-    """outcome (step, draw), and the measures and the control (draw) of the same initialisations at r_X.
-
-    The outcome is the accuracy on held-out examples (on training examples where none are held out) after each logged
-    step. Without a study of curvature the initial loss is the only measure; without training it is the only outcome.
-    """
+    """outcome (step, draw), and the measures and the control (draw) of the same initialisations at r_X. The outcome is
+    the accuracy on held-out examples (on training examples where none are held out) after each logged step. Without a
+    study of curvature the initial loss is the only measure; without training it is the only outcome."""
     early, selection, found = studies.get("early"), studies.get("selection"), xr.Dataset()
     if early is not None and selection is not None:
         # Of the dataset and network that training is drawn for.
@@ -73,16 +70,12 @@ def gathered(studies: dict[str, xr.Dataset]) -> xr.Dataset:
         has_cell = all(value in selection[axis].values for axis, (value,) in cell.items())
         selection = selection.sel(cell) if has_cell else None
     if selection is not None:
-        here = at_r_x(selection)
-        d = int(here["dimension"].max())
-        here = here.sel(dimension=d, examples=here["examples"].max()).drop_vars(("dimension", "examples"))
-        found = here[["trace_over_norm", "loss", CONTROL]]
-        found["positive_eigenvalues"] = (here["fraction_positive"] * d).round()
-        found["positive_eigenvalues"].attrs = curves.described(f"number of positive eigenvalues of H_d, d = {d}")
+        found = points(curves.primary(selection).isel(subspace=0)).drop_vars((*PLACE, "dimension", "examples"))
     if early is None:
         outcome = found["loss"].expand_dims(step=[0]).assign_attrs(label=MEASURES["loss"])
         return found.drop_vars("loss").assign(outcome=outcome)
-    here, examples = at_r_x(early), "validation" if "validation_accuracy" in early else "training"
+    examples = "validation" if "validation_accuracy" in early else "training"
+    here = curves.primary(early).isel(subspace=0, radius=curves.nearest_to_r_x(early)).drop_vars(PLACE)
     if selection is None:
         found["loss"] = here[f"{examples}_loss"].isel(step=0, drop=True)
     accuracy = here[f"{examples}_accuracy"]
@@ -93,53 +86,39 @@ def gathered(studies: dict[str, xr.Dataset]) -> xr.Dataset:
     return merged.assign_attrs(early.attrs, dataset=str(early["dataset"].values[0]))
 
 
-def at_r_x(study: xr.Dataset) -> xr.Dataset:
-    """Select the first cell of a study at the radius nearest to r_X."""
-    here = curves.primary(study).isel(subspace=0)
-    here = here.isel(radius=curves.nearest_to_r_x(here))
-    return here.drop_vars(("dataset", "network", "subspace", "radius", "x"))
-
-
-def tested_step(data: xr.Dataset) -> int:
-    """The logged step nearest to the one that claims test."""
+def tested(data: xr.Dataset) -> tuple[np.ndarray, str]:
+    """Outcomes (draw) at the logged step nearest to the one that claims test, and this step in words."""
     steps = data["step"].values
-    return int(steps[np.abs(steps - STEP).argmin()])
-
-
-def step_in_words(data: xr.Dataset) -> str:
-    """Format the tested step for a panel's title."""
-    step = tested_step(data)
-    return f"at step {step}" if step else "at the start"
+    nearest = int(np.abs(steps - STEP).argmin())
+    words = f"at step {steps[nearest]}" if steps[nearest] else "at the start"
+    return data["outcome"].isel(step=nearest).values, words
 
 
 def slope_in_words(data: xr.Dataset, name: str, correlated: bool) -> str:
     """Format the t-value of the regression's slope at the tested step."""
     if not correlated:
         return f"{data.sizes['draw']} initialisations"
-    x, y = data[name].values, data["outcome"].sel(step=tested_step(data)).values
+    x, (y, words) = data[name].values, tested(data)
     if np.ptp(x) == 0 or np.ptp(y) == 0:
-        return f"no slope {step_in_words(data)}"
+        return f"no slope {words}"
     r = np.corrcoef(x, y)[0, 1]
     t = curves.decimal(r * np.sqrt((len(x) - 2) / (1 - r**2)), 1)
-    return f"slope {step_in_words(data)}: $t$ = {t}"
+    return f"slope {words}: $t$ = {t}"
 
 
 def draw_steps(ax: plt.Axes, data: xr.Dataset, name: str, colours: np.ndarray, correlated: bool) -> None:
     """Draw one point per initialisation and step, with regression lines and the pointwise 95 % bands of their means."""
     x = data[name].values
-    places = np.linspace(x.min(), x.max(), PLACES)
     for number, (colour, outcome) in enumerate(zip(colours, data["outcome"].values)):
         ax.plot(x, outcome, linestyle="none", alpha=0.6, **style.look(number, color=colour, markersize=2.8, mew=0))
-        if correlated and np.ptp(x) > 0:
-            line, low, high = bands.regression_band(x, outcome, places, estimates.LEVEL)
-            ax.plot(places, line, color=0.75 * colour[:3])
-            ax.fill_between(places, low, high, color=colour, alpha=0.35, linewidth=0)
+        if correlated:
+            curves.draw_regression(ax, x, outcome, 0.75 * colour[:3], colour, 0.35)
     ax.set_ylim(panels.limits(data["outcome"], margin=0.05))
 
 
 def best_of_many(data: xr.Dataset) -> xr.Dataset:
     """gain, gain_low and gain_high (score, count): accuracy of the best-scored of `count` over that of a random one."""
-    accuracy = data["outcome"].sel(step=tested_step(data)).values
+    accuracy, _ = tested(data)
     scores = [name for name in SCORES if name in data]
     counts = np.arange(1, min(MOST, len(accuracy)) + 1)
     found, signs = np.full((len(scores), len(counts), 3), np.nan), []
@@ -147,18 +126,13 @@ def best_of_many(data: xr.Dataset) -> xr.Dataset:
         values, sign = data[name].values, SCORES[name][0]
         signs.append(sign or (1 if np.cov(values, accuracy)[0, 1] > 0 else -1))
         rows = np.array([signs[-1] * values, accuracy])
-        for j, count in enumerate(counts.tolist()):
-            found[i, j, 0] = training.best_of(count, *rows)
-            if count in BARRED:
-                names = ("early", name)
-                found[i, j] = curves.bootstrapped(
-                    lambda each, count=count: training.best_of(count, *each), rows, *names
-                )
-    meanings = {
-        "gain": "mean accuracy of the best-scored of `count` initialisations minus that of a random one",
-        "gain_low": "lower end of the gain's 95 % bootstrap interval over draws, at some counts",
-        "gain_high": "upper end of the gain's 95 % bootstrap interval over draws, at some counts",
-    }
+        for j, k in enumerate(counts.tolist()):
+            found[i, j, 0] = training.best_of(k, *rows)
+            if k in BARRED:
+                found[i, j] = curves.bootstrapped(lambda each, k=k: training.best_of(k, *each), rows, "early", name)
+    ends = curves.ends_of("the gain's 95 % bootstrap interval over draws, at some counts")
+    meanings = {"gain": "mean accuracy of the best-scored of `count` initialisations minus that of a random one"}
+    meanings |= {f"gain_{end}": meaning for end, meaning in ends.items()}
     coordinates = {"score": scores, "count": counts, "sign": ("score", signs)}
     return xr.Dataset(curves.columns(("score", "count"), found, meanings), coordinates)
 

@@ -8,17 +8,14 @@ from matplotlib.ticker import MaxNLocator
 from goldilocks_zone.claims.curves import LEAST_CORRELATED, partial_correlation
 from goldilocks_zone.figures import curves, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
-from goldilocks_zone.statistics import bands, estimates
 
 FIGURE = {"id": "selection", "studies": ["selection"], "axis": "radius"}
-
 MEASURES = {
     "positive_eigenvalues": "number of positive eigenvalues",
     "trace_over_norm": r"$\mathrm{Tr}(H)/\Vert H\Vert$",
     "logits_std": r"deviation of logits $\sigma_z$",
 }
 GIVEN = "logits_std"
-PLACES = 50  # at which the regression's band is drawn
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
@@ -29,7 +26,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     for row, cell in zip(axes, shown):
         for number, (ax, name) in enumerate(zip(row, MEASURES)):
             here = data.sel(cell)
-            draw_points(ax, here[name].values, here["loss"].values, number)
+            x, loss = here[name].values, here["loss"].values
+            ax.plot(x, loss, linestyle="none", **style.look(number, markersize=3, alpha=0.6, mew=0))
+            curves.draw_regression(ax, x, loss, "k", "0.3", 0.25)
             ax.set_title("\n".join(correlations(here, name)), fontsize=plt.rcParams["legend.fontsize"])
         row[0].set_ylabel("initial loss (nat)")
         if len(shown) > 1:
@@ -50,27 +49,13 @@ def points(study: xr.Dataset) -> xr.Dataset:
     return data
 
 
-def draw_points(ax: plt.Axes, x: np.ndarray, loss: np.ndarray, number: int) -> None:
-    """Draw one point per initialisation, with the regression line and the pointwise 95 % band of its mean."""
-    ax.plot(x, loss, linestyle="none", **style.look(number, markersize=3, alpha=0.6, mew=0))
-    places = np.linspace(x.min(), x.max(), PLACES)
-    try:
-        line, low, high = bands.regression_band(x, loss, places, estimates.LEVEL)
-    except estimates.TooFewDraws:
-        return
-    ax.plot(places, line, color="k")
-    ax.fill_between(places, low, high, color="0.3", alpha=0.25, linewidth=0)
-
-
 def correlations(here: xr.Dataset, name: str) -> list[str]:
     """Correlation of a measure with the loss, and the partial one given σ_z, with their 95 % intervals."""
     if here.sizes["draw"] < LEAST_CORRELATED:
         return [f"fewer than {LEAST_CORRELATED} initialisations"]
-    lines = []
-    for words, given in (("correlation", []), (r"given $\sigma_z$", [GIVEN])):
-        if name in given:
-            continue
-        rows = np.array([here[variable].values for variable in (name, "loss", *given)])
-        found = curves.bootstrapped(partial_correlation, rows, "selection", name)
-        lines.append(f"{words} {curves.in_words(*found)}")
-    return lines
+    variables = {"correlation": [name, "loss"]}
+    if name != GIVEN:
+        variables[r"given $\sigma_z$"] = [name, "loss", GIVEN]
+    rows = {words: np.array([here[each].values for each in names]) for words, names in variables.items()}
+    found = {words: curves.bootstrapped(partial_correlation, each, "selection", name) for words, each in rows.items()}
+    return [f"{words} {curves.in_words(*each)}" for words, each in found.items()]

@@ -1,18 +1,14 @@
 """Dependence of the zone on settings that the original leaves open, and the sources of its spread."""
 
-from itertools import product
-
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from goldilocks_zone.claims.curves import outermost_crossings, vertex_within_reach
+from goldilocks_zone.claims.curves import outermost_crossing, vertex_within_reach
 from goldilocks_zone.figures import curves, panels, profiles, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
-from goldilocks_zone.statistics import estimates
 
 FIGURE = {"id": "sensitivity", "studies": ["sensitivity", "isotropy"], "axis": "radius"}
-
 # Factors of the study, and the level of each that the main study takes.
 FACTORS = {
     "metric": "shell",
@@ -45,57 +41,49 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 def measures(study: xr.Dataset) -> xr.Dataset:
     """Height and position of the mean curve's peak, and edges of the zone, for every variant; NaN without an edge."""
-    ratio = study["trace_over_norm"].sel(dimension=profiles.DIMENSION).mean("draw")
-    result = xr.Dataset({name: xr.full_like(ratio.isel(radius=0, drop=True), np.nan) for name in MEASURES})
-    x = study["x"].values
-    for levels in product(*(ratio[axis].values.tolist() for axis in FACTORS)):
-        place = dict(zip(FACTORS, levels))
-        curve = ratio.sel(place)
-        edges = [outermost_crossings(curve.expand_dims("draw"), 1.0, outer)[0] for outer in (False, True)]
-        for name, value in zip(MEASURES, (float(curve.max()), vertex_within_reach(x, curve.values)[1], *edges)):
-            result[name].loc[place] = value
-    for name, text in MEASURES.items():
-        result[name].attrs = curves.described(text.replace("\n", " "))
-    return result
+    ratio = study["trace_over_norm"].sel(dimension=profiles.DIMENSION).mean("draw").transpose(..., "radius")
+    x, found = study["x"].values, np.empty((*ratio.shape[:-1], len(MEASURES)))
+    for place in np.ndindex(ratio.shape[:-1]):
+        curve = ratio[place].values
+        edges = [outermost_crossing(x, curve, 1.0, outer) for outer in (False, True)]
+        found[place] = np.nanmax(curve), vertex_within_reach(x, curve)[1], *edges
+    meanings = {name: text.replace("\n", " ") for name, text in MEASURES.items()}
+    return xr.Dataset(curves.columns(ratio.dims[:-1], found, meanings), ratio.isel(radius=0, drop=True).coords)
 
 
 def draw_levels(axes: list[plt.Axes], measured: xr.Dataset) -> None:
     """Draw a row per level of each factor: all variants with it, their median, and the main study's variant."""
     rows = [(axis, level) for axis in FACTORS for level in measured[axis].values.tolist()]
-    starts = [number for number in range(1, len(rows)) if rows[number][0] != rows[number - 1][0]]
     usual = {axis: level for axis, level in FACTORS.items() if level in measured[axis].values}
     for (name, text), ax in zip(MEASURES.items(), axes):
+        if len(usual) == len(FACTORS):
+            ax.axvline(float(measured[name].sel(usual)), color="0.3", linewidth=0.7, linestyle="--", zorder=0)
         for number, (axis, level) in enumerate(rows):
+            if number and axis != rows[number - 1][0]:
+                ax.axhline(number - 0.5, color="0.85", linewidth=0.5, zorder=0)
             values = measured[name].sel({axis: level}).values
             values, colour = values[np.isfinite(values)], style.colour(list(FACTORS).index(axis))
             ax.plot(values, np.full(len(values), number), "|", color=colour, markersize=5, alpha=0.6)
             if len(values):
                 ax.plot(np.median(values), number, "D", color=colour, markeredgecolor="k", markersize=3.5)
-        if len(usual) == len(FACTORS):
-            ax.axvline(float(measured[name].sel(usual)), color="0.3", linewidth=0.7, linestyle="--", zorder=0)
-        for start in starts:
-            ax.axhline(start - 0.5, color="0.85", linewidth=0.5, zorder=0)
         ax.set_yticks(range(len(rows)), [row_name(*row) for row in rows] if ax is axes[0] else [])
         ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel=text)
 
 
 def row_name(axis: str, level: object) -> str:
     """Label a row by its level, with the factor's name if the level alone is unclear."""
-    if axis == "bias_directions":
-        return "bias directions" if level else "weights only"
-    if axis == "examples":
-        return f"$N={level}$"
-    if axis == "subspace":
-        return f"{str(level).rsplit('-', 1)[1]} plane"
-    return str(level).replace("_", " ")
+    names = {
+        "bias_directions": "bias directions" if level else "weights only",
+        "examples": f"$N={level}$",
+        "subspace": f"{str(level).rsplit('-', 1)[-1]} plane",
+    }
+    return names.get(axis, str(level).replace("_", " "))
 
 
 def spread(study: xr.Dataset) -> xr.Dataset:
-    """Coefficients of variation of Tr(H)/‖H‖ by source at each radius, with 95 % intervals over initialisations.
-
-    Random effects: planes within an initialisation; sets of examples within it, on the same planes; and the remaining
-    variance between initialisations.
-    """
+    """Coefficients of variation of Tr(H)/‖H‖ by source at each radius, with 95 % intervals over initialisations. Random
+    effects: planes within an initialisation; sets of examples within it, on the same planes; and the remaining variance
+    between initialisations."""
     study = study.sel(dimension=profiles.DIMENSION, examples=study["examples"].max())
     ratio = study["trace_over_norm"].transpose("radius", "draw", "example_set").values
     planes = study["trace_over_norm_plane_variance"].transpose("radius", "draw", "example_set").values
@@ -111,21 +99,18 @@ def spread(study: xr.Dataset) -> xr.Dataset:
     for i, pair in enumerate(zip(ratio, planes)):
         samples = np.moveaxis(np.array(pair), 1, -1)
         for j in range(len(PARTS)):
-            estimate = estimates.bootstrapped(lambda sample, j=j: parts(sample)[j], samples, "spread", str(i))
-            found[i, j] = estimate.value, *estimate.interval(estimates.LEVEL)
+            found[i, j] = curves.bootstrapped(lambda sample, j=j: parts(sample)[j], samples, "spread", str(i))
     meanings = {name: f"{name} of Tr(H)/‖H‖ by source" for name in ("coefficient_of_variation", "low", "high")}
     coordinates = {"x": study["x"].values, "part": list(PARTS)}
     return xr.Dataset(curves.columns(("x", "part"), found, meanings), coordinates)
 
 
 def draw_parts(ax: plt.Axes, parts: xr.Dataset) -> None:
-    """Draw the coefficient of variation of each source over the radius."""
     for number, (part, text) in enumerate(PARTS.items()):
         here = parts.sel(part=part)
         place = here["x"].values + 0.05 * curves.centred(number, len(PARTS))
-        look = {"color": style.colour(number), "fmt": style.marker(number), "markersize": 3}
-        bars = curves.bars(here, "coefficient_of_variation")
-        ax.errorbar(place, here["coefficient_of_variation"], bars, label=text, capsize=1.5, linewidth=0.8, **look)
+        look = {"color": style.colour(number), "fmt": style.marker(number), "markersize": 3, "linewidth": 0.8}
+        curves.draw_means(ax, place, here.rename(coefficient_of_variation="mean"), label=text, capsize=1.5, **look)
     ax.set_ylim(bottom=0)
     ax.margins(x=0.2)
     ax.set_xticks(parts["x"].values, [f"{x:.1f}" for x in parts["x"].values])

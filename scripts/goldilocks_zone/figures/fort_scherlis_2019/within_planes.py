@@ -7,11 +7,9 @@ import xarray as xr
 from goldilocks_zone.claims.estimators import training
 from goldilocks_zone.figures import curves, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
-from goldilocks_zone.statistics import estimates
 from goldilocks_zone.subspaces import labels
 
 FIGURE = {"id": "within_planes", "studies": ["plane_spread"], "axis": "radius"}
-
 MEASURES = {
     "fraction_positive": ("eigenvalues", "fraction of positive eigenvalues"),
     "trace_over_norm": ("trace over norm", r"$\mathrm{Tr}(H)/\Vert H\Vert$"),
@@ -52,10 +50,8 @@ def measured(study: xr.Dataset) -> xr.Dataset:
     data["test_accuracy"] = training.accuracy(study).isel(radius=0)
     data["test_accuracy"].attrs = curves.described("test accuracy at the end, chance where training diverged")
     data = data.merge(curves.prefixed({name: curves.means(data[name]) for name in data.data_vars}))
-    spread = np.full((study.sizes["subspace"], 3), np.nan)
-    if study.sizes["draw"] > 1:
-        found = [training.spread_over_draws(study.isel(subspace=i))[0] for i in range(len(spread))]
-        spread[:] = [(each.value, *each.interval(estimates.LEVEL)) for each in found]
+    planes = [study.isel(subspace=i) for i in range(study.sizes["subspace"])]
+    spread = [curves.of_claim(training.spread_over_draws, plane) for plane in planes]
     meaning = "standard deviation of the accuracy over draws, binomial variance taken off, with its 95 % interval"
     data["spread"] = (("subspace", "quantity"), spread, curves.described(meaning))
     return data.assign_coords(quantity=["value", "low", "high"])

@@ -1,17 +1,13 @@
 """The dimension needed for an accuracy, over the radius, and accuracy over the dimension (Li et al. 2018)."""
 
-from contextlib import suppress
-
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axis import Axis
 
-from goldilocks_zone.claims.cells import NotTested
 from goldilocks_zone.claims.estimators import training
 from goldilocks_zone.figures import curves, over_radius, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
-from goldilocks_zone.statistics import estimates
 
 FIGURE = {
     "id": "intrinsic_dimension",
@@ -32,6 +28,7 @@ OF_WHOLE_SPACE = {"color": style.colour(2), "linewidth": 0.8, "linestyle": ":"}
 REACHED = {"color": style.colour(1), "linestyle": "none", "marker": "D", "markersize": 4}
 OPEN = {"linestyle": "none", "markerfacecolor": "none", "markeredgewidth": 0.7, "markersize": 4.5}
 PUBLISHED = {**OPEN, "color": "k", "marker": "s"}
+DIMENSION = curves.described("dimension of the plane or sphere")
 BOUNDS = {1: ("^", "lower bound"), -1: ("v", "upper bound")}
 PARTS = {"mean": "mean over draws", **curves.ends_of("the 95 % interval")}
 
@@ -60,11 +57,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def dimensions_needed(cells: xr.Dataset) -> xr.Dataset:
-    """log10 of the dimension needed for an accuracy of HALF: mean over draws with its 95 % interval, and `bound`.
-
-    bound is 1 where a draw stays below HALF in every dimension, so that the mean is a lower bound, and -1 where a draw
-    reaches it in the smallest one; such means have no interval.
-    """
+    """log10 of the dimension needed for an accuracy of HALF: mean over draws with its 95 % interval, and `bound`. bound
+    is 1 where a draw stays below HALF in every dimension, so that the mean is a lower bound, and -1 where a draw
+    reaches it in the smallest one; such means have no interval."""
     values = training.accuracy(cells).drop_vars("rate", errors="ignore").transpose(..., "radius", "subspace", "draw")
     dimensions = cells["dimension"].values
 
@@ -76,13 +71,10 @@ def dimensions_needed(cells: xr.Dataset) -> xr.Dataset:
         bound = 1 if (sample.max(0) < HALF).any() else -1 if (sample[0] >= HALF).any() else 0
         mean, *ends = curves.bootstrapped(needed, sample, NAME, "needed")
         rows.append([mean, *([np.nan, np.nan] if bound else ends), bound])
-    frame = values.isel(subspace=0, draw=0, drop=True)
-    found = xr.Dataset(attrs=cells.attrs)
-    meanings = PARTS | {"bound": "1 where the mean is a lower bound, -1 an upper one:"}
-    for (name, meaning), column in zip(meanings.items(), np.transpose(rows)):
-        found[name] = frame.copy(data=column.reshape(frame.shape))
-        found[name].attrs = curves.described(f"{meaning} log10 of the dimension for an accuracy of {HALF}")
-    return found
+    parts = PARTS | {"bound": "1 where the mean is a lower bound, -1 an upper one:"}
+    meanings = {name: f"{part} log10 of the dimension for an accuracy of {HALF}" for name, part in parts.items()}
+    variables = curves.columns(values.dims[:-2], np.reshape(rows, (*values.shape[:-2], -1)), meanings)
+    return xr.Dataset(variables, values.isel(subspace=0, draw=0, drop=True).coords, cells.attrs)
 
 
 def draw_needed(ax: plt.Axes, cells: xr.Dataset, data: xr.Dataset) -> list[plt.Line2D]:
@@ -98,11 +90,9 @@ def draw_needed(ax: plt.Axes, cells: xr.Dataset, data: xr.Dataset) -> list[plt.L
     ax.axvline(0, **style.GREY)
     ax.set(xlabel=over_radius.X_LABEL, ylabel="dimension needed")
     show_dimensions(ax.yaxis, cells["dimension"].values)
-    return over_radius.arm_handles((rate, temperature) for rate, temperature, _ in arms) + [
-        panels.entry(label, color="k", marker=marker, **OPEN)
-        for bound, (marker, label) in BOUNDS.items()
-        if (data["bound"] == bound).any()
-    ]
+    bounds = [BOUNDS[bound] for bound in BOUNDS if (data["bound"] == bound).any()]
+    handles = over_radius.arm_handles([arm[:2] for arm in arms])
+    return handles + [panels.entry(label, color="k", marker=marker, **OPEN) for marker, label in bounds]
 
 
 def show_dimensions(axis: Axis, dimensions: np.ndarray) -> None:
@@ -122,32 +112,24 @@ def at_r_x(study: xr.Dataset, cells: xr.Dataset) -> xr.Dataset:
 
 
 def over_dimensions(cell: xr.Dataset) -> xr.Dataset:
-    """Mean accuracy over draws at the one radius of a cell, with its 95 % interval, in its subspaces.
-
-    With the prefix `whole_` in the whole space; with `intrinsic_` log10 of the intrinsic dimension where it is reached.
-    """
+    """Mean accuracy over draws at the one radius of a cell, with its 95 % interval, in its subspaces. With the prefix
+    `whole_` in the whole space; with `intrinsic_` log10 of the intrinsic dimension where it is reached."""
     dimensions, ordered = training.dimensions_of(cell)
-    found = xr.Dataset(coords={"dimension": ("subspace", dimensions)}, attrs=cell.attrs)
-    found["dimension"].attrs = curves.described("dimension of the plane or sphere")
     rows = [mean_accuracy(ordered.isel(subspace=i)) for i in range(len(dimensions))]
-    for (part, meaning), column in zip(PARTS.items(), np.transpose(rows)):
-        found[part] = ("subspace", column, curves.described(f"{meaning}, test accuracy"))
-    if WHOLE not in cell["subspace"].values:
-        return found
-    numbers = {"whole": ("test accuracy in the whole space", mean_accuracy(cell.sel(subspace=WHOLE)))}
-    with suppress(NotTested, estimates.TooFewDraws):
-        (intrinsic,) = training.intrinsic_dimension(cell, SHARE, 1, NAME)
-        if intrinsic.value > np.log10(dimensions[0]):
-            found_at = (intrinsic.value, *intrinsic.interval(estimates.LEVEL))
-            numbers["intrinsic"] = ("log10 of the intrinsic dimension", found_at)
-    for name, (quantity, values) in numbers.items():
-        for (part, meaning), value in zip(PARTS.items(), values):
-            found[f"{name}_{part}"] = ((), value, curves.described(f"{meaning}, {quantity}"))
-    return found
+    found = {"": (("subspace",), rows, "test accuracy")}
+    if WHOLE in cell["subspace"].values:
+        found["whole_"] = ((), mean_accuracy(cell.sel(subspace=WHOLE)), "test accuracy in the whole space")
+    intrinsic = curves.of_claim(training.intrinsic_dimension, cell, SHARE, 1, NAME)
+    if intrinsic[0] > np.log10(dimensions[0]):
+        found["intrinsic_"] = ((), intrinsic, "log10 of the intrinsic dimension")
+    data = xr.Dataset(coords={"dimension": ("subspace", dimensions, DIMENSION)}, attrs=cell.attrs)
+    for name, (dims, values, quantity) in found.items():
+        meanings = {f"{name}{part}": f"{meaning}, {quantity}" for part, meaning in PARTS.items()}
+        data.update(curves.columns(dims, np.array(values), meanings))
+    return data
 
 
 def mean_accuracy(cell: xr.Dataset) -> curves.WithInterval:
-    """Mean over draws at the one radius of a cell, with its 95 % interval."""
     return curves.bootstrapped(np.mean, training.accuracy(cell).isel(radius=0).values, NAME, "accuracy")
 
 
