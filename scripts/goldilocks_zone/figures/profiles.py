@@ -21,24 +21,20 @@ def shown_dimension(study: xr.Dataset) -> int:
     return DIMENSION if DIMENSION in dimensions else int(dimensions.max())
 
 
-def numbers_of_examples(study: xr.Dataset) -> list[int]:
-    """Numbers of examples, largest first."""
-    return sorted(study["examples"].values.tolist(), reverse=True)
-
-
-def draw_fewer_examples(ax: plt.Axes, curve: xr.Dataset, counts: list[int], number: int) -> None:
-    """Draw means for the smaller numbers of examples as thin broken lines."""
-    for line, count in zip(style.LINES[1:], counts[1:]):
+def draw_curves(ax: plt.Axes, curve: xr.Dataset, number: int, label: str, deviations: bool = True) -> None:
+    """Draw a mean over the radius for each number of examples: thin broken lines for all but the largest."""
+    largest, *fewer = sorted(curve["examples"].values.tolist(), reverse=True)
+    curves.draw_curve(ax, curve.sel(examples=largest), number, label, deviations)
+    for line, count in zip(style.LINES[1:], fewer):
         thin = curve.sel(examples=count)
         ax.plot(thin["x"], thin["mean"], color=style.colour(number), linestyle=line, linewidth=0.7)
 
 
-def example_handles(counts: list[int]) -> list[plt.Line2D]:
-    """Legend entries for the numbers of examples, largest first."""
-    return [
-        panels.entry(f"$N={count}$", color="k", linestyle=line, linewidth=1.2 if line == "-" else 0.7)
-        for line, count in zip(style.LINES, counts)
-    ]
+def example_handles(study: xr.Dataset) -> list[plt.Line2D]:
+    """Legend entries for the lines of `draw_curves`, largest number of examples first."""
+    counts = sorted(study["examples"].values.tolist(), reverse=True)
+    looks = [{"color": "k", "linestyle": line, "linewidth": 1.2 if line == "-" else 0.7} for line in style.LINES]
+    return [panels.entry(f"$N={count}$", **look) for look, count in zip(looks, counts)]
 
 
 def power_law(x: np.ndarray, mean: np.ndarray) -> list[float]:
@@ -62,19 +58,16 @@ def draw_profile(
     (study,) = studies.values()
     data = curves.over_radii(study, variable)
     figure, axes = panels.for_each_cell(study, settings)
-    counts = numbers_of_examples(study)
     for ax, cell in axes:
         rows = published_rows(published, cell)
         for number, d in enumerate(study["dimension"].values.tolist()):
-            here = data.sel(cell).sel(dimension=d)
-            curves.draw_curve(ax, here.sel(examples=counts[0]), number, f"$d={d}$")
-            draw_fewer_examples(ax, here, counts, number)
+            draw_curves(ax, data.sel(cell).sel(dimension=d), number, f"$d={d}$")
             points = [(float(row["log10_r2_over_rX2"]), float(row["mean"])) for row in rows if int(row["d"]) == d]
             if rows:
                 ax.plot(*zip(*points), **style.look(number, **PUBLISHED))
         ax.axvline(0, **style.GREY)
         ax.axhline(reference, **style.DASHED)
-        handles = [*ax.get_legend_handles_labels()[0], *example_handles(counts)]
+        handles = [*ax.get_legend_handles_labels()[0], *example_handles(study)]
         if rows:
             handles.append(panels.entry("published", color="k", linestyle="none", marker="o", markerfacecolor="none"))
         panels.legend(ax, handles, loc="best")

@@ -15,7 +15,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     data = curves.over_radii(study, "loss")
     figure, axes = panels.for_each_cell(study, settings)
     for ax, cell in axes:
-        for number, count in enumerate(profiles.numbers_of_examples(study)):
+        for number, count in enumerate(sorted(study["examples"].values.tolist(), reverse=True)):
             curves.draw_curve(ax, data.sel(cell).sel(examples=count), number, f"$N={count}$")
         if curves.settings_of(study)["loss"] == "cross_entropy":
             classes = int(study["classes"].sel(dataset=cell["dataset"]))
@@ -23,8 +23,8 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
             place = (study["x"].values[0], math.log(classes))
             ax.annotate(rf"$\ln {classes}$", place, xytext=(0, 3), textcoords="offset points")
         x, mean = study["x"].values, data.sel(cell).sel(examples=max(study["examples"].values))["mean"].values
-        fitted = profiles.power_law(x, mean)
-        if fitted:
+        handles = ax.get_legend_handles_labels()[0]
+        if fitted := profiles.power_law(x, mean):
             slope, intercept = fitted
             line = 10 ** (intercept + slope * x / 2)
             shown = line > mean.min() / 3
@@ -32,9 +32,8 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
             depth = labels.depth(cell["network"])
             exponent = rf"$\propto r^{{{slope:.2f}}}$" + (f", $n_L={depth}$" if depth else "")
             ax.annotate(exponent, xy=(0.97, 0.17), xycoords="axes fraction", ha="right")
+            handles.append(panels.entry("power law fitted", **FIT))
         ax.set_yscale("log")
-        handles = ax.get_legend_handles_labels()[0]
-        handles += [panels.entry("power law fitted", **FIT)] if fitted else []
         panels.legend(ax, handles, loc="upper left", bbox_to_anchor=(0.0, 0.95))
     panels.label_y(figure, "mean loss (nat)")
     return figure, data

@@ -11,7 +11,6 @@ from goldilocks_zone.figures import curves, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
 
 FIGURE = {"id": "cuts", "result": "cuts", "width_cm": 16.6, "height_cm": 9.6}
-
 LEVELS = 10  # at most
 SMALLEST_VALLEY = 0.05  # relative depth from which the level of the point itself is drawn
 COLOURS_OF_LEVELS = "PuOr_r"  # purple below the point's own loss, orange above: told apart by the colour-blind
@@ -41,13 +40,12 @@ def relative_losses(cuts: xr.Dataset) -> xr.Dataset:
     drawn["excess_loss"] = cuts["plane_loss"] - cuts["loss"]
     drawn["relative_loss"].attrs = curves.described("loss on lines over that at the initialisation")
     drawn["excess_loss"].attrs = curves.described("loss on the plane less that at the initialisation", "nat")
-    return drawn.assign_attrs(cuts.attrs)
+    return drawn
 
 
 def draw_lines(ax: plt.Axes, here: xr.Dataset) -> None:
     """Draw L/L(θ) along each direction as thin lines."""
-    for number, direction in enumerate(here["direction"].values):
-        line = here["relative_loss"].sel(direction=direction)
+    for number, line in enumerate(here["relative_loss"].transpose("direction", "displacement")):
         ax.plot(here["displacement"], line, color=style.colour(number), linewidth=0.8, alpha=0.9)
     ax.plot(0, 1, color="k", marker="o", markersize=2.5)
     ax.tick_params(labelbottom=True)

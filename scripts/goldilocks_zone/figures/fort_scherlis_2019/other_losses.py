@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from goldilocks_zone.figures import curves, panels, profiles, style
-from goldilocks_zone.figures.fort_scherlis_2019 import variants
+from goldilocks_zone.figures.fort_scherlis_2019 import other_networks
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
 from goldilocks_zone.models import labels
 
@@ -19,7 +19,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     for (name, study), (upper, lower) in zip(studies.items(), stacks):
         study = study.sel(examples=study["examples"].max())
         found = {kind: curves.over_radii(study, kind) for kind in ("loss", *MEASURES)}
-        for number, (label, cell) in enumerate(variants.of_study(study)):
+        for number, (label, cell) in enumerate(other_networks.variants(study)):
             loss = found["loss"].sel(cell)
             depth, fit = labels.depth(loss["network"].item()), profiles.power_law(loss["x"].values, loss["mean"].values)
             fitted = f" {fit[0]:.2f}" + (f" ({depth})" if depth else "") if fit else ""
@@ -31,7 +31,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
                 seen = curve["mean"].where(curve["mean"] > error)
                 lower.plot(curve["x"], seen, color=style.colour(number), linestyle=line, linewidth=0.9)
         upper.axhline(math.log(int(study["classes"].values[0])), **style.GREY)
-        panels.legend_above(upper, variants.title(study, name))
+        panels.legend_above(upper, other_networks.title(study, name))
         lower.set_yscale("log")
         means = found["loss"]["mean"]
         upper.set(yscale="log", ylim=(float(means.min()) / 3, float(means.max()) * 5))

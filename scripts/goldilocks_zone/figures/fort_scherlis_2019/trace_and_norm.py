@@ -17,8 +17,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     study = study.sel(dimension=d)
     data = xr.concat([curves.over_radii(study, name) for name in MEASURES], dim="quantity", combine_attrs="override")
     data = data.assign_coords(quantity=list(MEASURES))
-    counts = profiles.numbers_of_examples(study)
-    ratio = study["trace_over_norm"].sel(examples=counts[0]).mean("draw")
+    ratio = study["trace_over_norm"].sel(examples=study["examples"].max()).mean("draw")
     # Inside the zone the mean trace is noise around zero: the logarithmic axis shows it where it exceeds its error.
     error = data["standard_deviation"].fillna(0) / np.sqrt(study.sizes["draw"])
     visible = data.where(data["mean"] > error)
@@ -26,15 +25,14 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     for ax, cell in axes:
         for number, (name, label) in enumerate(MEASURES.items()):
             curve = visible.sel(cell).sel(quantity=name)
-            curves.draw_curve(ax, curve.sel(examples=counts[0]), number, f"{label}, $d={d}$", deviations=False)
-            profiles.draw_fewer_examples(ax, curve, counts, number)
+            profiles.draw_curves(ax, curve, number, f"{label}, $d={d}$", deviations=False)
         for place in crossings_of_one(study["x"].values, ratio.sel(cell).values):
             ax.axvline(place, **EDGE, zorder=0)
         # Bands that reach down to zero end at the axis.
         ax.set_yscale("log", nonpositive="clip")
         ax.set_ylim(float(visible["mean"].min()) / 3, float(visible["mean"].max()) * 5)
         edge = panels.entry(r"$\mathrm{Tr}(H)/\Vert H\Vert=1$", **EDGE)
-        handles = [*ax.get_legend_handles_labels()[0], edge, *profiles.example_handles(counts)]
+        handles = [*ax.get_legend_handles_labels()[0], edge, *profiles.example_handles(study)]
         panels.legend(ax, handles, loc="upper left")
     panels.label_y(figure, r"$\mathrm{Tr}(H)$, $\Vert H\Vert$ (nat)")
     return figure, data
