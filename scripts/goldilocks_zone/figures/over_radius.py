@@ -3,7 +3,6 @@
 An arm is a rule by which rate and temperature follow the radius; the rate is `best` where it was chosen among several.
 """
 
-from collections.abc import Iterable
 from itertools import product
 
 import matplotlib.pyplot as plt
@@ -72,7 +71,6 @@ def with_fixed_rules(study: xr.Dataset) -> xr.Dataset:
 
 
 def rules(study: xr.Dataset) -> dict[str, list[str]]:
-    """The rules of rate and temperature that a study was trained with."""
     settings = curves.settings_of(study)
     return {rule: study[rule].values.tolist() if rule in study.dims else [settings[rule]] for rule in RULES}
 
@@ -93,14 +91,13 @@ def look(rate: str, temperature: str) -> dict:
     return style.look(NUMBERS[rate], **filling, linestyle="-" if fixed else "--", linewidth=1.1 if fixed else 0.9)
 
 
-def arm_handles(drawn: Iterable[tuple[str, str]]) -> list[plt.Line2D]:
+def arm_handles(drawn: list[tuple[str, str]]) -> list[plt.Line2D]:
     """Legend entries for the arms (rate, temperature) that a figure draws; a fixed temperature is understood."""
-    drawn = set(drawn)
-    entries = [(look(rate, "fixed"), name) for rate, name in RATES.items() if any(rate == arm[0] for arm in drawn)]
-    for temperature, name in TEMPERATURES.items():
-        if any(temperature == arm[1] for arm in drawn) and {arm[1] for arm in drawn} != {"fixed"}:
-            entries.append(({**look("fixed", temperature), "color": "k"}, name))
-    return [panels.entry(name, **arm) for arm, name in entries]
+    rates, temperatures = {rate for rate, _ in drawn}, {temperature for _, temperature in drawn}
+    looks = {RATES[rate]: look(rate, "fixed") for rate in RATES if rate in rates}
+    if temperatures != {"fixed"}:
+        looks |= {TEMPERATURES[t]: look("fixed", t) | {"color": "k"} for t in TEMPERATURES if t in temperatures}
+    return [panels.entry(name, **arm) for name, arm in looks.items()]
 
 
 def published_rows(path: Published, cells: xr.Dataset) -> list[dict[str, str]]:
@@ -108,11 +105,6 @@ def published_rows(path: Published, cells: xr.Dataset) -> list[dict[str, str]]:
     on_planes = cells["subspace"].values[0].startswith("plane-")
     place = {axis: cells[axis].item() for axis in ("dataset", "network")}
     return profiles.published_rows(path, place) if on_planes else []
-
-
-def dimension_look(number: int) -> dict:
-    """Colour, marker and line of the dimension of this number."""
-    return style.look(number, markersize=2.5, linewidth=1)
 
 
 def accuracy_curves(study: xr.Dataset) -> xr.Dataset:
@@ -142,16 +134,13 @@ def draw_cells(cells: list[tuple[str, xr.Dataset]], settings: FigureSettings, co
     """A panel for each cell with a curve for each of its arms; panels of one dataset have one range of accuracy."""
     figure, axes = panels.page(len(cells), settings, columns, room=room, x_label=X_LABEL)
     data = {panels.letter(number): accuracy_curves(cell) for number, (_, cell) in enumerate(cells)}
-    highest = {}
-    for each in data.values():
-        highest.setdefault(each["dataset"].item(), []).append(float(each["mean"].max()))
-    drawn = []
+    tops, drawn = [(each["dataset"].item(), float(each["mean"].max())) for each in data.values()], []
     for i, (ax, name, (title, cell)) in enumerate(zip(axes, data, cells)):
         found = arms(cell)
         for number, (rate, temperature, place) in enumerate(found):
             draw(ax, data[name].sel(place), number, len(found), look(rate, temperature))
             drawn.append((rate, temperature))
-        frame(ax, cell, max(highest[cell["dataset"].item()]))
+        frame(ax, cell, max(top for dataset, top in tops if dataset == cell["dataset"].item()))
         size = plt.rcParams["legend.fontsize" if "\n" in title else "axes.titlesize"]
         ax.set_title(panels.lettered(i, title), fontsize=size)
     panels.legend_on_top(figure, arm_handles(drawn), columnspacing=1.2)

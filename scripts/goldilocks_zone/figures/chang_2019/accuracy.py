@@ -9,7 +9,6 @@ from goldilocks_zone.figures import curves, over_radius, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
 
 FIGURE = {"id": "chang_accuracy", "studies": ["chang", "chang_tuned", "chang_curvature"], "axis": "radius"}
-
 X_LABEL = r"$\log_{10}(r_0/r_X)$"
 CURVATURE = "chang_curvature"
 ZONE = {"color": "k", "linewidth": 0.8, "linestyle": ":"}
@@ -17,7 +16,7 @@ SUBSPACES = {"full-free": "radius free", "full-fixed": "radius fixed"}
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
-    names = [study["dataset"].values[0] for study in studies.values()]
+    dataset = panels.dataset_title(next(iter(studies.values()))["dataset"].values[0])
     measured = studies.pop(CURVATURE, None)
     trainings = {name: over_radius.first_values(study).isel(dataset=0, network=0) for name, study in studies.items()}
     drawn = {name: over_radius.accuracy_curves(study) for name, study in trainings.items()}
@@ -41,8 +40,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         titles.append("curvature")
         for ax in axes:
             ax.axvline(float(drawn[CURVATURE]["zone"][0]) / 2, **ZONE, zorder=0)
-    name = panels.dataset_title(names[0])
-    panels.letter_titles(axes, [f"{name}, {title}" for title in titles])
+    panels.letter_titles(axes, [f"{dataset}, {title}" for title in titles])
     handles = over_radius.arm_handles(arms)
     if measured is not None:
         handles.append(panels.entry(r"$r_\mathrm{zone}$", **ZONE))

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
-from goldilocks_zone.figures import over_radius, panels
+from goldilocks_zone.figures import over_radius, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
 
 FIGURE = {
@@ -24,6 +24,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     families = [each for study in studies.values() for each in over_radius.families(study)]
     data = [over_radius.accuracy_curves(over_radius.with_fixed_rules(cells)) for _, cells in families]
     dimensions = sorted({d for curves in data for d in curves["dimension"].values.tolist()})
+    looks = {d: style.look(i, markersize=2.5, linewidth=1) for i, d in enumerate(dimensions)}
     points_of = [published_points(published, cells) for _, cells in families]
     mapped = [i for i, curves in enumerate(data) if min(curves.sizes["subspace"], curves.sizes["radius"]) > 1]
     highest = max(float(curves["mean"].max()) for curves in data)
@@ -33,10 +34,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     figure, axes = panels.page(count, settings, columns, room=1.05, x_label=over_radius.X_LABEL)
     for ax, (_, cells), curves, points in zip(axes, families, data, points_of):
         for number, d in enumerate(curves["dimension"].values.tolist()):
-            look = over_radius.dimension_look(dimensions.index(d))
-            over_radius.draw(ax, curves.isel(subspace=number), number, curves.sizes["subspace"], look)
+            over_radius.draw(ax, curves.isel(subspace=number), number, curves.sizes["subspace"], looks[d])
             if d in points:
-                ax.plot(*points[d], **look | OPEN)
+                ax.plot(*points[d], **looks[d] | OPEN)
         over_radius.frame(ax, cells, top)
         ax.set_ylabel(over_radius.Y_LABEL)
     for ax, i in zip(axes[len(data) :], mapped):
@@ -44,21 +44,18 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     if mapped:
         figure.colorbar(shades, ax=axes[len(data) :], label=over_radius.Y_LABEL, aspect=25)
     panels.letter_titles(axes, [families[i][0] for i in (*range(len(data)), *mapped)])
-    handles = [panels.entry(f"$d={d}$", **over_radius.dimension_look(i)) for i, d in enumerate(dimensions)]
+    handles = [panels.entry(f"$d={d}$", **looks[d]) for d in dimensions]
     if any(points_of):
-        handles.append(panels.entry("published", **over_radius.dimension_look(0) | OPEN | {"color": "k"}))
+        handles.append(panels.entry("published", **looks[dimensions[0]] | OPEN | {"color": "k"}))
     panels.legend_on_top(figure, handles, 7, columnspacing=1.2)
     return figure, panels.side_by_side({panels.letter(i): curves for i, curves in enumerate(data)})
 
 
 def published_points(path: Published, cells: xr.Dataset) -> dict[int, np.ndarray]:
     """Published log10(r/r_X) and accuracies, shape (2, points), for each dimension of a family that has them."""
-    rows, found = over_radius.published_rows(path, cells), {}
-    for d in cells["dimension"].values.tolist():
-        points = [(float(row["log10_r_over_rX"]), float(row[f"d{d}"])) for row in rows if row.get(f"d{d}")]
-        if points:
-            found[d] = np.array(points).T
-    return found
+    rows, names = over_radius.published_rows(path, cells), {d: f"d{d}" for d in cells["dimension"].values.tolist()}
+    points = {d: [(row["log10_r_over_rX"], row[name]) for row in rows if row.get(name)] for d, name in names.items()}
+    return {d: np.array(each, float).T for d, each in points.items() if each}
 
 
 def draw_map(ax: plt.Axes, data: xr.Dataset, highest: float, chance: float) -> plt.cm.ScalarMappable:
