@@ -49,9 +49,7 @@ def drawn(figure: registry.Figure, studies: Studies, settings: FigureSettings, p
 
 def load(path: str | Path, figure: registry.Figure) -> xr.Dataset:
     """Results of a study that a figure shows; over the scale α of an initialisation, the coordinate x is log10 α.
-
-    Raises ValueError for radii of another kind, or without an axis that the figure needs.
-    """
+    Raises ValueError for radii of another kind, or without an axis that the figure needs."""
     study = netcdf.read_dataset(path)
     if figure.axis == "radius" and "x" not in study.coords:
         raise ValueError(f"{path} has radii that are not in units of r_X: this figure needs radius_unit: r_X")

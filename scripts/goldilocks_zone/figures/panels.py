@@ -45,10 +45,8 @@ def page(
 def stacked(
     count: int, height: int, settings: FigureSettings, columns: int | None = None, x_label: str = "", **options: object
 ) -> tuple[plt.Figure, list[list[plt.Axes]]]:
-    """A figure across the page with `count` stacks of `height` panels, in at most three columns by default.
-
-    With `x_label` they share this axis, which the lowest panel of each column shows.
-    """
+    """A figure across the page with `count` stacks of `height` panels, in at most three columns by default. With
+    `x_label` they share this axis, which the lowest panel of each column shows."""
     columns = columns or min(count, 3)
     rows = height * math.ceil(count / columns)
     figure, axes = grid(rows, columns, settings, **{"sharex": bool(x_label), **options})
@@ -107,7 +105,6 @@ def letter(number: int) -> str:
 
 
 def lettered(number: int, title: str) -> str:
-    """The title of the panel of this number, with its letter."""
     return f"({letter(number)}) {title}"
 
 
@@ -118,7 +115,6 @@ def letter_titles(axes: list[plt.Axes], titles: list[str] | None = None) -> None
 
 
 def label_y(figure: plt.Figure, text: str) -> None:
-    """Label the y-axis shared by all panels."""
     if len(figure.axes) == 1:
         figure.axes[0].set_ylabel(text)
     else:
@@ -126,10 +122,8 @@ def label_y(figure: plt.Figure, text: str) -> None:
 
 
 def limits(*shown: object, margin: float = 0.08, above: float | None = None) -> tuple[float, float]:
-    """Ends of an axis with room for values, missing ones left out; intervals of few draws may leave the axis.
-
-    The margin is relative to the range of the values, below and above it unless `above` differs.
-    """
+    """Ends of an axis with room for values, missing ones left out; intervals of few draws may leave the axis. The
+    margin is relative to the range of the values, below and above it unless `above` differs."""
     values = np.concatenate([np.ravel(each) for each in shown])
     low, high = np.nanmin(values), np.nanmax(values)
     span = (high - low) or 1.0
@@ -143,7 +137,6 @@ def log_limits(*logarithms: object, margin: float = 0.06) -> tuple[float, float]
 
 
 def entry(label: str, **look: object) -> plt.Line2D:
-    """A legend entry of this look."""
     return plt.Line2D([], [], label=label, **look)
 
 

@@ -26,13 +26,11 @@ class InPaper(Section):
 
 
 class Figure(BaseModel):
-    """A figure as its module registers it.
-
-    It shows `studies`, those of them that a run has, or a `result` that is no study's. Over the axis `radius` their
-    radii must be in units of r_X, over `scale` factors of an initialisation, whose log10 becomes the coordinate x; each
-    must have the axes `needs`. A figure that is not `wide` takes half the width of the paper's text while it has one
-    panel. `caption` is for figures that no section of the paper mentions, in plain text; by default the docstring.
-    """
+    """A figure as its module registers it. It shows `studies`, those of them that a run has, or a `result` that is no
+    study's. Over the axis `radius` their radii must be in units of r_X, over `scale` factors of an initialisation,
+    whose log10 becomes the coordinate x; each must have the axes `needs`. A figure that is not `wide` takes half the
+    width of the paper's text while it has one panel. `caption` is for figures that no section of the paper mentions, in
+    plain text; by default the docstring."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -84,20 +82,17 @@ class FigureSettings(Section, title="Figure"):
 def figures() -> dict[str, Figure]:
     """The figures of this package by name, sorted by works and modules. Raises ValueError if two share a name."""
     found: dict[str, Figure] = {}
-    for path in sorted(ROOM.glob("*/*.py")):
-        if (figure := _registered(path)) is None:
-            continue
+    for figure in filter(None, map(_registered, sorted(ROOM.glob("*/*.py")))):
         if figure.id in found:
-            raise ValueError(f"{path} registers the figure {figure.id}, as {found[figure.id].module} does: rename one")
+            others = found[figure.id].module
+            raise ValueError(f"{figure.module} registers the figure {figure.id}, as {others} does: rename one")
         found[figure.id] = figure
     return found
 
 
 def of(name: str, file: str | None = None) -> Figure:
-    """The figure of this name: of this package, or drawn by a `file` of the user's own.
-
-    Raises ValueError in one sentence if there is no such figure, or the file cannot be read or offers no draw.
-    """
+    """The figure of this name: of this package, or drawn by a `file` of the user's own. Raises ValueError in one
+    sentence if there is no such figure, or the file cannot be read or offers no draw."""
     if file is None:
         if name not in figures():
             close = difflib.get_close_matches(name, figures(), n=1)
@@ -110,22 +105,18 @@ def of(name: str, file: str | None = None) -> Figure:
 
 
 def with_defaults(section: Mapping) -> dict:
-    """The section `figures` of a configuration, with every figure that is registered and not set to null.
-
-    Entries of a wrong type are left for validation. Raises ValueError as `of` does, beginning with the entry's name.
-    """
+    """The section `figures` of a configuration, with every figure that is registered and not set to null. Entries of a
+    wrong type are left for validation. Raises ValueError as `of` does, beginning with the entry's name."""
     found = {name: figure.defaults() for name, figure in figures().items() if section.get(name, {}) is not None}
     for name, entry in section.items():
-        if entry is None:
-            continue
-        if not isinstance(entry, Mapping) or not isinstance(entry.get("file") or "", str):
+        if isinstance(entry, Mapping) and isinstance(entry.get("file") or "", str):
+            given = {key: value for key, value in entry.items() if value is not None}
+            try:
+                found[name] = {**of(name, given.get("file")).defaults(), **given}
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        elif entry is not None:
             found[name] = entry
-            continue
-        given = {key: value for key, value in entry.items() if value is not None}
-        try:
-            found[name] = {**of(name, given.get("file")).defaults(), **given}
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
     return found
 
 

@@ -24,17 +24,14 @@ def set_style() -> None:
 
 
 def colour(number: int) -> str:
-    """Colour of the curve of this number."""
     return COLOURS[number % len(COLOURS)]
 
 
 def marker(number: int) -> str:
-    """Marker of the curve of this number."""
     return MARKERS[number % len(MARKERS)]
 
 
 def line(number: int) -> str:
-    """Line style of the curve of this number."""
     return LINES[number % len(LINES)]
 
 
