@@ -26,8 +26,9 @@ LEAST_GAP = 0.085  # between two labels of an axis of dimensions, relative to it
 HIGHEST = 1.07  # end of an axis of accuracy, relative to the largest mean
 
 
-def families(study: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
-    """Planes, or spheres, of each dataset and network: title, and cells by ascending `dimension`, each once."""
+def families(study: xr.Dataset, named: bool = False) -> list[tuple[str, xr.Dataset]]:
+    """Planes, or spheres, of each dataset and network: title, and cells by ascending `dimension`, each once. Titles
+    name the dataset where there are several, or always (`named`)."""
     study = first_values(study)
     names = {}
     for name in study["subspace"].values.tolist():
@@ -35,7 +36,7 @@ def families(study: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
             names.setdefault(f"{name.split('-')[0]}s", []).append(name)
     found = []
     for dataset, network in product(study["dataset"].values.tolist(), study["network"].values.tolist()):
-        parts = [panels.dataset_title(dataset)] if study.sizes["dataset"] > 1 else []
+        parts = [panels.dataset_title(dataset)] if named or study.sizes["dataset"] > 1 else []
         parts += [network] if study.sizes["network"] > 1 else []
         for shape, members in names.items():
             cells = study.sel(dataset=dataset, network=network, subspace=members)
@@ -47,10 +48,10 @@ def families(study: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
     return found
 
 
-def titled_cells(study: xr.Dataset, nearest_to: int | None = None) -> list[tuple[str, xr.Dataset]]:
+def titled_cells(study: xr.Dataset, nearest_to: int | None = None, named: bool = False) -> list[tuple[str, xr.Dataset]]:
     """Each dataset, network and subspace of a study with its title, or only the dimensions that are nearest to one."""
     found = []
-    for title, family in families(study):
+    for title, family in families(study, named):
         dimensions = family["dimension"].values
         nearest = [] if nearest_to is None else [int(np.abs(dimensions - nearest_to).argmin())]
         found += [(f"{title}, $d={dimensions[i]}$", family.isel(subspace=i)) for i in nearest or range(len(dimensions))]

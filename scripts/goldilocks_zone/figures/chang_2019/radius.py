@@ -1,6 +1,6 @@
 """Motion of the radius in free training (Chang 2019), and of the same optimiser on random signs."""
 
-import itertools
+from collections.abc import Iterator
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -83,13 +83,12 @@ def draw_radii(ax: plt.Axes, data: xr.Dataset) -> None:
     ax.set_ylim(panels.log_limits(data["radius_mean"]))
 
 
-def curves_of(data: xr.Dataset) -> list[tuple[xr.Dataset, dict]]:
+def curves_of(data: xr.Dataset) -> Iterator[tuple[xr.Dataset, dict]]:
     """Each rate, gradients and r_0 with its look: rates by colour, gradients by line, larger r_0 thin."""
-    found, names = [], data["gradients"].values.tolist()
-    for number, j, i in itertools.product(range(data.sizes["rate"]), range(len(names)), range(data.sizes["radius"])):
-        line = {"linestyle": GRADIENTS[names[j]][0], "linewidth": 0.6 if i else 1.1}
-        found.append((data.isel(rate=number, gradients=j, radius=i), {"color": style.colour(number), **line}))
-    return found
+    for number, j, i in np.ndindex(*(data.sizes[axis] for axis in ("rate", "gradients", "radius"))):
+        here = data.isel(rate=number, gradients=j, radius=i)
+        line = GRADIENTS[here["gradients"].item()][0]
+        yield here, {"color": style.colour(number), "linestyle": line, "linewidth": 0.6 if i else 1.1}
 
 
 def draw_growth(ax: plt.Axes, data: xr.Dataset) -> None:

@@ -2,7 +2,7 @@
 
 import math
 
-from goldilocks_zone.figures import over_radius, panels
+from goldilocks_zone.figures import over_radius
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
 
 FIGURE = {"id": "other_accuracy", "studies": ["other_data"], "axis": "radius"}
@@ -10,8 +10,5 @@ FIGURE = {"id": "other_accuracy", "studies": ["other_data"], "axis": "radius"}
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
     (study,) = studies.values()
-    cells = over_radius.titled_cells(study)
-    if study.sizes["dataset"] == 1:
-        dataset = panels.dataset_title(study["dataset"].values[0])
-        cells = [(f"{dataset}, {title}", cell) for title, cell in cells]
+    cells = over_radius.titled_cells(study, named=True)
     return over_radius.draw_cells(cells, settings, math.ceil(math.sqrt(len(cells))), room=1.12)
