@@ -41,7 +41,7 @@ run = trap 'rm -f "$(GOLDILOCKS_FAILURE)"; echo "interrupted: run the same comma
 		echo "$(@:-run=) stopped: its message stands above" > "$(GOLDILOCKS_FAILURE)" || exit 1; fi
 SET_UP := $(MAKE) --silent --no-print-directory
 fail = { echo "$(1)" | tee "$(GOLDILOCKS_FAILURE)" >&2; exit 1; }
-# The same characters as in goldilocks_zone.jobs.surroundings, because a shell starts the jobs.
+# The same characters as in goldilocks_zone.jobs.lifecycle, because a shell starts the jobs.
 refuse_path = case "$$PWD" in *[[:space:]\'\"\&\$$\(\)\;\{\}\\\*\`\<\>\|\?\[\]:]*) \
 	$(call fail,$$PWD has a character in its path that shells or Python read in their own way: move it to a path \
 without spaces and quotes and signs such as & and run again);; esac

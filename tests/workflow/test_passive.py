@@ -192,8 +192,8 @@ def test_a_clusters_job_measures_what_its_run_was_started_with(project, built):
 
 def test_a_second_run_is_refused_however_it_is_called_and_changes_nothing(project):
     """-call is not -c with a passive letter; the folder of the first run stays as it is."""
-    hold = "import sys; sys.path.insert(0, 'scripts'); from goldilocks_zone.jobs import run_lock\n"
-    hold += "run_lock.enter(); print(); input()"
+    hold = "import sys; sys.path.insert(0, 'scripts'); from goldilocks_zone.jobs import locks\n"
+    hold += "locks.enter_run(); print(); input()"
     holder = subprocess.Popen(
         [sys.executable, "-c", hold], cwd=project.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -13,7 +13,7 @@ sys.path.insert(0, str(CHECKOUT / "scripts"))
 from goldilocks_zone.config import kinds, load
 from goldilocks_zone.config import run as runs
 from goldilocks_zone.data import official_shapes
-from goldilocks_zone.jobs import failures, lifecycle, surroundings
+from goldilocks_zone.jobs import failures, lifecycle
 from goldilocks_zone.provenance import records
 from goldilocks_zone.storage import files
 
@@ -55,8 +55,8 @@ def refuse(error):
 
 
 try:
-    surroundings.enter(CHECKOUT)
-    surroundings.refuse_path(Path.cwd())
+    lifecycle.isolate(CHECKOUT)
+    lifecycle.refuse_path(Path.cwd())
     # Any call of Snakemake writes to .snakemake/.
     files.refuse_unwritable(["."])
     lifecycle.name_to_jobs(first=workflow.is_main_process)

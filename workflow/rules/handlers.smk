@@ -1,7 +1,7 @@
 """Start and failure of a run. Needs THIS_RUN; makes the lock that keeps other runs out of the folder."""
 
 from goldilocks_zone.data import catalogue
-from goldilocks_zone.jobs import run_lock
+from goldilocks_zone.jobs import locks
 
 # Folders that jobs write to.
 WRITTEN = ("results", "figures", "paper")
@@ -15,7 +15,7 @@ def both(first, second):
 def enter_run():
     """Acquire the run lock, and clean up after a crashed run."""
     try:
-        run_lock.enter()
+        locks.enter_run()
         files.refuse_unwritable([*WRITTEN, "logs"])
     except (ValueError, OSError) as error:
         refuse(error)

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from goldilocks_zone.jobs import run_lock
+from goldilocks_zone.jobs import locks
 from goldilocks_zone.storage import files
 
 KEPT = ("data", "README.md")
@@ -16,7 +16,7 @@ def run(name: str | None) -> None:
     A link to a folder elsewhere stays, and its contents are removed. Raises ValueError while a run is at work, or if
     there is no such run.
     """
-    run_lock.enter()
+    locks.enter_run()
     places = [Path(place) for place in ("results", "figures", "logs")]
     if name:
         named = re.fullmatch("[a-z0-9_]+", name) and name not in KEPT

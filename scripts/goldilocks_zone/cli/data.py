@@ -6,7 +6,7 @@ import yaml
 
 from goldilocks_zone.config import load
 from goldilocks_zone.data import catalogue, official_shapes
-from goldilocks_zone.jobs import run_lock
+from goldilocks_zone.jobs import locks
 from goldilocks_zone.provenance import fingerprints, records
 from goldilocks_zone.storage import files
 
@@ -22,7 +22,7 @@ def run(configfiles: list[Path]) -> None:
     config = load.load(configfiles)
     named = load.datasets_of(config)
     names = sorted(named if configfiles else named | {*official_shapes.OFFICIAL, *config.datasets})
-    run_lock.enter()
+    locks.enter_run()
     folder = catalogue.data_folder(config.data_folder)
     own = [name for name in names if name not in official_shapes.OFFICIAL]
     catalogue.keep_datasets(DATA)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from goldilocks_zone.config import load
 from goldilocks_zone.data import official_shapes
-from goldilocks_zone.jobs import run_lock
+from goldilocks_zone.jobs import locks
 from goldilocks_zone.storage import files
 
 BENCHMARKS = "benchmarks"  # Output of make bench, which belongs to no run.
@@ -57,7 +57,7 @@ def _files(folder: Path) -> list[Path]:
 def run(configfiles: list[Path], remove: bool) -> None:
     """Print results that none of the configurations names, by default of all in config/, and `remove` them."""
     if remove:
-        run_lock.enter()
+        locks.enter_run()
     orphans, total = find_orphans(configfiles or sorted(Path("config").glob("*.yaml"))), 0
     for orphan in orphans:
         size = sum(path.stat().st_size for path in ([orphan] if orphan.is_file() else _files(orphan)))

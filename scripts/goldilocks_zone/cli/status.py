@@ -6,7 +6,7 @@ from pathlib import Path
 from goldilocks_zone.cli import text_tables
 from goldilocks_zone.config import load, studies
 from goldilocks_zone.config.models import Configuration
-from goldilocks_zone.jobs import failures, run_lock
+from goldilocks_zone.jobs import failures, locks
 
 DONE, RUNNING, FAILED, MISSING = "done", "running", "failed", "missing"
 STATES = (DONE, RUNNING, FAILED, MISSING)
@@ -46,7 +46,7 @@ def _described(states: Counter) -> str:
 def status_of(complete: Configuration) -> str:
     """A line per study, with a matrix if it is partly done, and the parts of the complete configuration left out."""
     config, reasons, left_out = load.as_run(complete)
-    alive, lines, total = run_lock.is_held(), [], Counter()
+    alive, lines, total = locks.run_is_held(), [], Counter()
     for study in config.studies:
         cells = states_of(config, study, alive)
         states = sum(cells.values(), Counter())

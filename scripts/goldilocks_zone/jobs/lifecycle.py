@@ -1,11 +1,14 @@
-"""Termination of a job: with its run, or after a checkpoint when SLURM, scancel or kill ask it to stop."""
+"""Start and end of jobs: apart from the home folder, with their run, or after a checkpoint when asked to stop."""
 
 import logging
 import os
+import re
 import signal
 import socket
+import sys
 import threading
 import time
+from pathlib import Path
 
 from goldilocks_zone.storage import files
 
@@ -14,18 +17,25 @@ CHECK_SECONDS = 1.0
 # Variables with process number and machine of the run's first Snakemake, which identifies the run, and of the one that
 # started the job, which differs on a node of a cluster.
 RUN_VARIABLE, STARTER_VARIABLE = "GOLDILOCKS_RUNNER", "GOLDILOCKS_STARTER"
+# Snakemake starts jobs by a shell and does not quote the path of the interpreter.
+_READ_BY_SHELLS = re.compile(r"""[\s'"&$();{}\\*`<>|?\[\]]""")
 _asked = threading.Event()
 
 
-def listen() -> None:
-    """Treat SIGTERM and SIGUSR1 as requests to stop instead of ending the process at once."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, lambda *_: _asked.set())
+def isolate(checkout: Path) -> None:
+    """Make this process and its jobs independent of the home folder. Raises ValueError as refuse_path does."""
+    refuse_path(checkout)
+    # No user packages, matplotlib settings or backends, and a font cache of matplotlib where it can write.
+    cache = str(Path(".snakemake/matplotlib").absolute())
+    os.environ |= {"PYTHONNOUSERSITE": "1", "MPLBACKEND": "Agg", "MPLCONFIGDIR": cache}
 
 
-def asked() -> bool:
-    """Whether this process was asked to stop."""
-    return _asked.is_set()
+def refuse_path(checkout: Path) -> None:
+    """Raise ValueError if shells misread a character in the path of `checkout` or of this Python."""
+    for path in (checkout, Path(sys.executable)):
+        if found := _READ_BY_SHELLS.search(str(path)):
+            advice = "move it to a path without spaces, quotes, brackets and signs such as & and $, and run again"
+            raise ValueError(f"{path} has {found[0]!r} in its path, which shells read in their own way: {advice}")
 
 
 def name_to_jobs(first: bool) -> None:
@@ -37,6 +47,17 @@ def name_to_jobs(first: bool) -> None:
 def run() -> str:
     """Identity of the run that a job serves; empty outside a run."""
     return os.environ.get(RUN_VARIABLE, "")
+
+
+def listen() -> None:
+    """Treat SIGTERM and SIGUSR1 as requests to stop instead of ending the process at once."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda *_: _asked.set())
+
+
+def asked() -> bool:
+    """Whether this process was asked to stop."""
+    return _asked.is_set()
 
 
 def end_with_run() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from goldilocks_zone.config import records, studies
 from goldilocks_zone.config.models import Cuts, Study
 from goldilocks_zone.data.datasets import Examples
-from goldilocks_zone.jobs import gpu_lock
+from goldilocks_zone.jobs import locks
 from goldilocks_zone.measurements.observables import Observables, Shape
 from goldilocks_zone.models import user_code, user_networks
 from goldilocks_zone.models.initialisation import Parameter, glorot_radius, initialise, parameters_of, weight_deviations
@@ -97,7 +97,7 @@ def start_torch(device: str, threads: int) -> torch.device:
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     count = torch.cuda.device_count()
-    number = gpu_lock.claim([str(torch.cuda.get_device_properties(each).uuid) for each in range(count)])
+    number = locks.claim_gpu([str(torch.cuda.get_device_properties(each).uuid) for each in range(count)])
     torch.cuda.set_device(number)
     return torch.device("cuda", number)
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from goldilocks_zone.jobs import gpu_lock
+from goldilocks_zone.jobs import locks
 
 ROOT = Path(__file__).parents[3]
 JOB = """
 import sys, time
 sys.path.insert(0, {scripts!r})
-from goldilocks_zone.jobs import gpu_lock
-gpu_lock.POLL_SECONDS = 0.05
-print(gpu_lock.claim({names!r}, {folder!r}), flush=True)
+from goldilocks_zone.jobs import locks
+locks.POLL_SECONDS = 0.05
+print(locks.claim_gpu({names!r}, {folder!r}), flush=True)
 time.sleep(60)
 """
 
@@ -47,11 +47,11 @@ def test_the_same_device_under_two_orders_of_names_is_one(tmp_path):
     job = start(tmp_path, ["a", "b"])
     try:
         assert job.stdout.readline() == "0\n"
-        assert gpu_lock.claim(["b", "a"], tmp_path) == 0
+        assert locks.claim_gpu(["b", "a"], tmp_path) == 0
     finally:
         job.kill()
 
 
 def test_no_device_is_refused():
     with pytest.raises(ValueError, match=r"no GPU that CUDA can see; set execution\.device"):
-        gpu_lock.claim([])
+        locks.claim_gpu([])

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from goldilocks_zone.jobs import run_lock
+from goldilocks_zone.jobs import locks
 
 ROOT = Path(__file__).parents[3]
 
 
-HOLD = "from goldilocks_zone.jobs import run_lock; run_lock.enter(); print('held', flush=True); input()"
+HOLD = "from goldilocks_zone.jobs import locks; locks.enter_run(); print('held', flush=True); input()"
 
 
 def hold(folder, code=HOLD):
@@ -30,31 +30,31 @@ def hold(folder, code=HOLD):
 def test_one_run_at_a_time_and_the_lock_of_a_dead_one_goes(tmp_path):
     holder = hold(tmp_path)
     with pytest.raises(
-        run_lock.Busy, match=rf"another run is at work in this folder \(process {holder.pid} on .*\): wait"
+        locks.Busy, match=rf"another run is at work in this folder \(process {holder.pid} on .*\): wait"
     ):
-        run_lock.enter(tmp_path)
+        locks.enter_run(tmp_path)
     holder.kill()
     holder.wait()
-    assert (tmp_path / run_lock.LOCK).read_text().startswith(f"process {holder.pid} on ")
+    assert (tmp_path / locks.LOCK).read_text().startswith(f"process {holder.pid} on ")
     holder = hold(tmp_path)
     # Who ends in order is forgotten.
     holder.communicate("\n")
-    assert (tmp_path / run_lock.LOCK).read_text() == ""
+    assert (tmp_path / locks.LOCK).read_text() == ""
 
 
 def test_the_lock_of_another_machine_stays(tmp_path):
-    (tmp_path / run_lock.LOCK).write_text("process 77 on another-node")
+    (tmp_path / locks.LOCK).write_text("process 77 on another-node")
     sentence = r"\.goldilocks\.lock is held by process 77 on another-node: wait .* if it is gone, delete this file"
-    with pytest.raises(run_lock.Busy, match=sentence):
-        run_lock.enter(tmp_path)
-    assert (tmp_path / run_lock.LOCK).read_text() == "process 77 on another-node"
+    with pytest.raises(locks.Busy, match=sentence):
+        locks.enter_run(tmp_path)
+    assert (tmp_path / locks.LOCK).read_text() == "process 77 on another-node"
 
 
 NO_LOCKS = (
     "import fcntl, os\n"
     "def refuse(*_): raise OSError(38, 'no locks')\n"
     "fcntl.flock = refuse\n"
-    "from goldilocks_zone.jobs import run_lock; run_lock.enter(); print('held', flush=True); input()"
+    "from goldilocks_zone.jobs import locks; locks.enter_run(); print('held', flush=True); input()"
 )
 
 
@@ -64,8 +64,8 @@ def test_without_locks_of_the_file_system_a_living_process_is_known_by_its_numbe
 
     holder = hold(tmp_path, NO_LOCKS)
     monkeypatch.setattr("fcntl.flock", refuse)
-    with pytest.raises(run_lock.Busy, match=f"held by process {holder.pid} on "):
-        run_lock.enter(tmp_path)
+    with pytest.raises(locks.Busy, match=f"held by process {holder.pid} on "):
+        locks.enter_run(tmp_path)
     holder.kill()
     holder.wait()
     hold(tmp_path, NO_LOCKS).kill()

@@ -16,7 +16,7 @@ import yaml
 
 import needs
 from goldilocks_zone.config import kinds
-from goldilocks_zone.jobs import surroundings
+from goldilocks_zone.jobs import lifecycle
 from goldilocks_zone.provenance import fingerprints
 from made_up.projects import clean_environment
 
@@ -203,7 +203,7 @@ def test_the_workflow_loads_nothing_heavy():
         "from goldilocks_zone.cli import costs, text_tables\n"
         "from goldilocks_zone.config import kinds, load, records as settings, studies\n"
         "from goldilocks_zone.data import catalogue\n"
-        "from goldilocks_zone.jobs import failures, lifecycle, log, run_lock, surroundings\n"
+        "from goldilocks_zone.jobs import failures, lifecycle, locks, log\n"
         "from goldilocks_zone.models import user_code\n"
         "from goldilocks_zone.provenance import archive, fingerprints, records\n"
         "from goldilocks_zone.storage import files\n"
@@ -228,10 +228,10 @@ def test_a_path_that_shells_misread_is_refused_before_anything_is_set_up(name, t
     if name in MISREAD:
         assert f"*** {tmp_path / name} has a character in its path that shells or Python read in their own way" in said
         with pytest.raises(ValueError, match="in its path, which shells read in their own way: move it"):
-            surroundings.refuse_path(tmp_path / name)
+            lifecycle.refuse_path(tmp_path / name)
     else:
         assert "false is missing or older than 3.11" in said
-        surroundings.refuse_path(tmp_path / name)
+        lifecycle.refuse_path(tmp_path / name)
 
 
 def test_commands_of_make_know_nothing_of_a_users_own_settings():
@@ -248,7 +248,7 @@ def test_commands_of_make_know_nothing_of_a_users_own_settings():
 def test_jobs_of_a_python_in_such_a_path_are_refused_too(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/a home/bin/python")
     with pytest.raises(ValueError, match="/a home/bin/python has ' ' in its path"):
-        surroundings.refuse_path(ROOT)
+        lifecycle.refuse_path(ROOT)
 
 
 def test_what_a_test_needs_and_has_not_got_fails_where_nothing_may_be_left_out(monkeypatch):

@@ -1,15 +1,18 @@
-"""One run at a time in a checkout, by a lock of the operating system, which is released when its process ends.
+"""One run at a time in a checkout, and one job per GPU of a machine, by locks that end with their process.
 
 Snakemake's own locks outlive a killed run, and profiles turn them off (nolock). filelock is not in the standard
 library, which is all that `make clean` has, and stores no holder's name for other machines and file systems without
-locks.
+locks. SLURM gives each job its own GPUs, whose locks are free.
 """
 
 import atexit
 import fcntl
+import logging
 import os
 import socket
+import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,15 +20,16 @@ from goldilocks_zone.storage import files
 
 LOCK = ".goldilocks.lock"
 ATTEMPTS = 5
-# Open as long as the process lives, because closing it releases the lock.
-_held: list[int] = []
+POLL_SECONDS = 1.0
+# File handles and locks as long as the process lives: one that is closed or deleted is released.
+_held: list[object] = []
 
 
 class Busy(ValueError):
     """Another run is at work."""
 
 
-def enter(folder: str | Path = ".") -> None:
+def enter_run(folder: str | Path = ".") -> None:
     """Acquire the run lock of a checkout until this process ends.
 
     Raises Busy if another run is alive, or if a run on another machine, whose locks may be invisible here, has not
@@ -45,7 +49,7 @@ def enter(folder: str | Path = ".") -> None:
     atexit.register(_leave, handle, os.getpid())
 
 
-def is_held(folder: str | Path = ".") -> bool:
+def run_is_held(folder: str | Path = ".") -> bool:
     """Whether a run of this machine is at work in a checkout; False on file systems without locks."""
     with suppress(OSError), open(Path(folder, LOCK), "rb+") as file:
         try:
@@ -72,7 +76,7 @@ def _refuse_others(handle: int, path: Path) -> None:
 
 
 def _lock(handle: int) -> None:
-    """Lock a file exclusively, with a few attempts because is_held locks it for a moment."""
+    """Lock a file exclusively, with a few attempts because run_is_held locks it for a moment."""
     for _ in range(ATTEMPTS):
         with suppress(BlockingIOError):
             return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -84,3 +88,26 @@ def _leave(handle: int, process: int) -> None:
     """Erase the holder's name, which only a killed process leaves behind."""
     if os.getpid() == process:
         os.ftruncate(handle, 0)
+
+
+def claim_gpu(names: Sequence[str], folder: str | Path | None = None) -> int:
+    """Lock the first free one of this machine's devices `names` for this process, wait while all are locked, and
+    return its number. `folder` holds the locks: by default that for temporary files, which all checkouts share. Raises
+    ValueError if there is no device."""
+    import filelock
+
+    if not names:
+        raise ValueError("device cuda: this machine has no GPU that CUDA can see; set execution.device to auto or cpu")
+    place, said = Path(folder or tempfile.gettempdir()), False
+    while True:
+        for number, name in enumerate(names):
+            lock = filelock.FileLock(place / f"goldilocks-{os.getuid()}-gpu-{name}.lock", mode=0o600)
+            with files.writing(lock.lock_file), suppress(filelock.Timeout):
+                lock.acquire(blocking=False)
+                _held.append(lock)
+                logging.info("device %d of %d: %s", number, len(names), name)
+                return number
+        if not said:
+            logging.info("waits for a GPU: all %d are held by other jobs", len(names))
+            said = True
+        time.sleep(POLL_SECONDS)
