@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from decimal import Decimal
 from pathlib import Path
 
-from goldilocks_zone.claims import quantities
+from goldilocks_zone.claims import cells, quantities
 from goldilocks_zone.config import records
 
 FILE_KEYS = ("work", "order", "defaults")
@@ -56,7 +56,7 @@ def load(folder: str | Path) -> dict[str, dict]:
     return {name: _expanded(f"{path}, {name}", name, claims) for name, path in places.items()}
 
 
-def _check_keys(place: str, given: dict, valid: Collection[str], needed: Iterable[str], by: str = "") -> None:
+def _check_keys(place: str, given: dict, valid: Collection[str], needed: Iterable[str] = (), by: str = "") -> None:
     for key in given:
         if key not in valid:
             raise DefinitionError(f"{place}: unknown key {key!r}; {_nearest(key, valid)}")
@@ -82,7 +82,7 @@ def _expanded(place: str, name: str, claims: dict[str, dict]) -> dict:
     for case, (values, _) in repeated.items():
         here = f"{place}.{case}"
         keys = _laid([defaults, *(own[each] for each in _likes(here, case, own))])
-        full[case] = _checked(here, _without_nulls(_filled(here, keys, values)))
+        full[case] = _checked(here, records.without_nulls(_filled(here, keys, values)))
     kept = {key: claim[key] for key in ("work", "statement", "reason", "open") if key in claim}
     return {**kept, "cases": full} if full else kept
 
@@ -108,13 +108,6 @@ def _laid(layers: Iterable[dict]) -> dict:
             both = isinstance(value, dict) and isinstance(result.get(key), dict) and key != "expect"
             result[key] = _laid([result[key], value]) if both else value
     return result
-
-
-def _without_nulls(value: object) -> object:
-    """A value without the keys that are null, which drop a default."""
-    if isinstance(value, dict):
-        return {key: _without_nulls(each) for key, each in value.items() if each is not None}
-    return value
 
 
 def _repeated(place: str, cases: dict[str, dict], loop: dict | Iterable) -> dict[str, tuple[dict, dict]]:
@@ -163,6 +156,7 @@ def _checked(place: str, case: dict) -> dict:
         raise DefinitionError(f"{place}: quantity {quantity!r} is unknown; {_nearest(quantity, known)}")
     keys = quantities.keys(quantity) if quantity else {}
     _check_keys(place, case, (*CASE_KEYS, *keys), REQUIRED)
+    _check_keys(f"{place}.settings", case.get("settings", {}), cells.VARIED)
     _check_keys(place, case, case, (key for key in keys if keys[key]), f"; {quantity} needs it")
     expected = case.pop("expect")
     try:

@@ -28,7 +28,7 @@ def complete(given: dict, cards: Sequence[Path] = ()) -> Configuration:
     # Studies that an overlay leaves out may be named too.
     known = list(given["studies"]) if isinstance(given.get("studies"), dict) else []
     own_figures = given.get("figures")
-    given = _without_nulls(_with_figures(given))
+    given = records.without_nulls(_with_figures(given))
     try:
         config = Configuration.model_validate(given)
     except ValidationError as error:
@@ -164,9 +164,3 @@ def _refuse_unnamed(node: object, path: str = "") -> None:
         if not isinstance(key, str):
             raise ConfigurationError(f"{path}{key}: a name must be text; put it into quotes")
         _refuse_unnamed(value, f"{path}{key}.")
-
-
-def _without_nulls(node: object) -> object:
-    if isinstance(node, dict):
-        return {key: _without_nulls(value) for key, value in node.items() if value is not None}
-    return node

@@ -55,6 +55,13 @@ def parse(text: str | bytes) -> Any:
         return yaml.safe_load(text)
 
 
+def without_nulls(node: Any) -> Any:
+    """A parsed text without the keys that are null, which drop a default."""
+    if isinstance(node, dict):
+        return {key: without_nulls(value) for key, value in node.items() if value is not None}
+    return node
+
+
 def dump(content: Section | Mapping) -> str:
     """A record's text."""
     if isinstance(content, Section):

@@ -218,6 +218,7 @@ def test_an_expectation_is_a_test(expected, test):
         ("cases: {p: {quantity: made_uq}}", "a.yaml, a1.p: quantity 'made_uq' is unknown; did you mean made_up?"),
         ("cases: {p: {test: location}}", "a.yaml, a1.p: unknown key 'test'; "),
         ("defaults: {windw: [0, 1]}\ncases: {p: {}}", "a.yaml, a1.p: unknown key 'windw'; did you mean window?"),
+        ("cases: {p: {settings: {metrc: shell}}}", "a.yaml, a1.p.settings: unknown key 'metrc'; did you mean metric?"),
         ("cases: {p: {unit: null}}", "a.yaml, a1.p: the key 'unit' is missing"),
         (
             "cases: {p: {expect: {abve: 1}}}",
