@@ -13,15 +13,13 @@ def simultaneous_band(samples: np.ndarray, level: float, *name: str) -> tuple[np
     correlation over radii. One radius, or radii that move together, get Student's interval. NaN for one draw, and at
     radii where a draw is missing (its logits overflow), which leave the others' band alone.
     """
-    whole = np.isfinite(samples).all(axis=-1)
-    if not whole.all():
+    whole, n = np.isfinite(samples).all(axis=-1), samples.shape[-1]
+    if n < 2 or not whole.all():
         low, high = np.full((2, len(samples)), np.nan)
-        if whole.any():
+        if n > 1 and whole.any():
             low[whole], high[whole] = simultaneous_band(samples[whole], level, *name)
         return low, high
-    n, centre = samples.shape[-1], samples.mean(axis=-1)
-    if n < 2:
-        return tuple(np.full((2, len(samples)), np.nan))
+    centre = samples.mean(axis=-1)
     deviation = samples.std(axis=-1, ddof=1)
     varying = deviation > 0
     if not varying.any():

@@ -56,19 +56,14 @@ class Estimate:
 
 
 def p_above(estimate: Estimate, threshold: float) -> float:
-    """One-sided p-value against `the true value is at most threshold`: the level at which the interval starts there. By
-    bisection, so that tests agree with intervals of any kind."""
+    """One-sided p-value against `the true value is at most threshold`, 1 minus that against `at least`: the level at
+    which the interval starts there. By bisection, so that tests agree with intervals of any kind."""
     low, high = 0.0, 1.0
     for _ in range(40):
         p = (low + high) / 2
         bound = estimate.interval(1 - 2 * p)[0] if p < 0.5 else estimate.interval(2 * p - 1)[1]
         low, high = (low, p) if bound > threshold else (p, high)
     return min(max(high, estimate.smallest_p), 1 - estimate.smallest_p)
-
-
-def p_below(estimate: Estimate, threshold: float) -> float:
-    """One-sided p-value against `the true value is at least threshold`."""
-    return 1 - p_above(estimate, threshold)
 
 
 def mean(samples: np.ndarray, resolution: float = 0.0) -> Estimate:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from goldilocks_zone.statistics.estimates import Estimate, p_above, p_below, student
+from goldilocks_zone.statistics.estimates import Estimate, p_above, student
 
 REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_TESTED = "reproduced", "not reproduced", "inconclusive", "not tested"
 HOLDS, FAILS = "identity holds", "identity fails"  # no empirical findings
@@ -39,12 +39,10 @@ class Test:
         """One-sided p-values for `the claim holds` and for `it fails`; 0 and 1 for an identity."""
         if self.kind == IDENTITY:
             return (0.0, 1.0) if estimate.value <= self.margin else (1.0, 0.0)
-        low, high = self.reference - self.margin, self.reference + self.margin
-        above_low, above_high = p_above(estimate, low), p_above(estimate, high)
-        below_low, below_high = p_below(estimate, low), p_below(estimate, high)
+        above_low, above_high = (p_above(estimate, self.reference + end) for end in (-self.margin, self.margin))
         if self.kind == "superiority":
-            return (above_high, below_high) if self.direction == "above" else (below_low, above_low)
-        return max(above_low, below_high), min(above_high, below_low)
+            return (above_high, 1 - above_high) if self.direction == "above" else (1 - above_low, above_low)
+        return max(above_low, 1 - above_high), min(above_high, 1 - above_low)
 
     def verdict(self, p_holds: float, p_fails: float) -> str:
         """The verdict by p-values, adjusted or not: reproduced where the interval lies wholly on the claim's side."""
@@ -91,6 +89,5 @@ def adjusted_verdicts(measured: Sequence[tuple[Test, Estimate]]) -> list[str]:
 def holm(p_values: np.ndarray) -> np.ndarray:
     """Holm's step-down adjustment of p-values, shape (m,)."""
     order, m = np.argsort(p_values), len(p_values)
-    result = np.empty(m)
-    result[order] = np.minimum(np.maximum.accumulate(np.asarray(p_values)[order] * (m - np.arange(m))), 1.0)
-    return result
+    adjusted = np.maximum.accumulate(np.asarray(p_values)[order] * (m - np.arange(m)))
+    return np.minimum(adjusted, 1.0)[np.argsort(order)]
