@@ -42,8 +42,7 @@ class LogHandler(LogHandlerBase):
         if self._jobs:
             self._jobs.write_text("", encoding="utf-8")
         self._left: Counter[str] = Counter()
-        self._rules: dict[int, str] = {}
-        self._started: dict[int, float] = {}
+        self._started: dict[int, tuple[str, float]] = {}  # rule and time of each job
         self._seconds: dict[str, list[float]] = {}
         self._cores = 1
 
@@ -78,12 +77,12 @@ class LogHandler(LogHandlerBase):
         elif event == LogEvent.RESOURCES_INFO and getattr(record, "cores", None):
             self._cores = int(record.cores)
         elif event == LogEvent.JOB_INFO:
-            self._rules[record.jobid], self._started[record.jobid] = record.rule_name, now
+            self._started[record.jobid] = record.rule_name, now
         elif event == LogEvent.JOB_FINISHED:
-            rule = self._rules.get(record.job_id)
+            rule, start = self._started.get(record.job_id, ("", now))
             if rule in self._left:
                 self._left[rule] -= 1
-                self._seconds.setdefault(rule, []).append(now - self._started[record.job_id])
+                self._seconds.setdefault(rule, []).append(now - start)
                 print(self._sentence(), file=sys.stderr, flush=True)
 
     def _sentence(self) -> str:

@@ -30,11 +30,9 @@ class Busy(ValueError):
 
 
 def enter_run(folder: str | Path = ".") -> None:
-    """Acquire the run lock of a checkout until this process ends.
-
-    Raises Busy if another run is alive, or if a run on another machine, whose locks may be invisible here, has not
-    erased its name. On file systems without locks, a run of this machine is identified by its process number.
-    """
+    """Acquire the run lock of a checkout until this process ends. Raises Busy if another run is alive, or if one on
+    another machine, whose locks may be invisible here, has not erased its name. On file systems without locks, a run of
+    this machine is identified by its process number."""
     path = Path(folder, LOCK)
     with files.writing(path):
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

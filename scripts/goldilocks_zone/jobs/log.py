@@ -21,9 +21,8 @@ def job_log(path: str | Path, inputs: Iterable[str] = (), *modules: str) -> Iter
     """Send log messages, warnings and tracebacks to `path`; turn an exception into one sentence and exit status 1.
 
     Records among Snakemake's `inputs` must be those that the run was started with, and the input `code` must match the
-    running script and the `modules` that it loads. The job exits when the process that started it dies. Invalid input
-    (ValueError) is not retried: a second attempt in the same run fails immediately with the same message. The process
-    ends with the block.
+    running script and the `modules` that it loads. Invalid input (ValueError) is not retried: a second attempt in the
+    same run fails immediately with the same message. The process ends with the block, or with the one that started it.
     """
     logging.raiseExceptions = False  # A full disk costs a line of the log only.
     lifecycle.end_with_run()

@@ -1,8 +1,7 @@
 """Archives of a run's results: one file that is verified before anything in it is used.
 
 `manifest.json`, the first member, lists every file with its checksum, and the code and settings of the blocks;
-`ro-crate-metadata.json` repeats this as RO-Crate metadata. Names are those below results/<run>. Imports nothing heavy:
-it runs whenever a workflow that takes results from an archive loads.
+`ro-crate-metadata.json` repeats this as RO-Crate metadata. Names are those below results/<run>. Imports nothing heavy.
 """
 
 import gzip
@@ -37,11 +36,9 @@ LICENCE = {
 
 
 def pack(path: str | Path, contents: Mapping[str, Path], about: dict) -> None:
-    """Write an archive of `contents`, files by their names in it, with `about` in its manifest.
-
-    The metadata repeat its keys `run`, `commit` and `date` (of the commit, as 2026-01-31). The same contents give the
-    same bytes. Raises ValueError if the archive is too large, or a file is missing.
-    """
+    """Write an archive of `contents`, files by their names in it, with `about` in its manifest, of which the metadata
+    repeat `run`, `commit` and `date` (of the commit, as 2026-01-31). The same contents give the same bytes. Raises
+    ValueError if the archive is too large, or a file is missing."""
     data = {}
     for name, source in sorted(contents.items()):
         if not source.is_file():
@@ -113,10 +110,7 @@ def _opened(path: str | Path) -> Iterator[tarfile.TarFile]:
 
 
 def read(path: str | Path, names: Iterable[str]) -> dict[str, bytes]:
-    """Read files of an archive by name, each verified by its checksum.
-
-    Raises ValueError naming the file that is missing or damaged.
-    """
+    """Read files of an archive by name. Raises ValueError if one is missing or not what its checksum says."""
     manifest, wanted, found = read_manifest(path), set(names), {}
     with _opened(path) as archive:
         for member in archive:

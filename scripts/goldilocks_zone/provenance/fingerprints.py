@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from goldilocks_zone.storage import files
-from goldilocks_zone.storage.files import sha256
+from goldilocks_zone.storage.files import sha256, write_text
 
 Reader = Callable[[Path], tuple[str, set[str]]]
 # Hash of a module's code, names below the package that it imports, and names that it imports from.
@@ -32,13 +31,10 @@ CACHE_LIMIT = 1000  # The newest entries that are kept, about 0.3 MB.
 
 
 def records(codes: Iterable[Sequence[Path | str]]) -> list[str]:
-    """Lines with the fingerprints of code in one checkout, each a script and modules that it loads.
-
-    Modules are given by their names below the package, or by paths that end in .py.
-    """
-    read = functools.cache(_read)
-    locks = "requirements.txt"
-    found = [code_fingerprint(script, script.parents[1] / locks, read, more) + "\n" for script, *more in codes]
+    """Lines with the fingerprints of code, each a script and modules that it loads; these are given by their names
+    below the package, or by paths that end in .py."""
+    read, lock = functools.cache(_read), "requirements.txt"
+    found = [code_fingerprint(script, script.parents[1] / lock, read, more) + "\n" for script, *more in codes]
     _cache_of_user().save()
     return found
 
@@ -113,11 +109,8 @@ def _summary(text: str) -> Summary:
 
 
 class Cache:
-    """The entries of the file `path`, or of none, by the hash of a module's text.
-
-    Parsing a hundred modules takes half a second, which every call that loads the workflow would pay. A cache that is
-    missing, damaged or not writable is ignored.
-    """
+    """The entries of the file `path`, or of none, by the hash of a module's text; ignored if it is missing, damaged or
+    not writable. Every call that loads the workflow would pay half a second to parse a hundred modules."""
 
     def __init__(self, path: Path | None):
         self._path, self._entries, self._changed = path, {}, False
@@ -137,7 +130,7 @@ class Cache:
         if self._changed and self._path:
             content = json.dumps(dict(list(self._entries.items())[-CACHE_LIMIT:]))
             with suppress(OSError):
-                files.write_text(f"{sha256(content)}\n{content}", self._path)
+                write_text(f"{sha256(content)}\n{content}", self._path)
         self._changed = False
 
 

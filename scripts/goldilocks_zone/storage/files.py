@@ -33,10 +33,8 @@ def writing(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block succeeds and removed when it fails.
-
-    Raises OSError in one sentence if the disk is full or the folder is not writable.
-    """
+    """A temporary path beside `path`, renamed to it when the block succeeds and removed when it fails. Raises OSError
+    in one sentence if the disk is full or the folder is not writable."""
     path = Path(path)
     owner = f"{_host()}-{os.getpid()}-{uuid.uuid4().hex}"
     temporary = path.with_name(f".{path.stem[:80]}.{owner}{path.suffix}")
@@ -81,10 +79,8 @@ def remove_leftovers(folders: Iterable[str | Path]) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder; of a link to a folder, which redirects storage, only the content.
-
-    Raises OSError in one sentence if something cannot be removed.
-    """
+    """Remove a file or a folder; of a link to a folder, which redirects storage, only the content. Raises OSError in
+    one sentence if something cannot be removed."""
     try:
         if path.is_symlink() and path.is_dir():
             for each in path.iterdir():
