@@ -17,21 +17,10 @@ from goldilocks_zone.models.labels import is_network, parse_network
 # Settings of every primary cell beside its dataset, network and number of examples: a study with other settings is
 # another experiment, and no verdict on the claim.
 PRIMARY_SETTINGS = {
-    "metric": "shell",
-    "bias_directions": False,
-    "initialisation": "glorot",
-    "loss": "cross_entropy",
-    "labels": "original",
-    "inputs": "standardised",
-    "temperature": 1.0,
-    "classes": "all",
-    "sharpness": 0,
-    "rescaled": "parameters",
-    "example_set": 0,
-    "rate_rule": "fixed",
-    "temperature_rule": "fixed",
-    "gradients": "loss",
-    "optimiser": "adam",
+    **{"metric": "shell", "bias_directions": False, "initialisation": "glorot", "loss": "cross_entropy"},
+    **{"labels": "original", "inputs": "standardised", "temperature": 1.0, "classes": "all", "sharpness": 0},
+    **{"rescaled": "parameters", "example_set": 0},
+    **{"rate_rule": "fixed", "temperature_rule": "fixed", "gradients": "loss", "optimiser": "adam"},
 }
 # The dimension of each setting in studies that vary it.
 VARIED = {name: dimension(name) for name in PRIMARY_SETTINGS}
@@ -54,8 +43,7 @@ class NotTested(Exception):
 
 
 def primary(case: dict, studies: Studies, left_out: LeftOut) -> xr.Dataset:
-    """The primary cell of a case. Raises NotTested if the run has no such cell. `left_out` maps each omitted study to
-    its missing datasets."""
+    """The primary cell of a case. Raises NotTested if the run has no such cell; see `evaluate` for `left_out`."""
     name = case["study"]
     if name in left_out:
         raise NotTested(f"{', '.join(left_out[name])} {'is' if len(left_out[name]) == 1 else 'are'} unavailable")
@@ -80,9 +68,12 @@ def secondary(cases: dict[str, dict], studies: Studies) -> Iterator[tuple[str, d
     }
     for name, case in cases.items():
         for study in filter(studies.__contains__, (case["study"], *case.get("also", []))):
-            for place in _places(case, studies[study]):
+            axes = _axes(case, studies[study])
+            for values in itertools.product(*(studies[study][axis].values.tolist() for axis in axes)):
+                place = dict(zip(axes, values))
                 here = _way(case), study, place
-                if here != own.get(name) and not (set(UNUSUAL) & set(place) and here in own.values()):
+                judged = here == own.get(name) or (set(UNUSUAL) & set(place) and here in own.values())
+                if not judged and holds_for(case, place, studies[study]):
                     yield name, case, study, place
 
 
@@ -117,7 +108,6 @@ def _axes(case: dict, study: xr.Dataset) -> list[str]:
 
 
 def _study(case: dict, name: str, studies: Studies) -> xr.Dataset:
-    """A study, joined by the rate of the study that the case names as `rate_of`."""
     study = _of_run(name, studies)
     return with_rate_of(study, _of_run(case["rate_of"], studies)) if "rate_of" in case else study
 
@@ -170,14 +160,6 @@ def need(least: int, found: int, what: str) -> None:
 def _way(case: dict) -> dict:
     """The keys of a case that say how it judges any cell."""
     return {key: value for key, value in case.items() if key not in ("cell", "statement", "family", "control")}
-
-
-def _places(case: dict, study: xr.Dataset) -> Iterator[Place]:
-    axes = _axes(case, study)
-    for values in itertools.product(*(study[axis].values.tolist() for axis in axes)):
-        place = dict(zip(axes, values))
-        if holds_for(case, place, study):
-            yield place
 
 
 def holds_for(case: dict, place: Place, study: xr.Dataset) -> bool:

@@ -62,9 +62,8 @@ def vertex_of_neighbours(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _vertex(x: np.ndarray, y: np.ndarray, around: np.ndarray) -> np.ndarray:
-    """Vertex of the least-squares parabola through the points `around` the maximum. A point of the grid where these are
-    fewer than three, the parabola has no maximum among them, or more than two points are largest; NaN where a value is
-    missing."""
+    """Vertex of the least-squares parabola through the points `around` the maximum; a point of the grid where it has no
+    maximum among them, they are fewer than three, or more than two are largest; NaN where a value is missing."""
     if np.isnan(y).any():
         return np.full(3, np.nan)
     largest = np.flatnonzero(y == y.max())
@@ -80,27 +79,27 @@ def _vertex(x: np.ndarray, y: np.ndarray, around: np.ndarray) -> np.ndarray:
 
 
 def outermost_crossing(x: np.ndarray, curve: np.ndarray, level: float, outer: bool) -> float:
-    """The last x at which a curve falls through a level, or the first at which it rises; NaN if it does not. Linearly
-    interpolated between points, as in `crossing_from`."""
+    """The last x where a curve, linear between points, falls through a level, or the first where it rises, or NaN."""
     above = curve > level
     found = np.flatnonzero(above[:-1] & ~above[1:]) if outer else np.flatnonzero(~above[:-1] & above[1:])
     if not found.size:
         return np.nan
     i = found[-1] if outer else found[0]
-    return _interpolated(x, curve, level, i, i + 1)
+    return interpolated(x, curve, level, i, i + 1)
 
 
 def crossing_from(start: int, x: np.ndarray, curve: np.ndarray, level: float, outer: bool) -> float:
-    """The first x at which a curve crosses a level, going outwards (or inwards) from a point; NaN if it does not."""
+    """The first x at which a curve, linear between points, crosses a level, outwards or inwards from one, or NaN."""
     step = 1 if outer else -1
     for i in range(start, len(x) - 1 if outer else 0, step):
         j = i + step
         if np.isfinite(curve[[i, j]]).all() and (curve[i] > level) != (curve[j] > level):
-            return _interpolated(x, curve, level, i, j)
+            return interpolated(x, curve, level, i, j)
     return np.nan
 
 
-def _interpolated(x: np.ndarray, curve: np.ndarray, level: float, i: int, j: int) -> float:
+def interpolated(x: np.ndarray, curve: np.ndarray, level: float, i: int, j: int) -> float:
+    """The x at which a curve passes a level between its points i and j."""
     return float(x[i] + (curve[i] - level) / (curve[i] - curve[j]) * (x[j] - x[i]))
 
 
@@ -133,6 +132,15 @@ def partial_correlation(values: np.ndarray) -> float:
 def partial_rank_correlation(values: np.ndarray) -> float:
     """Spearman's correlation of the first two rows, the linear part of the others' ranks taken off."""
     return partial_correlation(np.array([estimates.ranks(row) for row in values]))
+
+
+def apart(places: np.ndarray, values: np.ndarray, curve: int, others: list[int]) -> np.ndarray:
+    """Values of one curve (a row) minus the mean of the curves `others`, at those of its places that all of these
+    reach; each is linear between its places, which ascend."""
+    low, high = places[others].min(1).max(), places[others].max(1).min()
+    inside = (places[curve] >= low) & (places[curve] <= high)
+    at = places[curve][inside]
+    return values[curve][inside] - np.mean([np.interp(at, places[j], values[j]) for j in others], axis=0)
 
 
 def ratio_of_means(pair: np.ndarray) -> float:

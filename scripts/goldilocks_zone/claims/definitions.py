@@ -4,7 +4,6 @@ config/claims/README.md describes the format. `claims_hash` is taken of the dict
 rewritten as long as it says the same.
 """
 
-import difflib
 import itertools
 import re
 from collections.abc import Collection, Iterable
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from goldilocks_zone.claims import cells, quantities
 from goldilocks_zone.config import records
+from goldilocks_zone.config.messages import nearest
 
 FILE_KEYS = ("work", "order", "defaults")
 CLAIM_KEYS = ("statement", "like", "reason", "open", "defaults", "for", "cases")
@@ -43,7 +43,7 @@ def load(folder: str | Path) -> dict[str, dict]:
             if name in FILE_KEYS:
                 continue
             if not isinstance(claim, dict):
-                raise DefinitionError(f"{path}: unknown key {name!r}; {_nearest(name, FILE_KEYS)}")
+                raise DefinitionError(f"{path}: unknown key {name!r}; {nearest(name, FILE_KEYS)}")
             if name in claims:
                 raise DefinitionError(f"{path}, {name}: the claim is in {places[name].name}, too; give it another id")
             if "work" in claim:
@@ -59,15 +59,10 @@ def load(folder: str | Path) -> dict[str, dict]:
 def _check_keys(place: str, given: dict, valid: Collection[str], needed: Iterable[str] = (), by: str = "") -> None:
     for key in given:
         if key not in valid:
-            raise DefinitionError(f"{place}: unknown key {key!r}; {_nearest(key, valid)}")
+            raise DefinitionError(f"{place}: unknown key {key!r}; {nearest(key, valid)}")
     for key in needed:
         if key not in given:
             raise DefinitionError(f"{place}: the key {key!r} is missing{by}")
-
-
-def _nearest(name: object, valid: Collection[str]) -> str:
-    close = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else f"valid are {', '.join(valid)}"
 
 
 def _expanded(place: str, name: str, claims: dict[str, dict]) -> dict:
@@ -93,7 +88,7 @@ def _likes(place: str, name: str, known: dict[str, dict]) -> list[str]:
     while "like" in (latest := known[chain[0]]):
         liked = latest["like"]
         if liked not in known:
-            raise DefinitionError(f"{place}: like {liked!r} is unknown; {_nearest(liked, known)}")
+            raise DefinitionError(f"{place}: like {liked!r} is unknown; {nearest(liked, known)}")
         if liked in chain:
             raise DefinitionError(f"{place}: like is circular, {' → '.join([*reversed(chain), liked])}")
         chain.insert(0, liked)
@@ -142,7 +137,7 @@ def _filled(place: str, value: object, values: dict) -> object:
         return value
     for name in PLACEHOLDER.findall(value):
         if name not in values:
-            advice = _nearest(name, values) if values else "there is no for"
+            advice = nearest(name, values) if values else "there is no for"
             raise DefinitionError(f"{place}: unknown placeholder {{{name}}}; {advice}")
     whole = PLACEHOLDER.fullmatch(value)
     return values[whole[1]] if whole else PLACEHOLDER.sub(lambda found: str(values[found[1]]), value)
@@ -153,7 +148,7 @@ def _checked(place: str, case: dict) -> dict:
     case.pop("like", None)
     known, quantity = quantities.known(), case.get("quantity")
     if quantity is not None and quantity not in known:
-        raise DefinitionError(f"{place}: quantity {quantity!r} is unknown; {_nearest(quantity, known)}")
+        raise DefinitionError(f"{place}: quantity {quantity!r} is unknown; {nearest(quantity, known)}")
     keys = quantities.keys(quantity) if quantity else {}
     _check_keys(place, case, (*CASE_KEYS, *keys), REQUIRED)
     _check_keys(f"{place}.settings", case.get("settings", {}), cells.VARIED)

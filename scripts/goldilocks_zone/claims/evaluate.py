@@ -114,9 +114,8 @@ def _set_verdicts(rows: list[tuple[dict, Judged | None]]) -> None:
 
 
 def _measure(case: dict, cell: Cell, name: str) -> Judged:
-    """The test of a case and the deciding estimate: of all radii of a window and all values along the axes of `every`,
-    the one with the least room. Raises NotTested where one is undecidable, unless another suffices to fail the
-    claim."""
+    """The test of a case and the deciding estimate, the one with the least room at all radii of a window and values
+    along `every`. Raises NotTested where one is undecidable, unless another suffices to fail the claim."""
     axes, found = case.get("every", []), []
     for values in itertools.product(*(cell[axis].values.tolist() for axis in axes)):
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -1,7 +1,6 @@
-"""Quantities of claims: the estimators, by name.
+"""Quantities of claims by name: the estimators, public functions in `claims.estimators` that return `list[Estimate]`.
 
-An estimator is a public function in a module of `claims.estimators` that returns estimates over initialisations. Its
-parameters beside the cell are keys of a case, and `name`, the name of a bootstrap's random stream.
+Their parameters beside the cell are keys of a case, and `name`, the name of a bootstrap's random stream.
 """
 
 import functools

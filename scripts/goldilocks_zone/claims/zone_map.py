@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
-from goldilocks_zone.claims.curves import ratio_of_means
+from goldilocks_zone.claims.curves import apart, ratio_of_means
 from goldilocks_zone.claims.estimators.training import accuracy
 from goldilocks_zone.statistics import estimates
 
@@ -25,12 +25,9 @@ MEANINGS = {
 
 
 def statistics(training: xr.Dataset, curvature: xr.Dataset) -> dict[str, tuple[float, float, float]]:
-    """Value and the ends of the 95 % interval of each statistic; NaN where there are too few networks or draws.
-
-    kappa, fraction, sigma: Spearman's rank correlation of accuracy with Tr(H)/‖H‖, with the fraction of positive
-    eigenvalues and with σ_z itself, not its distance from the best value, see `rank_correlation`. gain: improvement of
-    a prediction of accuracy from σ_z by κ = Tr(H)/‖H‖, see `gain`.
-    """
+    """Value and the ends of the 95 % interval of each statistic; NaN where there are too few networks or draws. kappa,
+    fraction and sigma are the `rank_correlation` of accuracy with Tr(H)/‖H‖, with the fraction of positive eigenvalues
+    and with σ_z itself, not its distance from the best value; gain is that of `gain`."""
     found, names = points(training, curvature), {"kappa": "kappa", "fraction": "fraction", "sigma": "log10_sigma"}
     return {key: rank_correlation(found, name) for key, name in names.items()} | {"gain": gain(found)}
 
@@ -120,16 +117,10 @@ def _error_differences(places: np.ndarray, accuracy: np.ndarray, kappa: np.ndarr
     """At each radius of the network left out: absolute error from σ_z alone minus that with κ. places (log10 σ_z,
     ascending), accuracy, kappa: (networks, radii)."""
     others = [i for i in range(len(places)) if i != left_out]
-    low, high = places[others, 0].max(), places[others, -1].min()
-    inside = (places >= low) & (places <= high)
-
-    def apart(values: np.ndarray, network: int) -> np.ndarray:
-        """Values of a network minus the others' mean curve there."""
-        at = places[network, inside[network]]
-        return values[network, inside[network]] - np.mean([np.interp(at, places[i], values[i]) for i in others], 0)
-
-    of_accuracy, of_kappa = (np.concatenate([apart(values, i) for i in others]) for values in (accuracy, kappa))
+    of_accuracy, of_kappa = (
+        np.concatenate([apart(places, values, i, others) for i in others]) for values in (accuracy, kappa)
+    )
     square = of_kappa @ of_kappa
     slope = of_kappa @ of_accuracy / square if square > 0 else 0.0
-    alone = apart(accuracy, left_out)
-    return np.abs(alone) - np.abs(alone - slope * apart(kappa, left_out))
+    alone = apart(places, accuracy, left_out, others)
+    return np.abs(alone) - np.abs(alone - slope * apart(places, kappa, left_out, others))

@@ -106,14 +106,9 @@ def outer_edge_shift(
     """Outer x at which a variable falls through `threshold`: at the second number of examples minus at the first."""
     require(cell, "examples", *examples)
     here = _selected(cell, dimension, window)[variable]
-
-    def places(count: int) -> np.ndarray:
-        found = curves.outermost_crossings(here.sel(examples=count), threshold, outer=True)
-        if np.isnan(found).any():
-            raise NotTested(f"a draw's {variable} does not fall through {threshold:g} on this run's radii")
-        return found
-
-    first, second = map(places, examples)
+    first, second = (curves.outermost_crossings(here.sel(examples=count), threshold, outer=True) for count in examples)
+    if np.isnan([first, second]).any():
+        raise NotTested(f"a draw's {variable} does not fall through {threshold:g} on this run's radii")
     return [estimates.difference(second, first)]
 
 
@@ -195,14 +190,9 @@ def collapse_gain(cell: Cell, variable: str, dimension: int, window: Window, ove
 
 def _left_out_error(places: np.ndarray, values: np.ndarray) -> float:
     """Mean absolute error of each curve (row) read off the mean of all others, within the range of all of them."""
-    errors = []
-    for i in range(len(values)):
-        others = [j for j in range(len(values)) if j != i]
-        low, high = max(places[j].min() for j in others), min(places[j].max() for j in others)
-        inside = (places[i] >= low) & (places[i] <= high)
-        predicted = np.mean([np.interp(places[i][inside], places[j], values[j]) for j in others], axis=0)
-        errors.append(np.abs(predicted - values[i][inside]))
-    return float(np.concatenate(errors).mean())
+    rows = range(len(values))
+    errors = [curves.apart(places, values, i, [j for j in rows if j != i]) for i in rows]
+    return float(np.abs(np.concatenate(errors)).mean())
 
 
 def plateau_error(cell: Cell, dimension: int, window: Window) -> list[Estimate]:

@@ -143,15 +143,11 @@ def forced_share(cell: Cell) -> list[Estimate]:
     return [estimates.mean((here["forced_gradient_norm"] / here["gradient_norm"]).values)]
 
 
-def _outside(cell: Cell, dimension: int) -> np.ndarray:
-    """Mask of the radii outside the zone, by the mean κ of the study `beside`."""
-    return cell["kappa"].mean("draw").values < null_bound(dimension)
-
-
 def outside_gap(cell: Cell, dimension: int) -> list[Estimate]:
-    """Accuracy at the best radius of the zone minus that at the best radius outside, paired over draws."""
-    values, outside = curves.by_radius(accuracy(cell)), _outside(cell, dimension)
-    zone = cell["kappa"].mean("draw").values > ZONE
+    """Accuracy at the best radius of the zone minus that at the best radius outside, paired over draws. Both are told
+    apart by the mean κ of the study `beside`."""
+    values, kappa = curves.by_radius(accuracy(cell)), cell["kappa"].mean("draw").values
+    zone, outside = kappa > ZONE, kappa < null_bound(dimension)
     if not outside.any() or not zone.any():
         raise NotTested("this run has no radius on both sides of the zone's edge")
     best = (values[side][values[side].mean(1).argmax()] for side in (zone, outside))
@@ -160,7 +156,7 @@ def outside_gap(cell: Cell, dimension: int) -> list[Estimate]:
 
 def regime_outside(cell: Cell, dimension: int, regime: str) -> list[Estimate]:
     """Share of the draws that have a radius outside the zone in a `regime`: zero, lazy or divergent."""
-    outside = _outside(cell, dimension)
+    outside = cell["kappa"].mean("draw").values < null_bound(dimension)
     if not outside.any():
         raise NotTested("this run has no radius outside of the zone")
     found = curves.by_radius(regimes(cell)[regime])[outside].any(0)

@@ -112,8 +112,7 @@ def dimension_needed(dimensions: np.ndarray, accuracies: np.ndarray, level: floa
     i = reached[0]
     if i == 0:
         return np.array([-np.inf, x[0], x[0]])
-    share = (level - accuracies[i - 1]) / (accuracies[i] - accuracies[i - 1])
-    return np.full(3, x[i - 1] + share * (x[i] - x[i - 1]))
+    return np.full(3, curves.interpolated(x, accuracies, level, i - 1, i))
 
 
 def dimension_shift(cell: Cell, window: Window, level: float) -> list[Estimate]:
