@@ -70,7 +70,6 @@ class LogHandler(LogHandlerBase):
             print(json.dumps(job, default=str), file=file)
 
     def _follow(self, event: LogEvent | None, record: LogRecord) -> None:
-        """Count jobs, and print the progress when one has ended."""
         now = time.monotonic()
         if event == LogEvent.RUN_INFO:
             self._left = Counter({rule: n for rule, n in record.stats.items() if rule not in (*NOT_JOBS, "total")})

@@ -107,7 +107,6 @@ def _judged(identifier: str, label: str, case: dict, cell: Callable[[], Cell]) -
 
 
 def _set_verdicts(rows: list[tuple[dict, Judged | None]]) -> None:
-    """Write verdicts by Holm's procedure over all tested rows into them."""
     tested = [(row, judged) for row, judged in rows if judged]
     for (row, _), verdict in zip(tested, hypotheses.adjusted_verdicts([judged for _, judged in tested])):
         row["verdict"] = verdict

@@ -25,7 +25,6 @@ def commit_day() -> str:
 
 
 def _git(*arguments: str) -> str:
-    """Run git on the checkout and return its output; empty if git fails."""
     environment = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE")}
     environment["GIT_CEILING_DIRECTORIES"] = str(ROOT.parent)
     command = ["git", "-C", str(ROOT), *arguments]

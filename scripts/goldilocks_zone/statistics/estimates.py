@@ -159,26 +159,20 @@ def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, 
     return Estimate(float(statistic(samples)), float(resampled.std(ddof=1)), n, interval, 1 / RESAMPLES)
 
 
-def coefficients_of_variation(means: np.ndarray, variances: np.ndarray | None, planes: int) -> dict[str, Estimate]:
+def coefficients_of_variation(means: np.ndarray, variances: np.ndarray, planes: int) -> dict[str, Estimate]:
     """Spread of one plane's value over initialisations θ (`total`) and the part of θ itself (`theta`).
 
-    means, variances: shape (n,), over the planes of each θ; variances is None for one plane per θ. Random-effects
-    analysis of variance: with B the variance of the means over θ and W the mean variance over planes, the total
-    variance is B + W (1 − 1/m) and the part of θ is B − W/m, m planes per θ. Chi-squared intervals: Satterthwaite's
-    degrees of freedom for the total, those of B for θ. Raises TooFewDraws below two initialisations.
+    means, variances: shape (n,), over the planes of each θ, at least two. Random-effects analysis of variance: with B
+    the variance of the means over θ and W the mean variance over planes, the total variance is B + W (1 − 1/m) and the
+    part of θ is B − W/m, m planes per θ. Chi-squared intervals: Satterthwaite's degrees of freedom for the total, those
+    of B for θ. Raises TooFewDraws below two initialisations.
     """
-    between, n = _variance(means), len(means)
-    centre = abs(float(np.mean(means)))
-    within = float(np.mean(variances)) if variances is not None else 0.0
-    parts = [(between, n - 1)]
-    if planes > 1:
-        parts.append((within * (1 - 1 / planes), n * (planes - 1)))
-    total = sum(value for value, _ in parts)
-    freedom = total**2 / sum(value**2 / df for value, df in parts)
-    result = {"total": _root(total, freedom, n, centre=centre)}
-    if planes > 1:
-        result["theta"] = _root(between, n - 1, n, within / planes, centre)
-    return result
+    between, within, n = _variance(means), float(np.mean(variances)), len(means)
+    over_planes, centre = within * (1 - 1 / planes), abs(float(np.mean(means)))
+    total = between + over_planes
+    freedom = total**2 / (between**2 / (n - 1) + over_planes**2 / (n * (planes - 1)))
+    theta = _root(between, n - 1, n, within / planes, centre)
+    return {"total": _root(total, freedom, n, centre=centre), "theta": theta}
 
 
 def deviation(samples: np.ndarray, taken_off: float = 0.0) -> Estimate:
