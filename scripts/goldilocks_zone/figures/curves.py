@@ -12,7 +12,7 @@ from goldilocks_zone.claims.cells import NotTested
 from goldilocks_zone.claims.curves import ratio_of_means
 from goldilocks_zone.config import studies
 from goldilocks_zone.figures import panels, style
-from goldilocks_zone.statistics import bands, estimates
+from goldilocks_zone.statistics import estimates
 
 PARTS = ["mean", "low", "high"]
 PLACES = 50  # at which a regression's band is drawn
@@ -89,7 +89,7 @@ def over_radii(study: xr.Dataset, variable: str) -> xr.Dataset:
     """mean, standard_deviation over draws, and low and high of the mean's simultaneous 95 % band over radii."""
     values = study[variable].transpose(..., "radius", "draw")
     flat = values.values.reshape(-1, study.sizes["radius"], study.sizes["draw"])
-    ends = zip(*(bands.simultaneous_band(curve, estimates.LEVEL, variable) for curve in flat))
+    ends = zip(*(estimates.simultaneous_band(curve, estimates.LEVEL, variable) for curve in flat))
     low, high = (np.reshape(end, values.shape[:-1]) for end in ends)
     found = np.stack([values.mean("draw"), values.std("draw", ddof=1), low, high], -1)
     meanings = meanings_of_means("simultaneous 95 % band over radii", f" of {variable}")
@@ -188,7 +188,7 @@ def draw_regression(ax: plt.Axes, x: np.ndarray, y: np.ndarray, line: object, ba
     """Draw the regression line of y over x with the pointwise 95 % band of its mean, unless draws are too few."""
     places = np.linspace(x.min(), x.max(), PLACES)
     try:
-        mean, low, high = bands.regression_band(x, y, places, estimates.LEVEL)
+        mean, low, high = estimates.regression_band(x, y, places, estimates.LEVEL)
     except estimates.TooFewDraws:
         return
     ax.plot(places, mean, color=line)

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from goldilocks_zone.randomness import stream
-from goldilocks_zone.statistics import bands, estimates, hypotheses
+from goldilocks_zone.statistics import estimates, hypotheses
 
 
 def test_mean_interval_is_students():
@@ -27,9 +27,9 @@ def test_quantiles_and_ranks_are_those_of_scipy():
 
 def test_a_radius_with_missing_draws_leaves_the_band_of_others_alone():
     samples = stream("missing").standard_normal((4, 6))
-    low, high = bands.simultaneous_band(samples[:3], 0.95, "band")
+    low, high = estimates.simultaneous_band(samples[:3], 0.95, "band")
     samples[3, 2] = np.nan
-    found = bands.simultaneous_band(samples, 0.95, "band")
+    found = estimates.simultaneous_band(samples, 0.95, "band")
     assert np.array_equal(found[0], [*low, np.nan], equal_nan=True)
     assert np.array_equal(found[1], [*high, np.nan], equal_nan=True)
 
@@ -152,7 +152,7 @@ def test_simultaneous_band_covers_whole_curves_as_often_as_it_says(correlated):
     for _ in range(trials):
         noise = random.standard_normal((radii, draws))
         samples = noise.cumsum(axis=0) if correlated else noise
-        low, high = bands.simultaneous_band(samples, 0.95, "test")
+        low, high = estimates.simultaneous_band(samples, 0.95, "test")
         covered += bool(np.all((low <= 0) & (high >= 0)))
     # 95 %, known to 1.3 % from 300 trials; six draws show at most five independent directions, which costs 3 %.
     assert 0.88 < covered / trials < 0.99
@@ -160,7 +160,7 @@ def test_simultaneous_band_covers_whole_curves_as_often_as_it_says(correlated):
 
 def test_a_band_of_one_radius_is_students_interval():
     samples = stream("one radius").standard_normal((1, 8))
-    low, high = bands.simultaneous_band(samples, 0.95, "test")
+    low, high = estimates.simultaneous_band(samples, 0.95, "test")
     expected = estimates.mean(samples[0]).interval(0.95)
     # The critical value is a quantile of 2,000 simulations, known to 3 %.
     assert (low[0], high[0]) == pytest.approx(expected, abs=0.08 * (expected[1] - expected[0]))
@@ -199,7 +199,7 @@ def test_regression_bands_are_students():
     x = random.standard_normal(12)
     y = 2 - x + 0.3 * random.standard_normal(12)
     places = np.array([x.mean(), x.mean() + 1e6])
-    line, low, high = bands.regression_band(x, y, places, 0.95)
+    line, low, high = estimates.regression_band(x, y, places, 0.95)
     fit = stats.linregress(x, y)
     t = stats.t.ppf(0.975, 10)
     residual = y - fit.intercept - fit.slope * x
@@ -211,4 +211,4 @@ def test_regression_bands_are_students():
 def test_a_regression_needs_points_that_vary():
     for x in (np.array([0.0, 1.0]), np.zeros(5)):
         with pytest.raises(estimates.TooFewDraws, match="no regression band"):
-            bands.regression_band(x, np.arange(len(x)), x, 0.95)
+            estimates.regression_band(x, np.arange(len(x)), x, 0.95)

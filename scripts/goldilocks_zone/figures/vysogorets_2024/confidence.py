@@ -10,7 +10,7 @@ import xarray as xr
 from goldilocks_zone.claims.curves import LEAST_CORRELATED, partial_rank_correlation
 from goldilocks_zone.figures import curves, over_scale, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
-from goldilocks_zone.statistics import bands, estimates
+from goldilocks_zone.statistics import estimates
 
 FIGURE = {"id": "confidence", "studies": ["confidence"], "axis": "scale"}
 
@@ -75,7 +75,7 @@ def draw_gradients(ax: plt.Axes, data: xr.Dataset) -> None:
     ax.plot(data["forced_mismatch"], data["forced_gradient_norm"], **FORCED, **DOTS)
     places, highest = np.linspace(0, x.max(), PLACES), [y.max(), data["forced_gradient_norm"].max()]
     if len(x) >= LEAST_CORRELATED and np.ptp(x) > 0:
-        line, low, high = bands.regression_band(x, y, places, estimates.LEVEL)
+        line, low, high = estimates.regression_band(x, y, places, estimates.LEVEL)
         ax.plot(places, line, color=0.6 * np.array(plt.matplotlib.colors.to_rgb(style.colour(0))), label="regression")
         ax.fill_between(places, low, high, color=style.colour(0), alpha=0.3, linewidth=0)
         highest.append(high.max())
