@@ -11,7 +11,7 @@ from pathlib import Path
 from goldilocks_zone.storage import files
 
 HASH = "[0-9a-f]{16}"
-_RECORD = re.compile(rf"(?P<name>.+)\.(?P<hash>{HASH})(?P<ending>\.\w+)")
+_RECORD = re.compile(rf"(?P<name>.+)\.(?P<hash>{HASH})\.\w+")
 
 
 def path_of(place: str | Path, text: str) -> Path:
@@ -22,9 +22,7 @@ def path_of(place: str | Path, text: str) -> Path:
 
 def place_of(path: str | Path) -> Path:
     """Place of a record: its path without the hash."""
-    path = Path(path)
-    match = _RECORD.fullmatch(path.name)
-    return path.with_name(match["name"] + match["ending"])
+    return Path(path).with_name(name_of(path) + Path(path).suffix)
 
 
 def name_of(path: str | Path) -> str:

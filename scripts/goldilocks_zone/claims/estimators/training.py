@@ -33,17 +33,13 @@ def resolution(cell: Cell) -> float:
     return 1 / min(map(int, cell.attrs["test_examples"].split(", ")))
 
 
-def _at_radii(values: xr.DataArray, window: Window, least: int = 1) -> xr.DataArray:
-    return curves.in_x(values, window, least).transpose(..., "radius", "draw")
-
-
 def _nearest_to_r_x(values: xr.DataArray) -> int:
     return int(np.abs(values["x"].values).argmin())
 
 
 def accuracy_flatness(cell: Cell, window: Window) -> list[Estimate]:
     """Accuracy at each radius of the window minus the mean over the window."""
-    values = _at_radii(accuracy(cell), window, least=2).values
+    values = curves.by_radius(curves.in_x(accuracy(cell), window, least=2))
     return [estimates.difference(row, values.mean(0), resolution(cell)) for row in values]
 
 
@@ -56,7 +52,7 @@ def accuracy_fall(cell: Cell, window: Window, from_: str = "r_X") -> list[Estima
         estimates.mean(0 * row.values, step)
         if best and row["radius"] == top["radius"]
         else estimates.difference(top.values, row.values, step)
-        for row in _at_radii(values, window)
+        for row in curves.in_x(values, window)
     ]
 
 
@@ -73,14 +69,14 @@ def fall_left(cell: Cell, window: Window, name: str) -> list[Estimate]:
 
 def accuracy_above_chance(cell: Cell, window: Window) -> list[Estimate]:
     """Accuracy at each radius of the window minus chance."""
-    values = _at_radii(accuracy(cell) - 1 / cell["classes"], window)
-    return [estimates.mean(row, resolution(cell)) for row in values.values]
+    values = curves.in_x(accuracy(cell) - 1 / cell["classes"], window)
+    return [estimates.mean(row, resolution(cell)) for row in curves.by_radius(values)]
 
 
 def accuracy_peak(cell: Cell, window: Window, name: str) -> list[Estimate]:
     """x at the top of the mean accuracy: vertex of the parabola through the radii around its maximum."""
-    values = _at_radii(accuracy(cell), window, least=3)
-    return [curves.place_of_top(values["x"].values, values.values, curves.vertex_of_neighbours, name)]
+    here = curves.in_x(accuracy(cell), window, least=3)
+    return [curves.place_of_top(here["x"].values, curves.by_radius(here), curves.vertex_of_neighbours, name)]
 
 
 def accuracy_edge(cell: Cell, edge: str, name: str) -> list[Estimate]:
