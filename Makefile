@@ -124,6 +124,9 @@ keys-run: ## the keys of configurations: their tables in config/README.md, and s
 variables-run: ## the tables of measured variables in results/README.md
 	@$(call run,$(SET_UP) setup && PYTHONPATH=scripts $(BIN)/python -m goldilocks_zone.measurements.documentation)
 
+figure-list-run: ## the table of figures in figures/README.md
+	@$(call run,$(SET_UP) setup && PYTHONPATH=scripts $(BIN)/python -m goldilocks_zone.figures.registry)
+
 compare-run: ## where two runs differ: make compare A=quick B=full [TOLERANCE=1e-6]
 	@$(call run,[ -n "$(A)" -a -n "$(B)" ] || $(call fail,make compare needs two runs: make compare A=quick B=full); \
 		$(SET_UP) setup && $(GOLDILOCKS) compare "$(A)" "$(B)" --tolerance $(or $(TOLERANCE),1e-6))

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from goldilocks_zone.config.values import Positive, Section, Unique
 
 ROOM = Path(__file__).parent
+HEADER = "| name | shows | results | module |"  # of the table in figures/README.md
 
 
 class InPaper(Section):
@@ -122,7 +123,7 @@ def with_defaults(section: Mapping) -> dict:
 
 def documentation() -> str:
     """The figures of this package as a Markdown table, for figures/README.md."""
-    lines = ["| name | shows | results | module |", "|---|---|---|---|"]
+    lines = [HEADER, "|---|---|---|---|"]
     for name, figure in figures().items():
         results = ", ".join(f"`{result}`" for result in figure.studies or [figure.result])
         module = f"{figure.module.parent.name}/{figure.module.name}"
@@ -155,3 +156,9 @@ def _registered(path: Path, own_name: str = "") -> Figure | None:
         raise ValueError(f"{path} registers FIGURE wrongly, at {place}: {first['msg']}") from None
     except (ValueError, TypeError):
         raise ValueError(f"{path} registers FIGURE as no literal dictionary: write its values out") from None
+
+
+if __name__ == "__main__":
+    readme = ROOM.parents[2] / "figures/README.md"
+    before, table_and_rest = readme.read_text(encoding="utf-8").split(HEADER)
+    readme.write_text(before + documentation() + "\n" + table_and_rest.split("\n\n", 1)[1], encoding="utf-8")
