@@ -9,7 +9,7 @@ import xarray as xr
 
 from goldilocks_zone.claims import synthesis, zone_map
 from goldilocks_zone.claims.curves import vertex_within_reach
-from goldilocks_zone.config import records
+from goldilocks_zone.config import kinds, records
 from goldilocks_zone.config.records import PaperRecord
 from goldilocks_zone.paper import check, latex, tables
 from goldilocks_zone.statistics.hypotheses import HOLDS, INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
@@ -18,7 +18,6 @@ from goldilocks_zone.storage import files, netcdf
 MAIN_STUDY = "curvature"
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE)
 NOT_COMPUTED = r"\emph{not computed}"
-KINDS = ("curvature", "training")  # of published studies
 Results = dict[str, xr.Dataset]
 
 
@@ -58,7 +57,7 @@ def write_numbers(
         appendix=[figure for name, figure in known.items() if figure["drawn"] and name not in in_sections],
         verdicts=tables.verdicts(rows),
         disagreements=tables.disagreements(rows, _read(path_to_disagreements).values()),
-        published={kind: {k: v for work in ordered for k, v in work.get(kind, {}).items()} for kind in KINDS},
+        published={kind: {k: v for work in ordered for k, v in work.get(kind, {}).items()} for kind in kinds.known()},
         cards={Path(path).stem: _read(path) for path in paths_to_cards},
         provenance=provenance(results, rows),
     )
@@ -84,8 +83,8 @@ def paper_figures(settings: PaperRecord) -> dict[str, dict]:
             wide = len(study.datasets) * len(study.networks) * len(study.subspaces) > 1
         width = r"\linewidth" if wide else r".49\linewidth"
         picture = rf"\includegraphics[width=\linewidth]{{{name}.pdf}}" if drawn else missing
-        shown = {"name": name, "width": width, "picture": picture}
-        found[name] = {**shown, "caption": registered.caption, "drawn": drawn}
+        texts = {"name": name, "width": width, "picture": picture, "caption": registered.caption}
+        found[name] = {**texts, "drawn": drawn}
     return found
 
 
