@@ -5,8 +5,8 @@ from pathlib import Path
 import yaml
 
 from goldilocks_zone.config import load, studies
-from goldilocks_zone.config import records as config_records
 from goldilocks_zone.config.models import Configuration
+from goldilocks_zone.config.records import of_measurement
 from goldilocks_zone.provenance import archive, attributes, records
 from goldilocks_zone.storage import files
 
@@ -16,14 +16,13 @@ DATA = Path("results/data")
 
 def contents_of(config: Configuration) -> dict[str, Path]:
     """Files of the archive, by name: blocks and everything made from them."""
-    results, figures = Path("results") / config.run, Path("figures") / config.run
     names = [path for study in config.studies for path in studies.block_paths(config, study)]
     names += [f"aggregate/{study}.nc" for study in config.studies]
     names += [f"figures/{figure}.nc" for figure in config.figures]
     names += ["claims.csv", "paper.pdf", *(["cuts.nc"] if config.cuts else [])]
-    contents = {name: results / name for name in names}
+    contents = {name: Path("results", config.run, name) for name in names}
     drawn = [f"{figure}.{kind}" for figure in config.figures for kind in ("pdf", "png")]
-    contents |= {f"figures/{name}": figures / name for name in drawn}
+    contents |= {f"figures/{name}": Path("figures", config.run, name) for name in drawn}
     contents |= {f"{archive.CARDS}/{name}.yaml": DATA / f"cards/{name}.yaml" for name in load.datasets_of(config)}
     if (DATA / "available.yaml").exists():
         contents[archive.AVAILABLE] = DATA / "available.yaml"
@@ -32,15 +31,14 @@ def contents_of(config: Configuration) -> dict[str, Path]:
 
 def about(config: Configuration) -> dict:
     """Code and settings that made the blocks, for the archive's manifest."""
-    place = Path("results") / config.run / "fingerprints"
-    kinds = sorted({study.kind for study in config.studies.values()} | ({"cuts"} if config.cuts else set()))
-    measured = {**config.studies, **({"cuts": config.cuts} if config.cuts else {})}
+    place, cuts = Path("results", config.run, "fingerprints"), {"cuts": config.cuts} if config.cuts else {}
+    kinds = sorted({study.kind for study in config.studies.values()} | cuts.keys())
     return {
         "run": config.run,
         "commit": attributes.commit(),
         "date": attributes.commit_day() or release_day(),
         "code": {kind: _recorded(place / f"{kind}.txt") for kind in kinds},
-        "settings": {name: config_records.of_measurement(each, config.seed) for name, each in measured.items()},
+        "settings": {name: of_measurement(each, config.seed) for name, each in (config.studies | cuts).items()},
     }
 
 

@@ -14,18 +14,6 @@ SOURCES = (".tex", ".bib", ".bbl", ".pdf")
 LIMIT_MB = 50
 
 
-def _try_out(contents: dict[str, bytes]) -> None:
-    """Compile the sources in a temporary folder. Raises ValueError with LaTeX's first error."""
-    with tempfile.TemporaryDirectory() as place:
-        for name, content in contents.items():
-            copy = Path(place, name)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(content)
-        done = run_tex("latexmk", place)
-        if done.returncode or not (Path(place) / "main.pdf").exists():
-            raise ValueError(f"the paper does not compile on its own: {first_error(done.stdout + done.stderr)}")
-
-
 def run(configfile: Path) -> None:
     """Pack the paper's source and print the archive's path and size.
 
@@ -40,7 +28,14 @@ def run(configfile: Path) -> None:
         if folder / name not in sources:
             raise ValueError(f"{folder / name} is missing: build the paper first, with latexmk")
     contents = {str(path.relative_to(folder)): path.read_bytes() for path in sources}
-    _try_out(contents)
+    with tempfile.TemporaryDirectory() as place:
+        for name, content in contents.items():
+            copy = Path(place, name)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(content)
+        done = run_tex("latexmk", place)
+        if done.returncode or not Path(place, "main.pdf").exists():
+            raise ValueError(f"the paper does not compile on its own: {first_error(done)}")
     content = archive.packed(contents)
     if len(content) > LIMIT_MB * 10**6:
         raise ValueError(f"the archive would have {len(content) / 1e6:.0f} MB, and arXiv takes {LIMIT_MB}")

@@ -42,8 +42,7 @@ class Costs:
         self._config, self._logs = config, logs
         folder = catalogue.data_folder(config.data_folder)
         self._shapes = catalogue.known_shapes(config.datasets, folder, cards)
-        self._of_rule: dict[str, list[tuple[float, float]]] = defaultdict(list)
-        self._own = {}
+        self._own, self._of_rule = {}, defaultdict(list)  # seconds and MiB, by path and by rule
         for path in sorted(logs.rglob(f"*{BENCHMARK}")):
             if found := _measured(path):
                 self._own[path] = found
@@ -56,19 +55,15 @@ class Costs:
             return Cost(*known, MEASURED)
         others, work = self._of_rule.get(rule, []), self._work(wildcards)
         mib = max((mib for _, mib in others), default=None)
-        if work is None:
-            if others:
-                return Cost(sum(seconds for seconds, _ in others) / len(others), mib, ALIKE)
-            return Cost(self._overhead(rule, wildcards), mib, BY_SIZE)
-        study = self._config.studies[wildcards["study"]]
-        speed = self._speeds.get((study.work, wildcards["study"])) or self._speeds.get((study.work, None))
-        seconds = work / (speed or kinds.known()[study.kind].speeds[study.work])
-        return Cost(self._overhead(rule, wildcards) + seconds, mib, ALIKE if speed else BY_SIZE)
-
-    def _overhead(self, rule: str, wildcards: dict) -> float:
-        """Seconds of a job beside its own work."""
+        if work is None and others:
+            return Cost(sum(seconds for seconds, _ in others) / len(others), mib, ALIKE)
         study = self._config.studies.get(wildcards.get("study", "")) if "block" in wildcards else None
-        return kinds.known()[study.kind].seconds if study else OTHER_SECONDS.get(rule, USUAL_SECONDS)
+        kind = kinds.known()[study.kind] if study else None
+        overhead = kind.seconds if kind else OTHER_SECONDS.get(rule, USUAL_SECONDS)
+        if work is None:
+            return Cost(overhead, mib, BY_SIZE)
+        speed = self._speeds.get((study.work, wildcards["study"])) or self._speeds.get((study.work, None))
+        return Cost(overhead + work / (speed or kind.speeds[study.work]), mib, ALIKE if speed else BY_SIZE)
 
     def _measured_speeds(self) -> dict[tuple[str, str | None], float]:
         """Operations per second of this run's jobs so far, by work and study; study None for all of a work."""
@@ -109,4 +104,4 @@ def _measured(path: Path) -> tuple[float, float] | None:
 def _rule_of(path: Path) -> str:
     """The rule of a benchmark file {run}/{rule}/… or {run}/{rule}.benchmark.tsv below the folder of logs."""
     name = path.parts[:2][-1].removesuffix(BENCHMARK)
-    return {"figures": "figure"}.get(name, name)
+    return "figure" if name == "figures" else name

@@ -55,9 +55,7 @@ def table_of(jobs: list[dict], costs: list[Cost]) -> list[tuple[str, ...]]:
     rows = []
     for (rule, study), members in sorted(groups.items(), key=lambda group: -sum(cost.seconds for _, cost in group[1])):
         said = [job["reason"] for job, _ in members]
-        reasons = Counter(
-            next((known for pattern, known in REASONS if re.search(pattern, each)), each) for each in said
-        )
+        reasons = Counter(next((known for pattern, known in REASONS if re.search(pattern, why)), why) for why in said)
         known = [mib for mib in itertools.starmap(_memory_of, members) if mib is not None]
         time = text_tables.duration(sum(cost.seconds for _, cost in members))
         memory = text_tables.memory(max(known)) if known else "?"

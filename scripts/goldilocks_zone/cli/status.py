@@ -8,8 +8,7 @@ from goldilocks_zone.config import load, studies
 from goldilocks_zone.config.models import Configuration
 from goldilocks_zone.jobs import failures, locks
 
-DONE, RUNNING, FAILED, MISSING = "done", "running", "failed", "missing"
-STATES = (DONE, RUNNING, FAILED, MISSING)
+STATES = DONE, RUNNING, FAILED, MISSING = "done", "running", "failed", "missing"
 
 
 def state_of(block: Path, log: Path, alive: bool) -> str:
@@ -62,9 +61,8 @@ def status_of(complete: Configuration) -> str:
     left = f"; left out: {', '.join(undrawn)}" if undrawn else ""
     lines.append(f"figures: {drawn} of {len(config.figures)} drawn{left}")
     lines += [f"left out: {reason}" for reason in reasons.values()]
-    lines.append(
-        f"run {config.run}: blocks {_described(total)}; {'a' if alive else 'no'} run is at work in this folder"
-    )
+    at_work = f"{'a' if alive else 'no'} run is at work in this folder"
+    lines.append(f"run {config.run}: blocks {_described(total)}; {at_work}")
     lines.append("What is done may be out of date: make plan says what would run again, and why.")
     return "\n".join(lines)
 

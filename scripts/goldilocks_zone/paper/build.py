@@ -9,10 +9,7 @@ from pathlib import Path
 from goldilocks_zone.paper import check
 from goldilocks_zone.storage import files
 
-OPTIONS = {
-    "latexmk": ("-norc", "-pdf", "-interaction=nonstopmode", "-halt-on-error", "-file-line-error"),
-    "tectonic": (),
-}
+LATEXMK = ("-norc", "-pdf", "-interaction=nonstopmode", "-halt-on-error", "-file-line-error")
 
 
 def build_paper(
@@ -24,7 +21,7 @@ def build_paper(
     sources = {path.relative_to(place).as_posix(): path.read_text(encoding="utf-8") for path in texts}
     if mistakes := check.mistakes(sources, Path(path_to_generated).read_text(encoding="utf-8")):
         raise ValueError("the paper's text does not fit its results: " + "; ".join(mistakes))
-    tool = next((name for name in OPTIONS if shutil.which(name)), None)
+    tool = next(filter(shutil.which, ("latexmk", "tectonic")), None)
     if tool is None:
         raise FileNotFoundError("latexmk is missing: run `make tex`, or install TeX with latexmk, or tectonic")
 
@@ -32,16 +29,14 @@ def build_paper(
     # empty, because after a failure latexmk refuses to try again on the same files.
     folder = Path(path_to_output).parent / "latex"
     shutil.rmtree(folder, ignore_errors=True)
-    for path in map(Path, paths_to_sources):
-        copy = folder / path.relative_to(place)
+    copies = {folder / Path(path).relative_to(place): path for path in paths_to_sources}
+    copies |= {folder / Path(path).name: path for path in (path_to_generated, *paths_to_figures)}
+    for copy, path in copies.items():
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
-    for path in (path_to_generated, *paths_to_figures):
-        shutil.copyfile(path, folder / Path(path).name)
     done = run_tex(tool, folder)
     if done.returncode:
-        error = first_error(done.stdout + done.stderr)
-        raise RuntimeError(f"{tool} failed: {error}; all of it is in {folder}/main.log")
+        raise RuntimeError(f"{tool} failed: {first_error(done)}; all of it is in {folder}/main.log")
     with files.whole_file(path_to_output) as temporary:
         shutil.copyfile(folder / "main.pdf", temporary)
 
@@ -53,11 +48,12 @@ def run_tex(tool: str, folder: str | Path) -> subprocess.CompletedProcess:
     if tool == "latexmk":
         # latexmk reads ~/texmf and ~/.texlive…; Tectonic needs the true home, where its downloads lie.
         environment["HOME"] = str(Path(folder).absolute())
-    command = [tool, *OPTIONS[tool], "main.tex"]
+    command = [tool, *(LATEXMK if tool == "latexmk" else ()), "main.tex"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", env=environment)
 
 
-def first_error(output: str) -> str:
+def first_error(done: subprocess.CompletedProcess) -> str:
     """The first line of LaTeX's output that names an error and its place."""
+    output = done.stdout + done.stderr
     match = re.search(r"^(?:\S+:\d+: .*|! .*|error: .*)$", output, re.MULTILINE)
     return match[0] if match else (output.strip().splitlines() or ["no message"])[-1]

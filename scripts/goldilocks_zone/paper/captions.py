@@ -30,8 +30,7 @@ def write_captions(
     """Write a template that holds the captions of all figures: Snakemake takes one template for a rule's figures."""
     paths = (*paths_to_texts, path_to_references, path_to_template)
     *texts, references, template = (Path(path).read_text(encoding="utf-8") for path in paths)
-    found = captions(texts, references)
-    escaped = {name: restructured(text) for name, text in found.items()}
+    escaped = {name: restructured(text) for name, text in captions(texts, references).items()}
     # JSON is also Jinja's notation for a dictionary.
     known = f"{{% set captions = {json.dumps(escaped, ensure_ascii=False)} %}}\n"
     files.write_text(known + template, path_to_output)
