@@ -4,8 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from goldilocks_zone.config import load, studies
-from goldilocks_zone.config.models import Configuration
+from goldilocks_zone.config import load, models, studies
 from goldilocks_zone.config.records import of_measurement
 from goldilocks_zone.provenance import archive, attributes, records
 from goldilocks_zone.storage import files
@@ -14,7 +13,7 @@ ROOT = Path(__file__).parents[3]
 DATA = Path("results/data")
 
 
-def contents_of(config: Configuration) -> dict[str, Path]:
+def contents_of(config: models.Configuration) -> dict[str, Path]:
     """Files of the archive, by name: blocks and everything made from them."""
     names = [path for study in config.studies for path in studies.block_paths(config, study)]
     names += [f"aggregate/{study}.nc" for study in config.studies]
@@ -29,7 +28,7 @@ def contents_of(config: Configuration) -> dict[str, Path]:
     return contents
 
 
-def about(config: Configuration) -> dict:
+def about(config: models.Configuration) -> dict:
     """Code and settings that made the blocks, for the archive's manifest."""
     place, cuts = Path("results", config.run, "fingerprints"), {"cuts": config.cuts} if config.cuts else {}
     kinds = sorted({study.kind for study in config.studies.values()} | cuts.keys())

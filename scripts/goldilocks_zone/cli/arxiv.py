@@ -15,10 +15,7 @@ LIMIT_MB = 50
 
 
 def run(configfile: Path) -> None:
-    """Pack the paper's source and print the archive's path and size.
-
-    Raises ValueError if the paper is missing, broken or too large.
-    """
+    """Pack the paper's source and print path and size. Raises ValueError if it is missing, broken or too large."""
     results = Path("results", load.load([configfile]).run)
     folder, path = results / "latex", results / "arxiv.tar.gz"
     if not shutil.which("latexmk"):

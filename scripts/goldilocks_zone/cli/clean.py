@@ -11,11 +11,8 @@ COPIES = ("results/claims.csv", "results/run.txt", "paper/paper.pdf")
 
 
 def run(name: str | None) -> None:
-    """Remove the results, figures and logs of the run `name`, or of all runs, and print what was removed.
-
-    A link to a folder elsewhere stays, and its contents are removed. Raises ValueError while a run is at work, or if
-    there is no such run.
-    """
+    """Remove the results, figures and logs of the run `name`, or of all runs, and print what was removed. A link to a
+    folder elsewhere stays, and its contents go. Raises ValueError while a run is at work, or without such a run."""
     locks.enter_run()
     places = [Path(place) for place in ("results", "figures", "logs")]
     if name:

@@ -1,7 +1,5 @@
-"""Estimates of the time and memory of jobs, from benchmark files of earlier jobs or from the size of the job.
-
-Depends on the names of rules and on the folder of logs; imports nothing heavy.
-"""
+"""Estimates of the time and memory of jobs, from benchmark files of earlier jobs or from the size of the job. Depends
+on the names of rules and on the folder of logs; imports nothing heavy."""
 
 import csv
 from collections import defaultdict
@@ -9,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from goldilocks_zone.config import kinds, studies
-from goldilocks_zone.config.models import Configuration
+from goldilocks_zone.config import kinds, models, studies
 from goldilocks_zone.data import catalogue, official_shapes
 from goldilocks_zone.models import labels
 
@@ -33,12 +30,10 @@ class Cost:
 
 
 class Costs:
-    """Estimates for the jobs of one run, from its benchmark files and those of other runs.
+    """Estimates for the jobs of one run of a complete configuration, from its benchmark files and those of other runs,
+    below the folder of logs. `cards` are folders of cards of datasets."""
 
-    `config` is complete; `logs` is the folder of all runs' logs; `cards` are folders of cards of datasets.
-    """
-
-    def __init__(self, config: Configuration, logs: Path, cards: Sequence[Path] = ()):
+    def __init__(self, config: models.Configuration, logs: Path, cards: Sequence[Path] = ()):
         self._config, self._logs = config, logs
         folder = catalogue.data_folder(config.data_folder)
         self._shapes = catalogue.known_shapes(config.datasets, folder, cards)

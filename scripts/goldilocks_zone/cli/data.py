@@ -15,10 +15,8 @@ DATA = Path("results/data")
 
 
 def run(configfiles: list[Path]) -> None:
-    """Fetch the datasets that configurations name, or all, and print where each is or why it is unavailable.
-
-    Those that are as new as their code and files are kept.
-    """
+    """Fetch the datasets that configurations name, or all, unless they are as new as their code and files, and print
+    where each is or why it is unavailable."""
     config = load.load(configfiles)
     named = load.datasets_of(config)
     names = sorted(named if configfiles else named | {*official_shapes.OFFICIAL, *config.datasets})
@@ -62,11 +60,10 @@ def _make(name: str, own: dict | None, folder: str | None, code: Path, outputs: 
 
     from goldilocks_zone.data.official import Unavailable
 
-    unavailable = FileNotFoundError if own else Unavailable
+    make, source, unavailable = fetch_dataset, folder, Unavailable
+    if own:
+        make, source, unavailable = read_own_dataset, own, FileNotFoundError
     try:
-        if own:
-            read_own_dataset(name, own, code, *outputs)
-        else:
-            fetch_dataset(name, folder, code, *outputs)
+        make(name, source, code, *outputs)
     except unavailable as reason:
         return str(reason)

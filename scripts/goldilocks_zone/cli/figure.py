@@ -3,11 +3,10 @@
 import difflib
 from pathlib import Path
 
-from goldilocks_zone.config import load
-from goldilocks_zone.config.models import Configuration
+from goldilocks_zone.config import load, models
 
 
-def path_of_figure(name: str, complete: Configuration) -> str:
+def path_of_figure(name: str, complete: models.Configuration) -> str:
     """PDF of a figure. Raises ValueError if the run of a complete configuration does not draw it."""
     config, reasons, _ = load.as_run(complete)
     figures = sorted(config.figures)

@@ -1,7 +1,5 @@
-"""`make orphans`: results that no configuration names, left behind by studies that were changed or dropped.
-
-Snakemake's own --list-untracked does not follow links, such as results/ on another disk.
-"""
+"""`make orphans`: results that no configuration names, left behind by studies that were changed or dropped. Snakemake's
+own --list-untracked does not follow links, such as results/ on another disk."""
 
 import subprocess
 import sys

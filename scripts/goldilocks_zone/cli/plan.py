@@ -29,10 +29,7 @@ REASONS = (
 
 
 def jobs_of(paths_to_configs: list[Path], cores: str) -> list[dict]:
-    """Jobs that a run of a configuration would do, planned by Snakemake.
-
-    Raises ValueError with the last line of Snakemake if it refuses.
-    """
+    """Jobs that a run of a configuration would do. Raises ValueError with Snakemake's last line if it refuses."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "jobs.jsonl"
         command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", cores, "--logger", "goldilocks"]

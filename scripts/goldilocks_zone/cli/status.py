@@ -4,8 +4,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from goldilocks_zone.cli import text_tables
-from goldilocks_zone.config import load, studies
-from goldilocks_zone.config.models import Configuration
+from goldilocks_zone.config import load, models, studies
 from goldilocks_zone.jobs import failures, locks
 
 STATES = DONE, RUNNING, FAILED, MISSING = "done", "running", "failed", "missing"
@@ -21,7 +20,7 @@ def state_of(block: Path, log: Path, alive: bool) -> str:
     return RUNNING if alive and log.exists() else MISSING
 
 
-def states_of(config: Configuration, study: str, alive: bool) -> dict[tuple[str, str, str], Counter]:
+def states_of(config: models.Configuration, study: str, alive: bool) -> dict[tuple[str, str, str], Counter]:
     """Number of blocks in each state, by dataset, network and subspace."""
     states = defaultdict(Counter)
     for path in map(Path, studies.block_paths(config, study)):
@@ -42,7 +41,7 @@ def _described(states: Counter) -> str:
     return ", ".join(f"{states[state]} {state}" for state in STATES if states[state])
 
 
-def status_of(complete: Configuration) -> str:
+def status_of(complete: models.Configuration) -> str:
     """A line per study, with a matrix if it is partly done, and the parts of the complete configuration left out."""
     config, reasons, left_out = load.as_run(complete)
     alive, lines, total = locks.run_is_held(), [], Counter()
@@ -52,10 +51,8 @@ def status_of(complete: Configuration) -> str:
         total += states
         aggregated = Path(f"results/{config.run}/aggregate/{study}.nc").exists()
         lines.append(f"{study}: {_described(states)}{', aggregated' if aggregated else ''}")
-        if len(states) > 1:
-            lines += matrix_of(cells)
-    for study, datasets in left_out.items():
-        lines.append(f"{study}: left out with {', '.join(datasets)}")
+        lines += matrix_of(cells) if len(states) > 1 else []
+    lines += [f"{study}: left out with {', '.join(datasets)}" for study, datasets in left_out.items()]
     undrawn = [name for name in complete.figures if name not in config.figures]
     drawn = sum(Path(f"figures/{config.run}/{name}.pdf").exists() for name in config.figures)
     left = f"; left out: {', '.join(undrawn)}" if undrawn else ""

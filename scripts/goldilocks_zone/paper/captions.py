@@ -1,7 +1,5 @@
-"""Captions of the paper's figures as plain text, for the report.
-
-Imports pylatexenc where it is needed, to keep it out of a workflow that loads.
-"""
+"""Captions of the paper's figures as plain text, for the report. Imports pylatexenc where it is needed, to keep it out
+of a workflow that loads."""
 
 import json
 import re

@@ -1,9 +1,7 @@
 r"""The paper's sources against its results: the sections of a run, and text that does not come from it.
 
 Results enter the text only through the macros \estimate{case}, \verdict{case} and \setting{name}, and figures through
-\resultfigure{name}. Texts are named by their path in paper/: sections/<work>.tex holds the results of a work,
-methods/<work>.tex its part of the method section.
-"""
+\resultfigure{name}. Texts are named by their path in paper/, such as sections/<work>.tex and methods/<work>.tex."""
 
 import re
 from collections.abc import Iterable
@@ -53,7 +51,10 @@ def mistakes(sources: dict[str, str], generated: str) -> list[str]:
         if re.search(r"\d", _NAMES.sub("", line))
     ]
     defined = set(re.findall(r"\\csname (\w+:[\w.\-]+)\\endcsname", generated))
-    used = _used(everything + generated)
+    text = everything + generated
+    used = {f"{kind}:{name}" for kind, name in re.findall(r"\\(estimate|verdict|setting)\{([\w.\-]+)\}", text)}
+    used |= {f"figure:{name}" for name in _FIGURE.findall(text)}
+    used |= {f"width:{name}" for name in re.findall(r"\\begin\{panels\}\{(\w+)\}", text)}
     found += [f"\\{name.replace(':', '{')}}} is used and no result defines it" for name in sorted(used - defined)]
     found += [f"\\{name.replace(':', '{')}}} is defined and the text never uses it" for name in sorted(defined - used)]
     labels = re.findall(r"\\label\{(fig:\w+)\}", everything) + [f"fig:{name}" for name in _FIGURE.findall(everything)]
@@ -62,10 +63,3 @@ def mistakes(sources: dict[str, str], generated: str) -> list[str]:
         for label in dict.fromkeys(labels)
         if rf"\ref{{{label}}}" not in everything
     ]
-
-
-def _used(text: str) -> set[str]:
-    """The macros that a text takes from the results, as `kind:name`."""
-    used = {f"{kind}:{name}" for kind, name in re.findall(r"\\(estimate|verdict|setting)\{([\w.\-]+)\}", text)}
-    used |= {f"figure:{name}" for name in _FIGURE.findall(text)}
-    return used | {f"width:{name}" for name in re.findall(r"\\begin\{panels\}\{(\w+)\}", text)}

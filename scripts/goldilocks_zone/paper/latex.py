@@ -1,7 +1,5 @@
-"""Text for LaTeX: plain text escaped, numbers as precise as their intervals, and macros.
-
-Imports pylatexenc where it is needed, since loading the configuration imports this module.
-"""
+"""Text for LaTeX: plain text escaped, numbers as precise as their intervals, and macros. Imports pylatexenc where it is
+needed, since loading the configuration imports this module."""
 
 import functools
 import math

@@ -1,18 +1,22 @@
 """The LaTeX macros that the paper reads: numbers, verdicts, tables, figures and provenance of a run."""
 
 import csv
+import math
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
+import jinja2
 import numpy as np
 import xarray as xr
 
 from goldilocks_zone.claims import synthesis, zone_map
 from goldilocks_zone.claims.curves import vertex_within_reach
 from goldilocks_zone.config import kinds, records
+from goldilocks_zone.config.models import RadiusRange
 from goldilocks_zone.config.records import PaperRecord
-from goldilocks_zone.paper import check, latex, tables
-from goldilocks_zone.statistics.hypotheses import HOLDS, INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
+from goldilocks_zone.paper import check, latex
+from goldilocks_zone.statistics.hypotheses import FAILS, HOLDS, INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
 from goldilocks_zone.storage import files, netcdf
 
 MAIN_STUDY = "curvature"
@@ -47,7 +51,7 @@ def write_numbers(
     in_sections = check.shown(sections[work] for work in works)
     published = {Path(path).parent.name: _read(path) for path in paths_to_published}
     ordered = [published[name] for name in (*works, *sorted(set(published) - set(works))) if name in published]
-    template = tables.environment(Path(paths_to_templates[0]).parent).get_template("generated.tex.jinja")
+    template = environment(Path(paths_to_templates[0]).parent).get_template("generated.tex.jinja")
     text = template.render(
         rows=rows,
         settings=settings,
@@ -55,8 +59,8 @@ def write_numbers(
         macros=claim_macros(rows) | {"setting": setting_macros(settings, studies, results, rows)},
         figures=[figure for name, figure in known.items() if figure["drawn"] or name in in_sections],
         appendix=[figure for name, figure in known.items() if figure["drawn"] and name not in in_sections],
-        verdicts=tables.verdicts(rows),
-        disagreements=tables.disagreements(rows, _read(path_to_disagreements).values()),
+        verdicts=verdicts(rows),
+        disagreements=disagreements(rows, _read(path_to_disagreements).values()),
         published={kind: {k: v for work in ordered for k, v in work.get(kind, {}).items()} for kind in kinds.known()},
         cards={Path(path).stem: _read(path) for path in paths_to_cards},
         provenance=provenance(results, rows),
@@ -73,7 +77,7 @@ def _read(path: str) -> dict:
 def paper_figures(settings: PaperRecord) -> dict[str, dict]:
     """Every registered figure: name, width and picture as LaTeX, caption as plain text, and whether it is drawn.
     Several panels, one for each cell of its study, fill the width of the page."""
-    reason = " ".join(map(tables.without_remedy, settings.left_out)) or f"the run {settings.run} does not draw it"
+    reason = " ".join(map(without_remedy, settings.left_out)) or f"the run {settings.run} does not draw it"
     missing = rf"\fbox{{\parbox{{.9\linewidth}}{{Not computed: {latex.escape(reason, strict=False)}.}}}}"
     found = {}
     for name, registered in settings.registered.items():
@@ -102,7 +106,7 @@ def described(row: dict) -> str:
     """Estimate, interval, number of initialisations and verdict of a case, or why it has none."""
     if not row["estimate"]:
         return r"\emph{not computed: " + latex.escape(row["reason"], strict=False) + "}"
-    return f"{tables.measured(row)} ($n={row['n']}$, {row['verdict']})"
+    return f"{measured(row)} ($n={row['n']}$, {row['verdict']})"
 
 
 def setting_macros(settings: PaperRecord, studies: Results, results: Results, rows: list[dict]) -> dict[str, str]:
@@ -187,3 +191,67 @@ def provenance(results: Results, rows: list[dict]) -> dict[str, str]:
         "data": ", ".join(value[:12] for value in attribute_values(results, "data_checksum")),
         "claims": rows[0]["claims_hash"] if rows else "",
     }
+
+
+class Missing(jinja2.StrictUndefined):
+    """A missing value in a template, most often a key of resources/published/<work>/settings.yaml."""
+
+    def __str__(self) -> str:
+        place = f" of {self._undefined_obj}" if isinstance(self._undefined_obj, dict) else ""
+        raise ValueError(f"the paper shows {self._undefined_name!r}{place}, which is missing: add it where it is said")
+
+
+def environment(folder: Path) -> jinja2.Environment:
+    """The templates in a folder, with delimiters that LaTeX does not use and filters for a run's records."""
+    loader = jinja2.FileSystemLoader(folder)
+    delimiters = ("<%", "%>", "<<", ">>", "<#", "#>")
+    options = {"trim_blocks": True, "keep_trailing_newline": True, "undefined": Missing}
+    templates = jinja2.Environment(*delimiters, loader=loader, **options)
+    escape = {"latex": lambda value, strict=True: latex.escape(str(value), strict), "split": str.split}
+    templates.filters |= escape | {each.__name__: each for each in (measured, radii, dimensions, without_remedy)}
+    templates.globals["macro"] = latex.macro
+    return templates
+
+
+def measured(row: dict) -> str:
+    """Estimate and interval of a case; an identity's largest error has no interval."""
+    estimate, low, high = (float(row[key]) for key in ("estimate", "low", "high"))
+    return latex.interval(estimate, low, high) if low < high else f"${latex.number(estimate, low, high)}$"
+
+
+def radii(given: list[float] | RadiusRange) -> str:
+    """The number of radii and, where they are evenly spaced, their range in x."""
+    if isinstance(given, list):
+        return str(len(given))
+    first, last = (2 * math.log10(each) for each in (given.first, given.last))
+    return f"{given.number}, $x$ from ${first:g}$ to ${last:g}$"
+
+
+def dimensions(subspaces: list[str]) -> str:
+    """The dimensions of subspaces, in order."""
+    return ", ".join(sorted({label.split("-")[1] for label in subspaces}, key=lambda each: (len(each), each)))
+
+
+def without_remedy(reason: str) -> str:
+    """The reason why a dataset is left out, without the remedy behind it."""
+    return reason.split("): ")[0] + ")"
+
+
+def verdicts(rows: list[dict]) -> list[list[dict]]:
+    """Claims that are no identities, and identities."""
+    claims = [row for row in rows if not row["case"]]
+    return [[row for row in claims if (row["verdict"] in (HOLDS, FAILS)) is identity] for identity in (False, True)]
+
+
+def disagreements(rows: list[dict], entries: Iterable[dict]) -> list[dict[str, str]]:
+    """Question and answer of each disagreement: both sides with verdicts on their claims, and the conclusion."""
+    found, judged = [], {row["id"]: row["verdict"] for row in rows if not row["case"]}
+    for entry in entries:
+        said = []
+        for side in entry["sides"]:
+            claims = ", ".join(f"{claim} {judged.get(claim, 'not tested')}" for claim in side["claims"])
+            said.append(f"{side['says']} ({claims})")
+        outcome = synthesis.outcome(judged, [side["claims"] for side in entry["sides"]])
+        answer = f"{'; '.join(said)}. {entry[outcome]}"
+        found.append({"question": entry["question"], "answer": answer[0].upper() + answer[1:]})
+    return found

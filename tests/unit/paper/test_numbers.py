@@ -9,7 +9,7 @@ import xarray as xr
 import yaml
 
 from goldilocks_zone.claims import evaluate
-from goldilocks_zone.paper import check, numbers, tables
+from goldilocks_zone.paper import check, numbers
 
 ROOT = Path(__file__).parents[3]
 TEMPLATES = ROOT / "paper/templates"
@@ -23,20 +23,20 @@ def row(identifier, case="", verdict=YES):
 
 
 def rendered(name, **values):
-    return tables.environment(TEMPLATES).get_template(f"{name}.tex.jinja").render(values)
+    return numbers.environment(TEMPLATES).get_template(f"{name}.tex.jinja").render(values)
 
 
 def test_identities_stand_apart_in_the_table_and_paragraphs_say_what_follows():
     rows = [row("vd1", verdict=evaluate.HOLDS), row("fs13", verdict=NO), row("by4"), row("by4.original", "original")]
-    table = rendered("synthesis", verdicts=tables.verdicts(rows))
+    table = rendered("synthesis", verdicts=numbers.verdicts(rows))
     assert table.index("fs13") < table.index(r"\midrule") < table.index("vd1")
     assert r"s \& t" in table and "original" not in table
-    text = rendered("disagreements", disagreements=tables.disagreements(rows, [DISAGREEMENTS["drawn"]]))
+    text = rendered("disagreements", disagreements=numbers.disagreements(rows, [DISAGREEMENTS["drawn"]]))
     assert "(fs13 not reproduced)" in text and DISAGREEMENTS["drawn"]["second"] in text
 
 
 def test_a_table_without_identities_has_no_rule():
-    assert rendered("synthesis", verdicts=tables.verdicts([row("fs1")])) == "fs1 & w & s \\& t & reproduced \\\\%\n"
+    assert rendered("synthesis", verdicts=numbers.verdicts([row("fs1")])) == "fs1 & w & s \\& t & reproduced \\\\%\n"
 
 
 def test_a_published_setting_that_is_missing_is_named():
