@@ -8,16 +8,12 @@ from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, 
 
 FIGURE = {"id": "collapse", "studies": ["networks", "sensitivity"], "axis": "radius"}
 
-SHOWN = 6  # of log10 σ_z: outside of it there is no zone
-
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
-    chosen = {name: families(name, study) for name, study in studies.items()}
-    shown = [family for parts in chosen.values() for family in parts]
+    shown = [family for name, study in studies.items() for family in families(name, study)]
     figure, axes = panels.page(2 * len(shown), settings, len(shown))
     drawn = {}
-    for column, (title, members) in enumerate(shown):
-        upper, lower = axes[column], axes[len(shown) + column]
+    for column, (upper, lower, (title, members)) in enumerate(zip(axes, axes[len(shown) :], shown)):
         for number, (label, curve) in enumerate(members):
             mean, spread = curve["trace_over_norm"].mean("draw"), np.log10(curve["logits_std"]).mean("draw")
             look = style.look(number, markersize=2.2)
@@ -26,7 +22,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
             drawn[f"{column}_{label}_trace_over_norm"] = mean.reset_coords(drop=True)
             drawn[f"{column}_{label}_log10_logits_std"] = spread.reset_coords(drop=True)
         upper.set_xlabel(panels.X_LABEL)
-        lower.set(xlabel=r"$\log_{10}\sigma_z$", xlim=(-SHOWN, SHOWN))
+        lower.set(xlabel=r"$\log_{10}\sigma_z$", xlim=(-6, 6))  # beyond there is no zone
         panels.legend_above(upper, title)
     panels.label_y(figure, r"$\mathrm{Tr}(H)/\Vert H\Vert$")
     return figure, xr.Dataset(drawn)

@@ -1,6 +1,6 @@
 """Final radius of free training from inside the zone, over the learning rate and over rate times steps."""
 
-from itertools import product
+from itertools import product, zip_longest
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -33,12 +33,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     rates = data["rate"].values
     left.set_xticks(rates, [f"{rate:g}" for rate in rates])
     left.xaxis.set_minor_locator(NullLocator())
-    left.set_ylabel(r"radius $r/r_X$")
-    left.set_ylim(panels.log_limits(data["mean"], 0.0 if float(data["mean"].max()) < 0 else data["mean"]))
-    columns = legend_columns(data)
-    longest, blank = max(map(len, columns)), [panels.entry(" ", linestyle="none")]
-    handles = [handle for column in columns for handle in column + blank * (longest - len(column))]
-    panels.legend_on_top(figure, handles, len(columns))
+    limits = panels.log_limits(data["mean"], 0.0 if float(data["mean"].max()) < 0 else data["mean"])
+    left.set(ylabel=r"radius $r/r_X$", ylim=limits)
+    rows, blank = list(zip_longest(*legend_columns(data))), panels.entry(" ", linestyle="none")
+    panels.legend_on_top(figure, [handle or blank for column in zip(*rows) for handle in column], len(rows[0]))
     return figure, data
 
 
@@ -54,17 +52,16 @@ def relative_radii(study: xr.Dataset) -> xr.Dataset:
 
 def draw_ends(ax: plt.Axes, data: xr.Dataset) -> None:
     """Draw the final radius over the rate, a line for each start, with guides for two readings of the claim."""
-    ends = data.isel(step=-1)
-    starts, names = range(data.sizes["radius"]), data["labels"].values.tolist()
-    lines = [(number, name) for name in names for number in starts]
-    for i, (number, name) in enumerate(lines):
+    ends, rates = data.isel(step=-1), data["rate"].values
+    starts = range(data.sizes["radius"])
+    lines = list(product(data["labels"].values.tolist(), starts))
+    for i, (name, number) in enumerate(lines):
         here = 10 ** ends[curves.PARTS].isel(radius=number).sel(labels=name).transpose("rate", ...)
-        places = here["rate"].values * 1.04 ** curves.centred(i, len(lines))
+        places = rates * 1.04 ** curves.centred(i, len(lines))
         curves.draw_means(ax, places, here, capsize=1.5, **look(style.colour(number), 0, name))
     for number in starts:
         start = float(data["mean"].isel(radius=number, step=0).mean())
         ax.axhline(10**start, color=style.colour(number), linewidth=0.7, linestyle=":", zorder=0)
-    rates = data["rate"].values
     middle = ends["mean"].isel(labels=0, rate=len(rates) // 2).mean("radius")
     for slope, line in READINGS.values():
         guide = 10 ** float(middle) * (rates / rates[len(rates) // 2]) ** slope
@@ -73,7 +70,6 @@ def draw_ends(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def draw_growth(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw the radius over the budget, after every logged step of every run."""
     names = data["labels"].values.tolist()
     for number, i, name in product(range(data.sizes["radius"]), range(data.sizes["rate"]), names):
         here = data.isel(radius=number, rate=i, step=slice(1, None)).sel(labels=name).transpose("step", ...)

@@ -1,6 +1,5 @@
 """Trace, norm and their ratio for softplus of growing sharpness, relative to ReLU, which leaves kinks out."""
 
-import matplotlib.pyplot as plt
 import xarray as xr
 
 from goldilocks_zone.figures import curves, panels, profiles, style
@@ -9,7 +8,6 @@ from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, 
 FIGURE = {"id": "kinks", "studies": ["kinks"], "axis": "radius", "needs": ["sharpness"]}
 
 RELU = 0  # sharpness that stands for ReLU itself
-TOLERANCE = 0.1  # of the trace, that of claim by7
 MEASURES = {
     "trace": r"$\mathrm{Tr}(H)$",
     "frobenius_norm": r"$\Vert H\Vert$",
@@ -18,20 +16,23 @@ MEASURES = {
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
-    (study,) = studies.values()
+    ((name, study),) = studies.items()
     if RELU not in study["sharpness"].values or study.sizes["sharpness"] < 2:
-        name = next(iter(studies))
         raise ValueError(f"the study {name} has no ReLU to compare with: vary sharpness over 0 and other values")
-    study = study.sel(dimension=profiles.shown_dimension(study), examples=max(study["examples"].values))
-    data = relative_to_relu(study)
+    data = relative_to_relu(study.sel(dimension=profiles.shown_dimension(study), examples=study["examples"].max()))
     shown = panels.cells(study)
     figure, axes = panels.grid(len(shown), len(MEASURES), settings, room=1.2, sharex=True)
     for row, cell in zip(axes, shown):
-        for ax, (name, label) in zip(row, MEASURES.items()):
+        for ax, (measure, label) in zip(row, MEASURES.items()):
             ax.axhline(1, color="0.4", linewidth=0.6, zorder=0)
-            if name == "trace":
-                ax.axhspan(1 - TOLERANCE, 1 + TOLERANCE, color="0.88", linewidth=0, zorder=0)
-            draw_radii(ax, data.sel(cell).sel(quantity=name))
+            if measure == "trace":
+                ax.axhspan(0.9, 1.1, color="0.88", linewidth=0, zorder=0)  # the tolerance of claim by7
+            ratios = data.sel(cell).sel(quantity=measure)
+            for number, x in enumerate(ratios["x"].values.tolist()):
+                here, radius = ratios.isel(radius=number), rf"$\log_{{10}}(r^2/r_X^2)={round(x, 2):g}$"
+                places = here["sharpness"].values * 1.04 ** curves.centred(number, ratios.sizes["radius"])
+                look = style.look(number, linestyle=style.line(number), linewidth=1, elinewidth=0.8, label=radius)
+                ax.errorbar(places, here["ratio"], curves.bars(here, "ratio"), **look)
             ax.set_title(label + (f", {panels.cell_title(cell, shown)}" if len(shown) > 1 else ""))
         row[0].set_ylabel("mean relative to ReLU")
     for ax in axes[-1]:
@@ -43,21 +44,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def relative_to_relu(study: xr.Dataset) -> xr.Dataset:
-    """Mean of each measure over that of ReLU on the same draws, with the ratio's 95 % interval.
-
-    Missing where ReLU's mean is not well known: inside the zone that of the trace is zero but for noise.
-    """
+    """Mean of each measure over that of ReLU on the same draws, with the ratio's 95 % interval; missing where ReLU's is
+    not well known: inside the zone its trace is zero but for noise."""
     values = xr.concat([study[name].drop_attrs() for name in MEASURES], dim="quantity")
     values = values.assign_coords(quantity=list(MEASURES)).transpose(..., "radius", "sharpness", "draw")
     relu, softened = values.sel(sharpness=RELU, drop=True), values.drop_sel(sharpness=RELU)
     return curves.ratios_of_means(softened, relu, "mean over that of ReLU", "kinks").assign_attrs(study.attrs)
-
-
-def draw_radii(ax: plt.Axes, ratios: xr.Dataset) -> None:
-    """Draw one line per radius over sharpness, with intervals, slightly apart."""
-    for number, x in enumerate(ratios["x"].values.tolist()):
-        here = ratios.isel(radius=number)
-        place = here["sharpness"].values * 1.04 ** curves.centred(number, ratios.sizes["radius"])
-        label = rf"$\log_{{10}}(r^2/r_X^2)={round(x, 2):g}$"
-        look = style.look(number, linestyle=style.line(number), linewidth=1, elinewidth=0.8, label=label)
-        ax.errorbar(place, here["ratio"], curves.bars(here, "ratio"), **look)

@@ -1,6 +1,5 @@
 """Trace of each layer's block of the Hessian over the functional of the logits that it should equal."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.ticker import MaxNLocator
@@ -12,9 +11,6 @@ from goldilocks_zone.models import labels
 FIGURE = {"id": "layer_traces", "studies": ["layer_traces"], "axis": "radius", "needs": ["layer"]}
 
 Y_LABEL = "mean " + r"$\sigma_l^2\,\mathrm{Tr}(H_{ll})$" + " over\nmean " + r"$\Sigma_k p_k z_k - z_y$"
-TOLERANCE = 0.1  # that of claim by6
-SHOWN, LEAST_SHOWN = (-0.5, 2.5), (0.75, 1.25)
-WIDTH = 0.4  # of the points of all layers at one radius, as a share of the least distance of radii
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
@@ -24,17 +20,29 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     shown = panels.cells(study)
     figure, axes = panels.page(len(shown), settings, min(2, len(shown)), room=1.2, x_label=panels.X_LABEL, sharey=True)
     for ax, cell in zip(axes, shown):
-        ax.axhspan(1 - TOLERANCE, 1 + TOLERANCE, color="0.88", linewidth=0, zorder=0)
+        ax.axhspan(0.9, 1.1, color="0.88", linewidth=0, zorder=0)  # the tolerance of claim by6
         ax.axhline(1, color="0.4", linewidth=0.6, zorder=0)
-        draw_layers(ax, data.sel(cell).dropna("layer", how="all"))
+        curve = data.sel(cell).dropna("layer", how="all")
+        x, layers = curve["x"].values, curve["layer"].values.tolist()
+        # The markers of all layers take 0.4 of the least distance between radii.
+        apart = 0.4 * (np.diff(np.sort(x)).min() if len(x) > 1 else 1) / max(len(layers) - 1, 1)
+        for number, layer in enumerate(layers):
+            here, places = curve.sel(layer=layer), x + curves.centred(number, len(layers)) * apart
+            look = style.look(number, linestyle="none", elinewidth=0.8, label=f"layer {layer}")
+            ax.errorbar(places, here["ratio"], curves.bars(here, "ratio"), **look)
         if data.sel(cell)["ratio"].isnull().all():
-            place = {"xy": (0.5, 0.8), "xycoords": "axes fraction", "ha": "center"}
-            ax.annotate("too few draws to know the functional's mean", **place)
+            few = "too few draws to know the functional's mean"
+            ax.annotate(few, (0.5, 0.8), xycoords="axes fraction", ha="center")
         ax.set_title(panels.cell_title(cell, shown))
         ax.xaxis.set_major_locator(MaxNLocator(5))
         if ax in axes[::2]:
             ax.set_ylabel(Y_LABEL)
-    limit(axes[0], data)
+    low, high = panels.limits(data["ratio"], data["low"], data["high"], [0.75, 1.25], margin=0)
+    axes[0].set_ylim(max(-0.5, low - 0.05), min(2.5, high + 0.05))
+    known = data["ratio"].notnull()
+    if known.any():
+        x = data["x"].values[known.any([axis for axis in known.dims if axis != "radius"])]
+        axes[0].set_xlim(x.min() - 0.4, x.max() + 0.4)
     panels.legend_on_top(figure, max((ax.get_legend_handles_labels()[0] for ax in axes), key=len), 6)
     return figure, data
 
@@ -49,25 +57,3 @@ def ratios(study: xr.Dataset) -> xr.Dataset:
     functional = study["radial_derivative"] / xr.DataArray(np.array(depths, float), dims="network")
     data = curves.ratios_of_means(traces, functional, "mean of σ_l² Tr(H_ll) over mean of ⟨∇L, θ⟩/n_L", "layer_trace")
     return data.assign_coords(study.drop_dims("draw").coords).assign_attrs(study.attrs)
-
-
-def draw_layers(ax: plt.Axes, curve: xr.Dataset) -> None:
-    """Draw one marker per layer with its interval, side by side at each radius."""
-    x, layers = curve["x"].values, curve["layer"].values.tolist()
-    step = WIDTH * (np.diff(np.sort(x)).min() if len(x) > 1 else 1) / max(len(layers) - 1, 1)
-    for number, layer in enumerate(layers):
-        here = curve.sel(layer=layer)
-        place = x + curves.centred(number, len(layers)) * step
-        look = style.look(number, linestyle="none", elinewidth=0.8, label=f"layer {layer}")
-        ax.errorbar(place, here["ratio"], curves.bars(here, "ratio"), **look)
-
-
-def limit(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Limit the axes to ratios and their intervals, within SHOWN."""
-    drawn = data["ratio"].notnull()
-    values = np.concatenate([data[name].values.ravel() for name in ("ratio", "low", "high")])
-    values = np.append(values[np.isfinite(values)], LEAST_SHOWN)
-    ax.set_ylim(max(SHOWN[0], values.min() - 0.05), min(SHOWN[1], values.max() + 0.05))
-    if drawn.any():
-        x = data["x"].values[drawn.any([dim for dim in drawn.dims if dim != "radius"])]
-        ax.set_xlim(x.min() - 0.4, x.max() + 0.4)

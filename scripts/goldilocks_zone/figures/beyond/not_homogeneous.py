@@ -10,17 +10,23 @@ from goldilocks_zone.models import labels
 
 FIGURE = {"id": "not_homogeneous", "studies": ["not_homogeneous"], "axis": "scale"}
 
-HEIGHTS = [r"$\kappa$", r"$\log_{10}(\Vert G\Vert_2/\Vert H'\Vert_2)$"]
-RANGE = 2.5  # shown of the ratio's logarithm, to either side
+# Label, number of colour, and value at which the zone should end; a strip marks where a measure exceeds it.
+MEASURES = {
+    "trace_over_norm": (r"$\kappa$", 0, 1, (0.97, 1.0)),
+    "ratio": (r"$\log_{10}(\Vert G\Vert_2/\Vert H'\Vert_2)$", 3, 0, (0.0, 0.03)),
+}
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
     (study,) = studies.values()
     of_networks = {label: study.sel(network=[label]) for label in study["network"].values.tolist()}
-    here = {label: over_scale.first_cell(over_scale.parameters_rescaled(each)) for label, each in of_networks.items()}
-    data = {label: shown(cell) for label, cell in here.items()}
+    data, labels_of_axes = {}, [label for label, *_ in MEASURES.values()]
+    for label, of_network in of_networks.items():
+        cell = over_scale.first_cell(over_scale.parameters_rescaled(of_network))
+        ratio = hessian_parts.log_ratio(cell, "spectral_norm")
+        data[label] = over_scale.bands(cell, {"trace_over_norm": cell["trace_over_norm"], "ratio": ratio})
     titles = {label: title(label) for label in data}
-    figure = over_scale.stacks(of_networks, settings, HEIGHTS, draw_network, data, titles, len(data))
+    figure = over_scale.stacks(of_networks, settings, labels_of_axes, draw_network, data, titles, len(data))
     return figure, xr.concat([data[label].expand_dims(network=[label]) for label in data], "network")
 
 
@@ -38,23 +44,14 @@ def title(label: str) -> str:
     return ", ".join(name for name, present in parts.items() if present) or "homogeneous"
 
 
-def shown(cell: xr.Dataset) -> xr.Dataset:
-    """Curves of κ and of the ratio of spectral norms."""
-    ratio = hessian_parts.log_ratio(cell, "spectral_norm")
-    return over_scale.bands(cell, {"trace_over_norm": cell["trace_over_norm"], "ratio": ratio})
-
-
 def draw_network(stack: list[plt.Axes], data: xr.Dataset) -> None:
-    """Draw κ above the ratio, each with the value at which the zone should end."""
-    for ax, name, number, reference in zip(stack, ("trace_over_norm", "ratio"), (0, 3), (1, 0)):
-        over_scale.draw(ax, data, name, number, HEIGHTS[number // 3])
+    """Draw κ above the ratio, and strips in both, which mark the same places if the condition decides."""
+    for ax, (name, (label, number, reference, strip)) in zip(stack, MEASURES.items()):
+        over_scale.draw(ax, data, name, number, label)
         ax.axhline(reference, **style.DASHED)
-    over_scale.limit(stack[0], data, "trace_over_norm")
-    stack[1].set_ylim(-RANGE, RANGE)
-    # Where κ exceeds 1, and where the ratio does: the same places if the condition decides.
-    for ax, name, reference in zip(stack, ("trace_over_norm", "ratio"), (1, 0)):
-        inside = (data[f"{name}_mean"] > reference).values
-        ends, number = ((0.97, 1.0), 0) if ax is stack[0] else ((0.0, 0.03), 3)
+        exceeds = (data[f"{name}_mean"] > reference).values
         look = {"color": style.colour(number), "alpha": 0.5, "linewidth": 0}
-        for other in stack:
-            other.fill_between(data["x"], *ends, where=inside, transform=other.get_xaxis_transform(), **look)
+        for each in stack:
+            each.fill_between(data["x"], *strip, where=exceeds, transform=each.get_xaxis_transform(), **look)
+    over_scale.limit(stack[0], data, "trace_over_norm")
+    stack[1].set_ylim(-2.5, 2.5)

@@ -16,8 +16,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     study = study.sel(dimension=d, examples=max(study["examples"].values))
     data = curves.over_radii(study, "trace_over_norm")
     data["predicted"] = finite_dimension_law(np.sqrt(study["class_count"] - 1), d)
-    meaning = f"finite-d law at √(C − 1), d = {d}, C the number of classes"
-    data["predicted"].attrs = curves.described(meaning)
+    data["predicted"].attrs = curves.described(f"finite-d law at √(C − 1), d = {d}, C the number of classes")
     shown = panels.cells(study)
     figure, axes = panels.page(len(shown), settings, min(2, len(shown)), room=1.2, x_label=panels.X_LABEL, sharey=True)
     classes, directions = (data[axis].values.tolist() for axis in ("class_count", "bias_directions"))
@@ -27,7 +26,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
                 curve = data.sel(cell).sel(class_count=count, bias_directions=biases)
                 x = curve["x"].values + 0.05 * curves.centred(i, len(classes))
                 # Simultaneous bands of the mean, which as areas would hide each other.
-                ax.errorbar(x, curve["mean"], curves.bars(curve), elinewidth=0.6, **look(i, biases))
+                curves.draw_means(ax, x, curve, elinewidth=0.6, **look(i, biases))
             law = float(data["predicted"].sel(class_count=count))
             ax.axhline(law, color=style.colour(i), linestyle=":", linewidth=0.9)
         ax.axhline(1, **style.DASHED)
@@ -46,7 +45,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def look(number: int, biases: bool) -> dict:
-    """Colour, marker and line of a variant: filled and full with bias directions, open and broken without."""
+    """Filled markers and full lines with bias directions, open and broken ones without."""
     filling, line, width = (None, "-", 1.2) if biases else ("white", "--", 0.8)
     more = {"markerfacecolor": filling, "linestyle": line, "linewidth": width}
     return style.look(number, markersize=3, markeredgewidth=0.7, **more)

@@ -13,11 +13,8 @@ FIGURE = {"id": "rate_temperature", "studies": ["rate_temperature", "planes"], "
 
 MAP, PLANES = "rate_temperature", "planes"
 ARM = {"rate_rule": "fixed", "temperature_rule": "fixed"}
-SAME = 1e-3  # relative: how far a point of the path may lie from one of the map, as in claim by3
 ASIDE = 0.04  # of trained and predicted accuracies, to either side, in log10(r/r_X)
-SIZE = 7  # of text in cells, in points
 PATH = {"marker": "o", "markersize": 4.5, "color": "white", "markeredgecolor": "black", "markeredgewidth": 0.8}
-TRAINED = style.look(0)
 READ_OFF = style.look(1, markerfacecolor="white", markersize=5, linestyle="none")
 
 
@@ -43,11 +40,9 @@ def map_of(study: xr.Dataset) -> xr.Dataset:
 
 
 def path_of(planes: xr.Dataset, mapped: xr.Dataset | None) -> xr.Dataset | None:
-    """Accuracy over the radius with fixed rate and temperature on the map's plane, and its prediction by the map.
-
-    The radius α r_X is trained as r_X is with the rate over α and the temperature α⁻ⁿ, n the number of weight layers:
-    map_mean, map_low and map_high where the map has that point. None if the study did not train in this way there.
-    """
+    """Accuracy over the radius with fixed rate and temperature on the map's plane, None if the study has none, and its
+    prediction by the map, map_mean, map_low and map_high, where the map has that point: the radius α r_X is trained as
+    r_X is with the rate over α and the temperature α⁻ⁿ, n the number of weight layers."""
     here = curves.primary(planes, *ARM, "rate", "temperature").isel(rate=0, temperature=0)
     if mapped is None:
         return summarised(training.accuracy(here.isel(subspace=0, rate_rule=0, temperature_rule=0)))
@@ -64,8 +59,7 @@ def path_of(planes: xr.Dataset, mapped: xr.Dataset | None) -> xr.Dataset | None:
     if not np.isfinite(predicted["mean"]).any():
         return result
     for axis, values in places.items():
-        meaning = f"{axis} at r_X that is the same as this radius"
-        result[f"map_{axis}"] = ("radius", values, curves.described(meaning))
+        result[f"map_{axis}"] = ("radius", values, curves.described(f"{axis} at r_X that is the same as this radius"))
     for part, values in predicted.items():
         result[f"map_{part}"] = ("radius", values, mapped[part].attrs)
     return result
@@ -77,15 +71,15 @@ def summarised(accuracy: xr.DataArray) -> xr.Dataset:
 
 
 def read_off(table: xr.DataArray, rate: float, temperature: float) -> float:
-    """The value of a map (temperature, rate) at a point; NaN if the point is not on the map."""
+    """The value of a map (temperature, rate) at a point; NaN if none of the map lies within 0.001, as in claim by3."""
     place = {"rate": rate, "temperature": temperature}
     nearest = {axis: int(np.abs(np.log(table[axis].values / value)).argmin()) for axis, value in place.items()}
     there = table.isel(nearest)
-    return float(there) if all(np.isclose(float(there[axis]), place[axis], rtol=SAME) for axis in place) else np.nan
+    return float(there) if all(np.isclose(float(there[axis]), place[axis], rtol=1e-3) for axis in place) else np.nan
 
 
 def draw_map(ax: plt.Axes, mapped: xr.Dataset, over_radii: xr.Dataset | None) -> list:
-    """Draw accuracies, half-widths of their intervals in the last digits, and the path of the radius."""
+    """Draw accuracies, half-widths of intervals in the last digits, and the radius's path; returns legend entries."""
     across, up = (curves.bin_edges(np.log10(mapped[axis].values)) for axis in ("rate", "temperature"))
     mean, half = mapped["mean"].values, (mapped["high"] - mapped["low"]).values / 2
     cells = ax.pcolormesh(across, up, mean, cmap="cividis", edgecolors="white", linewidth=0.3)
@@ -94,25 +88,23 @@ def draw_map(ax: plt.Axes, mapped: xr.Dataset, over_radii: xr.Dataset | None) ->
         place = {"xy": (across[j], up[i + 1]), "xytext": (2, -3), "textcoords": "offset points"}
         colour = "white" if mean[i, j] < middle else "black"
         text = f"{mean[i, j]:.2f}" + (f"({100 * half[i, j]:.0f})" if np.isfinite(half[i, j]) else "")
-        ax.annotate(text, **place, ha="left", va="top", color=colour, fontsize=SIZE)
+        ax.annotate(text, **place, ha="left", va="top", color=colour, fontsize=7)
     bar = ax.figure.colorbar(cells, ax=ax, aspect=30, pad=0.02, label="test accuracy")
     bar.outline.set_visible(False)
-    ax.set_xticks(*ticks(mapped["rate"].values))
-    ax.set_yticks(*ticks(mapped["temperature"].values))
+    for axis, name in ((ax.xaxis, "rate"), (ax.yaxis, "temperature")):
+        places = np.log10(mapped[name].values)
+        axis.set_ticks(places, [f"{round(place, 1) + 0:g}".replace("-", "−") for place in places])
     ax.set(xlabel=r"learning rate, $\log_{10}$", ylabel=r"temperature of the loss, $\log_{10}$")
     ax.set_title("from $r_X$, by rate and temperature")
     if over_radii is None or "map_mean" not in over_radii:
         return []
-    return draw_path(ax, over_radii.isel(radius=np.isfinite(over_radii["map_mean"].values)))
-
-
-def draw_path(ax: plt.Axes, points: xr.Dataset) -> list:
-    """Draw the map's points that correspond to radii, labelled by log10(r/r_X); returns a legend entry."""
+    # The map's points that are the same as a radius, labelled by it.
+    points = over_radii.isel(radius=np.isfinite(over_radii["map_mean"].values))
     x, y = (np.log10(points[axis].values) for axis in ("map_rate", "map_temperature"))
     ax.plot(x, y, color="black", linewidth=2)
     ax.plot(x, y, color="white", linewidth=1)
     dots = ax.plot(x, y, linestyle="none", label=r"path of $r$, with $\log_{10}(r/r_X)$", **PATH)
-    look = {"color": "black", "fontsize": SIZE, "bbox": {"color": "white", "pad": 0.6, "alpha": 0.85}}
+    look = {"color": "black", "fontsize": 7, "bbox": {"color": "white", "pad": 0.6, "alpha": 0.85}}
     for *place, radius in zip(x, y, points["x"].values / 2):
         text = f"{round(radius, 2) + 0:g}".replace("-", "−")
         ax.annotate(text, place, (5, -4), textcoords="offset points", ha="left", va="top", **look)
@@ -122,8 +114,8 @@ def draw_path(ax: plt.Axes, points: xr.Dataset) -> list:
 def draw_radii(ax: plt.Axes, over_radii: xr.Dataset) -> list:
     """Draw accuracy over the radius as trained and as read off the map at r_X; returns legend entries."""
     x, shown = over_radii["x"].values / 2, [over_radii["mean"]]
-    curves.draw_means(ax, x - ASIDE, over_radii, capsize=1.5, **TRAINED)
-    handles = [panels.entry("trained from $r$", **TRAINED)]
+    curves.draw_means(ax, x - ASIDE, over_radii, capsize=1.5, **style.look(0))
+    handles = [panels.entry("trained from $r$", **style.look(0))]
     if "map_mean" in over_radii:
         found = curves.parts_of(over_radii, "map")
         curves.draw_means(ax, x + ASIDE, found, capsize=1.5, **READ_OFF)
@@ -132,12 +124,6 @@ def draw_radii(ax: plt.Axes, over_radii: xr.Dataset) -> list:
     chance = float(1 / over_radii["classes"])
     ax.axhline(chance, **style.DASHED)
     ax.axvline(0, **style.GREY)
-    ax.set(ylim=panels.limits(chance, *shown, margin=0.06), xlabel=r"$\log_{10}(r/r_X)$")
-    ax.set(ylabel="test accuracy at the end", title="over the radius")
+    ax.set(xlabel=r"$\log_{10}(r/r_X)$", ylabel="test accuracy at the end", title="over the radius")
+    ax.set_ylim(panels.limits(chance, *shown, margin=0.06))
     return handles
-
-
-def ticks(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Places and labels of ticks at the logarithms of values."""
-    places = np.log10(values)
-    return places, [f"{round(place, 1) + 0:g}".replace("-", "−") for place in places]

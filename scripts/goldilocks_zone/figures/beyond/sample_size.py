@@ -15,8 +15,6 @@ FIGURE = {"id": "sample_size", "studies": ["sample_size", "sample_size_controls"
 MAIN, CONTROLS = "sample_size", "sample_size_controls"
 NETWORK = "fc-200x2-relu"  # of the curves, where the study has it
 THRESHOLD = 1.0
-# Range of the search for edges, as in the claims: far outside the zone noise crosses the threshold.
-LAST_INNER, FIRST_OUTER = 1.0, 0.0
 Y_LABEL = r"$\mathrm{Tr}(H)/\Vert H\Vert$"
 TITLES = {"mean_squared_error": "squared error", "shuffled": "shuffled labels", "gaussian": "Gaussian inputs"}
 
@@ -60,12 +58,12 @@ def zone_edges(values: xr.DataArray) -> xr.Dataset:
     """x of the zone's inner and outer edge: mean over the draws that have one, its 95 % interval, and their number."""
     networks, counts = values["network"].values.tolist(), values["examples"].values.tolist()
     found = np.full((2, len(networks), len(counts), 4), np.nan)
-    for place in np.ndindex(found.shape[:-1]):
-        outer = place[0] == 1
-        inside = values["x"] >= FIRST_OUTER if outer else values["x"] <= LAST_INNER
-        here = values.sel(network=networks[place[1]], examples=counts[place[2]]).isel(radius=inside.values)
-        crossings = xr.DataArray(outermost_crossings(here, THRESHOLD, outer), dims="draw")
-        found[place] = *curves.means(crossings)[curves.PARTS].to_array().values, crossings.count()
+    for outer, network, count in np.ndindex(found.shape[:-1]):
+        # As in the claims: far outside the zone noise crosses the threshold.
+        inside = values["x"] >= 0 if outer else values["x"] <= 1
+        here = values.isel(network=network, examples=count, radius=inside.values)
+        crossings = xr.DataArray(outermost_crossings(here, THRESHOLD, outer == 1), dims="draw")
+        found[outer, network, count] = *curves.means(crossings)[curves.PARTS].to_array().values, crossings.count()
     meanings = {
         "mean": "log10(r²/r_X²) at which Tr(H)/‖H‖ crosses 1, mean over the draws in which it does",
         **curves.ends_of("the mean's 95 % interval"),
@@ -105,25 +103,23 @@ def draw_edges(ax: plt.Axes, found: xr.Dataset) -> None:
         places = counts * 1.1 ** curves.centred(number, len(networks))
         for edge, filling in (("outer", colour), ("inner", "white")):
             here = found.sel(network=network, edge=edge)
-            mean, look = here["mean"].values, style.look(number, markerfacecolor=filling)
-            ax.errorbar(places, mean, curves.bars(here), linestyle="none", elinewidth=0.8, **look)
+            curves.draw_means(ax, places, here, **style.look(number, markerfacecolor=filling, linestyle="none"))
+            mean = here["mean"].values
             slope = 0.0 if edge == "inner" else 2 / depths[network] if depths[network] else np.nan
             seen = np.isfinite(mean)
             if seen.any():
                 line = mean[seen].mean() + slope * (np.log10(counts) - np.log10(counts[seen]).mean())
                 ax.plot(places, line, color=colour, linewidth=0.6, zorder=1)
-    # Limits follow means: bars of few draws are wide.
     if found["mean"].notnull().any():
+        # Not by the bars, which are wide for few draws.
         ax.set_ylim(float(found["mean"].min()) - 0.5, float(found["mean"].max()) + 0.5)
     ax.set_xscale("log")
     ax.set_xticks(counts, [str(count) for count in counts])
     ax.minorticks_off()
-    ax.set(xlabel="number of examples $N$", ylabel=rf"{panels.X_LABEL} of the edge")
-    ax.set_title(panels.lettered(1, "edges of the zone"))
-    handles = []
-    for number, network in enumerate(networks):
-        label = network.removesuffix("-relu") + (f", $n={depths[network]}$" if depths[network] else "")
-        handles.append(panels.entry(label, linestyle="none", **style.look(number)))
+    title = panels.lettered(1, "edges of the zone")
+    ax.set(xlabel="number of examples $N$", ylabel=rf"{panels.X_LABEL} of the edge", title=title)
+    names = [name.removesuffix("-relu") + (f", $n={depths[name]}$" if depths[name] else "") for name in networks]
+    handles = [panels.entry(name, linestyle="none", **style.look(i)) for i, name in enumerate(names)]
     dot = {"color": "k", "marker": "o", "linestyle": "none"}
     handles += [panels.entry("outer edge", **dot), panels.entry("inner edge", markerfacecolor="white", **dot)]
     handles.append(panels.entry("slope predicted", color="k", linewidth=0.6))

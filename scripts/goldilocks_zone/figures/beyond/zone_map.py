@@ -1,8 +1,6 @@
 """Accuracy of networks after training from every radius, beside their curvature and logits at initialisation."""
 
-import matplotlib.pyplot as plt
 import numpy as np
-import xarray as xr
 
 from goldilocks_zone.claims import zone_map
 from goldilocks_zone.figures import curves, over_radius, panels, style
@@ -20,7 +18,6 @@ TITLES = {
     "sigma": ("accuracy over logits", over_radius.Y_LABEL),
 }
 NEUTRAL = {"kappa": 1.0, "fraction": 0.5}  # grey lines
-FARTHEST = 7  # shown of log10 σ_z: further out networks train alike
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
@@ -41,7 +38,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     names = list(dict.fromkeys(label for data in shown.values() for label in data["network"].values.tolist()))
     figure, axes = panels.page(len(shown), settings, min(len(shown), 2), room=1.08)
     for number, (ax, (name, data)) in enumerate(zip(axes, shown.items())):
-        draw_networks(ax, name, data, names)
+        for i in range(data.sizes["network"]):
+            here, aside = data.isel(network=i), 0.03 * curves.centred(i, data.sizes["network"])
+            if name == "sigma":  # networks train alike where log10 σ_z is beyond 7
+                here, aside = here.isel(radius=np.abs(here["place"].values) <= 7), 0.0
+            curves.draw_means(ax, here["place"].values + aside, here, **look(names.index(here["network"].item())))
         if name in NEUTRAL:
             ax.axhline(NEUTRAL[name], **style.DASHED)
             ax.axvline(0, **style.GREY)
@@ -49,7 +50,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         else:
             over_radius.frame(ax, studies[TRAINING].isel(dataset=0), float(data["mean"].max()))
         title, label = TITLES[name]
-        ax.set(title=panels.lettered(number, title + correlation(*found.get(name, ()))), ylabel=label)
+        known = [curves.decimal(value) for value in found.get(name, ()) if np.isfinite(value)]
+        title += rf", $\rho$ = {known[0]}" if known else ""
+        title += f" [{known[1]}, {known[2]}]" if len(known) == 3 else ""
+        x_label = r"$\log_{10}\sigma_z$" if name == "sigma" else over_radius.X_LABEL
+        ax.set(title=panels.lettered(number, title), xlabel=x_label, ylabel=label)
     panels.legend_on_top(figure, [panels.entry(label, **look(i)) for i, label in enumerate(names)], 5)
     if found:
         meanings = dict.fromkeys(found, "Spearman's correlation with accuracy over networks and radii")
@@ -59,21 +64,4 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def look(number: int) -> dict:
-    """Colour, marker and line of the network of this number."""
     return style.look(number, linestyle=style.line(number), markersize=2.5, linewidth=0.9)
-
-
-def draw_networks(ax: plt.Axes, name: str, data: xr.Dataset, names: list[str]) -> None:
-    """Draw a curve for each network, in the look of its number among `names`."""
-    for i in range(data.sizes["network"]):
-        here, aside = data.isel(network=i), 0.03 * curves.centred(i, data.sizes["network"])
-        if name == "sigma":
-            here, aside = here.isel(radius=np.abs(here["place"].values) <= FARTHEST), 0.0
-        curves.draw_means(ax, here["place"].values + aside, here, **look(names.index(here["network"].item())))
-    ax.set_xlabel(r"$\log_{10}\sigma_z$" if name == "sigma" else over_radius.X_LABEL)
-
-
-def correlation(*value_and_interval: float) -> str:
-    """Format Spearman's correlation and its interval as a suffix of a title."""
-    shown = [curves.decimal(number) for number in value_and_interval if np.isfinite(number)]
-    return (rf", $\rho$ = {shown[0]}" if shown else "") + (f" [{shown[1]}, {shown[2]}]" if len(shown) == 3 else "")

@@ -22,19 +22,15 @@ PAIRS = {
     "same_class": ("inputs, same class", 3, True),
     "any_classes": ("inputs, any classes", 3, False),
 }
-ROW_CM, ABOVE_CM = 0.75, 2.6
-APART = 0.13  # between the points of one run, whose rows are 1 apart
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
     data = cosines(studies)
-    height = (ABOVE_CM + ROW_CM * data.sizes["run"]) / panels.CENTIMETRES_PER_INCH
-    stages = data["stage"].values.tolist()
-    size = (panels.page_size(1, settings)[0], height)
+    height_cm, stages = 2.6 + 0.75 * data.sizes["run"], data["stage"].values.tolist()
+    size = (panels.page_size(1, settings)[0], height_cm / panels.CENTIMETRES_PER_INCH)
     figure, axes = panels.page(len(stages), settings, figsize=size, sharex=True, sharey=True)
     for ax, stage in zip(axes, stages):
         draw_stage(ax, data.sel(stage=stage))
-        ax.set_xlabel("mean cosine")
     panels.letter_titles(axes, [over_steps.STAGES[stage] for stage in stages])
     axes[0].set_yticks(range(data.sizes["run"]), data["run"].values.tolist())
     axes[0].set_ylim(data.sizes["run"] - 0.5, -0.5)
@@ -45,26 +41,24 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def cosines(studies: dict[str, xr.Dataset]) -> xr.Dataset:
     """Mean cosines over draws with their intervals: mean, low and high (run, stage, pair)."""
     parts = []
-    for study in studies.values():
-        for name, run in over_steps.runs(study):
-            of_logits = run["clustering"].sel(layers="all", drop=True).rename(pair="of")
-            both = xr.concat([of_logits, run["input_cosine"].rename(input_pair="of")], "of")
-            places = over_steps.stages(run, "gradient_power")
-            values = xr.concat([both.sel(step=step, drop=True) for step in places.values()], "stage")
-            values = values.assign_coords(stage=list(places)).reset_coords(drop=True)
-            parts.append(values.expand_dims(run=[name]))
-    # Studies have different numbers of draws.
-    return xr.concat([curves.means(each, "mean cosine")[curves.PARTS] for each in parts], "run")
+    for name, run in (named for study in studies.values() for named in over_steps.runs(study)):
+        of_logits = run["clustering"].sel(layers="all", drop=True).rename(pair="of")
+        both = xr.concat([of_logits, run["input_cosine"].rename(input_pair="of")], "of")
+        places = over_steps.stages(run, "gradient_power")
+        values = xr.concat([both.sel(step=step, drop=True) for step in places.values()], "stage")
+        values = values.assign_coords(stage=list(places)).reset_coords(drop=True).expand_dims(run=[name])
+        # Not over all runs at once: studies have different numbers of draws.
+        parts.append(curves.means(values, "mean cosine")[curves.PARTS])
+    return xr.concat(parts, "run")
 
 
 def draw_stage(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw a row of points for each run."""
     rows = np.arange(data.sizes["run"])
     for i, (of, (label, number, filled)) in enumerate(PAIRS.items()):
         here, look = data.sel(of=of), over_steps.points(number, filled)
-        places = rows + APART * curves.centred(i, len(PAIRS))
+        places = rows + 0.13 * curves.centred(i, len(PAIRS))
         ax.errorbar(here["mean"], places, xerr=curves.bars(here), label=label, **look)
     ax.axvline(0, **style.GREY)
-    ax.set_xlim(-0.25, 1.05)
+    ax.set(xlim=(-0.25, 1.05), xlabel="mean cosine")
     for row in rows[1:]:
         ax.axhline(row - 0.5, color="0.9", linewidth=0.5, zorder=0)

@@ -19,8 +19,6 @@ SOURCES = {
     "model_labels": ("labels from the outputs", ":"),
     "permuted": ("residuals permuted", (0, (1, 3))),
 }
-NULL = r"null $\sum_{i\leq m}\lambda_i/\mathrm{Tr}(G)$"
-MODEL = "random model"
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
@@ -29,7 +27,6 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     ranked, along = over_rank(next(iter(runs.values()))), {name: along_training(run) for name, run in runs.items()}
     draw_over_rank(left, ranked)
     draw_along_training(right, along)
-    right.set_xlabel("step")
     left.set(ylim=(0, 1.02), ylabel="share of the squared gradient")
     panels.legend_above(left, panels.lettered(0, "after the first steps"), columns=2)
     panels.legend_above(right, panels.lettered(1, "along the top $C-1$"), columns=2)
@@ -71,21 +68,21 @@ def beside_null(shares: xr.DataArray, null: xr.DataArray) -> xr.Dataset:
 
 
 def draw_over_rank(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw shares over the number of eigenvectors, with their null and the model's prediction."""
     ranks = data["rank"].values
     for number, (source, (label, line)) in enumerate(SOURCES.items()):
         look = {"color": style.colour(number), "linestyle": line, "label": label, "linewidth": 1.1}
         curves.draw_band(ax, ranks, data.sel(gradient_of=source), alpha=0.2, **look)
-    ax.plot(ranks, data["null_mean"], color="0.4", linewidth=1.0, label=NULL)
+    ax.plot(
+        ranks, data["null_mean"], color="0.4", linewidth=1.0, label=r"null $\sum_{i\leq m}\lambda_i/\mathrm{Tr}(G)$"
+    )
     outliers = int(data["classes"]) - 1
-    ax.plot([outliers], [float(data["model"])], "k*", markersize=6, label=MODEL)
+    ax.plot([outliers], [float(data["model"])], "k*", markersize=6, label="random model")
     ax.axvline(outliers, color="0.8", linewidth=0.6, zorder=0)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.set_xlabel("number $m$ of eigenvectors")
 
 
 def draw_along_training(ax: plt.Axes, runs: dict[str, xr.Dataset]) -> None:
-    """Draw shares over the step, with their nulls, for each run."""
     for number, (name, data) in enumerate(runs.items()):
         label = "original labels" if name == over_steps.USUAL else name
         over_steps.draw_over_steps(ax, data, number, label)

@@ -15,8 +15,7 @@ MEASURES = {
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
     runs = {name: run for study in studies.values() for name, run in over_steps.runs(study)}
-    data = {}
-    figure, axes = panels.page(len(MEASURES), settings)
+    data, (figure, axes) = {}, panels.page(len(MEASURES), settings)
     for ax, variable in zip(axes, MEASURES):
         for number, (name, run) in enumerate(runs.items()):
             found = over_steps.logarithmic_means(local_geometry.measured(run[variable])).reset_coords(drop=True)

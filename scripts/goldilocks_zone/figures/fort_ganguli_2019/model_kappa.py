@@ -14,8 +14,6 @@ FIGURE = {"id": "model_kappa", "studies": ["curvature"], "axis": "radius"}
 
 EXAMPLES = 1000  # of the claims
 SPREADS = np.geomspace(1e-2, 1e3, 41)
-# Ratios σ_c/σ_E of the left panel, beside the one measured near r_X.
-RATIOS = (0.0, 0.1, 10.0)
 # Meaning, label, number of colour, and line.
 MEASURES = {
     "kappa": ("κ(H) of the network", r"$H$, network", 0, "-"),
@@ -39,15 +37,17 @@ def beside_the_model(study: xr.Dataset) -> xr.Dataset:
     d = profiles.shown_dimension(study)
     run = curves.primary(study).isel(subspace=0).sel(examples=count, dimension=d)
     classes = int(run["classes"])
-    # Both deviations are of one entry of a gradient, as in the model.
+    # Ratios σ_c/σ_E, that of the network near r_X among them: both are of one entry of a gradient, as in the model.
     of_network = (run["class_gradient"] / run["example_gradient"]).isel(radius=curves.nearest_to_r_x(run)).mean()
-    ratios = sorted([*RATIOS, float(of_network)])
+    ratios = sorted([0.0, 0.1, 10.0, float(of_network)])
     over_spread = [[modelled(count, classes, d, ratio, 1.0, spread) for spread in SPREADS] for ratio in ratios]
     meaning = curves.described(f"κ(G) of the random model on planes of {d} dimensions")
-    found = xr.Dataset({"model_over_spread": (("ratio", "spread"), over_spread, meaning)})
-    found = found.assign_coords(ratio=ratios, spread=SPREADS, x=run["x"].reset_coords(drop=True))
-    found["ratio"].attrs = curves.described("σ_c/σ_E")
-    found["spread"].attrs = curves.described("standard deviation of the logits, σ_z")
+    coordinates = {
+        "ratio": ("ratio", ratios, curves.described("σ_c/σ_E")),
+        "spread": ("spread", SPREADS, curves.described("standard deviation of the logits, σ_z")),
+        "x": run["x"].reset_coords(drop=True),
+    }
+    found = xr.Dataset({"model_over_spread": (("ratio", "spread"), over_spread, meaning)}, coordinates)
     numbers = (run[name] for name in ("class_gradient", "example_gradient", "logits_std"))
     model = xr.apply_ufunc(lambda *each: modelled(count, classes, d, *each), *numbers, vectorize=True)
     measures = {
@@ -67,7 +67,6 @@ def modelled(examples: int, classes: int, size: int, cluster: float, noise: floa
 
 
 def draw_over_spread(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw κ(G) of the random model over the spread of the logits."""
     for number, ratio in enumerate(data["ratio"].values):
         look = {"color": style.colour(number), "linestyle": style.line(number)}
         ax.plot(data["spread"], data["model_over_spread"].sel(ratio=ratio), label=f"{ratio:.2g}", **look)
@@ -77,14 +76,12 @@ def draw_over_spread(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def draw_over_radius(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw κ of a network over the radius, and that of the random model with its numbers."""
     for name, (_, label, number, line) in MEASURES.items():
         look = {"color": style.colour(number), "linestyle": line, "label": label}
         curves.draw_band(ax, data["x"], curves.parts_of(data, name), **look)
     ax.axvline(0, **style.GREY)
     ax.axhline(0, **style.DASHED)
-    ax.set(xlabel=panels.X_LABEL, ylabel=r"$\mathrm{Tr}/\Vert\cdot\Vert$")
-    sizes = f"$N={data.attrs['examples']}$, $d={data.attrs['dimension']}$"
-    ax.set_title(panels.lettered(1, f"over the radius, {sizes}"))
-    ax.set_ylim(panels.limits(*(data[f"{name}_mean"] for name in MEASURES)))
+    title = f"over the radius, $N={data.attrs['examples']}$, $d={data.attrs['dimension']}$"
+    limits = panels.limits(*(data[f"{name}_mean"] for name in MEASURES))
+    ax.set(xlabel=panels.X_LABEL, ylabel=r"$\mathrm{Tr}/\Vert\cdot\Vert$", title=panels.lettered(1, title), ylim=limits)
     ax.legend(loc="center left")

@@ -14,12 +14,11 @@ FIGURE = {
     "axis": "radius",
 }
 
-PRIMARY = "geometry"
 # Title and studies of each panel.
 PANELS = (
-    ("gradient descent", (PRIMARY, "geometry_inputs")),
+    ("gradient descent", ("geometry", "geometry_inputs")),
     ("Adam", ("geometry_adam",)),
-    ("controls", (PRIMARY, "geometry_labels", "sharpness_batch", "sharpness_loss")),
+    ("controls", ("geometry", "geometry_labels", "sharpness_batch", "sharpness_loss")),
 )
 
 
@@ -28,20 +27,23 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     shown = [(title, names) for title, names in PANELS if drawn.keys() & set(names)]
     figure, axes = panels.page(len(shown), settings, room=1.55)
     for panel, (ax, (title, names)) in enumerate(zip(axes, shown)):
-        lines = [(*each, studies[name]) for name in names if name in drawn for each in drawn[name]]
-        for number, (label, found, _) in enumerate(lines):
+        present = [name for name in names if name in drawn]
+        lines = [arm for name in present for arm in drawn[name]]
+        for number, (label, found) in enumerate(lines):
             over_steps.draw_over_steps(ax, found, number, label)
             steps = found["step"].values
-        limits = sorted({stability(study) for *_, study in lines} - {None})
+        # Gradient descent, but not Adam, is stable below 2/rate.
+        by_study = (curves.settings_of(studies[name]) for name in present)
+        limits = sorted({2 / each["rate"] for each in by_study if each["optimiser"] == "sgd"})
         for number, height in enumerate(limits):
             ax.axhline(height, color="0.3", linewidth=0.8, linestyle=":", label="_" * number + "2/rate")
         over_steps.step_axis(ax, steps)
-        over_steps.logarithmic_axis(ax, *limits, *(found["mean"] for _, found, _ in lines))
+        over_steps.logarithmic_axis(ax, *limits, *(found["mean"] for _, found in lines))
         panels.legend_above(ax, panels.lettered(panel, title), columns=1)
     axes[0].set_ylabel("largest eigenvalue (nat)")
-    data = {f"{name}_{i}": found for name, each in drawn.items() for i, (_, found) in enumerate(each)}
-    names = {f"{name}_{i}": label for name, each in drawn.items() for i, (label, _) in enumerate(each)}
-    return figure, panels.side_by_side(data).assign_attrs(names)
+    numbered = {f"{name}_{i}": arm for name, of_study in drawn.items() for i, arm in enumerate(of_study)}
+    data = panels.side_by_side({name: found for name, (_, found) in numbered.items()})
+    return figure, data.assign_attrs({name: label for name, (label, _) in numbered.items()})
 
 
 def arms(study: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
@@ -49,9 +51,3 @@ def arms(study: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
     for name, run in over_steps.runs(study):
         arm = name.removeprefix("Adam").removeprefix(", ") or over_steps.USUAL
         yield arm, over_steps.logarithmic_means(run["sharpness"]).reset_coords(drop=True)
-
-
-def stability(study: xr.Dataset) -> float | None:
-    """Largest stable eigenvalue of gradient descent at the study's rate; None for Adam."""
-    settings = curves.settings_of(study)
-    return 2 / settings["rate"] if settings["optimiser"] == "sgd" else None

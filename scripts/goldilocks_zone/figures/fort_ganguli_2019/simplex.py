@@ -12,15 +12,13 @@ from goldilocks_zone.theory import random_model
 FIGURE = {"id": "simplex", "studies": ["simplex"], "axis": "radius", "needs": ["output_example"]}
 
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])
-COLUMNS, ROW_CM = 4, 4.6
 LOOKS = [style.look(k, markersize=2.2, markeredgewidth=0) for k in range(len(CORNERS))]
-FAR = 1e6  # the deviation of logits of outputs that are all saturated
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
     (study,) = studies.values()
     data = outputs(study)
-    size = (panels.page_size(1, settings)[0], 2 * ROW_CM / panels.CENTIMETRES_PER_INCH)
+    size = (panels.page_size(1, settings)[0], 2 * 4.6 / panels.CENTIMETRES_PER_INCH)  # rows of 4.6 cm
     figure, axes = panels.grid(2, data.sizes["step"], settings, figsize=size)
     for i, step in enumerate(data["step"].values):
         here = data.sel(step=step)
@@ -35,10 +33,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def outputs(study: xr.Dataset) -> xr.Dataset:
-    """outputs and output_label of a few steps of the first draw, and as many model_outputs of Gaussian logits of the
+    """outputs and output_label of four steps of the first draw, and as many model_outputs of Gaussian logits of the
     deviation model_spread (step), for which outputs are as mixed on average."""
     _, run = next(over_steps.runs(study))
-    chosen = sorted({round(place) for place in np.linspace(0, run.sizes["step"] - 1, COLUMNS)})
+    chosen = sorted({round(place) for place in np.linspace(0, run.sizes["step"] - 1, 4)})
     found = run[["outputs", "output_label"]].isel(draw=0, step=chosen).reset_coords(drop=True)
     random, spreads, made = stream("simplex"), [], []
     for step in found["step"].values:
@@ -53,11 +51,11 @@ def outputs(study: xr.Dataset) -> xr.Dataset:
 
 
 def matching(mixing: float, classes: int) -> float:
-    """Standard deviation of Gaussian logits with a given mean 1 − Σp²; 0 or FAR if there is no solution."""
+    """Standard deviation of Gaussian logits with a given mean 1 − Σp²; 0 or 1e6 (saturated) if there is no solution."""
     try:
         return random_model.matching_spread(mixing, classes, stream("spread of the simplex"))
     except ValueError:
-        return 0.0 if mixing > 0.5 else FAR
+        return 0.0 if mixing > 0.5 else 1e6
 
 
 def draw_triangle(ax: plt.Axes, p: np.ndarray, labels: np.ndarray | None) -> None:

@@ -38,17 +38,14 @@ def spectra(study: xr.Dataset) -> xr.Dataset:
     places = over_steps.stages(run, "gauss_newton_eigenvalue")
     parts = []
     for step in places.values():
-        here = {name: run[name].sel(step=step) for name in SHOWN}
-        means = {name: over_steps.logarithmic_means(each).reset_coords(drop=True) for name, each in here.items()}
-        parts.append(curves.prefixed(means))
-    meaning = curves.described("step of training")
+        means = {name: over_steps.logarithmic_means(run[name].sel(step=step)) for name in SHOWN}
+        parts.append(curves.prefixed({name: found.reset_coords(drop=True) for name, found in means.items()}))
     result = xr.concat(parts, "stage").assign_coords(stage=list(places))
-    classes = ((), int(run["classes"]), curves.described("number of classes"))
-    return result.assign(step=("stage", list(places.values()), meaning), classes=classes)
+    result["step"] = ("stage", list(places.values()), curves.described("step of training"))
+    return result.assign(classes=((), int(run["classes"]), curves.described("number of classes")))
 
 
 def draw_spectrum(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw eigenvalues over their rank with intervals, the model's outliers beside them, and edges across."""
     for name, (label, number, filled) in MEASURED.items():
         here = curves.parts_of(data, name)
         ax.errorbar(data["rank"], here["mean"], curves.bars(here), label=label, **over_steps.points(number, filled))
@@ -58,7 +55,7 @@ def draw_spectrum(ax: plt.Axes, data: xr.Dataset) -> None:
         look = {"color": style.colour(number), "linewidth": 1.0, "linestyle": style.line(number - 2)}
         ax.plot(data["rank"], here["model_eigenvalue_mean"], label=label, **look)
         ax.plot(bulk, [float(here["model_edge_mean"])] * len(bulk), **look)
-    centred = {"color": "0.5", "linewidth": 0.7, "linestyle": ":", "label": r"edge of centred $G$"}
-    ax.axhline(float(data["centred_edge_mean"]), **centred)
+    centred, label = float(data["centred_edge_mean"]), r"edge of centred $G$"
+    ax.axhline(centred, color="0.5", linewidth=0.7, linestyle=":", label=label)
     ax.axvline(int(data["classes"]) - 0.5, color="0.8", linewidth=0.6, zorder=0)
     over_steps.logarithmic_axis(ax, *(data[f"{name}_mean"] for name in SHOWN))

@@ -14,52 +14,40 @@ from goldilocks_zone.statistics import estimates
 
 FIGURE = {"id": "confidence", "studies": ["confidence"], "axis": "scale"}
 
-STUDY = "confidence"
 KAPPA = "trace_over_norm"
 MEASURES = {"entropy": "mean entropy of $p$ (nat)", "loss": "initial loss $L$ (nat)"}
 GRADIENTS = ("prior_mismatch", "gradient_norm", "class_gradient_norm", "forced_mismatch", "forced_gradient_norm")
-AS_IT_IS = style.look(0, label="as initialised")
-FORCED = style.look(1, label=r"with $\hat{Q}=Q$ forced")
 DOTS = {"linestyle": "none", "markersize": 2.8, "markeredgewidth": 0, "alpha": 0.6}
-PLACES = 50  # at which the regression's band is drawn
-ABOVE = 1.6  # what is drawn in (c) fills its axis but for the legend
-ASIDE = 0.03  # of the axis of (c), left of zero
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
-    data = initialisations(next(iter(studies.values())))
-    forced = "gradient_norm" in data
+    cell = over_scale.first_cell(over_scale.parameters_rescaled(next(iter(studies.values()))))
+    at_one = cell.isel(radius=int(np.abs(cell["x"].values).argmin()))  # the α nearest to 1
+    data = at_one[[name for name in (KAPPA, *MEASURES, *GRADIENTS) if name in at_one]]
+    forced, count = "gradient_norm" in data, data.sizes["draw"]
     figure, axes = panels.grid(1, 2 + forced, settings, room=1.3)
-    correlated = data.sizes["draw"] >= LEAST_CORRELATED
-    found = {name: resampled(data, (KAPPA, name), partial_rank_correlation) for name in MEASURES if correlated}
-    if forced and correlated:
-        found["slope"] = resampled(data, GRADIENTS[:3], relative_slope)
+    found, titles = {}, [f"{count} initialisation{'s' if count > 1 else ''}"] * axes.size
+    if count >= LEAST_CORRELATED:
+        found = {name: resampled(data, (KAPPA, name), partial_rank_correlation) for name in MEASURES}
+        titles = [rf"$\rho$ = {curves.in_words(*each)}" for each in found.values()]
+        if forced:
+            found["slope"] = resampled(data, GRADIENTS[:3], relative_slope)
+            titles.append(f"slope {curves.in_words(*found['slope'])}")
     for ax, (name, label) in zip(axes[0], MEASURES.items()):
-        ax.plot(data[name], data[KAPPA], **DOTS, **{**AS_IT_IS, "label": ""})
-        ax.set(
-            xlabel=label, ylabel=r"$\kappa$", title=rf"$\rho$ = {curves.in_words(*found[name])}" if correlated else ""
-        )
+        ax.plot(data[name], data[KAPPA], **style.look(0), **DOTS)
+        ax.set(xlabel=label, ylabel=r"$\kappa$")
     if forced:
         draw_gradients(axes[0, -1], data)
-        axes[0, -1].set_title(f"slope {curves.in_words(*found['slope'])}" if correlated else "")
-    few = "1 initialisation" if data.sizes["draw"] == 1 else f"{data.sizes['draw']} initialisations"
-    panels.letter_titles(axes[0], [ax.get_title() or few for ax in axes[0]])
+    panels.letter_titles(axes[0], titles)
     meanings = {name: f"Spearman's correlation of κ with {name}, and its 95 % interval" for name in MEASURES}
     meanings["slope"] = "slope of ‖∇L‖ over ‖Q − Q̂‖ relative to √D σ_C, and its 95 % interval"
     shown = curves.statistics(found, meanings)
     return figure, data.merge(shown.rename({name: f"correlation_{name}" for name in MEASURES if name in found}))
 
 
-def initialisations(study: xr.Dataset) -> xr.Dataset:
-    """Measures of each initialisation (draw) at the α nearest to 1."""
-    here = over_scale.first_cell(over_scale.parameters_rescaled(study))
-    here = here.isel(radius=int(np.abs(here["x"].values).argmin()))
-    return here[[name for name in (KAPPA, *MEASURES, *GRADIENTS) if name in here]]
-
-
 def resampled(data: xr.Dataset, names: tuple[str, ...], statistic: Callable) -> curves.WithInterval:
     """A statistic of some variables' rows (variables, draws), with its interval."""
-    return curves.bootstrapped(statistic, np.array([data[name].values for name in names]), STUDY, *names)
+    return curves.bootstrapped(statistic, np.array([data[name].values for name in names]), "confidence", *names)
 
 
 def relative_slope(rows: np.ndarray) -> float:
@@ -71,9 +59,10 @@ def relative_slope(rows: np.ndarray) -> float:
 def draw_gradients(ax: plt.Axes, data: xr.Dataset) -> None:
     """Draw ‖∇L‖ over the prior mismatch, as initialised and with the mismatch removed, a regression and the theory."""
     x, y = data["prior_mismatch"].values, data["gradient_norm"].values
-    ax.plot(x, y, **AS_IT_IS, **DOTS)
-    ax.plot(data["forced_mismatch"], data["forced_gradient_norm"], **FORCED, **DOTS)
-    places, highest = np.linspace(0, x.max(), PLACES), [y.max(), data["forced_gradient_norm"].max()]
+    forced = data["forced_gradient_norm"]
+    ax.plot(x, y, label="as initialised", **style.look(0), **DOTS)
+    ax.plot(data["forced_mismatch"], forced, label=r"with $\hat{Q}=Q$ forced", **style.look(1), **DOTS)
+    places, highest = np.linspace(0, x.max(), 50), [y.max(), forced.max()]
     if len(x) >= LEAST_CORRELATED and np.ptp(x) > 0:
         line, low, high = estimates.regression_band(x, y, places, estimates.LEVEL)
         ax.plot(places, line, color=0.6 * np.array(plt.matplotlib.colors.to_rgb(style.colour(0))), label="regression")
@@ -82,6 +71,7 @@ def draw_gradients(ax: plt.Axes, data: xr.Dataset) -> None:
     slope = float(data["class_gradient_norm"].mean())
     theory = r"$\sqrt{D}\,\sigma_C\,\Vert Q-\hat{Q}\Vert$"
     ax.plot(places, slope * places, color="k", linestyle="--", linewidth=1, label=theory)
-    ax.set(xlim=(-ASIDE * x.max(), (1 + ASIDE) * x.max()), ylim=(0, ABOVE * max(*highest, slope * x.max())))
+    # Above the points is room for the legend.
+    ax.set(xlim=(-0.03 * x.max(), 1.03 * x.max()), ylim=(0, 1.6 * max(*highest, slope * x.max())))
     ax.set(xlabel=r"prior mismatch $\Vert Q-\hat{Q}\Vert$", ylabel=r"$\Vert\nabla L\Vert$ (nat per parameter)")
     ax.legend(loc="upper left", handlelength=1.4, labelspacing=0.3)

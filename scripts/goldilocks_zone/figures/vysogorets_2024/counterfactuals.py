@@ -17,14 +17,13 @@ CURVES = {
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
-    here = {name: over_scale.first_cell(over_scale.parameters_rescaled(study)) for name, study in studies.items()}
-    data = {name: over_scale.bands(cell, {name: cell[name] for name in CURVES}) for name, cell in here.items()}
+    cells = {name: over_scale.first_cell(over_scale.parameters_rescaled(study)) for name, study in studies.items()}
+    data = {name: over_scale.bands(cell, {name: cell[name] for name in CURVES}) for name, cell in cells.items()}
     figure = over_scale.stacks(studies, settings, [r"$\kappa$"], draw_curves, data)
     return figure, panels.side_by_side(data)
 
 
 def draw_curves(stack: list[plt.Axes], data: xr.Dataset) -> None:
-    """Draw one curve for each frozen factor."""
     (ax,) = stack
     for number, (name, label) in enumerate(CURVES.items()):
         over_scale.draw(ax, data, name, number, label, style.line(number))

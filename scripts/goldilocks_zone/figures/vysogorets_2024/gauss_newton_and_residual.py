@@ -13,7 +13,6 @@ FIGURE = {"id": "parts", "studies": ["scale_fc", "scale_lenet5", "scale_annuli"]
 HEIGHTS = [r"$\kappa$", r"$\log_{10}$ norm", r"$\log_{10}(\Vert G\Vert/\Vert H'\Vert)$"]
 NORMS = {"gauss_newton_spectral_norm": r"$\Vert G\Vert_2$", "residual_spectral_norm": r"$\Vert H'\Vert_2$"}
 RATIOS = {"spectral_norm": "spectral norms", "norm": "Frobenius norms"}
-RANGE = 2.5  # shown of the ratio's logarithm, to either side
 SMALLEST = -16  # shown of a norm's
 
 
@@ -29,34 +28,29 @@ def shown(study: xr.Dataset) -> xr.Dataset:
     with np.errstate(divide="ignore"):
         norms = {name: np.log10(here[name]).clip(SMALLEST) for name in NORMS}
     squares = here["gauss_newton_norm"] ** 2 + here["residual_norm"] ** 2
-    variables = {
-        "trace_over_norm": here["trace_over_norm"],
-        "kappa_of_norms": here["gauss_newton_trace"] / np.sqrt(squares),
-        **norms,
-        **{f"ratio_{norm}": hessian_parts.log_ratio(here, norm) for norm in RATIOS},
-    }
-    result = over_scale.bands(here, variables)
-    in_zone = (here["trace_over_norm"].max("radius") > hessian_parts.ZONE).all()
+    kappa, ratios = here["trace_over_norm"], {f"ratio_{norm}": hessian_parts.log_ratio(here, norm) for norm in RATIOS}
+    of_norms = here["gauss_newton_trace"] / np.sqrt(squares)
+    result = over_scale.bands(here, {"trace_over_norm": kappa, "kappa_of_norms": of_norms, **norms, **ratios})
+    in_zone = (kappa.max("radius") > hessian_parts.ZONE).all()
     for name, outer in (("inner_edge", False), ("outer_edge", True)):
-        places = hessian_parts.edges(here["trace_over_norm"], variables["ratio_spectral_norm"], outer)[0][1]
+        places = hessian_parts.edges(kappa, ratios["ratio_spectral_norm"], outer)[0][1]
         place = places.mean() if np.isfinite(places).all() and in_zone else np.nan
         result[name] = ((), place, curves.described(f"mean log10 α of the {name.replace('_', ' ')}"))
     return result
 
 
 def draw_parts(stack: list[plt.Axes], data: xr.Dataset) -> None:
-    """Draw κ, the parts' norms, and their ratio, each with the edges of the zone."""
     kappa, norms, ratios = stack
     over_scale.draw(kappa, data, "trace_over_norm", 0, "measured")
-    label = r"$\mathrm{Tr}\,G/\sqrt{\Vert G\Vert_F^2+\Vert H'\Vert_F^2}$"
-    over_scale.draw(kappa, data, "kappa_of_norms", 4, label, "--")
+    of_norms = r"$\mathrm{Tr}\,G/\sqrt{\Vert G\Vert_F^2+\Vert H'\Vert_F^2}$"
+    over_scale.draw(kappa, data, "kappa_of_norms", 4, of_norms, "--")
     kappa.axhline(1, **style.DASHED)
     for number, (name, label) in enumerate(NORMS.items(), 1):
         over_scale.draw(norms, data, name, number, label)
     for number, (norm, label) in enumerate(RATIOS.items()):
         over_scale.draw(ratios, data, f"ratio_{norm}", (3, 5)[number], label, ("-", "--")[number])
     ratios.axhline(0, **style.DASHED)
-    ratios.set_ylim(-RANGE, RANGE)
+    ratios.set_ylim(-2.5, 2.5)
     over_scale.limit(kappa, data, "trace_over_norm", "kappa_of_norms")
     over_scale.limit(norms, data, *NORMS)
     # Norms clipped at SMALLEST form a plateau without meaning.

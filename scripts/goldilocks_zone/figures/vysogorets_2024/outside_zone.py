@@ -29,7 +29,6 @@ REGIMES = {
     "lazy": ("lazy", style.colour(5), ""),
     "healthy": ("healthy", "white", ""),
 }
-TINT, HATCHING = 0.2, "0.78"
 # Name, unit and label of the measures of panel (d), which shows the first that was measured.
 SIZES = {
     "sharpness": ("sharpness", "nat", r"$\log_{10}$ sharpness"),
@@ -37,9 +36,7 @@ SIZES = {
 }
 ACCURACY = "test accuracy at the end"
 ASIDE = 0.02  # of two curves of a panel, to either side, in log10 α
-OPEN = {"markerfacecolor": "white", "markeredgewidth": 0.8}
-LOW = 0.72  # height of a panel, relative to that of others across a page
-LEGEND_CM = 1.0  # above the panels
+REFERENCE = {"color": "0.45", "linewidth": 0.7, "linestyle": "--", "zorder": 1}
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
@@ -47,17 +44,15 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         studies = {**studies, TUNED: cells.with_rate_of(studies[TUNED], studies[PUBLISHED])}
     data = {name: MEASURES[name](study) for name, study in studies.items()}
     shown = [draw_panel for draw_panel, names in PANELS.items() if data.keys() & names]
-    width, height = panels.page_size(len(shown), settings, LOW)
-    size = (width, height + LEGEND_CM / panels.CENTIMETRES_PER_INCH)
+    width, height = panels.page_size(len(shown), settings, room=0.72)
+    size = (width, height + 1 / panels.CENTIMETRES_PER_INCH)  # 1 cm for the legend above
     figure, axes = panels.grid(len(shown), 1, settings, figsize=size, sharex=True)
     for number, (ax, draw_panel) in enumerate(zip(axes[:, 0], shown)):
         draw_panel(ax, data)
         ax.set_title(panels.lettered(number, ax.get_title()), loc="left", pad=3)
         ax.set_title("")
-        # Points with bars first, then lines.
-        handles = sorted(
-            ax.get_legend_handles_labels()[0], key=lambda handle: not isinstance(handle, ErrorbarContainer)
-        )
+        handles, _ = ax.get_legend_handles_labels()
+        handles.sort(key=lambda handle: not isinstance(handle, ErrorbarContainer))  # points with bars, then lines
         ax.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), borderaxespad=0)
     axes[-1, 0].set_xlabel(over_scale.LABEL)
     if PUBLISHED in data:
@@ -78,15 +73,13 @@ def one_rate(study: xr.Dataset) -> xr.Dataset:
     """Measures of training at the published rate, and the share of draws in each regime (regime, radius)."""
     cell = curves.primary(study).isel(subspace=0)
     start, end = (cell.isel(step=step, drop=True) for step in (0, -1))
-    whole = cell["diverged"] == 0
+    measures = {"accuracy": training.accuracy(cell).assign_attrs(curves.described(ACCURACY))}
+    for name, variable, meaning in (
+        ("zeros", "zero_logits", "share of the logits that are exactly zero at the end"),
+        ("cosine", "start_cosine", "cosine of the angle between end and start of training"),
+    ):
+        measures[name] = end[variable].where(cell["diverged"] == 0).assign_attrs(long_name=meaning)
     size = next(name for name in SIZES if name in cell)
-    zeros = "share of the logits that are exactly zero at the end"
-    cosine = "cosine of the angle between end and start of training"
-    measures = {
-        "accuracy": training.accuracy(cell).assign_attrs(curves.described(ACCURACY)),
-        "zeros": end["zero_logits"].where(whole).assign_attrs(long_name=zeros),
-        "cosine": end["start_cosine"].where(whole).assign_attrs(long_name=cosine),
-    }
     name, unit, _ = SIZES[size]
     for moment, here in (("start", start), ("end", end)):
         # No logarithm where all logits are zero.
@@ -135,47 +128,38 @@ def draw_curve(ax: plt.Axes, data: xr.Dataset, name: str, number: int, aside: fl
     curves.draw_means(ax, data["x"].values + aside, curves.parts_of(data, name), **look)
 
 
-def reference(ax: plt.Axes, height: float, **look: object) -> None:
-    """Draw a grey line across."""
-    ax.axhline(height, **{"color": "0.45", "linewidth": 0.7, "linestyle": "--", "zorder": 1, **look})
-
-
 def draw_accuracy(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
-    """Draw test accuracy at the published rate, and at the best of several for each α."""
     here = {name: data[name] for name in (PUBLISHED, TUNED) if name in data}
     looks = {PUBLISHED: (0, -ASIDE, "published rate"), TUNED: (3, ASIDE, "best rate\nat each $\\alpha$")}
     for name, part in here.items():
         number, aside, label = looks[name]
         draw_curve(ax, part, "accuracy", number, aside, linestyle=style.LINES[name == TUNED], label=label)
     chance = float(next(iter(here.values()))["chance"])
-    reference(ax, chance, label="chance")
-    ax.set(ylim=panels.limits(0.0, chance, *(part["accuracy_mean"] for part in here.values())), ylabel="test accuracy")
-    ax.set_title("accuracy at the end of training")
+    ax.axhline(chance, label="chance", **REFERENCE)
+    limits = panels.limits(0.0, chance, *(part["accuracy_mean"] for part in here.values()))
+    ax.set(ylim=limits, ylabel="test accuracy", title="accuracy at the end of training")
 
 
 def draw_kappa(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
-    """Draw κ at initialisation, with the zone's threshold and the null's upper bound."""
     here, look = data[CURVATURE], {"color": style.colour(0), "label": r"$\kappa$"}
     curves.draw_band(ax, here["x"], curves.parts_of(here, "kappa"), alpha=0.3, **look)
-    reference(ax, 1.0, label=r"$\kappa=1$")
-    reference(ax, float(here["null_bound"]), linestyle=":", label="bound of\nno excess")
-    ax.set(ylim=panels.limits(0.0, 1.0, here["kappa_mean"]), ylabel=r"$\kappa$")
-    ax.set_title("excess of positive curvature at the start")
+    ax.axhline(1, label=r"$\kappa=1$", **REFERENCE)
+    ax.axhline(float(here["null_bound"]), label="bound of\nno excess", **REFERENCE | {"linestyle": ":"})
+    title = "excess of positive curvature at the start"
+    ax.set(ylim=panels.limits(0.0, 1.0, here["kappa_mean"]), ylabel=r"$\kappa$", title=title)
 
 
 def draw_states(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
-    """Draw the share of zero logits at the end, and the cosine between end and start."""
     here = data[PUBLISHED]
     draw_curve(ax, here, "cosine", 0, -ASIDE, label="cosine\nto the start")
     draw_curve(ax, here, "zeros", 2, ASIDE, linestyle="--", label="share of\nzero logits")
-    ax.set(ylim=panels.limits(0.0, 1.0, here["cosine_mean"]), ylabel="share, cosine")
-    ax.set_title("zero logits and angle to the start, at the end")
+    title = "zero logits and angle to the start, at the end"
+    ax.set(ylim=panels.limits(0.0, 1.0, here["cosine_mean"]), ylabel="share, cosine", title=title)
 
 
 def draw_sizes(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
-    """Draw sharpness (or the norm of the gradient) at the start and at the end, on logarithmic axes."""
-    here = data[PUBLISHED]
-    draw_curve(ax, here, "start", 0, -ASIDE, label="start", linestyle="--", **OPEN)
+    here, white = data[PUBLISHED], {"markerfacecolor": "white", "markeredgewidth": 0.8}
+    draw_curve(ax, here, "start", 0, -ASIDE, label="start", linestyle="--", **white)
     draw_curve(ax, here, "end", 1, ASIDE, label="end")
     shown = [here["start_mean"], here["end_mean"]]
     if "stable" in here:
@@ -191,15 +175,15 @@ def draw_regimes(axes: np.ndarray, data: xr.Dataset) -> list[Patch]:
     kinds = [tuple(name for name, share in zip(REGIMES, row) if share == row.max()) for row in shares]
     looks = {}
     for kind in kinds:
-        tint, hatch = to_rgba(REGIMES[kind[0]][1], TINT), "".join(REGIMES[name][2] for name in kind)
-        looks[kind] = {"facecolor": tint, "edgecolor": HATCHING, "linewidth": 0, "hatch": hatch}
+        tint, hatch = to_rgba(REGIMES[kind[0]][1], 0.2), "".join(REGIMES[name][2] for name in kind)
+        looks[kind] = {"facecolor": tint, "edgecolor": "0.78", "linewidth": 0, "hatch": hatch}
     for kind, members in itertools.groupby(range(len(kinds)), lambda i: kinds[i]):
         together = list(members)
         for ax in axes:
             ax.axvspan(places[together[0]], places[together[-1] + 1], zorder=0, **looks[kind])
     axes[0].set_xlim(places[0], places[-1])
-    names = {kind: " or ".join(REGIMES[name][0] for name in kind) for kind in sorted(looks, key=kinds.index)}
-    return [Patch(label=label, **{**looks[kind], "linewidth": 0.5}) for kind, label in names.items()]
+    names = {kind: " or ".join(REGIMES[name][0] for name in kind) for kind in looks}
+    return [Patch(label=label, **looks[kind] | {"linewidth": 0.5}) for kind, label in names.items()]
 
 
 MEASURES = {PUBLISHED: one_rate, TUNED: best_rate, CURVATURE: curvature}

@@ -13,7 +13,6 @@ from goldilocks_zone.theory.laws import kappa_of_random_gradients
 FIGURE = {"id": "random_gradients", "studies": ["scale_fc", "confidence"], "axis": "scale"}
 
 SCALES = "scale_fc"
-GIVEN = ("class_gradient", "example_gradient", "softmax_ratio")
 # Number of colour, and line, of each form.
 FORMS = {"finite": (1, "--", "model, any $d$"), "large": (2, ":", "model, large $d$")}
 MEANINGS = {
@@ -21,7 +20,6 @@ MEANINGS = {
     "finite": "κ(G) of the model J = C + E, for any d",
     "large": "κ(G) of the model J = C + E, for large d",
 }
-SHOWN_FORM = "finite"  # over which single initialisations are shown
 LABEL = r"$\kappa(G)$"
 
 
@@ -41,20 +39,18 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def modelled(study: xr.Dataset) -> xr.Dataset:
     """κ(G) (radius, draw) measured and by each form of the model; missing where G is too small for a number."""
     here = over_scale.first_cell(over_scale.parameters_rescaled(study))
-    d, given = int(here["dimension"]), [here[name] for name in GIVEN]
+    d, given = int(here["dimension"]), [here[name] for name in ("class_gradient", "example_gradient", "softmax_ratio")]
     with np.errstate(divide="ignore", invalid="ignore"):
         found = {"measured": here["gauss_newton_trace"] / here["gauss_newton_norm"]}
         found |= {form: kappa_of_random_gradients(*given, d, form) for form in FORMS}
     known = np.isfinite(found["measured"])
     result = xr.Dataset({name: values.where(known & np.isfinite(values)) for name, values in found.items()})
-    for name in result.data_vars:
-        result[name].attrs = curves.described(MEANINGS[name])
-    result["radius"].attrs = curves.described("scale α of the initialisation")
+    for name, meaning in {**MEANINGS, "radius": "scale α of the initialisation"}.items():
+        result[name].attrs = curves.described(meaning)
     return result.transpose("radius", "draw")
 
 
 def draw_over_scales(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw κ(G) over log10 α: measured as points with bars, the model as lines with bands."""
     x = data["x"].values
     for form, (number, line, label) in FORMS.items():
         curves.draw_band(ax, x, curves.parts_of(data, form), color=style.colour(number), linestyle=line, label=label)
@@ -66,14 +62,13 @@ def draw_over_scales(ax: plt.Axes, data: xr.Dataset) -> None:
     # Bars of few draws may leave the axes; no positive semi-definite matrix does.
     ax.set_ylim(panels.limits(1, bound, *(data[f"{name}_mean"] for name in MEANINGS), margin=0.05))
     ax.set(xlabel=over_scale.LABEL, ylabel=LABEL, title="over the scale")
-    # Clear of the line at unity.
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 0.07), frameon=False)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 0.07), frameon=False)  # clear of the line at unity
 
 
 def draw_one_by_one(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
     """Draw measured over modelled κ(G), a point for each initialisation and α, and the line of equality."""
     for name, here in data.items():
-        model, measured = here[SHOWN_FORM], here["measured"]
+        model, measured = here["finite"], here["measured"]
         if name == SCALES:
             colours = here["x"].broadcast_like(model).transpose(*model.dims)
             look = {"c": colours, "cmap": "viridis", "s": 7, "linewidths": 0, "zorder": 3}
@@ -84,7 +79,7 @@ def draw_one_by_one(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
             look = {"marker": style.marker(1), "s": 9, "facecolors": "none", "linewidths": 0.6, "zorder": 2}
             ax.scatter(model, measured, edgecolors=style.colour(1), label=r"$\alpha=1$, more draws", **look)
     bound = max(float(here["dimension"]) for here in data.values()) ** 0.5
-    shown = (here[name] for here in data.values() for name in (SHOWN_FORM, "measured"))
+    shown = (here[name] for here in data.values() for name in ("finite", "measured"))
     ends = panels.limits(1, bound, *shown, margin=0.05)
     ax.plot(ends, ends, color="0.4", linewidth=0.6, zorder=1)
     ax.set(xlim=ends, ylim=ends, aspect="equal", title="single initialisations")
