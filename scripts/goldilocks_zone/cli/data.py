@@ -37,9 +37,8 @@ def run(configfiles: list[Path]) -> None:
             if name in own:
                 inputs.append(records.write(DATA / f"own/{name}.yaml", catalogue.identity_record(known[name])))
             newest = max(path.stat().st_mtime for path in inputs)
-            reason = None
-            if not all(path.exists() and path.stat().st_mtime >= newest for path in outputs):
-                reason = _make(name, known.get(name), folder, inputs[0], outputs)
+            current = all(path.exists() and path.stat().st_mtime >= newest for path in outputs)
+            reason = None if current else _make(name, known.get(name), folder, inputs[0], outputs)
             available[name] = {"available": False, "reason": reason} if reason else {"available": True}
     finally:
         # A malformed user dataset raises; the record of those before it is kept.

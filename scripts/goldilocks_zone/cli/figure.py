@@ -20,5 +20,4 @@ def path_of_figure(name: str, complete: models.Configuration) -> str:
 
 
 def run(name: str, configfile: Path) -> None:
-    """Print the file of a figure."""
     print(path_of_figure(name, load.load([configfile])))

@@ -11,15 +11,13 @@ from goldilocks_zone.jobs import locks
 from goldilocks_zone.storage import files
 
 BENCHMARKS = "benchmarks"  # Output of make bench, which belongs to no run.
-# Below results/<run> and in results/data: small files, and checkpoints from which a killed job resumes.
+# Below results/<run> and in results/data: small files, and checkpoints for killed jobs; and archives.
 KEPT = ("settings", "fingerprints", "latex", "own", "cards", "checkpoints", "unpacked")
-ARCHIVES = ".tar.gz"  # Packed for others.
 
 
 def find_orphans(paths_to_configs: list[Path]) -> list[Path]:
     """Files, and folders of whole runs, below results, figures and logs that no run of these configurations makes."""
-    named, runs = set(), {"data"}
-    datasets = set(official_shapes.OFFICIAL)
+    named, runs, datasets = set(), {"data"}, set(official_shapes.OFFICIAL)
     for path in paths_to_configs:
         config = load.load([path])
         runs.add(config.run)
@@ -33,7 +31,7 @@ def find_orphans(paths_to_configs: list[Path]) -> list[Path]:
             elif place.name != "logs":
                 own = {*datasets, "available"} if folder == Path("results/data") else ()
                 made = [path for path in _files(folder) if path not in named and path.stem not in own]
-                orphans += [path for path in made if path.parts[2] not in KEPT and not path.name.endswith(ARCHIVES)]
+                orphans += [path for path in made if path.parts[2] not in KEPT and not path.name.endswith(".tar.gz")]
     return orphans
 
 

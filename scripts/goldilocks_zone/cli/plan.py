@@ -34,8 +34,7 @@ def jobs_of(paths_to_configs: list[Path], cores: str) -> list[dict]:
         path = Path(folder) / "jobs.jsonl"
         command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", cores, "--logger", "goldilocks"]
         command += ["--logger-goldilocks-jobs", str(path)]
-        if paths_to_configs:
-            command += ["--configfile", *map(str, paths_to_configs)]
+        command += ["--configfile", *map(str, paths_to_configs)] if paths_to_configs else []
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise ValueError((done.stderr.strip().splitlines() or ["Snakemake could not plan this run"])[-1])
@@ -83,7 +82,6 @@ def summary_of(run: str, jobs: list[dict], costs: list[Cost], cores: int) -> lis
 
 
 def run(configfiles: list[Path], cores: str) -> None:
-    """Print the plan of a run."""
     config, reasons, _ = load.as_run(load.load(configfiles))
     left_out = [f"left out: {reason}" for reason in reasons.values()]
     jobs = jobs_of(configfiles, cores)

@@ -65,5 +65,4 @@ def status_of(complete: models.Configuration) -> str:
 
 
 def run(configfiles: list[Path]) -> None:
-    """Print the status of a run."""
     print(status_of(load.load(configfiles)))

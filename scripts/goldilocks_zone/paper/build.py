@@ -21,8 +21,7 @@ def build_paper(
     sources = {path.relative_to(place).as_posix(): path.read_text(encoding="utf-8") for path in texts}
     if mistakes := check.mistakes(sources, Path(path_to_generated).read_text(encoding="utf-8")):
         raise ValueError("the paper's text does not fit its results: " + "; ".join(mistakes))
-    tool = next(filter(shutil.which, ("latexmk", "tectonic")), None)
-    if tool is None:
+    if not (tool := next(filter(shutil.which, ("latexmk", "tectonic")), None)):
         raise FileNotFoundError("latexmk is missing: run `make tex`, or install TeX with latexmk, or tectonic")
 
     # One folder holds everything that LaTeX needs, so that the paper compiles there by hand and elsewhere. It starts

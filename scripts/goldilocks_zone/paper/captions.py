@@ -35,8 +35,7 @@ def write_captions(
 
 
 def captions(texts: list[str], references: str) -> dict[str, str]:
-    """Captions of figures by name, from the texts of the paper's sections and generated macros. References name
-    figures; numbers of the run come from the macros."""
+    """Captions of figures by name, from the texts of the paper's sections and generated macros."""
     cited, text, found = _works(references), "\n".join(texts), {}
     values = dict(DEFINED.findall(text))
     for name, body in PANELS.findall(text):

@@ -87,8 +87,7 @@ def paper_figures(settings: PaperRecord) -> dict[str, dict]:
             wide = len(study.datasets) * len(study.networks) * len(study.subspaces) > 1
         width = r"\linewidth" if wide else r".49\linewidth"
         picture = rf"\includegraphics[width=\linewidth]{{{name}.pdf}}" if drawn else missing
-        texts = {"name": name, "width": width, "picture": picture, "caption": registered.caption}
-        found[name] = {**texts, "drawn": drawn}
+        found[name] = {"name": name, "width": width, "picture": picture, "caption": registered.caption, "drawn": drawn}
     return found
 
 

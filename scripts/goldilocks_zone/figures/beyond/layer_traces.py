@@ -10,13 +10,10 @@ from goldilocks_zone.models import labels
 
 FIGURE = {"id": "layer_traces", "studies": ["layer_traces"], "axis": "radius", "needs": ["layer"]}
 
-Y_LABEL = "mean " + r"$\sigma_l^2\,\mathrm{Tr}(H_{ll})$" + " over\nmean " + r"$\Sigma_k p_k z_k - z_y$"
-
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
     (study,) = studies.values()
-    study = study.sel(examples=max(study["examples"].values))
-    data = ratios(study)
+    data = ratios(study.sel(examples=study["examples"].max()))
     shown = panels.cells(study)
     figure, axes = panels.page(len(shown), settings, min(2, len(shown)), room=1.2, x_label=panels.X_LABEL, sharey=True)
     for ax, cell in zip(axes, shown):
@@ -31,12 +28,13 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
             look = style.look(number, linestyle="none", elinewidth=0.8, label=f"layer {layer}")
             ax.errorbar(places, here["ratio"], curves.bars(here, "ratio"), **look)
         if data.sel(cell)["ratio"].isnull().all():
-            few = "too few draws to know the functional's mean"
-            ax.annotate(few, (0.5, 0.8), xycoords="axes fraction", ha="center")
+            ax.annotate(
+                "too few draws to know the functional's mean", (0.5, 0.8), xycoords="axes fraction", ha="center"
+            )
         ax.set_title(panels.cell_title(cell, shown))
         ax.xaxis.set_major_locator(MaxNLocator(5))
         if ax in axes[::2]:
-            ax.set_ylabel(Y_LABEL)
+            ax.set_ylabel("mean " + r"$\sigma_l^2\,\mathrm{Tr}(H_{ll})$" + " over\nmean " + r"$\Sigma_k p_k z_k - z_y$")
     low, high = panels.limits(data["ratio"], data["low"], data["high"], [0.75, 1.25], margin=0)
     axes[0].set_ylim(max(-0.5, low - 0.05), min(2.5, high + 0.05))
     known = data["ratio"].notnull()

@@ -20,13 +20,13 @@ MEASURES = {
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
     (study,) = studies.values()
     of_networks = {label: study.sel(network=[label]) for label in study["network"].values.tolist()}
-    data, labels_of_axes = {}, [label for label, *_ in MEASURES.values()]
+    data, heights = {}, [label for label, *_ in MEASURES.values()]
     for label, of_network in of_networks.items():
         cell = over_scale.first_cell(over_scale.parameters_rescaled(of_network))
         ratio = hessian_parts.log_ratio(cell, "spectral_norm")
         data[label] = over_scale.bands(cell, {"trace_over_norm": cell["trace_over_norm"], "ratio": ratio})
     titles = {label: title(label) for label in data}
-    figure = over_scale.stacks(of_networks, settings, labels_of_axes, draw_network, data, titles, len(data))
+    figure = over_scale.stacks(of_networks, settings, heights, draw_network, data, titles, len(data))
     return figure, xr.concat([data[label].expand_dims(network=[label]) for label in data], "network")
 
 

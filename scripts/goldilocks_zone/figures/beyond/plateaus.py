@@ -27,8 +27,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
                 x = curve["x"].values + 0.05 * curves.centred(i, len(classes))
                 # Simultaneous bands of the mean, which as areas would hide each other.
                 curves.draw_means(ax, x, curve, elinewidth=0.6, **look(i, biases))
-            law = float(data["predicted"].sel(class_count=count))
-            ax.axhline(law, color=style.colour(i), linestyle=":", linewidth=0.9)
+            ax.axhline(
+                data["predicted"].sel(class_count=count).item(), color=style.colour(i), linestyle=":", linewidth=0.9
+            )
         ax.axhline(1, **style.DASHED)
         ax.set_title(panels.cell_title(cell, shown))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))

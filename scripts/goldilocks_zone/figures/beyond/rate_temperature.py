@@ -66,7 +66,6 @@ def path_of(planes: xr.Dataset, mapped: xr.Dataset | None) -> xr.Dataset | None:
 
 
 def summarised(accuracy: xr.DataArray) -> xr.Dataset:
-    """Mean accuracy over draws with its interval, and the coordinates of its place."""
     return curves.means(accuracy, "test accuracy at the end")[curves.PARTS]
 
 

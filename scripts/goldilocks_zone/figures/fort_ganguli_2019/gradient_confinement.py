@@ -45,10 +45,8 @@ def over_rank(run: xr.Dataset) -> xr.Dataset:
     null = (here["gauss_newton_eigenvalue"].cumsum("rank") / here["gauss_newton_full_trace"]).mean("step")
     found = beside_null(shares, null)
     model = here["model_power"].sel(rung="measured_outputs", drop=True).mean(("step", "draw"))
-    meaning = (
-        "share of the squared gradient in the outliers' space that the random model predicts from measured outputs"
-    )
-    found["model"] = model.assign_attrs(curves.described(meaning))
+    text = "share of the squared gradient in the outliers' space that the random model predicts from measured outputs"
+    found["model"] = model.assign_attrs(curves.described(text))
     return found.assign(classes=((), classes, curves.described("number of classes")))
 
 
@@ -72,9 +70,8 @@ def draw_over_rank(ax: plt.Axes, data: xr.Dataset) -> None:
     for number, (source, (label, line)) in enumerate(SOURCES.items()):
         look = {"color": style.colour(number), "linestyle": line, "label": label, "linewidth": 1.1}
         curves.draw_band(ax, ranks, data.sel(gradient_of=source), alpha=0.2, **look)
-    ax.plot(
-        ranks, data["null_mean"], color="0.4", linewidth=1.0, label=r"null $\sum_{i\leq m}\lambda_i/\mathrm{Tr}(G)$"
-    )
+    null = r"null $\sum_{i\leq m}\lambda_i/\mathrm{Tr}(G)$"
+    ax.plot(ranks, data["null_mean"], color="0.4", linewidth=1.0, label=null)
     outliers = int(data["classes"]) - 1
     ax.plot([outliers], [float(data["model"])], "k*", markersize=6, label="random model")
     ax.axvline(outliers, color="0.8", linewidth=0.6, zorder=0)

@@ -42,19 +42,14 @@ def beside_the_model(study: xr.Dataset) -> xr.Dataset:
     ratios = sorted([0.0, 0.1, 10.0, float(of_network)])
     over_spread = [[modelled(count, classes, d, ratio, 1.0, spread) for spread in SPREADS] for ratio in ratios]
     meaning = curves.described(f"κ(G) of the random model on planes of {d} dimensions")
-    coordinates = {
-        "ratio": ("ratio", ratios, curves.described("σ_c/σ_E")),
-        "spread": ("spread", SPREADS, curves.described("standard deviation of the logits, σ_z")),
-        "x": run["x"].reset_coords(drop=True),
-    }
-    found = xr.Dataset({"model_over_spread": (("ratio", "spread"), over_spread, meaning)}, coordinates)
+    found = xr.Dataset({"model_over_spread": (("ratio", "spread"), over_spread, meaning)})
+    found = found.assign_coords(ratio=ratios, spread=SPREADS, x=run["x"].reset_coords(drop=True))
+    found["ratio"].attrs = curves.described("σ_c/σ_E")
+    found["spread"].attrs = curves.described("standard deviation of the logits, σ_z")
     numbers = (run[name] for name in ("class_gradient", "example_gradient", "logits_std"))
     model = xr.apply_ufunc(lambda *each: modelled(count, classes, d, *each), *numbers, vectorize=True)
-    measures = {
-        "kappa": run["trace_over_norm"],
-        "gauss_newton_kappa": run["gauss_newton_trace"] / run["gauss_newton_norm"],
-        "model_kappa": model,
-    }
+    kappa_of_g = run["gauss_newton_trace"] / run["gauss_newton_norm"]
+    measures = {"kappa": run["trace_over_norm"], "gauss_newton_kappa": kappa_of_g, "model_kappa": model}
     means = {name: curves.means(measures[name], MEASURES[name][0]).reset_coords(drop=True) for name in measures}
     return found.merge(curves.prefixed(means)).assign_attrs(study.attrs, examples=count, dimension=d)
 

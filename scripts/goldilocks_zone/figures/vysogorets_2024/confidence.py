@@ -46,7 +46,6 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def resampled(data: xr.Dataset, names: tuple[str, ...], statistic: Callable) -> curves.WithInterval:
-    """A statistic of some variables' rows (variables, draws), with its interval."""
     return curves.bootstrapped(statistic, np.array([data[name].values for name in names]), "confidence", *names)
 
 

@@ -123,7 +123,6 @@ def curvature(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw_curve(ax: plt.Axes, data: xr.Dataset, name: str, number: int, aside: float = 0, **look: object) -> None:
-    """Draw means of a measure with their intervals as bars, slightly `aside`."""
     look = style.look(number, markersize=3.5, capsize=1.5) | look
     curves.draw_means(ax, data["x"].values + aside, curves.parts_of(data, name), **look)
 

@@ -66,7 +66,6 @@ def draw_over_scales(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def draw_one_by_one(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
-    """Draw measured over modelled κ(G), a point for each initialisation and α, and the line of equality."""
     for name, here in data.items():
         model, measured = here["finite"], here["measured"]
         if name == SCALES:
