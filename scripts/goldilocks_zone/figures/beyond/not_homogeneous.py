@@ -46,12 +46,13 @@ def title(label: str) -> str:
 
 def draw_network(stack: list[plt.Axes], data: xr.Dataset) -> None:
     """Draw κ above the ratio, and strips in both, which mark the same places if the condition decides."""
-    for ax, (name, (label, number, reference, strip)) in zip(stack, MEASURES.items()):
+    for ax, (name, (label, number, reference, _)) in zip(stack, MEASURES.items()):
         over_scale.draw(ax, data, name, number, label)
         ax.axhline(reference, **style.DASHED)
-        exceeds = (data[f"{name}_mean"] > reference).values
-        look = {"color": style.colour(number), "alpha": 0.5, "linewidth": 0}
-        for each in stack:
-            each.fill_between(data["x"], *strip, where=exceeds, transform=each.get_xaxis_transform(), **look)
     over_scale.limit(stack[0], data, "trace_over_norm")
     stack[1].set_ylim(-2.5, 2.5)
+    for name, (_, number, reference, strip) in MEASURES.items():
+        exceeds = (data[f"{name}_mean"] > reference).values
+        look = {"color": style.colour(number), "alpha": 0.5, "linewidth": 0}
+        for ax in stack:
+            ax.fill_between(data["x"], *strip, where=exceeds, transform=ax.get_xaxis_transform(), **look)
