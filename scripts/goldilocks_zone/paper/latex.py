@@ -7,7 +7,6 @@ import re
 import unicodedata
 from collections.abc import Callable
 
-SMALLEST_WRITTEN_OUT = 1e-4
 # Symbols of this project, and those that pylatexenc lacks or sets as something else: patterns and replacements.
 _SYMBOLS = (
     (re.compile(r"\^\((1/n)\)"), r"$^{\1}$"),
@@ -57,8 +56,8 @@ def _encoder() -> Callable[[str], str]:
 
 
 def number(value: float, low: float, high: float) -> str:
-    """`value` to two digits of its interval's half-width; with a power of ten where all three are tiny."""
-    if 0 < max(abs(value), abs(low), abs(high)) < SMALLEST_WRITTEN_OUT:
+    """`value` to two digits of its interval's half-width; with a power of ten where all three are below 1e-4."""
+    if 0 < max(abs(value), abs(low), abs(high)) < 1e-4:
         mantissa, exponent = f"{value:.1e}".split("e")
         return rf"{mantissa} \times 10^{{{int(exponent)}}}"
     half = max((high - low) / 2, abs(value) * 1e-3)

@@ -19,7 +19,6 @@ from goldilocks_zone.paper import check, latex
 from goldilocks_zone.statistics.hypotheses import FAILS, HOLDS, INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
 from goldilocks_zone.storage import files, netcdf
 
-MAIN_STUDY = "curvature"
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE)
 NOT_COMPUTED = r"\emph{not computed}"
 Results = dict[str, xr.Dataset]
@@ -120,7 +119,7 @@ def setting_macros(settings: PaperRecord, studies: Results, results: Results, ro
         "cuts": f"{latex.escape(cuts.dataset)}, {latex.escape(cuts.network)}, $N={cuts.examples}$"
         if cuts and "cuts" in results
         else NOT_COMPUTED,
-        "sigma-z": logits_deviation_at_peak(studies.get(MAIN_STUDY)),
+        "sigma-z": logits_deviation_at_peak(studies.get("curvature")),
         **sensitivity(studies.get("sensitivity"), rows),
         **{f"flips-{axis.lower().replace('_', '-')}": f"{count} of {total}" for axis, (count, total) in flips},
         **map_numbers(studies.get("map_training"), studies.get("map_curvature")),

@@ -14,7 +14,6 @@ FIGURE = {"id": "eigenvectors", "studies": ["eigenvectors"], "axis": "scale"}
 
 BAR_CM = 2.0  # for the colour bar and the labels of the rows
 TEXT_CM = 0.8  # for what stands above and below the images of a row
-GAP_CM = 0.3  # between images, where they are of the largest size
 LARGEST_CM = 3.0  # side of an image
 
 
@@ -26,7 +25,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     side = min((width_cm - BAR_CM) / columns, LARGEST_CM)
     size = (width, rows * (side + TEXT_CM) / panels.CENTIMETRES_PER_INCH)
     figure, axes = panels.grid(rows, columns, settings, figsize=size)
-    share = min(1.0, (columns * (side + GAP_CM) + BAR_CM) / width_cm)  # few images stand in the middle of the page
+    share = min(1.0, (columns * (side + 0.3) + BAR_CM) / width_cm)  # few images, 0.3 cm apart, are centred
     figure.get_layout_engine().set(rect=((1 - share) / 2, 0, share, 1))
     for i, j in np.ndindex(axes.shape):
         ax, here = axes[i, j], data.isel(eigenvector=i, radius=j)
