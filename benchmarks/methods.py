@@ -121,23 +121,23 @@ def matmul(problem: Problem) -> AtPoint:
     chain, point = chains.of(problem.network), problem.parameters.double()
     directions = Directions(problem.directions, chain)
     d = len(directions)
-    plan = tangents.plan(Ray(chain, point, [1.0], directions), problem.inputs, False, MEMORY_MIB)
-    prepared = [_products(chain, point, directions, inputs) for inputs in problem.inputs.double().split(plan.examples)]
+    examples, step = tangents.plan(Ray(chain, point, [1.0], directions), problem.inputs, False, MEMORY_MIB)
+    prepared = [_products(chain, point, directions, inputs) for inputs in problem.inputs.double().split(examples)]
 
     def at(_: Tensor) -> Tensor:
         total = problem.directions.new_zeros(d, d)
         for inputs, layers, factor in prepared:
             outputs, kept = chains.forward(chain, point, inputs)
             chains.backward(kept, point, outputs, to_inputs=False)
-            layers = [(replace(step), along) for step, along in layers]
-            for start in range(0, d, plan.directions):
-                rows = directions.rows(start, start + plan.directions)
-                for step, along in layers:
+            layers = [(replace(each), along) for each, along in layers]
+            for start in range(0, d, step):
+                rows = directions.rows(start, start + step)
+                for each, along in layers:
                     if along is None:
-                        step.layer.turn(rows, step.memory)
+                        each.layer.turn(rows, each.memory)
                     else:
-                        step.layer.turn(rows, step.memory, step.layer.carry(step.weights, along[: len(rows)]))
-                        total[:, start : start + len(rows)] += cross_terms(step, directions, along[: len(rows)])
+                        each.layer.turn(rows, each.memory, each.layer.carry(each.weights, along[: len(rows)]))
+                        total[:, start : start + len(rows)] += cross_terms(each, directions, along[: len(rows)])
             total += factor @ factor.T
         return total
 

@@ -15,7 +15,7 @@ _MODULES = {
     "radial_sweep": "curvature.hessian",
     "hessian_vector_products": "curvature.hessian",
     "top_eigenpairs": "curvature.top_eigenvectors",
-    "spectral_density": "curvature.spectral_density",
+    "spectral_density": "curvature.hessian",
     "random_plane": "subspaces.planes",
 }
 __all__ = list(_MODULES)

@@ -6,9 +6,6 @@ import torch
 from torch import Tensor
 
 from goldilocks_zone.models import losses
-from goldilocks_zone.models.losses import Loss
-
-Parts = Sequence[tuple[Tensor, Tensor]]
 
 
 class Sums:
@@ -19,7 +16,7 @@ class Sums:
     overflow are not finite, and those of other points not touched.
     """
 
-    def __init__(self, factor: Tensor, loss: Loss, temperatures: Sequence[float], refuse_overflow: bool = True):
+    def __init__(self, factor: Tensor, loss: losses.Loss, temperatures: Sequence[float], refuse_overflow: bool = True):
         p, d = len(temperatures), len(factor)
         self.factor, self.loss, self.count, self.refuse_overflow = factor, loss, 0, refuse_overflow
         self.temperatures = factor.new_tensor(temperatures)[:, None, None]
@@ -42,16 +39,16 @@ class Sums:
         return self.residuals(outputs, labels, points) / self.temperatures[points]
 
     def add(
-        self, outputs: Tensor, labels: Tensor, parts: Parts, points: slice = slice(None), alike: list | None = None
+        self, outputs: Tensor, labels: Tensor, parts: list, points: slice = slice(None), alike: tuple | None = None
     ) -> None:
         """Add examples with logits (p, n, k), double, of which each has the same likeliest class at all points.
 
         Tangents of the logits along orthonormal directions are the sum over `parts`: factors (p,) times tangents
-        (d, k, n) that the points share. `alike` lists the points with the same logits over temperature and factors in
-        the same proportions. The caller adds to `count`. Raises ValueError if a logit or a loss is not finite.
+        (d, k, n) that the points share. `alike`, as by `homogeneous_sweep.same`: points with the same logits over
+        temperature and factors in the same proportions. The caller adds to `count`. Raises ValueError if a logit or a
+        loss is not finite.
         """
-        alike = alike or [[number] for number in range(len(outputs))]
-        firsts, numbers = [members[0] for members in alike], list_of_each(alike)
+        firsts, numbers = alike or [list(range(len(outputs)))] * 2
         temperatures = self.temperatures[points]
         cooled = outputs[firsts] / temperatures[firsts]
         totals = self.loss.total(cooled, labels)
@@ -84,7 +81,7 @@ class Sums:
         self.traces[points] += heights**2 * traces
         self.squares[points] += heights**4 * squares
 
-    def _add_moments(self, cooled: Tensor, labels: Tensor, parts: Parts, points: slice, numbers: list[int]) -> None:
+    def _add_moments(self, cooled: Tensor, labels: Tensor, parts: list, points: slice, numbers: list[int]) -> None:
         """Add moments of softmax and tangents, where point i has the logits over temperature `cooled[numbers[i]]`."""
         classes = cooled.shape[-1]
         if self._predicted is None:
@@ -106,8 +103,8 @@ class Sums:
             for others, other in parts[:number]:
                 self._tangent_squares[points] += 2 * factors * others * (each.double() * other).sum()
 
-    def moments(self) -> dict[str, Tensor]:
-        """prior_mismatch, softmax_ratio, class_gradient and example_gradient (p,), of the examples so far."""
+    def means(self) -> dict[str, Tensor]:
+        """Numbers (p,) of `dispatch.PlaneCurvature` by name, of the examples so far."""
         n, (d, classes) = self.count, self._tangents.shape[1:]
         # Off the diagonal −⟨p_k p_l⟩; the diagonal ⟨p_k (1 − p_k)⟩ without cancellation where p is near 1.
         crossed = self._products - torch.diag_embed(self._products.diagonal(dim1=1, dim2=2))
@@ -120,17 +117,16 @@ class Sums:
         # With one example nothing is known of the spread.
         spreads = (self._tangent_squares / (n * d * classes) - means).clamp_min(0) * (n / max(n - 1, 1))
         return {
+            "loss": self.losses / n,
+            "logits_std": (self.variances / n).sqrt(),
+            "radial_derivative": self.radial_derivative / n,
+            "zero_logits": self.zeros / n,
+            "entropy": self.entropies / n,
             "prior_mismatch": (self._members - self._predicted).norm(dim=1) / n,
             "softmax_ratio": torch.where(norms > 0, ratios, torch.ones_like(ratios)),
             "class_gradient": (means - spreads / n).clamp_min(0).sqrt(),
             "example_gradient": spreads.sqrt(),
         }
-
-
-def list_of_each(lists: Sequence[list[int]]) -> list[int]:
-    """For each of the numbers 0, 1, … that the lists share out, in which list it is."""
-    found = {member: number for number, members in enumerate(lists) for member in members}
-    return [found[member] for member in range(len(found))]
 
 
 def orthonormalised(tangents: Tensor, factor: Tensor) -> Tensor:

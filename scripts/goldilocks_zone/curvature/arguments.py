@@ -5,7 +5,6 @@ are taken to the device of the parameters. Precisions below single are computed 
 """
 
 import contextlib
-import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -17,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from goldilocks_zone.curvature import autodiff
-from goldilocks_zone.models import modes, networks
-from goldilocks_zone.models.losses import CrossEntropy, Loss
+from goldilocks_zone.models import kernels, losses, networks
 from goldilocks_zone.models.networks import Logits
 from goldilocks_zone.models.problem import Array, Problem
 
 Network, Labels, Rows = nn.Module | Logits, Array | Sequence[int], Array | scipy.sparse.sparray
+NO_EXAMPLES = "a mean over no examples was asked for: give and ask for one at least"
 CHECKPOINTED = (
     "the network computes activations again for its backward pass, as torch.utils.checkpoint does, then without the "
     "given parameters: switch checkpointing off"
@@ -125,7 +124,7 @@ class Prepared:
         self._problem, self._dtype, self._labelled, self._kept = problem, dtype, labelled, None
         self.first, _ = next(iter(self), (None, None))
         if self.first is None:
-            raise ValueError("a mean over no examples was asked for: give and ask for one at least")
+            raise ValueError(NO_EXAMPLES)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         if self._kept is not None:
@@ -149,6 +148,12 @@ class Prepared:
         for inputs, _ in self:
             yield from inputs.split(size)
 
+    def logits(self, part: str) -> Logits:
+        """The logits function of the network, refused where it has no such `part` of a Hessian."""
+        logits = autodiff.function(self.network)
+        autodiff.refuse_unfit_logits(logits, self.theta, self.first, part)
+        return logits
+
 
 def prepared(problem: Problem, point: Array, *, labelled: bool = True) -> Prepared:
     """A problem at a point, with all values in the precision of the point."""
@@ -158,18 +163,18 @@ def prepared(problem: Problem, point: Array, *, labelled: bool = True) -> Prepar
 
 
 def _examples(
-    network: Network, theta: Tensor, inputs: Array, labels: Labels | None, loss: Loss | None
+    network: Network, theta: Tensor, inputs: Array, labels: Labels | None, loss: losses.Loss | None
 ) -> tuple[Tensor, Tensor]:
     """Inputs (n, …) and labels (n,), int64, of a network at parameters θ (D,); (n, 0) where there are no labels."""
     inputs = dense(inputs, "inputs").to(theta.device)
     _refuse_complex(inputs.dtype, "inputs")
     if not inputs.ndim or not len(inputs):
-        raise ValueError("a mean over no examples was asked for: give and ask for one at least")
+        raise ValueError(NO_EXAMPLES)
     if inputs.is_floating_point():
         _refuse_not_finite(inputs.flatten(1) if inputs.ndim > 1 else inputs[:, None], "input")
         inputs = inputs.float() if inputs.element_size() < 4 else inputs
     inputs, outputs = _tried(autodiff.function(network), theta, inputs)
-    if isinstance(loss, CrossEntropy) and outputs.shape[1] == 1:
+    if isinstance(loss, losses.CrossEntropy) and outputs.shape[1] == 1:
         raise ValueError(
             "the network has one logit, whose softmax is 1 and cross-entropy 0 whatever its weights: give it one for "
             "each of two classes, or use the loss mean_squared_error"
@@ -268,14 +273,8 @@ def counts(given: Sequence[int] | None, available: int) -> list[int]:
     if max(found, default=0) > available:
         raise ValueError(f"{max(found)} examples asked for and {available} given: ask for fewer")
     if min(found, default=0) < 1:
-        raise ValueError("a mean over no examples was asked for: give and ask for one at least")
+        raise ValueError(NO_EXAMPLES)
     return found
-
-
-def refuse_not_positive(value: float, name: str) -> None:
-    """Raise ValueError if a value is not positive and finite."""
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} {value} is not positive and finite: give a number above zero")
 
 
 def real(given: Array, name: str) -> Tensor:
@@ -304,7 +303,7 @@ def dense(given: Array, name: str) -> Tensor:
         return found.view(array.shape)
     if given.device.type == "meta":
         raise ValueError(f"{name} lie on the device meta, which holds no values: give them on the CPU or a GPU")
-    return modes.usual(given if given.layout == torch.strided else given.to_dense()).detach()
+    return kernels.usual(given if given.layout == torch.strided else given.to_dense()).detach()
 
 
 def _refuse_complex(dtype: torch.dtype | np.dtype, name: str) -> None:
@@ -323,7 +322,7 @@ def _refuse_not_finite(found: Tensor, name: str) -> None:
 def of_rows(products: Callable[[Tensor], Tensor], theta: Tensor) -> Callable[[Array], Array]:
     """The map `products` with vectors (d, D) checked first; numpy's vectors give numpy's products."""
 
-    @modes.differentiating
+    @kernels.differentiating
     def checked(vectors: Array) -> Array:
         found = products(rows(vectors, theta).to(theta.dtype))
         return found if isinstance(vectors, Tensor) else found.double().cpu().numpy()

@@ -1,10 +1,17 @@
-"""Hessian and Gauss–Newton products of any network, vectorised forward over reverse or by double backward passes."""
+"""Hessian and Gauss–Newton products of any network, vectorised forward over reverse or by double backward passes.
 
-from collections.abc import Callable
+Checks refuse logits whose second derivatives would not be those of a loss per example: logits of an example may depend
+on neither chance nor other examples, and their second derivatives must be symmetric. Computations under torch.no_grad
+are seen by forward mode alone, those on .data by forward over reverse mode alone.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.func import grad, jvp, vjp, vmap
+from torch.overrides import TorchFunctionMode
 
 from goldilocks_zone.models import kernels, networks
 from goldilocks_zone.models.networks import Logits
@@ -12,6 +19,10 @@ from goldilocks_zone.models.problem import Problem
 
 # Arrays alive at once per activation and direction in a forward-over-reverse pass, and per parameter.
 ARRAYS_PER_ACTIVATION, ARRAYS_PER_PARAMETER = 8, 6
+EXAMPLES, PIECES = 3, 8  # of the check of symmetry: inputs, and pieces of the parameters
+# Relative to the size of a matrix, above the rounding of networks that compute inside in the next lower precision,
+# single (2e-5 at most was measured) and bfloat16 (1e-2). A part that one mode does not see leaves 1e-3 to 1.
+BOUNDS = {torch.float64: 1e-4, torch.float32: 2e-2}
 RANDOM = (
     "the network gives other logits for the same inputs, so that it has no Hessian: put dropout and whatever else is "
     "random into evaluation mode by network.eval(), and let nothing be kept from one call to the next"
@@ -48,13 +59,10 @@ def hessian_products(problem: Problem, parameters: Tensor) -> Callable[[Tensor],
 
 def products(problem: Problem, parameters: Tensor, part: str) -> Callable[[Tensor], Tensor]:
     """The map directions (d, D) → products (d, D) with the `hessian` of the total loss or its `gauss_newton` part."""
-    if part == "gauss_newton":
-        return _gauss_newton_products(problem, parameters)
-    push = hessian_products(problem, parameters)
-    return lambda directions: push(directions)[0]
+    if part != "gauss_newton":
+        push = hessian_products(problem, parameters)
+        return lambda directions: push(directions)[0]
 
-
-def _gauss_newton_products(problem: Problem, parameters: Tensor) -> Callable[[Tensor], Tensor]:
     def of_inputs(theta):
         return problem.network(theta, problem.inputs) / problem.temperature
 
@@ -112,6 +120,21 @@ def jacobian(logits: Logits, parameters: Tensor, inputs: Tensor) -> Tensor:
         lambda seeds: torch.stack([_derivative(outputs, theta, seed) for seed in seeds]),
     )
     return found(seeds).view(*outputs.shape, -1)
+
+
+def pulled(
+    logits: Logits, parameters: Tensor, chunks: Iterable[Tensor], cotangents: Sequence[Tensor], dtype: torch.dtype
+) -> Tensor:
+    """Σ_n of the logits' derivatives times each of m cotangents (n, k), (m, D), over inputs in chunks."""
+    theta, start = parameters.detach().requires_grad_(), 0
+    found = torch.zeros(len(cotangents), len(theta), dtype=dtype, device=theta.device)
+    for some in chunks:
+        outputs = logits(theta, some)
+        for row, cotangent in zip(found, cotangents):
+            seed = cotangent[start : start + len(some)].to(outputs.dtype)
+            row += torch.autograd.grad(outputs, theta, seed, retain_graph=True)[0]
+        start += len(some)
+    return found
 
 
 def _pushed(theta: Tensor, outputs: Tensor) -> Callable[[Tensor], Tensor]:
@@ -219,3 +242,86 @@ def _saved_entries(logits: Logits, parameters: Tensor, inputs: Tensor) -> int:
     with torch.autograd.graph.saved_tensors_hooks(count, lambda nothing: nothing):
         logits(parameters.detach().requires_grad_(), inputs)
     return entries
+
+
+def refuse_unfit_logits(logits: Logits, parameters: Tensor, inputs: Tensor, part: str = "hessian") -> None:
+    """Raise ValueError where automatic differentiation would give something other than a `part` of a Hessian."""
+    _refuse_random(logits, parameters, inputs)
+    _refuse_mixing(logits, parameters, inputs)
+    _refuse_asymmetric_products(logits, parameters, inputs, part)
+
+
+def _refuse_mixing(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
+    # Each among others, and behind others: a recurrence over examples sees only those before.
+    chosen = [2, 0] if len(inputs) > 2 else [1, 1] if len(inputs) == 2 else [0]
+    alone, among = logits(parameters, inputs[chosen]), logits(parameters, inputs[:3])[chosen]
+    # Logits that are not finite are refused with the examples that have them.
+    if torch.isfinite(among).all() and (alone - among).abs().max() > 1e-3 * among.abs().max():
+        raise ValueError(
+            "the network mixes the examples of a batch, so that it has no loss per example: let the logits of one "
+            "depend on no other, neither by attention over the batch nor by its mean"
+        )
+
+
+def _refuse_random(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
+    generator = torch.cuda if parameters.is_cuda else torch
+    states, found = [generator.get_rng_state()], []
+    for _ in range(2):
+        found.append(logits(parameters, inputs[:1]).nan_to_num())
+        states.append(generator.get_rng_state())
+    # A layer that is left out by chance may be so twice, or not at all.
+    if not all(torch.equal(*pair) for pairs in (found, states) for pair in pairwise(pairs)):
+        raise ValueError(RANDOM)
+
+
+def refuse_asymmetric(matrix: Tensor, size: float = 0.0) -> None:
+    """Raise ValueError if a matrix (d, d) is asymmetric beyond rounding; `size` is the norm of terms that cancel."""
+    size = size + float(torch.linalg.matrix_norm(matrix, dtype=torch.float64))
+    asymmetry = float(torch.linalg.matrix_norm(matrix - matrix.T, dtype=torch.float64))
+    # Entries that are not finite are refused with their examples.
+    if asymmetry > BOUNDS[matrix.dtype] * size:
+        raise ValueError(
+            f"second derivatives are not symmetric, by {asymmetry / size:.1g} of their size, so that they are the "
+            "Hessian of nothing: forward mode sees what the network computes under torch.no_grad or on .data, reverse "
+            "mode does not, so take both out of its forward pass, and use detach for what is meant to be constant"
+        )
+
+
+def _refuse_asymmetric_products(logits: Logits, parameters: Tensor, inputs: Tensor, part: str) -> None:
+    """Raise ValueError if products with a `part` A of the Hessian are not symmetric on a few inputs, or all vanish.
+
+    Only where something is computed that reverse mode does not see: ⟨u, Av⟩ = ⟨v, Au⟩ for v = Au, which makes the
+    second as large as any, and u random in one piece of the parameters after another, as errors in one may be small
+    beside the others. The loss is the squared error, which no softmax saturates.
+    """
+    some, point = networks.few(inputs, EXAMPLES), parameters.detach().requires_grad_()
+    with _Watch() as watch:
+        outputs = logits(point, some)
+    if not outputs.requires_grad:
+        raise ValueError(
+            "logits do not depend on the parameters, so that there is nothing to differentiate: take torch.no_grad, "
+            "detach and .data out of the network's forward pass"
+        )
+    if not watch.unseen:
+        return
+    labels = torch.zeros(len(some), dtype=torch.int64, device=some.device)
+    push = products(Problem(logits, some, labels, "mean_squared_error"), parameters, part)
+    random = torch.randn(len(parameters), generator=torch.Generator().manual_seed(0)).to(parameters)
+    for places in torch.arange(len(parameters), device=parameters.device).tensor_split(PIECES):
+        u = torch.zeros_like(random).index_copy_(0, places, random[places])[None]
+        pushed = push(u)
+        v = pushed * (u.norm() / pushed.norm())
+        refuse_asymmetric(torch.cat([u, v]) @ torch.cat([pushed, push(v)]).T)
+
+
+class _Watch(TorchFunctionMode):
+    """Finds out whether anything is computed of the parameters, which require gradients, behind reverse mode's back."""
+
+    unseen = False
+
+    def __torch_function__(self, function: Callable, types: tuple, arguments: tuple = (), options: dict | None = None):
+        if not torch.is_grad_enabled() or function == Tensor.data.__get__:
+            given = [*arguments, *(options or {}).values()]
+            nested = [each for some in given if isinstance(some, list | tuple) for each in some]
+            self.unseen |= any(isinstance(each, Tensor) and each.requires_grad for each in given + nested)
+        return function(*arguments, **(options or {}))

@@ -1,5 +1,6 @@
 """Directions in parameter space, prepared for products with the layers of a chain."""
 
+import functools
 import math
 import warnings
 from collections.abc import Callable
@@ -21,13 +22,10 @@ class Directions:
     def __init__(self, given: Rows, chain: tuple, sparse: scipy.sparse.csr_array | None = None):
         """A sparse matrix `given` needs the CPU; `sparse` is `planes.as_sparse` of a tensor, where known already."""
         self._moves, self._sparse, self._cache = {}, {}, {}
-        self._entries, self._count = _Entries(given), given.shape[0]
-        if isinstance(given, Tensor):
-            self.dtype, on_cpu = given.dtype, given.device.type == "cpu"
-            if sparse is None and on_cpu:
-                sparse = planes.as_sparse(given.numpy())
-        else:
-            self.dtype, on_cpu, sparse = torch.from_numpy(given.data).dtype, True, given
+        self._entries, self._count, self.dtype = _entries(given), given.shape[0], torch.as_tensor(given.data).dtype
+        on_cpu = not isinstance(given, Tensor) or given.device.type == "cpu"
+        if sparse is None and on_cpu:
+            sparse = planes.as_sparse(given.numpy()) if isinstance(given, Tensor) else given
         for layer in affine_layers(chain):
             for place in filter(None, (layer.weight, layer.bias)):
                 entries = self.part(place).count_nonzero() if sparse is None else sparse[:, place].nnz
@@ -46,7 +44,7 @@ class Directions:
 
     def part(self, place: slice) -> Tensor:
         """All entries at a place of the parameter vector, (d, …)."""
-        return self._entries.part(place)
+        return self._entries(place)
 
     def weights(self, layer: Affine) -> Tensor:
         """Ẇ of all directions, (d, *shape)."""
@@ -128,18 +126,12 @@ class _Rows(Directions):
             self._sparse[place] = (direction - start, o, i), values[ours]
 
     def part(self, place: slice) -> Tensor:
-        return self._entries.part(place)[self._place]
+        return self._entries(place)[self._place]
 
 
-class _Entries:
-    """The entries of directions (d, D), all or the non-zero ones alone."""
-
-    def __init__(self, given: Rows):
-        self._given, self._parts = given, {}
-
-    def part(self, place: slice) -> Tensor:
-        if isinstance(self._given, Tensor):
-            return self._given[:, place]
-        if place.start not in self._parts:
-            self._parts[place.start] = torch.from_numpy(self._given[:, place].toarray())
-        return self._parts[place.start]
+def _entries(given: Rows) -> Callable[[slice], Tensor]:
+    """The map from a place of the parameter vector to the entries (d, …) of directions there."""
+    if isinstance(given, Tensor):
+        return lambda place: given[:, place]
+    dense = functools.cache(lambda start, stop: torch.from_numpy(given[:, start:stop].toarray()))
+    return lambda place: dense(place.start, place.stop)

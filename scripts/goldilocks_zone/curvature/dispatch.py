@@ -9,12 +9,11 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-from goldilocks_zone.curvature import arguments, autodiff, homogeneous_sweep, refusals, tangents
-from goldilocks_zone.curvature.accumulators import Sums, orthonormalised
-from goldilocks_zone.curvature.arguments import Network, Prepared, Rows
+from goldilocks_zone.curvature import accumulators, arguments, autodiff, homogeneous_sweep, tangents
+from goldilocks_zone.curvature.accumulators import Sums
+from goldilocks_zone.curvature.arguments import Rows
 from goldilocks_zone.curvature.tangents import Ray
-from goldilocks_zone.models import chains, losses, modes
-from goldilocks_zone.models.losses import Loss
+from goldilocks_zone.models import chains, kernels, losses
 from goldilocks_zone.models.problem import Array, Problem
 from goldilocks_zone.spectra import summaries
 from goldilocks_zone.subspaces import planes
@@ -60,7 +59,7 @@ class PlaneCurvature:
         return self.gauss_newton + self.residual
 
 
-@modes.differentiating
+@kernels.differentiating
 def path_of(problem: Problem, parameters: Array, points: int) -> str:
     """The fastest exact algorithm for a problem at this many points on the ray through `parameters` (D,)."""
     given = arguments.prepared(problem, parameters, labelled=False)
@@ -76,14 +75,9 @@ def path(chain: tuple | None, theta: Tensor, points: int) -> str:
     return HOMOGENEOUS if homogeneous_sweep.applies(chain, theta) else SHARED
 
 
-def chain_of(loss: Loss, network: Network, points: Iterable[Tensor], inputs: Tensor) -> tuple | None:
+def chain_of(loss: losses.Loss, network: arguments.Network, points: Iterable[Tensor], inputs: Tensor) -> tuple | None:
     """The chain that gives a network's logits at the `points` (D,); None where the loss couples its examples."""
     return None if loss.couples_examples else chains.matching(network, points, inputs)
-
-
-def precision(directions: Tensor | scipy.sparse.csr_array) -> torch.dtype:
-    """The precision of directions (d, D)."""
-    return directions.dtype if isinstance(directions, Tensor) else torch.from_numpy(directions.data).dtype
 
 
 def prepared(directions: Rows, path: str, device: torch.device) -> tuple[Rows, scipy.sparse.csr_array | None]:
@@ -98,7 +92,7 @@ def prepared(directions: Rows, path: str, device: torch.device) -> tuple[Rows, s
 
 
 def averages_over(
-    counts: Sequence[int], batches: Prepared, begin: Callable[[], tuple[Sums, Callable]]
+    counts: Sequence[int], batches: arguments.Prepared, begin: Callable[[], tuple[Sums, Callable]]
 ) -> dict[int, list[PlaneCurvature | None]]:
     """Averages at each point by number of first examples; `begin` gives empty sums and a function that adds to them."""
     left, found, (total, add) = sorted(set(counts)), {}, begin()
@@ -122,14 +116,14 @@ def adder(path: str, ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -
     """The function that adds examples to the sums of all points of a ray; `inputs` are some of the examples."""
     if path == AUTOMATIC:
         return _automatic_adder(ray, inputs, total, memory_mib)
-    plan = tangents.plan(ray, inputs, path == HOMOGENEOUS, memory_mib)
+    examples, step = tangents.plan(ray, inputs, path == HOMOGENEOUS, memory_mib)
 
     def add(inputs, labels):
-        for chunk, targets in zip(inputs.split(plan.examples), labels.split(plan.examples)):
+        for chunk, targets in zip(inputs.split(examples), labels.split(examples)):
             if path == HOMOGENEOUS:
                 homogeneous_sweep.add_chunk(ray, chunk.double(), targets, total)
             else:
-                tangents.add_chunk(ray, chunk.double(), targets, total, plan.directions)
+                tangents.add_chunk(ray, chunk.double(), targets, total, step)
 
     return add
 
@@ -138,7 +132,7 @@ def _automatic_adder(ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -
     """Hessian products by automatic differentiation, in the precision of the directions."""
     logits, theta, dtype = ray.network, ray.theta, ray.directions.dtype
     inputs = arguments.in_precision(inputs, dtype)
-    refusals.refuse_unfit_logits(logits, theta, inputs)
+    autodiff.refuse_unfit_logits(logits, theta, inputs)
     fitting = autodiff.examples_per_chunk(logits, theta, inputs, memory_mib)
 
     def add(inputs, labels):
@@ -161,7 +155,7 @@ def _add_point(problem: Problem, theta: Tensor, directions: Tensor, step: int, t
         along.append(pushed.double())
     columns, along = torch.cat(columns, 1), torch.cat(along).transpose(1, 2)
     temperature, residual = problem.temperature, total.residual[point][0]
-    refusals.refuse_asymmetric(columns, float(along.square().sum()) / temperature**2)
+    autodiff.refuse_asymmetric(columns, float(along.square().sum()) / temperature**2)
     residual += columns
     outputs = problem.network(theta, problem.inputs).double()
     # The Gauss–Newton part over raw directions is taken off again.
@@ -169,11 +163,11 @@ def _add_point(problem: Problem, theta: Tensor, directions: Tensor, step: int, t
     relative = problem.loss.relative(along / temperature, classes)
     residual -= problem.loss.gauss_newton(cooled, relative, classes, problem.labels)[0][0]
     total.radial_derivative[point] += autodiff.radial_derivative(problem, theta)
-    parts = [(total.factor.new_ones(1), orthonormalised(along, total.factor))]
+    parts = [(total.factor.new_ones(1), accumulators.orthonormalised(along, total.factor))]
     total.add(outputs[None], problem.labels, parts, point)
 
 
-def chunks(loss: Loss, inputs: Tensor, labels: Tensor, fitting: int) -> Iterator[tuple[Tensor, Tensor]]:
+def chunks(loss: losses.Loss, inputs: Tensor, labels: Tensor, fitting: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Examples in chunks for automatic differentiation, of which `fitting` fit into memory; coupled ones at once."""
     step = len(inputs) if loss.couples_examples else min(fitting, tangents.EXAMPLES_PER_CHUNK)
     return zip(inputs.split(step), labels.split(step))
@@ -181,30 +175,22 @@ def chunks(loss: Loss, inputs: Tensor, labels: Tensor, fitting: int) -> Iterator
 
 def _averages(total: Sums) -> list[PlaneCurvature | None]:
     """Averages at each point over the examples so far; None where they are not finite, unless that is refused."""
-    n, factor, moments, result = total.count, total.factor.cpu().numpy(), total.moments(), []
+    n, factor, numbers, result = total.count, total.factor.cpu().numpy(), total.means(), []
     matrices = (total.residual, total.gauss_newton, total.gradient, total.traces, total.squares)
-    numbers = (total.losses, total.variances, total.radial_derivative, total.zeros, total.entropies)
-    for i, point in enumerate(zip(*(each.cpu().numpy() for each in matrices + numbers))):
-        residual, gauss_newton, gradient, traces, squares, loss, variance, radial_derivative, zeros, entropy = point
-        if all(np.isfinite(each).all() for each in (residual, gauss_newton, gradient, loss)):
-            found = PlaneCurvature(
-                gauss_newton=gauss_newton / n,
-                residual=planes.orthonormalised(residual, factor) / n,
-                gradient=gradient / n,
-                effective_examples=summaries.effective_examples(traces, squares),
-                loss=float(loss / n),
-                logits_std=float(np.sqrt(variance / n)),
-                radial_derivative=float(radial_derivative / n),
-                zero_logits=float(zeros / n),
-                entropy=float(entropy / n),
-                **{name: float(values[i]) for name, values in moments.items()},
+    for i, point in enumerate(zip(*(each.cpu().numpy() for each in matrices))):
+        residual, gauss_newton, gradient, traces, squares = point
+        means = {name: float(values[i]) for name, values in numbers.items()}
+        if all(np.isfinite(each).all() for each in (residual, gauss_newton, gradient, means["loss"])):
+            residual, effective = (
+                planes.orthonormalised(residual, factor),
+                summaries.effective_examples(traces, squares),
             )
+            result.append(PlaneCurvature(gauss_newton / n, residual / n, gradient / n, effective, **means))
         elif total.refuse_overflow:
             raise ValueError(
                 "the Hessian is not finite: the radius is too large for the precision of the directions, lower it or "
                 "give them in double precision"
             )
         else:
-            found = None
-        result.append(found)
+            result.append(None)
     return result

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from goldilocks_zone.curvature import arguments, autodiff, refusals
-from goldilocks_zone.models import modes
+from goldilocks_zone.curvature import arguments, autodiff
+from goldilocks_zone.models import kernels
 from goldilocks_zone.models.losses import CrossEntropy
 from goldilocks_zone.models.problem import Array, Problem
 
@@ -30,7 +30,7 @@ class Gradients:
     class_gradient_norm: float
 
 
-@modes.differentiating
+@kernels.differentiating
 def gradients(problem: Problem, parameters: Array) -> Gradients:
     """Gradients of the mean cross-entropy at `parameters` (D,). Raises ValueError for another loss."""
     if not isinstance(problem.loss, CrossEntropy):
@@ -38,10 +38,9 @@ def gradients(problem: Problem, parameters: Array) -> Gradients:
             f"gradients are those of the cross-entropy and the loss is {problem.loss.name}: give the former"
         )
     given = arguments.prepared(problem, parameters)
-    logits, theta = autodiff.function(given.network), given.theta.requires_grad_()
-    refusals.refuse_unfit_logits(logits, theta.detach(), given.first, "gauss_newton")
+    logits = given.logits("gauss_newton")
     with torch.no_grad():
-        outputs = torch.cat([logits(theta, some) for some in given.chunks(EXAMPLES_AT_ONCE)])
+        outputs = torch.cat([logits(given.theta, some) for some in given.chunks(EXAMPLES_AT_ONCE)])
     outputs = outputs.double() / problem.temperature
     n, classes = outputs.shape
     one_hot = torch.nn.functional.one_hot(torch.cat([labels for _, labels in given]), classes).double()
@@ -50,14 +49,7 @@ def gradients(problem: Problem, parameters: Array) -> Gradients:
     forced = torch.softmax(outputs + shift, 1)
     cotangents = [(p - one_hot) / problem.temperature for p in (torch.softmax(outputs, 1), forced)]
     cotangents += [each.expand(n, -1) for each in torch.eye(classes, dtype=torch.float64, device=outputs.device)]
-    found = torch.zeros(len(cotangents), len(theta), dtype=torch.float64, device=theta.device)
-    start = 0
-    for chunk in given.chunks(EXAMPLES_AT_ONCE):
-        again = logits(theta, chunk)
-        for row, cotangent in zip(found, cotangents):
-            seed = cotangent[start : start + len(chunk)].to(again.dtype)
-            row += torch.autograd.grad(again, theta, seed, retain_graph=True)[0].double()
-        start += len(chunk)
+    found = autodiff.pulled(logits, given.theta, given.chunks(EXAMPLES_AT_ONCE), cotangents, torch.float64)
     norms = torch.linalg.vector_norm(found / n, dim=1)
     mismatch, of_classes = (forced.mean(0) - shares).norm(), norms[2:].square().mean().sqrt()
     return Gradients(*map(float, (norms[0], norms[1], mismatch, of_classes)))

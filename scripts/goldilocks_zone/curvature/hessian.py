@@ -1,4 +1,4 @@
-"""Exact Hessians of the mean loss: on random planes, over sweeps of radii, on spheres, and as products in full space.
+"""Exact Hessians of the mean loss: on random planes, over sweeps of radii, on spheres, as products in full space.
 
 For ReLU this is the almost-everywhere Hessian: what automatic differentiation gives, without the kinks.
 """
@@ -11,15 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from goldilocks_zone.curvature import arguments, autodiff, dispatch, refusals
+from goldilocks_zone.curvature import arguments, autodiff, dispatch
 from goldilocks_zone.curvature.accumulators import Sums
 from goldilocks_zone.curvature.arguments import Rows
 from goldilocks_zone.curvature.directions import Directions
 from goldilocks_zone.curvature.dispatch import PlaneCurvature
 from goldilocks_zone.curvature.hessian_vector_products import Products
 from goldilocks_zone.curvature.tangents import Ray
-from goldilocks_zone.models import modes
-from goldilocks_zone.models.problem import Array, Problem
+from goldilocks_zone.models import kernels
+from goldilocks_zone.models.problem import Array, Problem, refuse_not_positive
+from goldilocks_zone.randomness import stream
+from goldilocks_zone.spectra import lanczos
 from goldilocks_zone.subspaces import planes
 
 
@@ -59,7 +61,7 @@ def radial_sweep(
     return [found for (found,) in curvature_at(problem, parameters, points, directions, Options(memory_mib=memory_mib))]
 
 
-@modes.differentiating
+@kernels.differentiating
 def curvature_at(
     problem: Problem,
     parameters: Array,
@@ -71,15 +73,15 @@ def curvature_at(
     if not points:
         raise ValueError("no point was asked for: give one scale and one temperature at least")
     scales, temperatures = map(list, zip(*points))
-    arguments.refuse_not_positive(options.memory_mib, "memory_mib")
+    refuse_not_positive(options.memory_mib, "memory_mib")
     for scale, temperature in points:
         if not 0 < scale < math.inf:
             raise ValueError(f"the scale {scale} is not positive and finite: a sweep runs outwards along one ray")
-        arguments.refuse_not_positive(temperature, "temperature")
+        refuse_not_positive(temperature, "temperature")
     network, theta = arguments.network(problem.network), arguments.parameters(parameters)
     directions = arguments.plane(directions, theta)
     arguments.refuse_other_size(theta, network, directions.shape[1])
-    batches = arguments.Prepared(problem, network, theta.to(dispatch.precision(directions)))
+    batches = arguments.Prepared(problem, network, theta.to(torch.as_tensor(directions.data).dtype))
     counts = arguments.counts(options.examples, batches.count)
     ends = (scale * theta.double() for scale in {min(scales), max(scales)})
     chain = dispatch.chain_of(problem.loss, network, ends, batches.first)
@@ -100,7 +102,7 @@ def curvature_at(
     return [[found[n][i] for n in counts] for i in range(len(points))]
 
 
-@modes.differentiating
+@kernels.differentiating
 def sphere_hessian(problem: Problem, parameters: Array, directions: Rows, memory_mib: float = 1024) -> np.ndarray:
     """Riemannian Hessian (d, d) of the mean loss on the sphere |θ| = r through `parameters` (D,).
 
@@ -121,7 +123,7 @@ def sphere_hessian(problem: Problem, parameters: Array, directions: Rows, memory
     return found.hessian[1:, 1:] - found.radial_derivative / float(radius) ** 2 * np.eye(len(directions))
 
 
-@modes.differentiating
+@kernels.differentiating
 def hessian_vector_products(
     problem: Problem, parameters: Array, vectors: Array, part: str = "hessian", memory_mib: float = 1024
 ) -> Array:
@@ -130,7 +132,7 @@ def hessian_vector_products(
     return hessian_products(problem, theta, part, memory_mib)(vectors)
 
 
-@modes.differentiating
+@kernels.differentiating
 def hessian_products(
     problem: Problem, parameters: Array, part: str = "hessian", memory_mib: float = 1024
 ) -> Callable[[Array], Array]:
@@ -143,13 +145,12 @@ def hessian_products(
     """
     if part not in ("hessian", "gauss_newton"):
         raise ValueError(f"part {part!r} of the Hessian is unknown: use hessian or gauss_newton")
-    arguments.refuse_not_positive(memory_mib, "memory_mib")
+    refuse_not_positive(memory_mib, "memory_mib")
     given = arguments.prepared(problem, parameters)
     chain = dispatch.chain_of(given.loss, given.network, [given.theta], given.first)
     if Products.applies(chain, given.theta, given.count, memory_mib):
         return arguments.of_rows(Products(chain, given, part == "gauss_newton"), given.theta)
-    logits, theta = autodiff.function(given.network), given.theta
-    refusals.refuse_unfit_logits(logits, theta, given.first, part)
+    logits, theta = given.logits(part), given.theta
     fitting = autodiff.examples_per_chunk(logits, theta, given.first, memory_mib)
 
     def products(vectors: Tensor) -> Tensor:
@@ -163,3 +164,12 @@ def hessian_products(
         return total / given.count
 
     return arguments.of_rows(products, theta)
+
+
+@kernels.differentiating
+def spectral_density(
+    problem: Problem, parameters: Array, steps: int = 30, probes: int = 10, memory_mib: float = 1024
+) -> lanczos.Density:
+    """The density of the Hessian's eigenvalues at `parameters` (D,), from Gaussian probes and Lanczos steps each."""
+    vectors = stream("spectral density").standard_normal((probes, len(parameters)))
+    return lanczos.spectral_density(hessian_products(problem, parameters, memory_mib=memory_mib), vectors, steps)

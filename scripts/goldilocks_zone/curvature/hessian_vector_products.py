@@ -47,9 +47,7 @@ class Products:
             if isinstance(each.layer, Dense):
                 steps.append(Step(each.layer, each.forward, each.delta))
             elif isinstance(each.layer, Activation) and steps:
-                bends = each.layer.bend is not None and each.delta is not None
-                bend = each.delta * each.layer.bend(each.forward) if bends else None
-                steps.append(Step(each.layer, each.layer.slope(each.forward), None, bend=bend))
+                steps.append(Step(each.layer, each.layer.slope(each.forward), None, bend=each.bend()))
         return steps, self._given.loss.curvature(cooled, labels, outputs.dtype)
 
     def __call__(self, vectors: Tensor) -> Tensor:

@@ -8,13 +8,10 @@ Tangents are computed once, streamed over chunks of examples, for all points; fu
 same αⁿ/T. The residuals p(α) − y of all points are, to rounding, combinations of a few, which meet the tangents.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from goldilocks_zone.curvature import accumulators, tangents
-from goldilocks_zone.curvature.accumulators import Sums
 from goldilocks_zone.curvature.directions import Directions
 from goldilocks_zone.curvature.tangents import Ray, Step
 from goldilocks_zone.models import chains
@@ -30,15 +27,7 @@ def applies(chain: tuple, theta: Tensor) -> bool:
     return all(layer.homogeneous for layer in chain) and not any(theta[bias].any() for bias in biases)
 
 
-@dataclass
-class Meeting:
-    """An affine layer behind the first, and its inputs' tangents (d, n, …) by group."""
-
-    step: Step
-    groups: dict[int, Tensor]
-
-
-def add_chunk(ray: Ray, inputs: Tensor, labels: Tensor, total: Sums) -> None:
+def add_chunk(ray: Ray, inputs: Tensor, labels: Tensor, total: accumulators.Sums) -> None:
     """Add examples to the sums of all points of a ray."""
     chain, theta, directions = ray.network, ray.theta, ray.directions
     outputs, kept = chains.forward(chain, theta, inputs)
@@ -47,12 +36,11 @@ def add_chunk(ray: Ray, inputs: Tensor, labels: Tensor, total: Sums) -> None:
     depth = len(meetings) + 1
     scales, temperatures = theta.new_tensor(ray.scales), total.temperatures[:, 0, 0]
     logits = scales[:, None, None] ** depth * outputs
-    alike = same(scales**depth / temperatures)
+    firsts, numbers = alike = same(scales**depth / temperatures)
     pushed = {group: accumulators.orthonormalised(each, total.factor) for group, each in pushed.items()}
     parts = [(scales ** (depth - group), each) for group, each in pushed.items()]
     # Tangents of several groups come in other proportions at every scale.
     total.add(logits, labels, parts, alike=alike if len(parts) == 1 else None)
-    firsts, numbers = [members[0] for members in alike], accumulators.list_of_each(alike)
     residuals = total.residuals(logits[firsts], labels, firsts)
     radial = (residuals * logits[firsts] / total.temperatures[firsts]).sum((1, 2))
     total.radial_derivative += depth * radial[numbers]
@@ -63,16 +51,13 @@ def add_chunk(ray: Ray, inputs: Tensor, labels: Tensor, total: Sums) -> None:
         total.residual += powers * combined[numbers]
 
 
-def same(values: Tensor) -> list[list[int]]:
-    """The places of positive values (p,) that are equal to rounding, together; each list and its first ascend."""
-    order = values.argsort().tolist()
-    ascending, found = values[order].tolist(), []
-    for i, place in enumerate(order):
-        if i and ascending[i] <= ascending[i - 1] * (1 + ROUNDING):
-            found[-1].append(place)
-        else:
-            found.append([place])
-    return sorted(map(sorted, found))
+def same(values: Tensor) -> tuple[list[int], list[int]]:
+    """The first places of positive values (p,) that differ by more than rounding; which of them each value equals."""
+    ascending, order = values.sort()
+    steps = ascending[1:] > ascending[:-1] * (1 + ROUNDING)
+    groups = torch.empty_like(order).index_copy_(0, order, torch.cat([steps.new_zeros(1), steps]).cumsum(0)).tolist()
+    kinds = list(dict.fromkeys(groups))
+    return [groups.index(kind) for kind in kinds], [kinds.index(group) for group in groups]
 
 
 def _spanning(residuals: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -102,26 +87,26 @@ def _crossed(meetings, directions, kept, theta, adjoints, loss):
     """Cross terms (p, d, d) of every layer by group, from logit adjoints (p, n, k), each by the cheapest way."""
     seeds, coefficients = _families(adjoints, loss)
     by_point, by_family = {}, {}
-    for meeting in meetings:
-        layer = meeting.step.layer
+    for step, groups in meetings:
+        layer = step.layer
         if not directions.moves(layer.weight):
             continue
-        size, (places, width) = layer.weights(theta).numel(), layer.extent(meeting.step.memory, meeting.step.weights)
+        size, (places, width) = layer.weights(theta).numel(), layer.extent(step.memory, step.weights)
         per_point = directions.entries(layer) / len(directions) if directions.is_sparse(layer) else size * places
         is_cheaper = len(adjoints) * per_point <= len(seeds) * (size * places + len(directions) * width)
-        if meeting is meetings[-1] and isinstance(layer, Dense) and not directions.is_sparse(layer):
-            for group, along in meeting.groups.items():
+        if step is meetings[-1][0] and isinstance(layer, Dense) and not directions.is_sparse(layer):
+            for group, along in groups.items():
                 yield group, _crossed_at_the_end(layer, directions, along, adjoints).double()
         else:
-            (by_point if is_cheaper else by_family)[layer.weight.start] = meeting
+            (by_point if is_cheaper else by_family)[layer.weight.start] = step, groups
     dtype = directions.dtype
-    for meeting, deltas in _pulled_back(kept, theta, adjoints, by_point, dtype):
-        way = _crossed_sparsely if directions.is_sparse(meeting.step.layer) else _crossed_by_point
-        for group, along in meeting.groups.items():
-            yield group, way(meeting.step, directions, along, deltas).double()
-    for meeting, deltas in _pulled_back(kept, theta, seeds, by_family, dtype):
-        for group, along in meeting.groups.items():
-            yield group, _crossed_by_family(meeting.step, directions, along, deltas, coefficients).double()
+    for (step, groups), deltas in _pulled_back(kept, theta, adjoints, by_point, dtype):
+        way = _crossed_sparsely if directions.is_sparse(step.layer) else _crossed_by_point
+        for group, along in groups.items():
+            yield group, way(step, directions, along, deltas).double()
+    for (step, groups), deltas in _pulled_back(kept, theta, seeds, by_family, dtype):
+        for group, along in groups.items():
+            yield group, _crossed_by_family(step, directions, along, deltas, coefficients).double()
 
 
 def _pulled_back(kept, theta, seeds, meetings, dtype):
@@ -135,15 +120,18 @@ def _pulled_back(kept, theta, seeds, meetings, dtype):
         deltas = [each.layer.adjoint(theta, each.forward, delta) for delta in deltas]
 
 
-def _push(steps: list[Step], directions: Directions) -> tuple[dict[int, Tensor], list[Meeting]]:
-    """Tangents of the logits by group, and the meetings; group 1 is of weights and the first bias, l of the l-th."""
+def _push(steps: list[Step], directions: Directions) -> tuple[dict[int, Tensor], list[tuple[Step, dict]]]:
+    """Tangents of the logits by group, and the affine layers behind the first with those of their inputs (d, n, …).
+
+    Group 1 is of weights and the first bias, l of the l-th.
+    """
     groups, meetings, number, before = {}, [], 0, None
     for step in steps:
         layer = step.layer
         if isinstance(layer, Affine):
             number += 1
             if number > 1:
-                meetings.append(Meeting(step, dict(groups)))
+                meetings.append((step, dict(groups)))
             groups = _through(step, directions, groups, number)
         elif isinstance(layer, Activation):
             # Nobody else holds the tangents that leave an affine layer.

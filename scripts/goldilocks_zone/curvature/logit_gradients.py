@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from goldilocks_zone.curvature import arguments, autodiff, refusals
-from goldilocks_zone.models import chains, layers, modes
+from goldilocks_zone.curvature import arguments, autodiff
+from goldilocks_zone.models import chains, kernels, layers
 from goldilocks_zone.models.losses import Factor
-from goldilocks_zone.models.networks import Logits
 from goldilocks_zone.models.problem import Array, Problem
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.spectra import lanczos
@@ -36,7 +35,7 @@ class _Factors:
     inputs: Tensor | None
     bias: bool
 
-    @modes.differentiating
+    @kernels.differentiating
     def multiplied(self, rows: Tensor) -> Tensor:
         """JᵀJ x (m, n, k) of the layer's part of J, for rows x (m, n, k)."""
         if self.inputs is None:
@@ -47,7 +46,7 @@ class _Factors:
             pushed += pulled.sum(1)[..., None]
         return torch.einsum("mon,nko->mnk", pushed, self.adjoints)
 
-    @modes.differentiating
+    @kernels.differentiating
     def gram(self, some: slice) -> Tensor:
         """Rows (b, k, n, k) of the layer's part of JᵀJ."""
         product = self.adjoints[some].flatten(0, 1) @ self.adjoints.flatten(0, 1).T
@@ -56,13 +55,18 @@ class _Factors:
             product *= (self.inputs[some] @ self.inputs.T + float(self.bias))[:, None, :, None]
         return product
 
-    @modes.differentiating
+    @kernels.differentiating
     def own(self) -> Tensor:
         """The layer's part of JᵀJ at each example by itself, (n, k, k)."""
         product = self.adjoints @ self.adjoints.mT
         if self.inputs is not None:
             product = product * (self.inputs.square().sum(1) + float(self.bias))[:, None, None]
         return product
+
+
+def _joined(chunks: Sequence[_Factors]) -> _Factors:
+    inputs = None if chunks[0].inputs is None else torch.cat([each.inputs for each in chunks])
+    return _Factors(torch.cat([each.adjoints for each in chunks]), inputs, chunks[0].bias)
 
 
 class LogitGradients:
@@ -103,7 +107,7 @@ class LogitGradients:
         return self._layers[:-1]
 
 
-@modes.differentiating
+@kernels.differentiating
 def of(problem: Problem, parameters: Array) -> LogitGradients:
     """J at `parameters` (D,), in their precision, over all examples.
 
@@ -113,27 +117,15 @@ def of(problem: Problem, parameters: Array) -> LogitGradients:
     given = arguments.prepared(problem, parameters, labelled=False)
     chain = chains.matching(given.network, [given.theta], given.first)
     if chain is None:
-        logits = _logits(given)
+        logits = given.logits("gauss_newton")
         columns = [autodiff.jacobian(logits, given.theta, some) for some in given.chunks(EXAMPLES_AT_ONCE)]
         return LogitGradients.of_columns(torch.cat(columns))
     layers_of_chunks = zip(*(_of_examples(chain, given.theta, some) for some in given.chunks(EXAMPLES_AT_ONCE)))
-    return LogitGradients([_joined(*zip(*chunks)) for chunks in layers_of_chunks])
+    return LogitGradients([_joined(chunks) for chunks in layers_of_chunks])
 
 
-def _logits(given: arguments.Prepared) -> Logits:
-    logits = autodiff.function(given.network)
-    refusals.refuse_unfit_logits(logits, given.theta, given.first, "gauss_newton")
-    return logits
-
-
-def _joined(same: Sequence[layers.Affine], adjoints: Sequence[Tensor], inputs: Sequence[Tensor | None]) -> _Factors:
-    """The factors of one layer from those of chunks of examples."""
-    inputs = None if inputs[0] is None else torch.cat(inputs)
-    return _Factors(torch.cat(adjoints), inputs, inputs is not None and same[0].bias is not None)
-
-
-def _of_examples(chain: tuple, theta: Tensor, inputs: Tensor) -> list[tuple]:
-    """Every layer with its adjoints (n, k, o) and inputs, or gradients and None, for some examples."""
+def _of_examples(chain: tuple, theta: Tensor, inputs: Tensor) -> list[_Factors]:
+    """The factors of every layer for some examples."""
     outputs, kept = chains.forward(chain, theta, inputs)
     by_class = []
     for k in range(outputs.shape[1]):
@@ -146,14 +138,14 @@ def _of_examples(chain: tuple, theta: Tensor, inputs: Tensor) -> list[tuple]:
         layer, a = same[0].layer, same[0].forward
         adjoints = torch.stack([each.delta for each in same], 1)
         if isinstance(layer, layers.Dense):
-            found.append((layer, adjoints, a))
+            found.append(_Factors(adjoints, a, layer.bias is not None))
             continue
         stride, padding, dilation = layer.options
         patches = nn.functional.unfold(a, layer.shape[2:], dilation, padding, stride)
         own = torch.einsum("nkop,nip->nkoi", adjoints.flatten(3), patches).flatten(2)
         if layer.bias is not None:
             own = torch.cat([own, adjoints.flatten(3).sum(3)], 2)
-        found.append((layer, own, None))
+        found.append(_Factors(own, None, False))
     return found
 
 
@@ -269,29 +261,23 @@ def _fitting(factor: Factor | None, gradients: LogitGradients) -> Factor:
     return factor.to(torch.empty(0, dtype=gradients.dtype, device=gradients.device))
 
 
-@modes.differentiating
+@kernels.differentiating
 def pushed(problem: Problem, parameters: Array, direction: Array) -> Tensor:
     """Jᵀ v (n, k) for a direction v (D,). Raises ValueError as `of` does."""
     given = arguments.prepared(problem, parameters, labelled=False)
-    logits, theta = _logits(given), given.theta
+    logits, theta = given.logits("gauss_newton"), given.theta
     (direction,) = arguments.rows(arguments.real(direction, "direction")[None], theta, "directions").to(theta.dtype)
     chunks = given.chunks(EXAMPLES_AT_ONCE)
     return torch.cat([autodiff.tangents(logits, theta, some)(direction) for some in chunks])
 
 
-@modes.differentiating
+@kernels.differentiating
 def pulled(problem: Problem, parameters: Array, cotangents: Array) -> Tensor:
     """J x (m, D) for cotangents x (m, n, k). Raises ValueError as `of` does."""
     given = arguments.prepared(problem, parameters, labelled=False)
-    logits, theta, start = _logits(given), given.theta.requires_grad_(), 0
+    logits, theta = given.logits("gauss_newton"), given.theta
     cotangents = arguments.real(cotangents, "cotangents").to(theta)
-    found = torch.zeros(len(cotangents), len(theta), dtype=theta.dtype, device=theta.device)
-    for some in given.chunks(EXAMPLES_AT_ONCE):
-        outputs = logits(theta, some)
-        shape = (given.count, outputs.shape[1])
-        if cotangents.ndim != 3 or tuple(cotangents.shape[1:]) != shape:
-            raise ValueError(f"cotangents have the shape {tuple(cotangents.shape)}: (m, {shape[0]}, {shape[1]}) fits")
-        for row, cotangent in zip(found, cotangents[:, start : start + len(some)]):
-            row += torch.autograd.grad(outputs, theta, cotangent, retain_graph=True)[0]
-        start += len(some)
-    return found
+    shape = (given.count, logits(theta, given.first[:1]).shape[1])
+    if cotangents.ndim != 3 or tuple(cotangents.shape[1:]) != shape:
+        raise ValueError(f"cotangents have the shape {tuple(cotangents.shape)}: (m, {shape[0]}, {shape[1]}) fits")
+    return autodiff.pulled(logits, theta, given.chunks(EXAMPLES_AT_ONCE), cotangents, theta.dtype)

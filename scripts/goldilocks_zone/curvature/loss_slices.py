@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from goldilocks_zone.curvature import arguments
-from goldilocks_zone.models import modes, networks
+from goldilocks_zone.models import kernels, networks
 from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.subspaces import planes
 
@@ -35,7 +35,7 @@ def plane_coefficients(places: np.ndarray, count: int) -> np.ndarray:
     return np.stack([first, second], axis=-1) @ np.eye(2, count)
 
 
-@modes.differentiating
+@kernels.differentiating
 def mean_losses(
     problem: Problem, theta: Tensor, directions: Tensor, coefficients: np.ndarray, examples_per_chunk: int = 512
 ) -> np.ndarray:

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from goldilocks_zone.curvature import arguments
-from goldilocks_zone.models import chains, layers, modes, networks
+from goldilocks_zone.models import chains, kernels, layers, networks
 from goldilocks_zone.models.problem import Array, Problem
 
 
-@modes.differentiating
+@kernels.differentiating
 def softened(problem: Problem, parameters: Array, sharpness: float) -> Problem:
     """The problem with each ReLU of its network replaced by a softplus of β_l = sharpness / rms(z_l).
 

@@ -57,18 +57,14 @@ def linearised(kept: list[Kept], theta: Tensor, dtype: torch.dtype) -> list[Step
 
     steps = []
     for each in kept:
-        layer, delta = each.layer, prepared(each.delta)
+        layer, step = each.layer, Step(each.layer, each.forward, prepared(each.delta))
         if isinstance(layer, Residual):
-            steps.append(Step(layer, None, delta, inner=linearised(each.inner, theta, dtype)))
+            step.inner = linearised(each.inner, theta, dtype)
         elif isinstance(layer, Affine):
-            steps.append(Step(layer, prepared(each.forward), delta, weights=layer.weights(theta).to(dtype)))
+            step.memory, step.weights = prepared(each.forward), layer.weights(theta).to(dtype)
         elif isinstance(layer, Activation):
-            bend = None
-            if layer.bend is not None and each.delta is not None:
-                bend = prepared(each.delta * layer.bend(each.forward))
-            steps.append(Step(layer, prepared(layer.slope(each.forward)), delta, bend=bend))
-        else:
-            steps.append(Step(layer, each.forward, delta))
+            step.memory, step.bend = prepared(layer.slope(each.forward)), prepared(each.bend())
+        steps.append(step)
     return steps
 
 
@@ -184,16 +180,11 @@ def _is_pulled(layer: Affine, directions: Directions) -> bool:
     return directions.is_sparse(layer) and len(directions) < layer.shape[0]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How many examples and directions go through at a time."""
+def plan(ray: Ray, inputs: Tensor, at_once: bool, memory_mib: float) -> tuple[int, int]:
+    """How many examples and directions go through at a time; in sweeps directions go `at_once`.
 
-    examples: int
-    directions: int
-
-
-def plan(ray: Ray, inputs: Tensor, at_once: bool, memory_mib: float) -> Plan:
-    """Chunks, over examples first, that keep working memory below `memory_mib`; in sweeps directions go `at_once`."""
+    Chunks, over examples first, keep working memory below `memory_mib`.
+    """
     chain, theta, directions, points = ray.network, ray.theta, ray.directions, len(ray.scales)
     kept = chains.forward(chain, theta, inputs[:1].double())[1]
     # Tangents begin at the first layer that can move.
@@ -212,7 +203,7 @@ def plan(ray: Ray, inputs: Tensor, at_once: bool, memory_mib: float) -> Plan:
     if at_once or chains.is_smooth(chain):
         # Products of tangents need all directions. Beside them: Ẇᵀδ of the sweep, and its weight gradients.
         left = budget - d * gradients - 4 * size * ENTRIES_PER_BLOCK
-        return Plan(_between(left / (per_example + d * per_direction), EXAMPLES_PER_CHUNK), d)
+        return _between(left / (per_example + d * per_direction), EXAMPLES_PER_CHUNK), d
     behind = [layer.shape[1] for layer in list(chains.affine_layers(chain))[1:] if _is_pulled(layer, directions)]
     pulled, most = points * d * sum(behind) * size, EXAMPLES_PER_CHUNK
     if any(isinstance(layer, Convolution) for layer in chains.affine_layers(chain)):
@@ -223,7 +214,7 @@ def plan(ray: Ray, inputs: Tensor, at_once: bool, memory_mib: float) -> Plan:
     examples = _between(budget / 2 / (per_example + pulled + per_direction), most)
     in_cache = BYTES_PER_LAYER / (examples * max(outputs) * size)
     fitting = (budget / 2) / (examples * per_direction + gradients)
-    return Plan(examples, _between(min(in_cache, fitting), d))
+    return examples, _between(min(in_cache, fitting), d)
 
 
 def _between(value: float, most: int) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from goldilocks_zone.curvature import arguments, autodiff, hessian, tangents
-from goldilocks_zone.models import initialisation, modes
+from goldilocks_zone.models import initialisation, kernels
 from goldilocks_zone.models.problem import Array, Problem
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.spectra import lanczos
@@ -19,7 +19,7 @@ SHARPNESS_TOLERANCE = 1e-2
 DEFAULTS = Search()
 
 
-@modes.differentiating
+@kernels.differentiating
 def top_eigenpairs(
     problem: Problem, parameters: Array, count: int, search: Search = DEFAULTS, memory_mib: float = 1024
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -40,7 +40,7 @@ def _random_start(size: int) -> np.ndarray:
     return stream("top eigenvectors").standard_normal(size)
 
 
-@modes.differentiating
+@kernels.differentiating
 def sharpness(problem: Problem, parameters: Array, memory_mib: float = 1024) -> float:
     """The largest eigenvalue of the Hessian of the mean loss at `parameters` (D,), within a hundredth.
 

@@ -18,7 +18,7 @@ from goldilocks_zone.measurements.curvature import SWEPT
 from goldilocks_zone.measurements.curvature_sweeps import Attempt, InFullSpace, InLayers, OnPlane, Sweep
 from goldilocks_zone.measurements.observables import DRAW, RADIUS, Axis, Observables, Shape, Variable
 from goldilocks_zone.models import initialisation
-from goldilocks_zone.spectra import estimators, summaries
+from goldilocks_zone.spectra import summaries
 from goldilocks_zone.subspaces import labels as subspace_labels
 
 EXAMPLES = Axis("examples", lambda shape: shape.study.examples, "number N of examples that the loss is averaged over")
@@ -207,7 +207,7 @@ def full_space(seen: InFullSpace) -> dict:
     vectors = torch.as_tensor(probes * eta, device=sweep.work.device).to(getattr(torch, sweep.study.dtype))
     problem, memory_mib = replace(problem, loss=sweep.study.loss), sweep.work.job.memory_mib
     products = hessian.hessian_vector_products(problem, parameters, vectors, memory_mib=memory_mib)
-    found = estimators.hutchinson(probes, products.double().cpu().numpy() * eta)
+    found = summaries.hutchinson(probes, products.double().cpu().numpy() * eta)
     return {"full_trace": found.trace, "full_frobenius_norm": found.frobenius_norm}
 
 

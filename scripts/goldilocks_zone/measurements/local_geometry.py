@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from goldilocks_zone.curvature import hessian, logit_gradients, top_eigenvectors
 from goldilocks_zone.measurements.observables import Axis, Variable
-from goldilocks_zone.models import modes, networks
+from goldilocks_zone.models import kernels, networks
 from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.spectra import lanczos
-from goldilocks_zone.spectra.estimators import hutchinson
+from goldilocks_zone.spectra.summaries import hutchinson
 from goldilocks_zone.theory import random_model
 
 # Gradients: on the examples of G; on others trained on; held out; with labels drawn from p; with permuted residuals.
@@ -99,7 +99,7 @@ class Options:
     memory_mib: float = 1024
 
 
-@modes.differentiating
+@kernels.differentiating
 def measure(network: nn.Module, parameters: Tensor, sets: Sets, options: Options) -> dict[str, np.ndarray]:
     """All VARIABLES at the point `parameters` (D,), of the mean cross-entropy over `sets.spectrum`, in the precision of
     the inputs; clustering without the last layer is missing where layers are unknown."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from goldilocks_zone.models import layers, modes, networks
+from goldilocks_zone.models import kernels, layers, networks
 
 Memory = list[layers.Kept]
 EXAMPLES_COMPARED = 6
@@ -40,7 +40,7 @@ def of(module: nn.Module) -> tuple | None:
     return chain if any(affine_layers(chain)) else None
 
 
-@modes.differentiating
+@kernels.differentiating
 def matching(network: nn.Module | networks.Logits, points: Iterable[Tensor], inputs: Tensor) -> tuple | None:
     """The chain of a network if it gives the network's own logits and their gradient; None otherwise.
 

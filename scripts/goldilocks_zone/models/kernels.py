@@ -1,9 +1,9 @@
-"""Layers of torch by kernels with derivatives of every order, where its fused ones have none or wrong ones."""
+"""Modes and kernels of torch that give derivatives of every order: its fused layers have none or wrong ones."""
 
 import functools
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor
@@ -27,13 +27,7 @@ def differentiable() -> Iterator[None]:
 
 def exact(function: Callable) -> Callable:
     """A function of tensors, evaluated with the kernels of `differentiable`."""
-
-    @functools.wraps(function)
-    def computed(*arguments: Tensor) -> Tensor:
-        with differentiable():
-            return function(*arguments)
-
-    return computed
+    return differentiable()(function)
 
 
 class _Replaced(TorchFunctionMode):
@@ -54,3 +48,24 @@ class _Replaced(TorchFunctionMode):
 
 def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     return v * (g / torch.norm_except_dim(v, 2, dim))
+
+
+def differentiating(function: Callable) -> Callable:
+    """`function` with gradients on, so that saved tensors can be counted, and in the precision of its arrays."""
+
+    @functools.wraps(function)
+    def in_our_mode(*arguments, **options):
+        with ExitStack() as modes:
+            modes.enter_context(torch.inference_mode(False))
+            modes.enter_context(torch.enable_grad())
+            for kind in ("cpu", "cuda"):
+                if torch.is_autocast_enabled(kind):
+                    modes.enter_context(torch.autocast(kind, enabled=False))
+            return function(*arguments, **options)
+
+    return in_our_mode
+
+
+def usual(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy that autograd takes where it was made for inference."""
+    return tensor.clone() if tensor.is_inference() else tensor

@@ -9,24 +9,17 @@ from itertools import pairwise
 
 ACTIVATIONS = ("relu", "leakyrelu", "tanh", "softplus", "identity")
 HOMOGENEOUS = ("relu", "leakyrelu", "identity")
-# Families of networks: the form of their labels, an example, and the pattern of the form.
+# Families of networks: the form of their labels and an example; and the pattern of the form.
 _FAMILIES = {
-    "fc": (
-        "fc-<widths>-<activation>[-nobias][-res][-ln]",
-        "fc-200x2-relu or fc-300-100-tanh-nobias",
-        r"fc-(?P<widths>\d+x\d+|\d+(?:-\d+)*)-(?P<activation>[a-z]+)(?P<nobias>-nobias)?(?P<residual>-res)?"
-        r"(?P<normalised>-ln)?",
-    ),
-    "conv": (
-        "conv-<channels>x<blocks>-<activation>[-nobias]",
-        "conv-16x5-relu",
-        r"conv-(?P<channels>\d+)x(?P<blocks>\d+)-(?P<activation>[a-z]+)(?P<nobias>-nobias)?",
-    ),
-    "lenet5": (
-        "lenet5[-<activation>][-nobias]",
-        "lenet5 or lenet5-tanh",
-        r"lenet5(?:-(?P<activation>(?!nobias)[a-z]+))?(?P<nobias>-nobias)?",
-    ),
+    "fc": ("fc-<widths>-<activation>[-nobias][-res][-ln]", "fc-200x2-relu or fc-300-100-tanh-nobias"),
+    "conv": ("conv-<channels>x<blocks>-<activation>[-nobias]", "conv-16x5-relu"),
+    "lenet5": ("lenet5[-<activation>][-nobias]", "lenet5 or lenet5-tanh"),
+}
+_KIND = r"-(?P<activation>[a-z]+)(?P<nobias>-nobias)?"
+_PATTERNS = {
+    "fc": rf"fc-(?P<widths>\d+x\d+|\d+(?:-\d+)*){_KIND}(?P<residual>-res)?(?P<normalised>-ln)?",
+    "conv": rf"conv-(?P<channels>\d+)x(?P<blocks>\d+){_KIND}",
+    "lenet5": r"lenet5(?:-(?P<activation>(?!nobias)[a-z]+))?(?P<nobias>-nobias)?",
 }
 
 
@@ -152,7 +145,7 @@ def parse_network(label: str) -> Network:
     family, match = _matched(label)
     if match is None:
         close = difflib.get_close_matches(label.split("-")[0], _FAMILIES, n=1)
-        forms, examples, _ = zip(*(_FAMILIES[each] for each in close or _FAMILIES))
+        forms, examples = zip(*(_FAMILIES[each] for each in close or _FAMILIES))
         raise ValueError(
             f"network label {label!r} is unknown: write {' or '.join(forms)}, for example {' or '.join(examples)}"
         )
@@ -181,7 +174,7 @@ def parse_network(label: str) -> Network:
 def _matched(label: str) -> tuple[str, re.Match | None]:
     """The family of a network's label, and the match of its form."""
     family = label.split("-")[0]
-    return family, re.fullmatch(_FAMILIES[family][2], label) if family in _FAMILIES else None
+    return family, re.fullmatch(_PATTERNS[family], label) if family in _PATTERNS else None
 
 
 def is_network(label: str) -> bool:

@@ -6,17 +6,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from goldilocks_zone.models import modes
+from goldilocks_zone.models import kernels, labels
 from goldilocks_zone.models.labels import Convolutional, FullyConnected, LeNet5, Network
 
 Logits = Callable[[Tensor, Tensor], Tensor]
-ACTIVATIONS = {
-    "relu": nn.ReLU,
-    "leakyrelu": nn.LeakyReLU,
-    "tanh": nn.Tanh,
-    "softplus": nn.Softplus,
-    "identity": nn.Identity,
-}
+ACTIVATIONS = dict(zip(labels.ACTIVATIONS, (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Softplus, nn.Identity)))
 
 
 class Residual(nn.Module):
@@ -94,7 +88,7 @@ def logits_function(network: nn.Module | Logits) -> Logits:
     outputs_of = outputs_function(network) if isinstance(network, nn.Module) else network
 
     def logits(parameters: Tensor, inputs: Tensor) -> Tensor:
-        return as_logits(outputs_of(parameters, modes.usual(inputs)), len(inputs))
+        return as_logits(outputs_of(parameters, kernels.usual(inputs)), len(inputs))
 
     return logits
 

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
-from goldilocks_zone.models import losses
-from goldilocks_zone.models.losses import Loss
-from goldilocks_zone.models.networks import Logits
+from goldilocks_zone.models import losses, networks
 
 Array = Tensor | np.ndarray
+
+
+def refuse_not_positive(value: float, name: str) -> None:
+    """Raise ValueError if a value is not positive and finite."""
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} {value} is not positive and finite: give a number above zero")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,16 +33,15 @@ class Problem:
     Raises ValueError if the loss is unknown, the temperature is not positive, or batches come from an iterator.
     """
 
-    network: nn.Module | Logits
+    network: nn.Module | networks.Logits
     inputs: Array | Iterable
     labels: Array | Iterable | None = None
-    loss: Loss | str = "cross_entropy"
+    loss: losses.Loss | str = "cross_entropy"
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "loss", losses.named(self.loss))
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature {self.temperature} is not positive and finite: give a number above zero")
+        refuse_not_positive(self.temperature, "temperature")
         if self.is_one_batch:
             return
         if isinstance(self.inputs, Iterator) or isinstance(self.labels, Iterator):

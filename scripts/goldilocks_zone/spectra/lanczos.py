@@ -14,7 +14,7 @@ from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from threadpoolctl import threadpool_limits
 
 from goldilocks_zone.randomness import stream
-from goldilocks_zone.spectra.estimators import standard_error
+from goldilocks_zone.spectra.summaries import standard_error
 
 Products, Arrays = Callable[[np.ndarray], np.ndarray], tuple[np.ndarray, np.ndarray]
 ENDS = {"LA": "largest", "LM": "largest in magnitude", "SA": "smallest"}

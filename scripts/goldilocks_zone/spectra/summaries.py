@@ -1,10 +1,8 @@
-"""Summaries of a projected Hessian: its spectrum on nested planes."""
+"""Summaries of matrices: of a projected Hessian by its spectrum on nested planes, of others by random probes."""
 
 from dataclasses import dataclass
 
 import numpy as np
-
-from goldilocks_zone.spectra import estimators
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class SpectrumSummary:
 
 def nested_eigenvalues(hessian: np.ndarray, dimensions: list[int]) -> list[np.ndarray]:
     """Ascending eigenvalues of the leading d × d block of a square, finite `hessian` for each d of `dimensions`."""
-    hessian = estimators.as_real(hessian, "the Hessian", 2)
+    hessian = _as_real(hessian, "the Hessian", 2)
     if hessian.shape[0] != hessian.shape[1]:
         raise ValueError(f"the Hessian has the shape {hessian.shape}: give a square matrix")
     if not 0 < min(dimensions, default=1) <= max(dimensions, default=1) <= len(hessian):
@@ -34,15 +32,56 @@ def nested_eigenvalues(hessian: np.ndarray, dimensions: list[int]) -> list[np.nd
 
 def summarise(eigenvalues: np.ndarray) -> SpectrumSummary:
     """Measures of a symmetric matrix from all its eigenvalues, shape (d,). Raises ValueError unless they are finite."""
-    eigenvalues = estimators.as_real(eigenvalues, "eigenvalues", 1)
-    return SpectrumSummary(
-        fraction_positive=float(np.mean(eigenvalues > 0)),
-        trace=float(eigenvalues.sum()),
-        frobenius_norm=float(np.linalg.norm(eigenvalues)),
-        spectral_norm=float(np.abs(eigenvalues).max()),
-    )
+    eigenvalues = _as_real(eigenvalues, "eigenvalues", 1)
+    share, norms = np.mean(eigenvalues > 0), (np.linalg.norm(eigenvalues), np.abs(eigenvalues).max())
+    return SpectrumSummary(*map(float, (share, eigenvalues.sum(), *norms)))
 
 
 def effective_examples(total: np.ndarray, squares: np.ndarray) -> np.ndarray:
     """n_eff = (Σt)²/Σt² from the sums of t ≥ 0 and of their squares: how many carry Σt; 0 if all vanish, or NaN."""
     return np.divide(total**2, squares, out=0 * squares, where=squares > 0)
+
+
+@dataclass(frozen=True)
+class ProbeEstimates:
+    """Trace and Frobenius norm of a matrix, each with its standard error over probes (NaN for one probe)."""
+
+    trace: float
+    trace_error: float
+    frobenius_norm: float
+    frobenius_norm_error: float
+
+
+def hutchinson(probes: np.ndarray, products: np.ndarray) -> ProbeEstimates:
+    """Estimates of Tr A and ‖A‖_F from m independent probes v and products Av, both of shape (m, D).
+
+    The probes' entries are independent with mean 0 and variance 1: E vᵀAv = Tr A (Hutchinson 1990) and
+    E|Av|² = ‖A‖_F². The norm is the root of the mean of |Av|², too small by ε²/2 of its value for a relative error ε,
+    which the delta method gives: se(√S) = se(S)/(2√S). Raises ValueError unless both have one shape and are finite.
+    """
+    probes, products = _as_real(probes, "probes", 2), _as_real(products, "products", 2)
+    if probes.shape != products.shape:
+        raise ValueError(f"probes have the shape {probes.shape} and products {products.shape}: give one for each other")
+    traces = np.einsum("md,md->m", probes, products)
+    squares = np.einsum("md,md->m", products, products)
+    norm, error = np.sqrt(squares.mean()), standard_error(squares)
+    error = error / (2 * norm) if norm else error
+    return ProbeEstimates(*map(float, (traces.mean(), standard_error(traces), norm, error)))
+
+
+def _as_real(given: np.ndarray, name: str, axes: int) -> np.ndarray:
+    found = np.asarray(given)
+    if found.ndim != axes or not found.size or found.dtype.kind not in "fiu":
+        raise ValueError(
+            f"{name} of shape {found.shape} and type {found.dtype} were given: give real numbers with {axes} axes"
+        )
+    if not np.isfinite(found).all():
+        raise ValueError(f"entries of {name} are not finite: check the point where they were taken")
+    return found
+
+
+def standard_error(samples: np.ndarray) -> np.ndarray:
+    """Standard error of the mean over axis 0, the probes; NaN for a single probe, which tells nothing of its spread."""
+    if len(samples) < 2:
+        return np.full(samples.shape[1:], np.nan)
+    return samples.std(axis=0, ddof=1) / np.sqrt(len(samples))

@@ -49,13 +49,8 @@ def directions(plane: Plane, eta: np.ndarray, random: np.random.Generator) -> np
     `dense`: Gaussian entries. `sparse`: each entry non-zero with probability 1/√D, D the number of coordinates in use,
     so that a column has a random number n of entries, ±1/√n with equal odds.
     """
-    if plane.kind == "sparse":
-        return sparse_directions(plane.dimension, eta, random).toarray()
-    coordinates = np.flatnonzero(eta)
-    rows = np.zeros((plane.dimension, eta.size))
-    for row in rows:
-        row[coordinates] = random.standard_normal(coordinates.size) / np.sqrt(coordinates.size)
-    return rows * eta
+    rows = directions_as_drawn(plane, eta, random)
+    return rows.toarray() if plane.kind == "sparse" else rows
 
 
 def random_plane(dimension: int, parameters: Tensor, kind: str = "dense", seed: int = 0) -> Tensor:
@@ -72,7 +67,11 @@ def directions_as_drawn(plane: Plane, eta: np.ndarray, random: np.random.Generat
     """Raw directions of a plane (d, D), those of a `sparse` plane as a sparse matrix."""
     if plane.kind == "sparse":
         return sparse_directions(plane.dimension, eta, random)
-    return directions(plane, eta, random)
+    coordinates = np.flatnonzero(eta)
+    rows = np.zeros((plane.dimension, eta.size))
+    for row in rows:
+        row[coordinates] = random.standard_normal(coordinates.size) / np.sqrt(coordinates.size)
+    return rows * eta
 
 
 def sparse_directions(dimension: int, eta: np.ndarray, random: np.random.Generator) -> scipy.sparse.csr_array:

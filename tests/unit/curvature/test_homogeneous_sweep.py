@@ -162,20 +162,20 @@ def test_all_ways_to_the_cross_terms_agree(label, image, kind, loss):
     seeds, coefficients = homogeneous_sweep._families(adjoints, loss)
     assert len(seeds) == (3 if loss.name == "cross_entropy" else 4)
     used, expected = set(), {}
-    places = {meeting.step.layer.weight.start: meeting for meeting in meetings}
+    places = {step.layer.weight.start: (step, groups) for step, groups in meetings}
     ways = zip(
         homogeneous_sweep._pulled_back(kept, theta, adjoints, places, rows.dtype),
         homogeneous_sweep._pulled_back(kept, theta, seeds, places, rows.dtype),
     )
-    for (meeting, by_point), (_, by_family) in ways:
-        layer, step = meeting.step.layer, meeting.step
-        for group, along in meeting.groups.items():
+    for ((step, groups), by_point), (_, by_family) in ways:
+        layer = step.layer
+        for group, along in groups.items():
             found = {"point": homogeneous_sweep._crossed_by_point(step, directions, along, by_point)}
             found["family"] = homogeneous_sweep._crossed_by_family(step, directions, along, by_family, coefficients)
             if isinstance(layer, layers.Dense):
                 if directions.is_sparse(layer):
                     found["sparse"] = homogeneous_sweep._crossed_sparsely(step, directions, along, by_point)
-                if meeting is meetings[-1]:
+                if step is meetings[-1][0]:
                     found["end"] = homogeneous_sweep._crossed_at_the_end(layer, directions, along, adjoints)
             expected[group] = expected.get(group, 0) + found["point"]
             for each in found.values():
@@ -190,7 +190,7 @@ def test_all_ways_to_the_cross_terms_agree(label, image, kind, loss):
     for group, each in chosen.items():
         assert relative_error(each.numpy(), expected[group].numpy()) < 1e-12
     # Sparse products where few entries of Ẇ are not zero, as the rule has it.
-    assert any(directions.is_sparse(each.step.layer) for each in meetings) == (kind == "sparse")
+    assert any(directions.is_sparse(step.layer) for step, _ in meetings) == (kind == "sparse")
     assert used == {"point", "family", "end"} | ({"sparse"} if kind == "sparse" else set())
 
 
@@ -286,7 +286,7 @@ def test_the_likeliest_class_where_logits_vanish_or_overflow():
 
 def test_values_that_are_the_same_to_rounding():
     values = torch.tensor([3.0, 1.0, 0.1 + 0.2, 3.0 * (1 + 2e-15), 0.3, 1.0 + 1e-12], dtype=torch.float64)
-    assert homogeneous_sweep.same(values) == [[0, 3], [1], [2, 4], [5]]
+    assert homogeneous_sweep.same(values) == ([0, 1, 2, 5], [0, 1, 2, 0, 2, 3])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from goldilocks_zone.curvature import dispatch, logit_gradients, refusals, softened_relu, top_eigenvectors
+from goldilocks_zone.curvature import autodiff, dispatch, logit_gradients, softened_relu, top_eigenvectors
 from goldilocks_zone.curvature import gradients as curvature_gradients
 from goldilocks_zone.curvature import hessian as curvature_hessian
-from goldilocks_zone.curvature.spectral_density import spectral_density
+from goldilocks_zone.curvature.hessian import spectral_density
 from goldilocks_zone.models import chains, networks, user_networks
 from goldilocks_zone.models.labels import parse_network
 from goldilocks_zone.models.problem import Problem
@@ -506,7 +506,7 @@ def test_a_part_that_is_not_seen_for_some_examples_alone_is_refused():
     module = Sometimes("no_grad").double()
     theta, rows, inputs, labels = problem(module)
     inputs[:, 0] = 2
-    inputs[networks.few(torch.arange(EXAMPLES), refusals.EXAMPLES)] = 0
+    inputs[networks.few(torch.arange(EXAMPLES), autodiff.EXAMPLES)] = 0
     with pytest.raises(ValueError, match="second derivatives are not symmetric"):
         curvature_hessian.plane_hessian(Problem(module, inputs, labels), theta, rows)
 
@@ -542,20 +542,20 @@ class Monitor(nn.Module):
 )
 def test_rounding_is_not_taken_for_asymmetry(radius, dtype, monkeypatch):
     """Measured are 200 ε at most, where a softmax saturates; the bound is 2e5 ε in single precision."""
-    found, refuse = [], refusals.refuse_asymmetric
+    found, refuse = [], autodiff.refuse_asymmetric
 
     def spy(matrix, size=0.0):
         refuse(matrix, size)
         found.append(float((matrix - matrix.T).norm() / (size + matrix.norm())))
 
-    monkeypatch.setattr(refusals, "refuse_asymmetric", spy)
+    monkeypatch.setattr(autodiff, "refuse_asymmetric", spy)
     torch.manual_seed(0)
     deep = [layer for _ in range(4) for layer in (nn.LayerNorm(36), nn.GELU(), nn.Linear(36, 36))]
     for module in (Attention(), nn.Sequential(nn.Flatten(), *deep, nn.Linear(36, CLASSES))):
         module = nn.Sequential(module, Monitor()).double()
         theta, rows, inputs, labels = problem(module, (6, 6))
         curvature_hessian.plane_hessian(Problem(module, inputs, labels), radius * theta / 3, rows.to(dtype))
-    assert len(found) == 2 * (refusals.PIECES + 1) and np.nanmax(found) < 1000 * torch.finfo(dtype).eps
+    assert len(found) == 2 * (autodiff.PIECES + 1) and np.nanmax(found) < 1000 * torch.finfo(dtype).eps
 
 
 def clamped(self, x):

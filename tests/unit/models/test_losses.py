@@ -6,15 +6,7 @@ import torch
 from torch.func import hessian as whole_hessian
 from torch.func import vmap
 
-from goldilocks_zone.curvature import (
-    dispatch,
-    gradients,
-    hessian,
-    logit_gradients,
-    loss_slices,
-    spectral_density,
-    top_eigenvectors,
-)
+from goldilocks_zone.curvature import dispatch, gradients, hessian, logit_gradients, loss_slices, top_eigenvectors
 from goldilocks_zone.models import losses, networks
 from goldilocks_zone.models.labels import parse_network
 from goldilocks_zone.models.problem import Problem
@@ -149,7 +141,7 @@ def test_any_loss_has_a_spectrum_slices_and_training(loss):
     values, _ = top_eigenvectors.top_eigenpairs(problem, theta, 2)
     assert values == pytest.approx(exact[:2], rel=1e-6)
     assert top_eigenvectors.sharpness(problem, theta) == pytest.approx(exact[0], rel=0.02)
-    density = spectral_density.spectral_density(problem, theta, probes=200, steps=4)
+    density = hessian.spectral_density(problem, theta, probes=200, steps=4)
     value, error = density.moment(2)
     assert abs(value - np.mean(exact**2)) < 4 * error < 2 * np.mean(exact**2)
     direction = random(1, len(theta), seed=9)

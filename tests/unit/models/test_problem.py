@@ -10,15 +10,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import goldilocks_zone
-from goldilocks_zone.curvature import (
-    gradients,
-    hessian,
-    logit_gradients,
-    loss_slices,
-    softened_relu,
-    spectral_density,
-    top_eigenvectors,
-)
+from goldilocks_zone.curvature import gradients, hessian, logit_gradients, loss_slices, softened_relu, top_eigenvectors
 from goldilocks_zone.models.problem import Problem
 from made_up.networks import model
 from oracles.brute_force import relative_error
@@ -56,7 +48,7 @@ FUNCTIONS: dict[str, Callable] = {
     "in little memory": lambda p, theta, rows: hessian.hessian_vector_products(p, theta, rows, memory_mib=1e-3),
     "top_eigenpairs": lambda p, theta, rows: top_eigenvectors.top_eigenpairs(p, theta, 2)[0],
     "sharpness": lambda p, theta, rows: top_eigenvectors.sharpness(p, theta),
-    "spectral_density": lambda p, theta, rows: spectral_density.spectral_density(p, theta, 4, 2).moment(2)[0],
+    "spectral_density": lambda p, theta, rows: hessian.spectral_density(p, theta, 4, 2).moment(2)[0],
     "gradients": lambda p, theta, rows: gradients.gradients(p, theta),
     "logit gradients": gram,
     "pushed": lambda p, theta, rows: logit_gradients.pushed(p, theta, rows[0]),

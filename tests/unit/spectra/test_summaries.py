@@ -14,7 +14,7 @@ from torch.autograd.functional import hessian, jvp
 from goldilocks_zone.curvature import hessian as curvature_hessian
 from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.randomness import stream
-from goldilocks_zone.spectra import estimators, lanczos
+from goldilocks_zone.spectra import lanczos, summaries
 from goldilocks_zone.spectra.lanczos import Search
 from made_up.networks import model
 
@@ -259,7 +259,7 @@ def test_hutchinson_is_unbiased_and_knows_its_error():
     matrix = random.standard_normal((40, 40))
     matrix += matrix.T + 3 * np.eye(40)
     probes = random.choice((-1.0, 1.0), (400, 50, 40))
-    found = [estimators.hutchinson(v, v @ matrix) for v in probes]
+    found = [summaries.hutchinson(v, v @ matrix) for v in probes]
     for name, exact in {"trace": np.trace(matrix), "frobenius_norm": np.linalg.norm(matrix)}.items():
         estimates = np.array([getattr(each, name) for each in found])
         errors = np.array([getattr(each, name + "_error") for each in found])
@@ -275,7 +275,7 @@ def test_first_two_moments_are_those_of_hutchinson(curved):
     # For random signs |v|² = D: the same samples, up to rounding.
     products, dense = curved
     probes = signs(20, len(dense))
-    estimate = estimators.hutchinson(probes, products(probes))
+    estimate = summaries.hutchinson(probes, products(probes))
     density = lanczos.spectral_density(products, probes, 4)
     size = len(dense)
     assert np.array(density.moment(1)) * size == pytest.approx([estimate.trace, estimate.trace_error], rel=1e-10)
@@ -283,11 +283,11 @@ def test_first_two_moments_are_those_of_hutchinson(curved):
 
 
 def test_one_probe_has_no_error():
-    found = estimators.hutchinson(np.ones((1, 3)), np.full((1, 3), 2.0))
+    found = summaries.hutchinson(np.ones((1, 3)), np.full((1, 3), 2.0))
     assert (found.trace, found.frobenius_norm) == (6.0, pytest.approx(math.sqrt(12)))
     assert math.isnan(found.trace_error) and math.isnan(found.frobenius_norm_error)
     assert math.isnan(lanczos.spectral_density(lambda v: v, np.ones((1, 3)), 2).moment(1)[1])
-    zero = estimators.hutchinson(np.ones((2, 3)), np.zeros((2, 3)))
+    zero = summaries.hutchinson(np.ones((2, 3)), np.zeros((2, 3)))
     assert (zero.frobenius_norm, zero.frobenius_norm_error) == (0, 0)
 
 
