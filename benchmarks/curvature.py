@@ -20,7 +20,6 @@ of one times the number of radii. Every H_d is compared with that of `engine`, a
 
 import functools
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -123,9 +122,9 @@ def build_problem(case: Case) -> Problem:
     inputs = torch.randn(case.examples, *image, dtype=torch.float64)
     labels = torch.randint(case.widths[-1] if case.widths else 10, (case.examples,))
     # The norm of this initialisation stands for r_X, the root mean square norm: they differ by less than a percent.
-    scales = tuple(10 ** (x / 2) for x in np.linspace(-4, 4, case.radii)) if case.radii > 1 else (1.0,)
-    temperatures = tuple(10**x for x in np.linspace(-6, 6, case.temperatures))
-    return Problem(network, parameters, directions, inputs, labels, scales, temperatures, drawn)
+    points = [(10 ** (x / 2), 1.0) for x in np.linspace(-4, 4, case.radii)] if case.radii > 1 else [(1.0, 1.0)]
+    points += [(1.0, 10**x) for x in np.linspace(-6, 6, case.temperatures)]
+    return Problem(network, parameters, directions, inputs, labels, points, drawn)
 
 
 def _convolutional() -> nn.Sequential:
@@ -139,7 +138,7 @@ def bench(cases: dict[str, Case], path_to_output: str) -> None:
     """Name the libraries that are missing, and run `tools.bench` with the others."""
     if missing := sorted(set(methods.METHODS) - set(methods.installed())):
         print(f"not installed, and left out: {', '.join(missing)} (make bench installs them)", flush=True)
-    tools.bench(measure_seconds, _send_memory_and_flops, PRELOADED, cases, path_to_output)
+    tools.bench(measure_seconds, memory_and_flops, PRELOADED, cases, path_to_output)
 
 
 def measure_seconds(name: str, case: Case) -> dict[str, float]:
@@ -179,9 +178,7 @@ def prepare(method: str, problem: Problem) -> Callable[[], list]:
     at = methods.METHODS[method](problem)
     if method == "engine_sweep":
         return lambda: at(problem.parameters)
-    if problem.temperatures:
-        return lambda: [at(scale * problem.parameters, temperature) for scale, temperature in problem.points]
-    return lambda: [at(scale * problem.parameters) for scale in problem.scales]
+    return lambda: [at(scale * problem.parameters) for scale, _ in problem.points]
 
 
 def _tolerances(problem: Problem) -> list[float]:
@@ -195,18 +192,16 @@ def _tolerances(problem: Problem) -> list[float]:
     return [TOLERANCE * torch.finfo(problem.dtype).eps * max(1.0, z) for z in largest]
 
 
-def _send_memory_and_flops(case: Case, method: str, sender) -> None:
-    torch.set_num_threads(tools.THREADS)
-    warnings.simplefilter("ignore")
+def memory_and_flops(case: Case, method: str) -> tuple[float, int]:
+    """Peak memory of one run, and the flops of all points."""
     points = 1
     if method != "engine_sweep":
         case, points = replace(case, radii=1, temperatures=0), case.radii + case.temperatures
     methods.count_flops(prepare(method, build_problem(_small(case))))
     problem = build_problem(case)
     before = tools.peak_mib(anew=True)
-    run = prepare(method, problem)
-    flops = methods.count_flops(run)
-    sender.send((tools.peak_mib() - before, flops * points))
+    flops = methods.count_flops(prepare(method, problem))
+    return tools.peak_mib() - before, flops * points
 
 
 def _small(case: Case) -> Case:

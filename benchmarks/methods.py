@@ -38,8 +38,8 @@ sys.path.append(str(Path(__file__).parents[1] / ".venv-bench"))
 AtPoint = Callable[[Tensor], Tensor]
 
 
-def count_flops(function: Callable[[], object]) -> int:
-    """Flops of all matrix products and convolutions of a call, also in place; of sparse ones by non-zero entries."""
+def count_flops(function: Callable[[], object], plain: bool = False) -> int:
+    """Flops of a call's matrix products and convolutions; unless `plain`, also in place, and sparse ones by entries."""
 
     def product(a, b, *_, **__):
         return 2 * (a._nnz() if a.layout == torch.sparse_csr else a.numel()) * b.shape[1]
@@ -54,7 +54,7 @@ def count_flops(function: Callable[[], object]) -> int:
         formula._get_raw = True
     aten = torch.ops.aten
     known = {aten.mm: product, aten.addmm_: added} | dict.fromkeys([aten.baddbmm, aten.baddbmm_, aten.addbmm], batched)
-    with FlopCounterMode(display=False, custom_mapping=known) as counter:
+    with FlopCounterMode(display=False, custom_mapping={} if plain else known) as counter:
         function()
     return counter.get_total_flops()
 
@@ -67,9 +67,10 @@ def dense(widths: tuple[int, ...], biases: bool = True) -> nn.Sequential:
 
 @dataclass(frozen=True)
 class Problem:
-    """A network (float64), a point (D,) float64, directions (d, D) of any type, N examples, factors of the point.
+    """A network (float64), parameters (D,) float64, directions (d, D) of any type, N examples, and points.
 
-    `temperatures` are further points, of the factor 1. `drawn`: the directions as the studies draw them, maybe sparse.
+    A point is a factor of the parameters and a temperature. `drawn`: the directions as the studies draw them, maybe
+    sparse.
     """
 
     network: nn.Module
@@ -77,14 +78,13 @@ class Problem:
     directions: Tensor
     inputs: Tensor
     labels: Tensor
-    scales: tuple[float, ...]
-    temperatures: tuple[float, ...]
+    points: list[tuple[float, float]]
     drawn: Rows
 
     @property
-    def points(self) -> list[tuple[float, float]]:
-        """Factor and temperature of each point."""
-        return [(scale, 1.0) for scale in self.scales] + [(1.0, temperature) for temperature in self.temperatures]
+    def ours(self) -> models_problem.Problem:
+        """The problem as the engine takes it."""
+        return models_problem.Problem(self.network, self.inputs, self.labels)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -92,24 +92,15 @@ class Problem:
         return self.directions.dtype
 
 
-def engine(problem: Problem) -> Callable[..., PlaneCurvature]:
+def engine(problem: Problem) -> Callable[[Tensor], PlaneCurvature]:
     """plane_hessian: H_d over orthonormal directions, with its Gauss–Newton part and more."""
-
-    def at(parameters: Tensor, temperature: float = 1.0) -> PlaneCurvature:
-        ours = models_problem.Problem(problem.network, problem.inputs, problem.labels, temperature=temperature)
-        return curvature_hessian.plane_hessian(ours, parameters, problem.drawn)
-
-    return at
+    return lambda parameters: curvature_hessian.plane_hessian(problem.ours, parameters, problem.drawn)
 
 
 def engine_sweep(problem: Problem) -> Callable[[Tensor], list[PlaneCurvature]]:
     """curvature_at: one H_d for each point."""
-
-    def sweep(parameters: Tensor) -> list[PlaneCurvature]:
-        ours = models_problem.Problem(problem.network, problem.inputs, problem.labels)
-        return [found for (found,) in curvature_hessian.curvature_at(ours, parameters, problem.points, problem.drawn)]
-
-    return sweep
+    sweep = curvature_hessian.curvature_at
+    return lambda theta: [found for (found,) in sweep(problem.ours, theta, problem.points, problem.drawn)]
 
 
 def matmul(problem: Problem) -> AtPoint:

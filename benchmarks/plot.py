@@ -7,7 +7,8 @@ directions, examples, parameters and radii, the others as in the case 784-200-20
 import argparse
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -37,44 +38,36 @@ TRAINING_HEIGHT_CM = 6.0
 
 def plot_benchmark(path_to_csv: str, path_to_pdf: str, path_to_png: str) -> None:
     """Draw the cases of curvature that the CSV holds."""
-    rows, methods = _read(path_to_csv)
-    figure = _figure(HEIGHT_CM)
-    grid = figure.add_gridspec(2, len(GROWTH), height_ratios=(1.25, 1), width_ratios=(1.3, 1, 1, 1))
-    label = "time relative to the engine (several radii: to its sweep)"
-    _draw_ratios(figure.add_subplot(grid[0, :]), rows, methods, MAIN, label)
-    first = None
-    for column, (label, pattern, usual) in enumerate(GROWTH):
-        ax = figure.add_subplot(grid[1, column], sharey=first)
-        _draw_growth(ax, rows, methods, pattern, usual)
-        ax.set_xlabel(label)
-        ax.tick_params(labelleft=first is None)
-        first = first or ax
-    first.set_ylabel("time (s)")
-    _save(figure, methods, path_to_pdf, path_to_png)
+    with _figure(HEIGHT_CM, path_to_csv, path_to_pdf, path_to_png) as (figure, rows, methods):
+        grid = figure.add_gridspec(2, len(GROWTH), height_ratios=(1.25, 1), width_ratios=(1.3, 1, 1, 1))
+        label = "time relative to the engine (several radii: to its sweep)"
+        _draw_ratios(figure.add_subplot(grid[0, :]), rows, methods, MAIN, label)
+        first = None
+        for column, (label, pattern, usual) in enumerate(GROWTH):
+            ax = figure.add_subplot(grid[1, column], sharey=first)
+            _draw_growth(ax, rows, methods, pattern, usual)
+            ax.set_xlabel(label)
+            ax.tick_params(labelleft=first is None)
+            first = first or ax
+        first.set_ylabel("time (s)")
 
 
 def plot_training(path_to_csv: str, path_to_pdf: str, path_to_png: str) -> None:
     """Draw all cases of training, in the order of the CSV."""
-    rows, methods = _read(path_to_csv)
-    figure = _figure(TRAINING_HEIGHT_CM)
-    cases = list(dict.fromkeys(row["case"] for row in rows))
-    _draw_ratios(figure.add_subplot(), rows, methods, cases, "time relative to the engine")
-    _save(figure, methods, path_to_pdf, path_to_png)
+    with _figure(TRAINING_HEIGHT_CM, path_to_csv, path_to_pdf, path_to_png) as (figure, rows, methods):
+        cases = list(dict.fromkeys(row["case"] for row in rows))
+        _draw_ratios(figure.add_subplot(), rows, methods, cases, "time relative to the engine")
 
 
-def _read(path: str) -> tuple[list[dict], list[str]]:
-    """The rows of a benchmark, and its methods in the order of METHODS."""
-    with open(path, newline="", encoding="utf-8") as file:
+@contextmanager
+def _figure(height_cm: float, path_to_csv: str, path_to_pdf: str, path_to_png: str) -> Iterator[tuple]:
+    """A figure to draw on, the rows of a benchmark, and its methods in the order of METHODS; it is saved at the end."""
+    with open(path_to_csv, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    return rows, [method for method in METHODS if any(row["method"] == method for row in rows)]
-
-
-def _figure(height_cm: float) -> plt.Figure:
+    methods = [method for method in METHODS if any(row["method"] == method for row in rows)]
     style.set_style()
-    return plt.figure(figsize=(WIDTH_CM / panels.CENTIMETRES_PER_INCH, height_cm / panels.CENTIMETRES_PER_INCH))
-
-
-def _save(figure: plt.Figure, methods: list[str], path_to_pdf: str, path_to_png: str) -> None:
+    figure = plt.figure(figsize=(WIDTH_CM / panels.CENTIMETRES_PER_INCH, height_cm / panels.CENTIMETRES_PER_INCH))
+    yield figure, rows, methods
     handles = [plt.Line2D([], [], linestyle="none", label=method, **_marker(method)) for method in methods]
     figure.legend(handles=handles, loc="outside upper center", ncols=4)
     with files.whole_file(path_to_pdf) as pdf, files.whole_file(path_to_png) as png:

@@ -16,7 +16,6 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 
 from benchmarks import curvature, methods, tools
 from goldilocks_zone.curvature import top_eigenvectors
-from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.spectra.lanczos import Search
 
@@ -51,8 +50,7 @@ def build_problem(case: Case) -> methods.Problem:
 
 def engine(problem: methods.Problem, count: int) -> np.ndarray:
     """Eigenvalues (count,), descending."""
-    ours = Problem(problem.network, problem.inputs, problem.labels)
-    return top_eigenvectors.top_eigenpairs(ours, problem.parameters, count, Search(tolerance=TOLERANCE))[0]
+    return top_eigenvectors.top_eigenpairs(problem.ours, problem.parameters, count, Search(tolerance=TOLERANCE))[0]
 
 
 def double_backward(problem: methods.Problem, count: int) -> np.ndarray:
@@ -85,15 +83,14 @@ def measure_seconds(name: str, case: Case) -> dict[str, float]:
     return tools.seconds_in_turns(runs, ROUNDS, SECONDS_PER_METHOD)
 
 
-def _send_memory_and_flops(case: Case, method: str, sender) -> None:
-    torch.set_num_threads(tools.THREADS)
+def memory_and_flops(case: Case, method: str) -> tuple[float, int]:
+    """Peak memory and flops of a run."""
     problem = build_problem(case)
     before = tools.peak_mib(anew=True)
     flops = methods.count_flops(functools.partial(METHODS[method], problem, case.count))
-    sender.send((tools.peak_mib() - before, flops))
+    return tools.peak_mib() - before, flops
 
 
-bench = functools.partial(tools.bench, measure_seconds, _send_memory_and_flops, PRELOADED)
-main = functools.partial(
-    tools.main, bench, {"all": CASES}, "spectrum", "What the largest eigenvalues of the Hessian cost."
-)
+DESCRIPTION = "What the largest eigenvalues of the Hessian cost."
+bench = functools.partial(tools.bench, measure_seconds, memory_and_flops, PRELOADED)
+main = functools.partial(tools.main, bench, {"all": CASES}, "spectrum", DESCRIPTION)

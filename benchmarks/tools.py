@@ -35,12 +35,12 @@ def main(bench: Callable[[dict, str], None], groups: dict[str, dict], name: str,
 
 
 def bench(
-    measure_seconds: Callable, send_memory_and_flops: Callable, preloaded: list[str], cases: dict, path_to_output: str
+    measure_seconds: Callable, memory_and_flops: Callable, preloaded: list[str], cases: dict, path_to_output: str
 ) -> None:
     """Measure every case by its methods, print each measurement and write them all to a CSV.
 
     `measure_seconds(name, case)` gives the seconds of each method, and raises ValueError in one sentence if a method's
-    result is wrong; `send_memory_and_flops(case, method, sender)` runs in a process that has `preloaded` these modules.
+    result is wrong; `memory_and_flops(case, method)` runs in a process that has `preloaded` these modules.
     """
     torch.set_num_threads(THREADS)
     if (load := os.getloadavg()[0]) > BUSY:
@@ -50,7 +50,7 @@ def bench(
         times = measure_seconds(name, case)
         base = times.get("engine_sweep") or times["engine"]
         for method, seconds in times.items():
-            peak, flops = in_a_process(send_memory_and_flops, (case, method), preloaded, method)
+            peak, flops = in_a_process(memory_and_flops, (case, method), preloaded, method)
             row = (name, method, f"{seconds:.4g}", f"{peak:.1f}", flops, f"{seconds / base:.3g}")
             print(f"{name}: {method}: {row[2]} s, {row[3]} MiB, {flops:.3g} flops, {row[5]} engines", flush=True)
             rows.append(row)
@@ -71,14 +71,14 @@ def seconds_in_turns(runs: dict[str, Callable[[], object]], rounds: int, seconds
 
 
 def in_a_process(function: Callable, arguments: tuple, preloaded: list[str], what: str):
-    """Object sent by `function(*arguments, sender)` in a process forked from one that has only loaded the libraries.
+    """Result of `function(*arguments)` in a process forked from one that has only loaded the libraries.
 
     Raises ValueError naming `what` was measured if the process ends without an answer.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(preloaded)  # Missing modules are skipped.
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=function, args=(*arguments, sender))
+    process = context.Process(target=_send, args=(function, arguments, sender))
     # The server finds the preloaded modules by this variable, which later programs must not see.
     with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path))):
         process.start()
@@ -89,6 +89,12 @@ def in_a_process(function: Callable, arguments: tuple, preloaded: list[str], wha
         raise ValueError(f"the process that measures the memory of {what} ended: is there enough of it?") from None
     finally:
         process.join()
+
+
+def _send(function: Callable, arguments: tuple, sender) -> None:
+    torch.set_num_threads(THREADS)
+    warnings.simplefilter("ignore")
+    sender.send(function(*arguments))
 
 
 def peak_mib(anew: bool = False) -> float:

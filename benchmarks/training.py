@@ -20,7 +20,6 @@ import numpy as np
 import scipy.sparse
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import methods, tools
 from goldilocks_zone.models import problem as models_problem
@@ -187,15 +186,14 @@ def compare(name: str, problem: Problem) -> None:
         raise ValueError(f"the plain loop differs from the engine by {error:.1e} in the case {name}: one is wrong")
 
 
-def _send_memory_and_flops(case: Case, method: str, sender) -> None:
-    torch.set_num_threads(tools.THREADS)
+def memory_and_flops(case: Case, method: str) -> tuple[float, int]:
+    """Peak memory of one step, and the flops of all."""
     METHODS[method](build_problem(replace(case, radii=1, seeds=1)), 1)
     problem = build_problem(case)
     before = tools.peak_mib(anew=True)
-    with FlopCounterMode(display=False) as counter:
-        METHODS[method](problem, 1)
-    sender.send((tools.peak_mib() - before, counter.get_total_flops() * STEPS))
+    flops = methods.count_flops(functools.partial(METHODS[method], problem, 1), plain=True)
+    return tools.peak_mib() - before, flops * STEPS
 
 
-bench = functools.partial(tools.bench, measure_seconds, _send_memory_and_flops, PRELOADED)
+bench = functools.partial(tools.bench, measure_seconds, memory_and_flops, PRELOADED)
 main = functools.partial(tools.main, bench, {"all": CASES}, "training", "What training in random subspaces costs.")
