@@ -12,7 +12,7 @@ from pathlib import Path
 
 from goldilocks_zone.claims import cells, quantities
 from goldilocks_zone.config import records
-from goldilocks_zone.config.messages import nearest
+from goldilocks_zone.config.values import nearest
 
 FILE_KEYS = ("work", "order", "defaults")
 CLAIM_KEYS = ("statement", "like", "reason", "open", "defaults", "for", "cases")
