@@ -47,13 +47,30 @@ class _Factors:
         return torch.einsum("mon,nko->mnk", pushed, self.adjoints)
 
     @kernels.differentiating
-    def gram(self, some: slice) -> Tensor:
-        """Rows (b, k, n, k) of the layer's part of JᵀJ."""
-        product = self.adjoints[some].flatten(0, 1) @ self.adjoints.flatten(0, 1).T
-        product = product.view(-1, self.adjoints.shape[1], *self.adjoints.shape[:2])
+    def products(self, others: "_Factors") -> Tensor:
+        """The layer's part of scalar products (n, k, b, j) with the gradients of b other examples."""
+        product = self.adjoints.flatten(0, 1) @ others.adjoints.flatten(0, 1).T
+        product = product.view(*self.adjoints.shape[:2], *others.adjoints.shape[:2])
         if self.inputs is not None:
-            product *= (self.inputs[some] @ self.inputs.T + float(self.bias))[:, None, :, None]
+            product *= (self.inputs @ others.inputs.T + float(self.bias))[:, None, :, None]
         return product
+
+    def part(self, some: slice) -> "_Factors":
+        """The same of some of the examples."""
+        return _Factors(self.adjoints[some], None if self.inputs is None else self.inputs[some], self.bias)
+
+    @kernels.differentiating
+    def combined(self, weights: Tensor) -> "_Factors":
+        """Gradients of Σ_k w_k z_k for weights (n, k), as of one logit."""
+        return _Factors(torch.einsum("nk,nko->no", weights, self.adjoints)[:, None], self.inputs, self.bias)
+
+    def live(self) -> int:
+        """Number of parameters by which some logit of some example has a derivative that is not zero."""
+        adjoints = (self.adjoints != 0).any(1)
+        if self.inputs is None:
+            return int(adjoints.any(0).sum())
+        weights = adjoints.float().T @ (self.inputs != 0).float() > 0
+        return int(weights.sum()) + int(adjoints.any(0).sum()) * self.bias
 
     @kernels.differentiating
     def own(self) -> Tensor:
@@ -90,12 +107,24 @@ class LogitGradients:
         """JᵀJ at each example by itself, (n, k, k)."""
         return reduce(Tensor.add_, (layer.own() for layer in self._chosen(without_last)))
 
+    def products(self, others: "LogitGradients") -> Tensor:
+        """Scalar products (n, k, b, j) with the gradients of other examples of the same network."""
+        return reduce(Tensor.add_, (mine.products(theirs) for mine, theirs in zip(self._layers, others._layers)))
+
+    def combined(self, weights: Tensor) -> "LogitGradients":
+        """Gradients of Σ_k w_k z_k for weights (n, k), as of one logit."""
+        return LogitGradients([layer.combined(weights.to(layer.adjoints)) for layer in self._layers])
+
+    def live(self) -> int:
+        """Number of parameters by which some logit of some example has a derivative that is not zero."""
+        return sum(layer.live() for layer in self._layers)
+
     def blocks(self, *, without_last: bool = False) -> Iterator[tuple[slice, Tensor]]:
         """Examples and their rows (b, k, n, k) of JᵀJ, until all were there."""
         step = max(1, ENTRIES_AT_ONCE // (self.classes**2 * self.examples))
         for start in range(0, self.examples, step):
             some = slice(start, min(start + step, self.examples))
-            yield some, reduce(Tensor.add_, (layer.gram(some) for layer in self._chosen(without_last)))
+            yield some, reduce(Tensor.add_, (each.part(some).products(each) for each in self._chosen(without_last)))
 
     def _chosen(self, without_last: bool) -> list[_Factors]:
         if not without_last:
@@ -211,7 +240,7 @@ def gauss_newton(gradients: LogitGradients, factor: Factor, count: int, *, centr
     `centred` takes from every J_k^μ its mean over examples. Raises ValueError as `lanczos.top_eigenpairs` does, or
     where the factor has other examples, TooFewEigenvalues where G has no `count` eigenvalues that are not zero.
     """
-    roots = _fitting(factor, gradients)
+    roots = fitting(factor, gradients)
     own = gradients.own()
     nothing = torch.finfo(gradients.dtype).eps * float(own.diagonal(dim1=1, dim2=2).max())
     few = TooFewEigenvalues(f"G has fewer than {count} eigenvalues that are not zero: ask for fewer")
@@ -243,7 +272,7 @@ def traces(own: Tensor, factor: Factor) -> np.ndarray:
 
 def frobenius_norm(gradients: LogitGradients, factor: Factor) -> float:
     """‖G‖_F of the mean loss, with the `factor` R of the loss at the logits of all examples."""
-    roots, square = _fitting(factor, gradients), 0.0
+    roots, square = fitting(factor, gradients), 0.0
     for some, block in gradients.blocks():
         # R has one block for each example, so that rows of Rᵀ JᵀJ R come from the same rows of JᵀJ.
         whole = roots.part(some).transposed_first(roots.transposed(block))
@@ -251,7 +280,7 @@ def frobenius_norm(gradients: LogitGradients, factor: Factor) -> float:
     return float(np.sqrt(square)) / gradients.examples
 
 
-def _fitting(factor: Factor | None, gradients: LogitGradients) -> Factor:
+def fitting(factor: Factor | None, gradients: LogitGradients) -> Factor:
     """The factor in the precision of the gradients. Raises ValueError unless it has the same examples and classes."""
     shape = (gradients.examples, gradients.classes)
     if factor is None:

@@ -1,0 +1,125 @@
+"""The decision boundary of a classifier in parameter space, and its alignment with eigenvectors of G and the Hessian.
+
+G = J S Jᵀ/n of n training examples has eigenvectors v = J α, J the gradients of all logits, so that scalar products
+with them follow from the kernel ⟨J_k(x), J_l(x′)⟩: no vector of parameters is formed. At a point of the boundary
+between classes k and l the normal in parameter space is u = (J_k − J_l)/|J_k − J_l|; elsewhere the gradient of the loss
+of the predicted label ŷ stands for it (Sabanayagam et al. 2023). The dual form is this project's.
+Letters: b points, n examples, k classes, m eigenvectors, D parameters.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+import torch
+from torch import Tensor
+
+from goldilocks_zone.curvature import hessian, logit_gradients
+from goldilocks_zone.curvature.logit_gradients import GaussNewton, LogitGradients
+from goldilocks_zone.models.decision_boundary import Crossings
+from goldilocks_zone.models.losses import Factor
+from goldilocks_zone.models.problem import Problem
+
+RELATIVE_ZERO = 1e-13  # eigenvalues of G below this share of the largest are taken as zero
+
+
+@dataclass(frozen=True)
+class Dual:
+    """All eigenpairs of G that are not zero, and the logit gradients (n examples) that they come from."""
+
+    gradients: LogitGradients
+    pairs: GaussNewton
+
+    def alignments(self, vectors: LogitGradients) -> np.ndarray:
+        """Scalar products (b, m) of `vectors`, gradients of b points and one logit, with the eigenvectors."""
+        kernel = vectors.products(self.gradients)[:, 0].flatten(1)
+        return (kernel @ self.pairs.cotangents.flatten(1).T).double().cpu().numpy()
+
+
+def dual(gradients: LogitGradients, factor: Factor, kernel: Tensor | None = None) -> Dual:
+    """Eigenpairs of G from the (n k, n k) matrix Rᵀ JᵀJ R/n, S = R Rᵀ the second derivative of the loss by the logits.
+
+    `kernel` (n, k, n, k): JᵀJ where it is known. There may be no eigenpairs, where the softmax is saturated.
+    """
+    roots = logit_gradients.fitting(factor, gradients)
+    kernel = gradients.products(gradients) if kernel is None else kernel
+    examples, _, columns = roots.shape
+    matrix = roots.transposed_first(roots.transposed(kernel)).reshape(examples * columns, -1) / examples
+    values, vectors = _descending(matrix)
+    kept = values > RELATIVE_ZERO * values[0].clamp_min(torch.finfo(values.dtype).tiny)
+    values, rows = values[kept], vectors[:, kept].T.reshape(-1, examples, columns)
+    cotangents = roots.multiplied(rows) / (examples * values).sqrt()[:, None, None]
+    return Dual(gradients, GaussNewton(values.double().cpu().numpy(), cotangents))
+
+
+def predicted_loss_weights(logits: Tensor) -> Tensor:
+    """Weights (n, k) of logit gradients in that of the predicted label's loss, p − ŷ, in units of their largest.
+
+    Nothing is lost where p is 1 up to rounding: the sum of the other classes' outputs stands for 1 − p.
+    """
+    logits = logits.double()
+    predicted = logits.argmax(1, keepdim=True)
+    others = torch.log_softmax(logits.scatter(1, predicted, -torch.inf), 1)
+    weights = torch.exp(others - others.amax(1, keepdim=True))
+    return weights.scatter(1, predicted, -weights.sum(1, keepdim=True)) / weights.sum(1, keepdim=True)
+
+
+def unit(vectors: LogitGradients, weights: Tensor) -> LogitGradients:
+    """Combinations of logit gradients with weights (n, k), as of one logit, of length one where they are not zero."""
+    lengths = vectors.combined(weights).own().view(-1, 1).clamp_min(0).sqrt()
+    return vectors.combined(torch.where(lengths > 0, weights.to(lengths) / lengths, 0))
+
+
+def differences(classes: Tensor, count: int) -> Tensor:
+    """Weights (b, k) of the logits in z_k − z_l for pairs of `classes` (b, 2), of `count` logits."""
+    eye = torch.eye(count, dtype=torch.float64, device=classes.device)
+    return eye[classes[:, 0]] - eye[classes[:, 1]]
+
+
+def normals(problem: Problem, parameters: Tensor, crossings: Crossings) -> LogitGradients:
+    """The normals u of the boundary, of length one, at its points (b,)."""
+    gradients = logit_gradients.of(Problem(problem.network, crossings.points), parameters)
+    return unit(gradients, differences(crossings.classes, gradients.classes))
+
+
+def predicted_loss(gradients: LogitGradients, logits: Tensor) -> LogitGradients:
+    """Gradients g of the loss of the predicted label at n examples with `logits` (n, k), of length one."""
+    return unit(gradients, predicted_loss_weights(logits))
+
+
+def with_vectors(problem: Problem, parameters: Tensor, vectors: Tensor, weights: Tensor) -> np.ndarray:
+    """Scalar products (n, m) of Σ_k w_k J_k, scaled to length one, with `vectors` (m, D), for weights w (n, k)."""
+    lengths = logit_gradients.of(problem, parameters).combined(weights).own().view(-1, 1).sqrt()
+    pushed = [(logit_gradients.pushed(problem, parameters, each) * weights).sum(1) for each in vectors]
+    return torch.where(lengths > 0, torch.stack(pushed, 1) / lengths, 0).double().cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Explicit:
+    """All eigenvalues (D,) of the Hessian, descending, and the alignments (n, D) of examples with its eigenvectors."""
+
+    eigenvalues: np.ndarray
+    alignments: np.ndarray
+
+
+def explicit(problem: Problem, parameters: Tensor, logits: Tensor, memory_mib: float = 1024) -> Explicit:
+    """Alignments of g at all examples with all eigenvectors of the Hessian, in the precision of the parameters.
+
+    Forms the Hessian (D, D): for networks of some thousands of parameters.
+    """
+    identity = torch.eye(len(parameters), dtype=parameters.dtype, device=parameters.device)
+    matrix = hessian.hessian_vector_products(problem, parameters, identity, memory_mib=memory_mib)
+    values, vectors = _descending(matrix)
+    weights = predicted_loss_weights(logits).to(parameters)
+    cotangents = torch.diag_embed(weights.T).permute(1, 2, 0)  # one example's weights in each row
+    gradients = logit_gradients.pulled(problem, parameters, cotangents)
+    gradients = torch.nn.functional.normalize(gradients, dim=1)
+    found = gradients @ vectors
+    return Explicit(values.double().cpu().numpy(), found.double().cpu().numpy())
+
+
+def _descending(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, descending, and eigenvectors as columns of a symmetric matrix, in its precision."""
+    # By scipy's LAPACK: torch's fails in single precision on matrices with many eigenvalues of zero.
+    values, vectors = scipy.linalg.eigh(((matrix + matrix.T) / 2).cpu().numpy(), driver="evd")
+    return tuple(torch.as_tensor(each.copy()).to(matrix) for each in (values[::-1], vectors[:, ::-1]))

@@ -1,0 +1,71 @@
+"""The margin estimate of Sabanayagam et al. (2023): points aligned with the top eigenvector stand for the boundary.
+
+From random inputs x, descent on (A² − 1)², A = ⟨g, v⟩/|g| the alignment of the predicted label's loss with the top
+eigenvector v, ends at points whose smallest distance from the training examples that align most with v and −v is the
+estimate. Letters: s networks, t starts of each, D parameters.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from goldilocks_zone.models import kernels
+from goldilocks_zone.subspaces.constraints import split
+
+
+@dataclass(frozen=True)
+class Descent:
+    """SGD as published, but for the number of steps: the rate is a tenth from step `fall` on."""
+
+    steps: int = 20_000
+    rate: float = 0.01
+    decay: float = 0.001
+    fall: int = 5_000
+
+
+@kernels.differentiating
+def aligned_points(
+    network: nn.Sequential, parameters: Tensor, eigenvectors: Tensor, starts: Tensor, descent: Descent = Descent()
+) -> tuple[Tensor, Tensor]:
+    """The points (s, t, d) that descent reaches from `starts` (s, t, d), and A (s, t) there.
+
+    For `parameters` and `eigenvectors` (s, D) of a network of dense layers and activations of single units. A point at
+    which all units are dead, where A is 0, stays but for the decay.
+    """
+    points = starts.detach().clone()
+    for step in range(descent.steps):
+        points.requires_grad_()
+        loss = (alignment(network, parameters, eigenvectors, points).square() - 1).square().sum()
+        (slope,) = torch.autograd.grad(loss, points)
+        rate = descent.rate * (0.1 if step >= descent.fall else 1)
+        points = points.detach() - rate * (slope + descent.decay * points.detach())
+    reached = alignment(network, parameters, eigenvectors, points.clone().requires_grad_())
+    return points, reached.detach()
+
+
+def alignment(network: nn.Sequential, parameters: Tensor, eigenvectors: Tensor, points: Tensor) -> Tensor:
+    """A (s, t) at points (s, t, d), differentiable by them if they require gradients.
+
+    With a layer's inputs a and adjoints δ, ⟨g, v⟩ is the sum over layers of δᵀ(V a + c), and |g|² of |δ|²(|a|² + 1).
+    """
+    shapes = [each.shape for each in network.parameters()]
+    own, along = (iter(split(each, shapes)) for each in (parameters, eigenvectors))
+    outputs, preactivations, pushed, squares = points, [], [], []
+    for layer in network:
+        if not isinstance(layer, nn.Linear):
+            outputs = outputs if isinstance(layer, nn.Flatten) else layer(outputs)
+            continue
+        weight, bias = next(own), next(own) if layer.bias is not None else None
+        squares.append(outputs.square().sum(2) + (bias is not None))
+        direction = outputs @ next(along).mT
+        pushed.append(direction if bias is None else direction + next(along)[:, None])
+        outputs = outputs @ weight.mT if bias is None else torch.baddbmm(bias[:, None], outputs, weight.mT)
+        preactivations.append(outputs)
+    predicted = outputs.argmax(2, keepdim=True)
+    others = torch.softmax(outputs.scatter(2, predicted, -torch.inf), 2)
+    weights = others.scatter(2, predicted, -others.sum(2, keepdim=True))  # of p − ŷ, over a factor that cancels in A
+    adjoints = torch.autograd.grad(outputs, preactivations, weights, create_graph=True)
+    product = sum((delta * each).sum(2) for delta, each in zip(adjoints, pushed))
+    square = sum(delta.square().sum(2) * each for delta, each in zip(adjoints, squares))
+    return product / square.clamp_min(torch.finfo(square.dtype).tiny).sqrt()
