@@ -9,9 +9,12 @@ from torch import Tensor
 from goldilocks_zone.randomness import stream
 
 
-def batch(shuffles: Sequence[tuple], step: int, size: int, n: int) -> Tensor:
-    """The examples of a step's batch: (size,) where there is one stream, else (m, size)."""
-    epoch, number = divmod(step, n // size)
+def batch(shuffles: Sequence[tuple], step: int, size: int, n: int, keep_last: bool = False) -> Tensor:
+    """The examples of a step's batch: (size,) where there is one stream, else (m, size).
+
+    keep_last: an epoch ends with a shorter batch where the size does not divide n.
+    """
+    epoch, number = divmod(step, -(-n // size) if keep_last else n // size)
     rows = [_order(name, epoch, n)[number * size : (number + 1) * size] for name in shuffles]
     return torch.as_tensor(rows[0] if len(rows) == 1 else np.stack(rows))
 

@@ -20,6 +20,7 @@ from goldilocks_zone.models import chains, kernels, networks
 from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.subspaces.constraints import Subset, by_member, norms
+from goldilocks_zone.training import batches
 
 OPTIMISERS = ("adam", "sgd")
 BETAS = 0.9, 0.999  # Adam's, torch's own
@@ -31,7 +32,10 @@ class Options:
     """How an ensemble is trained; `batch` None means all examples, `rates` are (m,).
 
     `temperatures` (m,) replace the problem's. `random_signs`: a control that multiplies every entry of a gradient by a
-    random sign at every step, so that only the optimiser's own walk is left (Chang 2019).
+    random sign at every step, so that only the optimiser's own walk is left (Chang 2019). own_examples: the problem has
+    inputs (m, n, …) and labels (m, n), other ones for each member. keep_last: an epoch ends with a shorter batch where
+    the size does not divide n; else these examples wait for the next epoch. fresh: inputs and labels of each step by
+    its number, instead of batches of the problem's. stop_at: a member stays where its loss on a batch is not above it.
     """
 
     steps: int
@@ -42,6 +46,10 @@ class Options:
     momentum: float = 0.0
     epsilon: float = 1e-8
     random_signs: bool = False
+    own_examples: bool = False
+    keep_last: bool = False
+    fresh: Callable[[int], tuple[Tensor, Tensor]] | None = None
+    stop_at: float | None = None
 
 
 class Ensemble:
@@ -57,9 +65,12 @@ class Ensemble:
         if not problem.is_one_batch:
             raise ValueError("training draws batches of its own: give inputs and labels as one array each")
         self.problem, self.subset, self.options = problem, subset, options
+        if options.stop_at is not None and not subset.is_free:
+            raise ValueError("members stop at a loss in the whole space alone: leave stop_at out, or the constraint")
         self.inputs, self.labels = problem.inputs, problem.labels
+        self.count = self.inputs.shape[1 if options.own_examples else 0]
         if self.labels is None and not problem.loss.classifies:
-            self.labels = self.inputs.new_empty(len(self.inputs), 0)
+            self.labels = self.inputs.new_empty(*self.inputs.shape[: 1 + options.own_examples], 0)
         self.shuffles = [tuple(name) for name in shuffles]
         self.coordinates = subset.start.clone()
         like, members = self.coordinates, len(self.coordinates)
@@ -103,29 +114,53 @@ class Ensemble:
         return self.subset.forward(self.coordinates)
 
     def logits(self, parameters: list[Tensor], inputs: Tensor) -> Tensor:
-        """Logits (m, n, k) at `parameters` (m, *shape), without derivatives."""
+        """Logits (m, n, k) at `parameters` (m, *shape), for inputs (n, …) or (m, n, …), without derivatives."""
         with torch.no_grad():
-            return self._logits(parameters, inputs)
+            return self._outputs(parameters, inputs)
+
+    def _outputs(self, parameters: list[Tensor], inputs: Tensor) -> Tensor:
+        own = inputs.ndim > self.inputs.ndim - self.options.own_examples
+        return (self._own_logits if own else self._logits)(parameters, inputs)
+
+    def examples(self, step: int) -> tuple[Tensor, Tensor]:
+        """Inputs and labels of a step: (n, …) and (n,), or (m, n, …) and (m, n).
+
+        Raises ValueError if the batch is larger than the data.
+        """
+        options, n = self.options, self.count
+        if options.fresh:
+            return options.fresh(step)
+        if options.batch is not None and options.batch > n:
+            raise ValueError(f"batch: {options.batch} examples cannot be drawn from {n}; lower it")
+        if options.batch in (None, n):
+            return self.inputs, self.labels
+        chosen = batches.batch(self.shuffles, step, options.batch, n, options.keep_last).to(self.inputs.device)
+        if not options.own_examples:
+            return self.inputs[chosen], self.labels[chosen]
+        members = torch.arange(len(self.coordinates), device=chosen.device)[:, None]
+        return self.inputs[members, chosen], self.labels[members, chosen]
 
     def gradients(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Gradients (m, d) in the subset of each member's mean loss over a batch (n, …), or over one each (m, n, …)."""
-        return torch.cat([part.flatten(1) for part in self._gradients(inputs, labels)], 1)
+        return torch.cat([part.flatten(1) for part in self._gradients(inputs, labels)[0]], 1)
 
-    def _gradients(self, inputs: Tensor, labels: Tensor) -> list[Tensor]:
+    def _gradients(self, inputs: Tensor, labels: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Gradients in the subset's parts, and the members' losses (m,)."""
         arrays = [each.requires_grad_() for each in self.parameters()]
-        outputs = (self._logits if inputs.ndim == self.inputs.ndim else self._own_logits)(arrays, inputs)
-        outputs = outputs / self.temperatures[:, None, None]
+        outputs = self._outputs(arrays, inputs) / self.temperatures[:, None, None]
+        losses = self.problem.loss.total(outputs, labels) / outputs.shape[1]
         # The members' losses do not meet: one that is not finite leaves the others' gradients alone.
-        total = (self.problem.loss.total(outputs, labels) / outputs.shape[1]).sum()
-        found = self.subset.transposed(torch.autograd.grad(total, arrays))
-        return self.subset.tangential(found, self.coordinates)
+        found = self.subset.transposed(torch.autograd.grad(losses.sum(), arrays))
+        return self.subset.tangential(found, self.coordinates), losses.detach()
 
     def step(self, number: int, inputs: Tensor, labels: Tensor) -> list[Tensor]:
         """Step `number` of all members on a batch with the shapes that `gradients` takes.
 
         Returns the steps, in the subset's parts and over each member's rate; the next step but one overwrites them.
         """
-        gradients = self._gradients(inputs, labels)
+        gradients, losses = self._gradients(inputs, labels)
+        if self.options.stop_at is not None:
+            self.rates = torch.where(losses <= self.options.stop_at, 0, self.rates)
         if self.options.random_signs:
             for gradient, signs in zip(gradients, self.subset.parts(self._signs(number))):
                 gradient *= signs
@@ -159,12 +194,12 @@ class Ensemble:
     def at_rest(self, made: list[Tensor]) -> Tensor:
         """Which members (m,) no further step changes, from the steps they have just `made`.
 
-        Those that have diverged; and those whose step was zero, where steps depend on the coordinates alone. None where
-        members share matrix products, in which others would be rounded differently without them.
+        Those that have diverged or stopped; and those whose step was zero, where steps depend on the coordinates alone.
+        None where members share matrix products, in which others would be rounded differently without them.
         """
         if not self.subset.is_free:
             return torch.zeros_like(self.rates, dtype=torch.bool)
-        resting = ~torch.isfinite(self.coordinates).all(1)
+        resting = ~torch.isfinite(self.coordinates).all(1) | (self.rates == 0)
         if self.options.batch is None and self.options.optimiser == "sgd" and not self.options.momentum:
             resting |= norms(made) == 0
         return resting
@@ -174,6 +209,8 @@ class Ensemble:
         result = copy.copy(self)
         result.subset, result.coordinates = self.subset.select(members), self.coordinates[members]
         result.rates, result.temperatures = self.rates[members], self.temperatures[members]
+        if self.options.own_examples:
+            result.inputs, result.labels = self.inputs[members], self.labels[members]
         if len(self.shuffles) > 1:
             result.shuffles = [self.shuffles[i] for i in members.tolist()]
         result._start_optimiser()
@@ -183,11 +220,13 @@ class Ensemble:
 
     def state(self) -> dict:
         """The state that `restore` resumes from."""
-        return {"coordinates": self.coordinates, "moments": self._moments, "counts": self._counts}
+        found = {"coordinates": self.coordinates, "rates": self.rates}
+        return {**found, "moments": self._moments, "counts": self._counts}
 
     def restore(self, state: dict) -> None:
         """Resume from a `state`."""
         self.coordinates.copy_(state["coordinates"])
+        self.rates = state["rates"]
         self._moments, self._counts = state["moments"], state["counts"]
 
 

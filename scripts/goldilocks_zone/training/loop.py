@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from goldilocks_zone.storage import files
-from goldilocks_zone.training import batches, ensembles, observations
+from goldilocks_zone.training import ensembles, observations
 
 Observe = Callable[[int, ensembles.Ensemble], Mapping[str, Tensor]]
 SHARE_OF_CHECKPOINTS = 0.05  # of the time, at most
@@ -44,22 +44,14 @@ def train(
     Raises ValueError if the batch is larger than the data or the checkpoint damaged, Stopped once it has written the
     checkpoint when asked to stop.
     """
-    options, inputs, labels, n = ensemble.options, ensemble.inputs, ensemble.labels, len(ensemble.inputs)
-    size = n if options.batch is None else options.batch
-    if size > n:
-        raise ValueError(f"batch: {size} examples cannot be drawn from {n}; lower it")
-    run, logged = _Run(ensemble), set(log_at)
+    options, run, logged = ensemble.options, _Run(ensemble), set(log_at)
     saving = _Saving(checkpoint, run)
-    first, started = saving.resumed(inputs.device), time.monotonic()
+    first, started = saving.resumed(ensemble.inputs.device), time.monotonic()
     if first == 0 and 0 in logged:
         run.record(observe(0, ensemble))
     for step in range(first, options.steps):
         if len(run.members):
-            examples = inputs, labels
-            if size < n:
-                chosen = batches.batch(run.working.shuffles, step, size, n).to(inputs.device)
-                examples = inputs[chosen], labels[chosen]
-            made = run.working.step(step, *examples)
+            made = run.working.step(step, *run.working.examples(step))
             run.progress.add(made, run.working.rates)
         if step + 1 in logged:
             run.record(observe(step + 1, run.working) if len(run.members) else {})

@@ -74,12 +74,14 @@ class Progress:
 def classified(ensemble: ensembles.Ensemble, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """accuracy, mean loss and share of zero_logits of each member (m,), in double precision, at its own temperature."""
     parameters, loss, hits, total, zeros = ensemble.parameters(), ensemble.problem.loss, 0.0, 0.0, 0.0
-    step = len(inputs) if loss.couples_examples else ensembles.EXAMPLES_AT_ONCE
-    for x, y in zip(inputs.split(step), labels.split(step)):
+    axis = int(inputs.ndim > ensemble.inputs.ndim - ensemble.options.own_examples)
+    step = inputs.shape[axis] if loss.couples_examples else ensembles.EXAMPLES_AT_ONCE
+    for x, y in zip(inputs.split(step, axis), labels.split(step, axis)):
         outputs = ensemble.logits(parameters, x).double() / ensemble.temperatures[:, None, None]
         hits = hits + ((outputs.argmax(2) == y).sum(1) if loss.classifies else math.nan)
         zeros = zeros + (outputs == 0).double().mean(2).sum(1)
         total = total + loss.total(outputs, y)
     # Diverged members have no accuracy, nor have losses without classes.
-    right = torch.where(torch.isfinite(total), torch.as_tensor(hits).double() / len(labels), math.nan)
-    return {"accuracy": right, "loss": total / len(labels), "zero_logits": zeros / len(labels)}
+    count = labels.shape[axis]
+    right = torch.where(torch.isfinite(total), torch.as_tensor(hits).double() / count, math.nan)
+    return {"accuracy": right, "loss": total / count, "zero_logits": zeros / count}

@@ -105,7 +105,7 @@ def test_the_plain_loop_trains_as_the_engine(case, monkeypatch):
     training.compare(case, problem)
 
     def wrong(self, inputs, labels):
-        return [torch.ones_like(part) for part in self.subset.parts(self.coordinates)]
+        return [torch.ones_like(part) for part in self.subset.parts(self.coordinates)], self.rates
 
     monkeypatch.setattr(ensembles.Ensemble, "_gradients", wrong)
     with pytest.raises(ValueError, match=f"the plain loop differs from the engine by .* in the case {case}: one is wr"):
