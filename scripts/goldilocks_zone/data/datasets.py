@@ -182,6 +182,37 @@ def load_splits(
     return Splits(training, validation_set, prepared(images[:test], targets[:test]))
 
 
+def load_draws(
+    path: str | Path, dataset: str, draws: Sequence[int], count: int, seed: int, only: Sequence[int] = (), test: int = 0
+) -> tuple[list[Examples], Examples]:
+    """`count` training examples of each draw, standardised, class-balanced and in random order, and `test` test ones.
+
+    Of the classes `only`, by default all, numbered anew in that order. Draws overlap. Raises ValueError if the dataset
+    has no `count` examples or not these classes.
+    """
+    images, targets, available, checksum = _read(path, TRAIN)
+    classes = list(only) or list(range(available))
+    _restricted(max(classes) + 1, available, dataset)
+    prepare = _preprocessing(images, "standardised")
+
+    def chosen(images: np.ndarray, targets: np.ndarray, members: np.ndarray) -> Examples:
+        labels = np.array(classes)[:, None] == targets[members]
+        return Examples(prepare(images[members] / 255), labels.argmax(0), len(classes), checksum)
+
+    members = np.flatnonzero(np.isin(targets, classes))
+    if count > len(members):
+        raise ValueError(
+            f"{count} examples asked of {dataset}, which has {len(members)} of these classes: ask for fewer"
+        )
+    orders = (balanced_order(targets[members], stream(seed, "examples", dataset, draw)) for draw in draws)
+    trained = [chosen(images, targets, members[order[:count]]) for order in orders]
+    images, targets, _, _ = _read(path, TEST)
+    members = np.flatnonzero(np.isin(targets, classes))
+    if not len(members):
+        raise ValueError(f"{dataset} has no test set: give it one")
+    return trained, chosen(images, targets, members[:test])
+
+
 def _refuse_all_held_out(validation: int, available: int, place: str) -> None:
     if validation >= available:
         held = f"validation: {validation} leaves none of the {available} training examples of {place}"

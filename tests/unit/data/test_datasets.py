@@ -143,6 +143,28 @@ def test_validation_examples_are_never_used(dataset_file):
     assert not held_out & {np.round(image * 255).astype(np.uint8).tobytes() for image in used}
 
 
+def test_draws_have_balanced_examples_of_their_own_of_the_classes_in_use(dataset_file):
+    path, pixels, labels = dataset_file
+    drawn, test = datasets.load_draws(path, "made", (0, 1), 30, 1, (7, 0, 2), test=9)
+    standardised = (pixels - pixels.mean()) / pixels.std()
+    known = {image.tobytes(): label for image, label in zip(np.round(standardised, 6), labels)}
+    for each in (*drawn, test):
+        assert each.classes == 3 and set(each.labels) == {0, 1, 2}
+    for each in drawn:
+        assert np.bincount(each.labels).tolist() == [10, 10, 10]
+        # Classes are numbered in the order in which they are named.
+        found = [known[image.tobytes()] for image in np.round(each.inputs, 6)]
+        assert found == [(7, 0, 2)[label] for label in each.labels]
+    assert len(test.labels) == 9 and not np.array_equal(drawn[0].inputs, drawn[1].inputs)
+    again, _ = datasets.load_draws(path, "made", (1,), 30, 1, (7, 0, 2))
+    assert np.array_equal(again[0].inputs, drawn[1].inputs)
+    assert datasets.load_draws(path, "made", (0,), 30, 1)[0][0].classes == 10
+    with pytest.raises(ValueError, match="501 examples asked of made, which has 500 of these classes"):
+        datasets.load_draws(path, "made", (0,), 501, 1)
+    with pytest.raises(ValueError, match="made has 10 classes"):
+        datasets.load_draws(path, "made", (0,), 5, 1, (0, 10))
+
+
 def test_splits_are_the_whole_training_set_what_is_held_out_of_it_and_the_test_set(dataset_file):
     path, pixels, labels = dataset_file
     found = datasets.load_splits(path, "made", "standardised", "original", 100, 1, test=30)

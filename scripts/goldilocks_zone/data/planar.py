@@ -1,0 +1,141 @@
+"""Datasets of points in the plane, drawn anew for each initialisation (Sabanayagam et al. 2023, and designed ones).
+
+Points are (n, 2) in units of the plane, labels (n,). Streams are named by seed, dataset, purpose and draw.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from goldilocks_zone.data import planar_shapes
+from goldilocks_zone.randomness import stream
+
+Points = tuple[np.ndarray, np.ndarray]
+RING, FREE = (1.0, 1.5), 0.15  # radii of a pie, and its free angle on each side of a border
+REACH, HEIGHT, GAP = 2.0, 0.3, 0.3  # stripes: half their width together, deviation of y, gap between two
+GAPS = 0.1, 0.2, 0.35, 0.55
+
+
+@dataclass(frozen=True)
+class Borders:
+    """Designed borders between sections, first to last: x of stripes or angles of a pie, and the gaps there."""
+
+    places: np.ndarray
+    gaps: np.ndarray
+
+
+def borders(name: str, seed: int, draw: int) -> Borders | None:
+    """The designed borders of a draw of a dataset; None for datasets without a design."""
+    known = planar_shapes.of(name)
+    if not known.sections:
+        return None
+    if known.kind == "pie":
+        return Borders(2 * np.pi * np.arange(known.sections) / known.sections, np.full(known.sections, 2 * FREE))
+    widths = GAPS if known.kind == "gaps" else [GAP] * known.sections
+    gaps = stream(seed, "borders", name, draw).permutation(widths)
+    # Stripes of equal width fill the rest of [−2, 2].
+    width = (2 * REACH - gaps.sum()) / (len(gaps) + 1)
+    return Borders(-REACH + width * np.arange(1, len(gaps) + 1) + np.cumsum(gaps) - gaps / 2, gaps)
+
+
+def drawn(name: str, seed: int, purpose: str, draw: int, count: int | None = None) -> Points:
+    """Points and labels of a draw of a dataset for a `purpose`, by default as many as it has for training.
+
+    Class counts differ by one at most; sections of a design are equally likely.
+    """
+    known = planar_shapes.of(name)
+    count = count or known.examples
+    counts = np.full(known.classes, count // known.classes)
+    counts[: count % known.classes] += 1
+    points, labels = SAMPLERS[known.kind](counts, stream(seed, purpose, name, draw), borders(name, seed, draw))
+    order = stream(seed, "order", purpose, name, draw).permutation(count)
+    return points[order], labels[order]
+
+
+def published_gauss() -> Points:
+    """The draw of `gauss` in the published code: 150 of 300 points, by the numbers of two Mersenne twisters.
+
+    numpy's RandomState(42) draws point by point, class by class; torch's randperm of the seed 42 orders them.
+    """
+    random = np.random.RandomState(42)
+    points = [random.normal(mean, deviation) for mean, deviation in GAUSS for _ in range(100)]
+    labels = np.repeat(np.arange(len(GAUSS)), 100)
+    # torch's randperm: of the rest of the list, entry raw % length comes next.
+    raw, order = np.random.RandomState(42)._bit_generator.random_raw(len(labels)), np.arange(len(labels))
+    for i, number in enumerate(raw):
+        other = i + int(number) % (len(order) - i)
+        order[[i, other]] = order[[other, i]]
+    return np.array(points)[order[:150]], labels[order[:150]]
+
+
+def _blobs(centres, counts: np.ndarray, random: np.random.Generator, borders: Borders | None) -> Points:
+    """Gaussian blobs of given means and deviations, in turn of each class where there are more."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    of_class = len(centres) // len(counts)
+    number = labels * of_class + (random.integers(0, of_class, len(labels)) if of_class > 1 else 0)
+    means, deviations = (np.array(each)[number] for each in zip(*centres))
+    return means + deviations * random.standard_normal((len(labels), 2)), labels
+
+
+def _around(curve: Callable, noise: float, counts: np.ndarray, random: np.random.Generator, borders: None) -> Points:
+    """Points at uniform parameters in [0, 1] of the `curve` of each class, with Gaussian noise."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    points = curve(random.random(len(labels)), labels)
+    return points + noise * random.standard_normal(points.shape), labels
+
+
+def _circles(t: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    radii = np.where(labels == 0, 1.0, 0.5)
+    return radii[:, None] * np.stack([np.cos(2 * np.pi * t), np.sin(2 * np.pi * t)], 1)
+
+
+def _moons(t: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    x, y = np.cos(np.pi * t), np.sin(np.pi * t)
+    return np.where(labels[:, None] == 0, np.stack([x, y], 1), np.stack([1 - x, 0.5 - y], 1))
+
+
+def _noisy(centres, counts: np.ndarray, random: np.random.Generator, borders: Borders | None) -> Points:
+    """Blobs whose points are moved by up to 0.5 along both axes."""
+    points, labels = _blobs(centres, counts, random, borders)
+    return points + random.uniform(-0.5, 0.5, points.shape), labels
+
+
+def _published(counts: np.ndarray, random: np.random.Generator, borders: Borders | None) -> Points:
+    """The published draw for as many points as it has; others are fresh."""
+    return published_gauss() if counts.sum() == 150 else _blobs(GAUSS, counts, random, borders)
+
+
+def _pie(counts: np.ndarray, random: np.random.Generator, borders: Borders) -> Points:
+    sections = len(borders.places)
+    number = random.integers(0, sections, counts.sum())
+    width = 2 * np.pi / sections - borders.gaps[0]
+    angles = borders.places[number] + borders.gaps[0] / 2 + width * random.random(len(number))
+    radii = random.uniform(*RING, len(number))
+    return radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1), number % len(counts)
+
+
+def _in_stripes(counts: np.ndarray, random: np.random.Generator, borders: Borders) -> Points:
+    starts = np.concatenate([[-REACH], borders.places + borders.gaps / 2])
+    ends = np.concatenate([borders.places - borders.gaps / 2, [REACH]])
+    number = random.integers(0, len(starts), counts.sum())
+    x = starts[number] + (ends - starts)[number] * random.random(len(number))
+    return np.stack([x, HEIGHT * random.standard_normal(len(number))], 1), number % len(counts)
+
+
+GAUSS = [((2, -1), (0.5, 0.5)), ((-2, 0), (0.5, 1)), ((0, 2), (0.5, 0.5))]
+HIERARCHICAL = [((x, y), (0.5, 0.55)) for x in (-2, 2) for y in (-1, 1)]
+CHECKERBOARD = [((x, y), (0.3, 0.1)) for x, y in ((0.8, -3), (0.8, 1), (-0.8, -1), (-0.8, 3))]
+SAMPLERS: dict[str, Callable[[np.ndarray, np.random.Generator, Borders | None], Points]] = {
+    "gauss": functools.partial(_blobs, GAUSS),
+    "gauss_published": _published,
+    "circle": functools.partial(_around, _circles, 0.1),
+    "half_moon": functools.partial(_around, _moons, 0.1),
+    "half_moon_noisy": functools.partial(_around, _moons, 0.2),
+    "hierarchical": functools.partial(_blobs, HIERARCHICAL),
+    "checkerboard": functools.partial(_blobs, CHECKERBOARD),
+    "checkerboard_noisy": functools.partial(_noisy, CHECKERBOARD),
+    "pie": _pie,
+    **dict.fromkeys(("stripes", "gaps", "equal_gaps"), _in_stripes),
+}

@@ -1,0 +1,63 @@
+"""Names, sizes and boxes of the datasets of points in the plane. Imports nothing heavy."""
+
+import re
+from dataclasses import dataclass
+
+from goldilocks_zone.data.official_shapes import Shape
+
+Box = tuple[tuple[float, float], tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Planar:
+    """A dataset in the plane: its kind, its numbers of classes and training examples, and the box around its points.
+
+    sections: sectors of a pie, or borders between stripes; 0 for datasets without a design.
+    """
+
+    kind: str
+    classes: int
+    examples: int
+    box: Box
+    sections: int = 0
+
+    @property
+    def shape(self) -> Shape:
+        """Points as images of two pixels."""
+        return Shape((1, 1, 2), self.classes, self.examples)
+
+
+WIDE, ROUND, MOONS, TALL = ((-4, 4), (-4, 4)), ((-2, 2), (-2, 2)), ((-1.7, 2.3), (-1.7, 2.3)), ((-3, 3), (-4, 4))
+STRIPES = (-2.2, 2.2), (-1, 1)
+PLANAR = {
+    "gauss": Planar("gauss", 3, 150, WIDE),
+    "gauss_published": Planar("gauss_published", 3, 150, WIDE),
+    "circle": Planar("circle", 2, 100, ROUND),
+    "half_moon": Planar("half_moon", 2, 100, MOONS),
+    "half_moon_noisy": Planar("half_moon_noisy", 2, 100, MOONS),
+    "hierarchical": Planar("hierarchical", 4, 150, WIDE),
+    "checkerboard": Planar("checkerboard", 2, 200, TALL),
+    "checkerboard_noisy": Planar("checkerboard_noisy", 2, 200, TALL),
+    **{f"gaps_{classes}": Planar("gaps", classes, 200, STRIPES, 4) for classes in range(2, 6)},
+    **{f"equal_gaps_{classes}": Planar("equal_gaps", classes, 200, STRIPES, 4) for classes in range(2, 6)},
+}
+
+
+def of(name: str) -> Planar | None:
+    """The dataset of a name, such as gauss, pie_4_2 (sectors, classes) or stripes_3_2 (borders, classes), else None.
+
+    Sections have classes in turn; neighbours would share one where sectors are one more than a multiple of the classes.
+    """
+    if found := re.fullmatch("(pie|stripes)_([1-9])_([2-9])", name):
+        kind, sections, classes = found[1], int(found[2]), int(found[3])
+        if kind == "pie" and classes <= sections and sections % classes != 1:
+            return Planar(kind, classes, 200, ROUND, sections)
+        if kind == "stripes" and classes <= sections + 1:
+            return Planar(kind, classes, 200, STRIPES, sections)
+    return PLANAR.get(name)
+
+
+def sections(name: str) -> int:
+    """Number of the designed borders of a dataset; 0 for others."""
+    known = of(name)
+    return known.sections if known else 0
