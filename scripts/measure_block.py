@@ -13,7 +13,7 @@ module = importlib.import_module(f"goldilocks_zone.{path}")  # The log counts im
 cell = {name: snakemake.wildcards.get(name, "") for name in ("dataset", "network", "subspace", "block")}
 with job_log(snakemake.log[0], snakemake.input, path):
     job = Job(
-        path_to_dataset=snakemake.input.dataset,
+        path_to_dataset=next(iter(snakemake.input.dataset), ""),
         path_to_settings=snakemake.input.settings,
         path_to_code=snakemake.input.code,
         path_to_network=next(iter(snakemake.input.network), None),

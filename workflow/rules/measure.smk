@@ -9,7 +9,7 @@ for kind in kinds.known().values():
         name:
             kind.name
         input:
-            dataset="results/data/{dataset}.nc",
+            dataset=lambda wildcards: THIS_RUN.file_of_dataset(wildcards.dataset),
             settings=record("settings/study-{study}.yaml"),
             network=lambda wildcards: own_networks([wildcards.network]),
             code=record(f"fingerprints/{kind.name}.txt"),
@@ -44,7 +44,7 @@ for kind in kinds.known().values():
 rule cuts:
     """Losses on random lines and a random plane through one initialisation at several radii."""
     input:
-        dataset=lambda wildcards: f"results/data/{SETTINGS.cuts.dataset}.nc",
+        dataset=lambda wildcards: THIS_RUN.file_of_dataset(SETTINGS.cuts.dataset),
         settings=record("settings/cuts.yaml"),
         network=lambda wildcards: own_networks([SETTINGS.cuts.network]),
         code=record("fingerprints/cuts.txt"),

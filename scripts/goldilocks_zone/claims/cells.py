@@ -134,6 +134,9 @@ def _beside(case: dict, cell: xr.Dataset, studies: Studies) -> xr.Dataset:
     if other.sizes.get("subspace", 1) > 1:
         raise NotTested(f"the study {name} has several subspaces, of which the claim names none")
     variables = {variable: alias for alias, variable in case["beside"]["variables"].items()}
+    for variable in variables:
+        if variable not in other:
+            raise NotTested(f"the study {name} has measured no {variable}")
     other = other[list(variables)].isel(subspace=0, drop=True, missing_dims="ignore")
     return xr.merge([cell, other.reset_coords(drop=True).rename(variables)], join="inner", combine_attrs="override")
 

@@ -5,8 +5,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from goldilocks_zone.config import studies
+from goldilocks_zone.config import kinds, studies
 from goldilocks_zone.config.values import ConfigurationError, nearest
+from goldilocks_zone.data import planar_shapes
 from goldilocks_zone.data.official_shapes import Shape
 from goldilocks_zone.figures import registry
 from goldilocks_zone.models import labels
@@ -54,11 +55,14 @@ def refuse_sizes(path: str, study: "Study", shapes: "Shapes", networks: "Network
                 refuse(f"{path}.subspaces.{i}: {dimension} dimensions are impossible; {reason}")
 
 
-def refuse_dataset(path: str, name: str, shapes: Mapping[str, Shape | None]) -> None:
-    """Refuse the name of an unknown dataset."""
+def refuse_dataset(path: str, name: str, shapes: Mapping[str, Shape | None], study: "Study | None" = None) -> None:
+    """Refuse the name of an unknown dataset, and one that is drawn anew by jobs where none of a `study` does so."""
     if name not in shapes:
         advice = "one of your own is described under datasets, or lies in the folder GOLDILOCKS_DATA"
         refuse(f"{path}: the dataset {name!r} is unknown; {nearest(name, shapes)} ({advice})")
+    if planar_shapes.of(name) and not (study and kinds.known()[study.kind].draws_data):
+        able = ", ".join(kind.name for kind in kinds.known().values() if kind.draws_data)
+        refuse(f"{path}: {name} is drawn anew for each initialisation, in studies of kind {able} alone; use another")
 
 
 def check_networks(config: "Configuration") -> None:
@@ -86,7 +90,7 @@ def check_names(config: "Configuration", known: list[str]) -> None:
 def check_study(path: str, study: "Study", config: "Configuration", shapes: Mapping[str, Shape | None]) -> "Study":
     """Replace a study's datasets by their substitutes, and check their names, its networks and all its kind does."""
     for i, dataset in enumerate(study.datasets):
-        refuse_dataset(f"{path}.datasets.{i}", dataset, shapes)
+        refuse_dataset(f"{path}.datasets.{i}", dataset, shapes, study)
     datasets = list(dict.fromkeys(config.substitutes.get(each, each) for each in study.datasets))
     study = study.model_copy(update={"datasets": datasets})
     named = [(i, label) for i, label in enumerate(study.networks) if label not in config.networks]

@@ -23,6 +23,7 @@ class Kind:
     memory_mib: int  # for torch, data and results
     seconds: float  # overhead of a job, mostly imports
     speeds: Mapping[str, float]  # operations per second of one core of 2026, by `Study.work`
+    draws_data: bool = False  # takes datasets that are drawn anew for each initialisation
     module: str = ""  # has `measure_block(job)` and OBSERVABLES; by default the module named as the kind
 
     @property

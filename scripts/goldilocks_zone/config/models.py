@@ -16,7 +16,7 @@ from goldilocks_zone.figures.registry import FigureSettings
 from goldilocks_zone.models import labels, user_code
 from goldilocks_zone.subspaces import labels as subspace_labels
 
-Initialisation = Literal["glorot", "he", "isotropic"]
+Initialisation = Literal["glorot", "he", "isotropic", "uniform"]
 Metric = Literal["identity", "shell", "inverse_shell", "sigma"]
 Inputs = Literal["standardised", "unit_interval", "minus_one_to_one", "mean_image_removed", "gaussian"]
 DataType = Literal["float64", "float32"]
@@ -99,7 +99,7 @@ class Study(Section):
     res adds the input of a hidden layer, from the second on, to its output of the same width; ln normalises
     pre-activations over a layer's units, without parameters), conv-<channels>x<blocks>-<activation>[-nobias] (blocks of
     3 × 3 convolution, 2 × 2 max pooling and activation, then a dense layer) or lenet5[-<activation>][-nobias];
-    activation relu, leakyrelu, tanh, softplus or identity."""
+    activation relu, leakyrelu, tanh, softplus, sigmoid or identity."""
     subspaces: Several[str]
     radii: Several[Positive] | RadiusRange
     """Radii, a list or {first, last, number} spaced logarithmically."""

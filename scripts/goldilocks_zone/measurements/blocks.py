@@ -78,7 +78,11 @@ class Work:
 
     def network(self, examples: Examples) -> nn.Module:
         """Build the network for these examples, in double precision."""
-        return user_networks.build_named(self.job.network, self.own, examples.inputs.shape[1:], examples.classes)
+        return self.network_of(examples.inputs.shape[1:], examples.classes)
+
+    def network_of(self, image: tuple[int, ...], classes: int) -> nn.Module:
+        """Build the network for images of a shape, in double precision."""
+        return user_networks.build_named(self.job.network, self.own, image, classes)
 
 
 def begin(job: Job, block: records.Block | None = None) -> Work:

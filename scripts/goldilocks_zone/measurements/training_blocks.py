@@ -5,7 +5,6 @@ import itertools
 import logging
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,16 +12,15 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from goldilocks_zone.config import records, studies
+from goldilocks_zone.config import studies
 from goldilocks_zone.curvature import hessian, logit_gradients, top_eigenvectors
 from goldilocks_zone.data import datasets
 from goldilocks_zone.jobs import lifecycle
-from goldilocks_zone.measurements import blocks, local_geometry
+from goldilocks_zone.measurements import blocks, checkpoints, local_geometry
 from goldilocks_zone.measurements.observables import DRAW, RADIUS, Axis, Observables, Shape, Variable
 from goldilocks_zone.measurements.training import TrainingStudy
 from goldilocks_zone.models import initialisation, labels
 from goldilocks_zone.models.problem import Problem
-from goldilocks_zone.provenance import attributes
 from goldilocks_zone.spectra import summaries
 from goldilocks_zone.subspaces import constraints, projections
 from goldilocks_zone.subspaces import labels as subspace_labels
@@ -112,7 +110,7 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
             result = blocks.empty(OBSERVABLES, shape, work.labels)
         trained = Ensembles(work, here, module, splits)
         for group in _groups(members, trained):
-            values = _train(trained, group, _checkpoint(trained, number))
+            values = _train(trained, group, checkpoints.checkpoint(work, here, splits.training.checksum, number))
             for i, member in enumerate(group):
                 place = studies.place({**variant, **member.variant}) | {"radius": member.radius, "draw": member.draw}
                 blocks.fill(result, place, {name: each[i] for name, each in values.items()})
@@ -134,16 +132,6 @@ def _groups(members: list[Member], trained: Ensembles) -> list[list[Member]]:
     size = entries * parameters[0].element_size()
     count = len(members) if parameters[0].is_cuda else max(1, BYTES_AT_ONCE // size)
     return [members[start : start + count] for start in range(0, len(members), count)]
-
-
-def _checkpoint(trained: Ensembles, number: int) -> loop.Checkpoint:
-    """Checkpoints of one ensemble, valid while code, network, data and settings stay the same."""
-    work = trained.work
-    own = work.own and work.own.record(work.job.network)
-    known = {"code": work.code, "own": own, "checksum": trained.splits.training.checksum}
-    key = attributes.settings_hash({**known, **records.of_measurement(trained.study, work.block.seed)})
-    path = Path(work.job.path_to_checkpoints, f"{number:03d}.pt")
-    return loop.Checkpoint(path, key, work.job.checkpoint_seconds, lifecycle.asked)
 
 
 def _train(trained: Ensembles, members: list[Member], checkpoint: loop.Checkpoint) -> dict[str, np.ndarray]:

@@ -149,6 +149,10 @@ def _activation(module: nn.Module) -> layers.Activation | None:
         return layers.Activation(leaky, lambda z: torch.full_like(z, low).masked_fill_(z > 0, 1.0), homogeneous=True)
     if kind is nn.Tanh:
         return layers.Activation(torch.tanh, lambda z: 1 - torch.tanh(z) ** 2, _bend_of_tanh)
+    if kind is nn.Sigmoid:
+        return layers.Activation(
+            torch.sigmoid, _slope_of_sigmoid, lambda z: _slope_of_sigmoid(z) * (1 - 2 * torch.sigmoid(z))
+        )
     if kind is nn.Softplus:
         return _softplus(module, module.beta, module.threshold)
     if kind is networks.CentredSoftplus:
@@ -159,6 +163,11 @@ def _activation(module: nn.Module) -> layers.Activation | None:
 def _bend_of_tanh(z: Tensor) -> Tensor:
     value = torch.tanh(z)
     return -2 * value * (1 - value**2)
+
+
+def _slope_of_sigmoid(z: Tensor) -> Tensor:
+    value = torch.sigmoid(z)
+    return value * (1 - value)
 
 
 def _softplus(function: Callable[[Tensor], Tensor], beta: float, threshold: float) -> layers.Activation:

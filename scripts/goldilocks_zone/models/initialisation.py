@@ -46,21 +46,31 @@ def weight_deviations(parameters: list[Parameter], initialisation: str) -> list[
     """Standard deviation σ of each tensor's entries before any rescaling; 0 where it starts at zero.
 
     `glorot`: σ² = 2/(fan_in + fan_out) and `he`: σ² = 2/fan_in, biases zero; `isotropic`: σ = 1 for weights and biases
-    alike (one Gaussian in R^D, Chang 2019). Raises ValueError for another name.
+    alike (one Gaussian in R^D, Chang 2019); `uniform`: weights and biases uniform in ±1/√fan_in of their layer, as
+    layers of torch start. Raises ValueError for another name.
     """
+    if initialisation == "uniform":
+        # A bias follows its weights.
+        fans = [(before if p.is_bias else p).fan_in for before, p in zip([None, *parameters], parameters)]
+        return [1 / math.sqrt(3 * fan) for fan in fans]
     if initialisation == "isotropic":
         return [1.0] * len(parameters)
     if initialisation == "glorot":
         return [0.0 if p.is_bias else math.sqrt(2 / (p.fan_in + p.fan_out)) for p in parameters]
     if initialisation == "he":
         return [0.0 if p.is_bias else math.sqrt(2 / p.fan_in) for p in parameters]
-    raise ValueError(f"initialisation {initialisation!r} is unknown: use glorot, he or isotropic")
+    raise ValueError(f"initialisation {initialisation!r} is unknown: use glorot, he, isotropic or uniform")
 
 
 def initialise(parameters: list[Parameter], initialisation: str, random: np.random.Generator) -> np.ndarray:
     """A random initialisation, shape (D,), float64, not yet rescaled to a radius."""
     deviations = weight_deviations(parameters, initialisation)
-    return np.concatenate([sigma * random.standard_normal(p.size) for p, sigma in zip(parameters, deviations)])
+    reach = math.sqrt(3)
+
+    def draw(size: int) -> np.ndarray:
+        return random.uniform(-reach, reach, size) if initialisation == "uniform" else random.standard_normal(size)
+
+    return np.concatenate([sigma * draw(p.size) for p, sigma in zip(parameters, deviations)])
 
 
 def scale(theta: np.ndarray, radius: float, unit: str, r_x: float) -> float:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
 
-ACTIVATIONS = ("relu", "leakyrelu", "tanh", "softplus", "identity")
+ACTIVATIONS = ("relu", "leakyrelu", "tanh", "softplus", "sigmoid", "identity")
 HOMOGENEOUS = ("relu", "leakyrelu", "identity")
 # Families of networks: the form of their labels and an example; and the pattern of the form.
 _FAMILIES = {

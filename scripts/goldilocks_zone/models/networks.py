@@ -10,7 +10,7 @@ from goldilocks_zone.models import kernels, labels
 from goldilocks_zone.models.labels import Convolutional, FullyConnected, LeNet5, Network
 
 Logits = Callable[[Tensor, Tensor], Tensor]
-ACTIVATIONS = dict(zip(labels.ACTIVATIONS, (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Softplus, nn.Identity)))
+ACTIVATIONS = dict(zip(labels.ACTIVATIONS, (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Softplus, nn.Sigmoid, nn.Identity)))
 
 
 class Residual(nn.Module):

@@ -206,7 +206,8 @@ def environment(folder: Path) -> jinja2.Environment:
     options = {"trim_blocks": True, "keep_trailing_newline": True, "undefined": Missing}
     templates = jinja2.Environment(*delimiters, loader=loader, **options)
     escape = {"latex": lambda value, strict=True: latex.escape(str(value), strict), "split": str.split}
-    templates.filters |= escape | {each.__name__: each for each in (measured, radii, dimensions, without_remedy)}
+    shown = (measured, radii, dimensions, random_steps, without_remedy)
+    templates.filters |= escape | {each.__name__: each for each in shown}
     templates.globals["macro"] = latex.macro
     return templates
 
@@ -228,6 +229,12 @@ def radii(given: list[float] | RadiusRange) -> str:
 def dimensions(subspaces: list[str]) -> str:
     """The dimensions of subspaces, in order."""
     return ", ".join(sorted({label.split("-")[1] for label in subspaces}, key=lambda each: (len(each), each)))
+
+
+def random_steps(minima: list[str]) -> str:
+    """The steps on random labels from which minima start, in order."""
+    steps = {int(label.partition("-")[2]) for label in minima if label.startswith("adversarial-")}
+    return f"{', '.join(map(str, sorted(steps)))} steps" if steps else "none"
 
 
 def without_remedy(reason: str) -> str:

@@ -32,7 +32,7 @@ def held(values: np.ndarray, share: float = 0.9) -> int:
 
 def largest_gap(values: np.ndarray, most: int = 12) -> int:
     """The number 1 … `most` of eigenvalues (m,), descending and positive, above the largest gap of their logarithms."""
-    return int(np.argmax(-np.diff(np.log(values[: most + 1])))) + 1
+    return int(np.argmax(-np.diff(np.log(values[: most + 1])))) + 1 if len(values) > 1 else len(values)
 
 
 def specificity(alignments: np.ndarray) -> float:

@@ -82,7 +82,8 @@ def test_every_claim_of_the_papers_has_a_row(rows):
         [f"vd{i}" for i in range(1, 13)]
         + [f"fg{i}" for i in range(1, 8)]
         + ["fg8a", "fg8b", "fg8c", "fg9"]
-        + [f"by{i}" for i in range(1, 8)]
+        + [f"sb{i}" for i in range(1, 15)]
+        + [f"by{i}" for i in range(1, 12)]
     )
     expected += [f"beyond_{name}" for name in ("biases", "tanh", "residual", "normalisation")]
     assert [name for name in rows if "." not in name] == expected
@@ -217,7 +218,7 @@ def test_every_case_speaks_of_its_own_cell_and_of_cells_that_there_are():
             study = xr.Dataset(coords={"dataset": [place["dataset"]], "classes": ("dataset", [10])})
             assert cells.holds_for(case, place, study), case["statement"]
             found += "holds_for" in case
-    assert found == 58
+    assert found == 67
 
 
 def test_noise_makes_a_claim_inconclusive():
@@ -437,6 +438,9 @@ def test_a_study_beside_joins_by_network_and_draw():
     assert row["verdict"] == evaluate.REPRODUCED and row["n"] == draws - 1
     row = judged({"kappa": case}, early=early)["fs8.kappa"]
     assert row["reason"] == "the study selection is not part of this run"
+    without = selection.drop_vars("trace_over_norm").assign(trace=selection["trace_over_norm"])
+    row = judged({"kappa": case}, early=early, selection=without)["fs8.kappa"]
+    assert row["reason"] == "the study selection has measured no trace_over_norm"
 
 
 def on(dataset):

@@ -82,3 +82,11 @@ def test_durations_and_sizes_are_read_at_a_glance():
     assert [text_tables.duration(x) for x in (0.4, 89, 91, 5399, 5400)] == ["0 s", "89 s", "2 min", "90 min", "1.5 h"]
     assert [text_tables.memory(x) for x in (700, 2048)] == ["700 MiB", "2.0 GiB"]
     assert text_tables.aligned([("a", "10"), ("long", "9")], right=(1,)) == ["a     10", "long   9"]
+
+
+def test_data_in_the_plane_cost_by_their_own_size(config, tmp_path):
+    """Not by that of images: five classes have a larger kernel than two."""
+    place = {"study": "boundary_sections", "network": "fc-60x2-relu", "subspace": "full-free", "block": "draws-000-019"}
+    found = costs.Costs(config, tmp_path)
+    two, five = (found.of("boundary", {**place, "dataset": name}, None).seconds for name in ("pie_2_2", "pie_5_5"))
+    assert 5 < two < five < 600

@@ -163,6 +163,28 @@ MISTAKES = [
     ("cuts.subspace", "plane-200000-dense", ["cuts.subspace", "198800 weights on mnist"]),
     ("cuts.direction", 3, ["cuts.direction", "this key is unknown"]),
     ("figures.cuts.study", "curvature", ["figures.cuts.study", "this key is unknown"]),
+    (
+        "studies.curvature.datasets",
+        ["gauss"],
+        ["datasets.0", "gauss is drawn anew for each initialisation", "boundary"],
+    ),
+    ("cuts.dataset", "pie_4_2", ["cuts.dataset", "pie_4_2 is drawn anew"]),
+    ("datasets.gauss", {"path": "mine.npz"}, ["datasets.gauss", "belongs to an official dataset"]),
+    ("studies.boundary.datasets", ["pie_3_2"], ["studies.boundary.datasets.0", "'pie_3_2' is unknown"]),
+    ("studies.boundary.minima", ["best"], ["studies.boundary.minima.0", "adversarial-<steps>"]),
+    (
+        "studies.boundary.minima",
+        ["wide_margin"],
+        ["studies.boundary.minima", "a minimum of the checkerboard"],
+    ),
+    ("studies.boundary.stop_at", 0.1, ["studies.boundary.stop_at", "set batch: all"]),
+    ("studies.boundary.classes", 2, ["studies.boundary.classes", "only_classes"]),
+    ("studies.boundary.only_classes", [0, 1], ["studies.boundary.only_classes", "gauss is used with all"]),
+    ("studies.boundary_mnist.only_classes", [0, 10], ["boundary_mnist.only_classes", "10 is unknown; mnist has 10"]),
+    ("studies.boundary_mnist.examples", KeyError, ["boundary_mnist.examples", "say how many images of mnist"]),
+    ("studies.boundary_mnist.examples", 60000, ["boundary_mnist.examples", "60000 is impossible"]),
+    ("studies.boundary.softmax", ["entropy-0"], ["studies.boundary.softmax.0", "entropy-<nats>"]),
+    ("studies.boundary_measure.scalings", ["2-3-1"], ["boundary_measure.scalings.0", "of product 1"]),
 ]
 
 
@@ -366,10 +388,13 @@ def test_missing_datasets_leave_with_their_studies_and_figures():
     assert reasons == {"mnist": "no mirror"}
     chang = ["chang", "chang_rates", "chang_tuned", "chang_subspaces", "chang_curvature"]
     scales = [name for name, study in FULL["studies"].items() if study.get("radius_unit") == "init_scale"]
-    others = ["fashion_mnist", "cifar10", "other_data", *chang, *scales, "geometry_data"]
+    drawn = [name for name in FULL["studies"] if name.startswith("boundary") and "mnist" not in name]
+    others = ["fashion_mnist", "cifar10", "other_data", *chang, *scales, "geometry_data", *drawn]
     assert set(left.studies) == {"isotropy", *others}
     assert left.studies["isotropy"].datasets == ["fashion_mnist"]
-    shown = {name: figure.studies for name, figure in left.figures.items()}
+    # Figures of points in the plane need no dataset.
+    planar = {name for name, study in FULL["studies"].items() if study.get("kind") == "boundary"}
+    shown = {name: figure.studies for name, figure in left.figures.items() if not planar & set(figure.studies)}
     others = ["fashion_mnist", "cifar10"]
     assert shown == {
         "other_networks": others,

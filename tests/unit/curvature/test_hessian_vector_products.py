@@ -10,7 +10,14 @@ from goldilocks_zone.models import chains, losses
 from goldilocks_zone.models.problem import Problem
 from made_up.networks import model
 
-LABELS = ("fc-9x2-relu", "fc-9x3-tanh-nobias", "fc-9x2-softplus", "fc-9x2-identity", "fc-5x1-leakyrelu")
+LABELS = (
+    "fc-9x2-relu",
+    "fc-9x3-tanh-nobias",
+    "fc-9x2-softplus",
+    "fc-9x2-sigmoid",
+    "fc-9x2-identity",
+    "fc-5x1-leakyrelu",
+)
 
 
 @pytest.mark.parametrize("loss", losses.LOSSES)

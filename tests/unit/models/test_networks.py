@@ -121,6 +121,22 @@ def test_initialisations_have_their_variances_and_zero_biases(kind):
             assert np.mean(piece**2) == pytest.approx(variance, rel=4 * np.sqrt(2 / p.size))
 
 
+@pytest.mark.parametrize("label", ["fc-200-30-relu", "fc-200x2-relu-nobias", "conv-8x2-relu"])
+def test_uniform_initialisation_is_that_of_torchs_layers(label):
+    """Within ±1/√fan_in for weights and biases of a layer, with their variance."""
+    found = model(label, image=(1, 12, 12), classes=4)
+    theta = initialisation.initialise(found.parameters, "uniform", stream("uniform"))
+    start = 0
+    for layer in (each for each in found.module.modules() if isinstance(each, nn.Linear | nn.Conv2d)):
+        reach = 1 / np.sqrt(layer.weight[0].numel())
+        for tensor in layer.parameters():
+            piece = theta[start : start + tensor.numel()]
+            start += tensor.numel()
+            assert np.abs(piece).max() < reach
+            assert np.mean(piece**2) == pytest.approx(reach**2 / 3, rel=4 * np.sqrt(0.8 / len(piece)))
+    assert start == len(theta)
+
+
 def test_isotropic_initialisation_has_no_preferred_direction():
     parameters = model("fc-20x2-relu").parameters
     assert initialisation.weight_deviations(parameters, "isotropic") == [1.0] * len(parameters)

@@ -47,6 +47,22 @@ def test_a_published_setting_that_is_missing_is_named():
         rendered("training_settings", published=published, settings=SimpleNamespace(studies={}))
 
 
+def test_settings_of_the_boundary_stand_below_those_published():
+    columns = ("work", "network", "dataset", "examples", "optimiser", "batch", "epochs", "random_labels", "draws")
+    published = {"boundary": {name: {column: f"their {column}" for column in columns} for name in ("here", "missing")}}
+    minima = ["normal", "adversarial-1000", "adversarial-30", "large_norm-1000"]
+    study = {"networks": ["fc-5x2-relu"], "datasets": ["gauss", "half_moon"], "examples": None, "minima": minima}
+    study |= {"optimiser": "sgd", "rate": 0.02, "batch": "all", "epochs": [20, 200], "draws": 6}
+    settings = SimpleNamespace(studies={"here": SimpleNamespace(**study)})
+    text = rendered("boundary_settings", published=published, settings=settings).replace("%\n", "")
+    rows = [[cell.strip() for cell in row.split("&")] for row in text.split(r"\\")[:-1]]
+    assert rows[0] == rows[2] == [f"their {column}" for column in columns]
+    cells = ["fc-5x2-relu", r"gauss, half\_moon", "as published", "sgd, 0.02", "all", "20, 200", "30, 1000 steps", "6"]
+    assert rows[1] == [r"\quad this run", *cells]
+    assert "not computed" in rows[3][1]
+    assert numbers.random_steps(["normal", "wide_margin"]) == "none"
+
+
 def test_a_commit_that_is_not_known_is_explained_where_it_is_shown():
     known, both = (xr.Dataset(attrs={"commit": commit}) for commit in ("abc", "abc, unknown"))
     assert numbers.commits({"a": known}) == "abc"

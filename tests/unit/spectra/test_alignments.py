@@ -44,6 +44,7 @@ def test_largest_gap_within_the_first_twelve():
     falling[20:] *= 1e-6
     falling[4:] *= 0.5
     assert alignments.largest_gap(falling) == 4
+    assert alignments.largest_gap(np.array([0.3])) == 1
 
 
 def test_specificity_of_vectors_along_eigenvectors_and_across_them():

@@ -1,0 +1,99 @@
+"""Estimators for the band of radii in which the Hessian's top eigenvectors span the boundary's normals.
+
+E is the share of the normals in the span of the first C − 1 eigenvectors, over x = log10(r²/r_X²). An edge of the band
+is where E passes half of its maximum, going out from there. Where G and E vanish, an edge is between two radii.
+"""
+
+import math
+
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.claims import curves
+from goldilocks_zone.claims.cells import Cell, NotTested, need
+from goldilocks_zone.claims.curves import Window
+from goldilocks_zone.statistics import estimates
+from goldilocks_zone.statistics.estimates import Estimate
+
+LEAST_SHARE = 0.5  # of the draws
+OUTER = "the outer edge of a draw lies beyond this run's radii"
+INNER = "an edge of a draw lies beyond this run's radii"
+
+
+def _at_minimum(cell: Cell, minimum: str) -> Cell:
+    """The cell at a minimum, after the last epoch, at the eigenvector C − 1 where it has an axis of them."""
+    if "x" not in cell.coords:
+        raise NotTested("the study's radii are not in units of r_X")
+    need(1, int((cell["minimum"] == minimum).sum()), f"minima {minimum}")
+    return cell.sel(minimum=minimum).isel(epoch=-1, scaling=0)
+
+
+def shares(cell: Cell, variable: str) -> np.ndarray:
+    """E (draw, radius) by a variable; draws without any are left out."""
+    if variable not in cell:
+        raise NotTested(f"this run has measured no {variable}")
+    rank = int(cell["classes"].item()) - 1
+    need(rank, cell.sizes["hessian_rank"], "eigenvectors")
+    return cell[variable].sel(hessian_rank=rank).transpose("draw", "radius").values
+
+
+def _known(*values: np.ndarray) -> np.ndarray:
+    """The draws (n,) in which each of the curves (n, r) is known somewhere."""
+    found = np.all([np.isfinite(each).any(1) for each in values], axis=0)
+    what = f"of {len(found)} draws with eigenvectors and a boundary"
+    need(max(2, math.ceil(LEAST_SHARE * len(found))), int(found.sum()), what)
+    return found
+
+
+def edge_of_band(x: np.ndarray, curve: np.ndarray, outer: bool) -> np.ndarray:
+    """Reading of an edge of the band of a curve (r,)."""
+    top, step = int(np.nanargmax(curve)), 1 if outer else -1
+    place = curves.crossing_from(top, x, curve, curve[top] / 2, outer)
+    if np.isfinite(place):
+        return np.full(3, place)
+    last = top
+    while 0 <= last + step < len(x) and np.isfinite(curve[last + step]):
+        last += step
+    if 0 <= last + step < len(x):
+        ends = sorted((x[last], x[last + step]))
+        return np.array([ends[0], np.mean(ends), ends[1]])
+    return np.array([x[-1], x[-1], np.inf] if outer else [-np.inf, x[0], x[0]])
+
+
+def _balance(x: np.ndarray, ratios: np.ndarray, top: int) -> np.ndarray:
+    """Reading of where log ‖G‖₂/‖H′‖₂ passes 0, going in from the point `top`; that point where it is below 0 there."""
+    if not ratios[top] > 0:
+        return np.clip(estimates.point_of_grid(x, top, top), x[0], x[-1])
+    place = curves.crossing_from(top, x, ratios, 0.0, outer=False)
+    return np.full(3, place) if np.isfinite(place) else np.array([-np.inf, x[0], x[0]])
+
+
+def inner_edge_gap(cell: Cell, minimum: str) -> list[Estimate]:
+    """x where ‖G‖₂/‖H′‖₂ passes 1 less that of the inner edge of E by the Hessian, draw by draw."""
+    here = _at_minimum(cell, minimum)
+    x, share = here["x"].values, shares(here, "captured_by_hessian")
+    ratio: xr.DataArray = here["gauss_newton_top_eigenvalue"].sel(hessian_rank=1) / here["residual_spectral_norm"]
+    ratios = np.log10(ratio.where(ratio > 0).transpose("draw", "radius").values)
+    known = _known(share, ratios)
+    edges = [edge_of_band(x, curve, outer=False) for curve in share[known]]
+    places = [_balance(x, row, int(np.nanargmax(curve))) for row, curve in zip(ratios[known], share[known])]
+    return [estimates.difference(np.transpose(places), np.transpose(edges), reason=INNER)]
+
+
+def height_inside(cell: Cell, minimum: str, window: Window) -> list[Estimate]:
+    """E by G alone over its maximum, at each radius of the window."""
+    here = _at_minimum(cell, minimum)
+    share = shares(here, "captured_by_gauss_newton")
+    share = share[_known(share)]
+    heights = xr.DataArray(share / np.nanmax(share, 1, keepdims=True), dims=("draw", "radius"), coords={"x": here["x"]})
+    rows = curves.by_radius(curves.in_x(heights, window))
+    return [estimates.mean(row[np.isfinite(row)]) for row in rows]
+
+
+def outer_half_height_shift(cell: Cell, minimum: str) -> list[Estimate]:
+    """x of the outer edge of E by the Hessian, less that in the study `beside` (`other_captured`), draw by draw."""
+    here = _at_minimum(cell, minimum)
+    pair = [shares(here, variable) for variable in ("captured_by_hessian", "other_captured")]
+    known, x = _known(*pair), here["x"].values
+    edges = [np.transpose([edge_of_band(x, curve, outer=True) for curve in share[known]]) for share in pair]
+    return [estimates.difference(*edges, reason=OUTER)]

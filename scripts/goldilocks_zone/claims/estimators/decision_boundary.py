@@ -1,0 +1,291 @@
+"""Estimators for claims about curvature and the decision boundary (Sabanayagam et al. 2023).
+
+Cells have the axes minimum, epoch, scaling, softmax, radius and draw. The unit is a draw, with its own data, weights
+and batches; comparisons are paired over draws. Draws in which something is missing are left out. A Reading says what
+is read of a cell; the keys `of`, `less` and so on of a case are its fields.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.claims.cells import Cell, NotTested, need, require
+from goldilocks_zone.data import planar, planar_shapes
+from goldilocks_zone.models.labels import parse_network
+from goldilocks_zone.statistics import estimates
+from goldilocks_zone.statistics.estimates import LEVEL, Estimate, student
+
+LEAST_SHARE = 0.5  # of the draws; what is known of fewer is said of a selection
+LEAST_MINIMA, LEAST_DESIGNS = 5, 3
+# The margin estimate is one where (A² − 1)² is below 1e-4, after as many steps.
+RESIDUAL, LEAST_STEPS = 1e-4, 6000
+REACHED = 1.01  # training stops by the loss in single precision
+COUNTS = ("outliers", "outliers_by_gap", "boundary_dimension")
+EACH = "each"  # of the scalings but none, or of the minima: one estimate each
+EVERY = "every"  # all trained minima at once
+# What a draw lacks where a variable is missing.
+HAVE = {
+    "specificity_index": "the boundary has two dimensions or more",
+    "border_rank": "the boundary has two dimensions or more",
+    "margin_estimate": "the margin estimate reached its residual",
+}
+Given = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A variable at one place of a cell, of each draw.
+
+    minimum: a label, or a kind such as adversarial: the mean over its strengths. epoch: by default the last. rank: a
+    number, or C, that of the classes. log: natural logarithms, of what is positive. times: a factor.
+    """
+
+    variable: str
+    minimum: str = "normal"
+    softmax: str = "temperature-1"
+    scaling: str = "none"
+    precision: str = "float32"
+    dataset: str = ""
+    epoch: int | None = None
+    rank: int | str | None = None
+    log: bool = False
+    times: float = 1.0
+
+    def of(self, cell: Cell) -> xr.DataArray:
+        """The values (draw, …); with a further axis of minima where the minimum is `every`."""
+        values = _variable(cell, self.variable)
+        names = {"dataset": self.dataset, "softmax": self.softmax, "scaling": self.scaling, "precision": self.precision}
+        places = {axis: value for axis, value in names.items() if axis in values.dims and value}
+        if "epoch" in values.dims:
+            places["epoch"] = self.epoch or int(values["epoch"].max())
+        if self.rank is not None:
+            places["rank"] = int(cell["classes"].item()) if self.rank == "C" else self.rank
+        for axis, value in places.items():
+            require(values, axis, value)
+        values = values.sel(places, drop=True)
+        if values.sizes.get("radius", 1) != 1:
+            raise NotTested(f"the claim is about one radius, and this run has {values.sizes['radius']}")
+        values = self._of_minimum(values.isel(radius=0, drop=True, missing_dims="ignore"))
+        return self.times * (np.log(values.where(values > 0)) if self.log else values)
+
+    def _of_minimum(self, values: xr.DataArray) -> xr.DataArray:
+        axis = "other_minimum" if "other_minimum" in values.dims else "minimum"
+        if axis not in values.dims:
+            return values
+        labels = values[axis].values.tolist()
+        if self.minimum == EVERY:
+            return values.sel({axis: [label for label in labels if label != "untrained"]})
+        found = [label for label in labels if self.minimum in (label, label.rpartition("-")[0])]
+        need(1, len(found), f"minima of the kind {self.minimum}")
+        return values.sel({axis: found}).mean(axis, skipna=False)
+
+
+def settings(cell: Cell) -> dict:
+    """The settings of the study of a cell."""
+    return json.loads(cell.attrs["settings"])
+
+
+def _variable(cell: Cell, name: str) -> xr.DataArray:
+    """A variable, missing where training did not reach the loss to stop at, or an estimate its residual."""
+    if name == "test_error":
+        values = 1 - cell["test_accuracy"]
+    elif name == "margin_estimate" and name in cell:
+        need(LEAST_STEPS, settings(cell)["estimate_steps"], "steps of the margin estimate")
+        converged = np.square(cell["alignment_reached"] - 1) < RESIDUAL
+        values = cell[name].where(converged).mean("start")
+    elif name in cell:
+        values = cell[name]
+    else:
+        raise NotTested(f"this run has measured no {name}")
+    stop_at = settings(cell).get("stop_at")
+    return values.where(cell["training_loss"] <= REACHED * stop_at) if stop_at else values
+
+
+def _whole(cell: Cell, *readings: Given) -> list[np.ndarray]:
+    """What is read (…, draw), without the draws in which some of it is missing."""
+    found = [Reading(**each).of(cell).transpose(..., "draw").values for each in readings]
+    known = np.all([np.isfinite(each).reshape(-1, each.shape[-1]).all(0) for each in found], axis=0)
+    names = {each["variable"] for each in readings}
+    what = [HAVE[name] for name in HAVE if name in names] or [f"{', '.join(sorted(names))} can be measured"]
+    what += ["training reached its loss"] * bool(settings(cell).get("stop_at"))
+    least = max(2, math.ceil(LEAST_SHARE * len(known)))
+    need(least, int(known.sum()), f"of {len(known)} draws in which {' and '.join(what)}")
+    return [each[..., known] for each in found]
+
+
+def _each(cell: Cell, of: Given) -> Iterator[Given]:
+    """The reading, once for each scaling or minimum where it says so."""
+    axis = next((name for name in ("scaling", "minimum") if of.get(name) == EACH), None)
+    if axis is None:
+        yield of
+        return
+    labels = [label for label in cell[axis].values.tolist() if label not in ("none", "untrained")]
+    need(1, len(labels), f"values of {axis} to compare")
+    for label in labels:
+        yield {**of, axis: label}
+
+
+def _resolution(cell: Cell, of: Given) -> float:
+    """The step of a count, over the number of minima whose mean is taken."""
+    if of["variable"] not in COUNTS:
+        return 0.0
+    kinds = [label.rpartition("-")[0] for label in cell["minimum"].values.tolist()]
+    return 1 / max(1, kinds.count(of.get("minimum", "")))
+
+
+def boundary_value(cell: Cell, of: Given) -> list[Estimate]:
+    """A variable at one place."""
+    return [estimates.mean(_whole(cell, each)[0], _resolution(cell, of)) for each in _each(cell, of)]
+
+
+def boundary_contrast(cell: Cell, of: Given, less: Given, against: Given | None = None) -> list[Estimate]:
+    """A reading less the same with the fields `less`; less that difference with the fields `against`, where given."""
+    found = []
+    for each in _each(cell, of):
+        pair = each, {**each, **less}
+        first, second, *others = _whole(cell, *pair, *({**one, **against} for one in pair if against is not None))
+        if others:
+            first, second = first - second, others[0] - others[1]
+        found.append(estimates.difference(first, second, _resolution(cell, of)))
+    return found
+
+
+def largest_error(cell: Cell, of: Given) -> list[Estimate]:
+    """The largest of the errors of an identity, in each draw."""
+    found = (_whole(cell, each)[0] for each in _each(cell, of))
+    return [estimates.largest(each.reshape(-1, each.shape[-1]).max(0)) for each in found]
+
+
+def kendall(first: np.ndarray, second: np.ndarray) -> float:
+    """Kendall's τ of two samples (n,), with the correction for ties (τ_b); NaN where one is constant."""
+    signs = [np.sign(each[:, None] - each[None, :]) for each in (first, second)]
+    size = math.sqrt(math.prod(np.square(each).sum() for each in signs))
+    return float((signs[0] * signs[1]).sum() / size) if size else math.nan
+
+
+def spearman(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's correlation of two samples (n,), with mean ranks of ties; NaN where one is constant."""
+    ranks = [estimates.ranks(each) for each in (first, second)]
+    return float(np.corrcoef(*ranks)[0, 1]) if min(np.ptp(each) for each in ranks) > 0 else math.nan
+
+
+CORRELATIONS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {"kendall": kendall, "spearman": spearman}
+
+
+def minima_order(
+    cell: Cell, of: Given, with_: Given, rival: Given | None = None, absolute: bool = True, by: str = "kendall"
+) -> list[Estimate]:
+    """Correlation of two readings over the trained minima of a draw, less that of a `rival`, its size if `absolute`."""
+    readings = [{**of, **each, "minimum": EVERY} for each in ({}, with_, *([rival] if rival else []))]
+    values = _whole(cell, *readings)
+    count, correlation = len(values[0]), CORRELATIONS[by]
+    need(LEAST_MINIMA, count, "minima")
+    own, *others = ([correlation(*pair) for pair in zip(each.T, values[1].T)] for each in (values[0], *values[2:]))
+    own, others = np.array(own), np.abs(others) if absolute else np.array(others)
+    known = np.isfinite([own, *others]).all(0)
+    need(max(2, math.ceil(LEAST_SHARE * len(known))), int(known.sum()), f"of {len(known)} draws whose minima differ")
+    step = 4 / (count * (count - 1)) if by == "kendall" else 0.0
+    if rival:
+        return [estimates.difference(own[known], others[0][known], step)]
+    return [estimates.mean(own[known], step)]
+
+
+def pooled_correlation(cell: Cell, of: Given, with_: Given, name: str) -> list[Estimate]:
+    """Spearman's correlation of two readings over all trained minima of all draws, resampled over draws."""
+    pair = np.stack(_whole(cell, *({**of, **each, "minimum": EVERY} for each in ({}, with_))))
+    estimate = estimates.bootstrapped(lambda sample: spearman(*sample.reshape(2, -1)), pair, name)
+    return [estimates.of_ranks(estimate, pair[0].size)]
+
+
+def share_of_effect(cell: Cell, of: Given, less: Given, effect: Given) -> list[Estimate]:
+    """A contrast as a share of an `effect`, a reading less that of normal minima: ratio of means, Fieller's interval.
+
+    Its interval of level 1 − 2p lies within ±s exactly where contrast − s effect is below 0 and contrast + s effect
+    above 0 in one-sided tests of level p over draws. Raises NotTested where the effect is not told from 0.
+    """
+    found = []
+    for each in _each(cell, of):
+        whole = {**of, "scaling": "none", **effect}
+        one, two, high, low = _whole(cell, each, {**each, **less}, whole, {**whole, "minimum": "normal"})
+        found.append(_fieller(one - two, high - low))
+    return found
+
+
+def _fieller(changes: np.ndarray, effects: np.ndarray) -> Estimate:
+    n = len(changes)
+    low, high = estimates.mean(effects).interval(LEVEL)
+    if low <= 0 <= high:
+        raise NotTested(f"the interval of the effect that sets the margin, {low:.3g} to {high:.3g}, holds 0")
+    change, effect = changes.mean(), effects.mean()
+    (own, shared), (_, other) = np.cov(changes, effects) / n
+
+    def interval(level: float) -> tuple[float, float]:
+        t = student((1 + level) / 2, n - 1) if level else 0.0
+        square, middle = effect**2 - t**2 * other, change * effect - t**2 * shared
+        if square <= 0:
+            return -math.inf, math.inf
+        root = math.sqrt(max(0.0, middle**2 - square * (change**2 - t**2 * own)))
+        return (middle - root) / square, (middle + root) / square
+
+    share = change / effect
+    error = math.sqrt(max(0.0, own - 2 * share * shared + share**2 * other)) / abs(effect)
+    return Estimate(float(share), error, n, interval)
+
+
+def rank_bound(cell: Cell) -> float:
+    """The bound 2(p₁ + p₃) + n(C − 1) on the Hessian's rank over p, of networks of three weight layers of relu."""
+    network, dataset = parse_network(cell["network"].item()), planar_shapes.of(cell["dataset"].item())
+    if dataset is None or network.activation != "relu" or network.depth != 3 or not network.biases:
+        raise NotTested("the bound on the rank is one of networks of three weight layers of relu in the plane")
+    shapes = network.weight_shapes(dataset.shape.image, dataset.classes)
+    sizes = [outputs * (inputs + 1) for outputs, inputs in shapes]
+    examples = settings(cell).get("examples") or dataset.examples
+    return (2 * (sizes[0] + sizes[2]) + examples * (dataset.classes - 1)) / sum(sizes)
+
+
+def above_rank_bound(cell: Cell, of: Given) -> list[Estimate]:
+    """A share of eigenvectors less the largest rank over their number."""
+    return [estimates.mean(_whole(cell, of)[0] - rank_bound(cell))]
+
+
+def rank_bound_excess(cell: Cell, of: Given) -> list[Estimate]:
+    """By how much a share of eigenvectors exceeds the largest rank over their number; 0 where it does not."""
+    return [estimates.largest(np.maximum(_whole(cell, of)[0] - rank_bound(cell), 0.0))]
+
+
+def section_slope(cell: Cell, of: Given, designs: str, coefficients: tuple[float, float]) -> list[Estimate]:
+    """Sum, with `coefficients`, of the slopes of a count over the sections m and over C − 1, of the designs of a kind
+    (pie or stripes), by least squares in each draw over those designs that it has."""
+    known = {name: planar_shapes.of(name) for name in cell["dataset"].values.tolist()}
+    labels = [name for name, design in known.items() if design is not None and design.kind == designs]
+    need(LEAST_DESIGNS, len(labels), f"designs of the kind {designs}")
+    rows = np.array([(known[name].sections, known[name].classes - 1, 1) for name in labels], float)
+    values = Reading(**of).of(cell.sel(dataset=labels)).transpose("dataset", "draw").values
+    weights, slopes, steps = np.array([*coefficients, 0.0]), [], []
+    for counts in values.T:
+        here = np.isfinite(counts)
+        if here.sum() >= max(LEAST_DESIGNS, LEAST_SHARE * len(labels)) and np.linalg.matrix_rank(rows[here]) == 3:
+            inverse = np.linalg.pinv(rows[here])
+            slopes.append(weights @ inverse @ counts[here])
+            steps.append(np.linalg.norm(weights @ inverse))
+    what = "draws in which training reached its loss on designs that tell sections from classes"
+    need(max(2, math.ceil(LEAST_SHARE * values.shape[1])), len(slopes), what)
+    return [estimates.mean(np.array(slopes), resolution=max(steps))]
+
+
+def border_order(cell: Cell, of: Given) -> list[Estimate]:
+    """Kendall's τ of a reading over the designed borders of a draw with their gaps. Equal gaps have those that the draw
+    has of unequal ones: a label without a meaning."""
+    name, seed = cell["dataset"].item().removeprefix("equal_"), settings(cell)["seed"]
+    gaps = {draw: planar.borders(name, seed, draw).gaps for draw in cell["draw"].values.tolist()}
+    values = Reading(**of).of(cell).transpose("draw", "border")
+    found = np.array([kendall(row.values, gaps[int(row["draw"])]) for row in values])
+    known = np.isfinite(found)
+    what = f"of {len(known)} draws in which {HAVE['border_rank']} and training reached its loss"
+    need(max(2, math.ceil(LEAST_SHARE * len(known))), int(known.sum()), what)
+    pairs = values.sizes["border"] * (values.sizes["border"] - 1) / 2
+    return [estimates.mean(found[known], resolution=2 / pairs)]

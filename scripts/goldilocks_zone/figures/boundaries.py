@@ -1,0 +1,186 @@
+"""Studies of the decision boundary: kinds of minima, maps over the plane, and points of one draw."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.axis import Axis
+from matplotlib.colors import ListedColormap, to_rgb
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from goldilocks_zone.data import planar_shapes
+from goldilocks_zone.figures import curves, panels, style
+
+# Title and colour of each kind of minimum, by the first word of its label.
+KINDS = {
+    "normal": ("normal", 0),
+    "adversarial": ("adversarial", 1),
+    "large_norm": ("large norm", 2),
+    "wide_margin": ("wide margin", 4),
+    "untrained": ("untrained", 3),
+}
+PUBLISHED, MATCHED = "temperature-1", "entropy-0.05"
+COLOURS = "PuOr_r"  # of alignments, white at zero; told apart by the colour-blind
+BAR_CM = 0.35  # width of a colour bar
+PALE = 0.75  # of white in the colour of a class's region
+NARROW, SHORT = 3, 20  # ratios of the ends of a logarithmic axis
+SMALL = {"fontsize": 6.5}
+AXES_OF_MAPS = ("map_x", "map_y")
+EXAMPLES = ["example_point", "example_label"]
+
+
+def one(study: xr.Dataset, names: list[str], *kept: str, softmax: str = PUBLISHED) -> xr.Dataset:
+    """Some variables of a study over the axes `kept` and draws: at one softmax's output, after the last epoch, with
+    layers not rescaled, and at the first value of other axes."""
+    data = study[[name for name in names if name in study]].drop_vars("classes", errors="ignore")
+    for axis in [axis for axis in data.dims if axis not in (*kept, "draw")]:
+        labels = study[axis].values.tolist()
+        wanted = {"epoch": max(labels), "softmax": softmax, "scaling": "none"}.get(axis, labels[0])
+        data = data.isel({axis: labels.index(wanted) if wanted in labels else 0}, drop=True)
+    return data.drop_encoding()  # which may name axes that are gone
+
+
+def kind(minimum: str) -> str:
+    """The kind of a minimum: its label without the steps on random labels."""
+    return minimum.split("-")[0]
+
+
+def steps(minimum: str) -> int:
+    """Steps on random labels of a minimum's label; 0 where there are none."""
+    return int(minimum.partition("-")[2] or 0)
+
+
+def title(minimum: str) -> str:
+    return KINDS[kind(minimum)][0]
+
+
+def look(minimum: str, **more: object) -> dict:
+    """Colour and marker of a kind of minimum, and `more`."""
+    return style.look(KINDS[kind(minimum)][1], **more)
+
+
+def box(dataset: str) -> list[float]:
+    """Ends of the box around a dataset in the plane, x before y."""
+    return [end for ends in planar_shapes.of(dataset).box for end in ends]
+
+
+def aspect(dataset: str) -> float:
+    """Height of the box around a dataset over its width."""
+    left, right, bottom, top = box(dataset)
+    return (top - bottom) / (right - left)
+
+
+def in_plane(study: xr.Dataset) -> list[str]:
+    """The datasets of a study that lie in the plane."""
+    return [name for name in study["dataset"].values.tolist() if planar_shapes.of(name)]
+
+
+def examples(study: xr.Dataset, dataset: str) -> int:
+    """Number N of training examples of a draw of a dataset."""
+    return curves.settings_of(study).get("examples") or planar_shapes.of(dataset).examples
+
+
+def described_maps(data: xr.Dataset) -> xr.Dataset:
+    """Source data of maps with meanings of their nodes."""
+    meanings = {
+        name: f"node of the map along {name[-1]}, equally spaced over the dataset's box" for name in AXES_OF_MAPS
+    }
+    for name, meaning in meanings.items():
+        data[name].attrs = curves.described(meaning)
+    return data
+
+
+def draw_alignment(
+    ax: plt.Axes, values: xr.DataArray, classes: xr.DataArray, dataset: str, largest: float = 1.0
+) -> None:
+    """Draw alignments (map_x, map_y) over the box of a dataset, and the boundary between predicted classes. Colours
+    reach from minus to plus `largest`."""
+    image = values.transpose(*AXES_OF_MAPS).values.T
+    if np.isfinite(image).any():
+        ends = {"vmin": -largest, "vmax": largest, "cmap": COLOURS}
+        ax.imshow(image, origin="lower", extent=box(dataset), interpolation="nearest", **ends)
+    else:
+        absent(ax)
+    draw_boundary(ax, classes, dataset)
+    frame(ax, dataset)
+
+
+def draw_classes(ax: plt.Axes, classes: xr.DataArray, dataset: str) -> None:
+    """Draw the regions of predicted classes (map_x, map_y) in pale colours, and the boundary between them."""
+    image, count = classes.transpose(*AXES_OF_MAPS).values.T, planar_shapes.of(dataset).classes
+    pale = ListedColormap([PALE + (1 - PALE) * np.array(to_rgb(style.colour(each))) for each in range(count)])
+    ends = {"vmin": -0.5, "vmax": count - 0.5}
+    ax.imshow(image, origin="lower", extent=box(dataset), interpolation="nearest", cmap=pale, **ends)
+    if not np.isfinite(image).any():
+        absent(ax)
+    draw_boundary(ax, classes, dataset)
+    frame(ax, dataset)
+
+
+def draw_boundary(ax: plt.Axes, classes: xr.DataArray, dataset: str) -> None:
+    """Draw the outline of every predicted class but the first, between the nodes of a map (map_x, map_y)."""
+    image = classes.transpose(*AXES_OF_MAPS).values.T
+    left, right, bottom, top = box(dataset)
+    x, y = np.linspace(left, right, image.shape[1]), np.linspace(bottom, top, image.shape[0])
+    for label in np.unique(image[np.isfinite(image)])[1:]:
+        ax.contour(x, y, (image == label).astype(float), [0.5], colors="k", linewidths=0.6)
+
+
+def draw_points(ax: plt.Axes, here: xr.Dataset) -> None:
+    """Draw the places example_point (example, coordinate) of training examples in the colours and markers of their
+    classes, example_label (example)."""
+    points, labels = here["example_point"].transpose("coordinate", "example").values, here["example_label"].values
+    for label in np.unique(labels[np.isfinite(labels)]):
+        look = {"markersize": 2.2, "markeredgecolor": "white", "markeredgewidth": 0.2, "linestyle": "none"}
+        ax.plot(*points[:, labels == label], **style.look(int(label), **look))
+
+
+def class_entries(count: int, **more: object) -> list[plt.Line2D]:
+    """Entries of a legend for classes."""
+    look = {"linestyle": "none", "markersize": 3, **more}
+    return [panels.entry(f"class {label + 1}", **style.look(label, **look)) for label in range(count)]
+
+
+def frame(ax: plt.Axes, dataset: str) -> None:
+    """Frame a map at the box of its dataset, in equal units, with ticks at its ends but no numbers."""
+    left, right, bottom, top = box(dataset)
+    ax.set(xlim=(left, right), ylim=(bottom, top), xticks=[left, right], yticks=[bottom, top], aspect="equal")
+    ax.tick_params(labelbottom=False, labelleft=False, length=2)
+    ax.spines[:].set(visible=True, color="0.7")
+
+
+def number(ax: plt.Axes) -> None:
+    """Show the numbers at the ends of a map's axes."""
+    ax.tick_params(labelbottom=True, labelleft=True, labelsize=6.5, pad=1.5)
+    for labels, places in ((ax.get_xticklabels(), ("left", "right")), (ax.get_yticklabels(), ("bottom", "top"))):
+        for label, place in zip(labels, places):
+            label.set(**{"ha" if place in ("left", "right") else "va": place})
+
+
+def absent(ax: plt.Axes, text: str = "not measured") -> None:
+    """Say in a panel what is missing."""
+    ax.annotate(text, (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", color="0.4", **SMALL)
+
+
+def logarithmic_ticks(axis: Axis, short: float = SHORT) -> None:
+    """Ticks of a logarithmic axis at its decades, at 1, 2 and 5 of each below a ratio `short` of its ends, or at equal
+    distances on a narrow axis."""
+    low, high = axis.get_view_interval()
+    if high / low < NARROW:
+        ticks = MaxNLocator(4).tick_values(low, high)
+    else:
+        powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+        ticks = np.concatenate([digit * powers for digit in ((1, 2, 5) if high / low < short else (1,))])
+    inside = sorted(tick for tick in ticks if low <= tick <= high)
+    words = [f"{tick:g}" if high / low < short else f"$10^{{{np.log10(tick):.0f}}}$" for tick in inside]
+    axis.set_ticks(inside, words)
+    axis.set_minor_locator(NullLocator())
+
+
+def colour_bar(figure: plt.Figure, axes: list[plt.Axes]) -> None:
+    """The colour bar of alignments beside maps."""
+    mappable = plt.cm.ScalarMappable(plt.Normalize(-1, 1), COLOURS)
+    aspect = figure.get_size_inches()[1] * panels.CENTIMETRES_PER_INCH / BAR_CM
+    bar = figure.colorbar(
+        mappable, ax=axes, aspect=aspect, pad=0.015, ticks=[-1, -0.5, 0, 0.5, 1], label="alignment $A$"
+    )
+    bar.outline.set_visible(False)

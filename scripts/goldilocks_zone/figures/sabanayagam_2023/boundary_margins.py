@@ -1,0 +1,142 @@
+"""Margins of the checkerboard: its minima, the published margin estimate over the true margin, and rivals of the
+estimate (Sabanayagam et al. 2023)."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.figures import boundaries, curves, panels, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+
+FIGURE = {"id": "boundary_margins", "studies": ["boundary_margin"], "needs": ["start"]}
+
+RESIDUAL = 1e-4  # (A² − 1)² below which the descent to an aligned point has converged
+EQUIVALENT = 1.25  # factor within which an estimate agrees with the true margin
+RATIOS = {
+    "margin_estimate": "estimate",
+    "margin_of_extremes": "extreme\npoints",
+    "smallest_linearised_margin": "linearised\nmargin",
+}
+DECADES = 200  # ratio of the ends of an axis up to which it has several ticks in each decade
+NAMES = ["true_margin", "alignment_reached", *RATIOS]
+MAPPED = ["map_class", "aligned_point", *boundaries.EXAMPLES]  # of the first draw
+POINTS = {"linestyle": "none", "markersize": 3, "markeredgewidth": 0.6}
+ALIGNED = {"color": "k", "marker": "*", "markersize": 6, "markeredgewidth": 0.5, "linestyle": "none"}
+APART = 0.16  # between two kinds of minima
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    (study,) = studies.values()
+    data = margins(study)
+    minima, mapped = data["minimum"].values.tolist(), "map_class" in data
+    width, height = panels.page_size(1, settings, room=1.2)
+    spec = {"width_ratios": [0.75] * len(minima) * mapped + [1.2, 1.2]}
+    figure, (axes,) = panels.grid(1, 2 + mapped * len(minima), settings, figsize=(width, height), gridspec_kw=spec)
+    for ax, label in zip(axes, minima[: mapped * len(minima)]):
+        draw_map(ax, data.sel(minimum=label), study["dataset"].values[0])
+        ax.set_title(boundaries.title(label))
+    draw_estimates(axes[-2], data)
+    draw_ratios(axes[-1], data)
+    panels.letter_titles(axes)
+    panels.legend_on_top(figure, entries(data), columnspacing=1.2)
+    return figure, data
+
+
+def margins(study: xr.Dataset) -> xr.Dataset:
+    """Margins (minimum, draw) in units of the plane, true and estimated; margin_estimate and alignment_reached
+    (minimum, draw, start); the mean over draws of the logarithm of each estimate over the true margin with its
+    interval; and maps and aligned points of the first draw where the study has them."""
+    place = ("minimum", "start", "example", "coordinate", *boundaries.AXES_OF_MAPS)
+    here = boundaries.one(study, [*NAMES, *MAPPED], *place)
+    true = here["true_margin"].where(here["true_margin"] > 0)
+    aligned = converged(here)
+    found = {}
+    for name, words in RATIOS.items():
+        values = here[name].where(here[name] > 0)
+        if "start" in values.dims:  # one estimate for each draw: the mean over starts that converged
+            values = values.where(aligned).mean("start")
+        ratio = np.log10(values / true)
+        meaning = f"log10 of the {words} over the true margin".replace("\n", " ")
+        found[f"log_{name}"] = curves.means(ratio, meaning).assign(
+            draws=ratio.notnull().sum("draw").assign_attrs(curves.described(f"draws with a {meaning}"))
+        )
+    drawn = {name: here[name].isel(draw=0, drop=True) for name in MAPPED if name in here}
+    drawn["converged"] = aligned.isel(draw=0, drop=True).assign_attrs(
+        curves.described("whether the descent of the first draw converged from a start")
+    )
+    data = xr.merge([here[NAMES], xr.Dataset(drawn), curves.prefixed(found)], combine_attrs="drop_conflicts")
+    return boundaries.described_maps(data) if "map_class" in data else data
+
+
+def converged(data: xr.Dataset) -> xr.DataArray:
+    """Whether the descent from a start reached alignment; without that, an estimate means nothing."""
+    return np.square(data["alignment_reached"] - 1) < RESIDUAL
+
+
+def draw_map(ax: plt.Axes, here: xr.Dataset, name: str) -> None:
+    """Draw regions, training points and aligned points of the first draw of a dataset."""
+    boundaries.draw_classes(ax, here["map_class"], name)
+    if "example_point" in here:
+        boundaries.draw_points(ax, here)
+    if "aligned_point" in here:
+        for reached in (True, False):
+            points = here["aligned_point"].where(here["converged"] == reached).transpose("coordinate", "start")
+            ax.plot(*points.values, **ALIGNED, markerfacecolor="k" if reached else "w")
+    boundaries.number(ax)
+
+
+def draw_estimates(ax: plt.Axes, data: xr.Dataset) -> None:
+    """Draw the estimate from every start over the true margin, filled where it converged."""
+    true, reached = data["true_margin"], converged(data)
+    for label in data["minimum"].values:
+        x = true.sel(minimum=label).broadcast_like(data["margin_estimate"].sel(minimum=label))
+        y, filled = (each.sel(minimum=label).transpose(*x.dims) for each in (data["margin_estimate"], reached))
+        for full in (True, False):
+            look = boundaries.look(label, **POINTS)
+            look |= {} if full else {"markerfacecolor": "none", "alpha": 0.45}
+            ax.plot(np.ravel(x), np.ravel(y.where(filled == full)), **look)
+    shown = [np.log10(each.where(each > 0)) for each in (true, data["margin_estimate"])]
+    if all(bool(each.notnull().any()) for each in shown):
+        ends = (panels.log_limits(each, margin=0.1) for each in shown)
+        ax.set(xlim=next(ends), ylim=next(ends))
+    else:
+        boundaries.absent(ax, "no margin\nwas estimated")
+        ax.set(xlim=(0.1, 1), ylim=(0.1, 1))
+    line = np.array([1e-4, 1e4])
+    ax.fill_between(line, line / EQUIVALENT, line * EQUIVALENT, color="0.9", linewidth=0, zorder=-1)
+    ax.plot(line, line, **style.DASHED)
+    ax.set(xscale="log", yscale="log", xlabel="true margin", ylabel="margin estimate", title="every start")
+    for axis in (ax.xaxis, ax.yaxis):
+        boundaries.logarithmic_ticks(axis, DECADES)
+
+
+def draw_ratios(ax: plt.Axes, data: xr.Dataset) -> None:
+    """Draw the geometric mean of each estimate over the true margin, with its interval."""
+    ends, count = [0.0], data.sizes["minimum"]
+    for number, label in enumerate(data["minimum"].values):
+        x = np.arange(len(RATIOS)) + APART * curves.centred(number, count)
+        found = xr.concat([curves.parts_of(data, f"log_{name}").sel(minimum=label) for name in RATIOS], "measure")
+        for place, each in zip(x, range(len(RATIOS))):
+            here = 10 ** found.isel(measure=each)
+            curves.draw_means(
+                ax, [place], here.expand_dims("at"), linestyle="none", **boundaries.look(label, markersize=4)
+            )
+        ends += [*found["mean"].values]
+    ax.axhspan(1 / EQUIVALENT, EQUIVALENT, color="0.9", linewidth=0, zorder=-1)
+    ax.axhline(1, **style.DASHED)
+    ax.set(yscale="log", ylim=panels.log_limits(ends, margin=0.4), title="over the true margin", ylabel="ratio")
+    ax.set_xticks(range(len(RATIOS)), RATIOS.values(), fontsize=6.5)
+    ax.set_xlim(-0.5, len(RATIOS) - 0.5)
+    boundaries.logarithmic_ticks(ax.yaxis, DECADES)
+    for x, name in enumerate(RATIOS):
+        if not data[f"log_{name}_mean"].notnull().any():
+            ax.annotate("none", (x, 0.5), xycoords=("data", "axes fraction"), ha="center", color="0.4", fontsize=6.5)
+
+
+def entries(data: xr.Dataset) -> list[plt.Line2D]:
+    handles = [
+        panels.entry(boundaries.title(each), **boundaries.look(each, **POINTS)) for each in data["minimum"].values
+    ]
+    hollow = {"color": "0.3", "marker": "o", "markerfacecolor": "none", **POINTS}
+    handles.append(panels.entry("not converged", **hollow))
+    return handles + [panels.entry("points $x_b$ reached", **ALIGNED)] * ("aligned_point" in data)

@@ -1,0 +1,143 @@
+"""Measures of generalisation against the test error of minima of every kind and strength, and Kendall's τ between them
+(Sabanayagam et al. 2023)."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import scipy.stats
+import xarray as xr
+
+from goldilocks_zone.figures import boundaries, curves, panels, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+
+FIGURE = {"id": "generalisation", "studies": ["boundary_family"]}
+
+# Label, variable, softmax's output, and whether its axis is logarithmic.
+MEASURES = {
+    "published": ("$G_\\theta$, rule (a)", "published_measure", None, False),
+    "encoding": ("$N_\\mathrm{enc}/p_\\theta$", "encoding_share", boundaries.PUBLISHED, False),
+    "encoding_matched": ("$N_\\mathrm{enc}/p_\\theta$, $T^*$", "encoding_share", boundaries.MATCHED, False),
+    "trace": ("Tr$(G)$ (nat)", "gauss_newton_trace", boundaries.PUBLISHED, True),
+    "trace_matched": ("Tr$(G)$ (nat), $T^*$", "gauss_newton_trace", boundaries.MATCHED, True),
+    "top": ("$\\lambda_1$ (nat)", "gauss_newton_eigenvalue", boundaries.PUBLISHED, True),
+    "top_matched": ("$\\lambda_1$ (nat), $T^*$", "gauss_newton_eigenvalue", boundaries.MATCHED, True),
+    "norm": ("norm of parameters", "norm", None, False),
+    "loss": ("training loss (nat)", "training_loss", None, True),
+    "rise": ("loss rise (nat)", "loss_rise", None, True),
+    "margin": ("linearised margin", "linearised_margin", None, False),
+}
+COLUMNS = 4
+LEAST = 3  # minima of a draw between which τ is taken
+APART = 0.2  # between two datasets
+POINTS = {"linestyle": "none", "markeredgewidth": 0, "alpha": 0.75}
+SIZES = (1.8, 4.2)  # of markers, from the fewest steps on random labels to the most
+TAU_ROWS = 1.2  # height of the panel of τ, in rows of the other panels
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    (study,) = studies.values()
+    data = measured(study)
+    names = [name for name in MEASURES if name in data]
+    rows = -(-(len(names) + 1) // COLUMNS)  # one place is the legend's
+    size = panels.page_size(1, settings)
+    figure = plt.figure(figsize=(size[0], size[1] * 0.8 * (rows + TAU_ROWS)))
+    places = figure.add_gridspec(rows + 1, COLUMNS, height_ratios=[1] * rows + [TAU_ROWS])
+    axes = [figure.add_subplot(places[divmod(number, COLUMNS)]) for number in range(len(names))]
+    first = data["dataset"].values[0]
+    for number, (ax, name) in enumerate(zip(axes, names)):
+        draw_errors(ax, data.sel(dataset=first), name)
+        ax.tick_params(labelleft=number % COLUMNS == 0)
+        if number % COLUMNS == 0:
+            ax.set_ylabel("test error")
+    below = figure.add_subplot(places[rows, :])
+    draw_taus(below, data, names)
+    panels.letter_titles(axes, [""] * len(names))
+    heading = panels.lettered(len(names), "Kendall's τ with the test error, over the minima of a draw")
+    panels.legend_above(below, heading, columns=data.sizes["dataset"])
+    corner = figure.add_subplot(places[rows - 1, COLUMNS - 1])
+    corner.axis("off")
+    heading = f"{panels.dataset_title(first)}, every draw"
+    corner.legend(handles=entries(data["minimum"].values.tolist()), title=heading, loc="center", borderaxespad=0)
+    return figure, data
+
+
+def measured(study: xr.Dataset) -> xr.Dataset:
+    """Every measure, and test_error, (dataset, minimum, draw), and {measure}_tau_mean, _low and _high (dataset), means
+    over draws of Kendall's τ over the minima of a draw. Values at a matched temperature are missing where there is
+    none."""
+    data, taus = xr.Dataset(), {}
+    kept = ("dataset", "minimum", "rank", "precision")
+    error = 1 - boundaries.one(study, ["test_accuracy"], *kept)["test_accuracy"]
+    data["test_error"] = error.assign_attrs(curves.described("share of fresh examples classified wrongly"))
+    for name, (_, variable, softmax, _) in MEASURES.items():
+        if variable not in study or (softmax and softmax not in study["softmax"].values):
+            continue
+        values = boundaries.one(study, [variable], *kept, softmax=softmax or boundaries.PUBLISHED)[variable]
+        values = values.isel({axis: 0 for axis in ("rank", "precision") if axis in values.dims}, drop=True)
+        words = study[variable].attrs["long_name"] + (f", outputs p: {softmax}" if softmax else "")
+        data[name] = values.assign_attrs(long_name=words)
+        tau = xr.apply_ufunc(kendall, values, error, input_core_dims=[["minimum"]] * 2, vectorize=True)
+        taus[f"{name}_tau"] = curves.means(tau, f"Kendall's τ with the test error of: {words}")
+    return data.merge(curves.prefixed(taus), combine_attrs="drop_conflicts")
+
+
+def kendall(values: np.ndarray, errors: np.ndarray) -> float:
+    """Kendall's τ_b; NaN of too few minima, or where one of the two does not vary."""
+    there = np.isfinite(values) & np.isfinite(errors)
+    if there.sum() < LEAST or min(np.ptp(values[there]), np.ptp(errors[there])) == 0:
+        return np.nan
+    return scipy.stats.kendalltau(values[there], errors[there]).statistic
+
+
+def draw_errors(ax: plt.Axes, here: xr.Dataset, name: str) -> None:
+    """Draw the test error of every minimum of every draw over a measure."""
+    label, *_, logarithmic = MEASURES[name]
+    values = here[name].where(here[name] > 0) if logarithmic else here[name]
+    sizes = marker_sizes(here["minimum"].values.tolist())
+    for minimum in here["minimum"].values:
+        look = boundaries.look(minimum, markersize=sizes[minimum], **POINTS)
+        ax.plot(values.sel(minimum=minimum), here["test_error"].sel(minimum=minimum), **look)
+    ax.set(
+        xlabel=label,
+        xscale="log" if logarithmic else "linear",
+        ylim=panels.limits([0], here["test_error"], margin=0.06),
+    )
+    if not values.notnull().any():
+        boundaries.absent(ax, "not measured")
+    elif logarithmic:
+        ax.set_xlim(panels.log_limits(np.log10(values)))
+        boundaries.logarithmic_ticks(ax.xaxis)
+
+
+def marker_sizes(minima: list[str]) -> dict[str, float]:
+    """Sizes of markers, growing with the steps on random labels."""
+    strengths = sorted({boundaries.steps(each) for each in minima if boundaries.steps(each)})
+    sizes = dict(zip(strengths, np.linspace(*SIZES, len(strengths)))) if len(strengths) > 1 else {}
+    return {each: sizes.get(boundaries.steps(each), np.mean(SIZES)) for each in minima}
+
+
+def draw_taus(ax: plt.Axes, data: xr.Dataset, names: list[str]) -> None:
+    """Draw mean τ of each measure and dataset with its interval."""
+    datasets = data["dataset"].values.tolist()
+    for number, dataset in enumerate(datasets):
+        here = xr.concat([curves.parts_of(data, f"{name}_tau").sel(dataset=dataset) for name in names], "measure")
+        x = np.arange(len(names)) + APART * curves.centred(number, len(datasets))
+        look = {"color": f"{0.65 * number / max(1, len(datasets) - 1):.2f}", "marker": style.marker(number)}
+        curves.draw_means(ax, x, here, linestyle="none", label=panels.dataset_title(dataset), **look)
+    ax.axhline(0, **style.GREY)
+    labels = [MEASURES[name][0].replace(" (nat)", "").replace(", ", ",\n").replace(" ", "\n") for name in names]
+    ax.set_xticks(range(len(names)), labels, fontsize=6.5)
+    ax.set(xlim=(-0.5, len(names) - 0.5), ylim=(-1.05, 1.05), ylabel="τ")
+
+
+def entries(minima: list[str]) -> list[plt.Line2D]:
+    """Entries of the legend: kinds of minima, and steps on random labels by the size of a marker."""
+    kinds = {boundaries.kind(each): each for each in minima}
+    handles = [
+        panels.entry(boundaries.title(each), **boundaries.look(each, markersize=3.5, **POINTS))
+        for each in kinds.values()
+    ]
+    sizes = {boundaries.steps(each): size for each, size in marker_sizes(minima).items() if boundaries.steps(each)}
+    grey = {"color": "0.4", "marker": "o", **POINTS}
+    return handles + [
+        panels.entry(f"{each:,} steps".replace(",", " "), markersize=sizes[each], **grey) for each in sorted(sizes)
+    ]

@@ -1,0 +1,94 @@
+"""The published measure G_θ over its threshold, in both precisions, beside the rank bound, the live share and an
+untrained network (Sabanayagam et al. 2023)."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.data import planar_shapes
+from goldilocks_zone.figures import boundaries, curves, panels, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+from goldilocks_zone.models import labels
+
+FIGURE = {"id": "published_measure", "studies": ["boundary_measure"], "needs": ["precision", "epsilon"]}
+
+PUBLISHED_EPSILON = 1e-6
+PRECISIONS = {"float32": ("rule (a), float32", 0), "float64": ("rule (a), float64", 1)}
+IN_RANGE = {"markersize": 5, "markerfacecolor": "white", "linestyle": "none"}
+BY_MEAN = (
+    "rule (b), eigenvectors of $G$",
+    {"color": style.colour(2), "linestyle": "--", "marker": "^", "markersize": 2.2},
+)
+LIVE = ("live share", {"color": style.colour(3), "linestyle": ":"})
+BOUND = ("rank bound", {"color": "0.3", "linestyle": "-.", "linewidth": 0.9})
+SHOWN = ("published_measure_above", "published_measure_in_range", "encoding_share_above", "live_share")
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    (study,) = studies.values()
+    data = measures(study)
+    minima = data["minimum"].values.tolist()
+    figure, axes = panels.page(len(minima), settings, room=1.35, sharey=True, sharex=True)
+    for ax, label in zip(axes, minima):
+        draw_minimum(ax, data.sel(minimum=label))
+        ax.set(title=boundaries.title(label), xlabel=r"threshold $\varepsilon$")
+    panels.letter_titles(axes)
+    axes[0].set(ylabel=r"$G_\theta$, share of parameters", ylim=(-0.03, 1.03))
+    panels.legend_on_top(figure, list(entries(data)), 4, columnspacing=1.2)
+    return figure, data
+
+
+def measures(study: xr.Dataset) -> xr.Dataset:
+    """Means over draws and their intervals of rule (a) (minimum, precision, epsilon), of eigenvectors above rounding
+    (minimum, precision), of rule (b) (minimum, epsilon) and of the live share (minimum), and the rank bound over p_θ.
+    """
+    here = boundaries.one(study, list(SHOWN), "minimum", "precision", "epsilon")
+    data = curves.prefixed({name: curves.means(here[name]) for name in SHOWN})
+    if (bound := rank_bound(study)) is not None:
+        data["rank_bound"] = ((), bound, curves.described("bound on the Hessian's rank over the number of parameters"))
+    return data
+
+
+def rank_bound(study: xr.Dataset) -> float | None:
+    """(2 (p_1 + p_3) + n (C − 1))/p_θ, p_l the parameters of layer l, which bounds the Hessian's rank of networks of
+    three weight layers with ReLU and biases; None for others."""
+    known, label = planar_shapes.of(study["dataset"].values[0]), study["network"].values[0]
+    if known is None or not labels.is_network(label):
+        return None
+    network = labels.parse_network(label)
+    if network.depth != 3 or network.activation != "relu" or not network.biases:
+        return None
+    shapes = network.weight_shapes(known.shape.image, known.classes)
+    first, _, last = (outputs * (inputs + 1) for outputs, inputs in shapes)
+    examples = boundaries.examples(study, study["dataset"].values[0])
+    whole = network.count_parameters(known.shape.image, known.classes)
+    return min(1.0, (2 * (first + last) + examples * (known.classes - 1)) / whole)
+
+
+def draw_minimum(ax: plt.Axes, here: xr.Dataset) -> None:
+    """Draw the shares over the threshold, and those without one as lines."""
+    epsilon = here["epsilon"].values
+    for precision in here["precision"].values:
+        look = style.look(PRECISIONS[precision][1], markersize=2.2)
+        curves.draw_band(ax, epsilon, curves.parts_of(here, SHOWN[0]).sel(precision=precision), **look)
+        at = curves.parts_of(here, SHOWN[1]).sel(precision=precision).expand_dims("at")
+        curves.draw_means(ax, [PUBLISHED_EPSILON], at, **{**look, **IN_RANGE})
+    curves.draw_band(ax, epsilon, curves.parts_of(here, SHOWN[2]), **BY_MEAN[1])
+    live = curves.parts_of(here, SHOWN[3])
+    ax.axhline(float(live["mean"]), **LIVE[1])
+    ax.axhspan(float(live["low"]), float(live["high"]), color=LIVE[1]["color"], alpha=0.2, linewidth=0)
+    if "rank_bound" in here:
+        ax.axhline(float(here["rank_bound"]), **BOUND[1])
+    ax.axvline(PUBLISHED_EPSILON, **style.GREY)
+    ax.set(xscale="log", xlim=panels.log_limits(np.log10(epsilon)))
+    if not here[f"{SHOWN[0]}_mean"].notnull().any():
+        boundaries.absent(ax)
+
+
+def entries(data: xr.Dataset) -> list[plt.Line2D]:
+    """Entries of the legend."""
+    shown = [PRECISIONS[precision] for precision in data["precision"].values]
+    handles = [panels.entry(words, **style.look(number, markersize=2.2)) for words, number in shown]
+    handles.append(panels.entry("above rounding only", **{"color": "0.3", "marker": "o", **IN_RANGE}))
+    lines = [BY_MEAN, LIVE, *([BOUND] if "rank_bound" in data else [])]
+    return handles + [panels.entry(words, **look) for words, look in lines]

@@ -1,0 +1,168 @@
+"""Studies of the decision boundary: minima of several kinds, and the alignment of curvature with their boundary.
+
+Imports nothing heavy.
+"""
+
+import math
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from goldilocks_zone.config import checks, studies
+from goldilocks_zone.config.kinds import Kind, changes_no_number
+from goldilocks_zone.config.models import CountOrAll, DataType, Networks, RadiusRange, Shapes, Study
+from goldilocks_zone.config.values import Amount, Count, Positive, Several, Unique, refuse
+from goldilocks_zone.data import planar_shapes
+from goldilocks_zone.data.official_shapes import Shape
+from goldilocks_zone.models.labels import Network
+
+# Operations that take as long as the overhead of a step and of a product with the Hessian; those of a dense
+# eigendecomposition and of the Hessian with its own, over the third power of the size; products of Lanczos iterations;
+# and passes that bisect a boundary, by the grid's nodes.
+STEP, PRODUCT, KERNEL, DENSE, PRODUCTS, BISECTED = 2e7, 5e6, 2, 4, 50, 120
+MINIMUM = "normal|untrained|wide_margin|(?:adversarial|large_norm)-[1-9][0-9]*"
+SOFTMAX = r"permuted|uniform|(?:temperature|entropy)-[0-9]+(?:\.[0-9]+)?"
+
+
+def _minimum(label: str) -> str:
+    if not re.fullmatch(MINIMUM, label):
+        refuse(f"{label!r} is unknown; use normal, untrained, wide_margin, adversarial-<steps> or large_norm-<steps>")
+    return label
+
+
+def _softmax(label: str) -> str:
+    if not re.fullmatch(SOFTMAX, label) or label.endswith(("-0", "-0.0")):
+        refuse(f"{label!r} is unknown; use temperature-<T>, entropy-<nats>, uniform or permuted")
+    return label
+
+
+def _scaling(label: str) -> str:
+    if label == "none":
+        return label
+    if not re.fullmatch(r"[0-9.]+(-[0-9.]+)+", label) or abs(math.prod(map(float, label.split("-"))) - 1) > 1e-9:
+        refuse(f"{label!r} is not valid here; use none, or a factor for each layer of product 1, as 0.2-5-1")
+    return label
+
+
+class BoundaryStudy(Study, title="Study of the decision boundary"):
+    """Minima of several kinds, and the alignment of the curvature there with the decision boundary.
+
+    Each draw has data of its own, initial weights and batches.
+    """
+
+    kind: Literal["boundary"]
+    """Kind of the study."""
+    datasets: Several[str]
+    """Datasets drawn anew for each draw, gauss, gauss_published, circle, half_moon, half_moon_noisy, hierarchical,
+    checkerboard, pie_<sections>_<classes>, stripes_<borders>_<classes>, gaps_<classes> and equal_gaps_<classes>; or
+    datasets as other studies have them, of which each draw has examples of its own."""
+    subspaces: Several[Literal["full-free"]] = Field(["full-free"])
+    """Training is in the whole space."""
+    radii: Several[Positive] | RadiusRange = Field([1])
+    """Radii to which the parameters are rescaled after training."""
+    radius_unit: Literal["r_X", "norm", "init_scale"] = "init_scale"
+    """Unit of the radii; r_X is the norm under Glorot initialisation, norm the plain norm, init_scale a factor on the
+    parameters."""
+    minima: Several[Annotated[str, AfterValidator(_minimum)]] = Field(["normal"])
+    """Kinds of minima: normal; untrained; adversarial-<steps>, trained from where so many steps on random labels lead;
+    large_norm-<steps>, from a fresh initialisation rescaled to the norm there; wide_margin, from the minimum of the
+    noisy checkerboard."""
+    optimiser: Literal["adam", "sgd"] = "sgd"
+    """The optimiser of torch."""
+    batch: CountOrAll = 64
+    """Examples of a step, or all; an epoch ends with a shorter batch."""
+    rate: Positive = 0.02
+    """Learning rate."""
+    epochs: Several[Count] = Field([2000])
+    """Epochs after which a minimum is measured."""
+    stop_at: Positive | None = None
+    """A member stops at this training loss; needs batch: all."""
+    random_rate: Positive = 0.002
+    """Learning rate on random labels, of Adam on all examples."""
+    examples: Count | None = None
+    """Training examples of each draw; by default as many as the dataset in the plane has."""
+    only_classes: Unique[Amount] = Field([])
+    """Numbers of the classes of images that are used; by default all."""
+    test: Amount = 20000
+    """Fresh examples for the test error, at most those that a dataset of images has."""
+    softmax: Unique[Annotated[str, AfterValidator(_softmax)]] = Field(["temperature-1"])
+    """Outputs p that weight G, each with all eigenpairs of its own: temperature-<T>; entropy-<nats>, at the temperature
+    at which their mean entropy on the training set is so much; uniform; or permuted, those at temperature 1 permuted
+    among examples of one predicted class."""
+    grid: Annotated[int, Field(ge=2)] = 100
+    """Nodes along an axis of the grid on whose edges the boundary in the plane is sought, or pairs of images."""
+    fine_grid: Annotated[int, Field(ge=2)] = 400
+    """Nodes along an axis of the grid for the boundary's length and distances."""
+    eigenvectors: Count = 12
+    """Largest eigenvalues whose eigenvectors are followed."""
+    hessian_eigenvectors: Amount = 0
+    """Largest eigenvalues of the Hessian and of G, with eigenvectors, by Lanczos iteration; 0 leaves them out."""
+    scalings: Several[Annotated[str, AfterValidator(_scaling)]] = Field(["none"])
+    """Factors on the weight layers of a minimum, as 0.2-5-1, of product 1, each with its biases in step, which leave
+    the logits of a network of relu as they are; or none."""
+    map: Amount = 0
+    """Nodes along an axis of maps of alignment over the box in the plane; 0 leaves them out."""
+    examples_kept: Amount = 0
+    """Training examples whose alignments are kept one by one; 0 keeps none."""
+    dtype: DataType = "float32"
+    """Precision of training; measures are in double precision."""
+    explicit: Unique[DataType] = Field([])
+    """Precisions in which all eigenvectors of the Hessian are computed; by default it is not."""
+    estimate_steps: Amount = 0
+    """Steps of the published margin estimate; 0 leaves it out."""
+
+    @property
+    def classes_of(self) -> int | None:
+        """Number of classes in use; None for all of a dataset."""
+        return len(self.only_classes) or None
+
+    def steps(self, examples: int) -> list[int]:
+        """Steps after each of the epochs."""
+        per_epoch = 1 if self.batch == "all" else math.ceil(examples / self.batch)
+        return [per_epoch * epoch for epoch in sorted(self.epochs)]
+
+    @changes_no_number
+    def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
+        """Operations of training and of each measured network; those of small networks' steps are mostly overhead."""
+        examples, classes = self.examples or shape.training_examples, self.classes_of or shape.classes
+        flops, parameters = network.forward_flops(shape.image, classes), network.count_parameters(shape.image, classes)
+        batch = examples if self.batch == "all" else self.batch
+        random = max((int(each.split("-")[1]) for each in self.minima if "-" in each), default=0)
+        last, many = self.steps(examples)[-1], len(self.minima)
+        training = 3 * flops * draws * (last * batch * many + random * examples)
+        training += STEP * (last * (1 + ("wide_margin" in self.minima)) + random)
+        forward = flops * (self.test + self.fine_grid**2 + BISECTED * self.grid)
+        kernels = len(self.softmax) * KERNEL * (examples * classes) ** 3
+        hessians = len(self.explicit) * (1 + any("entropy" in each for each in self.softmax)) * DENSE * parameters**3
+        lanczos = bool(self.hessian_eigenvectors) * PRODUCTS * (6 * flops * examples + PRODUCT)
+        measured = (
+            draws * radii * many * len(self.epochs) * len(self.scalings) * (forward + kernels + hessians + lanczos)
+        )
+        estimates = STEP * self.estimate_steps * many
+        return len(studies.variants(self)) * (training + measured + estimates)
+
+    @changes_no_number
+    def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
+        """Refuse combinations of settings that are not defined."""
+        if self.classes or "classes" in self.vary:
+            checks.refuse(f"{path}.classes: name the classes of images by their numbers, as only_classes: [0, 1]")
+        if self.stop_at and self.batch != "all":
+            checks.refuse(f"{path}.stop_at: the training loss is known of full batches; set batch: all")
+        for name, shape in shapes.items():
+            if "wide_margin" in self.minima and name != "checkerboard":
+                checks.refuse(f"{path}.minima: wide_margin is a minimum of the checkerboard; {name} has none")
+            if planar_shapes.of(name):
+                if self.only_classes:
+                    checks.refuse(f"{path}.only_classes: {name} is used with all of its classes; leave it out")
+                continue
+            if not self.examples:
+                checks.refuse(f"{path}.examples: say how many images of {name} each draw has")
+            checks.refuse_examples(path, self.examples, self.validation, name, shape)
+            if unknown := [each for each in self.only_classes if each >= shape.classes]:
+                checks.refuse(f"{path}.only_classes: {unknown[0]} is unknown; {name} has {shape.classes} classes")
+
+
+KIND = Kind(
+    BoundaryStudy, memory_mib=1500, seconds=5, speeds={"boundary": 2e10}, module="boundary_blocks", draws_data=True
+)

@@ -1,0 +1,224 @@
+"""Axes and variables of boundary studies, and those of eigenvectors of G under several outputs of the softmax."""
+
+import functools
+import math
+
+import numpy as np
+import torch
+
+from goldilocks_zone.curvature import decision_boundary
+from goldilocks_zone.data import planar_shapes
+from goldilocks_zone.measurements.boundary_networks import Network, Weighted
+from goldilocks_zone.measurements.observables import DRAW, RADIUS, Axis, Observables, Shape, Variable
+from goldilocks_zone.randomness import stream
+from goldilocks_zone.spectra import alignments
+
+EPSILONS = np.logspace(-8, -3, 11)  # alignments above which an eigenvector counts
+
+MINIMUM = Axis("minimum", lambda shape: shape.study.minima, "kind of minimum")
+SCALING = Axis("scaling", lambda shape: shape.study.scalings, "factors on the layers, first to last")
+EPOCH = Axis("epoch", lambda shape: sorted(shape.study.epochs), "epochs of training")
+SOFTMAX = Axis("softmax", lambda shape: shape.study.softmax, "outputs p that weight G")
+RANK = Axis(
+    "rank",
+    lambda shape: range(1, shape.study.eigenvectors + 1),
+    "number of the eigenvector, of the largest first",
+    last=True,
+)
+
+
+def _sections(shape: Shape) -> range:
+    return range(planar_shapes.sections(shape.study.datasets[0]))
+
+
+BORDER = Axis("border", _sections, "number of a designed border", last=True, of_network=True)
+MAP_X = Axis("map_x", lambda shape: range(shape.study.map), "node of the map along x")
+MAP_Y = Axis("map_y", lambda shape: range(shape.study.map), "node of the map along y")
+EXAMPLE = Axis("example", lambda shape: range(shape.study.examples_kept), "number of the training example")
+COORDINATE = Axis("coordinate", lambda shape: ("x", "y"), "coordinate in the plane", last=True)
+EPSILON = Axis("epsilon", lambda shape: EPSILONS, "alignment above which an eigenvector counts", last=True)
+
+OBSERVABLES = Observables(RADIUS, DRAW)
+POINT = MINIMUM, EPOCH, SCALING
+# Missing where there is no boundary, no eigenvalue, or a network diverged.
+of_network = functools.partial(Variable, axes=POINT, may_be_missing=True)
+of_softmax = functools.partial(Variable, axes=(*POINT, SOFTMAX), may_be_missing=True)
+
+
+def padded(values: np.ndarray, count: int) -> np.ndarray:
+    """The first `count` values, and NaN for missing ones."""
+    return np.pad(values[:count].astype(float), (0, max(0, count - len(values))), constant_values=math.nan)
+
+
+ranked = functools.partial(Variable, axes=(*POINT, SOFTMAX, RANK), may_be_missing=True)
+
+
+@OBSERVABLES.register(
+    Weighted,
+    of_softmax("temperature", "1", "temperature of the softmax; NaN where none gives the entropy"),
+    ranked("gauss_newton_eigenvalue", "loss", "largest eigenvalues of G, descending"),
+    of_softmax("gauss_newton_trace", "loss", "Tr(G)"),
+    of_softmax("outliers", "1", "k90, largest eigenvalues of G that hold 90 % of its trace"),
+    of_softmax("outliers_by_gap", "1", "eigenvalues of G above the largest gap of their logarithms, of the first 12"),
+)
+def spectrum(seen: Weighted) -> dict:
+    """The spectrum of G; missing where it vanishes."""
+    found = {"temperature": seen.temperature}
+    if seen.dual is None or not len(values := seen.eigenvalues):
+        return found
+    return found | {
+        "gauss_newton_eigenvalue": padded(values, seen.network.study.eigenvectors),
+        "gauss_newton_trace": values.sum(),
+        "outliers": alignments.held(values),
+        "outliers_by_gap": alignments.largest_gap(values),
+    }
+
+
+@OBSERVABLES.register(
+    Weighted,
+    ranked("captured", "1", "E_k, mean share of the boundary's normals in the span of the first eigenvectors of G"),
+    ranked("captured_elsewhere", "1", "the same for differences of the two largest logits at random points of the box"),
+    of_softmax("aligned_share", "1", "share of boundary points where some |A_i| of the first C is above 0.9"),
+    of_softmax("specificity", "1", "Σ max A²/ΣA² over boundary points, among the first d_b eigenvectors"),
+    of_softmax("specificity_index", "1", "specificity between random rotations (0) and varimax (1)"),
+)
+def alignment(seen: Weighted) -> dict:
+    """Alignment of the boundary's normals with eigenvectors of G; missing without a boundary or eigenvectors."""
+    network, d = seen.network, seen.network.dimension
+    found, count = seen.alignments, network.study.eigenvectors
+    if found is None or found.shape[1] < d:
+        return {}
+    own = {
+        "captured": padded(alignments.captured(found), count),
+        "aligned_share": float((np.abs(found[:, : network.classes]).max(1) > 0.9).mean()),
+        "specificity": alignments.specificity(found[:, :d]),
+        "specificity_index": alignments.specificity_index(found[:, :d], stream("rotations")),
+    }
+    if network.plane is not None:
+        elsewhere = seen.dual.alignments(network.elsewhere)
+        own["captured_elsewhere"] = padded(alignments.captured(elsewhere), count)
+    return own
+
+
+@OBSERVABLES.register(
+    Weighted,
+    of_softmax(
+        "encoding_share", "1", "G_θ (b), share of parameters: eigenvectors of G aligned above a random vector's"
+    ),
+    Variable(
+        "encoding_share_above",
+        "1",
+        "the same above other alignments",
+        (*POINT, SOFTMAX, EPSILON),
+        may_be_missing=True,
+    ),
+)
+def encoding(seen: Weighted) -> dict:
+    """Shares of eigenvectors with a mean |A_i| over the training set above ε; the null space of G counts nothing."""
+    if seen.dual is None or not len(seen.dual.pairs.eigenvalues):
+        return {}
+    size = len(seen.network.point)
+    mean = np.abs(seen.dual.alignments(seen.predicted_loss)).mean(0)
+    random = math.sqrt(2 / (math.pi * size))
+    return {
+        "encoding_share": float((mean > random).sum()) / size,
+        "encoding_share_above": (mean[:, None] > EPSILONS).sum(0) / size,
+    }
+
+
+@OBSERVABLES.register(
+    Weighted,
+    Variable(
+        "border_rank",
+        "1",
+        "mean number of the eigenvector at a designed border, weighted by A², among the first d_b",
+        (*POINT, SOFTMAX, BORDER),
+        may_be_missing=True,
+    ),
+)
+def sections(seen: Weighted) -> dict:
+    """The eigenvectors' numbers by designed border; a boundary point belongs to the nearest border."""
+    network, d = seen.network, seen.network.dimension
+    if network.borders is None or seen.alignments is None or not 1 <= d <= seen.alignments.shape[1]:
+        return {}
+    squares = np.square(seen.alignments[:, :d])
+    found = np.full(len(network.borders.places), math.nan)
+    for number in range(len(found)):
+        own = squares[network.nearest_borders == number]
+        if own.sum() > 0:
+            found[number] = own.sum(0) @ np.arange(1, d + 1) / own.sum()
+    return {"border_rank": found}
+
+
+kept = functools.partial(Variable, may_be_missing=True, aggregated=True)
+
+
+@OBSERVABLES.register(
+    Weighted,
+    kept("map", "1", "A_i of the predicted label's loss at nodes of the box", (*POINT, SOFTMAX, RANK, MAP_X, MAP_Y)),
+    key="map",
+)
+def maps(seen: Weighted) -> dict:
+    """Alignment over the box in the plane."""
+    if seen.dual is None or seen.network.plane is None:
+        return {}
+    points, nodes = seen.network.nodes(seen.network.study.map), seen.network.study.map
+    found = seen.dual.alignments(seen.network.predicted_loss_at(points))
+    count = seen.network.study.eigenvectors
+    return {"map": np.stack([padded(each, count) for each in found], 1).reshape(count, nodes, nodes)}
+
+
+@OBSERVABLES.register(
+    Network,
+    kept("map_class", "1", "predicted class at nodes of the box", (*POINT, MAP_X, MAP_Y)),
+    kept("map_random", "1", "alignment of the predicted label's loss with a random direction", (*POINT, MAP_X, MAP_Y)),
+    kept("map_random_fixed", "1", "the same of the loss of one label throughout", (*POINT, MAP_X, MAP_Y)),
+    key="map",
+)
+def random_maps(seen: Network) -> dict:
+    """Predicted classes over the box in the plane, and the control of a random direction."""
+    if seen.plane is None:
+        return {}
+    points = seen.nodes(seen.study.map)
+    z, shape = seen.logits(points).detach(), (seen.study.map, seen.study.map)
+    direction = torch.as_tensor(stream("random direction").standard_normal(len(seen.point))).to(seen.point)
+    direction = direction[None] / direction.norm()
+    fixed = torch.softmax(z, 1) - torch.nn.functional.one_hot(torch.zeros(len(z), dtype=torch.long), seen.classes)
+    weights = {"map_random": decision_boundary.predicted_loss_weights(z), "map_random_fixed": fixed.to(z)}
+    problem = seen.problem_at(points)
+    found = {n: decision_boundary.with_vectors(problem, seen.point, direction, each) for n, each in weights.items()}
+    return {"map_class": z.argmax(1).view(shape).cpu().numpy()} | {n: each.reshape(shape) for n, each in found.items()}
+
+
+@OBSERVABLES.register(
+    Weighted,
+    kept("example_alignment", "1", "A_i of training examples", (*POINT, SOFTMAX, EXAMPLE, RANK)),
+    key="examples_kept",
+)
+def example_alignments(seen: Weighted) -> dict:
+    """Alignment of the predicted label's loss at the first training examples; missing beyond the last."""
+    study, found = (
+        seen.network.study,
+        np.full((seen.network.study.examples_kept, seen.network.study.eigenvectors), math.nan),
+    )
+    if seen.dual is not None:
+        measured = seen.dual.alignments(seen.predicted_loss)[: len(found)]
+        found[: len(measured)] = [padded(each, study.eigenvectors) for each in measured]
+    return {"example_alignment": found}
+
+
+@OBSERVABLES.register(
+    Network,
+    kept("example_class", "1", "predicted class of training examples", (*POINT, EXAMPLE)),
+    kept("example_label", "1", "label of training examples", (*POINT, EXAMPLE)),
+    kept("example_point", "1", "place of training examples, in units of the plane", (*POINT, EXAMPLE, COORDINATE)),
+    key="examples_kept",
+)
+def examples(seen: Network) -> dict:
+    """The first training examples, with missing values beyond the last, and places of those in the plane."""
+    count, given = seen.study.examples_kept, len(seen.labels)
+    rows = np.full((count, 4), math.nan)
+    rows[:given, 0], rows[:given, 1] = seen.outputs.argmax(1)[:count].cpu(), seen.labels[:count].cpu()
+    if seen.plane is not None:
+        rows[:given, 2:] = seen.inputs[:count].flatten(1).cpu()
+    return {"example_class": rows[:, 0], "example_label": rows[:, 1], "example_point": rows[:, 2:]}

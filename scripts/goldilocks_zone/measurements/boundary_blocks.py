@@ -1,0 +1,350 @@
+"""Blocks of the decision boundary: minima of several kinds, and how curvature there lies to it."""
+
+import functools
+import itertools
+import logging
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from goldilocks_zone.config import studies
+from goldilocks_zone.curvature import decision_boundary, hessian, logit_gradients, margin_estimate
+from goldilocks_zone.jobs import lifecycle
+from goldilocks_zone.measurements import blocks, boundary_networks, minima
+from goldilocks_zone.measurements.boundary import BoundaryStudy
+from goldilocks_zone.measurements.boundary_alignments import (
+    COORDINATE,
+    EPSILON,
+    EPSILONS,
+    OBSERVABLES,
+    POINT,
+    RANK,
+    of_network,
+    padded,
+)
+from goldilocks_zone.measurements.boundary_networks import Network
+from goldilocks_zone.measurements.observables import Axis, Shape, Variable
+from goldilocks_zone.models import decision_boundary as boundary
+from goldilocks_zone.models import initialisation, networks
+from goldilocks_zone.models.problem import Problem
+from goldilocks_zone.randomness import stream
+from goldilocks_zone.spectra import alignments, lanczos
+
+PUBLISHED_EPSILON = 1e-6  # alignment above which an eigenvector counts
+TINY = 1e-300
+STARTS = 4  # of the margin estimate
+PARTS = "hessian", "gauss_newton"
+HESSIAN_RANK = Axis(
+    "hessian_rank",
+    lambda shape: range(1, shape.study.hessian_eigenvectors + 1),
+    "number of the Hessian's eigenvector, of the largest first",
+    last=True,
+)
+START = Axis("start", lambda shape: range(STARTS), "number of the start", last=True)
+PRECISION = Axis(
+    "precision", lambda shape: shape.study.explicit, "precision of the Hessian and its eigenvectors", last=True
+)
+
+
+def measure_block(job: blocks.Job) -> xr.Dataset:
+    """One block: draws of one cell, in all variants of its study."""
+    lifecycle.listen()
+    work, result = blocks.begin(job), None
+    like = torch.empty(0, dtype=torch.float64, device=work.device)
+    for variant in studies.variants(work.block.study):
+        study = work.block.study.model_copy(update=variant)
+        data = minima.data_of(work, study, like)
+        module = work.network_of(data.training[0].shape[2:], data.classes).to(work.device)
+        if result is None:
+            shape = Shape(study, module, data.training[0].shape[2:], data.classes)
+            result = blocks.empty(OBSERVABLES, shape, work.labels)
+        found = minima.Trainer(work, study, module, data, work.block.draws).minima()
+        logging.info("trained after %.1f s%s", time.monotonic() - work.started, studies.described(variant))
+        points = itertools.product(study.minima, enumerate(sorted(study.epochs)), work.block.radii, study.scalings)
+        for label, (i, epoch), radius, scaling in points:
+            place = {**studies.place(variant), "minimum": label, "epoch": epoch, "radius": radius, "scaling": scaling}
+            together = []
+            for number, point in enumerate(found[label].parameters[i].double()):
+                plain = _rescaled(study, module, point, radius)
+                scaled = _scaled(module, plain, scaling)
+                network = Network(study, module, (scaled, plain), data.of(number))
+                _measure(result, place | {"draw": work.block.draws[number]}, network)
+                # What a network keeps of its kernel is large.
+                together += [network] if study.estimate_steps else []
+            blocks.fill(result, place, {"random_accuracy": found[label].random_accuracy})
+            blocks.fill(result, place, OBSERVABLES.measure(study, Together(work, together)))
+            logging.info("%s measured after %.1f s", label, time.monotonic() - work.started)
+    return blocks.sign(result, work, data, module, dtype="float64", test_examples=data.test[1].shape[1])
+
+
+def _rescaled(study: BoundaryStudy, module: nn.Module, point: Tensor, radius: float) -> Tensor:
+    """Trained parameters (D,) at a radius."""
+    r_x = initialisation.glorot_radius(initialisation.parameters_of(module))
+    return point * initialisation.scale(point.cpu().numpy(), radius, study.radius_unit, r_x)
+
+
+def _scaled(module: nn.Module, point: Tensor, scaling: str) -> Tensor:
+    """Parameters (D,) with the factors of a scaling on their weight layers, and on biases the product up to theirs."""
+    if scaling == "none":
+        return point
+    factors, parts = [float(each) for each in scaling.split("-")], []
+    layers = itertools.accumulate(each.ndim > 1 for each in module.parameters())
+    pieces = point.split([parameter.numel() for parameter in module.parameters()])
+    for layer, parameter, part in zip(layers, module.parameters(), pieces):
+        if layer > len(factors):
+            raise ValueError(f"scalings: {scaling} has {len(factors)} factors: give one for each weight layer")
+        parts.append(part * (factors[layer - 1] if parameter.ndim > 1 else math.prod(factors[:layer])))
+    if layer != len(factors):
+        raise ValueError(f"scalings: {scaling} has {len(factors)} factors: give one for each of {layer} weight layers")
+    return torch.cat(parts)
+
+
+def _measure(block: xr.Dataset, place: dict, network: Network) -> None:
+    """Measure a network at its place, with all outputs that weight G; nothing else of one that diverged."""
+    study = network.study
+    if not torch.isfinite(network.point).all():
+        return blocks.fill(block, place, {"diverged": 1.0})
+    blocks.fill(block, place, OBSERVABLES.measure(study, network))
+    for label in study.softmax:
+        seen = network.weighted(label)
+        blocks.fill(block, place | {"softmax": label}, OBSERVABLES.measure(study, seen))
+
+
+@OBSERVABLES.register(
+    Network,
+    of_network("training_loss", "nat", "mean loss on the training set"),
+    of_network("training_accuracy", "1", "share of training examples classified rightly"),
+    of_network("test_accuracy", "1", "share of fresh examples classified rightly"),
+    of_network("entropy", "nat", "mean entropy of the softmax's output p on the training set"),
+    of_network("norm", "parameters", "norm of all parameters"),
+    # `measure_block` fills this one.
+    of_network("random_accuracy", "1", "share of the random labels that were learnt, of minima that start from there"),
+    of_network("loss_rise", "nat", "rise of the training loss by a step of 0.05 along its gradient"),
+    of_network("live_share", "1", "share of parameters by which some logit has a derivative that is not zero"),
+    Variable("diverged", "1", "1 where training ended in values that are not finite, else 0", POINT),
+)
+def network(seen: Network) -> dict:
+    """Loss, accuracies and sizes of a network."""
+    loss, n = seen.problem.loss, len(seen.labels)
+    theta = seen.point.detach().requires_grad_()
+    logits = networks.logits_function(seen.module)
+    here = loss.total(logits(theta, seen.inputs), seen.labels) / n
+    (gradient,) = torch.autograd.grad(here, theta)
+    moved = seen.point + 0.05 * torch.nn.functional.normalize(gradient, dim=0)
+    there = loss.total(logits(moved, seen.inputs), seen.labels) / n
+    inputs, labels = seen.test
+    return {
+        "training_loss": here.item(),
+        "training_accuracy": float((seen.outputs.argmax(1) == seen.labels).double().mean()),
+        "test_accuracy": float((boundary.predicted(seen.logits, inputs) == labels).double().mean()),
+        "entropy": boundary.entropy(seen.outputs),
+        "norm": float(seen.point.norm()),
+        "loss_rise": (there - here).item(),
+        "live_share": seen.gradients.live() / len(theta),
+        "diverged": 0.0,
+    }
+
+
+@OBSERVABLES.register(
+    Network,
+    of_network("flip_error", "1", "largest error of the identity of both sides' gradients at the boundary, for any v"),
+    of_network("fixed_label_jump", "1", "largest change of A across the boundary where the label is held, for any v"),
+    of_network("logits_error", "1", "largest change of a logit by the scaling of layers, over the largest logit"),
+)
+def identities(seen: Network) -> dict:
+    """Identities at the boundary, along a random direction and top eigenvectors of G; and of scaled layers."""
+    there = seen.plain(seen.inputs)
+    found = {"logits_error": float((seen.outputs - there).abs().max() / there.abs().max().clamp_min(TINY))}
+    if seen.normals is None:
+        return found
+    random = torch.as_tensor(stream("random direction").standard_normal((1, len(seen.point)))).to(seen.point)
+    vectors = random / random.norm()
+    if "temperature-1" in seen.study.softmax:
+        cotangents = seen.weighted("temperature-1").dual.pairs.cotangents[: seen.classes]
+        vectors = torch.cat([vectors, logit_gradients.pulled(seen.problem, seen.point, cotangents)])
+    return found | boundary_networks.identities(seen, vectors)
+
+
+@OBSERVABLES.register(
+    Network,
+    of_network("boundary_points", "1", "number of points of the boundary that were found"),
+    of_network("boundary_dimension", "1", "d_b, principal directions that hold 90 % of the boundary's normals"),
+    of_network("boundary_length", "1", "length of the boundary in the box, in units of the plane"),
+    of_network("true_margin", "1", "smallest distance of a training point from the boundary, in units of the plane"),
+    of_network("linearised_margin", "1", "median over training examples of the logit gap over its slope"),
+    of_network("smallest_linearised_margin", "1", "the smallest of these"),
+    of_network(
+        "captured_at_most",
+        "1",
+        "share of the normals in the best space of as many dimensions",
+        axes=(*POINT, RANK),
+    ),
+)
+def decision(seen: Network) -> dict:
+    """The boundary itself, which no temperature changes."""
+    margins = boundary.linearised_margins(seen.logits, seen.inputs)
+    found = {
+        "boundary_points": len(seen.crossings.points),
+        "linearised_margin": finite(margins.median()),
+        "smallest_linearised_margin": finite(margins.min()),
+    }
+    if seen.curve is not None:
+        margin = seen.curve.distances(seen.inputs.flatten(1)).min()
+        found |= {"boundary_length": seen.curve.length, "true_margin": finite(margin)}
+    if seen.normals is None:
+        return found
+    gram = seen.normals.products(seen.normals)[:, 0, :, 0].cpu().numpy()
+    most = np.cumsum(np.linalg.eigvalsh((gram + gram.T) / 2)[::-1].clip(0)) / np.trace(gram)
+    return found | {"boundary_dimension": seen.dimension, "captured_at_most": padded(most, seen.study.eigenvectors)}
+
+
+def finite(value: Tensor) -> float:
+    """A distance; NaN for an infinite one, where there is no boundary."""
+    return float(value) if torch.isfinite(value) else math.nan
+
+
+of_top = functools.partial(Variable, axes=(*POINT, HESSIAN_RANK), may_be_missing=True)
+of_precision = functools.partial(Variable, axes=(*POINT, PRECISION), may_be_missing=True)
+
+
+@OBSERVABLES.register(
+    Network,
+    of_precision("published_measure", "1", "G_θ (a), share of the Hessian's eigenvectors with max |A_i| above 1e-6"),
+    of_precision("published_measure_matched", "1", "the same for logits over the first temperature of an entropy"),
+    of_precision("published_measure_in_range", "1", "the same of eigenvectors with |λ| above rounding"),
+    Variable(
+        "published_measure_above",
+        "1",
+        "G_θ (a) above other alignments",
+        (*POINT, PRECISION, EPSILON),
+        may_be_missing=True,
+    ),
+    key="explicit",
+)
+def explicit(seen: Network) -> dict:
+    """The published measure of generalisation, from all eigenvectors of the Hessian."""
+    rows, size = [], len(seen.point)
+    entropies = [float(label.split("-")[1]) for label in seen.study.softmax if label.startswith("entropy")]
+    cooled = boundary.matched_temperature(seen.outputs, entropies[0]) if entropies else math.nan
+
+    def found_at(temperature: float, dtype: torch.dtype) -> decision_boundary.Explicit:
+        problem = Problem(seen.module, seen.inputs.to(dtype), seen.labels, seen.study.loss, temperature)
+        return decision_boundary.explicit(problem, seen.point.to(dtype), seen.outputs / temperature)
+
+    for dtype in (getattr(torch, name) for name in seen.study.explicit):
+        found, matched = found_at(1, dtype), math.nan
+        if math.isfinite(cooled):
+            matched = (np.abs(found_at(cooled, dtype).alignments).max(0) > PUBLISHED_EPSILON).mean()
+        most = np.abs(found.alignments).max(0)
+        rounding = size * torch.finfo(dtype).eps * np.abs(found.eigenvalues).max()
+        kept = np.abs(found.eigenvalues) > rounding
+        above = (most[:, None] > EPSILONS).mean(0)
+        rows.append(((most > PUBLISHED_EPSILON).mean(), (most[kept] > PUBLISHED_EPSILON).sum() / size, above, matched))
+    whole, in_range, above, matched = zip(*rows)
+    return {
+        "published_measure": whole,
+        "published_measure_matched": matched,
+        "published_measure_in_range": in_range,
+        "published_measure_above": np.stack(above),
+    }
+
+
+@OBSERVABLES.register(
+    Network,
+    of_top("hessian_top_eigenvalue", "loss", "largest eigenvalues of the Hessian"),
+    of_top("gauss_newton_top_eigenvalue", "loss", "largest eigenvalues of G"),
+    of_top(
+        "captured_by_hessian", "1", "E_k, mean share of the normals in the span of the Hessian's first eigenvectors"
+    ),
+    of_top("captured_by_gauss_newton", "1", "the same of G's, by Lanczos iteration"),
+    of_network("residual_spectral_norm", "loss", "‖H′‖₂, H′ = H − G"),
+    of_network("effective_examples", "1", "(Σt)²/Σt², t the traces of the examples' G"),
+    key="hessian_eigenvectors",
+)
+def hessian_part(seen: Network) -> dict:
+    """Top eigenvectors of the Hessian and of G, by Lanczos iteration; missing where G vanishes."""
+    count, size = seen.study.hessian_eigenvectors, len(seen.point)
+    factor = seen.problem.loss.factor(seen.outputs, seen.labels)
+    traces = logit_gradients.traces(seen.gradients.own(), factor)
+    if not traces.sum() > 0:
+        return {}
+    whole, gauss_newton = (hessian.hessian_products(seen.problem, seen.point, each) for each in PARTS)
+    found = {"effective_examples": traces.sum() ** 2 / np.square(traces).sum()}
+    try:
+        search = lanczos.Search("LM", tolerance=1e-4, own_threads=True)
+        residual, _ = lanczos.top_eigenpairs(lambda rows: whole(rows) - gauss_newton(rows), size, 1, search)
+        found["residual_spectral_norm"] = abs(residual[0])
+        for part, products in zip(PARTS, (whole, gauss_newton)):
+            values, vectors = lanczos.top_eigenpairs(products, size, count, lanczos.Search(own_threads=True))
+            found[f"{part}_top_eigenvalue"] = values
+            if seen.normals is not None:
+                weights = decision_boundary.differences(seen.crossings.classes, seen.classes).to(seen.point)
+                there, rows = seen.problem_at(seen.crossings.points), torch.as_tensor(vectors.T.copy()).to(seen.point)
+                along = decision_boundary.with_vectors(there, seen.point, rows, weights)
+                found[f"captured_by_{part}"] = alignments.captured(along)
+    except ValueError as reason:
+        # As where nearly all outputs are saturated.
+        logging.warning("no eigenvectors of the Hessian: %s", reason)
+    return found
+
+
+@dataclass(frozen=True)
+class Together:
+    """The networks of all draws at one place."""
+
+    work: blocks.Work
+    networks: list[Network]
+
+
+of_start = functools.partial(Variable, axes=(*POINT, START), may_be_missing=True)
+
+
+@OBSERVABLES.register(
+    Together,
+    of_start("margin_estimate", "1", "distance of aligned points from the most aligned training points"),
+    of_start("alignment_reached", "1", "A² at the aligned points"),
+    Variable(
+        "aligned_point",
+        "1",
+        "the aligned points of the margin estimate, in units of the plane",
+        (*POINT, START, COORDINATE),
+        may_be_missing=True,
+    ),
+    of_network("margin_of_extremes", "1", "distance of the most aligned training points from the boundary"),
+    key="estimate_steps",
+)
+def margin_estimates(seen: Together) -> dict:
+    """The published margin estimate of all draws at once; missing for networks without eigenvectors of G."""
+    networks, study = seen.networks, seen.networks[0].study
+    finite_ones = [i for i, each in enumerate(networks) if torch.isfinite(each.point).all()]
+    weighted = {i: networks[i].weighted("temperature-1") for i in finite_ones}
+    able = [i for i, each in weighted.items() if len(each.dual.pairs.eigenvalues)]
+    found = {name: np.full((len(networks), STARTS), math.nan) for name in ("margin_estimate", "alignment_reached")}
+    found["margin_of_extremes"] = np.full(len(networks), math.nan)
+    found["aligned_point"] = np.full((len(networks), STARTS, 2), math.nan)
+    if not able:
+        return found
+    points, tops, starts = [], [], []
+    for i in able:
+        network, cotangents = networks[i], weighted[i].dual.pairs.cotangents[:1]
+        random = seen.work.stream("margin estimate", seen.work.block.draws[i])
+        points.append(network.point)
+        tops.append(logit_gradients.pulled(network.problem, network.point, cotangents)[0])
+        starts.append(torch.as_tensor(random.standard_normal((STARTS, network.inputs[0].numel()))).to(network.point))
+    descent = margin_estimate.Descent(steps=study.estimate_steps)
+    given = [torch.stack(each) for each in (points, tops, starts)]
+    ends, reached = margin_estimate.aligned_points(networks[0].module, *given, descent)
+    found["alignment_reached"][able] = reached.square().cpu().numpy()
+    for i, own in zip(able, ends):
+        first = weighted[i].dual.alignments(weighted[i].predicted_loss)[:, 0]
+        extremes = networks[i].inputs.flatten(1)[[int(first.argmax()), int(first.argmin())]]
+        found["margin_estimate"][i] = torch.cdist(own, extremes).amin(1).cpu().numpy()
+        if networks[i].curve is not None:
+            found["aligned_point"][i] = own.cpu().numpy()
+            found["margin_of_extremes"][i] = finite(networks[i].curve.distances(extremes).min())
+    return found

@@ -1,0 +1,213 @@
+"""Trained networks and their decision boundary, with what several observables of a boundary study share."""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from goldilocks_zone.curvature import decision_boundary, logit_gradients
+from goldilocks_zone.data import planar_shapes
+from goldilocks_zone.measurements import minima
+from goldilocks_zone.measurements.boundary import BoundaryStudy
+from goldilocks_zone.models import decision_boundary as boundary
+from goldilocks_zone.models import networks
+from goldilocks_zone.models.losses import SoftmaxFactor
+from goldilocks_zone.models.problem import Problem
+from goldilocks_zone.randomness import stream
+from goldilocks_zone.spectra import alignments
+
+CHECKED = 50  # points of the boundary at which identities are checked
+
+
+class Network:
+    """One trained network in double precision, its examples, and what its measures share, computed when asked for.
+
+    `points` are its parameters (D,) with scaled layers, and without.
+    """
+
+    def __init__(self, study: BoundaryStudy, module: nn.Module, points: tuple[Tensor, Tensor], data: minima.Data):
+        self.study, self.module, (self.point, self._plain) = study, module, points
+        self.inputs, self.labels = data.training
+        self.test, self.classes, self.borders = data.test, data.classes, data.borders
+        self.plane = planar_shapes.of(study.datasets[0])
+        self._weighted: dict[str, Weighted] = {}
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Logits (n, k) of inputs (n, …); points of the plane may be (n, 2)."""
+        return networks.logits_function(self.module)(self.point, inputs.view(len(inputs), *self.inputs.shape[1:]))
+
+    def plain(self, inputs: Tensor) -> Tensor:
+        """Logits (n, k) without the scaling of layers."""
+        with torch.no_grad():
+            return networks.logits_function(self.module)(self._plain, inputs)
+
+    def weighted(self, label: str) -> "Weighted":
+        """The network with the outputs p of a label of `softmax`."""
+        if label not in self._weighted:
+            self._weighted[label] = _weighted(self, label)
+        return self._weighted[label]
+
+    def problem_at(self, points: Tensor) -> Problem:
+        """The network on other inputs: (n, 2) in the plane, or (n, …)."""
+        return Problem(self.module, points.view(len(points), *self.inputs.shape[1:]))
+
+    def predicted_loss_at(self, points: Tensor) -> logit_gradients.LogitGradients:
+        """Unit gradients of the predicted labels' losses at other inputs."""
+        gradients = logit_gradients.of(self.problem_at(points), self.point)
+        return decision_boundary.predicted_loss(gradients, self.logits(points).detach())
+
+    def nodes(self, count: int) -> Tensor:
+        """Nodes (count², 2) of a grid over the box in the plane, x slowest."""
+        axes = [torch.linspace(*ends, count).to(self.point) for ends in self.plane.box]
+        return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, 1)
+
+    @functools.cached_property
+    def nearest_borders(self) -> np.ndarray:
+        """Numbers (b,) of the designed borders that are nearest to the boundary's points."""
+        points = self.crossings.points.flatten(1).cpu().numpy()
+        if self.plane.kind == "pie":
+            angles = np.arctan2(points[:, 1], points[:, 0])[:, None] - self.borders.places
+            return np.abs((angles + np.pi) % (2 * np.pi) - np.pi).argmin(1)
+        return np.abs(points[:, :1] - self.borders.places).argmin(1)
+
+    @functools.cached_property
+    def outputs(self) -> Tensor:
+        """Logits (n, k) of the training examples."""
+        return self.logits(self.inputs).detach()
+
+    @functools.cached_property
+    def problem(self) -> Problem:
+        """The training problem."""
+        return Problem(self.module, self.inputs, self.labels, self.study.loss)
+
+    @functools.cached_property
+    def gradients(self) -> logit_gradients.LogitGradients:
+        """Logit gradients of the training examples."""
+        return logit_gradients.of(self.problem, self.point)
+
+    @functools.cached_property
+    def kernel(self) -> Tensor:
+        """Their Gram matrix (n, k, n, k)."""
+        return self.gradients.products(self.gradients)
+
+    @functools.cached_property
+    def curve(self) -> boundary.Curve | None:
+        """The boundary in the plane."""
+        if self.plane is None:
+            return None
+        return boundary.curve(self.logits, self.plane.box, self.study.fine_grid, self.point)
+
+    @functools.cached_property
+    def crossings(self) -> boundary.Crossings:
+        """Points of the boundary, on a grid in the plane or between pairs of training images."""
+        if self.plane is None:
+            return boundary.between_pairs(self.logits, self.inputs, self.study.grid, stream("pairs of images"))
+        found = boundary.on_grid(self.logits, self.plane.box, self.study.grid, self.point)
+        return boundary.Crossings(found.points.view(-1, *self.inputs.shape[1:]), found.classes)
+
+    @functools.cached_property
+    def normals(self) -> logit_gradients.LogitGradients | None:
+        """Unit normals of the boundary in parameter space; None where there is no boundary."""
+        return (
+            decision_boundary.normals(self.problem, self.point, self.crossings) if len(self.crossings.points) else None
+        )
+
+    @functools.cached_property
+    def elsewhere(self) -> logit_gradients.LogitGradients:
+        """Unit differences of the gradients of the two largest logits at as many random points of the box."""
+        low, high = np.array(self.plane.box).T
+        points = stream("points of the box").uniform(low, high, (len(self.crossings.points), 2))
+        points = torch.as_tensor(points).to(self.point).view(-1, *self.inputs.shape[1:])
+        classes = self.logits(points).topk(2, 1).indices
+        return decision_boundary.normals(self.problem, self.point, boundary.Crossings(points, classes))
+
+    @functools.cached_property
+    def dimension(self) -> int:
+        """Dimension d_b of the boundary in parameter space; 0 where there is none."""
+        if self.normals is None:
+            return 0
+        return alignments.dimension(self.normals.products(self.normals)[:, 0, :, 0].cpu().numpy())
+
+
+@dataclass
+class Weighted:
+    """A network with the outputs p that weight G: their temperature, NaN if there is none, and G's eigenpairs."""
+
+    network: Network
+    temperature: float
+    dual: decision_boundary.Dual | None
+
+    @functools.cached_property
+    def predicted_loss(self) -> logit_gradients.LogitGradients:
+        """Unit gradients of the predicted labels' losses at the training examples, at the same temperature."""
+        temperature = self.temperature if math.isfinite(self.temperature) else 1
+        return decision_boundary.predicted_loss(self.network.gradients, self.network.outputs / temperature)
+
+    @functools.cached_property
+    def alignments(self) -> np.ndarray | None:
+        """Alignments (b, m) of the boundary's normals with eigenvectors of G; None where either is missing."""
+        if self.dual is None or self.network.normals is None:
+            return None
+        return self.dual.alignments(self.network.normals)
+
+    @property
+    def eigenvalues(self) -> np.ndarray:
+        """Eigenvalues of G, of the loss of logits over the temperature, descending."""
+        return self.dual.pairs.eigenvalues / self.temperature**2
+
+
+def _weighted(network: Network, label: str) -> Weighted:
+    """A network with the outputs p of a label of `softmax`; without eigenpairs where no temperature gives them."""
+    kind, _, value = label.partition("-")
+    z, temperature, factor = network.outputs, 1.0, None
+    if kind == "entropy":
+        temperature = boundary.matched_temperature(z, float(value))
+    elif kind == "temperature":
+        temperature = float(value)
+    p = torch.softmax(z, 1)
+    if kind == "uniform":
+        factor = SoftmaxFactor(torch.full_like(p, 1 / network.classes))
+    elif kind == "permuted":
+        factor = SoftmaxFactor(p[_permuted(z.argmax(1))])
+    elif math.isfinite(temperature):
+        factor = network.problem.loss.factor(z / temperature, network.labels)
+    dual = decision_boundary.dual(network.gradients, factor, network.kernel) if factor else None
+    return Weighted(network, temperature, dual)
+
+
+def _permuted(classes: Tensor) -> Tensor:
+    """Numbers (n,) of the examples, permuted among those of each class."""
+    order, random = torch.arange(len(classes)), stream("permuted outputs")
+    for label in classes.unique():
+        members = (classes == label).nonzero().flatten().cpu()
+        order[members] = members[torch.as_tensor(random.permutation(len(members)))]
+    return order.to(classes.device)
+
+
+def identities(network: Network, vectors: Tensor) -> dict[str, float]:
+    """Errors, along `vectors` (m, D) and relative to gradients, of what holds at the boundary for any direction.
+
+    flip_error: g(ŷ=k) + g(ŷ=l) = 2 Σ_j p_j (J_j − (J_k + J_l)/2) over other classes j, at a tie of k and l.
+    fixed_label_jump: the alignment of the loss of label k is continuous: on two sides 1e-9 apart.
+    """
+    some = slice(None, None, -(-len(network.crossings.points) // CHECKED))
+    points, (first, second) = network.crossings.points[some], network.crossings.classes[some].T
+    eye = torch.eye(network.classes, dtype=torch.float64, device=points.device)
+    p = torch.softmax(network.logits(points).detach(), 1)
+    middle = (eye[first] + eye[second]) / 2
+    others = p * (1 - eye[first] - eye[second])
+    sides = (p - eye[first]) + (p - eye[second])
+    error = sides - 2 * (others - others.sum(1, keepdim=True) * middle)
+    gradients = logit_gradients.of(network.problem_at(points), network.point)
+    lengths = gradients.combined(p - eye[first]).own().flatten().clamp_min(0).sqrt()
+    pushed = torch.stack([logit_gradients.pushed(network.problem_at(points), network.point, v) for v in vectors], 2)
+    errors = torch.einsum("bk,bkm->bm", error, pushed).abs() / lengths[:, None].clamp_min(1e-300)
+    moved = []
+    for side in (-1, 1):
+        near = points + side * 0.5e-9
+        weights = torch.softmax(network.logits(near).detach(), 1) - eye[first]
+        moved.append(decision_boundary.with_vectors(network.problem_at(near), network.point, vectors, weights))
+    return {"flip_error": float(errors.max()), "fixed_label_jump": float(np.abs(moved[1] - moved[0]).max())}

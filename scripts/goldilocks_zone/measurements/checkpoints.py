@@ -1,0 +1,19 @@
+"""Checkpoints of training. Blocks of curvature know nothing of them: their code does not depend on that of training."""
+
+from pathlib import Path
+
+from goldilocks_zone.config import records
+from goldilocks_zone.config.models import Study
+from goldilocks_zone.jobs import lifecycle
+from goldilocks_zone.measurements import blocks
+from goldilocks_zone.provenance import attributes
+from goldilocks_zone.training import loop
+
+
+def checkpoint(work: blocks.Work, study: Study, checksum: str, number: int) -> loop.Checkpoint:
+    """Checkpoints of one run of training, valid while code, network, data (by their checksum) and settings stay."""
+    own = work.own and work.own.record(work.job.network)
+    known = {"code": work.code, "own": own, "checksum": checksum}
+    key = attributes.settings_hash({**known, **records.of_measurement(study, work.block.seed)})
+    path = Path(work.job.path_to_checkpoints, f"{number:03d}.pt")
+    return loop.Checkpoint(path, key, work.job.checkpoint_seconds, lifecycle.asked)

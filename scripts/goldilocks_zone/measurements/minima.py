@@ -1,0 +1,188 @@
+"""Minima of several kinds (Sabanayagam et al. 2023), of draws with data, weights and batches of their own.
+
+Letters: s draws, n examples, D parameters, e epochs.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from goldilocks_zone.data import datasets, planar, planar_shapes
+from goldilocks_zone.measurements import blocks, checkpoints
+from goldilocks_zone.measurements.boundary import BoundaryStudy
+from goldilocks_zone.models import initialisation, networks
+from goldilocks_zone.models.problem import Problem
+from goldilocks_zone.subspaces import constraints
+from goldilocks_zone.training import ensembles, loop, observations
+
+REST = 100  # steps after which members that have stopped are left out
+NOISY = "checkerboard_noisy"  # whose minimum a wide margin starts from
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training and test examples of each of s draws: inputs (s, n, …) and labels (s, n)."""
+
+    training: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+    classes: int
+    checksum: str
+    borders: Sequence[planar.Borders | None] | planar.Borders | None
+
+    def of(self, number: int) -> "Data":
+        """The data of one draw alone: inputs (n, …), labels (n,), and designed borders if there are any."""
+        training, test = (tuple(each[number] for each in part) for part in (self.training, self.test))
+        return dataclasses.replace(self, training=training, test=test, borders=self.borders[number])
+
+
+@dataclass(frozen=True)
+class Minima:
+    """Parameters (e, s, D) of one kind of minimum, and the accuracy (s,) on random labels where it starts from them."""
+
+    parameters: Tensor
+    random_accuracy: Tensor
+
+
+def data_of(work: blocks.Work, study: BoundaryStudy, like: Tensor) -> Data:
+    """The data of a block's draws, in the precision and on the device of `like`."""
+    job, block = work.job, work.block
+    if planar_shapes.of(job.dataset):
+        return in_the_plane(study, job.dataset, block.seed, block.draws, like)
+    path, only = job.path_to_dataset, study.only_classes
+    drawn, test = datasets.load_draws(path, job.dataset, block.draws, study.examples, block.seed, only, study.test)
+
+    def stacked(parts: Sequence[datasets.Examples]) -> tuple[Tensor, Tensor]:
+        inputs, labels = (np.stack([getattr(each, name) for each in parts]) for name in ("inputs", "labels"))
+        return torch.as_tensor(inputs).to(like), torch.as_tensor(labels, device=like.device)
+
+    shared = tuple(each.expand(len(drawn), *each.shape[1:]) for each in stacked([test]))
+    return Data(stacked(drawn), shared, test.classes, test.checksum, [None] * len(drawn))
+
+
+def in_the_plane(study: BoundaryStudy, name: str, seed: int, draws: Sequence[int], like: Tensor) -> Data:
+    """Data of a dataset in the plane, drawn for each draw."""
+    known = planar_shapes.of(name)
+
+    def of_draws(purpose: str, count: int | None) -> tuple[Tensor, Tensor]:
+        points, labels = zip(*(planar.drawn(name, seed, purpose, draw, count) for draw in draws))
+        inputs = torch.as_tensor(np.stack(points)).to(like)[:, :, None, None]
+        return inputs, torch.as_tensor(np.stack(labels), device=like.device)
+
+    example = planar.drawn(name, seed, "training", 0)
+    parts = of_draws("training", study.examples), of_draws("test", study.test)
+    return Data(
+        *parts, known.classes, datasets.checksum(*example), [planar.borders(name, seed, draw) for draw in draws]
+    )
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One run of training: its optimiser, learning rate, batch (None for all examples), and the steps kept."""
+
+    optimiser: str
+    rate: float
+    batch: int | None
+    steps: Sequence[int]
+    stop_at: float | None = None
+
+
+class Trainer:
+    """Trains the minima of some draws, with a checkpoint for each phase."""
+
+    def __init__(self, work: blocks.Work, study: BoundaryStudy, module: nn.Module, data: Data, draws: Sequence[int]):
+        self.work, self.study, self.data, self.draws = work, study, data, list(draws)
+        dtype = getattr(torch, study.dtype)
+        self.module, self.training = copy.deepcopy(module).to(dtype), (data.training[0].to(dtype), data.training[1])
+        batch = None if study.batch == "all" else study.batch
+        steps = study.steps(self.training[1].shape[1])
+        self._last = Phase(study.optimiser, study.rate, batch, steps, study.stop_at)
+        self._phases = 0
+
+    def minima(self) -> dict[str, Minima]:
+        """All minima of the study by label; all but the untrained one end with the same phase, together."""
+        labels, fresh = self.study.minima, self.fresh()
+        nothing = torch.full((len(self.draws),), torch.nan, dtype=torch.float64)
+        strengths = sorted({int(label.split("-")[1]) for label in labels if "-" in label})
+        on_random = dict(zip(strengths, self._on_random_labels(fresh, strengths))) if strengths else {}
+        starts = {label: (fresh, nothing) for label in labels if label != "untrained"}
+        for label in starts:
+            kind, _, steps = label.partition("-")
+            if kind == "wide_margin":
+                starts[label] = self._on_noisy_data(fresh), nothing
+            elif kind == "adversarial":
+                starts[label] = on_random[int(steps)]
+            elif kind == "large_norm":
+                other, norms = self.fresh("large norm"), on_random[int(steps)][0].norm(dim=1, keepdim=True)
+                starts[label] = other / other.norm(dim=1, keepdim=True) * norms, nothing
+        found = {}
+        if starts:
+            points = torch.cat([start for start, _ in starts.values()])
+            examples = tuple(torch.cat([each] * len(starts)) for each in self.training)
+            trained = self.train(points, examples, self._last).unflatten(1, (len(starts), -1))
+            found = {label: Minima(trained[:, i], starts[label][1]) for i, label in enumerate(starts)}
+        if "untrained" in labels:
+            undecided = torch.stack([self._undecided(*each) for each in zip(fresh, self.training[0])])
+            found["untrained"] = Minima(undecided.expand(len(self._last.steps), -1, -1), nothing)
+        return {label: found[label] for label in labels}
+
+    def fresh(self, purpose: str = "initialisation") -> Tensor:
+        """Initialisations (s, D)."""
+        parameters = initialisation.parameters_of(self.module)
+        streams = (self.work.stream(purpose, draw) for draw in self.draws)
+        points = [initialisation.initialise(parameters, self.study.initialisation, each) for each in streams]
+        return torch.as_tensor(np.stack(points)).to(self.training[0])
+
+    def _undecided(self, point: Tensor, inputs: Tensor) -> Tensor:
+        """The same network (D,) with a last bias that makes the mean logits on the inputs equal."""
+        mean = networks.logits_function(self.module)(point, inputs).mean(0)
+        if list(self.module.parameters())[-1].ndim != 1:
+            return point
+        return torch.cat([point[: -len(mean)], point[-len(mean) :] - mean + mean.mean()])
+
+    def _on_random_labels(self, starts: Tensor, strengths: list[int]) -> list[tuple[Tensor, Tensor]]:
+        """Parameters (s, D) after each number of steps on random labels, and the accuracy (s,) on these."""
+        inputs, labels = self.training
+        streams = [self.work.stream("random labels", draw) for draw in self.draws]
+        drawn = np.stack([each.integers(0, self.data.classes, labels.shape[1]) for each in streams])
+        drawn = torch.as_tensor(drawn, device=labels.device)
+        found = self.train(starts, (inputs, drawn), Phase("adam", self.study.random_rate, None, strengths))
+        return [(points, self.classified(points, inputs, drawn)["accuracy"]) for points in found]
+
+    def _on_noisy_data(self, starts: Tensor) -> Tensor:
+        """Minima (s, D) of the noisy checkerboard."""
+        work = self.work
+        noisy = in_the_plane(self.study, NOISY, work.block.seed, self.draws, self.training[0]).training
+        return self.train(starts, noisy, self._last)[-1]
+
+    def train(self, starts: Tensor, examples: tuple[Tensor, Tensor], phase: Phase) -> Tensor:
+        """Parameters (t, m, D) after the phase's steps, from `starts` (m, D), whose draws repeat, on own examples."""
+        ensemble = self._ensemble(starts, examples, phase)
+        self._phases += 1
+        checkpoint = checkpoints.checkpoint(self.work, self.study, self.data.checksum, self._phases)
+        steps = sorted({*phase.steps, *range(0, phase.steps[-1], REST)} if phase.stop_at else phase.steps)
+        found = loop.train(ensemble, steps, lambda _, state: {"place": state.coordinates.clone()}, checkpoint)
+        return torch.as_tensor(found["place"])[[steps.index(step) for step in phase.steps]].to(starts)
+
+    def classified(self, points: Tensor, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """accuracy and loss (m,) of parameters (m, D), each on inputs (m, n, …) and labels (m, n) of its own."""
+        return observations.classified(self._ensemble(points, (inputs, labels), self._last), inputs, labels)
+
+    def _ensemble(self, starts: Tensor, examples: tuple[Tensor, Tensor], phase: Phase) -> ensembles.Ensemble:
+        options = ensembles.Options(
+            steps=phase.steps[-1],
+            batch=phase.batch if phase.batch is None else min(phase.batch, examples[1].shape[1]),
+            rates=torch.full((len(starts),), phase.rate, dtype=torch.float64),
+            optimiser=phase.optimiser,
+            own_examples=True,
+            keep_last=True,
+            stop_at=phase.stop_at,
+        )
+        shapes = [each.shape for each in self.module.parameters()]
+        names = [self.work.stream_name("batches", self.draws[i % len(self.draws)]) for i in range(len(starts))]
+        problem = Problem(self.module, *examples, self.study.loss)
+        return ensembles.Ensemble(problem, constraints.full(starts, shapes, fixed=False), options, names)
