@@ -106,7 +106,7 @@ def _variable(cell: Cell, name: str) -> xr.DataArray:
 
 
 def _whole(cell: Cell, *readings: Given) -> list[np.ndarray]:
-    """What is read (…, draw), without the draws in which some of it is missing."""
+    """Values of readings (…, draw), without the draws in which one of them is missing."""
     found = [Reading(**each).of(cell).transpose(..., "draw").values for each in readings]
     known = np.all([np.isfinite(each).reshape(-1, each.shape[-1]).all(0) for each in found], axis=0)
     names = {each["variable"] for each in readings}
