@@ -57,8 +57,8 @@ class JepaCurvatureStudy(Study, title="Study of the curvature of joint embedding
     """Numbers N of pairs in the batch; nested."""
     embedding: Annotated[int, Field(ge=2)] = 16
     """Number e of the encoder's outputs."""
-    predictor: Varied[Amount] = 0
-    """Hidden units of a predictor Pred(s) = s + MLP(s) of the second embedding from the first; 0 leaves it out."""
+    predictor: Varied[bool] = False
+    """Whether a predictor Pred(s) = s + MLP(s) gives the second embedding from the first; else it is the first."""
     invariance: Positive = 25
     """Weight λ of the invariance I."""
     variance: Positive = 25

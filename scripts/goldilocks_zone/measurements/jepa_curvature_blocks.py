@@ -62,7 +62,7 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
     images = views.images_of(job.path_to_dataset, job.dataset, study.validation, seed)
     for variant in studies.variants(study):
         here = study.model_copy(update=variant)
-        module = work.network_of(IMAGE, here.embedding)
+        module = jepa_rays.network_of(here, job.network)
         if result is None:
             result = blocks.empty(OBSERVABLES, Shape(study, module, IMAGE, images.classes), work.labels)
         for draw in work.block.draws:

@@ -16,7 +16,7 @@ from goldilocks_zone.curvature.jets import Jets, Parts
 from goldilocks_zone.data.views import Pairs
 from goldilocks_zone.measurements import blocks
 from goldilocks_zone.measurements.jepa_curvature import IMAGE, JepaCurvatureStudy
-from goldilocks_zone.models import initialisation, labels, networks
+from goldilocks_zone.models import initialisation, jepa, labels, networks
 from goldilocks_zone.models.embedding_losses import Classified, InfoNce, Vicreg
 from goldilocks_zone.models.losses import Loss
 from goldilocks_zone.subspaces import labels as subspace_labels
@@ -27,27 +27,10 @@ from goldilocks_zone.theory.wide_networks import Criteria, LayerWeights, Moments
 TERMS = {"invariance": (1.0, 0.0, 0.0), "variance": (0.0, 1.0, 0.0), "covariance": (0.0, 0.0, 1.0)}
 
 
-class PairNetwork(nn.Module):
-    """Outputs (n, 2e) of an encoder of both views (n, 2, i), and residuals (n, e) of a predictor if there is one."""
-
-    def __init__(self, encoder: nn.Module, predictor: nn.Module | None):
-        super().__init__()
-        self.encoder, self.predictor = encoder, predictor
-
-    def forward(self, pairs: Tensor) -> Tensor:
-        """s_x and s_y, and s_x + predictor(s_x) − s_y."""
-        x, y = self.encoder(pairs[:, 0]), self.encoder(pairs[:, 1])
-        if self.predictor is None:
-            return torch.cat([x, y], 1)
-        return torch.cat([x, y, x + self.predictor(x) - y], 1)
-
-
-def pair_network(study: JepaCurvatureStudy, encoder: nn.Module) -> PairNetwork:
-    """The network of a study, in double precision, with a predictor of as many hidden units as the study has."""
-    if not study.predictor:
-        return PairNetwork(encoder, None)
-    label = labels.parse_network(f"fc-{study.predictor}-relu")
-    return PairNetwork(encoder, networks.build(label, (study.embedding,), study.embedding).double())
+def network_of(study: JepaCurvatureStudy, label: str) -> nn.Module:
+    """The joint embedding of an encoder's label, with a predictor or Siamese, in double precision."""
+    sizes = jepa.Sizes(math.prod(IMAGE), 0, study.embedding)
+    return jepa.build(labels.parse_network(label), sizes, "predictor" if study.predictor else "siamese")
 
 
 def criteria_of(study: JepaCurvatureStudy, label: str) -> Criteria | None:
@@ -78,7 +61,7 @@ class Ray:
 
     def __init__(self, work: blocks.Work, study: JepaCurvatureStudy, pairs: Pairs, classes: int, draw: int):
         self.study, self.classes, self.radii = study, classes, work.block.radii
-        self.module = pair_network(study, work.network_of(IMAGE, study.embedding))
+        self.module = network_of(study, work.job.network)
         parameters = initialisation.parameters_of(self.module)
         theta = work.initialisation(parameters, study.initialisation, draw)
         self.scale = initialisation.scale(theta, 1.0, "r_X", initialisation.glorot_radius(parameters))
@@ -111,7 +94,7 @@ class Ray:
 
     def outputs(self, theta: Tensor) -> Tensor:
         """Outputs (n, w) of the whole network at parameters (D,)."""
-        return networks.outputs_function(self.module)(theta, self.inputs)
+        return networks.outputs_function(self.module)(theta, self.inputs.flatten(1))
 
     @functools.cached_property
     def directions(self) -> Tensor:

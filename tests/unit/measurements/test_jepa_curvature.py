@@ -82,7 +82,7 @@ def whole_hessian(ray, label, radius):
     "changed",
     [
         {"criteria": ALL},
-        {"networks": ["fc-9x2-tanh"], "predictor": 5, "criteria": ["vicreg", "info_nce-distance"]},
+        {"networks": ["fc-9x2-tanh"], "predictor": True, "criteria": ["vicreg", "info_nce-distance"]},
         {"networks": ["fc-9x2-relu"], "bias_directions": True, "initialisation": "uniform", "views": "noise"},
     ],
 )
@@ -248,7 +248,7 @@ def refused(**changed):
     ("changed", "message"),
     [
         ({"networks": ["fc-9x2-tanh"], "edges": ["vicreg"]}, "needs homogeneous outputs"),
-        ({"predictor": 4, "collapse": True}, "leave out the predictor"),
+        ({"predictor": True, "collapse": True}, "leave out the predictor"),
         ({"networks": ["conv-3x2-relu"]}, "use an encoder fc-"),
         ({"subspaces": ["plane-37-dense"]}, "the last layer of fc-9x2-relu-nobias has 36 weights"),
         ({"embedding": 3, "criteria": ["cross_entropy"]}, "needs as many outputs"),
