@@ -1,0 +1,91 @@
+"""Worlds of images: moving digits in two panes, and two views of one digit, for joint embeddings.
+
+Images are given: arrays (N, 28, 28) or (N, 14, 14) of grey levels, as a dataset file has them, and their labels (N,).
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from goldilocks_zone.data import world_shapes
+from goldilocks_zone.data.worlds import SINGLE, Arrays
+
+SIDE = world_shapes.SIDE
+
+
+def small(images: np.ndarray) -> np.ndarray:
+    """Images (N, 14, 14), standardised by their global mean and deviation; of 28 × 28 ones, means of 2 × 2 pixels."""
+    images = images.reshape(len(images), *images.shape[-2:]).astype(SINGLE)
+    if images.shape[-1] == 2 * SIDE:
+        images = images.reshape(-1, SIDE, 2, SIDE, 2).mean((2, 4))
+    if images.shape[-2:] != (SIDE, SIDE):
+        raise ValueError(f"images are {images.shape[-2]} × {images.shape[-1]}: give {SIDE} × {SIDE} or twice that")
+    return (images - SINGLE(images.mean(dtype=np.float64))) / SINGLE(images.std(dtype=np.float64))
+
+
+class _Shifted:
+    """Images that can be shifted by up to so many pixels; what enters has the value of an empty corner."""
+
+    def __init__(self, images: np.ndarray, most: int):
+        edges = ((0, 0), (most, most), (most, most))
+        padded = np.pad(images, edges, constant_values=images.min())
+        self._most, self._windows = most, sliding_window_view(padded, (SIDE, SIDE), (1, 2))
+
+    def __call__(self, numbers: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+        """Pixels (…, 196) of images by number (…), moved down and to the right by shifts (…, 2)."""
+        down, right = self._most - shifts[..., 0], self._most - shifts[..., 1]
+        return self._windows[numbers, down, right].reshape(*numbers.shape, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageWorld:
+    """What worlds of images share: small images (N, 14, 14) and labels (N,).
+
+    views: `panes`, two side by side, left one digit of the sequence, shifted in each frame by up to 2 pixels along both
+    axes, right a new digit in each frame; or of one digit `shift_1` and `shift_2`, shifted by up to 1 or 2 pixels, and
+    `noise`, with fresh N(0, .5²) on each pixel. Shifts are uniform and independent.
+
+    States: left and right, numbers of images; label and right_label; shift (…, 2) in pixels, down and to the right;
+    noise (…, 196). There are no actions.
+    """
+
+    seed: int
+    images: np.ndarray
+    labels: np.ndarray
+    views: str = "panes"
+    deviation: float = 0.5
+    _shifted: _Shifted = field(init=False, repr=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "_shifted", _Shifted(self.images, self._most))
+
+    @property
+    def name(self) -> str:
+        """The name by which streams know the views."""
+        return self.views
+
+    def drawn(self, random: np.random.Generator, count: int, frames: int) -> tuple[Arrays, Arrays]:
+        """See worlds.World."""
+        left = np.repeat(random.integers(0, len(self.images), (count, 1)), frames, 1)
+        states = {"left": left, "label": self.labels[left]}
+        states["shift"] = random.integers(-self._most, self._most + 1, (count, frames, 2))
+        if self.views == "panes":
+            states["right"] = random.integers(0, len(self.images), (count, frames))
+            states["right_label"] = self.labels[states["right"]]
+        if self.views == "noise":
+            states["noise"] = SINGLE(self.deviation) * random.standard_normal((count, frames, SIDE**2), SINGLE)
+        return states, {}
+
+    def seen(self, states: Arrays) -> np.ndarray:
+        """See worlds.World."""
+        pixels = self._shifted(states["left"], states["shift"])
+        if "noise" in states:
+            pixels += states["noise"]
+        if "right" not in states:
+            return pixels
+        return np.concatenate([pixels, self.images[states["right"]].reshape(pixels.shape)], -1)
+
+    @property
+    def _most(self) -> int:
+        return {"panes": 2, "shift_2": 2, "shift_1": 1, "noise": 0}[self.views]

@@ -1,0 +1,44 @@
+"""Names and sizes of the worlds of which studies of joint embeddings draw data anew. Imports nothing heavy."""
+
+import re
+from dataclasses import dataclass
+
+from goldilocks_zone.data.official_shapes import Shape
+
+RING, RINGS, DETAIL = 24, 12, 8  # pixels of a ring in ring world, of one of m rings, and numbers behind the detail
+GRID, NUISANCE = 12, 24  # pixels along a side of two rooms, and pixels without a meaning
+PAIRS = 20  # dimensions of Gaussian pairs
+SIDE = 14  # pixels along a side of an image or a pane
+IMAGES = {"panes": 2, "shift_1": 1, "shift_2": 1, "noise": 1}  # panes of views of images
+
+
+@dataclass(frozen=True)
+class WorldShape:
+    """Sizes of a world: numbers in one observation (a frame), and features of the action between two frames."""
+
+    observation: int
+    action: int = 0
+
+    @property
+    def shape(self) -> Shape:
+        """Observations as images of one row, without classes; they are drawn without end."""
+        return Shape((1, 1, self.observation), 1, 2**31)
+
+
+WORLDS = {
+    "ring": WorldShape(3 * RING, 2),
+    "two_rooms": WorldShape(GRID**2 + NUISANCE, 2),
+    "gaussian_pairs": WorldShape(PAIRS),
+}
+
+
+def of(name: str) -> WorldShape | None:
+    """The sizes of a world that is drawn anew, ring, two_rooms, gaussian_pairs or rings_<m> (m up to 16), else None."""
+    if found := re.fullmatch("rings_([1-9]|1[0-6])", name):
+        return WorldShape(RINGS * int(found[1]))
+    return WORLDS.get(name)
+
+
+def of_views(views: str) -> WorldShape:
+    """The sizes of views of images: panes, shift_1, shift_2 or noise."""
+    return WorldShape(IMAGES[views] * SIDE**2)

@@ -1,0 +1,267 @@
+"""Worlds whose frames follow one another, drawn anew for each training seed and step, for joint embeddings.
+
+Streams are named by the world, a purpose, a member (a training seed) and a step, so that a batch depends on nothing
+drawn before it, and neither on a world's options: worlds that differ in one are drawn with the same random numbers.
+Letters: m members, n examples, t frames, p numbers in an observation. Angles are in radians. Arrays are float32.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from goldilocks_zone.data import world_shapes
+from goldilocks_zone.randomness import stream
+
+Arrays = dict[str, np.ndarray]
+SHARPNESS, DEVIATION = 3.0, 0.33  # of the bump on a ring, and of its pixels over all angles
+MEAN = float(np.exp(-SHARPNESS) * np.i0(SHARPNESS))  # of the bump over all angles
+DRIFT, WANDER = 0.1, 0.05  # mean and deviation of the slow angle's change from frame to frame
+SINGLE = np.float32
+
+
+class World(Protocol):
+    """A world: its random states and what is seen of them.
+
+    A world with actions also has `features(between)`, (…, a), of what happens between frames.
+    """
+
+    seed: int
+    name: str
+
+    def drawn(self, random: np.random.Generator, count: int, frames: int) -> tuple[Arrays, Arrays]:
+        """States of frames, each (n, t, …), and what happens between them, each (n, t − 1, …), by name."""
+
+    def seen(self, states: Arrays) -> np.ndarray:
+        """Observations (…, p) of states of any leading shape; all that is random is in the states."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pairs: observations x and y (m, n, p) of two frames, features of the action between them (m, n, a), and the
+    truth (m, n, …) by name: of x under its own name, of y under <name>_next, and of what happened between them."""
+
+    x: np.ndarray
+    y: np.ndarray
+    action: np.ndarray
+    truth: Arrays
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Sequences: observations (m, n, t, p), features of actions (m, n, t − 1, a), states (m, n, t, …) by name, and
+    what happened between two frames (m, n, t − 1, …) by name."""
+
+    seen: np.ndarray
+    actions: np.ndarray
+    states: Arrays
+    between: Arrays
+
+    def pairs(self, first: int = 0, second: int = 1) -> Batch:
+        """Two frames as pairs, with the action after the first."""
+        truth = {name: values[:, :, first] for name, values in self.states.items()}
+        truth |= {f"{name}_next": values[:, :, second] for name, values in self.states.items()}
+        truth |= {name: values[:, :, first] for name, values in self.between.items()}
+        return Batch(self.seen[:, :, first], self.seen[:, :, second], self.actions[:, :, first], truth)
+
+
+def frames(world: World, members: Sequence[int], step: int, size: tuple[int, int], purpose: str = "training") -> Frames:
+    """Sequences of `size` (examples, frames) of each member at a step. A purpose has streams of its own."""
+    streams = (stream(world.seed, "world", world.name, purpose, member, step) for member in members)
+    states, between = zip(*(world.drawn(each, *size) for each in streams))
+    states, between = _stacked(states), _stacked(between)
+    seen = world.seen(states)
+    nothing = np.empty((*seen.shape[:2], size[1] - 1, 0), SINGLE)
+    return Frames(seen, world.features(between) if between else nothing, states, between)
+
+
+def batch(world: World, members: Sequence[int], step: int, count: int, purpose: str = "training") -> Batch:
+    """`count` pairs of successive frames of each member at a step."""
+    return frames(world, members, step, (count, 2), purpose).pairs()
+
+
+def _stacked(parts: Sequence[Arrays]) -> Arrays:
+    return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+
+
+@dataclass(frozen=True)
+class Ring:
+    """Ring world: a fast angle θ that actions turn, a slow angle φ, and detail u that is fresh in each frame.
+
+    θ′ = θ + a + (c − (K − 1)/2) b + N(0, noise²), with a ~ U(−reach, reach) and the hidden cause c of K equally likely
+    values, fresh at each step; φ′ = φ + .1 + N(0, .05²); u ~ N(0, 1)⁸. Of each angle 24 pixels show a bump,
+    exp(3(cos(θ − g) − 1)), less its mean, over .33, and 24 more show amplitude · Mu, M with entries N(0, 1/8). A
+    rotation mixes all 72. M and the rotation belong to the seed, and are the same for all members.
+
+    States: theta, phi, u. Between: action (a), cause (c).
+
+    noise: deviation of θ in a step, in radians.
+    slow: whether φ is seen; otherwise its pixels are 0.
+    frozen: whether u stays the same in all frames of a sequence.
+    causes, cause_step: K and b in radians; 1 for no hidden cause.
+    amplitude: A, the deviation of the detail's pixels.
+    reach: largest action in radians; by default 1, or .5 with a hidden cause.
+    """
+
+    seed: int
+    noise: float = 0.0
+    slow: bool = True
+    frozen: bool = False
+    causes: int = 1
+    cause_step: float = np.pi / 2
+    amplitude: float = 1.0
+    reach: float | None = None
+    name = "ring"
+
+    def drawn(self, random: np.random.Generator, count: int, frames: int) -> tuple[Arrays, Arrays]:
+        """See World."""
+        steps = count, frames - 1
+        start = 2 * np.pi * random.random((2, count), SINGLE)
+        uniform = random.random((2, *steps), SINGLE)
+        normal = random.standard_normal((2, *steps), SINGLE)
+        u = random.standard_normal((count, frames, world_shapes.DETAIL), SINGLE)
+        action = self._reach * (2 * uniform[0] - 1)
+        # Rounding must not give the value K.
+        cause = np.minimum((self.causes * uniform[1]).astype(np.int64), self.causes - 1)
+        turns = action + SINGLE(self.cause_step) * (cause - SINGLE((self.causes - 1) / 2)) + self.noise * normal[0]
+        states = {
+            "theta": _walk(start[0], turns),
+            "phi": _walk(start[1], DRIFT + WANDER * normal[1]),
+            "u": np.repeat(u[:, :1], frames, 1) if self.frozen else u,
+        }
+        return states, {"action": action, "cause": cause}
+
+    def seen(self, states: Arrays) -> np.ndarray:
+        """See World."""
+        shape, half = states["theta"].shape, world_shapes.RING
+        parts = np.empty((states["theta"].size, 2 * half + world_shapes.DETAIL), SINGLE)
+        _bumps(states["theta"], half, parts[:, :half])
+        _bumps(states["phi"], half, parts[:, half : 2 * half])
+        parts[:, 2 * half :] = states["u"].reshape(-1, world_shapes.DETAIL)
+        matrix, mean = _ring_pixels(self.seed, self.slow, self.amplitude)
+        pixels = parts @ matrix
+        pixels -= mean
+        return pixels.reshape(*shape, -1)
+
+    def features(self, between: Arrays) -> np.ndarray:
+        """sin a and cos a − 1, (…, 2)."""
+        return np.stack([np.sin(between["action"]), np.cos(between["action"]) - 1], -1)
+
+    def turned(self, batch: Batch, by: float, purpose: str = "hard pairs") -> np.ndarray:
+        """Incompatible y (m, n, p): those of a batch with θ′ turned by ±`by` radians, signs with equal odds."""
+        signs = stream(self.seed, "world", self.name, purpose).integers(0, 2, batch.truth["theta_next"].shape)
+        states = {name: batch.truth[f"{name}_next"] for name in ("theta", "phi", "u")}
+        return self.seen(states | {"theta": states["theta"] + SINGLE(by) * (2 * signs - 1).astype(SINGLE)})
+
+    def predictable(self, horizon: int = 1) -> dict[str, float]:
+        """Largest R² of (cos, sin) of θ and φ after `horizon` steps, of any prediction from now and all actions.
+
+        Angles are uniform, and a step adds a random δ of symmetric law around its mean, so that the best prediction of
+        e^{iθ′} is |E e^{iδ}| of the unit circle's radius, and R² its square.
+        """
+        shifts = self.cause_step * (np.arange(self.causes) - (self.causes - 1) / 2)
+        length = np.mean(np.cos(shifts)) * np.exp(-(self.noise**2) / 2)
+        phi = np.exp(-horizon * WANDER**2) if self.slow else np.nan
+        return {"theta": float(length ** (2 * horizon)), "phi": float(phi)}
+
+    @property
+    def _reach(self) -> np.float32:
+        usual = 0.5 if self.causes > 1 else 1.0
+        return SINGLE(usual if self.reach is None else self.reach)
+
+
+@dataclass(frozen=True)
+class Rings:
+    """m rings of 12 pixels each, at independent uniform angles, which the second view shows jittered by N(0, .1²).
+
+    Pixels are bumps as in ring world, mixed by a rotation of the seed. State: angles (…, m). There are no actions.
+    """
+
+    seed: int
+    rings: int
+    jitter: float = 0.1
+
+    @property
+    def name(self) -> str:
+        """The name of the dataset."""
+        return f"rings_{self.rings}"
+
+    def drawn(self, random: np.random.Generator, count: int, frames: int) -> tuple[Arrays, Arrays]:
+        """See World; each frame after the first is a jittered view of that one."""
+        angles = 2 * np.pi * random.random((count, 1, self.rings), SINGLE)
+        jitter = random.standard_normal((count, frames - 1, self.rings), SINGLE)
+        return {"angles": np.concatenate([angles, angles + SINGLE(self.jitter) * jitter], 1)}, {}
+
+    def seen(self, states: Arrays) -> np.ndarray:
+        """See World."""
+        angles = states["angles"]
+        bumps = np.empty((angles.size, world_shapes.RINGS), SINGLE)
+        _bumps(angles, world_shapes.RINGS, bumps)
+        bumps -= SINGLE(MEAN)
+        rotation = _rotation(self.seed, self.name, self.rings * world_shapes.RINGS) / DEVIATION
+        return bumps.reshape(*angles.shape[:-1], -1) @ rotation.astype(SINGLE)
+
+
+@dataclass(frozen=True)
+class GaussianPairs:
+    """x ~ N(0, 1) in 20 dimensions and x′ = c x + √(1 − c²) ξ, ξ ~ N(0, 1); longer sequences go on alike.
+
+    State: x. There are no actions.
+    """
+
+    seed: int
+    correlation: float
+    name = "gaussian_pairs"
+
+    def drawn(self, random: np.random.Generator, count: int, frames: int) -> tuple[Arrays, Arrays]:
+        """See World."""
+        x = random.standard_normal((count, frames, world_shapes.PAIRS), SINGLE)
+        for t in range(1, frames):
+            x[:, t] = self.correlation * x[:, t - 1] + np.sqrt(1 - self.correlation**2) * x[:, t]
+        return {"x": x}, {}
+
+    def seen(self, states: Arrays) -> np.ndarray:
+        """See World."""
+        return states["x"]
+
+    @property
+    def information(self) -> float:
+        """Mutual information of x and x′, in nats."""
+        return float(-world_shapes.PAIRS / 2 * np.log1p(-(self.correlation**2)))
+
+
+def _walk(start: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Places (n, t) of a walk from `start` (n,) by `steps` (n, t − 1)."""
+    return np.concatenate([start[:, None], start[:, None] + np.cumsum(steps, 1, dtype=SINGLE)], 1, dtype=SINGLE)
+
+
+def _bumps(angles: np.ndarray, pixels: int, out: np.ndarray) -> None:
+    """Write the bumps exp(3(cos(θ − g) − 1)) of angles, of any shape, to `out` (angles, pixels)."""
+    places = 2 * np.pi * np.arange(pixels) / pixels
+    # A sum of products for the cosine of a difference: one cosine an angle, not one a pixel.
+    waves = SHARPNESS * np.stack([np.cos(places), np.sin(places), -np.ones(pixels)]).astype(SINGLE)
+    flat = angles.reshape(-1)
+    parts = np.stack([np.cos(flat), np.sin(flat), np.ones_like(flat)], 1)
+    np.exp(parts @ waves, out=out)
+
+
+@functools.cache
+def _rotation(seed: int, world: str, size: int) -> np.ndarray:
+    """A random rotation of pixels (size, size), uniform among all, of a seed and world."""
+    q, r = np.linalg.qr(stream(seed, "world", world, "rotation").standard_normal((size, size)))
+    return q * np.sign(np.diag(r))
+
+
+@functools.lru_cache(maxsize=16)
+def _ring_pixels(seed: int, slow: bool, amplitude: float) -> tuple[np.ndarray, np.ndarray]:
+    """The matrix from bumps and u to mixed pixels (2·24 + 8, 72), and what the bumps' mean adds to them (72,)."""
+    ring = world_shapes.RING
+    rotation = _rotation(seed, "ring", 3 * ring)
+    detail = stream(seed, "world", "ring", "detail").standard_normal((ring, world_shapes.DETAIL))
+    bumps = rotation[: 2 * ring] / DEVIATION
+    if not slow:
+        bumps[ring:] = 0
+    matrix = np.concatenate([bumps, amplitude / np.sqrt(world_shapes.DETAIL) * detail.T @ rotation[2 * ring :]])
+    return matrix.astype(SINGLE), (MEAN * bumps.sum(0)).astype(SINGLE)
