@@ -177,8 +177,8 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
     def _of_pair(self, network: Network, observation: int, arm: Arm) -> tuple[float, float]:
         """Operations of the encoder and of the head for one pair in a step."""
         flops = network.forward_flops((1, 1, observation), self.embedding)
-        # Both branches, forwards and back.
-        encoder = 2 * 3 * flops
+        # Both branches, forwards and back; losses of pixels lead back through that of x alone.
+        encoder = (4 if "pixel" in arm.head else 6) * flops
         if arm.head == "predictor" and not self.predictor:
             return encoder, 0
         predictor = self.codes * (3 * 2 * 2 * self.embedding * HIDDEN + TOLD * HIDDEN * (self.codes > 1))
