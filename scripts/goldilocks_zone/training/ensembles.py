@@ -7,7 +7,8 @@ to share, they may be of several seeds. Letters: m members, d coordinates, n exa
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -90,6 +91,10 @@ class Ensemble:
         def logits(arrays: list[Tensor], inputs: Tensor) -> Tensor:
             return networks.as_logits(networks.call(problem.network, arrays, inputs), len(inputs))
 
+        if getattr(problem.network, "takes_members", False):
+            self._own_logits = partial(networks.call, problem.network)
+            self._logits = lambda arrays, inputs: self._own_logits(arrays, inputs.expand(len(arrays[0]), *inputs.shape))
+            return
         if chains.of(problem.network) is None:
             logits = kernels.exact(logits)
         self._logits, self._own_logits = (over_members(logits, shared=shared) for shared in (True, False))
@@ -172,6 +177,8 @@ class Ensemble:
         Returns the steps, in the subset's parts and over each member's rate; the next step but one overwrites them.
         """
         loss = self.options.loss_at(number) if self.options.loss_at else None
+        if loss and self._members is not None:
+            loss = loss.select(self._members)
         gradients, losses = self._gradients(inputs, labels, loss)
         if self.options.stop_at is not None:
             self.rates = torch.where(losses <= self.options.stop_at, 0, self.rates)
@@ -222,6 +229,7 @@ class Ensemble:
     def select(self, members: Tensor) -> "Ensemble":
         """An ensemble of some of the members (m',), where they are."""
         result = copy.copy(self)
+        result.problem = replace(self.problem, loss=self.problem.loss.select(members))
         result.subset, result.coordinates = self.subset.select(members), self.coordinates[members]
         result.rates, result.temperatures = self.rates[members], self.temperatures[members]
         if self.options.own_examples:

@@ -1,0 +1,249 @@
+"""Studies of the training of joint embeddings: arms with other losses, worlds, latents, and what embeddings hold.
+
+Imports nothing heavy.
+"""
+
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field
+
+from goldilocks_zone.config import checks, studies
+from goldilocks_zone.config.kinds import Kind, changes_no_number
+from goldilocks_zone.config.models import DataType, Networks, Plane, RadiusRange, Shapes, Study
+from goldilocks_zone.config.values import Amount, Count, NonNegative, Number, Positive, Several, Varied
+from goldilocks_zone.data import world_shapes
+from goldilocks_zone.data.official_shapes import Shape
+from goldilocks_zone.models.labels import FullyConnected, Network
+from goldilocks_zone.subspaces.labels import parse_plane
+
+
+class Arm(NamedTuple):
+    """An arm: the head of its network, its criterion, which of VICReg's terms count (I, V and C), and its pairs."""
+
+    head: str
+    criterion: str = "vicreg"
+    terms: tuple[int, int, int] = (1, 1, 1)
+    shuffled: bool = False
+
+
+ARMS = {
+    "full": Arm("predictor"),
+    "no_variance": Arm("predictor", terms=(1, 0, 1)),
+    "no_covariance": Arm("predictor", terms=(1, 1, 0)),
+    "neither": Arm("predictor", terms=(1, 0, 0)),
+    "random": Arm("predictor", "untrained"),
+    "shuffled": Arm("predictor", shuffled=True),
+    "infonce": Arm("predictor", "info_nce"),
+    "pixel_prediction": Arm("pixel_prediction", "pixels", (1, 0, 0)),
+    "pixel_autoencoder": Arm("pixel_autoencoder", "pixels", (1, 0, 0)),
+}
+# Varied keys in which the members of one ensemble may differ.
+OF_MEMBERS = (
+    *("rate", "rate_rule", "start_deviation"),
+    *("invariance", "variance", "covariance", "epsilon", "over_threshold"),
+)
+VIEWS = tuple(world_shapes.IMAGES)
+# Operations that take as long as a number of fresh data, a step of an ensemble, a pair that is measured, and a hidden
+# unit of the predictor for one of several codes; those of jets, over their products; and the predictor's hidden units.
+DRAWN, STEP, MEASURED, TOLD, JETS, HIDDEN = 1500, 1.4e8, 6e5, 800, 7, 64
+
+
+class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"):
+    """Joint embeddings trained in the whole space on pairs that are drawn anew at each step, in several arms.
+
+    Each draw is a training seed, with initial weights and data of its own, which all arms share.
+    """
+
+    kind: Literal["jepa_training"]
+    """Kind of the study."""
+    datasets: Several[str]
+    """Worlds that are drawn anew for each draw and step, ring, rings_<m>, two_rooms and gaussian_pairs; or a dataset of
+    grey images of 28 × 28 or 14 × 14 pixels, with views of its images."""
+    subspaces: Several[Literal["full-free"]] = Field(["full-free"])
+    """Training is in the whole space."""
+    radii: Several[Positive] | RadiusRange = Field([1])
+    """Radii of the initialisation."""
+    radius_unit: Literal["r_X", "norm", "init_scale"] = "init_scale"
+    """Unit of the radii; r_X is the norm under Glorot initialisation, norm the plain norm, init_scale a factor on the
+    initialisation."""
+    arms: Several[Literal[tuple(ARMS)]] = Field(["full"])
+    """What is trained: full, VICReg; no_variance, no_covariance and neither, without its terms V, C or both; random,
+    the initialisation itself; shuffled, VICReg on pairs that share nothing; infonce; pixel_prediction and
+    pixel_autoencoder, with a decoder of pixels in place of the terms."""
+    embedding: Varied[Annotated[int, Field(ge=2)]] = 16
+    """Numbers e of an embedding."""
+    predictor: Varied[bool] = True
+    """Whether s_y is predicted from s_x and the action; else the network is Siamese, and s_x and s_y are compared."""
+    codes: Varied[Count] = 1
+    """Number k of codes of which the predictor is told one, the best of each pair."""
+    columns: Varied[Amount] = 0
+    """Columns q of a linear latent B z that is added to the prediction."""
+    free: Varied[bool] = False
+    """Whether B is learnt; else it stays orthonormal."""
+    penalty: Varied[NonNegative] = 0
+    """Weight β of |z|² in the energy."""
+    sharpness: Several[Positive] = Field([2, 30], min_length=2, max_length=2)
+    """The soft minimum over codes: β at the start, and from 60 % of the steps on; from 70 % on the minimum counts."""
+    invariance: Varied[Positive] = 25
+    """Weight λ of the squared error."""
+    variance: Varied[NonNegative] = 25
+    """Weight μ of the hinge on the embeddings' deviations."""
+    covariance: Varied[NonNegative] = 1
+    """Weight ν of their covariances."""
+    epsilon: Varied[Positive] = 0.0001
+    """ε of the deviations √(v + ε)."""
+    over_threshold: Varied[Positive | None] = None
+    """Replaces variance by so many times the weight below which a collapsed encoder is a minimum, of gaussian_pairs."""
+    group: Varied[Annotated[int, Field(ge=2)] | None] = None
+    """Examples of a group, into which batches are cut for variances, covariances and negatives; by default a batch."""
+    similarity: Varied[Literal["distance", "dot"]] = "distance"
+    """The logits of infonce."""
+    temperature: Varied[Positive] = 1.0
+    """Temperature of infonce."""
+    views: Varied[Literal[VIEWS] | None] = None
+    """Views of a dataset of images: panes, two side by side, of which the right one is a new image each time; shift_1
+    and shift_2, shifted by up to 1 or 2 pixels; or noise."""
+    noise: Varied[NonNegative] = 0
+    """Deviation of the fast angle of ring in a step, in radians."""
+    slow: Varied[bool] = True
+    """Whether ring has its slow angle."""
+    frozen: Varied[bool] = False
+    """Whether the detail of ring stays the same in both frames."""
+    causes: Varied[Count] = 1
+    """Values K of the hidden cause of ring; 1 for none."""
+    cause_step: Varied[Positive] = 1.6
+    """Angle b between two values of the cause, in radians."""
+    amplitude: Varied[NonNegative] = 1
+    """Amplitude A of ring's detail."""
+    correlation: Varied[Annotated[Number, Field(ge=0, lt=1)]] = 0.5
+    """Correlation c of gaussian_pairs."""
+    rate: Varied[Positive] = 0.002
+    """Learning rate of Adam."""
+    rate_rule: Varied[Literal["fixed", "proportional"]] = "fixed"
+    """Rates at all radii: equal, or in proportion to r/r_X (the radius itself if its unit is init_scale)."""
+    start_deviation: Varied[Positive | None] = None
+    """Replaces the radius by the one at which embeddings have this deviation σ, of homogeneous networks alone."""
+    decay: Annotated[Number, Field(ge=0, le=1)] = 0.3
+    """Share of the steps, the last ones, over which the rate falls linearly to 0."""
+    steps: Count = 600
+    """Steps of the optimiser."""
+    batch: Annotated[int, Field(ge=2)] = 128
+    """Fresh pairs of a step."""
+    test: Annotated[int, Field(ge=8)] = 2000
+    """Fresh pairs on which is measured; half of them fit the probes."""
+    curvature_examples: Amount = 0
+    """Pairs for the Hessian of the loss on a plane at the start, of Siamese networks without biases; 0 for none."""
+    curvature_plane: Plane = "plane-50-dense"
+    """Label of that plane."""
+    dtype: DataType = "float32"
+    """Precision of training."""
+
+    @changes_no_number
+    def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
+        """Operations of steps and measures of all members, and of the fresh data, which arms alike share."""
+        apart, together = studies.split(self, OF_MEMBERS)
+        found = 0.0
+        for variant in apart:
+            study = self.model_copy(update=variant)
+            observation = study._observation(shape)
+            for arms in groups(study):
+                members = draws * radii * len(together) * len(arms)
+                untrained = ARMS[arms[0]].criterion == "untrained"
+                row, head = study._of_pair(network, observation, ARMS[arms[0]])
+                if not untrained:
+                    drawn = DRAWN * draws * study.batch * 2 * observation
+                    found += study.steps * (members * study.batch * (row + head) + drawn + STEP)
+                # Ring world has hard pairs and most probes.
+                found += draws * self._of_curvature(network, observation) * (not untrained)
+                measured = MEASURED * (1 if "ring" in self.datasets else 0.5)
+                found += members * study.test * (row + head + measured)
+        return found
+
+    def _of_curvature(self, network: Network, observation: int) -> float:
+        """Operations of the jets of one draw, along the plane."""
+        if not self.curvature_examples:
+            return 0.0
+        d, shapes = parse_plane(self.curvature_plane).dimension, network.weight_shapes((observation,), self.embedding)
+        crossed = sum(4 * self.embedding * n_in * (n_out + d) for n_out, n_in in shapes[1:])
+        pushed = 4 * network.forward_flops((observation,), self.embedding)
+        return JETS * self.curvature_examples * d * (crossed + pushed)
+
+    def _observation(self, shape: Shape) -> int:
+        if self.views:
+            return world_shapes.of_views(self.views).observation
+        channels, height, width = shape.image
+        return channels * height * width
+
+    def _of_pair(self, network: Network, observation: int, arm: Arm) -> tuple[float, float]:
+        """Operations of the encoder and of the head for one pair in a step."""
+        flops = network.forward_flops((1, 1, observation), self.embedding)
+        # Both branches, forwards and back; losses of pixels lead back through that of x alone.
+        encoder = (4 if "pixel" in arm.head else 6) * flops
+        if arm.head == "predictor" and not self.predictor:
+            return encoder, 0
+        predictor = self.codes * (3 * 2 * 2 * self.embedding * HIDDEN + TOLD * HIDDEN * (self.codes > 1))
+        return encoder, predictor + ("pixel" in arm.head) * self.codes * 3 * flops
+
+    @changes_no_number
+    def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
+        """Refuse combinations of settings that are not defined."""
+        for label in self.networks:
+            if not isinstance(networks.get(label), FullyConnected):
+                checks.refuse(f"{path}.networks: {label} is impossible; use an encoder fc-<widths>-<activation>")
+            if not networks[label].homogeneous and any(self.vary.get("start_deviation", [self.start_deviation])):
+                checks.refuse(
+                    f"{path}.start_deviation: {label} has no scale at which it is known; use fc-…-relu-nobias"
+                )
+            if self.curvature_examples and not (networks[label].homogeneous and networks[label].activation == "relu"):
+                checks.refuse(f"{path}.curvature_examples: {label} has other jets; use fc-…-relu-nobias")
+        for variant in studies.variants(self):
+            self.model_copy(update=variant)._check_one(path, shapes)
+
+    @changes_no_number
+    def _check_one(self, path: str, shapes: Shapes) -> None:
+        """Check a study whose varied keys have one value each."""
+        for name, shape in shapes.items():
+            if world_shapes.of(name):
+                if self.views:
+                    checks.refuse(f"{path}.views: {name} has frames of its own; leave it out")
+            elif not self.views:
+                checks.refuse(f"{path}.views: say which views of {name} are pairs, {', '.join(VIEWS)}")
+            elif shape.image not in ((1, 28, 28), (1, 14, 14)):
+                checks.refuse(f"{path}.datasets: {name} has no grey images of 28 × 28 or 14 × 14 pixels; use another")
+            if self.over_threshold and name != "gaussian_pairs":
+                checks.refuse(f"{path}.over_threshold: the threshold is known of gaussian_pairs alone; leave it out")
+        if self.curvature_examples and self.predictor:
+            checks.refuse(f"{path}.curvature_examples: it is measured of Siamese networks alone; set predictor: false")
+        if self.curvature_examples % (self.group or 1) or self.curvature_examples == 1:
+            checks.refuse(f"{path}.curvature_examples: {self.curvature_examples} is impossible; use whole groups")
+        if self.group and self.batch % self.group:
+            checks.refuse(f"{path}.group: {self.group} is impossible; it must divide the batch of {self.batch}")
+        if self.columns > self.embedding:
+            checks.refuse(f"{path}.columns: {self.columns} is impossible; an embedding has {self.embedding} numbers")
+        if (self.columns or self.penalty) and self.codes > 1:
+            checks.refuse(f"{path}.codes: a latent is linear or of codes; leave out codes or columns")
+        heads = {ARMS[arm].head for arm in self.arms}
+        if (self.codes > 1 or self.columns) and not (self.predictor or heads == {"pixel_prediction"}):
+            checks.refuse(f"{path}.predictor: latents are told to a predictor; leave out codes and columns")
+        if self.columns and "pixel_prediction" in self.arms:
+            checks.refuse(f"{path}.columns: pixels are predicted without a linear latent; leave out pixel_prediction")
+        if "infonce" in self.arms and (self.codes > 1 or self.penalty):
+            checks.refuse(f"{path}.arms: infonce has no energy of latents; leave out infonce")
+
+
+def groups(study: JepaTrainingStudy) -> list[list[str]]:
+    """The arms of a study that train in one ensemble: of one kind of network and one criterion."""
+    found: dict[tuple, list[str]] = {}
+    for arm in study.arms:
+        found.setdefault((ARMS[arm].head, ARMS[arm].criterion), []).append(arm)
+    return list(found.values())
+
+
+KIND = Kind(
+    JepaTrainingStudy,
+    memory_mib=2000,
+    seconds=5,
+    speeds={"jepa_training": 6e10},
+    module="jepa_training_blocks",
+    draws_worlds=True,
+)
