@@ -1,0 +1,251 @@
+"""Losses of a batch's embeddings: VICReg with its three terms, and InfoNCE.
+
+Outputs are (…, n, 2e + k·r): the embeddings s_x and s_y, e entries each, then k residuals ρ of r entries, such as
+Pred(s_x, a) − s_y, one for each code of a latent. Without residuals ρ = s_x − s_y, as of Siamese networks. Labels are
+ignored. Totals are n times the mean loss.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from goldilocks_zone.models.losses import Loss
+
+
+class Terms(NamedTuple):
+    """The terms of VICReg, without their weights, each of shape (…)."""
+
+    invariance: Tensor
+    variance: Tensor
+    covariance: Tensor
+
+
+class Embeddings(NamedTuple):
+    """Outputs in their parts: the branches s_x and s_y (…, n, e), and residuals (…, n, k, r)."""
+
+    x: Tensor
+    y: Tensor
+    residuals: Tensor
+
+
+def split(outputs: Tensor, size: int, codes: int = 1) -> Embeddings:
+    """The parts of outputs (…, n, 2e + k·r) with e = size and k = codes. Raises ValueError if widths do not match."""
+    extra = outputs.shape[-1] - 2 * size
+    if extra < 0 or extra % codes or (codes > 1 and not extra):
+        raise ValueError(f"outputs of width {outputs.shape[-1]} are not two embeddings of {size} and {codes} residuals")
+    x, y, rest = outputs[..., :size], outputs[..., size : 2 * size], outputs[..., 2 * size :]
+    return Embeddings(x, y, rest.unflatten(-1, (codes, extra // codes)) if extra else (x - y)[..., None, :])
+
+
+def grouped(embeddings: Tensor, group: int | None) -> Tensor:
+    """Consecutive groups (…, g, m, e) of m = group examples, or one of all, from embeddings (…, n, e).
+
+    Raises ValueError if the batch is not a multiple of the group, or a group has one example alone.
+    """
+    size = group or embeddings.shape[-2]
+    if size < 2 or embeddings.shape[-2] % size:
+        raise ValueError(f"a batch of {embeddings.shape[-2]} examples cannot be cut into groups of {size}")
+    return embeddings.unflatten(-2, (-1, size))
+
+
+@dataclass(frozen=True)
+class Vicreg(Loss):
+    """L = λ I + μ V + ν C, with the weights λ = invariance, μ = variance and ν = covariance.
+
+    I is the mean over examples of E/e, with E the smallest |ρ|² of the codes, or their soft minimum
+    −(1/β) log mean exp(−β|ρ|²) where β = sharpness is given. V is the mean over dimensions and both branches of
+    max(0, hinge − s), s = √(v + ε), and C the sum over branches of Σ_{i≠j} Cov_ij²/e, with the unbiased variances v and
+    covariances of groups of `group` examples, by default of the whole batch, averaged over groups. At its corner the
+    hinge has derivative zero. Terms of weight zero are not computed.
+    """
+
+    size: int
+    invariance: float
+    variance: float
+    covariance: float
+    epsilon: float = 1e-4
+    hinge: float = 1.0
+    codes: int = 1
+    sharpness: float | None = None
+    group: int | None = None
+    name: ClassVar[str] = "vicreg"
+    classifies: ClassVar[bool] = False
+
+    def total(self, outputs: Tensor, labels: Tensor | None = None) -> Tensor:
+        """n (λ I + μ V + ν C), shape (…)."""
+        weights = self.invariance, self.variance, self.covariance
+        means = self._invariance, self._variance, self._covariance
+        parts = split(outputs, self.size, self.codes)
+        return outputs.shape[-2] * sum(weight * mean(parts) for weight, mean in zip(weights, means) if weight)
+
+    def terms(self, outputs: Tensor) -> Terms:
+        """I, V and C, each (…), whatever their weights."""
+        parts = split(outputs, self.size, self.codes)
+        return Terms(self._invariance(parts), self._variance(parts), self._covariance(parts))
+
+    def energies(self, outputs: Tensor) -> Tensor:
+        """Energy E of each example, shape (…, n): the minimum or soft minimum over codes of |ρ|²."""
+        return self._energies(split(outputs, self.size, self.codes))
+
+    def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Totals of Jᵀℓ″J (p, d, d), of one code from moments of outputs and tangents; NaN for each example."""
+        if self.codes > 1:
+            return super().gauss_newton(outputs, tangents, classes, labels)
+        along, (p, n, _) = split(tangents.mT.to(outputs.dtype), self.size), outputs.shape
+        total = outputs.new_zeros(p, len(tangents), len(tangents))
+        if self.invariance:
+            flat = along.residuals.flatten(1)
+            total += 2 * self.invariance / self.size * (flat @ flat.T)
+        points = split(outputs, self.size)
+        for z, j in ((points.x, along.x), (points.y, along.y)):
+            z, j = (grouped(each, self.group) for each in (z, j))
+            z, j = (each - each.mean(-2, keepdim=True) for each in (z, j))
+            factor = n / (self.size * z.shape[1] * (z.shape[2] - 1))
+            if self.variance:
+                total -= self.variance * factor / 2 * self._along_deviations(z, j)
+            if self.covariance:
+                total += self.covariance * factor * self._along_covariances(z, j)
+        return total, total.new_full((p, n, len(tangents)), torch.nan)
+
+    def _along_deviations(self, z: Tensor, j: Tensor) -> Tensor:
+        """(m − 1) Σ s″ (p, d, d) over groups and active dimensions, with s″ = Cov(J, J)/s − Cov(z, J)²/s³, from centred
+        z (p, g, m, e) and tangents j (d, g, m, e)."""
+        m = z.shape[2] - 1
+        deviations = (z.square().sum(2) / m + self.epsilon).sqrt()
+        active = (deviations < self.hinge) / deviations
+        own = torch.einsum("agme,bgme->geab", j, j).flatten(0, 1)
+        met = torch.einsum("pgme,agme->pgea", z, j).flatten(1, 2) / m
+        found = torch.tensordot(active.flatten(1), own, 1)
+        weighted = met * (m * active / deviations.square()).flatten(1)[..., None]
+        return found - weighted.mT @ met
+
+    def _along_covariances(self, z: Tensor, j: Tensor) -> Tensor:
+        """(m − 1) Σ (Cov_ij²)″ (p, d, d) over groups and i ≠ j, with Cov″ = 2 Cov(J, J), from centred z (p, g, m, e)
+        and tangents j (d, g, m, e)."""
+        m, others = z.shape[2] - 1, 1 - torch.eye(self.size, dtype=z.dtype, device=z.device)
+        flat, found = j.flatten(1), []
+        for point in z:
+            crossed = torch.einsum("agmi,gmj->agij", j, point)
+            crossed = ((crossed + crossed.mT) * others).flatten(1) / m
+            covariance = point.mT @ point / m * others
+            found.append(2 * m * crossed @ crossed.T + 4 * (j @ covariance).flatten(1) @ flat.T)
+        return torch.stack(found)
+
+    def _energies(self, parts: Embeddings) -> Tensor:
+        squares = parts.residuals.square().sum(-1)
+        if self.codes == 1:
+            return squares[..., 0]
+        if self.sharpness is None:
+            return squares.amin(-1)
+        return (math.log(self.codes) - torch.logsumexp(-self.sharpness * squares, -1)) / self.sharpness
+
+    def _invariance(self, parts: Embeddings) -> Tensor:
+        return self._energies(parts).mean(-1) / self.size
+
+    def _variance(self, parts: Embeddings) -> Tensor:
+        variances = (grouped(branch, self.group).var(-2) for branch in (parts.x, parts.y))
+        return sum(torch.relu(self.hinge - (v + self.epsilon).sqrt()).mean((-1, -2)) for v in variances) / 2
+
+    def _covariance(self, parts: Embeddings) -> Tensor:
+        return sum(self._off_diagonal(grouped(branch, self.group)) for branch in (parts.x, parts.y))
+
+    def _off_diagonal(self, embeddings: Tensor) -> Tensor:
+        """Mean over groups of Σ_{i≠j} Cov_ij²/e, from embeddings (…, g, m, e)."""
+        centred = embeddings - embeddings.mean(-2, keepdim=True)
+        covariance = centred.mT @ centred / (embeddings.shape[-2] - 1)
+        others = 1 - torch.eye(self.size, dtype=embeddings.dtype, device=embeddings.device)
+        return (covariance * others).square().sum((-1, -2)).mean(-1) / self.size
+
+
+@dataclass(frozen=True)
+class InfoNce(Loss):
+    """−log softmax_j(logits_ij) at j = i, averaged over examples i of groups of `group`, by default the whole batch.
+
+    Logits are −|p_i − s_j|²/τ, or p_i · s_j/τ, with the temperature τ, s = s_y and p = ρ + s_y, the prediction, which
+    is s_x of Siamese networks. In both directions the loss is the mean of this one and that with i and j exchanged.
+    """
+
+    size: int
+    temperature: float = 1.0
+    similarity: Literal["distance", "dot"] = "distance"
+    both_directions: bool = False
+    group: int | None = None
+    name: ClassVar[str] = "info_nce"
+    classifies: ClassVar[bool] = False
+
+    def total(self, outputs: Tensor, labels: Tensor | None = None) -> Tensor:
+        """n times the mean, shape (…)."""
+        logits = self.logits(outputs)
+        losses = self._losses(logits, -1)
+        if self.both_directions:
+            losses = (losses + self._losses(logits, -2)) / 2
+        return losses.sum((-1, -2))
+
+    def logits(self, outputs: Tensor) -> Tensor:
+        """Logits (…, g, m, m) of each of g groups: a prediction in each row, an embedding s_y in each column."""
+        predictions, targets = self._ends(outputs)
+        products = predictions @ targets.mT
+        if self.similarity == "dot":
+            return products / self.temperature
+        squares = predictions.square().sum(-1)[..., :, None] + targets.square().sum(-1)[..., None, :]
+        return (2 * products - squares) / self.temperature
+
+    def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Totals of Jᵀℓ″J (p, d, d), through the logits' own derivatives; NaN for each example."""
+        ends, along, found = self._ends(outputs), self._ends(tangents.mT.to(outputs.dtype)), []
+        axes = (-1, -2) if self.both_directions else (-1,)
+        for z, s, logits in zip(*ends, self.logits(outputs)):
+            first, total = self._along_logits(z, s, *along), 0
+            for axis in axes:
+                p = torch.softmax(logits, axis)
+                slopes = p - torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)
+                total = total + _softmax_products(p, logits, first, axis) + self._bent(slopes, *along)
+            found.append((total + total.mT) / (2 * len(axes)))
+        total = torch.stack(found)
+        return total, total.new_full((*outputs.shape[:2], len(tangents)), torch.nan)
+
+    def _ends(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Predictions and embeddings s_y, (…, g, m, e) each."""
+        parts = split(outputs, self.size)
+        if parts.residuals.shape[-1] != self.size:
+            raise ValueError(f"residuals have {parts.residuals.shape[-1]} entries: InfoNCE needs {self.size}")
+        return tuple(grouped(each, self.group) for each in (parts.residuals[..., 0, :] + parts.y, parts.y))
+
+    def _along_logits(self, z: Tensor, s: Tensor, z_along: Tensor, s_along: Tensor) -> Tensor:
+        """The logits' derivatives (d, g, m, m) at predictions z and embeddings s (g, m, e), along those of both."""
+        products = z_along @ s.mT + z @ s_along.mT
+        if self.similarity == "dot":
+            return products / self.temperature
+        squares = (z_along * z).sum(-1)[..., :, None] + (s_along * s).sum(-1)[..., None, :]
+        return 2 * (products - squares) / self.temperature
+
+    def _bent(self, slopes: Tensor, z: Tensor, s: Tensor) -> Tensor:
+        """Σ slope · l̈ up to symmetry, (d, d), of logits l along tangents (d, g, m, e) of predictions and embeddings."""
+        product = lambda first, second: first.flatten(1) @ second.flatten(1).T  # noqa: E731
+        crossed = 2 * product(slopes.mT @ z, s)
+        if self.similarity == "dot":
+            return crossed / self.temperature
+        own = product(slopes.sum(-1)[..., None] * z, z) + product(slopes.sum(-2)[..., None] * s, s)
+        return 2 * (crossed - own) / self.temperature
+
+    @staticmethod
+    def _losses(logits: Tensor, axis: int) -> Tensor:
+        return -torch.log_softmax(logits, axis).diagonal(dim1=-2, dim2=-1)
+
+
+def _softmax_products(p: Tensor, logits: Tensor, along: Tensor, axis: int) -> Tensor:
+    """Σ (Σ_j p l̇ l̇ᵀ − m mᵀ) (d, d), m = Σ_j p l̇, over softmaxes p (g, m, m) along an axis, from l̇ (d, g, m, m)."""
+    # Nothing cancels then where a softmax is saturated.
+    likeliest = logits.argmax(axis, keepdim=True).expand(len(along), *logits.shape[:-2], *_kept(logits, axis))
+    along = along - along.gather(axis, likeliest)
+    weighted = p * along
+    means = weighted.sum(axis).flatten(1)
+    return weighted.flatten(1) @ along.flatten(1).T - means @ means.T
+
+
+def _kept(logits: Tensor, axis: int) -> tuple[int, int]:
+    """The last two sizes of logits (…, m, m) of which one entry is kept along an axis."""
+    return (logits.shape[-2], 1) if axis == -1 else (1, logits.shape[-1])
