@@ -42,10 +42,9 @@ OF_MEMBERS = (
     *("invariance", "variance", "covariance", "epsilon", "over_threshold"),
 )
 VIEWS = tuple(world_shapes.IMAGES)
-# Operations that take as long as an activation, forwards and back; a number of fresh data; a step of an ensemble; an
-# embedding that is measured; and the head's units.
-ACTIVATION, DRAWN, STEP, MEASURED, HIDDEN = 250, 250, 4e7, 6e4, 64
-EVALUATED = 3  # observations of each evaluated pair, at most: x, y and another y
+# Operations that take as long as a number of fresh data, a step of an ensemble, a pair that is measured, and a hidden
+# unit of the predictor for one of several codes; and the predictor's hidden units.
+DRAWN, STEP, MEASURED, TOLD, HIDDEN = 1500, 1.4e8, 6e5, 800, 64
 
 
 class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"):
@@ -149,8 +148,7 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
                 if not untrained:
                     drawn = DRAWN * draws * study.batch * 2 * observation
                     found += study.steps * (members * study.batch * (row + head) + drawn + STEP)
-                pair = EVALUATED * (row + head) / 3 + MEASURED
-                found += members * study.test * pair
+                found += members * study.test * (row + head + MEASURED)
         return found
 
     def _observation(self, shape: Shape) -> int:
@@ -161,15 +159,13 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
 
     def _of_pair(self, network: Network, observation: int, arm: Arm) -> tuple[float, float]:
         """Operations of the encoder and of the head for one pair in a step."""
-        widths = [*network.widths, self.embedding] if isinstance(network, FullyConnected) else [self.embedding]
         flops = network.forward_flops((1, 1, observation), self.embedding)
-        encoder = 2 * (3 * flops + ACTIVATION * sum(widths))
+        # Both branches, forwards and back.
+        encoder = 2 * 3 * flops
         if arm.head == "predictor" and not self.predictor:
             return encoder, 0
-        predictor = self.codes * (3 * 2 * 2 * self.embedding * HIDDEN + ACTIVATION * (HIDDEN + 2 * self.embedding))
-        if "pixel" not in arm.head:
-            return encoder, predictor
-        return encoder, predictor + self.codes * (3 * flops + ACTIVATION * (sum(widths) + observation))
+        predictor = self.codes * (3 * 2 * 2 * self.embedding * HIDDEN + TOLD * HIDDEN * (self.codes > 1))
+        return encoder, predictor + ("pixel" in arm.head) * self.codes * 3 * flops
 
     @changes_no_number
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
@@ -224,7 +220,7 @@ KIND = Kind(
     JepaTrainingStudy,
     memory_mib=2000,
     seconds=5,
-    speeds={"jepa_training": 3e10},
+    speeds={"jepa_training": 6e10},
     module="jepa_training_blocks",
     draws_worlds=True,
 )
