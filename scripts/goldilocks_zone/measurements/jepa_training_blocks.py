@@ -19,6 +19,7 @@ from goldilocks_zone.data.worlds import Batch
 from goldilocks_zone.jobs import lifecycle
 from goldilocks_zone.measurements import blocks, checkpoints, jepa_arms, jepa_worlds
 from goldilocks_zone.measurements.jepa_arms import Ensemble, Member
+from goldilocks_zone.measurements.jepa_starts import Started
 from goldilocks_zone.measurements.jepa_training import ARMS, OF_MEMBERS, Arm, JepaTrainingStudy, groups
 from goldilocks_zone.measurements.observables import DRAW, RADIUS, Axis, Observables, Shape, Variable
 from goldilocks_zone.models import jepa
@@ -120,8 +121,16 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
                         blocks.fill(result, place, {name: each[i] for name, each in values.items()})
                 described, seconds = studies.described(variant), time.monotonic() - work.started
                 logging.info("%s trained and measured after %.1f s%s", ", ".join(arms), seconds, described)
+                for i, values in enumerate(started(here, ensemble)):
+                    blocks.fill(result, jepa_arms.place_of(ensemble.members[i], variant), values)
                 number += 1
     return blocks.sign(result, work, pairs, module, dtype=study.dtype, test_examples=study.test)
+
+
+def started(study: JepaTrainingStudy, ensemble: Ensemble) -> Iterator[dict]:
+    """Values by name of each member at its start."""
+    found = OBSERVABLES.measure(study, Started(ensemble))
+    return ({name: each[i] for name, each in found.items()} for i in range(len(ensemble.members)))
 
 
 def trained(ensemble: Ensemble, points: Tensor) -> Iterator[Trained]:
@@ -245,3 +254,13 @@ def information(seen: Trained) -> dict:
         found["information"] = representations.information(told, causes)
         found["information_by_chance"] = representations.information_by_chance(told, causes, stream("permuted causes"))
     return {name: np.where(known, each, np.nan) for name, each in found.items()}
+
+
+@OBSERVABLES.register(
+    Started,
+    of_arm("start_trace_over_norm", "1", "κ = Tr(H_d)/‖H_d‖_F of the loss on a plane at the start"),
+    key="curvature_examples",
+)
+def curvature(seen: Started) -> dict:
+    """Excess positive curvature at the start, where the network is Siamese and the loss VICReg."""
+    return {"start_trace_over_norm": seen.kappas()} if seen.is_known else {}

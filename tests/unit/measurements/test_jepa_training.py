@@ -15,7 +15,7 @@ from goldilocks_zone.data.official_shapes import Shape
 from goldilocks_zone.jobs import lifecycle
 from goldilocks_zone.measurements import aggregate, blocks, jepa_arms, jepa_training_blocks, jepa_worlds
 from goldilocks_zone.measurements.jepa_training import ARMS, groups
-from goldilocks_zone.models import initialisation, jepa, labels
+from goldilocks_zone.models import initialisation, jepa, labels, networks
 from goldilocks_zone.models.embedding_losses import Vicreg
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.storage import netcdf
@@ -301,7 +301,37 @@ def test_many_members_are_split_by_draws(tmp_path, monkeypatch):
     np.testing.assert_allclose(split["norm"], whole["norm"], rtol=1e-12)
 
 
+SIAMESE = {"networks": ["fc-12-8-relu-nobias"], "predictor": False}
+
+
+def test_curvature_at_the_start_is_that_of_the_whole_loss(tmp_path):
+    """Against the Hessian of the loss by automatic differentiation on the same plane, at two radii and arms."""
+    study = {
+        **SIAMESE, "draws": 1, "radii": [0.3, 1.0], "arms": ["full", "no_covariance", "infonce"],
+        "curvature_examples": 24, "curvature_plane": "plane-5-dense",
+    }  # fmt: skip
+    block = measured(tmp_path, **study)
+    (ensemble,) = ensembles_of(tmp_path, **study)["full"]
+    batch = worlds.batch(worlds.Ring(1), [0], 0, 24, "curvature")
+    packed = torch.as_tensor(np.concatenate([batch.x[0], batch.y[0]], 1)).double()
+    parameters = initialisation.parameters_of(ensemble.module)
+    eta = blocks.metric(ensemble.study, parameters)
+    rows = stream(1, "plane", "ring", "fc-12-8-relu-nobias", "dense", 0).standard_normal((5, len(eta))) * eta
+    basis = torch.linalg.qr(torch.as_tensor(rows).T)[0]
+    outputs = networks.outputs_function(ensemble.module)
+    for theta, member in zip(ensemble.starts()[0], ensemble.members):
+        loss = loss_of(ensemble.study, member.arm)
+        along = lambda t, theta=theta, loss=loss: loss.total(outputs(theta + basis @ t, packed)) / 24  # noqa: E731
+        matrix = torch.autograd.functional.hessian(along, torch.zeros(5, dtype=torch.float64))
+        found = float(block["start_trace_over_norm"].sel(arm=member.arm, radius=member.radius)[0])
+        assert found == pytest.approx(float(matrix.trace() / matrix.norm()), rel=1e-8)
+    assert np.isnan(block["start_trace_over_norm"].sel(arm="infonce")).all()
+
+
 REFUSED = [
+    ({"curvature_examples": 8}, "curvature_examples: fc-12-8-relu has other jets"),
+    ({**SIAMESE, "predictor": True, "curvature_examples": 8}, "curvature_examples: it is measured of Siamese networks"),
+    ({**SIAMESE, "group": 4, "curvature_examples": 10}, "curvature_examples: 10 is impossible; use whole groups"),
     ({"group": 7}, "group: 7 is impossible; it must divide the batch of 16"),
     ({"columns": 5}, "columns: 5 is impossible; an embedding has 4 numbers"),
     ({"columns": 2, "codes": 2}, "codes: a latent is linear or of codes"),
