@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from goldilocks_zone.config import kinds, models, studies
-from goldilocks_zone.data import catalogue, official_shapes, planar_shapes
+from goldilocks_zone.data import catalogue, drawn_shapes, official_shapes
 from goldilocks_zone.models import labels
 
 BENCHMARK = ".benchmark.tsv"
@@ -80,8 +80,8 @@ class Costs:
         study = self._config.studies.get(wildcards.get("study", ""))
         if "block" not in wildcards or study is None or not labels.is_network(wildcards["network"]):
             return None
-        drawn = planar_shapes.of(wildcards["dataset"])
-        shape = drawn.shape if drawn else self._shapes.get(wildcards["dataset"]) or USUAL_SHAPE
+        name = wildcards["dataset"]
+        shape = drawn_shapes.shape_of(name) or self._shapes.get(name) or USUAL_SHAPE
         draws, chosen = studies.read_block(wildcards["block"])
         size = len(draws), len(studies.radii(study)[chosen])
         return study.operations(labels.parse_network(wildcards["network"]), shape, wildcards["subspace"], *size)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from goldilocks_zone.config import kinds, studies
 from goldilocks_zone.config.values import ConfigurationError, nearest
-from goldilocks_zone.data import planar_shapes
+from goldilocks_zone.data import planar_shapes, world_shapes
 from goldilocks_zone.data.official_shapes import Shape
 from goldilocks_zone.figures import registry
 from goldilocks_zone.models import labels
@@ -60,9 +60,16 @@ def refuse_dataset(path: str, name: str, shapes: Mapping[str, Shape | None], stu
     if name not in shapes:
         advice = "one of your own is described under datasets, or lies in the folder GOLDILOCKS_DATA"
         refuse(f"{path}: the dataset {name!r} is unknown; {nearest(name, shapes)} ({advice})")
-    if planar_shapes.of(name) and not (study and kinds.known()[study.kind].draws_data):
-        able = ", ".join(kind.name for kind in kinds.known().values() if kind.draws_data)
-        refuse(f"{path}: {name} is drawn anew for each initialisation, in studies of kind {able} alone; use another")
+    known = kinds.known().values()
+    if planar_shapes.of(name):
+        able = [kind.name for kind in known if kind.draws_data]
+    elif world_shapes.of(name):
+        able = [kind.name for kind in known if kind.draws_worlds]
+    else:
+        return
+    if not (study and study.kind in able):
+        given = f"{path}: {name} is drawn anew for each initialisation"
+        refuse(f"{given}, in studies of kind {', '.join(able)} alone; use another")
 
 
 def check_networks(config: "Configuration") -> None:

@@ -23,7 +23,8 @@ class Kind:
     memory_mib: int  # for torch, data and results
     seconds: float  # overhead of a job, mostly imports
     speeds: Mapping[str, float]  # operations per second of one core of 2026, by `Study.work`
-    draws_data: bool = False  # takes datasets that are drawn anew for each initialisation
+    draws_data: bool = False  # takes datasets in the plane, drawn anew for each initialisation
+    draws_worlds: bool = False  # takes worlds, drawn anew for each initialisation and step
     module: str = ""  # has `measure_block(job)` and OBSERVABLES; by default the module named as the kind
 
     @property

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from goldilocks_zone.config import checks, records
 from goldilocks_zone.config.models import Configuration
 from goldilocks_zone.config.values import ConfigurationError, sentence
-from goldilocks_zone.data import catalogue, official_shapes, planar_shapes
+from goldilocks_zone.data import catalogue, drawn_shapes, official_shapes
 from goldilocks_zone.data.official_shapes import Shape
 from goldilocks_zone.figures import registry
 from goldilocks_zone.paper import latex
@@ -51,7 +51,7 @@ def complete(given: dict, cards: Sequence[Path] = ()) -> Configuration:
 def _known_datasets(config: Configuration, cards: Sequence[Path]) -> dict[str, Shape | None]:
     """Every dataset that a study may name, with its shape if that is known before reading."""
     for name, entry in config.datasets.items():
-        if name in official_shapes.OFFICIAL or planar_shapes.of(name):
+        if name in official_shapes.OFFICIAL or drawn_shapes.shape_of(name):
             checks.refuse(f"datasets.{name}: this name belongs to an official dataset; choose another")
         if unknown := latex.unprintable(entry.licence or ""):
             reason = f"{unknown[0]!r} cannot be printed in the paper; write it in Latin letters"
@@ -60,8 +60,8 @@ def _known_datasets(config: Configuration, cards: Sequence[Path]) -> dict[str, S
     for name, substitute in config.substitutes.items():
         for dataset in (name, substitute):
             checks.refuse_dataset(f"substitutes.{name}", dataset, shapes)
-    named = {*planar_shapes.PLANAR, *(name for study in config.studies.values() for name in study.datasets)}
-    return shapes | {name: each.shape for name in sorted(named) if (each := planar_shapes.of(name))}
+    named = {*drawn_shapes.NAMES, *(name for study in config.studies.values() for name in study.datasets)}
+    return shapes | {name: shape for name in sorted(named) if (shape := drawn_shapes.shape_of(name))}
 
 
 def _with_figures(given: dict) -> dict:
@@ -87,9 +87,10 @@ def _drawable(config: Configuration) -> dict[str, registry.FigureSettings]:
 
 
 def datasets_of(config: Configuration) -> set[str]:
-    """Names of all datasets of a complete configuration that have a file; those in the plane are drawn by jobs."""
+    """Names of all datasets of a complete configuration that have a file; others are drawn by jobs."""
+    named = {name for study in config.studies.values() for name in study.datasets}
     cuts = {config.cuts.dataset} if config.cuts else set()
-    return cuts | {name for study in config.studies.values() for name in study.datasets if not planar_shapes.of(name)}
+    return cuts | {name for name in named if not drawn_shapes.shape_of(name)}
 
 
 def read(paths: Iterable[str | Path]) -> dict:

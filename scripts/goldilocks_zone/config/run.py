@@ -15,7 +15,7 @@ from goldilocks_zone.config import kinds, load, studies
 from goldilocks_zone.config import records as config_records
 from goldilocks_zone.config.models import Configuration
 from goldilocks_zone.config.records import ClaimsRecord, PaperRecord
-from goldilocks_zone.data import catalogue, official_shapes, planar_shapes
+from goldilocks_zone.data import catalogue, drawn_shapes, official_shapes
 from goldilocks_zone.figures import registry
 from goldilocks_zone.provenance import archive, fingerprints, records
 from goldilocks_zone.storage import files
@@ -127,8 +127,8 @@ class Run:
         return f"results/{self.name}/unpacked/{card}" if card in self.archived_files else str(DATA / card)
 
     def file_of_dataset(self, dataset: str) -> list[str]:
-        """Path of a dataset's file; none for datasets in the plane, which jobs draw."""
-        return [] if planar_shapes.of(dataset) else [str(DATA / f"{dataset}.nc")]
+        """Path of a dataset's file; none for those that jobs draw."""
+        return [] if drawn_shapes.shape_of(dataset) else [str(DATA / f"{dataset}.nc")]
 
     def networks_of(self, labels: Iterable[str]) -> list[str]:
         """Places of the records of the user's networks among these labels."""

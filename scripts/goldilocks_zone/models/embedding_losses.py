@@ -90,6 +90,50 @@ class Vicreg(Loss):
         """Energy E of each example, shape (…, n): the minimum or soft minimum over codes of |ρ|²."""
         return self._energies(split(outputs, self.size, self.codes))
 
+    def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Totals of Jᵀℓ″J (p, d, d), of one code from moments of outputs and tangents; NaN for each example."""
+        if self.codes > 1:
+            return super().gauss_newton(outputs, tangents, classes, labels)
+        along, (p, n, _) = split(tangents.mT.to(outputs.dtype), self.size), outputs.shape
+        total = outputs.new_zeros(p, len(tangents), len(tangents))
+        if self.invariance:
+            flat = along.residuals.flatten(1)
+            total += 2 * self.invariance / self.size * (flat @ flat.T)
+        points = split(outputs, self.size)
+        for z, j in ((points.x, along.x), (points.y, along.y)):
+            z, j = (grouped(each, self.group) for each in (z, j))
+            z, j = (each - each.mean(-2, keepdim=True) for each in (z, j))
+            factor = n / (self.size * z.shape[1] * (z.shape[2] - 1))
+            if self.variance:
+                total -= self.variance * factor / 2 * self._along_deviations(z, j)
+            if self.covariance:
+                total += self.covariance * factor * self._along_covariances(z, j)
+        return total, total.new_full((p, n, len(tangents)), torch.nan)
+
+    def _along_deviations(self, z: Tensor, j: Tensor) -> Tensor:
+        """(m − 1) Σ s″ (p, d, d) over groups and active dimensions, with s″ = Cov(J, J)/s − Cov(z, J)²/s³, from centred
+        z (p, g, m, e) and tangents j (d, g, m, e)."""
+        m = z.shape[2] - 1
+        deviations = (z.square().sum(2) / m + self.epsilon).sqrt()
+        active = (deviations < self.hinge) / deviations
+        own = torch.einsum("agme,bgme->geab", j, j).flatten(0, 1)
+        met = torch.einsum("pgme,agme->pgea", z, j).flatten(1, 2) / m
+        found = torch.tensordot(active.flatten(1), own, 1)
+        weighted = met * (m * active / deviations.square()).flatten(1)[..., None]
+        return found - weighted.mT @ met
+
+    def _along_covariances(self, z: Tensor, j: Tensor) -> Tensor:
+        """(m − 1) Σ (Cov_ij²)″ (p, d, d) over groups and i ≠ j, with Cov″ = 2 Cov(J, J), from centred z (p, g, m, e)
+        and tangents j (d, g, m, e)."""
+        m, others = z.shape[2] - 1, 1 - torch.eye(self.size, dtype=z.dtype, device=z.device)
+        flat, found = j.flatten(1), []
+        for point in z:
+            crossed = torch.einsum("agmi,gmj->agij", j, point)
+            crossed = ((crossed + crossed.mT) * others).flatten(1) / m
+            covariance = point.mT @ point / m * others
+            found.append(2 * m * crossed @ crossed.T + 4 * (j @ covariance).flatten(1) @ flat.T)
+        return torch.stack(found)
+
     def _energies(self, parts: Embeddings) -> Tensor:
         squares = parts.residuals.square().sum(-1)
         if self.codes == 1:
@@ -142,17 +186,66 @@ class InfoNce(Loss):
 
     def logits(self, outputs: Tensor) -> Tensor:
         """Logits (…, g, m, m) of each of g groups: a prediction in each row, an embedding s_y in each column."""
-        parts = split(outputs, self.size)
-        if parts.residuals.shape[-1] != self.size:
-            raise ValueError(f"residuals have {parts.residuals.shape[-1]} entries: InfoNCE needs {self.size}")
-        predictions = grouped(parts.residuals[..., 0, :] + parts.y, self.group)
-        targets = grouped(parts.y, self.group)
+        predictions, targets = self._ends(outputs)
         products = predictions @ targets.mT
         if self.similarity == "dot":
             return products / self.temperature
         squares = predictions.square().sum(-1)[..., :, None] + targets.square().sum(-1)[..., None, :]
         return (2 * products - squares) / self.temperature
 
+    def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Totals of Jᵀℓ″J (p, d, d), through the logits' own derivatives; NaN for each example."""
+        ends, along, found = self._ends(outputs), self._ends(tangents.mT.to(outputs.dtype)), []
+        axes = (-1, -2) if self.both_directions else (-1,)
+        for z, s, logits in zip(*ends, self.logits(outputs)):
+            first, total = self._along_logits(z, s, *along), 0
+            for axis in axes:
+                p = torch.softmax(logits, axis)
+                slopes = p - torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)
+                total = total + _softmax_products(p, logits, first, axis) + self._bent(slopes, *along)
+            found.append((total + total.mT) / (2 * len(axes)))
+        total = torch.stack(found)
+        return total, total.new_full((*outputs.shape[:2], len(tangents)), torch.nan)
+
+    def _ends(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Predictions and embeddings s_y, (…, g, m, e) each."""
+        parts = split(outputs, self.size)
+        if parts.residuals.shape[-1] != self.size:
+            raise ValueError(f"residuals have {parts.residuals.shape[-1]} entries: InfoNCE needs {self.size}")
+        return tuple(grouped(each, self.group) for each in (parts.residuals[..., 0, :] + parts.y, parts.y))
+
+    def _along_logits(self, z: Tensor, s: Tensor, z_along: Tensor, s_along: Tensor) -> Tensor:
+        """The logits' derivatives (d, g, m, m) at predictions z and embeddings s (g, m, e), along those of both."""
+        products = z_along @ s.mT + z @ s_along.mT
+        if self.similarity == "dot":
+            return products / self.temperature
+        squares = (z_along * z).sum(-1)[..., :, None] + (s_along * s).sum(-1)[..., None, :]
+        return 2 * (products - squares) / self.temperature
+
+    def _bent(self, slopes: Tensor, z: Tensor, s: Tensor) -> Tensor:
+        """Σ slope · l̈ up to symmetry, (d, d), of logits l along tangents (d, g, m, e) of predictions and embeddings."""
+        product = lambda first, second: first.flatten(1) @ second.flatten(1).T  # noqa: E731
+        crossed = 2 * product(slopes.mT @ z, s)
+        if self.similarity == "dot":
+            return crossed / self.temperature
+        own = product(slopes.sum(-1)[..., None] * z, z) + product(slopes.sum(-2)[..., None] * s, s)
+        return 2 * (crossed - own) / self.temperature
+
     @staticmethod
     def _losses(logits: Tensor, axis: int) -> Tensor:
         return -torch.log_softmax(logits, axis).diagonal(dim1=-2, dim2=-1)
+
+
+def _softmax_products(p: Tensor, logits: Tensor, along: Tensor, axis: int) -> Tensor:
+    """Σ (Σ_j p l̇ l̇ᵀ − m mᵀ) (d, d), m = Σ_j p l̇, over softmaxes p (g, m, m) along an axis, from l̇ (d, g, m, m)."""
+    # Nothing cancels then where a softmax is saturated.
+    likeliest = logits.argmax(axis, keepdim=True).expand(len(along), *logits.shape[:-2], *_kept(logits, axis))
+    along = along - along.gather(axis, likeliest)
+    weighted = p * along
+    means = weighted.sum(axis).flatten(1)
+    return weighted.flatten(1) @ along.flatten(1).T - means @ means.T
+
+
+def _kept(logits: Tensor, axis: int) -> tuple[int, int]:
+    """The last two sizes of logits (…, m, m) of which one entry is kept along an axis."""
+    return (logits.shape[-2], 1) if axis == -1 else (1, logits.shape[-1])

@@ -17,6 +17,7 @@ from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 from goldilocks_zone.models import chains, kernels, networks
+from goldilocks_zone.models.losses import Loss
 from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.subspaces.constraints import Subset, by_member, norms
@@ -35,7 +36,9 @@ class Options:
     random sign at every step, so that only the optimiser's own walk is left (Chang 2019). own_examples: the problem has
     inputs (m, n, …) and labels (m, n), other ones for each member. keep_last: an epoch ends with a shorter batch where
     the size does not divide n; else these examples wait for the next epoch. fresh: inputs and labels of each step by
-    its number, instead of batches of the problem's. stop_at: a member stays where its loss on a batch is not above it.
+    its number, instead of batches of the problem's; of all members, (m, n, …), where they have own_examples. stop_at: a
+    member stays where its loss on a batch is not above it. rate_at: a factor on the rates of each step by its number,
+    above zero; loss_at: the loss of each step, instead of the problem's.
     """
 
     steps: int
@@ -50,6 +53,8 @@ class Options:
     keep_last: bool = False
     fresh: Callable[[int], tuple[Tensor, Tensor]] | None = None
     stop_at: float | None = None
+    rate_at: Callable[[int], float] | None = None
+    loss_at: Callable[[int], Loss] | None = None
 
 
 class Ensemble:
@@ -72,6 +77,7 @@ class Ensemble:
         if self.labels is None and not problem.loss.classifies:
             self.labels = self.inputs.new_empty(*self.inputs.shape[: 1 + options.own_examples], 0)
         self.shuffles = [tuple(name) for name in shuffles]
+        self._members = None  # of those that `fresh` gives examples of; None for all
         self.coordinates = subset.start.clone()
         like, members = self.coordinates, len(self.coordinates)
         if len(self.shuffles) not in (1, members):
@@ -129,7 +135,10 @@ class Ensemble:
         """
         options, n = self.options, self.count
         if options.fresh:
-            return options.fresh(step)
+            found = options.fresh(step)
+            if self._members is None or not options.own_examples:
+                return found
+            return tuple(each[self._members] for each in found)
         if options.batch is not None and options.batch > n:
             raise ValueError(f"batch: {options.batch} examples cannot be drawn from {n}; lower it")
         if options.batch in (None, n):
@@ -144,11 +153,15 @@ class Ensemble:
         """Gradients (m, d) in the subset of each member's mean loss over a batch (n, …), or over one each (m, n, …)."""
         return torch.cat([part.flatten(1) for part in self._gradients(inputs, labels)[0]], 1)
 
-    def _gradients(self, inputs: Tensor, labels: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Gradients in the subset's parts, and the members' losses (m,)."""
+    def rates_at(self, step: int) -> Tensor:
+        """Rates (m,) of a step."""
+        return self.rates if self.options.rate_at is None else self.rates * self.options.rate_at(step)
+
+    def _gradients(self, inputs: Tensor, labels: Tensor, loss: Loss | None = None) -> tuple[list[Tensor], Tensor]:
+        """Gradients in the subset's parts, and the members' losses (m,), by default of the problem's loss."""
         arrays = [each.requires_grad_() for each in self.parameters()]
         outputs = self._outputs(arrays, inputs) / self.temperatures[:, None, None]
-        losses = self.problem.loss.total(outputs, labels) / outputs.shape[1]
+        losses = (loss or self.problem.loss).total(outputs, labels) / outputs.shape[1]
         # The members' losses do not meet: one that is not finite leaves the others' gradients alone.
         found = self.subset.transposed(torch.autograd.grad(losses.sum(), arrays))
         return self.subset.tangential(found, self.coordinates), losses.detach()
@@ -158,13 +171,14 @@ class Ensemble:
 
         Returns the steps, in the subset's parts and over each member's rate; the next step but one overwrites them.
         """
-        gradients, losses = self._gradients(inputs, labels)
+        loss = self.options.loss_at(number) if self.options.loss_at else None
+        gradients, losses = self._gradients(inputs, labels, loss)
         if self.options.stop_at is not None:
             self.rates = torch.where(losses <= self.options.stop_at, 0, self.rates)
         if self.options.random_signs:
             for gradient, signs in zip(gradients, self.subset.parts(self._signs(number))):
                 gradient *= signs
-        radii, places = self.subset.norms, self.subset.parts(self.coordinates)
+        radii, places, rates = self.subset.norms, self.subset.parts(self.coordinates), self.rates_at(number)
         with torch.no_grad():
             # The last step stays as it is, for `Progress` to compare with.
             made, self._made = self._made, self._steps
@@ -173,7 +187,7 @@ class Ensemble:
                 part.zero_()
             self._optimise([gradient.contiguous() for gradient in gradients])
             for place, part in zip(places, made):
-                place.addcmul_(part, by_member(self.rates, part))
+                place.addcmul_(part, by_member(rates, part))
             if radii is not None:
                 lengths = torch.linalg.vector_norm(self.coordinates, dim=1)
                 # A step too long to be measured has left the sphere.
@@ -181,7 +195,7 @@ class Ensemble:
                 self.coordinates *= factors[:, None]
                 # From x to k (x + s) is s + (1 − 1/k) k (x + s).
                 for place, part in zip(places, made):
-                    part.addcmul_(place, by_member((1 - 1 / factors) / self.rates, part))
+                    part.addcmul_(place, by_member((1 - 1 / factors) / rates, part))
         return made
 
     def _signs(self, number: int) -> Tensor:
@@ -200,7 +214,8 @@ class Ensemble:
         if not self.subset.is_free:
             return torch.zeros_like(self.rates, dtype=torch.bool)
         resting = ~torch.isfinite(self.coordinates).all(1) | (self.rates == 0)
-        if self.options.batch is None and self.options.optimiser == "sgd" and not self.options.momentum:
+        changing = self.options.batch is not None or self.options.fresh or self.options.loss_at
+        if not changing and self.options.optimiser == "sgd" and not self.options.momentum:
             resting |= norms(made) == 0
         return resting
 
@@ -211,6 +226,7 @@ class Ensemble:
         result.rates, result.temperatures = self.rates[members], self.temperatures[members]
         if self.options.own_examples:
             result.inputs, result.labels = self.inputs[members], self.labels[members]
+        result._members = members if self._members is None else self._members[members]
         if len(self.shuffles) > 1:
             result.shuffles = [self.shuffles[i] for i in members.tolist()]
         result._start_optimiser()

@@ -52,7 +52,7 @@ def train(
     for step in range(first, options.steps):
         if len(run.members):
             made = run.working.step(step, *run.working.examples(step))
-            run.progress.add(made, run.working.rates)
+            run.progress.add(made, run.working.rates_at(step))
         if step + 1 in logged:
             run.record(observe(step + 1, run.working) if len(run.members) else {})
             left = (time.monotonic() - started) / (step + 1 - first) * (options.steps - step - 1)

@@ -170,6 +170,12 @@ MISTAKES = [
     ),
     ("cuts.dataset", "pie_4_2", ["cuts.dataset", "pie_4_2 is drawn anew"]),
     ("datasets.gauss", {"path": "mine.npz"}, ["datasets.gauss", "belongs to an official dataset"]),
+    ("studies.curvature.datasets", ["ring"], ["datasets.0", "ring is drawn anew for each initialisation, in studies"]),
+    ("studies.boundary.datasets", ["rings_8"], ["studies.boundary.datasets.0", "rings_8 is drawn anew"]),
+    ("studies.boundary.datasets", ["rings_17"], ["studies.boundary.datasets.0", "'rings_17' is unknown"]),
+    ("studies.curvature.datasets", ["two_room"], ["datasets.0", "did you mean two_rooms"]),
+    ("cuts.dataset", "gaussian_pairs", ["cuts.dataset", "gaussian_pairs is drawn anew"]),
+    ("datasets.two_rooms", {"path": "mine.npz"}, ["datasets.two_rooms", "belongs to an official dataset"]),
     ("studies.boundary.datasets", ["pie_3_2"], ["studies.boundary.datasets.0", "'pie_3_2' is unknown"]),
     ("studies.boundary.minima", ["best"], ["studies.boundary.minima.0", "adversarial-<steps>"]),
     (

@@ -23,6 +23,7 @@ print(json.dumps({
     "kinds": list(kinds.known()),
     "varied": list(study.varied().model_fields),
     "figures": list(config.figures),
+    "files": sorted(load.datasets_of(config)),
 }))
 """
 KIND = '''"""Studies that count parameters."""
@@ -51,6 +52,7 @@ class CountingStudy(Study, title="Study of counting"):
 
 KIND = Kind(CountingStudy, memory_mib=100, seconds=1, speeds={"counting": 1e9})
 '''
+DRAWN = "mnist", "ring", "rings_8"
 WORK = """
 studies:
   numbers: {kind: counting, datasets: [mnist], networks: [lenet5], subspaces: [plane-2-dense], radii: [1], draws: 3}
@@ -112,3 +114,19 @@ def test_a_kind_of_study_and_the_studies_of_a_work_are_one_file_each(copy):
         "studies.numbers.kind: 'countin' is not valid here; did you mean counting?"
         in run(copy, "x", "mine.yaml").stderr
     )
+
+
+def test_a_kind_that_draws_worlds_takes_them_and_no_points_in_the_plane(copy):
+    path = copy / "scripts/goldilocks_zone/measurements/counting.py"
+    path.write_text(KIND.replace('"counting": 1e9}', '"counting": 1e9}, draws_worlds=True'))
+    (copy / "config/studies/somebody_2030.yaml").write_text(WORK.replace("[mnist]", "[mnist, ring, rings_8]"))
+    found = shown(copy, "numbers")
+    blocks = [each for each in found["blocks"] if "draws-000-001" in each]
+    assert blocks == [f"counting/numbers/{name}/lenet5/plane-2-dense/draws-000-001.nc" for name in DRAWN]
+    # Worlds have no file that a rule would fetch.
+    assert "mnist" in found["files"] and not {"ring", "rings_8"} & set(found["files"])
+    (copy / "mine.yaml").write_text("studies: {numbers: {datasets: [ring, gauss]}}")
+    assert "numbers.datasets.1: gauss is drawn anew" in run(copy, "numbers", "mine.yaml").stderr
+    (copy / "mine.yaml").write_text("studies: {curvature: {datasets: [ring]}}")
+    refused = run(copy, "numbers", "mine.yaml").stderr
+    assert "ring is drawn anew for each initialisation, in studies of kind " in refused and "counting" in refused

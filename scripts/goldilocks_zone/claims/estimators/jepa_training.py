@@ -1,0 +1,182 @@
+"""Estimators for claims about trained joint embeddings (Dawid & LeCun 2023, and what this project adds).
+
+The unit is a draw, a training seed with its own initial weights and stream of data, which all arms share: comparisons
+are paired over draws. Draws in which something is missing are left out. A reading is a mapping that names a variable
+and its place: values along axes of the study, and the keys of `Reading`; config/claims/README.md describes them.
+"""
+
+import math
+import re
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.claims.cells import Cell, NotTested, need, require
+from goldilocks_zone.claims.curves import WINDOW_SLACK
+from goldilocks_zone.claims.estimators.decision_boundary import spearman
+from goldilocks_zone.statistics import estimates
+from goldilocks_zone.statistics.estimates import Estimate
+
+LEAST_SHARE = 0.5  # of the draws; what is known of fewer is said of a selection
+LEAST_CORRELATED = 10  # draws
+LEAST_PLACES = 3  # of a slope
+COUNTS = ("dimensions_in_use",)
+Given = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A variable at one place of a cell, of each draw.
+
+    at: values along axes. x: the radius as log10(r²/r_X²). best: axes of which each draw takes the values that were
+    best, in the mean over all other draws, of the variable `by`, by default the variable itself; the largest is best.
+    log: natural logarithms, of what is positive. times: a factor.
+    """
+
+    variable: str
+    at: Given = field(default_factory=dict)
+    x: float | None = None
+    best: tuple[str, ...] = ()
+    by: str = ""
+    log: bool = False
+    times: float = 1.0
+
+    @classmethod
+    def of(cls, given: Given) -> "Reading":
+        """A reading as a case gives it, whose further keys are axes."""
+        own = {key: value for key, value in given.items() if key in OWN}
+        return cls(**own, at={key: value for key, value in given.items() if key not in OWN})
+
+    def values(self, cell: Cell) -> np.ndarray:
+        """The values (draw,), NaN where one is missing."""
+        found = self._at_place(cell, self.variable)
+        if self.best:
+            judged = self._at_place(cell, self.by or self.variable)
+            found = xr.DataArray(_of_best(found, judged, list(self.best)), dims="draw")
+        if left := [axis for axis, size in found.sizes.items() if axis != "draw" and size > 1]:
+            raise NotTested(f"the study has several values of {left[0]}, of which the claim names none")
+        found = found.squeeze([axis for axis in found.dims if axis != "draw"], drop=True)
+        return self.times * (np.log(found.where(found > 0)) if self.log else found).values
+
+    def _at_place(self, cell: Cell, variable: str) -> xr.DataArray:
+        if variable not in cell:
+            raise NotTested(f"this run has measured no {variable}")
+        values = cell[variable]
+        for axis, value in self.at.items():
+            if axis not in cell.coords:
+                raise NotTested(f"the study has no axis {axis}")
+            # A variable that does not vary along an axis is the same at each of its values.
+            if axis in values.dims:
+                require(values, axis, value)
+                values = values.sel({axis: value}, drop=True)
+        if self.x is not None:
+            if "x" not in values.coords or "radius" not in values.dims:
+                raise NotTested("the study's radii are not in units of r_X")
+            near = np.flatnonzero(np.abs(values["x"].values - self.x) <= WINDOW_SLACK)
+            need(1, len(near), f"radii with x = {self.x:g}")
+            values = values.isel(radius=near[0], drop=True)
+        return values
+
+
+OWN = {each.name for each in fields(Reading)} - {"at"}
+
+
+def _of_best(values: xr.DataArray, judged: xr.DataArray, axes: list[str]) -> np.ndarray:
+    """Values (draw,) at the place along axes that was best in the mean over the other draws. Where one of those failed
+    (NaN), a place is the worst."""
+    if missing := [axis for axis in axes if axis not in judged.dims]:
+        raise NotTested(f"the study has no several values of {missing[0]}")
+    values, judged = (
+        each.squeeze([axis for axis in each.dims if axis not in (*axes, "draw") and each.sizes[axis] == 1], drop=True)
+        for each in xr.broadcast(values, judged)
+    )
+    if left := [axis for axis in judged.dims if axis not in (*axes, "draw")]:
+        raise NotTested(f"the study has several values of {left[0]}, of which the claim names none")
+    values, judged = (each.transpose(*axes, "draw").values.reshape(-1, each.sizes["draw"]) for each in (values, judged))
+    need(2, judged.shape[1], "draws, of which others choose the best place")
+    others = np.stack([np.delete(judged, draw, 1).mean(1) for draw in range(judged.shape[1])], 1)
+    return values[np.where(np.isfinite(others), others, -np.inf).argmax(0), np.arange(judged.shape[1])]
+
+
+def _whole(cell: Cell, *readings: Given) -> list[np.ndarray]:
+    """Values of readings (draw,), without the draws in which one of them is missing."""
+    found = [Reading.of(each).values(cell) for each in readings]
+    known = np.isfinite(found).all(0)
+    names = sorted({str(each["variable"]) for each in readings})
+    least = max(2, math.ceil(LEAST_SHARE * len(known)))
+    need(least, int(known.sum()), f"of {len(known)} draws in which {', '.join(names)} can be measured")
+    return [each[known] for each in found]
+
+
+def _resolution(of: Given) -> float:
+    return 1.0 if of["variable"] in COUNTS else 0.0
+
+
+def embedding_value(cell: Cell, of: Given) -> list[Estimate]:
+    """A variable at one place."""
+    return [estimates.mean(*_whole(cell, of), _resolution(of))]
+
+
+def embedding_contrast(cell: Cell, of: Given, less: Given, against: Given | None = None) -> list[Estimate]:
+    """A reading less the same with the fields `less`; less that difference with the fields `against`, where given."""
+    first, second = _sides(cell, [of], less, against)
+    return [estimates.difference(first[0], second[0], _resolution(of))]
+
+
+def embedding_slope(
+    cell: Cell, of: Given, along: dict[str, list], less: Given | None = None, against: Given | None = None
+) -> list[Estimate]:
+    """Slope of a reading, or of a contrast, over log2 of the values of one axis, by least squares in each draw.
+
+    A value that is a name stands for the number at its end, as rings_8 for 8.
+    """
+    ((axis, values),) = along.items()
+    need(LEAST_PLACES, len(values), f"values of {axis}")
+    x = np.log2([_number(value) for value in values])
+    weights = (x - x.mean()) / np.sum((x - x.mean()) ** 2)
+    places = [{**of, axis: value} for value in values]
+    if less is None:
+        return [estimates.mean(weights @ np.stack(_whole(cell, *places)))]
+    first, second = _sides(cell, places, less, against)
+    return [estimates.difference(weights @ first, weights @ second)]
+
+
+def embedding_ratio(cell: Cell, of: Given, to: Given) -> list[Estimate]:
+    """A reading over the same with the fields `to`, in each draw."""
+    first, second = _whole(cell, of, {**of, **to})
+    if not second.all():
+        raise NotTested(f"{to.get('variable', of['variable'])} is 0, and no scale for a ratio")
+    return [estimates.mean(first / second)]
+
+
+def embedding_correlation(cell: Cell, of: Given, with_: Given, name: str) -> list[Estimate]:
+    """Spearman's correlation of two readings over draws, resampled over draws."""
+    pair = np.stack(_whole(cell, of, {**of, **with_}))
+    need(LEAST_CORRELATED, pair.shape[1], "draws whose ranks can be compared")
+    for each, given in zip(pair, (of, {**of, **with_})):
+        if not np.ptp(each):
+            raise NotTested(f"{given['variable']} is equal in every draw")
+    estimate = estimates.bootstrapped(lambda sample: spearman(*sample), pair, name)
+    return [estimates.of_ranks(estimate, pair.shape[1])]
+
+
+def embedding_error(cell: Cell, of: Given) -> list[Estimate]:
+    """The largest of the errors of an identity over draws."""
+    return [estimates.largest(np.abs(_whole(cell, of)[0]))]
+
+
+def _sides(cell: Cell, places: list[Given], less: Given, against: Given | None) -> tuple[np.ndarray, np.ndarray]:
+    """Both sides (place, draw) of the contrast of readings, of which the second is subtracted: the readings and those
+    with the fields `less`; or their differences, and the same with the fields `against`."""
+    changes = [{}] if against is None else [{}, against]
+    readings = [{**of, **each, **change} for of in places for change in changes for each in ({}, less)]
+    found = np.stack(_whole(cell, *readings)).reshape(len(places), len(changes), 2, -1)
+    if against is None:
+        return found[:, 0, 0], found[:, 0, 1]
+    return tuple(np.moveaxis(found[:, :, 0] - found[:, :, 1], 1, 0))
+
+
+def _number(value: object) -> float:
+    """A number, or the one at the end of a name."""
+    return float(re.search(r"[0-9.]+$", str(value))[0])

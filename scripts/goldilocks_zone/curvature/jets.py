@@ -1,0 +1,199 @@
+"""Second-order jets of a network's outputs on a plane, from which the Hessian of any loss of the outputs follows.
+
+With the outputs Z, and J = ∂Z/∂t and K = ∂²Z/∂t² along d orthonormal directions, H = Jᵀℓ″J + ℓ′·K, the parts G and H′.
+The loss ℓ may couple examples. Of n dense layers of ReLU without biases Z, J and K are in proportion to αⁿ, α^{n−1} and
+α^{n−2} at the parameters αθ, so that one pass gives all radii and losses. Kinks are left out, as elsewhere.
+
+Letters: n examples, b branches, e outputs of a branch, w = b·e outputs, d directions, p points, D parameters.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import grad, jvp, vmap
+
+from goldilocks_zone.models.losses import Loss, likeliest
+
+ENTRIES_PER_CHUNK = 4e6  # of the products of one chunk of examples
+
+
+@dataclass(frozen=True)
+class Jets:
+    """Outputs Z (n, w), tangents J (d, n, w), the sum of ∂²Z/∂t_a² over directions a (n, w), and sums with K.
+
+    second: the map from cotangents (p, n, w) to Σ cotangent·K (p, d, d). degree: Z ∝ α^degree along the ray through
+    the parameters; None where it is not homogeneous.
+    """
+
+    outputs: Tensor
+    tangents: Tensor
+    laplacian: Tensor
+    second: Callable[[Tensor], Tensor]
+    degree: int | None = None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Mean losses (p,), r∂_r of them where the outputs are homogeneous, and G and H′ (p, d, d), at p points."""
+
+    loss: Tensor
+    radial_derivative: Tensor
+    gauss_newton: Tensor
+    residual: Tensor
+
+    @property
+    def hessian(self) -> Tensor:
+        """G + H′ (p, d, d)."""
+        return self.gauss_newton + self.residual
+
+
+def of_encoder(weights: Sequence[Tensor], inputs: Tensor, directions: Tensor) -> Jets:
+    """Jets of an encoder of dense layers with ReLU between them, without biases, applied to each branch of a pair.
+
+    weights: one matrix (o, i) for each layer; inputs (n, b, i); directions: orthonormal rows (d, D), in the order
+    of the weights. The outputs (n, b·e) hold one branch after the other. All in one precision.
+    """
+    pushed = _Pushed(weights, inputs.flatten(0, 1), directions)
+    shape = len(inputs), -1
+
+    def second(cotangents: Tensor) -> Tensor:
+        return pushed.second(cotangents.reshape(len(cotangents), len(inputs) * inputs.shape[1], -1))
+
+    tangents = pushed.tangents.permute(0, 2, 1).reshape(len(directions), *shape)
+    outputs, laplacian = (each.T.reshape(shape) for each in (pushed.outputs, pushed.laplacian))
+    return Jets(outputs, tangents, laplacian, second, len(weights))
+
+
+def of_network(network: Callable[[Tensor], Tensor], parameters: Tensor, directions: Tensor) -> Jets:
+    """Jets at one point of any outputs (n, w) that are a function of the parameters (D,), by automatic differentiation.
+
+    directions: orthonormal rows (d, D). A network of predictors and biases has no other points on the ray.
+    """
+
+    def along(function: Callable[[Tensor], Tensor], direction: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda theta: jvp(function, (theta,), (direction,))[1]
+
+    def second(cotangents: Tensor) -> Tensor:
+        rows = []
+        for cotangent in cotangents:
+            slope = grad(lambda theta, fixed=cotangent: (fixed * network(theta)).sum())
+            products = vmap(lambda v, slope=slope: along(slope, v)(parameters))(directions)
+            rows.append(directions @ products.T)
+        found = torch.stack(rows)
+        return (found + found.mT) / 2
+
+    tangents = vmap(lambda v: along(network, v)(parameters))(directions)
+    laplacian = sum(along(along(network, v), v)(parameters) for v in directions)
+    return Jets(network(parameters), tangents, laplacian, second)
+
+
+def parts(jets: Jets, losses: Sequence[Loss], scales: Tensor, labels: Tensor | None = None) -> list[Parts]:
+    """Parts of the Hessian of the mean of each loss at the points αθ with the scales α (p,).
+
+    Raises ValueError if there are scales but the outputs are not homogeneous.
+    """
+    first, after = _powers(jets, scales)
+    z, n = _outputs(jets, scales), len(jets.outputs)
+    slopes = [loss.gradient(z, labels) / n for loss in losses]
+    # One pass over K meets the slopes of all losses.
+    residuals = jets.second(torch.cat(slopes)).unflatten(0, (len(losses), -1))
+    found = []
+    for loss, slope, residual in zip(losses, slopes, residuals):
+        curved = first[:, None, None] * _gauss_newton(jets, loss, z, labels) / n
+        radial = torch.nan if jets.degree is None else jets.degree
+        radial = radial * (slope * z).sum((1, 2))
+        found.append(Parts(loss.total(z, labels) / n, radial, curved, after[:, None, None] * residual))
+    return found
+
+
+def traces(jets: Jets, loss: Loss, scales: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Traces of G and H′ (p,) of the mean loss at the points αθ, without K beyond its own trace."""
+    first, after = _powers(jets, scales)
+    z, n = _outputs(jets, scales), len(jets.outputs)
+    curved = _gauss_newton(jets, loss, z, labels).diagonal(dim1=1, dim2=2).sum(1)
+    bent = torch.einsum("pnw,nw->p", loss.gradient(z, labels), jets.laplacian)
+    return first * curved / n, after * bent / n
+
+
+def radial_derivatives(jets: Jets, loss: Loss, scales: Tensor, labels: Tensor | None = None) -> Tensor:
+    """r∂_r of the mean loss (p,) at the points αθ of homogeneous outputs."""
+    z = _outputs(jets, scales)
+    return jets.degree * (loss.gradient(z, labels) * z).sum((1, 2)) / len(z[0])
+
+
+def _powers(jets: Jets, scales: Tensor) -> tuple[Tensor, Tensor]:
+    """The factors (p,) on JJ and on K."""
+    if jets.degree is None:
+        if not (scales == 1).all():
+            raise ValueError("the outputs are not homogeneous: take jets at each point, and the scale 1")
+        return scales, scales
+    return scales ** (2 * jets.degree - 2), scales ** float(jets.degree - 2)
+
+
+def _outputs(jets: Jets, scales: Tensor) -> Tensor:
+    """Outputs (p, n, w) at the points αθ."""
+    return scales[:, None, None] ** (jets.degree or 1) * jets.outputs
+
+
+def _gauss_newton(jets: Jets, loss: Loss, z: Tensor, labels: Tensor | None) -> Tensor:
+    """Jᵀℓ″J (p, d, d) of the total at outputs z (p, n, w)."""
+    classes = likeliest(z)
+    return loss.gauss_newton(z, loss.relative(jets.tangents.mT, classes), classes, labels)[0]
+
+
+class _Pushed:
+    """Outputs of m examples (e, m), tangents (d, e, m) and their sum of second derivatives (e, m), pushed forward."""
+
+    def __init__(self, weights: Sequence[Tensor], inputs: Tensor, directions: Tensor):
+        sizes = [each.numel() for each in weights]
+        self.weights, self.count = list(weights), len(inputs)
+        self.moves = [part.reshape(-1, *w.shape) for part, w in zip(directions.split(sizes, 1), weights)]
+        self.masks, self.along = [], []
+        values, tangents, bent = inputs.T, None, None
+        for number, (weight, moves) in enumerate(zip(weights, self.moves)):
+            through = (moves.flatten(0, 1) @ values).unflatten(0, (len(moves), -1))
+            if number:
+                met = moves.transpose(0, 1).flatten(1) @ tangents.flatten(0, 1)
+                through, bent = through + weight @ tangents, weight @ bent + 2 * met
+            else:
+                bent = torch.zeros_like(through[0])
+            values, tangents = weight @ values, through
+            if number < len(weights) - 1:
+                mask = (values > 0).to(values)
+                self.masks.append(mask)
+                values, tangents, bent = values * mask, tangents * mask, bent * mask
+                self.along.append(tangents)
+        self.outputs, self.tangents, self.laplacian = values, tangents, bent
+
+    def second(self, cotangents: Tensor) -> Tensor:
+        """Σ cotangent·K (p, d, d) from cotangents (p, m, e), streamed over the examples."""
+        d, e = self.tangents.shape[:2]
+        widest = max((each.shape[1] for each in self.along), default=e)
+        chunk = max(1, int(ENTRIES_PER_CHUNK / (e * d * (widest + d))))
+        total = cotangents.new_zeros(len(cotangents), d * d)
+        for start in range(0, self.count, chunk):
+            some = slice(start, min(start + chunk, self.count))
+            total += cotangents[:, some].flatten(1) @ self._crossed(some)
+        total = total.view(-1, d, d)
+        return total + total.mT
+
+    def _crossed(self, some: slice) -> Tensor:
+        """Σ_l A_l·(V_{l,a} ḣ_{l−1,b}) of some examples (m·e, d·d), with the adjoints A_l of each output at layer l."""
+        d, e = self.tangents.shape[:2]
+        count = some.stop - some.start
+        total, adjoint = self.tangents.new_zeros(count, e * d, d), None
+        for weight, moves, mask, along in zip(
+            self.weights[:0:-1], self.moves[:0:-1], self.masks[::-1], self.along[::-1]
+        ):
+            along = along[:, :, some].permute(2, 1, 0)
+            if adjoint is None:
+                total += moves.transpose(0, 1).flatten(0, 1) @ along
+                adjoint = weight.expand(count, -1, -1)
+            else:
+                pulled = adjoint.flatten(0, 1) @ moves.transpose(0, 1).flatten(1)
+                total.baddbmm_(pulled.view(count, e * d, -1), along)
+                adjoint = adjoint @ weight
+            adjoint = adjoint * mask.T[some, None]
+        return total.view(count * e, d * d)

@@ -1,0 +1,238 @@
+"""Joint embeddings: an encoder of pairs, with predictors that take actions and latents, or decoders of pixels.
+
+Inputs are packed: x, y and features of the action side by side, (n, 2p + a). Outputs are those that embedding losses
+take: s_x, s_y and k residuals, (n, 2e + k·r). Letters: m members, n examples, p numbers of an observation, a of an
+action, e of an embedding, k codes, r of a residual, q of a linear latent.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from goldilocks_zone.models import initialisation, labels, networks
+from goldilocks_zone.randomness import stream
+
+HIDDEN = 64  # units of a predictor
+AT_ONCE = 2**22  # entries of inputs in one pass of an evaluation
+
+
+class Sizes(NamedTuple):
+    """Numbers of an observation, of an action's features, and of an embedding."""
+
+    observation: int
+    action: int
+    embedding: int
+
+
+class Latent(NamedTuple):
+    """What the predictor is not told: k codes, or a linear latent with q columns; `free`: they are learnt.
+
+    penalty: β of the energy |p + Bz − s_y|² + β|z|².
+    """
+
+    codes: int = 1
+    columns: int = 0
+    free: bool = False
+    penalty: float = 0.0
+
+
+class Predictor(nn.Module):
+    """s + MLP(s, action, code), of widths e + a + k, 64 and e, with ReLU; k = 1 stands for no code."""
+
+    def __init__(self, sizes: Sizes, codes: int = 1):
+        super().__init__()
+        self._told, self.codes = sizes.embedding + sizes.action, codes
+        self.first = nn.Linear(self._told + (codes if codes > 1 else 0), HIDDEN)
+        self.last = nn.Linear(HIDDEN, sizes.embedding)
+
+    def forward(self, embeddings: Tensor, actions: Tensor) -> Tensor:
+        """Predictions (n, k, e), one for each code, of embeddings (n, e) after actions (n, a)."""
+        told = torch.cat([embeddings, actions], -1)
+        # A one-hot code selects a column of the first layer.
+        hidden = nn.functional.linear(told, self.first.weight[:, : self._told], self.first.bias)[..., None, :]
+        if self.codes > 1:
+            hidden = hidden + self.first.weight[:, self._told :].T
+        return embeddings[..., None, :] + self.last(torch.relu(hidden))
+
+
+class Prediction(nn.Module):
+    """Residuals Pred(s_x, a) − s_y of each code."""
+
+    def __init__(self, sizes: Sizes, latent: Latent):
+        super().__init__()
+        self.predictor = Predictor(sizes, latent.codes)
+
+    def forward(self, s_x: Tensor, s_y: Tensor, x: Tensor, y: Tensor, actions: Tensor) -> Tensor:
+        """Residuals (n, k, e)."""
+        return self.predictor(s_x, actions) - s_y[..., None, :]
+
+
+class LinearPrediction(nn.Module):
+    """Residuals (p + Bz − s_y, √β z) at the z of least energy, (BᵀB + β)⁻¹ Bᵀ(s_y − p), with p = Pred(s_x, a).
+
+    `basis` (e, q) is B, orthonormal at the start, and fixed unless the latent is free; √β z is left out where β = 0.
+    """
+
+    def __init__(self, sizes: Sizes, latent: Latent, basis: Tensor):
+        super().__init__()
+        self.predictor, self._latent = Predictor(sizes), latent
+        if latent.free:
+            self.basis = nn.Parameter(basis)
+        else:
+            self.register_buffer("basis", basis)
+
+    def forward(self, s_x: Tensor, s_y: Tensor, x: Tensor, y: Tensor, actions: Tensor) -> Tensor:
+        """Residuals (n, 1, r) with r = e + q, or e where β = 0."""
+        beta, basis = self._latent.penalty, self.basis
+        missing = s_y - self.predictor(s_x, actions)[..., 0, :]
+        if self._latent.free:
+            gram = basis.T @ basis + beta * torch.eye(basis.shape[1], dtype=basis.dtype, device=basis.device)
+            z = torch.linalg.solve(gram, basis.T @ missing.mT).mT
+        else:
+            z = missing @ basis / (1 + beta)
+        residual = z @ basis.T - missing
+        if beta:
+            residual = torch.cat([residual, math.sqrt(beta) * z], -1)
+        return residual[..., None, :]
+
+
+class PixelPrediction(nn.Module):
+    """Residuals Dec(Pred(s_x, a)) − y of each code, in data space."""
+
+    def __init__(self, sizes: Sizes, latent: Latent, decoder: nn.Module):
+        super().__init__()
+        self.predictor, self.decoder = Predictor(sizes, latent.codes), decoder
+
+    def forward(self, s_x: Tensor, s_y: Tensor, x: Tensor, y: Tensor, actions: Tensor) -> Tensor:
+        """Residuals (n, k, p)."""
+        return self.decoder(self.predictor(s_x, actions)) - y[..., None, :]
+
+
+class PixelAutoencoder(nn.Module):
+    """Residuals Dec(s_x) − x, in data space."""
+
+    def __init__(self, decoder: nn.Module):
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, s_x: Tensor, s_y: Tensor, x: Tensor, y: Tensor, actions: Tensor) -> Tensor:
+        """Residuals (n, 1, p)."""
+        return (self.decoder(s_x) - x)[..., None, :]
+
+
+class JointEmbedding(nn.Module):
+    """An encoder of both branches, and a head that gives residuals; without a head the network is Siamese."""
+
+    def __init__(self, encoder: nn.Module, observation: int, head: nn.Module | None = None):
+        super().__init__()
+        self.encoder, self.head, self.observation = encoder, head, observation
+
+    def forward(self, packed: Tensor) -> Tensor:
+        """Outputs (n, 2e + k·r) of packed inputs (n, 2p + a)."""
+        x, y, actions = self.unpacked(packed)
+        s_x, s_y = self.encoder(torch.cat([x, y])).chunk(2)
+        residuals = [] if self.head is None else [self.head(s_x, s_y, x, y, actions).flatten(1)]
+        return torch.cat([s_x, s_y, *residuals], 1)
+
+    def unpacked(self, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x (…, p), y (…, p) and actions (…, a) of packed inputs (…, 2p + a)."""
+        p = self.observation
+        return packed[..., :p], packed[..., p : 2 * p], packed[..., 2 * p :]
+
+
+def build(encoder: labels.Network, sizes: Sizes, head: str = "predictor", latent: Latent | None = None) -> nn.Module:
+    """A joint embedding in double precision; its initial weights are those of `initial`.
+
+    head: `siamese`, `predictor`, `pixel_prediction`, with a decoder whose hidden widths are the encoder's in reverse
+    order, or `pixel_autoencoder`. A linear latent is that of a predictor alone. Raises ValueError for another head.
+    """
+    latent = latent or Latent()
+    module = networks.build(encoder, (1, 1, sizes.observation), sizes.embedding)
+    if head == "siamese":
+        made = None
+    elif head == "predictor":
+        linear = latent.columns or latent.penalty
+        made = LinearPrediction(sizes, latent, _basis(sizes, latent)) if linear else Prediction(sizes, latent)
+    elif head == "pixel_prediction":
+        made = PixelPrediction(sizes, latent, _decoder(encoder, sizes))
+    elif head == "pixel_autoencoder":
+        made = PixelAutoencoder(_decoder(encoder, sizes))
+    else:
+        raise ValueError(f"head {head!r} is unknown: use siamese, predictor, pixel_prediction or pixel_autoencoder")
+    return JointEmbedding(module, sizes.observation, made).double()
+
+
+def _decoder(encoder: labels.Network, sizes: Sizes) -> nn.Module:
+    reverse = dataclasses.replace(encoder, widths=encoder.widths[::-1])
+    # The first module flattens all but one axis, and codes would not stay apart.
+    return networks.build(reverse, (1, 1, sizes.embedding), sizes.observation)[1:]
+
+
+def _basis(sizes: Sizes, latent: Latent) -> Tensor:
+    """Orthonormal columns (e, q) in random directions: the coordinates themselves are those of the variance term."""
+    square = stream("latent basis", sizes.embedding).standard_normal((sizes.embedding, sizes.embedding))
+    return torch.as_tensor(np.linalg.qr(square)[0][:, : latent.columns].copy())
+
+
+def initial(module: nn.Module, kind: str, random: np.random.Generator) -> np.ndarray:
+    """Initial parameters (D,) in the distribution of a `kind` (`initialisation.initialise`); a latent's basis stays."""
+    parameters = initialisation.parameters_of(module)
+    pieces = np.split(
+        initialisation.initialise(parameters, kind, random), np.cumsum([each.size for each in parameters])[:-1]
+    )
+    for i, (name, parameter) in enumerate(module.named_parameters()):
+        if name.endswith("basis"):
+            pieces[i] = parameter.detach().double().flatten().cpu().numpy()
+    return np.concatenate(pieces)
+
+
+@dataclass(frozen=True)
+class Members:
+    """m members of a joint embedding, at parameters (m, D), evaluated a few examples at once, without derivatives."""
+
+    module: JointEmbedding
+    parameters: Tensor
+
+    def encode(self, observations: Tensor) -> Tensor:
+        """Embeddings (m, n, e) of observations (m, n, p)."""
+        return self._called("encoder", observations)
+
+    def predict(self, embeddings: Tensor, actions: Tensor) -> Tensor:
+        """Predictions (m, n, k, e) of embeddings (m, n, e) after actions (m, n, a); Siamese ones are the embeddings."""
+        if getattr(self.module.head, "predictor", None) is None:
+            return embeddings[..., None, :]
+        return self._called("head.predictor", embeddings, actions)
+
+    def residuals(self, s_x: Tensor, s_y: Tensor, packed: Tensor) -> Tensor:
+        """Residuals (m, n, k, r) of embeddings (m, n, e) of both branches and their packed inputs (m, n, 2p + a)."""
+        if self.module.head is None:
+            return (s_x - s_y)[..., None, :]
+        return self._called("head", s_x, s_y, *self.module.unpacked(packed))
+
+    def energies(self, s_x: Tensor, s_y: Tensor, packed: Tensor) -> Tensor:
+        """Energies (m, n): the least |ρ|² of all codes."""
+        return self.residuals(s_x, s_y, packed).square().sum(-1).amin(-1)
+
+    def codes(self, s_x: Tensor, s_y: Tensor, packed: Tensor) -> Tensor:
+        """Number (m, n) of the code with the least |ρ|²."""
+        return self.residuals(s_x, s_y, packed).square().sum(-1).argmin(-1)
+
+    def _called(self, path: str, *inputs: Tensor) -> Tensor:
+        part, named = self.module.get_submodule(path), list(self.module.named_parameters())
+        pieces = self.parameters.split([each.numel() for _, each in named], 1)
+        own = {
+            name.removeprefix(f"{path}."): piece.unflatten(1, each.shape)
+            for (name, each), piece in zip(named, pieces)
+            if name.startswith(f"{path}.")
+        }
+        call: Callable = vmap(lambda arrays, *some: functional_call(part, arrays, some))
+        count = max(1, AT_ONCE // (len(self.parameters) * sum(each.shape[-1] for each in inputs)))
+        with torch.no_grad():
+            return torch.cat([call(own, *some) for some in zip(*(each.split(count, 1) for each in inputs))], 1)

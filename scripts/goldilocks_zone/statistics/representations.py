@@ -1,0 +1,142 @@
+"""Measures of what representations hold: probes, energies of pairs, labels, and dimensions in use.
+
+Arrays may have any leading dimensions …, which are measured apart. Letters: n examples, e numbers of an embedding, t
+targets. Where nothing can be measured, as of a constant target or of embeddings that are not finite, the result is NaN.
+Why these measures and not others (effective rank, deviations of coordinates, probes alone) is tested in
+tests/unit/statistics/test_representations.py.
+"""
+
+import numpy as np
+
+from goldilocks_zone.statistics.estimates import ranks
+
+PENALTY = 1e-3  # of a probe, over the mean square of the embeddings
+IN_USE = 0.25  # least eigenvalue of the covariance along a dimension in use
+
+
+def probed(embeddings: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions of a ridge probe and the targets (…, n − n//2, t) of the second half, fitted on the first n//2.
+
+    The least ⟨|zW + b − target|²⟩ + PENALTY |W|², of embeddings z (…, n, e) less their mean and over one global scale,
+    the root mean square of what is left. So the probe is blind to shifts, rotations and the scale of embeddings, and
+    dimensions of little variance do not count as much as others. A constant embedding predicts the mean.
+    """
+    z, targets = _finite(embeddings), targets.astype(float)
+    half = z.shape[-2] // 2
+    z = z - z[..., :half, :].mean(-2, keepdims=True)
+    scale = np.sqrt(np.mean(z[..., :half, :] ** 2, (-2, -1), keepdims=True))
+    z = z / np.where(scale > 0, scale, 1)
+    fitted, mean = z[..., :half, :], targets[..., :half, :].mean(-2, keepdims=True)
+    transposed = np.swapaxes(fitted, -1, -2)
+    squares = transposed @ fitted / half + PENALTY * np.eye(z.shape[-1])
+    weights = np.linalg.solve(squares, transposed @ (targets[..., :half, :] - mean) / half)
+    return z[..., half:, :] @ weights + mean, targets[..., half:, :]
+
+
+def unexplained(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Fraction of variance unexplained (…,): squared error of predictions (…, n, t) over the targets' variance."""
+    targets = targets.astype(float)
+    error = np.sum((predicted - targets) ** 2, (-2, -1))
+    spread = np.sum((targets - targets.mean(-2, keepdims=True)) ** 2, (-2, -1))
+    return np.divide(error, spread, out=np.full(np.shape(spread), np.nan), where=spread > 0)
+
+
+def r_squared_of_angles(embeddings: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    """R² (…,) of probes of (cos, sin) of angles (…, n), in radians, together."""
+    return 1 - unexplained(*probed(embeddings, np.stack([np.cos(angles), np.sin(angles)], -1)))
+
+
+def r_squared(embeddings: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """R² (…,) of probes of targets (…, n, t) together."""
+    return 1 - unexplained(*probed(embeddings, targets))
+
+
+def accuracy(embeddings: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Share (…,) of labels (…, n) that are the largest output of probes of one-hot targets."""
+    predicted, targets = probed(embeddings, np.eye(classes)[labels])
+    share = np.mean(predicted.argmax(-1) == targets.argmax(-1), -1)
+    return np.where(np.isnan(predicted).any((-2, -1)), np.nan, share)
+
+
+def auc(compatible: np.ndarray, incompatible: np.ndarray) -> np.ndarray:
+    """Odds (…,) that an incompatible pair (…, n⁻) has a higher energy than a compatible one (…, n⁺).
+
+    Equal energies share their ranks, so that they count as one half. NaN where an energy is.
+    """
+    n, m = compatible.shape[-1], incompatible.shape[-1]
+    both = np.concatenate([compatible, incompatible], -1)
+    ranked = np.apply_along_axis(ranks, -1, both)[..., n:].sum(-1)
+    return np.where(np.isnan(both).any(-1), np.nan, (ranked - m * (m + 1) / 2) / (n * m))
+
+
+def gap(compatible: np.ndarray, incompatible: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Mean energy of incompatible pairs less that of compatible ones, (…, n), over the targets' variance (…,).
+
+    Energies are squared distances summed over the e numbers of targets (…, n, e); so is the variance.
+    """
+    variance = total_variance(targets)
+    difference = incompatible.mean(-1, dtype=float) - compatible.mean(-1, dtype=float)
+    return np.divide(difference, variance, out=np.full(np.shape(variance), np.nan), where=variance > 0)
+
+
+def information(told: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Mutual information (…,) of two labellings (…, n), by their shares, over the entropy of `labels`.
+
+    It is too high by chance, the more the more values there are: compare `information_by_chance`.
+    """
+    shape = labels.shape[:-1]
+    pairs = zip(told.reshape(-1, told.shape[-1]), labels.reshape(-1, labels.shape[-1]))
+    return np.array([_information(*pair) for pair in pairs]).reshape(shape)
+
+
+def information_by_chance(
+    told: np.ndarray, labels: np.ndarray, random: np.random.Generator, repeats: int = 20
+) -> np.ndarray:
+    """Mean (…,) of `information` with the labels permuted among examples."""
+    return np.mean([information(told, random.permuted(labels, axis=-1)) for _ in range(repeats)], 0)
+
+
+def covariance(embeddings: np.ndarray) -> np.ndarray:
+    """Unbiased covariance (…, e, e) of embeddings (…, n, e)."""
+    centred = _finite(embeddings)
+    centred = centred - centred.mean(-2, keepdims=True)
+    return np.swapaxes(centred, -1, -2) @ centred / (centred.shape[-2] - 1)
+
+
+def dimensions_in_use(embeddings: np.ndarray) -> np.ndarray:
+    """Number (…,) of directions along which embeddings (…, n, e) have a variance above IN_USE."""
+    covariances = covariance(embeddings)
+    known = np.isfinite(covariances).all((-2, -1))
+    count = np.sum(np.linalg.eigvalsh(np.where(known[..., None, None], covariances, 0)) > IN_USE, -1)
+    return np.where(known, count, np.nan)
+
+
+def total_variance(embeddings: np.ndarray) -> np.ndarray:
+    """Variance (…,) of embeddings (…, n, e), summed over their e numbers."""
+    return _finite(embeddings).var(-2, ddof=1).sum(-1)
+
+
+def deviation(embeddings: np.ndarray) -> np.ndarray:
+    """σ (…,): the root of the mean variance of the e numbers of embeddings (…, n, e)."""
+    return np.sqrt(total_variance(embeddings) / embeddings.shape[-1])
+
+
+def _finite(embeddings: np.ndarray) -> np.ndarray:
+    """Embeddings (…, n, e) in double precision, all NaN where one is infinite."""
+    finite = np.isfinite(embeddings).all((-2, -1), keepdims=True)
+    return np.where(finite, embeddings, np.nan).astype(float)
+
+
+def _information(told: np.ndarray, labels: np.ndarray) -> float:
+    """Mutual information of labellings (n,) over the entropy of the second."""
+    rows, columns = (np.unique(each, return_inverse=True)[1] for each in (told, labels))
+    joint = np.bincount(rows * (columns.max() + 1) + columns).astype(float)
+    joint = np.pad(joint, (0, -len(joint) % (columns.max() + 1))).reshape(-1, columns.max() + 1) / len(labels)
+    whole = _entropy(joint.sum(0))
+    # Differences of entropies, since products of shares may be 0.
+    return (_entropy(joint.sum(1)) + whole - _entropy(joint)) / whole if whole > 0 else np.nan
+
+
+def _entropy(shares: np.ndarray) -> float:
+    known = shares[shares > 0]
+    return float(-np.sum(known * np.log(known)))

@@ -1,0 +1,169 @@
+"""Wide networks of ReLU without biases under losses of embeddings: kernels of layers, the zone's edge, and collapse.
+
+A joint-embedding loss is λ I + μ V + ν C (see `models.embedding_losses`), with s = √(v + ε) for variances v. Networks
+have n layers of weights, with x and x′ the two views of an example. All of this holds in the limit of wide layers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+HALVINGS = 100  # of an interval in log α
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """Weights λ, μ and ν of a joint-embedding loss, its ε and the hinge's place."""
+
+    invariance: float
+    variance: float
+    covariance: float = 0.0
+    epsilon: float = 1e-4
+    hinge: float = 1.0
+
+    def gauged(self, scale: float, depth: int) -> "Criteria":
+        """The criteria under which parameters times α train as they do under these: all derivatives by the outputs αⁿZ
+        are in step. Adam's rate is then in proportion to α, and its ε to α^{2n−1}."""
+        power = scale**depth
+        weights = self.invariance, self.variance * power, self.covariance / power**2
+        return Criteria(*weights, self.epsilon * power**2, self.hinge * power)
+
+
+def kappa_0(cosine: np.ndarray) -> np.ndarray:
+    """κ₀(u) = 1 − acos(u)/π: twice the odds that Gaussians of correlation u are both positive."""
+    return 1 - np.arccos(np.clip(cosine, -1, 1)) / np.pi
+
+
+def kappa_1(cosine: np.ndarray) -> np.ndarray:
+    """κ₁(u) = (√(1 − u²) + u(π − acos u))/π: the correlation, about zero, of ReLU of Gaussians of correlation u."""
+    u = np.clip(cosine, -1, 1)
+    return (np.sqrt(1 - u**2) + u * (np.pi - np.arccos(u))) / np.pi
+
+
+def layer_kernels(first: np.ndarray, second: np.ndarray, depth: int) -> np.ndarray:
+    """Θ_l(x, x′) (n, …) of inputs (…, i), up to one factor for all layers l = 1 … n: σ_l² times the mean product of an
+    output's derivatives by the weights of layer l.
+
+    Θ_l = ‖x‖‖x′‖ u_{l−1} Π_{m=l−1}^{n−2} κ₀(u_m), with u_0 = cos(x, x′) and u_m = κ₁(u_{m−1}).
+    """
+    products = (first * second).sum(-1)
+    norms = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
+    cosines = [np.divide(products, norms, out=np.zeros_like(norms), where=norms > 0)]
+    for _ in range(depth - 1):
+        cosines.append(kappa_1(cosines[-1]))
+    found, slope = [norms * cosines[-1]], np.ones_like(norms)
+    for cosine in cosines[-2::-1]:
+        slope = slope * kappa_0(cosine)
+        found.append(norms * cosine * slope)
+    return np.stack(found[::-1])
+
+
+def apart(first: np.ndarray, second: np.ndarray, depth: int) -> np.ndarray:
+    """Mean (n,) over pairs (p, i) of Θ_l(x, x) + Θ_l(x′, x′) − 2 Θ_l(x, x′)."""
+    squares = (first**2).sum(-1) + (second**2).sum(-1)
+    return np.mean(squares - 2 * layer_kernels(first, second, depth), axis=1)
+
+
+def ratios_of_invariance(first: np.ndarray, second: np.ndarray, depth: int) -> np.ndarray:
+    """R_l (n,) of I: σ_l² E Tr H_ll over that of the last layer, from the views (p, i) of the pairs."""
+    found = apart(first, second, depth)
+    return found / found[-1]
+
+
+def ratios_of_variance(branches: Sequence[np.ndarray], depth: int) -> np.ndarray:
+    """R_l (n,) of V, from all pairs of examples (p, i) of each branch."""
+    found = 0.0
+    for inputs in branches:
+        for shift in range(1, len(inputs)):
+            found = found + apart(inputs, np.roll(inputs, shift, 0), depth)
+    return found / found[-1]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """I, C and variances v (2e,) of both branches at one θ."""
+
+    invariance: float
+    covariance: float
+    variances: np.ndarray
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """Averages W = Σ w_l R_l/Σ w_l over layers for I, V and C, with w_l = η_l²/σ_l² of the plane's metric η."""
+
+    invariance: float = 1.0
+    variance: float = 1.0
+    covariance: float = 1.0
+
+
+def balance(criteria: Criteria, moments: Moments, weights: LayerWeights, growth: np.ndarray) -> np.ndarray:
+    """2λ W_I I + 4ν W_C C − μ W_V mean_j(v_j 1[s_j < hinge]/s_j), over t, at growths t = α^{2n} of I and v, shape (…).
+
+    In the mean over initialisations it has the sign of the trace on a random plane. It rises with t.
+    """
+    growth = np.asarray(growth, dtype=float)
+    v = moments.variances
+    deviations = np.sqrt(v * growth[..., None] + criteria.epsilon)
+    spread = np.mean(v * (deviations < criteria.hinge) / deviations, axis=-1)
+    found = 2 * criteria.invariance * weights.invariance * moments.invariance
+    found = found + 4 * criteria.covariance * weights.covariance * moments.covariance * growth
+    return found - criteria.variance * weights.variance * spread
+
+
+def edge(criteria: Criteria, moments: Moments, weights: LayerWeights, depth: int) -> float:
+    """The factor α on the parameters at which the trace changes sign from negative to positive.
+
+    NaN where it is positive at every radius, below a threshold of μ/λ, or nothing varies.
+    """
+    if not moments.variances.any():
+        return np.nan
+    # Beyond the last hinge nothing is negative; far inside √ε is all of s.
+    last = np.log(criteria.hinge**2 / moments.variances[moments.variances > 0].min())
+    first = np.log(1e-12 * criteria.epsilon / moments.variances.max())
+    if balance(criteria, moments, weights, np.exp(first)) >= 0:
+        return np.nan
+    for _ in range(HALVINGS):
+        middle = (first + last) / 2
+        below = balance(criteria, moments, weights, np.exp(middle)) < 0
+        first, last = (middle, last) if below else (first, middle)
+    return float(np.exp(last / (2 * depth)))
+
+
+def edge_deviation(ratio: float, correlation: float) -> float:
+    """σ = μ/(4λ(1 − ρ)), the deviation of embeddings at the edge for μ/λ = ratio where √ε ≪ σ < 1, of layers alike."""
+    return ratio / (4 * (1 - correlation))
+
+
+def collapse_threshold(correlation: np.ndarray, epsilon: float) -> np.ndarray:
+    """4√ε(1 − c), the μ/λ below which W_n = 0 is a minimum, with the largest correlation c of any feature's views."""
+    return 4 * np.sqrt(epsilon) * (1 - np.asarray(correlation, dtype=float))
+
+
+def final_deviation(ratio: np.ndarray, correlation: np.ndarray, epsilon: float) -> np.ndarray:
+    """σ where training ends: σ² + ε = (μ/(4λ(1 − c)))², at most 1, or collapse, for μ/λ = ratio.
+
+    It minimises 2λ(1 − c)σ² + μ max(0, 1 − √(σ² + ε)), with the largest correlation c that any feature can have: of
+    Gaussian views x′ = cx + √(1 − c²)ξ it is c (Gebelein 1941).
+    """
+    with np.errstate(divide="ignore"):
+        deviation = np.minimum(np.asarray(ratio) / (4 * (1 - np.asarray(correlation, dtype=float))), 1)
+    return np.sqrt(np.maximum(deviation**2 - epsilon, 0))
+
+
+def collapse_hessian(criteria: Criteria, first: np.ndarray, second: np.ndarray, size: int) -> np.ndarray:
+    """Hessian (i, i) along one row of W_n at W_n = 0, from the features h and h′ (p, i) of the last layer, e = size.
+
+    (2λ/e)⟨ΔΔᵀ⟩ − μ(Σ + Σ′)/(2e√ε), Δ = h − h′, with the unbiased covariances Σ of h and Σ′ of h′.
+    """
+    between = first - second
+    spread = np.cov(first, rowvar=False) + np.cov(second, rowvar=False)
+    attracted = 2 * criteria.invariance / size * between.T @ between / len(first)
+    return attracted - criteria.variance * spread / (2 * size * np.sqrt(criteria.epsilon))
+
+
+def collapse_hessian_of_products(first: np.ndarray, second: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """The same of InfoNCE with dot products: −(X + Xᵀ)/τ with X = Cov(h, h′), over all p examples."""
+    crossed = (first - first.mean(0)).T @ (second - second.mean(0)) / len(first)
+    return -(crossed + crossed.T) / temperature
