@@ -21,15 +21,16 @@ ENTRIES_PER_CHUNK = 4e6  # of the products of one chunk of examples
 
 @dataclass(frozen=True)
 class Jets:
-    """Outputs Z (n, w), tangents J (d, n, w), the sum of ∂²Z/∂t_a² over directions a (n, w), and sums with K.
+    """Outputs Z (n, w), tangents J (d, n, w), and sums with K.
 
-    second: the map from cotangents (p, n, w) to Σ cotangent·K (p, d, d). degree: Z ∝ α^degree along the ray through
-    the parameters; None where it is not homogeneous.
+    second: the map from cotangents (p, n, w) to Σ cotangent·K (p, d, d). trace_of_second: the function that gives the
+    sum of ∂²Z/∂t_a² over directions a (n, w). degree: Z ∝ α^degree along the ray through the parameters; None where it
+    is not homogeneous.
     """
 
     outputs: Tensor
     tangents: Tensor
-    laplacian: Tensor
+    trace_of_second: Callable[[], Tensor]
     second: Callable[[Tensor], Tensor]
     degree: int | None = None
 
@@ -62,8 +63,8 @@ def of_encoder(weights: Sequence[Tensor], inputs: Tensor, directions: Tensor) ->
         return pushed.second(cotangents.reshape(len(cotangents), len(inputs) * inputs.shape[1], -1))
 
     tangents = pushed.tangents.permute(0, 2, 1).reshape(len(directions), *shape)
-    outputs, laplacian = (each.T.reshape(shape) for each in (pushed.outputs, pushed.laplacian))
-    return Jets(outputs, tangents, laplacian, second, len(weights))
+    outputs, bent = (each.T.reshape(shape) for each in (pushed.outputs, pushed.bent))
+    return Jets(outputs, tangents, lambda: bent, second, len(weights))
 
 
 def of_network(network: Callable[[Tensor], Tensor], parameters: Tensor, directions: Tensor) -> Jets:
@@ -85,8 +86,11 @@ def of_network(network: Callable[[Tensor], Tensor], parameters: Tensor, directio
         return (found + found.mT) / 2
 
     tangents = vmap(lambda v: along(network, v)(parameters))(directions)
-    laplacian = sum(along(along(network, v), v)(parameters) for v in directions)
-    return Jets(network(parameters), tangents, laplacian, second)
+
+    def trace_of_second() -> Tensor:
+        return vmap(lambda v: along(along(network, v), v)(parameters))(directions).sum(0)
+
+    return Jets(network(parameters), tangents, trace_of_second, second)
 
 
 def parts(jets: Jets, losses: Sequence[Loss], scales: Tensor, labels: Tensor | None = None) -> list[Parts]:
@@ -113,7 +117,7 @@ def traces(jets: Jets, loss: Loss, scales: Tensor, labels: Tensor | None = None)
     first, after = _powers(jets, scales)
     z, n = _outputs(jets, scales), len(jets.outputs)
     curved = _gauss_newton(jets, loss, z, labels).diagonal(dim1=1, dim2=2).sum(1)
-    bent = torch.einsum("pnw,nw->p", loss.gradient(z, labels), jets.laplacian)
+    bent = torch.einsum("pnw,nw->p", loss.gradient(z, labels), jets.trace_of_second())
     return first * curved / n, after * bent / n
 
 
@@ -165,7 +169,7 @@ class _Pushed:
                 self.masks.append(mask)
                 values, tangents, bent = values * mask, tangents * mask, bent * mask
                 self.along.append(tangents)
-        self.outputs, self.tangents, self.laplacian = values, tangents, bent
+        self.outputs, self.tangents, self.bent = values, tangents, bent
 
     def second(self, cotangents: Tensor) -> Tensor:
         """Σ cotangent·K (p, d, d) from cotangents (p, m, e), streamed over the examples."""

@@ -1,4 +1,4 @@
-"""Losses of a batch's embeddings: VICReg with its three terms, and InfoNCE.
+"""Losses of a batch's embeddings: VICReg with its three terms, InfoNCE, and the cross-entropy of some outputs beside.
 
 Outputs are (…, n, 2e + k·r): the embeddings s_x and s_y, e entries each, then k residuals ρ of r entries, such as
 Pred(s_x, a) − s_y, one for each code of a latent. Without residuals ρ = s_x − s_y, as of Siamese networks. Labels are
@@ -12,7 +12,7 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from goldilocks_zone.models.losses import Loss
+from goldilocks_zone.models.losses import CrossEntropy, Loss, SeparateLoss, likeliest
 
 
 class Terms(NamedTuple):
@@ -234,6 +234,24 @@ class InfoNce(Loss):
     @staticmethod
     def _losses(logits: Tensor, axis: int) -> Tensor:
         return -torch.log_softmax(logits, axis).diagonal(dim1=-2, dim2=-1)
+
+
+@dataclass(frozen=True)
+class Classified(SeparateLoss):
+    """The cross-entropy of the first `classes` outputs, those of s_x, which couples no examples; it takes labels."""
+
+    classes: int
+    name: ClassVar[str] = "classified"
+
+    def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """−log p_y, shape (…, n)."""
+        return CrossEntropy().values(outputs[..., : self.classes], labels)
+
+    def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """As of the cross-entropy, along the tangents of these outputs."""
+        logits, loss = outputs[..., : self.classes], CrossEntropy()
+        first = likeliest(logits)
+        return loss.gauss_newton(logits, loss.relative(tangents[:, : self.classes], first), first, labels)
 
 
 def _softmax_products(p: Tensor, logits: Tensor, along: Tensor, axis: int) -> Tensor:
