@@ -14,9 +14,9 @@ from torch import Tensor
 from goldilocks_zone.data import two_rooms, world_shapes, worlds
 from goldilocks_zone.measurements import blocks, checkpoints
 from goldilocks_zone.measurements.jepa_planning import PlanningStudy
-from goldilocks_zone.models import hierarchy, initialisation
+from goldilocks_zone.models import hierarchy, jepa
 from goldilocks_zone.models.embedding_losses import Vicreg
-from goldilocks_zone.models.hierarchy import Level, Members
+from goldilocks_zone.models.jepa import JointEmbedding, Members, Sizes
 from goldilocks_zone.models.planner_labels import POOLED
 from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.subspaces import constraints
@@ -48,9 +48,13 @@ class Hierarchy:
     second: Members
     direct: Members | None
 
+    def below(self, observations: Tensor) -> Tensor:
+        """Embeddings (m, …, e) of level 1, of observations (m, …, p)."""
+        return hierarchy.encoded(self.first, observations)
+
     def above(self, windows: Tensor) -> Tensor:
         """Embeddings (m, …, e) of level 2, of windows (m, …, t, e) of those of level 1."""
-        return self.second.encode(hierarchy.pooled(windows))
+        return hierarchy.encoded(self.second, hierarchy.pooled(windows))
 
     def of(self, number: int) -> "Hierarchy":
         """The hierarchy of one member, m = 1."""
@@ -79,15 +83,16 @@ class Trainer:
 
     def hierarchy(self) -> Hierarchy:
         """Train all levels, each on the last one."""
-        study, sizes = self.study, world_shapes.of(self.work.job.dataset)
-        module = hierarchy.level(self.work.job.network, (sizes.observation, study.size, sizes.action), study.weights)
+        study, world = self.study, world_shapes.of(self.work.job.dataset)
+        lower = Sizes(world.observation, world.action, study.size)
+        upper = Sizes(study.size, world.action, study.upper_size)
+        module = hierarchy.level(self.work.job.network, lower, study.weights)
         first = self._trained(module, self._vicreg(study.size, study.weights[0]), self.frames, study.steps)
-        module = hierarchy.level(hierarchy.HIDDEN, (study.size, study.upper_size, sizes.action))
-        loss = self._vicreg(study.upper_size, INVARIANCE)
+        module, loss = hierarchy.level(hierarchy.UPPER, upper), self._vicreg(study.upper_size, INVARIANCE)
         second = self._trained(module, loss, lambda step: self.windows(first, step), study.upper_steps)
         if not study.direct:
             return Hierarchy(first, second, None)
-        module, loss = hierarchy.predictor((study.size, sizes.action)), hierarchy.prediction_loss(study.size)
+        module, loss = hierarchy.predictor(lower), hierarchy.prediction_loss(study.size)
         direct = self._trained(module, loss, lambda step: self.apart(first, step), study.upper_steps)
         return Hierarchy(first, second, direct)
 
@@ -100,13 +105,13 @@ class Trainer:
         """Packed inputs of level 2: pooled embeddings of level 1 a span apart, and features of the summed actions."""
         drawn = self._drawn(step, POOLED + self.study.span, "level 2")
         seen = np.stack([drawn.seen[:, :, :POOLED], drawn.seen[:, :, -POOLED:]], 2)
-        return self._packed(hierarchy.pooled(first.encode(self._tensor(seen))), self._summed(drawn))
+        return self._packed(hierarchy.pooled(hierarchy.encoded(first, self._tensor(seen))), self._summed(drawn))
 
     def apart(self, first: Members, step: int) -> Tensor:
         """Packed inputs of the direct predictor: embeddings of frames a span apart, and the summed actions."""
         drawn = self._drawn(step, 1 + self.study.span, "direct")
         seen = np.stack([drawn.seen[:, :, 0], drawn.seen[:, :, -1]], 2)
-        return self._packed(first.encode(self._tensor(seen)), self._summed(drawn))
+        return self._packed(hierarchy.encoded(first, self._tensor(seen)), self._summed(drawn))
 
     def _drawn(self, step: int, frames: int, purpose: str) -> worlds.Frames:
         return worlds.frames(self.world, self.work.block.draws, step, (self.study.batch, frames), purpose)
@@ -125,7 +130,7 @@ class Trainer:
     def _vicreg(self, size: int, invariance: float) -> Vicreg:
         return Vicreg(size, invariance, self.study.variance, self.study.covariance)
 
-    def _trained(self, module: Level, loss: Vicreg, packed: Callable[[int], Tensor], steps: int) -> Members:
+    def _trained(self, module: JointEmbedding, loss: Vicreg, packed: Callable[[int], Tensor], steps: int) -> Members:
         self._phases += 1
         starts = self._starts(module)
         nothing = torch.empty(len(starts), self.study.batch, 0, device=self.like.device)
@@ -146,10 +151,9 @@ class Trainer:
         loop.train(ensemble, [steps], lambda *_: {}, checkpoint)
         return Members(module, ensemble.coordinates)
 
-    def _starts(self, module: Level) -> Tensor:
+    def _starts(self, module: JointEmbedding) -> Tensor:
         """Initial parameters (m, D); those of level 1 are rescaled to the radius."""
         level, block = (self._phases - 1) % 3 + 1, self.work.block
-        parameters, kind = initialisation.parameters_of(module), self.study.initialisation
         streams = (self.work.stream("initialisation", f"level {level}", draw) for draw in block.draws)
-        points = np.stack([initialisation.initialise(parameters, kind, each) for each in streams])
+        points = np.stack([jepa.initial(module, self.study.initialisation, each) for each in streams])
         return torch.as_tensor(points * (self.radius if level == 1 else 1)).to(self.like)

@@ -17,8 +17,7 @@ from goldilocks_zone.models import planner_labels
 from goldilocks_zone.models.labels import Network, parse_network
 from goldilocks_zone.models.planner_labels import POOLED
 
-HIDDEN = "fc-64-relu"  # of predictors and of the encoder of level 2
-WORLDS = "ring", "two_rooms"
+HIDDEN = "fc-64-relu"  # of predictors and of the encoder of level 2, for their cost
 # Plans of an episode; passes whose cost is that of a step's forward and backward one; operations of a number of data.
 PLANS, PASSES, DRAWN = 10, 3, 100
 
@@ -139,5 +138,5 @@ KIND = Kind(
     seconds=5,
     speeds={"jepa_planning": 2e10},
     module="jepa_planning_blocks",
-    draws_data=True,
+    draws_worlds=True,
 )

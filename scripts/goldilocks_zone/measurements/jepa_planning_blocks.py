@@ -1,5 +1,6 @@
 """Blocks of prediction and planning on two levels: what predictions hold by horizon, and success by planner."""
 
+import functools
 import logging
 import math
 import time
@@ -19,6 +20,7 @@ from goldilocks_zone.measurements import blocks, hierarchies, rooms
 from goldilocks_zone.measurements.jepa_planning import PlanningStudy, observation
 from goldilocks_zone.measurements.observables import DRAW, RADIUS, Axis, Observables, Shape, Variable
 from goldilocks_zone.models import hierarchy, planner_labels, planners
+from goldilocks_zone.models.jepa import Members
 from goldilocks_zone.models.planner_labels import POOLED
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.statistics import representations
@@ -94,9 +96,7 @@ def _measure(block: xr.Dataset, place: dict, trainer: hierarchies.Trainer, train
             blocks.fill(block, here, OBSERVABLES.measure(study, Plans(found, number, study)))
 
 
-def predictions(
-    world: worlds.World, study: PlanningStudy, trained: hierarchies.Hierarchy, member: int
-) -> Predictions:
+def predictions(world: worlds.World, study: PlanningStudy, trained: hierarchies.Hierarchy, member: int) -> Predictions:
     """Predictions of one member on fresh sequences, from the last of their first POOLED frames."""
     horizons, span = sorted(study.horizons), study.span
     far = [each for each in horizons if each % span == 0]
@@ -104,7 +104,7 @@ def predictions(
     like = trained.first.parameters
     windows = {each: range(each, each + POOLED) for each in [0, *far]}
     needed = sorted({POOLED - 1 + each for each in horizons}.union(*windows.values()))
-    embedded = trained.first.encode(torch.as_tensor(drawn.seen[:, :, needed]).to(like))
+    embedded = trained.below(torch.as_tensor(drawn.seen[:, :, needed]).to(like))
     place = {frame: i for i, frame in enumerate(needed)}
     single = {each: embedded[:, :, place[POOLED - 1 + each]] for each in [0, *horizons]}
     above = {each: trained.above(embedded[:, :, [place[frame] for frame in windows[each]]]) for each in [0, *far]}
@@ -115,22 +115,26 @@ def predictions(
         for first in range(0, max(far, default=0), span)
     ]
     sums = torch.as_tensor(np.stack(sums, 2) if sums else np.empty((1, 0, 0, 0))).to(like)
-    predicted = {"level_1": _ahead(trained.first.predict, single[0], actions, horizons, 1)}
+    predicted = {"level_1": _ahead(trained.first, single[0], actions, horizons, 1)}
     observed, now = {"level_1": single}, {"level_1": single[0]}
     if trained.direct:
-        predicted["direct"] = _ahead(trained.direct.predict, single[0], sums, far, span)
+        predicted["direct"] = _ahead(trained.direct, single[0], sums, far, span)
         observed["direct"], now["direct"] = single, single[0]
-    predicted["level_2"] = _ahead(trained.second.predict, above[0], sums, far, span)
+    predicted["level_2"] = _ahead(trained.second, above[0], sums, far, span)
     observed["level_2"], now["level_2"] = above, above[0]
     targets = {each: _targets(drawn.states, POOLED - 1 + each) for each in horizons}
-    return Predictions(_plain(predicted), _plain(observed), targets, {name: _array(z) for name, z in now.items()}, study)
+    return Predictions(
+        _plain(predicted), _plain(observed), targets, {name: _array(z) for name, z in now.items()}, study
+    )
 
 
-def _ahead(step: planners.Step, start: Tensor, actions: Tensor, horizons: Sequence[int], span: int) -> dict:
+def _ahead(members: Members, start: Tensor, actions: Tensor, horizons: Sequence[int], span: int) -> dict:
     """Predictions (m, n, e) by horizon, from a start (m, n, e), with actions (m, n, h, a) of `span` steps each."""
     if not horizons:
         return {}
-    path = planners.unrolled(step, start, actions[:, :, None, : horizons[-1] // span])[:, :, 0]
+    path = planners.unrolled(
+        functools.partial(hierarchy.predicted, members), start, actions[:, :, None, : horizons[-1] // span]
+    )[:, :, 0]
     return {each: path[:, :, each // span - 1] for each in horizons}
 
 
@@ -196,7 +200,8 @@ def predicted(seen: Predictions) -> dict:
     def overflown(level: str) -> list[float]:
         here = seen.predicted.get(level, {})
         return [
-            float(not np.isfinite(here[each]).all()) if each in here else math.nan for each in sorted(seen.study.horizons)
+            float(not np.isfinite(here[each]).all()) if each in here else math.nan
+            for each in sorted(seen.study.horizons)
         ]
 
     now = [seen.now.get(level) for level in LEVELS]
@@ -225,7 +230,8 @@ def r_squared(fitted: np.ndarray, given: np.ndarray, targets: np.ndarray) -> flo
 def episodes(trainer: hierarchies.Trainer, trained: hierarchies.Hierarchy) -> dict[tuple[str, str], rooms.Episodes]:
     """Episodes of all members, by planner and room of the goals."""
     study, world, draws = trainer.study, trainer.world, trainer.work.block.draws
-    knowledge = rooms.Knowledge(trained.first.encode, trained.above, trained.first.predict, trained.second.predict)
+    steps = (functools.partial(hierarchy.predicted, members) for members in (trained.first, trained.second))
+    knowledge = rooms.Knowledge(trained.below, trained.above, *steps)
     found = {}
     for room in ROOMS:
         drawn = (stream(world.seed, "tasks", world.name, room, draw) for draw in draws)

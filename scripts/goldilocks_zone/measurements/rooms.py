@@ -61,7 +61,7 @@ def acted(
     rest = np.repeat(goals[:, :, None], POOLED, 2)
     goal = _place(planner, knowledge, goals, _seen(world, rest, members, "goal"), at_rest=True)
     frames = _seen(world, np.repeat(places[:, :, None], POOLED, 2), members, "start")
-    distances, calls = [np.linalg.norm(places - goals, axis=-1)], []
+    distances, calls = [], []
     for time in range(0, STEPS, POOLED):
         start = _place(planner, knowledge, places, frames)
         streams = [stream(world.seed, "plan", world.name, member, time) for member in members]
@@ -75,7 +75,7 @@ def acted(
         frames = _seen(world, np.stack(path, 2), members, "frame", time)
     distances = np.stack(distances)
     reached = distances < NEAR
-    after = np.where(reached.any(0), reached.argmax(0), np.inf)
+    after = np.where(reached.any(0), 1 + reached.argmax(0), np.inf)
     return Episodes(distances.min(0), after, float(np.mean(calls)))
 
 

@@ -16,8 +16,7 @@ from goldilocks_zone.models.planner_labels import POOLED, ROUNDS, SAMPLES, SUBGO
 
 Step = Callable[[Tensor, Tensor], Tensor]
 LEAST_KEPT = 4  # of the samples of a round; fewer have no spread to speak of
-# Of each number of an action in the first round: that of data, steps uniform in a disc, and of a sum of such.
-DEVIATION = 0.5
+DEVIATION = 0.5  # of each number of an action in the first round, over the longest action: the same on both levels
 
 
 class Counted:
@@ -49,14 +48,13 @@ def clipped(actions: Tensor, reach: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Search:
-    """Cross-entropy search for `steps` actions of at most `reach`, from Gaussian ones around zero of a `deviation`.
+    """Cross-entropy search for `steps` actions of at most `reach`, from Gaussian ones around zero.
 
     Each round fits mean and deviation to the best quarter of its samples.
     """
 
     steps: int
     samples: int = SAMPLES
-    deviation: float = DEVIATION
     reach: float = 1.0
     rounds: int = ROUNDS
 
@@ -70,7 +68,7 @@ class Search:
 
         Costs that are no numbers are as bad as can be.
         """
-        mean, deviation = torch.zeros_like(noise[0, :, :, :1]), self.deviation
+        mean, deviation = torch.zeros_like(noise[0, :, :, :1]), DEVIATION * self.reach
         kept, found, least = max(LEAST_KEPT, self.samples // 4), mean, None
         for numbers in noise:
             actions = clipped(mean + deviation * numbers, self.reach)
@@ -152,7 +150,7 @@ def hierarchical(
 ) -> tuple[Tensor, float]:
     """The next POOLED actions (m, n, POOLED, a), and evaluations of both predictors for each start."""
     first, second = Counted(levels.first), Counted(levels.second)
-    above = Search(SUBGOALS, deviation=DEVIATION * POOLED**0.5, reach=POOLED)
+    above = Search(SUBGOALS, reach=POOLED)
     below, starts = Search(POOLED), start.state.shape[1]
 
     def distant(actions: Tensor) -> Tensor:
@@ -161,7 +159,7 @@ def hierarchical(
 
     numbers = above.noise(streams, starts, start.first)
     if planner.random:
-        sums = clipped(above.deviation * numbers[0, :, :, 0], above.reach)
+        sums = clipped(DEVIATION * above.reach * numbers[0, :, :, 0], above.reach)
         subgoal = second(start.second, sums[:, :, 0])
     else:
         # The search has evaluated it before.
