@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from goldilocks_zone.config import checks, studies
 from goldilocks_zone.config.kinds import Kind, changes_no_number
 from goldilocks_zone.config.models import Networks, RadiusRange, Shapes, Study
-from goldilocks_zone.config.values import Amount, Count, NonNegative, Positive, Several, Unique, refuse
+from goldilocks_zone.config.values import Count, NonNegative, Positive, Several, Unique, refuse
 from goldilocks_zone.data import world_shapes
 from goldilocks_zone.data.official_shapes import Shape
 from goldilocks_zone.models import planner_labels

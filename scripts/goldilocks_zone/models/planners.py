@@ -86,7 +86,7 @@ class Search:
 class Levels:
     """What a planner knows.
 
-    first: dynamics of level 1. second: the predictor of level 2. embed: from states of `first` to embeddings of level 1.
+    first: dynamics of level 1. second: the predictor of level 2. embed: from states of `first` to its embeddings.
     above: from windows of these (…, POOLED, e) to embeddings of level 2. way: exact length of the way from states
     (m, n, …, 2) of the true dynamics to the goals (m, n, 2).
     """

@@ -186,7 +186,7 @@ def test_true_dynamics_and_the_exact_way_reach_nearly_all_goals(label):
 
 
 def test_subgoals_that_are_right_reach_the_other_room_and_random_ones_do_not():
-    """With the true dynamics on both levels; distances are straight, so that not all goals behind the wall are reached."""
+    """With the true dynamics on both levels; distances are straight, so that not all goals behind walls are reached."""
     sought, random = success("hierarchical"), success("hierarchical-random")
     assert sought > 0.6 and random < 0.2
 

@@ -4,6 +4,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.ticker import ScalarFormatter
 
 from goldilocks_zone.data import worlds
 from goldilocks_zone.figures import curves, panels, style
@@ -27,16 +28,18 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         draw_decoded(ax, parts[name].sel(target=target))
         title = TARGETS.get(target, target)
         ax.set(ylabel=f"$R^2$ of the {title}", ylim=(-0.03, 1.03))
-    for ax, (name, part) in zip(axes[len(shown) :], parts.items()):
+    for ax, part in zip(axes[len(shown) :], parts.values()):
         draw_unexplained(ax, part)
         ax.set(ylabel="own error, median (FVU)", yscale="log")
     titles = [TARGETS.get(target, target) for _, target in shown]
     titles += [f"own space, {world(study)}" for study in studies.values()]
     for ax in axes:
-        ax.set(xlabel="horizon (steps)", xscale="log")
+        ax.set(xlabel="horizon (steps)")
+        ax.set_xscale("log", base=2)
+        ax.xaxis.set_major_formatter(ScalarFormatter())
     panels.letter_titles(axes, titles)
     levels = [panels.entry(label, **look(level)) for level, label in LEVELS.items()]
-    fitted = {"own": "decoded by fits on predictions", "observed": "on observations"}
+    fitted = {"own": "decoder fitted on predictions", "observed": "on what is observed"}
     lines = [panels.entry(fitted[name], color="0.3", **each) for name, each in DECODERS.items()]
     panels.legend_on_top(figure, [*levels, *lines, panels.entry("best possible", **style.DASHED)], columns=3)
     return figure, panels.side_by_side(parts)
