@@ -235,4 +235,10 @@ class Members:
         call: Callable = vmap(lambda arrays, *some: functional_call(part, arrays, some))
         count = max(1, AT_ONCE // (len(self.parameters) * sum(each.shape[-1] for each in inputs)))
         with torch.no_grad():
-            return torch.cat([call(own, *some) for some in zip(*(each.split(count, 1) for each in inputs))], 1)
+            return torch.cat(
+                [
+                    call(own, *(each.to(self.parameters) for each in some))
+                    for some in zip(*(each.split(count, 1) for each in inputs))
+                ],
+                1,
+            )

@@ -34,6 +34,10 @@ class Loss(ABC):
     def total(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """n times the mean loss, shape (…)."""
 
+    def select(self, members: Tensor) -> "Loss":
+        """The loss of some members (m',), of one that has a value of its own for each member of outputs (m, n, k)."""
+        return self
+
     def gradient(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Derivative of the total by the outputs, shape (…, n, k)."""
         return grad(lambda z: self.total(z, labels).sum())(outputs)

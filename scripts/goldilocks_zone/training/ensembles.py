@@ -7,7 +7,7 @@ to share, they may be of several seeds. Letters: m members, d coordinates, n exa
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -172,6 +172,8 @@ class Ensemble:
         Returns the steps, in the subset's parts and over each member's rate; the next step but one overwrites them.
         """
         loss = self.options.loss_at(number) if self.options.loss_at else None
+        if loss and self._members is not None:
+            loss = loss.select(self._members)
         gradients, losses = self._gradients(inputs, labels, loss)
         if self.options.stop_at is not None:
             self.rates = torch.where(losses <= self.options.stop_at, 0, self.rates)
@@ -222,6 +224,7 @@ class Ensemble:
     def select(self, members: Tensor) -> "Ensemble":
         """An ensemble of some of the members (m',), where they are."""
         result = copy.copy(self)
+        result.problem = replace(self.problem, loss=self.problem.loss.select(members))
         result.subset, result.coordinates = self.subset.select(members), self.coordinates[members]
         result.rates, result.temperatures = self.rates[members], self.temperatures[members]
         if self.options.own_examples:

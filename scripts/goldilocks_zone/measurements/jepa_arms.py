@@ -1,0 +1,198 @@
+"""The training of joint embeddings: ensembles of arms, draws, radii and rates, on pairs that they share.
+
+Letters: m members, s draws, n pairs, p numbers of an observation, a of an action, D parameters.
+"""
+
+import copy
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from goldilocks_zone.config import studies
+from goldilocks_zone.measurements import blocks, jepa_worlds
+from goldilocks_zone.measurements.jepa_training import ARMS, OF_MEMBERS, Arm, JepaTrainingStudy
+from goldilocks_zone.models import initialisation, jepa, labels
+from goldilocks_zone.models.embedding_losses import InfoNce, Vicreg
+from goldilocks_zone.models.losses import Loss
+from goldilocks_zone.models.member_losses import VicregOfMembers
+from goldilocks_zone.models.problem import Problem
+from goldilocks_zone.subspaces import constraints
+from goldilocks_zone.theory import wide_networks
+from goldilocks_zone.training import ensembles, loop
+
+BYTES_AT_ONCE = 2**28  # of the activations of an ensemble's members
+SOFT, HARD = 0.6, 0.7  # shares of the steps at which β is at its last value, and from which the minimum counts
+
+
+class Member(NamedTuple):
+    """One run of training: its draw, its radius in the study's unit, its values of the keys OF_MEMBERS, and its arm."""
+
+    draw: int
+    radius: float
+    variant: dict
+    arm: str
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Members whose networks and criteria are alike, in one variant of a study."""
+
+    work: blocks.Work
+    study: JepaTrainingStudy
+    pairs: jepa_worlds.Pairs
+    module: jepa.JointEmbedding
+    members: list[Member]
+
+    @property
+    def arm(self) -> Arm:
+        """The arm of the first member, whose head and criterion are those of all."""
+        return ARMS[self.members[0].arm]
+
+    @property
+    def draws(self) -> list[int]:
+        """The draws of the members, each once."""
+        return list(dict.fromkeys(member.draw for member in self.members))
+
+    @property
+    def numbers(self) -> Tensor:
+        """The number (m,) of each member's draw among `draws`."""
+        return torch.tensor([self.draws.index(member.draw) for member in self.members])
+
+    def starts(self) -> tuple[Tensor, Tensor]:
+        """Initial parameters (m, D) of the members in double precision, and their rates (m,)."""
+        study, r_x = self.study, initialisation.glorot_radius(initialisation.parameters_of(self.module))
+        drawn = {
+            draw: jepa.initial(self.module, study.initialisation, self.work.stream("initialisation", draw))
+            for draw in self.draws
+        }
+        points, rates = [], []
+        for member in self.members:
+            own, theta = study.model_copy(update=member.variant), drawn[member.draw]
+            factor = initialisation.scale(theta, member.radius, study.radius_unit, r_x)
+            ratio = initialisation.ratio(member.radius, study.radius_unit, r_x)
+            if own.start_deviation:
+                more = self._to_deviation(factor * theta, own.start_deviation, member.draw)
+                factor, ratio = factor * more, ratio * more
+            points.append(factor * theta)
+            rates.append(own.rate * ratio ** studies.rate_exponent(own.rate_rule, None))
+        return torch.as_tensor(np.stack(points)), torch.tensor(rates, dtype=torch.float64)
+
+    def _to_deviation(self, theta: np.ndarray, deviation: float, draw: int) -> float:
+        """The factor on parameters (D,) at which embeddings of fresh pairs have a deviation σ; they are homogeneous."""
+        x = torch.as_tensor(self.pairs.evaluated([draw], self.study.batch).x)
+        embedded = jepa.Members(self.module, torch.as_tensor(theta)[None]).encode(x.double())[0]
+        found = float(embedded.var(0).mean().sqrt())
+        return (deviation / found) ** (1 / labels.depth(self.work.job.network))
+
+    def loss(self, sharpness: float | None = None) -> Loss:
+        """The loss of the members, with the `sharpness` of the soft minimum over codes, or the minimum."""
+        study, arm = self.study, self.arm
+        if arm.criterion == "info_nce":
+            return InfoNce(study.embedding, study.temperature, study.similarity, group=study.group)
+        codes = 1 if arm.head == "pixel_autoencoder" else study.codes
+        given = {"codes": codes, "sharpness": sharpness, "group": study.group}
+        if arm.criterion == "pixels":
+            return Vicreg(study.embedding, study.invariance, 0, 0, **given)
+        return VicregOfMembers(Vicreg(study.embedding, 1, 1, 1, **given), *self._weights)
+
+    @functools.cached_property
+    def _weights(self) -> tuple[Tensor, Tensor]:
+        """λ, μ and ν (m, 3), and ε (m,)."""
+        found = [weights_of(self.study.model_copy(update=each.variant), each.arm) for each in self.members]
+        like = {"dtype": getattr(torch, self.study.dtype), "device": self.work.device}
+        return tuple(torch.tensor(each, **like) for each in zip(*found))
+
+    def trained(self, checkpoint: loop.Checkpoint | None) -> Tensor:
+        """Parameters (m, D) after training, in double precision."""
+        starts, rates = self.starts()
+        if self.arm.criterion == "untrained":
+            return starts
+        study, dtype = self.study, getattr(torch, self.study.dtype)
+        module = copy.deepcopy(self.module).to(self.work.device, dtype)
+        options = ensembles.Options(
+            steps=study.steps,
+            batch=None,
+            rates=rates,
+            own_examples=True,
+            fresh=self._fresh(dtype),
+            rate_at=decay(study.steps, study.decay),
+            loss_at=self._loss_at() if study.codes > 1 and self.arm.head != "pixel_autoencoder" else None,
+        )
+        shapes = [each.shape for each in module.parameters()]
+        subset = constraints.full(starts.to(self.work.device, dtype), shapes, fixed=False)
+        like = starts.new_empty(len(starts), study.batch, 2 * self.pairs.observation + self.pairs.action)
+        problem = Problem(module, like.to(subset.start), None, self.loss())
+        ensemble = ensembles.Ensemble(problem, subset, options, [self.work.stream_name("pairs")])
+        found = loop.train(ensemble, [study.steps], lambda _, state: {"x": state.coordinates.clone()}, checkpoint)
+        return torch.as_tensor(found["x"][0]).double()
+
+    def _fresh(self, dtype: torch.dtype) -> Callable[[int], tuple[Tensor, Tensor]]:
+        """Fresh pairs (m, n, 2p + a) of the members by step; those of one draw share them."""
+        numbers, p = self.numbers, self.pairs.observation
+        alike = numbers.tolist() == list(range(len(self.draws)))
+        apart = torch.tensor([ARMS[member.arm].shuffled for member in self.members]).nonzero()[:, 0]
+
+        def fresh(step: int) -> tuple[Tensor, Tensor]:
+            packed = torch.as_tensor(self.pairs.packed(self.draws, step, self.study.batch)).to(dtype)
+            packed = packed if alike else packed[numbers]
+            if len(apart):
+                # Pairs of a batch are independent of one another.
+                packed[apart, :, p : 2 * p] = packed[apart, :, p : 2 * p].roll(1, 1)
+            return packed.to(self.work.device), packed.new_empty(*packed.shape[:2], 0, device=self.work.device)
+
+        return fresh
+
+    def _loss_at(self) -> Callable[[int], Loss]:
+        first, last = self.study.sharpness
+
+        def loss_at(step: int) -> Loss:
+            time = step / self.study.steps
+            return self.loss(None if time >= HARD else first + (last - first) * min(1.0, time / SOFT))
+
+        return loss_at
+
+
+def decay(steps: int, share: float) -> Callable[[int], float] | None:
+    """Factors on the rate by step: 1, then falling linearly to 0 over the last `share` of the steps."""
+    return (lambda step: min(1.0, (steps - step) / (share * steps))) if share else None
+
+
+def weights_of(study: JepaTrainingStudy, arm: str) -> tuple[list[float], float]:
+    """λ, μ, ν and ε of a member."""
+    own = [study.invariance, study.variance, study.covariance]
+    if study.over_threshold:
+        threshold = wide_networks.collapse_threshold(study.correlation, study.epsilon)
+        own[1] = study.invariance * study.over_threshold * float(threshold)
+    return [weight * used for weight, used in zip(own, ARMS[arm].terms)], study.epsilon
+
+
+def ensembles_of(
+    work: blocks.Work, study: JepaTrainingStudy, pairs: jepa_worlds.Pairs, arms: Sequence[str]
+) -> list[Ensemble]:
+    """Ensembles of arms of one kind, of as many members as memory allows; those of few draws draw few pairs."""
+    _, together = studies.split(study, OF_MEMBERS)
+    points = itertools.product(work.block.draws, work.block.radii, together, arms)
+    members, module = [Member(*point) for point in points], module_of(work, study, pairs, ARMS[arms[0]])
+    widths = 3 * pairs.observation + sum(each.shape[0] for each in module.parameters() if each.ndim > 1)
+    count = max(1, BYTES_AT_ONCE // (4 * 4 * study.batch * widths * study.codes))
+    chunks = [members[start : start + count] for start in range(0, len(members), count)]
+    return [Ensemble(work, study, pairs, module, chunk) for chunk in chunks]
+
+
+def module_of(work: blocks.Work, study: JepaTrainingStudy, pairs: jepa_worlds.Pairs, arm: Arm) -> jepa.JointEmbedding:
+    """The network of an arm, in double precision."""
+    latent = jepa.Latent(study.codes, study.columns, study.free, study.penalty)
+    head = "siamese" if arm.head == "predictor" and not study.predictor else arm.head
+    return jepa.build(labels.parse_network(work.job.network), pairs.sizes(study.embedding), head, latent)
+
+
+def place_of(member: Member, variant: Mapping) -> dict:
+    """Labels of a member in results."""
+    own = studies.place({**variant, **member.variant})
+    return own | {"arm": member.arm, "radius": member.radius, "draw": member.draw}

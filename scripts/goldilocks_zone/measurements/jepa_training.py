@@ -1,0 +1,230 @@
+"""Studies of the training of joint embeddings: arms with other losses, worlds, latents, and what embeddings hold.
+
+Imports nothing heavy.
+"""
+
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field
+
+from goldilocks_zone.config import checks, studies
+from goldilocks_zone.config.kinds import Kind, changes_no_number
+from goldilocks_zone.config.models import DataType, Networks, RadiusRange, Shapes, Study
+from goldilocks_zone.config.values import Amount, Count, NonNegative, Number, Positive, Several, Varied
+from goldilocks_zone.data import world_shapes
+from goldilocks_zone.data.official_shapes import Shape
+from goldilocks_zone.models.labels import FullyConnected, Network
+
+
+class Arm(NamedTuple):
+    """An arm: the head of its network, its criterion, which of VICReg's terms count (I, V and C), and its pairs."""
+
+    head: str
+    criterion: str = "vicreg"
+    terms: tuple[int, int, int] = (1, 1, 1)
+    shuffled: bool = False
+
+
+ARMS = {
+    "full": Arm("predictor"),
+    "no_variance": Arm("predictor", terms=(1, 0, 1)),
+    "no_covariance": Arm("predictor", terms=(1, 1, 0)),
+    "neither": Arm("predictor", terms=(1, 0, 0)),
+    "random": Arm("predictor", "untrained"),
+    "shuffled": Arm("predictor", shuffled=True),
+    "infonce": Arm("predictor", "info_nce"),
+    "pixel_prediction": Arm("pixel_prediction", "pixels", (1, 0, 0)),
+    "pixel_autoencoder": Arm("pixel_autoencoder", "pixels", (1, 0, 0)),
+}
+# Varied keys in which the members of one ensemble may differ.
+OF_MEMBERS = (
+    *("rate", "rate_rule", "start_deviation"),
+    *("invariance", "variance", "covariance", "epsilon", "over_threshold"),
+)
+VIEWS = tuple(world_shapes.IMAGES)
+# Operations that take as long as an activation, forwards and back; a number of fresh data; a step of an ensemble; an
+# embedding that is measured; and the head's units.
+ACTIVATION, DRAWN, STEP, MEASURED, HIDDEN = 250, 250, 4e7, 6e4, 64
+EVALUATED = 3  # observations of each evaluated pair, at most: x, y and another y
+
+
+class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"):
+    """Joint embeddings trained in the whole space on pairs that are drawn anew at each step, in several arms.
+
+    Each draw is a training seed, with initial weights and data of its own, which all arms share.
+    """
+
+    kind: Literal["jepa_training"]
+    """Kind of the study."""
+    datasets: Several[str]
+    """Worlds that are drawn anew for each draw and step, ring, rings_<m>, two_rooms and gaussian_pairs; or a dataset of
+    grey images of 28 × 28 or 14 × 14 pixels, with views of its images."""
+    subspaces: Several[Literal["full-free"]] = Field(["full-free"])
+    """Training is in the whole space."""
+    radii: Several[Positive] | RadiusRange = Field([1])
+    """Radii of the initialisation."""
+    radius_unit: Literal["r_X", "norm", "init_scale"] = "init_scale"
+    """Unit of the radii; r_X is the norm under Glorot initialisation, norm the plain norm, init_scale a factor on the
+    initialisation."""
+    arms: Several[Literal[tuple(ARMS)]] = Field(["full"])
+    """What is trained: full, VICReg; no_variance, no_covariance and neither, without its terms V, C or both; random,
+    the initialisation itself; shuffled, VICReg on pairs that share nothing; infonce; pixel_prediction and
+    pixel_autoencoder, with a decoder of pixels in place of the terms."""
+    embedding: Varied[Annotated[int, Field(ge=2)]] = 16
+    """Numbers e of an embedding."""
+    predictor: Varied[bool] = True
+    """Whether s_y is predicted from s_x and the action; else the network is Siamese, and s_x and s_y are compared."""
+    codes: Varied[Count] = 1
+    """Number k of codes of which the predictor is told one, the best of each pair."""
+    columns: Varied[Amount] = 0
+    """Columns q of a linear latent B z that is added to the prediction."""
+    free: Varied[bool] = False
+    """Whether B is learnt; else it stays orthonormal."""
+    penalty: Varied[NonNegative] = 0
+    """Weight β of |z|² in the energy."""
+    sharpness: Several[Positive] = Field([2, 30], min_length=2, max_length=2)
+    """The soft minimum over codes: β at the start, and from 60 % of the steps on; from 70 % on the minimum counts."""
+    invariance: Varied[Positive] = 25
+    """Weight λ of the squared error."""
+    variance: Varied[NonNegative] = 25
+    """Weight μ of the hinge on the embeddings' deviations."""
+    covariance: Varied[NonNegative] = 1
+    """Weight ν of their covariances."""
+    epsilon: Varied[Positive] = 0.0001
+    """ε of the deviations √(v + ε)."""
+    over_threshold: Varied[Positive | None] = None
+    """Replaces variance by so many times the weight below which a collapsed encoder is a minimum, of gaussian_pairs."""
+    group: Varied[Annotated[int, Field(ge=2)] | None] = None
+    """Examples of a group, into which batches are cut for variances, covariances and negatives; by default a batch."""
+    similarity: Varied[Literal["distance", "dot"]] = "distance"
+    """The logits of infonce."""
+    temperature: Varied[Positive] = 1.0
+    """Temperature of infonce."""
+    views: Varied[Literal[VIEWS] | None] = None
+    """Views of a dataset of images: panes, two side by side, of which the right one is a new image each time; shift_1
+    and shift_2, shifted by up to 1 or 2 pixels; or noise."""
+    noise: Varied[NonNegative] = 0
+    """Deviation of the fast angle of ring in a step, in radians."""
+    slow: Varied[bool] = True
+    """Whether ring has its slow angle."""
+    frozen: Varied[bool] = False
+    """Whether the detail of ring stays the same in both frames."""
+    causes: Varied[Count] = 1
+    """Values K of the hidden cause of ring; 1 for none."""
+    cause_step: Varied[Positive] = 1.6
+    """Angle b between two values of the cause, in radians."""
+    amplitude: Varied[NonNegative] = 1
+    """Amplitude A of ring's detail."""
+    correlation: Varied[Annotated[Number, Field(ge=0, lt=1)]] = 0.5
+    """Correlation c of gaussian_pairs."""
+    rate: Varied[Positive] = 0.002
+    """Learning rate of Adam."""
+    rate_rule: Varied[Literal["fixed", "proportional"]] = "fixed"
+    """Rates at all radii: equal, or in proportion to r/r_X (the radius itself if its unit is init_scale)."""
+    start_deviation: Varied[Positive | None] = None
+    """Replaces the radius by the one at which embeddings have this deviation σ, of homogeneous networks alone."""
+    decay: Annotated[Number, Field(ge=0, le=1)] = 0.3
+    """Share of the steps, the last ones, over which the rate falls linearly to 0."""
+    steps: Count = 600
+    """Steps of the optimiser."""
+    batch: Annotated[int, Field(ge=2)] = 128
+    """Fresh pairs of a step."""
+    test: Annotated[int, Field(ge=8)] = 2000
+    """Fresh pairs on which is measured; half of them fit the probes."""
+    dtype: DataType = "float32"
+    """Precision of training."""
+
+    @changes_no_number
+    def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
+        """Operations of steps and measures of all members, and of the fresh data, which arms alike share."""
+        apart, together = studies.split(self, OF_MEMBERS)
+        found = 0.0
+        for variant in apart:
+            study = self.model_copy(update=variant)
+            observation = study._observation(shape)
+            for arms in groups(study):
+                members = draws * radii * len(together) * len(arms)
+                untrained = ARMS[arms[0]].criterion == "untrained"
+                row, head = study._of_pair(network, observation, ARMS[arms[0]])
+                if not untrained:
+                    drawn = DRAWN * draws * study.batch * 2 * observation
+                    found += study.steps * (members * study.batch * (row + head) + drawn + STEP)
+                pair = EVALUATED * (row + head) / 3 + MEASURED
+                found += members * study.test * pair
+        return found
+
+    def _observation(self, shape: Shape) -> int:
+        if self.views:
+            return world_shapes.of_views(self.views).observation
+        channels, height, width = shape.image
+        return channels * height * width
+
+    def _of_pair(self, network: Network, observation: int, arm: Arm) -> tuple[float, float]:
+        """Operations of the encoder and of the head for one pair in a step."""
+        widths = [*network.widths, self.embedding] if isinstance(network, FullyConnected) else [self.embedding]
+        flops = network.forward_flops((1, 1, observation), self.embedding)
+        encoder = 2 * (3 * flops + ACTIVATION * sum(widths))
+        if arm.head == "predictor" and not self.predictor:
+            return encoder, 0
+        predictor = self.codes * (3 * 2 * 2 * self.embedding * HIDDEN + ACTIVATION * (HIDDEN + 2 * self.embedding))
+        if "pixel" not in arm.head:
+            return encoder, predictor
+        return encoder, predictor + self.codes * (3 * flops + ACTIVATION * (sum(widths) + observation))
+
+    @changes_no_number
+    def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
+        """Refuse combinations of settings that are not defined."""
+        for label in self.networks:
+            if not isinstance(networks.get(label), FullyConnected):
+                checks.refuse(f"{path}.networks: {label} is impossible; use an encoder fc-<widths>-<activation>")
+            if not networks[label].homogeneous and any(self.vary.get("start_deviation", [self.start_deviation])):
+                checks.refuse(
+                    f"{path}.start_deviation: {label} has no scale at which it is known; use fc-…-relu-nobias"
+                )
+        for variant in studies.variants(self):
+            self.model_copy(update=variant)._check_one(path, shapes)
+
+    @changes_no_number
+    def _check_one(self, path: str, shapes: Shapes) -> None:
+        """Check a study whose varied keys have one value each."""
+        for name, shape in shapes.items():
+            if world_shapes.of(name):
+                if self.views:
+                    checks.refuse(f"{path}.views: {name} has frames of its own; leave it out")
+            elif not self.views:
+                checks.refuse(f"{path}.views: say which views of {name} are pairs, {', '.join(VIEWS)}")
+            elif shape.image not in ((1, 28, 28), (1, 14, 14)):
+                checks.refuse(f"{path}.datasets: {name} has no grey images of 28 × 28 or 14 × 14 pixels; use another")
+            if self.over_threshold and name != "gaussian_pairs":
+                checks.refuse(f"{path}.over_threshold: the threshold is known of gaussian_pairs alone; leave it out")
+        if self.group and self.batch % self.group:
+            checks.refuse(f"{path}.group: {self.group} is impossible; it must divide the batch of {self.batch}")
+        if self.columns > self.embedding:
+            checks.refuse(f"{path}.columns: {self.columns} is impossible; an embedding has {self.embedding} numbers")
+        if (self.columns or self.penalty) and self.codes > 1:
+            checks.refuse(f"{path}.codes: a latent is linear or of codes; leave out codes or columns")
+        heads = {ARMS[arm].head for arm in self.arms}
+        if (self.codes > 1 or self.columns) and not (self.predictor or heads == {"pixel_prediction"}):
+            checks.refuse(f"{path}.predictor: latents are told to a predictor; leave out codes and columns")
+        if self.columns and "pixel_prediction" in self.arms:
+            checks.refuse(f"{path}.columns: pixels are predicted without a linear latent; leave out pixel_prediction")
+        if "infonce" in self.arms and (self.codes > 1 or self.penalty):
+            checks.refuse(f"{path}.arms: infonce has no energy of latents; leave out infonce")
+
+
+def groups(study: JepaTrainingStudy) -> list[list[str]]:
+    """The arms of a study that train in one ensemble: of one kind of network and one criterion."""
+    found: dict[tuple, list[str]] = {}
+    for arm in study.arms:
+        found.setdefault((ARMS[arm].head, ARMS[arm].criterion), []).append(arm)
+    return list(found.values())
+
+
+KIND = Kind(
+    JepaTrainingStudy,
+    memory_mib=2000,
+    seconds=5,
+    speeds={"jepa_training": 3e10},
+    module="jepa_training_blocks",
+    draws_worlds=True,
+)

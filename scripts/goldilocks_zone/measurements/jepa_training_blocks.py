@@ -1,0 +1,244 @@
+"""Blocks of the training of joint embeddings: arms of all variants, and what their embeddings hold.
+
+Letters: m members, n pairs, p numbers of an observation, e of an embedding.
+"""
+
+import functools
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from goldilocks_zone.config import studies
+from goldilocks_zone.data.worlds import Batch
+from goldilocks_zone.jobs import lifecycle
+from goldilocks_zone.measurements import blocks, checkpoints, jepa_arms, jepa_worlds
+from goldilocks_zone.measurements.jepa_arms import Ensemble, Member
+from goldilocks_zone.measurements.jepa_training import ARMS, OF_MEMBERS, Arm, JepaTrainingStudy, groups
+from goldilocks_zone.measurements.observables import DRAW, RADIUS, Axis, Observables, Shape, Variable
+from goldilocks_zone.models import jepa
+from goldilocks_zone.randomness import stream
+from goldilocks_zone.statistics import representations
+from goldilocks_zone.theory import wide_networks
+
+AT_ONCE = 16  # members that are measured together
+
+ARM = Axis("arm", lambda shape: shape.study.arms, "what is trained")
+OBSERVABLES = Observables(RADIUS, DRAW)
+# Missing where training diverged, of worlds and arms that have no such thing, and where embeddings are constant.
+of_arm = functools.partial(Variable, axes=(ARM,), may_be_missing=True)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Some members at the end of training, and fresh pairs (m, n, …) of their draws, with other observations y."""
+
+    study: JepaTrainingStudy
+    members: list[Member]
+    model: jepa.Members
+    batch: Batch
+    turned: np.ndarray | None
+
+    @property
+    def arm(self) -> Arm:
+        """The arm of the first member, whose head and criterion are those of all."""
+        return ARMS[self.members[0].arm]
+
+    @functools.cached_property
+    def s_x(self) -> Tensor:
+        """Embeddings of x (m, n, e)."""
+        return self.model.encode(torch.as_tensor(self.batch.x))
+
+    @functools.cached_property
+    def s_y(self) -> Tensor:
+        """Embeddings of y (m, n, e)."""
+        return self.model.encode(torch.as_tensor(self.batch.y))
+
+    @functools.cached_property
+    def compatible(self) -> np.ndarray | None:
+        """Energies (m, n) of the pairs; None of an autoencoder, which predicts nothing."""
+        return self._energies(self.s_y, self.batch.y)
+
+    @functools.cached_property
+    def incompatible(self) -> np.ndarray | None:
+        """Energies (m, n) of x and the y of another pair."""
+        return self._energies(self.s_y.roll(1, 1), np.roll(self.batch.y, 1, 1))
+
+    @functools.cached_property
+    def hard(self) -> np.ndarray | None:
+        """Energies (m, n) of x and y whose fast angle is turned; None in other worlds."""
+        if self.turned is None:
+            return None
+        return self._energies(self.model.encode(torch.as_tensor(self.turned)), self.turned)
+
+    @functools.cached_property
+    def targets(self) -> np.ndarray:
+        """What is predicted (m, n, …): y itself of pixel prediction, else its embeddings."""
+        return self.batch.y if self.arm.head == "pixel_prediction" else self.s_y.numpy()
+
+    def told(self) -> np.ndarray:
+        """Number (m, n) of the code that fits each pair best."""
+        return self.model.codes(self.s_x, self.s_y, self.packed(self.batch.y)).numpy()
+
+    def packed(self, y: np.ndarray) -> Tensor:
+        """Packed inputs (m, n, 2p + a) with observations y (m, n, p)."""
+        return torch.as_tensor(np.concatenate([self.batch.x, y, self.batch.action], -1))
+
+    def _energies(self, s_y: Tensor, y: np.ndarray) -> np.ndarray | None:
+        if self.arm.head == "pixel_autoencoder":
+            return None
+        return self.model.energies(self.s_x, s_y, self.packed(y)).numpy()
+
+
+def measure_block(job: blocks.Job) -> xr.Dataset:
+    """One block: draws and radii of one cell, in all arms and variants of its study."""
+    lifecycle.listen()
+    work, result, number = blocks.begin(job), None, 0
+    study = work.block.study
+    for variant in studies.split(study, OF_MEMBERS)[0]:
+        here = study.model_copy(update=variant)
+        pairs = jepa_worlds.of(here, job.dataset, job.path_to_dataset, work.block.seed)
+        if result is None:
+            image = (1, 1, pairs.observation)
+            module = jepa_arms.module_of(work, here, pairs, ARMS[here.arms[0]])
+            result = blocks.empty(OBSERVABLES, Shape(here, module, image, pairs.classes), work.labels)
+        for arms in groups(here):
+            for ensemble in jepa_arms.ensembles_of(work, here, pairs, arms):
+                points = ensemble.trained(checkpoints.checkpoint(work, here, pairs.checksum, number))
+                for seen in trained(ensemble, points):
+                    values = OBSERVABLES.measure(here, seen)
+                    for i, member in enumerate(seen.members):
+                        place = jepa_arms.place_of(member, variant)
+                        blocks.fill(result, place, {name: each[i] for name, each in values.items()})
+                described, seconds = studies.described(variant), time.monotonic() - work.started
+                logging.info("%s trained and measured after %.1f s%s", ", ".join(arms), seconds, described)
+                number += 1
+    return blocks.sign(result, work, pairs, module, dtype=study.dtype, test_examples=study.test)
+
+
+def trained(ensemble: Ensemble, points: Tensor) -> Iterator[Trained]:
+    """The members of an ensemble at parameters (m, D), some at a time, with pairs to measure."""
+    study, pairs = ensemble.study, ensemble.pairs
+    for start in range(0, len(points), AT_ONCE):
+        members = ensemble.members[start : start + AT_ONCE]
+        draws = list(dict.fromkeys(member.draw for member in members))
+        batch = pairs.evaluated(draws, study.test)
+        turned, rows = pairs.turned(batch), [draws.index(member.draw) for member in members]
+        truth = {name: each[rows] for name, each in batch.truth.items()}
+        own = Batch(batch.x[rows], batch.y[rows], batch.action[rows], truth)
+        model = jepa.Members(ensemble.module, points[start : start + AT_ONCE])
+        yield Trained(study, members, model, own, None if turned is None else turned[rows])
+
+
+@OBSERVABLES.register(
+    Trained,
+    of_arm("deviation", "1", "σ, root of the mean variance of an embedding's numbers"),
+    of_arm("dimensions_in_use", "1", "eigenvalues of the embeddings' covariance above 0.25"),
+    of_arm("norm", "parameters", "norm of all parameters"),
+    of_arm("predicted_deviation", "1", "σ at the end by the law of Gaussian pairs"),
+    Variable("diverged", "1", "1 where training ended in values that are not finite, else 0", (ARM,)),
+)
+def size(seen: Trained) -> dict:
+    """Sizes of embeddings and parameters."""
+    s_x, points = seen.s_x.numpy(), seen.model.parameters
+    found = {
+        "deviation": representations.deviation(s_x),
+        "dimensions_in_use": representations.dimensions_in_use(s_x),
+        "norm": points.norm(dim=1).numpy(),
+        "diverged": (~torch.isfinite(points).all(1)).double().numpy(),
+    }
+    if seen.study.datasets == ["gaussian_pairs"]:
+        found["predicted_deviation"] = np.array([_law(seen.study, member) for member in seen.members])
+    return found
+
+
+def _law(study: JepaTrainingStudy, member: Member) -> float:
+    own = study.model_copy(update=member.variant)
+    (invariance, variance, _), epsilon = jepa_arms.weights_of(own, member.arm)
+    return float(wide_networks.final_deviation(variance / invariance, own.correlation, epsilon))
+
+
+@OBSERVABLES.register(
+    Trained,
+    of_arm("energy_compatible", "1", "F⁺, mean energy of pairs"),
+    of_arm("energy_incompatible", "1", "F⁻, mean energy of x and the y of another pair"),
+    of_arm("gap", "1", "(F⁻ − F⁺) over the variance of what is predicted"),
+    of_arm("unexplained", "1", "F⁺ over the variance of what is predicted"),
+    of_arm("auc", "1", "odds that the energy of another pair's y is higher than that of a pair's"),
+    of_arm("auc_hard", "1", "the same of y whose fast angle is turned by ±π/8"),
+)
+def energies(seen: Trained) -> dict:
+    """Energies of compatible and incompatible pairs; none of an autoencoder."""
+    here, other = seen.compatible, seen.incompatible
+    if here is None:
+        return {}
+    variance = representations.total_variance(seen.targets)
+    found = {
+        "energy_compatible": _finite(here.mean(1)),
+        "energy_incompatible": _finite(other.mean(1)),
+        "gap": representations.gap(here, other, seen.targets),
+        "unexplained": np.divide(here.mean(1), variance, out=np.full(len(variance), np.nan), where=variance > 0),
+        "auc": representations.auc(here, other),
+    }
+    return found if seen.hard is None else found | {"auc_hard": representations.auc(here, seen.hard)}
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+@OBSERVABLES.register(
+    Trained,
+    of_arm("theta_r_squared", "1", "R² of (cos, sin) of ring's fast angle, by a probe of s_x"),
+    of_arm("phi_r_squared", "1", "R² of (cos, sin) of ring's slow angle"),
+    of_arm("detail_r_squared", "1", "R² of ring's detail u"),
+    of_arm("angles_r_squared", "1", "R² of (cos, sin) of all angles of rings_<m>"),
+    of_arm("place_r_squared", "1", "R² of the place in two_rooms"),
+    of_arm("label_accuracy", "1", "accuracy of the image's label, the left one's of panes"),
+    of_arm("right_label_accuracy", "1", "accuracy of the right image's label, of panes"),
+)
+def probes(seen: Trained) -> dict:
+    """What linear probes of embeddings tell of the truth about x."""
+    s_x, truth, found = seen.s_x.numpy(), seen.batch.truth, {}
+    for name in ("theta", "phi"):
+        if name in truth and (name == "theta" or seen.study.slow):
+            found[f"{name}_r_squared"] = representations.r_squared_of_angles(s_x, truth[name])
+    if "angles" in truth:
+        circles = np.concatenate([np.cos(truth["angles"]), np.sin(truth["angles"])], -1)
+        found["angles_r_squared"] = representations.r_squared(s_x, circles)
+    for name, variable in (("u", "detail_r_squared"), ("place", "place_r_squared")):
+        if name in truth:
+            found[variable] = representations.r_squared(s_x, truth[name])
+    for name in ("label", "right_label"):
+        if name in truth:
+            classes = int(truth[name].max()) + 1
+            found[f"{name}_accuracy"] = representations.accuracy(s_x, truth[name], classes)
+    return found
+
+
+@OBSERVABLES.register(
+    Trained,
+    of_arm("information", "1", "I(z; c)/H(c) of the best code z and the hidden cause c"),
+    of_arm("information_by_chance", "1", "the same with causes permuted among pairs"),
+    of_arm("codes_in_use", "1", "exp of the entropy of the best codes"),
+)
+def information(seen: Trained) -> dict:
+    """What codes tell of the hidden cause; nothing of a single code."""
+    if seen.study.codes == 1 or seen.compatible is None:
+        return {}
+    told = seen.told()
+    shares = np.stack([(told == code).mean(1) for code in range(seen.study.codes)])
+    entropy = -np.sum(shares * np.log(np.where(shares > 0, shares, 1)), 0)
+    # Codes of members without finite energies tell nothing.
+    known = np.isfinite(seen.compatible).all(1)
+    found = {"codes_in_use": np.exp(entropy)}
+    if seen.study.causes > 1:
+        causes = seen.batch.truth["cause"]
+        found["information"] = representations.information(told, causes)
+        found["information_by_chance"] = representations.information_by_chance(told, causes, stream("permuted causes"))
+    return {name: np.where(known, each, np.nan) for name, each in found.items()}

@@ -1,0 +1,87 @@
+"""Pairs of observations for joint embeddings, packed as their networks take them, of worlds and of views of images.
+
+Letters: s draws (training seeds), n pairs, p numbers of an observation, a of an action.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from goldilocks_zone.data import datasets, image_worlds, two_rooms, world_shapes, worlds
+from goldilocks_zone.measurements.jepa_training import JepaTrainingStudy
+from goldilocks_zone.models.jepa import Sizes
+from goldilocks_zone.storage import netcdf
+
+HARD = np.pi / 8  # turn of the fast angle in hard pairs, in radians
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Fresh pairs for training, and others to measure, of one world.
+
+    action: features of an action. classes: of the labels of images; 1 of worlds. checksum: of the images.
+    """
+
+    training: worlds.World
+    evaluation: worlds.World
+    observation: int
+    action: int
+    classes: int = 1
+    checksum: str = ""
+
+    def sizes(self, embedding: int) -> Sizes:
+        """Sizes of a joint embedding of these pairs."""
+        return Sizes(self.observation, self.action, embedding)
+
+    def packed(self, draws: Sequence[int], step: int, count: int) -> np.ndarray:
+        """Fresh pairs (s, n, 2p + a) of some draws at a step of training."""
+        return pack(worlds.batch(self.training, draws, step, count))
+
+    def evaluated(self, draws: Sequence[int], count: int) -> worlds.Batch:
+        """Pairs (s, n, …) of some draws to measure."""
+        return worlds.batch(self.evaluation, draws, 0, count, "evaluation")
+
+    def turned(self, batch: worlds.Batch) -> np.ndarray | None:
+        """Other observations y (s, n, p), of hard pairs; None in worlds without them."""
+        return self.evaluation.turned(batch, HARD) if isinstance(self.evaluation, worlds.Ring) else None
+
+
+def pack(batch: worlds.Batch) -> np.ndarray:
+    """x, y and the action side by side (s, n, 2p + a)."""
+    return np.concatenate([batch.x, batch.y, batch.action], -1)
+
+
+def of(study: JepaTrainingStudy, dataset: str, path: str, seed: int) -> Pairs:
+    """The pairs of a study whose varied keys have one value each; `path` is that of the file of a dataset of images."""
+    known = world_shapes.of(dataset)
+    if known:
+        world = _world(study, dataset, seed)
+        return Pairs(world, world, known.observation, known.action)
+    parts = [_images(path, split) for split in (datasets.TRAIN, datasets.TEST)]
+    training, test = (image_worlds.ImageWorld(seed, images, labels, study.views) for images, labels, _, _ in parts)
+    sizes = world_shapes.of_views(study.views)
+    return Pairs(training, test, sizes.observation, sizes.action, *parts[0][2:])
+
+
+def _world(study: JepaTrainingStudy, dataset: str, seed: int) -> worlds.World:
+    if dataset == "ring":
+        options = {key: getattr(study, key) for key in ("noise", "slow", "frozen", "causes", "cause_step", "amplitude")}
+        return worlds.Ring(seed, **options)
+    if dataset == "two_rooms":
+        return two_rooms.TwoRooms(seed)
+    if dataset == "gaussian_pairs":
+        return worlds.GaussianPairs(seed, study.correlation)
+    return worlds.Rings(seed, world_shapes.of(dataset).observation // world_shapes.RINGS)
+
+
+@functools.lru_cache(maxsize=2)
+def _images(path: str, split: int) -> tuple[np.ndarray, np.ndarray, int, str]:
+    """Small images and labels of a split of a dataset file, its number of classes, and its checksum."""
+    with netcdf.opened(path) as file:
+        members = file["split"].values == split
+        images, labels = file["images"].values[members], file["labels"].values[members].astype(np.int64)
+        if not len(images):
+            raise ValueError(f"{path} has no {'test' if split else 'training'} images, which views need: add some")
+        return image_worlds.small(images), labels, int(file.attrs["classes"]), file.attrs["checksum"]
