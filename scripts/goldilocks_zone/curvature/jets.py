@@ -170,6 +170,8 @@ class _Pushed:
                 values, tangents, bent = values * mask, tangents * mask, bent * mask
                 self.along.append(tangents)
         self.outputs, self.tangents, self.bent = values, tangents, bent
+        # Directions within one layer meet nowhere.
+        self.meet = [bool(moves.any() and along.any()) for moves, along in zip(self.moves[1:], self.along)]
 
     def second(self, cotangents: Tensor) -> Tensor:
         """Σ cotangent·K (p, d, d) from cotangents (p, m, e), streamed over the examples."""
@@ -177,6 +179,8 @@ class _Pushed:
         widest = max((each.shape[1] for each in self.along), default=e)
         chunk = max(1, int(ENTRIES_PER_CHUNK / (e * d * (widest + d))))
         total = cotangents.new_zeros(len(cotangents), d * d)
+        if not any(self.meet):
+            return total.view(-1, d, d)
         for start in range(0, self.count, chunk):
             some = slice(start, min(start + chunk, self.count))
             total += cotangents[:, some].flatten(1) @ self._crossed(some)

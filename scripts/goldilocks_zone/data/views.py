@@ -1,0 +1,59 @@
+"""Pairs of views of digits for the curvature of joint embeddings: images of a dataset file, and views of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from goldilocks_zone.data import datasets, image_worlds, worlds
+from goldilocks_zone.randomness import stream
+from goldilocks_zone.storage import netcdf
+
+VIEWS = ("shift_2", "shift_1", "noise", "shuffled")
+AT_MOST = 10_000  # images that views are drawn from
+
+
+@dataclass(frozen=True)
+class Images:
+    """Small standardised images (N, 14, 14), labels (N,) below `classes`, and the checksum of their dataset."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    classes: int
+    checksum: str
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Views x and y of n images (n, 196), float64, and the labels (n,) of x."""
+
+    x: np.ndarray
+    y: np.ndarray
+    labels: np.ndarray
+
+
+def images_of(path: str | Path, dataset: str, validation: int, seed: int) -> Images:
+    """Class-balanced training images of a file, `validation` ones left out. Raises ValueError if none are left."""
+    with netcdf.opened(path) as file:
+        members = np.flatnonzero(file["split"].values == datasets.TRAIN)
+        labels = file["labels"].values[members].astype(np.int64)
+        if validation >= len(labels):
+            raise ValueError(f"validation: {validation} leaves none of the {len(labels)} training images of {dataset}")
+        training, _ = datasets.validation_split(labels, validation, dataset, seed)
+        order = datasets.balanced_order(labels[training], stream(seed, "examples", dataset))
+        chosen = np.sort(training[order[:AT_MOST]])
+        images = image_worlds.small(file["images"].values[members[chosen]])
+        return Images(images, labels[chosen], int(file.attrs["classes"]), file.attrs["checksum"])
+
+
+def pairs(images: Images, views: str, count: int, seed: int, draw: int) -> Pairs:
+    """`count` pairs of a draw: images shifted by up to 2 (shift_2) or 1 pixels, or with noise, each view by itself.
+
+    Of `shuffled` the second views of shift_2 are permuted among the pairs, which then share nothing.
+    """
+    world = image_worlds.ImageWorld(seed, images.images, images.labels, "shift_2" if views == "shuffled" else views)
+    batch = worlds.batch(world, [draw], 0, count, "curvature")
+    x, y = (each[0].astype(np.float64) for each in (batch.x, batch.y))
+    if views == "shuffled":
+        y = y[stream(seed, "shuffled views", draw).permutation(count)]
+    return Pairs(x, y, batch.truth["label"][0])

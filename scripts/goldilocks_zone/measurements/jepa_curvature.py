@@ -1,0 +1,136 @@
+"""Studies of the curvature of joint-embedding losses: the zone's edges on rays of encoders of pairs of views.
+
+Imports nothing heavy.
+"""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from goldilocks_zone.config import checks, studies
+from goldilocks_zone.config.kinds import Kind, changes_no_number
+from goldilocks_zone.config.models import Networks, Plane, RadiusRange, Shapes, Study
+from goldilocks_zone.config.values import Amount, Count, Positive, Several, Unique, Varied, refuse
+from goldilocks_zone.data import world_shapes
+from goldilocks_zone.data.official_shapes import Shape
+from goldilocks_zone.models.labels import FullyConnected, Network
+from goldilocks_zone.subspaces import labels as subspace_labels
+
+CRITERION = r"vicreg(-[0-9]+(\.[0-9]+)?)?|invariance|variance|covariance|info_nce-(dot|distance)(-both)?|cross_entropy"
+IMAGE = (1, world_shapes.SIDE, world_shapes.SIDE)
+# Operations of a softmax over all pairs, for each pair and direction; passes of automatic differentiation, for each
+# radius and criterion, by those of the tangents.
+SOFTMAX, PASSES = 1e2, 12
+
+
+def _criterion(label: str) -> str:
+    if not re.fullmatch(CRITERION, label) or float(label.partition("vicreg-")[2] or 1) == 0:
+        refuse(
+            f"{label!r} is unknown; use vicreg, vicreg-<μ/λ>, invariance, variance, covariance, info_nce-dot[-both], "
+            "info_nce-distance[-both] or cross_entropy"
+        )
+    return label
+
+
+Criterion = Annotated[str, AfterValidator(_criterion)]
+
+
+class JepaCurvatureStudy(Study, title="Study of the curvature of joint embeddings"):
+    """Curvature of losses of embeddings on random planes, over radii of an encoder.
+
+    Each draw has pairs of views of its own, initial weights and a plane.
+    """
+
+    kind: Literal["jepa_curvature"]
+    """Kind of the study."""
+    subspaces: Several[Plane]
+    """Subspace labels, plane-<dimension>-sparse or plane-<dimension>-dense."""
+    radii: Several[Positive] | RadiusRange
+    """Radii in units of r_X."""
+    radius_unit: Literal["r_X"] = "r_X"
+    """Unit of the radii."""
+    views: Varied[Literal["shift_2", "shift_1", "noise", "shuffled"]] = "shift_2"
+    """The two views of an image of 14 × 14 pixels: shifted by up to 2 or 1 pixels, each with noise of deviation 0.5, or
+    those of shift_2 permuted among the pairs."""
+    examples: Several[Count] = Field([256])
+    """Numbers N of pairs in the batch; nested."""
+    embedding: Annotated[int, Field(ge=2)] = 16
+    """Number e of the encoder's outputs."""
+    predictor: Varied[bool] = False
+    """Whether a predictor Pred(s) = s + MLP(s) gives the second embedding from the first; else it is the first."""
+    invariance: Positive = 25
+    """Weight λ of the invariance I."""
+    variance: Positive = 25
+    """Weight μ of the variance hinge V."""
+    covariance: Positive = 1
+    """Weight ν of the covariance C."""
+    epsilon: Varied[Positive] = 1e-4
+    """ε in the deviations √(v + ε)."""
+    criteria: Unique[Criterion] = Field(["vicreg"])
+    """Losses whose curvature is measured at every radius: vicreg, or vicreg-<μ/λ>; its terms invariance, variance and
+    covariance; info_nce-dot[-both] or info_nce-distance[-both], on dot products or distances, in one direction or both;
+    cross_entropy of the first outputs."""
+    edges: Unique[Criterion] = Field([])
+    """Losses whose edges are sought, where the trace changes sign, on the plane and on one in the last layer."""
+    collapse: bool = False
+    """Whether to measure the Hessian of the last layer where it vanishes, of the losses of `edges` that have one."""
+    layer_probes: Amount = 0
+    """Random probes for the trace of each layer's block of the Hessian; 0 leaves it out."""
+    checked_directions: Amount = 0
+    """Directions on which the Hessian is compared with automatic differentiation; 0 leaves it out."""
+
+    @changes_no_number
+    def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
+        """Refuse networks and planes that do not fit, and images of other sizes."""
+        for name, shape in shapes.items():
+            if shape.image not in (IMAGE, (1, 2 * IMAGE[1], 2 * IMAGE[2])):
+                size = "14 × 14 or 28 × 28 pixels and one channel"
+                checks.refuse(f"{path}.datasets: {name} is impossible; views need images of {size}")
+            if "cross_entropy" in (*self.criteria, *self.edges) and shape.classes > self.embedding:
+                reason = f"the cross-entropy of {shape.classes} classes needs as many outputs"
+                checks.refuse(f"{path}.embedding: {self.embedding} is impossible; {reason}")
+        if self.classes or "classes" in self.vary:
+            checks.refuse(f"{path}.classes: views are of all classes; leave it out")
+        for label in self.networks:
+            network = networks.get(label)
+            if not isinstance(network, FullyConnected):
+                checks.refuse(f"{path}.networks: {label} is impossible; use an encoder fc-…")
+            self._check_network(path, label, network)
+
+    def _check_network(self, path: str, label: str, network: FullyConnected) -> None:
+        wanted = [key for key in ("edges", "collapse", "layer_probes", "checked_directions") if getattr(self, key)]
+        if wanted and not (network.homogeneous and network.activation == "relu"):
+            advice = f"use a network fc-…-relu-nobias; {label} has other outputs"
+            checks.refuse(f"{path}.{wanted[0]}: it needs homogeneous outputs; {advice}")
+        if wanted and self.predictor:
+            checks.refuse(f"{path}.{wanted[0]}: it needs homogeneous outputs; leave out the predictor")
+        last = network.weight_shapes(IMAGE, self.embedding)[-1]
+        for subspace in self.subspaces:
+            dimension, most = subspace_labels.parse_plane(subspace).dimension, last[0] * last[1]
+            if dimension > most:
+                checks.refuse(
+                    f"{path}.subspaces: {subspace} is impossible; the last layer of {label} has {most} weights"
+                )
+
+    @changes_no_number
+    def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
+        """Operations of tangents and second derivatives along the plane, and of the losses."""
+        d, n = subspace_labels.parse_plane(subspace).dimension, max(self.examples)
+        shapes = network.weight_shapes(IMAGE, self.embedding)
+        pushed = 2 * n * d * network.forward_flops(IMAGE, self.embedding) * 2
+        crossed = sum(4 * n * d * self.embedding * i * (o + d) for o, i in shapes[1:])
+        softmax = SOFTMAX * d * n**2 * radii * sum("info" in each for each in self.criteria)
+        softmax += SOFTMAX * d * n**2 * 50 * sum("info" in each for each in self.edges)
+        moments = 8 * n * self.embedding * d * (d + radii) * len(self.criteria)
+        whole = pushed + crossed + softmax + moments
+        general = not network.homogeneous or self.predictor or "predictor" in self.vary
+        if general:
+            whole = pushed * radii * (1 + PASSES * len(self.criteria)) + softmax + moments
+        checked = pushed * (self.checked_directions / d) * radii * PASSES * len(self.criteria)
+        return len(studies.variants(self)) * draws * (whole + checked)
+
+
+KIND = Kind(
+    JepaCurvatureStudy, memory_mib=1400, seconds=6, speeds={"jepa_curvature": 1.5e10}, module="jepa_curvature_blocks"
+)

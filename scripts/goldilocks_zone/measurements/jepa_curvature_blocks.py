@@ -1,0 +1,306 @@
+"""Blocks of the curvature of joint embeddings: observables of rays of encoders under losses of embeddings."""
+
+import functools
+import logging
+import math
+import time
+
+import numpy as np
+import scipy.linalg
+import torch
+import xarray as xr
+
+from goldilocks_zone.config import studies
+from goldilocks_zone.curvature import jets
+from goldilocks_zone.curvature.jets import Parts
+from goldilocks_zone.data import views
+from goldilocks_zone.jobs import lifecycle
+from goldilocks_zone.measurements import blocks, jepa_rays
+from goldilocks_zone.measurements.jepa_curvature import IMAGE
+from goldilocks_zone.measurements.jepa_rays import Ray
+from goldilocks_zone.measurements.observables import DRAW, RADIUS, Axis, Observables, Shape, Variable
+from goldilocks_zone.spectra import summaries
+from goldilocks_zone.theory import wide_networks
+from goldilocks_zone.theory.wide_networks import LayerWeights
+
+ROWS = 2  # of the last layer whose Hessian at the collapse point is compared with its closed form
+DEAD = 1e-12  # variance of a feature, relative to the largest, below which it is dead
+# By degree 2n − 2 and 4n − 2 of a radius.
+DEGREES = {"invariance": (2, -2), "covariance": (4, -2)}
+
+EXAMPLES = Axis("examples", lambda shape: shape.study.examples, "number N of pairs that the loss is averaged over")
+CRITERION = Axis("criterion", lambda shape: shape.study.criteria, "loss of embeddings")
+EDGE = Axis("edge_loss", lambda shape: shape.study.edges, "loss of embeddings whose edge is sought")
+LAYER = Axis(
+    "layer",
+    lambda shape: range(1, len(list(shape.module.parameters())) + 1),
+    "number of the weight layer, first to last",
+    last=True,
+    of_network=True,
+)
+UNIT = Axis(
+    "unit",
+    lambda shape: range(1, list(shape.module.parameters())[-1].shape[-1] + 1),
+    "number of the eigenvalue along one row of the last layer, of the smallest first",
+    last=True,
+    of_network=True,
+)
+
+OBSERVABLES = Observables(EXAMPLES, DRAW)
+on_plane = functools.partial(Variable, axes=(CRITERION, RADIUS))
+# Missing where the Hessian vanishes, as beyond the last hinge.
+relative = functools.partial(Variable, axes=(CRITERION, RADIUS), may_be_missing=True)
+# Missing where the trace has one sign, or a loss has no such formula.
+of_edge = functools.partial(Variable, axes=(EDGE,), may_be_missing=True)
+
+
+def measure_block(job: blocks.Job) -> xr.Dataset:
+    """One block: draws of one cell, in all variants of its study."""
+    lifecycle.listen()
+    work, result = blocks.begin(job), None
+    study, seed = work.block.study, work.block.seed
+    images = views.images_of(job.path_to_dataset, job.dataset, study.validation, seed)
+    for variant in studies.variants(study):
+        here = study.model_copy(update=variant)
+        module = jepa_rays.network_of(here, job.network)
+        if result is None:
+            result = blocks.empty(OBSERVABLES, Shape(study, module, IMAGE, images.classes), work.labels)
+        for draw in work.block.draws:
+            pairs = views.pairs(images, here.views, max(here.examples), seed, draw)
+            for count in here.examples:
+                place = {**studies.place(variant), "draw": draw, "examples": count}
+                blocks.fill(result, place, OBSERVABLES.measure(here, _ray(work, here, pairs, images.classes, place)))
+            described, seconds = studies.described(variant), time.monotonic() - work.started
+            logging.info("draw %d%s measured after %.1f s", draw, described, seconds)
+    return blocks.sign(result, work, images, module, dtype="float64")
+
+
+def _ray(work: blocks.Work, study, pairs: views.Pairs, classes: int, place: dict) -> Ray:
+    count = place["examples"]
+    some = views.Pairs(pairs.x[:count], pairs.y[:count], pairs.labels[:count])
+    return Ray(work, study, some, classes, place["draw"])
+
+
+def _finite(parts: Parts) -> np.ndarray:
+    """Whether the loss and the Hessian (p,) are finite."""
+    return np.isfinite(parts.loss.numpy()) & np.isfinite(parts.hessian.numpy()).all((1, 2))
+
+
+@OBSERVABLES.register(
+    Ray,
+    on_plane("overflow", "1", "1 where outputs or the Hessian are not finite, and all else missing"),
+    on_plane("flat", "1", "1 where the Hessian on the plane vanishes, as of V beyond the last hinge"),
+    on_plane("loss", "loss", "mean loss"),
+    relative("radial_derivative", "loss", "⟨∇L, θ⟩, of encoders without biases and predictor"),
+    on_plane("trace", "loss", "Tr(H_d)"),
+    on_plane("frobenius_norm", "loss", "‖H_d‖_F"),
+    relative("trace_over_norm", "1", "Tr(H_d)/‖H_d‖_F, excess positive curvature"),
+    relative("fraction_positive", "1", "fraction of positive eigenvalues of H_d"),
+    on_plane("gauss_newton_trace", "loss", "Tr(G_d), G = Jᵀℓ″J with the embeddings' tangents J"),
+    on_plane("gauss_newton_norm", "loss", "‖G_d‖_F"),
+    relative("gauss_newton_lowest", "1", "smallest eigenvalue of G_d over ‖G_d‖_F"),
+    relative("gauss_newton_highest", "1", "largest eigenvalue of G_d over ‖G_d‖_F"),
+    on_plane("residual_trace", "loss", "Tr(H′_d), H′ = H − G"),
+    on_plane("residual_norm", "loss", "‖H′_d‖_F, H′ = H − G"),
+)
+def curves(ray: Ray) -> dict:
+    """Spectra of the Hessian and of its parts at every radius, of each criterion."""
+    found = [_summaries(ray.parts[label]) for label in ray.study.criteria]
+    return {name: np.stack([each[name] for each in found]) for name in found[0]}
+
+
+def _summaries(parts: Parts) -> dict[str, np.ndarray]:
+    """Measures (p,) of one criterion."""
+    known, rows = _finite(parts), []
+    for number, finite in enumerate(known):
+        rows.append(_summary(parts, number) if finite else {})
+    names = dict.fromkeys(name for row in rows for name in row)
+    found = {name: np.array([row.get(name, math.nan) for row in rows]) for name in names}
+    return {"overflow": 1.0 - known, **found}
+
+
+def _summary(parts: Parts, number: int) -> dict[str, float]:
+    g, bent = parts.gauss_newton[number].numpy(), parts.residual[number].numpy()
+    whole, inner = (summaries.summarise(np.linalg.eigvalsh(each)) for each in (g + bent, g))
+    values, flat = np.linalg.eigvalsh(g), whole.frobenius_norm == 0
+    size = inner.frobenius_norm or math.nan
+    return {
+        "flat": float(flat),
+        "loss": parts.loss[number].item(),
+        "radial_derivative": parts.radial_derivative[number].item(),
+        "trace": whole.trace,
+        "frobenius_norm": whole.frobenius_norm,
+        "trace_over_norm": math.nan if flat else whole.trace_over_norm,
+        "fraction_positive": math.nan if flat else whole.fraction_positive,
+        "gauss_newton_trace": inner.trace,
+        "gauss_newton_norm": inner.frobenius_norm,
+        "gauss_newton_lowest": values[0] / size,
+        "gauss_newton_highest": values[-1] / size,
+        "residual_trace": float(np.trace(bent)),
+        "residual_norm": float(np.linalg.norm(bent)),
+    }
+
+
+@OBSERVABLES.register(
+    Ray,
+    Variable("deviation", "1", "σ, root mean square deviation of both branches' embeddings", (RADIUS,)),
+    Variable("active_hinges", "1", "share of dimensions of both branches with √(v + ε) below 1", (RADIUS,)),
+    Variable("dead_dimensions", "1", "share of dimensions of both branches that do not vary", (RADIUS,)),
+)
+def batch(ray: Ray) -> dict:
+    """Deviations of the embeddings at every radius."""
+    v = ray.spread
+    return {
+        "deviation": np.sqrt(v.mean(1)),
+        "active_hinges": np.mean(np.sqrt(v + ray.study.epsilon) < 1, axis=1),
+        "dead_dimensions": np.mean(v == 0, axis=1),
+    }
+
+
+@OBSERVABLES.register(
+    Ray,
+    of_edge("edge", "1", "x where the trace on the plane changes its sign; missing where it does not"),
+    of_edge("edge_formula", "1", "x of the edge by the formula, with I, C and variances of this θ"),
+    of_edge("edge_formula_alike", "1", "x of the edge by the formula with R = 1, all layers alike"),
+    of_edge("last_layer_edge", "1", "x where the trace on a plane in the last layer changes its sign"),
+    of_edge("ray_minimum", "1", "x of the minimum of the loss on the ray through θ"),
+    Variable("weight_of_invariance", "1", "W of I, the mean of R_l by the plane's metric"),
+    Variable("weight_of_variance", "1", "W of V, the mean of R_l by the plane's metric"),
+    key="edges",
+)
+def edges(ray: Ray) -> dict:
+    """Measured edges and the formula's, as x = log10(r²/r_X²)."""
+    wanted, weights = ray.study.edges, ray.layer_weights
+    found = {
+        "edge": jepa_rays.edges(ray, ray.jets, jepa_rays.trace, wanted),
+        "last_layer_edge": jepa_rays.edges(ray, ray.last_layer, jepa_rays.trace, wanted),
+        "ray_minimum": jepa_rays.edges(ray, ray.jets, jets.radial_derivatives, wanted),
+        "edge_formula": {label: jepa_rays.formula(ray, label, weights) for label in wanted},
+        "edge_formula_alike": {label: jepa_rays.formula(ray, label, LayerWeights()) for label in wanted},
+    }
+    sizes = {"weight_of_invariance": weights.invariance, "weight_of_variance": weights.variance}
+    return sizes | {name: [each[label] for label in wanted] for name, each in found.items()}
+
+
+@OBSERVABLES.register(
+    Ray,
+    Variable(
+        "layer_trace",
+        "loss",
+        "σ_l² Tr(H_ll) of one layer's weights, from random probes",
+        (CRITERION, RADIUS, LAYER),
+        may_be_missing=True,
+    ),
+    Variable("invariance_ratio", "1", "R_l of I in wide networks", (LAYER,), may_be_missing=True),
+    Variable("variance_ratio", "1", "R_l of V in wide networks", (LAYER,), may_be_missing=True),
+    key="layer_probes",
+)
+def layers(ray: Ray) -> dict:
+    """Traces of the layers' blocks of the Hessian, in which H′ has no part, and their ratios in wide networks."""
+    study, scales = ray.study, torch.as_tensor(ray.radii, dtype=torch.float64)
+    found = np.empty((len(study.criteria), len(scales), ray.depth))
+    for number, deviation in enumerate(ray.deviations):
+        signs = ray.stream("layer probes").choice((-1.0, 1.0), (study.layer_probes, len(ray.theta)))
+        probes = torch.as_tensor(signs * ray.layer(number))
+        here = ray.jets_along(probes)
+        for i, label in enumerate(study.criteria):
+            total, _ = jets.traces(here, ray.loss(label), scales, ray.labels)
+            found[i, :, number] = (scales * deviation) ** 2 * total / study.layer_probes
+    ratios = {f"{name}_ratio": values for name, values in ray.ratios.items()}
+    return {"layer_trace": np.where(np.isfinite(found), found, math.nan)} | ratios
+
+
+@OBSERVABLES.register(
+    Ray,
+    of_edge("collapse_error", "1", "error of the closed form of the last layer's Hessian at W_n = 0, over its norm"),
+    Variable(
+        "collapse_eigenvalue",
+        "loss",
+        "eigenvalues of the Hessian along one row of W_n at W_n = 0 and r_X",
+        (EDGE, UNIT),
+        may_be_missing=True,
+    ),
+    Variable("feature_correlation", "1", "largest ρ_w of the two views of a feature", may_be_missing=True),
+    Variable("collapse_threshold", "1", "4√ε(1 − ρ_w), μ/λ below which W_n = 0 is a minimum", may_be_missing=True),
+    key="collapse",
+)
+def collapse(ray: Ray) -> dict:
+    """The Hessian of the last layer where this layer vanishes, beside its closed form."""
+    shape = ray.weights(ray.theta)[-1].shape
+    theta = ray.theta.clone()
+    theta[-shape.numel() :] = 0
+    rows = torch.zeros(ROWS * shape[1], len(theta), dtype=torch.float64)
+    start = len(theta) - shape.numel()
+    rows[torch.arange(len(rows)), start + torch.arange(len(rows))] = 1
+    here, features = ray.jets_along(rows, theta), ray.features
+    errors, values = [], []
+    for label in ray.study.edges:
+        expected = _closed_form(ray, label, *features)
+        if expected is None:
+            errors.append(math.nan)
+            values.append(np.full(shape[1], math.nan))
+            continue
+        (parts,) = jets.parts(here, [ray.loss(label)], torch.ones(1, dtype=torch.float64), ray.labels)
+        found = parts.hessian[0].numpy()
+        apart = found - scipy.linalg.block_diag(*[expected] * ROWS)
+        errors.append(np.linalg.norm(apart) / (np.linalg.norm(expected) or math.nan))
+        values.append(np.linalg.eigvalsh(found[: shape[1], : shape[1]]))
+    correlation = _largest_correlation(*features)
+    threshold = float(wide_networks.collapse_threshold(correlation, ray.study.epsilon))
+    known = {"feature_correlation": correlation, "collapse_threshold": threshold}
+    return {"collapse_error": errors, "collapse_eigenvalue": values, **known}
+
+
+def _closed_form(ray: Ray, label: str, first: np.ndarray, second: np.ndarray) -> np.ndarray | None:
+    """The Hessian along one row at W_n = 0 by the closed form; None for losses without one."""
+    if criteria := jepa_rays.criteria_of(ray.study, label):
+        return wide_networks.collapse_hessian(criteria, first, second, ray.study.embedding)
+    return wide_networks.collapse_hessian_of_products(first, second) if "dot" in label else None
+
+
+def _largest_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Largest ρ_w = 1 − wᵀ⟨ΔΔᵀ⟩w/wᵀ(Σ + Σ′)w of features (n, u); missing where none vary."""
+    spread = np.cov(first, rowvar=False) + np.cov(second, rowvar=False)
+    variances, axes = np.linalg.eigh(spread)
+    alive = variances > DEAD * max(variances[-1], 1e-300)
+    if not alive.any():
+        return math.nan
+    white = (first - second) @ (axes[:, alive] / np.sqrt(variances[alive]))
+    return float(1 - np.linalg.eigvalsh(white.T @ white / len(white))[0])
+
+
+@OBSERVABLES.register(
+    Ray,
+    on_plane("jets_error", "1", "difference of the Hessian from automatic differentiation over ‖G‖ + ‖H′‖"),
+    Variable(
+        "degree_error",
+        "1",
+        "largest difference of the Hessian from its power of the radius, over its norm, by automatic differentiation",
+        (CRITERION,),
+        may_be_missing=True,
+    ),
+    key="checked_directions",
+)
+def checked(ray: Ray) -> dict:
+    """Identities: jets against automatic differentiation at every radius, and the degrees of I and C."""
+    count, criteria = ray.study.checked_directions, ray.study.criteria
+    losses, one = [ray.loss(label) for label in criteria], torch.ones(1, dtype=torch.float64)
+    errors, hessians = np.empty((len(criteria), len(ray.radii))), {label: [] for label in criteria}
+    for number, radius in enumerate(ray.radii):
+        parts = jets.parts(ray.jets_at(radius, count), losses, one, ray.labels)
+        for i, (label, each) in enumerate(zip(criteria, parts)):
+            found, expected = ray.parts[label].hessian[number, :count, :count], each.hessian[0]
+            size = (each.gauss_newton[0].norm() + each.residual[0].norm()).clamp_min(torch.finfo(torch.float64).tiny)
+            errors[i, number] = ((found - expected).norm() / size).item()
+            hessians[label].append(expected.numpy())
+    return {"jets_error": errors, "degree_error": [_degree_error(ray, label, hessians[label]) for label in criteria]}
+
+
+def _degree_error(ray: Ray, label: str, hessians: list[np.ndarray]) -> float:
+    """Largest error of Hessians at all radii as powers of one another; missing for losses without a degree."""
+    if label not in DEGREES:
+        return math.nan
+    slope, constant = DEGREES[label]
+    powers = np.array(ray.radii) ** (slope * ray.depth + constant)
+    reduced = np.stack(hessians) / powers[:, None, None]
+    return float(np.linalg.norm(reduced - reduced[0], axis=(1, 2)).max() / (np.linalg.norm(reduced[0]) or math.nan))

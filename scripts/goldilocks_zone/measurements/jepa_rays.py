@@ -1,0 +1,256 @@
+"""Rays of encoders of pairs of views, and what the observables of one share, computed when asked for.
+
+Letters: n pairs, e outputs of an encoder, d directions, D parameters, p radii, u units of the last hidden layer.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from goldilocks_zone.curvature import jets
+from goldilocks_zone.curvature.jets import Jets, Parts
+from goldilocks_zone.data.views import Pairs
+from goldilocks_zone.measurements import blocks
+from goldilocks_zone.measurements.jepa_curvature import IMAGE, JepaCurvatureStudy
+from goldilocks_zone.models import initialisation, jepa, labels, networks
+from goldilocks_zone.models.embedding_losses import Classified, InfoNce, Vicreg
+from goldilocks_zone.models.losses import Loss
+from goldilocks_zone.subspaces import labels as subspace_labels
+from goldilocks_zone.subspaces import planes
+from goldilocks_zone.theory import wide_networks
+from goldilocks_zone.theory.wide_networks import Criteria, LayerWeights, Moments
+
+TERMS = {"invariance": (1.0, 0.0, 0.0), "variance": (0.0, 1.0, 0.0), "covariance": (0.0, 0.0, 1.0)}
+
+
+def network_of(study: JepaCurvatureStudy, label: str) -> nn.Module:
+    """The joint embedding of an encoder's label, with a predictor or Siamese, in double precision."""
+    sizes = jepa.Sizes(math.prod(IMAGE), 0, study.embedding)
+    return jepa.build(labels.parse_network(label), sizes, "predictor" if study.predictor else "siamese")
+
+
+def criteria_of(study: JepaCurvatureStudy, label: str) -> Criteria | None:
+    """Weights of a label vicreg or vicreg-<μ/λ> or of one term of it; None for other losses."""
+    weights = study.invariance, study.variance, study.covariance
+    kind, _, ratio = label.partition("-")
+    if label in TERMS:
+        weights = TERMS[label]
+    elif kind != "vicreg":
+        return None
+    elif ratio:
+        weights = study.invariance, study.invariance * float(ratio), study.covariance
+    return Criteria(*weights, study.epsilon)
+
+
+def loss_of(study: JepaCurvatureStudy, label: str, classes: int) -> Loss:
+    """The loss of a label."""
+    if found := criteria_of(study, label):
+        return Vicreg(study.embedding, found.invariance, found.variance, found.covariance, found.epsilon)
+    if label == "cross_entropy":
+        return Classified(classes)
+    _, similarity, *both = label.split("-")
+    return InfoNce(study.embedding, 1.0, similarity, bool(both))
+
+
+class Ray:
+    """A draw's initialisation θ (D,) at r_X, its pairs of views, and a plane; radii are in units of r_X."""
+
+    def __init__(self, work: blocks.Work, study: JepaCurvatureStudy, pairs: Pairs, classes: int, draw: int):
+        self.study, self.classes, self.radii = study, classes, work.block.radii
+        self.module = network_of(study, work.job.network)
+        parameters = initialisation.parameters_of(self.module)
+        theta = work.initialisation(parameters, study.initialisation, draw)
+        self.scale = initialisation.scale(theta, 1.0, "r_X", initialisation.glorot_radius(parameters))
+        self.theta, self.eta = torch.as_tensor(self.scale * theta), blocks.metric(study, parameters)
+        self.sizes = [p.size for p in parameters]
+        self.deviations = self.scale * np.array(initialisation.weight_deviations(parameters, study.initialisation))
+        self.inputs = torch.as_tensor(np.stack([pairs.x, pairs.y], 1))
+        self.labels, self.homogeneous = torch.as_tensor(pairs.labels), not study.predictor
+        network = labels.parse_network(work.job.network)
+        self.homogeneous &= network.homogeneous and network.activation == "relu"
+        self._plane, self._work, self._draw = subspace_labels.parse_plane(work.job.subspace), work, draw
+
+    @property
+    def depth(self) -> int:
+        """Number n of the encoder's layers, of an encoder without biases."""
+        return len(self.sizes)
+
+    def stream(self, purpose: str, *more: str) -> np.random.Generator:
+        """A random stream of this draw."""
+        return self._work.stream(purpose, *more, self._draw)
+
+    def loss(self, label: str) -> Loss:
+        """The loss of a label of the study."""
+        return loss_of(self.study, label, self.classes)
+
+    def weights(self, theta: Tensor) -> list[Tensor]:
+        """The matrices of an encoder's parameters (D,)."""
+        shapes = [each.shape for each in self.module.parameters()]
+        return [part.view(shape) for part, shape in zip(theta.split(self.sizes), shapes)]
+
+    def outputs(self, theta: Tensor) -> Tensor:
+        """Outputs (n, w) of the whole network at parameters (D,)."""
+        return networks.outputs_function(self.module)(theta, self.inputs.flatten(1))
+
+    @functools.cached_property
+    def directions(self) -> Tensor:
+        """Orthonormal directions (d, D) of the plane."""
+        return self._orthonormal(self.eta, "plane")
+
+    def _orthonormal(self, eta: np.ndarray, purpose: str) -> Tensor:
+        rows = planes.directions_as_drawn(self._plane, eta, self.stream(purpose, self._plane.kind))
+        factor = torch.as_tensor(planes.cholesky(rows))
+        rows = torch.as_tensor(rows.toarray() if hasattr(rows, "toarray") else rows)
+        return torch.linalg.solve_triangular(factor, rows, upper=False)
+
+    @functools.cached_property
+    def jets(self) -> Jets:
+        """Jets on the plane at r_X, of homogeneous outputs."""
+        return self.jets_along(self.directions)
+
+    @functools.cached_property
+    def last_layer(self) -> Jets:
+        """Jets on a plane in the last layer at r_X."""
+        return self.jets_along(self._orthonormal(self.eta * self.layer(self.depth - 1), "last layer"))
+
+    def jets_along(self, directions: Tensor, theta: Tensor | None = None) -> Jets:
+        """Jets of the encoder along rows (d, D), at r_X if no parameters (D,) are given."""
+        return jets.of_encoder(self.weights(self.theta if theta is None else theta), self.inputs, directions)
+
+    def jets_at(self, radius: float, count: int) -> Jets:
+        """Jets of the whole network at a radius along the first directions, by automatic differentiation."""
+        return jets.of_network(self.outputs, radius * self.theta, self.directions[:count])
+
+    def layer(self, number: int) -> np.ndarray:
+        """1 on the parameters (D,) of a layer, 0 elsewhere."""
+        return np.repeat(np.arange(len(self.sizes)) == number, self.sizes).astype(float)
+
+    @functools.cached_property
+    def parts(self) -> dict[str, Parts]:
+        """Parts of the Hessian of each criterion at all radii."""
+        criteria = self.study.criteria
+        losses = [self.loss(label) for label in criteria]
+        if self.homogeneous:
+            scales = torch.as_tensor(self.radii, dtype=torch.float64)
+            return dict(zip(criteria, jets.parts(self.jets, losses, scales, self.labels)))
+        one, found = torch.ones(1, dtype=torch.float64), []
+        for radius in self.radii:
+            found.append(jets.parts(self.jets_at(radius, self._plane.dimension), losses, one, self.labels))
+        return {label: _joined([each[i] for each in found]) for i, label in enumerate(criteria)}
+
+    @functools.cached_property
+    def spread(self) -> np.ndarray:
+        """Unbiased variances (p, 2e) of both branches' outputs at all radii."""
+        branches = slice(0, 2 * self.study.embedding)
+        if self.homogeneous:
+            here = self.jets.outputs[:, branches].var(0)
+            scales = torch.as_tensor(self.radii, dtype=torch.float64)[:, None] ** (2 * self.depth)
+            return (scales * here).numpy()
+        with torch.no_grad():
+            return np.stack([self.outputs(r * self.theta)[:, branches].var(0).numpy() for r in self.radii])
+
+    @functools.cached_property
+    def features(self) -> tuple[np.ndarray, np.ndarray]:
+        """Features h and h′ (n, u) of the last layer at r_X."""
+        h = self.inputs
+        for weight in self.weights(self.theta)[:-1]:
+            h = torch.relu(h @ weight.T)
+        return h[:, 0].numpy(), h[:, 1].numpy()
+
+    @functools.cached_property
+    def moments(self) -> Moments:
+        """I, C and variances at r_X."""
+        terms = Vicreg(self.study.embedding, 1, 1, 1, self.study.epsilon).terms(self.jets.outputs)
+        return Moments(terms.invariance.item(), terms.covariance.item(), self.jets.outputs.var(0).numpy())
+
+    @functools.cached_property
+    def ratios(self) -> dict[str, np.ndarray]:
+        """R_l (n,) of I and V in wide networks, from the views alone."""
+        x, y = self.inputs.unbind(1)
+        x, y = x.numpy(), y.numpy()
+        return {
+            "invariance": wide_networks.ratios_of_invariance(x, y, self.depth),
+            "variance": wide_networks.ratios_of_variance([x, y], self.depth),
+        }
+
+    @property
+    def layer_weights(self) -> LayerWeights:
+        """W of I and V by the plane's metric; that of C, which is of all pairs too, as of V."""
+        ends = np.cumsum(self.sizes) - 1
+        weights = (self.eta[ends] / self.deviations) ** 2
+        invariance, variance = (np.average(self.ratios[name], weights=weights) for name in ("invariance", "variance"))
+        return LayerWeights(invariance, variance, variance)
+
+
+def _joined(parts: Sequence[Parts]) -> Parts:
+    names = ("loss", "radial_derivative", "gauss_newton", "residual")
+    return Parts(*(torch.cat([getattr(each, name) for each in parts]) for name in names))
+
+
+# Radii between which edges are bracketed; they are the same in every study.
+GRID = torch.logspace(-2, 2, 33, dtype=torch.float64)
+COARSE = GRID[::2]
+# Of a step of the grid, to 3e-5 and 1e-3 in x: losses of all pairs take longest.
+HALVINGS, FEWER = 14, 10
+
+
+def crossings(
+    function: Callable[[Tensor], Tensor], curves: Tensor, grid: Tensor, halvings: int = HALVINGS
+) -> np.ndarray:
+    """x = 2 log10 α (q,) where each of q functions changes its sign for the last time from negative to positive.
+
+    function: values (q,) of each at its own scale (q,); curves (p, q): those on the grid (p,). NaN where the first or
+    the last value has the other sign, and where there is no sign at all.
+    """
+    below = (curves < 0).int()
+    last = len(grid) - 1 - below.flip(0).argmax(0)
+    known = (below.sum(0) > 0) & (last < len(grid) - 1)
+    log = grid.log10()
+    low, high = log[last], log[(last + 1).clamp_max(len(grid) - 1)]
+    for _ in range(halvings):
+        middle = (low + high) / 2
+        negative = function(10**middle) < 0
+        low, high = torch.where(negative, middle, low), torch.where(negative, high, middle)
+    return torch.where(known, low + high, torch.nan).numpy()
+
+
+def edges(ray: Ray, here: Jets, measure: Callable, wanted: Sequence[str]) -> dict[str, float]:
+    """x of the edges of losses by label, where measure(jets, loss, scales, labels) (p,) changes its sign."""
+    found, terms = {}, [label for label in wanted if label.startswith("vicreg")]
+    if terms:
+        own = [criteria_of(ray.study, label) for label in terms]
+        weights = torch.tensor([[c.invariance, c.variance, c.covariance] for c in own], dtype=torch.float64)
+        less, one = (2 if measure is trace else 0), torch.ones(1, dtype=torch.float64)
+        invariance, covariance = (measure(here, ray.loss(name), one) for name in ("invariance", "covariance"))
+
+        def values(scales: Tensor) -> Tensor:
+            """Those of the terms (p, 3), of which I and C have degrees."""
+            first, second = (scales ** float(factor * ray.depth - less) for factor in (2, 4))
+            return torch.stack(
+                [first * invariance, measure(here, ray.loss("variance"), scales), second * covariance], 1
+            )
+
+        curves = values(GRID) @ weights.T
+        found |= dict(zip(terms, crossings(lambda scales: (values(scales) * weights).sum(1), curves, GRID)))
+    for label in wanted:
+        if label not in terms:
+            function = functools.partial(measure, here, ray.loss(label), labels=ray.labels)
+            found[label] = crossings(function, function(COARSE)[:, None], COARSE, FEWER)[0]
+    return {label: float(found[label]) for label in wanted}
+
+
+def trace(here: Jets, loss: Loss, scales: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Trace of the Hessian (p,)."""
+    return sum(jets.traces(here, loss, scales, labels))
+
+
+def formula(ray: Ray, label: str, weights: LayerWeights) -> float:
+    """x of the edge by the formula of wide networks, with I, C and variances of this θ; NaN for other losses."""
+    if not label.startswith("vicreg"):
+        return math.nan
+    alpha = wide_networks.edge(criteria_of(ray.study, label), ray.moments, weights, ray.depth)
+    return 2 * math.log10(alpha) if alpha > 0 else math.nan
