@@ -3,7 +3,6 @@
 Letters: m members (draws), n examples, t frames, p numbers of an observation, a of an action.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from goldilocks_zone.data import two_rooms, world_shapes, worlds
-from goldilocks_zone.measurements import blocks, checkpoints
+from goldilocks_zone.measurements import blocks, checkpoints, jepa_arms
 from goldilocks_zone.measurements.jepa_planning import PlanningStudy
 from goldilocks_zone.models import hierarchy, jepa
 from goldilocks_zone.models.embedding_losses import Vicreg
@@ -66,11 +65,6 @@ class Hierarchy:
         return Hierarchy(first, second, direct)
 
 
-def rate_at(step: int, steps: int) -> float:
-    """The factor of the learning rate of a step: 1, then falling linearly to 0 over the last steps."""
-    return min(1.0, (steps - step) / max(1, math.ceil(FALLING * steps)))
-
-
 class Trainer:
     """Trains the levels of a block's draws at one radius, with a checkpoint for each."""
 
@@ -79,20 +73,19 @@ class Trainer:
         self.world = world_of(study, work.job.dataset, work.block.seed)
         self.like = torch.empty(0, device=work.device)
         self._phases = 3 * number
-        self.checksum = f"world {work.job.dataset}"
 
     def hierarchy(self) -> Hierarchy:
         """Train all levels, each on the last one."""
         study, world = self.study, world_shapes.of(self.work.job.dataset)
-        lower = Sizes(world.observation, world.action, study.size)
-        upper = Sizes(study.size, world.action, study.upper_size)
+        lower = Sizes(world.observation, world.action, study.embedding)
+        upper = Sizes(study.embedding, world.action, study.upper_embedding)
         module = hierarchy.level(self.work.job.network, lower, study.weights)
-        first = self._trained(module, self._vicreg(study.size, study.weights[0]), self.frames, study.steps)
-        module, loss = hierarchy.level(hierarchy.UPPER, upper), self._vicreg(study.upper_size, INVARIANCE)
+        first = self._trained(module, self._vicreg(study.embedding, study.weights[0]), self.frames, study.steps)
+        module, loss = hierarchy.level(hierarchy.UPPER, upper), self._vicreg(study.upper_embedding, INVARIANCE)
         second = self._trained(module, loss, lambda step: self.windows(first, step), study.upper_steps)
         if not study.direct:
             return Hierarchy(first, second, None)
-        module, loss = hierarchy.predictor(lower), hierarchy.prediction_loss(study.size)
+        module, loss = hierarchy.predictor(lower), hierarchy.prediction_loss(study.embedding)
         direct = self._trained(module, loss, lambda step: self.apart(first, step), study.upper_steps)
         return Hierarchy(first, second, direct)
 
@@ -140,14 +133,14 @@ class Trainer:
             rates=torch.full((len(starts),), self.study.rate, dtype=torch.float64),
             own_examples=True,
             fresh=lambda step: (packed(step), nothing),
-            rate_at=lambda step: rate_at(step, steps),
+            rate_at=jepa_arms.decay(steps, FALLING),
         )
         module = module.to(self.like)
         shapes = [each.shape for each in module.parameters()]
         names = [self.work.stream_name("batches", draw) for draw in self.work.block.draws]
         subset = constraints.full(starts, shapes, fixed=False)
         ensemble = ensembles.Ensemble(Problem(module, packed(0), nothing, loss), subset, options, names)
-        checkpoint = checkpoints.checkpoint(self.work, self.study, self.checksum, self._phases)
+        checkpoint = checkpoints.checkpoint(self.work, self.study, "", self._phases)
         loop.train(ensemble, [steps], lambda *_: {}, checkpoint)
         return Members(module, ensemble.coordinates)
 

@@ -14,7 +14,7 @@ from goldilocks_zone.config.values import Count, NonNegative, Positive, Several,
 from goldilocks_zone.data import world_shapes
 from goldilocks_zone.data.official_shapes import Shape
 from goldilocks_zone.models import planner_labels
-from goldilocks_zone.models.labels import Network, parse_network
+from goldilocks_zone.models.labels import FullyConnected, Network, parse_network
 from goldilocks_zone.models.planner_labels import POOLED
 
 HIDDEN = "fc-64-relu"  # of predictors and of the encoder of level 2, for their cost
@@ -46,9 +46,9 @@ class PlanningStudy(Study, title="Study of prediction and planning on two levels
     """Factors on the initialisation of level 1."""
     radius_unit: Literal["init_scale"] = "init_scale"
     """Radii are factors on the initialisation."""
-    size: Count = 32
+    embedding: Annotated[Count, Field(ge=2)] = 32
     """Numbers of an embedding of level 1, whose encoder is the network."""
-    upper_size: Count = 8
+    upper_embedding: Annotated[Count, Field(ge=2)] = 8
     """Numbers of an embedding of level 2, whose encoder fc-64-relu takes the mean of 4 successive ones of level 1."""
     span: Count = 8
     """Steps of level 1 between two states of level 2, whose predictor takes the sum of their actions."""
@@ -90,9 +90,9 @@ class PlanningStudy(Study, title="Study of prediction and planning on two levels
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
         """Operations of training, of predictions and of plans."""
-        encoder = network.forward_flops(shape.image, self.size)
-        predictor = _flops(self.size + 2, self.size)
-        above = _flops(self.size, self.upper_size) + _flops(self.upper_size + 2, self.upper_size)
+        encoder = network.forward_flops(shape.image, self.embedding)
+        predictor = _flops(self.embedding + 2, self.embedding)
+        above = _flops(self.embedding, self.upper_embedding) + _flops(self.upper_embedding + 2, self.upper_embedding)
         frames, pixels = 1 + len(self.weights), DRAWN * shape.image[-1]
         first = PASSES * frames * (encoder + predictor) + frames * pixels
         second = 2 * POOLED * encoder + 2 * PASSES * above + (POOLED + self.span) * pixels
@@ -112,6 +112,9 @@ class PlanningStudy(Study, title="Study of prediction and planning on two levels
     @changes_no_number
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
         """Refuse combinations of settings that are not defined."""
+        for label in self.networks:
+            if not isinstance(networks.get(label), FullyConnected):
+                checks.refuse(f"{path}.networks: {label} is impossible; use an encoder fc-<widths>-<activation>")
         for i, label in enumerate(self.same_room):
             advice = f"choose from the planners, {', '.join(self.planners) or 'none'}"
             checks.require(label in self.planners, f"{path}.same_room.{i}", label, advice)

@@ -80,7 +80,7 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
             place = {**studies.place(variant), "radius": radius}
             _measure(result, place, trainer, trained)
             logging.info("measured after %.1f s", time.monotonic() - work.started)
-    signed = SimpleNamespace(checksum=trainer.checksum, classes=1)
+    signed = SimpleNamespace(checksum="", classes=1)
     return blocks.sign(result, work, signed, trained.first.module, dtype="float32", test_examples=study.examples)
 
 
@@ -154,12 +154,11 @@ def _targets(states: worlds.Arrays, frame: int) -> dict[str, np.ndarray]:
     return {name: np.stack([np.cos(each), np.sin(each)], -1) for name, each in angles.items()}
 
 
-def _over(seen: Predictions, measure: Callable[[str, int], object]) -> np.ndarray:
-    """Values (level, …, horizon) of a measure by level and horizon; NaN where there is no prediction."""
+def _over(seen: Predictions, shape: tuple[int, ...], measure: Callable[[str, int], object]) -> np.ndarray:
+    """Values (level, *shape, horizon) of a measure by level and horizon; NaN where there is no prediction."""
     horizons = sorted(seen.study.horizons)
-    found = [[_known(seen, level, each, measure) for each in horizons] for level in LEVELS]
-    width = max(np.shape(value) for row in found for value in row)
-    return np.moveaxis(np.array([[np.broadcast_to(value, width) for value in row] for row in found]), 1, -1)
+    found = [[np.broadcast_to(_known(seen, level, each, measure), shape) for each in horizons] for level in LEVELS]
+    return np.moveaxis(np.array(found), 1, -1)
 
 
 def _known(seen: Predictions, level: str, horizon: int, measure: Callable[[str, int], object]) -> object:
@@ -206,8 +205,8 @@ def predicted(seen: Predictions) -> dict:
 
     now = [seen.now.get(level) for level in LEVELS]
     return {
-        "r_squared": _over(seen, decoded),
-        "unexplained": _over(seen, unexplained),
+        "r_squared": _over(seen, (len(names), len(DECODERS)), decoded),
+        "unexplained": _over(seen, (), unexplained),
         "overflown": [overflown(level) for level in LEVELS],
         "embedding_deviation": [math.nan if z is None else representations.deviation(z) for z in now],
         "dimensions_in_use": [math.nan if z is None else representations.dimensions_in_use(z) for z in now],

@@ -7,7 +7,7 @@ POOLED = 4  # frames that level 2 pools, and steps that are taken before the nex
 SAMPLES, ROUNDS = 16, 3  # of a search
 SUBGOALS = 4  # steps of level 2 that a plan of sub-goals looks ahead
 CALLS = ROUNDS * SAMPLES * (SUBGOALS + POOLED)  # evaluations of predictors of a hierarchical plan
-FORM = "hierarchical[-random|-true][-end] or flat-<level1|level2|exact>-<free|held>-<steps>-x<times the calls>[-end][-true]"
+FORM = "hierarchical[-random|-true][-end] or flat-<level1|level2|exact>-<free|held>-<steps>-x<calls>[-end][-true]"
 _HIERARCHICAL = re.compile(r"hierarchical(-random|-true)?(-end)?")
 _FLAT = re.compile(r"flat-(level1|level2|exact)-(free|held)-([1-9][0-9]*)-x([1-9])(-end)?(-true)?")
 
