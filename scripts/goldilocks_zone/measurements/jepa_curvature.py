@@ -19,9 +19,10 @@ from goldilocks_zone.subspaces import labels as subspace_labels
 
 CRITERION = r"vicreg(-[0-9]+(\.[0-9]+)?)?|invariance|variance|covariance|info_nce-(dot|distance)(-both)?|cross_entropy"
 IMAGE = (1, world_shapes.SIDE, world_shapes.SIDE)
-# Operations of a softmax over all pairs, for each pair and direction; passes of automatic differentiation, for each
-# radius and criterion, by those of the tangents.
-SOFTMAX, PASSES = 1e2, 12
+# Operations of a softmax over all pairs, for each pair and direction, and how often an edge asks for one; passes of
+# automatic differentiation, for each radius and criterion, by those of the tangents; and operations that a ray takes
+# as long as beside.
+SOFTMAX, EVALUATIONS, PASSES, OVERHEAD = 2e2, 40, 2, 1e10
 
 
 def _criterion(label: str) -> str:
@@ -116,19 +117,23 @@ class JepaCurvatureStudy(Study, title="Study of the curvature of joint embedding
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
         """Operations of tangents and second derivatives along the plane, and of the losses."""
-        d, n = subspace_labels.parse_plane(subspace).dimension, max(self.examples)
-        shapes = network.weight_shapes(IMAGE, self.embedding)
-        pushed = 2 * n * d * network.forward_flops(IMAGE, self.embedding) * 2
-        crossed = sum(4 * n * d * self.embedding * i * (o + d) for o, i in shapes[1:])
-        softmax = SOFTMAX * d * n**2 * radii * sum("info" in each for each in self.criteria)
-        softmax += SOFTMAX * d * n**2 * 50 * sum("info" in each for each in self.edges)
-        moments = 8 * n * self.embedding * d * (d + radii) * len(self.criteria)
-        whole = pushed + crossed + softmax + moments
-        general = not network.homogeneous or self.predictor or "predictor" in self.vary
-        if general:
-            whole = pushed * radii * (1 + PASSES * len(self.criteria)) + softmax + moments
-        checked = pushed * (self.checked_directions / d) * radii * PASSES * len(self.criteria)
-        return len(studies.variants(self)) * draws * (whole + checked)
+        d, counts = subspace_labels.parse_plane(subspace).dimension, self.examples
+        n, e = sum(counts), self.embedding
+        shapes, flops = network.weight_shapes(IMAGE, e), network.forward_flops(IMAGE, e)
+        pushed, losses = 4 * n * d * flops, len(self.criteria)
+        if network.homogeneous and network.activation == "relu" and not self.predictor:
+            whole = pushed + sum(4 * n * d * e * i * (o + d) for o, i in shapes[1:])
+            whole += 4 * n * e * d**2 * radii * losses
+        else:
+            whole = pushed * radii * (1 + PASSES * losses)
+        whole += 4 * n * e * d * (d + radii * (1 + e)) * losses
+        pairs = d * sum(count**2 for count in counts)
+        curves = sum("info" in each for each in self.criteria) * radii
+        whole += SOFTMAX * pairs * (curves + EVALUATIONS * sum("info" in each for each in self.edges))
+        whole += 4 * n * self.layer_probes * len(shapes) * (flops + e * (self.layer_probes + radii * (1 + e)) * losses)
+        whole += pushed * self.checked_directions / d * radii * PASSES * losses
+        rays = len(studies.variants(self)) * draws
+        return rays * (whole + OVERHEAD * len(counts))
 
 
 KIND = Kind(

@@ -193,9 +193,9 @@ def _joined(parts: Sequence[Parts]) -> Parts:
 
 # Radii between which edges are bracketed; they are the same in every study.
 GRID = torch.logspace(-2, 2, 33, dtype=torch.float64)
-COARSE = GRID[::2]
+COARSE = GRID[::4]
 # Of a step of the grid, to 3e-5 and 1e-3 in x: losses of all pairs take longest.
-HALVINGS, FEWER = 14, 10
+HALVINGS, FEWER = 14, 11
 
 
 def crossings(

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from goldilocks_zone.models.losses import CrossEntropy, Loss, SeparateLoss, likeliest
 
+ROWS = 32  # softmaxes of InfoNCE at once
+
 
 class Terms(NamedTuple):
     """The terms of VICReg, without their weights, each of shape (…)."""
@@ -195,17 +197,25 @@ class InfoNce(Loss):
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Totals of Jᵀℓ″J (p, d, d), through the logits' own derivatives; NaN for each example."""
-        ends, along, found = self._ends(outputs), self._ends(tangents.mT.to(outputs.dtype)), []
-        axes = (-1, -2) if self.both_directions else (-1,)
+        ends, (z_along, s_along), found = self._ends(outputs), self._ends(tangents.mT.to(outputs.dtype)), []
         for z, s, logits in zip(*ends, self.logits(outputs)):
-            first, total = self._along_logits(z, s, *along), 0
-            for axis in axes:
-                p = torch.softmax(logits, axis)
-                slopes = p - torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)
-                total = total + _softmax_products(p, logits, first, axis) + self._bent(slopes, *along)
-            found.append((total + total.mT) / (2 * len(axes)))
+            total = self._one_way(z, s, z_along, s_along, logits)
+            if self.both_directions:
+                total = (total + self._one_way(s, z, s_along, z_along, logits.mT)) / 2
+            found.append((total + total.mT) / 2)
         total = torch.stack(found)
         return total, total.new_full((*outputs.shape[:2], len(tangents)), torch.nan)
+
+    def _one_way(self, z: Tensor, s: Tensor, z_along: Tensor, s_along: Tensor, logits: Tensor) -> Tensor:
+        """Totals of one direction (d, d), up to symmetry, at one point: softmaxes over the rows of logits (g, m, m)."""
+        p = torch.softmax(logits, -1)
+        total = self._bent(p - torch.eye(p.shape[-1], dtype=p.dtype, device=p.device), z_along, s_along)
+        # In blocks, as the logits' derivatives along all directions would not stay in a core's cache.
+        for start in range(0, p.shape[-2], ROWS):
+            rows = slice(start, start + ROWS)
+            along = self._along_logits(z[:, rows], s, z_along[:, :, rows], s_along)
+            total = total + _softmax_products(p[:, rows], logits[:, rows], along)
+        return total
 
     def _ends(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Predictions and embeddings s_y, (…, g, m, e) each."""
@@ -215,7 +225,7 @@ class InfoNce(Loss):
         return tuple(grouped(each, self.group) for each in (parts.residuals[..., 0, :] + parts.y, parts.y))
 
     def _along_logits(self, z: Tensor, s: Tensor, z_along: Tensor, s_along: Tensor) -> Tensor:
-        """The logits' derivatives (d, g, m, m) at predictions z and embeddings s (g, m, e), along those of both."""
+        """The logits' derivatives (d, g, r, m) at predictions z (g, r, e) and embeddings s (g, m, e), along theirs."""
         products = z_along @ s.mT + z @ s_along.mT
         if self.similarity == "dot":
             return products / self.temperature
@@ -254,16 +264,11 @@ class Classified(SeparateLoss):
         return loss.gauss_newton(logits, loss.relative(tangents[:, : self.classes], first), first, labels)
 
 
-def _softmax_products(p: Tensor, logits: Tensor, along: Tensor, axis: int) -> Tensor:
-    """Σ (Σ_j p l̇ l̇ᵀ − m mᵀ) (d, d), m = Σ_j p l̇, over softmaxes p (g, m, m) along an axis, from l̇ (d, g, m, m)."""
+def _softmax_products(p: Tensor, logits: Tensor, along: Tensor) -> Tensor:
+    """Σ (Σ_j p l̇ l̇ᵀ − m mᵀ) (d, d), m = Σ_j p l̇, over softmaxes p (g, r, m) of logits, from l̇ (d, g, r, m)."""
     # Nothing cancels then where a softmax is saturated.
-    likeliest = logits.argmax(axis, keepdim=True).expand(len(along), *logits.shape[:-2], *_kept(logits, axis))
-    along = along - along.gather(axis, likeliest)
+    likeliest = logits.argmax(-1, keepdim=True).expand(len(along), -1, -1, 1)
+    along = along - along.gather(-1, likeliest)
     weighted = p * along
-    means = weighted.sum(axis).flatten(1)
+    means = weighted.sum(-1).flatten(1)
     return weighted.flatten(1) @ along.flatten(1).T - means @ means.T
-
-
-def _kept(logits: Tensor, axis: int) -> tuple[int, int]:
-    """The last two sizes of logits (…, m, m) of which one entry is kept along an axis."""
-    return (logits.shape[-2], 1) if axis == -1 else (1, logits.shape[-1])

@@ -4,7 +4,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import StrMethodFormatter
 
 from goldilocks_zone.data import worlds
 from goldilocks_zone.figures import curves, panels, style
@@ -27,7 +27,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     for ax, (name, target) in zip(axes, shown):
         draw_decoded(ax, parts[name].sel(target=target))
         title = TARGETS.get(target, target)
-        ax.set(ylabel=f"$R^2$ of the {title}", ylim=(-0.03, 1.03))
+        ax.set(
+            ylabel=f"$R^2$ of the {title}",
+            ylim=panels.limits([1.0], axis_of(parts[name].sel(target=target)), margin=0.04),
+        )
     for ax, part in zip(axes[len(shown) :], parts.values()):
         draw_unexplained(ax, part)
         ax.set(ylabel="own error, median (FVU)", yscale="log")
@@ -36,7 +39,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     for ax in axes:
         ax.set(xlabel="horizon (steps)")
         ax.set_xscale("log", base=2)
-        ax.xaxis.set_major_formatter(ScalarFormatter())
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     panels.letter_titles(axes, titles)
     levels = [panels.entry(label, **look(level)) for level, label in LEVELS.items()]
     fitted = {"own": "decoder fitted on predictions", "observed": "on what is observed"}
@@ -79,6 +82,12 @@ def best_possible(study: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
             values[:, i] = [ring.predictable(horizon)[target] for target in targets]
     coordinates = {"target": targets, "horizon": data["horizon"].values}
     return xr.DataArray(values, coordinates, attrs=curves.described("largest R² of any prediction from now"))
+
+
+def axis_of(data: xr.Dataset) -> np.ndarray:
+    """The means that a panel must have room for; the floor where there are none."""
+    means = data["decoded_mean"].values
+    return means[np.isfinite(means)] if np.isfinite(means).any() else np.array([FLOOR])
 
 
 def look(level: str) -> dict:

@@ -20,7 +20,7 @@ HIERARCHICAL = {
     "hierarchical-random": "random sub-goals",
     "hierarchical-true": "sub-goals, true dynamics",
 }
-APART = 0.16  # between planners of the same calls, in doublings
+SPREAD = 0.6  # of planners of the same calls, in doublings
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
@@ -34,7 +34,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         draw_room(ax, data.sel(rooms=room))
     axes[0, 0].set_ylabel("share of goals reached")
     panels.letter_titles(list(axes.flat[: len(rooms)]), [ROOMS[room] for room in rooms])
-    panels.legend_on_top(figure, entries(data["planner"].values.tolist()), columns=3)
+    panels.legend_on_top(figure, entries(data["planner"].values.tolist()), columns=4)
     return figure, data
 
 
@@ -64,7 +64,7 @@ def draw_room(ax: plt.Axes, data: xr.Dataset) -> None:
     for value in np.unique(calls[np.isfinite(calls)]):
         here = [label for label in data["planner"].values[calls == value].tolist() if shown(label)]
         for number, label in enumerate(here):
-            x = value * 2 ** (APART * curves.centred(number, len(here)) * min(1, 6 / len(here)))
+            x = value * 2 ** (SPREAD * curves.centred(number, len(here)) / max(6, len(here)))
             means = curves.parts_of(data.sel(planner=[label]), "success")
             curves.draw_means(ax, [x], means, linestyle="none", **shown(label))
     for label in data["planner"].values.tolist():

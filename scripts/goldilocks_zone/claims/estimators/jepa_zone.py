@@ -1,0 +1,99 @@
+"""Estimators for claims about the zone of joint embeddings: signs at every radius, layers, and identities.
+
+The unit is an initialisation, with its own pairs of views. A reading is a mapping that names a variable and its place,
+values along axes of the study, as for trained joint embeddings. x stands for log10(r²/r_X²).
+"""
+
+import math
+
+import numpy as np
+
+from goldilocks_zone.claims import curves
+from goldilocks_zone.claims.cells import Cell, NotTested, need, require
+from goldilocks_zone.claims.curves import Window
+from goldilocks_zone.statistics import estimates
+from goldilocks_zone.statistics.estimates import Estimate
+
+LEAST_SHARE = 0.5  # of the draws; what is known of fewer is said of a selection
+Given = dict[str, object]
+
+
+def zone_at_every_radius(cell: Cell, of: Given, window: Window) -> list[Estimate]:
+    """A variable at each radius of the window, of the draws in which it is known there."""
+    found = []
+    for row in _by_radius(cell, of, window):
+        known = row[np.isfinite(row)]
+        least = max(2, math.ceil(LEAST_SHARE * len(row)))
+        need(least, len(known), f"of {len(row)} draws in which {of['variable']} can be measured")
+        found.append(estimates.mean(known))
+    return found
+
+
+def zone_error(cell: Cell, of: Given, window: Window) -> list[Estimate]:
+    """The largest error of an identity over draws and the radii of the window."""
+    return [estimates.largest(np.abs(_known(cell, of, window)))]
+
+
+def zone_sign_error(cell: Cell, of: Given, window: Window, sign: int) -> list[Estimate]:
+    """How far a variable lies on the wrong side of zero at most, over draws and the radii of the window."""
+    return [estimates.largest(np.maximum(0, -sign * _known(cell, of, window)))]
+
+
+def zone_change(cell: Cell, of: Given, window: Window) -> list[Estimate]:
+    """The largest change of a variable over the radii of the window, within a draw."""
+    values = _by_radius(cell, of, window)
+    need(2, len(values), "radii whose values can be compared")
+    if not np.isfinite(values).all():
+        raise NotTested(f"{of['variable']} is missing at some radius")
+    return [estimates.largest(np.ptp(values, axis=0))]
+
+
+def zone_layer_ratio(
+    cell: Cell, criterion: str, window: Window, name: str, expected: str | None = None
+) -> list[Estimate]:
+    """E σ_l² Tr H_ll over that of the last layer, over the variable `expected` if there is one, minus 1: a ratio of
+    means, for each layer but the last and each radius of the window."""
+    traces = _variable(curves.in_x(cell, window), {"variable": "layer_trace", "criterion": criterion})
+    traces = traces.dropna("layer", how="all")
+    found = []
+    for layer in traces["layer"].values[:-1]:
+        ratio = 1.0 if expected is None else float(_variable(cell, {"variable": expected, "layer": layer}).mean())
+        for radius in traces["radius"].values:
+            here = traces.sel(radius=radius)
+            pair = np.array([here.sel(layer=layer).values, here.isel(layer=-1).values])
+            found.append(
+                estimates.bootstrapped(
+                    lambda sample, ratio=ratio: curves.ratio_of_means(sample) / ratio - 1, pair, name, str(layer)
+                )
+            )
+    return found
+
+
+def _by_radius(cell: Cell, of: Given, window: Window) -> np.ndarray:
+    """Values (radius, draw) of a reading."""
+    return curves.by_radius(curves.in_x(_variable(cell, of), window))
+
+
+def _known(cell: Cell, of: Given, window: Window) -> np.ndarray:
+    """All values of a reading that are not missing; NotTested if there are none."""
+    values = _by_radius(cell, of, window)
+    known = values[np.isfinite(values)]
+    need(1, known.size, f"values of {of['variable']}")
+    return known
+
+
+def _variable(cell: Cell, of: Given):
+    """A variable at the values of a reading along axes, without those of length one."""
+    place = {axis: value for axis, value in of.items() if axis != "variable"}
+    if of["variable"] not in cell:
+        raise NotTested(f"this run has measured no {of['variable']}")
+    values = cell[of["variable"]]
+    for axis, value in place.items():
+        if axis not in values.dims:
+            raise NotTested(f"{of['variable']} has no axis {axis}")
+        require(values, axis, value)
+    values = values.sel(place, drop=True)
+    if left := [axis for axis in values.dims if axis not in ("radius", "draw", "layer") and values.sizes[axis] > 1]:
+        raise NotTested(f"the study has several values of {left[0]}, of which the claim names none")
+    alone = [axis for axis in values.dims if axis not in ("radius", "draw", "layer")]
+    return values.squeeze(alone, drop=True)
