@@ -36,8 +36,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         ax.set(ylabel="own error, median (FVU)", yscale="log")
     titles = [TARGETS.get(target, target) for _, target in shown]
     titles += [f"own space, {world(study)}" for study in studies.values()]
-    for ax in axes:
-        ax.set(xlabel="horizon (steps)")
+    owners = [name for name, _ in shown] + list(parts)
+    for ax, name in zip(axes, owners):
+        ends = parts[name]["horizon"].values[[0, -1]] * [0.8, 1.25]
+        ax.set(xlabel="horizon (steps)", xlim=ends)
         ax.set_xscale("log", base=2)
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     panels.letter_titles(axes, titles)
