@@ -96,6 +96,9 @@ class Ensemble:
         if arm.criterion == "info_nce":
             return InfoNce(study.embedding, study.temperature, study.similarity, group=study.group)
         codes = 1 if arm.head == "pixel_autoencoder" else study.codes
+        if sharpness is not None:
+            # β is that of the mean square of a residual: of its sum, the first β would be a hard minimum already.
+            sharpness = sharpness / (self.pairs.observation if arm.criterion == "pixels" else study.embedding)
         given = {"codes": codes, "sharpness": sharpness, "group": study.group}
         if arm.criterion == "pixels":
             return Vicreg(study.embedding, study.invariance, 0, 0, **given)

@@ -179,7 +179,8 @@ class Ray:
 
     @property
     def layer_weights(self) -> LayerWeights:
-        """W of I and V by the plane's metric; that of C, which is of all pairs too, as of V."""
+        """W of I and V by the plane's metric. C, whose part in the balance is small, is given that of V, though its R_l
+        are lower: outputs that are independent in wide networks do not explain them."""
         ends = np.cumsum(self.sizes) - 1
         weights = (self.eta[ends] / self.deviations) ** 2
         invariance, variance = (np.average(self.ratios[name], weights=weights) for name in ("invariance", "variance"))

@@ -9,11 +9,12 @@ from pydantic import Field
 
 from goldilocks_zone.config import checks, studies
 from goldilocks_zone.config.kinds import Kind, changes_no_number
-from goldilocks_zone.config.models import DataType, Networks, RadiusRange, Shapes, Study
+from goldilocks_zone.config.models import DataType, Networks, Plane, RadiusRange, Shapes, Study
 from goldilocks_zone.config.values import Amount, Count, NonNegative, Number, Positive, Several, Varied
 from goldilocks_zone.data import world_shapes
 from goldilocks_zone.data.official_shapes import Shape
 from goldilocks_zone.models.labels import FullyConnected, Network
+from goldilocks_zone.subspaces.labels import parse_plane
 
 
 class Arm(NamedTuple):
@@ -42,10 +43,9 @@ OF_MEMBERS = (
     *("invariance", "variance", "covariance", "epsilon", "over_threshold"),
 )
 VIEWS = tuple(world_shapes.IMAGES)
-# Operations that take as long as an activation, forwards and back; a number of fresh data; a step of an ensemble; an
-# embedding that is measured; and the head's units.
-ACTIVATION, DRAWN, STEP, MEASURED, HIDDEN = 250, 250, 4e7, 6e4, 64
-EVALUATED = 3  # observations of each evaluated pair, at most: x, y and another y
+# Operations that take as long as a number of fresh data, a step of an ensemble, a pair that is measured, and a hidden
+# unit of the predictor for one of several codes; those of jets, over their products; and the predictor's hidden units.
+DRAWN, STEP, MEASURED, TOLD, JETS, HIDDEN = 1500, 1.4e8, 6e5, 800, 7, 64
 
 
 class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"):
@@ -131,6 +131,10 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
     """Fresh pairs of a step."""
     test: Annotated[int, Field(ge=8)] = 2000
     """Fresh pairs on which is measured; half of them fit the probes."""
+    curvature_examples: Amount = 0
+    """Pairs for the Hessian of the loss on a plane at the start, of Siamese networks without biases; 0 for none."""
+    curvature_plane: Plane = "plane-50-dense"
+    """Label of that plane."""
     dtype: DataType = "float32"
     """Precision of training."""
 
@@ -149,9 +153,20 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
                 if not untrained:
                     drawn = DRAWN * draws * study.batch * 2 * observation
                     found += study.steps * (members * study.batch * (row + head) + drawn + STEP)
-                pair = EVALUATED * (row + head) / 3 + MEASURED
-                found += members * study.test * pair
+                # Ring world has hard pairs and most probes.
+                found += draws * self._of_curvature(network, observation) * (not untrained)
+                measured = MEASURED * (1 if "ring" in self.datasets else 0.5)
+                found += members * study.test * (row + head + measured)
         return found
+
+    def _of_curvature(self, network: Network, observation: int) -> float:
+        """Operations of the jets of one draw, along the plane."""
+        if not self.curvature_examples:
+            return 0.0
+        d, shapes = parse_plane(self.curvature_plane).dimension, network.weight_shapes((observation,), self.embedding)
+        crossed = sum(4 * self.embedding * n_in * (n_out + d) for n_out, n_in in shapes[1:])
+        pushed = 4 * network.forward_flops((observation,), self.embedding)
+        return JETS * self.curvature_examples * d * (crossed + pushed)
 
     def _observation(self, shape: Shape) -> int:
         if self.views:
@@ -161,15 +176,13 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
 
     def _of_pair(self, network: Network, observation: int, arm: Arm) -> tuple[float, float]:
         """Operations of the encoder and of the head for one pair in a step."""
-        widths = [*network.widths, self.embedding] if isinstance(network, FullyConnected) else [self.embedding]
         flops = network.forward_flops((1, 1, observation), self.embedding)
-        encoder = 2 * (3 * flops + ACTIVATION * sum(widths))
+        # Both branches, forwards and back; losses of pixels lead back through that of x alone.
+        encoder = (4 if "pixel" in arm.head else 6) * flops
         if arm.head == "predictor" and not self.predictor:
             return encoder, 0
-        predictor = self.codes * (3 * 2 * 2 * self.embedding * HIDDEN + ACTIVATION * (HIDDEN + 2 * self.embedding))
-        if "pixel" not in arm.head:
-            return encoder, predictor
-        return encoder, predictor + self.codes * (3 * flops + ACTIVATION * (sum(widths) + observation))
+        predictor = self.codes * (3 * 2 * 2 * self.embedding * HIDDEN + TOLD * HIDDEN * (self.codes > 1))
+        return encoder, predictor + ("pixel" in arm.head) * self.codes * 3 * flops
 
     @changes_no_number
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
@@ -181,6 +194,8 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
                 checks.refuse(
                     f"{path}.start_deviation: {label} has no scale at which it is known; use fc-…-relu-nobias"
                 )
+            if self.curvature_examples and not (networks[label].homogeneous and networks[label].activation == "relu"):
+                checks.refuse(f"{path}.curvature_examples: {label} has other jets; use fc-…-relu-nobias")
         for variant in studies.variants(self):
             self.model_copy(update=variant)._check_one(path, shapes)
 
@@ -197,6 +212,10 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
                 checks.refuse(f"{path}.datasets: {name} has no grey images of 28 × 28 or 14 × 14 pixels; use another")
             if self.over_threshold and name != "gaussian_pairs":
                 checks.refuse(f"{path}.over_threshold: the threshold is known of gaussian_pairs alone; leave it out")
+        if self.curvature_examples and self.predictor:
+            checks.refuse(f"{path}.curvature_examples: it is measured of Siamese networks alone; set predictor: false")
+        if self.curvature_examples % (self.group or 1) or self.curvature_examples == 1:
+            checks.refuse(f"{path}.curvature_examples: {self.curvature_examples} is impossible; use whole groups")
         if self.group and self.batch % self.group:
             checks.refuse(f"{path}.group: {self.group} is impossible; it must divide the batch of {self.batch}")
         if self.columns > self.embedding:
@@ -224,7 +243,7 @@ KIND = Kind(
     JepaTrainingStudy,
     memory_mib=2000,
     seconds=5,
-    speeds={"jepa_training": 3e10},
+    speeds={"jepa_training": 6e10},
     module="jepa_training_blocks",
     draws_worlds=True,
 )

@@ -19,6 +19,7 @@ from goldilocks_zone.data.worlds import Batch
 from goldilocks_zone.jobs import lifecycle
 from goldilocks_zone.measurements import blocks, checkpoints, jepa_arms, jepa_worlds
 from goldilocks_zone.measurements.jepa_arms import Ensemble, Member
+from goldilocks_zone.measurements.jepa_starts import Started
 from goldilocks_zone.measurements.jepa_training import ARMS, OF_MEMBERS, Arm, JepaTrainingStudy, groups
 from goldilocks_zone.measurements.observables import DRAW, RADIUS, Axis, Observables, Shape, Variable
 from goldilocks_zone.models import jepa
@@ -27,6 +28,7 @@ from goldilocks_zone.statistics import representations
 from goldilocks_zone.theory import wide_networks
 
 AT_ONCE = 16  # members that are measured together
+ROUNDING = 1e-20  # energies of rounding, relative to the mean square of what is predicted
 
 ARM = Axis("arm", lambda shape: shape.study.arms, "what is trained")
 OBSERVABLES = Observables(RADIUS, DRAW)
@@ -92,7 +94,9 @@ class Trained:
     def _energies(self, s_y: Tensor, y: np.ndarray) -> np.ndarray | None:
         if self.arm.head == "pixel_autoencoder":
             return None
-        return self.model.energies(self.s_x, s_y, self.packed(y)).numpy()
+        found = self.model.energies(self.s_x, s_y, self.packed(y)).numpy()
+        # An energy that vanishes identically must not tell pairs apart by its rounding.
+        return np.where(found < ROUNDING * (self.targets**2).sum(-1).mean(-1, keepdims=True), 0, found)
 
 
 def measure_block(job: blocks.Job) -> xr.Dataset:
@@ -117,8 +121,16 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
                         blocks.fill(result, place, {name: each[i] for name, each in values.items()})
                 described, seconds = studies.described(variant), time.monotonic() - work.started
                 logging.info("%s trained and measured after %.1f s%s", ", ".join(arms), seconds, described)
+                for i, values in enumerate(started(here, ensemble)):
+                    blocks.fill(result, jepa_arms.place_of(ensemble.members[i], variant), values)
                 number += 1
     return blocks.sign(result, work, pairs, module, dtype=study.dtype, test_examples=study.test)
+
+
+def started(study: JepaTrainingStudy, ensemble: Ensemble) -> Iterator[dict]:
+    """Values by name of each member at its start."""
+    found = OBSERVABLES.measure(study, Started(ensemble))
+    return ({name: each[i] for name, each in found.items()} for i in range(len(ensemble.members)))
 
 
 def trained(ensemble: Ensemble, points: Tensor) -> Iterator[Trained]:
@@ -242,3 +254,13 @@ def information(seen: Trained) -> dict:
         found["information"] = representations.information(told, causes)
         found["information_by_chance"] = representations.information_by_chance(told, causes, stream("permuted causes"))
     return {name: np.where(known, each, np.nan) for name, each in found.items()}
+
+
+@OBSERVABLES.register(
+    Started,
+    of_arm("start_trace_over_norm", "1", "κ = Tr(H_d)/‖H_d‖_F of the loss on a plane at the start"),
+    key="curvature_examples",
+)
+def curvature(seen: Started) -> dict:
+    """Excess positive curvature at the start, where the network is Siamese and the loss VICReg."""
+    return {"start_trace_over_norm": seen.kappas()} if seen.is_known else {}

@@ -43,6 +43,10 @@ class Pairs:
         """Pairs (s, n, …) of some draws to measure."""
         return worlds.batch(self.evaluation, draws, 0, count, "evaluation")
 
+    def curved(self, draw: int, count: int) -> worlds.Batch:
+        """Pairs (1, n, …) of a draw over which curvature is measured."""
+        return worlds.batch(self.training, [draw], 0, count, "curvature")
+
     def turned(self, batch: worlds.Batch) -> np.ndarray | None:
         """Other observations y (s, n, p), of hard pairs; None in worlds without them."""
         return self.evaluation.turned(batch, HARD) if isinstance(self.evaluation, worlds.Ring) else None

@@ -43,6 +43,25 @@ class Latent(NamedTuple):
     penalty: float = 0.0
 
 
+def through(layers: nn.Sequential, x: Tensor) -> Tensor:
+    """Outputs (…, n, o) of dense layers for vectors (…, n, i), where their parameters may have as many axes before."""
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            x = _affine(x, layer.weight, layer.bias)
+        elif isinstance(layer, networks.Residual):
+            x = x + through(layer.inner, x)
+        elif not isinstance(layer, nn.Flatten):
+            x = layer(x)
+    return x
+
+
+def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if weight.ndim == 3 and bias is not None:
+        return torch.baddbmm(bias[:, None], x, weight.mT)
+    product = x @ weight.mT
+    return product if bias is None else product + bias
+
+
 class Predictor(nn.Module):
     """s + MLP(s, action, code), of widths e + a + k, 64 and e, with ReLU; k = 1 stands for no code."""
 
@@ -53,13 +72,15 @@ class Predictor(nn.Module):
         self.last = nn.Linear(HIDDEN, sizes.embedding)
 
     def forward(self, embeddings: Tensor, actions: Tensor) -> Tensor:
-        """Predictions (n, k, e), one for each code, of embeddings (n, e) after actions (n, a)."""
-        told = torch.cat([embeddings, actions], -1)
-        # A one-hot code selects a column of the first layer.
-        hidden = nn.functional.linear(told, self.first.weight[:, : self._told], self.first.bias)[..., None, :]
+        """Predictions (…, n, k, e), one for each code, of embeddings (…, n, e) after actions (…, n, a)."""
+        told, weight = torch.cat([embeddings, actions], -1), self.first.weight
+        hidden = _affine(told, weight[..., : self._told], self.first.bias)
         if self.codes > 1:
-            hidden = hidden + self.first.weight[:, self._told :].T
-        return embeddings[..., None, :] + self.last(torch.relu(hidden))
+            # A one-hot code selects a column of the first layer.
+            hidden = hidden[..., :, None, :] + weight[..., self._told :].mT[..., None, :, :]
+        flat = torch.relu(hidden.flatten(-3, -2) if self.codes > 1 else hidden)
+        moved = _affine(flat, self.last.weight, self.last.bias)
+        return embeddings[..., None, :] + moved.unflatten(-2, (-1, self.codes))
 
 
 class Prediction(nn.Module):
@@ -70,7 +91,7 @@ class Prediction(nn.Module):
         self.predictor = Predictor(sizes, latent.codes)
 
     def forward(self, s_x: Tensor, s_y: Tensor, x: Tensor, y: Tensor, actions: Tensor) -> Tensor:
-        """Residuals (n, k, e)."""
+        """Residuals (…, n, k, e)."""
         return self.predictor(s_x, actions) - s_y[..., None, :]
 
 
@@ -89,15 +110,15 @@ class LinearPrediction(nn.Module):
             self.register_buffer("basis", basis)
 
     def forward(self, s_x: Tensor, s_y: Tensor, x: Tensor, y: Tensor, actions: Tensor) -> Tensor:
-        """Residuals (n, 1, r) with r = e + q, or e where β = 0."""
+        """Residuals (…, n, 1, r) with r = e + q, or e where β = 0."""
         beta, basis = self._latent.penalty, self.basis
         missing = s_y - self.predictor(s_x, actions)[..., 0, :]
         if self._latent.free:
-            gram = basis.T @ basis + beta * torch.eye(basis.shape[1], dtype=basis.dtype, device=basis.device)
-            z = torch.linalg.solve(gram, basis.T @ missing.mT).mT
+            gram = basis.mT @ basis + beta * torch.eye(basis.shape[-1], dtype=basis.dtype, device=basis.device)
+            z = torch.linalg.solve(gram, basis.mT @ missing.mT).mT
         else:
             z = missing @ basis / (1 + beta)
-        residual = z @ basis.T - missing
+        residual = z @ basis.mT - missing
         if beta:
             residual = torch.cat([residual, math.sqrt(beta) * z], -1)
         return residual[..., None, :]
@@ -111,8 +132,10 @@ class PixelPrediction(nn.Module):
         self.predictor, self.decoder = Predictor(sizes, latent.codes), decoder
 
     def forward(self, s_x: Tensor, s_y: Tensor, x: Tensor, y: Tensor, actions: Tensor) -> Tensor:
-        """Residuals (n, k, p)."""
-        return self.decoder(self.predictor(s_x, actions)) - y[..., None, :]
+        """Residuals (…, n, k, p)."""
+        predicted = self.predictor(s_x, actions)
+        pixels = through(self.decoder, predicted.flatten(-3, -2)).unflatten(-2, predicted.shape[-3:-1])
+        return pixels - y[..., None, :]
 
 
 class PixelAutoencoder(nn.Module):
@@ -123,23 +146,28 @@ class PixelAutoencoder(nn.Module):
         self.decoder = decoder
 
     def forward(self, s_x: Tensor, s_y: Tensor, x: Tensor, y: Tensor, actions: Tensor) -> Tensor:
-        """Residuals (n, 1, p)."""
-        return (self.decoder(s_x) - x)[..., None, :]
+        """Residuals (…, n, 1, p)."""
+        return (through(self.decoder, s_x) - x)[..., None, :]
 
 
 class JointEmbedding(nn.Module):
-    """An encoder of both branches, and a head that gives residuals; without a head the network is Siamese."""
+    """An encoder of both branches, and a head that gives residuals; without a head the network is Siamese.
+
+    takes_members: with parameters (m, …) of m members in place of its own it takes inputs (m, n, …), without vmap.
+    """
+
+    takes_members = True
 
     def __init__(self, encoder: nn.Module, observation: int, head: nn.Module | None = None):
         super().__init__()
         self.encoder, self.head, self.observation = encoder, head, observation
 
     def forward(self, packed: Tensor) -> Tensor:
-        """Outputs (n, 2e + k·r) of packed inputs (n, 2p + a)."""
+        """Outputs (…, n, 2e + k·r) of packed inputs (…, n, 2p + a)."""
         x, y, actions = self.unpacked(packed)
-        s_x, s_y = self.encoder(torch.cat([x, y])).chunk(2)
-        residuals = [] if self.head is None else [self.head(s_x, s_y, x, y, actions).flatten(1)]
-        return torch.cat([s_x, s_y, *residuals], 1)
+        s_x, s_y = through(self.encoder, torch.cat([x, y], -2)).chunk(2, -2)
+        residuals = [] if self.head is None else [self.head(s_x, s_y, x, y, actions).flatten(-2)]
+        return torch.cat([s_x, s_y, *residuals], -1)
 
     def unpacked(self, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (…, p), y (…, p) and actions (…, a) of packed inputs (…, 2p + a)."""

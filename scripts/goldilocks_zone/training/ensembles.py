@@ -8,6 +8,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -90,6 +91,10 @@ class Ensemble:
         def logits(arrays: list[Tensor], inputs: Tensor) -> Tensor:
             return networks.as_logits(networks.call(problem.network, arrays, inputs), len(inputs))
 
+        if getattr(problem.network, "takes_members", False):
+            self._own_logits = partial(networks.call, problem.network)
+            self._logits = lambda arrays, inputs: self._own_logits(arrays, inputs.expand(len(arrays[0]), *inputs.shape))
+            return
         if chains.of(problem.network) is None:
             logits = kernels.exact(logits)
         self._logits, self._own_logits = (over_members(logits, shared=shared) for shared in (True, False))

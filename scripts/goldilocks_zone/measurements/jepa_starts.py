@@ -1,0 +1,67 @@
+"""Curvature of the loss where joint embeddings start, and their path at another scale of the parameters.
+
+Letters: m members, n pairs, d directions, D parameters.
+"""
+
+import dataclasses
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from goldilocks_zone.curvature import jets
+from goldilocks_zone.measurements import blocks
+from goldilocks_zone.measurements.jepa_arms import Ensemble, weights_of
+from goldilocks_zone.models import initialisation
+from goldilocks_zone.models.embedding_losses import Vicreg
+from goldilocks_zone.subspaces import labels as subspace_labels
+from goldilocks_zone.subspaces import planes
+
+
+@dataclasses.dataclass(frozen=True)
+class Started:
+    """An ensemble at its start."""
+
+    ensemble: Ensemble
+
+    @property
+    def is_known(self) -> bool:
+        """Whether its curvature on a plane can be measured: Siamese networks with VICReg."""
+        return self.ensemble.module.head is None and self.ensemble.arm.criterion == "vicreg"
+
+    def kappas(self) -> np.ndarray:
+        """Tr(H_d)/‖H_d‖_F (m,) of the members' losses on a plane that those of one draw share; NaN where H vanishes."""
+        ensemble, found = self.ensemble, np.full(len(self.ensemble.members), np.nan)
+        starts, _ = ensemble.starts()
+        for draw in ensemble.draws:
+            numbers = [i for i, member in enumerate(ensemble.members) if member.draw == draw]
+            base = starts[numbers[0]]
+            along = self._jets(base, draw)
+            for i in numbers:
+                # Starts of a draw lie on one ray.
+                scale = (starts[i].norm() / base.norm())[None]
+                (parts,) = jets.parts(along, [self._loss(i)], scale)
+                matrix = parts.hessian[0]
+                size = float(matrix.norm())
+                found[i] = float(matrix.trace()) / size if size > 0 else np.nan
+        return found
+
+    def _jets(self, theta: Tensor, draw: int) -> jets.Jets:
+        ensemble, study = self.ensemble, self.ensemble.study
+        batch = ensemble.pairs.curved(draw, study.curvature_examples)
+        inputs = torch.as_tensor(np.stack([batch.x[0], batch.y[0]], 1)).double()
+        parameters = initialisation.parameters_of(ensemble.module)
+        plane = subspace_labels.parse_plane(study.curvature_plane)
+        stream = ensemble.work.stream("plane", plane.kind, draw)
+        rows = planes.directions_as_drawn(plane, blocks.metric(study, parameters), stream)
+        factor = torch.as_tensor(planes.cholesky(rows))
+        rows = torch.as_tensor(rows.toarray() if hasattr(rows, "toarray") else rows)
+        directions = torch.linalg.solve_triangular(factor, rows, upper=False)
+        pieces = theta.split([parameter.size for parameter in parameters])
+        weights = [piece.view(parameter.shape) for piece, parameter in zip(pieces, parameters)]
+        return jets.of_encoder(weights, inputs, directions)
+
+    def _loss(self, number: int) -> Vicreg:
+        study, member = self.ensemble.study, self.ensemble.members[number]
+        weights, epsilon = weights_of(study.model_copy(update=member.variant), member.arm)
+        return Vicreg(study.embedding, *weights, epsilon, group=study.group)
