@@ -27,20 +27,21 @@ class Unrolled(JointEmbedding):
         self._action, self._roots = sizes.action, [(weight / weights[0]) ** 0.5 for weight in weights]
 
     def forward(self, packed: Tensor) -> Tensor:
-        """Outputs (n, 2e + re) of x, the r next observations, and the actions between them, packed as (n, …).
+        """Outputs (…, n, 2e + re) of x, the r next observations, and the actions between them, packed as (…, n, …).
 
         They are s_x, s_y of the first next one, and a residual of r parts, whose squares add up with their weights.
         """
         steps = len(self._roots)
-        seen = packed[:, : (1 + steps) * self.observation].unflatten(1, (1 + steps, -1))
-        actions = packed[:, (1 + steps) * self.observation :].unflatten(1, (steps, self._action))
+        seen = packed[..., : (1 + steps) * self.observation].unflatten(-1, (1 + steps, -1))
+        actions = packed[..., (1 + steps) * self.observation :].unflatten(-1, (steps, self._action))
         # Transposed, so that frames are parts of one batch.
-        embedded = self.encoder(seen.transpose(0, 1).flatten(0, 1)).unflatten(0, (1 + steps, -1))
+        embedded = jepa.through(self.encoder, seen.transpose(-3, -2).flatten(-3, -2))
+        embedded = embedded.unflatten(-2, (1 + steps, -1)).unbind(-3)
         predicted, residuals = embedded[0], []
         for step, root in enumerate(self._roots):
-            predicted = self.head.predictor(predicted, actions[:, step])[..., 0, :]
+            predicted = self.head.predictor(predicted, actions[..., step, :])[..., 0, :]
             residuals.append(root * (predicted - embedded[step + 1]))
-        return torch.cat([embedded[0], embedded[1], *residuals], 1)
+        return torch.cat([embedded[0], embedded[1], *residuals], -1)
 
 
 def level(encoder: str, sizes: Sizes, weights: Sequence[float] = (1,)) -> JointEmbedding:
@@ -54,7 +55,7 @@ def level(encoder: str, sizes: Sizes, weights: Sequence[float] = (1,)) -> JointE
 def predictor(sizes: Sizes) -> JointEmbedding:
     """A predictor alone, of given embeddings: its encoder changes nothing."""
     sizes = sizes._replace(observation=sizes.embedding)
-    return JointEmbedding(nn.Identity(), sizes.observation, jepa.Prediction(sizes, jepa.Latent())).double()
+    return JointEmbedding(nn.Sequential(), sizes.observation, jepa.Prediction(sizes, jepa.Latent())).double()
 
 
 def prediction_loss(size: int) -> Vicreg:

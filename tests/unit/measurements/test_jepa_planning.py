@@ -11,7 +11,7 @@ from goldilocks_zone.config import kinds, records
 from goldilocks_zone.data import two_rooms, worlds
 from goldilocks_zone.measurements import aggregate, blocks, checkpoints, hierarchies, jepa_planning_blocks
 from goldilocks_zone.measurements.jepa_planning_blocks import LEVELS, Predictions, r_squared
-from goldilocks_zone.models import hierarchy
+from goldilocks_zone.models import hierarchy, networks
 from goldilocks_zone.models.jepa import Members, Sizes
 from goldilocks_zone.models.planner_labels import CALLS, POOLED
 from goldilocks_zone.randomness import stream
@@ -87,6 +87,10 @@ def test_unrolled_predictions_follow_one_another_and_weigh_in_the_loss():
         expected = expected + weight * (s - embedded[step + 1]).square().mean()
     outputs = module(packed)
     torch.testing.assert_close(outputs[:, :6], torch.cat(embedded[:2], 1))
+    arrays = [torch.stack([each, 2 * each]) for each in module.parameters()]
+    both = networks.call(module, arrays, packed.expand(2, *packed.shape))
+    torch.testing.assert_close(both[0], outputs)
+    torch.testing.assert_close(both[1], networks.call(module, [each[1] for each in arrays], packed))
     loss = hierarchies.Vicreg(3, 25, 0, 0)
     torch.testing.assert_close(loss.total(outputs) / 9, expected)
     whole = hierarchies.Vicreg(3, 25, 25, 1)
