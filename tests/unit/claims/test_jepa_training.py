@@ -49,6 +49,9 @@ def test_a_variable_may_lack_an_axis_on_which_it_does_not_depend():
     assert estimate(cell, "embedding_contrast", of=of, less={"variable": "by_chance"}).value == pytest.approx(
         0.8 + NOISE.mean()
     )
+    # But not one at which the cell is not.
+    with pytest.raises(NotTested, match="no amplitude 1"):
+        estimate(cell.sel(amplitude=2), "embedding_value", of=of)
 
 
 @pytest.mark.parametrize(

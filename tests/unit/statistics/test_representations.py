@@ -130,6 +130,7 @@ def test_dimensions_in_use_are_eigenvalues_above_a_quarter(random):
     z = random.standard_normal((500, 6))
     # Orthogonal columns of mean 0: the sample's own covariance is exact.
     z = np.linalg.qr(z - z.mean(0))[0] * np.sqrt(499) * deviations
+    assert np.allclose(representations.covariance(z @ rotation), np.cov((z @ rotation).T))
     assert representations.dimensions_in_use(z @ rotation) == 3
     assert representations.deviation(z @ rotation) == pytest.approx(np.sqrt(np.mean(deviations**2)), rel=1e-12)
 

@@ -66,9 +66,9 @@ class Reading:
         for axis, value in self.at.items():
             if axis not in cell.coords:
                 raise NotTested(f"the study has no axis {axis}")
+            require(cell, axis, value)
             # A variable that does not vary along an axis is the same at each of its values.
             if axis in values.dims:
-                require(values, axis, value)
                 values = values.sel({axis: value}, drop=True)
         if self.x is not None:
             if "x" not in values.coords or "radius" not in values.dims:
