@@ -37,11 +37,12 @@ class Dual:
 
 
 def dual(gradients: LogitGradients, factor: Factor, kernel: Tensor | None = None) -> Dual:
-    """Eigenpairs of G from the (n k, n k) matrix Rᵀ JᵀJ R/n, S = R Rᵀ the second derivative of the loss by the logits.
+    """Eigenpairs of G from the (n r, n r) matrix Rᵀ JᵀJ R/n; S = R Rᵀ is the loss's second derivative by the logits.
 
-    `kernel` (n, k, n, k): JᵀJ where it is known. There may be no eigenpairs, where the softmax is saturated.
+    R has r columns an example. `kernel` (n, k, n, k): JᵀJ where it is known. There may be no eigenpairs, where the
+    softmax is saturated.
     """
-    roots = logit_gradients.fitting(factor, gradients)
+    roots = logit_gradients.fitting(factor.reduced(), gradients)
     kernel = gradients.products(gradients) if kernel is None else kernel
     examples, _, columns = roots.shape
     matrix = roots.transposed_first(roots.transposed(kernel)).reshape(examples * columns, -1) / examples
@@ -90,8 +91,8 @@ def predicted_loss(gradients: LogitGradients, logits: Tensor) -> LogitGradients:
 def with_vectors(problem: Problem, parameters: Tensor, vectors: Tensor, weights: Tensor) -> np.ndarray:
     """Scalar products (n, m) of Σ_k w_k J_k, scaled to length one, with `vectors` (m, D), for weights w (n, k)."""
     lengths = logit_gradients.of(problem, parameters).combined(weights).own().view(-1, 1).sqrt()
-    pushed = [(logit_gradients.pushed(problem, parameters, each) * weights).sum(1) for each in vectors]
-    return torch.where(lengths > 0, torch.stack(pushed, 1) / lengths, 0).double().cpu().numpy()
+    along = (logit_gradients.pushed(problem, parameters, vectors) * weights).sum(2)
+    return torch.where(lengths > 0, along.T / lengths, 0).double().cpu().numpy()
 
 
 @dataclass(frozen=True)

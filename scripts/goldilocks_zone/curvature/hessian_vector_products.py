@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.func import vmap
 
 from goldilocks_zone.curvature.arguments import Prepared
 from goldilocks_zone.curvature.tangents import Step
@@ -15,6 +16,7 @@ from goldilocks_zone.models import chains
 from goldilocks_zone.models.layers import Activation, Dense, Reshape
 
 EXAMPLES_AT_ONCE = 1000
+ENTRIES_AT_ONCE = 2**17  # of tangents: so many vectors share each product of matrices, but where one is large by itself
 
 
 class Products:
@@ -52,39 +54,58 @@ class Products:
 
     def __call__(self, vectors: Tensor) -> Tensor:
         products = torch.zeros_like(vectors)
-        for vector, product in zip(vectors, products):
-            for steps, curved in self._chunks:
-                self._add(vector, product, steps, curved)
+        for steps, curved in self._chunks:
+            widest = max(sum(step.layer.shape) for step in steps if not _is_activation(step))
+            together = ENTRIES_AT_ONCE // (widest * len(steps[0].memory))
+            if together < 2:
+                for vector, product in zip(vectors, products):
+                    self._add(vector, product, steps, curved)
+                continue
+            for some, their in zip(vectors.split(together), products.split(together)):
+                self._add(some, their, steps, vmap(curved))
         return products / self._count
 
-    def _add(self, vector: Tensor, product: Tensor, steps: list[Step], curved: Callable) -> None:
+    def _add(self, vectors: Tensor, products: Tensor, steps: list[Step], curved: Callable) -> None:
+        """Add to products (…, D) those of vectors (…, D), one or several."""
         tangent, before = None, []
         for step in steps:
             before.append(tangent)
-            if isinstance(step.layer, Activation):
+            if _is_activation(step):
                 tangent = tangent * step.memory
                 continue
-            moved = step.memory @ step.layer.weights(vector).T
+            moved = step.memory @ step.layer.weights(vectors).mT
             if tangent is not None:
-                moved.addmm_(tangent, step.layer.weights(self._theta).T)
+                _add_product(moved, tangent, step.layer.weights(self._theta).mT)
             if step.layer.bias is not None:
-                moved += vector[step.layer.bias]
+                moved += vectors[..., None, step.layer.bias]
             tangent = moved
         back = curved(tangent / self._temperature**2)
         for number, step in reversed(list(enumerate(steps))):
             tangent = before[number]
-            if isinstance(step.layer, Activation):
+            if _is_activation(step):
                 back = back * step.memory
                 if step.bend is not None:
                     back.addcmul_(step.bend, tangent)
                 continue
-            weights = step.layer.weights(product)
-            weights.addmm_(back.T, step.memory)
+            weights = step.layer.weights(products)
+            _add_product(weights, back.mT, step.memory)
             if tangent is not None and step.delta is not None:
-                weights.addmm_(step.delta.T, tangent)
+                _add_product(weights, step.delta.mT, tangent)
             if step.layer.bias is not None:
-                product[step.layer.bias] += back.sum(0)
+                products[..., step.layer.bias] += back.sum(-2)
             if number:
                 back = back @ step.layer.weights(self._theta)
                 if step.delta is not None:
-                    back.addmm_(step.delta, step.layer.weights(vector))
+                    _add_product(back, step.delta, step.layer.weights(vectors))
+
+
+def _is_activation(step: Step) -> bool:
+    return isinstance(step.layer, Activation)
+
+
+def _add_product(total: Tensor, first: Tensor, second: Tensor) -> None:
+    """Add the product of matrices (…, a, b) and (…, b, c) to a total (…, a, c)."""
+    if total.ndim == 2:
+        total.addmm_(first, second)
+    else:
+        total.baddbmm_(*(each.expand(len(total), -1, -1) for each in (first, second)))

@@ -291,13 +291,13 @@ def fitting(factor: Factor | None, gradients: LogitGradients) -> Factor:
 
 
 @kernels.differentiating
-def pushed(problem: Problem, parameters: Array, direction: Array) -> Tensor:
-    """Jᵀ v (n, k) for a direction v (D,). Raises ValueError as `of` does."""
+def pushed(problem: Problem, parameters: Array, directions: Array) -> Tensor:
+    """Jᵀ v (m, n, k) for directions v (m, D). Raises ValueError as `of` does."""
     given = arguments.prepared(problem, parameters, labelled=False)
     logits, theta = given.logits("gauss_newton"), given.theta
-    (direction,) = arguments.rows(arguments.real(direction, "direction")[None], theta, "directions").to(theta.dtype)
-    chunks = given.chunks(EXAMPLES_AT_ONCE)
-    return torch.cat([autodiff.tangents(logits, theta, some)(direction) for some in chunks])
+    directions = arguments.rows(directions, theta, "directions").to(theta.dtype)
+    along = [autodiff.tangents(logits, theta, some) for some in given.chunks(EXAMPLES_AT_ONCE)]
+    return torch.cat([torch.stack([push(each) for each in directions]) for push in along], 1)
 
 
 @kernels.differentiating

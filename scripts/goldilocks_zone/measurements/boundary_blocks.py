@@ -278,9 +278,11 @@ def hessian_part(seen: Network) -> dict:
     try:
         search = lanczos.Search("LM", tolerance=1e-4, own_threads=True)
         residual, _ = lanczos.top_eigenpairs(lambda rows: whole(rows) - gauss_newton(rows), size, 1, search)
+        # Shares of normals are off by the square of what eigenvectors are.
+        search = lanczos.Search(tolerance=1e-6, own_threads=True)
         found["residual_spectral_norm"] = abs(residual[0])
         for part, products in zip(PARTS, (whole, gauss_newton)):
-            values, vectors = lanczos.top_eigenpairs(products, size, count, lanczos.Search(own_threads=True))
+            values, vectors = lanczos.top_eigenpairs(products, size, count, search)
             found[f"{part}_top_eigenvalue"] = values
             if seen.normals is not None:
                 weights = decision_boundary.differences(seen.crossings.classes, seen.classes).to(seen.point)

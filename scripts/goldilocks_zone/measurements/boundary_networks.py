@@ -196,18 +196,17 @@ def identities(network: Network, vectors: Tensor) -> dict[str, float]:
     some = slice(None, None, -(-len(network.crossings.points) // CHECKED))
     points, (first, second) = network.crossings.points[some], network.crossings.classes[some].T
     eye = torch.eye(network.classes, dtype=torch.float64, device=points.device)
-    p = torch.softmax(network.logits(points).detach(), 1)
-    middle = (eye[first] + eye[second]) / 2
-    others = p * (1 - eye[first] - eye[second])
-    sides = (p - eye[first]) + (p - eye[second])
+    both = torch.cat([points, points - 0.5e-9, points + 0.5e-9])
+    gradients = logit_gradients.of(network.problem_at(both), network.point)
+    along = logit_gradients.pushed(network.problem_at(both), network.point, vectors)
+    p = torch.softmax(network.logits(both).detach(), 1)
+    held = p - eye[first].repeat(3, 1)
+    lengths = gradients.combined(held).own().flatten().clamp_min(0).sqrt().unflatten(0, (3, -1))
+    here, middle = p[: len(points)], (eye[first] + eye[second]) / 2
+    others = here * (1 - 2 * middle)
+    sides = (here - eye[first]) + (here - eye[second])
     error = sides - 2 * (others - others.sum(1, keepdim=True) * middle)
-    gradients = logit_gradients.of(network.problem_at(points), network.point)
-    lengths = gradients.combined(p - eye[first]).own().flatten().clamp_min(0).sqrt()
-    pushed = torch.stack([logit_gradients.pushed(network.problem_at(points), network.point, v) for v in vectors], 2)
-    errors = torch.einsum("bk,bkm->bm", error, pushed).abs() / lengths[:, None].clamp_min(1e-300)
-    moved = []
-    for side in (-1, 1):
-        near = points + side * 0.5e-9
-        weights = torch.softmax(network.logits(near).detach(), 1) - eye[first]
-        moved.append(decision_boundary.with_vectors(network.problem_at(near), network.point, vectors, weights))
-    return {"flip_error": float(errors.max()), "fixed_label_jump": float(np.abs(moved[1] - moved[0]).max())}
+    errors = (along[:, : len(points)] * error).sum(2).abs() / lengths[0].clamp_min(1e-300)
+    alignments = torch.where(lengths > 0, (along * held).sum(2).unflatten(1, (3, -1)) / lengths, 0)
+    jump = (alignments[:, 2] - alignments[:, 1]).abs().max()
+    return {"flip_error": float(errors.max()), "fixed_label_jump": float(jump)}

@@ -194,6 +194,10 @@ class Factor:
         """R of some of the examples."""
         return type(self)(self.entries[some])
 
+    def reduced(self) -> "Factor":
+        """A factor of the same R Rᵀ with as few columns as is known."""
+        return self
+
 
 class SoftmaxFactor(Factor):
     """R = diag √p − p √pᵀ of n examples, (n, k, k), from a softmax p (n, k); it is never formed."""
@@ -218,6 +222,17 @@ class SoftmaxFactor(Factor):
     def _projected(vectors: Tensor, roots: Tensor, axis: int) -> Tensor:
         parts = roots * vectors
         return parts - roots * (parts * roots).sum(axis, keepdim=True)
+
+    def reduced(self) -> "DenseFactor":
+        """R Q (n, k, k − 1) with the same R Rᵀ: Q leaves out √p, which R takes to zero. To rounding of each entry."""
+        n, k = self._roots.shape
+        # The reflection of √p to the axis of its largest entry, where nothing cancels.
+        largest = self._roots.argmax(1, keepdim=True)
+        normal = self._roots.scatter_add(1, largest, torch.ones_like(self._roots[:, :1]))
+        normal = torch.nn.functional.normalize(normal, dim=1)
+        reflection = torch.eye(k).to(normal) - 2 * normal[:, :, None] * normal[:, None]
+        others = torch.arange(k, device=normal.device).repeat(n, 1).scatter(1, largest, 0)[:, None, 1:]
+        return DenseFactor(self._roots[:, :, None] * reflection.gather(2, others.expand(n, k, k - 1)))
 
     def traces(self, matrices: Tensor) -> Tensor:
         """Tr RᵀMR (n,), in double precision, for a matrix M of each example (n, k, k)."""

@@ -23,9 +23,12 @@ LABELS = (
 @pytest.mark.parametrize("loss", losses.LOSSES)
 @pytest.mark.parametrize("part", ["hessian", "gauss_newton"])
 @pytest.mark.parametrize("label", LABELS)
-def test_products_are_those_of_automatic_differentiation(label, part, loss, monkeypatch):
-    """In several chunks of examples, for several vectors, at another temperature; twice from the same preparation."""
+@pytest.mark.parametrize("entries", [1, 500])
+def test_products_are_those_of_automatic_differentiation(entries, label, part, loss, monkeypatch):
+    """In chunks of examples, for one vector after another or some at once, at another temperature; twice from the same
+    preparation."""
     monkeypatch.setattr(hessian_vector_products, "EXAMPLES_AT_ONCE", 7)
+    monkeypatch.setattr(hessian_vector_products, "ENTRIES_AT_ONCE", entries)
     network = model(label, image=(1, 3, 4), examples=20)
     theta = network.with_biases(network.initialisation(0, 1.3)).detach()
     vectors = torch.randn(4, len(theta), dtype=torch.float64, generator=torch.Generator().manual_seed(1))

@@ -640,7 +640,7 @@ ENTRIES = {
     "sharpness": lambda m, p, v, x, y: top_eigenvectors.sharpness(Problem(m, x, y), p),
     "path_of": lambda m, p, v, x, y: dispatch.path_of(Problem(m, x), p, 1),
     "logit_gradients.of": lambda m, p, v, x, y: clustered(m, p, x, y),
-    "pushed": lambda m, p, v, x, y: logit_gradients.pushed(Problem(m, x), p, v[1]),
+    "pushed": lambda m, p, v, x, y: logit_gradients.pushed(Problem(m, x), p, v),
     "pulled": lambda m, p, v, x, y: logit_gradients.pulled(Problem(m, x), p, np.ones((1, N, CLASSES))),
     "gradients": lambda m, p, v, x, y: curvature_gradients.gradients(Problem(m, x, y), p),
 }

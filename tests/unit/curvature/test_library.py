@@ -391,7 +391,7 @@ def entries(module, theta, rows, inputs, labels):
     yield "spectral_density", lambda: spectral_density(made, theta, 3, 2)
     yield "sharpness", lambda: top_eigenvectors.sharpness(made, theta)
     yield "of", lambda: logit_gradients.of(made, theta)
-    yield "pushed", lambda: logit_gradients.pushed(made, theta, rows[0])
+    yield "pushed", lambda: logit_gradients.pushed(made, theta, rows)
     yield "pulled", lambda: logit_gradients.pulled(made, theta, vectors)
     yield "gradients", lambda: curvature_gradients.gradients(made, theta)
     yield "softened", lambda: softened_relu.softened(made, theta, 10.0)

@@ -174,10 +174,10 @@ def test_pushed_and_pulled_are_products_with_the_jacobian(name):
     module, theta, inputs, _ = problem(name)
     j = jacobian(module, theta, inputs)
     random = stream("directions", name)
-    direction = torch.as_tensor(random.standard_normal(len(theta)))
+    directions = torch.as_tensor(random.standard_normal((2, len(theta))))
     cotangents = torch.as_tensor(random.standard_normal((3, len(inputs), 4)))
-    assert logit_gradients.pushed(Problem(module, inputs), theta, direction).flatten().numpy() == pytest.approx(
-        (j @ direction).numpy(), rel=1e-10, abs=1e-10
+    assert logit_gradients.pushed(Problem(module, inputs), theta, directions).flatten(1).numpy() == pytest.approx(
+        (directions @ j.T).numpy(), rel=1e-10, abs=1e-10
     )
     assert logit_gradients.pulled(Problem(module, inputs), theta, cotangents).numpy() == pytest.approx(
         (cotangents.flatten(1) @ j).numpy(), rel=1e-10, abs=1e-10

@@ -10,6 +10,7 @@ from goldilocks_zone.curvature import dispatch, gradients, hessian, logit_gradie
 from goldilocks_zone.models import losses, networks
 from goldilocks_zone.models.labels import parse_network
 from goldilocks_zone.models.problem import Problem
+from goldilocks_zone.randomness import stream
 from goldilocks_zone.subspaces import constraints
 from goldilocks_zone.training import ensembles, loop, observations
 from made_up.losses import Bounded, Decorrelation, Logistic
@@ -96,6 +97,20 @@ def test_the_factor_is_a_root_of_the_second_derivative(loss):
     expected = torch.einsum("nkr,nkl,nlr->n", roots, matrices, roots)
     torch.testing.assert_close(factor.traces(matrices), expected)
     torch.testing.assert_close(factor.part(slice(2, 5)).traces(matrices[2:5]), expected[2:5])
+
+
+@pytest.mark.parametrize("k", [2, 3, 5])
+def test_a_softmax_factor_has_a_root_of_one_column_less_also_where_it_is_saturated(k):
+    logits = torch.as_tensor(stream("logits", k).standard_normal((40, k))) * torch.logspace(-3, 2.5, 40)[:, None]
+    # Exact entries of diag p − ppᵀ: on the diagonal p (1 − p) by the sum of the others.
+    p = torch.softmax(logits, 1)
+    others = p[:, None].expand(-1, k, -1) * (1 - torch.eye(k, dtype=p.dtype))
+    exact = torch.diag_embed(p * others.sum(2)) - others * p[:, :, None]
+    found = losses.CrossEntropy().factor(logits, None).reduced()
+    assert found.shape == (40, k, k - 1)
+    products = found.entries @ found.entries.mT
+    roots = exact.diagonal(dim1=1, dim2=2).sqrt()
+    assert ((products - exact).abs() <= 1e-14 * roots[:, :, None] * roots[:, None]).all()
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -51,7 +51,7 @@ FUNCTIONS: dict[str, Callable] = {
     "spectral_density": lambda p, theta, rows: hessian.spectral_density(p, theta, 4, 2).moment(2)[0],
     "gradients": lambda p, theta, rows: gradients.gradients(p, theta),
     "logit gradients": gram,
-    "pushed": lambda p, theta, rows: logit_gradients.pushed(p, theta, rows[0]),
+    "pushed": lambda p, theta, rows: logit_gradients.pushed(p, theta, rows),
     "pulled": lambda p, theta, rows: logit_gradients.pulled(p, theta, torch.arange(N * 4.0).view(1, N, 4)),
     "mean_losses": lambda p, theta, rows: loss_slices.mean_losses(p, theta, rows, 0.1 * np.eye(5)),
     "softened": softened,

@@ -1,0 +1,71 @@
+"""Estimators for claims about prediction and planning on two levels (Dawid & LeCun 2023).
+
+The unit is a draw, a training seed with its own initial weights, data and episodes, which all levels and planners
+share: comparisons are paired over draws. Readings are those of trained joint embeddings.
+"""
+
+import json
+import math
+from fnmatch import fnmatchcase
+
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.claims.cells import Cell, NotTested, need
+from goldilocks_zone.claims.estimators import jepa_training
+from goldilocks_zone.claims.estimators.jepa_training import LEAST_SHARE, Given, Reading
+from goldilocks_zone.statistics import estimates
+from goldilocks_zone.statistics.estimates import Estimate
+
+SUCCESS = "success"
+
+
+def horizon_contrast(cell: Cell, of: Given, less: Given) -> list[Estimate]:
+    """A reading of R² less the same with the fields `less`. R² below 0 counts as 0: a decoder can tell the mean.
+
+    Predictions that diverge would otherwise decide the mean over draws.
+    """
+    name = of["variable"]
+    if name not in cell:
+        raise NotTested(f"this run has measured no {name}")
+    return jepa_training.embedding_contrast(cell.assign({name: cell[name].clip(min=0)}), of, less)
+
+
+def planner_advantage(cell: Cell, of: Given, rivals: list[str]) -> list[Estimate]:
+    """Success of a planner less that of the best of its `rivals`, patterns of labels, chosen on the other draws."""
+    if SUCCESS not in cell:
+        raise NotTested(f"this run has measured no {SUCCESS}")
+    labels = cell["planner"].values.tolist()
+    named = [label for label in labels if any(fnmatchcase(label, pattern) for pattern in rivals)]
+    need(2, len(named), f"planners to choose from, of {', '.join(rivals)}")
+    own = Reading.of({"variable": SUCCESS, **of}).values(cell)
+    place = {axis: value for axis, value in of.items() if axis != "planner"}
+    best = Reading.of({"variable": SUCCESS, **place, "best": ("planner",)}).values(cell.sel(planner=named))
+    return [_difference(cell, own, best)]
+
+
+def planner_contrast(cell: Cell, of: Given, less: Given) -> list[Estimate]:
+    """Success of a planner less that with the fields `less`."""
+    return [_difference(cell, *(Reading.of({"variable": SUCCESS, **of, **each}).values(cell) for each in ({}, less)))]
+
+
+def planner_success(cell: Cell, of: Given) -> list[Estimate]:
+    """Success of a planner."""
+    values = Reading.of({"variable": SUCCESS, **of}).values(cell)
+    return [estimates.mean(*_known(values), 1 / _starts(cell))]
+
+
+def _difference(cell: xr.Dataset, first: np.ndarray, second: np.ndarray) -> Estimate:
+    """Mean difference of shares of the starts, over draws in which both are known."""
+    return estimates.difference(*_known(first, second), 1 / _starts(cell))
+
+
+def _known(*samples: np.ndarray) -> list[np.ndarray]:
+    """Samples (n,) without the draws in which one of them is missing."""
+    known = np.isfinite(samples).all(0)
+    need(max(2, math.ceil(LEAST_SHARE * len(known))), int(known.sum()), f"of {len(known)} draws with all episodes")
+    return [each[known] for each in samples]
+
+
+def _starts(cell: xr.Dataset) -> int:
+    return json.loads(cell.attrs["settings"])["starts"]

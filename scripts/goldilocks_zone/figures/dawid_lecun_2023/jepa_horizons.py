@@ -1,0 +1,118 @@
+"""Error of predictions over the horizon: level 1 unrolled, a predictor of a span at once, and level 2 (Dawid & LeCun
+2023)."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.ticker import StrMethodFormatter
+
+from goldilocks_zone.data import worlds
+from goldilocks_zone.figures import curves, panels, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+
+FIGURE = {"id": "jepa_horizons", "studies": ["jepa_horizons", "jepa_rooms"], "needs": ["horizon"]}
+
+LEVELS = {"level_1": "level 1, unrolled", "direct": "level 1, a span at once", "level_2": "level 2"}
+# Decoders, fitted on predictions or on what is observed.
+DECODERS = {"own": {"linestyle": "-"}, "observed": {"linestyle": "--", "markerfacecolor": "white"}}
+TARGETS = {"phi": "slow angle $\\varphi$", "theta": "fast angle $\\theta$", "place": "place"}
+FLOOR = 0.0  # a decoder can tell the mean
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    parts = {name: measured(study) for name, study in studies.items()}
+    shown = [(name, target) for name, part in parts.items() for target in part["target"].values.tolist()]
+    count = len(shown) + len(parts)
+    figure, axes = panels.page(count, settings, columns=min(count, 3), room=1.1)
+    for ax, (name, target) in zip(axes, shown):
+        draw_decoded(ax, parts[name].sel(target=target))
+        title = TARGETS.get(target, target)
+        ax.set(
+            ylabel=f"$R^2$ of the {title}",
+            ylim=panels.limits([1.0], axis_of(parts[name].sel(target=target)), margin=0.04),
+        )
+    for ax, part in zip(axes[len(shown) :], parts.values()):
+        draw_unexplained(ax, part)
+        ax.set(ylabel="own error, median (FVU)", yscale="log")
+    titles = [TARGETS.get(target, target) for _, target in shown]
+    titles += [f"own space, {world(study)}" for study in studies.values()]
+    owners = [name for name, _ in shown] + list(parts)
+    for ax, name in zip(axes, owners):
+        ends = parts[name]["horizon"].values[[0, -1]] * [0.8, 1.25]
+        ax.set(xlabel="horizon (steps)", xlim=ends)
+        ax.set_xscale("log", base=2)
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    panels.letter_titles(axes, titles)
+    levels = [panels.entry(label, **look(level)) for level, label in LEVELS.items()]
+    fitted = {"own": "decoder fitted on predictions", "observed": "on what is observed"}
+    lines = [panels.entry(fitted[name], color="0.3", **each) for name, each in DECODERS.items()]
+    panels.legend_on_top(figure, [*levels, *lines, panels.entry("best possible", **style.DASHED)], columns=3)
+    return figure, panels.side_by_side(parts)
+
+
+def world(study: xr.Dataset) -> str:
+    return {"ring": "ring world", "two_rooms": "two rooms"}[study["dataset"].values[0]]
+
+
+def measured(study: xr.Dataset) -> xr.Dataset:
+    """decoded_mean, _low, _high (level, target, decoder, horizon) of R² from 0 on, unexplained_… (level, horizon), and
+    the best possible R² in ring world (target, horizon)."""
+    axes = {"dataset": 0, "network": 0, "subspace": 0, "radius": 0}
+    data = study[["r_squared", "unexplained"]].isel(axes, drop=True)
+    about = "R² of what is decoded from predictions, negative ones as 0"
+    found = {"decoded": curves.means(data["r_squared"].clip(min=FLOOR), about)}
+    found["unexplained"] = medians(data["unexplained"])
+    return curves.prefixed(found).assign(best_possible=best_possible(study, data))
+
+
+def medians(values: xr.DataArray) -> xr.Dataset:
+    """mean, low and high of values (…, draw): their geometric mean over draws, with the interval of the logarithms."""
+    logarithms = np.log(values.where(values > 0)).assign_attrs(units="1", long_name="logarithm")
+    found = np.exp(curves.means(logarithms)[["mean", "low", "high"]])
+    meaning = f"{values.attrs['long_name']}, geometric mean over draws"
+    ends = {"mean": meaning, **{name: f"{each}: {meaning}" for name, each in curves.ends_of("95 % interval").items()}}
+    return found.assign({name: found[name].assign_attrs(curves.described(each)) for name, each in ends.items()})
+
+
+def best_possible(study: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
+    """Largest R² (target, horizon) of any prediction in ring world; missing in others."""
+    settings, targets = curves.settings_of(study), data["target"].values.tolist()
+    values = np.full((len(targets), data.sizes["horizon"]), np.nan)
+    if world(study) == "ring world":
+        ring = worlds.Ring(settings["seed"], noise=settings["noise"])
+        for i, horizon in enumerate(data["horizon"].values.tolist()):
+            values[:, i] = [ring.predictable(horizon)[target] for target in targets]
+    coordinates = {"target": targets, "horizon": data["horizon"].values}
+    return xr.DataArray(values, coordinates, attrs=curves.described("largest R² of any prediction from now"))
+
+
+def axis_of(data: xr.Dataset) -> np.ndarray:
+    """The means that a panel must have room for; the floor where there are none."""
+    means = data["decoded_mean"].values
+    return means[np.isfinite(means)] if np.isfinite(means).any() else np.array([FLOOR])
+
+
+def look(level: str) -> dict:
+    return style.look(list(LEVELS).index(level), markersize=3, linewidth=1.0)
+
+
+def draw_decoded(ax: plt.Axes, data: xr.Dataset) -> None:
+    """Draw R² over the horizon of each level, for both decoders."""
+    for level in LEVELS:
+        for decoder, line in DECODERS.items():
+            here = curves.parts_of(data.sel(level=level, decoder=decoder), "decoded")
+            draw_known(ax, here, **{**look(level), **line})
+    ax.plot(data["horizon"], data["best_possible"], **style.DASHED)
+
+
+def draw_unexplained(ax: plt.Axes, data: xr.Dataset) -> None:
+    """Draw each level's error in its own embeddings over the horizon."""
+    for level in LEVELS:
+        draw_known(ax, curves.parts_of(data.sel(level=level), "unexplained"), **look(level))
+    ax.axhline(1, **style.DASHED)
+
+
+def draw_known(ax: plt.Axes, here: xr.Dataset, **how: object) -> None:
+    known = here.isel(horizon=here["mean"].notnull().values)
+    if known.sizes["horizon"]:
+        curves.draw_means(ax, known["horizon"].values, known, **how)

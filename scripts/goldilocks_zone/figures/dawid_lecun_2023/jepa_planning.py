@@ -1,0 +1,100 @@
+"""Success of planners over the evaluations of their predictors: by sub-goals of level 2, and flat (Dawid & LeCun
+2023)."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.figures import curves, panels, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+from goldilocks_zone.models import planner_labels
+from goldilocks_zone.models.planner_labels import Flat
+
+FIGURE = {"id": "jepa_planning", "studies": ["jepa_rooms"], "needs": ["planner"]}
+
+ROOMS = {"other": "goals in the other room", "same": "goals in the same room"}
+COSTS = {"level1": "level-1 cost", "level2": "level-2 cost"}
+# Planners by sub-goals: place beside the others, and label.
+HIERARCHICAL = {
+    "hierarchical": "sub-goals of level 2",
+    "hierarchical-random": "random sub-goals",
+    "hierarchical-true": "sub-goals, true dynamics",
+}
+SPREAD = 0.6  # of planners of the same calls, in doublings
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    (study,) = studies.values()
+    data = measured(study)
+    rooms = [room for room in ROOMS if data["success_mean"].sel(rooms=room).notnull().any()] or ["other"]
+    figure, axes = panels.grid(1, max(2, len(rooms)), settings, room=1.3, sharey=True)
+    for ax in axes.flat[len(rooms) :]:
+        ax.remove()
+    for ax, room in zip(axes.flat, rooms):
+        draw_room(ax, data.sel(rooms=room))
+    axes[0, 0].set_ylabel("share of goals reached")
+    panels.letter_titles(list(axes.flat[: len(rooms)]), [ROOMS[room] for room in rooms])
+    panels.legend_on_top(figure, entries(data["planner"].values.tolist()), columns=4)
+    return figure, data
+
+
+def measured(study: xr.Dataset) -> xr.Dataset:
+    """success_mean, _low and _high (planner, rooms) over draws, and calls (planner, rooms)."""
+    data = study[["success", "calls"]].isel({"dataset": 0, "network": 0, "subspace": 0, "radius": 0}, drop=True)
+    found = curves.prefixed({"success": curves.means(data["success"])})
+    return found.assign(calls=data["calls"].mean("draw").assign_attrs(data["calls"].attrs))
+
+
+def shown(label: str) -> dict | None:
+    """The look of a planner; None for those that are not drawn as points over their calls."""
+    if label in HIERARCHICAL:
+        number = 2 + list(HIERARCHICAL).index(label)
+        return {"color": style.colour(number), "marker": "*v^"[number - 2], "markersize": 8 if number == 2 else 5}
+    planner = planner_labels.parse(label)
+    if not isinstance(planner, Flat) or planner.true or planner.end:
+        return None
+    colour = style.colour(list(COSTS).index(planner.cost))
+    marker = {8: "s", 16: "o"}.get(planner.steps, "D")
+    return {"color": colour, "marker": marker, "markersize": 4, "markerfacecolor": colour if planner.held else "white"}
+
+
+def draw_room(ax: plt.Axes, data: xr.Dataset) -> None:
+    """Draw success over calls, planners of the same calls side by side, and what true dynamics would reach."""
+    calls = data["calls"].values
+    for value in np.unique(calls[np.isfinite(calls)]):
+        here = [label for label in data["planner"].values[calls == value].tolist() if shown(label)]
+        for number, label in enumerate(here):
+            x = value * 2 ** (SPREAD * curves.centred(number, len(here)) / max(6, len(here)))
+            means = curves.parts_of(data.sel(planner=[label]), "success")
+            curves.draw_means(ax, [x], means, linestyle="none", **shown(label))
+    for label in data["planner"].values.tolist():
+        if "exact" in label and np.isfinite(top := data["success_mean"].sel(planner=label).item()):
+            ax.axhline(top, **style.DASHED)
+    known = sorted({round(float(each)) for each in calls[np.isfinite(calls)]})
+    ax.set(xlabel="calls per start and plan", xscale="log", ylim=(-0.03, 1.05))
+    ax.set_xticks(known, [str(each) for each in known])
+    ax.minorticks_off()
+
+
+def entries(planners: list[str]) -> list[plt.Line2D]:
+    """The legend: planners by sub-goals; and flat ones by colour, face and marker."""
+    found = [
+        panels.entry(HIERARCHICAL[label], linestyle="none", **shown(label))
+        for label in HIERARCHICAL
+        if label in planners
+    ]
+    flat = [planner_labels.parse(label) for label in planners]
+    flat = [each for each in flat if isinstance(each, Flat) and not each.true]
+    grey = {"color": "0.3", "linestyle": "none", "markersize": 4}
+    for number, (cost, label) in enumerate(COSTS.items()):
+        if any(each.cost == cost for each in flat):
+            found.append(panels.entry(f"flat, {label}", **{**grey, "color": style.colour(number), "marker": "o"}))
+    for held, label in {True: "actions held", False: "actions free"}.items():
+        if any(each.held == held for each in flat):
+            found.append(panels.entry(label, marker="o", **grey, **({} if held else {"markerfacecolor": "white"})))
+    for steps, marker in {8: "s", 16: "o"}.items():
+        if any(each.steps == steps for each in flat):
+            found.append(panels.entry(f"{steps} steps ahead", marker=marker, **grey))
+    if any("exact" in label for label in planners):
+        found.append(panels.entry("exact way, true dynamics", **style.DASHED))
+    return found

@@ -1,0 +1,152 @@
+"""Training of joint-embedding predictors of two levels, each member on data of its own.
+
+Letters: m members (draws), n examples, t frames, p numbers of an observation, a of an action.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from goldilocks_zone.data import two_rooms, world_shapes, worlds
+from goldilocks_zone.measurements import blocks, checkpoints, jepa_arms
+from goldilocks_zone.measurements.jepa_planning import PlanningStudy
+from goldilocks_zone.models import hierarchy, jepa
+from goldilocks_zone.models.embedding_losses import Vicreg
+from goldilocks_zone.models.jepa import JointEmbedding, Members, Sizes
+from goldilocks_zone.models.planner_labels import POOLED
+from goldilocks_zone.models.problem import Problem
+from goldilocks_zone.subspaces import constraints
+from goldilocks_zone.training import ensembles, loop
+
+INVARIANCE = 25.0  # weight of level 2's errors of prediction
+FALLING = 0.3  # share of the steps over which the rate falls to 0
+TIMES = {"action": -1, "step": -2}  # the axis of time of actions, by their name
+
+
+def world_of(study: PlanningStudy, dataset: str, seed: int) -> worlds.World:
+    """The world of a study."""
+    if dataset == "ring":
+        return worlds.Ring(seed, noise=study.noise, reach=study.reach)
+    return two_rooms.TwoRooms(seed)
+
+
+def summed(world: worlds.World, between: worlds.Arrays) -> np.ndarray:
+    """Features (…, a) of the sum of the actions between frames, (…, t) angles or (…, t, 2) steps by name."""
+    name = next(name for name in TIMES if name in between)
+    return world.features({name: between[name].sum(TIMES[name])})
+
+
+@dataclass(frozen=True)
+class Hierarchy:
+    """Both levels and, if there is one, the predictor of several steps at once on level 1."""
+
+    first: Members
+    second: Members
+    direct: Members | None
+
+    def below(self, observations: Tensor) -> Tensor:
+        """Embeddings (m, …, e) of level 1, of observations (m, …, p)."""
+        return hierarchy.encoded(self.first, observations)
+
+    def above(self, windows: Tensor) -> Tensor:
+        """Embeddings (m, …, e) of level 2, of windows (m, …, t, e) of those of level 1."""
+        return hierarchy.encoded(self.second, hierarchy.pooled(windows))
+
+    def of(self, number: int) -> "Hierarchy":
+        """The hierarchy of one member, m = 1."""
+        some = slice(number, number + 1)
+        first, second, direct = (
+            None if each is None else Members(each.module, each.parameters[some])
+            for each in (self.first, self.second, self.direct)
+        )
+        return Hierarchy(first, second, direct)
+
+
+class Trainer:
+    """Trains the levels of a block's draws at one radius, with a checkpoint for each."""
+
+    def __init__(self, work: blocks.Work, study: PlanningStudy, radius: float, number: int):
+        self.work, self.study, self.radius = work, study, radius
+        self.world = world_of(study, work.job.dataset, work.block.seed)
+        self.like = torch.empty(0, device=work.device)
+        self._phases = 3 * number
+
+    def hierarchy(self) -> Hierarchy:
+        """Train all levels, each on the last one."""
+        study, world = self.study, world_shapes.of(self.work.job.dataset)
+        lower = Sizes(world.observation, world.action, study.embedding)
+        upper = Sizes(study.embedding, world.action, study.upper_embedding)
+        module = hierarchy.level(self.work.job.network, lower, study.weights)
+        first = self._trained(module, self._vicreg(study.embedding, study.weights[0]), self.frames, study.steps)
+        module, loss = hierarchy.level(hierarchy.UPPER, upper), self._vicreg(study.upper_embedding, INVARIANCE)
+        second = self._trained(module, loss, lambda step: self.windows(first, step), study.upper_steps)
+        if not study.direct:
+            return Hierarchy(first, second, None)
+        module, loss = hierarchy.predictor(lower), hierarchy.prediction_loss(study.embedding)
+        direct = self._trained(module, loss, lambda step: self.apart(first, step), study.upper_steps)
+        return Hierarchy(first, second, direct)
+
+    def frames(self, step: int) -> Tensor:
+        """Packed inputs (m, n, …) of level 1: successive frames, and the actions between them."""
+        drawn = self._drawn(step, 1 + len(self.study.weights), "level 1")
+        return self._packed(drawn.seen, drawn.actions)
+
+    def windows(self, first: Members, step: int) -> Tensor:
+        """Packed inputs of level 2: pooled embeddings of level 1 a span apart, and features of the summed actions."""
+        drawn = self._drawn(step, POOLED + self.study.span, "level 2")
+        seen = np.stack([drawn.seen[:, :, :POOLED], drawn.seen[:, :, -POOLED:]], 2)
+        return self._packed(hierarchy.pooled(hierarchy.encoded(first, self._tensor(seen))), self._summed(drawn))
+
+    def apart(self, first: Members, step: int) -> Tensor:
+        """Packed inputs of the direct predictor: embeddings of frames a span apart, and the summed actions."""
+        drawn = self._drawn(step, 1 + self.study.span, "direct")
+        seen = np.stack([drawn.seen[:, :, 0], drawn.seen[:, :, -1]], 2)
+        return self._packed(hierarchy.encoded(first, self._tensor(seen)), self._summed(drawn))
+
+    def _drawn(self, step: int, frames: int, purpose: str) -> worlds.Frames:
+        return worlds.frames(self.world, self.work.block.draws, step, (self.study.batch, frames), purpose)
+
+    def _summed(self, drawn: worlds.Frames) -> np.ndarray:
+        """Features (m, n, a) of the sum of the last actions of sequences."""
+        span = self.study.span
+        return summed(self.world, {name: each[:, :, -span:] for name, each in drawn.between.items()})
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.as_tensor(array).to(self.like)
+
+    def _packed(self, *parts: np.ndarray | Tensor) -> Tensor:
+        return torch.cat([self._tensor(each).flatten(2) for each in parts], 2)
+
+    def _vicreg(self, size: int, invariance: float) -> Vicreg:
+        return Vicreg(size, invariance, self.study.variance, self.study.covariance)
+
+    def _trained(self, module: JointEmbedding, loss: Vicreg, packed: Callable[[int], Tensor], steps: int) -> Members:
+        self._phases += 1
+        starts = self._starts(module)
+        nothing = torch.empty(len(starts), self.study.batch, 0, device=self.like.device)
+        options = ensembles.Options(
+            steps=steps,
+            batch=None,
+            rates=torch.full((len(starts),), self.study.rate, dtype=torch.float64),
+            own_examples=True,
+            fresh=lambda step: (packed(step), nothing),
+            rate_at=jepa_arms.decay(steps, FALLING),
+        )
+        module = module.to(self.like)
+        shapes = [each.shape for each in module.parameters()]
+        names = [self.work.stream_name("batches", draw) for draw in self.work.block.draws]
+        subset = constraints.full(starts, shapes, fixed=False)
+        ensemble = ensembles.Ensemble(Problem(module, packed(0), nothing, loss), subset, options, names)
+        checkpoint = checkpoints.checkpoint(self.work, self.study, "", self._phases)
+        loop.train(ensemble, [steps], lambda *_: {}, checkpoint)
+        return Members(module, ensemble.coordinates)
+
+    def _starts(self, module: JointEmbedding) -> Tensor:
+        """Initial parameters (m, D); those of level 1 are rescaled to the radius."""
+        level, block = (self._phases - 1) % 3 + 1, self.work.block
+        streams = (self.work.stream("initialisation", f"level {level}", draw) for draw in block.draws)
+        points = np.stack([jepa.initial(module, self.study.initialisation, each) for each in streams])
+        return torch.as_tensor(points * (self.radius if level == 1 else 1)).to(self.like)

@@ -1,0 +1,145 @@
+"""Studies of joint-embedding predictors of two levels: how far they predict, and plans made with them.
+
+Imports nothing heavy.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from goldilocks_zone.config import checks, studies
+from goldilocks_zone.config.kinds import Kind, changes_no_number
+from goldilocks_zone.config.models import Networks, RadiusRange, Shapes, Study
+from goldilocks_zone.config.values import Count, NonNegative, Positive, Several, Unique, refuse
+from goldilocks_zone.data import world_shapes
+from goldilocks_zone.data.official_shapes import Shape
+from goldilocks_zone.models import planner_labels
+from goldilocks_zone.models.labels import FullyConnected, Network, parse_network
+from goldilocks_zone.models.planner_labels import POOLED
+
+HIDDEN = "fc-64-relu"  # of predictors and of the encoder of level 2, for their cost
+# Plans of an episode; passes whose cost is that of a step's forward and backward one; operations of a number of data.
+PLANS, PASSES, DRAWN = 10, 3, 100
+
+
+def _planner(label: str) -> str:
+    try:
+        planner_labels.parse(label)
+    except ValueError as error:
+        refuse(str(error))
+    return label
+
+
+class PlanningStudy(Study, title="Study of prediction and planning on two levels"):
+    """Joint-embedding predictors of two levels (H-JEPA), how far they predict, and plans made with them.
+
+    Each draw has data, initial weights and episodes of its own.
+    """
+
+    kind: Literal["jepa_planning"]
+    """Kind of the study."""
+    datasets: Several[Literal["ring", "two_rooms"]]
+    """Worlds with actions, ring or two_rooms, drawn anew at each step of training."""
+    subspaces: Several[Literal["full-free"]] = Field(["full-free"])
+    """Training is in the whole space."""
+    radii: Several[Positive] | RadiusRange = Field([1])
+    """Factors on the initialisation of level 1."""
+    radius_unit: Literal["init_scale"] = "init_scale"
+    """Radii are factors on the initialisation."""
+    embedding: Annotated[Count, Field(ge=2)] = 32
+    """Numbers of an embedding of level 1, whose encoder is the network."""
+    upper_embedding: Annotated[Count, Field(ge=2)] = 8
+    """Numbers of an embedding of level 2, whose encoder fc-64-relu takes the mean of 4 successive ones of level 1."""
+    span: Count = 8
+    """Steps of level 1 between two states of level 2, whose predictor takes the sum of their actions."""
+    weights: Several[Positive] = Field([25])
+    """Weights of the squared errors of level 1's predictions of 1, 2 and more steps, each predicted from the last."""
+    variance: NonNegative = 25
+    """Weight of the hinge on the embeddings' deviations, of both levels."""
+    covariance: NonNegative = 1
+    """Weight of their covariances, of both levels."""
+    batch: Annotated[Count, Field(ge=2)] = 128
+    """Examples of a step, fresh at each."""
+    rate: Positive = 0.002
+    """Learning rate of Adam, which falls linearly to 0 over the last 30 % of the steps."""
+    steps: Count = 800
+    """Steps of training of level 1."""
+    upper_steps: Count = 600
+    """Steps of training of level 2, and of the direct predictor."""
+    noise: NonNegative = 0
+    """Deviation of the fast angle of ring world in a step, in radians."""
+    reach: Positive | None = None
+    """Largest action in ring world, in radians; by default 1."""
+    direct: bool = False
+    """Whether a predictor of so many steps at once is trained on level 1, to compare with level 2."""
+    horizons: Unique[Count] = Field([])
+    """Steps ahead at which predictions are decoded; level 2 and the direct predictor have multiples of the span."""
+    examples: Annotated[Count, Field(ge=4)] = 2000
+    """Fresh sequences on which predictions are measured, half of them to fit decoders."""
+    planners: Unique[Annotated[str, AfterValidator(_planner)]] = Field([])
+    """Planners from one of two rooms to the other: hierarchical[-random|-true][-end], with sub-goals of level 2, random
+    ones, or true dynamics of level 1; or flat-<level1|level2|exact>-<free|held>-<steps>-x<calls>[-end][-true], by the
+    distance to the goal in embeddings or along the exact way, with actions free or held for 4 steps, looking so many
+    steps ahead, at so many times the calls of the hierarchical one, with true dynamics. Their cost is the mean over
+    the predicted states, or that of the last one (end)."""
+    same_room: Unique[str] = Field([])
+    """Planners that also plan within one room."""
+    starts: Count = 64
+    """Starts of episodes, each with a goal."""
+
+    @changes_no_number
+    def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
+        """Operations of training, of predictions and of plans."""
+        encoder = network.forward_flops(shape.image, self.embedding)
+        predictor = _flops(self.embedding + 2, self.embedding)
+        above = _flops(self.embedding, self.upper_embedding) + _flops(self.upper_embedding + 2, self.upper_embedding)
+        frames, pixels = 1 + len(self.weights), DRAWN * shape.image[-1]
+        first = PASSES * frames * (encoder + predictor) + frames * pixels
+        second = 2 * POOLED * encoder + 2 * PASSES * above + (POOLED + self.span) * pixels
+        direct = self.direct * (2 * encoder + PASSES * predictor + self.span * pixels)
+        training = self.batch * (self.steps * first + self.upper_steps * (second + direct))
+        furthest = max(self.horizons, default=0)
+        predicted = self.examples * furthest * (predictor + encoder + pixels)
+        planned = sum(self._planned(label, encoder, predictor) for label in (*self.planners, *self.same_room))
+        return draws * radii * len(studies.variants(self)) * (training + predicted + planned)
+
+    def _planned(self, label: str, encoder: float, predictor: float) -> float:
+        """Operations of all episodes of a planner."""
+        planner = planner_labels.parse(label)
+        each = (encoder if planner.true else 0) + predictor
+        return PLANS * self.starts * planner_labels.CALLS * getattr(planner, "times", 1) * each
+
+    @changes_no_number
+    def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
+        """Refuse combinations of settings that are not defined."""
+        for label in self.networks:
+            if not isinstance(networks.get(label), FullyConnected):
+                checks.refuse(f"{path}.networks: {label} is impossible; use an encoder fc-<widths>-<activation>")
+        for i, label in enumerate(self.same_room):
+            advice = f"choose from the planners, {', '.join(self.planners) or 'none'}"
+            checks.require(label in self.planners, f"{path}.same_room.{i}", label, advice)
+        if self.planners and (list(self.datasets) != ["two_rooms"] or self.span != POOLED):
+            checks.refuse(f"{path}.planners: planners act in two rooms, every {POOLED} steps; set span: {POOLED} there")
+        if "ring" not in self.datasets and (self.noise or self.reach):
+            checks.refuse(f"{path}.noise: noise and reach are options of ring world; leave them out")
+        if len(self.datasets) > 1:
+            checks.refuse(f"{path}.datasets: what is decoded differs between worlds; give each a study of its own")
+
+
+def _flops(inputs: int, outputs: int) -> float:
+    return parse_network(HIDDEN).forward_flops((inputs,), outputs)
+
+
+def observation(dataset: str) -> int:
+    """Numbers of an observation of a world."""
+    return world_shapes.of(dataset).observation
+
+
+KIND = Kind(
+    PlanningStudy,
+    memory_mib=1500,
+    seconds=5,
+    speeds={"jepa_planning": 2.7e10},
+    module="jepa_planning_blocks",
+    draws_worlds=True,
+)

@@ -1,0 +1,130 @@
+"""Episodes in two rooms: a planner acts from starts towards goals, and plans anew every few steps."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from goldilocks_zone.data import two_rooms, world_shapes
+from goldilocks_zone.models import planners
+from goldilocks_zone.models.planner_labels import POOLED, Flat, Hierarchical
+from goldilocks_zone.randomness import stream
+
+STEPS, NEAR = 40, 0.1  # of an episode; distance from the goal at which it is reached
+Encode = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What a planner has learnt, of m members: encoders and predictors of both levels.
+
+    encode: observations (m, …, p) to embeddings (m, …, e). above: windows of these (m, …, POOLED, e) to those of level
+    2. first, second: predictors, from states (m, n, e) and actions (m, n, a).
+    """
+
+    encode: Encode
+    above: Encode
+    first: planners.Step
+    second: planners.Step
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """What came of a planner's episodes, (m, n) each: the least distance from the goal, and the steps taken until it
+    was reached, infinite where it was not; and evaluations of the dynamics per start and plan."""
+
+    nearest: np.ndarray
+    reached_after: np.ndarray
+    calls: float
+
+    @property
+    def success(self) -> np.ndarray:
+        """Share (m,) of the starts from which the goal was reached."""
+        return np.isfinite(self.reached_after).mean(1)
+
+
+def acted(
+    planner: Flat | Hierarchical,
+    world: two_rooms.TwoRooms,
+    knowledge: Knowledge,
+    tasks: tuple[np.ndarray, np.ndarray],
+    members: Sequence[int],
+) -> Episodes:
+    """Episodes of the members from starts to goals, `tasks` (m, n, 2) each, with random streams of each member.
+
+    Before the first step POOLED frames are seen at rest, as of the goal; later ones are the last that were seen.
+    """
+    places, goals = tasks
+    levels = _levels(planner, world, knowledge)
+    rest = np.repeat(goals[:, :, None], POOLED, 2)
+    goal = _place(planner, knowledge, goals, _seen(world, rest, members, "goal"), at_rest=True)
+    frames = _seen(world, np.repeat(places[:, :, None], POOLED, 2), members, "start")
+    distances, calls = [], []
+    for time in range(0, STEPS, POOLED):
+        start = _place(planner, knowledge, places, frames)
+        streams = [stream(world.seed, "plan", world.name, member, time) for member in members]
+        actions, evaluations = planners.plan(planner, levels, start, goal, streams)
+        calls.append(evaluations)
+        steps, path = actions.cpu().numpy() * two_rooms.LONGEST, []
+        for each in range(POOLED):
+            places = two_rooms.moved(places, steps[:, :, each])
+            path.append(places)
+            distances.append(np.linalg.norm(places - goals, axis=-1))
+        frames = _seen(world, np.stack(path, 2), members, "frame", time)
+    distances = np.stack(distances)
+    reached = distances < NEAR
+    after = np.where(reached.any(0), 1 + reached.argmax(0), np.inf)
+    return Episodes(distances.min(0), after, float(np.mean(calls)))
+
+
+def _seen(world: two_rooms.TwoRooms, places: np.ndarray, members: Sequence[int], *purpose: str | int) -> Tensor:
+    """Observations (m, …, p) at places (m, …, 2), with noise of each member's own."""
+    found = (world.at(own, *purpose, member) for own, member in zip(places, members))
+    return torch.as_tensor(np.stack(list(found)))
+
+
+def _place(
+    planner: Flat | Hierarchical, knowledge: Knowledge, places: np.ndarray, frames: Tensor, at_rest: bool = False
+) -> planners.Place:
+    """A place (m, n, 2) by its last frames (m, n, POOLED, p), or by all of them at rest; its state is itself where the
+    planner knows the true dynamics."""
+    seen = knowledge.encode(frames)
+    first = seen.mean(2) if at_rest else seen[:, :, -1]
+    state = torch.as_tensor(places).to(first) if planner.true else first
+    return planners.Place(state, first, knowledge.above(seen))
+
+
+def _levels(planner: Flat | Hierarchical, world: two_rooms.TwoRooms, knowledge: Knowledge) -> planners.Levels:
+    """What the planner knows: the true dynamics and what they would show, without noise, or what was learnt."""
+    if not planner.true:
+        return planners.Levels(knowledge.first, knowledge.second, lambda path: path, knowledge.above)
+
+    def encoded(path: Tensor) -> Tensor:
+        nothing = np.zeros((*path.shape[:-1], world_shapes.NUISANCE), np.float32)
+        seen = world.seen({"place": path.cpu().numpy(), "nuisance": nothing})
+        return knowledge.encode(torch.as_tensor(seen).to(path))
+
+    return planners.Levels(true_step, knowledge.second, encoded, knowledge.above, way)
+
+
+def true_step(places: Tensor, actions: Tensor) -> Tensor:
+    """Where actions (…, 2) lead from places (…, 2)."""
+    moved = two_rooms.moved(places.cpu().numpy(), two_rooms.LONGEST * actions.cpu().numpy())
+    return torch.as_tensor(moved).to(places)
+
+
+def way(places: Tensor, goals: Tensor) -> Tensor:
+    """Lengths (m, n, …) of the shortest ways from places (m, n, …, 2) to goals (m, n, 2), through the door.
+
+    The wall is thin: between rooms the way meets it where a straight line would, or else at the door's nearer end.
+    """
+    goals = goals.reshape(*goals.shape[:2], *(1,) * (places.ndim - 3), 2)
+    x, width = places[..., 0], goals[..., 0] - places[..., 0]
+    apart = (x < two_rooms.WALL) != (goals[..., 0] < two_rooms.WALL)
+    share = torch.where(apart, (two_rooms.WALL - x) / torch.where(width == 0, 1, width), 0.5)
+    height = torch.lerp(places[..., 1], goals[..., 1].expand_as(x), share)
+    height = torch.where(apart, height.clamp(*two_rooms.DOOR), height)
+    through = torch.stack([x + share * width, height], -1)
+    return torch.linalg.vector_norm(through - places, dim=-1) + torch.linalg.vector_norm(goals - through, dim=-1)

@@ -1,0 +1,78 @@
+"""Levels of an H-JEPA: joint embeddings with actions, of observations and of pooled embeddings of the level below.
+
+Level 2 encodes means of a few successive embeddings of level 1, and predicts with sums of actions. Letters: m members,
+n examples, e numbers of an embedding, p of an observation, a of an action, r unrolled predictions.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from goldilocks_zone.models import jepa, labels, networks
+from goldilocks_zone.models.embedding_losses import Vicreg
+from goldilocks_zone.models.jepa import JointEmbedding, Members, Sizes
+
+UPPER = "fc-64-relu"  # the encoder of level 2
+
+
+class Unrolled(JointEmbedding):
+    """A joint embedding that predicts r steps ahead, each from its last prediction.
+
+    weights: of the squared errors of predictions 1, 2, … r steps ahead, over that of the first.
+    """
+
+    def __init__(self, encoder: nn.Module, sizes: Sizes, weights: Sequence[float]):
+        super().__init__(encoder, sizes.observation, jepa.Prediction(sizes, jepa.Latent()))
+        self._action, self._roots = sizes.action, [(weight / weights[0]) ** 0.5 for weight in weights]
+
+    def forward(self, packed: Tensor) -> Tensor:
+        """Outputs (…, n, 2e + re) of x, the r next observations, and the actions between them, packed as (…, n, …).
+
+        They are s_x, s_y of the first next one, and a residual of r parts, whose squares add up with their weights.
+        """
+        steps = len(self._roots)
+        seen = packed[..., : (1 + steps) * self.observation].unflatten(-1, (1 + steps, -1))
+        actions = packed[..., (1 + steps) * self.observation :].unflatten(-1, (steps, self._action))
+        # Transposed, so that frames are parts of one batch.
+        embedded = jepa.through(self.encoder, seen.transpose(-3, -2).flatten(-3, -2))
+        embedded = embedded.unflatten(-2, (1 + steps, -1)).unbind(-3)
+        predicted, residuals = embedded[0], []
+        for step, root in enumerate(self._roots):
+            predicted = self.head.predictor(predicted, actions[..., step, :])[..., 0, :]
+            residuals.append(root * (predicted - embedded[step + 1]))
+        return torch.cat([embedded[0], embedded[1], *residuals], -1)
+
+
+def level(encoder: str, sizes: Sizes, weights: Sequence[float] = (1,)) -> JointEmbedding:
+    """A level whose encoder has a label; with several weights its predictions are unrolled."""
+    network = labels.parse_network(encoder)
+    if len(weights) == 1:
+        return jepa.build(network, sizes)
+    return Unrolled(networks.build(network, (1, 1, sizes.observation), sizes.embedding), sizes, weights).double()
+
+
+def predictor(sizes: Sizes) -> JointEmbedding:
+    """A predictor alone, of given embeddings: its encoder changes nothing."""
+    sizes = sizes._replace(observation=sizes.embedding)
+    return JointEmbedding(nn.Sequential(), sizes.observation, jepa.Prediction(sizes, jepa.Latent())).double()
+
+
+def prediction_loss(size: int) -> Vicreg:
+    """The error of predictions alone, of embeddings that do not change."""
+    return Vicreg(size, invariance=1, variance=0, covariance=0)
+
+
+def pooled(windows: Tensor) -> Tensor:
+    """Mean (…, e) of embeddings of successive frames (…, t, e)."""
+    return windows.mean(-2)
+
+
+def encoded(members: Members, observations: Tensor) -> Tensor:
+    """Embeddings (m, …, e) of observations (m, …, p)."""
+    return members.encode(observations.flatten(1, -2)).unflatten(1, observations.shape[1:-1])
+
+
+def predicted(members: Members, embeddings: Tensor, actions: Tensor) -> Tensor:
+    """Predictions (m, n, e) of embeddings (m, n, e) after actions (m, n, a)."""
+    return members.predict(embeddings, actions)[..., 0, :]

@@ -1,0 +1,60 @@
+"""Labels of planners, such as hierarchical or flat-level2-held-16-x2. Imports nothing heavy."""
+
+import re
+from dataclasses import dataclass
+
+POOLED = 4  # frames that level 2 pools, and steps that are taken before the next plan
+SAMPLES, ROUNDS = 16, 3  # of a search
+SUBGOALS = 4  # steps of level 2 that a plan of sub-goals looks ahead
+CALLS = ROUNDS * SAMPLES * (SUBGOALS + POOLED)  # evaluations of predictors of a hierarchical plan
+FORM = "hierarchical[-random|-true][-end] or flat-<level1|level2|exact>-<free|held>-<steps>-x<calls>[-end][-true]"
+_HIERARCHICAL = re.compile(r"hierarchical(-random|-true)?(-end)?")
+_FLAT = re.compile(r"flat-(level1|level2|exact)-(free|held)-([1-9][0-9]*)-x([1-9])(-end)?(-true)?")
+
+
+@dataclass(frozen=True)
+class Hierarchical:
+    """Level 2 seeks sub-goals, and level 1 actions that lead to the first of them.
+
+    random: sub-goals are those of actions drawn at random. true: level 1 knows the true dynamics. end: sub-goals are
+    sought by the cost of the last one, not by the mean over all.
+    """
+
+    random: bool = False
+    true: bool = False
+    end: bool = False
+
+
+@dataclass(frozen=True)
+class Flat:
+    """Level 1 alone seeks actions for a number of steps, free or `held` for as long as level 2 pools.
+
+    cost: distance to the goal in embeddings of level1 or level2, or the exact length of the way. end: only the last
+    state counts, not the mean over all. true: by the true dynamics, not the predictor.
+    """
+
+    cost: str
+    held: bool
+    steps: int
+    times: int
+    end: bool = False
+    true: bool = False
+
+    @property
+    def samples(self) -> int:
+        """Samples of a round, so that evaluations are `times` those of the hierarchical planner."""
+        return self.times * CALLS // (ROUNDS * self.steps)
+
+
+def parse(label: str) -> Hierarchical | Flat:
+    """The planner of a label. Raises ValueError if it is of no such form, or its calls cannot be matched."""
+    if found := _HIERARCHICAL.fullmatch(label):
+        return Hierarchical(found[1] == "-random", found[1] == "-true", bool(found[2]))
+    if not (found := _FLAT.fullmatch(label)):
+        raise ValueError(f"planner {label!r} is unknown: use {FORM}")
+    planner = Flat(found[1], found[2] == "held", int(found[3]), int(found[4]), bool(found[5]), bool(found[6]))
+    if planner.steps % POOLED or planner.times * CALLS % (ROUNDS * planner.steps) or planner.samples < 2:
+        raise ValueError(f"planner {label!r} is impossible: its steps must be {POOLED} times a divisor of its calls")
+    if planner.cost == "exact" and not planner.true:
+        raise ValueError(f"planner {label!r} is impossible: the exact way is one of the true dynamics, add -true")
+    return planner
