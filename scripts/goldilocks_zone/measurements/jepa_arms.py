@@ -156,7 +156,10 @@ class Ensemble:
 
         def loss_at(step: int) -> Loss:
             time = step / self.study.steps
-            return self.loss(None if time >= HARD else first + (last - first) * min(1.0, time / SOFT))
+            share = min(1.0, time / SOFT)
+            geometric = self.study.schedule == "geometric"
+            rising = first * (last / first) ** share if geometric else first + (last - first) * share
+            return self.loss(None if time >= HARD else rising)
 
         return loss_at
 

@@ -84,6 +84,8 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
     """Weight β of |z|² in the energy."""
     soft_minimum: Several[Positive] = Field([2, 30], min_length=2, max_length=2)
     """The soft minimum over codes: β at the start, and from 60 % of the steps on; from 70 % on the minimum counts."""
+    schedule: Varied[Literal["linear", "geometric"]] = "linear"
+    """How β rises between the two: by equal steps or by equal factors."""
     invariance: Varied[Positive] = 25
     """Weight λ of the squared error."""
     variance: Varied[NonNegative] = 25

@@ -243,6 +243,9 @@ def test_weights_over_the_threshold_of_collapse(tmp_path):
 def test_the_minimum_over_codes_hardens(tmp_path):
     """β on the mean square rises from 2 to 30 over 60 % of the steps, and the minimum counts from 70 % on."""
     (ensemble,) = ensembles_of(tmp_path, codes=3, steps=100)["full"]
+    (other,) = ensembles_of(tmp_path, codes=3, steps=100, schedule="geometric")["full"]
+    found = [other._loss_at()(step)._criterion.sharpness for step in (0, 15, 30, 60, 69)]
+    assert found == pytest.approx([2 / 4, 2 * 15**0.25 / 4, 2 * 15**0.5 / 4, 30 / 4, 30 / 4])
     sharpness = [ensemble._loss_at()(step)._criterion.sharpness for step in range(100)]
     assert [sharpness[step] for step in (0, 30, 60, 69)] == pytest.approx([2 / 4, 16 / 4, 30 / 4, 30 / 4])
     assert sharpness[70:] == [None] * 30
