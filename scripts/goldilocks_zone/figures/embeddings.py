@@ -23,7 +23,7 @@ ARMS = {
 NUMBERS = {"full": 0, "infonce": 1, "pixel_prediction": 2, "pixel_autoencoder": 3}
 UNTRAINED = {"color": "0.45", "marker": "x"}
 WORLDS = {"ring": "ring world", "mnist": "MNIST"}
-APART = 0.62  # between the first and last series of a row, in rows
+APART = 0.46  # between the first and last series of a row, in rows
 DOT = {"marker": ".", "linestyle": "none", "markersize": 3.5, "alpha": 0.45, "markeredgewidth": 0}
 SMALL = {"fontsize": 6.5}
 
