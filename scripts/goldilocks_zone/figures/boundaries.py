@@ -23,6 +23,7 @@ COLOURS = "PuOr_r"  # of alignments, white at zero; told apart by the colour-bli
 BAR_CM = 0.35  # width of a colour bar
 PALE = 0.75  # of white in the colour of a class's region
 NARROW, SHORT = 3, 20  # ratios of the ends of a logarithmic axis
+DECADES = 5  # with a tick, at most
 SMALL = {"fontsize": 6.5}
 AXES_OF_MAPS = ("map_x", "map_y")
 EXAMPLES = ["example_point", "example_label"]
@@ -162,13 +163,14 @@ def absent(ax: plt.Axes, text: str = "not measured") -> None:
 
 
 def logarithmic_ticks(axis: Axis, short: float = SHORT) -> None:
-    """Ticks of a logarithmic axis at its decades, at 1, 2 and 5 of each below a ratio `short` of its ends, or at equal
-    distances on a narrow axis."""
+    """Ticks of a logarithmic axis at its decades, of many at some, at 1, 2 and 5 of each below a ratio `short` of its
+    ends, or at equal distances on a narrow axis."""
     low, high = axis.get_view_interval()
     if high / low < NARROW:
         ticks = MaxNLocator(4).tick_values(low, high)
     else:
         powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+        powers = powers[:: -(-len(powers) // DECADES)] if high / low >= short else powers
         ticks = np.concatenate([digit * powers for digit in ((1, 2, 5) if high / low < short else (1,))])
     inside = sorted(tick for tick in ticks if low <= tick <= high)
     words = [f"{tick:g}" if high / low < short else f"$10^{{{np.log10(tick):.0f}}}$" for tick in inside]

@@ -17,10 +17,11 @@ from goldilocks_zone.data import planar_shapes
 from goldilocks_zone.data.official_shapes import Shape
 from goldilocks_zone.models.labels import Network
 
-# Operations that take as long as the overhead of a step and of a product with the Hessian; those of a dense
-# eigendecomposition and of the Hessian with its own, over the third power of the size; products of Lanczos iterations;
-# and passes that bisect a boundary, by the grid's nodes.
-STEP, PRODUCT, KERNEL, DENSE, PRODUCTS, BISECTED = 2e7, 5e6, 2, 4, 50, 120
+# Work of other kinds in operations that take as long: the overhead of a step, of a network and of its Lanczos
+# iterations; an operation of a forward pass in double precision; those of dense eigendecompositions, and of the
+# Hessian with its own, over the third power of the size; and products of Lanczos iterations over examples, and over
+# parameters. STOPPED: share of the epochs after which training stops at its loss.
+STEP, NETWORK, SEARCH, FORWARD, KERNEL, DENSE, PRODUCTS, VECTORS, STOPPED = 2e7, 2.7e9, 6e9, 0.4, 2, 4, 50, 1e5, 0.2
 MINIMUM = "normal|untrained|wide_margin|(?:adversarial|large_norm)-[1-9][0-9]*"
 SOFTMAX = r"permuted|uniform|(?:temperature|entropy)-[0-9]+(?:\.[0-9]+)?"
 
@@ -129,18 +130,17 @@ class BoundaryStudy(Study, title="Study of the decision boundary"):
         flops, parameters = network.forward_flops(shape.image, classes), network.count_parameters(shape.image, classes)
         batch = examples if self.batch == "all" else self.batch
         random = max((int(each.split("-")[1]) for each in self.minima if "-" in each), default=0)
-        last, many = self.steps(examples)[-1], len(self.minima)
-        training = 3 * flops * draws * (last * batch * many + random * examples)
+        last = self.steps(examples)[-1] * (STOPPED if self.stop_at else 1)
+        runs = sum(each != "untrained" for each in self.minima) + ("wide_margin" in self.minima)
+        training = 3 * flops * draws * (last * batch * runs + random * examples)
         training += STEP * (last * (1 + ("wide_margin" in self.minima)) + random)
-        forward = flops * (self.test + self.fine_grid**2 + BISECTED * self.grid)
-        kernels = len(self.softmax) * KERNEL * (examples * classes) ** 3
-        hessians = len(self.explicit) * (1 + any("entropy" in each for each in self.softmax)) * DENSE * parameters**3
-        lanczos = bool(self.hessian_eigenvectors) * PRODUCTS * (6 * flops * examples + PRODUCT)
-        measured = (
-            draws * radii * many * len(self.epochs) * len(self.scalings) * (forward + kernels + hessians + lanczos)
-        )
-        estimates = STEP * self.estimate_steps * many
-        return len(studies.variants(self)) * (training + measured + estimates)
+        each = NETWORK + FORWARD * flops * (self.test + self.fine_grid**2)
+        each += KERNEL * len(self.softmax) * (examples * (classes - 1)) ** 3
+        each += DENSE * len(self.explicit) * (1 + any("entropy" in label for label in self.softmax)) * parameters**3
+        if self.hessian_eigenvectors:
+            each += SEARCH + PRODUCTS * flops * examples + VECTORS * parameters
+        networks = draws * radii * len(self.minima) * len(self.epochs) * len(self.scalings)
+        return len(studies.variants(self)) * (training + networks * each)
 
     @changes_no_number
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:

@@ -152,7 +152,7 @@ class Ensemble:
         return fresh
 
     def _loss_at(self) -> Callable[[int], Loss]:
-        first, last = self.study.sharpness
+        first, last = self.study.soft_minimum
 
         def loss_at(step: int) -> Loss:
             time = step / self.study.steps

@@ -82,7 +82,7 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
     """Whether B is learnt; else it stays orthonormal."""
     penalty: Varied[NonNegative] = 0
     """Weight β of |z|² in the energy."""
-    sharpness: Several[Positive] = Field([2, 30], min_length=2, max_length=2)
+    soft_minimum: Several[Positive] = Field([2, 30], min_length=2, max_length=2)
     """The soft minimum over codes: β at the start, and from 60 % of the steps on; from 70 % on the minimum counts."""
     invariance: Varied[Positive] = 25
     """Weight λ of the squared error."""
@@ -113,6 +113,8 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
     """Values K of the hidden cause of ring; 1 for none."""
     cause_step: Varied[Positive] = 1.6
     """Angle b between two values of the cause, in radians."""
+    reach: Varied[Positive | None] = None
+    """Largest action of ring, in radians; by default 1, or .5 with a hidden cause."""
     amplitude: Varied[NonNegative] = 1
     """Amplitude A of ring's detail."""
     correlation: Varied[Annotated[Number, Field(ge=0, lt=1)]] = 0.5

@@ -71,8 +71,8 @@ def of(study: JepaTrainingStudy, dataset: str, path: str, seed: int) -> Pairs:
 
 def _world(study: JepaTrainingStudy, dataset: str, seed: int) -> worlds.World:
     if dataset == "ring":
-        options = {key: getattr(study, key) for key in ("noise", "slow", "frozen", "causes", "cause_step", "amplitude")}
-        return worlds.Ring(seed, **options)
+        options = ("noise", "slow", "frozen", "causes", "cause_step", "amplitude", "reach")
+        return worlds.Ring(seed, **{key: getattr(study, key) for key in options})
     if dataset == "two_rooms":
         return two_rooms.TwoRooms(seed)
     if dataset == "gaussian_pairs":

@@ -6,9 +6,11 @@ Alignments (b, m) are the scalar products of b vectors of length one with m orth
 import math
 
 import numpy as np
+import xarray as xr
 
 ROTATIONS = 100  # of which the mean specificity is the reference
 SWEEPS = 500  # of varimax, at most
+CLOSE = 0.05  # to the largest A² of a map, where a descent to it has converged
 
 
 def captured(alignments: np.ndarray) -> np.ndarray:
@@ -74,3 +76,12 @@ def _rotation(count: int, random: np.random.Generator) -> np.ndarray:
     """A random orthogonal matrix, uniform by Haar's measure."""
     q, r = np.linalg.qr(random.standard_normal((count, count)))
     return q * np.sign(np.diag(r))
+
+
+def converged(reached: xr.DataArray, maps: xr.DataArray) -> xr.DataArray:
+    """Whether descents that `reached` A² (…) of the first eigenvector came close to the largest of its map.
+
+    `maps` has A over axes map_x and map_y, and may have axes rank and softmax. There may be no point with A² = 1.
+    """
+    here = {name: place for name, place in {"rank": 1, "softmax": "temperature-1"}.items() if name in maps.dims}
+    return reached > np.square(maps.sel(here, drop=True)).max(("map_x", "map_y")) - CLOSE

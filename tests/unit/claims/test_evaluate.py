@@ -83,6 +83,8 @@ def test_every_claim_of_the_papers_has_a_row(rows):
         + [f"fg{i}" for i in range(1, 8)]
         + ["fg8a", "fg8b", "fg8c", "fg9"]
         + [f"sb{i}" for i in range(1, 15)]
+        + [f"dl{i}" for i in range(1, 8)]
+        + [f"jz{i}" for i in range(1, 6)]
         + [f"by{i}" for i in range(1, 12)]
     )
     expected += [f"beyond_{name}" for name in ("biases", "tanh", "residual", "normalisation")]

@@ -140,7 +140,7 @@ def test_figures_are_drawn_where_values_are_missing(name, tmp_path):
 @pytest.mark.parametrize(
     "name, changed",
     [
-        ("boundary_margins", {"map": 0, "examples_kept": 0}),
+        ("boundary_margins", {"examples_kept": 0}),
         ("boundary_minima", {"examples_kept": 0, "minima": ["large_norm-7"]}),
         ("boundary_maps", {"minima": ["adversarial-5"], "softmax": ["uniform"]}),
         ("outlier_counts", {"softmax": ["temperature-1"], "stop_at": None, "datasets": ["stripes_2_3"]}),
@@ -188,7 +188,8 @@ def test_only_aligned_starts_give_a_margin():
     study = made("boundary_margin", 4)
     study["margin_estimate"] = xr.where(study["start"] < 2, 1.1, 50.0) * study["true_margin"]
     study["margin_estimate"] = study["margin_estimate"].assign_attrs(units="1", long_name="estimate")
-    study["alignment_reached"] = study["alignment_reached"] * 0 + xr.where(study["start"] < 2, 0.999, 0.5)
+    study["map"] = 0 * study["map"] + xr.where(study["map_x"] == 1, -0.9, 0.2)
+    study["alignment_reached"] = study["alignment_reached"] * 0 + xr.where(study["start"] < 2, 0.8, 0.7)
     study["alignment_reached"][{"draw": 3}] = 0.1
     found = boundary_margins.margins(study)
     assert found["log_margin_estimate_mean"].values == pytest.approx(np.log10(1.1))

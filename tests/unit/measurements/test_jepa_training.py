@@ -268,6 +268,15 @@ def test_codes_tell_of_planted_causes_alone(tmp_path):
         np.testing.assert_allclose(found["codes_in_use"], 1 + expected, rtol=1e-2)
 
 
+def test_worlds_with_and_without_a_cause_have_the_same_actions_where_their_reach_is_given():
+    with_cause, without, usual = (
+        jepa_worlds.of(study_of(**changed), "ring", "", 1).evaluated([0], 500)
+        for changed in ({"causes": 2, "reach": 0.5}, {"causes": 1, "reach": 0.5}, {"causes": 1})
+    )
+    np.testing.assert_array_equal(with_cause.truth["action"], without.truth["action"])
+    assert np.abs(without.truth["action"]).max() <= 0.5 < np.abs(usual.truth["action"]).max()
+
+
 @pytest.fixture
 def digits(tmp_path):
     """A dataset of images whose left half is bright in odd classes."""

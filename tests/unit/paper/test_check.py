@@ -1,9 +1,11 @@
 """The check of the paper's sources."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from goldilocks_zone.claims import definitions
 from goldilocks_zone.paper import check, latex
 
 ROOT = Path(__file__).parents[3]
@@ -84,3 +86,12 @@ def test_every_work_has_one_name():
     assert sections == {path.stem for path in (ROOT / "config/claims").glob("*.yaml")}
     assert {path.stem for path in (ROOT / "paper/methods").iterdir()} <= sections
     assert {path.name for path in (ROOT / "resources/published").iterdir() if path.is_dir()} <= sections
+
+
+def test_every_case_is_quoted_by_a_section():
+    """Else the run would stop at the paper, after everything is computed."""
+    claims = {name: claim for name, claim in definitions.load(ROOT / "config/claims").items() if claim.get("cases")}
+    estimates = {f"{name}.{case}" for name, claim in claims.items() for case in claim["cases"]}
+    everything = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "paper").rglob("*.tex")))
+    quoted = {kind: set(re.findall(rf"\\{kind}\{{([\w.-]+)\}}", everything)) for kind in ("verdict", "estimate")}
+    assert quoted == {"verdict": set(claims), "estimate": estimates}

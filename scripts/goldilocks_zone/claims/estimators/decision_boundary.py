@@ -16,13 +16,13 @@ import xarray as xr
 from goldilocks_zone.claims.cells import Cell, NotTested, need, require
 from goldilocks_zone.data import planar, planar_shapes
 from goldilocks_zone.models.labels import parse_network
+from goldilocks_zone.spectra import alignments
 from goldilocks_zone.statistics import estimates
 from goldilocks_zone.statistics.estimates import LEVEL, Estimate, student
 
 LEAST_SHARE = 0.5  # of the draws; what is known of fewer is said of a selection
 LEAST_MINIMA, LEAST_DESIGNS = 5, 3
-# The margin estimate is one where (A² − 1)² is below 1e-4, after as many steps.
-RESIDUAL, LEAST_STEPS = 1e-4, 6000
+LEAST_STEPS = 6000  # of the margin estimate
 REACHED = 1.01  # training stops by the loss in single precision
 COUNTS = ("outliers", "outliers_by_gap", "boundary_dimension")
 EACH = "each"  # of the scalings but none, or of the minima: one estimate each
@@ -31,7 +31,7 @@ EVERY = "every"  # all trained minima at once
 HAVE = {
     "specificity_index": "the boundary has two dimensions or more",
     "border_rank": "the boundary has two dimensions or more",
-    "margin_estimate": "the margin estimate reached its residual",
+    "margin_estimate": "the descent of the margin estimate converged",
 }
 Given = dict[str, object]
 
@@ -90,13 +90,14 @@ def settings(cell: Cell) -> dict:
 
 
 def _variable(cell: Cell, name: str) -> xr.DataArray:
-    """A variable, missing where training did not reach the loss to stop at, or an estimate its residual."""
+    """A variable, missing where training did not reach the loss to stop at, or a descent has not converged."""
     if name == "test_error":
         values = 1 - cell["test_accuracy"]
     elif name == "margin_estimate" and name in cell:
         need(LEAST_STEPS, settings(cell)["estimate_steps"], "steps of the margin estimate")
-        converged = np.square(cell["alignment_reached"] - 1) < RESIDUAL
-        values = cell[name].where(converged).mean("start")
+        if "map" not in cell:
+            raise NotTested("this run has no map, by which a descent is known to have converged")
+        values = cell[name].where(alignments.converged(cell["alignment_reached"], cell["map"])).mean("start")
     elif name in cell:
         values = cell[name]
     else:

@@ -5,7 +5,6 @@ share: comparisons are paired over draws. Readings are those of trained joint em
 """
 
 import json
-import math
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -13,7 +12,7 @@ import xarray as xr
 
 from goldilocks_zone.claims.cells import Cell, NotTested, need
 from goldilocks_zone.claims.estimators import jepa_training
-from goldilocks_zone.claims.estimators.jepa_training import LEAST_SHARE, Given, Reading
+from goldilocks_zone.claims.estimators.jepa_training import Given, Reading
 from goldilocks_zone.statistics import estimates
 from goldilocks_zone.statistics.estimates import Estimate
 
@@ -63,7 +62,7 @@ def _difference(cell: xr.Dataset, first: np.ndarray, second: np.ndarray) -> Esti
 def _known(*samples: np.ndarray) -> list[np.ndarray]:
     """Samples (n,) without the draws in which one of them is missing."""
     known = np.isfinite(samples).all(0)
-    need(max(2, math.ceil(LEAST_SHARE * len(known))), int(known.sum()), f"of {len(known)} draws with all episodes")
+    jepa_training.need_most(known, "with all episodes")
     return [each[known] for each in samples]
 
 

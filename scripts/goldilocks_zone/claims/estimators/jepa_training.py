@@ -104,9 +104,13 @@ def _whole(cell: Cell, *readings: Given) -> list[np.ndarray]:
     found = [Reading.of(each).values(cell) for each in readings]
     known = np.isfinite(found).all(0)
     names = sorted({str(each["variable"]) for each in readings})
-    least = max(2, math.ceil(LEAST_SHARE * len(known)))
-    need(least, int(known.sum()), f"of {len(known)} draws in which {', '.join(names)} can be measured")
+    need_most(known, f"in which {', '.join(names)} can be measured")
     return [each[known] for each in found]
+
+
+def need_most(known: np.ndarray, what: str) -> None:
+    """Raise NotTested unless as many of the draws are `known` (draw,) as make no selection; `what` says which."""
+    need(max(2, math.ceil(LEAST_SHARE * len(known))), int(known.sum()), f"of {len(known)} draws {what}")
 
 
 def _resolution(of: Given) -> float:

@@ -4,28 +4,23 @@ The unit is an initialisation, with its own pairs of views. A reading is a mappi
 values along axes of the study, as for trained joint embeddings. x stands for log10(r²/r_X²).
 """
 
-import math
-
 import numpy as np
 
 from goldilocks_zone.claims import curves
 from goldilocks_zone.claims.cells import Cell, NotTested, need, require
 from goldilocks_zone.claims.curves import Window
+from goldilocks_zone.claims.estimators.jepa_training import Given, need_most
 from goldilocks_zone.statistics import estimates
 from goldilocks_zone.statistics.estimates import Estimate
-
-LEAST_SHARE = 0.5  # of the draws; what is known of fewer is said of a selection
-Given = dict[str, object]
 
 
 def zone_at_every_radius(cell: Cell, of: Given, window: Window) -> list[Estimate]:
     """A variable at each radius of the window, of the draws in which it is known there."""
     found = []
     for row in _by_radius(cell, of, window):
-        known = row[np.isfinite(row)]
-        least = max(2, math.ceil(LEAST_SHARE * len(row)))
-        need(least, len(known), f"of {len(row)} draws in which {of['variable']} can be measured")
-        found.append(estimates.mean(known))
+        known = np.isfinite(row)
+        need_most(known, f"in which {of['variable']} can be measured")
+        found.append(estimates.mean(row[known]))
     return found
 
 

@@ -7,10 +7,10 @@ import xarray as xr
 
 from goldilocks_zone.figures import boundaries, curves, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+from goldilocks_zone.spectra import alignments
 
-FIGURE = {"id": "boundary_margins", "studies": ["boundary_margin"], "needs": ["start"]}
+FIGURE = {"id": "boundary_margins", "studies": ["boundary_margin"], "needs": ["start", "map_x"]}
 
-RESIDUAL = 1e-4  # (A² − 1)² below which the descent to an aligned point has converged
 EQUIVALENT = 1.25  # factor within which an estimate agrees with the true margin
 RATIOS = {
     "margin_estimate": "estimate",
@@ -18,7 +18,7 @@ RATIOS = {
     "smallest_linearised_margin": "linearised\nmargin",
 }
 DECADES = 200  # ratio of the ends of an axis up to which it has several ticks in each decade
-NAMES = ["true_margin", "alignment_reached", *RATIOS]
+NAMES = ["true_margin", *RATIOS]
 MAPPED = ["map_class", "aligned_point", *boundaries.EXAMPLES]  # of the first draw
 POINTS = {"linestyle": "none", "markersize": 3, "markeredgewidth": 0.6}
 ALIGNED = {"color": "k", "marker": "*", "markersize": 6, "markeredgewidth": 0.5, "linestyle": "none"}
@@ -28,11 +28,11 @@ APART = 0.16  # between two kinds of minima
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
     (study,) = studies.values()
     data = margins(study)
-    minima, mapped = data["minimum"].values.tolist(), "map_class" in data
+    minima = data["minimum"].values.tolist()
     width, height = panels.page_size(1, settings, room=1.2)
-    spec = {"width_ratios": [0.75] * len(minima) * mapped + [1.2, 1.2]}
-    figure, (axes,) = panels.grid(1, 2 + mapped * len(minima), settings, figsize=(width, height), gridspec_kw=spec)
-    for ax, label in zip(axes, minima[: mapped * len(minima)]):
+    spec = {"width_ratios": [0.75] * len(minima) + [1.2, 1.2]}
+    figure, (axes,) = panels.grid(1, 2 + len(minima), settings, figsize=(width, height), gridspec_kw=spec)
+    for ax, label in zip(axes, minima):
         draw_map(ax, data.sel(minimum=label), study["dataset"].values[0])
         ax.set_title(boundaries.title(label))
     draw_estimates(axes[-2], data)
@@ -43,13 +43,15 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def margins(study: xr.Dataset) -> xr.Dataset:
-    """Margins (minimum, draw) in units of the plane, true and estimated; margin_estimate and alignment_reached
-    (minimum, draw, start); the mean over draws of the logarithm of each estimate over the true margin with its
-    interval; and maps and aligned points of the first draw where the study has them."""
-    place = ("minimum", "start", "example", "coordinate", *boundaries.AXES_OF_MAPS)
-    here = boundaries.one(study, [*NAMES, *MAPPED], *place)
+    """Margins (minimum, draw) in units of the plane, true and estimated; margin_estimate and converged (minimum, draw,
+    start); the mean over draws of the logarithm of each estimate over the true margin with its interval; and maps and
+    aligned points of the first draw."""
+    place = ("minimum", "start", "example", "coordinate", "rank", *boundaries.AXES_OF_MAPS)
+    here = boundaries.one(study, [*NAMES, *MAPPED, "alignment_reached", "map"], *place)
     true = here["true_margin"].where(here["true_margin"] > 0)
-    aligned = converged(here)
+    aligned = alignments.converged(here["alignment_reached"], here["map"]).assign_attrs(
+        curves.described("whether the descent from a start converged")
+    )
     found = {}
     for name, words in RATIOS.items():
         values = here[name].where(here[name] > 0)
@@ -61,16 +63,8 @@ def margins(study: xr.Dataset) -> xr.Dataset:
             draws=ratio.notnull().sum("draw").assign_attrs(curves.described(f"draws with a {meaning}"))
         )
     drawn = {name: here[name].isel(draw=0, drop=True) for name in MAPPED if name in here}
-    drawn["converged"] = aligned.isel(draw=0, drop=True).assign_attrs(
-        curves.described("whether the descent of the first draw converged from a start")
-    )
-    data = xr.merge([here[NAMES], xr.Dataset(drawn), curves.prefixed(found)], combine_attrs="drop_conflicts")
-    return boundaries.described_maps(data) if "map_class" in data else data
-
-
-def converged(data: xr.Dataset) -> xr.DataArray:
-    """Whether the descent from a start reached alignment; without that, an estimate means nothing."""
-    return np.square(data["alignment_reached"] - 1) < RESIDUAL
+    parts = [here[NAMES].assign(converged=aligned), xr.Dataset(drawn), curves.prefixed(found)]
+    return boundaries.described_maps(xr.merge(parts, combine_attrs="drop_conflicts"))
 
 
 def draw_map(ax: plt.Axes, here: xr.Dataset, name: str) -> None:
@@ -79,15 +73,16 @@ def draw_map(ax: plt.Axes, here: xr.Dataset, name: str) -> None:
     if "example_point" in here:
         boundaries.draw_points(ax, here)
     if "aligned_point" in here:
+        first = here["converged"].isel(draw=0)
         for reached in (True, False):
-            points = here["aligned_point"].where(here["converged"] == reached).transpose("coordinate", "start")
+            points = here["aligned_point"].where(first == reached).transpose("coordinate", "start")
             ax.plot(*points.values, **ALIGNED, markerfacecolor="k" if reached else "w")
     boundaries.number(ax)
 
 
 def draw_estimates(ax: plt.Axes, data: xr.Dataset) -> None:
     """Draw the estimate from every start over the true margin, filled where it converged."""
-    true, reached = data["true_margin"], converged(data)
+    true, reached = data["true_margin"], data["converged"]
     for label in data["minimum"].values:
         x = true.sel(minimum=label).broadcast_like(data["margin_estimate"].sel(minimum=label))
         y, filled = (each.sel(minimum=label).transpose(*x.dims) for each in (data["margin_estimate"], reached))
