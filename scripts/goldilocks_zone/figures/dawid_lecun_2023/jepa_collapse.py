@@ -92,7 +92,7 @@ def spectra_of(studies: Studies) -> Iterator[tuple[str, xr.Dataset]]:
         values = embeddings.one(studies[name], ["collapse_eigenvalue"], "edge_loss", "unit")["collapse_eigenvalue"]
         for label in values["edge_loss"].values.tolist():
             own = values.sel(edge_loss=label, drop=True)
-            if own.notnull().any():
+            if label != "cross_entropy" and own.notnull().any():
                 about = "eigenvalues of the Hessian along one row of W_n at W_n = 0, over their largest magnitude"
                 relative = own / np.abs(own).max("unit")
                 data = curves.means(relative, about)

@@ -135,6 +135,6 @@ def draw_differences(
             embeddings.draw_known(ax, places, means, **{**look_of(title), **face})
             drawn.append(means["mean"])
     words = ["Info-\nNCE" if label == INFO_NCE else f"{ratio(label):g}" for label in labels]
-    ax.set_xticks(range(len(labels)), words)
+    ax.set_xticks(range(len(labels)), words, fontsize=6.5)
     ax.set(xlabel=r"$\mu/\lambda$", xlim=(-0.5, max(len(labels), 1) - 0.5))
     ax.set_ylim(panels.limits([-1.5 * MARGIN, 1.5 * MARGIN], embeddings.finite(*drawn, otherwise=(0, 0))))
