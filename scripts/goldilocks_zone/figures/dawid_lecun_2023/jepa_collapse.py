@@ -1,0 +1,111 @@
+"""Deviation of embeddings at the end of training over the weight of the variance hinge, with its law, and the spectrum
+of the Hessian of the last layer where it vanishes (Dawid & LeCun 2023)."""
+
+from collections.abc import Iterator
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.figures import curves, embeddings, panels, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+from goldilocks_zone.theory import wide_networks
+
+FIGURE = {
+    "id": "jepa_collapse",
+    "studies": ["jepa_collapse", "jepa_zone", "jepa_zone_info_nce"],
+    "caption": "Collapse. Deviation σ of embeddings at the end of training, of Gaussian pairs of correlation c, over "
+    "the weight μ/λ of the variance hinge, for two values of ε; lines are the law, σ² + ε = (μ/(4λ(1 − c)))², at most "
+    "1, and 0 below the threshold 4√ε(1 − c); smaller deviations than 1e-4 are drawn there. Last panel: eigenvalues of "
+    "the Hessian along one row of the last layer where this layer vanishes, over their largest magnitude, at r_X, of "
+    "views of MNIST digits. Faint points are training seeds, markers and lines means with 95 % intervals.",
+}
+
+LEAST = 1e-4  # deviation; smaller ones are drawn there
+PLACES = 400  # of the law's line
+LOOKS = {"markersize": 3.6, "linestyle": "none"}
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    ends = studies.get("jepa_collapse")
+    levels = ends_of(ends) if ends is not None else {}
+    spectra = dict(spectra_of(studies))
+    count = len(levels) + bool(spectra)
+    figure, axes = panels.page(max(1, count), settings, columns=max(2, min(3, count)), room=1.15)
+    for number, (ax, (epsilon, found)) in enumerate(zip(axes, levels.items())):
+        draw_ends(ax, found, epsilon, panels.lettered(number, rf"end of training, $\epsilon={epsilon:g}$"))
+    if spectra:
+        draw_spectra(axes[len(levels)], spectra)
+        panels.legend_above(axes[len(levels)], panels.lettered(len(levels), "collapse point"), columns=2)
+    parts = {f"epsilon_{number}": found for number, found in enumerate(levels.values())}
+    named = {label.replace("-", "_").replace(".", "_"): found for label, found in spectra.items()}
+    return figure, embeddings.source(parts | named)
+
+
+def ends_of(study: xr.Dataset) -> dict[float, xr.Dataset]:
+    """By ε: deviation (correlation, over_threshold, draw), its mean, low and high, and weight μ/λ of each place."""
+    kept = ("correlation", "epsilon", "over_threshold")
+    axes = [axis for axis in kept if axis in study.dims]
+    settings = curves.settings_of(study)
+    values = embeddings.values_of(study, "deviation", *axes, arm="full")
+    values = values.expand_dims({axis: [settings[axis] or np.nan] for axis in kept if axis not in axes})
+    values = values.transpose(*kept, "draw").assign_attrs(study["deviation"].attrs)
+    found = {}
+    for epsilon in values["epsilon"].values.tolist():
+        here = values.sel(epsilon=epsilon, drop=True)
+        thresholds = wide_networks.collapse_threshold(here["correlation"].values, epsilon)
+        weight = here["over_threshold"] * xr.DataArray(thresholds, dims="correlation")
+        weight = weight.transpose("correlation", "over_threshold")
+        data = curves.prefixed({"deviation": curves.means(here)}).assign(deviation=here)
+        found[epsilon] = data.assign(weight=weight.assign_attrs(curves.described("μ/λ, weight of the hinge")))
+    return found
+
+
+def draw_ends(ax: plt.Axes, found: xr.Dataset, epsilon: float, heading: str) -> None:
+    """Draw the deviation at the end over μ/λ for every correlation, with the law."""
+    weights = embeddings.finite(found["weight"], otherwise=(0.01, 1))
+    limits = weights.min() / 2, weights.max() * 2
+    line = np.geomspace(*limits, PLACES)
+    for number, c in enumerate(found["correlation"].values.tolist()):
+        here, look = found.sel(correlation=c), style.look(number, **LOOKS)
+        law = wide_networks.final_deviation(line, c, epsilon)
+        ax.plot(line, np.where(law > 0, law, np.nan), color=style.colour(number), linewidth=0.9)
+        x, own = np.broadcast_arrays(here["weight"].values[:, None], here["deviation"].values)
+        ax.plot(np.ravel(x), np.clip(np.ravel(own), LEAST, None), **{**look, **embeddings.DOT})
+        means = curves.parts_of(here, "deviation").clip(min=LEAST, keep_attrs=True)
+        embeddings.draw_known(ax, here["weight"].values, means, **look)
+    entries = [
+        panels.entry(f"$c={c:g}$", **style.look(number, **{**LOOKS, "linestyle": "-", "linewidth": 0.9}))
+        for number, c in enumerate(found["correlation"].values.tolist())
+    ]
+    panels.legend_above(ax, heading, entries, columns=3)
+    ax.set(xscale="log", yscale="log", xlim=limits, ylim=(0.6 * LEAST, 2), xlabel=r"$\mu/\lambda$")
+    ax.set(ylabel=r"$\sigma$ at the end")
+
+
+def spectra_of(studies: Studies) -> Iterator[tuple[str, xr.Dataset]]:
+    """Each loss that has a spectrum at the collapse point, and mean, low and high (unit) over draws of its eigenvalues
+    over their largest magnitude."""
+    for name in ("jepa_zone", "jepa_zone_info_nce"):
+        if name not in studies or "collapse_eigenvalue" not in studies[name]:
+            continue
+        values = embeddings.one(studies[name], ["collapse_eigenvalue"], "edge_loss", "unit")["collapse_eigenvalue"]
+        for label in values["edge_loss"].values.tolist():
+            own = values.sel(edge_loss=label, drop=True)
+            if label != "cross_entropy" and own.notnull().any():
+                about = "eigenvalues of the Hessian along one row of W_n at W_n = 0, over their largest magnitude"
+                relative = own / np.abs(own).max("unit")
+                data = curves.means(relative, about)
+                size = np.abs(own).max("unit").assign_attrs(curves.described("largest magnitude", "loss"))
+                yield label, data.assign(size=size, unit=data["unit"])
+
+
+def draw_spectra(ax: plt.Axes, spectra: dict[str, xr.Dataset]) -> None:
+    """Draw eigenvalues over their rank, of the smallest first."""
+    for number, (label, found) in enumerate(spectra.items()):
+        kind, _, rest = label.partition("-")
+        text = "InfoNCE" if kind == "info_nce" else rf"$\mu/\lambda={rest or '1'}$"
+        look = {"color": "0.25"} if kind == "info_nce" else {"color": style.colour(number)}
+        curves.draw_band(ax, found["unit"].values, found, linestyle=style.line(number), label=text, **look)
+    ax.axhline(0, **style.GREY)
+    ax.set(xlabel="number of the eigenvalue", ylabel="eigenvalue over the largest", ylim=(-1.05, 1.05))

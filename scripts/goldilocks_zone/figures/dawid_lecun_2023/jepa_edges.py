@@ -1,0 +1,140 @@
+"""The edge of the zone of joint embeddings, measured and by the formula of wide networks, for several views, depths and
+weights (Dawid & LeCun 2023)."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.figures import curves, embeddings, panels, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+from goldilocks_zone.models import labels as networks
+
+FIGURE = {
+    "id": "jepa_edges",
+    "studies": ["jepa_zone", "jepa_zone_views", "jepa_zone_depths", "jepa_zone_info_nce"],
+    "needs": ["edge_loss"],
+    "caption": "The edge of the zone, x = log10(r²/r_X²) where the trace of the Hessian changes its sign, for weights "
+    "μ/λ of the variance hinge. (a) Measured on random planes, over the formula of wide networks, which has no fitted "
+    "number; faint points are initialisations, markers their means. (b) Measured minus formula, with the layers' "
+    "ratios R_l and, open, with R_l = 1. (c) On planes in the last layer, the edge minus the minimum of the loss on "
+    "the ray, also of InfoNCE with dot products. Bars are 95 % intervals of means over initialisations; grey, ±0.03.",
+}
+
+EDGES = ["edge", "edge_formula", "edge_formula_alike", "last_layer_edge", "ray_minimum"]
+ALIKE = {"less_formula": ("edge", "edge_formula"), "less_formula_alike": ("edge", "edge_formula_alike")}
+LAST = {"less_minimum": ("last_layer_edge", "ray_minimum")}
+MEANINGS = {
+    "less_formula": "measured edge minus that of the formula, in x = log10(r²/r_X²)",
+    "less_formula_alike": "measured edge minus that of the formula with R = 1, in x",
+    "less_minimum": "edge on planes in the last layer minus the minimum of the loss on the ray, in x",
+}
+MARGIN = 0.03
+VIEWS = {
+    "shift_2": "shifts ≤ 2, 3 layers",
+    "shift_1": "shifts ≤ 1",
+    "noise": "noise",
+    "shuffled": "shuffled pairs",
+}
+DEPTHS = {2: "2 layers", 5: "5 layers"}
+ORDER = [*VIEWS.values(), *DEPTHS.values()]
+INFO_NCE = "info_nce-dot-both"
+WIDTH = 0.6  # of all cells of one weight
+LOOKS = {"markersize": 3.6, "linestyle": "none"}
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    cells = {title: measured(here) for title, here in cells_of(studies).items()}
+    labels = list(dict.fromkeys(label for here in cells.values() for label in here["edge_loss"].values.tolist()))
+    labels = sorted(labels, key=lambda label: (label == INFO_NCE, ratio(label)))
+    ratios = [label for label in labels if label != INFO_NCE]
+    figure, axes = panels.page(3, settings, columns=3, room=1.35)
+    draw_places(axes[0], cells)
+    draw_differences(axes[1], cells, ratios, ALIKE)
+    draw_differences(axes[2], cells, labels, LAST)
+    axes[1].set(ylabel="measured − formula (in $x$)")
+    axes[2].set(ylabel="edge − minimum (in $x$)")
+    panels.letter_titles(axes, ["edge on planes", "beside the formula", "last layer"])
+    handles = [panels.entry(title, **look_of(title)) for title in cells if title in ORDER]
+    handles.append(panels.entry("formula with $R=1$", color="0.4", marker="o", markerfacecolor="white", **LOOKS))
+    if INFO_NCE in labels:
+        handles.append(panels.entry("InfoNCE", **look_of("InfoNCE")))
+    panels.legend_on_top(figure, handles, columns=4)
+    return figure, embeddings.source({name_of(title): here for title, here in cells.items()})
+
+
+def ratio(label: str) -> float:
+    """μ/λ of a loss vicreg-<μ/λ>."""
+    return float(label.partition("vicreg-")[2] or "nan")
+
+
+def cells_of(studies: Studies) -> dict[str, xr.Dataset]:
+    """Edges (edge_loss, draw) of every view and depth, by title; of losses that have an edge."""
+    found = {}
+    for name, study in studies.items():
+        wanted = [label for label in study["edge_loss"].values.tolist() if label.startswith("vicreg-")]
+        if name == "jepa_zone_info_nce":
+            wanted = [INFO_NCE] if INFO_NCE in study["edge_loss"].values else []
+        for network in study["network"].values.tolist() if wanted else []:
+            for views in study["views"].values.tolist() if "views" in study.dims else ["shift_2"]:
+                here = embeddings.one(study, EDGES, "edge_loss", network=network, views=views)
+                title = "InfoNCE" if name == "jepa_zone_info_nce" else DEPTHS.get(networks.depth(network), VIEWS[views])
+                found[title] = here.sel(edge_loss=wanted)
+    return {title: found[title] for title in [*ORDER, "InfoNCE"] if title in found}
+
+
+def measured(here: xr.Dataset) -> xr.Dataset:
+    """Edges (edge_loss, draw); and edge_…, edge_formula_… and the differences' mean, low and high (edge_loss)."""
+    found = {name: curves.means(here[name]) for name in ("edge", "edge_formula")}
+    for name, (of, less) in {**ALIKE, **LAST}.items():
+        found[name] = curves.means(here[of] - here[less], MEANINGS[name])
+    return xr.merge([here, curves.prefixed(found)], combine_attrs="drop_conflicts")
+
+
+def look_of(title: str) -> dict:
+    if title == "InfoNCE":
+        return {"color": "0.25", "marker": "x", **LOOKS}
+    return style.look(ORDER.index(title), **LOOKS)
+
+
+def name_of(title: str) -> str:
+    """The name of a cell in source data."""
+    return "".join(letter if letter.isalnum() else "_" for letter in title.replace("≤", "by"))
+
+
+def draw_places(ax: plt.Axes, cells: dict[str, xr.Dataset]) -> None:
+    """Draw the measured edge over the formula's, of every draw and in the mean."""
+    cells = {title: here for title, here in cells.items() if title != "InfoNCE"}
+    for title, here in cells.items():
+        look = look_of(title)
+        ax.plot(np.ravel(here["edge_formula"]), np.ravel(here["edge"]), **{**look, **embeddings.DOT})
+        embeddings.draw_known(ax, here["edge_formula_mean"].values, curves.parts_of(here, "edge"), **look)
+    shown = [here[name] for here in cells.values() for name in ("edge", "edge_formula")]
+    ends = panels.limits(embeddings.finite(*shown)) if shown else (-1, 1)
+    ax.axline((0, 0), slope=1, **style.DASHED)
+    ax.set(xlim=ends, ylim=ends, xlabel="$x$ by the formula", ylabel="$x$ measured")
+
+
+def draw_differences(
+    ax: plt.Axes, cells: dict[str, xr.Dataset], labels: Sequence[str], shown: dict[str, tuple[str, str]]
+) -> None:
+    """Draw differences of edges over the losses, with the margin in which they are taken for equal."""
+    ax.axhspan(-MARGIN, MARGIN, color="0.9", linewidth=0, zorder=0)
+    ax.axhline(0, **style.GREY)
+    drawn = []
+    for number, (title, here) in enumerate(cells.items()):
+        shift = WIDTH * curves.centred(number, len(cells)) / max(1, len(cells) - 1)
+        own = [label for label in labels if label in here["edge_loss"].values]
+        if title == "InfoNCE":
+            shift = 0.0
+        places = np.array([labels.index(label) for label in own], dtype=float) + shift
+        for name in shown:
+            means = curves.parts_of(here.sel(edge_loss=own), name)
+            face = {"markerfacecolor": "white"} if name.endswith("alike") else {}
+            embeddings.draw_known(ax, places, means, **{**look_of(title), **face})
+            drawn.append(means["mean"])
+    words = ["Info-\nNCE" if label == INFO_NCE else f"{ratio(label):g}" for label in labels]
+    ax.set_xticks(range(len(labels)), words, fontsize=6.5)
+    ax.set(xlabel=r"$\mu/\lambda$", xlim=(-0.5, max(len(labels), 1) - 0.5))
+    ax.set_ylim(panels.limits([-1.5 * MARGIN, 1.5 * MARGIN], embeddings.finite(*drawn, otherwise=(0, 0))))

@@ -1,0 +1,126 @@
+"""Energies of pairs and of wrong pairs over the capacity of the latent, of codes and linear, and what codes tell of the
+hidden cause (Dawid & LeCun 2023)."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.figures import curves, embeddings, panels, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+
+FIGURE = {
+    "id": "jepa_latents",
+    "studies": ["jepa_causes", "jepa_causes_slow", "jepa_causes_many", "jepa_causes_pixels", "jepa_latents"],
+    "caption": "Mean energy of pairs, F⁺, and of x with the y of another pair, F⁻, both over the variance of what is "
+    "predicted, over the number k of codes, in worlds with a hidden cause of K values (K = 1: none), and over the "
+    "number q of columns of a linear latent; dashed, 2(1 − q/e), that of wrong pairs if embeddings were white and "
+    "nothing predicted. Last panel: information I(z; c) of the best code about the cause over the cause's entropy, "
+    "and, open, with causes permuted. Markers are means over training seeds with 95 % intervals, points seeds.",
+}
+
+ENERGIES = {
+    "compatible": ("$F^+$", {"linestyle": "-"}),
+    "incompatible": ("$F^-$", {"linestyle": "--", "markerfacecolor": "white"}),
+}
+CAUSES = {
+    "jepa_causes": "",
+    "jepa_causes_slow": ", slow angle",
+    "jepa_causes_many": "",
+    "jepa_causes_pixels": ", pixels",
+}
+LINES = {"markersize": 3.6, "linewidth": 1.0}
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    parts = {name: energies(studies[name], axis) for name, axis in AXES.items() if name in studies}
+    told = informed({name: studies[name] for name in CAUSES if name in studies})
+    count = len(parts) + bool(told.data_vars)
+    figure, axes = panels.page(max(1, count), settings, columns=max(2, count), room=1.3)
+    for number, (name, ax) in enumerate(zip(parts, axes)):
+        PAINTERS[name](ax, parts[name])
+        panels.legend_above(ax, panels.lettered(number, TITLES[name]), columns=2)
+    if told.data_vars:
+        draw_information(axes[len(parts)], told)
+        panels.legend_above(axes[len(parts)], panels.lettered(len(parts), "codes and causes"), columns=2)
+    return figure, embeddings.source(parts | {"information": told})
+
+
+def energies(study: xr.Dataset, axes: Mapping[str, int]) -> xr.Dataset:
+    """F⁺ and F⁻ over the variance of what is predicted: mean, low and high over draws, over axes that are given with
+    their values where a study does not vary them."""
+    present = [axis for axis in axes if axis in study.dims]
+    within = embeddings.values_of(study, "unexplained", *present, arm="full")
+    between = within + embeddings.values_of(study, "gap", *present, arm="full")
+    settings, found = curves.settings_of(study), {}
+    for name, values in {"compatible": within, "incompatible": between}.items():
+        missing = {axis: [settings.get(axis, usual)] for axis, usual in axes.items() if axis not in present}
+        meaning = f"mean energy of {name} pairs over the variance of what is predicted"
+        found[name] = curves.means(values.expand_dims(missing).transpose(*axes, "draw"), meaning)
+    return curves.prefixed(found).assign_attrs(embedding=int(settings["embedding"]))
+
+
+def draw_codes(ax: plt.Axes, data: xr.Dataset) -> None:
+    """Draw energies over the number of codes, by the number of causes."""
+    for number, causes in enumerate(data["causes"].values.tolist()):
+        draw_pair(ax, data.sel(causes=causes), "codes", number, f"$K={causes}$")
+    ax.set(xlabel="number $k$ of codes", ylabel="energy over variance", xscale="log")
+    ax.set_xticks(data["codes"].values, [str(each) for each in data["codes"].values])
+    ax.minorticks_off()
+    ax.set_ylim(bottom=0)
+
+
+def draw_columns(ax: plt.Axes, data: xr.Dataset) -> None:
+    """Draw energies over the number of columns of a linear latent, beside the trivial one."""
+    draw_pair(ax, data, "columns", 0, "")
+    e = data.attrs["embedding"]
+    ax.plot([0, e], [2, 0], **{**style.DASHED, "color": "0.4"}, label="$2(1-q/e)$")
+    ax.set(xlabel="columns $q$ of $B$", ylabel="energy over variance")
+    ax.set_ylim(bottom=0)
+
+
+def draw_pair(ax: plt.Axes, data: xr.Dataset, axis: str, number: int, label: str) -> None:
+    for name, (symbol, line) in ENERGIES.items():
+        look = style.look(number, label=f"{symbol}, {label}".rstrip(", "), **LINES, **line)
+        embeddings.draw_known(ax, data[axis].values, curves.parts_of(data, name), **look)
+
+
+def informed(studies: Studies) -> xr.Dataset:
+    """told and by_chance (world, draw) and their means, where codes are as many as the causes."""
+    worlds, found = [], {"information": [], "information_by_chance": []}
+    for name, study in studies.items():
+        settings = curves.settings_of(study)
+        for causes in study["causes"].values.tolist() if "causes" in study.dims else [settings["causes"]]:
+            codes = study["codes"].values.tolist() if "codes" in study.dims else [settings["codes"]]
+            if causes > 1 and causes in codes:
+                worlds.append(f"$K={causes}${CAUSES[name]}")
+                for variable, values in found.items():
+                    values.append(embeddings.values_of(study, variable, causes=causes, codes=causes))
+    if not worlds:
+        return xr.Dataset()
+    data = {name: xr.concat(values, "world").assign_coords(world=worlds) for name, values in found.items()}
+    for name, values in data.items():
+        chance = " with causes permuted" if name.endswith("chance") else ""
+        values.attrs = curves.described(f"I(z; c)/H(c) of the best code and the hidden cause{chance}")
+    return curves.prefixed({name: curves.means(values) for name, values in data.items()}).assign(data)
+
+
+def draw_information(ax: plt.Axes, data: xr.Dataset) -> None:
+    """Draw information about the cause in each world, of every draw and in the mean, and that by chance."""
+    for name, face in {"information": {}, "information_by_chance": {"markerfacecolor": "white"}}.items():
+        look = style.look(2, linestyle="none", markersize=4, **face)
+        label = "permuted" if face else "measured"
+        shift = 0.14 if face else -0.14
+        places = np.arange(data.sizes["world"]) + shift
+        for x, own in zip(places, data[name].transpose("world", "draw").values):
+            ax.plot(np.full(len(own), x), own, **{**look, **embeddings.DOT})
+        embeddings.draw_known(ax, places, curves.parts_of(data, name), label=label, **look)
+    words = [label.replace(", ", ",\n").replace("slow angle", "slow") for label in data["world"].values.tolist()]
+    ax.set_xticks(range(len(words)), words, fontsize=6.5)
+    ax.set(ylabel="$I(z;c)/H(c)$", ylim=(-0.04, 1.04), xlim=(-0.5, len(words) - 0.5))
+
+
+AXES = {"jepa_causes": {"causes": 1, "codes": 1}, "jepa_latents": {"columns": 0}}
+PAINTERS = {"jepa_causes": draw_codes, "jepa_latents": draw_columns}
+TITLES = {"jepa_causes": "codes", "jepa_latents": "linear latent"}

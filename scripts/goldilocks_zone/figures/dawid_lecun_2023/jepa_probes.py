@@ -1,0 +1,98 @@
+"""What linear probes of embeddings tell of the truth, by arm and size, and whether the energy tells pairs apart that
+differ little, over the amplitude of detail (Dawid & LeCun 2023)."""
+
+from collections.abc import Callable
+
+import matplotlib.pyplot as plt
+import xarray as xr
+
+from goldilocks_zone.figures import curves, embeddings, panels, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+
+FIGURE = {
+    "id": "jepa_probes",
+    "studies": ["jepa_arms", "jepa_arms_mnist", "jepa_detail", "jepa_detail_sizes"],
+    "needs": ["arm"],
+    "caption": "What ridge probes of embeddings tell, in ring world, of the fast angle θ, the slow angle φ and the "
+    "detail u that is fresh in each frame (R², negative values drawn at −0.2), and on moving MNIST of the left digit, "
+    "which stays, and the right one, which is new in each frame; the odds that the energy is higher for a fast angle "
+    "turned by π/8, over the amplitude A of the detail; and R² over the size e of embeddings. Points are training "
+    "seeds, markers means with 95 % intervals.",
+}
+
+RING = {"theta_r_squared": r"fast angle $\theta$", "phi_r_squared": r"slow angle $\varphi$", "detail_r_squared": "$u$"}
+DIGITS = {"label_accuracy": "left digit", "right_label_accuracy": "right digit"}
+FLOOR = -0.2  # R²; lower ones are drawn there
+LINES = {"markersize": 3.6, "linewidth": 1.0}
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    shown = [(name, panel) for name, panel in PANELS.items() if name in studies]
+    figure, axes = panels.page(max(1, len(shown)), settings, columns=2, room=1.15)
+    parts = {}
+    for number, (ax, (name, (title, kept, variables, paint))) in enumerate(zip(axes, shown)):
+        parts[name] = measured(studies[name], variables, kept)
+        paint(ax, parts[name])
+        panels.legend_above(ax, panels.lettered(number, title), columns=3)
+    return figure, embeddings.source(parts)
+
+
+def measured(study: xr.Dataset, variables: list[str], kept: tuple[str, ...]) -> xr.Dataset:
+    """Each variable (…, draw) over the axes kept, R² from the floor on, and its mean, low and high over draws."""
+    kept, found = [axis for axis in kept if axis in study.dims], {}
+    for name in variables:
+        values = embeddings.values_of(study, name, *kept)
+        if name in RING:
+            values = values.clip(min=FLOOR, keep_attrs=True)
+        found[name] = values
+    return curves.prefixed({name: curves.means(values) for name, values in found.items()}).assign(found)
+
+
+def by_arm(names: dict[str, str], label: str, start: float) -> Callable[[plt.Axes, xr.Dataset], None]:
+    """What draws variables by arm, from `start` to 1."""
+
+    def paint(ax: plt.Axes, data: xr.Dataset) -> None:
+        looks = [style.look(number, linestyle="none") for number in range(len(names))]
+        series = [(look, data[name]) for look, name in zip(looks, names)]
+        embeddings.draw_rows(ax, embeddings.arms_of(data), series, floor=start)
+        for look, text in zip(looks, names.values()):
+            ax.plot([], [], label=text, markersize=4, **look)
+        ax.set(xlabel=label, xlim=(start - 0.03, 1.03))
+        ax.axvline(0, **style.GREY)
+
+    return paint
+
+
+def over_amplitude(ax: plt.Axes, data: xr.Dataset) -> None:
+    """Draw AUC of hard pairs over the amplitude of the detail, of each arm."""
+    data = data if "amplitude" in data.dims else data.expand_dims(amplitude=[1.0])
+    for arm in embeddings.arms_of(data):
+        here = data.sel(arm=arm)
+        look = embeddings.look_of(arm, label=embeddings.ARMS[arm], **LINES)
+        embeddings.draw_known(ax, here["amplitude"].values, curves.parts_of(here, "auc_hard"), **look)
+    ax.axhline(0.5, **style.DASHED)
+    ax.set_xticks(data["amplitude"].values, [f"{each:g}" for each in data["amplitude"].values])
+    low = min(0.5, float(embeddings.finite(data["auc_hard_mean"]).min()))
+    ax.set(xlabel="amplitude $A$ of the detail", ylabel="AUC, hard pairs", ylim=(low - 0.03, 1.02))
+
+
+def over_size(ax: plt.Axes, data: xr.Dataset) -> None:
+    """Draw R² of each target over the size of the embedding."""
+    data = data.isel(arm=0)
+    data = data if "embedding" in data.dims else data.expand_dims(embedding=[16])
+    for number, (name, text) in enumerate(RING.items()):
+        look = style.look(number, label=text, **LINES)
+        embeddings.draw_known(ax, data["embedding"].values, curves.parts_of(data, name), **look)
+    ax.set(xlabel="size $e$ of the embedding", ylabel="$R^2$, full", ylim=(FLOOR - 0.03, 1.03), xscale="log")
+    ax.set_xticks(data["embedding"].values, [str(each) for each in data["embedding"].values])
+    ax.minorticks_off()
+    ax.axhline(0, **style.GREY)
+
+
+# Title, axes, variables and painter of each study's panel.
+PANELS = {
+    "jepa_arms": ("ring world", ("arm",), list(RING), by_arm(RING, "$R^2$ of probes", FLOOR)),
+    "jepa_arms_mnist": ("moving MNIST", ("arm",), list(DIGITS), by_arm(DIGITS, "accuracy of probes", 0)),
+    "jepa_detail": ("pairs that differ little", ("arm", "amplitude"), ["auc_hard"], over_amplitude),
+    "jepa_detail_sizes": ("sizes of embeddings", ("arm", "embedding"), list(RING), over_size),
+}

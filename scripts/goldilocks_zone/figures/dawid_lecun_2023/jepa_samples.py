@@ -1,0 +1,60 @@
+"""What probes tell of the angles of several rings over the number of negatives, with VICReg and InfoNCE (Dawid & LeCun
+2023)."""
+
+import xarray as xr
+
+from goldilocks_zone.figures import curves, embeddings, panels, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+
+FIGURE = {
+    "id": "jepa_samples",
+    "studies": ["jepa_samples"],
+    "needs": ["arm", "group"],
+    "caption": "R² of the angles of m rings, by ridge probes of embeddings, over the number M of negatives of InfoNCE, "
+    "and for VICReg over the groups of M + 1 examples for its variances and covariances; and the gain from the fewest "
+    "to the most, over m. Means over training seeds with 95 % intervals.",
+}
+
+ARMS = {"full": "VICReg", "infonce": "InfoNCE"}
+APART = 0.12  # in rings, between two curves of a panel
+LINES = {"markersize": 3.6, "linewidth": 1.0}
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    (study,) = studies.values()
+    data = measured(study)
+    arms = [arm for arm in ARMS if arm in data["arm"].values]
+    figure, axes = panels.page(len(arms) + 1, settings, columns=3, room=1.25, sharey=False)
+    shown = embeddings.finite(data["r_squared_mean"])
+    for number, (ax, arm) in enumerate(zip(axes, arms)):
+        for i, rings in enumerate(data["rings"].values.tolist()):
+            look = style.look(i, label=f"$m={rings}$", linestyle=style.line(i), **LINES)
+            here = curves.parts_of(data.sel(arm=arm, rings=rings), "r_squared")
+            embeddings.draw_known(ax, data["negatives"].values, here, **look)
+        ax.set(xlabel="$M$", ylabel="$R^2$ of angles", xscale="log", ylim=panels.limits(shown, margin=0.1))
+        ax.set_xticks(data["negatives"].values, [str(each) for each in data["negatives"].values])
+        ax.minorticks_off()
+        panels.legend_above(ax, panels.lettered(number, ARMS[arm]), columns=2)
+    for number, arm in enumerate(arms):
+        look = embeddings.look_of(arm, label=ARMS[arm], **LINES)
+        places = data["rings"].values + APART * curves.centred(number, len(arms))
+        embeddings.draw_known(axes[-1], places, curves.parts_of(data.sel(arm=arm), "gain"), **look)
+    axes[-1].axhline(0, **style.DASHED)
+    low, high = data["negatives"].values[[0, -1]]
+    axes[-1].set(xlabel="number $m$ of rings", ylabel=f"$R^2(M={high})-R^2({low})$")
+    axes[-1].set_xticks(data["rings"].values)
+    panels.legend_above(axes[-1], panels.lettered(len(arms), "gain"), columns=2)
+    return figure, data
+
+
+def measured(study: xr.Dataset) -> xr.Dataset:
+    """r_squared_… (rings, arm, negatives) and gain_… (rings, arm): mean, low and high over draws; m and M ascend."""
+    values = embeddings.values_of(study, "angles_r_squared", "dataset", "arm", "group")
+    values = values.assign_coords(rings=("dataset", [int(each.split("_")[-1]) for each in values["dataset"].values]))
+    values = values.swap_dims(dataset="rings").drop_vars("dataset").sortby("rings")
+    values = values.assign_coords(negatives=("group", values["group"].values - 1))
+    values = values.swap_dims(group="negatives").drop_vars("group").sortby("negatives")
+    gain = values.isel(negatives=-1, drop=True) - values.isel(negatives=0, drop=True)
+    about = "R² of angles with the most negatives minus that with the fewest"
+    found = {"r_squared": curves.means(values), "gain": curves.means(gain, about)}
+    return curves.prefixed(found)

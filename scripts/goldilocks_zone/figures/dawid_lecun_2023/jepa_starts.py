@@ -1,0 +1,108 @@
+"""What probes tell after training over the deviation of embeddings at the start, beside κ there (Dawid & LeCun
+2023)."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.figures import curves, embeddings, panels, style
+from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
+
+FIGURE = {
+    "id": "jepa_starts",
+    "studies": ["jepa_deviations", "jepa_radii"],
+    "needs": ["arm"],
+    "caption": "Accuracy of probes of the image's label after training from several initial deviations σ of "
+    "embeddings, and κ = Tr(H)/‖H‖ of the loss at the start; accuracy over κ of initialisations of one σ each; and "
+    "accuracy over the radius, with the rates that were best for the other training seeds, beside the frozen random "
+    "encoder. Markers are means with 95 % intervals, points training seeds.",
+}
+
+RESULT, KAPPA = "label_accuracy", "start_trace_over_norm"
+APART = 0.06  # in x, between two curves of a panel
+LINES = {"markersize": 3.6, "linewidth": 1.0}
+RATES = ("rate", "rate_rule")
+
+
+def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
+    parts = {}
+    if "jepa_deviations" in studies:
+        parts["deviations"] = over_deviation(studies["jepa_deviations"])
+    if "jepa_radii" in studies:
+        parts["radii"] = over_radius(studies["jepa_radii"])
+    count = 3 * ("deviations" in parts) + ("radii" in parts)
+    figure, axes = panels.page(max(1, count), settings, columns=2, room=1.15)
+    if "deviations" in parts:
+        draw_deviations(axes[:3], parts["deviations"])
+    if "radii" in parts:
+        draw_radii(axes[-1], parts["radii"])
+        panels.legend_above(axes[-1], panels.lettered(count - 1, "best rate at each radius"), columns=2)
+    return figure, embeddings.source(parts)
+
+
+def over_deviation(study: xr.Dataset) -> xr.Dataset:
+    """result and kappa (start_deviation, draw), and their means, low and high over draws."""
+    axes, found = [axis for axis in ("start_deviation",) if axis in study.dims], {}
+    for name, variable in {"result": RESULT, "kappa": KAPPA}.items():
+        values = embeddings.values_of(study, variable, *axes, arm="full")
+        given = curves.settings_of(study).get("start_deviation") or np.nan
+        found[name] = values if axes else values.expand_dims(start_deviation=[given]).assign_attrs(values.attrs)
+    return curves.prefixed({name: curves.means(values) for name, values in found.items()}).assign(found)
+
+
+def over_radius(study: xr.Dataset) -> xr.Dataset:
+    """{arm}_mean, _low and _high (radius) of the result, at the rates that are best in the mean over other draws."""
+    kept, found = [axis for axis in RATES if axis in study.dims], {}
+    for arm in ("full", "random"):
+        if arm in study["arm"].values:
+            values = embeddings.values_of(study, RESULT, *kept, "radius", arm=arm)
+            found[arm] = curves.means(of_best(values, kept), f"{study[RESULT].attrs['long_name']}, {arm}, best rate")
+    return curves.prefixed(found).assign_coords(x=study["x"])
+
+
+def of_best(values: xr.DataArray, axes: list[str]) -> xr.DataArray:
+    """Values (radius, draw) at the place along axes that is best in the mean over the other draws, or of one draw
+    alone."""
+    if not axes:
+        return values
+    flat = values.stack(place=axes).transpose("radius", "draw", "place")
+    found = np.full(flat.shape[:2], np.nan)
+    for radius, draw in np.ndindex(found.shape):
+        others = np.delete(flat.values[radius], draw, 0) if flat.sizes["draw"] > 1 else flat.values[radius]
+        judged = others.mean(0)
+        if np.isfinite(judged).any():
+            found[radius, draw] = flat.values[radius, draw, np.nanargmax(judged)]
+    return xr.DataArray(found, {name: values[name] for name in ("radius", "draw")}, ("radius", "draw"))
+
+
+def draw_deviations(axes: list[plt.Axes], data: xr.Dataset) -> None:
+    """Draw the result and κ over the initial deviation, and one over the other."""
+    places = data["start_deviation"].values
+    words = {"result": "accuracy of probes", "kappa": r"$\kappa$ at the start"}
+    for ax, (name, label) in zip(axes, words.items()):
+        for x, own in zip(places, data[name].transpose("start_deviation", "draw").values):
+            ax.plot(np.full(len(own), x), own, **{"color": style.colour(0), **embeddings.DOT})
+        embeddings.draw_known(ax, places, curves.parts_of(data, name), **style.look(0, **LINES))
+        ax.set(xlabel=r"$\sigma$ at the start", ylabel=label, xscale="log")
+        if np.isfinite(places).all():
+            ax.set(xlim=(places.min() / 1.6, places.max() * 1.6))
+            ax.set_xticks(places, [f"{each:g}" for each in places])
+        ax.minorticks_off()
+    for number, value in enumerate(places.tolist()):
+        here = data.isel(start_deviation=number)
+        look = style.look(number, linestyle="none", markersize=2.8, label=rf"$\sigma={value:g}$")
+        axes[2].plot(here["kappa"].values, here["result"].values, **look)
+    axes[2].set(xlabel=words["kappa"], ylabel=words["result"])
+    panels.letter_titles(axes[:2], ["result", "curvature"])
+    panels.legend_above(axes[2], panels.lettered(2, "result over curvature"), columns=3)
+
+
+def draw_radii(ax: plt.Axes, data: xr.Dataset) -> None:
+    """Draw the result over the radius, of training and of the frozen random encoder."""
+    for number, arm in enumerate(("full", "random")):
+        if f"{arm}_mean" in data:
+            places = data["x"].values + APART * curves.centred(number, 2)
+            look = embeddings.look_of(arm, label=embeddings.ARMS[arm], **LINES)
+            embeddings.draw_known(ax, places, curves.parts_of(data, arm), **look)
+    ax.axvline(0, **style.GREY)
+    ax.set(xlabel=panels.X_LABEL, ylabel="accuracy of probes")

@@ -1,0 +1,105 @@
+"""Studies of joint embeddings: names and looks of arms, losses and worlds, and panels that several figures share."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+
+from goldilocks_zone.figures import curves, panels, style
+
+ARMS = {
+    "full": "full",
+    "no_variance": "without $V$",
+    "no_covariance": "without $C$",
+    "neither": "without $V$ and $C$",
+    "random": "random encoder",
+    "shuffled": "shuffled pairs",
+    "infonce": "InfoNCE",
+    "pixel_prediction": "pixel prediction",
+    "pixel_autoencoder": "pixel autoencoder",
+}
+# Numbers of colour and marker of arms that are drawn as curves; grey where it is not trained.
+NUMBERS = {"full": 0, "infonce": 1, "pixel_prediction": 2, "pixel_autoencoder": 3}
+UNTRAINED = {"color": "0.45", "marker": "x"}
+WORLDS = {"ring": "ring world", "mnist": "MNIST"}
+APART = 0.46  # between the first and last series of a row, in rows
+DOT = {"marker": ".", "linestyle": "none", "markersize": 3.5, "alpha": 0.45, "markeredgewidth": 0}
+SMALL = {"fontsize": 6.5}
+
+
+def one(study: xr.Dataset, names: Sequence[str], *kept: str, **chosen: object) -> xr.Dataset:
+    """Those variables of a study that it has, over the axes `kept` and draws: at labels that are chosen, where the
+    study has them, and at the first label of other axes."""
+    data = study[[name for name in names if name in study]].drop_vars("classes", errors="ignore")
+    for axis in [axis for axis in data.dims if axis not in (*kept, "draw")]:
+        labels = study[axis].values.tolist()
+        wanted = chosen.get(axis)
+        data = data.isel({axis: labels.index(wanted) if wanted in labels else 0}, drop=True)
+    return data.drop_encoding()  # which may name axes that are gone
+
+
+def values_of(study: xr.Dataset, name: str, *kept: str, **chosen: object) -> xr.DataArray:
+    """One variable as `one` gives it; missing everywhere in a study without it."""
+    data = one(study, [name], *kept, **chosen)
+    if name in data:
+        return data[name]
+    axes = {axis: study[axis].values for axis in (*kept, "draw") if axis in study.dims}
+    blank = np.full([len(labels) for labels in axes.values()], np.nan)
+    return xr.DataArray(blank, axes, tuple(axes), name, curves.described(f"{name}, not measured"))
+
+
+def look_of(arm: str, **more: object) -> dict:
+    """Colour and marker of an arm that is drawn as a curve."""
+    return {**UNTRAINED, **more} if arm == "random" else style.look(NUMBERS.get(arm, 4), **more)
+
+
+def world(dataset: str) -> str:
+    """The title of a world or a dataset."""
+    return WORLDS.get(dataset) or panels.dataset_title(dataset)
+
+
+def finite(*shown: object, otherwise: tuple[float, float] = (0.0, 1.0)) -> np.ndarray:
+    """The values that are not missing; `otherwise` where there are none."""
+    values = np.concatenate([np.ravel(each) for each in shown])
+    values = values[np.isfinite(values)]
+    return values if len(values) else np.array(otherwise)
+
+
+def draw_known(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, **look: object) -> None:
+    """Draw those means (one axis) at the places x that are not missing, joined by a line, with intervals as bars."""
+    known = np.isfinite(found["mean"].values) & np.isfinite(x)
+    (axis,) = found["mean"].dims
+    if known.any():
+        curves.draw_means(ax, np.asarray(x)[known], found.isel({axis: known}), **look)
+
+
+def draw_rows(ax: plt.Axes, rows: Sequence[str], series: Sequence[tuple[dict, xr.DataArray]], floor: float) -> None:
+    """Draw each draw's value and the mean of each series, its look and values (arm, draw), in one row for each arm; no
+    value lies below the floor, at which lower ones are drawn."""
+    for number, (look, values) in enumerate(series):
+        shift = APART * curves.centred(number, len(series)) / max(1, len(series) - 1)
+        means = curves.means(values)
+        for row, arm in enumerate(rows):
+            if arm in values["arm"].values:
+                own, here = values.sel(arm=arm), means.sel(arm=arm)
+                ax.plot(own.clip(min=floor), np.full(own.size, row + shift), **{**look, **DOT})
+                mean = np.maximum(here["mean"].values, floor)
+                bars = [[max(0.0, each)] for each in (mean - np.maximum(here["low"], floor), here["high"] - mean)]
+                if np.isfinite(mean):
+                    ax.errorbar(mean, row + shift, xerr=np.nan_to_num(bars), elinewidth=0.9, markersize=4, **look)
+    ax.set(ylim=(len(rows) - 0.5, -0.5))
+    ax.set_yticks(range(len(rows)), [ARMS.get(arm, arm) for arm in rows])
+    for row in range(1, len(rows)):
+        ax.axhline(row - 0.5, **{**style.GREY, "color": "0.88"})
+
+
+def arms_of(*studies: xr.Dataset) -> list[str]:
+    """The arms of all studies, each once, in the order of their names."""
+    known = {arm for study in studies for arm in study["arm"].values.tolist()}
+    return [arm for arm in ARMS if arm in known]
+
+
+def source(found: Mapping[str, xr.Dataset]) -> xr.Dataset:
+    """Source data of the parts of a figure that have any."""
+    return panels.side_by_side({name: part for name, part in found.items() if part.data_vars})
