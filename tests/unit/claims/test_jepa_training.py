@@ -1,19 +1,13 @@
 """Claims about trained joint embeddings, on studies whose answer is known."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import xarray as xr
 
-from goldilocks_zone.claims import definitions, quantities
+from goldilocks_zone.claims import quantities
 from goldilocks_zone.claims.cells import NotTested
-from goldilocks_zone.claims.estimators import jepa_training
-from goldilocks_zone.config import load
-from goldilocks_zone.measurements.jepa_training_blocks import OBSERVABLES
 from goldilocks_zone.randomness import stream
 
-ROOT = Path(__file__).parents[3]
 DRAWS = 8
 NOISE = 0.01 * stream("joint embeddings").standard_normal(DRAWS)
 
@@ -167,30 +161,3 @@ def test_correlations_are_of_ranks_over_draws():
         correlation("same")
     with pytest.raises(NotTested, match="draws whose ranks"):
         correlation("other", cell.isel(draw=range(9)))
-
-
-def readings(case):
-    """All readings of a case."""
-    changes = [case.get(key) or {} for key in ("less", "against", "to", "with")]
-    places = [{axis: value} for axis, values in case.get("along", {}).items() for value in values]
-    return [{**case["of"], **change} for change in ({}, *changes, *places)]
-
-
-def test_claims_read_what_their_studies_measure():
-    """Axes of several values are named, and their values are some of the study: else a full run would test nothing."""
-    known = {variable.name for each in OBSERVABLES for variable in each.variables}
-    studies, found = load.load().studies, 0
-    for name, claim in definitions.load(ROOT / "config/claims").items():
-        for label, case in claim.get("cases", {}).items():
-            study = studies.get(case["study"])
-            if getattr(study, "kind", None) != "jepa_training":
-                continue
-            axes = {"arm": study.arms, "dataset": study.datasets, **study.vary}
-            spanned = {"dataset", *case.get("every", []), *(axis for axis, values in axes.items() if len(values) == 1)}
-            for reading in readings(case):
-                own = {key: value for key, value in reading.items() if key not in jepa_training.OWN}
-                assert reading["variable"] in known, (name, label)
-                assert set(own) <= set(axes) and all(value in axes[axis] for axis, value in own.items()), (name, label)
-                assert set(axes) <= {*own, *(reading.get("best") or ()), *spanned}, (name, label)
-                found += 1
-    assert found > 100

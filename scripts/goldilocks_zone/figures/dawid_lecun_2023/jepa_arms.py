@@ -10,10 +10,6 @@ FIGURE = {
     "id": "jepa_arms",
     "studies": ["jepa_arms", "jepa_arms_mnist"],
     "needs": ["arm"],
-    "caption": "Embeddings after training in each arm, in ring world and of moving MNIST: (a) their deviation σ, (b) "
-    "the eigenvalues of their covariance above 0.25, (c) the odds that the energy of another pair's y is higher than "
-    "that of a pair's. Faint points are training seeds, markers their means with 95 % intervals. A pixel autoencoder "
-    "has no energy of pairs.",
 }
 
 MEASURES = {

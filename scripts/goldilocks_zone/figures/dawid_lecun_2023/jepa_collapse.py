@@ -14,11 +14,6 @@ from goldilocks_zone.theory import wide_networks
 FIGURE = {
     "id": "jepa_collapse",
     "studies": ["jepa_collapse", "jepa_zone", "jepa_zone_info_nce"],
-    "caption": "Collapse. Deviation σ of embeddings at the end of training, of Gaussian pairs of correlation c, over "
-    "the weight μ/λ of the variance hinge, for two values of ε; lines are the law, σ² + ε = (μ/(4λ(1 − c)))², at most "
-    "1, and 0 below the threshold 4√ε(1 − c); smaller deviations than 1e-4 are drawn there. Last panel: eigenvalues of "
-    "the Hessian along one row of the last layer where this layer vanishes, over their largest magnitude, at r_X, of "
-    "views of MNIST digits. Faint points are training seeds, markers and lines means with 95 % intervals.",
 }
 
 LEAST = 1e-4  # deviation; smaller ones are drawn there

@@ -15,11 +15,6 @@ FIGURE = {
     "id": "jepa_edges",
     "studies": ["jepa_zone", "jepa_zone_views", "jepa_zone_depths", "jepa_zone_info_nce"],
     "needs": ["edge_loss"],
-    "caption": "The edge of the zone, x = log10(r²/r_X²) where the trace of the Hessian changes its sign, for weights "
-    "μ/λ of the variance hinge. (a) Measured on random planes, over the formula of wide networks, which has no fitted "
-    "number; faint points are initialisations, markers their means. (b) Measured minus formula, with the layers' "
-    "ratios R_l and, open, with R_l = 1. (c) On planes in the last layer, the edge minus the minimum of the loss on "
-    "the ray, also of InfoNCE with dot products. Bars are 95 % intervals of means over initialisations; grey, ±0.03.",
 }
 
 EDGES = ["edge", "edge_formula", "edge_formula_alike", "last_layer_edge", "ray_minimum"]

@@ -13,11 +13,6 @@ from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, 
 FIGURE = {
     "id": "jepa_latents",
     "studies": ["jepa_causes", "jepa_causes_slow", "jepa_causes_many", "jepa_causes_pixels", "jepa_latents"],
-    "caption": "Mean energy of pairs, F⁺, and of x with the y of another pair, F⁻, both over the variance of what is "
-    "predicted, over the number k of codes, in worlds with a hidden cause of K values (K = 1: none), and over the "
-    "number q of columns of a linear latent; dashed, 2(1 − q/e), that of wrong pairs if embeddings were white and "
-    "nothing predicted. Last panel: information I(z; c) of the best code about the cause over the cause's entropy, "
-    "and, open, with causes permuted. Markers are means over training seeds with 95 % intervals, points seeds.",
 }
 
 ENERGIES = {

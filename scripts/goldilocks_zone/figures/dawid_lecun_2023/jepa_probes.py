@@ -13,11 +13,6 @@ FIGURE = {
     "id": "jepa_probes",
     "studies": ["jepa_arms", "jepa_arms_mnist", "jepa_detail", "jepa_detail_sizes"],
     "needs": ["arm"],
-    "caption": "What ridge probes of embeddings tell, in ring world, of the fast angle θ, the slow angle φ and the "
-    "detail u that is fresh in each frame (R², negative values drawn at −0.2), and on moving MNIST of the left digit, "
-    "which stays, and the right one, which is new in each frame; the odds that the energy is higher for a fast angle "
-    "turned by π/8, over the amplitude A of the detail; and R² over the size e of embeddings. Points are training "
-    "seeds, markers means with 95 % intervals.",
 }
 
 RING = {"theta_r_squared": r"fast angle $\theta$", "phi_r_squared": r"slow angle $\varphi$", "detail_r_squared": "$u$"}

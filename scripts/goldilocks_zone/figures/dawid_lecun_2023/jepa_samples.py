@@ -10,9 +10,6 @@ FIGURE = {
     "id": "jepa_samples",
     "studies": ["jepa_samples"],
     "needs": ["arm", "group"],
-    "caption": "R² of the angles of m rings, by ridge probes of embeddings, over the number M of negatives of InfoNCE, "
-    "and for VICReg over the groups of M + 1 examples for its variances and covariances; and the gain from the fewest "
-    "to the most, over m. Means over training seeds with 95 % intervals.",
 }
 
 ARMS = {"full": "VICReg", "infonce": "InfoNCE"}

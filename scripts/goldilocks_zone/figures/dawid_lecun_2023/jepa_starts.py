@@ -12,10 +12,6 @@ FIGURE = {
     "id": "jepa_starts",
     "studies": ["jepa_deviations", "jepa_radii"],
     "needs": ["arm"],
-    "caption": "Accuracy of probes of the image's label after training from several initial deviations σ of "
-    "embeddings, and κ = Tr(H)/‖H‖ of the loss at the start; accuracy over κ of initialisations of one σ each; and "
-    "accuracy over the radius, with the rates that were best for the other training seeds, beside the frozen random "
-    "encoder. Markers are means with 95 % intervals, points training seeds.",
 }
 
 RESULT, KAPPA = "label_accuracy", "start_trace_over_norm"

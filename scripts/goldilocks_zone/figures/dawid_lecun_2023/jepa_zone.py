@@ -21,9 +21,6 @@ FIGURE = {
     ],
     "axis": "radius",
     "needs": ["criterion"],
-    "caption": "Excess positive curvature κ = Tr(H)/‖H‖ and the fraction of positive eigenvalues of the Hessian on "
-    "random planes, over the radius, of encoders of two views of an image. Full: VICReg, λI + μV + νC. Bands are 95 % "
-    "intervals of the mean over initialisations, separately for each point. Beyond the last hinge V vanishes.",
 }
 
 MEASURES = {"trace_over_norm": r"$\mathrm{Tr}(H)/\Vert H\Vert$", "fraction_positive": "fraction positive"}
