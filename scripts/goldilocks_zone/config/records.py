@@ -34,7 +34,8 @@ class ClaimsRecord(Section):
 
 
 class PaperRecord(Section):
-    """Settings that the paper depends on, beside results, figures and claims; `figures` has their studies."""
+    """Settings that the paper depends on, beside results, figures and claims; `figures` has their studies, `lacking`
+    names figures of which a dataset is left out."""
 
     run: str
     studies: dict[str, StudyOfAnyKind]
@@ -42,6 +43,7 @@ class PaperRecord(Section):
     registered: dict[str, InPaper]
     cuts: Cuts | None = None
     left_out: list[str]
+    lacking: list[str]
     licences: dict[str, str]
     substitutes: dict[str, str]
 

@@ -204,6 +204,7 @@ def _settings(config: Configuration, left_out: Iterable[str], without: dict[str,
         registered={name: figure.in_paper() for name, figure in registered.items()},
         cuts=config.cuts,
         left_out=list(left_out),
+        lacking=[name for name, figure in registered.items() if figure.result or set(figure.studies) & set(without)],
         licences={name: catalogue.licence(name, config.datasets) for name in sorted(load.datasets_of(config))},
         substitutes=config.substitutes,
     )

@@ -76,15 +76,15 @@ def _read(path: str) -> dict:
 def paper_figures(settings: PaperRecord) -> dict[str, dict]:
     """Every registered figure: name, width and picture as LaTeX, caption as plain text, and whether it is drawn.
     Several panels, one for each cell of its study, fill the width of the page."""
-    reason = " ".join(map(without_remedy, settings.left_out)) or f"the run {settings.run} does not draw it"
-    missing = rf"\fbox{{\parbox{{.9\linewidth}}{{Not computed: {latex.escape(reason, strict=False)}.}}}}"
-    found = {}
+    unavailable, found = " ".join(map(without_remedy, settings.left_out)), {}
     for name, registered in settings.registered.items():
         wide, drawn = registered.wide, name in settings.figures
         if drawn and not wide:
             study = settings.studies[settings.figures[name][0]]
             wide = len(study.datasets) * len(study.networks) * len(study.subspaces) > 1
         width = r"\linewidth" if wide else r".49\linewidth"
+        reason = (name in settings.lacking and unavailable) or f"the run {settings.run} does not draw it"
+        missing = rf"\fbox{{\parbox{{.9\linewidth}}{{Not computed: {latex.escape(reason, strict=False)}.}}}}"
         picture = rf"\includegraphics[width=\linewidth]{{{name}.pdf}}" if drawn else missing
         found[name] = {"name": name, "width": width, "picture": picture, "caption": registered.caption, "drawn": drawn}
     return found

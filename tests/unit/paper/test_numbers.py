@@ -9,6 +9,7 @@ import xarray as xr
 import yaml
 
 from goldilocks_zone.claims import evaluate
+from goldilocks_zone.config.records import PaperRecord
 from goldilocks_zone.paper import check, numbers
 
 ROOT = Path(__file__).parents[3]
@@ -80,6 +81,15 @@ def test_a_case_that_nothing_decides_says_why_in_the_text():
     assert r"& $1.00$ $[0.81, \infty)$ ($n=8$) & reproduced \\" in rendered("claims", rows=[row("fs4.a", "a")])
 
 
+def test_a_figure_that_is_not_drawn_says_why():
+    registered = {name: {"wide": True, "caption": "A caption."} for name in ("loss", "arms")}
+    given = {"run": "quick", "studies": {}, "figures": {}, "registered": registered, "licences": {}, "substitutes": {}}
+    left_out = ["dataset cifar10 is unavailable (no file): put it there"]
+    found = numbers.paper_figures(PaperRecord(**given, left_out=left_out, lacking=["arms"]))
+    assert "Not computed: dataset cifar10 is unavailable (no file)." in found["arms"]["picture"]
+    assert "Not computed: the run quick does not draw it." in found["loss"]["picture"]
+
+
 @pytest.fixture
 def generated(tmp_path):
     """The macros of a run with one claim of a work, which draws three figures; `sections` are texts by work."""
@@ -91,7 +101,7 @@ def generated(tmp_path):
             writer.writerows([row("new1"), row("new1.a", "a")])
         study = {"datasets": ["mnist"], "networks": ["fc-5x1-relu"], "subspaces": ["plane-5-sparse"], "radii": [1]}
         study |= {"kind": "curvature", "draws": 1}
-        settings = {"run": "made_up", "left_out": [], "substitutes": {}, "licences": {}, "cuts": None}
+        settings = {"run": "made_up", "left_out": [], "lacking": [], "substitutes": {}, "licences": {}, "cuts": None}
         settings |= {"studies": {"other": study}, "figures": {name: ["other"] for name in drawn}}
         registered = {"wide": False, "caption": "A figure that no section shows."}
         settings["registered"] = dict.fromkeys(("loss", "mine", "plateaus", "cuts", "arms"), registered)
