@@ -40,7 +40,7 @@ class _Shifted:
 
 @dataclass(frozen=True, eq=False)
 class ImageWorld:
-    """What worlds of images share: small images (N, 14, 14) and labels (N,).
+    """A world of small images (N, 14, 14) with labels (N,).
 
     views: `panes`, two side by side, left one digit of the sequence, shifted in each frame by up to 2 pixels along both
     axes, right a new digit in each frame; or of one digit `shift_1` and `shift_2`, shifted by up to 1 or 2 pixels, and

@@ -183,7 +183,7 @@ def _known(seen: Predictions, level: str, horizon: int, measure: Callable[[str, 
     key="horizons",
 )
 def predicted(seen: Predictions) -> dict:
-    """What predictions hold of targets, by decoders fitted on them or on what is observed, and their own errors."""
+    """R² of targets by decoders fitted on predictions or on observations, and errors of predictions."""
     names = TARGETS[seen.study.datasets[0]]
 
     def decoded(level: str, horizon: int) -> np.ndarray:

@@ -215,7 +215,7 @@ def _finite(values: np.ndarray) -> np.ndarray:
     of_arm("right_label_accuracy", "1", "accuracy of the right image's label, of panes"),
 )
 def probes(seen: Trained) -> dict:
-    """What linear probes of embeddings tell of the truth about x."""
+    """R² and accuracy of linear probes of the embeddings s_x."""
     s_x, truth, found = seen.s_x.numpy(), seen.batch.truth, {}
     for name in ("theta", "phi"):
         if name in truth and (name == "theta" or seen.study.slow):

@@ -1,5 +1,5 @@
-"""What linear probes of embeddings tell of the truth, by arm and size, and whether the energy tells pairs apart that
-differ little, over the amplitude of detail (Dawid & LeCun 2023)."""
+"""R² and accuracy of linear probes of embeddings, by arm and size, and the AUC of the energy between pairs that differ
+little, over the amplitude of detail (Dawid & LeCun 2023)."""
 
 from collections.abc import Callable
 
@@ -44,7 +44,7 @@ def measured(study: xr.Dataset, variables: list[str], kept: tuple[str, ...]) -> 
 
 
 def by_arm(names: dict[str, str], label: str, start: float) -> Callable[[plt.Axes, xr.Dataset], None]:
-    """What draws variables by arm, from `start` to 1."""
+    """A function that draws variables by arm, on an axis from `start` to 1."""
 
     def paint(ax: plt.Axes, data: xr.Dataset) -> None:
         looks = [style.look(number, linestyle="none") for number in range(len(names))]

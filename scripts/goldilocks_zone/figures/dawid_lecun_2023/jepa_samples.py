@@ -1,4 +1,4 @@
-"""What probes tell of the angles of several rings over the number of negatives, with VICReg and InfoNCE (Dawid & LeCun
+"""R² of the angles of several rings, by probes, over the number of negatives, with VICReg and InfoNCE (Dawid & LeCun
 2023)."""
 
 import xarray as xr

@@ -1,4 +1,4 @@
-"""What probes tell after training over the deviation of embeddings at the start, beside κ there (Dawid & LeCun
+"""Accuracy of probes after training over the deviation of embeddings at the start, beside κ there (Dawid & LeCun
 2023)."""
 
 import matplotlib.pyplot as plt
