@@ -24,9 +24,11 @@ from goldilocks_zone.models.member_losses import VicregOfMembers
 from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.subspaces import constraints
 from goldilocks_zone.theory import wide_networks
+from goldilocks_zone.theory.wide_networks import Criteria
 from goldilocks_zone.training import ensembles, loop
 
 BYTES_AT_ONCE = 2**28  # of the activations of an ensemble's members
+ADAM_EPSILON = 1e-8
 SOFT, HARD = 0.6, 0.7  # shares of the steps at which β is at its last value, and from which the minimum counts
 
 
@@ -79,8 +81,8 @@ class Ensemble:
             if own.start_deviation:
                 more = self._to_deviation(factor * theta, own.start_deviation, member.draw)
                 factor, ratio = factor * more, ratio * more
-            points.append(factor * theta)
-            rates.append(own.rate * ratio ** studies.rate_exponent(own.rate_rule, None))
+            points.append(study.gauge * factor * theta)
+            rates.append(study.gauge * own.rate * ratio ** studies.rate_exponent(own.rate_rule, None))
         return torch.as_tensor(np.stack(points)), torch.tensor(rates, dtype=torch.float64)
 
     def _to_deviation(self, theta: np.ndarray, deviation: float, draw: int) -> float:
@@ -88,7 +90,7 @@ class Ensemble:
         x = torch.as_tensor(self.pairs.evaluated([draw], self.study.batch).x)
         embedded = jepa.Members(self.module, torch.as_tensor(theta)[None]).encode(x.double())[0]
         found = float(embedded.var(0).mean().sqrt())
-        return (deviation / found) ** (1 / labels.depth(self.work.job.network))
+        return (deviation / found) ** (1 / self.depth)
 
     def loss(self, sharpness: float | None = None) -> Loss:
         """The loss of the members, with the `sharpness` of the soft minimum over codes, or the minimum."""
@@ -102,14 +104,26 @@ class Ensemble:
         given = {"codes": codes, "sharpness": sharpness, "group": study.group}
         if arm.criterion == "pixels":
             return Vicreg(study.embedding, study.invariance, 0, 0, **given)
-        return VicregOfMembers(Vicreg(study.embedding, 1, 1, 1, **given), *self._weights)
+        criterion = Vicreg(study.embedding, 1, 1, 1, hinge=self.criteria[0].hinge, **given)
+        return VicregOfMembers(criterion, *self._weights)
+
+    @functools.cached_property
+    def criteria(self) -> list[Criteria]:
+        """The criteria of each member, whose hinges are alike."""
+        own = (self.study.model_copy(update=member.variant) for member in self.members)
+        return [criteria_of(study, member.arm, self.depth) for study, member in zip(own, self.members)]
+
+    @property
+    def depth(self) -> int:
+        """Layers n of the encoder."""
+        return labels.depth(self.work.job.network)
 
     @functools.cached_property
     def _weights(self) -> tuple[Tensor, Tensor]:
         """λ, μ and ν (m, 3), and ε (m,)."""
-        found = [weights_of(self.study.model_copy(update=each.variant), each.arm) for each in self.members]
         like = {"dtype": getattr(torch, self.study.dtype), "device": self.work.device}
-        return tuple(torch.tensor(each, **like) for each in zip(*found))
+        weights = torch.tensor([each.weights for each in self.criteria], **like)
+        return weights, torch.tensor([each.epsilon for each in self.criteria], **like)
 
     def trained(self, checkpoint: loop.Checkpoint | None) -> Tensor:
         """Parameters (m, D) after training, in double precision."""
@@ -122,6 +136,7 @@ class Ensemble:
             steps=study.steps,
             batch=None,
             rates=rates,
+            epsilon=ADAM_EPSILON * study.gauge ** (2 * self.depth - 1),
             own_examples=True,
             fresh=self._fresh(dtype),
             rate_at=decay(study.steps, study.decay),
@@ -169,13 +184,14 @@ def decay(steps: int, share: float) -> Callable[[int], float] | None:
     return (lambda step: min(1.0, (steps - step) / (share * steps))) if share else None
 
 
-def weights_of(study: JepaTrainingStudy, arm: str) -> tuple[list[float], float]:
-    """λ, μ, ν and ε of a member."""
+def criteria_of(study: JepaTrainingStudy, arm: str, depth: int) -> Criteria:
+    """The criteria of a member, whose encoder has so many layers."""
     own = [study.invariance, study.variance, study.covariance]
     if study.over_threshold:
         threshold = wide_networks.collapse_threshold(study.correlation, study.epsilon)
         own[1] = study.invariance * study.over_threshold * float(threshold)
-    return [weight * used for weight, used in zip(own, ARMS[arm].terms)], study.epsilon
+    weights = [weight * used for weight, used in zip(own, ARMS[arm].terms)]
+    return Criteria(*weights, study.epsilon).gauged(study.gauge, depth)
 
 
 def ensembles_of(

@@ -1,4 +1,4 @@
-"""Curvature of the loss where joint embeddings start, and their path at another scale of the parameters.
+"""Curvature of the loss where joint embeddings start.
 
 Letters: m members, n pairs, d directions, D parameters.
 """
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from goldilocks_zone.curvature import jets
 from goldilocks_zone.measurements import blocks
-from goldilocks_zone.measurements.jepa_arms import Ensemble, weights_of
+from goldilocks_zone.measurements.jepa_arms import Ensemble
 from goldilocks_zone.models import initialisation
 from goldilocks_zone.models.embedding_losses import Vicreg
 from goldilocks_zone.subspaces import labels as subspace_labels
@@ -62,6 +62,5 @@ class Started:
         return jets.of_encoder(weights, inputs, directions)
 
     def _loss(self, number: int) -> Vicreg:
-        study, member = self.ensemble.study, self.ensemble.members[number]
-        weights, epsilon = weights_of(study.model_copy(update=member.variant), member.arm)
-        return Vicreg(study.embedding, *weights, epsilon, group=study.group)
+        study, own = self.ensemble.study, self.ensemble.criteria[number]
+        return Vicreg(study.embedding, *own.weights, own.epsilon, own.hinge, group=study.group)

@@ -121,6 +121,9 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
     """Amplitude A of ring's detail."""
     correlation: Varied[Annotated[Number, Field(ge=0, lt=1)]] = 0.5
     """Correlation c of gaussian_pairs."""
+    gauge: Varied[Positive] = 1
+    """Factor α on the parameters at which training takes the same path, as a check: the criteria and Adam follow it. Of
+    VICReg, of Siamese networks without biases."""
     rate: Varied[Positive] = 0.002
     """Learning rate of Adam."""
     rate_rule: Varied[Literal["fixed", "proportional"]] = "fixed"
@@ -200,6 +203,8 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
                 )
             if self.curvature_examples and not (networks[label].homogeneous and networks[label].activation == "relu"):
                 checks.refuse(f"{path}.curvature_examples: {label} has other jets; use fc-…-relu-nobias")
+            if not networks[label].homogeneous and any(each != 1 for each in self.vary.get("gauge", [self.gauge])):
+                checks.refuse(f"{path}.gauge: {label} does not scale with its parameters; use fc-…-relu-nobias")
         for variant in studies.variants(self):
             self.model_copy(update=variant)._check_one(path, shapes)
 
@@ -220,6 +225,8 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
             checks.refuse(f"{path}.curvature_examples: it is measured of Siamese networks alone; set predictor: false")
         if self.curvature_examples % (self.group or 1) or self.curvature_examples == 1:
             checks.refuse(f"{path}.curvature_examples: {self.curvature_examples} is impossible; use whole groups")
+        if self.gauge != 1 and (self.predictor or any(ARMS[arm].criterion != "vicreg" for arm in self.arms)):
+            checks.refuse(f"{path}.gauge: it is known of Siamese networks under VICReg alone; set predictor: false")
         if self.group and self.batch % self.group:
             checks.refuse(f"{path}.group: {self.group} is impossible; it must divide the batch of {self.batch}")
         if self.columns > self.embedding:

@@ -26,6 +26,7 @@ from goldilocks_zone.models import jepa
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.statistics import representations
 from goldilocks_zone.theory import wide_networks
+from goldilocks_zone.theory.wide_networks import Criteria
 
 AT_ONCE = 16  # members that are measured together
 ROUNDING = 1e-20  # energies of rounding, relative to the mean square of what is predicted
@@ -42,6 +43,7 @@ class Trained:
 
     study: JepaTrainingStudy
     members: list[Member]
+    criteria: list[Criteria]
     model: jepa.Members
     batch: Batch
     turned: np.ndarray | None
@@ -137,14 +139,14 @@ def trained(ensemble: Ensemble, points: Tensor) -> Iterator[Trained]:
     """The members of an ensemble at parameters (m, D), some at a time, with pairs to measure."""
     study, pairs = ensemble.study, ensemble.pairs
     for start in range(0, len(points), AT_ONCE):
-        members = ensemble.members[start : start + AT_ONCE]
+        members, criteria = (each[start : start + AT_ONCE] for each in (ensemble.members, ensemble.criteria))
         draws = list(dict.fromkeys(member.draw for member in members))
         batch = pairs.evaluated(draws, study.test)
         turned, rows = pairs.turned(batch), [draws.index(member.draw) for member in members]
         truth = {name: each[rows] for name, each in batch.truth.items()}
         own = Batch(batch.x[rows], batch.y[rows], batch.action[rows], truth)
         model = jepa.Members(ensemble.module, points[start : start + AT_ONCE])
-        yield Trained(study, members, model, own, None if turned is None else turned[rows])
+        yield Trained(study, members, criteria, model, own, None if turned is None else turned[rows])
 
 
 @OBSERVABLES.register(
@@ -165,14 +167,14 @@ def size(seen: Trained) -> dict:
         "diverged": (~torch.isfinite(points).all(1)).double().numpy(),
     }
     if seen.study.datasets == ["gaussian_pairs"]:
-        found["predicted_deviation"] = np.array([_law(seen.study, member) for member in seen.members])
+        laws = [
+            wide_networks.final_deviation(
+                each.variance / each.invariance, seen.study.correlation, each.epsilon, each.hinge
+            )
+            for each in seen.criteria
+        ]
+        found["predicted_deviation"] = np.array(laws)
     return found
-
-
-def _law(study: JepaTrainingStudy, member: Member) -> float:
-    own = study.model_copy(update=member.variant)
-    (invariance, variance, _), epsilon = jepa_arms.weights_of(own, member.arm)
-    return float(wide_networks.final_deviation(variance / invariance, own.correlation, epsilon))
 
 
 @OBSERVABLES.register(

@@ -22,6 +22,11 @@ class Criteria:
     epsilon: float = 1e-4
     hinge: float = 1.0
 
+    @property
+    def weights(self) -> tuple[float, float, float]:
+        """λ, μ and ν."""
+        return self.invariance, self.variance, self.covariance
+
     def gauged(self, scale: float, depth: int) -> "Criteria":
         """The criteria under which parameters times α train as they do under these: all derivatives by the outputs αⁿZ
         are in step. Adam's rate is then in proportion to α, and its ε to α^{2n−1}."""
@@ -141,14 +146,14 @@ def collapse_threshold(correlation: np.ndarray, epsilon: float) -> np.ndarray:
     return 4 * np.sqrt(epsilon) * (1 - np.asarray(correlation, dtype=float))
 
 
-def final_deviation(ratio: np.ndarray, correlation: np.ndarray, epsilon: float) -> np.ndarray:
-    """σ where training ends: σ² + ε = (μ/(4λ(1 − c)))², at most 1, or collapse, for μ/λ = ratio.
+def final_deviation(ratio: np.ndarray, correlation: np.ndarray, epsilon: float, hinge: float = 1.0) -> np.ndarray:
+    """σ where training ends: √(σ² + ε) = μ/(4λ(1 − c)), at most the hinge, or collapse, for μ/λ = ratio.
 
-    It minimises 2λ(1 − c)σ² + μ max(0, 1 − √(σ² + ε)), with the largest correlation c that any feature can have: of
+    It minimises 2λ(1 − c)σ² + μ max(0, hinge − √(σ² + ε)), with the largest correlation c that any feature can have: of
     Gaussian views x′ = cx + √(1 − c²)ξ it is c (Gebelein 1941).
     """
     with np.errstate(divide="ignore"):
-        deviation = np.minimum(np.asarray(ratio) / (4 * (1 - np.asarray(correlation, dtype=float))), 1)
+        deviation = np.minimum(np.asarray(ratio) / (4 * (1 - np.asarray(correlation, dtype=float))), hinge)
     return np.sqrt(np.maximum(deviation**2 - epsilon, 0))
 
 

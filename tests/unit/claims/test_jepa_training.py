@@ -143,6 +143,13 @@ def test_ratios_and_errors_are_of_each_draw():
         )
     worst = cell.assign(error=-cell["deviation"])
     assert estimate(worst, "embedding_error", of={"variable": "error"}).value == pytest.approx((2 + NOISE).max())
+    between = estimate(
+        cell.assign(error=0 * cell["deviation"]),
+        "embedding_error",
+        of={"variable": "deviation"},
+        less={"variable": "error"},
+    )
+    assert between.value == pytest.approx((2 + NOISE).max())
 
 
 def test_correlations_are_of_ranks_over_draws():

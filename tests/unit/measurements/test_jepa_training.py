@@ -222,6 +222,23 @@ def test_starts_at_a_deviation(tmp_path):
         assert float(embedded.var(0).mean().sqrt()) == pytest.approx(member.variant["start_deviation"], rel=1e-9)
 
 
+def test_one_path_at_every_gauge(tmp_path, monkeypatch):
+    """Parameters stay in proportion to α and embeddings to α³; not where Adam's ε, here a large one, stays behind."""
+    monkeypatch.setattr(jepa_arms, "ADAM_EPSILON", 0.01)
+    changed = {**SIAMESE, "steps": 30, "arms": ["full", "no_covariance"], "vary": {"gauge": [1, 0.3, 3]}}
+    block = measured(tmp_path, **changed)
+    for gauge in (0.3, 3):
+        here, there = block.sel(gauge=1), block.sel(gauge=gauge)
+        for name, power in {"norm": 1, "deviation": 3, "energy_compatible": 6, "unexplained": 0, "auc": 0}.items():
+            expected = gauge**power * here[name].values
+            assert there[name].values == pytest.approx(expected, rel=1e-9), name
+    original = jepa_arms.ensembles.Options
+    fixed = lambda **given: original(**{**given, "epsilon": 0.01})  # noqa: E731
+    monkeypatch.setattr(jepa_arms.ensembles, "Options", fixed)
+    wrong = measured(tmp_path / "wrong", **changed)["unexplained"]
+    assert (np.abs(wrong.sel(gauge=3) / wrong.sel(gauge=1) - 1) > 1e-3).all()
+
+
 def test_weights_over_the_threshold_of_collapse(tmp_path):
     """μ = factor · 4√ε(1 − c)λ."""
     changed = {
@@ -230,11 +247,11 @@ def test_weights_over_the_threshold_of_collapse(tmp_path):
         "vary": {"over_threshold": [0.8, 4.0], "epsilon": [0.0001, 0.01]},
     }
     (ensemble,) = ensembles_of(tmp_path, **changed)["full"]
-    for member, weights, epsilon in zip(ensemble.members, *ensemble._weights):
+    for member, criteria in zip(ensemble.members, ensemble.criteria):
         own = member.variant
         expected = 25 * own["over_threshold"] * 4 * math.sqrt(own["epsilon"]) * 0.5
-        assert weights.tolist() == pytest.approx([25, expected, 1], rel=1e-12)
-        assert float(epsilon) == own["epsilon"]
+        assert criteria.weights == pytest.approx([25, expected, 1], rel=1e-12)
+        assert criteria.epsilon == own["epsilon"]
     found = measured(tmp_path, **changed)["predicted_deviation"].sel(epsilon=0.01, over_threshold=4.0)
     # σ² + ε = (4√ε)².
     assert found.values == pytest.approx(math.sqrt(15 * 0.01), rel=1e-12)
@@ -352,6 +369,12 @@ REFUSED = [
     ({"columns": 2, "arms": ["pixel_prediction"]}, "columns: pixels are predicted without a linear latent"),
     ({"views": "panes"}, "views: ring has frames of its own"),
     ({"over_threshold": 2.0}, "over_threshold: the threshold is known of gaussian_pairs alone"),
+    ({"gauge": 2.0}, "gauge: fc-12-8-relu does not scale with its parameters"),
+    ({**SIAMESE, "predictor": True, "gauge": 2.0}, "gauge: it is known of Siamese networks under VICReg alone"),
+    (
+        {**SIAMESE, "arms": ["infonce"], "vary": {"gauge": [1, 2]}},
+        "gauge: it is known of Siamese networks under VICReg",
+    ),
     ({"start_deviation": 1.0}, "start_deviation: fc-12-8-relu has no scale"),
     ({"datasets": ["mnist"]}, "views: say which views of mnist are pairs"),
     ({"datasets": ["cifar10"], "views": "panes"}, "datasets: cifar10 has no grey images"),

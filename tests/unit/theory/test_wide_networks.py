@@ -153,6 +153,9 @@ def test_final_deviation_minimises_the_loss_of_one_dimension(correlation, epsilo
         expected = wide_networks.final_deviation(ratio, correlation, epsilon)
         assert expected == pytest.approx(best, abs=1e-5)
         assert (expected == 0) == (multiple < 1)
+        # In another gauge of the outputs, the same σ in their unit.
+        there = wide_networks.final_deviation(0.1 * ratio, correlation, 0.01 * epsilon, hinge=0.1)
+        assert there == pytest.approx(0.1 * expected, rel=1e-12)
 
 
 def test_collapse_hessians_are_second_differences():

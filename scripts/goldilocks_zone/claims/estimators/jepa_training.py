@@ -165,9 +165,10 @@ def embedding_correlation(cell: Cell, of: Given, with_: Given, name: str) -> lis
     return [estimates.of_ranks(estimate, pair.shape[1])]
 
 
-def embedding_error(cell: Cell, of: Given) -> list[Estimate]:
-    """The largest of the errors of an identity over draws."""
-    return [estimates.largest(np.abs(_whole(cell, of)[0]))]
+def embedding_error(cell: Cell, of: Given, less: Given | None = None) -> list[Estimate]:
+    """The largest of the errors of an identity over draws: a reading, or its difference from that with `less`."""
+    first, *second = _whole(cell, of, *([] if less is None else [{**of, **less}]))
+    return [estimates.largest(np.abs(first - (second[0] if second else 0)))]
 
 
 def _sides(cell: Cell, places: list[Given], less: Given, against: Given | None) -> tuple[np.ndarray, np.ndarray]:
