@@ -36,12 +36,15 @@ def made(name, draws=4, **changed):
     radii = np.geomspace(given["first"], given["last"], given["number"]) if isinstance(given, dict) else given
     axes = {"dataset": study.datasets, "network": study.networks, "subspace": study.subspaces, **study.vary}
     axes |= {"radius": list(radii), "draw": range(draws)}
-    weights = labels.parse_network(study.networks[0]).weight_shapes((1, 14, 14), 16)
+    weights = max((labels.parse_network(each).weight_shapes((1, 14, 14), 16) for each in study.networks), key=len)
     module = SimpleNamespace(parameters=lambda: [torch.empty(shape) for shape in weights])
     observables = kinds.known()[study.kind].load().OBSERVABLES
     known = [variable for each in observables if each.wanted(study) for variable in each.variables]
     axes |= {
-        axis.name: list(axis.labels(Shape(study, module, (1, 14, 14), 10))) for each in known for axis in each.axes
+        axis.name: list(axis.labels(Shape(study, module, (1, 14, 14), 10)))
+        for each in known
+        for axis in each.axes
+        if axis.name != "radius"
     }
     data = {}
     for variable in known:

@@ -1,5 +1,5 @@
 """The edge of the zone of joint embeddings, measured and by the formula of wide networks, for several views, depths and
-weights (Dawid & LeCun 2023)."""
+weights, and the layers' traces that the formula takes in (Dawid & LeCun 2023)."""
 
 from collections.abc import Sequence
 
@@ -13,8 +13,8 @@ from goldilocks_zone.models import labels as networks
 
 FIGURE = {
     "id": "jepa_edges",
-    "studies": ["jepa_zone", "jepa_zone_views", "jepa_zone_depths", "jepa_zone_info_nce"],
-    "needs": ["edge_loss"],
+    "studies": ["jepa_zone", "jepa_zone_views", "jepa_zone_depths", "jepa_zone_info_nce", "jepa_zone_layers"],
+    "needs": ["criterion"],
 }
 
 EDGES = ["edge", "edge_formula", "edge_formula_alike", "last_layer_edge", "ray_minimum"]
@@ -37,6 +37,8 @@ ORDER = [*VIEWS.values(), *DEPTHS.values()]
 INFO_NCE = "info_nce-dot-both"
 WIDTH = 0.6  # of all cells of one weight
 LOOKS = {"markersize": 3.6, "linestyle": "none"}
+LAYERS = {"invariance": "$I$", "variance": "$V$", "cross_entropy": "cross-entropy"}
+DEPTH_LINES = {3: "-", 5: "--"}
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
@@ -44,19 +46,26 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     labels = list(dict.fromkeys(label for here in cells.values() for label in here["edge_loss"].values.tolist()))
     labels = sorted(labels, key=lambda label: (label == INFO_NCE, ratio(label)))
     ratios = [label for label in labels if label != INFO_NCE]
-    figure, axes = panels.page(3, settings, columns=3, room=1.35)
-    draw_places(axes[0], cells)
-    draw_differences(axes[1], cells, ratios, ALIKE)
-    draw_differences(axes[2], cells, labels, LAST)
-    axes[1].set(ylabel="measured − formula (in $x$)")
-    axes[2].set(ylabel="edge − minimum (in $x$)")
-    panels.letter_titles(axes, ["edge on planes", "beside the formula", "last layer"])
+    layers = layers_of(studies["jepa_zone_layers"]) if "jepa_zone_layers" in studies else {}
+    titles = ["edge on planes", "beside the formula", "last layer"] if cells else []
+    figure, axes = panels.page(max(1, len(titles) + bool(layers)), settings, columns=2, room=1.3)
+    if cells:
+        draw_places(axes[0], cells)
+        draw_differences(axes[1], cells, ratios, ALIKE)
+        draw_differences(axes[2], cells, labels, LAST)
+        axes[1].set(ylabel="measured − formula (in $x$)")
+        axes[2].set(ylabel="edge − minimum (in $x$)")
+    if layers:
+        draw_layers(axes[len(titles)], layers, panels.lettered(len(titles), "traces of layers"))
+    panels.letter_titles(axes[: len(titles)], titles)
     handles = [panels.entry(title, **look_of(title)) for title in cells if title in ORDER]
-    handles.append(panels.entry("formula with $R=1$", color="0.4", marker="o", markerfacecolor="white", **LOOKS))
+    if cells:
+        handles.append(panels.entry("formula with $R=1$", color="0.4", marker="o", markerfacecolor="white", **LOOKS))
     if INFO_NCE in labels:
         handles.append(panels.entry("InfoNCE", **look_of("InfoNCE")))
     panels.legend_on_top(figure, handles, columns=4)
-    return figure, embeddings.source({name_of(title): here for title, here in cells.items()})
+    parts = {name_of(title): here for title, here in cells.items()}
+    return figure, embeddings.source(parts | {f"layers_{depth}": here for depth, here in layers.items()})
 
 
 def ratio(label: str) -> float:
@@ -68,6 +77,8 @@ def cells_of(studies: Studies) -> dict[str, xr.Dataset]:
     """Edges (edge_loss, draw) of every view and depth, by title; of losses that have an edge."""
     found = {}
     for name, study in studies.items():
+        if "edge_loss" not in study.dims:
+            continue
         wanted = [label for label in study["edge_loss"].values.tolist() if label.startswith("vicreg-")]
         if name == "jepa_zone_info_nce":
             wanted = [INFO_NCE] if INFO_NCE in study["edge_loss"].values else []
@@ -133,3 +144,42 @@ def draw_differences(
     ax.set_xticks(range(len(labels)), words, fontsize=6.5)
     ax.set(xlabel=r"$\mu/\lambda$", xlim=(-0.5, max(len(labels), 1) - 0.5))
     ax.set_ylim(panels.limits([-1.5 * MARGIN, 1.5 * MARGIN], embeddings.finite(*drawn, otherwise=(0, 0))))
+
+
+def layers_of(study: xr.Dataset) -> dict[int, xr.Dataset]:
+    """Mean traces of layers over the last one's, {criterion}_mean, _low and _high (layer), and those of wide networks,
+    {criterion}_wide (layer), by the number of layers; at the radius in the middle."""
+    found, middle = {}, study.sizes["radius"] // 2
+    for network in study["network"].values.tolist():
+        depth, parts = networks.depth(network), {}
+        for criterion in [each for each in LAYERS if each in study["criterion"].values]:
+            traces = embeddings.values_of(study, "layer_trace", "layer", "radius", network=network, criterion=criterion)
+            traces = traces.isel(radius=middle, layer=slice(depth), drop=True).transpose("layer", "draw")
+            meaning = f"mean trace of a layer's weights over the last layer's, of the {criterion.replace('_', '-')}"
+            ratios = curves.ratios_of_means(traces, traces.isel(layer=-1, drop=True), meaning, "layers", criterion)
+            parts |= curves.prefixed({criterion: ratios.rename(ratio="mean")}).data_vars
+            if f"{criterion}_ratio" in study:
+                wide = embeddings.values_of(study, f"{criterion}_ratio", "layer", network=network)
+                parts[f"{criterion}_wide"] = wide.isel(layer=slice(depth)).mean("draw", keep_attrs=True)
+        found[depth] = xr.Dataset(parts, attrs=study.attrs)
+    return dict(sorted(found.items()))
+
+
+def draw_layers(ax: plt.Axes, layers: dict[int, xr.Dataset], heading: str) -> None:
+    """Draw traces over the last layer's, with lines for wide networks, in which those of the cross-entropy are alike."""
+    handles = []
+    for number, (criterion, text) in enumerate(LAYERS.items()):
+        look = style.look(number, **LOOKS)
+        for depth, here in layers.items():
+            if f"{criterion}_mean" in here:
+                places = np.arange(1 - depth, 1) + 0.08 * (number - 1)
+                embeddings.draw_known(ax, places, curves.parts_of(here, criterion), **look)
+                wide = here.get(f"{criterion}_wide", np.ones(depth))
+                ax.plot(places, wide, color=style.colour(number), linestyle=DEPTH_LINES.get(depth, ":"), linewidth=0.9)
+        handles.append(panels.entry(text, **look))
+    for depth in layers:
+        line = DEPTH_LINES.get(depth, ":")
+        handles.append(panels.entry(f"{depth} layers, wide", color="0.4", linestyle=line, linewidth=0.9))
+    panels.legend_above(ax, heading, handles, columns=3)
+    ax.set(xlabel="layer, counted from the last", ylabel="trace over the last layer's")
+    ax.set_xticks(range(1 - max(layers), 1))
