@@ -166,7 +166,7 @@ def layers_of(study: xr.Dataset) -> dict[int, xr.Dataset]:
 
 
 def draw_layers(ax: plt.Axes, layers: dict[int, xr.Dataset], heading: str) -> None:
-    """Draw traces over the last layer's, with lines for wide networks, in which those of the cross-entropy are alike."""
+    """Draw traces over the last layer's, with lines for wide networks, where those of the cross-entropy are alike."""
     handles = []
     for number, (criterion, text) in enumerate(LAYERS.items()):
         look = style.look(number, **LOOKS)
