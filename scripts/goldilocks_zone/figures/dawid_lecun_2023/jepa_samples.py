@@ -1,6 +1,7 @@
 """R² of the angles of several rings, by probes, over the number of negatives, with VICReg and InfoNCE (Dawid & LeCun
 2023)."""
 
+import numpy as np
 import xarray as xr
 
 from goldilocks_zone.figures import curves, embeddings, panels, style
@@ -13,6 +14,7 @@ FIGURE = {
 }
 
 ARMS = {"full": "VICReg", "infonce": "InfoNCE"}
+FEWEST = 3  # negatives, from which the gain counts: with one, variances and covariances are those of two examples
 APART = 0.12  # in rings, between two curves of a panel
 LINES = {"markersize": 3.6, "linewidth": 1.0}
 
@@ -37,7 +39,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         places = data["rings"].values + APART * curves.centred(number, len(arms))
         embeddings.draw_known(axes[-1], places, curves.parts_of(data.sel(arm=arm), "gain"), **look)
     axes[-1].axhline(0, **style.DASHED)
-    low, high = data["negatives"].values[[0, -1]]
+    low, high = first_of(data["negatives"].values), data["negatives"].values[-1]
     axes[-1].set(xlabel="number $m$ of rings", ylabel=f"$R^2(M={high})-R^2({low})$")
     axes[-1].set_xticks(data["rings"].values)
     panels.legend_above(axes[-1], panels.lettered(len(arms), "gain"), columns=2)
@@ -51,7 +53,13 @@ def measured(study: xr.Dataset) -> xr.Dataset:
     values = values.swap_dims(dataset="rings").drop_vars("dataset").sortby("rings")
     values = values.assign_coords(negatives=("group", values["group"].values - 1))
     values = values.swap_dims(group="negatives").drop_vars("group").sortby("negatives")
-    gain = values.isel(negatives=-1, drop=True) - values.isel(negatives=0, drop=True)
-    about = "R² of angles with the most negatives minus that with the fewest"
+    few = first_of(values["negatives"].values)
+    gain = values.isel(negatives=-1, drop=True) - values.sel(negatives=few, drop=True)
+    about = f"R² of angles with the most negatives minus that with {few}"
     found = {"r_squared": curves.means(values), "gain": curves.means(gain, about)}
     return curves.prefixed(found)
+
+
+def first_of(negatives: np.ndarray) -> int:
+    """The number of negatives from which the gain counts: FEWEST, or the fewest there are."""
+    return FEWEST if FEWEST in negatives else int(negatives[0])
