@@ -100,8 +100,9 @@ def test_every_claim_and_its_verdict_stand_in_the_paper(built):
     emergent = ["fg4", "fg5", "fg6", "fg7", "fg8a", "fg8b", "fg8c"]
     # The margin estimate takes thousands of steps, and sb12 compares minima of the checkerboard with others there.
     boundary = [f"sb{i}" for i in range(1, 15) if i not in (11, 12)]
+    joint = [*(f"dl{i}" for i in range(1, 8)), *(f"jz{i}" for i in range(1, 6))]
     own = [*(f"by{i}" for i in range(1, 12)), "beyond_biases"]
-    expected = [*(f"fs{i}" for i in range(1, 16)), *chang, *parts, *emergent, *boundary, *own]
+    expected = [*(f"fs{i}" for i in range(1, 16)), *chang, *parts, *emergent, *boundary, *joint, *own]
     # Few radii and dimensions may leave a place or a dimension open; then they say so.
     open_ends = [row for row in claims if row["id"] in ("fs4", "fs10") and row["verdict"] == "not tested"]
     assert all("censored" in row["reason"] or "read off a grid" in row["reason"] for row in open_ends)

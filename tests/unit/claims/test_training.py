@@ -257,6 +257,20 @@ def test_binomial_variance_is_taken_off_the_spread():
     assert low < 0.02 < high and values.std() > 0.022
 
 
+def test_accuracies_of_two_studies_are_compared_draw_by_draw():
+    here = cell(test_accuracy=over_radii(np.linspace(0.2, 0.9, 9), 0.1))
+    here["other_accuracy"] = here["test_accuracy"] - 0.02
+    found = estimate("accuracy_beside", here, window=[-2.1, 2.1])
+    assert len(found) > 1
+    for each in found:
+        assert each.value == pytest.approx(0.02) and each.standard_error < 1e-3
+    # A run that diverged is at chance.
+    here["other_accuracy"][:] = np.nan
+    (first, *_) = estimate("accuracy_beside", here, window=[-2.1, 2.1])
+    at = curves.in_x(here["test_accuracy"], [-2.1, 2.1]).isel(radius=0)
+    assert first.value == pytest.approx(float(at.mean()) - 1 / float(here["classes"]))
+
+
 def test_the_map_is_read_at_the_same_rate_and_temperature():
     """Accuracy at α r_X against that at r_X with rate/α and temperature α⁻ⁿ, n = 3 for two hidden layers."""
     rates, temperatures = [0.0003, 0.003, 0.03], [1e-3, 1.0, 1e3]

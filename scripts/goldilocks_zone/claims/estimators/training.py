@@ -56,6 +56,13 @@ def accuracy_fall(cell: Cell, window: Window, from_: str = "r_X") -> list[Estima
     ]
 
 
+def accuracy_beside(cell: Cell, window: Window) -> list[Estimate]:
+    """Accuracy at each radius of the window minus that of the study `beside`, other_accuracy, draw by draw."""
+    values, other = accuracy(cell), cell["other_accuracy"].fillna(1 / cell["classes"])
+    pairs = [curves.by_radius(curves.in_x(each, window)) for each in (values, other)]
+    return [estimates.difference(here, there, resolution(cell)) for here, there in zip(*pairs)]
+
+
 def fall_left(cell: Cell, window: Window, name: str) -> list[Estimate]:
     """Fall of accuracy from r_X to the window's radii (their mean) at a rate in proportion to r, over that at a fixed
     rate: a ratio of means over draws."""

@@ -53,8 +53,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 def published_points(path: Published, cells: xr.Dataset) -> dict[int, np.ndarray]:
     """Published log10(r/r_X) and accuracies, shape (2, points), for each dimension of a family that has them."""
-    rows, names = over_radius.published_rows(path, cells), {d: f"d{d}" for d in cells["dimension"].values.tolist()}
-    points = {d: [(row["log10_r_over_rX"], row[name]) for row in rows if row.get(name)] for d, name in names.items()}
+    points = {d: [] for d in cells["dimension"].values.tolist()}
+    for row in over_radius.published_rows(path, cells):
+        points.get(int(row["d"]), []).append((row["log10_r_over_rX"], row["accuracy"]))
     return {d: np.array(each, float).T for d, each in points.items() if each}
 
 
