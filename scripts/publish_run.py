@@ -1,4 +1,4 @@
-"""Copy the latest run's paper/paper.pdf and results/claims.csv, and write its name into results/run.txt."""
+"""Copy the latest run's paper and tables to fixed paths, and write its name into results/run.txt."""
 
 import shutil
 from pathlib import Path
@@ -23,7 +23,7 @@ if __name__ == "__main__":
     with job_log(snakemake.log[0], snakemake.input):
         publish_run(
             run=snakemake.params.run,
-            copies={snakemake.input.paper: snakemake.output.paper, snakemake.input.claims: snakemake.output.claims},
+            copies={snakemake.input[name]: snakemake.output[name] for name in ("paper", "claims", "agreement")},
             path_to_name=snakemake.output.run,
             path_to_mark=snakemake.output.mark,
         )

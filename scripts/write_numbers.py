@@ -6,6 +6,7 @@ from goldilocks_zone.paper.numbers import write_numbers
 with job_log(snakemake.log[0], snakemake.input):
     write_numbers(
         path_to_claims=snakemake.input.claims,
+        path_to_agreement=snakemake.input.agreement,
         paths_to_studies=list(snakemake.input.studies),
         path_to_cuts=next(iter(snakemake.input.cuts), None),
         paths_to_cards=list(snakemake.input.cards),

@@ -1,4 +1,5 @@
-"""Verdicts. Needs every study's aggregate and the files of config/claims; makes results/{run}/claims.csv."""
+"""Verdicts, and agreement with published values. Need every study's aggregate, the files of config/claims and those of
+resources/published; make results/{run}/claims.csv and results/{run}/agreement.csv."""
 
 
 rule claims:
@@ -24,3 +25,29 @@ rule claims:
         "Judging claims"
     script:
         "../../scripts/judge_claims.py"
+
+
+rule agreement:
+    """How far the means of the studies lie from published values."""
+    input:
+        studies=expand("results/{{run}}/aggregate/{study}.nc", study=SETTINGS.studies),
+        comparisons=all_ours("resources/published/*/agreement.yaml"),
+        values=all_ours("resources/published/*/*.csv"),
+        code=record("fingerprints/agreement.txt"),
+    output:
+        report(
+            "results/{run}/agreement.csv",
+            caption="../report/agreement.rst",
+            category="Claims",
+            labels={"table": "agreement with published values"},
+        ),
+    log:
+        "logs/{run}/agreement.log",
+    benchmark:
+        "logs/{run}/agreement.benchmark.tsv"
+    conda:
+        "../../envs/plot.yaml"
+    message:
+        "Comparing with published values"
+    script:
+        "../../scripts/compare_published.py"

@@ -1,5 +1,5 @@
 """The paper. Needs claims, aggregates, cuts and figures; makes results/{run}/paper.pdf, and the copies
-paper/paper.pdf and results/claims.csv of the latest run."""
+paper/paper.pdf, results/claims.csv and results/agreement.csv of the latest run."""
 
 SECTIONS = all_ours("paper/sections/*.tex")
 
@@ -8,6 +8,7 @@ rule numbers:
     """Every number, table and figure reference of the paper as LaTeX macros."""
     input:
         claims="results/{run}/claims.csv",
+        agreement="results/{run}/agreement.csv",
         studies=expand("results/{{run}}/aggregate/{study}.nc", study=SETTINGS.studies),
         cuts=["results/{run}/cuts.nc"] if "cuts" in SETTINGS.figures else [],
         cards=[THIS_RUN.card_of(dataset) for dataset in THIS_RUN.datasets],
@@ -81,14 +82,16 @@ rule paper:
 
 
 rule publish:
-    """Copies of the latest paper and verdicts at fixed paths."""
+    """Copies of the latest paper, verdicts and agreement at fixed paths."""
     input:
         paper=f"results/{RUN}/paper.pdf",
         claims=f"results/{RUN}/claims.csv",
+        agreement=f"results/{RUN}/agreement.csv",
         code=record("fingerprints/publish.txt"),
     output:
         paper="paper/paper.pdf",
         claims="results/claims.csv",
+        agreement="results/agreement.csv",
         run="results/run.txt",
         mark=f"results/{RUN}/published.txt",
     log:

@@ -18,7 +18,7 @@ def contents_of(config: models.Configuration) -> dict[str, Path]:
     names = [path for study in config.studies for path in studies.block_paths(config, study)]
     names += [f"aggregate/{study}.nc" for study in config.studies]
     names += [f"figures/{figure}.nc" for figure in config.figures]
-    names += ["claims.csv", "paper.pdf", *(["cuts.nc"] if config.cuts else [])]
+    names += ["claims.csv", "agreement.csv", "paper.pdf", *(["cuts.nc"] if config.cuts else [])]
     contents = {name: Path("results", config.run, name) for name in names}
     drawn = [f"{figure}.{kind}" for figure in config.figures for kind in ("pdf", "png")]
     contents |= {f"figures/{name}": Path("figures", config.run, name) for name in drawn}

@@ -7,7 +7,7 @@ from goldilocks_zone.jobs import locks
 from goldilocks_zone.storage import files
 
 KEPT = ("data", "README.md")
-COPIES = ("results/claims.csv", "results/run.txt", "paper/paper.pdf")
+COPIES = ("results/claims.csv", "results/agreement.csv", "results/run.txt", "paper/paper.pdf")
 
 
 def run(name: str | None) -> None:

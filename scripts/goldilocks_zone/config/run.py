@@ -25,6 +25,7 @@ DATA = Path("results/data")
 SCRIPTS = {
     "fingerprints/aggregate.txt": "aggregate_study.py",
     "fingerprints/claims.txt": "judge_claims.py",
+    "fingerprints/agreement.txt": "compare_published.py",
     "fingerprints/numbers.txt": "write_numbers.py",
     "fingerprints/captions.txt": "write_captions.py",
     "fingerprints/paper.txt": "build_paper.py",
@@ -117,9 +118,17 @@ class Run:
         """Paths of all output files of the run."""
         results = self.measured + [f"aggregate/{study}.nc" for study in self.config.studies]
         results += [f"figures/{figure}.nc" for figure in self.config.figures]
-        results += ["claims.csv", "paper/paper.yaml", "report/figure.rst", "paper.pdf", "published.txt"]
+        results += [
+            "claims.csv",
+            "agreement.csv",
+            "paper/paper.yaml",
+            "report/figure.rst",
+            "paper.pdf",
+            "published.txt",
+        ]
         drawn = [f"figures/{self.name}/{figure}.{kind}" for figure in self.config.figures for kind in ("pdf", "png")]
-        return [f"results/{self.name}/{path}" for path in results] + drawn + ["paper/paper.pdf", "results/claims.csv"]
+        copies = ["paper/paper.pdf", "results/claims.csv", "results/agreement.csv"]
+        return [f"results/{self.name}/{path}" for path in results] + drawn + copies
 
     def card_of(self, dataset: str) -> str:
         """Path of a dataset's card: the archive's, which saves fetching the dataset, or that of a dataset read here."""

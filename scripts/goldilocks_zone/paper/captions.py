@@ -8,7 +8,7 @@ from pathlib import Path
 from goldilocks_zone.storage import files
 
 PANELS = re.compile(r"\\begin\{panels\}\{(\w+)\}(.*?)\\end\{panels\}", re.DOTALL)
-MACRO = re.compile(r"\\(setting|estimate|verdict)\{([^{}]+)\}")
+MACRO = re.compile(r"\\(setting|estimate|verdict|agreement)\{([^{}]+)\}")
 DEFINED = re.compile(r"\\csname (\w+:[^\\]+)\\endcsname\{(.*)\}%?$", re.MULTILINE)
 CITED = re.compile(r"\\cite\w*\{(\w+)\}")
 REFERENCE = re.compile(r"~?\\ref\{fig:(\w+)\}")

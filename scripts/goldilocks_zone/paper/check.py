@@ -1,7 +1,8 @@
 r"""The paper's sources against its results: the sections of a run, and text that does not come from it.
 
-Results enter the text only through the macros \estimate{case}, \verdict{case} and \setting{name}, and figures through
-\resultfigure{name}. Texts are named by their path in paper/, such as sections/<work>.tex and methods/<work>.tex."""
+Results enter the text only through the macros \estimate{case}, \verdict{case}, \agreement{comparison} and
+\setting{name}, and figures through \resultfigure{name}. Texts are named by their path in paper/, such as
+sections/<work>.tex and methods/<work>.tex."""
 
 import re
 from collections.abc import Iterable
@@ -12,7 +13,7 @@ _CLAIM = re.compile(r"\\(?:verdict|estimate)\{([\w-]+)")
 _FIGURE = re.compile(r"\\resultfigure\{(\w+)\}")
 # Arguments of macros that name things, and single digits that belong to a symbol ($r_0$).
 _NAMES = re.compile(
-    r"\\(?:estimate|verdict|setting|resultfigure|ref|eqref|label|cite|citet|citep|citealp)\{[^}]*\}"
+    r"\\(?:estimate|verdict|agreement|setting|resultfigure|ref|eqref|label|cite|citet|citep|citealp)\{[^}]*\}"
     r"|[a-zA-Z][_^]\d(?!\d)(?:\^\d(?!\d))?"
 )
 _WORK = re.compile(r"#1\{(\w+)\}")  # how generated.tex names the works that have a section
@@ -52,7 +53,9 @@ def mistakes(sources: dict[str, str], generated: str) -> list[str]:
     ]
     defined = set(re.findall(r"\\csname (\w+:[\w.\-]+)\\endcsname", generated))
     text = everything + generated
-    used = {f"{kind}:{name}" for kind, name in re.findall(r"\\(estimate|verdict|setting)\{([\w.\-]+)\}", text)}
+    used = {
+        f"{kind}:{name}" for kind, name in re.findall(r"\\(estimate|verdict|agreement|setting)\{([\w.\-]+)\}", text)
+    }
     used |= {f"figure:{name}" for name in _FIGURE.findall(text)}
     used |= {f"width:{name}" for name in re.findall(r"\\begin\{panels\}\{(\w+)\}", text)}
     found += [f"\\{name.replace(':', '{')}}} is used and no result defines it" for name in sorted(used - defined)]

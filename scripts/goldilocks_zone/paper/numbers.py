@@ -10,7 +10,7 @@ import jinja2
 import numpy as np
 import xarray as xr
 
-from goldilocks_zone.claims import synthesis, zone_map
+from goldilocks_zone.claims import agreement, synthesis, zone_map
 from goldilocks_zone.claims.curves import vertex_within_reach
 from goldilocks_zone.config import kinds, records
 from goldilocks_zone.config.models import RadiusRange
@@ -20,12 +20,14 @@ from goldilocks_zone.statistics.hypotheses import FAILS, HOLDS, INCONCLUSIVE, NO
 from goldilocks_zone.storage import files, netcdf
 
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE)
+DIFFERENCES = ("mean_difference", "mean_absolute_difference", "largest_difference")
 NOT_COMPUTED = r"\emph{not computed}"
 Results = dict[str, xr.Dataset]
 
 
 def write_numbers(
     path_to_claims: str,
+    path_to_agreement: str,
     paths_to_studies: list[str],
     path_to_cuts: str | None,
     paths_to_cards: list[str],
@@ -39,8 +41,7 @@ def write_numbers(
 ) -> None:
     """Write the macros, and the settings as the report shows them. Sections bear the names of works; published settings
     lie in folders of these names."""
-    with open(path_to_claims, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows, compared = _rows(path_to_claims), _rows(path_to_agreement)
     settings = records.read(PaperRecord, path_to_settings)
     studies = {Path(path).stem: netcdf.read_dataset(path) for path in paths_to_studies}
     results = studies | ({"cuts": netcdf.read_dataset(path_to_cuts)} if path_to_cuts else {})
@@ -55,10 +56,13 @@ def write_numbers(
         rows=rows,
         settings=settings,
         works=works,
-        macros=claim_macros(rows) | {"setting": setting_macros(settings, studies, results, rows)},
+        macros=claim_macros(rows)
+        | agreement_macros(compared)
+        | {"setting": setting_macros(settings, studies, results, rows)},
         figures=[figure for name, figure in known.items() if figure["drawn"] or name in in_sections],
         appendix=[figure for name, figure in known.items() if figure["drawn"] and name not in in_sections],
         verdicts=verdicts(rows),
+        comparisons=comparisons(compared),
         disagreements=disagreements(rows, _read(path_to_disagreements).values()),
         published={kind: {k: v for work in ordered for k, v in work.get(kind, {}).items()} for kind in kinds.known()},
         cards={Path(path).stem: _read(path) for path in paths_to_cards},
@@ -67,6 +71,11 @@ def write_numbers(
     files.write_text(text, path_to_output)
     shown = settings.model_dump(exclude={"registered"}, exclude_none=True)
     files.write_text(records.dump(shown), path_to_shown_settings)
+
+
+def _rows(path: str) -> list[dict]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def _read(path: str) -> dict:
@@ -105,6 +114,47 @@ def described(row: dict) -> str:
     if not row["estimate"]:
         return r"\emph{not computed: " + latex.escape(row["reason"], strict=False) + "}"
     return f"{measured(row)} ($n={row['n']}$, {row['verdict']})"
+
+
+def agreement_macros(rows: list[dict]) -> dict[str, dict[str, str]]:
+    """How far the primary reading of each comparison lies from the published values, or why it is not compared."""
+    return {"agreement": {row["comparison"]: distance(row) for row in _whole(rows) if row["reading"] == "primary"}}
+
+
+def distance(row: dict) -> str:
+    """Mean, mean absolute and largest difference, and the share of points within two deviations."""
+    if not row["points"]:
+        return r"\emph{not compared: " + latex.escape(row["reason"], strict=False) + "}"
+    mean, size, largest = (hundredths(row[key]) for key in DIFFERENCES)
+    share = row["share_within"] and f"; {percent(row['share_within'])} of them lie within two standard deviations"
+    return f"{mean} on average, {size} in absolute value and {largest} at most over {row['points']} points{share}"
+
+
+def hundredths(value: str) -> str:
+    """A number to two decimals."""
+    return f"${float(value):.2f}$"
+
+
+def percent(share: str) -> str:
+    """A share in per cent; empty where it is not known."""
+    return rf"${100 * float(share):.0f}\,\%$" if share else ""
+
+
+def comparisons(rows: list[dict]) -> dict[str, list[dict]]:
+    """Rows of all dimensions together by the title of their comparison."""
+    found = {}
+    for row in _whole(rows):
+        found.setdefault(row["title"], []).append(row)
+    return found
+
+
+def _whole(rows: list[dict]) -> list[dict]:
+    """One row for each reading: of all its dimensions together, or the first that says why it has none."""
+    found = {}
+    for row in sorted(rows, key=lambda row: row["d"] != agreement.ALL):
+        found.setdefault((row["comparison"], row["reading"]), row)
+    order = dict.fromkeys((row["comparison"], row["reading"]) for row in rows)
+    return [found[key] for key in order]
 
 
 def setting_macros(settings: PaperRecord, studies: Results, results: Results, rows: list[dict]) -> dict[str, str]:
@@ -206,7 +256,7 @@ def environment(folder: Path) -> jinja2.Environment:
     options = {"trim_blocks": True, "keep_trailing_newline": True, "undefined": Missing}
     templates = jinja2.Environment(*delimiters, loader=loader, **options)
     escape = {"latex": lambda value, strict=True: latex.escape(str(value), strict), "split": str.split}
-    shown = (measured, radii, dimensions, random_steps, without_remedy)
+    shown = (hundredths, percent, measured, radii, dimensions, random_steps, without_remedy)
     templates.filters |= escape | {each.__name__: each for each in shown}
     templates.globals["macro"] = latex.macro
     return templates

@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 import yaml
 
-from goldilocks_zone.claims import evaluate
+from goldilocks_zone.claims import agreement, evaluate
 from goldilocks_zone.config.records import PaperRecord
 from goldilocks_zone.paper import check, numbers
 
@@ -90,6 +90,21 @@ def test_a_figure_that_is_not_drawn_says_why():
     assert "Not computed: the run quick does not draw it." in found["loss"]["picture"]
 
 
+def compared(reading, d, **numbers):
+    """A row of agreement.csv."""
+    row = {"comparison": "fig1", "title": "κ, figure 1", "reading": reading, "says": f"{reading} one", "d": d}
+    return {**dict.fromkeys(agreement.COLUMNS, ""), **row, **numbers}
+
+
+NUMBERS = {"mean_difference": 0.021, "mean_absolute_difference": 0.034, "largest_difference": -0.12}
+COMPARED = [
+    compared("primary", 10, points=1, mean_difference=1, mean_absolute_difference=1, largest_difference=1),
+    compared("primary", "all", points=7, share_within=0.909, **NUMBERS),
+    compared("other", "all", points=7, **NUMBERS),
+    compared("third", "all", reason="the study x_y is not part of this run"),
+]
+
+
 @pytest.fixture
 def generated(tmp_path):
     """The macros of a run with one claim of a work, which draws three figures; `sections` are texts by work."""
@@ -99,6 +114,10 @@ def generated(tmp_path):
             writer = csv.DictWriter(file, row(""))
             writer.writeheader()
             writer.writerows([row("new1"), row("new1.a", "a")])
+        with open(tmp_path / "agreement.csv", "w", newline="") as file:
+            writer = csv.DictWriter(file, agreement.COLUMNS)
+            writer.writeheader()
+            writer.writerows(COMPARED)
         study = {"datasets": ["mnist"], "networks": ["fc-5x1-relu"], "subspaces": ["plane-5-sparse"], "radii": [1]}
         study |= {"kind": "curvature", "draws": 1}
         settings = {"run": "made_up", "left_out": [], "lacking": [], "substitutes": {}, "licences": {}, "cuts": None}
@@ -115,6 +134,7 @@ def generated(tmp_path):
         (tmp_path / "new_2030/settings.yaml").write_text(yaml.safe_dump({"training": {"elsewhere": published}}))
         numbers.write_numbers(
             path_to_claims=tmp_path / "claims.csv",
+            path_to_agreement=tmp_path / "agreement.csv",
             paths_to_studies=[],
             path_to_cuts=None,
             paths_to_cards=[],
@@ -152,7 +172,7 @@ def test_figures_that_no_section_shows_stand_in_the_appendix(generated):
     # What is neither shown nor drawn has no macros; what is shown and not drawn says so.
     assert "figure:cuts" in text and r"the run made\_up does not draw it" in text and "figure:arms" not in text
     found = check.mistakes({"sections/new_2030.tex": section}, text)
-    assert found and all("setting{" in each for each in found)
+    assert found and all("setting{" in each or "agreement{" in each for each in found)
 
 
 def test_the_report_shows_the_settings_without_what_figures_register(generated, tmp_path):
@@ -164,3 +184,13 @@ def test_the_report_shows_the_settings_without_what_figures_register(generated, 
 def test_without_such_figures_there_is_no_appendix(generated):
     text = generated({"new_2030": r"\verdict{new1}" + figure("loss")}, drawn=["loss"])
     assert "\\newcommand{\\appendixfigures}{%\n}%" in text
+
+
+def test_agreement_is_that_of_all_dimensions_and_says_why_there_is_none(generated):
+    text = generated({"new_2030": r"\verdict{new1} " + figure("loss")})
+    said = r"$0.02$ on average, $0.03$ in absolute value and $-0.12$ at most over 7 points; $91\,\%$ of them lie within"
+    assert rf"\csname agreement:fig1\endcsname{{{said} two standard deviations}}" in text
+    assert r"other one & 7 &  & $0.02$ & $0.03$ & $-0.12$ \\" in text
+    assert r"third one & \multicolumn{5}{@{}l@{}}{\emph{not compared}}" in text
+    missing = compared("primary", "all", reason="the study x_y is not part of this run")
+    assert numbers.agreement_macros([missing])["agreement"]["fig1"].endswith(r"the study x\_y is not part of this run}")

@@ -85,7 +85,8 @@ def test_what_a_review_needs_is_part_of_the_lock():
     assert set(lines) <= set((ROOT / "requirements.txt").read_text().splitlines())
     names = {line.partition("==")[0] for line in lines}
     assert not {"torch", "torchvision", "pytest"} & names and {"snakemake", "matplotlib", "netCDF4"} <= names
-    scripts = ("aggregate_study", "judge_claims", "write_numbers", "build_paper", "publish_run", "unpack_results")
+    tables = ("judge_claims", "compare_published")
+    scripts = ("aggregate_study", *tables, "write_numbers", "build_paper", "publish_run", "unpack_results")
     for script in scripts:
         needed = {PACKAGE_OF.get(name, name) for name in imports_of(ROOT / f"scripts/{script}.py")}
         assert needed - {"goldilocks_zone"} <= names, script

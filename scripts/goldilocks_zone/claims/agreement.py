@@ -1,0 +1,176 @@
+"""Agreement with published values: how far a run's means lie from them at the published places, as the run stands and
+with what the original leaves unsaid read in other ways. Nothing is fitted to them, and no verdict hangs on it."""
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from goldilocks_zone.claims import cells
+from goldilocks_zone.claims.cells import NotTested
+from goldilocks_zone.claims.estimators import training
+
+COLUMNS = (
+    *("work", "comparison", "figure", "title", "reading", "says", "study", "d", "points", "share_within"),
+    *("mean_difference", "mean_absolute_difference", "largest_difference", "deviations", "reason"),
+)
+ALL = "all"  # dimensions in one row
+WITHIN = 2.0  # deviations
+OVER_DRAWS = 3  # draws, below which their deviation is not known
+
+
+class Columns(BaseModel):
+    """Columns of a file of published values, besides d: the place as x = log10(r²/r_X²) or as log10(r/r_X), none for
+    values at one radius; the value; and its standard deviation, if one was published."""
+
+    model_config = ConfigDict(extra="forbid")
+    value: str
+    x: str | None = None
+    log10_r: str | None = None
+    deviation: str | None = None
+
+
+class Reading(BaseModel):
+    """One reading of what the original leaves unsaid: a study, its values along axes, and what is added to the
+    published x."""
+
+    model_config = ConfigDict(extra="forbid")
+    says: str
+    study: str
+    at: dict[str, object] = {}
+    shift: float = 0.0
+
+
+class Comparison(BaseModel):
+    """A file of published values, the figure that shows them, the variable that they are of, and their readings.
+
+    series: the axis of the studies along which the values of d lie, and its label of one.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    title: str
+    figure: str
+    values: str
+    columns: Columns
+    variable: str
+    series: dict[str, str]
+    at: dict[str, object]
+    readings: dict[str, Reading]
+
+
+def load(path: str | Path) -> dict[str, Comparison]:
+    """The comparisons of a file resources/published/<work>/agreement.yaml, by name. Raises ValueError."""
+    found = {}
+    for name, given in yaml.safe_load(Path(path).read_text(encoding="utf-8")).items():
+        try:
+            found[name] = Comparison.model_validate(given)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, (name, *first["loc"])))
+            raise ValueError(f"{path}: {place}: {first['msg']}; see resources/published/README.md") from None
+    return found
+
+
+def evaluate(path: str | Path, studies: Mapping[str, xr.Dataset]) -> list[dict]:
+    """Rows of COLUMNS for each comparison of a file, each of its readings, and each d and all of them together."""
+    found = []
+    for name, comparison in load(path).items():
+        points = published(Path(path).parent / comparison.values, comparison.columns)
+        for key, reading in comparison.readings.items():
+            row = {"work": Path(path).parent.name, "comparison": name, "figure": comparison.figure}
+            row |= {"title": comparison.title, "reading": key, "says": reading.says, "study": reading.study}
+            found += [
+                {**dict.fromkeys(COLUMNS, ""), **row, **each}
+                for each in _compared(comparison, reading, points, studies)
+            ]
+    return found
+
+
+def published(path: Path, columns: Columns) -> dict[int, np.ndarray]:
+    """Published x, value and standard deviation, shape (3, points), by d; NaN where there is none."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows, found = list(csv.DictReader(file)), defaultdict(list)
+    for row in rows:
+        x = float(row[columns.x]) if columns.x else 2 * float(row[columns.log10_r]) if columns.log10_r else np.nan
+        deviation = float(row[columns.deviation]) if columns.deviation else np.nan
+        found[int(row["d"])].append((x, float(row[columns.value]), deviation))
+    return {d: np.array(each).T for d, each in found.items()}
+
+
+def _compared(
+    comparison: Comparison, reading: Reading, points: dict[int, np.ndarray], studies: Mapping[str, xr.Dataset]
+) -> Iterator[dict]:
+    """Rows of one reading: its numbers, or the reason why it has none."""
+    if reading.study not in studies:
+        yield {"d": ALL, "reason": f"the study {reading.study} is not part of this run"}
+        return
+    together = []
+    for d, (x, values, deviations) in points.items():
+        try:
+            ours = _curve(studies[reading.study], comparison, reading, d)
+        except NotTested as reason:
+            yield {"d": d, "reason": str(reason)}
+            continue
+        mean, spread = _at(ours, x + reading.shift)
+        apart = np.array([mean - values, np.where(np.isnan(deviations), spread, deviations)])[:, ~np.isnan(mean)]
+        if not apart.size:
+            yield {"d": d, "reason": "no published place lies within the radii of this run"}
+            continue
+        together.append(apart)
+        yield {"d": d, **_summary(apart, comparison)}
+    if together:
+        yield {"d": ALL, **_summary(np.concatenate(together, axis=1), comparison)}
+
+
+def _curve(study: xr.Dataset, comparison: Comparison, reading: Reading, d: int) -> xr.DataArray:
+    """The variable (radius, draw) of a reading at one d. Raises NotTested."""
+    ((axis, label),) = comparison.series.items()
+    place = {**comparison.at, **reading.at, axis: label.format(d=d)}
+    cell = study
+    for name, value in place.items():
+        if name not in study.dims:
+            continue
+        value = type(study[name].values.tolist()[0])(value) if name == axis else value
+        cells.require(study, name, value)
+        cell = cell.sel({name: value})
+    if comparison.variable not in cell:
+        raise NotTested(f"the study {reading.study} has measured no {comparison.variable}")
+    values = training.accuracy(cell) if comparison.variable == "test_accuracy" else cell[comparison.variable]
+    if left := [each for each in values.dims if each not in ("radius", "draw") and values.sizes[each] > 1]:
+        raise NotTested(f"the study {reading.study} has several values of {left[0]}, of which the reading names none")
+    alone = [each for each in values.dims if each not in ("radius", "draw")]
+    return values.squeeze(alone, drop=True).expand_dims([each for each in ("radius",) if each not in values.dims])
+
+
+def _at(ours: xr.DataArray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation over draws at places x, between radii linear in x; NaN beyond them. Where x is NaN,
+    at the only radius."""
+    count = ours.sizes["draw"]
+    mean = ours.mean("draw").values
+    spread = ours.std("draw", ddof=1).values if count >= OVER_DRAWS else np.full(len(mean), np.nan)
+    if np.isnan(x).all():
+        return (np.full(len(x), each[0] if len(each) == 1 else np.nan) for each in (mean, spread))
+    order = np.argsort(ours["x"].values)
+    places = ours["x"].values[order]
+    inside = (x >= places[0] - 1e-3) & (x <= places[-1] + 1e-3)
+    return tuple(np.where(inside, np.interp(x, places, each[order]), np.nan) for each in (mean, spread))
+
+
+def _summary(apart: np.ndarray, comparison: Comparison) -> dict:
+    """Numbers of a row from differences and deviations, shape (2, points)."""
+    differences, deviations = apart
+    sizes = np.abs(differences)
+    known = ~np.isnan(deviations)
+    return {
+        "points": len(sizes),
+        "share_within": float(np.mean(sizes[known] <= WITHIN * deviations[known])) if known.any() else "",
+        "mean_difference": float(differences.mean()),
+        "mean_absolute_difference": float(sizes.mean()),
+        "largest_difference": float(differences[sizes.argmax()]),
+        "deviations": "published" if comparison.columns.deviation else "ours",
+    }
