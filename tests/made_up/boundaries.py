@@ -25,7 +25,7 @@ def study(variables, settings=(), **axes):
     for name, (dims, values) in variables.items():
         array = xr.DataArray(np.asarray(values, float), dims=dims, coords={dim: list(axes[dim]) for dim in dims})
         made[name] = array.expand_dims({dim: list(axes[dim]) for dim in POINT if dim not in dims})
-    given = {"initialisation": "uniform", "optimiser": "sgd", "seed": 1} | dict(settings)
+    given = {"initialisation": "uniform", "optimiser": "sgd", "seed": 1, "epochs": [3000]} | dict(settings)
     classes = [{"mnist": 10}.get(name, 2 if name.endswith("_2") else 3) for name in axes["dataset"]]
     return xr.Dataset(made, attrs={"settings": json.dumps(given)}).assign_coords(classes=("dataset", classes))
 

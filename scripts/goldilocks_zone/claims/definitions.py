@@ -10,17 +10,17 @@ from collections.abc import Collection, Iterable
 from decimal import Decimal
 from pathlib import Path
 
-from goldilocks_zone.claims import cells, quantities
+from goldilocks_zone.claims import cells, needs, quantities
 from goldilocks_zone.config import records
 from goldilocks_zone.config.values import nearest
 
-FILE_KEYS = ("work", "order", "defaults")
+FILE_KEYS = ("work", "order", "defaults", "needs")
 CLAIM_KEYS = ("statement", "like", "reason", "open", "defaults", "for", "cases")
 REQUIRED = ("statement", "study", "quantity", "expect", "unit")
 # Keys that say which cells a case is judged on and how; its quantity has further ones.
 CASE_KEYS = (
     *(*REQUIRED, "like", "for", "also", "cell", "settings", "every", "over"),
-    *("holds_for", "beside", "rate_of", "family", "control"),
+    *("holds_for", "beside", "rate_of", "family", "control", "needs"),
 )
 BELOW = {"direction": "below"}
 SIGNS = {"positive": {}, "negative": BELOW, "rises": {"direction": "above"}, "falls": BELOW}
@@ -53,7 +53,19 @@ def load(folder: str | Path) -> dict[str, dict]:
             places[name] = path
             usual = {"for": (), "defaults": {}, "cases": {}, "file_defaults": file.get("defaults", {})}
             claims[name] = {**usual, **claim, "work": file["work"]}
-    return {name: _expanded(f"{path}, {name}", name, claims) for name, path in places.items()}
+    needed = _needs(files)
+    return {name: _expanded(f"{path}, {name}", name, claims, needed) for name, path in places.items()}
+
+
+def _needs(files: dict[Path, dict]) -> dict[str, dict]:
+    """What cases need of each study, from all files."""
+    found = {}
+    for path, file in files.items():
+        for study, given in file.get("needs", {}).items():
+            if study in found:
+                raise DefinitionError(f"{path}, needs: those of {study} are in another file, too; keep one of them")
+            found[study] = given
+    return found
 
 
 def _check_keys(place: str, given: dict, valid: Collection[str], needed: Iterable[str] = (), by: str = "") -> None:
@@ -65,7 +77,7 @@ def _check_keys(place: str, given: dict, valid: Collection[str], needed: Iterabl
             raise DefinitionError(f"{place}: the key {key!r} is missing{by}")
 
 
-def _expanded(place: str, name: str, claims: dict[str, dict]) -> dict:
+def _expanded(place: str, name: str, claims: dict[str, dict], needed: dict[str, dict]) -> dict:
     chain = [claims[each] for each in _likes(place, name, claims)]
     claim = chain[-1]
     defaults = _laid([each[key] for key in ("file_defaults", "defaults") for each in chain])
@@ -77,6 +89,8 @@ def _expanded(place: str, name: str, claims: dict[str, dict]) -> dict:
     for case, (values, _) in repeated.items():
         here = f"{place}.{case}"
         keys = _laid([defaults, *(own[each] for each in _likes(here, case, own))])
+        study = _filled(here, keys.get("study", ""), values)
+        keys = _laid([{"needs": needed[study]} if study in needed else {}, keys])
         full[case] = _checked(here, records.without_nulls(_filled(here, keys, values)))
     kept = {key: claim[key] for key in ("work", "statement", "reason", "open") if key in claim}
     return {**kept, "cases": full} if full else kept
@@ -152,6 +166,7 @@ def _checked(place: str, case: dict) -> dict:
     keys = quantities.keys(quantity) if quantity else {}
     _check_keys(place, case, (*CASE_KEYS, *keys), REQUIRED)
     _check_keys(f"{place}.settings", case.get("settings", {}), cells.VARIED)
+    _check_keys(f"{place}.needs", case.get("needs", {}), needs.COUNTS)
     _check_keys(place, case, case, (key for key in keys if keys[key]), f"; {quantity} needs it")
     expected = case.pop("expect")
     try:

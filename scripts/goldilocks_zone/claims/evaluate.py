@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from goldilocks_zone.claims import cells, quantities
+from goldilocks_zone.claims import cells, needs, quantities
 from goldilocks_zone.claims.cells import Cell, LeftOut, NotTested, Studies
 from goldilocks_zone.statistics import hypotheses
 from goldilocks_zone.statistics.estimates import Estimate, TooFewDraws
@@ -95,15 +95,20 @@ def _secondary(identifier: str, cases: dict[str, dict], studies: Studies) -> lis
 
 
 def _judged(identifier: str, label: str, case: dict, cell: Callable[[], Cell]) -> tuple[dict, Judged | None]:
-    """The row of a case but for its verdict, and its test with the estimate that decides; None if it is not tested."""
+    """The row of a case but for its verdict, and its test with the estimate that decides; None if it is not tested. A
+    run with less than the case needs has an estimate and no verdict, unless the case is an identity."""
     row = {"id": identifier, "case": label, "statement": case["statement"], "unit": case["unit"]}
     try:
-        test, worst = _measure(case, cell(), identifier)
+        here = cell()
+        test, worst = _measure(case, here, identifier)
     except (NotTested, TooFewDraws) as reason:
         return {**row, "verdict": NOT_TESTED, "reason": str(reason)}, None
     low, high = worst.interval(test.level)
     row |= {"estimate": worst.value, "low": low, "high": high, "margin": test.threshold, "n": worst.n}
-    return {**row, "smallest_effect": test.smallest_effect(worst)}, (test, worst)
+    row["smallest_effect"] = test.smallest_effect(worst)
+    if case["test"] != "identity" and (lacking := needs.unmet(case.get("needs", {}), here)):
+        return {**row, "verdict": NOT_TESTED, "reason": lacking}, None
+    return row, (test, worst)
 
 
 def _set_verdicts(rows: list[tuple[dict, Judged | None]]) -> None:

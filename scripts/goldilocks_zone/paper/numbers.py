@@ -113,7 +113,8 @@ def described(row: dict) -> str:
     """Estimate, interval, number of initialisations and verdict of a case, or why it has none."""
     if not row["estimate"]:
         return r"\emph{not computed: " + latex.escape(row["reason"], strict=False) + "}"
-    return f"{measured(row)} ($n={row['n']}$, {row['verdict']})"
+    reason = f" in this run: {latex.escape(row['reason'], strict=False)}" if row["verdict"] == NOT_TESTED else ""
+    return f"{measured(row)} ($n={row['n']}$, {row['verdict']}{reason})"
 
 
 def agreement_macros(rows: list[dict]) -> dict[str, dict[str, str]]:
@@ -165,6 +166,7 @@ def setting_macros(settings: PaperRecord, studies: Results, results: Results, ro
         "run": latex.escape(settings.run),
         **{name.replace(" ", "-"): str(counted[name]) for name in (*VERDICTS, NOT_TESTED)},
         "identities": str(counted[HOLDS]),
+        "first-look": first_look(rows),
         "commit": commits(results),
         "cuts": f"{latex.escape(cuts.dataset)}, {latex.escape(cuts.network)}, $N={cuts.examples}$"
         if cuts and "cuts" in results
@@ -174,6 +176,17 @@ def setting_macros(settings: PaperRecord, studies: Results, results: Results, ro
         **{f"flips-{axis.lower().replace('_', '-')}": f"{count} of {total}" for axis, (count, total) in flips},
         **map_numbers(studies.get("map_training"), studies.get("map_curvature")),
     }
+
+
+def first_look(rows: list[dict]) -> str:
+    """A sentence on the tests that need more than the run has; empty if none does."""
+    count = sum(row["reason"].startswith("needs ") for row in rows if row["case"] and " " not in row["case"])
+    if not count:
+        return ""
+    return (
+        f"This run is a first look: {count} tests need longer training or more draws than it has, and have estimates "
+        r"but no verdicts; the full run (\texttt{make full}) has them in \texttt{results/full/claims.csv}."
+    )
 
 
 def logits_deviation_at_peak(study: xr.Dataset | None) -> str:

@@ -212,7 +212,9 @@ def trained(accuracies, **ends):
         variables[name] = ((*names, "step"), np.stack([np.full((3, 5), start), end], -1))
     made = study(variables, radius=radii, draw=range(5), step=[0, 1500])
     made = made.assign_coords(subspace=["full-free"])
-    made.attrs["settings"] = json.dumps({"initialisation": "he", "optimiser": "sgd", "rate_rule": "homogeneous"})
+    made.attrs["settings"] = json.dumps(
+        {"initialisation": "he", "optimiser": "sgd", "rate_rule": "homogeneous", "steps": 1500}
+    )
     return made
 
 

@@ -1,0 +1,34 @@
+"""What a run must have before a case has a verdict: with less, it would be one on the run and not on the claim."""
+
+import json
+from collections.abc import Mapping
+
+from goldilocks_zone.claims.cells import Cell
+
+
+def _setting(name: str, cell: Cell) -> float:
+    given = json.loads(cell.attrs["settings"]).get(name, 0)
+    return max(given, default=0) if isinstance(given, list) else given
+
+
+def _travel(cell: Cell) -> float:
+    rates = cell["rate"].values.max() if "rate" in cell.coords else _setting("rate", cell)
+    return float(rates) * _setting("steps", cell)
+
+
+# What a need counts, by its key.
+COUNTS = {
+    "draws": ("{:g} draws", lambda cell: cell.sizes["draw"]),
+    "steps": ("{:g} steps of training", lambda cell: _setting("steps", cell)),
+    "travel": ("a learning rate times steps of {:g}", _travel),
+    "epochs": ("{:g} epochs", lambda cell: _setting("epochs", cell)),
+}
+
+
+def unmet(needs: Mapping[str, float], cell: Cell) -> str:
+    """What a cell lacks of the needs of a case: needs …, and this run has …; empty if it has all."""
+    for key, least in needs.items():
+        words, count = COUNTS[key]
+        if (found := count(cell)) < least:
+            return f"needs {words.format(least)}, and this run has {found:.3g}"
+    return ""

@@ -1,0 +1,88 @@
+"""What a run must have before a case has a verdict."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from goldilocks_zone.claims import definitions, evaluate, needs
+from goldilocks_zone.config import load, studies
+
+ROOT = Path(__file__).parents[3]
+
+
+def cell(rates=None, **settings):
+    axes = {"draw": range(3)} | ({} if rates is None else {"rate": rates})
+    values = np.ones([len(each) for each in axes.values()])
+    return xr.Dataset({"loss": (list(axes), values)}, axes, {"settings": json.dumps(settings)})
+
+
+@pytest.mark.parametrize(
+    "given, here, sentence",
+    [
+        ({"draws": 3}, cell(), ""),
+        ({"draws": 4}, cell(), "needs 4 draws, and this run has 3"),
+        ({"steps": 65}, cell(steps=65), ""),
+        ({"steps": 975}, cell(steps=65), "needs 975 steps of training, and this run has 65"),
+        ({"epochs": 300}, cell(epochs=[20, 300]), ""),
+        ({"epochs": 301}, cell(epochs=[20, 300]), "needs 301 epochs, and this run has 300"),
+        ({"epochs": 1}, cell(epochs=[]), "needs 1 epochs, and this run has 0"),
+        ({"travel": 14}, cell(steps=975), "needs a learning rate times steps of 14, and this run has 0"),
+        ({"steps": 1, "draws": 9}, cell(steps=1), "needs 9 draws, and this run has 3"),
+    ],
+)
+def test_what_a_cell_lacks_is_a_sentence(given, here, sentence):
+    assert needs.unmet(given, here) == sentence
+
+
+def test_travel_is_the_largest_rate_times_steps():
+    fixed = cell(steps=100, rate=0.1)
+    assert needs.unmet({"travel": 10}, fixed) == "" and "has 10" in needs.unmet({"travel": 11}, fixed)
+    several = cell([0.1, 0.2], steps=100)
+    assert needs.unmet({"travel": 20}, several) == ""
+    assert "has 10" in needs.unmet({"travel": 20}, several.isel(rate=0))
+
+
+def judged(steps, **changed):
+    values = np.linspace(0.9, 1.1, 8)
+    axes = {"dataset": ["mnist"], "network": ["fc-200x2-relu"], "subspace": ["plane-50-sparse"], "radius": [1.0]}
+    found = xr.Dataset({"kappa": ((*axes, "draw"), values[None, None, None, None])})
+    found = found.assign_coords(**axes, draw=range(8), x=("radius", [0.0]))
+    found.attrs["settings"] = json.dumps({"steps": steps})
+    case = {"statement": "s", "study": "one", "quantity": "zone_at_every_radius", "unit": "1"}
+    case |= {
+        "test": "superiority",
+        "reference": 0.5,
+        "of": {"variable": "kappa"},
+        "window": [-1, 1],
+        "needs": {"steps": 100},
+        **changed,
+    }
+    claims = {"it": {"work": "w", "statement": "s", "cases": {"a": case}}}
+    return {row["id"]: row for row in evaluate.evaluate(claims, {"one": found}, "run")}
+
+
+def test_a_run_with_less_has_an_estimate_and_no_verdict():
+    enough, less = judged(100), judged(99)
+    assert [enough[name]["verdict"] for name in ("it", "it.a")] == ["reproduced"] * 2
+    assert [less[name]["verdict"] for name in ("it", "it.a")] == ["not tested"] * 2
+    assert less["it.a"]["reason"] == "needs 100 steps of training, and this run has 99"
+    assert less["it.a"]["estimate"] == enough["it.a"]["estimate"] == pytest.approx(1)
+
+
+def test_the_full_run_has_what_every_case_needs():
+    """Of configured studies; a case whose study no run has needs nothing that could be held against it."""
+    configured, cases = load.load().studies, definitions.load(ROOT / "config/claims").values()
+    checked = set()
+    for case in (case for claim in cases for case in claim.get("cases", {}).values()):
+        if case["study"] not in configured or not case.get("needs"):
+            continue
+        study = configured[case["study"]]
+        given = {key: study.model_dump().get(key, 0) for key in ("steps", "rate", "epochs")}
+        rates = studies.varied(study).get("rate")
+        here = cell(rates, **given).isel(draw=[0] * study.draws)
+        assert needs.unmet(case["needs"], here) == "", case["study"]
+        checked.add(case["study"])
+    assert len(checked) > 50
