@@ -523,6 +523,26 @@ def test_the_collapse_is_found_where_there_is_one():
     assert estimate("collapse_gain", cell, **case)[0].value < -0.1
 
 
+def test_shares_of_variance_are_those_of_cubic_polynomials():
+    """κ that is a cubic in log σ_z, and in the radius; with both, each has its own part."""
+    x, shifts, noise = np.linspace(-2, 2, 41), np.array([-0.8, 0.0, 0.8]), np.array([-1e-4, 0.0, 1e-4])
+    spread = (x[None, :] + shifts[:, None])[..., None]
+    place = np.broadcast_to(x[None, :, None], spread.shape)
+    cubic = lambda each: each - 0.3 * each**2 + 0.1 * each**3  # noqa: E731
+    case = {"variable": "trace_over_norm", "dimension": 50, "window": [-2, 2], "over": ["network"]}
+
+    def share(values, by, less):
+        cell = curve_study(values + noise, x, network=["a", "b", "c"])
+        cell["logits_std"] = (("network", "radius", "draw"), np.repeat(10**spread, 3, axis=2))
+        return estimate("explained_share", cell, **case, by=by, less=less)[0].value
+
+    of_logits = share(cubic(spread), ["logits"], ["radius"])
+    assert 0.1 < of_logits < 1 and share(cubic(place), ["logits"], ["radius"]) < -0.1
+    assert share(cubic(spread), ["logits", "radius"], ["logits"]) == pytest.approx(0, abs=1e-9)
+    assert share(cubic(spread), ["logits", "radius"], ["radius"]) == pytest.approx(of_logits, abs=1e-9)
+    assert share(cubic(spread) + cubic(place), ["logits", "radius"], ["logits"]) > 0.02
+
+
 def test_partial_correlation_takes_a_common_cause_off():
     random = stream("test", "correlation")
     cause, first, second = random.standard_normal((3, 400))

@@ -195,6 +195,38 @@ def _left_out_error(places: np.ndarray, values: np.ndarray) -> float:
     return float(np.abs(np.concatenate(errors)).mean())
 
 
+def explained_share(
+    cell: Cell,
+    variable: str,
+    dimension: int,
+    window: Window,
+    over: Sequence[str],
+    by: Sequence[str],
+    less: Sequence[str],
+) -> list[Estimate]:
+    """Share of a variable's variance over networks (or another axis) and the window's radii that cubic polynomials in
+    the places `by` explain, radius (x) and logits (log10 σ_z), minus the share of those in `less`; draw by draw."""
+    (axis,) = over
+    here = _selected(cell, dimension, window, least=3)
+    need(3, here.sizes[axis], f"values of {axis} in its study")
+    values, spread = (here[each].transpose("draw", axis, "radius").values for each in (variable, "logits_std"))
+    places = {"radius": np.broadcast_to(here["x"].values, values.shape), "logits": np.log10(spread)}
+    known = np.isfinite(spread).all((1, 2)) & (spread > 0).all((1, 2))
+    pairs = [
+        [_share(values[i], [places[name][i] for name in names]) for names in (by, less)] for i in known.nonzero()[0]
+    ]
+    return [estimates.difference(*np.reshape(pairs, (-1, 2)).T)]
+
+
+def _share(values: np.ndarray, places: Sequence[np.ndarray]) -> float:
+    """R² of the sum of cubic polynomials in places, by least squares."""
+    terms = [np.ravel(each - each.mean()) ** power for each in places for power in (1, 2, 3)]
+    columns = np.stack([np.ones(values.size), *terms], 1)
+    wanted = values.ravel() - values.mean()
+    rest = wanted - columns @ np.linalg.lstsq(columns, wanted, rcond=None)[0]
+    return float(1 - (rest @ rest) / (wanted @ wanted))
+
+
 def plateau_error(cell: Cell, dimension: int, window: Window) -> list[Estimate]:
     """κ_d in the window over the finite-d law at κ = √(C − 1), C the number of classes, minus 1 (by5)."""
     here = _selected(cell, dimension, window)
