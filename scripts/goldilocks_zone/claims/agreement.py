@@ -2,6 +2,7 @@
 with what the original leaves unsaid read in other ways. Nothing is fitted to them, and no verdict hangs on it."""
 
 import csv
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -131,9 +132,11 @@ def _curve(study: xr.Dataset, comparison: Comparison, reading: Reading, d: int) 
     """The variable (radius, draw) of a reading at one d. Raises NotTested."""
     ((axis, label),) = comparison.series.items()
     place = {**comparison.at, **reading.at, axis: label.format(d=d)}
-    cell = study
+    cell, settings = study, json.loads(study.attrs["settings"])
     for name, value in place.items():
         if name not in study.dims:
+            if (given := settings.get(name, value)) != value:
+                raise NotTested(f"the study {reading.study} has {name} {given}, and the reading is of {value}")
             continue
         value = type(study[name].values.tolist()[0])(value) if name == axis else value
         cells.require(study, name, value)
@@ -154,7 +157,7 @@ def _at(ours: xr.DataArray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean = ours.mean("draw").values
     spread = ours.std("draw", ddof=1).values if count >= OVER_DRAWS else np.full(len(mean), np.nan)
     if np.isnan(x).all():
-        return (np.full(len(x), each[0] if len(each) == 1 else np.nan) for each in (mean, spread))
+        return tuple(np.full(len(x), each[0] if len(each) == 1 else np.nan) for each in (mean, spread))
     order = np.argsort(ours["x"].values)
     places = ours["x"].values[order]
     inside = (x >= places[0] - 1e-3) & (x <= places[-1] + 1e-3)

@@ -8,6 +8,7 @@ import xarray as xr
 import yaml
 
 from goldilocks_zone.claims import agreement
+from goldilocks_zone.config import load, studies
 from goldilocks_zone.figures import registry
 
 ROOT = Path(__file__).parents[3]
@@ -33,7 +34,7 @@ def study(offset=0.0, draws=4):
     values = np.stack([few, np.full_like(few, 9.0)])[None]
     axes = {"dataset": ["mnist"], "examples": [250, 1000], "dimension": [10, 50], "radius": 10 ** (X / 2)}
     coordinates = {**axes, "draw": range(draws), "x": ("radius", X)}
-    return xr.Dataset({"kappa": ((*axes, "draw"), values)}, coordinates)
+    return xr.Dataset({"kappa": ((*axes, "draw"), values)}, coordinates, {"settings": '{"metric": "shell"}'})
 
 
 def rows(folder, studies, values=VALUES, **changed):
@@ -97,6 +98,11 @@ def test_runs_that_diverged_are_at_chance(tmp_path):
             {"readings": {"primary": {"says": "", "study": "curvature"}}},
             "several values of examples, of which the reading names none",
         ),
+        (
+            {"curvature": study()},
+            {"at": {"dataset": "mnist", "metric": "identity"}},
+            "the study curvature has metric shell, and the reading is of identity",
+        ),
         ({"curvature": study().isel(radius=[1])}, {}, "no published place lies within the radii of this run"),
     ],
 )
@@ -118,6 +124,19 @@ def test_no_published_marker_is_drawn_without_a_row():
     }
     drawn = {(name, figure.published) for name, figure in registry.figures().items() if figure.published}
     assert drawn and drawn == compared
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.parent.name)
+def test_readings_are_of_studies_of_the_full_run_and_name_their_axes(path):
+    configured = load.load().studies
+    for comparison in agreement.load(path).values():
+        for reading in comparison.readings.values():
+            study = configured[reading.study]
+            known = {"dataset", "network", "subspace", "examples", "radius", "dimension", *study.model_dump()}
+            assert {*comparison.at, *reading.at, *comparison.series} <= known
+            given = study.model_dump() | studies.varied(study)
+            for axis, value in reading.at.items():
+                assert value in (given[axis] if isinstance(given[axis], list) else [given[axis]]), (axis, value)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.parent.name)
