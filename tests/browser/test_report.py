@@ -96,6 +96,7 @@ def test_every_result_has_its_caption_and_category(seen):
         "loss.png": "Source data: results/tiny/figures/loss.nc; "
         "module: scripts/goldilocks_zone/figures/fort_scherlis_2019/loss.py",
         "claims.csv": "Every claim of the reproduced works with its verdict",
+        "agreement.csv": "Distance of this run's means from published values",
         "paper.yaml": "The settings of this run",
         "paper.pdf": "Every number in it comes from a result",
     }

@@ -87,7 +87,7 @@ def test_an_edit_of_the_network_measures_it_again_and_a_comment_does_not(changed
     assert changed.dry_run("all", config=MINE) == {}
     changed.edit("config/small_cnn.py", "nn.ReLU(),", "nn.Tanh(),")
     jobs = changed.dry_run("all", config=MINE)
-    paper = {"claims": 1, "numbers": 1, "captions": 1, "paper": 1, "publish": 1}
+    paper = {"claims": 1, "agreement": 1, "numbers": 1, "captions": 1, "paper": 1, "publish": 1}
     assert jobs == {"curvature": 1, "aggregate": 1, "figure": FIGURES_OF_MINE, **paper}
 
 

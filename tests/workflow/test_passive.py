@@ -95,7 +95,7 @@ def test_everything_that_a_run_promises_is_asked_for(project):
     def due():
         return project.dry_run("all")
 
-    rest = {"numbers": 1, "captions": 1, "paper": 1, "publish": 1}
+    rest = {"agreement": 1, "numbers": 1, "captions": 1, "paper": 1, "publish": 1}
     assert due() == rest
     (project.folder / "results/tiny/figures/loss.nc").unlink()
     assert due() == {**rest, "figure": 1}

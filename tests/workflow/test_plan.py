@@ -31,8 +31,8 @@ def rows(plan):
 def test_a_plan_says_what_runs_and_why(project):
     # Of a project that is built up to claims and figures, the paper is left.
     plan = said(project, "plan", "CORES=2")
-    assert set(rows(plan)) == {"numbers", "captions", "paper", "publish"}
-    assert re.search(r"^run tiny: 4 jobs, about \d+ s on 2 cores", plan, re.MULTILINE)
+    assert set(rows(plan)) == {"agreement", "numbers", "captions", "paper", "publish"}
+    assert re.search(r"^run tiny: 5 jobs, about \d+ s on 2 cores", plan, re.MULTILINE)
     shutil.rmtree(project.folder / "results/tiny/curvature")
     (project.folder / STUDY).unlink()
     for log in (project.folder / "logs/tiny").rglob("*.benchmark.tsv"):
