@@ -1,5 +1,5 @@
-"""Agreement with published values: how far a run's means lie from them at the published places, as the run stands and
-with what the original leaves unsaid read in other ways. Nothing is fitted to them, and no verdict hangs on it."""
+"""Agreement with published values: distances of a run's means from them at the published places, for several readings
+of settings that the original does not state. No verdict depends on them."""
 
 import csv
 import json

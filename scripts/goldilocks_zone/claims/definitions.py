@@ -58,7 +58,7 @@ def load(folder: str | Path) -> dict[str, dict]:
 
 
 def _needs(files: dict[Path, dict]) -> dict[str, dict]:
-    """What cases need of each study, from all files."""
+    """Needs of cases by study, from all files. Raises DefinitionError where two files give those of one study."""
     found = {}
     for path, file in files.items():
         for study, given in file.get("needs", {}).items():

@@ -1,4 +1,4 @@
-"""What a run must have before a case has a verdict: with less, it would be one on the run and not on the claim."""
+"""Needs of a case: the draws, steps, travel or epochs of a run below which an estimate gets no verdict."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ def _travel(cell: Cell) -> float:
     return float(rates) * _setting("steps", cell)
 
 
-# What a need counts, by its key.
+# Words for each need, and the number that a cell has.
 COUNTS = {
     "draws": ("{:g} draws", lambda cell: cell.sizes["draw"]),
     "steps": ("{:g} steps of training", lambda cell: _setting("steps", cell)),
@@ -26,7 +26,7 @@ COUNTS = {
 
 
 def unmet(needs: Mapping[str, float], cell: Cell) -> str:
-    """What a cell lacks of the needs of a case: needs …, and this run has …; empty if it has all."""
+    """The first need that a cell does not meet, as “needs …, and this run has …”; empty if it meets all."""
     for key, least in needs.items():
         words, count = COUNTS[key]
         if (found := count(cell)) < least:

@@ -122,8 +122,8 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
     correlation: Varied[Annotated[Number, Field(ge=0, lt=1)]] = 0.5
     """Correlation c of gaussian_pairs."""
     gauge: Varied[Positive] = 1
-    """Factor α on the parameters at which training takes the same path, as a check: the criteria and Adam follow it. Of
-    VICReg, of Siamese networks without biases."""
+    """Factor α on the initial parameters, with criteria and Adam rescaled so that training takes the same path, as a
+    check; for VICReg and Siamese networks without biases."""
     rate: Varied[Positive] = 0.002
     """Learning rate of Adam."""
     rate_rule: Varied[Literal["fixed", "proportional"]] = "fixed"

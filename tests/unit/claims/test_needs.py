@@ -1,4 +1,4 @@
-"""What a run must have before a case has a verdict."""
+"""Needs of cases, below which a run gives estimates without verdicts."""
 
 import json
 from pathlib import Path
@@ -73,7 +73,7 @@ def test_a_run_with_less_has_an_estimate_and_no_verdict():
 
 
 def test_the_full_run_has_what_every_case_needs():
-    """Of configured studies; a case whose study no run has needs nothing that could be held against it."""
+    """The full configuration meets the needs of every case whose study it has."""
     configured, cases = load.load().studies, definitions.load(ROOT / "config/claims").values()
     checked = set()
     for case in (case for claim in cases for case in claim.get("cases", {}).values()):
