@@ -95,7 +95,7 @@ def test_killed_twice_in_mid_training_it_goes_on_bit_for_bit(trained, tmp_path):
         deadline = time.monotonic() + 120
         # Until there is progress beyond that of the last time.
         while time.monotonic() < deadline:
-            found = {path: path.stat().st_mtime_ns for path in checkpoints.rglob("*.pt")}
+            found = {path: path.stat().st_mtime_ns for path in checkpoints.rglob("[!.]*.pt")}
             if any(age != ages.get(path) for path, age in found.items()) and jobs_at_work(project.folder):
                 break
             assert running.poll() is None
@@ -104,7 +104,7 @@ def test_killed_twice_in_mid_training_it_goes_on_bit_for_bit(trained, tmp_path):
             os.kill(process, signal.SIGKILL)
         assert running.wait(60) == 1
         resumed += log.read_text().count("goes on after step")
-        ages = {path: path.stat().st_mtime_ns for path in checkpoints.rglob("*.pt")}
+        ages = {path: path.stat().st_mtime_ns for path in checkpoints.rglob("[!.]*.pt")}
         assert ages and not (project.folder / BLOCK).exists()
     done = project.snakemake(STUDY, config=CONFIG)
     assert done.returncode == 0, done.stderr
