@@ -4,12 +4,13 @@ J is the matrix of the columns ∂z_k^μ/∂θ, example after example: (D, n · 
 connected: there a product of two columns is one of adjoints times one of inputs. G = J S Jᵀ/n, S_μ = R_μ R_μᵀ the
 second derivative of the loss by the logits, has the eigenvalues of Rᵀ(JᵀJ)R/n, and its eigenvectors are
 u = J R w/√(nλ) (Fort & Ganguli 2019; Papyan 2019 for the spectrum). Only rows of the Gram matrix JᵀJ of b examples are
-in memory at a time.
+in memory at a time, and only those on and above its diagonal are computed.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -47,13 +48,14 @@ class _Factors:
         return torch.einsum("mon,nko->mnk", pushed, self.adjoints)
 
     @kernels.differentiating
-    def products(self, others: "_Factors") -> Tensor:
-        """The layer's part of scalar products (n, k, b, j) with the gradients of b other examples."""
+    def products(self, others: "_Factors", total: Tensor | None = None) -> Tensor:
+        """The layer's part of scalar products (n, k, b, j) with the gradients of b other examples, added to `total`."""
         product = self.adjoints.flatten(0, 1) @ others.adjoints.flatten(0, 1).T
         product = product.view(*self.adjoints.shape[:2], *others.adjoints.shape[:2])
-        if self.inputs is not None:
-            product *= (self.inputs @ others.inputs.T + float(self.bias))[:, None, :, None]
-        return product
+        if self.inputs is None:
+            return product if total is None else total.add_(product)
+        weights = (self.inputs @ others.inputs.T + float(self.bias))[:, None, :, None]
+        return product.mul_(weights) if total is None else total.addcmul_(product, weights)
 
     def part(self, some: slice) -> "_Factors":
         """The same of some of the examples."""
@@ -79,6 +81,21 @@ class _Factors:
         if self.inputs is not None:
             product = product * (self.inputs.square().sum(1) + float(self.bias))[:, None, None]
         return product
+
+
+class Block(NamedTuple):
+    """Rows of JᵀJ of b examples from the number `first` on, with the columns of these and of all after them, so that
+    the square on the diagonal comes first (b, k, n − first, k): without the last layer (None if it is the only one),
+    and its part."""
+
+    first: int
+    inner: Tensor | None
+    last: Tensor
+
+    @property
+    def whole(self) -> Tensor:
+        """The rows with all layers."""
+        return self.last if self.inner is None else self.inner + self.last
 
 
 def _joined(chunks: Sequence[_Factors]) -> _Factors:
@@ -109,7 +126,7 @@ class LogitGradients:
 
     def products(self, others: "LogitGradients") -> Tensor:
         """Scalar products (n, k, b, j) with the gradients of other examples of the same network."""
-        return reduce(Tensor.add_, (mine.products(theirs) for mine, theirs in zip(self._layers, others._layers)))
+        return _products(self._layers, others._layers)
 
     def combined(self, weights: Tensor) -> "LogitGradients":
         """Gradients of Σ_k w_k z_k for weights (n, k), as of one logit."""
@@ -119,12 +136,15 @@ class LogitGradients:
         """Number of parameters by which some logit of some example has a derivative that is not zero."""
         return sum(layer.live() for layer in self._layers)
 
-    def blocks(self, *, without_last: bool = False) -> Iterator[tuple[slice, Tensor]]:
-        """Examples and their rows (b, k, n, k) of JᵀJ, until all were there."""
-        step = max(1, ENTRIES_AT_ONCE // (self.classes**2 * self.examples))
-        for start in range(0, self.examples, step):
-            some = slice(start, min(start + step, self.examples))
-            yield some, reduce(Tensor.add_, (each.part(some).products(each) for each in self._chosen(without_last)))
+    def blocks(self) -> Iterator[Block]:
+        """Blocks of JᵀJ on and above the diagonal, until all were there."""
+        start = 0
+        while start < self.examples:
+            count = max(1, ENTRIES_AT_ONCE // (self.classes**2 * (self.examples - start)))
+            mine, theirs = ([each.part(slice(start, end)) for each in self._layers] for end in (start + count, None))
+            inner = _products(mine[:-1], theirs[:-1]) if self.layered else None
+            yield Block(start, inner, mine[-1].products(theirs[-1]))
+            start += count
 
     def _chosen(self, without_last: bool) -> list[_Factors]:
         if not without_last:
@@ -134,6 +154,14 @@ class LogitGradients:
                 "the last of several layers of this network is not known: give it as a chain of torch's own layers"
             )
         return self._layers[:-1]
+
+
+def _products(some: Sequence[_Factors], others: Sequence[_Factors]) -> Tensor:
+    """Scalar products (n, k, b, j) of gradients, over their layers."""
+    total = None
+    for mine, theirs in zip(some, others):
+        total = mine.products(theirs, total)
+    return total
 
 
 @kernels.differentiating
@@ -192,34 +220,103 @@ class Clustering:
     other_logit_absolute: float
 
 
+class _Cosines:
+    """Sums of the cosines of all pairs of different examples, from blocks of JᵀJ."""
+
+    def __init__(self, gradients: LogitGradients, labels: Array, *, without_last: bool):
+        n, k = gradients.examples, gradients.classes
+        labels = arguments.classes(labels, n, k).to(gradients.device)
+        lengths = gradients.own(without_last=without_last).diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
+        self._inverse = torch.where(lengths > 0, 1 / lengths, 0)
+        self._members = torch.nn.functional.one_hot(labels, k).to(self._inverse)
+        self._signed, self._absolute = torch.zeros(2, k, k, dtype=torch.float64)
+        self._of_class = torch.zeros(k, dtype=torch.float64)
+
+    def add(self, first: int, products: Tensor) -> None:
+        """Add a block's scalar products, of examples from the number `first` on; they are overwritten."""
+        inverse, members = self._inverse[first:], self._members[first:]
+        count, weights = len(products), _weights(products)
+        cosines = products.mul_(inverse[:count, :, None, None]).mul_(inverse)
+        places = torch.arange(count, device=cosines.device)
+        cosines[places, :, places] = 0
+        same = cosines.diagonal(dim1=1, dim2=3)
+        self._of_class += torch.einsum("bmk,mk,bk,m->k", same, members, members[:count], weights).double().cpu()
+        self._signed += torch.einsum("kmj,m->kj", cosines.sum(0), weights).double().cpu()
+        self._absolute += torch.einsum("kmj,m->kj", cosines.abs_().sum(0), weights).double().cpu()
+
+    def clustering(self) -> Clustering:
+        """Mean cosines, after all blocks."""
+        n, k = self._members.shape
+        counts, pairs = self._members.sum(0).double().cpu(), n * (n - 1)
+        others = ~torch.eye(k, dtype=torch.bool)
+        return Clustering(
+            same_logit_same_class=float((self._of_class / (counts * (counts - 1)))[counts > 1].mean()),
+            same_logit=float(self._signed.diagonal().mean()) / pairs,
+            other_logit=float(self._signed[others].mean()) / pairs,
+            other_logit_absolute=float(self._absolute[others].mean()) / pairs,
+        )
+
+
+class _Squares:
+    """The sum of squares of the entries of Rᵀ JᵀJ R, from blocks of JᵀJ."""
+
+    def __init__(self, gradients: LogitGradients, factor: Factor):
+        self._roots, self._examples, self._sum = fitting(factor, gradients), gradients.examples, 0.0
+
+    def add(self, first: int, products: Tensor) -> None:
+        """Add a block's scalar products, of examples from the number `first` on."""
+        # R has one block for each example, so that rows of Rᵀ JᵀJ R come from the same rows of JᵀJ.
+        rows, columns = (self._roots.part(slice(first, end)) for end in (first + len(products), None))
+        whole = rows.transposed_first(columns.transposed(products))
+        norms = torch.linalg.vector_norm(whole, dim=(0, 1, 3), dtype=torch.float64)
+        self._sum += float((norms.square() * _weights(products)).sum())
+
+    def norm(self) -> float:
+        """‖G‖_F, after all blocks."""
+        return float(np.sqrt(self._sum)) / self._examples
+
+
+def _weights(products: Tensor) -> Tensor:
+    """How often each column of a block of JᵀJ (b, k, m, k) counts (m,): twice where it lies above the diagonal."""
+    weights = products.new_full((products.shape[2],), 2)
+    weights[: len(products)] = 1
+    return weights
+
+
 def clustering(gradients: LogitGradients, labels: Array, *, without_last: bool = False) -> Clustering:
     """Mean cosines, with the `labels` (n,) of the examples; classes of one example do not count for the first.
 
     A gradient that is zero has cosine zero with all others. `without_last` leaves out the last layer's parameters.
     Raises ValueError unless the gradients are then `layered` and there is one label for each example.
     """
-    n, k = gradients.examples, gradients.classes
-    labels = arguments.classes(labels, n, k).to(gradients.device)
-    lengths = gradients.own(without_last=without_last).diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
-    inverse = torch.where(lengths > 0, 1 / lengths, 0)
-    members = torch.nn.functional.one_hot(labels, k).to(inverse)
-    signed, absolute = torch.zeros(2, k, k, dtype=torch.float64)
-    of_class = torch.zeros(k, dtype=torch.float64)
-    for some, block in gradients.blocks(without_last=without_last):
-        cosines = block.mul_(inverse[some, :, None, None]).mul_(inverse)
-        places = torch.arange(len(cosines), device=cosines.device)
-        cosines[places, :, places + some.start] = 0
-        signed += cosines.sum((0, 2)).double().cpu()
-        same = cosines.diagonal(dim1=1, dim2=3)
-        of_class += ((same * members).sum(1) * members[some]).sum(0).double().cpu()
-        absolute += cosines.abs_().sum((0, 2)).double().cpu()
-    counts, pairs, others = members.sum(0).double().cpu(), n * (n - 1), ~torch.eye(k, dtype=torch.bool)
-    return Clustering(
-        same_logit_same_class=float((of_class / (counts * (counts - 1)))[counts > 1].mean()),
-        same_logit=float(signed.diagonal().mean()) / pairs,
-        other_logit=float(signed[others].mean()) / pairs,
-        other_logit_absolute=float(absolute[others].mean()) / pairs,
-    )
+    cosines = _Cosines(gradients, labels, without_last=without_last)
+    for block in gradients.blocks():
+        cosines.add(block.first, block.inner if without_last else block.whole)
+    return cosines.clustering()
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What all pairs of logit gradients say: their clustering, with and without the last layer (None where layers are
+    not known), and ‖G‖_F."""
+
+    clustering: Clustering
+    without_last: Clustering | None
+    frobenius_norm: float
+
+
+def pairs(gradients: LogitGradients, labels: Array, factor: Factor) -> Pairs:
+    """`clustering` of both kinds and `frobenius_norm` from one pass over all pairs. Raises ValueError as they do."""
+    whole = _Cosines(gradients, labels, without_last=False)
+    inner = _Cosines(gradients, labels, without_last=True) if gradients.layered else None
+    squares = _Squares(gradients, factor)
+    for block in gradients.blocks():
+        products = block.whole
+        squares.add(block.first, products)
+        whole.add(block.first, products)
+        if inner:
+            inner.add(block.first, block.inner)
+    return Pairs(whole.clustering(), inner.clustering() if inner else None, squares.norm())
 
 
 class TooFewEigenvalues(ValueError):
@@ -272,12 +369,10 @@ def traces(own: Tensor, factor: Factor) -> np.ndarray:
 
 def frobenius_norm(gradients: LogitGradients, factor: Factor) -> float:
     """‖G‖_F of the mean loss, with the `factor` R of the loss at the logits of all examples."""
-    roots, square = fitting(factor, gradients), 0.0
-    for some, block in gradients.blocks():
-        # R has one block for each example, so that rows of Rᵀ JᵀJ R come from the same rows of JᵀJ.
-        whole = roots.part(some).transposed_first(roots.transposed(block))
-        square += float(torch.linalg.vector_norm(whole, dtype=torch.float64)) ** 2
-    return float(np.sqrt(square)) / gradients.examples
+    squares = _Squares(gradients, factor)
+    for block in gradients.blocks():
+        squares.add(block.first, block.whole)
+    return squares.norm()
 
 
 def fitting(factor: Factor | None, gradients: LogitGradients) -> Factor:

@@ -111,15 +111,15 @@ def measure(network: nn.Module, parameters: Tensor, sets: Sets, options: Options
     factor, gradients = problem.loss.factor(z, spectrum.labels), logit_gradients.of(problem, parameters)
     top = logit_gradients.gauss_newton(gradients, factor, options.count)
     own = gradients.own()
-    traces = logit_gradients.traces(own, factor)
+    traces, pairs = logit_gradients.traces(own, factor), logit_gradients.pairs(gradients, spectrum.labels, factor)
     found = {
         "gauss_newton_eigenvalue": top.eigenvalues,
         "gradient_power": _powers(sets, problem, parameters, gradients, top.cotangents, p),
         "gauss_newton_full_trace": float(traces.mean()),
-        "gauss_newton_full_norm": logit_gradients.frobenius_norm(gradients, factor),
+        "gauss_newton_full_norm": pairs.frobenius_norm,
         "trace_examples": float(traces.sum() ** 2 / np.square(traces).sum()),
         "centred_edge": logit_gradients.gauss_newton(gradients, factor, 1, centred=True).eigenvalues[0],
-        "clustering": _clusters(gradients, spectrum.labels),
+        "clustering": _clusters(pairs),
         "input_cosine": _input_cosines(spectrum),
         "logits_std": _spread(z),
         "held_out_logits_std": _spread(outside),
@@ -199,14 +199,11 @@ def _input_cosines(examples: Examples) -> np.ndarray:
     return np.array([np.mean([mean(some) for some in classes if len(some) > 1]), mean(units)])
 
 
-def _clusters(gradients: logit_gradients.LogitGradients, labels: Tensor) -> np.ndarray:
+def _clusters(pairs: logit_gradients.Pairs) -> np.ndarray:
     """clustering (PAIRS, LAYERS)."""
-    found = np.full((len(PAIRS), len(LAYERS)), np.nan)
-    for j, layers in enumerate(LAYERS):
-        if layers == "all" or gradients.layered:
-            cosines = logit_gradients.clustering(gradients, labels, without_last=layers == "without_last")
-            found[:, j] = [getattr(cosines, pair) for pair in PAIRS]
-    return found
+    missing = dict.fromkeys(PAIRS, np.nan)
+    of_layers = [vars(each) if each else missing for each in (pairs.clustering, pairs.without_last)]
+    return np.array([[values[pair] for values in of_layers] for pair in PAIRS])
 
 
 def _powers(

@@ -60,7 +60,8 @@ def limit(outputs: np.ndarray, weights: int, cluster: np.ndarray, noise: np.ndar
     shape = np.broadcast_shapes(np.shape(cluster), np.shape(noise), outputs.shape[:-2])
     parts, frames = np.linalg.eigh(curvatures(outputs))
     parts = np.broadcast_to(np.clip(parts, 0, None), (*shape, n, classes))
-    frames = np.broadcast_to(frames, (*shape, n, classes, classes))
+    # v vᵀ of all eigenvectors, a row for each.
+    projectors = np.einsum("...nab,...ncb->...nbac", frames, frames).reshape(*frames.shape[:-3], n * classes, -1)
     shared, own = (np.broadcast_to(np.square(each) / n, shape)[..., None, None] for each in (cluster, noise))
     spectrum = (own * parts).reshape(*shape, -1)
     top = spectrum.max(-1)
@@ -82,7 +83,7 @@ def limit(outputs: np.ndarray, weights: int, cluster: np.ndarray, noise: np.ndar
         found = np.empty_like(place)
         for k in range(place.shape[-1]):
             factors = parts / (place[..., k, None, None] - own * parts)
-            matrix = np.einsum("...nab,...nb,...ncb->...ac", frames, factors, frames, optimize=True)
+            matrix = (factors.reshape(*shape, 1, n * classes) @ projectors).reshape(*shape, classes, classes)
             found[..., k] = np.linalg.eigvalsh(shared * matrix)[..., ::-1][..., k]
         return found - 1
 
@@ -100,6 +101,8 @@ def _bisected(function, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Zeros of a falling function between two arrays, elementwise."""
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
+        if ((middle == low) | (middle == high)).all():
+            break
         positive = function(middle) > 0
         low, high = np.where(positive, middle, low), np.where(positive, high, middle)
     return (low + high) / 2

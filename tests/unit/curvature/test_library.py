@@ -66,6 +66,11 @@ def jacobian(module, theta, inputs):
     return torch.autograd.functional.jacobian(lambda point: logits(point, inputs), theta)
 
 
+def gram_of(module, theta, inputs):
+    gradients = logit_gradients.of(Problem(module, inputs), theta)
+    return gradients.products(gradients)
+
+
 def assert_right(module, image=(INPUTS,), scales=(1.0, 6.0)):
     """Curvature at one point and over a sweep, both products and logit gradients are those of brute force."""
     theta, rows, inputs, labels = problem(module, image)
@@ -86,7 +91,7 @@ def assert_right(module, image=(INPUTS,), scales=(1.0, 6.0)):
     whole = torch.einsum("nkd,nkl,nle->de", j, middle, j) / len(inputs)
     pushed = curvature_hessian.hessian_vector_products(made, theta, rows, part="gauss_newton")
     assert relative_error(pushed.numpy(), (rows @ whole).numpy()) < TOLERANCE
-    gram = torch.cat([block for _, block in logit_gradients.of(Problem(module, inputs), theta).blocks()])
+    gram = gram_of(module, theta, inputs)
     assert relative_error(gram.numpy(), torch.einsum("nkd,mld->nkml", j, j).numpy()) < TOLERANCE
 
 
@@ -627,7 +632,7 @@ def test_modes_of_torch_change_neither_results_nor_parts(mode, own, dtype):
         for part in ("hessian", "gauss_newton"):
             found += [curvature_hessian.hessian_vector_products(*each, part=part, **options).numpy() for each in places]
         gradients = curvature_gradients.gradients(Problem(module, *data), theta)
-        gram = torch.cat([block for _, block in logit_gradients.of(Problem(module, inputs), theta).blocks()])
+        gram = gram_of(module, theta, inputs)
         return seen, [
             *found,
             gram.numpy(),

@@ -41,12 +41,15 @@ def jacobian(module, theta, inputs):
     return torch.func.jacrev(lambda each: logits(each, inputs).flatten())(theta)
 
 
-def whole(gradients, **options):
-    """JᵀJ (n · k, n · k) from its blocks."""
-    places, blocks = zip(*gradients.blocks(**options))
-    assert [place.start for place in places] == [0, *(place.stop for place in places[:-1])]
-    rows = torch.cat(blocks).flatten(2).flatten(0, 1)
-    return rows.numpy()
+def whole(gradients, part="whole"):
+    """JᵀJ (n · k, n · k) from its blocks, those below the diagonal as the transposes of those above it."""
+    n, k = gradients.examples, gradients.classes
+    found = torch.full((n, k, n, k), torch.nan, dtype=torch.float64)
+    for block in gradients.blocks():
+        rows = getattr(block, part)
+        found[block.first : block.first + len(rows), :, block.first :] = rows
+        found[block.first :, :, block.first : block.first + len(rows)] = rows.permute(2, 3, 0, 1)
+    return found.flatten(2).flatten(0, 1).numpy()
 
 
 @pytest.fixture(params=["at once", "in pieces"])
@@ -81,7 +84,7 @@ def test_the_last_layers_gradients_can_be_left_out(name):
     expected = (j @ j.T).numpy()
     found = logit_gradients.of(Problem(module, inputs), theta)
     close = {"rel": 1e-10, "abs": 1e-10 * expected.max()}
-    assert whole(found, without_last=True) == pytest.approx(expected, **close)
+    assert whole(found, "inner") == pytest.approx(expected, **close)
     own = expected.reshape(23, 4, 23, 4)[np.arange(23), :, np.arange(23)]
     assert found.own(without_last=True).numpy() == pytest.approx(own, **close)
 
@@ -93,16 +96,20 @@ def test_a_last_layer_that_cannot_be_left_out_is_refused(name):
         logit_gradients.clustering(logit_gradients.of(Problem(module, inputs), theta), labels, without_last=True)
 
 
-def test_clustering_is_that_of_all_pairs(pieces):
+@pytest.mark.parametrize("without_last", [False, True])
+def test_clustering_is_that_of_all_pairs(without_last, pieces):
     module, theta, inputs, labels = problem("fully connected")
-    j = jacobian(module, theta, inputs).view(len(inputs), 4, -1)
-    unit = (j / j.norm(dim=2, keepdim=True)).numpy()
+    last = [each for each in module.modules() if isinstance(each, nn.Linear)][-1]
+    kept = len(theta) - without_last * sum(each.numel() for each in last.parameters())
+    j = jacobian(module, theta, inputs)[:, :kept].view(len(inputs), 4, -1)
+    unit = torch.nn.functional.normalize(j, dim=2, eps=1e-300).numpy()
     n, y = len(inputs), labels.numpy()
     pairs = [(a, b) for a in range(n) for b in range(n) if a != b]
     cosine = {(a, k, b, m): unit[a, k] @ unit[b, m] for a, b in pairs for k in range(4) for m in range(4)}
     of_class = [[cosine[a, k, b, k] for a, b in pairs if y[a] == y[b] == k] for k in range(4)]
     other = [cosine[a, k, b, m] for a, b in pairs for k in range(4) for m in range(4) if k != m]
-    found = logit_gradients.clustering(logit_gradients.of(Problem(module, inputs), theta), labels)
+    gradients = logit_gradients.of(Problem(module, inputs), theta)
+    found = logit_gradients.clustering(gradients, labels, without_last=without_last)
     assert found.same_logit_same_class == pytest.approx(
         np.mean([np.mean(each) for each in of_class if each]), abs=1e-10
     )
@@ -110,6 +117,20 @@ def test_clustering_is_that_of_all_pairs(pieces):
     assert found.same_logit == pytest.approx(np.mean(same), abs=1e-10)
     assert found.other_logit == pytest.approx(np.mean(other), abs=1e-10)
     assert found.other_logit_absolute == pytest.approx(np.mean(np.abs(other)), abs=1e-10)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_one_pass_over_all_pairs_gives_both_clusterings_and_the_norm(name, pieces):
+    module, theta, inputs, labels = problem(name)
+    gradients = logit_gradients.of(Problem(module, inputs), theta)
+    factor = Problem(module, inputs).loss.factor(networks.logits_function(module)(theta, inputs), labels)
+    found = logit_gradients.pairs(gradients, labels, factor)
+    assert found.clustering == logit_gradients.clustering(gradients, labels)
+    assert found.frobenius_norm == logit_gradients.frobenius_norm(gradients, factor)
+    if gradients.layered:
+        assert found.without_last == logit_gradients.clustering(gradients, labels, without_last=True)
+    else:
+        assert found.without_last is None
 
 
 def test_permuted_classes_cluster_as_any_examples_do():

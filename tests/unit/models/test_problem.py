@@ -32,7 +32,8 @@ def softened(problem: Problem, theta: torch.Tensor, rows: torch.Tensor) -> list[
 
 
 def gram(problem: Problem, theta: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    return torch.cat([block for _, block in logit_gradients.of(problem, theta).blocks()])
+    found = logit_gradients.of(problem, theta)
+    return found.products(found)
 
 
 FUNCTIONS: dict[str, Callable] = {
