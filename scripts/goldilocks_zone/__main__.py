@@ -21,6 +21,8 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("configfiles", nargs="*", type=Path)
     plan.add_argument("--cores", default="all")
     command("status", "print how far each study of a run is").add_argument("configfiles", nargs="*", type=Path)
+    draws = command("draws", "print the draws that the claims ask of each study, from the spreads of a finished run")
+    draws.add_argument("configfiles", nargs="*", type=Path)
     data = command("data", "fetch datasets and record which are available")
     data.add_argument("configfiles", nargs="*", type=Path, help="fetch what these configurations name, not all")
     figure = command("figure", "print the file of a figure")

@@ -1,0 +1,72 @@
+"""`make draws`: the draws that the cases of claims ask of each study, from the spreads of a finished run."""
+
+import csv
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from goldilocks_zone.claims import definitions
+from goldilocks_zone.cli import text_tables
+from goldilocks_zone.config import load
+
+CLAIMS = Path("config/claims")
+FEWEST = 8  # draws, below which the deviation of a mean is itself hardly known
+OUT_OF_REACH = 4  # times the draws of the run
+
+
+class Asked(NamedTuple):
+    """What the cases of one study ask for: draws, the case that asks for most, and the cases that no feasible number of
+    draws decides."""
+
+    draws: int
+    case: str
+    undecided: list[str]
+
+
+def asked(claims: Mapping[str, dict], rows: Iterable[Mapping[str, str]]) -> dict[str, Asked]:
+    """By study, the draws at which the interval of each case of `claims` reaches half-way from its estimate to its
+    margin, from `rows` of a claims.csv. A case that asks for OUT_OF_REACH times the draws it had decides nothing here:
+    it is listed instead. A verdict plays no part."""
+    cases = {f"{claim}.{name}": case for claim, found in claims.items() for name, case in found.get("cases", {}).items()}
+    needed, undecided = defaultdict(dict), defaultdict(list)
+    for row in rows:
+        case = cases.get(row["id"])
+        if case is None or case["test"] == "identity" or not row["low"]:
+            continue
+        count, ratio = int(row["n"]), _half_width_over_distance(case, row)
+        draws = math.ceil(count * (2 * ratio) ** 2) if math.isfinite(ratio) else math.inf
+        if draws > OUT_OF_REACH * count:
+            undecided[case["study"]].append(row["id"])
+        needed[case["study"]][row["id"]] = draws if draws <= OUT_OF_REACH * count else 0
+    found = {}
+    for study, draws in needed.items():
+        most = max(draws, key=draws.get)
+        found[study] = Asked(max(FEWEST, draws[most]), most, undecided[study])
+    return found
+
+
+def _half_width_over_distance(case: dict, row: Mapping[str, str]) -> float:
+    """Half the width of the interval of a row over the distance of its estimate from the nearest margin."""
+    estimate, low, high, margin = (float(row[key]) for key in ("estimate", "low", "high", "margin"))
+    if case["test"] == "superiority":
+        distance = abs(estimate - margin)
+    else:
+        distance = abs(margin - abs(estimate - case.get("reference", 0.0)))
+    return (high - low) / 2 / distance if distance else math.inf
+
+
+def run(configfiles: list[Path]) -> None:
+    """Print a line for each study of the configuration. Raises ValueError if its run has no results."""
+    config = load.load(configfiles)
+    path = Path("results", config.run, "claims.csv")
+    if not path.exists():
+        raise ValueError(f"{path} is missing: the draws follow from the spreads of a finished run, so build it first")
+    with path.open(newline="", encoding="utf-8") as file:
+        found = asked(definitions.load(CLAIMS), csv.DictReader(file))
+    table = [("study", "draws", "asked", "by", "cases out of reach")]
+    for study, (draws, case, undecided) in sorted(found.items()):
+        if study in config.studies:
+            table.append((study, str(config.studies[study].draws), str(draws), case, ", ".join(undecided)))
+    print("\n".join(text_tables.aligned(table, right=(1, 2))))
