@@ -19,6 +19,7 @@ for kind in kinds.known().values():
             f"logs/{{run}}/{kind.name}/{{study}}/{{dataset}}/{{network}}/{{subspace}}/{{block}}.log",
         benchmark:
             f"logs/{{run}}/{kind.name}/{{study}}/{{dataset}}/{{network}}/{{subspace}}/{{block}}.benchmark.tsv"
+        priority: kind.priority
         conda:
             "../../envs/compute.yaml"
         threads: SETTINGS.execution.threads

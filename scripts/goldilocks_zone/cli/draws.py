@@ -29,7 +29,9 @@ def asked(claims: Mapping[str, dict], rows: Iterable[Mapping[str, str]]) -> dict
     """By study, the draws at which the interval of each case of `claims` reaches half-way from its estimate to its
     margin, from `rows` of a claims.csv. A case that asks for OUT_OF_REACH times the draws it had decides nothing here:
     it is listed instead. A verdict plays no part."""
-    cases = {f"{claim}.{name}": case for claim, found in claims.items() for name, case in found.get("cases", {}).items()}
+    cases = {
+        f"{claim}.{name}": case for claim, found in claims.items() for name, case in found.get("cases", {}).items()
+    }
     needed, undecided = defaultdict(dict), defaultdict(list)
     for row in rows:
         case = cases.get(row["id"])

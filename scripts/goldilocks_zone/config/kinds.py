@@ -23,6 +23,7 @@ class Kind:
     memory_mib: int  # for torch, data and results
     seconds: float  # overhead of a job, mostly imports
     speeds: Mapping[str, float]  # operations per second of one core of 2026, by `Study.work`
+    priority: int = 0  # of its jobs: kinds with the longest ones first, so that no long job is left to the end
     draws_data: bool = False  # takes datasets in the plane, drawn anew for each initialisation
     draws_worlds: bool = False  # takes worlds, drawn anew for each initialisation and step
     module: str = ""  # has `measure_block(job)` and OBSERVABLES; by default the module named as the kind

@@ -164,5 +164,11 @@ class BoundaryStudy(Study, title="Study of the decision boundary"):
 
 
 KIND = Kind(
-    BoundaryStudy, memory_mib=1500, seconds=5, speeds={"boundary": 2e10}, module="boundary_blocks", draws_data=True
+    BoundaryStudy,
+    memory_mib=1500,
+    seconds=5,
+    speeds={"boundary": 2e10},
+    module="boundary_blocks",
+    draws_data=True,
+    priority=1,
 )

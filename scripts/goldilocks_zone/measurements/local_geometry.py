@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from goldilocks_zone.curvature import hessian, logit_gradients, top_eigenvectors
+from goldilocks_zone.curvature import hessian, logit_gradient_pairs, logit_gradients, top_eigenvectors
 from goldilocks_zone.measurements.observables import Axis, Variable
 from goldilocks_zone.models import kernels, networks
 from goldilocks_zone.models.problem import Problem
@@ -111,7 +111,8 @@ def measure(network: nn.Module, parameters: Tensor, sets: Sets, options: Options
     factor, gradients = problem.loss.factor(z, spectrum.labels), logit_gradients.of(problem, parameters)
     top = logit_gradients.gauss_newton(gradients, factor, options.count)
     own = gradients.own()
-    traces, pairs = logit_gradients.traces(own, factor), logit_gradients.pairs(gradients, spectrum.labels, factor)
+    traces = logit_gradients.traces(own, factor)
+    pairs = logit_gradient_pairs.measure(gradients, spectrum.labels, factor)
     found = {
         "gauss_newton_eigenvalue": top.eigenvalues,
         "gradient_power": _powers(sets, problem, parameters, gradients, top.cotangents, p),
@@ -199,7 +200,7 @@ def _input_cosines(examples: Examples) -> np.ndarray:
     return np.array([np.mean([mean(some) for some in classes if len(some) > 1]), mean(units)])
 
 
-def _clusters(pairs: logit_gradients.Pairs) -> np.ndarray:
+def _clusters(pairs: logit_gradient_pairs.Pairs) -> np.ndarray:
     """clustering (PAIRS, LAYERS)."""
     missing = dict.fromkeys(PAIRS, np.nan)
     of_layers = [vars(each) if each else missing for each in (pairs.clustering, pairs.without_last)]
@@ -258,7 +259,8 @@ def _hessian(
     # The search starts at the eigenvectors of G, which are near those of H.
     known = logit_gradients.pulled(problem, parameters, top.cotangents).double().cpu().numpy()
     known, _ = np.linalg.qr(known.T)
-    search = lanczos.Search(start=top_eigenvectors.start_near(known.T, len(known)), tolerance=HESSIAN_TOLERANCE)
+    start = top_eigenvectors.start_near(known.T, len(known))
+    search = lanczos.Search(start=start, tolerance=HESSIAN_TOLERANCE, single=True)
     values, vectors = top_eigenvectors.top_eigenpairs(problem, parameters, options.count, search, options.memory_mib)
     ours, theirs = known[:, : classes - 1], vectors[:, : classes - 1]
     products, of_gauss_newton = (

@@ -13,9 +13,6 @@ from goldilocks_zone.data.official_shapes import Shape
 from goldilocks_zone.models.labels import Network
 from goldilocks_zone.subspaces import labels as subspace_labels
 
-# Cost of the sharpness and of the geometry, in forward passes over their examples.
-SHARPNESS_PASSES, GEOMETRY_PASSES = 60, 1500
-
 
 class TrainingStudy(Study, title="Study of training"):
     """Training from many radii."""
@@ -97,10 +94,12 @@ class TrainingStudy(Study, title="Study of training"):
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
         """Operations of the steps, of logging, and of spectra in full space."""
+        # Cost of the sharpness and of the geometry, in forward passes over their examples.
+        sharpness_passes, geometry_passes = 60, 650
         batch = self.examples or shape.training_examples if self.batch == "all" else self.batch
         largest = max(self.vary.get("geometry_examples", [self.geometry_examples]))
-        examples = 3 * self.steps * batch + len(self.geometry_steps) * largest * GEOMETRY_PASSES
-        examples += len(self.logged_steps) * (self.evaluated + self.sharpness_examples * SHARPNESS_PASSES)
+        examples = 3 * self.steps * batch + len(self.geometry_steps) * largest * geometry_passes
+        examples += len(self.logged_steps) * (self.evaluated + self.sharpness_examples * sharpness_passes)
         runs = draws * radii * len(studies.variants(self))
         return runs * network.forward_flops(shape.image, shape.classes) * examples
 
@@ -158,5 +157,10 @@ class TrainingStudy(Study, title="Study of training"):
 
 
 KIND = Kind(
-    TrainingStudy, memory_mib=2500, seconds=5, speeds={"training": 2.5e10, "full batch": 8e10}, module="training_blocks"
+    TrainingStudy,
+    memory_mib=2500,
+    seconds=5,
+    speeds={"training": 2.5e10, "full batch": 8e10},
+    module="training_blocks",
+    priority=2,
 )

@@ -174,7 +174,10 @@ def _canonical(node: object) -> str:
 
 
 def _changes_no_number(node: ast.AST) -> bool:
-    """Whether a statement is documentation, or a function marked by the decorator of `config.kinds`."""
+    """Whether a statement is documentation, what `config.kinds` marks by its decorator, or the registration of a kind,
+    whose costs are those of jobs."""
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return isinstance(node.value.value, str)
+    if isinstance(node, ast.Assign):
+        return [getattr(target, "id", "") for target in node.targets] == ["KIND"]
     return any(getattr(mark, "id", "") == "changes_no_number" for mark in getattr(node, "decorator_list", ()))

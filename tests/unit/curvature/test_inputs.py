@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from goldilocks_zone import randomness
-from goldilocks_zone.curvature import dispatch, hessian, logit_gradients, top_eigenvectors
+from goldilocks_zone.curvature import dispatch, hessian, logit_gradient_pairs, logit_gradients, top_eigenvectors
 from goldilocks_zone.curvature import gradients as curvature_gradients
 from goldilocks_zone.curvature.hessian import spectral_density
 from goldilocks_zone.models import kernels, user_networks
@@ -619,7 +619,7 @@ def with_rows(function, **options):
 
 def clustered(module, parameters, inputs, targets):
     gradients = logit_gradients.of(Problem(module, inputs), parameters)
-    return logit_gradients.clustering(gradients, targets)
+    return logit_gradient_pairs.clustering(gradients, targets)
 
 
 def top_near(given, parameters, rows):
@@ -761,7 +761,7 @@ IDENTITY = np.eye(4)
         (lambda: lanczos.lanczos(lambda v: v, IDENTITY[0], 2), r"probes of shape \(4,\) .*: give real rows"),
         (lambda: logit_gradients.gauss_newton(some_gradients(), None, 1), "the loss has no factor"),
         (
-            lambda: logit_gradients.frobenius_norm(some_gradients(), SoftmaxFactor(torch.ones(5, 2) / 2)),
+            lambda: logit_gradient_pairs.frobenius_norm(some_gradients(), SoftmaxFactor(torch.ones(5, 2) / 2)),
             r"\(5, 2\) and gradients \(6, 2\)",
         ),
         (

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from goldilocks_zone.curvature import hessian, logit_gradients
+from goldilocks_zone.curvature import hessian, logit_gradient_pairs, logit_gradients
 from goldilocks_zone.models import chains, networks
 from goldilocks_zone.models.labels import parse_network
 from goldilocks_zone.models.losses import SoftmaxFactor
@@ -93,7 +93,7 @@ def test_the_last_layers_gradients_can_be_left_out(name):
 def test_a_last_layer_that_cannot_be_left_out_is_refused(name):
     module, theta, inputs, labels = problem(name)
     with pytest.raises(ValueError, match="the last of several layers of this network is not known"):
-        logit_gradients.clustering(logit_gradients.of(Problem(module, inputs), theta), labels, without_last=True)
+        logit_gradient_pairs.clustering(logit_gradients.of(Problem(module, inputs), theta), labels, without_last=True)
 
 
 @pytest.mark.parametrize("without_last", [False, True])
@@ -109,7 +109,7 @@ def test_clustering_is_that_of_all_pairs(without_last, pieces):
     of_class = [[cosine[a, k, b, k] for a, b in pairs if y[a] == y[b] == k] for k in range(4)]
     other = [cosine[a, k, b, m] for a, b in pairs for k in range(4) for m in range(4) if k != m]
     gradients = logit_gradients.of(Problem(module, inputs), theta)
-    found = logit_gradients.clustering(gradients, labels, without_last=without_last)
+    found = logit_gradient_pairs.clustering(gradients, labels, without_last=without_last)
     assert found.same_logit_same_class == pytest.approx(
         np.mean([np.mean(each) for each in of_class if each]), abs=1e-10
     )
@@ -124,11 +124,11 @@ def test_one_pass_over_all_pairs_gives_both_clusterings_and_the_norm(name, piece
     module, theta, inputs, labels = problem(name)
     gradients = logit_gradients.of(Problem(module, inputs), theta)
     factor = Problem(module, inputs).loss.factor(networks.logits_function(module)(theta, inputs), labels)
-    found = logit_gradients.pairs(gradients, labels, factor)
-    assert found.clustering == logit_gradients.clustering(gradients, labels)
-    assert found.frobenius_norm == logit_gradients.frobenius_norm(gradients, factor)
+    found = logit_gradient_pairs.measure(gradients, labels, factor)
+    assert found.clustering == logit_gradient_pairs.clustering(gradients, labels)
+    assert found.frobenius_norm == logit_gradient_pairs.frobenius_norm(gradients, factor)
     if gradients.layered:
-        assert found.without_last == logit_gradients.clustering(gradients, labels, without_last=True)
+        assert found.without_last == logit_gradient_pairs.clustering(gradients, labels, without_last=True)
     else:
         assert found.without_last is None
 
@@ -138,7 +138,7 @@ def test_permuted_classes_cluster_as_any_examples_do():
     gradients = logit_gradients.of(Problem(module, inputs), theta)
     labels = torch.arange(len(inputs)) % 4
     permuted = [
-        logit_gradients.clustering(gradients, labels[stream("permuted", i).permutation(len(labels))])
+        logit_gradient_pairs.clustering(gradients, labels[stream("permuted", i).permutation(len(labels))])
         for i in range(200)
     ]
     values = np.array([each.same_logit_same_class for each in permuted])
@@ -148,7 +148,7 @@ def test_permuted_classes_cluster_as_any_examples_do():
 
 def test_gradients_that_vanish_have_no_angle():
     gradients = logit_gradients.LogitGradients.of_columns(torch.zeros(6, 2, 5, dtype=torch.float64))
-    found = logit_gradients.clustering(gradients, torch.arange(6) % 2)
+    found = logit_gradient_pairs.clustering(gradients, torch.arange(6) % 2)
     assert found.same_logit == found.other_logit == found.same_logit_same_class == 0
 
 
@@ -181,7 +181,7 @@ def test_the_spectrum_of_the_gauss_newton_part_is_the_dense_one(name, pieces):
     found = logit_gradients.gauss_newton(gradients, factor, 6)
     assert found.eigenvalues == pytest.approx(values[:6], abs=1e-8 * values[0])
     assert logit_gradients.traces(gradients.own(), factor).mean() == pytest.approx(np.trace(dense), rel=1e-10)
-    norm = logit_gradients.frobenius_norm(gradients, factor)
+    norm = logit_gradient_pairs.frobenius_norm(gradients, factor)
     assert norm == pytest.approx(np.linalg.norm(dense), rel=1e-10)
     u = logit_gradients.pulled(Problem(module, inputs), theta, found.cotangents).numpy().T
     assert u.T @ u == pytest.approx(np.eye(6), abs=1e-8)

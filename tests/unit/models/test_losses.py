@@ -6,7 +6,15 @@ import torch
 from torch.func import hessian as whole_hessian
 from torch.func import vmap
 
-from goldilocks_zone.curvature import dispatch, gradients, hessian, logit_gradients, loss_slices, top_eigenvectors
+from goldilocks_zone.curvature import (
+    dispatch,
+    gradients,
+    hessian,
+    logit_gradient_pairs,
+    logit_gradients,
+    loss_slices,
+    top_eigenvectors,
+)
 from goldilocks_zone.models import losses, networks
 from goldilocks_zone.models.labels import parse_network
 from goldilocks_zone.models.problem import Problem
@@ -183,7 +191,7 @@ def test_the_gram_matrix_carries_the_gauss_newton_spectrum_of_any_loss(loss):
     # J is of the logits, and G of those over temperature.
     found = logit_gradients.gauss_newton(made, factor, 3).eigenvalues / TEMPERATURE**2
     assert found == pytest.approx(np.linalg.eigvalsh(dense)[::-1][:3], rel=1e-8)
-    assert logit_gradients.frobenius_norm(made, factor) / TEMPERATURE**2 == pytest.approx(np.linalg.norm(dense))
+    assert logit_gradient_pairs.frobenius_norm(made, factor) / TEMPERATURE**2 == pytest.approx(np.linalg.norm(dense))
     traces = logit_gradients.traces(made.own(), factor) / TEMPERATURE**2
     assert traces.mean() == pytest.approx(np.trace(dense), rel=1e-10)
 

@@ -28,7 +28,7 @@ def package(tmp_path, monkeypatch):
     (tmp_path / "room/a.py").write_text("from goldilocks_zone.room.b import g\n\n\ndef f(x):\n    return g(x) + 1\n")
     (tmp_path / "room/b.py").write_text(
         'def g(x):\n    """Doc."""\n    return 2 * x\n\n\nkey: int = 1\n"""a key"""\n\n\n'
-        "@changes_no_number\ndef check(x):\n    return x > 0\n"
+        "@changes_no_number\ndef check(x):\n    return x > 0\n\n\nKIND = speed(1)\nOTHER = speed(1)\n"
     )
     (tmp_path / "storage/files.py").write_text("x = 1\n")
     (tmp_path / "room/unused.py").write_text("x = 1\n")
@@ -64,6 +64,8 @@ def test_a_package_imported_as_a_whole_stands_for_its_modules(package, line):
         ("room/b.py", "int = 1", "int = 2", True),
         ("room/b.py", "x > 0", "x > 1", False),
         ("room/b.py", "@changes_no_number\n", "", True),
+        ("room/b.py", "KIND = speed(1)", "KIND = speed(2)", False),
+        ("room/b.py", "OTHER = speed(1)", "OTHER = speed(2)", True),
     ],
 )
 def test_what_changes_a_fingerprint(package, file, old, new, changes):

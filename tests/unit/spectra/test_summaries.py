@@ -102,6 +102,23 @@ def test_top_ten_eigenvalues_are_those_of_the_dense_matrix(curved):
         np.testing.assert_allclose(row[~np.isnan(row)][::-1][:10], exact, rtol=1e-6)
 
 
+def test_a_search_in_single_precision_reaches_its_tolerance(curved):
+    products, dense = curved
+    seen = []
+
+    def counted(vectors):
+        seen.append(vectors)
+        return products(vectors)
+
+    search = Search(start=gaussian(1, len(dense))[0], tolerance=1e-4, single=True)
+    values, vectors = lanczos.top_eigenpairs(counted, len(dense), 10, search)
+    exact = np.linalg.eigvalsh(dense)[::-1][:10]
+    assert values.dtype == vectors.dtype == np.float64
+    np.testing.assert_allclose(values, exact, rtol=1e-4)
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(10), atol=1e-5)
+    assert all(np.array_equal(each, each.astype(np.float32)) for each in seen)
+
+
 def test_ends_of_the_spectrum():
     exact = np.r_[-9.0, -7.0, np.linspace(-1, 1, 40), 4.0, 8.0]
     matrix, _ = with_eigenvalues(exact)

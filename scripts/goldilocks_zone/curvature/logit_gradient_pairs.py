@@ -1,0 +1,136 @@
+"""What pairs of logit gradients say: their mean cosines, and ‖G‖_F, from the blocks of their Gram matrix JᵀJ.
+
+Letters as in `logit_gradients`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from goldilocks_zone.curvature import arguments
+from goldilocks_zone.curvature.logit_gradients import LogitGradients, fitting
+from goldilocks_zone.models.losses import Factor
+from goldilocks_zone.models.problem import Array
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """Mean cosines of logit gradients of different examples (Fort & Ganguli 2019).
+
+    same_logit_same_class: of logit k, both examples of class k; same_logit: of logit k, any two examples, the first's
+    expectation under permuted classes; other_logit, other_logit_absolute: of different logits, with and without sign.
+    """
+
+    same_logit_same_class: float
+    same_logit: float
+    other_logit: float
+    other_logit_absolute: float
+
+
+class _Cosines:
+    """Sums of the cosines of all pairs of different examples, from blocks of JᵀJ."""
+
+    def __init__(self, gradients: LogitGradients, labels: Array, *, without_last: bool):
+        n, k = gradients.examples, gradients.classes
+        labels = arguments.classes(labels, n, k).to(gradients.device)
+        lengths = gradients.own(without_last=without_last).diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
+        self._inverse = torch.where(lengths > 0, 1 / lengths, 0)
+        self._members = torch.nn.functional.one_hot(labels, k).to(self._inverse)
+        self._signed, self._absolute = torch.zeros(2, k, k, dtype=torch.float64)
+        self._of_class = torch.zeros(k, dtype=torch.float64)
+
+    def add(self, first: int, products: Tensor) -> None:
+        """Add a block's scalar products, of examples from the number `first` on; they are overwritten."""
+        inverse, members = self._inverse[first:], self._members[first:]
+        count, weights = len(products), _weights(products)
+        cosines = products.mul_(inverse[:count, :, None, None]).mul_(inverse)
+        places = torch.arange(count, device=cosines.device)
+        cosines[places, :, places] = 0
+        same = cosines.diagonal(dim1=1, dim2=3)
+        self._of_class += torch.einsum("bmk,mk,bk,m->k", same, members, members[:count], weights).double().cpu()
+        self._signed += torch.einsum("kmj,m->kj", cosines.sum(0), weights).double().cpu()
+        self._absolute += torch.einsum("kmj,m->kj", cosines.abs_().sum(0), weights).double().cpu()
+
+    def clustering(self) -> Clustering:
+        """Mean cosines, after all blocks."""
+        n, k = self._members.shape
+        counts, pairs = self._members.sum(0).double().cpu(), n * (n - 1)
+        others = ~torch.eye(k, dtype=torch.bool)
+        return Clustering(
+            same_logit_same_class=float((self._of_class / (counts * (counts - 1)))[counts > 1].mean()),
+            same_logit=float(self._signed.diagonal().mean()) / pairs,
+            other_logit=float(self._signed[others].mean()) / pairs,
+            other_logit_absolute=float(self._absolute[others].mean()) / pairs,
+        )
+
+
+class _Squares:
+    """The sum of squares of the entries of Rᵀ JᵀJ R, from blocks of JᵀJ."""
+
+    def __init__(self, gradients: LogitGradients, factor: Factor):
+        self._roots, self._examples, self._sum = fitting(factor, gradients), gradients.examples, 0.0
+
+    def add(self, first: int, products: Tensor) -> None:
+        """Add a block's scalar products, of examples from the number `first` on."""
+        # R has one block for each example, so that rows of Rᵀ JᵀJ R come from the same rows of JᵀJ.
+        rows, columns = (self._roots.part(slice(first, end)) for end in (first + len(products), None))
+        whole = rows.transposed_first(columns.transposed(products))
+        norms = torch.linalg.vector_norm(whole, dim=(0, 1, 3), dtype=torch.float64)
+        self._sum += float((norms.square() * _weights(products)).sum())
+
+    def norm(self) -> float:
+        """‖G‖_F, after all blocks."""
+        return float(np.sqrt(self._sum)) / self._examples
+
+
+def _weights(products: Tensor) -> Tensor:
+    """How often each column of a block of JᵀJ (b, k, m, k) counts (m,): twice where it lies above the diagonal."""
+    weights = products.new_full((products.shape[2],), 2)
+    weights[: len(products)] = 1
+    return weights
+
+
+def clustering(gradients: LogitGradients, labels: Array, *, without_last: bool = False) -> Clustering:
+    """Mean cosines, with the `labels` (n,) of the examples; classes of one example do not count for the first.
+
+    A gradient that is zero has cosine zero with all others. `without_last` leaves out the last layer's parameters.
+    Raises ValueError unless the gradients are then `layered` and there is one label for each example.
+    """
+    cosines = _Cosines(gradients, labels, without_last=without_last)
+    for block in gradients.blocks():
+        cosines.add(block.first, block.inner if without_last else block.whole)
+    return cosines.clustering()
+
+
+def frobenius_norm(gradients: LogitGradients, factor: Factor) -> float:
+    """‖G‖_F of the mean loss, with the `factor` R of the loss at the logits of all examples."""
+    squares = _Squares(gradients, factor)
+    for block in gradients.blocks():
+        squares.add(block.first, block.whole)
+    return squares.norm()
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What all pairs of logit gradients say: their clustering, with and without the last layer (None where layers are
+    not known), and ‖G‖_F."""
+
+    clustering: Clustering
+    without_last: Clustering | None
+    frobenius_norm: float
+
+
+def measure(gradients: LogitGradients, labels: Array, factor: Factor) -> Pairs:
+    """`clustering` of both kinds and `frobenius_norm` from one pass over all pairs. Raises ValueError as they do."""
+    whole = _Cosines(gradients, labels, without_last=False)
+    inner = _Cosines(gradients, labels, without_last=True) if gradients.layered else None
+    squares = _Squares(gradients, factor)
+    for block in gradients.blocks():
+        products = block.whole
+        squares.add(block.first, products)
+        whole.add(block.first, products)
+        if inner:
+            inner.add(block.first, block.inner)
+    return Pairs(whole.clustering(), inner.clustering() if inner else None, squares.norm())
