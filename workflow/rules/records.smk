@@ -14,6 +14,8 @@ rule record:
         name="[A-Za-z0-9_-]+",
         hash=records.HASH,
         ending="txt|yaml",
+    # Jobs with a priority wait for their records.
+    priority: 100
     localrule: True
     conda:
         "../../envs/plot.yaml"
