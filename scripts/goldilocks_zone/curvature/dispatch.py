@@ -9,9 +9,10 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-from goldilocks_zone.curvature import accumulators, arguments, autodiff, homogeneous_sweep, tangents
+from goldilocks_zone.curvature import accumulators, arguments, autodiff, graph_tangents, homogeneous_sweep, tangents
 from goldilocks_zone.curvature.accumulators import Sums
 from goldilocks_zone.curvature.arguments import Rows
+from goldilocks_zone.curvature.graph_tangents import Traced
 from goldilocks_zone.curvature.tangents import Ray
 from goldilocks_zone.models import chains, kernels, losses
 from goldilocks_zone.models.problem import Array, Problem
@@ -19,7 +20,9 @@ from goldilocks_zone.spectra import summaries
 from goldilocks_zone.subspaces import planes
 
 HOMOGENEOUS, SHARED = "homogeneous sweep", "tangents with shared directions"
-POINTWISE, AUTOMATIC = "tangents and one adjoint", "forward over reverse"
+POINTWISE, GRAPH = "tangents and one adjoint", "tangents and one adjoint through a graph"
+AUTOMATIC = "forward over reverse"
+Form = tuple | Traced | None  # of a network: a chain of layers, a graph, or neither
 
 
 @dataclass(frozen=True)
@@ -63,21 +66,31 @@ class PlaneCurvature:
 def path_of(problem: Problem, parameters: Array, points: int) -> str:
     """The fastest exact algorithm for a problem at this many points on the ray through `parameters` (D,)."""
     given = arguments.prepared(problem, parameters, labelled=False)
-    return path(chain_of(problem.loss, given.network, [given.theta], given.first), given.theta, points)
+    return path(form_of(problem.loss, given.network, [given.theta], given.first), given.theta, points)
 
 
-def path(chain: tuple | None, theta: Tensor, points: int) -> str:
-    """The algorithm for a chain, or None, at this many points on the ray through θ (D,)."""
-    if chain is None:
+def path(form: Form, theta: Tensor, points: int) -> str:
+    """The algorithm for a form of a network at this many points on the ray through θ (D,)."""
+    if form is None:
         return AUTOMATIC
+    if isinstance(form, Traced):
+        return GRAPH
     if points == 1:
         return POINTWISE
-    return HOMOGENEOUS if homogeneous_sweep.applies(chain, theta) else SHARED
+    return HOMOGENEOUS if homogeneous_sweep.applies(form, theta) else SHARED
 
 
 def chain_of(loss: losses.Loss, network: arguments.Network, points: Iterable[Tensor], inputs: Tensor) -> tuple | None:
     """The chain that gives a network's logits at the `points` (D,); None where the loss couples its examples."""
     return None if loss.couples_examples else chains.matching(network, points, inputs)
+
+
+def form_of(loss: losses.Loss, network: arguments.Network, points: Iterable[Tensor], inputs: Tensor) -> Form:
+    """The form that gives a network's logits at the `points` (D,); None where the loss couples its examples."""
+    if loss.couples_examples:
+        return None
+    points = list(points)
+    return chains.matching(network, points, inputs) or graph_tangents.traced(network, points, inputs)
 
 
 def prepared(directions: Rows, path: str, device: torch.device) -> tuple[Rows, scipy.sparse.csr_array | None]:
@@ -86,7 +99,7 @@ def prepared(directions: Rows, path: str, device: torch.device) -> tuple[Rows, s
         return directions, planes.as_sparse(directions.cpu().numpy())
     few = directions.nnz < planes.SPARSE_BELOW * math.prod(directions.shape)
     sparse = directions.astype(np.float64) if few else None
-    if few and path != AUTOMATIC and device.type == "cpu":
+    if few and path not in (GRAPH, AUTOMATIC) and device.type == "cpu":
         return directions, sparse
     return torch.as_tensor(directions.toarray(), device=device), sparse
 
@@ -116,6 +129,8 @@ def adder(path: str, ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -
     """The function that adds examples to the sums of all points of a ray; `inputs` are some of the examples."""
     if path == AUTOMATIC:
         return _automatic_adder(ray, inputs, total, memory_mib)
+    if path == GRAPH:
+        return graph_tangents.adder(ray, inputs, total, memory_mib)
     examples, step = tangents.plan(ray, inputs, path == HOMOGENEOUS, memory_mib)
 
     def add(inputs, labels):

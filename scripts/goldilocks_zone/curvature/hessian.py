@@ -84,15 +84,17 @@ def curvature_at(
     batches = arguments.Prepared(problem, network, theta.to(torch.as_tensor(directions.data).dtype))
     counts = arguments.counts(options.examples, batches.count)
     ends = (scale * theta.double() for scale in {min(scales), max(scales)})
-    chain = dispatch.chain_of(problem.loss, network, ends, batches.first)
-    path = dispatch.path(chain, theta, len(points))
+    form = dispatch.form_of(problem.loss, network, ends, batches.first)
+    path = dispatch.path(form, theta, len(points))
     directions, sparse = dispatch.prepared(directions, path, theta.device)
     factor = planes.cholesky(directions.cpu().numpy() if sparse is None else sparse)
     factor = torch.as_tensor(factor, device=theta.device)
-    if chain is None:
+    if path == dispatch.AUTOMATIC:
         ray = Ray(autodiff.function(network), theta.to(directions.dtype), scales, directions)
+    elif path == dispatch.GRAPH:
+        ray = Ray(form, theta.double(), scales, directions)
     else:
-        ray = Ray(chain, theta.double(), scales, Directions(directions, chain, sparse))
+        ray = Ray(form, theta.double(), scales, Directions(directions, form, sparse))
 
     def begin() -> tuple[Sums, Callable]:
         total = Sums(factor, problem.loss, temperatures, options.refuse_overflow)

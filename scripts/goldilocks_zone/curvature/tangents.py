@@ -16,7 +16,6 @@ from goldilocks_zone.curvature.accumulators import Sums, orthonormalised
 from goldilocks_zone.curvature.directions import Directions
 from goldilocks_zone.models import chains
 from goldilocks_zone.models.layers import Activation, Affine, Convolution, Kept, Residual
-from goldilocks_zone.models.networks import Logits
 
 Meet, Memo = Callable[["Step", Tensor], None] | None, dict[int, Tensor | None] | None
 EXAMPLES_PER_CHUNK = 512
@@ -28,9 +27,10 @@ FEWEST_EXAMPLES = 32  # with convolutions
 
 @dataclass(frozen=True)
 class Ray:
-    """Points α θ for the scales α, and directions through each: prepared for a chain, (d, D) for a logits function."""
+    """Points α θ for the scales α of a chain, a graph or a logits function, and directions through each: prepared for a
+    chain, (d, D) for others."""
 
-    network: tuple | Logits
+    network: object
     theta: Tensor
     scales: Sequence[float]
     directions: Directions | Tensor

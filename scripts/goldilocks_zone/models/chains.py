@@ -18,8 +18,6 @@ from goldilocks_zone.models import kernels, layers, networks
 
 Memory = list[layers.Kept]
 EXAMPLES_COMPARED = 6
-# Of the largest entry, in double precision: sums in another order differ by 1e-13 at most, another function by more.
-SAME = 1e-8
 
 
 def laid_out(a: Tensor) -> Tensor:
@@ -65,23 +63,12 @@ def _agrees(chain: tuple, logits: networks.Logits, theta: Tensor, inputs: Tensor
         # Another forward pass may take inputs that its layers do not.
         return False
     vectors = all(each.forward.ndim == 2 for each in layers.flat(kept) if isinstance(each.layer, layers.Dense))
-    if not (vectors and _is_same(outputs, expected.detach())):
+    if not (vectors and networks.same_to_rounding(outputs, expected.detach())):
         return False
     # Any adjoint will do whose entries differ.
     adjoint = torch.arange(1, expected.numel() + 1).to(expected).cos().view_as(expected)
     (slopes,) = torch.autograd.grad(expected, point, adjoint)
-    return _is_same(gradient(backward(kept, theta, adjoint, to_inputs=False)[1], theta), slopes)
-
-
-def _is_same(found: Tensor, expected: Tensor) -> bool:
-    """Whether both are equal to rounding where they are finite; other entries are refused with their examples."""
-    if found.shape != expected.shape:
-        return False
-    error, size = (found - expected).abs(), expected.abs()
-    if not torch.isfinite(error.sum()):
-        finite = torch.isfinite(found) & torch.isfinite(expected)
-        error, size = (torch.where(finite, each, 0) for each in (error, size))
-    return bool(error.max() <= SAME * size.max() + torch.finfo(expected.dtype).tiny)
+    return networks.same_to_rounding(gradient(backward(kept, theta, adjoint, to_inputs=False)[1], theta), slopes)
 
 
 class _Unknown(Exception):

@@ -11,6 +11,8 @@ from goldilocks_zone.models.labels import Convolutional, FullyConnected, LeNet5,
 
 Logits = Callable[[Tensor, Tensor], Tensor]
 ACTIVATIONS = dict(zip(labels.ACTIVATIONS, (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Softplus, nn.Sigmoid, nn.Identity)))
+# Of the largest entry, in double precision: sums in another order differ by 1e-13 at most, another function by more.
+SAME = 1e-8
 
 
 class Residual(nn.Module):
@@ -121,6 +123,17 @@ def refuse_changing(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
 def same(first: Tensor, second: Tensor) -> bool:
     """Whether all entries are equal, or no numbers in both."""
     return torch.equal(first.nan_to_num(), second.nan_to_num())
+
+
+def same_to_rounding(found: Tensor, expected: Tensor) -> bool:
+    """Whether both are equal to rounding where they are finite; other entries are refused with their examples."""
+    if found.shape != expected.shape:
+        return False
+    error, size = (found - expected).abs(), expected.abs()
+    if not torch.isfinite(error.sum()):
+        finite = torch.isfinite(found) & torch.isfinite(expected)
+        error, size = (torch.where(finite, each, 0) for each in (error, size))
+    return bool(error.max() <= SAME * size.max() + torch.finfo(expected.dtype).tiny)
 
 
 def few(inputs: Tensor, count: int) -> Tensor:

@@ -1,0 +1,176 @@
+"""d tangents and one adjoint through the graph of any network: projected Hessians at a point.
+
+As in `tangents`, with one rule for each kind of operation in place of layers (`graph_rules`). Chunks have as many
+examples as the graph was traced with; the last one is filled up with examples that do not count.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from goldilocks_zone.curvature import autodiff, graph_rules
+from goldilocks_zone.curvature.accumulators import Sums, orthonormalised
+from goldilocks_zone.curvature.arguments import in_precision
+from goldilocks_zone.curvature.graph_rules import Point, Rule
+from goldilocks_zone.curvature.tangents import BYTES_PER_LAYER, EXAMPLES_PER_CHUNK, Ray
+from goldilocks_zone.models import graphs, networks
+from goldilocks_zone.models.graphs import INPUTS, PARAMETERS, Graph
+
+EXAMPLES_COMPARED = 6
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A network with its graph on a few examples, in double precision."""
+
+    network: nn.Module | networks.Logits
+    graph: Graph
+
+
+def traced(network: nn.Module | networks.Logits, points: Sequence[Tensor], inputs: Tensor) -> Traced | None:
+    """The graph of a network if it gives the network's logits and their gradient at all points (D,); None otherwise."""
+    some = in_precision(networks.few(inputs, EXAMPLES_COMPARED), torch.float64)
+    try:
+        graph = graphs.traced(network, points[0].double(), some)
+    except graphs.Untraceable:
+        return None
+    return Traced(network, graph) if graphs.agrees(graph, network, points, some) else None
+
+
+def adder(ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -> Callable[[Tensor, Tensor], None]:
+    """The function that adds examples to the sums of all points of a ray; `inputs` are some of the examples."""
+    traced, theta, known = ray.network, ray.theta, {}
+    autodiff.refuse_unfit_logits(autodiff.function(traced.network), theta, in_precision(inputs, theta.dtype))
+    examples = plan(traced.graph, ray.directions, memory_mib)
+
+    def graph_of(some: Tensor) -> Graph:
+        if (shape := some.shape[1:]) not in known:
+            filled = _filled(some, examples)
+            known[shape] = graph = graphs.traced(traced.network, theta, filled)
+            # At another size a network may go another way, which must be its own, too.
+            if graph.names != traced.graph.names and not graphs.agrees(graph, traced.network, [theta], filled):
+                raise ValueError(autodiff.RANDOM)
+        return known[shape]
+
+    def add(inputs: Tensor, labels: Tensor) -> None:
+        for some, those in zip(inputs.split(examples), labels.split(examples)):
+            some = in_precision(some, torch.float64)
+            for number, scale in enumerate(ray.scales):
+                _add_point(graph_of(some), scale * theta, ray.directions, (some, those), total, number)
+
+    return add
+
+
+def _filled(inputs: Tensor, examples: int) -> Tensor:
+    """Inputs and copies of the first one, so many `examples` together."""
+    missing = examples - len(inputs)
+    return torch.cat([inputs, inputs[:1].expand(missing, *inputs.shape[1:])]) if missing else inputs
+
+
+def plan(graph: Graph, directions: Tensor, memory_mib: float) -> int:
+    """How many examples go through at a time, at least one, so that working memory stays below `memory_mib`."""
+    size, d = directions.dtype.itemsize, len(directions)
+    entries = _entries_by_example(graph)
+    # Results with what autograd keeps of them, and adjoints, in double precision; values in that of the tangents.
+    per_example = sum(entries.values()) * (3 * 8 + 2 * size) + _live(graph, entries) * d * size
+    fixed = 2 * d * directions.shape[1] * size
+    left = max(memory_mib * 2**20 - fixed, memory_mib * 2**18)
+    in_cache = BYTES_PER_LAYER / (d * size * max(entries.values(), default=1))
+    return max(1, min(int(left / max(per_example, 1)), max(4, int(in_cache)), EXAMPLES_PER_CHUNK))
+
+
+def _entries_by_example(graph: Graph) -> dict[int, float]:
+    """Entries for each example of the results that depend on parameters and inputs."""
+    varies, found = {INPUTS}, {}
+    for each in graph.operations:
+        if varies.intersection(each.sources):
+            varies.add(each.number)
+            if each.moves and each.shape is not None:
+                found[each.number] = each.shape.numel() / graph.examples
+    return found
+
+
+def _live(graph: Graph, entries: dict[int, float]) -> float:
+    """The most entries of an example whose tangents are there at once, with those of the operation at work twice."""
+    left, held, most = {each.number: len(each.users) for each in graph.operations}, 0.0, 0.0
+    for each in graph.operations:
+        held += entries.get(each.number, 0)
+        most = max(most, held + entries.get(each.number, 0))
+        for source in set(each.sources):
+            left[source] -= 1
+            held -= 0 if left[source] else entries.get(source, 0)
+    return most
+
+
+def _add_point(
+    graph: Graph,
+    theta: Tensor,
+    directions: Tensor,
+    examples: tuple[Tensor, Tensor],
+    total: Sums,
+    number: int,
+) -> None:
+    """Add examples, at most as many as the graph has, to the sums of one point θ (D,)."""
+    inputs, labels = examples
+    count, place = len(inputs), slice(number, number + 1)
+    results = graph.results(theta.detach().clone().requires_grad_(), _filled(inputs, graph.examples))
+    point = Point(graph, results, directions.dtype)
+    whole = point.results[graph.output]
+    outputs = whole.detach()[:count]
+    adjoint = torch.zeros_like(whole)
+    adjoint[:count] = total.adjoints(outputs[None], labels, place)[0]
+    rules = {
+        each.number: graph_rules.rule_of(each)
+        for each in graph.operations
+        if each.moves and each.number != PARAMETERS
+    }
+    wanted = [PARAMETERS, *_bending(point, rules)]
+    found = torch.autograd.grad(whole, [point.results[i] for i in wanted], adjoint, allow_unused=True)
+    point.adjoints = {i: each for i, each in zip(wanted, found) if each is not None}
+    total.radial_derivative[number] += point.adjoints.pop(PARAMETERS) @ theta
+    along = _pushed(point, rules, directions, total.residual[number])
+    along = directions.new_zeros(len(directions), *whole.shape) if along is None else along
+    along = orthonormalised(along[:, :count].transpose(1, 2).contiguous(), total.factor)
+    total.add(outputs[None], labels, [(theta.new_ones(1), along)], place)
+
+
+def _bending(point: Point, rules: dict[int, Rule]) -> list[int]:
+    """Numbers of the results of operations with a second derivative."""
+    found = []
+    for i, rule in rules.items():
+        operation = point.graph.operations[i]
+        if rule.bends:
+            found += [i] if operation.shape is not None else operation.users
+    return [i for i in found if _is_differentiable(point.results[i])]
+
+
+def _is_differentiable(result: object) -> bool:
+    """Whether a result has a tangent; several together are taken apart later."""
+    return not isinstance(result, Tensor) or result.requires_grad
+
+
+def _pushed(point: Point, rules: dict[int, Rule], directions: Tensor, residual: Tensor) -> Tensor | None:
+    """Tangents (d, n, k) of the outputs, and H′ added to `residual` (d, d); None where all tangents vanish."""
+    tangents, owned = point.tangents, set()
+    tangents[PARAMETERS] = directions
+    left = {each.number: len(each.users) for each in point.graph.operations}
+    for i, rule in rules.items():
+        operation = point.graph.operations[i]
+        sources = set(operation.sources)
+        moving = any(tangents.get(source) is not None for source in sources)
+        if moving and _is_differentiable(point.results[i]):
+            point.free = {source for source in sources & owned if left[source] == 1}
+            tangents[i], added = rule.push(operation, point)
+            if added is not None:
+                residual += added
+            if not rule.owns:
+                owned -= sources
+            elif isinstance(tangents[i], Tensor) and 0 not in tangents[i].stride():
+                owned.add(i)
+        for source in sources:
+            left[source] -= 1
+            if not left[source]:
+                tangents.pop(source, None)
+    return tangents.get(point.graph.output)

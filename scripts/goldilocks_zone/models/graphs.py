@@ -1,0 +1,176 @@
+"""Networks as graphs of torch's operations, traced from what they compute, for derivatives that follow from rules.
+
+A trace holds the operations of one forward pass at fixed shapes. It does not see what autograd is told apart from them,
+such as detach, no_grad or a backward pass of one's own, so that its logits and their gradient are compared with the
+network's own before it is used.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.func import functionalize
+from torch.utils import _pytree as pytree
+
+from goldilocks_zone.models import kernels, networks
+
+EXAMPLES_COMPARED = 6
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The result of the operation of this number."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation of torch on earlier results and constants; `moves`: whether it depends on the parameters.
+
+    name: torch's own; shape: of its result, None where that is no single tensor; users: numbers of the operations that
+    take it.
+    """
+
+    number: int
+    name: str
+    target: Callable
+    args: tuple
+    kwargs: dict
+    moves: bool
+    shape: torch.Size | None
+    users: list[int] = field(default_factory=list)
+
+    @property
+    def sources(self) -> list[int]:
+        """Numbers of the results that it takes, one for each place."""
+        return [each.number for each in pytree.tree_leaves((self.args, self.kwargs)) if isinstance(each, Reference)]
+
+    def filled(self, with_value: Callable[[int], object]) -> tuple[tuple, dict]:
+        """Arguments and options with values for references."""
+
+        def value(leaf: object) -> object:
+            return with_value(leaf.number) if isinstance(leaf, Reference) else leaf
+
+        return pytree.tree_map(value, (self.args, self.kwargs))
+
+
+PARAMETERS, INPUTS = 0, 1  # numbers of the results that are the arguments of a graph
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The operations behind the logits (n, k) of parameters (D,) and inputs (n, …), for as many `examples` n."""
+
+    operations: list[Operation]
+    output: int
+    examples: int
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the operations."""
+        return [each.name for each in self.operations]
+
+    def results(self, theta: Tensor, inputs: Tensor) -> list:
+        """The result of each operation at θ (D,)."""
+        found = []
+        for each in self.operations:
+            if each.number in (PARAMETERS, INPUTS):
+                found.append((theta, inputs)[each.number])
+                continue
+            args, kwargs = each.filled(found.__getitem__)
+            found.append(each.target(*args, **kwargs))
+        return found
+
+
+class Untraceable(Exception):
+    """What a network computes does not follow from its parameters and inputs alone, or not in known operations."""
+
+
+def traced(network: nn.Module | networks.Logits, theta: Tensor, inputs: Tensor) -> Graph:
+    """The graph of the logits of a network, at the shapes and the precision of θ (D,) and `inputs` (n, …).
+
+    Raises Untraceable where it depends on values of tensors, or on chance.
+    """
+    # Its import takes as long as that of torch.
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    from goldilocks_zone.models import decompositions
+
+    logits = kernels.exact(networks.logits_function(network))
+    def trace(function: Callable) -> torch.fx.GraphModule:
+        functional = functionalize(function, remove="mutations")
+        return make_fx(functional, decompositions.TABLE, tracing_mode="fake", _allow_non_fake_inputs=True)(theta, inputs)
+
+    try:
+        found = trace(logits)
+        if _changes_tensors(found):
+            # Changes inside composite operations, as of recurrent layers, are seen when these are taken apart.
+            found = trace(found)
+    except networks.Unfit:
+        raise
+    except Exception as error:
+        raise Untraceable(str(error)) from error
+    found.graph.eliminate_dead_code()
+    if _changes_tensors(found):
+        raise Untraceable("the network changes tensors in place in a way that the trace keeps")
+    return _converted(found, len(inputs))
+
+
+def _changes_tensors(module: torch.fx.GraphModule) -> bool:
+    schemas = (getattr(node.target, "_schema", None) for node in module.graph.nodes)
+    return any(schema is not None and schema.is_mutable for schema in schemas)
+
+
+def _converted(module: torch.fx.GraphModule, examples: int) -> Graph:
+    operations, numbers = [], {}
+
+    def reference(node: torch.fx.Node) -> Reference:
+        return Reference(numbers[node])
+
+    for node in module.graph.nodes:
+        number = len(operations)
+        numbers[node] = number
+        args = torch.fx.node.map_arg(node.args, reference)
+        if node.op == "output":
+            return Graph(operations, args[0].number, examples)
+        kwargs = torch.fx.node.map_arg(dict(node.kwargs), reference)
+        target, seen = node.target, node.meta.get("val")
+        if node.op == "get_attr":
+            target, args = _constant(getattr(module, node.target)), ()
+        if torch.Tag.nondeterministic_seeded in getattr(target, "tags", ()):
+            raise Untraceable(f"{target} is random")
+        if target is torch.ops.aten.embedding.default and len(args) > 2 and args[2] >= 0:
+            raise Untraceable("the padding of an embedding has no gradient, whatever its row is")
+        moves = number == PARAMETERS or any(
+            operations[each.number].moves for each in pytree.tree_leaves((args, kwargs)) if isinstance(each, Reference)
+        )
+        shape = seen.shape if isinstance(seen, Tensor) else None
+        operations.append(Operation(number, str(node.target), target, tuple(args), kwargs, moves, shape))
+        for source in set(operations[-1].sources):
+            operations[source].users.append(number)
+    raise Untraceable("there are no logits")
+
+
+def _constant(value: object) -> Callable[[], object]:
+    return lambda: value
+
+
+def agrees(graph: Graph, network: nn.Module | networks.Logits, points: Iterable[Tensor], inputs: Tensor) -> bool:
+    """Whether a graph in double precision gives a network's logits and their gradient at each of the `points` (D,)."""
+    logits = kernels.exact(networks.logits_function(network))
+    return all(_agrees_at(graph, logits, theta.double(), inputs) for theta in points)
+
+
+def _agrees_at(graph: Graph, logits: networks.Logits, theta: Tensor, inputs: Tensor) -> bool:
+    found = []
+    for function in (logits, lambda *both: graph.results(*both)[graph.output]):
+        point = theta.detach().clone().requires_grad_()
+        outputs = function(point, inputs)
+        if not outputs.requires_grad:
+            return False
+        # Any adjoint will do whose entries differ.
+        adjoint = torch.arange(1, outputs.numel() + 1).to(outputs).cos().view_as(outputs)
+        found.append((outputs.detach(), torch.autograd.grad(outputs, point, adjoint)[0]))
+    return all(networks.same_to_rounding(ours, theirs) for theirs, ours in zip(*found))
