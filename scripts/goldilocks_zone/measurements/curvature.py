@@ -98,4 +98,4 @@ class CurvatureStudy(Study, title="Study of curvature"):
         return draws * self.planes * sweeps * max(self.examples) * dimension * passes
 
 
-KIND = Kind(CurvatureStudy, memory_mib=1000, seconds=5, speeds={"curvature": 4e10}, module="curvature_blocks")
+KIND = Kind(CurvatureStudy, memory_mib=1000, seconds=4, speeds={"curvature": 1e11}, module="curvature_blocks")

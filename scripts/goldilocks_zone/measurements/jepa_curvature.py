@@ -137,5 +137,5 @@ class JepaCurvatureStudy(Study, title="Study of the curvature of joint embedding
 
 
 KIND = Kind(
-    JepaCurvatureStudy, memory_mib=1400, seconds=6, speeds={"jepa_curvature": 1.5e10}, module="jepa_curvature_blocks"
+    JepaCurvatureStudy, memory_mib=1400, seconds=5, speeds={"jepa_curvature": 3e10}, module="jepa_curvature_blocks"
 )

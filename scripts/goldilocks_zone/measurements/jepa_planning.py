@@ -139,7 +139,7 @@ KIND = Kind(
     PlanningStudy,
     memory_mib=1500,
     seconds=5,
-    speeds={"jepa_planning": 2.7e10},
+    speeds={"jepa_planning": 3.8e10},
     module="jepa_planning_blocks",
     draws_worlds=True,
 )

@@ -254,7 +254,7 @@ KIND = Kind(
     JepaTrainingStudy,
     memory_mib=2000,
     seconds=5,
-    speeds={"jepa_training": 6e10},
+    speeds={"jepa_training": 7e10},
     priority=1,
     module="jepa_training_blocks",
     draws_worlds=True,
