@@ -8,6 +8,25 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.parent.name != "workflow")
 
 
+@pytest.fixture(params=["graph", "automatic"])
+def general(request, monkeypatch):
+    """The way of networks that are no chains: through their graph, and by automatic differentiation."""
+    from goldilocks_zone.curvature import dispatch, graph_tangents
+
+    if request.param == "graph":
+        return dispatch.GRAPH
+    monkeypatch.setattr(graph_tangents, "traced", lambda *given: None)
+    return dispatch.AUTOMATIC
+
+
+@pytest.fixture
+def automatic(monkeypatch):
+    """Networks that are no chains go by automatic differentiation."""
+    from goldilocks_zone.curvature import graph_tangents
+
+    monkeypatch.setattr(graph_tangents, "traced", lambda *given: None)
+
+
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
     """The run `tiny` up to claims and figures, built once."""

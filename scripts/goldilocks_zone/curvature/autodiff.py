@@ -20,6 +20,7 @@ from goldilocks_zone.models.problem import Problem
 # Arrays alive at once per activation and direction in a forward-over-reverse pass, and per parameter.
 ARRAYS_PER_ACTIVATION, ARRAYS_PER_PARAMETER = 8, 6
 EXAMPLES, PIECES = 3, 8  # of the check of symmetry: inputs, and pieces of the parameters
+CALLS = 8  # of the check of chance: a layer that is left out half of the time is seen by all but 1 in 128
 # Relative to the size of a matrix, above the rounding of networks that compute inside in the next lower precision,
 # single (2e-5 at most was measured) and bfloat16 (1e-2). A part that one mode does not see leaves 1e-3 to 1.
 BOUNDS = {torch.float64: 1e-4, torch.float32: 2e-2}
@@ -266,10 +267,9 @@ def _refuse_mixing(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
 def _refuse_random(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
     generator = torch.cuda if parameters.is_cuda else torch
     states, found = [generator.get_rng_state()], []
-    for _ in range(2):
+    for _ in range(CALLS):
         found.append(logits(parameters, inputs[:1]).nan_to_num())
         states.append(generator.get_rng_state())
-    # A layer that is left out by chance may be so twice, or not at all.
     if not all(torch.equal(*pair) for pairs in (found, states) for pair in pairwise(pairs)):
         raise ValueError(RANDOM)
 

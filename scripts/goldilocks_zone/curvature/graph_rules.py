@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.func import jvp, vjp, vmap
 from torch.utils import _pytree as pytree
 
-from goldilocks_zone.models.graphs import Graph, Operation, Reference
+from goldilocks_zone.curvature.directions import Directions
+from goldilocks_zone.models.graphs import Graph, Operation, Reference, Weights
+from goldilocks_zone.models.layers import Dense
 
 aten = torch.ops.aten
 Tangent = Tensor | Sequence[Tensor | None] | dict[int, Tensor] | None
@@ -27,8 +29,9 @@ class Point:
     numbers of the tangents that the operation at work may overwrite.
     """
 
-    def __init__(self, graph: Graph, results: list, dtype: torch.dtype):
-        self.graph, self.results, self.dtype = graph, results, dtype
+    def __init__(self, graph: Graph, results: list, directions: Directions, weights: dict[int, Weights]):
+        self.graph, self.results, self.dtype = graph, results, directions.dtype
+        self._directions, self._weights = directions, weights
         self.adjoints: dict[int, Tensor] = {}
         self.tangents: dict[int, Tangent] = {}
         self.free: set[int] = set()
@@ -51,9 +54,22 @@ class Point:
         """δ of a result in the precision of the tangents; None where nothing depends on it, or no rule asks for it."""
         return None if number not in self.adjoints else self.cast(self.adjoints[number])
 
+    def sparse(self, number: int) -> tuple[Tensor, Tensor] | None:
+        """Ẇᵀ and Ẇ of a result W (i, o), (d · o, i) and (d · i, o), where they are sparse; else None."""
+        weights = self._weights.get(number)
+        if weights is None or not self._directions.is_sparse(layer := layer_of(weights)):
+            return None
+        rows, columns = self._directions.sparse_rows(layer), self._directions.sparse_columns(layer)
+        return (rows, columns) if weights.turned else (columns, rows)
+
     def along(self, argument: object) -> Tensor | None:
         """The tangent of an argument; None of a constant."""
         return self.tangents.get(argument.number) if isinstance(argument, Reference) else None
+
+
+def layer_of(weights: Weights) -> Dense:
+    """A matrix of parameters as the layer that it would be in a chain."""
+    return Dense(weights.place, None, tuple(weights.shape))
 
 
 class Rule(Protocol):
@@ -68,7 +84,7 @@ class Rule(Protocol):
 
 def paired(first: Tensor, second: Tensor) -> Tensor:
     """⟨first^i, second^j⟩ (d, d) of tangents with the same order in memory."""
-    return first.flatten(1) @ second.flatten(1).T
+    return first.reshape(len(first), -1) @ second.reshape(len(second), -1).T
 
 
 def by_examples(tangent: Tensor) -> Tensor:
@@ -196,9 +212,13 @@ class Product:
         alpha, beta = (operation.kwargs.get(name, 1) for name in ("alpha", "beta"))
         a, b = point.along(first), point.along(second)
         total = None if a is None else _times(a, point.value(second.number))
+        sparse = None if b is None else point.sparse(second.number)
         if b is not None:
             left = point.value(first.number)
-            if total is not None and left.ndim == 2:
+            if sparse:
+                turned = (sparse[0] @ left.T).view(len(b), -1, len(left)).mT
+                total = turned if total is None else total.add_(turned)
+            elif total is not None and left.ndim == 2:
                 total.baddbmm_(left.expand(len(b), -1, -1), b)
             else:
                 total = torch.matmul(left, b) if total is None else total.add_(torch.matmul(left, b))
@@ -211,13 +231,16 @@ class Product:
         delta = point.adjoint(operation.number)
         if a is None or b is None or delta is None:
             return total, None
-        found = alpha * _crossed(a, b, delta)
+        if sparse:
+            found = alpha * paired(a, (sparse[1] @ delta.T).view(len(b), -1, len(delta)).mT)
+        else:
+            found = alpha * _crossed(a, b, delta)
         return total, found + found.T
 
 
 def _times(tangents: Tensor, matrix: Tensor) -> Tensor:
     """Tangents (d, …, n, i) times (…, i, o)."""
-    if matrix.ndim == 2:
+    if matrix.ndim == 2 and tangents.is_contiguous():
         return (tangents.reshape(-1, tangents.shape[-1]) @ matrix).view(*tangents.shape[:-1], -1)
     return torch.matmul(tangents, matrix)
 
@@ -292,8 +315,8 @@ class Local:
     def push(self, operation: Operation, point: Point) -> tuple[Tangent, Tensor | None]:
         """Its forward derivatives, and those of its backward pass."""
         moving = list(dict.fromkeys(i for i in operation.sources if point.tangents.get(i) is not None))
-        parts = [i for i, each in enumerate(point.results[operation.number]) if _is_real(each)]
-        parts = [] if operation.shape is not None else parts
+        several = () if operation.shape is not None else point.results[operation.number]
+        parts = [i for i, each in enumerate(several) if _is_real(each)]
 
         def function(*given: Tensor) -> tuple[Tensor, ...]:
             held = dict(zip(moving, given))
@@ -362,6 +385,7 @@ RULES: dict[Callable, Rule] = {
         (
             *(aten.max.default, aten.max.dim, aten.min.default, aten.min.dim, aten.amax.default, aten.amin.default),
             *(aten.sort.default, aten.sort.stable, aten.topk.default, aten.median.dim),
+            *(aten.slice_scatter.default, aten.select_scatter.default, aten.index_put.default),
         ),
         CHOICE,
     ),

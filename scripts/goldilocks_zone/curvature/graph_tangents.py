@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from goldilocks_zone.curvature import autodiff, graph_rules
 from goldilocks_zone.curvature.accumulators import Sums, orthonormalised
 from goldilocks_zone.curvature.arguments import in_precision
+from goldilocks_zone.curvature.directions import Directions
 from goldilocks_zone.curvature.graph_rules import Point, Rule
 from goldilocks_zone.curvature.tangents import BYTES_PER_LAYER, EXAMPLES_PER_CHUNK, Ray
 from goldilocks_zone.models import graphs, networks
 from goldilocks_zone.models.graphs import INPUTS, PARAMETERS, Graph
+from goldilocks_zone.models.layers import Dense
 
 EXAMPLES_COMPARED = 6
 
@@ -27,6 +29,12 @@ class Traced:
 
     network: nn.Module | networks.Logits
     graph: Graph
+
+    @property
+    def layers(self) -> tuple[Dense, ...]:
+        """Its matrices of parameters, each once, as layers of a chain, for `Directions`."""
+        found = {each.place.start: graph_rules.layer_of(each) for each in graphs.weights_of(self.graph).values()}
+        return tuple(found.values())
 
 
 def traced(network: nn.Module | networks.Logits, points: Sequence[Tensor], inputs: Tensor) -> Traced | None:
@@ -43,7 +51,9 @@ def adder(ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -> Callable[
     """The function that adds examples to the sums of all points of a ray; `inputs` are some of the examples."""
     traced, theta, known = ray.network, ray.theta, {}
     autodiff.refuse_unfit_logits(autodiff.function(traced.network), theta, in_precision(inputs, theta.dtype))
-    examples = plan(traced.graph, ray.directions, memory_mib)
+    # Chunks of the same size, as the last one is filled up.
+    chunks = -(-len(inputs) // plan(traced.graph, ray.directions, memory_mib))
+    examples = -(-len(inputs) // chunks)
 
     def graph_of(some: Tensor) -> Graph:
         if (shape := some.shape[1:]) not in known:
@@ -69,13 +79,13 @@ def _filled(inputs: Tensor, examples: int) -> Tensor:
     return torch.cat([inputs, inputs[:1].expand(missing, *inputs.shape[1:])]) if missing else inputs
 
 
-def plan(graph: Graph, directions: Tensor, memory_mib: float) -> int:
+def plan(graph: Graph, directions: Directions, memory_mib: float) -> int:
     """How many examples go through at a time, at least one, so that working memory stays below `memory_mib`."""
     size, d = directions.dtype.itemsize, len(directions)
     entries = _entries_by_example(graph)
     # Results with what autograd keeps of them, and adjoints, in double precision; values in that of the tangents.
     per_example = sum(entries.values()) * (3 * 8 + 2 * size) + _live(graph, entries) * d * size
-    fixed = 2 * d * directions.shape[1] * size
+    fixed = 2 * d * graph.operations[PARAMETERS].shape[0] * size
     left = max(memory_mib * 2**20 - fixed, memory_mib * 2**18)
     in_cache = BYTES_PER_LAYER / (d * size * max(entries.values(), default=1))
     return max(1, min(int(left / max(per_example, 1)), max(4, int(in_cache)), EXAMPLES_PER_CHUNK))
@@ -107,7 +117,7 @@ def _live(graph: Graph, entries: dict[int, float]) -> float:
 def _add_point(
     graph: Graph,
     theta: Tensor,
-    directions: Tensor,
+    directions: Directions,
     examples: tuple[Tensor, Tensor],
     total: Sums,
     number: int,
@@ -116,22 +126,21 @@ def _add_point(
     inputs, labels = examples
     count, place = len(inputs), slice(number, number + 1)
     results = graph.results(theta.detach().clone().requires_grad_(), _filled(inputs, graph.examples))
-    point = Point(graph, results, directions.dtype)
+    point = Point(graph, results, directions, graphs.weights_of(graph))
     whole = point.results[graph.output]
     outputs = whole.detach()[:count]
     adjoint = torch.zeros_like(whole)
     adjoint[:count] = total.adjoints(outputs[None], labels, place)[0]
     rules = {
-        each.number: graph_rules.rule_of(each)
-        for each in graph.operations
-        if each.moves and each.number != PARAMETERS
+        each.number: graph_rules.rule_of(each) for each in graph.operations if each.moves and each.number != PARAMETERS
     }
     wanted = [PARAMETERS, *_bending(point, rules)]
     found = torch.autograd.grad(whole, [point.results[i] for i in wanted], adjoint, allow_unused=True)
     point.adjoints = {i: each for i, each in zip(wanted, found) if each is not None}
     total.radial_derivative[number] += point.adjoints.pop(PARAMETERS) @ theta
-    along = _pushed(point, rules, directions, total.residual[number])
-    along = directions.new_zeros(len(directions), *whole.shape) if along is None else along
+    raw = directions.part(slice(None))
+    along = _pushed(point, rules, raw, total.residual[number])
+    along = raw.new_zeros(len(raw), *whole.shape) if along is None else along
     along = orthonormalised(along[:, :count].transpose(1, 2).contiguous(), total.factor)
     total.add(outputs[None], labels, [(theta.new_ones(1), along)], place)
 

@@ -92,7 +92,7 @@ def curvature_at(
     if path == dispatch.AUTOMATIC:
         ray = Ray(autodiff.function(network), theta.to(directions.dtype), scales, directions)
     elif path == dispatch.GRAPH:
-        ray = Ray(form, theta.double(), scales, directions)
+        ray = Ray(form, theta.double(), scales, Directions(directions, form.layers, sparse))
     else:
         ray = Ray(form, theta.double(), scales, Directions(directions, form, sparse))
 

@@ -1,4 +1,5 @@
-"""Normalisations and softmax in elementary operations, in which tangents go through them faster."""
+"""Operations in elementary ones: normalisations and softmax, through which tangents go faster so, and one that torch
+does not differentiate."""
 
 import torch
 from torch import Tensor
@@ -58,9 +59,15 @@ def softmax(x: Tensor, axis: int, half_to_float: bool) -> Tensor:
     return powers / powers.sum(axis, keepdim=True)
 
 
+def copy(target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+    """aten.copy, which torch does not differentiate."""
+    return source.to(target.dtype).expand(target.shape).clone()
+
+
 TABLE = {
     aten.native_layer_norm.default: layer_norm,
     aten.native_group_norm.default: group_norm,
     aten.native_batch_norm.default: batch_norm,
     aten._softmax.default: softmax,
+    aten.copy.default: copy,
 }

@@ -5,8 +5,9 @@ such as detach, no_grad or a backward pass of one's own, so that its logits and 
 network's own before it is used.
 """
 
+import operator
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from goldilocks_zone.models import kernels, networks
 
-EXAMPLES_COMPARED = 6
+aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,36 @@ class Graph:
         return found
 
 
+@dataclass(frozen=True)
+class Weights:
+    """A matrix of parameters: its `place` in θ and its `shape` there; `turned`: whether a result is its transpose."""
+
+    place: slice
+    shape: torch.Size
+    turned: bool = False
+
+
+def weights_of(graph: Graph) -> dict[int, Weights]:
+    """The matrices of parameters among the results of a graph, by number."""
+    spans, found = {}, {}  # of the parts of θ, first and last entry
+    for each in graph.operations:
+        source = each.args[0].number if each.args and isinstance(each.args[0], Reference) else None
+        if each.target is operator.getitem and graph.operations[source].args[:1] == (Reference(PARAMETERS),):
+            if graph.operations[source].target is aten.split_with_sizes.default:
+                sizes = graph.operations[source].args[1]
+                start = sum(sizes[: each.args[1]])
+                spans[each.number] = slice(start, start + sizes[each.args[1]])
+        elif each.target is aten.slice.Tensor and source == PARAMETERS and len(each.args) == 4:
+            start, stop = each.args[2:]
+            spans[each.number] = slice(start, min(stop, graph.operations[PARAMETERS].shape[0]))
+        elif each.target in (aten.view.default, aten.reshape.default) and source in spans and len(each.shape) == 2:
+            found[each.number] = Weights(spans[source], each.shape)
+        elif source in found and each.target in (aten.t.default, aten.alias.default):
+            turned = found[source].turned != (each.target is aten.t.default)
+            found[each.number] = replace(found[source], turned=turned)
+    return found
+
+
 class Untraceable(Exception):
     """What a network computes does not follow from its parameters and inputs alone, or not in known operations."""
 
@@ -99,9 +130,12 @@ def traced(network: nn.Module | networks.Logits, theta: Tensor, inputs: Tensor) 
     from goldilocks_zone.models import decompositions
 
     logits = kernels.exact(networks.logits_function(network))
+
     def trace(function: Callable) -> torch.fx.GraphModule:
         functional = functionalize(function, remove="mutations")
-        return make_fx(functional, decompositions.TABLE, tracing_mode="fake", _allow_non_fake_inputs=True)(theta, inputs)
+        return make_fx(functional, decompositions.TABLE, tracing_mode="fake", _allow_non_fake_inputs=True)(
+            theta, inputs
+        )
 
     try:
         found = trace(logits)
@@ -141,7 +175,7 @@ def _converted(module: torch.fx.GraphModule, examples: int) -> Graph:
             target, args = _constant(getattr(module, node.target)), ()
         if torch.Tag.nondeterministic_seeded in getattr(target, "tags", ()):
             raise Untraceable(f"{target} is random")
-        if target is torch.ops.aten.embedding.default and len(args) > 2 and args[2] >= 0:
+        if target is aten.embedding.default and len(args) > 2 and args[2] >= 0:
             raise Untraceable("the padding of an embedding has no gradient, whatever its row is")
         moves = number == PARAMETERS or any(
             operations[each.number].moves for each in pytree.tree_leaves((args, kwargs)) if isinstance(each, Reference)

@@ -25,9 +25,11 @@ def full_hessian(network, theta, **options):
     return torch.autograd.functional.hessian(lambda p: network.loss(p, **options), theta, vectorize=True).numpy()
 
 
-@pytest.fixture(params=["engine", "general"])
+@pytest.fixture(params=["engine", "graph", "automatic"])
 def path(request):
     """The module of a model, or its logits as a function."""
+    if request.param == "automatic":
+        request.getfixturevalue("automatic")
     return lambda network: network.module if request.param == "engine" else network.logits
 
 
@@ -50,13 +52,13 @@ def test_planes_of_every_metric_against_the_whole_hessian(radius, metric, kind, 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 7.0])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("label", ["fc-9x2-softplus", "fc-9x2-relu-nobias", "conv-3x2-leakyrelu"])
-def test_general_path_against_brute_force(loss, temperature, dtype, label):
+def test_general_path_against_brute_force(loss, temperature, dtype, label, general):
     network = model(label, image=(1, 5, 6), examples=15)
     theta = network.with_biases(network.initialisation(1, 1.5))
     rows = network.directions(6, "dense", "nobias" not in label, dtype)
     options = {"loss": loss, "temperature": temperature}
     problem = Problem(network.logits, network.inputs, network.targets, **options)
-    assert dispatch.path_of(problem, theta, 1) == dispatch.AUTOMATIC
+    assert dispatch.path_of(problem, theta, 1) == general
     found = curvature_hessian.plane_hessian(problem, theta, rows)
     expected = picture(network.logits, theta, rows, network.inputs, network.targets, **options)
     # The point, too, is in the precision of the directions.

@@ -133,7 +133,7 @@ def test_ways():
     assert way(network.module, 1) == dispatch.POINTWISE
     assert way(network.module, 2) == dispatch.HOMOGENEOUS
     assert way(network.module, 2, network.with_biases(theta)) == dispatch.SHARED
-    assert way(network.logits, 2) == way(network.logits, 1) == dispatch.AUTOMATIC
+    assert way(network.logits, 2) == way(network.logits, 1) == dispatch.GRAPH
     for label in ("fc-9x2-tanh", "fc-9x2-relu-res"):
         assert way(model(label).module, 2, model(label).initialisation(0, 1)) == dispatch.SHARED
 

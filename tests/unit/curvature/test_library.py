@@ -166,7 +166,7 @@ def test_the_way_taken_is_told_for_what_a_network_does():
     replaced = REPLACED["an activation"]()
     for points, way in ((1, dispatch.POINTWISE), (2, dispatch.SHARED)):
         assert dispatch.path_of(Problem(plain(), inputs), theta, points) == way
-        assert dispatch.path_of(Problem(replaced, inputs), theta, points) == dispatch.AUTOMATIC
+        assert dispatch.path_of(Problem(replaced, inputs), theta, points) == dispatch.GRAPH
     with pytest.raises(ValueError, match="only networks of known layers"):
         softened_relu.softened(Problem(replaced, inputs), theta, 10.0)
 
@@ -545,7 +545,7 @@ class Monitor(nn.Module):
 @pytest.mark.parametrize(
     "radius, dtype", [(1e-3, torch.float64), (1.0, torch.float32), (10.0, torch.float64), (1e3, torch.float32)]
 )
-def test_rounding_is_not_taken_for_asymmetry(radius, dtype, monkeypatch):
+def test_rounding_is_not_taken_for_asymmetry(radius, dtype, monkeypatch, automatic):
     """Measured are 200 ε at most, where a softmax saturates; the bound is 2e5 ε in single precision."""
     found, refuse = [], autodiff.refuse_asymmetric
 

@@ -207,13 +207,13 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("scales", [[1.0], [0.5, 2.0]])
-def test_other_networks_take_the_general_path_and_are_right(name, dtype, scales):
+def test_other_networks_take_the_general_path_and_are_right(name, dtype, scales, general):
     make, image = OTHERS[name]
     network = of_module(make(), image, examples=12)
     theta = network.initialisation(0, 1.0)
     theta = theta + 0.1 * torch.randn(theta.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     rows = torch.randn(5, len(theta), generator=torch.Generator().manual_seed(2), dtype=torch.float64).to(dtype)
-    assert dispatch.path_of(Problem(network.module, network.inputs), theta, len(scales)) == dispatch.AUTOMATIC
+    assert dispatch.path_of(Problem(network.module, network.inputs), theta, len(scales)) == general
     sweep = hessian.radial_sweep(Problem(network.module, network.inputs, network.targets), theta, scales, rows)
     for scale, found in zip(scales, sweep):
         expected = picture(network.logits, scale * theta, rows, network.inputs, network.targets)

@@ -32,7 +32,7 @@ PATHS = {
     dispatch.HOMOGENEOUS: ("fc-9x2-relu-nobias", [0.5, 2.0]),
     dispatch.SHARED: ("fc-9x2-tanh", [0.5, 2.0]),
     dispatch.POINTWISE: ("conv-3x2-relu", [1.0]),
-    dispatch.AUTOMATIC: ("fc-9x2-relu-ln", [1.0]),
+    dispatch.GRAPH: ("fc-9x2-relu-ln", [1.0]),
 }
 
 
