@@ -51,7 +51,7 @@ def hessian_products(problem: Problem, parameters: Tensor) -> Callable[[Tensor],
         along, tangents = _pushed(theta, outputs), []
         gradient, products = _differentiable(total, theta), []
         for direction in directions:
-            products.append(_derivative(gradient, theta, direction))
+            products.append(derivative(gradient, theta, direction))
             tangents.append(along(direction))
         return torch.stack(products), torch.stack(tangents)
 
@@ -77,7 +77,7 @@ def products(problem: Problem, parameters: Tensor, part: str) -> Callable[[Tenso
         outputs = of_inputs(theta)
         curved = problem.loss.curvature(outputs.detach(), problem.labels)
         along = _pushed(theta, outputs)
-        return torch.stack([_derivative(outputs, theta, curved(along(direction))) for direction in directions])
+        return torch.stack([derivative(outputs, theta, curved(along(direction))) for direction in directions])
 
     return _first_that_works(forward_and_back, backward_twice)
 
@@ -90,7 +90,7 @@ def radial_derivative(problem: Problem, parameters: Tensor) -> float:
 
     def backwards(direction):
         theta = parameters.detach().requires_grad_()
-        return _derivative(objective(theta), theta, None) @ direction
+        return derivative(objective(theta), theta, None) @ direction
 
     return float(_first_that_works(_along(objective, parameters), backwards)(parameters))
 
@@ -118,7 +118,7 @@ def jacobian(logits: Logits, parameters: Tensor, inputs: Tensor) -> Tensor:
 
     found = _first_that_works(
         lambda seeds: torch.autograd.grad(outputs, theta, seeds, is_grads_batched=True, retain_graph=True)[0],
-        lambda seeds: torch.stack([_derivative(outputs, theta, seed) for seed in seeds]),
+        lambda seeds: torch.stack([derivative(outputs, theta, seed) for seed in seeds]),
     )
     return found(seeds).view(*outputs.shape, -1)
 
@@ -142,7 +142,7 @@ def _pushed(theta: Tensor, outputs: Tensor) -> Callable[[Tensor], Tensor]:
     """The map from a direction (D,) to the outputs' derivative along it: Jᵀu, linear in u, differentiated by u."""
     u = torch.zeros_like(outputs, requires_grad=True)
     pulled = _differentiable(outputs, theta, u)
-    return lambda direction: _derivative(pulled, u, direction)
+    return lambda direction: derivative(pulled, u, direction)
 
 
 def _differentiable(outputs: Tensor, inputs: Tensor, cotangent: Tensor | None = None) -> Tensor:
@@ -170,7 +170,7 @@ def passes(outputs: Tensor, name: str) -> bool:
     return False
 
 
-def _derivative(outputs: Tensor, inputs: Tensor, cotangent: Tensor | None) -> Tensor:
+def derivative(outputs: Tensor, inputs: Tensor, cotangent: Tensor | None) -> Tensor:
     """The derivative of ⟨outputs, cotangent⟩ by the inputs; zero where no graph leads to them."""
     if not outputs.requires_grad:
         return torch.zeros_like(inputs)

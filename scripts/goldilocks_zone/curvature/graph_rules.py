@@ -189,15 +189,14 @@ def _derivatives(operation: Operation, point: Point, numbers: list[int]) -> tupl
     ours = [args[i] for i in numbers]
     slopes, bends = _gradients(operation.target(*args, **options), ours), {}
     for i, slope in enumerate(slopes):
-        for j, bend in enumerate(_gradients(slope, ours)):
-            if bend is not None and j >= i and bend.any():
-                bends[i, j] = bend.detach()
+        found = enumerate(_gradients(slope, ours))
+        bends |= {(i, j): bend.detach() for j, bend in found if bend is not None and j >= i and bend.any()}
     return [None if each is None else point.cast(each) for each in slopes], bends
 
 
 def _gradients(value: Tensor | None, arguments: list[Tensor]) -> Sequence[Tensor | None]:
     if value is None or not value.requires_grad:
-        return [None] * len(arguments)
+        return (None,) * len(arguments)
     return torch.autograd.grad(value.sum(), arguments, create_graph=True, allow_unused=True)
 
 
@@ -274,9 +273,8 @@ class Convolution:
         delta = point.adjoint(operation.number)
         if a is None or w is None or delta is None:
             return total, None
-        back = torch.ops.aten.convolution_backward.default
-        weights, wanted = point.value(weight.number), [False, True, False]
-        found = paired(torch.stack([back(delta, each, weights, None, *options, wanted)[1] for each in a]), w)
+        back, more = aten.convolution_backward.default, (None, *options, [False, True, False])
+        found = paired(torch.stack([back(delta, each, point.value(weight.number), *more)[1] for each in a]), w)
         return total, found + found.T
 
 
@@ -324,7 +322,7 @@ class Local:
             result = operation.target(*args, **options)
             return tuple(result[i] for i in parts) if parts else (result,)
 
-        values, along = (tuple(each(i) for i in moving) for each in (point.value, point.tangents.__getitem__))
+        values, along = (tuple(map(each, moving)) for each in (point.value, point.tangents.__getitem__))
         found = vmap(lambda *each: jvp(function, values, each)[1])(*along)
         tangents = dict(zip(parts, found)) if parts else found[0]
         numbers = {point.graph.operations[i].args[1]: i for i in operation.users} if parts else {}

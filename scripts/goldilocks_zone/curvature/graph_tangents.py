@@ -20,7 +20,7 @@ from goldilocks_zone.models import graphs, networks
 from goldilocks_zone.models.graphs import INPUTS, PARAMETERS, Graph
 from goldilocks_zone.models.layers import Dense
 
-EXAMPLES_COMPARED = 6
+EXAMPLES_COMPARED, DIRECTIONS_COMPARED = 6, 3
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,28 @@ class Traced:
 
 
 def traced(network: nn.Module | networks.Logits, points: Sequence[Tensor], inputs: Tensor) -> Traced | None:
-    """The graph of a network if it gives the network's logits and their gradient at all points (D,); None otherwise."""
+    """The graph of a network, if it gives the network's logits and their gradient at all points (D,) and the rules give
+    its second derivatives; None otherwise."""
     some = in_precision(networks.few(inputs, EXAMPLES_COMPARED), torch.float64)
     try:
         graph = graphs.traced(network, points[0].double(), some)
-    except graphs.Untraceable:
+        found = graphs.agrees(graph, network, points, some) and _follows_rules(graph, points[0].double(), some)
+    except (graphs.Untraceable, RuntimeError):
+        # An operation depends on values, or has no derivative of this kind or order.
         return None
-    return Traced(network, graph) if graphs.agrees(graph, network, points, some) else None
+    return Traced(network, graph) if found else None
+
+
+def _follows_rules(graph: Graph, theta: Tensor, inputs: Tensor) -> bool:
+    """Whether the rules give the second derivatives of a graph along a few directions, as two backward passes do."""
+    rows = torch.randn(DIRECTIONS_COMPARED, len(theta), generator=torch.Generator().manual_seed(0)).to(theta)
+    leaf = theta.detach().clone().requires_grad_()
+    outputs = graph.results(leaf, inputs)[graph.output]
+    adjoint = graphs.some_adjoint(outputs)
+    (slopes,) = torch.autograd.grad(outputs, leaf, adjoint, create_graph=True)
+    expected = torch.stack([autodiff.derivative(slopes, leaf, row) for row in rows]) @ rows.T
+    _, found, _ = _pushed(graph, graph.results(leaf, inputs), adjoint, Directions(rows, ()))
+    return networks.same_to_rounding(found, expected)
 
 
 def adder(ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -> Callable[[Tensor, Tensor], None]:
@@ -126,23 +141,49 @@ def _add_point(
     inputs, labels = examples
     count, place = len(inputs), slice(number, number + 1)
     results = graph.results(theta.detach().clone().requires_grad_(), _filled(inputs, graph.examples))
-    point = Point(graph, results, directions, graphs.weights_of(graph))
-    whole = point.results[graph.output]
-    outputs = whole.detach()[:count]
-    adjoint = torch.zeros_like(whole)
+    outputs = results[graph.output].detach()[:count]
+    adjoint = torch.zeros_like(results[graph.output])
     adjoint[:count] = total.adjoints(outputs[None], labels, place)[0]
+    gradient, residual, along = _pushed(graph, results, adjoint, directions)
+    total.radial_derivative[number] += gradient @ theta
+    total.residual[number] += residual
+    along = orthonormalised(along[:, :count].transpose(1, 2).contiguous(), total.factor)
+    total.add(outputs[None], labels, [(theta.new_ones(1), along)], place)
+
+
+def _pushed(graph: Graph, results: list, adjoint: Tensor, directions: Directions) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradient (D,) of ⟨outputs, adjoint⟩, its second derivatives (d, d), and tangents (d, n, k) of the outputs."""
+    point = Point(graph, results, directions, graphs.weights_of(graph))
     rules = {
         each.number: graph_rules.rule_of(each) for each in graph.operations if each.moves and each.number != PARAMETERS
     }
-    wanted = [PARAMETERS, *_bending(point, rules)]
-    found = torch.autograd.grad(whole, [point.results[i] for i in wanted], adjoint, allow_unused=True)
+    wanted, outputs = [PARAMETERS, *_bending(point, rules)], results[graph.output]
+    found = torch.autograd.grad(outputs, [results[i] for i in wanted], adjoint, allow_unused=True)
     point.adjoints = {i: each for i, each in zip(wanted, found) if each is not None}
-    total.radial_derivative[number] += point.adjoints.pop(PARAMETERS) @ theta
-    raw = directions.part(slice(None))
-    along = _pushed(point, rules, raw, total.residual[number])
-    along = raw.new_zeros(len(raw), *whole.shape) if along is None else along
-    along = orthonormalised(along[:, :count].transpose(1, 2).contiguous(), total.factor)
-    total.add(outputs[None], labels, [(theta.new_ones(1), along)], place)
+    gradient, raw = point.adjoints.pop(PARAMETERS), directions.part(slice(None))
+    residual = outputs.new_zeros(len(raw), len(raw), requires_grad=False)
+    tangents, owned = point.tangents, set()
+    tangents[PARAMETERS] = raw
+    left = {each.number: len(each.users) for each in graph.operations}
+    for i, rule in rules.items():
+        operation = graph.operations[i]
+        sources = set(operation.sources)
+        moving = any(tangents.get(source) is not None for source in sources)
+        if moving and _is_differentiable(results[i]):
+            point.free = {source for source in sources & owned if left[source] == 1}
+            tangents[i], added = rule.push(operation, point)
+            if added is not None:
+                residual += added
+            if not rule.owns:
+                owned -= sources
+            elif isinstance(tangents[i], Tensor) and 0 not in tangents[i].stride():
+                owned.add(i)
+        for source in sources:
+            left[source] -= 1
+            if not left[source]:
+                tangents.pop(source, None)
+    along = tangents.get(graph.output)
+    return gradient, residual, raw.new_zeros(len(raw), *outputs.shape) if along is None else along
 
 
 def _bending(point: Point, rules: dict[int, Rule]) -> list[int]:
@@ -158,28 +199,3 @@ def _bending(point: Point, rules: dict[int, Rule]) -> list[int]:
 def _is_differentiable(result: object) -> bool:
     """Whether a result has a tangent; several together are taken apart later."""
     return not isinstance(result, Tensor) or result.requires_grad
-
-
-def _pushed(point: Point, rules: dict[int, Rule], directions: Tensor, residual: Tensor) -> Tensor | None:
-    """Tangents (d, n, k) of the outputs, and H′ added to `residual` (d, d); None where all tangents vanish."""
-    tangents, owned = point.tangents, set()
-    tangents[PARAMETERS] = directions
-    left = {each.number: len(each.users) for each in point.graph.operations}
-    for i, rule in rules.items():
-        operation = point.graph.operations[i]
-        sources = set(operation.sources)
-        moving = any(tangents.get(source) is not None for source in sources)
-        if moving and _is_differentiable(point.results[i]):
-            point.free = {source for source in sources & owned if left[source] == 1}
-            tangents[i], added = rule.push(operation, point)
-            if added is not None:
-                residual += added
-            if not rule.owns:
-                owned -= sources
-            elif isinstance(tangents[i], Tensor) and 0 not in tangents[i].stride():
-                owned.add(i)
-        for source in sources:
-            left[source] -= 1
-            if not left[source]:
-                tangents.pop(source, None)
-    return tangents.get(point.graph.output)

@@ -204,7 +204,10 @@ def _agrees_at(graph: Graph, logits: networks.Logits, theta: Tensor, inputs: Ten
         outputs = function(point, inputs)
         if not outputs.requires_grad:
             return False
-        # Any adjoint will do whose entries differ.
-        adjoint = torch.arange(1, outputs.numel() + 1).to(outputs).cos().view_as(outputs)
-        found.append((outputs.detach(), torch.autograd.grad(outputs, point, adjoint)[0]))
+        found.append((outputs.detach(), torch.autograd.grad(outputs, point, some_adjoint(outputs))[0]))
     return all(networks.same_to_rounding(ours, theirs) for theirs, ours in zip(*found))
+
+
+def some_adjoint(outputs: Tensor) -> Tensor:
+    """An adjoint of outputs for comparisons: any will do whose entries differ."""
+    return torch.arange(1, outputs.numel() + 1).to(outputs).cos().view_as(outputs)
