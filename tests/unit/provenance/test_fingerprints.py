@@ -171,8 +171,19 @@ def test_scripts_reach_the_modules_that_make_their_numbers():
     reached = fingerprints.imported_modules(measure, modules=[kinds.known()["curvature"].path])
     engine = ("accumulators", "arguments", "autodiff", "directions", "dispatch", "gradients", "hessian")
     engine += ("hessian_vector_products", "homogeneous_sweep", "softened_relu", "tangents")
-    engine += ("top_eigenvectors",)
-    networks = ("chains", "initialisation", "kernels", "labels", "layers", "losses", "networks", "problem")
+    engine += ("top_eigenvectors", "graph_rules", "graph_tangents")
+    networks = (
+        "chains",
+        "decompositions",
+        "graphs",
+        "initialisation",
+        "kernels",
+        "labels",
+        "layers",
+        "losses",
+        "networks",
+        "problem",
+    )
     networks += ("user_code", "user_networks")
     measurements = ("blocks", "curvature", "curvature_blocks", "curvature_sweeps", "observables")
     assert {
