@@ -9,13 +9,13 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(params=["graph", "automatic"])
-def general(request, monkeypatch):
+def general(request):
     """The way of networks that are no chains: through their graph, and by automatic differentiation."""
-    from goldilocks_zone.curvature import dispatch, graph_tangents
+    from goldilocks_zone.curvature import dispatch
 
     if request.param == "graph":
         return dispatch.GRAPH
-    monkeypatch.setattr(graph_tangents, "traced", lambda *given: None)
+    request.getfixturevalue("automatic")
     return dispatch.AUTOMATIC
 
 

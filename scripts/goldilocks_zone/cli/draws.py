@@ -17,8 +17,8 @@ OUT_OF_REACH = 4  # times the draws of the run
 
 
 class Asked(NamedTuple):
-    """What the cases of one study ask for: draws, the case that asks for most, and the cases that no feasible number of
-    draws decides."""
+    """The most draws that a case of one study asks for, this case, and the cases that no feasible number of draws
+    decides."""
 
     draws: int
     case: str

@@ -48,10 +48,10 @@ def radial_sweep(
 ) -> list[PlaneCurvature]:
     """Curvature at the points α · `parameters` (D,) for each scale α, on planes along the raw `directions` (d, D).
 
-    Directions need not be orthonormal: they are made so, in order, through their Gram matrix. A sparse matrix saves
-    memory. `dispatch.path_of` names the algorithm; AUTOMATIC runs in the precision of `directions`, others with points
-    in double precision and tangents in that of `directions`. `memory_mib` bounds the working memory beside parameters,
-    directions and examples, in MiB. Parts of a network's forward pass under `detach` are constants.
+    Directions need not be orthonormal: they are made so, in order, through their Gram matrix. For a chain, a sparse
+    matrix saves memory. `dispatch.path_of` names the algorithm; AUTOMATIC runs in the precision of `directions`, others
+    with points in double precision and tangents in that of `directions`. `memory_mib` bounds the working memory beside
+    parameters, directions and examples, in MiB. Parts of a network's forward pass under `detach` are constants.
 
     Raises ValueError if the directions are linearly dependent, a logit, a loss or a Hessian is not finite, the network
     mixes examples, changes its parameters, is random, gives other than logits (n, k), has parts under `torch.no_grad`

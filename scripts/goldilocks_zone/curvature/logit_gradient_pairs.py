@@ -1,4 +1,4 @@
-"""What pairs of logit gradients say: their mean cosines, and ‖G‖_F, from the blocks of their Gram matrix JᵀJ.
+"""Mean cosines of pairs of logit gradients, and ‖G‖_F, from blocks of their Gram matrix JᵀJ.
 
 Letters as in `logit_gradients`.
 """
@@ -114,8 +114,7 @@ def frobenius_norm(gradients: LogitGradients, factor: Factor) -> float:
 
 @dataclass(frozen=True)
 class Pairs:
-    """What all pairs of logit gradients say: their clustering, with and without the last layer (None where layers are
-    not known), and ‖G‖_F."""
+    """Clustering of logit gradients with and without the last layer (None where layers are not known), and ‖G‖_F."""
 
     clustering: Clustering
     without_last: Clustering | None

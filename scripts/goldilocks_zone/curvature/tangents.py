@@ -27,8 +27,8 @@ FEWEST_EXAMPLES = 32  # with convolutions
 
 @dataclass(frozen=True)
 class Ray:
-    """Points α θ for the scales α of a chain, a graph or a logits function, and directions through each: prepared for a
-    chain, (d, D) for others."""
+    """Points α θ for the scales α of a chain, a graph or a logits function, and directions through each: (d, D) for a
+    logits function, prepared for others."""
 
     network: object
     theta: Tensor

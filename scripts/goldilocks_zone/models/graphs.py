@@ -116,7 +116,7 @@ def weights_of(graph: Graph) -> dict[int, Weights]:
 
 
 class Untraceable(Exception):
-    """What a network computes does not follow from its parameters and inputs alone, or not in known operations."""
+    """A network whose logits depend on values of tensors, on chance or on changes in place, which no trace holds."""
 
 
 def traced(network: nn.Module | networks.Logits, theta: Tensor, inputs: Tensor) -> Graph:
