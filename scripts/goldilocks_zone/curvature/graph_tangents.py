@@ -100,10 +100,13 @@ def plan(graph: Graph, directions: Directions, memory_mib: float) -> int:
     entries = _entries_by_example(graph)
     # Results with what autograd keeps of them, and adjoints, in double precision; values in that of the tangents.
     per_example = sum(entries.values()) * (3 * 8 + 2 * size) + _live(graph, entries) * d * size
-    fixed = 2 * d * graph.operations[PARAMETERS].shape[0] * size
+    parameters = graph.operations[PARAMETERS].shape[0]
+    fixed = 2 * d * parameters * size
     left = max(memory_mib * 2**20 - fixed, memory_mib * 2**18)
     in_cache = BYTES_PER_LAYER / (d * size * max(entries.values(), default=1))
-    return max(1, min(int(left / max(per_example, 1)), max(4, int(in_cache)), EXAMPLES_PER_CHUNK))
+    # Each chunk reads all Ẇ: tangents of activations should be as large.
+    as_large = 2 * parameters / max(sum(entries.values()), 1)
+    return max(1, int(min(left / max(per_example, 1), max(4, in_cache, as_large), EXAMPLES_PER_CHUNK)))
 
 
 def _entries_by_example(graph: Graph) -> dict[int, float]:
