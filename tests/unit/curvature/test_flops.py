@@ -262,6 +262,8 @@ print(status("VmHWM") - before)
 def growth(*arguments) -> float:
     """Peak memory beyond what was there with parameters, directions and examples, in MiB, in a process of its own."""
     environment = {"PYTHONPATH": f"{ROOT / 'scripts'}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", "PATH": ""}
+    # Else the C library moves this threshold with what is freed, and keeps up to 70 MiB more in one run than in the next.
+    environment |= {"MALLOC_MMAP_THRESHOLD_": "65536"}
     command = [sys.executable, "-c", MEMORY, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
@@ -290,10 +292,6 @@ on_linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason
     ],
 )
 def test_memory_stays_within_its_budget(label, dtype, kind, points, examples, d, memory, path):
-    """Growth of resident memory over that with parameters, directions and examples in place.
-
-    15 % on top: the allocator keeps freed pages between chunks, and matrix products have buffers of their own.
-    Measured are 30 to 100 of 128 MiB, 60 to 120 of 256 and 150 to 185 of 512.
-    """
+    """Growth of resident memory over that with parameters, directions and examples in place."""
     found = growth(label, dtype, kind, points, examples, d, memory, path)
-    assert found < 1.15 * memory
+    assert found < memory
