@@ -18,12 +18,13 @@ class Sums:
 
     def __init__(self, factor: Tensor, loss: losses.Loss, temperatures: Sequence[float], refuse_overflow: bool = True):
         p, d = len(temperatures), len(factor)
-        self.factor, self.loss, self.count, self.refuse_overflow = factor, loss, 0, refuse_overflow
+        self.factor, self.loss, self.refuse_overflow = factor, loss, refuse_overflow
+        self.count, self.amount = 0, 0.0
         self.temperatures = factor.new_tensor(temperatures)[:, None, None]
         self.residual, self.gauss_newton = factor.new_zeros(p, d, d), factor.new_zeros(p, d, d)
         self.gradient, self.traces, self.squares = (factor.new_zeros(p, d) for _ in range(3))
         self.losses, self.variances, self.radial_derivative = (factor.new_zeros(p) for _ in range(3))
-        self.entropies, self.zeros, self._tangent_squares = (factor.new_zeros(p) for _ in range(3))
+        self.entropies, self.zeros, self._elements, self._tangent_squares = (factor.new_zeros(p) for _ in range(4))
         # Until the number of classes is known.
         self._predicted = self._products = self._tangents = self._members = None
 
@@ -41,12 +42,12 @@ class Sums:
     def add(
         self, outputs: Tensor, labels: Tensor, parts: list, points: slice = slice(None), alike: tuple | None = None
     ) -> None:
-        """Add examples with logits (p, n, k), double, of which each has the same likeliest class at all points.
+        """Add examples with logits (p, n, k), double, whose elements each have the same likeliest class at all points.
 
         Tangents of the logits along orthonormal directions are the sum over `parts`: factors (p,) times tangents
         (d, k, n) that the points share. `alike`, as by `homogeneous_sweep.same`: points with the same logits over
-        temperature and factors in the same proportions. The caller adds to `count`. Raises ValueError if a logit or a
-        loss is not finite.
+        temperature and factors in the same proportions. The caller calls `counted` once for all points. Raises
+        ValueError if a logit or a loss is not finite.
         """
         firsts, numbers = alike or [list(range(len(outputs)))] * 2
         temperatures = self.temperatures[points]
@@ -55,12 +56,17 @@ class Sums:
         if self.refuse_overflow and not (torch.isfinite(outputs).all() and torch.isfinite(totals).all()):
             raise ValueError("a logit or a loss is not finite: the radius is too large for this precision, lower it")
         self.losses[points] += totals[numbers]
+        examples = outputs.shape[1]
+        loss, outputs, labels, *tangents = self.loss.elements(outputs, labels, *(each for _, each in parts))
+        parts = [(factors, each) for (factors, _), each in zip(parts, tangents)]
+        cooled = outputs[firsts] / temperatures[firsts]
+        self._elements[points] += outputs.shape[1]
         deviations, k = outputs - outputs.mean(-1, keepdim=True), outputs.shape[-1]
         self.variances[points] += deviations.square().sum((1, 2)) / (k - 1)
         self.zeros[points] += (outputs == 0).sum((1, 2)) / k
         self._add_moments(cooled, labels, parts, points, numbers)
         classes = losses.likeliest(outputs)
-        (scales, first), *others = [(factors, self.loss.relative(each, classes)) for factors, each in parts]
+        (scales, first), *others = [(factors, loss.relative(each, classes)) for factors, each in parts]
         # Scales come last, in double precision: at large radii products leave the range of single precision.
         shares = [((factors / scales).to(each.dtype), each) for factors, each in others]
         heights = scales / temperatures[:, 0, 0]
@@ -69,9 +75,9 @@ class Sums:
         found = []
         for start, some in zip(range(0, len(firsts), step), cooled.split(step)):
             tangents = sum((factors[firsts[start]] * each for factors, each in shares), first)
-            product, traces = self.loss.gauss_newton(some, tangents, classes, labels)
-            traces = traces.cumsum(2)
-            residuals = self.loss.gradient(some, labels).transpose(1, 2).flatten(1)
+            product, traces = loss.gauss_newton(some, tangents, classes, labels)
+            traces = traces.unflatten(1, (examples, -1)).sum(2).cumsum(2)
+            residuals = loss.gradient(some, labels).transpose(1, 2).flatten(1)
             gradient = (residuals.to(tangents.dtype) @ tangents.flatten(1).T).double()
             found.append((product, gradient, traces.sum(1), traces.square().sum(1)))
         product, gradient, traces, squares = (torch.cat(each)[numbers] for each in zip(*found))
@@ -95,17 +101,21 @@ class Sums:
         self.entropies[points] -= weighted.sum((1, 2))[numbers]
         self._predicted[points] += predicted.sum(1)[numbers]
         self._products[points] += (predicted.transpose(1, 2) @ predicted)[numbers]
-        # Without classes there is no share of each.
-        self._members[points] += torch.bincount(labels, minlength=classes) if self.loss.classifies else torch.nan
+        self._members[points] += self.loss.members(labels, classes)
         for number, (factors, each) in enumerate(parts):
             self._tangents[points] += factors[:, None, None] * each.sum(2, dtype=torch.float64)
             self._tangent_squares[points] += (factors * torch.linalg.vector_norm(each, dtype=torch.float64)) ** 2
             for others, other in parts[:number]:
                 self._tangent_squares[points] += 2 * factors * others * (each.double() * other).sum()
 
+    def counted(self, labels: Tensor) -> None:
+        """Count examples with these labels, which were added."""
+        self.count += len(labels)
+        self.amount += self.loss.amount(labels)
+
     def means(self) -> dict[str, Tensor]:
         """Numbers (p,) of `dispatch.PlaneCurvature` by name, of the examples so far."""
-        n, (d, classes) = self.count, self._tangents.shape[1:]
+        n, (d, classes) = self._elements, self._tangents.shape[1:]
         # Off the diagonal −⟨p_k p_l⟩; the diagonal ⟨p_k (1 − p_k)⟩ without cancellation where p is near 1.
         crossed = self._products - torch.diag_embed(self._products.diagonal(dim1=1, dim2=2))
         spread = torch.diag_embed(crossed.sum(2)) - crossed
@@ -113,13 +123,13 @@ class Sums:
         spread = spread / spread.abs().amax((1, 2), keepdim=True).clamp_min(torch.finfo(spread.dtype).tiny)
         norms = spread.flatten(1).norm(dim=1)
         ratios = spread.diagonal(dim1=1, dim2=2).sum(1) / norms
-        means = (self._tangents / n).square().sum((1, 2)) / (d * classes)
+        means = (self._tangents / n[:, None, None]).square().sum((1, 2)) / (d * classes)
         # With one example nothing is known of the spread.
-        spreads = (self._tangent_squares / (n * d * classes) - means).clamp_min(0) * (n / max(n - 1, 1))
+        spreads = (self._tangent_squares / (n * d * classes) - means).clamp_min(0) * (n / (n - 1).clamp_min(1))
         return {
-            "loss": self.losses / n,
+            "loss": self.losses / self.amount,
             "logits_std": (self.variances / n).sqrt(),
-            "radial_derivative": self.radial_derivative / n,
+            "radial_derivative": self.radial_derivative / self.amount,
             "zero_logits": self.zeros / n,
             "entropy": self.entropies / n,
             "prior_mismatch": (self._members - self._predicted).norm(dim=1) / n,

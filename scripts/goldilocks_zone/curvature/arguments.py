@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from goldilocks_zone.curvature import autodiff
-from goldilocks_zone.models import kernels, losses, networks
+from goldilocks_zone.models import criteria, kernels, losses, networks
 from goldilocks_zone.models.networks import Logits
 from goldilocks_zone.models.problem import Array, Problem
 
 Network, Labels, Rows = nn.Module | Logits, Array | Sequence[int], Array | scipy.sparse.sparray
+EXAMPLES_COMPARED = 4
 NO_EXAMPLES = "a mean over no examples was asked for: give and ask for one at least"
 CHECKPOINTED = (
     "the network computes activations again for its backward pass, as torch.utils.checkpoint does, then without the "
@@ -121,7 +122,7 @@ class Prepared:
         self, problem: Problem, network: Network, theta: Tensor, dtype: torch.dtype | None = None, labelled: bool = True
     ):
         self.network, self.theta, self.loss, self.temperature = network, theta, problem.loss, problem.temperature
-        self._problem, self._dtype, self._labelled, self._kept = problem, dtype, labelled, None
+        self._problem, self._dtype, self._labelled, self._kept, self._begun = problem, dtype, labelled, None, False
         self.first, _ = next(iter(self), (None, None))
         if self.first is None:
             raise ValueError(NO_EXAMPLES)
@@ -131,12 +132,26 @@ class Prepared:
             yield self._kept
             return
         for inputs, labels in self._problem.batches():
-            found = _examples(self.network, self.theta, inputs, labels, self.loss if self._labelled else None)
+            *found, loss = _examples(self.network, self.theta, inputs, labels, self._problem.loss, self._labelled)
+            if self._begun and loss.layout != self.loss.layout:
+                raise ValueError(
+                    f"the network's outputs have different axes in different batches, and the loss {loss.name} needs "
+                    f"the same ones ({self.loss.layout} and {loss.layout}): give batches of one shape"
+                )
+            self.loss, self._begun = loss, True
             if self._dtype is not None:
                 found = tuple(in_precision(each, self._dtype) for each in found)
             if self._problem.is_one_batch:
                 self._kept = found
             yield found
+
+    @cached_property
+    def amount(self) -> float:
+        """The examples' weights, by which totals are divided; of an iterable after a pass over it."""
+        found = sum(self.loss.amount(labels) for _, labels in self)
+        if not found > 0:
+            raise ValueError("no example counts: all are ignored or have the weight zero, give others")
+        return found
 
     @cached_property
     def count(self) -> int:
@@ -163,9 +178,10 @@ def prepared(problem: Problem, point: Array, *, labelled: bool = True) -> Prepar
 
 
 def _examples(
-    network: Network, theta: Tensor, inputs: Array, labels: Labels | None, loss: losses.Loss | None
-) -> tuple[Tensor, Tensor]:
-    """Inputs (n, …) and labels (n,), int64, of a network at parameters θ (D,); (n, 0) where there are no labels."""
+    network: Network, theta: Tensor, inputs: Array, labels: Labels | None, loss: losses.Loss, labelled: bool
+) -> tuple[Tensor, Tensor, losses.Loss]:
+    """Inputs (n, …), labels (n, …) and the loss of a network's flat outputs at parameters θ (D,); labels (n, 0) where
+    there are none, or they are not `labelled`."""
     inputs = dense(inputs, "inputs").to(theta.device)
     _refuse_complex(inputs.dtype, "inputs")
     if not inputs.ndim or not len(inputs):
@@ -174,18 +190,42 @@ def _examples(
         _refuse_not_finite(inputs.flatten(1) if inputs.ndim > 1 else inputs[:, None], "input")
         inputs = inputs.float() if inputs.element_size() < 4 else inputs
     inputs, outputs = _tried(autodiff.function(network), theta, inputs)
+    shape = networks.shape_of_outputs(network, theta, in_precision(inputs, theta.dtype))
+    if not labelled or (labels is None and not loss.classifies):
+        return inputs, inputs.new_empty(len(inputs), 0), loss.fitted(shape, None)
     if isinstance(loss, losses.CrossEntropy) and outputs.shape[1] == 1:
         raise ValueError(
             "the network has one logit, whose softmax is 1 and cross-entropy 0 whatever its weights: give it one for "
-            "each of two classes, or use the loss mean_squared_error"
+            "each of two classes, or the loss torch.nn.BCEWithLogitsLoss() and labels 0.0 and 1.0"
         )
-    if loss is None or (labels is None and not loss.classifies):
-        return inputs, inputs.new_empty(len(inputs), 0)
     if labels is None:
         raise ValueError(f"the loss {loss.name} needs labels, and none are given: give one label for each example")
-    n = len(inputs)
-    found = classes(labels, n, outputs.shape[1]) if loss.classifies else _labels(labels, n)
-    return inputs, found.to(theta.device)
+    found = _classes(labels, len(inputs), shape, loss) if loss.classifies else _labels(labels, len(inputs))
+    found = found.to(theta.device)
+    fitted = loss.fitted(shape, found)
+    if isinstance(fitted, criteria.Average):
+        some = networks.few(torch.arange(len(inputs)), EXAMPLES_COMPARED)
+        outputs = autodiff.function(network)(theta, in_precision(inputs[some], theta.dtype))
+        fitted.refuse_unfit(outputs.detach(), found[some])
+    return inputs, found, fitted
+
+
+def _classes(labels: Labels, examples: int, shape: Sequence[int], loss: losses.Loss) -> Tensor:
+    """Labels (n, …) of outputs (n, *shape): numbers of classes, or their probabilities where the loss takes them."""
+    given, leading = _labels(labels, examples), getattr(loss, "class_axis", -1) == 1
+    if isinstance(loss, losses.CrossEntropy) and given.is_floating_point() and given.shape[1:] == shape:
+        if not (torch.isfinite(given) & (given >= 0)).all():
+            raise ValueError("a label is a negative or no probability: give probabilities of the classes")
+        return given
+    if len(shape) == 1:
+        return classes(given, examples, shape[0], getattr(loss, "ignore_index", None))
+    count, rest = (shape[0], shape[1:]) if leading else (shape[-1], shape[:-1])
+    if given.shape[1:] != rest:
+        raise ValueError(
+            f"labels have the shape {tuple(given.shape)} where outputs have {(examples, *shape)}: give one class for "
+            f"each element, {(examples, *rest)}, and models.losses.CrossEntropy(class_axis=1) where classes come first"
+        )
+    return classes(given.flatten(), given.numel(), count, getattr(loss, "ignore_index", None)).view(given.shape)
 
 
 def in_precision(inputs: Tensor, dtype: torch.dtype) -> Tensor:
@@ -241,8 +281,9 @@ def _labels(given: Labels, examples: int) -> Tensor:
     return labels
 
 
-def classes(labels: Labels, examples: int, count: int) -> Tensor:
-    """Labels (n,) of `count` classes as int64. Raises ValueError unless they are whole, within range, one for each."""
+def classes(labels: Labels, examples: int, count: int, ignored: int | None = None) -> Tensor:
+    """Labels (n,) of `count` classes as int64. Raises ValueError unless they are whole, within range or the label
+    `ignored`, one for each."""
     given = _labels(labels, examples)
     if given.ndim != 1:
         raise ValueError(
@@ -254,7 +295,8 @@ def classes(labels: Labels, examples: int, count: int) -> Tensor:
             f"labels are of type {given.dtype}, and a class is a whole number: give numbers of classes, labels.long()"
         )
     found = given.to(torch.int64)
-    wrong = ((found < 0) | (found >= count)).nonzero()
+    wrong = (found < 0) | (found >= count)
+    wrong = (wrong if ignored is None else wrong & (found != ignored)).nonzero()
     if len(wrong):
         place = int(wrong[0, 0])
         raise ValueError(

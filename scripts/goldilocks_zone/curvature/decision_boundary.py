@@ -17,7 +17,7 @@ from torch import Tensor
 from goldilocks_zone.curvature import hessian, logit_gradients
 from goldilocks_zone.curvature.logit_gradients import GaussNewton, LogitGradients
 from goldilocks_zone.models.decision_boundary import Crossings
-from goldilocks_zone.models.losses import Factor
+from goldilocks_zone.models.loss_factors import Factor
 from goldilocks_zone.models.problem import Problem
 
 RELATIVE_ZERO = 1e-13  # eigenvalues of G below this share of the largest are taken as zero

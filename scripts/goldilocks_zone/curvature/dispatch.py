@@ -66,7 +66,7 @@ class PlaneCurvature:
 def path_of(problem: Problem, parameters: Array, points: int) -> str:
     """The fastest exact algorithm for a problem at this many points on the ray through `parameters` (D,)."""
     given = arguments.prepared(problem, parameters, labelled=False)
-    return path(form_of(problem.loss, given.network, [given.theta], given.first), given.theta, points)
+    return path(form_of(given.loss, given.network, [given.theta], given.first), given.theta, points)
 
 
 def path(form: Form, theta: Tensor, points: int) -> str:
@@ -114,7 +114,7 @@ def averages_over(
         while left and start < len(inputs):
             stop = min(len(inputs), start + left[0] - total.count)
             add(inputs[start:stop], labels[start:stop])
-            total.count += stop - start
+            total.counted(labels[start:stop])
             start = stop
             if total.count == left[0]:
                 found[left.pop(0)] = _averages(total)
@@ -174,9 +174,10 @@ def _add_point(problem: Problem, theta: Tensor, directions: Tensor, step: int, t
     residual += columns
     outputs = problem.network(theta, problem.inputs).double()
     # The Gauss–Newton part over raw directions is taken off again.
-    classes, cooled = losses.likeliest(outputs[None]), outputs[None] / temperature
-    relative = problem.loss.relative(along / temperature, classes)
-    residual -= problem.loss.gauss_newton(cooled, relative, classes, problem.labels)[0][0]
+    cooled = outputs[None] / temperature
+    loss, cooled, labels, tangents = problem.loss.elements(cooled, problem.labels, along / temperature)
+    classes = losses.likeliest(cooled)
+    residual -= loss.gauss_newton(cooled, loss.relative(tangents, classes), classes, labels)[0][0]
     total.radial_derivative[point] += autodiff.radial_derivative(problem, theta)
     parts = [(total.factor.new_ones(1), accumulators.orthonormalised(along, total.factor))]
     total.add(outputs[None], problem.labels, parts, point)
@@ -190,7 +191,7 @@ def chunks(loss: losses.Loss, inputs: Tensor, labels: Tensor, fitting: int) -> I
 
 def _averages(total: Sums) -> list[PlaneCurvature | None]:
     """Averages at each point over the examples so far; None where they are not finite, unless that is refused."""
-    n, factor, numbers, result = total.count, total.factor.cpu().numpy(), total.means(), []
+    n, factor, numbers, result = total.amount, total.factor.cpu().numpy(), total.means(), []
     matrices = (total.residual, total.gauss_newton, total.gradient, total.traces, total.squares)
     for i, point in enumerate(zip(*(each.cpu().numpy() for each in matrices))):
         residual, gauss_newton, gradient, traces, squares = point

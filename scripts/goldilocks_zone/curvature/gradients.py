@@ -33,9 +33,10 @@ class Gradients:
 @kernels.differentiating
 def gradients(problem: Problem, parameters: Array) -> Gradients:
     """Gradients of the mean cross-entropy at `parameters` (D,). Raises ValueError for another loss."""
-    if not isinstance(problem.loss, CrossEntropy):
+    if not isinstance(problem.loss, CrossEntropy) or not problem.loss.is_plain:
         raise ValueError(
-            f"gradients are those of the cross-entropy and the loss is {problem.loss.name}: give the former"
+            f"gradients are those of the cross-entropy and the loss is {problem.loss.name}: give the former, without "
+            "weights, smoothing or labels to ignore"
         )
     given = arguments.prepared(problem, parameters)
     logits = given.logits("gauss_newton")

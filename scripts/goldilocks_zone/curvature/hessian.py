@@ -84,7 +84,7 @@ def curvature_at(
     batches = arguments.Prepared(problem, network, theta.to(torch.as_tensor(directions.data).dtype))
     counts = arguments.counts(options.examples, batches.count)
     ends = (scale * theta.double() for scale in {min(scales), max(scales)})
-    form = dispatch.form_of(problem.loss, network, ends, batches.first)
+    form = dispatch.form_of(batches.loss, network, ends, batches.first)
     path = dispatch.path(form, theta, len(points))
     directions, sparse = dispatch.prepared(directions, path, theta.device)
     factor = planes.cholesky(directions.cpu().numpy() if sparse is None else sparse)
@@ -97,7 +97,7 @@ def curvature_at(
         ray = Ray(form, theta.double(), scales, Directions(directions, form, sparse))
 
     def begin() -> tuple[Sums, Callable]:
-        total = Sums(factor, problem.loss, temperatures, options.refuse_overflow)
+        total = Sums(factor, batches.loss, temperatures, options.refuse_overflow)
         return total, dispatch.adder(path, ray, batches.first, total, options.memory_mib)
 
     found = dispatch.averages_over(counts, batches, begin)
@@ -163,7 +163,7 @@ def hessian_products(
                 push = autodiff.products(Problem(logits, chunk, targets, given.loss, given.temperature), theta, part)
                 for some, those in zip(vectors.split(step), total.split(step)):
                     those += push(some)
-        return total / given.count
+        return total / given.amount
 
     return arguments.of_rows(products, theta)
 

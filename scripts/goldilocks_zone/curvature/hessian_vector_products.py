@@ -24,7 +24,7 @@ class Products:
 
     def __init__(self, chain: tuple, given: Prepared, gauss_newton: bool):
         self._chain, self._given, self._gauss_newton = chain, given, gauss_newton
-        self._theta, self._temperature, self._count = given.theta, given.temperature, given.count
+        self._theta, self._temperature, self._amount = given.theta, given.temperature, given.amount
         self._chunks = [
             self._prepared(*some) for batch in given for some in zip(*(each.split(EXAMPLES_AT_ONCE) for each in batch))
         ]
@@ -63,7 +63,7 @@ class Products:
                 continue
             for some, their in zip(vectors.split(together), products.split(together)):
                 self._add(some, their, steps, vmap(curved))
-        return products / self._count
+        return products / self._amount
 
     def _add(self, vectors: Tensor, products: Tensor, steps: list[Step], curved: Callable) -> None:
         """Add to products (…, D) those of vectors (…, D), one or several."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from goldilocks_zone.curvature import arguments
 from goldilocks_zone.curvature.logit_gradients import LogitGradients, fitting
-from goldilocks_zone.models.losses import Factor
+from goldilocks_zone.models.loss_factors import Factor
 from goldilocks_zone.models.problem import Array
 
 

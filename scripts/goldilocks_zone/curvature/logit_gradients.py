@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from goldilocks_zone.curvature import arguments, autodiff
 from goldilocks_zone.models import chains, kernels, layers
-from goldilocks_zone.models.losses import Factor
+from goldilocks_zone.models.loss_factors import Factor
 from goldilocks_zone.models.problem import Array, Problem
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.spectra import lanczos

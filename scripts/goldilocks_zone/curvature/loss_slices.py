@@ -55,7 +55,7 @@ def mean_losses(
                 step = len(inputs) if problem.loss.couples_examples else examples_per_chunk
                 for chunk, targets in zip(inputs.split(step), labels.split(step)):
                     total += problem.loss.total(logits(parameters, chunk) / problem.temperature, targets)
-            found.append(float(total) / given.count)
+            found.append(float(total) / given.amount)
     if not np.isfinite(found).all():
         raise ValueError("the loss is not finite on a cut: take smaller radii or a smaller extent")
     return np.reshape(found, coefficients.shape[:-1])

@@ -14,7 +14,7 @@ from goldilocks_zone.measurements import minima
 from goldilocks_zone.measurements.boundary import BoundaryStudy
 from goldilocks_zone.models import decision_boundary as boundary
 from goldilocks_zone.models import networks
-from goldilocks_zone.models.losses import SoftmaxFactor
+from goldilocks_zone.models.loss_factors import SoftmaxFactor
 from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.spectra import alignments

@@ -8,11 +8,13 @@ is in double precision: at near ties the error of p is eps times the logits.
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.func import grad, jvp, vmap
+
+from goldilocks_zone.models.loss_factors import DenseFactor, Factor, SoftmaxFactor
 
 Map = Callable[[Tensor], Tensor]
 NEGATIVE = 1e-12  # eigenvalues of a second derivative, relative to the largest, that rounding explains
@@ -26,6 +28,7 @@ class Loss(ABC):
     """
 
     name: str
+    layout: object = None  # what a fitted loss knows of the outputs' axes
     couples_examples = True
     classifies = True
     shift_invariant = False
@@ -33,6 +36,34 @@ class Loss(ABC):
     @abstractmethod
     def total(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """n times the mean loss, shape (…)."""
+
+    def amount(self, labels: Tensor) -> float:
+        """n, by which totals are divided for the mean: the sum of the examples' weights."""
+        return len(labels)
+
+    def members(self, labels: Tensor, classes: int) -> Tensor | float:
+        """How many elements are of each of k `classes`, (k,); NaN where labels are no classes."""
+        return torch.bincount(labels, minlength=classes) if self.classifies else torch.nan
+
+    def fitted(self, shape: Sequence[int], labels: Tensor | None) -> "Loss":
+        """The loss of outputs flattened to (n, k), of a network whose outputs have a `shape` for each example.
+
+        `labels` are some of the labels (n, …). Raises ValueError where the loss takes no outputs of this shape.
+        """
+        if len(shape) == 1:
+            return self
+        raise ValueError(
+            f"the network gives outputs of shape {tuple(shape)} for one example and the loss {self.name} takes (k,): "
+            "wrap the network in a module that returns logits (n, k) alone, of one token or of their mean, or give a "
+            "loss of several elements, such as models.losses.CrossEntropy()"
+        )
+
+    def elements(self, outputs: Tensor, labels: Tensor, *tangents: Tensor) -> tuple["Loss", Tensor, ...]:
+        """The loss of single elements, with outputs (…, m, k), labels (m, …) and tangents (d, k, m) of each.
+
+        An example is one element unless it has several outputs, as for tokens, with a loss each.
+        """
+        return self, outputs, labels, *tangents
 
     def select(self, members: Tensor) -> "Loss":
         """The loss of some members (m',), of one that has a value of its own for each member of outputs (m, n, k)."""
@@ -47,7 +78,7 @@ class Loss(ABC):
         gradient = grad(lambda z: self.total(z, labels).sum())
         return lambda tangents: jvp(gradient, (outputs,), (tangents.to(outputs.dtype),))[1].to(tangents.dtype)
 
-    def factor(self, outputs: Tensor, labels: Tensor) -> "Factor | None":
+    def factor(self, outputs: Tensor, labels: Tensor) -> Factor | None:
         """R with R Rᵀ the second derivative by the outputs (n, k) of each example's loss; None where there is none."""
         return None
 
@@ -85,7 +116,7 @@ class SeparateLoss(Loss):
         """The sum over examples, shape (…)."""
         return self.values(outputs, labels).sum(-1)
 
-    def factor(self, outputs: Tensor, labels: Tensor) -> "Factor | None":
+    def factor(self, outputs: Tensor, labels: Tensor) -> Factor | None:
         """R from the eigenvectors of each example's second derivative; None where one has a negative eigenvalue."""
         columns = torch.eye(outputs.shape[1], dtype=outputs.dtype, device=outputs.device)
         curved = vmap(self.curvature(outputs, labels))(columns[:, None].expand(-1, *outputs.shape))
@@ -96,41 +127,179 @@ class SeparateLoss(Loss):
 
 
 class CrossEntropy(SeparateLoss):
-    """−log p_y in nats, with the softmax p of the logits."""
+    """−log p_y in nats, with the softmax p of the logits, and torch's options of it.
+
+    weight (k,): of each class, the mean then being divided by the weights of the labels; ignore_index: a label of
+    examples that do not count; label_smoothing ε: labels become (1 − ε) y + ε/k. Labels are numbers of classes (n,), or
+    probabilities (n, k), of which weights are no divisor. Outputs (n, …, k) with labels (n, …), of tokens or pixels,
+    have a loss for each element; class_axis: the axis of classes in these.
+
+    Raises ValueError if a weight is negative, or ε is not within 0 and 1.
+    """
 
     name = "cross_entropy"
     shift_invariant = True
 
+    def __init__(
+        self,
+        weight: Tensor | Sequence[float] | None = None,
+        ignore_index: int | None = None,
+        label_smoothing: float = 0.0,
+        class_axis: int = -1,
+    ):
+        self.weight = None if weight is None else torch.as_tensor(weight).detach().double()
+        self.ignore_index, self.label_smoothing, self.class_axis = ignore_index, label_smoothing, class_axis
+        if self.weight is not None and not (self.weight >= 0).all():
+            raise ValueError("a class has a negative weight: give weights from zero on")
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f"label_smoothing {label_smoothing} is not between 0 and 1")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether each label stands for itself."""
+        return self.weight is None and self.ignore_index is None and not self.label_smoothing
+
+    def amount(self, labels: Tensor) -> float:
+        """The weights of the labels that count, as torch's mean divides by them."""
+        if labels.is_floating_point():
+            return len(labels)
+        counted = labels if self.ignore_index is None else labels[labels != self.ignore_index]
+        return counted.numel() if self.weight is None else float(self.weight.to(labels.device)[counted].sum())
+
+    def members(self, labels: Tensor, classes: int) -> Tensor | float:
+        """How many elements are of each of k `classes`, (k,); NaN where some do not count."""
+        if labels.is_floating_point():
+            return labels.sum(0)
+        ignored = self.ignore_index is not None and bool((labels == self.ignore_index).any())
+        return torch.nan if ignored else super().members(labels, classes)
+
+    def fitted(self, shape: Sequence[int], labels: Tensor | None) -> Loss:
+        """With a loss for each element where outputs have more than one axis."""
+        return self if len(shape) == 1 else PerElement(self, shape, self.class_axis)
+
+    def targets(self, outputs: Tensor, labels: Tensor) -> Tensor | None:
+        """t (…, n, k) of the loss −Σ t log p; None where it is one at the label, and zero elsewhere."""
+        if labels.is_floating_point():
+            found = labels.to(outputs)
+        elif self.is_plain:
+            return None
+        elif self.ignore_index is None:
+            found = _one_hot(outputs, labels)
+        else:
+            counts = labels != self.ignore_index
+            found = _one_hot(outputs, labels.where(counts, 0)) * counts[..., None]
+        k = outputs.shape[-1]
+        found = (1 - self.label_smoothing) * found + self.label_smoothing / k * found.sum(-1, keepdim=True)
+        return (found if self.weight is None else found * self.weight.to(outputs)).expand(outputs.shape)
+
     def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """−log p_y, shape (…, n)."""
+        """−Σ t log p, shape (…, n)."""
+        targets = self.targets(outputs, labels)
+        if targets is not None:
+            return -(targets * torch.log_softmax(outputs, -1)).sum(-1)
         chosen = labels.expand(outputs.shape[:-1])[..., None]
         return -torch.log_softmax(outputs, -1).gather(-1, chosen)[..., 0]
 
     def gradient(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """p − y, shape (…, n, k)."""
-        return torch.softmax(outputs, -1) - _one_hot(outputs, labels)
+        """p Σt − t, shape (…, n, k)."""
+        targets = self.targets(outputs, labels)
+        if targets is None:
+            return torch.softmax(outputs, -1) - _one_hot(outputs, labels)
+        return torch.softmax(outputs, -1) * targets.sum(-1, keepdim=True) - targets
 
     def curvature(self, outputs: Tensor, labels: Tensor, dtype: torch.dtype | None = None) -> Map:
-        """Products (diag p − ppᵀ) ż."""
+        """Products Σt (diag p − ppᵀ) ż."""
         p = torch.softmax(outputs, -1).to(dtype or outputs.dtype)
-        return lambda tangents: p * (tangents - (p * tangents).sum(-1, keepdim=True))
+        masses = self._masses(outputs, labels)
+        q = p if masses is None else p * masses[..., None].to(p)
+        return lambda tangents: q * (tangents - (p * tangents).sum(-1, keepdim=True))
 
-    def factor(self, outputs: Tensor, labels: Tensor) -> "SoftmaxFactor":
-        """R = diag √p − p √pᵀ."""
-        return SoftmaxFactor(torch.softmax(outputs, -1))
+    def factor(self, outputs: Tensor, labels: Tensor) -> Factor:
+        """R = (diag √p − p √pᵀ) √Σt."""
+        found, masses = SoftmaxFactor(torch.softmax(outputs, -1)), self._masses(outputs, labels)
+        return found if masses is None else DenseFactor(found.entered() * masses.sqrt()[:, None, None])
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Σ_n (Σ_k p ż żᵀ − m mᵀ) with m = Σ_k p ż: 1/k of its first term at least, as ż of the likeliest is zero."""
+        if (masses := self._masses(outputs[0], labels)) is not None:
+            tangents = tangents * masses.sqrt().to(tangents)
         weights = torch.softmax(outputs, -1)
         weights[:, torch.arange(len(classes)), classes] = 0
-        # Probabilities of the other classes may lie below the range of single precision.
-        units = weights.amax((1, 2), keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
-        weights = (weights / units).to(tangents.dtype)
+        weights, units = _in_units(weights, tangents.dtype)
         products, traces = _weighted_products(weights, units, tangents)
         means = torch.bmm(weights.transpose(0, 1), tangents.permute(2, 1, 0)).transpose(0, 1)
         traces -= (units * means.double()).square()
         products -= units**2 * torch.bmm(means.transpose(1, 2), means).double()
         return products, traces
+
+    def _masses(self, outputs: Tensor, labels: Tensor | None) -> Tensor | None:
+        """Σt of each example (…, n); None where all are one. Without labels they are."""
+        targets = None if labels is None else self.targets(outputs, labels)
+        return None if targets is None else targets.sum(-1)
+
+
+class PerElement(SeparateLoss):
+    """The sum of a loss over the elements of an example, as tokens or pixels.
+
+    Outputs of a network have a `shape` for each example, with one axis of classes, and are flattened here, (…, n, K).
+    Labels (n, …) lack this axis, or are probabilities and have it.
+    """
+
+    def __init__(self, single: CrossEntropy, shape: Sequence[int], class_axis: int):
+        self.single, self.name, self.shift_invariant = single, single.name, single.shift_invariant
+        if class_axis not in (1, -1):
+            raise ValueError(f"class_axis {class_axis} is neither 1 nor -1: let classes come first or last")
+        self.leading = class_axis == 1
+        self.classes = self.layout = shape[0 if self.leading else -1]
+
+    def amount(self, labels: Tensor) -> float:
+        """The sum of weights over all elements."""
+        return self.single.amount(self._labels(labels))
+
+    def members(self, labels: Tensor, classes: int) -> Tensor | float:
+        """How many elements are of each of k `classes`, (k,); NaN where some do not count."""
+        return self.single.members(self._labels(labels), classes)
+
+    def elements(self, outputs: Tensor, labels: Tensor, *tangents: Tensor) -> tuple[Loss, Tensor, ...]:
+        """The loss of single elements, with outputs (…, n T, k), labels (n T, …), tangents (d, k, n T) of each."""
+        along = (self._of_elements(each.mT).flatten(1, 2).mT for each in tangents)
+        return self.single, self._of_elements(outputs).flatten(-3, -2), self._labels(labels), *along
+
+    def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Loss of each example, shape (…, n)."""
+        single, found, labels = self.elements(outputs, labels)
+        return single.values(found, labels).unflatten(-1, (outputs.shape[-2], -1)).sum(-1)
+
+    def gradient(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Derivative of the total, shape (…, n, K)."""
+        single, found, labels = self.elements(outputs, labels)
+        return self._of_examples(single.gradient(found, labels), outputs)
+
+    def curvature(self, outputs: Tensor, labels: Tensor, dtype: torch.dtype | None = None) -> Map:
+        """Products with the second derivatives of all elements."""
+        single, found, labels = self.elements(outputs, labels)
+        curved = single.curvature(found, labels, dtype)
+
+        def products(tangents: Tensor) -> Tensor:
+            return self._of_examples(curved(self._of_elements(tangents).flatten(-3, -2)), tangents)
+
+        return products
+
+    def _of_elements(self, outputs: Tensor) -> Tensor:
+        """Outputs (…, n, K) as (…, n, T, k)."""
+        sizes = (self.classes, -1) if self.leading else (-1, self.classes)
+        found = outputs.unflatten(-1, sizes)
+        return found.mT if self.leading else found
+
+    def _of_examples(self, elements: Tensor, like: Tensor) -> Tensor:
+        """Elements (…, n T, k) as (…, n, K)."""
+        found = elements.unflatten(-2, (like.shape[-2], -1))
+        return (found.mT if self.leading else found).flatten(-2)
+
+    def _labels(self, labels: Tensor) -> Tensor:
+        if not labels.is_floating_point():
+            return labels.flatten()
+        return (labels.movedim(1, -1) if self.leading else labels).reshape(-1, self.classes)
 
 
 class MeanSquaredError(SeparateLoss):
@@ -150,14 +319,24 @@ class MeanSquaredError(SeparateLoss):
         """The tangents themselves."""
         return lambda tangents: tangents
 
-    def factor(self, outputs: Tensor, labels: Tensor) -> "DenseFactor":
+    def factor(self, outputs: Tensor, labels: Tensor) -> DenseFactor:
         """The identity."""
         return DenseFactor(torch.eye(outputs.shape[1]).to(outputs).expand(len(outputs), -1, -1))
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Σ_n Σ_k ż żᵀ."""
-        weights = torch.ones_like(outputs).to(tangents.dtype)
-        return _weighted_products(weights, outputs.new_ones(len(outputs), 1, 1), tangents)
+        return weighted_products(torch.ones_like(outputs), tangents)
+
+
+def weighted_products(weights: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ_n Σ_k w ż żᵀ (p, d, d) and its diagonal for each example (p, n, d), for weights (p, n, k) from zero on."""
+    return _weighted_products(*_in_units(weights, tangents.dtype), tangents)
+
+
+def _in_units(weights: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Weights (p, n, k) relative to the largest of each point, in a `dtype` whose range they may leave, and these."""
+    units = weights.amax((1, 2), keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+    return (weights / units).to(dtype), units
 
 
 def _weighted_products(weights: Tensor, units: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,87 +357,6 @@ def likeliest(outputs: Tensor) -> Tensor:
     largest finite ones: at others they may all have vanished, or not be finite."""
     largest = outputs.abs().amax((1, 2))
     return outputs[torch.where(torch.isfinite(largest), largest, -1.0).argmax()].argmax(-1)
-
-
-class Factor:
-    """R (n, k, r) of n examples, from `entries` (n, …)."""
-
-    def __init__(self, entries: Tensor):
-        self.entries, self.shape = entries, (*entries.shape[:2], entries.shape[-1])
-
-    def to(self, like: Tensor) -> "Factor":
-        """The same in the precision and on the device of a tensor."""
-        return type(self)(self.entries.to(like))
-
-    def part(self, some: slice) -> "Factor":
-        """R of some of the examples."""
-        return type(self)(self.entries[some])
-
-    def reduced(self) -> "Factor":
-        """A factor of the same R Rᵀ with as few columns as is known."""
-        return self
-
-
-class SoftmaxFactor(Factor):
-    """R = diag √p − p √pᵀ of n examples, (n, k, k), from a softmax p (n, k); it is never formed."""
-
-    def __init__(self, p: Tensor):
-        super().__init__(p)
-        self._roots = p.sqrt()
-
-    def multiplied(self, vectors: Tensor) -> Tensor:
-        """R x (…, n, k) for x (…, n, r)."""
-        return self._roots * (vectors - self._roots * (vectors * self._roots).sum(-1, keepdim=True))
-
-    def transposed(self, vectors: Tensor) -> Tensor:
-        """Rᵀ x (…, n, r) for x (…, n, k)."""
-        return self._projected(vectors, self._roots, -1)
-
-    def transposed_first(self, vectors: Tensor) -> Tensor:
-        """Rᵀ x (n, r, …) for x (n, k, …)."""
-        return self._projected(vectors, self._roots.view(*self._roots.shape, *(1,) * (vectors.ndim - 2)), 1)
-
-    @staticmethod
-    def _projected(vectors: Tensor, roots: Tensor, axis: int) -> Tensor:
-        parts = roots * vectors
-        return parts - roots * (parts * roots).sum(axis, keepdim=True)
-
-    def reduced(self) -> "DenseFactor":
-        """R Q (n, k, k − 1) with the same R Rᵀ: Q leaves out √p, which R takes to zero. To rounding of each entry."""
-        n, k = self._roots.shape
-        # The reflection of √p to the axis of its largest entry, where nothing cancels.
-        largest = self._roots.argmax(1, keepdim=True)
-        normal = self._roots.scatter_add(1, largest, torch.ones_like(self._roots[:, :1]))
-        normal = torch.nn.functional.normalize(normal, dim=1)
-        reflection = torch.eye(k).to(normal) - 2 * normal[:, :, None] * normal[:, None]
-        others = torch.arange(k, device=normal.device).repeat(n, 1).scatter(1, largest, 0)[:, None, 1:]
-        return DenseFactor(self._roots[:, :, None] * reflection.gather(2, others.expand(n, k, k - 1)))
-
-    def traces(self, matrices: Tensor) -> Tensor:
-        """Tr RᵀMR (n,), in double precision, for a matrix M of each example (n, k, k)."""
-        p, matrices = self.entries.double(), matrices.double()
-        return (p * matrices.diagonal(dim1=1, dim2=2)).sum(1) - torch.einsum("nk,nkj,nj->n", p, matrices, p)
-
-
-class DenseFactor(Factor):
-    """R of n examples given by all entries (n, k, r)."""
-
-    def multiplied(self, vectors: Tensor) -> Tensor:
-        """R x (…, n, k) for x (…, n, r)."""
-        return torch.einsum("nkr,...nr->...nk", self.entries, vectors)
-
-    def transposed(self, vectors: Tensor) -> Tensor:
-        """Rᵀ x (…, n, r) for x (…, n, k)."""
-        return torch.einsum("nkr,...nk->...nr", self.entries, vectors)
-
-    def transposed_first(self, vectors: Tensor) -> Tensor:
-        """Rᵀ x (n, r, …) for x (n, k, …)."""
-        return torch.einsum("nkr,nk...->nr...", self.entries, vectors)
-
-    def traces(self, matrices: Tensor) -> Tensor:
-        """Tr RᵀMR (n,), in double precision, for a matrix M of each example (n, k, k)."""
-        entries = self.entries.double()
-        return torch.einsum("nkr,nkj,njr->n", entries, matrices.double(), entries)
 
 
 LOSSES: dict[str, Loss] = {loss.name: loss for loss in (CrossEntropy(), MeanSquaredError())}

@@ -1,7 +1,7 @@
 """Networks: modules of the labels, and functions of one flat vector, in the order of `module.parameters()`."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -86,13 +86,28 @@ class Unfit(ValueError):
 
 
 def logits_function(network: nn.Module | Logits) -> Logits:
-    """The function (parameters (D,), inputs (n, …)) → logits (n, k). It raises Unfit where outputs are not (n, k)."""
+    """The function (parameters (D,), inputs (n, …)) → logits, flattened to (n, k). It raises Unfit without outputs."""
     outputs_of = outputs_function(network) if isinstance(network, nn.Module) else network
 
     def logits(parameters: Tensor, inputs: Tensor) -> Tensor:
-        return as_logits(outputs_of(parameters, kernels.usual(inputs)), len(inputs))
+        found = _tensor_of(outputs_of(parameters, kernels.usual(inputs)), len(inputs))
+        return found if found.ndim == 2 else found.reshape(len(inputs), -1)
 
     return logits
+
+
+def shape_of_outputs(network: nn.Module | Logits, parameters: Tensor, inputs: Tensor) -> torch.Size:
+    """The shape of a network's outputs for one example, (k,) unless there are several axes."""
+    outputs_of = outputs_function(network) if isinstance(network, nn.Module) else network
+    with torch.no_grad():
+        found = _tensor_of(kernels.exact(outputs_of)(parameters, kernels.usual(inputs[:1])), 1)
+    return found.shape[1:] if found.ndim > 1 else torch.Size([1])
+
+
+def _tensor_of(outputs: object, examples: int) -> Tensor:
+    """The outputs of n examples, or those named logits in a dictionary or an object. Raises Unfit unless (n, …)."""
+    found = outputs.get("logits", outputs) if isinstance(outputs, Mapping) else getattr(outputs, "logits", outputs)
+    return found if isinstance(found, Tensor) and found.shape[:1] == (examples,) else as_logits(found, examples)
 
 
 def as_logits(outputs: object, examples: int) -> Tensor:

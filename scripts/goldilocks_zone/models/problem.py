@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
-from goldilocks_zone.models import losses, networks
+from goldilocks_zone.models import criteria, losses, networks
 
 Array = Tensor | np.ndarray
 
@@ -24,11 +24,12 @@ class Problem:
     """The mean loss of a network over examples, as a function of the network's parameters.
 
     network: a module, which stays as it is, with its parameters flattened in order; or a function (parameters (D,),
-    inputs (n, …)) → logits (n, k). inputs (n, …), labels (n,): one batch, or a list or other reusable iterable of
-    batches; then labels are one too, or `inputs` gives pairs (inputs, labels), as a DataLoader of torch does. Arrays
-    may be torch's or numpy's. Labels are numbers of classes unless the loss says otherwise. loss: an object, or the
-    name of one of `losses.LOSSES`; a loss that couples examples takes one batch. temperature: the loss sees
-    logits / temperature.
+    inputs (n, …)) → logits (n, k), or (n, …) for a loss of several elements. inputs (n, …), labels (n, …): one batch,
+    or a list or other reusable iterable of batches; then labels are one too, or `inputs` gives pairs (inputs, labels),
+    as a DataLoader of torch does. Arrays may be torch's or numpy's. Labels are numbers of classes (n,) unless the loss
+    says otherwise. loss: an object, the name of one of `losses.LOSSES`, a criterion of torch.nn, or any function of
+    outputs and labels that is a mean over examples; a loss that couples examples takes one batch. temperature: the loss
+    sees logits / temperature.
 
     Raises ValueError if the loss is unknown, the temperature is not positive, or batches come from an iterator.
     """
@@ -36,11 +37,11 @@ class Problem:
     network: nn.Module | networks.Logits
     inputs: Array | Iterable
     labels: Array | Iterable | None = None
-    loss: losses.Loss | str = "cross_entropy"
+    loss: losses.Loss | criteria.Criterion | str = "cross_entropy"
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "loss", losses.named(self.loss))
+        object.__setattr__(self, "loss", criteria.loss_of(self.loss))
         refuse_not_positive(self.temperature, "temperature")
         if self.is_one_batch:
             return

@@ -262,7 +262,7 @@ print(status("VmHWM") - before)
 def growth(*arguments) -> float:
     """Peak memory beyond what was there with parameters, directions and examples, in MiB, in a process of its own."""
     environment = {"PYTHONPATH": f"{ROOT / 'scripts'}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", "PATH": ""}
-    # Else the C library moves this threshold with what is freed, and keeps up to 70 MiB more in one run than in the next.
+    # Else the C library moves this threshold with what is freed, and keeps up to 70 MiB more, in some runs.
     environment |= {"MALLOC_MMAP_THRESHOLD_": "65536"}
     command = [sys.executable, "-c", MEMORY, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

@@ -21,7 +21,7 @@ from goldilocks_zone.curvature import dispatch, hessian, logit_gradient_pairs, l
 from goldilocks_zone.curvature import gradients as curvature_gradients
 from goldilocks_zone.curvature.hessian import spectral_density
 from goldilocks_zone.models import kernels, user_networks
-from goldilocks_zone.models.losses import SoftmaxFactor
+from goldilocks_zone.models.loss_factors import SoftmaxFactor
 from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.spectra import lanczos, summaries
 from goldilocks_zone.spectra.lanczos import Search
@@ -340,7 +340,7 @@ ROWS = {
     "NaN labels": given(f"labels are of type torch.float32, and {WHOLE}", labels=lambda y: y * torch.nan),
     "complex labels": given(f"labels are of type torch.complex64, and {WHOLE}", labels=lambda y: y + 0j),
     "one-hot labels": given(ONE_EACH, labels=one_hot),
-    "float one-hot labels": given(ONE_EACH, labels=lambda y: one_hot(y).float()),
+    "negative probabilities": given("a label is a negative or no probability", labels=lambda y: -one_hot(y).float()),
     "column of labels": given(ONE_EACH + r".*labels\[:, 0\]", labels=lambda y: y[:, None]),
     "one label alone": given(r"labels have the shape \(\): give the number of its class", labels=lambda y: 1),
     "a label too large": given(
@@ -365,7 +365,7 @@ ROWS = {
     ),
     "one logit": refused(
         lambda: Network(nn.Linear(4, 5), classes=1),
-        "one logit, whose softmax is 1 and cross-entropy 0 .*: give it one for each of two classes, or use the loss",
+        "one logit, whose softmax is 1 and cross-entropy 0 .*: give it one for each of two classes, or the loss",
     ),
     # Inputs.
     "token ids": of(with_core(lambda: nn.Embedding(6, 5), nn.Tanh), shape="tokens"),
@@ -496,9 +496,12 @@ ROWS = {
     "less the mean over the batch": refused(applied(lambda z: torch.tanh(z - z.mean(0))), BATCH),
     # Outputs and networks of other kinds.
     "tuple of outputs": refused(shaped(lambda z: (z, z)), r"gives a tuple where logits \(n, k\) are needed: wrap it"),
-    "dictionary of outputs": refused(shaped(lambda z: {"logits": z}), "gives a dict where logits .*: wrap it"),
-    "a logit alone": refused(shaped(lambda z: z[:, 0]), r"gives \(1,\) for one example: wrap it in a module"),
-    "logits of pixels": refused(shaped(lambda z: z[..., None]), r"gives \(1, 3, 1\) for one example: wrap it"),
+    "dictionary of outputs": of(shaped(lambda z: {"logits": z}), lambda: shaped(lambda z: z)()),
+    "another dictionary": refused(shaped(lambda z: {"z": z}), "gives a dict where logits .*: wrap it"),
+    "a logit alone": refused(shaped(lambda z: z[:, 0]), "the network has one logit, whose softmax is 1"),
+    "logits of pixels": refused(
+        shaped(lambda z: z[..., None]), r"labels have the shape \(7,\) where outputs have \(7, 3, 1\): give one class"
+    ),
     "logits of another type": refused(
         shaped(lambda z: z.float()), "gives logits of type torch.float32 for parameters of type torch.float64: let it"
     ),

@@ -8,7 +8,7 @@ from torch import nn
 from goldilocks_zone.curvature import hessian, logit_gradient_pairs, logit_gradients
 from goldilocks_zone.models import chains, networks
 from goldilocks_zone.models.labels import parse_network
-from goldilocks_zone.models.losses import SoftmaxFactor
+from goldilocks_zone.models.loss_factors import SoftmaxFactor
 from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.randomness import stream
 

@@ -1,0 +1,89 @@
+"""Factors R of the second derivatives of losses by the outputs, R Rᵀ, one for each example."""
+
+import torch
+from torch import Tensor
+
+
+class Factor:
+    """R (n, k, r) of n examples, from `entries` (n, …)."""
+
+    def __init__(self, entries: Tensor):
+        self.entries, self.shape = entries, (*entries.shape[:2], entries.shape[-1])
+
+    def to(self, like: Tensor) -> "Factor":
+        """The same in the precision and on the device of a tensor."""
+        return type(self)(self.entries.to(like))
+
+    def part(self, some: slice) -> "Factor":
+        """R of some of the examples."""
+        return type(self)(self.entries[some])
+
+    def reduced(self) -> "Factor":
+        """A factor of the same R Rᵀ with as few columns as is known."""
+        return self
+
+
+class SoftmaxFactor(Factor):
+    """R = diag √p − p √pᵀ of n examples, (n, k, k), from a softmax p (n, k); it is never formed."""
+
+    def __init__(self, p: Tensor):
+        super().__init__(p)
+        self._roots = p.sqrt()
+
+    def multiplied(self, vectors: Tensor) -> Tensor:
+        """R x (…, n, k) for x (…, n, r)."""
+        return self._roots * (vectors - self._roots * (vectors * self._roots).sum(-1, keepdim=True))
+
+    def transposed(self, vectors: Tensor) -> Tensor:
+        """Rᵀ x (…, n, r) for x (…, n, k)."""
+        return self._projected(vectors, self._roots, -1)
+
+    def transposed_first(self, vectors: Tensor) -> Tensor:
+        """Rᵀ x (n, r, …) for x (n, k, …)."""
+        return self._projected(vectors, self._roots.view(*self._roots.shape, *(1,) * (vectors.ndim - 2)), 1)
+
+    @staticmethod
+    def _projected(vectors: Tensor, roots: Tensor, axis: int) -> Tensor:
+        parts = roots * vectors
+        return parts - roots * (parts * roots).sum(axis, keepdim=True)
+
+    def reduced(self) -> "DenseFactor":
+        """R Q (n, k, k − 1) with the same R Rᵀ: Q leaves out √p, which R takes to zero. To rounding of each entry."""
+        n, k = self._roots.shape
+        # The reflection of √p to the axis of its largest entry, where nothing cancels.
+        largest = self._roots.argmax(1, keepdim=True)
+        normal = self._roots.scatter_add(1, largest, torch.ones_like(self._roots[:, :1]))
+        normal = torch.nn.functional.normalize(normal, dim=1)
+        reflection = torch.eye(k).to(normal) - 2 * normal[:, :, None] * normal[:, None]
+        others = torch.arange(k, device=normal.device).repeat(n, 1).scatter(1, largest, 0)[:, None, 1:]
+        return DenseFactor(self._roots[:, :, None] * reflection.gather(2, others.expand(n, k, k - 1)))
+
+    def entered(self) -> Tensor:
+        """All entries of R (n, k, k)."""
+        return torch.diag_embed(self._roots) - self.entries[:, :, None] * self._roots[:, None]
+
+    def traces(self, matrices: Tensor) -> Tensor:
+        """Tr RᵀMR (n,), in double precision, for a matrix M of each example (n, k, k)."""
+        p, matrices = self.entries.double(), matrices.double()
+        return (p * matrices.diagonal(dim1=1, dim2=2)).sum(1) - torch.einsum("nk,nkj,nj->n", p, matrices, p)
+
+
+class DenseFactor(Factor):
+    """R of n examples given by all entries (n, k, r)."""
+
+    def multiplied(self, vectors: Tensor) -> Tensor:
+        """R x (…, n, k) for x (…, n, r)."""
+        return torch.einsum("nkr,...nr->...nk", self.entries, vectors)
+
+    def transposed(self, vectors: Tensor) -> Tensor:
+        """Rᵀ x (…, n, r) for x (…, n, k)."""
+        return torch.einsum("nkr,...nk->...nr", self.entries, vectors)
+
+    def transposed_first(self, vectors: Tensor) -> Tensor:
+        """Rᵀ x (n, r, …) for x (n, k, …)."""
+        return torch.einsum("nkr,nk...->nr...", self.entries, vectors)
+
+    def traces(self, matrices: Tensor) -> Tensor:
+        """Tr RᵀMR (n,), in double precision, for a matrix M of each example (n, k, k)."""
+        entries = self.entries.double()
+        return torch.einsum("nkr,nkj,njr->n", entries, matrices.double(), entries)
