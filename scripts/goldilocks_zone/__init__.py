@@ -17,6 +17,7 @@ _MODULES = {
     "top_eigenpairs": "curvature.top_eigenvectors",
     "spectral_density": "curvature.hessian",
     "random_plane": "subspaces.planes",
+    "report": "reports.report",
 }
 __all__ = list(_MODULES)
 

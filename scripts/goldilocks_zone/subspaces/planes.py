@@ -63,6 +63,11 @@ def random_plane(dimension: int, parameters: Tensor, kind: str = "dense", seed: 
     return torch.as_tensor(rows).to(parameters.detach())
 
 
+def random_sparse_plane(dimension: int, size: int, seed: int = 0) -> scipy.sparse.csr_array:
+    """Raw directions (d, D) of a random `sparse` plane as by `random_plane`, as a sparse matrix."""
+    return sparse_directions(dimension, np.ones(size), stream("random plane", seed))
+
+
 def directions_as_drawn(plane: Plane, eta: np.ndarray, random: np.random.Generator) -> Rows:
     """Raw directions of a plane (d, D), those of a `sparse` plane as a sparse matrix."""
     if plane.kind == "sparse":

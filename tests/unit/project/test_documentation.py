@@ -21,10 +21,15 @@ def code_blocks(file, language):
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / file).read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_the_example_of_the_library_runs(capsys):
-    (example,) = [block for block in code_blocks("README.md", "python") if "from goldilocks" in block]
-    exec(compile(example, "README.md", "exec"), {})
-    assert re.search(r"SpectrumSummary\(fraction_positive=0\.\d+, trace=-?\d", capsys.readouterr().out)
+def test_the_examples_of_the_library_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    examples, names = [block for block in code_blocks("README.md", "python") if "from goldilocks" in block], {}
+    assert len(examples) == 2
+    for example in examples:
+        exec(compile(example, "README.md", "exec"), names)
+    shown = capsys.readouterr().out
+    assert re.search(r"SpectrumSummary\(fraction_positive=0\.\d+, trace=-?\d", shown)
+    assert "The weights stand" in shown and (tmp_path / "report.png").exists()
 
 
 def example_of(text):

@@ -1,0 +1,142 @@
+"""What a report found, as data and as text."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from goldilocks_zone.spectra.lanczos import Density
+from goldilocks_zone.statistics import estimates
+from goldilocks_zone.statistics.estimates import Estimate
+from goldilocks_zone.theory import laws
+
+
+@dataclass(frozen=True)
+class OnPlanes:
+    """Curvature on random planes of one dimension d, estimated over planes.
+
+    kappa: Tr(H)/‖H‖_F, at most √d; fraction_positive: share of positive eigenvalues; residual_ratio: ‖H′‖_F/‖G‖_F of
+    the two parts of H = G + H′; null_bound: what κ of a symmetric random matrix stays below in 97.5 % of cases.
+    """
+
+    dimension: int
+    kappa: Estimate
+    fraction_positive: Estimate
+    residual_ratio: Estimate
+    null_bound: float
+
+    @classmethod
+    def of(cls, dimension: int, kappas: np.ndarray, fractions: np.ndarray, ratios: np.ndarray) -> "OnPlanes":
+        """From the values on each of several planes."""
+        means = (estimates.mean(each) for each in (kappas, fractions, ratios))
+        return cls(dimension, *means, laws.null_bound(dimension))
+
+
+@dataclass(frozen=True)
+class Zone:
+    """κ on planes of one dimension over `scales` (s,) of the weights and `temperatures` (t,) of the softmax.
+
+    over_scales (p, s) and over_temperatures (p, t) have a row for each plane, NaN where the logits overflow.
+    """
+
+    dimension: int
+    scales: np.ndarray
+    over_scales: np.ndarray
+    temperatures: np.ndarray
+    over_temperatures: np.ndarray
+
+    @property
+    def inside(self) -> np.ndarray:
+        """Whether the mean κ at each scale is above that of symmetric random matrices, (s,)."""
+        return self.over_scales.mean(0) > laws.null_bound(self.dimension)
+
+    @property
+    def best_scale(self) -> float:
+        """The scale with the largest mean κ."""
+        return float(self.scales[np.nan_to_num(self.over_scales.mean(0), nan=-np.inf).argmax()])
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One of several weights of the same model: its norm relative to that of the report, its loss and curvature."""
+
+    name: str
+    relative_norm: float
+    loss: float
+    planes: OnPlanes
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The curvature of a model's mean loss at its weights.
+
+    path: the algorithm; plane_kind: dense or sparse directions; planes: by dimension; effective_examples: how many
+    examples carry the trace of the Gauss–Newton part, NaN where the loss couples them; eigenvalues: the largest of the
+    Hessian, descending; density: of all, normalised to one; sentences: the diagnosis. Losses are in nats for a
+    cross-entropy, eigenvalues in units of the loss per squared parameter.
+    """
+
+    model: str
+    parameters: int
+    examples: int
+    loss_name: str
+    loss: float
+    path: str
+    plane_kind: str
+    planes: list[OnPlanes]
+    effective_examples: float
+    eigenvalues: np.ndarray
+    density: Density
+    zone: Zone
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    sentences: tuple[str, ...] = ()
+
+    def with_sentences(self, sentences: tuple[str, ...]) -> "Findings":
+        """The same with a diagnosis."""
+        return replace(self, sentences=sentences)
+
+    def trace(self) -> tuple[float, float]:
+        """Tr(H) and its standard error over probes."""
+        mean, error = self.density.moment(1)
+        return mean * self.parameters, error * self.parameters
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.model}: {self.parameters:,} parameters, {self.examples:,} examples, "
+            f"{self.loss_name} {self.loss:.4g}",
+            "",
+            f"On {self.planes[0].kappa.n} random {self.plane_kind} planes, mean with 95 % interval:",
+            "     d   Tr(H)/‖H‖             random   positive eigenvalues   ‖H′‖/‖G‖",
+        ]
+        for each in self.planes:
+            numbers = (_interval(x) for x in (each.kappa, each.fraction_positive, each.residual_ratio))
+            kappa, positive, ratio = numbers
+            lines.append(f"{each.dimension:6d}   {kappa:22s} ≤ {each.null_bound:4.2f}   {positive:22s} {ratio}")
+        trace, error = self.trace()
+        lines += [
+            "",
+            f"Tr(H) = {trace:.3g} ± {error:.1g} by random probes; largest eigenvalues "
+            + ", ".join(f"{each:.3g}" for each in self.eigenvalues),
+        ]
+        if self.checkpoints:
+            d = self.checkpoints[0].planes.dimension
+            lines += ["", f"Checkpoints, d = {d}:", "  name            norm     loss   Tr(H)/‖H‖"]
+            for each in self.checkpoints:
+                kappa = _interval(each.planes.kappa)
+                lines.append(f"  {each.name:14s} {each.relative_norm:5.2f} {each.loss:8.4g}   {kappa}")
+        return "\n".join([*lines, "", *(f"- {each}" for each in self.sentences)])
+
+    def figure(self) -> object:
+        """The findings as a figure of matplotlib, with four panels."""
+        from goldilocks_zone.reports import drawing
+
+        return drawing.figure(self)
+
+    def _repr_png_(self) -> bytes:
+        from goldilocks_zone.reports import drawing
+
+        return drawing.png(self)
+
+
+def _interval(estimate: Estimate) -> str:
+    low, high = estimate.interval(estimates.LEVEL)
+    return f"{estimate.value:.2f} [{low:.2f}, {high:.2f}]"
