@@ -2,13 +2,14 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor, nn
 
-from goldilocks_zone.models import criteria, losses, networks
+from goldilocks_zone.models import criteria, losses, named_inputs, networks
+from goldilocks_zone.models.named_inputs import Named
 
 Array = Tensor | np.ndarray
 
@@ -26,7 +27,8 @@ class Problem:
     network: a module, which stays as it is, with its parameters flattened in order; or a function (parameters (D,),
     inputs (n, …)) → logits (n, k), or (n, …) for a loss of several elements. inputs (n, …), labels (n, …): one batch,
     or a list or other reusable iterable of batches; then labels are one too, or `inputs` gives pairs (inputs, labels),
-    as a DataLoader of torch does. Arrays may be torch's or numpy's. Labels are numbers of classes (n,) unless the loss
+    as a DataLoader of torch does. A batch may be a dictionary, whose arrays (n, …) a module takes by name, with its
+    labels under that name. Arrays may be torch's or numpy's. Labels are numbers of classes (n,) unless the loss
     says otherwise. loss: an object, the name of one of `losses.LOSSES`, a criterion of torch.nn, or any function of
     outputs and labels that is a mean over examples; a loss that couples examples takes one batch. temperature: the loss
     sees logits / temperature.
@@ -43,6 +45,7 @@ class Problem:
     def __post_init__(self) -> None:
         object.__setattr__(self, "loss", criteria.loss_of(self.loss))
         refuse_not_positive(self.temperature, "temperature")
+        self._take_names()
         if self.is_one_batch:
             return
         if isinstance(self.inputs, Iterator) or isinstance(self.labels, Iterator):
@@ -53,12 +56,39 @@ class Problem:
                 "and labels as one batch"
             )
 
+    def _take_names(self) -> None:
+        """Let the network take rows where batches are dictionaries; one of these becomes a batch of rows."""
+        if isinstance(self.network, Named) or isinstance(self.inputs, Iterator):
+            return
+        one = isinstance(self.inputs, Mapping)
+        first = self.inputs if one or self.is_one_batch else next(iter(self.inputs), None)
+        if not isinstance(first[0] if isinstance(first, list | tuple) and first else first, Mapping):
+            return
+        if not isinstance(self.network, nn.Module):
+            raise ValueError(
+                "batches are dictionaries, which a function of parameters and inputs does not take by name"
+            )
+        object.__setattr__(self, "network", Named(self.network))
+        if one:
+            inputs, labels = self._rows(self.inputs, self.labels)
+            object.__setattr__(self, "inputs", inputs)
+            object.__setattr__(self, "labels", labels)
+
+    def _rows(self, inputs: Array | Mapping, labels: Array | None) -> tuple[Array, Array | None]:
+        """Inputs as an array, and labels, which a dictionary may hold."""
+        if not isinstance(inputs, Mapping):
+            return inputs, labels
+        named, own = named_inputs.split(inputs)
+        return self.network.rows(named), own if labels is None else labels
+
     @property
     def is_one_batch(self) -> bool:
         """Whether inputs are one array, or nested lists of numbers."""
         given = self.inputs
         while isinstance(given, list | tuple) and given:
             given = given[0]
+        if isinstance(given, Mapping):
+            return False
         if given is not self.inputs:
             return not getattr(given, "ndim", 0)
         return hasattr(given, "__array__") or not isinstance(given, Iterable)
@@ -71,10 +101,10 @@ class Problem:
             for inputs, labels in itertools.zip_longest(self.inputs, self.labels):
                 if inputs is None or labels is None:
                     raise ValueError("there are not as many batches of labels as of inputs: give one for each")
-                yield inputs, labels
+                yield self._rows(inputs, labels)
         else:
             for batch in self.inputs:
                 parts = tuple(batch) if isinstance(batch, list | tuple) else (batch, None)
                 if len(parts) != 2:
                     raise ValueError(f"a batch has {len(parts)} parts: let each be inputs and labels, or inputs alone")
-                yield parts
+                yield self._rows(*parts)

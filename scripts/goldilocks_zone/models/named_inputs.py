@@ -1,0 +1,58 @@
+"""Batches of named arrays, as those of language models: one array of rows for the engine, the names for the module."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+LABELS = ("labels", "label")
+LARGEST = 2**24  # whole numbers up to here are exact in single precision
+
+
+class Named(nn.Module):
+    """A module that is called with named arrays, as a function of rows (n, W) that hold all of them.
+
+    Rows are exact: whole numbers are small enough for the precision, and become whole again.
+    """
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module, self._layouts = module, {}
+
+    def rows(self, batch: Mapping) -> Tensor:
+        """The arrays of a batch, each (n, …), as rows (n, W). Raises ValueError where they do not fit together."""
+        arrays = {name: torch.as_tensor(values) for name, values in batch.items()}
+        sizes = {name: len(each) for name, each in arrays.items() if each.ndim}
+        if len(sizes) < len(arrays) or len(set(sizes.values())) != 1:
+            raise ValueError(f"arrays of a batch have different numbers of examples, {sizes}: give one row for each")
+        for name, each in arrays.items():
+            if not each.is_floating_point() and each.numel() and each.long().abs().max() > LARGEST:
+                raise ValueError(f"{name} holds whole numbers above {LARGEST}, which single precision does not hold")
+        layout = tuple((name, each.shape[1:], each.dtype) for name, each in arrays.items())
+        width = sum(shape.numel() for _, shape, _ in layout)
+        if self._layouts.setdefault(width, layout) != layout:
+            raise ValueError(
+                f"two batches have {width} numbers for each example and other arrays: pad them to one shape"
+            )
+        found = [each.reshape(len(each), -1).to(torch.float64) for each in arrays.values()]
+        exact = all(each.dtype == torch.float32 or not each.is_floating_point() for each in arrays.values())
+        joined = torch.cat(found, 1)
+        return joined.float() if exact else joined
+
+    def forward(self, rows: Tensor) -> object:
+        """Outputs of the module for the arrays in `rows` (n, W)."""
+        arrays, start = {}, 0
+        for name, shape, dtype in self._layouts[rows.shape[1]]:
+            size = math.prod(shape)
+            found = rows[:, start : start + size].reshape(len(rows), *shape)
+            arrays[name] = found if dtype.is_floating_point else found.to(dtype)
+            start += size
+        return self.module(**arrays)
+
+
+def split(batch: Mapping) -> tuple[dict, Tensor | np.ndarray | None]:
+    """The named inputs of a batch, and its labels if it has any."""
+    named = {name: values for name, values in batch.items() if name not in LABELS}
+    return named, next((batch[name] for name in LABELS if name in batch), None)
