@@ -190,7 +190,7 @@ def test_the_wheel_runs_the_lines_of_the_readme(tmp_path):
     assert (installed / "goldilocks_zone/figures/goldilocks.mplstyle").exists()
 
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (example,) = (block for block in blocks if "goldilocks_zone" in block)
+    example = "\n".join(block for block in blocks if "goldilocks_zone" in block)
     code = f"{example}\nimport goldilocks_zone; print(goldilocks_zone.__file__)"
     environment = os.environ | {"PYTHONPATH": str(installed)}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
