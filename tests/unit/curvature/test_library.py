@@ -473,13 +473,13 @@ def test_outputs_that_are_no_logits_are_refused(entry):
 
     Logits of several elements are one row of logits to what takes no labels.
     """
-    with pytest.raises(ValueError, match="the network gives a tuple .*: wrap it in a module that returns"):
+    with pytest.raises(ValueError, match=r"the network gives a tuple .*: wrap it in a module that returns"):
         curvatures(LastOfTwo().double(), *problem(Tokens()))[entry]()
     if entry in ("of", "pushed"):
         return
     convolution = nn.Conv2d(1, CLASSES, 1).double()
     for module, given in ((Tokens().double(), problem(Tokens())), (convolution, problem(convolution, (1, 2, 2)))):
-        with pytest.raises(ValueError, match="labels have the shape .* one class for each element|cotangents have"):
+        with pytest.raises(ValueError, match=r"labels have the shape .* one class for each element|cotangents have"):
             curvatures(module, *given)[entry]()
 
 
