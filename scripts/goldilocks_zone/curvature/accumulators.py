@@ -101,7 +101,7 @@ class Sums:
         self.entropies[points] -= weighted.sum((1, 2))[numbers]
         self._predicted[points] += predicted.sum(1)[numbers]
         self._products[points] += (predicted.transpose(1, 2) @ predicted)[numbers]
-        self._members[points] += self.loss.members(labels, classes)
+        self._members[points] += self.loss.class_counts(labels, classes)
         for number, (factors, each) in enumerate(parts):
             self._tangents[points] += factors[:, None, None] * each.sum(2, dtype=torch.float64)
             self._tangent_squares[points] += (factors * torch.linalg.vector_norm(each, dtype=torch.float64)) ** 2

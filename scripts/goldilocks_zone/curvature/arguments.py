@@ -166,6 +166,9 @@ class Prepared:
     def logits(self, part: str) -> Logits:
         """The logits function of the network, refused where it has no such `part` of a Hessian."""
         logits = autodiff.function(self.network)
+        if not self._labelled:
+            # Without a loss, nothing tells elements from classes.
+            networks.as_logits(networks.tensor_function(self.network)(self.theta, self.first[:1]), 1)
         autodiff.refuse_unfit_logits(logits, self.theta, self.first, part)
         return logits
 
@@ -189,11 +192,11 @@ def _examples(
     if inputs.is_floating_point():
         _refuse_not_finite(inputs.flatten(1) if inputs.ndim > 1 else inputs[:, None], "input")
         inputs = inputs.float() if inputs.element_size() < 4 else inputs
-    inputs, outputs = _tried(autodiff.function(network), theta, inputs)
-    shape = networks.shape_of_outputs(network, theta, in_precision(inputs, theta.dtype))
+    inputs, outputs = _tried(network, theta, inputs)
+    shape = outputs.shape[1:] or torch.Size([1])
     if not labelled or (labels is None and not loss.classifies):
         return inputs, inputs.new_empty(len(inputs), 0), loss.fitted(shape, None)
-    if isinstance(loss, losses.CrossEntropy) and outputs.shape[1] == 1:
+    if isinstance(loss, losses.CrossEntropy) and shape == (1,):
         raise ValueError(
             "the network has one logit, whose softmax is 1 and cross-entropy 0 whatever its weights: give it one for "
             "each of two classes, or the loss torch.nn.BCEWithLogitsLoss() and labels 0.0 and 1.0"
@@ -233,16 +236,16 @@ def in_precision(inputs: Tensor, dtype: torch.dtype) -> Tensor:
     return inputs.to(dtype) if inputs.is_floating_point() else inputs
 
 
-def _tried(logits: Logits, theta: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Inputs, whole numbers as real ones where the network takes only these, and logits (1, k) of the first."""
+def _tried(network: Network, theta: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Inputs, whole numbers as real ones where the network takes only these, and outputs (1, …) of the first."""
     try:
-        return inputs, _first_logits(logits, theta, in_precision(inputs, theta.dtype))
+        return inputs, _first_outputs(network, theta, in_precision(inputs, theta.dtype))
     except _Failed as failure:
         if not inputs.is_floating_point():
             # Pixels, say: exact in single precision up to 24 bits.
             converted = inputs.to(torch.float64 if inputs.element_size() > 2 else torch.float32)
             with contextlib.suppress(_Failed):
-                return converted, _first_logits(logits, theta, converted.to(theta.dtype))
+                return converted, _first_outputs(network, theta, converted.to(theta.dtype))
         raise ValueError(
             f"the network fails on inputs of shape {tuple(inputs.shape)} and type {inputs.dtype} ({failure}): give "
             "inputs that it takes, and its buffers and parameters on one device"
@@ -253,11 +256,11 @@ class _Failed(Exception):
     """The network raised an error; the message says which."""
 
 
-def _first_logits(logits: Logits, theta: Tensor, inputs: Tensor) -> Tensor:
+def _first_outputs(network: Network, theta: Tensor, inputs: Tensor) -> Tensor:
     try:
-        networks.refuse_changing(logits, theta, inputs[:1])
+        networks.refuse_changing(autodiff.function(network), theta, inputs[:1])
         with torch.autograd.graph.disable_saved_tensors_hooks(CHECKPOINTED):
-            outputs = logits(theta.detach().requires_grad_(), inputs[:1])
+            outputs = kernels.exact(networks.tensor_function(network))(theta.detach().requires_grad_(), inputs[:1])
     except networks.Unfit:
         raise
     except Exception as error:

@@ -41,7 +41,7 @@ class Loss(ABC):
         """n, by which totals are divided for the mean: the sum of the examples' weights."""
         return len(labels)
 
-    def members(self, labels: Tensor, classes: int) -> Tensor | float:
+    def class_counts(self, labels: Tensor, classes: int) -> Tensor | float:
         """How many elements are of each of k `classes`, (k,); NaN where labels are no classes."""
         return torch.bincount(labels, minlength=classes) if self.classifies else torch.nan
 
@@ -166,12 +166,12 @@ class CrossEntropy(SeparateLoss):
         counted = labels if self.ignore_index is None else labels[labels != self.ignore_index]
         return counted.numel() if self.weight is None else float(self.weight.to(labels.device)[counted].sum())
 
-    def members(self, labels: Tensor, classes: int) -> Tensor | float:
+    def class_counts(self, labels: Tensor, classes: int) -> Tensor | float:
         """How many elements are of each of k `classes`, (k,); NaN where some do not count."""
         if labels.is_floating_point():
             return labels.sum(0)
         ignored = self.ignore_index is not None and bool((labels == self.ignore_index).any())
-        return torch.nan if ignored else super().members(labels, classes)
+        return torch.nan if ignored else super().class_counts(labels, classes)
 
     def fitted(self, shape: Sequence[int], labels: Tensor | None) -> Loss:
         """With a loss for each element where outputs have more than one axis."""
@@ -256,9 +256,9 @@ class PerElement(SeparateLoss):
         """The sum of weights over all elements."""
         return self.single.amount(self._labels(labels))
 
-    def members(self, labels: Tensor, classes: int) -> Tensor | float:
+    def class_counts(self, labels: Tensor, classes: int) -> Tensor | float:
         """How many elements are of each of k `classes`, (k,); NaN where some do not count."""
-        return self.single.members(self._labels(labels), classes)
+        return self.single.class_counts(self._labels(labels), classes)
 
     def elements(self, outputs: Tensor, labels: Tensor, *tangents: Tensor) -> tuple[Loss, Tensor, ...]:
         """The loss of single elements, with outputs (…, n T, k), labels (n T, …), tangents (d, k, n T) of each."""

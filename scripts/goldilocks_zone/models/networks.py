@@ -87,21 +87,19 @@ class Unfit(ValueError):
 
 def logits_function(network: nn.Module | Logits) -> Logits:
     """The function (parameters (D,), inputs (n, …)) → logits, flattened to (n, k). It raises Unfit without outputs."""
-    outputs_of = outputs_function(network) if isinstance(network, nn.Module) else network
+    tensors = tensor_function(network)
 
     def logits(parameters: Tensor, inputs: Tensor) -> Tensor:
-        found = _tensor_of(outputs_of(parameters, kernels.usual(inputs)), len(inputs))
+        found = tensors(parameters, inputs)
         return found if found.ndim == 2 else found.reshape(len(inputs), -1)
 
     return logits
 
 
-def shape_of_outputs(network: nn.Module | Logits, parameters: Tensor, inputs: Tensor) -> torch.Size:
-    """The shape of a network's outputs for one example, (k,) unless there are several axes."""
+def tensor_function(network: nn.Module | Logits) -> Logits:
+    """The function (parameters (D,), inputs (n, …)) → outputs (n, …) in their own shape. It raises Unfit for others."""
     outputs_of = outputs_function(network) if isinstance(network, nn.Module) else network
-    with torch.no_grad():
-        found = _tensor_of(kernels.exact(outputs_of)(parameters, kernels.usual(inputs[:1])), 1)
-    return found.shape[1:] if found.ndim > 1 else torch.Size([1])
+    return lambda parameters, inputs: _tensor_of(outputs_of(parameters, kernels.usual(inputs)), len(inputs))
 
 
 def _tensor_of(outputs: object, examples: int) -> Tensor:

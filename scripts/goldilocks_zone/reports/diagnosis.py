@@ -71,7 +71,7 @@ def _excess(planes: OnPlanes) -> str:
         return f"There is an excess of negative curvature: {found}, below the {-bound:.2f} of random matrices."
     if -bound <= low and high <= bound:
         return f"{found}, within what a symmetric random matrix gives (±{bound:.2f}): no excess of either sign."
-    return f"{found}, and its interval from {low:.2f} to {high:.2f} tells it not from random matrices (±{bound:.2f})."
+    return f"{found}, and its interval from {low:.2f} to {high:.2f} does not distinguish it from one (±{bound:.2f})."
 
 
 def _parts(planes: OnPlanes) -> str:

@@ -6,7 +6,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from goldilocks_zone.figures.style import COLOURS, DASHED
 from goldilocks_zone.reports.findings import Findings
 from goldilocks_zone.statistics import estimates
 from goldilocks_zone.theory import laws
@@ -25,13 +24,13 @@ def figure(found: Findings) -> Figure:
         (temperature, zone.temperatures, zone.over_temperatures, "temperature of the softmax"),
     ):
         _with_bars(axes, places, kappas)
-        axes.axvline(1, **DASHED)
+        axes.axvline(1, color="0.6", linestyle="--", linewidth=0.8)
         axes.axhspan(-bound, bound, color="0.9", zorder=0)
         axes.set(xscale="log", xlabel=label, ylabel=f"Tr(H)/‖H‖, d = {zone.dimension}")
     for each in found.planes:
         low, high = each.kappa.interval(estimates.LEVEL)
         bars = [[each.kappa.value - low], [high - each.kappa.value]]
-        dimension.errorbar(each.dimension, each.kappa.value, bars, color=COLOURS[0], marker="o", capsize=2)
+        dimension.errorbar(each.dimension, each.kappa.value, bars, color="C0", marker="o", capsize=2)
         dimension.plot(each.dimension, each.null_bound, "_", color="0.5", markersize=12)
         dimension.plot(each.dimension, np.sqrt(each.dimension), "_", color="k", markersize=12)
     dimension.set(xlabel="dimension d of the planes", ylabel="Tr(H)/‖H‖")
@@ -46,7 +45,7 @@ def _with_bars(axes: Axes, places: np.ndarray, samples: np.ndarray) -> None:
     means = [estimates.mean(each) for each in samples[:, seen].T]
     ends = np.array([each.interval(estimates.LEVEL) for each in means]).reshape(-1, 2)
     values = np.array([each.value for each in means])
-    axes.errorbar(places[seen], values, np.abs(ends.T - values), color=COLOURS[0], marker="o", capsize=2)
+    axes.errorbar(places[seen], values, np.abs(ends.T - values), color="C0", marker="o", capsize=2)
 
 
 def _density(axes: Axes, found: Findings) -> None:
@@ -54,9 +53,9 @@ def _density(axes: Axes, found: Findings) -> None:
     width = (high - low or 1.0) / WIDTHS
     grid = np.linspace(low - 3 * width, high + 3 * width, POINTS)
     mean, error = (found.parameters * each for each in found.density.smoothed(grid, width))
-    axes.plot(grid, mean, color=COLOURS[0])
-    axes.fill_between(grid, mean - error, mean + error, color=COLOURS[0], alpha=0.3)
-    axes.plot(found.eigenvalues, np.full(len(found.eigenvalues), 1 / width), "|", color=COLOURS[1])
+    axes.plot(grid, mean, color="C0")
+    axes.fill_between(grid, mean - error, mean + error, color="C0", alpha=0.3)
+    axes.plot(found.eigenvalues, np.full(len(found.eigenvalues), 1 / width), "|", color="C1")
     axes.set(yscale="log", xlabel="eigenvalue of H", ylabel="eigenvalues per unit")
     axes.set_title("band: standard error; bars: largest eigenvalues", fontsize="small")
     axes.set_ylim(0.1 / width, 3 * mean.max())

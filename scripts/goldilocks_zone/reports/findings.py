@@ -1,4 +1,4 @@
-"""What a report found, as data and as text."""
+"""Findings of a report, as data and as text."""
 
 from dataclasses import dataclass, field, replace
 

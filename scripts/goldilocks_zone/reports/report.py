@@ -27,7 +27,7 @@ EXAMPLES_COMPARED = 32  # in both precisions
 
 @dataclass(frozen=True)
 class Options:
-    """What a report measures, and how long it may take.
+    """Settings of a report: sizes of its planes, points of its zone, accuracy of its spectra.
 
     dimensions: of the nested random planes, as many as there are `planes`; zone_dimension: of those of the zone, with
     `scales` of the weights and `temperatures` of the softmax; eigenvalues: so many of the largest; probes, steps: of
@@ -246,7 +246,7 @@ def _normalises(model: nn.Module) -> bool:
 
 
 def _memory(problem: Problem, theta: Tensor, options: Options) -> diagnosis.Fitting:
-    """What automatic differentiation needs for one direction, and how much fits into the memory."""
+    """Numbers of examples and directions that fit into the memory in automatic differentiation."""
     inputs, _ = next(iter(problem.batches()))
     logits = networks.logits_function(problem.network)
     inputs = torch.as_tensor(inputs)

@@ -141,7 +141,7 @@ PLAIN = diagnosis.Circumstances(False, 1e-6, True)
         ({}, PLAIN, "an excess of positive curvature", "negative"),
         ({"kappa": -3.0}, PLAIN, "an excess of negative curvature", "positive"),
         ({"kappa": 0.0}, PLAIN, "within what a symmetric random matrix gives", "excess of positive"),
-        ({"kappa": 0.388}, PLAIN, "tells it not from random", "excess"),
+        ({"kappa": 0.388}, PLAIN, "does not distinguish it", "excess"),
         ({"ratio": 0.05}, PLAIN, "The Gauss–Newton part makes the Hessian", "does not approximate"),
         ({"ratio": 3.0}, PLAIN, "G does not approximate it", "makes the Hessian"),
         ({"effective": 3.0}, PLAIN, "rests on 3.0 of 1,000 examples", "none"),
