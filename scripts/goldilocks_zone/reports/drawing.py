@@ -27,6 +27,7 @@ def figure(found: Findings) -> Figure:
         axes.axvline(1, color="0.6", linestyle="--", linewidth=0.8)
         axes.axhspan(-bound, bound, color="0.9", zorder=0)
         axes.set(xscale="log", xlabel=label, ylabel=f"Tr(H)/‖H‖, d = {zone.dimension}")
+        axes.set_title("bars: 95 % intervals over planes; band: random matrices", fontsize="small")
     for each in found.planes:
         low, high = each.kappa.interval(estimates.LEVEL)
         bars = [[each.kappa.value - low], [high - each.kappa.value]]

@@ -15,7 +15,7 @@ class OnPlanes:
     """Curvature on random planes of one dimension d, estimated over planes.
 
     kappa: Tr(H)/‖H‖_F, at most √d; fraction_positive: share of positive eigenvalues; residual_ratio: ‖H′‖_F/‖G‖_F of
-    the two parts of H = G + H′; null_bound: what κ of a symmetric random matrix stays below in 97.5 % of cases.
+    the two parts of H = G + H′; null_bound: the 97.5 % point of κ of symmetric random matrices.
     """
 
     dimension: int
