@@ -6,9 +6,12 @@ keeps the forward pass in double precision. Libraries are used unchanged, but fo
 """
 
 import copy
+import functools
 import importlib.util
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, hessian, jvp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -165,17 +169,34 @@ def functional_hessian(problem: Problem) -> AtPoint:
     return at
 
 
-def vmap_jvp_grad(problem: Problem) -> AtPoint:
+def vmap_jvp_grad(problem: Problem, compiled: bool = False) -> AtPoint:
     """Hessian-vector products by jvp over grad, vmapped over chunks of directions."""
     loss = loss_of(problem.network, problem.inputs.to(problem.dtype), problem.labels)
     gradient, step = grad(loss), _directions_per_chunk(problem)
 
+    def products(point: Tensor, directions: Tensor) -> Tensor:
+        return vmap(lambda direction: jvp(gradient, (point,), (direction,))[1])(directions)
+
+    push = torch.compile(products, dynamic=False) if compiled else products
+
     def at(parameters: Tensor) -> Tensor:
         point = parameters.to(problem.dtype)
-        push = vmap(lambda direction: jvp(gradient, (point,), (direction,))[1])
-        return torch.cat([push(chunk) @ problem.directions.T for chunk in problem.directions.split(step)])
+        with differentiable_attention():
+            return torch.cat([push(point, chunk) @ problem.directions.T for chunk in problem.directions.split(step)])
 
     return at
+
+
+@contextmanager
+def differentiable_attention() -> Iterator[None]:
+    """Attention by kernels with derivatives of second order, as competitors' users have to choose them."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def double_backward_loop(problem: Problem) -> AtPoint:
@@ -184,9 +205,10 @@ def double_backward_loop(problem: Problem) -> AtPoint:
 
     def at(parameters: Tensor) -> Tensor:
         point = parameters.to(problem.dtype).requires_grad_()
-        (gradient,) = torch.autograd.grad(loss(point), point, create_graph=True)
         directions = problem.directions
-        products = [torch.autograd.grad(gradient, point, each, retain_graph=True)[0] for each in directions]
+        with differentiable_attention():
+            (gradient,) = torch.autograd.grad(loss(point), point, create_graph=True)
+            products = [torch.autograd.grad(gradient, point, each, retain_graph=True)[0] for each in directions]
         return torch.stack(products) @ directions.T
 
     return at
@@ -201,9 +223,10 @@ def curvlinops(problem: Problem) -> AtPoint:
 
     def at(parameters: Tensor) -> Tensor:
         nn.utils.vector_to_parameters(parameters.to(problem.dtype), weights)
-        operator = HessianLinearOperator(network, nn.CrossEntropyLoss(), weights, [data], check_deterministic=False)
         chunks = problem.directions.split(step)
-        return torch.cat([problem.directions @ (operator @ chunk.T) for chunk in chunks], dim=1)
+        with differentiable_attention():
+            operator = HessianLinearOperator(network, nn.CrossEntropyLoss(), weights, [data], check_deterministic=False)
+            return torch.cat([problem.directions @ (operator @ chunk.T) for chunk in chunks], dim=1)
 
     return at
 
@@ -219,12 +242,14 @@ def pyhessian(problem: Problem) -> AtPoint:
 
     def at(parameters: Tensor) -> Tensor:
         nn.utils.vector_to_parameters(parameters.to(problem.dtype), weights)
-        prepared = PyHessian(network, nn.CrossEntropyLoss(), data=data, cuda=False)
         products = []
-        for direction in problem.directions:
-            vector = [piece.view_as(weight) for piece, weight in zip(direction.split(sizes), weights)]
-            product = hessian_vector_product(prepared.gradsH, prepared.params, vector)
-            products.append(torch.cat([piece.flatten() for piece in product]))
+        with differentiable_attention():
+            cuda = problem.parameters.is_cuda
+            prepared = PyHessian(network, nn.CrossEntropyLoss(), data=data, cuda=cuda)
+            for direction in problem.directions:
+                vector = [piece.view_as(weight) for piece, weight in zip(direction.split(sizes), weights)]
+                product = hessian_vector_product(prepared.gradsH, prepared.params, vector)
+                products.append(torch.cat([piece.flatten() for piece in product]))
         network.zero_grad()  # Gradients would accumulate, and hold the graph.
         return torch.stack(products) @ problem.directions.T
 
@@ -238,6 +263,7 @@ METHODS = {
     "matmul": matmul,
     "torch.func.hessian": functional_hessian,
     "vmap jvp-grad": vmap_jvp_grad,
+    "vmap jvp-grad compiled": functools.partial(vmap_jvp_grad, compiled=True),
     "double backward loop": double_backward_loop,
     "curvlinops": curvlinops,
     "PyHessian": pyhessian,
@@ -268,7 +294,9 @@ def _converted(problem: Problem) -> tuple[nn.Module, tuple[Tensor, Tensor]]:
 
 
 def _directions_per_chunk(problem: Problem) -> int:
-    return max(1, ENTRIES_PER_CHUNK // (_widest(problem) * len(problem.inputs)))
+    """As many directions as fit, in chunks of about equal size: for another size a method is compiled again."""
+    d, most = len(problem.directions), max(1, ENTRIES_PER_CHUNK // (_widest(problem) * len(problem.inputs)))
+    return math.ceil(d / math.ceil(d / most))
 
 
 def _widest(problem: Problem) -> int:

@@ -19,7 +19,7 @@ from goldilocks_zone.storage import files
 
 METHODS = (
     *("engine_sweep", "engine", "matmul", "double backward loop", "PyHessian", "vmap jvp-grad", "curvlinops"),
-    *("torch.func.hessian", "plain loop"),
+    *("torch.func.hessian", "plain loop", "vmap jvp-grad compiled"),
 )
 MAIN = (
     *("784-200-200-10", "3072-200-200-10", "CNN", "784-200-200-10 float64", "784-200-200-10-nobias R=25"),
@@ -113,7 +113,7 @@ def _marker(method: str) -> dict:
     colour = "0.3" if method == "matmul" else style.colour(1 if method == "plain loop" else max(0, number - 2))
     filled = colour if method.startswith("engine") else "none"
     sizes = {"markersize": 4.5 if number else 6, "markeredgewidth": 0.9}
-    return {"color": colour, "marker": "*o|sD^vPX"[number], "markerfacecolor": filled, **sizes}
+    return {"color": colour, "marker": "*o|sD^vPX<"[number], "markerfacecolor": filled, **sizes}
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import math
 import multiprocessing
 import os
 import resource
@@ -9,7 +10,8 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -18,20 +20,32 @@ import torch
 from goldilocks_zone.jobs import failures
 from goldilocks_zone.storage import files
 
-COLUMNS = ("case", "method", "seconds", "peak_mib", "flops", "ratio_to_engine")
+COLUMNS = ("case", "method", "seconds", "first_seconds", "peak_mib", "flops", "ratio_to_engine", "least", "greatest")
 THREADS = 2
+ROUNDS = 5
 BUSY = 0.5  # load average above which a benchmark warns
 
 
-def main(bench: Callable[[dict, str], None], groups: dict[str, dict], name: str, description: str) -> None:
+def main(
+    bench: Callable[[dict, str], None],
+    groups: dict[str, dict],
+    name: str,
+    description: str,
+    devices: Sequence[str] = ("cpu",),
+) -> None:
     """Run a benchmark on the cases that the command line names: one of the `groups`, or a case of the group `all`."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--cases", choices=[*groups, *groups["all"]], default="all", help="a group, or a single case")
     parser.add_argument("--output", default=f"results/benchmarks/{name}.csv")
+    if len(devices) > 1:
+        parser.add_argument("--device", choices=devices, default=devices[0])
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # Of the libraries: torch.jit, and gradients that keep their graph.
+    cases = groups.get(arguments.cases) or {arguments.cases: groups["all"][arguments.cases]}
+    if len(devices) > 1:
+        cases = {name: replace(case, device=arguments.device) for name, case in cases.items()}
     with failures.one_sentence():
-        bench(groups.get(arguments.cases) or {arguments.cases: groups["all"][arguments.cases]}, arguments.output)
+        bench(cases, arguments.output)
 
 
 def bench(
@@ -39,8 +53,9 @@ def bench(
 ) -> None:
     """Measure every case by its methods, print each measurement and write them all to a CSV.
 
-    `measure_seconds(name, case)` gives the seconds of each method, and raises ValueError in one sentence if a method's
-    result is wrong; `memory_and_flops(case, method)` runs in a process that has `preloaded` these modules.
+    `measure_seconds(name, case)` gives the seconds of each run of each method, the first one and those of the rounds,
+    and raises ValueError in one sentence if a method's result is wrong; `memory_and_flops(case, method)` runs in a
+    process that has `preloaded` these modules.
     """
     torch.set_num_threads(THREADS)
     if (load := os.getloadavg()[0]) > BUSY:
@@ -48,26 +63,34 @@ def bench(
     rows = [COLUMNS]
     for name, case in cases.items():
         times = measure_seconds(name, case)
-        base = times.get("engine_sweep") or times["engine"]
-        for method, seconds in times.items():
+        _, *base = times.get("engine_sweep") or times["engine"]
+        for method, (first, *seconds) in times.items():
             peak, flops = in_a_process(memory_and_flops, (case, method), preloaded, method)
-            row = (name, method, f"{seconds:.4g}", f"{peak:.1f}", flops, f"{seconds / base:.3g}")
-            print(f"{name}: {method}: {row[2]} s, {row[3]} MiB, {flops:.3g} flops, {row[5]} engines", flush=True)
+            median = statistics.median(seconds)
+            ratios = [one / other for one, other in zip(seconds, base)]
+            ratio = [f"{each:.3g}" for each in (median / statistics.median(base), min(ratios), max(ratios))]
+            row = (name, method, f"{median:.4g}", f"{first:.4g}", f"{peak:.1f}", flops, *ratio)
+            ours = f"{ratio[0]} engines ({ratio[1]} to {ratio[2]} in {len(ratios)} rounds)"
+            print(f"{name}: {method}: {row[2]} s, at first {row[3]} s, {row[4]} MiB, {flops:.3g} flops, {ours}", flush=True)
             rows.append(row)
     with files.whole_file(path_to_output) as path, open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def seconds_in_turns(runs: dict[str, Callable[[], object]], rounds: int, seconds_per_method: float) -> dict[str, float]:
-    """Median seconds of each run over rounds in which they take turns; a run leaves when its time is used up."""
-    times = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            if not times[name] or sum(times[name]) + times[name][-1] < seconds_per_method:
-                start = time.perf_counter()
-                run()
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(several) for name, several in times.items()}
+def seconds_in_turns(
+    runs: dict[str, Callable[[], object]], first: dict[str, float] | None = None, most: float = math.inf
+) -> dict[str, list[float]]:
+    """Seconds of each run: its first one, from `first` if it was timed there, then those of ROUNDS in which the runs
+    take turns. A run whose first one took longer than `most` takes no turns: this one stands for all."""
+    first = first or {}
+    times = {name: [first[name]] if first.get(name, 0) > most else [] for name in runs}
+    turning = {name: run for name, run in runs.items() if not times[name]}
+    for _ in range(ROUNDS):
+        for name, run in turning.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - start)
+    return {name: [first.get(name, several[0]), *several] for name, several in times.items()}
 
 
 def in_a_process(function: Callable, arguments: tuple, preloaded: list[str], what: str):
@@ -97,11 +120,16 @@ def _send(function: Callable, arguments: tuple, sender) -> None:
     sender.send(function(*arguments))
 
 
-def peak_mib(anew: bool = False) -> float:
-    """Peak resident memory of this process in MiB; Linux counts in KiB, macOS in bytes.
+def peak_mib(anew: bool = False, device: str = "cpu") -> float:
+    """Peak memory in MiB: of torch on a GPU, else resident memory of this process, which Linux counts in KiB and macOS
+    in bytes.
 
     `anew` resets the peak first, where the system can, so that building the problem does not hide it.
     """
+    if device == "cuda":
+        if anew:
+            torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.max_memory_allocated() / (1 << 20)
     if anew and os.access("/proc/self/clear_refs", os.W_OK):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << (20 if sys.platform == "darwin" else 10))

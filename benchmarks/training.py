@@ -30,7 +30,6 @@ from goldilocks_zone.training import batches, ensembles, loop
 WIDTHS = (784, 200, 200, 10)
 BATCH, STEPS, RATE = 64, 10, 0.003
 EXAMPLES = 60 * BATCH
-ROUNDS, SECONDS_PER_METHOD = 5, 10.0
 # Root mean square of the coordinates' error after two steps of Adam in float32, relative to their change: a step is
 # g/|g|, whose sign is random for a gradient of rounding errors.
 TOLERANCE = 1e-3
@@ -167,12 +166,12 @@ def matmul(problem: Problem, steps: int) -> None:
 METHODS = {"engine": engine, "plain loop": plain_loop, "matmul": matmul}
 
 
-def measure_seconds(name: str, case: Case) -> dict[str, float]:
-    """Median seconds of each method, after `compare`."""
+def measure_seconds(name: str, case: Case) -> dict[str, list[float]]:
+    """Seconds of all runs of each method, after `compare`."""
     problem = build_problem(case)
     compare(name, problem)
     runs = {method: functools.partial(run, problem, STEPS) for method, run in METHODS.items()}
-    return tools.seconds_in_turns(runs, ROUNDS, SECONDS_PER_METHOD)
+    return tools.seconds_in_turns(runs)
 
 
 def compare(name: str, problem: Problem) -> None:

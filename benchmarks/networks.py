@@ -1,0 +1,53 @@
+"""Networks of the benchmarks that are no sequences of layers, or that people train today; in evaluation mode."""
+
+from torch import nn
+
+
+def resnet18() -> nn.Module:
+    """torchvision's ResNet-18 for 10 classes."""
+    import torchvision  # Its import takes two seconds that other cases do not need.
+
+    return torchvision.models.resnet18(num_classes=10)
+
+
+def vision_transformer() -> nn.Module:
+    """torchvision's vision transformer on images of 32 × 32: patches of 4 × 4, six blocks, about a million parameters."""
+    import torchvision
+
+    sizes = {"num_layers": 6, "num_heads": 4, "hidden_dim": 128, "mlp_dim": 384, "num_classes": 10}
+    return torchvision.models.VisionTransformer(image_size=32, patch_size=4, **sizes)
+
+
+def normalised() -> nn.Module:
+    """Two hidden layers of 200 with layer normalisation and GELU."""
+    hidden = [each for i in (784, 200) for each in (nn.Linear(i, 200), nn.LayerNorm(200), nn.GELU())]
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(200, 10))
+
+
+def sequence_of_layers() -> nn.Sequential:
+    """The layers of SmallCNN in README.md, for digits."""
+    layers = [nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 28 * 28, 10)]
+    return nn.Sequential(*layers)
+
+
+class SmallCNN(nn.Module):
+    """The same layers behind a forward pass of their own, as users write it."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, _, _, self.readout = sequence_of_layers()
+
+    def forward(self, images):
+        """Logits (n, 10) of images (n, 1, 28, 28)."""
+        return self.readout(self.convolution(images).relu().flatten(1))
+
+
+IMAGES, DIGITS = (3, 32, 32), (1, 28, 28)
+# Builder, and shape of an example.
+NETWORKS = {
+    "resnet18": (resnet18, IMAGES),
+    "vision transformer": (vision_transformer, IMAGES),
+    "normalised": (normalised, DIGITS),
+    "SmallCNN": (SmallCNN, DIGITS),
+    "SmallCNN as a sequence": (sequence_of_layers, DIGITS),
+}
