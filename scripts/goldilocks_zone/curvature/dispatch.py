@@ -94,14 +94,18 @@ def form_of(loss: losses.Loss, network: arguments.Network, points: Iterable[Tens
 
 
 def prepared(directions: Rows, path: str, device: torch.device) -> tuple[Rows, scipy.sparse.csr_array | None]:
-    """Directions as the `path` takes them, and their non-zero entries in double precision where they are few."""
+    """Directions as the `path` takes them, and their non-zero entries in double precision where they are few and of
+    use: a GPU multiplies by all entries faster than it would find the few."""
     if isinstance(directions, Tensor):
-        return directions, planes.as_sparse(directions.cpu().numpy())
+        return directions, planes.as_sparse(directions.numpy()) if device.type == "cpu" else None
     few = directions.nnz < planes.SPARSE_BELOW * math.prod(directions.shape)
     sparse = directions.astype(np.float64) if few else None
-    if few and path not in (GRAPH, AUTOMATIC) and device.type == "cpu":
-        return directions, sparse
-    return torch.as_tensor(directions.toarray(), device=device), sparse
+    if device.type == "cpu":
+        return (directions if few and path not in (GRAPH, AUTOMATIC) else torch.as_tensor(directions.toarray())), sparse
+    # Fewer numbers cross to the device than the matrix has.
+    found = torch.zeros(directions.shape, dtype=torch.as_tensor(directions.data).dtype, device=device)
+    places = (torch.as_tensor(each, dtype=torch.int64, device=device) for each in directions.tocoo().coords)
+    return found.index_put_(tuple(places), torch.as_tensor(directions.data, device=device)), sparse
 
 
 def averages_over(
@@ -191,11 +195,12 @@ def chunks(loss: losses.Loss, inputs: Tensor, labels: Tensor, fitting: int) -> I
 
 def _averages(total: Sums) -> list[PlaneCurvature | None]:
     """Averages at each point over the examples so far; None where they are not finite, unless that is refused."""
-    n, factor, numbers, result = total.amount, total.factor.cpu().numpy(), total.means(), []
+    n, factor, result = total.amount, total.factor.cpu().numpy(), []
+    numbers = {name: values.tolist() for name, values in total.means().items()}
     matrices = (total.residual, total.gauss_newton, total.gradient, total.traces, total.squares)
     for i, point in enumerate(zip(*(each.cpu().numpy() for each in matrices))):
         residual, gauss_newton, gradient, traces, squares = point
-        means = {name: float(values[i]) for name, values in numbers.items()}
+        means = {name: values[i] for name, values in numbers.items()}
         if all(np.isfinite(each).all() for each in (residual, gauss_newton, gradient, means["loss"])):
             residual, effective = (
                 planes.orthonormalised(residual, factor),

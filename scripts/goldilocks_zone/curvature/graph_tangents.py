@@ -67,7 +67,8 @@ def adder(ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -> Callable[
     traced, theta, known = ray.network, ray.theta, {}
     autodiff.refuse_unfit_logits(autodiff.function(traced.network), theta, in_precision(inputs, theta.dtype))
     # Chunks of the same size, as the last one is filled up.
-    chunks = -(-len(inputs) // plan(traced.graph, ray.directions, memory_mib))
+    fitting = plan(traced.graph, ray.directions, memory_mib, cached=theta.device.type == "cpu")
+    chunks = -(-len(inputs) // fitting)
     examples = -(-len(inputs) // chunks)
 
     def graph_of(some: Tensor) -> Graph:
@@ -94,8 +95,9 @@ def _filled(inputs: Tensor, examples: int) -> Tensor:
     return torch.cat([inputs, inputs[:1].expand(missing, *inputs.shape[1:])]) if missing else inputs
 
 
-def plan(graph: Graph, directions: Directions, memory_mib: float) -> int:
-    """How many examples go through at a time, at least one, so that working memory stays below `memory_mib`."""
+def plan(graph: Graph, directions: Directions, memory_mib: float, cached: bool) -> int:
+    """How many examples go through at a time, at least one, so that working memory stays below `memory_mib` and, where
+    values are `cached`, in the processor's cache."""
     size, d = directions.dtype.itemsize, len(directions)
     entries = _entries_by_example(graph)
     # Results with what autograd keeps of them, and adjoints, in double precision; values in that of the tangents.
@@ -106,7 +108,10 @@ def plan(graph: Graph, directions: Directions, memory_mib: float) -> int:
     in_cache = BYTES_PER_LAYER / (d * size * max(entries.values(), default=1))
     # Each chunk reads all Ẇ: tangents of activations should be as large.
     as_large = 2 * parameters / max(sum(entries.values()), 1)
-    return max(1, int(min(left / max(per_example, 1), max(4, in_cache, as_large), EXAMPLES_PER_CHUNK)))
+    fitting = left / max(per_example, 1)
+    if cached:
+        fitting = min(fitting, max(4, in_cache, as_large), EXAMPLES_PER_CHUNK)
+    return max(1, int(fitting))
 
 
 def _entries_by_example(graph: Graph) -> dict[int, float]:

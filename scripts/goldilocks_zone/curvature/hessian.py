@@ -87,8 +87,7 @@ def curvature_at(
     form = dispatch.form_of(batches.loss, network, ends, batches.first)
     path = dispatch.path(form, theta, len(points))
     directions, sparse = dispatch.prepared(directions, path, theta.device)
-    factor = planes.cholesky(directions.cpu().numpy() if sparse is None else sparse)
-    factor = torch.as_tensor(factor, device=theta.device)
+    factor = torch.as_tensor(planes.cholesky(directions if sparse is None else sparse), device=theta.device)
     if path == dispatch.AUTOMATIC:
         ray = Ray(autodiff.function(network), theta.to(directions.dtype), scales, directions)
     elif path == dispatch.GRAPH:

@@ -186,6 +186,9 @@ def plan(ray: Ray, inputs: Tensor, at_once: bool, memory_mib: float) -> tuple[in
     Chunks, over examples first, keep working memory below `memory_mib`.
     """
     chain, theta, directions, points = ray.network, ray.theta, ray.directions, len(ray.scales)
+    # A GPU wants large products; a processor those of which the factors stay in its cache.
+    cached = theta.device.type == "cpu"
+    most = EXAMPLES_PER_CHUNK if cached else len(inputs)
     kept = chains.forward(chain, theta, inputs[:1].double())[1]
     # Tangents begin at the first layer that can move.
     first, *others = (number for number, each in enumerate(kept) if isinstance(each.layer, Affine | Residual))
@@ -203,16 +206,16 @@ def plan(ray: Ray, inputs: Tensor, at_once: bool, memory_mib: float) -> tuple[in
     if at_once or chains.is_smooth(chain):
         # Products of tangents need all directions. Beside them: Ẇᵀδ of the sweep, and its weight gradients.
         left = budget - d * gradients - 4 * size * ENTRIES_PER_BLOCK
-        return _between(left / (per_example + d * per_direction), EXAMPLES_PER_CHUNK), d
+        return _between(left / (per_example + d * per_direction), most), d
     behind = [layer.shape[1] for layer in list(chains.affine_layers(chain))[1:] if _is_pulled(layer, directions)]
-    pulled, most = points * d * sum(behind) * size, EXAMPLES_PER_CHUNK
-    if any(isinstance(layer, Convolution) for layer in chains.affine_layers(chain)):
+    pulled = points * d * sum(behind) * size
+    if cached and any(isinstance(layer, Convolution) for layer in chains.affine_layers(chain)):
         # Their sums over pixels are long already. In double precision directions together share the arrays that depend
         # on the examples alone.
         together = d if directions.dtype == torch.float64 else 1
         most = max(FEWEST_EXAMPLES, _between(BYTES_PER_LAYER / (together * max(outputs) * size), most))
     examples = _between(budget / 2 / (per_example + pulled + per_direction), most)
-    in_cache = BYTES_PER_LAYER / (examples * max(outputs) * size)
+    in_cache = BYTES_PER_LAYER / (examples * max(outputs) * size) if cached else d
     fitting = (budget / 2) / (examples * per_direction + gradients)
     return examples, _between(min(in_cache, fitting), d)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from goldilocks_zone.randomness import stream
 from goldilocks_zone.subspaces.labels import Plane, parse_plane
 
-Rows = np.ndarray | scipy.sparse.csr_array
+Rows = np.ndarray | Tensor | scipy.sparse.csr_array
 METRICS = ("identity", "shell", "inverse_shell", "sigma")
 COORDINATES_PER_BLOCK = 2**16
 SPARSE_BELOW = 0.05  # share of non-zero entries below which a sparse product is the faster one
@@ -94,7 +94,7 @@ def sparse_directions(dimension: int, eta: np.ndarray, random: np.random.Generat
 def cholesky(raw_directions: Rows) -> np.ndarray:
     """Lower-triangular L of shape (d, d) with L Lᵀ the Gram matrix of `raw_directions` (d, D), in double precision.
 
-    Raises ValueError if a direction is not finite or zero, or if the directions are linearly dependent.
+    The products of a tensor are formed on its device. Raises ValueError if a direction is not finite or zero, or if the directions are linearly dependent.
     """
     gram = _gram(raw_directions)
     for what, bad in (("not finite", ~np.isfinite(np.diag(gram))), ("zero", np.diag(gram) == 0)):
@@ -124,12 +124,13 @@ def as_sparse(rows: np.ndarray) -> scipy.sparse.csr_array | None:
 def _gram(rows: Rows) -> np.ndarray:
     if scipy.sparse.issparse(rows):
         return (rows @ rows.T).toarray()
-    gram = torch.zeros((len(rows),) * 2, dtype=torch.float64)
+    rows = torch.as_tensor(rows)
+    gram = torch.zeros((len(rows),) * 2, dtype=torch.float64, device=rows.device)
     # In blocks: a double-precision copy of all directions may not fit.
-    for block in torch.as_tensor(rows).split(COORDINATES_PER_BLOCK, 1):
+    for block in rows.split(COORDINATES_PER_BLOCK, 1):
         block = block.double()
         gram += block @ block.T
-    return gram.numpy()
+    return gram.cpu().numpy()
 
 
 def orthonormalised(matrix: np.ndarray, factor: np.ndarray) -> np.ndarray:

@@ -4,13 +4,14 @@ import csv
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import curvature, methods, plot, spectrum, training
+from benchmarks import curvature, methods, plot, spectrum, tools, training
 from goldilocks_zone.subspaces import planes
 from goldilocks_zone.training import ensembles
 
@@ -20,6 +21,8 @@ TINY = {
     "dense float64": curvature.Case((12, 8, 8, 4), directions=3, examples=20, double=True),
     "dense, several radii": curvature.Case((12, 8, 8, 4), biases=False, directions=3, examples=20, radii=3),
     "CNN": curvature.Case(None, directions=3, examples=4, double=True),
+    "no sequence of layers": curvature.Case(name="SmallCNN", directions=3, examples=4, double=True),
+    "normalised": replace(curvature.GENERAL["normalised"], directions=3, examples=4, double=True),
 }
 WAYS = [method for method in methods.installed() if method not in ("engine", "engine_sweep", "matmul")]
 
@@ -32,9 +35,12 @@ def threads_of_other_tests():
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("method", WAYS)
+# Another way to run the same computation, half a minute for each case.
+@pytest.mark.parametrize("method", [method for method in WAYS if not method.endswith("compiled")])
 @pytest.mark.parametrize("case", TINY)
 def test_every_way_gives_the_hessian_of_the_engine(case, method):
+    if method in TINY[case].left_out:
+        pytest.skip("torch's jvp over jacrev is wrong with layer normalisation")
     problem = curvature.build_problem(TINY[case])
     factor = planes.cholesky(problem.directions.double().numpy())
     expected = curvature.prepare("engine", problem)()
@@ -60,13 +66,13 @@ def test_the_products_alone_count_the_flops_of_the_theory():
 
 @pytest.mark.slow
 def test_a_case_runs_to_the_csv_and_the_figure(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(curvature, "MOST_ROUNDS", 1)
+    monkeypatch.setattr(tools, "ROUNDS", 1)
     monkeypatch.setattr(methods, "installed", lambda: ["engine", "engine_sweep", "matmul", "vmap jvp-grad"])
     path = tmp_path / "curvature.csv"
     curvature.bench({"784-200-200-10-nobias R=25": TINY["dense, several radii"]}, path)
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == ("case", "method", "seconds", "peak_mib", "flops", "ratio_to_engine")
+    assert tuple(rows[0]) == tools.COLUMNS
     assert [row["method"] for row in rows] == ["engine", "engine_sweep", "matmul", "vmap jvp-grad"]
     assert all(float(row["seconds"]) > 0 and float(row["peak_mib"]) >= 0 and int(row["flops"]) > 0 for row in rows)
     assert float(rows[1]["ratio_to_engine"]) == 1
@@ -114,7 +120,7 @@ def test_the_plain_loop_trains_as_the_engine(case, monkeypatch):
 
 @pytest.mark.slow
 def test_training_is_timed_to_the_csv(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "ROUNDS", 1)
+    monkeypatch.setattr(tools, "ROUNDS", 1)
     case = training.Case("sparse", 5, radii=2, seeds=1)
     training.bench({"small": case}, tmp_path / "training.csv")
     with open(tmp_path / "training.csv", newline="", encoding="utf-8") as file:
