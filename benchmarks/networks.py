@@ -11,7 +11,7 @@ def resnet18() -> nn.Module:
 
 
 def vision_transformer() -> nn.Module:
-    """torchvision's vision transformer on images of 32 × 32: patches of 4 × 4, six blocks, about a million parameters."""
+    """torchvision's vision transformer on images of 32 × 32: patches of 4 × 4, six blocks, a million parameters."""
     import torchvision
 
     sizes = {"num_layers": 6, "num_heads": 4, "hidden_dim": 128, "mlp_dim": 384, "num_classes": 10}

@@ -71,7 +71,7 @@ METHODS: dict[str, Callable] = {"engine": engine, "double backward": double_back
 
 
 def measure_seconds(name: str, case: Case) -> dict[str, list[float]]:
-    """Seconds of all runs of both methods. Raises ValueError in one sentence if they do not give the same eigenvalues."""
+    """Seconds of all runs of both methods. Raises ValueError in one sentence if their eigenvalues differ."""
     problem = build_problem(case)
     expected, found = (method(problem, case.count) for method in METHODS.values())
     error = np.abs(found - expected).max() / expected[0]

@@ -71,7 +71,10 @@ def bench(
             ratio = [f"{each:.3g}" for each in (median / statistics.median(base), min(ratios), max(ratios))]
             row = (name, method, f"{median:.4g}", f"{first:.4g}", f"{peak:.1f}", flops, *ratio)
             ours = f"{ratio[0]} engines ({ratio[1]} to {ratio[2]} in {len(ratios)} rounds)"
-            print(f"{name}: {method}: {row[2]} s, at first {row[3]} s, {row[4]} MiB, {flops:.3g} flops, {ours}", flush=True)
+            print(
+                f"{name}: {method}: {row[2]} s, at first {row[3]} s, {row[4]} MiB, {flops:.3g} flops, {ours}",
+                flush=True,
+            )
             rows.append(row)
     with files.whole_file(path_to_output) as path, open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)

@@ -94,7 +94,8 @@ def sparse_directions(dimension: int, eta: np.ndarray, random: np.random.Generat
 def cholesky(raw_directions: Rows) -> np.ndarray:
     """Lower-triangular L of shape (d, d) with L Lᵀ the Gram matrix of `raw_directions` (d, D), in double precision.
 
-    The products of a tensor are formed on its device. Raises ValueError if a direction is not finite or zero, or if the directions are linearly dependent.
+    The products of a tensor are formed on its device. Raises ValueError if a direction is not finite or zero, or if the
+    directions are linearly dependent.
     """
     gram = _gram(raw_directions)
     for what, bad in (("not finite", ~np.isfinite(np.diag(gram))), ("zero", np.diag(gram) == 0)):
