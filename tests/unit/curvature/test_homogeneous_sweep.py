@@ -265,16 +265,16 @@ def test_many_residuals_are_combinations_of_few(dtype):
     residuals = losses.CrossEntropy().gradient(scales * logits, targets)
     # A point without any, one whose logits overflow, and one far below the range of single precision.
     residuals[7], residuals[11], residuals[13] = 0, torch.nan, residuals[13] * 1e-200
-    spanning, coefficients = homogeneous_sweep._spanning(residuals, dtype)
+    spanning, coefficients = homogeneous_sweep.spanning(residuals, dtype)
     assert len(spanning) < 35
     assert torch.isnan(coefficients[11]).all() and not coefficients[7].any()
     found = torch.tensordot(coefficients, spanning, 1)
     kept = [i for i in range(49) if i not in (7, 11)]
     errors = (found - residuals)[kept].abs().amax((1, 2)) / residuals[kept].abs().amax((1, 2))
     assert errors.max() < 60 * torch.finfo(dtype).eps
-    spanning, coefficients = homogeneous_sweep._spanning(residuals[[11, 11]], dtype)
+    spanning, coefficients = homogeneous_sweep.spanning(residuals[[11, 11]], dtype)
     assert torch.isnan(torch.tensordot(coefficients, spanning, 1)).all()
-    spanning, coefficients = homogeneous_sweep._spanning(residuals[[7, 7, 7]], dtype)
+    spanning, coefficients = homogeneous_sweep.spanning(residuals[[7, 7, 7]], dtype)
     assert not torch.tensordot(coefficients, spanning, 1).any()
 
 
