@@ -213,7 +213,12 @@ def _add_points(
     adjoints[:, :count] = spans[0]
     gradients, bends, along = carried(program, results, adjoints)
     coefficients = spans[1][kinds] / temperatures[:, None]
-    total.radial_derivative[numbers] += program.power(scales) * (coefficients @ (gradients @ theta))
+    if gradients is None:
+        # By Euler's theorem.
+        radial = float(program.degree) * (residuals[kinds] * logits).sum((1, 2)) / temperatures
+    else:
+        radial = coefficients @ (gradients @ theta)
+    total.radial_derivative[numbers] += radial
     for groups, each in bends.items():
         combined = torch.tensordot(coefficients, each, 1)
         total.residual[numbers] += program.power(scales, *groups)[:, None, None] * combined
@@ -227,18 +232,19 @@ def _add_points(
 
 def carried(
     program: Program, results: list, adjoints: Tensor
-) -> tuple[Tensor, dict[tuple[Fraction, Fraction], Tensor], dict[Fraction, Tensor]]:
+) -> tuple[Tensor | None, dict[tuple[Fraction, Fraction], Tensor], dict[Fraction, Tensor]]:
     """Derivatives at a point with the `results` of all operations, for `adjoints` (q, …) of the outputs.
 
-    The gradients (q, D) of ⟨outputs, adjoint⟩; its second derivatives (q, d, d) by pairs of groups of parameters; and
-    tangents (d, …) of the outputs by group.
+    The gradients (q, D) of ⟨outputs, adjoint⟩, None where a degree tells them along θ; its second derivatives (q, d, d)
+    by pairs of groups of parameters; and tangents (d, …) of the outputs by group.
     """
     graph, raw = program.graph, program.directions.part(slice(None))
     point, outputs = Point(graph, results, program.directions, program.weights), results[graph.output]
     moving = program.moving(point)
     bending = [i for i, rule in program.rules.items() if i in moving and rule.bends(graph.operations[i], moving)]
-    point.adjoints = _pulled_back(graph, results, adjoints, bending)
-    gradients, bends = point.adjoints.pop(PARAMETERS), {}
+    wanted = [*bending, *([PARAMETERS] if program.degree is None else ())]
+    point.adjoints = _pulled_back(graph, results, adjoints, wanted)
+    gradients, bends = point.adjoints.pop(PARAMETERS, None), {}
     tangents: dict[Fraction, Tangents] = {group: {PARAMETERS: raw} for group in program.groups}
     owned, left = set(), {each.number: len(each.users) for each in graph.operations}
     for i, rule in program.rules.items():
@@ -268,14 +274,14 @@ def carried(
     return gradients, bends, along or {program.groups[0]: raw.new_zeros(len(raw), *outputs.shape)}
 
 
-def _pulled_back(graph: Graph, results: list, adjoints: Tensor, bending: list[int]) -> dict[int, Tensor]:
-    """Adjoints (q, …) of the parameters and of the results of operations that bend, from those of the outputs."""
-    operations, wanted = graph.operations, [PARAMETERS]
-    for i in bending:
-        parts = [i] if operations[i].shape is not None else operations[i].users
-        wanted += [each for each in parts if not isinstance(results[each], Tensor) or results[each].requires_grad]
-    found, given = [], [results[i] for i in wanted]
+def _pulled_back(graph: Graph, results: list, adjoints: Tensor, wanted: list[int]) -> dict[int, Tensor]:
+    """Adjoints (q, …) of the results of some operations, each of several by itself, from those of the outputs."""
+    parts = (([i] if graph.operations[i].shape is not None else graph.operations[i].users) for i in wanted)
+    numbers = [i for i in itertools.chain(*parts) if results[i].requires_grad]
+    if not numbers:
+        return {}
+    found, given = [], [results[i] for i in numbers]
     for number, each in enumerate(adjoints, 1):
         more = number < len(adjoints)
         found.append(torch.autograd.grad(results[graph.output], given, each, retain_graph=more, allow_unused=True))
-    return {i: torch.stack(each) for i, each in zip(wanted, zip(*found)) if each[0] is not None}
+    return {i: torch.stack(each) for i, each in zip(numbers, zip(*found)) if each[0] is not None}

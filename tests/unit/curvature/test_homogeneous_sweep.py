@@ -133,7 +133,8 @@ def test_ways():
     assert way(network.module, 1) == dispatch.POINTWISE
     assert way(network.module, 2) == dispatch.HOMOGENEOUS
     assert way(network.module, 2, network.with_biases(theta)) == dispatch.SHARED
-    assert way(network.logits, 2) == way(network.logits, 1) == dispatch.GRAPH
+    assert way(network.logits, 1) == way(network.logits, 2, network.with_biases(theta)) == dispatch.GRAPH
+    assert way(network.logits, 2) == dispatch.GRAPH_SWEEP
     for label in ("fc-9x2-tanh", "fc-9x2-relu-res"):
         assert way(model(label).module, 2, model(label).initialisation(0, 1)) == dispatch.SHARED
 
