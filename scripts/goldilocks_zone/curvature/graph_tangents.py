@@ -126,7 +126,7 @@ def adder(ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -> Callable[
     traced, theta, known = ray.network, ray.theta, {}
     autodiff.refuse_unfit_logits(autodiff.function(traced.network), theta, in_precision(inputs, theta.dtype))
     # Chunks of the same size, as the last one is filled up.
-    chunks = -(-len(inputs) // plan(Program.of(traced.graph, ray), len(ray.scales), memory_mib))
+    chunks = -(-len(inputs) // plan(Program.of(traced.graph, ray), ray.scales, memory_mib))
     examples = -(-len(inputs) // chunks)
 
     def program_of(some: Tensor) -> Program:
@@ -155,15 +155,19 @@ def _filled(inputs: Tensor, examples: int) -> Tensor:
     return torch.cat([inputs, inputs[:1].expand(missing, *inputs.shape[1:])]) if missing else inputs
 
 
-def plan(program: Program, points: int, memory_mib: float) -> int:
+def plan(program: Program, scales: Sequence[float], memory_mib: float) -> int:
     """How many examples go through at a time, at least one, so that working memory stays below `memory_mib`."""
     graph, directions = program.graph, program.directions
     size, d = directions.dtype.itemsize, len(directions)
     entries = _entries_by_example(graph)
-    shared = max(len(each) for _, each in program.shared(range(points)))
+    shared = max(len(each) for _, each in program.shared(scales))
     # Results with what autograd keeps of them, and adjoints, in double precision; values in that of the tangents.
-    per_example = sum(entries.values()) * ((2 + shared) * 8 + 2 * size)
-    per_example += len(program.groups) * _live(graph, entries) * d * size
+    per_example = sum(entries.values()) * (3 * 8 + 2 * size) + len(program.groups) * _live(graph, entries) * d * size
+    if shared > 1:
+        moving = {PARAMETERS, *program.rules}
+        bent = (entries.get(i, 0) for i, each in program.rules.items() if each.bends(graph.operations[i], moving))
+        # Each one's adjoints are put together while single ones are still there.
+        per_example += 2 * shared * 8 * sum(bent)
     parameters = graph.operations[PARAMETERS].shape[0]
     fixed = 2 * d * parameters * size
     left = max(memory_mib * 2**20 - fixed, memory_mib * 2**18)
