@@ -168,7 +168,7 @@ class MaxPool(_Straight):
 
 
 class Local:
-    """Any operation, differentiated by torch."""
+    """Any operation, differentiated by torch: forwards, or backwards twice where it has no forward derivative."""
 
     owns = False
 
@@ -180,15 +180,18 @@ class Local:
         return self._bent
 
     def push(self, operation: Operation, point: Point) -> Tangent:
-        """Its forward derivatives."""
+        """Its derivatives along the tangents of all that it takes."""
         moving = _sources(operation, point.tangents)
         function, parts = _function(operation, point, moving)
         values, along = (tuple(map(each, moving)) for each in (point.value, point.tangents.__getitem__))
-        found = vmap(lambda *each: jvp(function, values, each)[1])(*along)
+        try:
+            found = vmap(lambda *each: jvp(function, values, each)[1])(*along)
+        except NotImplementedError:
+            found = _turned_twice(function, values, along)
         return dict(zip(parts, found)) if parts else found[0]
 
     def bend(self, operation: Operation, point: Point, one: Tangents, other: Tangents) -> Tensor | None:
-        """Forward derivatives of its backward pass."""
+        """Derivatives of its backward pass along the tangents."""
         moving = _sources(operation, one, other)
         function, parts = _function(operation, point, moving)
         numbers = {point.graph.operations[i].args[1]: i for i in operation.users} if parts else {}
@@ -197,20 +200,53 @@ class Local:
         pushed, paired_with = (_sources(operation, each) for each in (one, other))
         if not given or not pushed or not paired_with:
             return None
-        values, found = tuple(map(point.value, moving)), []
-        results = function(*values)
-        size = len(one[pushed[0]])
-        held = zip(moving, values)
+        values, size = tuple(map(point.value, moving)), len(one[pushed[0]])
+        held, results = zip(moving, values), function(*values)
         along = tuple(one[i] if i in pushed else each.new_zeros(size, *each.shape) for i, each in held)
+        found = []
         for q in range(len(given[0])):
             filled = tuple(torch.zeros_like(y) if each is None else each[q] for y, each in zip(results, deltas))
-
-            def pulled(*given: Tensor, filled: tuple = filled) -> tuple[Tensor, ...]:
-                return vjp(function, *given)[1](filled)
-
-            turned = dict(zip(moving, vmap(lambda *each, f=pulled: jvp(f, values, each)[1])(*along)))
+            turned = dict(zip(moving, _bent(function, values, along, filled)))
             found.append(sum(paired(turned[i], other[i]) for i in paired_with))
         return torch.stack(found)
+
+
+def _bent(function: Callable, values: tuple, along: tuple, adjoints: tuple) -> tuple[Tensor, ...]:
+    """Second derivatives of ⟨function, adjoints⟩ by each of its values along tangents (d, …)."""
+
+    def pulled(*given: Tensor) -> tuple[Tensor, ...]:
+        return vjp(function, *given)[1](adjoints)
+
+    try:
+        return vmap(lambda *each: jvp(pulled, values, each)[1])(*along)
+    except NotImplementedError:
+        leaves = _leaves(values)
+        slopes = torch.autograd.grad(function(*leaves), leaves, adjoints, create_graph=True)
+        # Second derivatives are symmetric.
+        return _pulled_each(slopes, leaves, along)
+
+
+def _turned_twice(function: Callable, values: tuple, along: tuple) -> tuple[Tensor, ...]:
+    """Derivatives of a function along tangents (d, …) from its backward pass, which is linear in the adjoints."""
+    leaves = _leaves(values)
+    results = function(*leaves)
+    adjoints = tuple(torch.zeros_like(each, requires_grad=True) for each in results)
+    return _pulled_each(torch.autograd.grad(results, leaves, adjoints, create_graph=True), adjoints, along)
+
+
+def _leaves(values: tuple) -> tuple[Tensor, ...]:
+    return tuple(each.detach().clone().requires_grad_() for each in values)
+
+
+def _pulled_each(results: tuple, leaves: tuple, cotangents: tuple) -> tuple[Tensor, ...]:
+    """Gradients of results by leaves (d, …) for d cotangents of each result; zero where there is no dependence."""
+    pairs = [(each, those) for each, those in zip(results, cotangents) if each.requires_grad]
+    if not pairs:
+        return tuple(each.new_zeros(len(cotangents[0]), *each.shape) for each in leaves)
+    kept, given = zip(*pairs)
+    options = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+    found = [torch.autograd.grad(kept, leaves, each, **options) for each in zip(*given)]
+    return tuple(torch.stack(each) for each in zip(*found))
 
 
 def _sources(operation: Operation, *tangents: Tangents) -> list[int]:

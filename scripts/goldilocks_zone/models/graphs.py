@@ -138,11 +138,18 @@ def traced(network: nn.Module | networks.Logits, theta: Tensor, inputs: Tensor) 
 
     logits = kernels.exact(networks.logits_function(network))
 
+    def recorded(function: Callable) -> torch.fx.GraphModule:
+        options = {"tracing_mode": "fake", "_allow_non_fake_inputs": True}
+        return make_fx(function, decompositions.TABLE, **options)(theta, inputs)
+
     def trace(function: Callable) -> torch.fx.GraphModule:
-        functional = functionalize(function, remove="mutations")
-        return make_fx(functional, decompositions.TABLE, tracing_mode="fake", _allow_non_fake_inputs=True)(
-            theta, inputs
-        )
+        try:
+            return recorded(functionalize(function, remove="mutations"))
+        except RuntimeError as error:
+            if "setup_context" not in str(error):
+                raise
+            # A function of autograd in torch's older form: only what it computes can be made functional.
+            return trace(recorded(function))
 
     try:
         found = trace(logits)
