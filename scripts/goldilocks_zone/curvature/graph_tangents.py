@@ -18,7 +18,7 @@ from goldilocks_zone.curvature.arguments import in_precision
 from goldilocks_zone.curvature.directions import Directions
 from goldilocks_zone.curvature.graph_points import Point, Rule, Tangents
 from goldilocks_zone.curvature.homogeneous_sweep import same, spanning
-from goldilocks_zone.curvature.tangents import BYTES_PER_LAYER, EXAMPLES_PER_CHUNK, Ray
+from goldilocks_zone.curvature.tangents import BYTES_PER_LAYER, EXAMPLES_PER_CHUNK, Ray, by_scale
 from goldilocks_zone.models import graphs, networks
 from goldilocks_zone.models.graphs import INPUTS, PARAMETERS, Graph, Weights
 from goldilocks_zone.models.layers import Dense
@@ -102,8 +102,7 @@ class Program:
         """Points that share tangents: the scale of these, and by number those of the points, relative to it."""
         if self.degree is not None:
             return [(1.0, dict(enumerate(scales)))]
-        alike = {each: [i for i, other in enumerate(scales) if other == each] for each in scales}
-        return [(scale, dict.fromkeys(numbers, 1.0)) for scale, numbers in alike.items()]
+        return [(scale, dict.fromkeys(numbers, 1.0)) for scale, numbers in by_scale(scales).items()]
 
     def power(self, scales: Tensor, *weights: Fraction) -> Tensor:
         """Factors by which logits grow with the scale, or their derivatives along parameters of these weights."""

@@ -318,3 +318,21 @@ def test_gauss_newton_of_examples_against_its_definition(loss, scale, dtype):
     tolerance = 20 * torch.finfo(dtype).eps
     assert ((found - expected.sum(1)).abs() / largest).max() < tolerance
     assert ((traces - expected.diagonal(dim1=2, dim2=3)).abs() / largest).max() < tolerance
+
+
+@pytest.mark.parametrize("label", ["fc-9x2-tanh", "fc-6x3-relu-nobias-res", "conv-3x2-softplus"])
+@pytest.mark.parametrize("loss", losses.LOSSES)
+def test_temperatures_share_tangents(label, loss, monkeypatch):
+    network = model(label, image=(1, 5, 6), examples=25)
+    theta, rows = network.with_biases(network.initialisation(0, 1.0)), network.directions(6)
+    compare(network, theta, rows, [0.5, 2.0], [0.3, 1.0, 4.0], [25, 4], loss, dispatch.SHARED)
+    seen, push = [], curvature_tangents.push
+    monkeypatch.setattr(curvature_tangents, "push", lambda *given, **more: seen.append(given) or push(*given, **more))
+
+    def passes(points):
+        seen.clear()
+        hessian.curvature_at(Problem(network.module, network.inputs, network.targets, loss), theta, points, rows)
+        return len(seen)
+
+    one = passes([(0.5, 1.0), (2.0, 1.0)])
+    assert one > 1 and passes([(a, t) for a in (0.5, 2.0) for t in (0.3, 1.0, 4.0)]) == one
