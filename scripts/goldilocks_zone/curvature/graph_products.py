@@ -35,6 +35,8 @@ class _Bilinear:
 
     def bend(self, operation: Operation, point: Point, one: Tangents, other: Tangents) -> Tensor | None:
         """⟨δ, f(ȧ^i, ḃ^j) + f(ȧ^j, ḃ^i)⟩, the tangents i from `one` and j from the `other`."""
+        if operation.number not in point.adjoints:
+            return None
         first, second = (each.number for each in self.operands(operation))
         (a, b), (c, d) = ((each.get(first), each.get(second)) for each in (one, other))
         found = None if a is None or d is None else self.crossed(operation, point, a, d)

@@ -111,6 +111,7 @@ ONE = {
     "powers": lambda x: x**3 + (2 + x).sqrt() + (2 + x).rsqrt() + (2 + x).reciprocal() + (2 + x) ** 1.5,
     "elementary": lambda x: x.exp() + (2 + x).log() + x.sin() * x.cos() + x.erf() + torch.expm1(x) + torch.log1p(x / 2),
     "where": lambda x: torch.where(x > 0.1, x.square(), x.exp()),
+    "choice by a product": lambda x: x * torch.where(x @ x.transpose(1, 2) > 0.1, 1.0, 2.0)[:, :, :1],
     "masks": lambda x: x.masked_fill(x > 0.3, 0.0) + x.clamp(-0.4, 0.6).square(),
     "max pool": lambda x: functional.max_pool2d(image(x), (2, 3)),
     "maxima": lambda x: x.max(1).values * x.amin(1) + x.amax(1),
