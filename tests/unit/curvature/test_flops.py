@@ -288,6 +288,8 @@ on_linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason
         ("conv-16x3-relu", "float32", "dense", 1, 200, 50, 256, "engine"),
         ("conv-16x3-relu-nobias", "float32", "dense", 10, 200, 50, 512, "engine"),
         ("fc-200x2-relu", "float32", "dense", 1, 1000, 50, 256, "graph"),
+        ("fc-200x2-relu-nobias", "float32", "dense", 9, 1000, 50, 256, "graph"),
+        ("conv-16x3-relu-nobias", "float32", "dense", 9, 100, 50, 512, "graph"),
         ("fc-200x2-relu", "float32", "dense", 1, 1000, 50, 256, "automatic"),
     ],
 )
