@@ -176,8 +176,8 @@ def _same(infer: _Inference, first: object, *others: object, **options: object) 
 
 
 def _converted(infer: _Inference, first: object, **options: object) -> Degree:
-    """Of a tensor in another type: whole numbers are no longer homogeneous."""
-    if (dtype := options.get("dtype")) is not None and not dtype.is_floating_point:
+    """Of a tensor in another type: rounded to fewer digits it is no longer homogeneous."""
+    if options.get("dtype") not in (None, torch.float64):
         infer.none(first)
     return infer.of(first)
 

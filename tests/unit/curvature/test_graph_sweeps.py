@@ -208,7 +208,11 @@ DEGREES = {
     "padded with ones": (lambda a, b: functional.pad(a[:, 1:], (0, 1), value=1.0), None),
     "shifted mean": (lambda a, b: functional.batch_norm(a, torch.ones(6), torch.ones(6)), None),
     "whole numbers": (lambda a, b: a * b.long(), None),
+    "rounded": (lambda a, b: a * b.half(), None),
     "power of itself": (lambda a, b: b.abs() ** a, None),
+    "number of zeros": (lambda a, b: a * b.relu().norm(p=0, dim=1, keepdim=True), 2),
+    "detached": (lambda a, b: a * b.detach(), None),
+    "detached at degree 0": (lambda a, b: a * b.sign().detach(), 2),
 }
 
 
