@@ -24,7 +24,7 @@ from goldilocks_zone.curvature.graph_points import (
     summed_to,
 )
 from goldilocks_zone.curvature.graph_products import Convolution, Product
-from goldilocks_zone.models.graphs import Operation, Reference
+from goldilocks_zone.models.graphs import PARAMETERS, Graph, Operation, Reference
 
 aten = torch.ops.aten
 
@@ -333,3 +333,18 @@ def rule_of(operation: Operation) -> Rule:
     plain = operation.sources == [each.number for each in operation.args if isinstance(each, Reference)]
     pointwise = torch.Tag.pointwise in getattr(operation.target, "tags", ()) and operation.shape is not None
     return POINTWISE if pointwise and plain else LOCAL
+
+
+def products_of_constants(graph: Graph, rules: dict[int, Rule]) -> set[int]:
+    """Numbers of the products of parameters with constants, whose tangents are the same at all points."""
+    linear, found = {PARAMETERS}, set()
+    for i, rule in rules.items():
+        operation = graph.operations[i]
+        if not all(each in linear for each in operation.sources if graph.operations[each].moves):
+            continue
+        if isinstance(rule, Product | Convolution) and not rule.bends(operation, linear):
+            found.add(i)
+        elif not isinstance(rule, Linear | Sum | Part):
+            continue
+        linear.add(i)
+    return found

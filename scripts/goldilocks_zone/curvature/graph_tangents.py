@@ -62,7 +62,7 @@ def _follows_rules(graph: Graph, theta: Tensor, inputs: Tensor) -> bool:
     (slopes,) = torch.autograd.grad(outputs, leaf, adjoint, create_graph=True)
     expected = torch.stack([autodiff.derivative(slopes, leaf, row) for row in rows]) @ rows.T
     program = Program.of(graph, Ray(None, theta, [1.0], Directions(rows, ())))
-    _, bends, _ = carried(program, graph.results(leaf, inputs), adjoint[None])
+    _, bends, _ = carried(program, graph.results(leaf, inputs), adjoint[None], {})
     found = sum((each[0] for each in bends.values()), torch.zeros_like(expected))
     return networks.same_to_rounding(found, expected)
 
@@ -72,7 +72,8 @@ class Program:
     """A graph prepared for directions: its rules and matrices by number, the weights of the `pieces` of its parameters
     as `graph_degrees` gives them, which make `groups`, and pieces without entries of any direction, which are `still`.
 
-    degree: of the logits in the scale of the parameters; None where points of other scales share nothing.
+    degree: of the logits in the scale of the parameters; None where points of other scales share no more than the
+    tangents of `products` of parameters with constants.
     """
 
     graph: Graph
@@ -82,16 +83,20 @@ class Program:
     pieces: dict[int, Fraction]
     still: set[int]
     degree: Fraction | None
+    products: set[int]
 
     @classmethod
     def of(cls, graph: Graph, ray: Ray) -> "Program":
         """For the directions of a ray, whose scales share what they can."""
-        degrees = graph_degrees.of(graph, ray.theta) if len(set(ray.scales)) > 1 else None
+        several = len(set(ray.scales)) > 1
+        degrees = graph_degrees.of(graph, ray.theta) if several else None
         places = graphs.places_of(graph).items()
         still = {number for number, place in places if not ray.directions.part(place).any()}
         rules = {i.number: graph_rules.rule_of(i) for i in graph.operations if i.moves and i.number != PARAMETERS}
         given = graph, ray.directions, rules, graphs.weights_of(graph)
-        return cls(*given, degrees.pieces if degrees else {}, still, degrees.output if degrees else None)
+        if degrees:
+            return cls(*given, degrees.pieces, still, degrees.output, set())
+        return cls(*given, {}, still, None, graph_rules.products_of_constants(graph, rules) if several else set())
 
     @property
     def groups(self) -> list[Fraction]:
@@ -141,9 +146,9 @@ def adder(ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -> Callable[
     def add(inputs: Tensor, labels: Tensor) -> None:
         for some, those in zip(inputs.split(examples), labels.split(examples)):
             some = in_precision(some, torch.float64)
-            program = program_of(some)
+            program, kept = program_of(some), {}
             for scale, points in program.shared(ray.scales):
-                _add_points(program, scale * theta, (some, those), total, points)
+                _add_points(program, scale * theta, (some, those), total, points, kept)
 
     return add
 
@@ -162,6 +167,7 @@ def plan(program: Program, scales: Sequence[float], memory_mib: float) -> int:
     shared = max(len(each) for _, each in program.shared(scales))
     # Results with what autograd keeps of them, and adjoints, in double precision; values in that of the tangents.
     per_example = sum(entries.values()) * (3 * 8 + 2 * size) + len(program.groups) * _live(graph, entries) * d * size
+    per_example += sum(entries.get(i, 0) for i in program.products) * d * size
     if shared > 1:
         moving = {PARAMETERS, *program.rules}
         bent = (entries.get(i, 0) for i, each in program.rules.items() if each.bends(graph.operations[i], moving))
@@ -201,7 +207,12 @@ def _live(graph: Graph, entries: dict[int, float]) -> float:
 
 
 def _add_points(
-    program: Program, theta: Tensor, examples: tuple[Tensor, Tensor], total: Sums, points: dict[int, float]
+    program: Program,
+    theta: Tensor,
+    examples: tuple[Tensor, Tensor],
+    total: Sums,
+    points: dict[int, float],
+    kept: Tangents,
 ) -> None:
     """Add examples, at most as many as the graph has, to the sums of points α θ with the scales α of their numbers."""
     (inputs, labels), graph, numbers = examples, program.graph, list(points)
@@ -214,7 +225,7 @@ def _add_points(
     spans = spanning(residuals, program.directions.dtype) if len(firsts) > 1 else (residuals, residuals.new_ones(1, 1))
     adjoints = outputs.new_zeros(len(spans[0]), *outputs.shape, requires_grad=False)
     adjoints[:, :count] = spans[0]
-    gradients, bends, along = carried(program, results, adjoints)
+    gradients, bends, along = carried(program, results, adjoints, kept)
     coefficients = spans[1][kinds] / temperatures[:, None]
     if gradients is None:
         # By Euler's theorem.
@@ -234,12 +245,13 @@ def _add_points(
 
 
 def carried(
-    program: Program, results: list, adjoints: Tensor
+    program: Program, results: list, adjoints: Tensor, kept: Tangents
 ) -> tuple[Tensor | None, dict[tuple[Fraction, Fraction], Tensor], dict[Fraction, Tensor]]:
     """Derivatives at a point with the `results` of all operations, for `adjoints` (q, …) of the outputs.
 
     The gradients (q, D) of ⟨outputs, adjoint⟩, None where a degree tells them along θ; its second derivatives (q, d, d)
-    by pairs of groups of parameters; and tangents (d, …) of the outputs by group.
+    by pairs of groups of parameters; and tangents (d, …) of the outputs by group. `kept` holds the tangents that
+    points of other scales share.
     """
     graph, raw = program.graph, program.directions.part(slice(None))
     point, outputs = Point(graph, results, program.directions, program.weights), results[graph.output]
@@ -264,8 +276,10 @@ def carried(
         for group in groups:
             point.tangents, ours = tangents[group], {source for source in sources if (group, source) in owned}
             point.free = {source for source in ours if left[source] == 1}
-            tangents[group][i] = rule.push(operation, point)
-            if not rule.owns:
+            tangents[group][i] = rule.push(operation, point) if i not in kept else kept[i]
+            if i in program.products:
+                kept[i] = tangents[group][i]
+            elif not rule.owns:
                 owned -= {(group, source) for source in ours}
             elif isinstance(tangents[group][i], Tensor) and 0 not in tangents[group][i].stride():
                 owned.add((group, i))

@@ -363,6 +363,21 @@ class SmallCNN(nn.Sequential):
         )
 
 
+def test_flops_of_a_sweep_that_is_not_homogeneous():
+    """3(F − F_1) per direction and further radius: tangents of the first layer's products are those of all radii."""
+    torch.manual_seed(0)
+    module = Function(DEGREES["smooth"][0]).double()
+    module.first, module.other = nn.Linear(60, 30).double(), nn.Linear(60, 1, bias=False).double()
+    module.last, n, d = nn.Linear(30, 30).double(), 300, 20
+    theta = torch.nn.utils.parameters_to_vector(module.parameters()).detach()
+    problem, rows = Problem(module, draw(n, 60), torch.arange(n) % 30), draw(d, len(theta), seed=1)
+    one = count_flops(lambda: hessian.radial_sweep(problem, theta, [1.0], rows))
+    five = count_flops(lambda: hessian.radial_sweep(problem, theta, [0.2, 0.5, 1.0, 1.5, 2.0], rows))
+    first, rest = 2 * 60 * 30, 2 * 30 * 30
+    products = 2 * d * d * (30 * 30 + n * (30 + 30 + 1)) + 6 * n * d * 30
+    assert five - one < 1.05 * 4 * (n * d * 3 * rest + products + 3 * n * (first + 60 * 2 + rest))
+
+
 def test_flops_of_a_sweep():
     """Each further radius costs less than 3(F − F_1) per direction: cross terms alone, and products of d × d."""
     image, d, n, scales = (1, 12, 12), 20, 100, np.geomspace(0.1, 10, 9)
