@@ -40,7 +40,12 @@ class Sums:
         return self.residuals(outputs, labels, points) / self.temperatures[points]
 
     def add(
-        self, outputs: Tensor, labels: Tensor, parts: list, points: slice = slice(None), alike: tuple | None = None
+        self,
+        outputs: Tensor,
+        labels: Tensor,
+        parts: list,
+        points: slice | list[int] = slice(None),
+        alike: tuple | None = None,
     ) -> None:
         """Add examples with logits (p, n, k), double, whose elements each have the same likeliest class at all points.
 

@@ -9,7 +9,15 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-from goldilocks_zone.curvature import accumulators, arguments, autodiff, graph_tangents, homogeneous_sweep, tangents
+from goldilocks_zone.curvature import (
+    accumulators,
+    arguments,
+    autodiff,
+    graph_degrees,
+    graph_tangents,
+    homogeneous_sweep,
+    tangents,
+)
 from goldilocks_zone.curvature.accumulators import Sums
 from goldilocks_zone.curvature.arguments import Rows
 from goldilocks_zone.curvature.graph_tangents import Traced
@@ -21,6 +29,8 @@ from goldilocks_zone.subspaces import planes
 
 HOMOGENEOUS, SHARED = "homogeneous sweep", "tangents with shared directions"
 POINTWISE, GRAPH = "tangents and one adjoint", "tangents and one adjoint through a graph"
+GRAPH_SWEEP = "homogeneous sweep through a graph"
+GRAPHS = GRAPH, GRAPH_SWEEP
 AUTOMATIC = "forward over reverse"
 Form = tuple | Traced | None  # of a network: a chain of layers, a graph, or neither
 
@@ -74,7 +84,7 @@ def path(form: Form, theta: Tensor, points: int) -> str:
     if form is None:
         return AUTOMATIC
     if isinstance(form, Traced):
-        return GRAPH
+        return GRAPH_SWEEP if points > 1 and graph_degrees.of(form.graph, theta) else GRAPH
     if points == 1:
         return POINTWISE
     return HOMOGENEOUS if homogeneous_sweep.applies(form, theta) else SHARED
@@ -101,7 +111,9 @@ def prepared(directions: Rows, path: str, device: torch.device) -> tuple[Rows, s
     few = directions.nnz < planes.SPARSE_BELOW * math.prod(directions.shape)
     sparse = directions.astype(np.float64) if few else None
     if device.type == "cpu":
-        return (directions if few and path not in (GRAPH, AUTOMATIC) else torch.as_tensor(directions.toarray())), sparse
+        return (
+            directions if few and path not in (*GRAPHS, AUTOMATIC) else torch.as_tensor(directions.toarray())
+        ), sparse
     # Fewer numbers cross to the device than the matrix has.
     found = torch.zeros(directions.shape, dtype=torch.as_tensor(directions.data).dtype, device=device)
     places = (torch.as_tensor(each, dtype=torch.int64, device=device) for each in directions.tocoo().coords)
@@ -133,7 +145,7 @@ def adder(path: str, ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -
     """The function that adds examples to the sums of all points of a ray; `inputs` are some of the examples."""
     if path == AUTOMATIC:
         return _automatic_adder(ray, inputs, total, memory_mib)
-    if path == GRAPH:
+    if path in GRAPHS:
         return graph_tangents.adder(ray, inputs, total, memory_mib)
     examples, step = tangents.plan(ray, inputs, path == HOMOGENEOUS, memory_mib)
 

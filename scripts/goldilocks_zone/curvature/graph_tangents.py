@@ -4,20 +4,23 @@ As in `tangents`, with one rule for each kind of operation in place of layers (`
 examples as the graph was traced with; the last one is filled up with examples that do not count.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
 
-from goldilocks_zone.curvature import autodiff, graph_rules
+from goldilocks_zone.curvature import autodiff, graph_degrees, graph_points, graph_rules
 from goldilocks_zone.curvature.accumulators import Sums, orthonormalised
 from goldilocks_zone.curvature.arguments import in_precision
 from goldilocks_zone.curvature.directions import Directions
-from goldilocks_zone.curvature.graph_rules import Point, Rule
-from goldilocks_zone.curvature.tangents import BYTES_PER_LAYER, EXAMPLES_PER_CHUNK, Ray
+from goldilocks_zone.curvature.graph_points import Point, Rule, Tangents
+from goldilocks_zone.curvature.homogeneous_sweep import same, spanning
+from goldilocks_zone.curvature.tangents import BYTES_PER_LAYER, EXAMPLES_PER_CHUNK, Ray, by_scale
 from goldilocks_zone.models import graphs, networks
-from goldilocks_zone.models.graphs import INPUTS, PARAMETERS, Graph
+from goldilocks_zone.models.graphs import INPUTS, PARAMETERS, Graph, Weights
 from goldilocks_zone.models.layers import Dense
 
 EXAMPLES_COMPARED, DIRECTIONS_COMPARED = 6, 3
@@ -33,7 +36,7 @@ class Traced:
     @property
     def layers(self) -> tuple[Dense, ...]:
         """Its matrices of parameters, each once, as layers of a chain, for `Directions`."""
-        found = {each.place.start: graph_rules.layer_of(each) for each in graphs.weights_of(self.graph).values()}
+        found = {each.place.start: graph_points.layer_of(each) for each in graphs.weights_of(self.graph).values()}
         return tuple(found.values())
 
 
@@ -58,33 +61,95 @@ def _follows_rules(graph: Graph, theta: Tensor, inputs: Tensor) -> bool:
     adjoint = graphs.some_adjoint(outputs)
     (slopes,) = torch.autograd.grad(outputs, leaf, adjoint, create_graph=True)
     expected = torch.stack([autodiff.derivative(slopes, leaf, row) for row in rows]) @ rows.T
-    _, found, _ = _pushed(graph, graph.results(leaf, inputs), adjoint, Directions(rows, ()))
+    program = Program.of(graph, Ray(None, theta, [1.0], Directions(rows, ())))
+    _, bends, _ = carried(program, graph.results(leaf, inputs), adjoint[None], {})
+    found = sum((each[0] for each in bends.values()), torch.zeros_like(expected))
     return networks.same_to_rounding(found, expected)
 
 
+@dataclass(frozen=True)
+class Program:
+    """A graph prepared for directions: its rules and matrices by number, the weights of the `pieces` of its parameters
+    as `graph_degrees` gives them, which make `groups`, and pieces without entries of any direction, which are `still`.
+
+    degree: of the logits in the scale of the parameters; None where points of other scales share no more than the
+    tangents of `products` of parameters with constants.
+    """
+
+    graph: Graph
+    directions: Directions
+    rules: dict[int, Rule]
+    weights: dict[int, Weights]
+    pieces: dict[int, Fraction]
+    still: set[int]
+    degree: Fraction | None
+    products: set[int]
+
+    @classmethod
+    def of(cls, graph: Graph, ray: Ray) -> "Program":
+        """For the directions of a ray, whose scales share what they can."""
+        several = len(set(ray.scales)) > 1
+        degrees = graph_degrees.of(graph, ray.theta) if several else None
+        places = graphs.places_of(graph).items()
+        still = {number for number, place in places if not ray.directions.part(place).any()}
+        rules = {i.number: graph_rules.rule_of(i) for i in graph.operations if i.moves and i.number != PARAMETERS}
+        given = graph, ray.directions, rules, graphs.weights_of(graph)
+        if degrees:
+            return cls(*given, degrees.pieces, still, degrees.output, set())
+        return cls(*given, {}, still, None, graph_rules.products_of_constants(graph, rules) if several else set())
+
+    @property
+    def groups(self) -> list[Fraction]:
+        """The weights of the pieces that move, at least one."""
+        return sorted({weight for i, weight in self.pieces.items() if i not in self.still}) or [Fraction(1)]
+
+    def shared(self, scales: Sequence[float]) -> list[tuple[float, dict[int, float]]]:
+        """Points that share tangents: the scale of these, and by number those of the points, relative to it."""
+        if self.degree is not None:
+            return [(1.0, dict(enumerate(scales)))]
+        return [(scale, dict.fromkeys(numbers, 1.0)) for scale, numbers in by_scale(scales).items()]
+
+    def power(self, scales: Tensor, *weights: Fraction) -> Tensor:
+        """Factors by which logits grow with the scale, or their derivatives along parameters of these weights."""
+        return scales ** float((self.degree or 0) - sum(weights))
+
+    def moving(self, point: Point) -> set[int]:
+        """Numbers of the results that have tangents at a point."""
+        found = {PARAMETERS}
+        for i in self.rules:
+            if i not in self.still and point.moves(i) and found.intersection(self.graph.operations[i].sources):
+                found.add(i)
+        return found
+
+
 def adder(ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -> Callable[[Tensor, Tensor], None]:
-    """The function that adds examples to the sums of all points of a ray; `inputs` are some of the examples."""
+    """The function that adds examples to the sums of all points of a ray; `inputs` are some of the examples.
+
+    Points of the same scale share their tangents, and those of all scales where the logits are homogeneous.
+    """
     traced, theta, known = ray.network, ray.theta, {}
     autodiff.refuse_unfit_logits(autodiff.function(traced.network), theta, in_precision(inputs, theta.dtype))
     # Chunks of the same size, as the last one is filled up.
-    fitting = plan(traced.graph, ray.directions, memory_mib, cached=theta.device.type == "cpu")
+    fitting = plan(Program.of(traced.graph, ray), ray.scales, memory_mib, cached=theta.device.type == "cpu")
     chunks = -(-len(inputs) // fitting)
     examples = -(-len(inputs) // chunks)
 
-    def graph_of(some: Tensor) -> Graph:
+    def program_of(some: Tensor) -> Program:
         if (shape := some.shape[1:]) not in known:
             filled = _filled(some, examples)
-            known[shape] = graph = graphs.traced(traced.network, theta, filled)
+            graph = graphs.traced(traced.network, theta, filled)
             # At another size a network may go another way, which must be its own, too.
             if graph.names != traced.graph.names and not graphs.agrees(graph, traced.network, [theta], filled):
                 raise ValueError(autodiff.RANDOM)
+            known[shape] = Program.of(graph, ray)
         return known[shape]
 
     def add(inputs: Tensor, labels: Tensor) -> None:
         for some, those in zip(inputs.split(examples), labels.split(examples)):
             some = in_precision(some, torch.float64)
-            for number, scale in enumerate(ray.scales):
-                _add_point(graph_of(some), scale * theta, ray.directions, (some, those), total, number)
+            program, kept = program_of(some), {}
+            for scale, points in program.shared(ray.scales):
+                _add_points(program, scale * theta, (some, those), total, points, kept)
 
     return add
 
@@ -95,22 +160,30 @@ def _filled(inputs: Tensor, examples: int) -> Tensor:
     return torch.cat([inputs, inputs[:1].expand(missing, *inputs.shape[1:])]) if missing else inputs
 
 
-def plan(graph: Graph, directions: Directions, memory_mib: float, cached: bool) -> int:
+def plan(program: Program, scales: Sequence[float], memory_mib: float, cached: bool) -> int:
     """How many examples go through at a time, at least one, so that working memory stays below `memory_mib` and, where
     values are `cached`, in the processor's cache."""
+    graph, directions = program.graph, program.directions
     size, d = directions.dtype.itemsize, len(directions)
     entries = _entries_by_example(graph)
+    shared = max(len(each) for _, each in program.shared(scales))
     # Results with what autograd keeps of them, and adjoints, in double precision; values in that of the tangents.
-    per_example = sum(entries.values()) * (3 * 8 + 2 * size) + _live(graph, entries) * d * size
+    per_example = sum(entries.values()) * (3 * 8 + 2 * size) + len(program.groups) * _live(graph, entries) * d * size
+    per_example += sum(entries.get(i, 0) for i in program.products) * d * size
+    if shared > 1:
+        moving = {PARAMETERS, *program.rules}
+        bent = (entries.get(i, 0) for i, each in program.rules.items() if each.bends(graph.operations[i], moving))
+        # Each one's adjoints are put together while single ones are still there.
+        per_example += 2 * shared * 8 * sum(bent)
     parameters = graph.operations[PARAMETERS].shape[0]
     fixed = 2 * d * parameters * size
     left = max(memory_mib * 2**20 - fixed, memory_mib * 2**18)
     in_cache = BYTES_PER_LAYER / (d * size * max(entries.values(), default=1))
-    # Each chunk reads all Ẇ: tangents of activations should be as large.
+    # Each chunk reads all Ẇ: tangents of activations should be as large. In sweeps its products with Ẇ count, too.
     as_large = 2 * parameters / max(sum(entries.values()), 1)
-    fitting = left / max(per_example, 1)
+    fitting, fewest = left / max(per_example, 1), 4 if shared == 1 else 2 * d
     if cached:
-        fitting = min(fitting, max(4, in_cache, as_large), EXAMPLES_PER_CHUNK)
+        fitting = min(fitting, max(fewest, in_cache, as_large), EXAMPLES_PER_CHUNK)
     return max(1, int(fitting))
 
 
@@ -137,73 +210,99 @@ def _live(graph: Graph, entries: dict[int, float]) -> float:
     return most
 
 
-def _add_point(
-    graph: Graph,
+def _add_points(
+    program: Program,
     theta: Tensor,
-    directions: Directions,
     examples: tuple[Tensor, Tensor],
     total: Sums,
-    number: int,
+    points: dict[int, float],
+    kept: Tangents,
 ) -> None:
-    """Add examples, at most as many as the graph has, to the sums of one point θ (D,)."""
-    inputs, labels = examples
-    count, place = len(inputs), slice(number, number + 1)
+    """Add examples, at most as many as the graph has, to the sums of points α θ with the scales α of their numbers."""
+    (inputs, labels), graph, numbers = examples, program.graph, list(points)
     results = graph.results(theta.detach().clone().requires_grad_(), _filled(inputs, graph.examples))
-    outputs = results[graph.output].detach()[:count]
-    adjoint = torch.zeros_like(results[graph.output])
-    adjoint[:count] = total.adjoints(outputs[None], labels, place)[0]
-    gradient, residual, along = _pushed(graph, results, adjoint, directions)
-    total.radial_derivative[number] += gradient @ theta
-    total.residual[number] += residual
-    along = orthonormalised(along[:, :count].transpose(1, 2).contiguous(), total.factor)
-    total.add(outputs[None], labels, [(theta.new_ones(1), along)], place)
+    outputs, count = results[graph.output], len(inputs)
+    scales, temperatures = theta.new_tensor(list(points.values())), total.temperatures[numbers, 0, 0]
+    logits = program.power(scales)[:, None, None] * outputs.detach()[:count]
+    firsts, kinds = alike = same(program.power(scales) / temperatures)
+    residuals = total.residuals(logits[firsts], labels, [numbers[i] for i in firsts])
+    spans = spanning(residuals, program.directions.dtype) if len(firsts) > 1 else (residuals, residuals.new_ones(1, 1))
+    adjoints = outputs.new_zeros(len(spans[0]), *outputs.shape, requires_grad=False)
+    adjoints[:, :count] = spans[0]
+    gradients, bends, along = carried(program, results, adjoints, kept)
+    coefficients = spans[1][kinds] / temperatures[:, None]
+    if gradients is None:
+        # By Euler's theorem.
+        radial = float(program.degree) * (residuals[kinds] * logits).sum((1, 2)) / temperatures
+    else:
+        radial = coefficients @ (gradients @ theta)
+    total.radial_derivative[numbers] += radial
+    for groups, each in bends.items():
+        combined = torch.tensordot(coefficients, each, 1)
+        total.residual[numbers] += program.power(scales, *groups)[:, None, None] * combined
+    parts = [
+        (program.power(scales, group), orthonormalised(each[:, :count].transpose(1, 2).contiguous(), total.factor))
+        for group, each in along.items()
+    ]
+    # Tangents of several groups come in other proportions at every scale.
+    total.add(logits, labels, parts, numbers, alike if len(parts) == 1 else None)
 
 
-def _pushed(graph: Graph, results: list, adjoint: Tensor, directions: Directions) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradient (D,) of ⟨outputs, adjoint⟩, its second derivatives (d, d), and tangents (d, n, k) of the outputs."""
-    point = Point(graph, results, directions, graphs.weights_of(graph))
-    rules = {
-        each.number: graph_rules.rule_of(each) for each in graph.operations if each.moves and each.number != PARAMETERS
-    }
-    wanted, outputs = [PARAMETERS, *_bending(point, rules)], results[graph.output]
-    found = torch.autograd.grad(outputs, [results[i] for i in wanted], adjoint, allow_unused=True)
-    point.adjoints = {i: each for i, each in zip(wanted, found) if each is not None}
-    gradient, raw = point.adjoints.pop(PARAMETERS), directions.part(slice(None))
-    residual = outputs.new_zeros(len(raw), len(raw), requires_grad=False)
-    tangents, owned = point.tangents, set()
-    tangents[PARAMETERS] = raw
-    left = {each.number: len(each.users) for each in graph.operations}
-    for i, rule in rules.items():
+def carried(
+    program: Program, results: list, adjoints: Tensor, kept: Tangents
+) -> tuple[Tensor | None, dict[tuple[Fraction, Fraction], Tensor], dict[Fraction, Tensor]]:
+    """Derivatives at a point with the `results` of all operations, for `adjoints` (q, …) of the outputs.
+
+    The gradients (q, D) of ⟨outputs, adjoint⟩, None where a degree tells them along θ; its second derivatives (q, d, d)
+    by pairs of groups of parameters; and tangents (d, …) of the outputs by group. `kept` holds the tangents that
+    points of other scales share.
+    """
+    graph, raw = program.graph, program.directions.part(slice(None))
+    point, outputs = Point(graph, results, program.directions, program.weights), results[graph.output]
+    moving = program.moving(point)
+    bending = [i for i, rule in program.rules.items() if i in moving and rule.bends(graph.operations[i], moving)]
+    wanted = [*bending, *([PARAMETERS] if program.degree is None else ())]
+    point.adjoints = _pulled_back(graph, results, adjoints, wanted)
+    gradients, bends = point.adjoints.pop(PARAMETERS, None), {}
+    tangents: dict[Fraction, Tangents] = {group: {PARAMETERS: raw} for group in program.groups}
+    owned, left = set(), {each.number: len(each.users) for each in graph.operations}
+    for i, rule in program.rules.items():
         operation = graph.operations[i]
-        sources = set(operation.sources)
-        moving = any(tangents.get(source) is not None for source in sources)
-        if moving and _is_differentiable(results[i]):
-            point.free = {source for source in sources & owned if left[source] == 1}
-            tangents[i], added = rule.push(operation, point)
-            if added is not None:
-                residual += added
-            if not rule.owns:
-                owned -= sources
-            elif isinstance(tangents[i], Tensor) and 0 not in tangents[i].stride():
-                owned.add(i)
+        sources, groups = set(operation.sources), []
+        if i in moving:
+            groups = [program.pieces[i]] if i in program.pieces else program.groups
+            groups = [each for each in groups if any(tangents[each].get(source) is not None for source in sources)]
+        for one, other in itertools.combinations_with_replacement(groups, 2) if i in bending else ():
+            found = rule.bend(operation, point, tangents[one], tangents[other])
+            if found is not None:
+                found = (found if one == other else found + found.mT).double()
+                bends[one, other] = bends[one, other] + found if (one, other) in bends else found
+        for group in groups:
+            point.tangents, ours = tangents[group], {source for source in sources if (group, source) in owned}
+            point.free = {source for source in ours if left[source] == 1}
+            tangents[group][i] = rule.push(operation, point) if i not in kept else kept[i]
+            if i in program.products:
+                kept[i] = tangents[group][i]
+            elif not rule.owns:
+                owned -= {(group, source) for source in ours}
+            elif isinstance(tangents[group][i], Tensor) and 0 not in tangents[group][i].stride():
+                owned.add((group, i))
         for source in sources:
             left[source] -= 1
-            if not left[source]:
-                tangents.pop(source, None)
-    along = tangents.get(graph.output)
-    return gradient, residual, raw.new_zeros(len(raw), *outputs.shape) if along is None else along
+            for each in tangents.values() if not left[source] else ():
+                each.pop(source, None)
+    along = {group: each[graph.output] for group, each in tangents.items() if each.get(graph.output) is not None}
+    return gradients, bends, along or {program.groups[0]: raw.new_zeros(len(raw), *outputs.shape)}
 
 
-def _bending(point: Point, rules: dict[int, Rule]) -> list[int]:
-    """Numbers of the results of operations with a second derivative."""
-    found = []
-    for i, rule in rules.items():
-        operation = point.graph.operations[i]
-        if rule.bends:
-            found += [i] if operation.shape is not None else operation.users
-    return [i for i in found if _is_differentiable(point.results[i])]
-
-
-def _is_differentiable(result: object) -> bool:
-    """Whether a result has a tangent; several together are taken apart later."""
-    return not isinstance(result, Tensor) or result.requires_grad
+def _pulled_back(graph: Graph, results: list, adjoints: Tensor, wanted: list[int]) -> dict[int, Tensor]:
+    """Adjoints (q, …) of the results of some operations, each of several by itself, from those of the outputs."""
+    parts = (([i] if graph.operations[i].shape is not None else graph.operations[i].users) for i in wanted)
+    numbers = [i for i in itertools.chain(*parts) if results[i].requires_grad]
+    if not numbers:
+        return {}
+    found, given = [], [results[i] for i in numbers]
+    for number, each in enumerate(adjoints, 1):
+        more = number < len(adjoints)
+        found.append(torch.autograd.grad(results[graph.output], given, each, retain_graph=more, allow_unused=True))
+    return {i: torch.stack(each) for i, each in zip(numbers, zip(*found)) if each[0] is not None}

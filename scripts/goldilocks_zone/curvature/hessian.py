@@ -90,7 +90,7 @@ def curvature_at(
     factor = torch.as_tensor(planes.cholesky(directions if sparse is None else sparse), device=theta.device)
     if path == dispatch.AUTOMATIC:
         ray = Ray(autodiff.function(network), theta.to(directions.dtype), scales, directions)
-    elif path == dispatch.GRAPH:
+    elif path in dispatch.GRAPHS:
         ray = Ray(form, theta.double(), scales, Directions(directions, form.layers, sparse))
     else:
         ray = Ray(form, theta.double(), scales, Directions(directions, form, sparse))

@@ -44,8 +44,8 @@ def add_chunk(ray: Ray, inputs: Tensor, labels: Tensor, total: accumulators.Sums
     residuals = total.residuals(logits[firsts], labels, firsts)
     radial = (residuals * logits[firsts] / total.temperatures[firsts]).sum((1, 2))
     total.radial_derivative += depth * radial[numbers]
-    spanning, coefficients = _spanning(residuals, directions.dtype)
-    for group, crossed in _crossed(meetings, directions, kept, theta, spanning, total.loss):
+    residuals, coefficients = spanning(residuals, directions.dtype)
+    for group, crossed in _crossed(meetings, directions, kept, theta, residuals, total.loss):
         powers = (scales ** (depth - group - 1) / temperatures)[:, None, None]
         combined = torch.tensordot(coefficients, crossed + crossed.transpose(1, 2), 1)
         total.residual += powers * combined[numbers]
@@ -60,7 +60,7 @@ def same(values: Tensor) -> tuple[list[int], list[int]]:
     return [groups.index(kind) for kind in kinds], [kinds.index(group) for group in groups]
 
 
-def _spanning(residuals: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def spanning(residuals: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Orthonormal (q, n, k) that span the residuals of all points (p, n, k), and their coefficients (p, q).
 
     To the precision of `dtype` relative to each point's norm; a point that is not finite has coefficients NaN.

@@ -6,7 +6,7 @@ smooth activations, of Σ_l ⟨ε_l ⊙ φ″(z_l), ż_l^i ⊙ ż_l^j⟩, ε_l t
 3F − 2F_1 flops per example, F those of a forward pass and F_1 those of its first layer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -126,38 +126,56 @@ def shifts(step: Step, directions: Directions) -> Tensor:
 
 
 def add_chunk(ray: Ray, inputs: Tensor, labels: Tensor, total: Sums, step: int) -> None:
-    """Add examples to the sums of all points of a ray, `step` directions at a time; Ẇ_1 x serves all points."""
+    """Add examples to the sums of all points of a ray, `step` directions at a time.
+
+    Ẇ_1 x serves all points, and all tangents those of the same scale, which differ in temperature.
+    """
     chain, theta, directions = ray.network, ray.theta, ray.directions
     d, dtype = len(directions), directions.dtype
-    first = next(chains.affine_layers(chain)).weight.start
-    points = []
-    for number, scale in enumerate(ray.scales):
-        point = theta if scale == 1 else scale * theta
-        outputs, kept = chains.forward(chain, point, inputs)
-        adjoint = total.adjoints(outputs[None], labels, slice(number, number + 1))[0]
-        _, kept = chains.backward(kept, point, adjoint, to_inputs=False)
-        total.radial_derivative[number] += chains.radial_derivative(kept)
-        points.append((outputs, linearised(kept, point, dtype), inputs.new_empty(d, *outputs.T.shape, dtype=dtype)))
+    first, points = next(chains.affine_layers(chain)).weight.start, []
+    for scale, numbers in by_scale(ray.scales).items():
+        point, versions = theta if scale == 1 else scale * theta, []
+        outputs, forth = chains.forward(chain, point, inputs)
+        for number in numbers:
+            adjoint = total.adjoints(outputs[None], labels, slice(number, number + 1))[0]
+            _, kept = chains.backward(forth, point, adjoint, to_inputs=False)
+            total.radial_derivative[number] += chains.radial_derivative(kept)
+            versions.append(linearised(kept, point, dtype))
+        points.append((numbers, outputs, versions, inputs.new_empty(d, *outputs.T.shape, dtype=dtype)))
     for start in range(0, d, step):
         rows = directions.rows(start, start + step)
         turned = {first: None} if len(points) > 1 else {}
-        for (_, steps, along), residual in zip(points, total.residual):
-            crossed = theta.new_zeros(d, len(rows))
+        for numbers, _, versions, along in points:
+            alike = {id(each[0]): each for each in zip(*map(_flat, versions))}
+            crossed = theta.new_zeros(len(numbers), d, len(rows))
 
-            def meet(step, tangents, residual=residual, crossed=crossed):
-                if isinstance(step.layer, Activation):
-                    # Σ_n ε φ″(z) ż^i ż^j
-                    residual += (tangents * step.bend).flatten(1) @ tangents.flatten(1).T
-                elif directions.moves(step.layer.weight):
-                    crossed += cross_terms(step, directions, tangents)
+            def meet(step, tangents, numbers=numbers, alike=alike, crossed=crossed):
+                for number, own, added in zip(numbers, alike[id(step)], crossed):
+                    if isinstance(own.layer, Activation):
+                        # Σ_n ε φ″(z) ż^i ż^j
+                        total.residual[number] += (tangents * own.bend).flatten(1) @ tangents.flatten(1).T
+                    elif directions.moves(own.layer.weight):
+                        added += cross_terms(own, directions, tangents)
 
-            pushed = push(steps, rows, meet=meet, turned=turned)
+            pushed = push(versions[0], rows, meet=meet, turned=turned)
             along[start : start + step] = 0 if pushed is None else pushed
-            residual[:, start : start + step] += crossed
-            residual[start : start + step] += crossed.T
-    for number, (outputs, _, along) in enumerate(points):
-        along = orthonormalised(along, total.factor)
-        total.add(outputs[None], labels, [(theta.new_ones(1), along)], slice(number, number + 1))
+            for number, added in zip(numbers, crossed):
+                total.residual[number, :, start : start + step] += added
+                total.residual[number, start : start + step] += added.T
+    for numbers, outputs, _, along in points:
+        along, ones = orthonormalised(along, total.factor), theta.new_ones(len(numbers))
+        total.add(outputs.expand(len(numbers), -1, -1), labels, [(ones, along)], numbers)
+
+
+def by_scale(scales: Sequence[float]) -> dict[float, list[int]]:
+    """The numbers of the points of each scale."""
+    return {each: [i for i, other in enumerate(scales) if other == each] for each in scales}
+
+
+def _flat(steps: list[Step]) -> Iterator[Step]:
+    for each in steps:
+        yield each
+        yield from _flat(each.inner or [])
 
 
 def cross_terms(step: Step, directions: Directions, tangents: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ such as detach, no_grad or a backward pass of one's own, so that its logits and 
 network's own before it is used.
 """
 
-import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
@@ -94,21 +93,29 @@ class Weights:
     turned: bool = False
 
 
+def places_of(graph: Graph) -> dict[int, slice]:
+    """The parts of θ among the results of a graph, by number: their places."""
+    found, operations = {}, graph.operations
+    for number in operations[PARAMETERS].users:
+        each = operations[number]
+        if each.target is aten.split_with_sizes.default:
+            sizes = each.args[1]
+            for part in (operations[user] for user in each.users):
+                start = sum(sizes[: part.args[1]])
+                found[part.number] = slice(start, start + sizes[part.args[1]])
+        elif each.target is aten.slice.Tensor and len(each.args) == 4:
+            start, stop, _ = slice(*each.args[2:]).indices(operations[PARAMETERS].shape[0])
+            found[number] = slice(start, stop)
+    return found
+
+
 def weights_of(graph: Graph) -> dict[int, Weights]:
     """The matrices of parameters among the results of a graph, by number."""
-    spans, found = {}, {}  # of the parts of θ, first and last entry
+    places, found = places_of(graph), {}
     for each in graph.operations:
         source = each.args[0].number if each.args and isinstance(each.args[0], Reference) else None
-        if each.target is operator.getitem and graph.operations[source].args[:1] == (Reference(PARAMETERS),):
-            if graph.operations[source].target is aten.split_with_sizes.default:
-                sizes = graph.operations[source].args[1]
-                start = sum(sizes[: each.args[1]])
-                spans[each.number] = slice(start, start + sizes[each.args[1]])
-        elif each.target is aten.slice.Tensor and source == PARAMETERS and len(each.args) == 4:
-            start, stop = each.args[2:]
-            spans[each.number] = slice(start, min(stop, graph.operations[PARAMETERS].shape[0]))
-        elif each.target in (aten.view.default, aten.reshape.default) and source in spans and len(each.shape) == 2:
-            found[each.number] = Weights(spans[source], each.shape)
+        if each.target in (aten.view.default, aten.reshape.default) and source in places and len(each.shape) == 2:
+            found[each.number] = Weights(places[source], each.shape)
         elif source in found and each.target in (aten.t.default, aten.alias.default):
             turned = found[source].turned != (each.target is aten.t.default)
             found[each.number] = replace(found[source], turned=turned)
@@ -131,11 +138,18 @@ def traced(network: nn.Module | networks.Logits, theta: Tensor, inputs: Tensor) 
 
     logits = kernels.exact(networks.logits_function(network))
 
+    def recorded(function: Callable) -> torch.fx.GraphModule:
+        options = {"tracing_mode": "fake", "_allow_non_fake_inputs": True}
+        return make_fx(function, decompositions.TABLE, **options)(theta, inputs)
+
     def trace(function: Callable) -> torch.fx.GraphModule:
-        functional = functionalize(function, remove="mutations")
-        return make_fx(functional, decompositions.TABLE, tracing_mode="fake", _allow_non_fake_inputs=True)(
-            theta, inputs
-        )
+        try:
+            return recorded(functionalize(function, remove="mutations"))
+        except RuntimeError as error:
+            if "setup_context" not in str(error):
+                raise
+            # A function of autograd in torch's older form: only what it computes can be made functional.
+            return trace(recorded(function))
 
     try:
         found = trace(logits)

@@ -111,7 +111,7 @@ def test_flops_of_the_homogeneous_sweep(label, image, examples, sizes, places, i
     network = model(label, image=image, classes=k, examples=examples)
     theta, rows = network.initialisation(0, 1.0), network.directions(d)
     scales = np.geomspace(0.01, 100, points).tolist()
-    spans, spanning = [], homogeneous_sweep._spanning
+    spans, spanning = [], homogeneous_sweep.spanning
 
     def spy(*problem):
         spans.append(spanning(*problem)[0].shape[:2])
@@ -121,7 +121,7 @@ def test_flops_of_the_homogeneous_sweep(label, image, examples, sizes, places, i
         hessian.radial_sweep(Problem(network.module, network.inputs, network.targets), theta, scales, rows)
 
     with monkeypatch.context() as patched:
-        patched.setattr(homogeneous_sweep, "_spanning", spy)
+        patched.setattr(homogeneous_sweep, "spanning", spy)
         sweep()
     found = flops(sweep)
     forward = [2 * size * each for size, each in zip(sizes, places)]
@@ -288,6 +288,8 @@ on_linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason
         ("conv-16x3-relu", "float32", "dense", 1, 200, 50, 256, "engine"),
         ("conv-16x3-relu-nobias", "float32", "dense", 10, 200, 50, 512, "engine"),
         ("fc-200x2-relu", "float32", "dense", 1, 1000, 50, 256, "graph"),
+        ("fc-200x2-relu-nobias", "float32", "dense", 9, 1000, 50, 256, "graph"),
+        ("conv-16x3-relu-nobias", "float32", "dense", 9, 100, 50, 512, "graph"),
         ("fc-200x2-relu", "float32", "dense", 1, 1000, 50, 256, "automatic"),
     ],
 )

@@ -111,6 +111,7 @@ ONE = {
     "powers": lambda x: x**3 + (2 + x).sqrt() + (2 + x).rsqrt() + (2 + x).reciprocal() + (2 + x) ** 1.5,
     "elementary": lambda x: x.exp() + (2 + x).log() + x.sin() * x.cos() + x.erf() + torch.expm1(x) + torch.log1p(x / 2),
     "where": lambda x: torch.where(x > 0.1, x.square(), x.exp()),
+    "choice by a product": lambda x: x * torch.where(x @ x.transpose(1, 2) > 0.1, 1.0, 2.0)[:, :, :1],
     "masks": lambda x: x.masked_fill(x > 0.3, 0.0) + x.clamp(-0.4, 0.6).square(),
     "max pool": lambda x: functional.max_pool2d(image(x), (2, 3)),
     "maxima": lambda x: x.max(1).values * x.amin(1) + x.amax(1),
@@ -152,6 +153,57 @@ TWO = {
     "distance": lambda a, b: (a - b).square().sum(2).add(0.1).sqrt(),
     "convolution by examples' own": lambda a, b: functional.conv1d(a.reshape(1, -1, 6), b[:, :, :3], groups=len(a))[0],
 }
+
+
+class Written(torch.autograd.Function):
+    """x sin x with a backward pass of its own, in torch's older form without forward derivatives."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x.sin()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (x,) = ctx.saved_tensors
+        return gradient * (x.sin() + x * x.cos())
+
+
+def sampled(image, grid):
+    return functional.grid_sample(image, grid, align_corners=False)
+
+
+BACKWARDS = {
+    "distances": lambda x: torch.cdist(x, x.roll(1, 1) + 0.3),
+    "distances to constants": lambda x: torch.cdist(x, torch.linspace(-1, 1, 12).to(x).view(2, 6), p=3.0),
+    "distances within": lambda x: torch.stack([torch.pdist(each) for each in x.unbind()]),
+    "sampling at constants": lambda x: sampled(
+        image(x), torch.linspace(-0.8, 0.7, 24).to(x).view(1, 3, 4, 2).expand(len(x), -1, -1, -1)
+    ),
+    "sampling": lambda x: sampled(image(x), image(x).permute(0, 2, 3, 1).sigmoid() - 0.5),
+    "function of one's own": Written.apply,
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("name", BACKWARDS)
+def test_operations_without_forward_derivatives(name, dtype):
+    """Two backward passes of this one operation, against those of the whole network."""
+    torch.manual_seed(0)
+    module, inputs, labels = Between(BACKWARDS[name]).double(), draw(N, 4, 5, seed=2), torch.arange(N) % CLASSES
+    size = sum(each.numel() for each in module.parameters())
+    theta, rows, logits = 0.7 * draw(size), draw(5, size, seed=1).to(dtype), logits_of(module)
+    problem = Problem(module, inputs, labels)
+    assert dispatch.path_of(problem, theta, 1) == dispatch.GRAPH
+    found, basis = hessian.plane_hessian(problem, theta, rows), orthonormal(rows)
+    place = torch.zeros(5, dtype=torch.float64)
+    along = torch.autograd.functional.jacobian(lambda s: logits(theta + basis @ s, inputs), place)
+    p = logits(theta, inputs).softmax(1)
+    expected = torch.einsum("nki,nkl,nlj->ij", along, torch.diag_embed(p) - p[:, :, None] * p[:, None], along) / N
+    whole = backward_twice(logits, theta, rows, inputs, labels)
+    bound = 200 * torch.finfo(dtype).eps
+    assert relative_error(found.gauss_newton, expected.numpy()) < bound
+    assert np.linalg.norm(found.hessian - whole) < bound * np.linalg.norm(whole)
 
 
 @pytest.mark.parametrize("name", [*ONE, *TWO])
@@ -271,7 +323,8 @@ def test_sparse_directions(dtype, as_matrix, monkeypatch):
     rows = rows.to(dtype)
     given = scipy.sparse.csr_array(rows.numpy()) if as_matrix else rows
     found = hessian.plane_hessian(Problem(module, inputs, labels), theta, given)
-    assert sum(each is not None for each in seen) == 3
+    # Of three layers their tangents, of the two behind the first their cross terms.
+    assert sum(each is not None for each in seen) == 5
     expected = picture(logits_of(module), theta, rows, inputs, labels)
     assert_same(found, expected, 1000 * torch.finfo(dtype).eps, theta)
 

@@ -133,7 +133,8 @@ def test_ways():
     assert way(network.module, 1) == dispatch.POINTWISE
     assert way(network.module, 2) == dispatch.HOMOGENEOUS
     assert way(network.module, 2, network.with_biases(theta)) == dispatch.SHARED
-    assert way(network.logits, 2) == way(network.logits, 1) == dispatch.GRAPH
+    assert way(network.logits, 1) == way(network.logits, 2, network.with_biases(theta)) == dispatch.GRAPH
+    assert way(network.logits, 2) == dispatch.GRAPH_SWEEP
     for label in ("fc-9x2-tanh", "fc-9x2-relu-res"):
         assert way(model(label).module, 2, model(label).initialisation(0, 1)) == dispatch.SHARED
 
@@ -265,16 +266,16 @@ def test_many_residuals_are_combinations_of_few(dtype):
     residuals = losses.CrossEntropy().gradient(scales * logits, targets)
     # A point without any, one whose logits overflow, and one far below the range of single precision.
     residuals[7], residuals[11], residuals[13] = 0, torch.nan, residuals[13] * 1e-200
-    spanning, coefficients = homogeneous_sweep._spanning(residuals, dtype)
+    spanning, coefficients = homogeneous_sweep.spanning(residuals, dtype)
     assert len(spanning) < 35
     assert torch.isnan(coefficients[11]).all() and not coefficients[7].any()
     found = torch.tensordot(coefficients, spanning, 1)
     kept = [i for i in range(49) if i not in (7, 11)]
     errors = (found - residuals)[kept].abs().amax((1, 2)) / residuals[kept].abs().amax((1, 2))
     assert errors.max() < 60 * torch.finfo(dtype).eps
-    spanning, coefficients = homogeneous_sweep._spanning(residuals[[11, 11]], dtype)
+    spanning, coefficients = homogeneous_sweep.spanning(residuals[[11, 11]], dtype)
     assert torch.isnan(torch.tensordot(coefficients, spanning, 1)).all()
-    spanning, coefficients = homogeneous_sweep._spanning(residuals[[7, 7, 7]], dtype)
+    spanning, coefficients = homogeneous_sweep.spanning(residuals[[7, 7, 7]], dtype)
     assert not torch.tensordot(coefficients, spanning, 1).any()
 
 
@@ -317,3 +318,21 @@ def test_gauss_newton_of_examples_against_its_definition(loss, scale, dtype):
     tolerance = 20 * torch.finfo(dtype).eps
     assert ((found - expected.sum(1)).abs() / largest).max() < tolerance
     assert ((traces - expected.diagonal(dim1=2, dim2=3)).abs() / largest).max() < tolerance
+
+
+@pytest.mark.parametrize("label", ["fc-9x2-tanh", "fc-6x3-relu-nobias-res", "conv-3x2-softplus"])
+@pytest.mark.parametrize("loss", losses.LOSSES)
+def test_temperatures_share_tangents(label, loss, monkeypatch):
+    network = model(label, image=(1, 5, 6), examples=25)
+    theta, rows = network.with_biases(network.initialisation(0, 1.0)), network.directions(6)
+    compare(network, theta, rows, [0.5, 2.0], [0.3, 1.0, 4.0], [25, 4], loss, dispatch.SHARED)
+    seen, push = [], curvature_tangents.push
+    monkeypatch.setattr(curvature_tangents, "push", lambda *given, **more: seen.append(given) or push(*given, **more))
+
+    def passes(points):
+        seen.clear()
+        hessian.curvature_at(Problem(network.module, network.inputs, network.targets, loss), theta, points, rows)
+        return len(seen)
+
+    one = passes([(0.5, 1.0), (2.0, 1.0)])
+    assert one > 1 and passes([(a, t) for a in (0.5, 2.0) for t in (0.3, 1.0, 4.0)]) == one

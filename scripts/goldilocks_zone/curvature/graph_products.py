@@ -1,0 +1,168 @@
+"""Rules of products of two operands along a graph: matrices and convolutions.
+
+Their second derivative is ⟨δ, Ȧ^i Ḃ^j + Ȧ^j Ḃ^i⟩, from the products of the adjoints with the tangents of one factor.
+Those of q adjoints are stacked, so that each tangent is read once for all.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from goldilocks_zone.curvature.graph_points import Point, Tangents, aligned, by_examples, paired, paired_with_each
+from goldilocks_zone.models.graphs import Operation, Reference
+
+aten = torch.ops.aten
+ENTRIES_AT_ONCE = 2**22  # of products of adjoints with tangents
+
+
+class _Bilinear:
+    """f(a, b), linear in each."""
+
+    owns = True
+
+    def operands(self, operation: Operation) -> tuple[Reference, Reference]:
+        """a and b."""
+        raise NotImplementedError
+
+    def crossed(self, operation: Operation, point: Point, a: Tensor, b: Tensor) -> Tensor:
+        """⟨δ, f(ȧ^i, ḃ^j)⟩ (q, d, d)."""
+        raise NotImplementedError
+
+    def bends(self, operation: Operation, moving: set[int]) -> bool:
+        """Where both move."""
+        return all(each.number in moving for each in self.operands(operation))
+
+    def bend(self, operation: Operation, point: Point, one: Tangents, other: Tangents) -> Tensor | None:
+        """⟨δ, f(ȧ^i, ḃ^j) + f(ȧ^j, ḃ^i)⟩, the tangents i from `one` and j from the `other`."""
+        if operation.number not in point.adjoints:
+            return None
+        first, second = (each.number for each in self.operands(operation))
+        (a, b), (c, d) = ((each.get(first), each.get(second)) for each in (one, other))
+        found = None if a is None or d is None else self.crossed(operation, point, a, d)
+        if one is other:
+            return None if found is None else found + found.mT
+        turned = None if b is None or c is None else self.crossed(operation, point, c, b).mT
+        return turned if found is None else found if turned is None else found + turned
+
+
+class Product(_Bilinear):
+    """A product of matrices A B, or of one by one of several, added to a third tensor or not."""
+
+    def operands(self, operation: Operation) -> tuple[Reference, Reference]:
+        """A and B."""
+        return operation.args[-2:]
+
+    def push(self, operation: Operation, point: Point) -> Tensor:
+        """Ȧ B + A Ḃ."""
+        *added, first, second = operation.args
+        alpha, beta = (operation.kwargs.get(name, 1) for name in ("alpha", "beta"))
+        a, b = point.along(first), point.along(second)
+        total = None if a is None else _times(a, point.value(second.number))
+        sparse = None if b is None else point.sparse(second.number)
+        if b is not None:
+            left = point.value(first.number)
+            if sparse:
+                turned = (sparse[0] @ left.T).view(len(b), -1, len(left)).mT
+                total = turned if total is None else total.add_(turned)
+            elif total is not None and left.ndim == 2:
+                total.baddbmm_(left.expand(len(b), -1, -1), b)
+            else:
+                total = torch.matmul(left, b) if total is None else total.add_(torch.matmul(left, b))
+        if total is not None and alpha != 1:
+            total *= alpha
+        shift = point.along(added[0]) if added else None
+        if shift is not None:
+            shift = beta * aligned(shift, len(operation.shape))
+            total = shift.expand(-1, *operation.shape) if total is None else total.add_(shift)
+        return total
+
+    def crossed(self, operation: Operation, point: Point, a: Tensor, b: Tensor) -> Tensor:
+        """⟨δ, Ȧ^i Ḃ^j⟩."""
+        deltas, sparse = point.adjoint(operation.number), point.sparse(operation.args[-1].number)
+        alpha = operation.kwargs.get("alpha", 1)
+        (d, n), o = a.shape[:2], b.shape[-1]
+        if sparse and d * n < o * (n + d):
+            pulled = ((sparse[1] @ delta.T).view(d, -1, n).mT for delta in deltas)
+            return alpha * torch.stack([paired(a, each) for each in pulled])
+        return alpha * _crossed(a, b, deltas)
+
+
+def _times(tangents: Tensor, matrix: Tensor) -> Tensor:
+    """Tangents (d, …, n, i) times (…, i, o)."""
+    if matrix.ndim == 2 and tangents.is_contiguous():
+        return (tangents.reshape(-1, tangents.shape[-1]) @ matrix).view(*tangents.shape[:-1], -1)
+    return torch.matmul(tangents, matrix)
+
+
+def _crossed(a: Tensor, b: Tensor, deltas: Tensor) -> Tensor:
+    """⟨δ, Ȧ^i Ḃ^j⟩ (q, d, d): the smaller product first, in the order of the other factor in memory."""
+    if a.shape[-2] < b.shape[-1]:
+        return torch.stack([paired(a, torch.matmul(delta, b.mT)) for delta in deltas])
+    q, turned = len(deltas), b.stride(-1) != 1 and b.stride(-2) == 1
+    stacked, found = deltas.movedim(0, -2).flatten(-2), []
+    for some in a.split(_rows(b, q)):
+        if turned:
+            products = torch.matmul(stacked.mT, some).unflatten(-2, (q, -1)).movedim(-3, 1)
+        else:
+            products = torch.matmul(some.mT, stacked).unflatten(-1, (q, -1)).movedim(-2, 1)
+        found.append(paired_with_each(products, b.mT if turned else b))
+    return torch.cat(found, 1)
+
+
+def _rows(along: Tensor, q: int) -> int:
+    """How many tangents meet q adjoints at a time: the products are as large as the tangents of the other factor."""
+    return max(1, max(ENTRIES_AT_ONCE, along.numel()) // (q * along[0].numel()))
+
+
+class Convolution(_Bilinear):
+    """A convolution of any kind."""
+
+    def operands(self, operation: Operation) -> tuple[Reference, Reference]:
+        """The image and the weights."""
+        return operation.args[:2]
+
+    def push(self, operation: Operation, point: Point) -> Tensor:
+        """W ∗ ȧ + Ẇ ∗ a + ḃ."""
+        image, weight, bias, *options = operation.args
+        a, w, shift = map(point.along, (image, weight, bias))
+        total = None if w is None else _turned(point.value(image.number), w, options)
+        if a is not None:
+            moved = aten.convolution.default(by_examples(a).flatten(0, 1), point.value(weight.number), None, *options)
+            moved = by_examples(moved.unflatten(0, (a.shape[1], len(a))))
+            total = moved if total is None else total.add_(moved)
+        if shift is not None:
+            shift = shift.view(len(shift), 1, -1, *(1,) * (len(operation.shape) - 2))
+            total = shift.expand(-1, *operation.shape) if total is None else total.add_(shift)
+        return total
+
+    def crossed(self, operation: Operation, point: Point, a: Tensor, b: Tensor) -> Tensor:
+        """⟨δ, Ẇ^j ∗ ȧ^i⟩, from gradients of the weights, where several adjoints are further output channels."""
+        *options, groups = operation.args[3:]
+        deltas, transposed, weight = point.adjoint(operation.number), options[3], point.value(operation.args[1].number)
+        q, axis = len(deltas), 1 if transposed else 0
+        stacked = deltas.unflatten(2, (groups, -1)).permute(1, 2, 0, *range(3, deltas.ndim + 1)).flatten(1, 3)
+        shape = list(weight.shape)
+        shape[axis] *= q
+        stand_in = weight.new_empty(1).expand(shape)
+        back, more = aten.convolution_backward.default, (None, *options, groups, [False, True, False])
+        inner = (1, q, -1) if transposed else (groups, q, -1)
+
+        def gradients(image: Tensor) -> Tensor:
+            found = back(stacked, image, stand_in, *more)[1].unflatten(axis, inner)
+            return found.movedim(axis + 1, 0).flatten(axis + 1, axis + 2)
+
+        rows = [paired_with_each(torch.stack([gradients(each) for each in some]), b) for some in a.split(_rows(b, q))]
+        return torch.cat(rows, 1)
+
+
+def _turned(image: Tensor, weights: Tensor, options: Sequence) -> Tensor:
+    """Convolutions of an image (n, i, …) by each Ẇ (d, *shape) at once, as further output channels: (d, n, o, …)."""
+    *_, transposed, _, groups = options
+    if transposed:
+        stacked = weights.transpose(0, 1).flatten(1, 2)
+    else:
+        # The outputs of a group stand together.
+        stacked = weights.unflatten(1, (groups, -1)).transpose(0, 1).flatten(0, 2)
+    found = aten.convolution.default(image, stacked, None, *options).unflatten(1, (groups, len(weights), -1))
+    return by_examples(found[:, 0] if groups == 1 else found.transpose(1, 2).flatten(2, 3))
