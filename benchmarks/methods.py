@@ -156,8 +156,9 @@ def _products(
 def functional_hessian(problem: Problem) -> AtPoint:
     """torch.func.hessian of the loss as a function of the plane's d coordinates, summed over chunks of examples."""
     n, step = len(problem.inputs), max(1, ENTRIES_PER_CHUNK // (_widest(problem) * len(problem.directions)))
-    chunks = zip(problem.inputs.to(problem.dtype).split(step), problem.labels.split(step))
-    parts = [(len(labels) / n, loss_of(problem.network, inputs, labels)) for inputs, labels in chunks]
+    network, data = _converted(problem)
+    chunks = zip(*(each.split(step) for each in data))
+    parts = [(len(labels) / n, loss_of(network, inputs, labels)) for inputs, labels in chunks]
 
     def at(parameters: Tensor) -> Tensor:
         point = parameters.to(problem.dtype)
@@ -171,7 +172,8 @@ def functional_hessian(problem: Problem) -> AtPoint:
 
 def vmap_jvp_grad(problem: Problem, compiled: bool = False) -> AtPoint:
     """Hessian-vector products by jvp over grad, vmapped over chunks of directions."""
-    loss = loss_of(problem.network, problem.inputs.to(problem.dtype), problem.labels)
+    network, data = _converted(problem)
+    loss = loss_of(network, *data)
     gradient, step = grad(loss), _directions_per_chunk(problem)
 
     def products(point: Tensor, directions: Tensor) -> Tensor:
@@ -201,7 +203,8 @@ def differentiable_attention() -> Iterator[None]:
 
 def double_backward_loop(problem: Problem) -> AtPoint:
     """The gradient once with its graph, then one backward pass for each direction."""
-    loss = loss_of(problem.network, problem.inputs.to(problem.dtype), problem.labels)
+    network, data = _converted(problem)
+    loss = loss_of(network, *data)
 
     def at(parameters: Tensor) -> Tensor:
         point = parameters.to(problem.dtype).requires_grad_()

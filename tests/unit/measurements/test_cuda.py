@@ -6,6 +6,7 @@ import torch
 
 from goldilocks_zone.config import kinds, records
 from goldilocks_zone.data import datasets
+from goldilocks_zone.jobs import locks
 from goldilocks_zone.measurements import blocks
 from goldilocks_zone.storage import netcdf
 
@@ -81,10 +82,13 @@ def measured(folder, kind, device):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("kind", STUDIES)
-def test_blocks_on_cuda_are_those_of_the_cpu(tmp_path, kind):
+def test_blocks_on_cuda_are_those_of_the_cpu(tmp_path, monkeypatch, kind):
+    # A process has one job, which keeps its GPU to the end.
+    monkeypatch.setattr(locks, "claim_gpu", lambda *_: 0)
     expected, found = (measured(tmp_path, kind, device) for device in ("cpu", "cuda"))
     assert set(found) == set(expected)
     for name, values in expected.items():
-        if values.dtype.kind == "f":
-            scale = float(np.abs(values).max()) or 1.0
-            np.testing.assert_allclose(found[name], values, rtol=5e-3, atol=1e-3 * scale, err_msg=name)
+        if values.dtype.kind == "f" and values.size:
+            # Some variables are errors of rounding themselves.
+            allowed = 1e-3 * float(np.abs(values).max()) + 1e-12
+            np.testing.assert_allclose(found[name], values, rtol=5e-3, atol=allowed, err_msg=name)
