@@ -1,4 +1,5 @@
-"""Sweeps of curvature: one random initialisation at all radii of a block, on planes, in layers and in full space."""
+"""Sweeps of curvature: one initialisation, or trained weights, at all radii of a block: on planes, in layers and in
+full space."""
 
 import itertools
 from collections.abc import Iterator
@@ -72,10 +73,20 @@ class InFullSpace(Seen):
 
 
 class Sweep:
-    """One variant of a study and one draw, at every radius of a block: all share the initialisation θ (D,), the metric
-    η (D,), raw planes (d, D), probes (m, D) of the full space and layer_probes (layers · m, D) of single layers."""
+    """One variant of a study and one draw, at every radius of a block: all share θ (D,), which is an initialisation or
+    `trained` weights, the metric η (D,), raw planes (d, D), probes (m, D) of the full space and layer_probes
+    (layers · m, D) of single layers. `layers` are the sizes (l,) of weights and the deviations (l,) of their entries,
+    own_radius the norm of θ over r_X."""
 
-    def __init__(self, work: blocks.Work, study: CurvatureStudy, module: nn.Module, examples: Examples, number: int):
+    def __init__(
+        self,
+        work: blocks.Work,
+        study: CurvatureStudy,
+        module: nn.Module,
+        examples: Examples,
+        number: int,
+        trained: np.ndarray | None = None,
+    ):
         self.work, self.study, self.depth = work, study, labels.depth(work.job.network)
         parameters = initialisation.parameters_of(module)
         self.eta = blocks.metric(study, parameters)
@@ -86,8 +97,14 @@ class Sweep:
         plane, count = subspace_labels.parse_plane(work.job.subspace), max(study.dimensions)
         names = [("plane", plane.kind, number, i) for i in range(study.planes)]
         self.planes = [planes.directions_as_drawn(plane, self.eta, work.stream(*name))[:count] for name in names]
-        theta = work.initialisation(parameters, study.initialisation, number)
-        self.points = self._points(theta, initialisation.glorot_radius(parameters))
+        theta = work.initialisation(parameters, study.initialisation, number) if trained is None else trained
+        r_x = initialisation.glorot_radius(parameters)
+        self.own_radius, self.points = float(np.linalg.norm(theta)) / r_x, self._points(theta, r_x)
+        weights = [p for p in parameters if not p.is_bias]
+        deviations = initialisation.weight_deviations(weights, study.initialisation)
+        if trained is not None:
+            deviations = [np.sqrt(np.mean(trained[each > 0] ** 2)) for each in initialisation.layer_indicators(module)]
+        self.layers = np.array([p.size for p in weights]), np.array(deviations)
         self.module = module.to(work.device)
         self.theta, (self.inputs, self.targets) = torch.as_tensor(theta, device=work.device), work.on_device(examples)
 

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from goldilocks_zone.claims import agreement, synthesis, zone_map
+from goldilocks_zone.claims.cells import weights_as_networks
 from goldilocks_zone.claims.curves import vertex_within_reach
 from goldilocks_zone.config import kinds, records
 from goldilocks_zone.config.models import RadiusRange
@@ -43,7 +44,7 @@ def write_numbers(
     lie in folders of these names."""
     rows, compared = _rows(path_to_claims), _rows(path_to_agreement)
     settings = records.read(PaperRecord, path_to_settings)
-    studies = {Path(path).stem: netcdf.read_dataset(path) for path in paths_to_studies}
+    studies = {Path(path).stem: weights_as_networks(netcdf.read_dataset(path)) for path in paths_to_studies}
     results = studies | ({"cuts": netcdf.read_dataset(path_to_cuts)} if path_to_cuts else {})
     sections = {Path(path).stem: Path(path).read_text(encoding="utf-8") for path in paths_to_sections}
     known = paper_figures(settings)
@@ -90,7 +91,8 @@ def paper_figures(settings: PaperRecord) -> dict[str, dict]:
         wide, drawn = registered.wide, name in settings.figures
         if drawn and not wide:
             study = settings.studies[settings.figures[name][0]]
-            wide = len(study.datasets) * len(study.networks) * len(study.subspaces) > 1
+            points = len(study.variations.get("weights", [1]))
+            wide = points * len(study.datasets) * len(study.networks) * len(study.subspaces) > 1
         width = r"\linewidth" if wide else r".49\linewidth"
         reason = (name in settings.lacking and unavailable) or f"the run {settings.run} does not draw it"
         missing = rf"\fbox{{\parbox{{.9\linewidth}}{{Not computed: {latex.escape(reason, strict=False)}.}}}}"
