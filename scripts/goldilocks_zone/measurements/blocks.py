@@ -34,7 +34,6 @@ class Job:
     path_to_code: str
     path_to_network: str | None
     network_file: str
-    weights_files: Sequence[str] = ()
     dataset: str = ""
     network: str = ""
     subspace: str = ""
@@ -44,6 +43,7 @@ class Job:
     memory_mib: int = 1024
     path_to_checkpoints: str = ""
     checkpoint_seconds: float = 60.0
+    weights_files: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

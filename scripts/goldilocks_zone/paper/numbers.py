@@ -14,8 +14,9 @@ from goldilocks_zone.claims import agreement, synthesis, zone_map
 from goldilocks_zone.claims.cells import weights_as_networks
 from goldilocks_zone.claims.curves import vertex_within_reach
 from goldilocks_zone.config import kinds, records
-from goldilocks_zone.config.models import RadiusRange
+from goldilocks_zone.config.models import RadiusRange, Study
 from goldilocks_zone.config.records import PaperRecord
+from goldilocks_zone.config.weights import INITIALISATIONS
 from goldilocks_zone.paper import check, latex
 from goldilocks_zone.statistics.hypotheses import FAILS, HOLDS, INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
 from goldilocks_zone.storage import files, netcdf
@@ -271,7 +272,7 @@ def environment(folder: Path) -> jinja2.Environment:
     options = {"trim_blocks": True, "keep_trailing_newline": True, "undefined": Missing}
     templates = jinja2.Environment(*delimiters, loader=loader, **options)
     escape = {"latex": lambda value, strict=True: latex.escape(str(value), strict), "split": str.split}
-    shown = (hundredths, percent, measured, radii, dimensions, random_steps, without_remedy)
+    shown = (hundredths, percent, measured, radii, starts, drawn, dimensions, random_steps, without_remedy)
     templates.filters |= escape | {each.__name__: each for each in shown}
     templates.globals["macro"] = latex.macro
     return templates
@@ -289,6 +290,19 @@ def radii(given: list[float] | RadiusRange) -> str:
         return str(len(given))
     first, last = (2 * math.log10(each) for each in (given.first, given.last))
     return f"{given.number}, $x$ from ${first:g}$ to ${last:g}$"
+
+
+def starts(study: Study) -> str:
+    """The distribution of a study's initialisations, or the weights that it has in place of them."""
+    labels = study.variations.get("weights", [INITIALISATIONS])
+    trained = [label for label in labels if label != INITIALISATIONS]
+    parts = [study.initialisation] if INITIALISATIONS in labels else []
+    return " and ".join([*parts, *([f"the weights {', '.join(trained)}"] if trained else [])])
+
+
+def drawn(study: Study) -> str:
+    """What the draws of a study are of."""
+    return "initialisations" if INITIALISATIONS in study.variations.get("weights", [INITIALISATIONS]) else "planes"
 
 
 def dimensions(subspaces: list[str]) -> str:
