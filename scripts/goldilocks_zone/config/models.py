@@ -113,7 +113,7 @@ class Study(Section):
     metric: Varied[Metric] = "shell"
     """Relative length η of a plane's directions per layer."""
     bias_directions: Varied[bool] = False
-    """Whether planes and spheres have bias coordinates."""
+    """Whether planes and spheres have coordinates of biases and gains."""
     loss: Varied[Literal["cross_entropy", "mean_squared_error"]] = "cross_entropy"
     """The loss; mean squared error is a control without softmax."""
     classes: Varied[Annotated[int, Field(ge=2)] | None] = None

@@ -93,18 +93,21 @@ class Sweep:
         counts, size = {"probes": study.probes, "layer probes": study.layer_probes}, self.eta.size
         signs = [work.stream(name, number).choice((-1.0, 1.0), (count, size)) for name, count in counts.items()]
         self.probes, layer_probes = signs
-        self.layer_probes = np.concatenate([layer_probes * each for each in initialisation.layer_indicators(module)])
+        # Each indicator is as long as θ.
+        indicators = initialisation.layer_indicators(module) if study.layer_probes else []
+        self.layer_probes = np.concatenate([np.empty((0, size)), *(layer_probes * each for each in indicators)])
         plane, count = subspace_labels.parse_plane(work.job.subspace), max(study.dimensions)
         names = [("plane", plane.kind, number, i) for i in range(study.planes)]
         self.planes = [planes.directions_as_drawn(plane, self.eta, work.stream(*name))[:count] for name in names]
         theta = work.initialisation(parameters, study.initialisation, number) if trained is None else trained
         r_x = initialisation.glorot_radius(parameters)
         self.own_radius, self.points = float(np.linalg.norm(theta)) / r_x, self._points(theta, r_x)
-        weights = [p for p in parameters if not p.is_bias]
-        deviations = initialisation.weight_deviations(weights, study.initialisation)
+        deviations = initialisation.weight_deviations(parameters, study.initialisation)
         if trained is not None:
-            deviations = [np.sqrt(np.mean(trained[each > 0] ** 2)) for each in initialisation.layer_indicators(module)]
-        self.layers = np.array([p.size for p in weights]), np.array(deviations)
+            pieces = np.split(trained, np.cumsum([p.size for p in parameters])[:-1])
+            deviations = [np.sqrt(np.mean(piece**2)) for piece in pieces]
+        layers = [(p.size, sigma) for p, sigma in zip(parameters, deviations) if not p.is_bias]
+        self.layers = tuple(map(np.array, zip(*layers)))
         self.module = module.to(work.device)
         self.theta, (self.inputs, self.targets) = torch.as_tensor(theta, device=work.device), work.on_device(examples)
 
