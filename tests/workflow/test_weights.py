@@ -41,6 +41,7 @@ studies:
     draws: 2
     bias_directions: true
 cuts: null
+figures: {loss: null, model_kappa: null, trace_and_norm: null}
 execution: {draws_per_job: all}
 """
 
@@ -147,7 +148,7 @@ def test_a_residual_network_goes_from_weights_to_figures_and_report_by_one_comma
     with zipfile.ZipFile(project.folder / "report.zip") as report:
         names = report.namelist()
     assert any(name.endswith("report.html") for name in names)
-    figures = sorted(path.name for path in (project.folder / "figures/resnet").glob("*.png"))
-    assert len(figures) == FIGURES_OF_MINE
+    figures = {path.stem for path in (project.folder / "figures/resnet").glob("*.png")}
+    assert figures == {"fraction_positive", "trace_over_norm"}
     with xr.open_dataset(project.folder / "results/resnet/figures/fraction_positive.nc") as data:
         assert data["network"].values.tolist() == ["resnet late", "resnet early"]

@@ -50,11 +50,12 @@ def build_own(factory: Callable, image: tuple[int, int, int], classes: int, argu
 
 def with_fixed(module: nn.Module) -> nn.Module:
     """The module, with each frozen parameter as a buffer: a part of the function, and of no direction or radius."""
+    fixed = {id(tensor): tensor.detach() for tensor in module.parameters() if not tensor.requires_grad}
     for layer in module.modules():
         for name, tensor in list(layer._parameters.items()):
-            if tensor is not None and not tensor.requires_grad:
+            if id(tensor) in fixed:
                 del layer._parameters[name]
-                layer.register_buffer(name, tensor.detach())
+                layer.register_buffer(name, fixed[id(tensor)])
     return module
 
 

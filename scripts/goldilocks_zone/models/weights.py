@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import io
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -88,9 +89,10 @@ def _refuse_unfit(given: object, known: object, where: str) -> None:
 
 
 def _tied(module: nn.Module) -> list[list[str]]:
-    """Names of each parameter that has several."""
+    """Names of each parameter and buffer that has several."""
     names: dict[int, list[str]] = {}
-    for name, tensor in module.named_parameters(remove_duplicate=False):
+    every = module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)
+    for name, tensor in itertools.chain(*every):
         names.setdefault(id(tensor), []).append(name)
     return [each for each in names.values() if len(each) > 1]
 
