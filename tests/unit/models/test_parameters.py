@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from goldilocks_zone.curvature.hessian import plane_hessian
@@ -173,3 +174,18 @@ def test_the_curvature_moves_tied_parameters_together_and_frozen_ones_never(modu
     for part in ("hessian", "gauss_newton", "residual"):
         wanted = getattr(expected, part)
         assert np.linalg.norm(getattr(found, part) - wanted) < 1e-12 * np.linalg.norm(expected.hessian)
+
+
+def resnet18(image, classes):
+    """The network of torchvision, for small images."""
+    module = torchvision.models.resnet18(num_classes=classes)
+    module.conv1 = nn.Conv2d(image[0], 64, 3, padding=1, bias=False)
+    module.maxpool = nn.Identity()
+    return module
+
+
+@pytest.mark.weekly
+def test_a_resnet_18_is_taken_as_it_is():
+    """A finite difference meets some of its million kinks, which must not pass for wrong derivatives."""
+    found = initialisation.parameters_of(user_networks.build_own(resnet18, (1, 28, 28), 10, {}, "network resnet18"))
+    assert sum(p.size for p in found) > 1e7 and sum(len(p.own) for p in found) == 4800
