@@ -1,6 +1,7 @@
 """One block of a study of any kind, some draws and radii of one dataset, network and subspace; or the cuts."""
 
 import importlib
+import json
 import shutil
 
 from goldilocks_zone.jobs.log import job_log
@@ -18,6 +19,7 @@ with job_log(snakemake.log[0], snakemake.input, path):
         path_to_code=snakemake.input.code,
         path_to_network=next(iter(snakemake.input.network), None),
         network_file=snakemake.resources.network_file,
+        weights_files=json.loads(snakemake.resources.weights_files),
         **cell,
         device=snakemake.resources.device,
         threads=snakemake.threads,

@@ -40,6 +40,19 @@ def is_described(data):
     return bool(data.data_vars) and all(array.attrs["units"] and array.attrs["long_name"] for array in data.values())
 
 
+def at_weights(study):
+    """The same at initialisations and at two points of a trajectory."""
+    labels = ["none", "early", "late"]
+    return study.map(
+        lambda array: (
+            array.expand_dims(weights=labels, axis=array.dims.index("subspace") + 1)
+            if "subspace" in array.dims
+            else array
+        ),
+        keep_attrs=True,
+    )
+
+
 def zone(draws, counts, networks=("fc-200x2-relu",), x=ZONE_X, **varied):
     """A zone from x = -1/2 to log10(N²)/n - 1, n the number of weight layers; loss falls as κ rises."""
     coordinates = {

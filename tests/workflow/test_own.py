@@ -21,9 +21,9 @@ FIGURES, FIGURES_OF_MINE = 4, 5
 MINE = "config/mine.yaml"
 
 
-def blocks(language):
+def blocks(language, heading="Your own data and network"):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = text[text.index("## Your own data and network") : text.index("## When something goes wrong")]
+    section = text[text.index(f"## {heading}") :].split("\n## ")[0]
     fenced = re.findall(r"^```(\w*)\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
     return [body for kind, body in fenced if kind == language]
 

@@ -32,6 +32,7 @@ for kind in kinds.known().values():
             checkpoint_seconds=str(SETTINGS.execution.checkpoint_seconds),
             device=SETTINGS.execution.device,
             network_file=lambda wildcards: THIS_RUN.file_of_network(wildcards.network),
+            weights_files=lambda wildcards: THIS_RUN.files_of_weights(wildcards.study),
         params:
             module=kind.path,
             checkpoints="results/{run}/checkpoints/{study}/{dataset}/{network}/{subspace}/{block}",
@@ -67,6 +68,7 @@ rule cuts:
         checkpoint_seconds=str(SETTINGS.execution.checkpoint_seconds),
         device=SETTINGS.execution.device,
         network_file=lambda wildcards: THIS_RUN.file_of_network(SETTINGS.cuts.network),
+        weights_files="[]",
     params:
         module=kinds.CUTS,
         checkpoints="results/{run}/checkpoints/cuts",

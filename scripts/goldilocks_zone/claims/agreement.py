@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from goldilocks_zone.claims import cells
 from goldilocks_zone.claims.cells import NotTested
 from goldilocks_zone.claims.estimators import training
+from goldilocks_zone.config.weights import INITIALISATIONS
 
 COLUMNS = (
     *("work", "comparison", "figure", "title", "reading", "says", "study", "d", "points", "share_within"),
@@ -131,7 +132,7 @@ def _compared(
 def _curve(study: xr.Dataset, comparison: Comparison, reading: Reading, d: int) -> xr.DataArray:
     """The variable (radius, draw) of a reading at one d. Raises NotTested."""
     ((axis, label),) = comparison.series.items()
-    place = {**comparison.at, **reading.at, axis: label.format(d=d)}
+    place = {"weights": INITIALISATIONS, **comparison.at, **reading.at, axis: label.format(d=d)}
     cell, settings = study, json.loads(study.attrs["settings"])
     for name, value in place.items():
         if name not in study.dims:

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 import xarray as xr
 
 from goldilocks_zone.config.studies import dimension
+from goldilocks_zone.config.weights import INITIALISATIONS
 from goldilocks_zone.models.labels import is_network, parse_network
 
 # Settings of every primary cell beside its dataset, network and number of examples: a study with other settings is
@@ -19,7 +20,7 @@ from goldilocks_zone.models.labels import is_network, parse_network
 PRIMARY_SETTINGS = {
     **{"metric": "shell", "bias_directions": False, "initialisation": "glorot", "loss": "cross_entropy"},
     **{"labels": "original", "inputs": "standardised", "temperature": 1.0, "classes": "all", "sharpness": 0},
-    **{"rescaled": "parameters", "example_set": 0},
+    **{"rescaled": "parameters", "example_set": 0, "weights": INITIALISATIONS},
     **{"rate_rule": "fixed", "temperature_rule": "fixed", "gradients": "loss", "optimiser": "adam"},
 }
 # The dimension of each setting in studies that vary it.
@@ -123,6 +124,18 @@ def with_rate_of(study: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
     rate = json.loads(other.attrs["settings"])["rate"]
     other = other[[name for name in study if name in other]].sel(draw=study["draw"]).expand_dims(rate=[rate])
     return xr.concat([study, other], "rate", join="exact", combine_attrs="override", data_vars="minimal").sortby("rate")
+
+
+def weights_as_networks(study: xr.Dataset) -> xr.Dataset:
+    """A study whose network at each of its weights is a network of its own, `small_cnn epoch_1`, and `small_cnn` at
+    initialisations; any other study as it is."""
+    if "weights" not in study.dims:
+        return study
+    pairs = itertools.product(study["network"].values.tolist(), study["weights"].values.tolist())
+    names = [network if label == INITIALISATIONS else f"{network} {label}" for network, label in pairs]
+    stacked = study.stack(pair=("network", "weights"), create_index=False).drop_vars(["network", "weights"])
+    order = [dim for dim in study.dims if dim != "weights"]
+    return stacked.rename(pair="network").assign_coords(network=names).transpose(*order)
 
 
 def _beside(case: dict, cell: xr.Dataset, studies: Studies) -> xr.Dataset:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from goldilocks_zone.cli import text_tables
 from goldilocks_zone.cli.costs import ALIKE, BY_SIZE, MEASURED, NOT_JOBS, Cost, Costs
-from goldilocks_zone.config import load
+from goldilocks_zone.config import load, models
 
 # Snakemake's reasons and their meaning, given that records of code and settings are inputs of every rule.
 REASONS = (
@@ -81,15 +81,22 @@ def summary_of(run: str, jobs: list[dict], costs: list[Cost], cores: int) -> lis
     ]
 
 
+def weights_of(config: models.Configuration) -> dict[str, list[str]]:
+    """Labels of the trained weights, and of initialisations, of each study that has some."""
+    found = {name: study.variations.get("weights") for name, study in config.studies.items()}
+    return {name: labels for name, labels in found.items() if labels}
+
+
 def run(configfiles: list[Path], cores: str) -> None:
     config, reasons, _ = load.as_run(load.load(configfiles))
-    left_out = [f"left out: {reason}" for reason in reasons.values()]
+    notes = [f"left out: {reason}" for reason in reasons.values()]
     jobs = jobs_of(configfiles, cores)
     if not jobs:
-        return print(*left_out, f"run {config.run}: nothing to be done", sep="\n")
+        return print(*notes, f"run {config.run}: nothing to be done", sep="\n")
+    notes += [f"{name} is measured at the weights {', '.join(each)}" for name, each in weights_of(config).items()]
     estimates = Costs(config, Path("logs"), [Path("results/data/cards")])
     costs = [estimates.of(job["rule"], job["wildcards"], job["benchmark"]) for job in jobs]
     count = len(os.sched_getaffinity(0)) if cores == "all" else int(cores)
     header = ("rule", "study", "jobs", "time", "memory", "why")
     lines = text_tables.aligned([header, *table_of(jobs, costs)], right=(2, 3, 4))
-    print(*lines, "", *left_out, *summary_of(config.run, jobs, costs, count), sep="\n")
+    print(*lines, "", *notes, *summary_of(config.run, jobs, costs, count), sep="\n")

@@ -44,7 +44,7 @@ def refuse_examples(path: str, count: int, validation: int, name: str, shape: Sh
 def refuse_sizes(path: str, study: "Study", shapes: "Shapes", networks: "Networks") -> None:
     """Refuse more classes than datasets have, and subspaces with more dimensions than networks have parameters."""
     for variant, (name, shape) in itertools.product(studies.variants(study), shapes.items()):
-        each = study.model_copy(update=variant)
+        each = study.at(variant)
         classes, key = each.classes or shape.classes, "vary.classes" if "classes" in study.vary else "classes"
         require(classes <= shape.classes, f"{path}.{key}", classes, f"{name} has {shape.classes} classes")
         for (i, subspace), (label, network) in itertools.product(enumerate(study.subspaces), networks.items()):

@@ -3,7 +3,7 @@
 import functools
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, create_model, field_validator
 from pydantic_core import PydanticCustomError, ValidationError
@@ -113,7 +113,7 @@ class Study(Section):
     metric: Varied[Metric] = "shell"
     """Relative length η of a plane's directions per layer."""
     bias_directions: Varied[bool] = False
-    """Whether planes and spheres have bias coordinates."""
+    """Whether planes and spheres have coordinates of biases and gains."""
     loss: Varied[Literal["cross_entropy", "mean_squared_error"]] = "cross_entropy"
     """The loss; mean squared error is a control without softmax."""
     classes: Varied[Annotated[int, Field(ge=2)] | None] = None
@@ -137,6 +137,15 @@ class Study(Section):
     def _check_varied(cls, vary: object) -> object:
         cls.varied().model_validate(vary)
         return vary
+
+    @property
+    def variations(self) -> dict[str, list]:
+        """Values of the keys that become dimensions of the results, by key."""
+        return self.vary
+
+    def at(self, variant: Mapping[str, Any]) -> Self:
+        """The study with the values of a variant, {key: value} of some of its variations."""
+        return self.model_copy(update=dict(variant))
 
     @abstractmethod
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:

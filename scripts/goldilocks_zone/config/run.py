@@ -6,6 +6,7 @@ of a record without its hash, below the run's results, or below results/ if it s
 
 import base64
 import gzip
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,6 +147,10 @@ class Run:
     def file_of_network(self, label: str) -> str:
         """Path of the code of a user's network; empty for others."""
         return self.config.networks[label].code.file if label in self.config.networks else ""
+
+    def files_of_weights(self, study: str) -> str:
+        """Paths of a study's trained weights, in their order, as JSON."""
+        return json.dumps([each.file for each in getattr(self.config.studies[study], "weights", None) or []])
 
     def renew_stamps(self) -> None:
         """Write the ages of the files of the user's datasets, by which later calls know their contents."""

@@ -30,13 +30,14 @@ def in_units_of_r_x(study: "Study") -> bool:
 def variants(study: "Study", keys: list[str] | None = None) -> list[dict]:
     """Variants of a study, as {varied key: value}, over all varied keys or only over `keys`; the last runs fastest."""
     # In alphabetical order, as in files of settings.
-    keys = sorted(study.vary) if keys is None else keys
-    return [dict(zip(keys, values)) for values in itertools.product(*(study.vary[key] for key in keys))]
+    known = study.variations
+    keys = sorted(known) if keys is None else keys
+    return [dict(zip(keys, values)) for values in itertools.product(*(known[key] for key in keys))]
 
 
 def split(study: "Study", together: Collection[str]) -> tuple[list[dict], list[dict]]:
     """Variants of the varied keys measured one by one, and of those measured `together`, in one sweep or ensemble."""
-    parts = ([key for key in sorted(study.vary) if (key in together) == shared] for shared in (False, True))
+    parts = ([key for key in sorted(study.variations) if (key in together) == shared] for shared in (False, True))
     return tuple(variants(study, keys) for keys in parts)
 
 
@@ -47,7 +48,7 @@ def dimension(key: str) -> str:
 
 def varied(study: "Study") -> dict[str, list]:
     """Values of a study's varied keys, by dimension."""
-    return {dimension(key): study.vary[key] for key in sorted(study.vary)}
+    return {dimension(key): values for key, values in sorted(study.variations.items())}
 
 
 def place(variant: dict) -> dict:

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 
+from goldilocks_zone.claims import cells
 from goldilocks_zone.config import records
 from goldilocks_zone.figures import registry, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
@@ -49,7 +50,8 @@ def drawn(figure: registry.Figure, studies: Studies, settings: FigureSettings, p
 
 def load(path: str | Path, figure: registry.Figure) -> xr.Dataset:
     """Results of a study that a figure shows; over the scale α of an initialisation, the coordinate x is log10 α.
-    Raises ValueError for radii of another kind, or without an axis that the figure needs."""
+    A network at trained weights is shown as a network of its own, unless the figure needs the axis `weights`. Raises
+    ValueError for radii of another kind, or without an axis that the figure needs."""
     study = netcdf.read_dataset(path)
     if figure.axis == "radius" and "x" not in study.coords:
         raise ValueError(f"{path} has radii that are not in units of r_X: this figure needs radius_unit: r_X")
@@ -61,4 +63,5 @@ def load(path: str | Path, figure: registry.Figure) -> xr.Dataset:
     for axis in figure.needs:
         if axis not in study.dims:
             raise ValueError(f"{path} has no axis {axis}, which this figure needs: see the study in config.yaml")
-    return study
+    # Figures know nothing of weights but those that need the axis: to others each is a network.
+    return study if "weights" in figure.needs else cells.weights_as_networks(study)

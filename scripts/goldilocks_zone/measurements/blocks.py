@@ -16,7 +16,7 @@ from goldilocks_zone.config.models import Cuts, Study
 from goldilocks_zone.data.datasets import Examples
 from goldilocks_zone.jobs import locks
 from goldilocks_zone.measurements.observables import Observables, Shape
-from goldilocks_zone.models import user_code, user_networks
+from goldilocks_zone.models import user_code, user_networks, weights
 from goldilocks_zone.models.initialisation import Parameter, glorot_radius, initialise, parameters_of, weight_deviations
 from goldilocks_zone.provenance import attributes
 from goldilocks_zone.randomness import stream
@@ -26,7 +26,8 @@ from goldilocks_zone.subspaces import planes
 @dataclass(frozen=True)
 class Job:
     """Inputs, labels and resources of one job: `network_file` is the code of a user's network, `path_to_network` its
-    record; `memory_mib` bounds the memory of differentiation; checkpoints are `checkpoint_seconds` apart at least."""
+    record; `weights_files` hold the study's weights, in their order; `memory_mib` bounds the memory of differentiation;
+    checkpoints are `checkpoint_seconds` apart at least."""
 
     path_to_dataset: str
     path_to_settings: str
@@ -42,6 +43,7 @@ class Job:
     memory_mib: int = 1024
     path_to_checkpoints: str = ""
     checkpoint_seconds: float = 60.0
+    weights_files: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,18 @@ class Work:
     def initialisation(self, parameters: Sequence[Parameter], kind: str, draw: int) -> np.ndarray:
         """Initialisation θ (D,) of a draw before it is rescaled to a radius."""
         return initialise(parameters, kind, self.stream("initialisation", draw))
+
+    def weights(self, study: Study, module: nn.Module) -> np.ndarray | None:
+        """Trained weights θ (D,) of a study at a variant, or None for initialisations; the module takes their buffers.
+
+        Raises ValueError, with the file and the key, for weights that are not the network's.
+        """
+        (chosen,) = study.weights or [None]
+        if chosen is None or not chosen.fingerprint:
+            return None
+        file = self.job.weights_files[self.block.study.weights.index(chosen)]
+        name = f"{file}, as weights of the network {self.job.network}"
+        return weights.put(module, weights.read(file, chosen.fingerprint), name).numpy()
 
     def on_device(self, examples: Examples) -> tuple[Tensor, Tensor]:
         """Inputs and labels as tensors on the device of the job."""

@@ -1,7 +1,8 @@
 """Studies of curvature: spectra of the loss Hessian on random planes over radii. Imports nothing heavy."""
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
@@ -9,6 +10,7 @@ from goldilocks_zone.config import checks
 from goldilocks_zone.config.kinds import Kind, changes_no_number
 from goldilocks_zone.config.models import DataType, Inputs, Networks, Plane, Shapes, Study
 from goldilocks_zone.config.values import Amount, Count, NonNegative, Positive, Several, Varied
+from goldilocks_zone.config.weights import WeightsFiles
 from goldilocks_zone.data.official_shapes import Shape
 from goldilocks_zone.models.labels import HOMOGENEOUS, FullyConnected, Network
 from goldilocks_zone.subspaces import labels as subspace_labels
@@ -22,6 +24,12 @@ class CurvatureStudy(Study, title="Study of curvature"):
 
     kind: Literal["curvature"] = "curvature"
     """Kind of the study."""
+    weights: WeightsFiles | None = None
+    """Files of trained weights of the study's networks, as state dictionaries of safetensors (.safetensors) or of
+    torch, in place of initialisations, which `none` names among them; absent for initialisations alone. Radii rescale
+    the weights (those of the unit init_scale are factors on them), and draws are draws of the planes. The files, one or
+    a trajectory of several, become the dimension weights of the results, labelled by their names without endings, or
+    by their numbers if these do not differ. Results depend on the content of the files."""
     subspaces: Several[Plane]
     """Subspace labels, plane-<dimension>-sparse or plane-<dimension>-dense."""
     dimensions: Several[Count] = Field([10, 50, 100])
@@ -63,6 +71,16 @@ class CurvatureStudy(Study, title="Study of curvature"):
     """Precision of the tangents. Points are in double precision if the network's layers are known; otherwise do not
     trust float32 far outside the zone."""
 
+    @property
+    def variations(self) -> dict[str, list]:
+        """Values of the varied keys, and the labels of the weights where the study has some."""
+        return self.vary | ({"weights": [each.label for each in self.weights]} if self.weights else {})
+
+    def at(self, variant: Mapping[str, Any]) -> Self:
+        """The study with the values of a variant; its weights are those of that label alone."""
+        chosen = [each for each in self.weights or [] if each.label == variant.get("weights")]
+        return super().at({**variant, **({"weights": chosen} if chosen else {})})
+
     @changes_no_number
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
         """Refuse more examples, classes or dimensions than there are, and networks that some measures cannot take."""
@@ -89,7 +107,7 @@ class CurvatureStudy(Study, title="Study of curvature"):
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
         """Operations of tangents along the plane (shared between points by homogeneous activations) and of products."""
         dimension = subspace_labels.parse_plane(subspace).dimension
-        sizes = {key: len(values) for key, values in self.vary.items()}
+        sizes = {key: len(values) for key, values in self.variations.items()}
         points = radii * math.prod(size for key, size in sizes.items() if key in SWEPT)
         sweeps = math.prod(size for key, size in sizes.items() if key not in SWEPT)
         shares = network.activation in HOMOGENEOUS and not getattr(network, "residual", False)

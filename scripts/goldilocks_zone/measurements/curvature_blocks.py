@@ -54,15 +54,16 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
     given = job.path_to_dataset, job.dataset, max(study.examples)
     load = functools.lru_cache(1)(functools.partial(datasets.load, *given, validation=study.validation, seed=seed))
     for variant in studies.split(study, SWEPT)[0]:
-        here = study.model_copy(update=variant)
+        here = study.at(variant)
         examples = load(**{key: getattr(here, key) for key in ("inputs", "labels", "classes", "example_set")})
         module = work.network(examples)
         _refuse_large_planes(job, module, here.bias_directions)
+        trained = work.weights(here, module)
         if result is None:
             shape = Shape(study, module, examples.inputs.shape[1:], examples.classes)
             result = blocks.empty(OBSERVABLES, shape, work.labels)
         for number in work.block.draws:
-            sweep = Sweep(work, here, module, examples, number)
+            sweep = Sweep(work, here, module, examples, number, trained)
             for seen in sweep.seen():
                 place = {**studies.place(variant), "draw": number, **seen.place}
                 blocks.fill(result, place, OBSERVABLES.measure(here, seen))
@@ -86,6 +87,16 @@ def _refuse_large_planes(job: blocks.Job, module: nn.Module, biases: bool) -> No
 def overflow(seen: Attempt) -> dict:
     """Whether a point overflows."""
     return {"overflow": seen.overflow}
+
+
+@OBSERVABLES.register(
+    Attempt,
+    Variable("own_radius", "r_X", "norm of the weights, or of the initialisation, before it is rescaled"),
+    key="weights",
+)
+def own_radius(seen: Attempt) -> dict:
+    """Where the weights themselves stand among the radii."""
+    return {"own_radius": seen.sweep.own_radius}
 
 
 @OBSERVABLES.register(
@@ -182,9 +193,7 @@ def counterfactuals(seen: OnPlane) -> dict:
 )
 def layers(seen: InLayers) -> dict:
     """Traces of the layers' blocks of the Hessian, and the share of H′ inside them."""
-    weights = [p for p in initialisation.parameters_of(seen.sweep.module) if not p.is_bias]
-    sizes = np.array([p.size for p in weights])
-    deviations = np.array(initialisation.weight_deviations(weights, seen.sweep.study.initialisation))
+    sizes, deviations = seen.sweep.layers
     means = np.diag(seen.measured.hessian).reshape(len(sizes), -1).mean(1)
     # Orthonormal directions of a layer stay inside it.
     shares = np.abs(np.diag(seen.measured.residual)) / np.linalg.norm(seen.measured.residual, axis=1)

@@ -1,4 +1,5 @@
-"""Sweeps of curvature: one random initialisation at all radii of a block, on planes, in layers and in full space."""
+"""Sweeps of curvature: one initialisation, or trained weights, at all radii of a block: on planes, in layers and in
+full space."""
 
 import itertools
 from collections.abc import Iterator
@@ -72,22 +73,41 @@ class InFullSpace(Seen):
 
 
 class Sweep:
-    """One variant of a study and one draw, at every radius of a block: all share the initialisation θ (D,), the metric
-    η (D,), raw planes (d, D), probes (m, D) of the full space and layer_probes (layers · m, D) of single layers."""
+    """One variant of a study and one draw, at every radius of a block: all share θ (D,), which is an initialisation or
+    `trained` weights, the metric η (D,), raw planes (d, D), probes (m, D) of the full space and layer_probes
+    (layers · m, D) of single layers. `layers` are the sizes (l,) of weights and the deviations (l,) of their entries,
+    own_radius the norm of θ over r_X."""
 
-    def __init__(self, work: blocks.Work, study: CurvatureStudy, module: nn.Module, examples: Examples, number: int):
+    def __init__(
+        self,
+        work: blocks.Work,
+        study: CurvatureStudy,
+        module: nn.Module,
+        examples: Examples,
+        number: int,
+        trained: np.ndarray | None = None,
+    ):
         self.work, self.study, self.depth = work, study, labels.depth(work.job.network)
         parameters = initialisation.parameters_of(module)
         self.eta = blocks.metric(study, parameters)
         counts, size = {"probes": study.probes, "layer probes": study.layer_probes}, self.eta.size
         signs = [work.stream(name, number).choice((-1.0, 1.0), (count, size)) for name, count in counts.items()]
         self.probes, layer_probes = signs
-        self.layer_probes = np.concatenate([layer_probes * each for each in initialisation.layer_indicators(module)])
+        # Each indicator is as long as θ.
+        indicators = initialisation.layer_indicators(module) if study.layer_probes else []
+        self.layer_probes = np.concatenate([np.empty((0, size)), *(layer_probes * each for each in indicators)])
         plane, count = subspace_labels.parse_plane(work.job.subspace), max(study.dimensions)
         names = [("plane", plane.kind, number, i) for i in range(study.planes)]
         self.planes = [planes.directions_as_drawn(plane, self.eta, work.stream(*name))[:count] for name in names]
-        theta = work.initialisation(parameters, study.initialisation, number)
-        self.points = self._points(theta, initialisation.glorot_radius(parameters))
+        theta = work.initialisation(parameters, study.initialisation, number) if trained is None else trained
+        r_x = initialisation.glorot_radius(parameters)
+        self.own_radius, self.points = float(np.linalg.norm(theta)) / r_x, self._points(theta, r_x)
+        deviations = initialisation.weight_deviations(parameters, study.initialisation)
+        if trained is not None:
+            pieces = np.split(trained, np.cumsum([p.size for p in parameters])[:-1])
+            deviations = [np.sqrt(np.mean(piece**2)) for piece in pieces]
+        layers = [(p.size, sigma) for p, sigma in zip(parameters, deviations) if not p.is_bias]
+        self.layers = tuple(map(np.array, zip(*layers)))
         self.module = module.to(work.device)
         self.theta, (self.inputs, self.targets) = torch.as_tensor(theta, device=work.device), work.on_device(examples)
 

@@ -79,8 +79,8 @@ class Trainer:
         study, world = self.study, world_shapes.of(self.work.job.dataset)
         lower = Sizes(world.observation, world.action, study.embedding)
         upper = Sizes(study.embedding, world.action, study.upper_embedding)
-        module = hierarchy.level(self.work.job.network, lower, study.weights)
-        first = self._trained(module, self._vicreg(study.embedding, study.weights[0]), self.frames, study.steps)
+        module = hierarchy.level(self.work.job.network, lower, study.step_weights)
+        first = self._trained(module, self._vicreg(study.embedding, study.step_weights[0]), self.frames, study.steps)
         module, loss = hierarchy.level(hierarchy.UPPER, upper), self._vicreg(study.upper_embedding, INVARIANCE)
         second = self._trained(module, loss, lambda step: self.windows(first, step), study.upper_steps)
         if not study.direct:
@@ -91,7 +91,7 @@ class Trainer:
 
     def frames(self, step: int) -> Tensor:
         """Packed inputs (m, n, …) of level 1: successive frames, and the actions between them."""
-        drawn = self._drawn(step, 1 + len(self.study.weights), "level 1")
+        drawn = self._drawn(step, 1 + len(self.study.step_weights), "level 1")
         return self._packed(drawn.seen, drawn.actions)
 
     def windows(self, first: Members, step: int) -> Tensor:

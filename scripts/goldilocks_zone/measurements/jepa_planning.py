@@ -52,7 +52,7 @@ class PlanningStudy(Study, title="Study of prediction and planning on two levels
     """Numbers of an embedding of level 2, whose encoder fc-64-relu takes the mean of 4 successive ones of level 1."""
     span: Count = 8
     """Steps of level 1 between two states of level 2, whose predictor takes the sum of their actions."""
-    weights: Several[Positive] = Field([25])
+    step_weights: Several[Positive] = Field([25])
     """Weights of the squared errors of level 1's predictions of 1, 2 and more steps, each predicted from the last."""
     variance: NonNegative = 25
     """Weight of the hinge on the embeddings' deviations, of both levels."""
@@ -93,7 +93,7 @@ class PlanningStudy(Study, title="Study of prediction and planning on two levels
         encoder = network.forward_flops(shape.image, self.embedding)
         predictor = _flops(self.embedding + 2, self.embedding)
         above = _flops(self.embedding, self.upper_embedding) + _flops(self.upper_embedding + 2, self.upper_embedding)
-        frames, pixels = 1 + len(self.weights), DRAWN * shape.image[-1]
+        frames, pixels = 1 + len(self.step_weights), DRAWN * shape.image[-1]
         first = PASSES * frames * (encoder + predictor) + frames * pixels
         second = 2 * POOLED * encoder + 2 * PASSES * above + (POOLED + self.span) * pixels
         direct = self.direct * (2 * encoder + PASSES * predictor + self.span * pixels)

@@ -11,12 +11,17 @@ BIAS_DEVIATION = 0.1
 
 @dataclass(frozen=True)
 class Parameter:
-    """One tensor of a network: its shape, whether it is a bias, and its fan (1, 1 for a bias)."""
+    """One tensor of a network: its shape, whether it is a bias, and its fan (1, 1 for a bias).
+
+    A gain, as the scales of a normalisation or the slope of a PReLU, counts as a bias whose `own` values, those of the
+    module, it starts from; others have none. config/README.md tells what initialisations and planes do at each.
+    """
 
     shape: tuple[int, ...]
     is_bias: bool
     fan_in: int
     fan_out: int
+    own: tuple[float, ...] = ()
 
     @property
     def size(self) -> int:
@@ -25,34 +30,42 @@ class Parameter:
 
 
 def parameters_of(module: nn.Module) -> list[Parameter]:
-    """Shape, kind and fan of each parameter tensor; tensors of one axis count as biases."""
+    """Shape, kind and fan of each parameter tensor; those of at most one axis are biases by their name, else gains."""
     parameters = []
-    for shape in (tuple(tensor.shape) for tensor in module.parameters()):
+    for name, tensor in module.named_parameters():
+        shape = tuple(tensor.shape)
         is_bias, receptive_field = len(shape) < 2, math.prod(shape[2:])
         fans = (1, 1) if is_bias else (shape[1] * receptive_field, shape[0] * receptive_field)
-        parameters.append(Parameter(shape, is_bias, *fans))
+        is_gain = is_bias and "bias" not in name.rsplit(".", 1)[-1]
+        own = tuple(tensor.detach().double().flatten().tolist()) if is_gain else ()
+        parameters.append(Parameter(shape, is_bias, *fans, own))
     return parameters
 
 
 def glorot_radius(parameters: list[Parameter]) -> float:
-    """r_X: root mean square L2 norm of all weights under Glorot-normal initialisation.
+    """r_X: root mean square L2 norm of all parameters under Glorot-normal initialisation.
 
-    r_X² = Σ_l size_l · 2/(fan_in + fan_out), for matrices Σ_l 2 n_in n_out/(n_in + n_out) (Fort & Scherlis 2019).
+    r_X² = Σ_l size_l · 2/(fan_in + fan_out) over weights, for matrices Σ_l 2 n_in n_out/(n_in + n_out) (Fort & Scherlis
+    2019), and the squares of gains.
     """
-    return math.sqrt(sum(p.size * 2 / (p.fan_in + p.fan_out) for p in parameters if not p.is_bias))
+    weights = sum(p.size * 2 / (p.fan_in + p.fan_out) for p in parameters if not p.is_bias)
+    return math.sqrt(weights + sum(value**2 for p in parameters for value in p.own))
 
 
 def weight_deviations(parameters: list[Parameter], initialisation: str) -> list[float]:
-    """Standard deviation σ of each tensor's entries before any rescaling; 0 where it starts at zero.
+    """Standard deviation σ of each tensor's entries before any rescaling; 0 where it starts at zero or its own values.
 
-    `glorot`: σ² = 2/(fan_in + fan_out) and `he`: σ² = 2/fan_in, biases zero; `isotropic`: σ = 1 for weights and biases
+    `glorot`: σ² = 2/(fan_in + fan_out) and `he`: σ² = 2/fan_in, biases zero; `isotropic`: σ = 1 for all parameters
     alike (one Gaussian in R^D, Chang 2019); `uniform`: weights and biases uniform in ±1/√fan_in of their layer, as
-    layers of torch start. Raises ValueError for another name.
+    layers of torch start, but biases of normalisations zero. Raises ValueError for another name.
     """
     if initialisation == "uniform":
-        # A bias follows its weights.
-        fans = [(before if p.is_bias else p).fan_in for before, p in zip([None, *parameters], parameters)]
-        return [1 / math.sqrt(3 * fan) for fan in fans]
+        found, fan = [], 0
+        for p in parameters:
+            # Biases follow the weights of their layer, those of a normalisation its gains.
+            fan = 0 if p.own else fan if p.is_bias else p.fan_in
+            found.append(1 / math.sqrt(3 * fan) if fan else 0.0)
+        return found
     if initialisation == "isotropic":
         return [1.0] * len(parameters)
     if initialisation == "glorot":
@@ -70,7 +83,13 @@ def initialise(parameters: list[Parameter], initialisation: str, random: np.rand
     def draw(size: int) -> np.ndarray:
         return random.uniform(-reach, reach, size) if initialisation == "uniform" else random.standard_normal(size)
 
-    return np.concatenate([sigma * draw(p.size) for p, sigma in zip(parameters, deviations)])
+    drawn = np.concatenate([sigma * draw(p.size) for p, sigma in zip(parameters, deviations)])
+    return drawn if initialisation == "isotropic" else drawn + own_values(parameters)
+
+
+def own_values(parameters: list[Parameter]) -> np.ndarray:
+    """The values (D,) of gains in their module, and zero for all else."""
+    return np.concatenate([p.own or np.zeros(p.size) for p in parameters])
 
 
 def scale(theta: np.ndarray, radius: float, unit: str, r_x: float) -> float:

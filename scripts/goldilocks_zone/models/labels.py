@@ -183,5 +183,7 @@ def is_network(label: str) -> bool:
 
 
 def depth(label: str) -> int | None:
-    """Number of weight layers n_L of a network label; None for a network of the user's own."""
-    return parse_network(label).depth if is_network(label) else None
+    """Number of weight layers n_L of a network label, also of one at trained weights, as figures name it
+    (`lenet5 epoch_1`); None for a network of the user's own."""
+    name = label.partition(" ")[0]
+    return parse_network(name).depth if is_network(name) else None

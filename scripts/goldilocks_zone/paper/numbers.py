@@ -11,10 +11,12 @@ import numpy as np
 import xarray as xr
 
 from goldilocks_zone.claims import agreement, synthesis, zone_map
+from goldilocks_zone.claims.cells import weights_as_networks
 from goldilocks_zone.claims.curves import vertex_within_reach
 from goldilocks_zone.config import kinds, records
-from goldilocks_zone.config.models import RadiusRange
+from goldilocks_zone.config.models import RadiusRange, Study
 from goldilocks_zone.config.records import PaperRecord
+from goldilocks_zone.config.weights import INITIALISATIONS
 from goldilocks_zone.paper import check, latex
 from goldilocks_zone.statistics.hypotheses import FAILS, HOLDS, INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
 from goldilocks_zone.storage import files, netcdf
@@ -43,7 +45,7 @@ def write_numbers(
     lie in folders of these names."""
     rows, compared = _rows(path_to_claims), _rows(path_to_agreement)
     settings = records.read(PaperRecord, path_to_settings)
-    studies = {Path(path).stem: netcdf.read_dataset(path) for path in paths_to_studies}
+    studies = {Path(path).stem: weights_as_networks(netcdf.read_dataset(path)) for path in paths_to_studies}
     results = studies | ({"cuts": netcdf.read_dataset(path_to_cuts)} if path_to_cuts else {})
     sections = {Path(path).stem: Path(path).read_text(encoding="utf-8") for path in paths_to_sections}
     known = paper_figures(settings)
@@ -90,7 +92,8 @@ def paper_figures(settings: PaperRecord) -> dict[str, dict]:
         wide, drawn = registered.wide, name in settings.figures
         if drawn and not wide:
             study = settings.studies[settings.figures[name][0]]
-            wide = len(study.datasets) * len(study.networks) * len(study.subspaces) > 1
+            points = len(study.variations.get("weights", [1]))
+            wide = points * len(study.datasets) * len(study.networks) * len(study.subspaces) > 1
         width = r"\linewidth" if wide else r".49\linewidth"
         reason = (name in settings.lacking and unavailable) or f"the run {settings.run} does not draw it"
         missing = rf"\fbox{{\parbox{{.9\linewidth}}{{Not computed: {latex.escape(reason, strict=False)}.}}}}"
@@ -269,7 +272,7 @@ def environment(folder: Path) -> jinja2.Environment:
     options = {"trim_blocks": True, "keep_trailing_newline": True, "undefined": Missing}
     templates = jinja2.Environment(*delimiters, loader=loader, **options)
     escape = {"latex": lambda value, strict=True: latex.escape(str(value), strict), "split": str.split}
-    shown = (hundredths, percent, measured, radii, dimensions, random_steps, without_remedy)
+    shown = (hundredths, percent, measured, radii, starts, drawn, dimensions, random_steps, without_remedy)
     templates.filters |= escape | {each.__name__: each for each in shown}
     templates.globals["macro"] = latex.macro
     return templates
@@ -287,6 +290,19 @@ def radii(given: list[float] | RadiusRange) -> str:
         return str(len(given))
     first, last = (2 * math.log10(each) for each in (given.first, given.last))
     return f"{given.number}, $x$ from ${first:g}$ to ${last:g}$"
+
+
+def starts(study: Study) -> str:
+    """The distribution of a study's initialisations, or the weights that it has in place of them."""
+    labels = study.variations.get("weights", [INITIALISATIONS])
+    trained = [label for label in labels if label != INITIALISATIONS]
+    parts = [study.initialisation] if INITIALISATIONS in labels else []
+    return " and ".join([*parts, *([f"the weights {', '.join(trained)}"] if trained else [])])
+
+
+def drawn(study: Study) -> str:
+    """What the draws of a study are of."""
+    return "initialisations" if INITIALISATIONS in study.variations.get("weights", [INITIALISATIONS]) else "planes"
 
 
 def dimensions(subspaces: list[str]) -> str:

@@ -2,18 +2,21 @@
 
 import ast
 import functools
+import hashlib
 import json
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from goldilocks_zone.storage.files import sha256, write_text
 
 Reader = Callable[[Path], tuple[str, set[str]]]
 # Hash of a module's code, names below the package that it imports, and names that it imports from.
 Summary = tuple[str, list[str], list[str]]
+Entry = TypeVar("Entry")  # of a cache: a summary, or the hash of a file's content
 PREFIX = "goldilocks_zone."
 PACKAGE = Path(__file__).parents[1]
 # Rooms and modules that cannot change a number: import-linter keeps arrays out of them.
@@ -21,7 +24,7 @@ EXCLUDED = (
     *("storage", "provenance", "jobs", "data.catalogue", "data.download"),
     # Jobs compute with their records.
     *("config.checks", "config.documentation", "config.kinds", "config.load", "config.models"),
-    *("config.records", "config.values", "figures.registry"),
+    *("config.records", "config.values", "config.weights", "figures.registry"),
 )
 PINNED = ("torch", "numpy", "scipy")
 # Fields that differ between versions of Python with the same meaning.
@@ -49,6 +52,21 @@ def refuse_changed(script: Path, path_to_record: str | Path, *modules: str) -> N
     if record(script, *modules) != Path(path_to_record).read_text(encoding="utf-8"):
         name = script.name
         raise ValueError(f"scripts/{name}, or code that it uses, has changed since this run was started: run again")
+
+
+def file_fingerprint(path: Path) -> str:
+    """SHA-256 of a file's content, remembered for as long as its place, size and ages stay the same.
+
+    Raises OSError if it cannot be read.
+    """
+    state = os.stat(path)
+    key = sha256(f"{path.absolute()}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}")
+    return _cache_of_user().recall(key, lambda: _content_hash(path))
+
+
+def _content_hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tree_fingerprint(tree: ast.Module, *more: object) -> str:
@@ -109,8 +127,9 @@ def _summary(text: str) -> Summary:
 
 
 class Cache:
-    """The entries of the file `path`, or of none, by the hash of a module's text; ignored if it is missing, damaged or
-    not writable. Every call that loads the workflow would pay half a second to parse a hundred modules."""
+    """The entries of the file `path`, or of none, by a hash of what they are of, such as a module's text; ignored if it
+    is missing, damaged or not writable. Every call that loads the workflow would pay half a second to parse a hundred
+    modules, and more to read files of weights."""
 
     def __init__(self, path: Path | None):
         self._path, self._entries, self._changed = path, {}, False
@@ -119,7 +138,7 @@ class Cache:
             if checksum == sha256(content):
                 self._entries = json.loads(content)
 
-    def recall(self, key: str, compute: Callable[[], Summary]) -> Summary:
+    def recall(self, key: str, compute: Callable[[], Entry]) -> Entry:
         """The entry of `key`, computed if it is new."""
         if key not in self._entries:
             self._entries[key], self._changed = compute(), True

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from goldilocks_zone.curvature import autodiff, dispatch, hessian, top_eigenvectors
 from goldilocks_zone.curvature.dispatch import PlaneCurvature
-from goldilocks_zone.models import networks
+from goldilocks_zone.models import networks, weights
 from goldilocks_zone.models.problem import Array, Problem
 from goldilocks_zone.reports import diagnosis
 from goldilocks_zone.reports.findings import Checkpoint, Findings, OnPlanes, Zone
@@ -217,24 +217,12 @@ def _trajectory(
 
 
 def loaded(model: nn.Module, state: State, name: str) -> nn.Module:
-    """A copy of a model with the tensors of a state dictionary, or of a file of torch that holds one.
+    """A copy of a model with the tensors of a state dictionary, or of a file of torch or safetensors that holds one.
 
     Files are read without running anything in them. Raises ValueError where a tensor is missing, or not the model's.
     """
-    if isinstance(state, str | Path):
-        try:
-            state = torch.load(state, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise ValueError(
-                f"the checkpoint {state} cannot be read as tensors alone ({autodiff.said(error)}): save "
-                "model.state_dict() by torch.save"
-            ) from error
-    found = copy.deepcopy(model)
-    try:
-        found.load_state_dict(state.get("state_dict", state))
-    except (RuntimeError, AttributeError) as error:
-        raise ValueError(f"the checkpoint {name} is not of this model: {autodiff.said(error)}") from error
-    return found
+    state = weights.read(state) if isinstance(state, str | Path) else state
+    return weights.loaded(model, weights.state_in(state), f"the checkpoint {name}")
 
 
 def _size(problem: Problem) -> int:

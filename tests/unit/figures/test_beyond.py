@@ -8,7 +8,7 @@ from goldilocks_zone.figures.beyond import kinks, layer_traces, sample_size
 from goldilocks_zone.measurements.aggregate import side_by_side
 from goldilocks_zone.models.labels import depth
 from goldilocks_zone.randomness import stream
-from made_up.figures import ZONE_X, draw, is_described, zone
+from made_up.figures import ZONE_X, at_weights, draw, is_described, zone
 
 
 def with_layers(study):
@@ -60,6 +60,14 @@ SHOWS = {
 def test_figures_are_drawn_of_few_draws_and_of_many(name, draws, tmp_path):
     made = studies(draws)
     assert is_described(draw(name, {study: made[study] for study in SHOWS[name]}, tmp_path))
+
+
+@pytest.mark.parametrize("name", SHOWS)
+@pytest.mark.weekly
+def test_figures_are_drawn_at_trained_weights(name, tmp_path):
+    made = studies(2)
+    data = draw(name, {study: at_weights(made[study]) for study in SHOWS[name]}, tmp_path)
+    assert is_described(data) and "weights" not in data.dims
 
 
 @pytest.mark.parametrize("name, axis", [("plateaus", "class_count"), ("layer_traces", "layer"), ("kinks", "sharpness")])

@@ -5,7 +5,7 @@ import pytest
 
 from goldilocks_zone.figures import registry
 from goldilocks_zone.figures.fort_scherlis_2019 import selection, trace_and_norm
-from made_up.figures import draw, is_described, zone
+from made_up.figures import at_weights, draw, is_described, zone
 
 PROFILES = ("fraction_positive", "trace_over_norm", "loss", "trace_and_norm", "other_networks", "other_losses")
 
@@ -17,6 +17,18 @@ def test_profiles_are_drawn_of_few_draws_and_of_many(name, draws, tmp_path):
     study = registry.figures()[name].studies[0]
     networks = ["fc-200x2-relu", "fc-200x3-relu"][:draws]
     assert is_described(draw(name, {study: zone(draws, [250, 1000], networks)}, tmp_path))
+
+
+@pytest.mark.parametrize("name", (*PROFILES, "sensitivity", "selection", "collapse"))
+@pytest.mark.slow
+def test_figures_are_drawn_at_trained_weights(name, tmp_path):
+    study, levels = registry.figures()[name].studies[0], {}
+    if name == "sensitivity":
+        levels = {"metric": ["shell", "identity"], "bias_directions": [False, True], "inputs": ["standardised"]}
+    data = draw(name, {study: at_weights(zone(4, [250, 1000], **levels))}, tmp_path)
+    assert is_described(data) and "weights" not in data.dims
+    shown = [data[axis].values.tolist() for axis in data.coords if axis.endswith("network") and data[axis].dims]
+    assert all(f"fc-200x2-relu {label}" in networks for networks in shown for label in ("early", "late"))
 
 
 @pytest.mark.parametrize("draws", [1, 2, 60])

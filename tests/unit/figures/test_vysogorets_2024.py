@@ -9,7 +9,7 @@ import xarray as xr
 from goldilocks_zone.config import load, studies
 from goldilocks_zone.figures import registry
 from goldilocks_zone.randomness import stream
-from made_up.figures import draw, is_described
+from made_up.figures import at_weights, draw, is_described
 from made_up.meanings import meaning
 
 FULL = load.load()
@@ -76,6 +76,15 @@ def made(name, few):
 @pytest.mark.parametrize("name", OVER_SCALES)
 def test_figures_are_drawn_of_few_draws_and_of_many(name, few, tmp_path):
     assert is_described(draw(name, {study: made(study, few) for study in CONFIG["figures"][name]["studies"]}, tmp_path))
+
+
+@pytest.mark.weekly
+@pytest.mark.parametrize("name", OVER_SCALES)
+def test_figures_are_drawn_at_trained_weights(name, tmp_path):
+    found = {study: made(study, True) for study in CONFIG["figures"][name]["studies"]}
+    curvature = [study for study in found if CONFIG["studies"][study]["kind"] == "curvature"]
+    data = draw(name, found | {study: at_weights(found[study]) for study in curvature}, tmp_path)
+    assert is_described(data) and "weights" not in data.dims
 
 
 @pytest.mark.slow

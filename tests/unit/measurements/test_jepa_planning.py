@@ -36,7 +36,7 @@ RING = {"datasets": ["ring"], "span": 8, "direct": True, "noise": 0.25, "reach":
 ROOMS = {
     "datasets": ["two_rooms"],
     "span": 4,
-    "weights": [25, 12],
+    "step_weights": [25, 12],
     "horizons": [4, 2],
     "planners": ["hierarchical", "flat-level2-held-16-x1", "hierarchical-random"],
     "same_room": ["hierarchical"],

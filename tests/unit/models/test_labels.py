@@ -164,3 +164,8 @@ def test_unknown_network_labels_are_refused_by_name(label, named):
 def test_unknown_subspace_labels_are_refused_by_name(label):
     with pytest.raises(ValueError, match=label):
         subspace_labels.parse_plane(label)
+
+
+def test_a_network_at_trained_weights_is_as_deep_as_the_network():
+    assert labels.depth("fc-200x4-relu late") == labels.depth("fc-200x4-relu") == 5
+    assert labels.depth("small_cnn late") is labels.depth("small_cnn") is None

@@ -184,7 +184,7 @@ def test_scripts_reach_the_modules_that_make_their_numbers():
         "networks",
         "problem",
     )
-    networks += ("criteria", "loss_factors", "named_inputs", "user_code", "user_networks")
+    networks += ("criteria", "loss_factors", "named_inputs", "user_code", "user_networks", "weights")
     measurements = ("blocks", "curvature", "curvature_blocks", "curvature_sweeps", "observables")
     assert {
         *(f"curvature.{name}" for name in engine),

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -89,11 +90,14 @@ def test_checkpoints_come_from_files_and_are_refused_in_a_sentence(tmp_path):
     torch.save({"state_dict": model(seed=3).state_dict()}, tmp_path / "late.pt")
     found = goldilocks_zone.report(module, "cross_entropy", data, [tmp_path / "late.pt"], SMALL)
     assert found.checkpoints[0].loss != pytest.approx(found.loss)
+    safetensors.torch.save_file(model(seed=3).state_dict(), tmp_path / "late.safetensors")
+    again = goldilocks_zone.report(module, "cross_entropy", data, [tmp_path / "late.safetensors"], SMALL)
+    assert again.checkpoints[0].loss == found.checkpoints[0].loss
     torch.save(module, tmp_path / "whole.pt")
     for given, words in (
         ([tmp_path / "whole.pt"], "cannot be read as tensors alone"),
         ([tmp_path / "none.pt"], "cannot be read"),
-        ({"other": nn.Linear(2, 2).state_dict()}, "the checkpoint other is not of this model"),
+        ({"other": nn.Linear(2, 2).state_dict()}, "the checkpoint other: 0.weight is missing, which the network has"),
     ):
         with pytest.raises(ValueError, match=words):
             goldilocks_zone.report(module, "cross_entropy", data, given, SMALL)

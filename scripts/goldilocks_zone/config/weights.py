@@ -1,0 +1,65 @@
+"""Trained weights that a study names: files that are known by their content, and labelled by their names."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from goldilocks_zone.config.values import Section, refuse
+from goldilocks_zone.provenance import fingerprints
+
+INITIALISATIONS = "none"  # among files of weights, and their label: the random initialisations
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
+
+
+class Weights(Section, title="Weights"):
+    """Weights by their label in results and the fingerprint of their file, empty for initialisations; records leave out
+    the place of the file."""
+
+    label: str
+    fingerprint: str
+    file: str = Field("", exclude=True)
+
+
+def labels_of(files: Sequence[str]) -> list[str]:
+    """The names of files without their endings if these differ and are plain; else their numbers, from 1."""
+    names = [Path(file).stem for file in files if file != INITIALISATIONS]
+    plain = len({*names, INITIALISATIONS}) == len(names) + 1 and all(map(_LABEL.fullmatch, names))
+    labels = iter(names if plain else map(str, range(1, len(names) + 1)))
+    return [INITIALISATIONS if file == INITIALISATIONS else next(labels) for file in files]
+
+
+def _described(given: object) -> object:
+    """Describe the files that a configuration names; other values are those of a record, or refused."""
+    files = [given] if isinstance(given, str) else given
+    if not isinstance(files, list) or not all(isinstance(file, str | dict | Weights) for file in files):
+        refuse(f"{given!r} is no file; name a file of weights, or a list of files")
+    if not files:
+        refuse("the list is empty; name at least one file")
+    if not all(isinstance(file, str) for file in files):
+        return files
+    if len(set(files)) < len(files):
+        refuse(f"{files} names something twice; name each once")
+    return [
+        Weights(label=label, fingerprint=_fingerprint(file), file=file) for label, file in zip(labels_of(files), files)
+    ]
+
+
+def _fingerprint(file: str) -> str:
+    if file == INITIALISATIONS:
+        return ""
+    path = Path(file).expanduser()
+    try:
+        return fingerprints.file_fingerprint(path)
+    except OSError as error:
+        refuse(f"{path} cannot be read ({error.strerror}); give the path of a file of weights")
+
+
+_FILE = {"type": "string"}
+WeightsFiles = Annotated[
+    list[Weights],
+    BeforeValidator(_described),
+    WithJsonSchema({"anyOf": [_FILE, {"type": "array", "items": _FILE, "minItems": 1}]}),
+]

@@ -1,0 +1,110 @@
+"""Trained weights: state dictionaries, read from files without running anything in them, and put into networks."""
+
+import copy
+import hashlib
+import io
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+SAFETENSORS = ".safetensors"  # ending of such files; all others are torch's
+HELD_AS = ("state_dict", "model_state_dict", "model")  # names of the state dictionary in a larger checkpoint
+COUNTER = "num_batches_tracked"  # of batch normalisation, which evaluation mode does not use
+State = Mapping[str, Tensor]
+
+
+def read(file: str | Path, fingerprint: str | None = None) -> State:
+    """The state dictionary of a file, alone or in a larger checkpoint of torch, on the CPU.
+
+    Raises ValueError if the file cannot be read as tensors alone, or has another `fingerprint`, the SHA-256 of its
+    content.
+    """
+    path = Path(file).expanduser()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}): give the path of a file of weights") from error
+    if fingerprint is not None and hashlib.sha256(content).hexdigest() != fingerprint:
+        raise ValueError(f"{path} has changed since the workflow started: run again")
+    try:
+        if path.suffix.lower() == SAFETENSORS:
+            return safetensors.torch.load(content)
+        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return state_in(found)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0].rstrip(".:")
+        raise ValueError(
+            f"{path} cannot be read as tensors alone ({reason}): save model.state_dict() by torch.save or safetensors"
+        ) from error
+
+
+def state_in(found: object) -> State:
+    """The state dictionary that a checkpoint is or holds. Raises ValueError if there is none."""
+    if isinstance(found, Mapping):
+        found = next((found[name] for name in HELD_AS if isinstance(found.get(name), Mapping)), found)
+    if not isinstance(found, Mapping) or not any(isinstance(each, Tensor) for each in found.values()):
+        raise ValueError("it holds no state dictionary")
+    return found
+
+
+def loaded(module: nn.Module, state: State, name: str) -> nn.Module:
+    """A copy of a module with the tensors of a state dictionary, which may name a tied parameter once.
+
+    `name` tells in messages whose dictionary it is. Raises ValueError where a tensor is missing, superfluous, of
+    another shape, not of real numbers, not finite, or differs from one that it is tied to.
+    """
+    found, known = copy.deepcopy(module), module.state_dict()
+    for key in (key for key in known if key in state):
+        _refuse_unfit(state[key], known[key], f"{name}: {key}")
+    for first, *others in _tied(module):
+        given = [key for key in (first, *others) if key in state]
+        if any(not torch.equal(state[given[0]], state[key]) for key in given[1:]):
+            raise ValueError(f"{name}: {', '.join(given)} differ, and are one tensor in the network: make them equal")
+        state = {**dict.fromkeys((first, *others), state[given[0]]), **state} if given else state
+    missing, unexpected = found.load_state_dict(state, strict=False)
+    if missing := [key for key in missing if not key.endswith(COUNTER)]:
+        raise ValueError(f"{name}: {missing[0]} is missing, which the network has: give weights of this network")
+    if unexpected:
+        raise ValueError(f"{name}: {unexpected[0]} is nothing that the network has: give weights of this network")
+    return found
+
+
+def _refuse_unfit(given: object, known: object, where: str) -> None:
+    """Refuse an entry of a state dictionary that does not fit the tensor `known` of a network."""
+    if not isinstance(known, Tensor):
+        return
+    if not isinstance(given, Tensor):
+        raise ValueError(f"{where} is a {type(given).__name__}: a tensor of shape {tuple(known.shape)} is needed")
+    if given.shape != known.shape:
+        shapes = f"the shape {tuple(given.shape)}, and in the network {tuple(known.shape)}"
+        raise ValueError(f"{where} has {shapes}: give weights of this network")
+    if known.is_floating_point() and not given.is_floating_point():
+        raise ValueError(f"{where} is of type {given.dtype}: real numbers are needed")
+    if not torch.isfinite(given).all():
+        raise ValueError(f"{where} has entries that are not finite: give weights of a network that has not diverged")
+
+
+def _tied(module: nn.Module) -> list[list[str]]:
+    """Names of each parameter and buffer that has several."""
+    names: dict[int, list[str]] = {}
+    every = module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)
+    for name, tensor in itertools.chain(*every):
+        names.setdefault(id(tensor), []).append(name)
+    return [each for each in names.values() if len(each) > 1]
+
+
+def put(module: nn.Module, state: State, name: str) -> Tensor:
+    """The parameters θ (D,) of a state dictionary, in the module's precision.
+
+    The module takes over its buffers, such as running means and frozen parameters, and keeps its own parameters, with
+    which initialisations start. Raises ValueError as `loaded` does.
+    """
+    trained = loaded(module, state, name)
+    with torch.no_grad():
+        for own, other in zip(module.buffers(), trained.buffers()):
+            own.copy_(other)
+    return nn.utils.parameters_to_vector(trained.parameters()).detach()
