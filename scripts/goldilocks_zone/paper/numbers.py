@@ -118,11 +118,9 @@ def claim_macros(rows: list[dict]) -> dict[str, dict[str, str]]:
 
 
 def described(row: dict) -> str:
-    """Estimate, interval, number of initialisations and verdict of a case, or why it has none."""
-    if not row["estimate"]:
-        return r"\emph{not computed: " + latex.escape(row["reason"], strict=False) + "}"
-    reason = f" in this run: {latex.escape(row['reason'], strict=False)}" if row["verdict"] == NOT_TESTED else ""
-    return f"{measured(row)} ($n={row['n']}$, {row['verdict']}{reason})"
+    """Estimate, interval, number of initialisations and verdict of a case, or that it has none; the table of all tests
+    says why."""
+    return f"{measured(row)} ($n={row['n']}$, {row['verdict']})" if row["estimate"] else NOT_COMPUTED
 
 
 def agreement_macros(rows: list[dict]) -> dict[str, dict[str, str]]:
@@ -320,7 +318,7 @@ def without_remedy(reason: str) -> str:
 
 def judged(rows: list[dict]) -> list[list[dict]]:
     """Claims with a verdict, those that are no identities and identities: the row of each, its primary `tests` that
-    have a verdict, and the names of its `untested` ones."""
+    have a verdict, and a sentence on those that are `untested`, with the reasons."""
     tests = {}
     for row in rows:
         if row["case"] and " " not in row["case"]:
@@ -329,8 +327,13 @@ def judged(rows: list[dict]) -> list[list[dict]]:
     for row in rows:
         if not row["case"] and any(case["verdict"] != NOT_TESTED for case in tests.get(row["id"], [row])):
             known = tests.get(row["id"], [])
-            names = [case["case"] for case in known if case["verdict"] == NOT_TESTED]
-            found.append({**row, "tests": [case for case in known if case["case"] not in names], "untested": names})
+            reasons = {}
+            for case in known:
+                if case["verdict"] == NOT_TESTED:
+                    reasons.setdefault(case["reason"], []).append(case["case"])
+            said = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in reasons.items())
+            verdicts = [case for case in known if case["verdict"] != NOT_TESTED]
+            found.append({**row, "tests": verdicts, "untested": f"Not tested: {said}." if said else ""})
     return [[row for row in found if (row["verdict"] in (HOLDS, FAILS)) is identity] for identity in (False, True)]
 
 
