@@ -147,7 +147,7 @@ def test_a_second_run_does_nothing_and_says_so(built):
 
 def test_a_failure_is_the_last_line_of_make(built):
     folder, *_ = built
-    section = folder / "paper/sections/beyond.tex"
+    section = folder / "paper/works/beyond/causes.tex"
     text = section.read_text()
     section.write_text(text + "\nIt is 0.88.\n")
     done = make("paper", folder)

@@ -81,9 +81,8 @@ def joined(sentences: Iterable[Sentence]) -> str:
     decided = [sentence.text for sentence in sentences if sentence.outcome != OPEN]
     clauses = [sentence.text for sentence in sentences if sentence.outcome == OPEN]
     if clauses:
-        last = f", and {clauses[-1]}" if len(clauses) > 2 else f" and {clauses[-1]}" if len(clauses) == 2 else ""
-        listed = ", ".join(clauses[:-1] or clauses)
-        decided.append(f"This run leaves open {listed}{last}.")
+        listed = ", and ".join([", ".join(clauses[:-1]), clauses[-1]] if len(clauses) > 1 else clauses)
+        decided.append(f"This run leaves open {listed}.")
     return " ".join(decided)
 
 
