@@ -12,7 +12,12 @@ from goldilocks_zone.figures.dawid_lecun_2023 import jepa_zone
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
 
 CURVATURE, TRAINING, SAMPLES, EMBEDDINGS = "map_curvature", "planes", "sample_size", "jepa_zone"
-FIGURE = {"id": "story", "studies": ["map_curvature", "planes", "sample_size", "jepa_zone"], "height_cm": 5.4}
+FIGURE = {
+    "id": "story",
+    "studies": ["map_curvature", "planes", "sample_size", "jepa_zone"],
+    "axis": "radius",
+    "height_cm": 5.4,
+}
 
 KAPPA = r"$\kappa=\mathrm{Tr}(H)/\Vert H\Vert$"
 THRESHOLD = sample_size.THRESHOLD
@@ -51,8 +56,6 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     panels.letter_titles(axes, ["rate and temperature fixed", "moving along", "number of examples", "joint embedding"])
     for ax in axes:
         ax.axvline(0, **style.GREY)
-        if not ax.get_legend_handles_labels()[0]:
-            ax.text(0.5, 0.5, "no study of this run shows this", ha="center", va="center", transform=ax.transAxes)
     for ax in (third, fourth):
         ax.set_xlabel(over_radius.X_LABEL)
     return figure, panels.side_by_side(parts)
@@ -90,7 +93,9 @@ def draw_training(ax: plt.Axes, parts: dict, arms: list[tuple[str, str]], zone: 
             ax.axhline(1 / float(found["classes"]), **style.DASHED)
     highest = max((float(found["mean"].max()) for name, found in parts.items() if "accuracy" in name), default=1.0)
     ax.set(ylabel=over_radius.Y_LABEL, ylim=(0, ROOM_FOR_LEGEND * highest))
-    if not zone:
+    if not ax.get_legend_handles_labels()[0] and not (zone and "kappa" in parts):
+        say_missing(ax)
+    elif not zone:
         ax.legend(loc="upper left", ncols=2, **LEGEND)
     elif "kappa" in parts:
         right = ax.twinx()
@@ -115,6 +120,7 @@ def draw_samples(ax: plt.Axes, parts: dict) -> None:
     ax.axhline(THRESHOLD, **style.DASHED)
     ax.set_ylabel(KAPPA)
     if "samples" not in parts:
+        say_missing(ax)
         return
     found, edges = parts["samples"], parts["edges"]
     for number, count in enumerate(found["examples"].values.tolist()):
@@ -138,3 +144,9 @@ def draw_embeddings(ax: plt.Axes, parts: dict) -> None:
             curves.draw_band(ax, here["x"].values / 2, here, **{**look, **LOOKS, "label": label})
     if ax.get_legend_handles_labels()[0]:
         ax.legend(loc="lower right", **LEGEND)
+    else:
+        say_missing(ax)
+
+
+def say_missing(ax: plt.Axes) -> None:
+    ax.text(0.5, 0.5, "no study of this run shows this", ha="center", va="center", transform=ax.transAxes)
