@@ -16,7 +16,7 @@ FIGURE = {
     "id": "story",
     "studies": ["map_curvature", "planes", "sample_size", "jepa_zone"],
     "axis": "radius",
-    "height_cm": 5.4,
+    "height_cm": 4.7,
 }
 
 KAPPA = r"$\kappa=\mathrm{Tr}(H)/\Vert H\Vert$"
