@@ -1,4 +1,4 @@
-"""What was found: answers to the project's questions, in words that the verdicts of a run choose.
+"""Findings: answers to the project's questions, in words that the verdicts of a run choose.
 
 The words stand in config/findings.yaml. They are plain text here, with estimates such as `0.88 [0.87, 0.89]`; a caller
 that writes another format passes functions for the words and for the estimates.
