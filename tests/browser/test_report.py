@@ -113,7 +113,7 @@ def test_the_archive_for_arxiv_compiles_on_its_own(reported, tmp_path):
     with tarfile.open(reported.folder / "results/tiny/arxiv.tar.gz") as archive:
         names = archive.getnames()
         archive.extractall(tmp_path, filter="data")
-    assert {"main.tex", "main.bbl", "generated.tex", "loss.pdf", "claims.tex", "sections/beyond.tex"} <= set(names)
+    assert {"main.tex", "main.bbl", "generated.tex", "loss.pdf", "claims.tex", "works/beyond/causes.tex"} <= set(names)
     assert "main.pdf" not in names and not any(name.startswith(("/", "..")) for name in names)
     # As arXiv does it: without BibTeX.
     command = ["latexmk", "-pdf", "-bibtex-", "-interaction=nonstopmode", "-halt-on-error", "main.tex"]

@@ -1,4 +1,5 @@
-"""A work is files of its name: studies, claims, a figure, published values and a section, and no list is edited."""
+"""A work is files of its name: studies, claims, a figure, published values and evidence in the paper, and no list is
+edited."""
 
 import csv
 
@@ -63,7 +64,7 @@ curvature:
     {network: 784-10-10-10, dataset: MNIST, loss: none, initialisation: none, radii: 3, dimensions: 4, draws: none,
     planes: 1, planes_kind: none, metric: none, bias_directions: no, examples: one, inputs: none, dtype: abacus}
 """,
-    "paper/sections/somebody_2030.tex": r"""\section{Medians of losses}
+    "paper/works/somebody_2030/zone.tex": r"""\subsection{Medians of losses}
 
 Somebody found a fraction of \estimate{sy1.everywhere} (\verdict{sy1}), as Figure~\ref{fig:medians} shows.
 

@@ -2,6 +2,7 @@
 paper/paper.pdf, results/claims.csv and results/agreement.csv of the latest run."""
 
 SECTIONS = all_ours("paper/sections/*.tex")
+WORKS = all_ours("paper/works/*/*.tex")
 
 
 rule numbers:
@@ -15,8 +16,10 @@ rule numbers:
         settings=record("settings/paper.yaml"),
         published=all_ours("resources/published/*/settings.yaml"),
         sections=SECTIONS,
+        works=WORKS,
         templates=all_ours("paper/templates/*.tex.jinja"),
         disagreements=ours("resources/disagreements.yaml"),
+        findings=ours("config/findings.yaml"),
         code=record("fingerprints/numbers.txt"),
     output:
         generated="results/{run}/paper/generated.tex",
@@ -41,7 +44,7 @@ rule numbers:
 rule captions:
     """The paper's captions as text, for the report."""
     input:
-        sections=SECTIONS,
+        sections=[*SECTIONS, *WORKS],
         references=ours("paper/references.bib"),
         generated="results/{run}/paper/generated.tex",
         template=ours("workflow/report/figure.rst"),

@@ -13,13 +13,15 @@ HELD, FAILED = {REPRODUCED, HOLDS}, {NOT_REPRODUCED, FAILS}
 
 def outcome(verdicts: dict[str, str], sides: list[list[str]]) -> str:
     """The side that holds, by the claims of both sides: first, second, both, neither, or open."""
-    states = [_state([verdicts.get(claim, "") for claim in claims]) for claims in sides]
+    states = [state([verdicts.get(claim, "") for claim in claims]) for claims in sides]
     if None in states:
         return "open"
     return {(True, True): "both", (True, False): "first", (False, True): "second"}.get(tuple(states), "neither")
 
 
-def _state(verdicts: list[str]) -> bool | None:
+def state(verdicts: Iterable[str]) -> bool | None:
+    """Whether all verdicts hold; False if one fails, None where neither is decided."""
+    verdicts = set(verdicts)
     if not FAILED.isdisjoint(verdicts):
         return False
     return True if HELD.issuperset(verdicts) else None

@@ -1,8 +1,9 @@
 r"""The paper's sources against its results: the sections of a run, and text that does not come from it.
 
 Results enter the text only through the macros \estimate{case}, \verdict{case}, \agreement{comparison} and
-\setting{name}, and figures through \resultfigure{name}. Texts are named by their path in paper/, such as
-sections/<work>.tex and methods/<work>.tex."""
+\setting{name}, sentences on findings through \question{name}, \answer{name} and \mainfindings, and figures through
+\resultfigure{name}. Texts are named by their path in paper/: sections/ holds the paper's sections, and works/<work>/
+what a work adds to them, by question, and to the supplement (method.tex, supplement.tex)."""
 
 import re
 from collections.abc import Iterable
@@ -13,15 +14,17 @@ _CLAIM = re.compile(r"\\(?:verdict|estimate)\{([\w-]+)")
 _FIGURE = re.compile(r"\\resultfigure\{(\w+)\}")
 # Arguments of macros that name things, and single digits that belong to a symbol ($r_0$).
 _NAMES = re.compile(
-    r"\\(?:estimate|verdict|agreement|setting|resultfigure|ref|eqref|label|cite|citet|citep|citealp)\{[^}]*\}"
+    r"\\(?:estimate|verdict|agreement|setting|question|answer|evidence|resultfigure|ref|eqref|label|cite\w*)\{[^}]*\}"
     r"|[a-zA-Z][_^]\d(?!\d)(?:\^\d(?!\d))?"
 )
-_WORK = re.compile(r"#1\{(\w+)\}")  # how generated.tex names the works that have a section
+_WORK = re.compile(r"#1\{(\w+)\}")  # how generated.tex names the works that the paper shows
+_MACROS = ("estimate", "verdict", "agreement", "setting", "question", "answer")
+METHOD = "method.tex"  # of a work, which may state numbers
 
 
 def works(sections: dict[str, str], claims: list[str], figures: Iterable[str]) -> list[str]:
-    """Names of the works whose sections (name → text) belong to a run with these claims and figures. In the order of
-    the claims that they name first; sections of figures alone come last."""
+    """Names of the works whose texts (name → text) belong to a run with these claims and figures. In the order of the
+    claims that they name first; texts of figures alone come last."""
     places = {}
     for name, text in sorted(sections.items()):
         text = _COMMENT.sub("", text)
@@ -29,6 +32,14 @@ def works(sections: dict[str, str], claims: list[str], figures: Iterable[str]) -
         if named or set(_FIGURE.findall(text)) & set(figures):
             places[name] = named[0] if named else len(claims)
     return sorted(places, key=places.__getitem__)
+
+
+def by_work(texts: dict[str, str]) -> dict[str, str]:
+    """All texts of each work, from texts by path (…/<work>/<part>.tex)."""
+    found = {}
+    for path, text in sorted(texts.items()):
+        found.setdefault(PurePath(path).parent.name, []).append(text)
+    return {work: "\n".join(parts) for work, parts in found.items()}
 
 
 def shown(texts: Iterable[str]) -> set[str]:
@@ -41,21 +52,24 @@ def mistakes(sources: dict[str, str], generated: str) -> list[str]:
     Mistakes are literal numbers in sections of results, macros that are used and not defined or defined and not used,
     and figures that no text refers to."""
     included = set(_WORK.findall(generated))
-    kept = {name: text for name, text in sources.items() if "/" not in name or PurePath(name).stem in included}
+    kept = {
+        name: text
+        for name, text in sources.items()
+        if not name.startswith("works/") or PurePath(name).parent.name in included
+    }
     texts = {name: _COMMENT.sub("", text) for name, text in kept.items()}
     everything = "\n".join(texts.values())
     found = [
         f"{name}, line {number}: a literal number in a result section, not a macro: {line.strip()[:80]}"
         for name, text in texts.items()
-        if name.startswith("sections/")
+        if "/" in name and PurePath(name).name != METHOD
         for number, line in enumerate(text.splitlines(), start=1)
         if re.search(r"\d", _NAMES.sub("", line))
     ]
     defined = set(re.findall(r"\\csname (\w+:[\w.\-]+)\\endcsname", generated))
     text = everything + generated
-    used = {
-        f"{kind}:{name}" for kind, name in re.findall(r"\\(estimate|verdict|agreement|setting)\{([\w.\-]+)\}", text)
-    }
+    macro = re.compile(rf"\\({'|'.join(_MACROS)})\{{([\w.\-]+)\}}")
+    used = {f"{kind}:{name}" for kind, name in macro.findall(text)}
     used |= {f"figure:{name}" for name in _FIGURE.findall(text)}
     used |= {f"width:{name}" for name in re.findall(r"\\begin\{panels\}\{(\w+)\}", text)}
     found += [f"\\{name.replace(':', '{')}}} is used and no result defines it" for name in sorted(used - defined)]

@@ -2,10 +2,11 @@
 needed, since loading the configuration imports this module."""
 
 import functools
-import math
 import re
 import unicodedata
 from collections.abc import Callable
+
+from goldilocks_zone.statistics import rounding
 
 # Symbols of this project, and those that pylatexenc lacks or sets as something else: patterns and replacements.
 _SYMBOLS = (
@@ -14,6 +15,7 @@ _SYMBOLS = (
     (re.compile("n_L|r_[X0]"), r"$\g<0>$"),
     (re.compile("r_out"), r"$r_\\mathrm{out}$"),
     (re.compile("σ_([zC])"), r"$\\sigma_\1$"),
+    (re.compile("G_θ"), r"$G_\\theta$"),
     (re.compile("Q̂"), r"$\\hat Q$"),
     (re.compile("ᵀ"), r"$^\\top$"),
     (re.compile("√"), r"$\\surd$"),
@@ -57,22 +59,21 @@ def _encoder() -> Callable[[str], str]:
 
 def number(value: float, low: float, high: float) -> str:
     """`value` to two digits of its interval's half-width; with a power of ten where all three are below 1e-4."""
-    if 0 < max(abs(value), abs(low), abs(high)) < 1e-4:
-        mantissa, exponent = f"{value:.1e}".split("e")
-        return rf"{mantissa} \times 10^{{{int(exponent)}}}"
-    half = max((high - low) / 2, abs(value) * 1e-3)
-    if not math.isfinite(half) or half == 0:
-        return f"{value:.3g}"
-    digits = max(0, 1 - math.floor(math.log10(half)))
-    return f"{value:.{digits}f}"
+    return _power_of_ten(rounding.rounded(value, low, high))
 
 
 def interval(value: float, low: float, high: float) -> str:
     """`0.882 [0.871, 0.893]`, for text and tables; an infinite end as `(-∞` or `∞)`, digits by the other one."""
-    ends = [low if math.isfinite(low) else 2 * value - high, high if math.isfinite(high) else 2 * value - low]
-    left = f"[{number(low, *ends)}" if math.isfinite(low) else r"(-\infty"
-    right = f"{number(high, *ends)}]" if math.isfinite(high) else r"\infty)"
-    return f"${number(value, *ends)}$ ${left}, {right}$"
+    value, low, high = map(_power_of_ten, rounding.in_interval(value, low, high))
+    left = r"(-\infty" if low == "-∞" else f"[{low}"
+    right = r"\infty)" if high == "∞" else f"{high}]"
+    return f"${value}$ ${left}, {right}$"
+
+
+def _power_of_ten(text: str) -> str:
+    """1.2e-07 as LaTeX; other numbers as they are."""
+    mantissa, mark, exponent = text.partition("e")
+    return rf"{mantissa} \times 10^{{{int(exponent)}}}" if mark else text
 
 
 def macro(kind: str, name: str, text: str) -> str:

@@ -10,7 +10,7 @@ import jinja2
 import numpy as np
 import xarray as xr
 
-from goldilocks_zone.claims import agreement, synthesis, zone_map
+from goldilocks_zone.claims import agreement, findings, synthesis, zone_map
 from goldilocks_zone.claims.cells import weights_as_networks
 from goldilocks_zone.claims.curves import vertex_within_reach
 from goldilocks_zone.config import kinds, records
@@ -36,21 +36,24 @@ def write_numbers(
     path_to_settings: str,
     paths_to_published: list[str],
     path_to_disagreements: str,
+    path_to_findings: str,
     paths_to_sections: list[str],
+    paths_to_works: list[str],
     paths_to_templates: list[str],
     path_to_output: str,
     path_to_shown_settings: str,
 ) -> None:
-    """Write the macros, and the settings as the report shows them. Sections bear the names of works; published settings
-    lie in folders of these names."""
-    rows, compared = _rows(path_to_claims), _rows(path_to_agreement)
+    """Write the macros, and the settings as the report shows them. Texts and published settings of works lie in folders
+    of their names."""
+    rows, compared, texts = _rows(path_to_claims), _rows(path_to_agreement), (paths_to_sections, paths_to_works)
     settings = records.read(PaperRecord, path_to_settings)
     studies = {Path(path).stem: weights_as_networks(netcdf.read_dataset(path)) for path in paths_to_studies}
     results = studies | ({"cuts": netcdf.read_dataset(path_to_cuts)} if path_to_cuts else {})
-    sections = {Path(path).stem: Path(path).read_text(encoding="utf-8") for path in paths_to_sections}
-    known = paper_figures(settings)
-    works = check.works(sections, list(dict.fromkeys(row["id"].split(".")[0] for row in rows)), known)
-    in_sections = check.shown(sections[work] for work in works)
+    sections, parts = ({path: Path(path).read_text(encoding="utf-8") for path in each} for each in texts)
+    known, texts_of = paper_figures(settings), check.by_work(parts)
+    works = check.works(texts_of, list(dict.fromkeys(row["id"].split(".")[0] for row in rows)), known)
+    in_sections = check.shown([*sections.values(), *(texts_of[work] for work in works)])
+    answers = findings.read(path_to_findings, rows, measured_or_not, latex.escape)
     published = {Path(path).parent.name: _read(path) for path in paths_to_published}
     ordered = [published[name] for name in (*works, *sorted(set(published) - set(works))) if name in published]
     template = environment(Path(paths_to_templates[0]).parent).get_template("generated.tex.jinja")
@@ -58,17 +61,22 @@ def write_numbers(
         rows=rows,
         settings=settings,
         works=works,
+        findings=findings.joined(findings.main(answers)),
         macros=claim_macros(rows)
         | agreement_macros(compared)
+        | {
+            "question": {answer.name: latex.escape(answer.question) for answer in answers},
+            "answer": {answer.name: answer.text for answer in answers},
+        }
         | {"setting": setting_macros(settings, studies, results, rows)},
         figures=[figure for name, figure in known.items() if figure["drawn"] or name in in_sections],
         appendix=[figure for name, figure in known.items() if figure["drawn"] and name not in in_sections],
-        verdicts=verdicts(rows),
+        claims=judged(rows),
+        untested=untested(rows),
         comparisons=comparisons(compared),
         disagreements=disagreements(rows, _read(path_to_disagreements).values()),
         published={kind: {k: v for work in ordered for k, v in work.get(kind, {}).items()} for kind in kinds.known()},
         cards={Path(path).stem: _read(path) for path in paths_to_cards},
-        provenance=provenance(results, rows),
     )
     files.write_text(text, path_to_output)
     shown = settings.model_dump(exclude={"registered"}, exclude_none=True)
@@ -113,11 +121,9 @@ def claim_macros(rows: list[dict]) -> dict[str, dict[str, str]]:
 
 
 def described(row: dict) -> str:
-    """Estimate, interval, number of initialisations and verdict of a case, or why it has none."""
-    if not row["estimate"]:
-        return r"\emph{not computed: " + latex.escape(row["reason"], strict=False) + "}"
-    reason = f" in this run: {latex.escape(row['reason'], strict=False)}" if row["verdict"] == NOT_TESTED else ""
-    return f"{measured(row)} ($n={row['n']}$, {row['verdict']}{reason})"
+    """Estimate, interval, number of initialisations and verdict of a case, or that it has none; the table of all tests
+    says why."""
+    return f"{measured(row)} ($n={row['n']}$, {row['verdict']})" if row["estimate"] else NOT_COMPUTED
 
 
 def agreement_macros(rows: list[dict]) -> dict[str, dict[str, str]]:
@@ -170,7 +176,7 @@ def setting_macros(settings: PaperRecord, studies: Results, results: Results, ro
         **{name.replace(" ", "-"): str(counted[name]) for name in (*VERDICTS, NOT_TESTED)},
         "identities": str(counted[HOLDS]),
         "first-look": first_look(rows),
-        "commit": commits(results),
+        **provenance(results, rows),
         "cuts": f"{latex.escape(cuts.dataset)}, {latex.escape(cuts.network)}, $N={cuts.examples}$"
         if cuts and "cuts" in results
         else NOT_COMPUTED,
@@ -242,17 +248,17 @@ def commits(results: Results) -> str:
 
 
 def provenance(results: Results, rows: list[dict]) -> dict[str, str]:
-    """Origin of the results: work and time, devices, versions, and hashes of data and claims."""
-    versions = {library: f"{library}_version" for library in ("torch", "numpy", "scipy")}
-    every = {name: ", ".join(attribute_values(results, name)) for name in ("device", "dtype", *versions.values())}
+    """Origin of the results: work and time, devices, versions, and the hash of the claims."""
+    versions = {"Python": "python", **{library: f"{library}_version" for library in ("torch", "numpy", "scipy")}}
+    names = ("device", "dtype", *versions.values())
+    every = {name: latex.escape(", ".join(attribute_values(results, name)), strict=False) for name in names}
     return {
         "blocks": str(sum(result.attrs.get("blocks", 1) for result in results.values())),
-        "minutes": f"{sum(result.attrs['wall_seconds'] for result in results.values()) / 60:.1f}",
+        "hours": f"{sum(result.attrs['wall_seconds'] for result in results.values()) / 3600:.1f}",
         "device": every["device"],
         "dtype": every["dtype"],
         "commit": commits(results),
         "versions": ", ".join(f"{library} {every[name]}" for library, name in versions.items()),
-        "data": ", ".join(value[:12] for value in attribute_values(results, "data_checksum")),
         "claims": rows[0]["claims_hash"] if rows else "",
     }
 
@@ -282,6 +288,11 @@ def measured(row: dict) -> str:
     """Estimate and interval of a case; an identity's largest error has no interval."""
     estimate, low, high = (float(row[key]) for key in ("estimate", "low", "high"))
     return latex.interval(estimate, low, high) if low < high else f"${latex.number(estimate, low, high)}$"
+
+
+def measured_or_not(row: dict) -> str:
+    """Estimate and interval of a case, or that there is none."""
+    return measured(row) if row["estimate"] else NOT_COMPUTED
 
 
 def radii(given: list[float] | RadiusRange) -> str:
@@ -321,10 +332,32 @@ def without_remedy(reason: str) -> str:
     return reason.split("): ")[0] + ")"
 
 
-def verdicts(rows: list[dict]) -> list[list[dict]]:
-    """Claims that are no identities, and identities."""
-    claims = [row for row in rows if not row["case"]]
-    return [[row for row in claims if (row["verdict"] in (HOLDS, FAILS)) is identity] for identity in (False, True)]
+def judged(rows: list[dict]) -> list[list[dict]]:
+    """Claims with a verdict, those that are no identities and identities: the row of each, its primary `tests` that
+    have a verdict, and a sentence on those that are `untested`, with the reasons."""
+    tests = {}
+    for row in rows:
+        if row["case"] and " " not in row["case"]:
+            tests.setdefault(row["id"].split(".")[0], []).append(row)
+    found = []
+    for row in rows:
+        if not row["case"] and any(case["verdict"] != NOT_TESTED for case in tests.get(row["id"], [row])):
+            known = tests.get(row["id"], [])
+            reasons = {}
+            for case in known:
+                if case["verdict"] == NOT_TESTED:
+                    reasons.setdefault(case["reason"], []).append(case["case"])
+            said = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in reasons.items())
+            verdicts = [case for case in known if case["verdict"] != NOT_TESTED]
+            found.append({**row, "tests": verdicts, "untested": f"Not tested: {said}." if said else ""})
+    return [[row for row in found if (row["verdict"] in (HOLDS, FAILS)) is identity] for identity in (False, True)]
+
+
+def untested(rows: list[dict]) -> str:
+    """A sentence that names the claims of which nothing is tested; empty if there are none."""
+    known = {row["id"] for group in judged(rows) for row in group}
+    names = [row["id"] for row in rows if not row["case"] and row["id"] not in known]
+    return f"Nothing of these claims is tested by this run: {latex.escape(', '.join(names))}." if names else ""
 
 
 def disagreements(rows: list[dict], entries: Iterable[dict]) -> list[dict[str, str]]:

@@ -73,3 +73,24 @@ def test_layers_that_see_several_vectors_take_the_general_way():
     module = nn.Sequential(nn.Linear(4, 3), nn.Flatten(), nn.Linear(6, 2)).double()
     theta = torch.cat([each.detach().flatten() for each in module.parameters()])
     assert chains.matching(module, [theta], torch.randn(5, 2, 4).double()) is None
+
+
+@pytest.mark.parametrize("label, apart", [("fc-200x2-relu-nobias", True), ("fc-200x2-tanh-nobias", False)])
+def test_finite_differences_of_gradients_count_kinks_that_the_hessian_leaves_out(label, apart):
+    """Central differences, in steps of a thousandth of the norm of the weights: at kinks they are several times too
+    long, for smooth units their error is of second order in the step."""
+    network = model(label, examples=200)
+    theta = network.with_biases(network.initialisation(0, 1.0)).detach()
+    problem = Problem(network.module, network.inputs, network.targets)
+    vector = torch.randn(len(theta), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    step = 1e-3 * theta.norm() * vector / vector.norm()
+
+    def gradient(theta):
+        theta = theta.requires_grad_()
+        logits = network.logits(theta, network.inputs)
+        return torch.autograd.grad(nn.functional.cross_entropy(logits, network.targets), theta)[0]
+
+    product = hessian.hessian_products(problem, theta, "hessian")(step[None])[0]
+    difference = (gradient(theta + step) - gradient(theta - step)) / 2
+    ratio = float(difference.norm() / product.norm())
+    assert ratio > 2 if apart else abs(ratio - 1) < 1e-4

@@ -143,6 +143,13 @@ def test_energies_of_wrong_pairs_are_those_of_pairs_and_the_gap():
     assert found["incompatible_mean"].sel(place).item() == pytest.approx(expected.sel(place).item())
 
 
+def test_other_schedules_stand_in_the_worlds_of_the_usual_one():
+    study = made("jepa_causes_geometric")
+    study["information"][:] = np.where(study["slow"].broadcast_like(study["information"]), 0.25, 0.75)
+    found = jepa_latents.told_by_equal_factors(study, ["$K=3$", "$K=2$, slow angle", "$K=2$"])
+    assert found["information_geometric_mean"].values == pytest.approx([np.nan, 0.25, 0.75], nan_ok=True)
+
+
 def test_the_gain_is_from_three_negatives_or_the_fewest_to_the_most():
     study = made("jepa_samples")
     study["angles_r_squared"][:] = 0.1 * np.log2(study["group"]).values[:, None, None, None]

@@ -19,7 +19,7 @@ FIGURES = [
     for name, figure in CONFIG["figures"].items()
     if any(CONFIG["studies"][study]["kind"] == "training" for study in figure.get("studies", []))
     and registry.figures()[name].axis == "radius"
-    and not any(study.startswith(("geometry", "sharpness", "simplex")) for study in figure["studies"])
+    and not any(study.startswith(("geometry", "sharpness", "simplex", "jepa")) for study in figure["studies"])
 ]
 
 

@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[3]
 
 
 REFERENCES = (ROOT / "paper/references.bib").read_text(encoding="utf-8")
-SECTIONS = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "paper/sections").glob("*.tex"))]
+TEXTS = (*(ROOT / "paper/sections").glob("*.tex"), *(ROOT / "paper/works").glob("*/*.tex"))
+SECTIONS = [path.read_text(encoding="utf-8") for path in sorted(TEXTS)]
 
 
 @pytest.fixture(scope="module")

@@ -28,16 +28,23 @@ def rendered(name, **values):
 
 
 def test_identities_stand_apart_in_the_table_and_paragraphs_say_what_follows():
-    rows = [row("vd1", verdict=evaluate.HOLDS), row("fs13", verdict=NO), row("by4"), row("by4.original", "original")]
-    table = rendered("synthesis", verdicts=numbers.verdicts(rows))
+    rows = [row("vd1", verdict=evaluate.HOLDS), row("vd1.identity", "identity", evaluate.HOLDS)]
+    rows += [
+        row("fs13", verdict=NO),
+        row("fs13.attraction", "attraction", NO),
+        row("by4"),
+        row("by4.original", "original"),
+    ]
+    table = rendered("claims", claims=numbers.judged(rows))
     assert table.index("fs13") < table.index(r"\midrule") < table.index("vd1")
-    assert r"s \& t" in table and "original" not in table
+    assert r"s \& t" in table and "original: s" in table and r"\emph{Not reproduced}" in table
     text = rendered("disagreements", disagreements=numbers.disagreements(rows, [DISAGREEMENTS["drawn"]]))
     assert "(fs13 not reproduced)" in text and DISAGREEMENTS["drawn"]["second"] in text
 
 
 def test_a_table_without_identities_has_no_rule():
-    assert rendered("synthesis", verdicts=numbers.verdicts([row("fs1")])) == "fs1 & w & s \\& t & reproduced \\\\%\n"
+    table = rendered("claims", claims=numbers.judged([row("fs1"), row("fs1.band", "band")]))
+    assert "midrule" not in table and r"band: s \& t & $1.00$ $[0.81, \infty)$ (8) & reproduced \\" in table
 
 
 def test_a_published_setting_that_is_missing_is_named():
@@ -70,15 +77,21 @@ def test_a_commit_that_is_not_known_is_explained_where_it_is_shown():
     assert numbers.commits({"a": known, "b": both}) == "abc, unknown (no git repository of its own)"
 
 
-def test_a_case_that_nothing_decides_says_why_in_the_text():
-    reason = "what is compared is equal in every draw"
-    untested = row("fs10.shift", "shift", evaluate.NOT_TESTED) | {"estimate": "", "reason": reason}
-    assert f"not computed: {reason}" in numbers.claim_macros([untested])["estimate"]["fs10.shift"]
-    assert "& not computed &" in rendered("claims", rows=[untested])
+def test_cases_that_are_not_tested_stand_in_one_sentence_with_their_reasons():
+    missing = {"estimate": "", "reason": "equal in every draw"}
+    cases = [row(f"fs10.{name}", name, evaluate.NOT_TESTED) | missing for name in ("shift", "rate")]
+    cases.append(row("fs10.short", "short", evaluate.NOT_TESTED) | {"reason": "needs 600 steps"})
+    assert numbers.claim_macros(cases)["estimate"]["fs10.shift"] == r"\emph{not computed}"
+    rows = [row("fs10"), *cases, row("fs10.both", "both"), row("li2", verdict=evaluate.NOT_TESTED)]
+    rows += [row("fs9", verdict=evaluate.NOT_TESTED), row("fs9.peak", "peak", evaluate.NOT_TESTED)]
+    table = rendered("claims", claims=numbers.judged(rows))
+    assert "Not tested: shift, rate (equal in every draw); short (needs 600 steps)." in table
+    assert "both: s" in table and not any(part in table for part in ("shift: s", "fs9", "li2"))
+    assert numbers.untested(rows) == "Nothing of these claims is tested by this run: li2, fs9."
+    assert numbers.untested([row("fs10"), row("fs10.both", "both")]) == ""
     assert numbers.described(row("fs4.fraction", "fraction", NO)) == (
         r"$1.00$ $[0.81, \infty)$ ($n=8$, not reproduced)"
     )
-    assert r"& $1.00$ $[0.81, \infty)$ ($n=8$) & reproduced \\" in rendered("claims", rows=[row("fs4.a", "a")])
 
 
 def test_a_figure_that_is_not_drawn_says_why():
@@ -109,7 +122,7 @@ COMPARED = [
 def generated(tmp_path):
     """The macros of a run with one claim of a work, which draws three figures; `sections` are texts by work."""
 
-    def write(sections, drawn=("loss", "mine", "plateaus")):
+    def write(sections, drawn=("loss", "mine", "plateaus"), story=""):
         with open(tmp_path / "claims.csv", "w", newline="") as file:
             writer = csv.DictWriter(file, row(""))
             writer.writeheader()
@@ -125,9 +138,19 @@ def generated(tmp_path):
         registered = {"wide": False, "caption": "A figure that no section shows."}
         settings["registered"] = dict.fromkeys(("loss", "mine", "plateaus", "cuts", "arms"), registered)
         (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
-        (tmp_path / "sections").mkdir()
         for name, text in sections.items():
-            (tmp_path / "sections" / f"{name}.tex").write_text(text)
+            (tmp_path / "works" / name).mkdir(parents=True)
+            (tmp_path / "works" / name / "zone.tex").write_text(text)
+        finding = {
+            "claims": ["new1"],
+            "main": True,
+            "held": "It is {new1.a}.",
+            "failed": "No.",
+            "open": "whether it is",
+        }
+        findings = {"zone": {"question": "Where & why?", "answer": [finding]}}
+        (tmp_path / "findings.yaml").write_text(yaml.safe_dump(findings))
+        (tmp_path / "story.tex").write_text(story)
         (tmp_path / "new_2030").mkdir()
         columns = ("network", "dataset", "rate", "steps", "batch", "radii", "subspaces", "draws")
         published = {"work": "New", **{column: f"their {column}" for column in columns}}
@@ -141,7 +164,9 @@ def generated(tmp_path):
             path_to_settings=tmp_path / "settings.yaml",
             paths_to_published=[tmp_path / "new_2030/settings.yaml"],
             path_to_disagreements=ROOT / "resources/disagreements.yaml",
-            paths_to_sections=sorted((tmp_path / "sections").iterdir()),
+            path_to_findings=tmp_path / "findings.yaml",
+            paths_to_sections=[tmp_path / "story.tex"],
+            paths_to_works=sorted((tmp_path / "works").glob("*/*.tex")),
             paths_to_templates=sorted(TEMPLATES.iterdir()),
             path_to_output=tmp_path / "generated.tex",
             path_to_shown_settings=tmp_path / "paper.yaml",
@@ -162,17 +187,31 @@ def test_a_work_is_a_file_of_its_name_and_settings_in_a_folder_of_its_name(gener
     assert r"\csname verdict:new1\endcsname{reproduced}" in text
 
 
+def test_answers_are_written_in_latex(generated):
+    text = generated({"new_2030": r"\verdict{new1} " + figure("loss")})
+    assert r"\csname question:zone\endcsname{Where \& why?}" in text
+    said = r"It is $1.00$ $[0.81, \infty)$."
+    assert rf"\csname answer:zone\endcsname{{{said}}}" in text and rf"\newcommand{{\mainfindings}}{{{said}}}" in text
+
+
+def test_a_figure_of_the_introduction_stands_there(generated):
+    text = generated({"new_2030": r"\verdict{new1} " + figure("loss")}, story=figure("mine"))
+    appendix = text[text.index(r"\appendixfigures") : text.index(r"\newcommand{\untested}")]
+    assert check.shown([appendix]) == {"plateaus"}
+
+
 def test_figures_that_no_section_shows_stand_in_the_appendix(generated):
     section = r"\verdict{new1} \estimate{new1.a} " + figure("loss") + figure("cuts") + " % " + figure("plateaus")
     text = generated({"new_2030": section})
-    appendix = text[text.index(r"\appendixfigures") : text.index(r"\newcommand{\provenance}")]
+    appendix = text[text.index(r"\appendixfigures") : text.index(r"\newcommand{\untested}")]
     assert set(check.shown([appendix])) == {"mine", "plateaus"}
     assert appendix.count(r"\section") == 1 and appendix.count(r"\caption{A figure that no section shows.") == 2
     assert r"\label{fig:mine}" in appendix
     # What is neither shown nor drawn has no macros; what is shown and not drawn says so.
     assert "figure:cuts" in text and r"the run made\_up does not draw it" in text and "figure:arms" not in text
-    found = check.mistakes({"sections/new_2030.tex": section}, text)
-    assert found and all("setting{" in each or "agreement{" in each for each in found)
+    found = check.mistakes({"works/new_2030/zone.tex": section}, text)
+    unused = ("setting{", "agreement{", "question{", "answer{")
+    assert found and all(any(kind in each for kind in unused) for each in found)
 
 
 def test_the_report_shows_the_settings_without_what_figures_register(generated, tmp_path):

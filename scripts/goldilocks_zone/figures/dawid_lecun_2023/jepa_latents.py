@@ -12,7 +12,14 @@ from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, 
 
 FIGURE = {
     "id": "jepa_latents",
-    "studies": ["jepa_causes", "jepa_causes_slow", "jepa_causes_many", "jepa_causes_pixels", "jepa_latents"],
+    "studies": [
+        "jepa_causes",
+        "jepa_causes_slow",
+        "jepa_causes_geometric",
+        "jepa_causes_many",
+        "jepa_causes_pixels",
+        "jepa_latents",
+    ],
 }
 
 ENERGIES = {
@@ -25,12 +32,15 @@ CAUSES = {
     "jepa_causes_many": "",
     "jepa_causes_pixels": ", pixels",
 }
+GEOMETRIC = "jepa_causes_geometric"
 LINES = {"markersize": 3.6, "linewidth": 1.0}
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
     parts = {name: energies(studies[name], axis) for name, axis in AXES.items() if name in studies}
     told = informed({name: studies[name] for name in CAUSES if name in studies})
+    if told.data_vars and GEOMETRIC in studies:
+        told = told.assign(told_by_equal_factors(studies[GEOMETRIC], told["world"].values.tolist()))
     count = len(parts) + bool(told.data_vars)
     figure, axes = panels.page(max(1, count), settings, columns=max(2, count), room=1.3)
     for number, (name, ax) in enumerate(zip(parts, axes)):
@@ -101,6 +111,19 @@ def informed(studies: Studies) -> xr.Dataset:
     return curves.prefixed({name: curves.means(values) for name, values in data.items()}).assign(data)
 
 
+def told_by_equal_factors(study: xr.Dataset, worlds: list[str]) -> xr.Dataset:
+    """information_geometric: mean, low and high over draws (world), where the soft minimum hardens by equal factors."""
+    settings = curves.settings_of(study)
+    found = np.full((len(worlds), study.sizes["draw"]), np.nan)
+    for slow in study["slow"].values.tolist() if "slow" in study.dims else [settings["slow"]]:
+        world = f"$K={settings['causes']}${CAUSES['jepa_causes_slow' if slow else 'jepa_causes']}"
+        if world in worlds:
+            found[worlds.index(world)] = embeddings.values_of(study, "information", slow=slow)
+    values = xr.DataArray(found, {"world": worlds}, ("world", "draw"))
+    meaning = "I(z; c)/H(c) of the best code and the hidden cause, β of the soft minimum rising by equal factors"
+    return curves.prefixed({"information_geometric": curves.means(values, meaning)})
+
+
 def draw_information(ax: plt.Axes, data: xr.Dataset) -> None:
     """Draw information about the cause in each world, of every draw and in the mean, and that by chance."""
     for name, face in {"information": {}, "information_by_chance": {"markerfacecolor": "white"}}.items():
@@ -111,6 +134,10 @@ def draw_information(ax: plt.Axes, data: xr.Dataset) -> None:
         for x, own in zip(places, data[name].transpose("world", "draw").values):
             ax.plot(np.full(len(own), x), own, **{**look, **embeddings.DOT})
         embeddings.draw_known(ax, places, curves.parts_of(data, name), label=label, **look)
+    if "information_geometric_mean" in data:
+        look = style.look(1, linestyle="none", markersize=4, label="equal factors")
+        here = curves.parts_of(data, "information_geometric")
+        embeddings.draw_known(ax, np.arange(data.sizes["world"]), here, **look)
     words = [label.replace(", ", ",\n").replace("slow angle", "slow") for label in data["world"].values.tolist()]
     ax.set_xticks(range(len(words)), words, fontsize=6.5)
     ax.set(ylabel="$I(z;c)/H(c)$", ylim=(-0.04, 1.04), xlim=(-0.5, len(words) - 0.5))

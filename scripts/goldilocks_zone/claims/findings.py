@@ -1,0 +1,129 @@
+"""Findings: answers to the project's questions, in words that the verdicts of a run choose.
+
+The words stand in config/findings.yaml. They are plain text here, with estimates such as `0.88 [0.87, 0.89]`; a caller
+that writes another format passes functions for the words and for the estimates.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from goldilocks_zone.claims import synthesis
+from goldilocks_zone.config import records
+from goldilocks_zone.config.values import nearest
+from goldilocks_zone.statistics import rounding
+
+HELD, FAILED, OPEN = "held", "failed", "open"
+OUTCOMES = {True: HELD, False: FAILED, None: OPEN}
+KEYS = {"claims", "main", HELD, FAILED, OPEN}
+OPENING = "whether "
+PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+Row = Mapping[str, str]
+
+
+class FindingsError(ValueError):
+    """An invalid file of findings; the message says in one sentence where, what, and what would be valid."""
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A finding: the ids that it rests on, their outcome (held, failed or open), and its words. Those of an open one
+    are a clause that begins with `whether`."""
+
+    claims: tuple[str, ...]
+    outcome: str
+    main: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to a question; `name` is its key in the file."""
+
+    name: str
+    question: str
+    sentences: tuple[Sentence, ...]
+
+    @property
+    def text(self) -> str:
+        """All sentences; what the run leaves open comes last."""
+        return joined(self.sentences)
+
+
+def read(
+    path: str | Path,
+    rows: Iterable[Row],
+    estimate: Callable[[Row], str] | None = None,
+    words: Callable[[str], str] = str,
+) -> list[Answer]:
+    """The answers of a run, from a file of findings and the rows of its claims.csv. `estimate` writes the row of a
+    case, `words` the text around the estimates. Raises FindingsError in one sentence where the file is invalid."""
+    known = {row["id"]: row for row in rows if " " not in row["case"]}
+    answers = []
+    for name, entry in records.parse(Path(path).read_bytes()).items():
+        place = f"{path}, {name}"
+        if set(entry) != {"question", "answer"}:
+            raise FindingsError(f"{place}: a question has the keys question and answer, not {', '.join(entry)}")
+        sentences = [_sentence(place, each, known, estimate or described, words) for each in entry["answer"]]
+        answers.append(Answer(name, entry["question"], tuple(sentences)))
+    return answers
+
+
+def main(answers: Iterable[Answer]) -> list[Sentence]:
+    """The main sentences of all answers, in order."""
+    return [sentence for answer in answers for sentence in answer.sentences if sentence.main]
+
+
+def joined(sentences: Iterable[Sentence]) -> str:
+    """Sentences as running text: those that are decided, and one on all that the run leaves open."""
+    sentences = list(sentences)
+    decided = [sentence.text for sentence in sentences if sentence.outcome != OPEN]
+    clauses = [sentence.text for sentence in sentences if sentence.outcome == OPEN]
+    if clauses:
+        listed = ", and ".join([", ".join(clauses[:-1]), clauses[-1]] if len(clauses) > 1 else clauses)
+        decided.append(f"This run leaves open {listed}.")
+    return " ".join(decided)
+
+
+def described(row: Row) -> str:
+    """Estimate and interval of a case as plain text, or `not computed`."""
+    if not row["estimate"]:
+        return "not computed"
+    value, low, high = (float(row[key]) for key in ("estimate", "low", "high"))
+    if not low < high:
+        return rounding.rounded(value, low, high)
+    value, low, high = rounding.in_interval(value, low, high)
+    return f"{value} [{low}, {high}]"
+
+
+def _sentence(
+    place: str, entry: dict, known: dict[str, Row], estimate: Callable[[Row], str], words: Callable[[str], str]
+) -> Sentence:
+    _check(place, entry, known)
+    outcome = OUTCOMES[synthesis.state(known[name]["verdict"] for name in entry["claims"])]
+    parts = PLACEHOLDER.split(entry[outcome])
+    written = [estimate(known[part]) if i % 2 else words(part) for i, part in enumerate(parts)]
+    return Sentence(tuple(entry["claims"]), outcome, entry.get("main", False), "".join(written))
+
+
+def _check(place: str, entry: dict, known: dict[str, Row]) -> None:
+    """Refuse missing and unknown keys, claims and cases, in the words of every outcome."""
+    if unknown := [key for key in entry if key not in KEYS]:
+        raise FindingsError(f"{place}: unknown key {unknown[0]!r}; {nearest(unknown[0], KEYS)}")
+    if missing := [key for key in ("claims", HELD, FAILED, OPEN) if not entry.get(key)]:
+        raise FindingsError(f"{place}: the key {missing[0]!r} is missing; a sentence needs words for every outcome")
+    for name in entry["claims"]:
+        if name not in known:
+            raise FindingsError(f"{place}: there is no claim or case {name!r}; {nearest(name, known)}")
+    for name in PLACEHOLDER.findall(entry[HELD] + entry[FAILED] + entry[OPEN]):
+        if not known.get(name, {}).get("case"):
+            cases = [each for each, row in known.items() if row["case"]]
+            raise FindingsError(f"{place}: there is no case {name!r} to quote; {nearest(name, cases)}")
+    for outcome in (HELD, FAILED):
+        if not entry[outcome].endswith("."):
+            raise FindingsError(f"{place}: the words for {outcome!r} are no sentence; end them with a full stop")
+    if not entry[OPEN].startswith(OPENING) or entry[OPEN].endswith("."):
+        raise FindingsError(
+            f"{place}: the words for 'open' are a clause; begin with {OPENING.strip()!r}, without a stop"
+        )
