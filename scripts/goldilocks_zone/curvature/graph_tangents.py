@@ -181,7 +181,7 @@ def plan(program: Program, scales: Sequence[float], memory_mib: float, cached: b
     in_cache = BYTES_PER_LAYER / (d * size * max(entries.values(), default=1))
     # Each chunk reads all Ẇ: tangents of activations should be as large. In sweeps its products with Ẇ count, too.
     as_large = 2 * parameters / max(sum(entries.values()), 1)
-    fitting, fewest = left / max(per_example, 1), 4 if shared == 1 else 2 * d
+    fitting, fewest = left / max(per_example, 1), 4 if shared == 1 else 4 * d
     if cached:
         fitting = min(fitting, max(fewest, in_cache, as_large), EXAMPLES_PER_CHUNK)
     return max(1, int(fitting))
