@@ -111,6 +111,9 @@ review-run: ## figures and paper from an archive, without torch: make review ARC
 		$(call fail,pip could not set up .venv-review: its message stands above)
 	@touch $@
 
+findings-run: ## what a full run found, into docs/ and README.md: make findings CONFIG=config/config.yaml
+	@$(call run,$(SET_UP) setup && $(GOLDILOCKS) findings $(CONFIG))
+
 arxiv-run: ## the paper's source as one archive, tried out: make arxiv [CONFIG=config/config.yaml]
 	@$(call run,$(SET_UP) setup tex && $(SNAKEMAKE) --configfile $(CONFIG) && $(GOLDILOCKS) arxiv $(CONFIG))
 

@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     clean = command("clean", "remove everything generated but the datasets")
     clean.add_argument("name", nargs="?", help="remove this run alone")
     command("archive", "pack the results of a run into one file").add_argument("configfile", type=Path)
+    command("findings", "write what a full run found into docs/ and README.md").add_argument("configfile", type=Path)
     command("arxiv", "pack the paper's source for arXiv").add_argument("configfile", type=Path)
     return parser
 

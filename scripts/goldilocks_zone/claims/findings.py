@@ -39,11 +39,12 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to a question; `name` is its key in the file."""
+    """The answer to a question; `name` is its key in the file, `figures` name those that carry it."""
 
     name: str
     question: str
     sentences: tuple[Sentence, ...]
+    figures: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -63,10 +64,11 @@ def read(
     answers = []
     for name, entry in records.parse(Path(path).read_bytes()).items():
         place = f"{path}, {name}"
-        if set(entry) != {"question", "answer"}:
-            raise FindingsError(f"{place}: a question has the keys question and answer, not {', '.join(entry)}")
+        if set(entry) - {"figures"} != {"question", "answer"}:
+            asked = "question and answer, and figures if any carries it"
+            raise FindingsError(f"{place}: a question has the keys {asked}, not {', '.join(entry)}")
         sentences = [_sentence(place, each, known, estimate or described, words) for each in entry["answer"]]
-        answers.append(Answer(name, entry["question"], tuple(sentences)))
+        answers.append(Answer(name, entry["question"], tuple(sentences), tuple(entry.get("figures", ()))))
     return answers
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import pkgutil
 import re
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,9 @@ import numpy as np
 import pytest
 import yaml
 
+from goldilocks_zone.claims import definitions, evaluate
+from goldilocks_zone.claims import findings as words
+from goldilocks_zone.cli import findings
 from goldilocks_zone.config import kinds, load
 from goldilocks_zone.measurements import curvature_blocks
 
@@ -103,3 +107,18 @@ def test_what_the_workflow_catalogue_is_told_holds():
     assert usage["software-stack-deployment"] == {"conda": True, "apptainer": False, "apptainer+conda": False}
     assert usage["report"] and "report(" in rules
     assert usage["mandatory-flags"]["flags"] in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.skipif(not (ROOT / findings.ANSWERS).exists(), reason="no findings of a full run are committed")
+def test_the_findings_are_those_of_their_tables():
+    rows, compared = (findings.table(ROOT / findings.DOCS / name) for name in findings.TABLES)
+    origin = yaml.safe_load((ROOT / findings.ORIGIN).read_text(encoding="utf-8"))
+    assert {row["run"] for row in rows} == {origin["run"]} == {findings.FULL}
+    answers = words.read(ROOT / findings.WORDS, rows)
+    assert (ROOT / findings.ANSWERS).read_text(encoding="utf-8") == findings.document(answers, rows, compared, origin)
+    readme = (ROOT / findings.README).read_text(encoding="utf-8")
+    assert readme == findings.with_findings(readme, answers)
+    assert all((ROOT / findings.FIGURES / f"{name}.png").exists() for name in findings.figures(answers))
+    if origin["claims"] != (now := evaluate.claims_hash(definitions.load(ROOT / "config/claims"))):
+        warnings.warn(f"docs/claims.csv is of the claims {origin['claims']}, which are {now} now: run make full and "
+                      f"{findings.COMMAND}", stacklevel=1)  # fmt: skip

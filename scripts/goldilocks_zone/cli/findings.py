@@ -1,0 +1,170 @@
+"""`make findings`: what a full run found, where visitors look: docs/findings.md with its tables and figures, and the
+lines between two marks of README.md."""
+
+import csv
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import yaml
+
+from goldilocks_zone.claims import findings
+from goldilocks_zone.claims.findings import Answer, Row
+from goldilocks_zone.config import load, models
+from goldilocks_zone.paper import numbers
+from goldilocks_zone.statistics.hypotheses import HOLDS, NOT_TESTED
+from goldilocks_zone.storage import files, netcdf
+
+FULL = "full"
+WORDS = Path("config/findings.yaml")
+DOCS, README = Path("docs"), Path("README.md")
+ANSWERS, ORIGIN, FIGURES = DOCS / "findings.md", DOCS / "findings.yaml", DOCS / "findings"
+TABLES = ("claims.csv", "agreement.csv")
+BEGIN, END = "<!-- findings of a full run -->\n", "<!-- end of the findings -->\n"
+LIMIT_MB = 3.0
+COMMAND = "make findings CONFIG=config/config.yaml"
+
+
+def run(configfile: Path) -> None:
+    """Write the findings of a run that is built. Raises ValueError if it is no full run, has not been built, or its
+    figures are larger than LIMIT_MB together."""
+    config, *_ = load.as_run(load.load([configfile]))
+    if config.run != FULL:
+        raise ValueError(f"{configfile}: the run {config.run} is not the full run, whose findings these are: {COMMAND}")
+    place = Path("results", config.run)
+    if missing := [name for name in TABLES if not (place / name).exists()]:
+        raise ValueError(f"{place / missing[0]} is missing: build the run first (make full), then its findings")
+    rows, compared = (table(place / name) for name in TABLES)
+    drawn = figures(findings.read(WORDS, rows))
+    sources = {name: Path("figures", config.run, f"{name}.png") for name in drawn}
+    if missing := [path for path in sources.values() if not path.exists()]:
+        raise ValueError(f"{missing[0]} is missing: the run draws no such figure, which {WORDS} names")
+    if (size := sum(path.stat().st_size for path in sources.values()) / 1e6) > LIMIT_MB:
+        raise ValueError(f"the figures that {WORDS} names are {size:.1f} MB, more than {LIMIT_MB} MB: name fewer")
+    origin = origin_of(config, rows)
+    for name in TABLES:
+        _copy(place / name, DOCS / name)
+    for path in sources.values():
+        _copy(path, FIGURES / path.name)
+    for path in set(FIGURES.glob("*.png")) - {FIGURES / path.name for path in sources.values()}:
+        path.unlink()
+    files.write_text(yaml.safe_dump(origin, sort_keys=False, allow_unicode=True), ORIGIN)
+    answers = findings.read(WORDS, rows)
+    files.write_text(document(answers, rows, compared, origin), ANSWERS)
+    files.write_text(with_findings(README.read_text(encoding="utf-8"), answers), README)
+    print(f"{ANSWERS}, {', '.join(str(DOCS / name) for name in TABLES)} and {README} have the findings: commit them")
+
+
+def table(path: Path) -> list[Row]:
+    """The rows of a CSV file."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def figures(answers: Iterable[Answer]) -> list[str]:
+    """Names of the figures of all answers, in order."""
+    return list(dict.fromkeys(name for answer in answers for name in answer.figures))
+
+
+def origin_of(config: models.Configuration, rows: Iterable[Row]) -> dict:
+    """Where a run's numbers come from: code, versions and work of the results, and the datasets' checksums."""
+    place = Path("results", config.run, "aggregate")
+    results = {study: netcdf.read_dataset(place / f"{study}.nc") for study in config.studies}
+    known = {name: ", ".join(numbers.attribute_values(results, name)) for name in ("commit", "device", "python")}
+    versions = {name: ", ".join(numbers.attribute_values(results, f"{name}_version")) for name in ("torch", "numpy")}
+    cards = {name: Path(f"results/data/cards/{name}.yaml") for name in sorted(load.datasets_of(config))}
+    return {
+        "run": config.run,
+        "claims": next(iter(rows))["claims_hash"],
+        **known,
+        **versions,
+        "hours": round(sum(float(each.attrs["wall_seconds"]) for each in results.values()) / 3600, 1),
+        "datasets": {
+            name: yaml.safe_load(path.read_text(encoding="utf-8"))["checksum"] for name, path in cards.items()
+        },
+    }
+
+
+def document(
+    answers: Iterable[Answer], rows: Iterable[Row], compared: Iterable[Row], origin: Mapping[str, object]
+) -> str:
+    """docs/findings.md: a section for each question, the agreement with published values, and the numbers' origin."""
+    rows = {row["id"]: row for row in rows if " " not in row["case"]}
+    parts = [_opening(rows.values(), origin)]
+    for answer in answers:
+        shown = "\n".join(f"![{name}](findings/{name}.png)" for name in answer.figures)
+        claims = list(dict.fromkeys(claim for sentence in answer.sentences for claim in sentence.claims))
+        lines = ["| claim or case | statement | verdict | estimate |", "|---|---|---|---|"]
+        lines += [f"| {name} | {_cell(rows[name]['statement'])} | {_judged(rows[name])} |" for name in claims]
+        parts += [f"## {answer.question}", answer.text, shown, "\n".join(lines)]
+    parts += ["## Agreement with published values", AGREEMENT, _agreement(compared), "## Origin", _origin(origin)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+AGREEMENT = (
+    "Means of the run beside published values: share within two published deviations (the run's where none is "
+    "published), mean absolute and largest difference. No verdict depends on these numbers; `agreement.csv` has all "
+    "readings of settings that the originals do not state."
+)
+
+
+def with_findings(readme: str, answers: Iterable[Answer]) -> str:
+    """README.md with the main findings between its two marks. Raises ValueError if a mark is missing."""
+    if readme.count(BEGIN) != 1 or readme.count(END) != 1:
+        raise ValueError(f"{README} needs the lines {BEGIN.strip()} and {END.strip()} once each: restore them")
+    before, rest = readme.split(BEGIN)
+    lines = [f"- {sentence.text}" for sentence in findings.main(answers) if sentence.outcome != findings.OPEN]
+    return before + BEGIN + "".join(f"{line}\n" for line in lines) + END + rest.split(END)[1]
+
+
+def _opening(rows: Iterable[Row], origin: Mapping[str, object]) -> str:
+    verdicts = [row["verdict"] for row in rows if not row["case"]]
+    counted = ", ".join(f"{verdicts.count(name)} {name}" for name in sorted(set(verdicts) - {HOLDS}))
+    return (
+        f"# What was found\n\nClaims: {counted}; {verdicts.count(HOLDS)} identities hold. The words follow from the "
+        f"verdicts of the run `{origin['run']}`. `{COMMAND}` writes this page; `claims.csv` beside it has every case."
+    )
+
+
+def _judged(row: Row) -> str:
+    estimate = findings.described(row) if row["case"] and row["verdict"] != NOT_TESTED else ""
+    return f"{row['verdict']} | {_cell(' '.join([estimate, row['unit']]).strip() if estimate else '')}"
+
+
+def _agreement(compared: Iterable[Row]) -> str:
+    lines = [
+        "| work | comparison | reading | points | within | mean absolute difference | largest |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    columns = ("work", "title", "says", "points", "share_within", "mean_absolute_difference", "largest_difference")
+    for row in compared:
+        if row["d"] in ("all", ""):
+            lines.append("| " + " | ".join(_cell(_short(row[name])) for name in columns) + " |")
+    return "\n".join(lines)
+
+
+def _origin(origin: Mapping[str, object]) -> str:
+    lines = [
+        f"Commit {origin['commit']}, claims {origin['claims']}; Python {origin['python']}, torch {origin['torch']}, "
+        f"numpy {origin['numpy']}; {origin['hours']} hours of jobs on {origin['device']}. SHA-256 of the datasets:",
+        "\n".join(f"- {name}: `{checksum}`" for name, checksum in origin["datasets"].items()),
+    ]
+    return "\n\n".join(lines)
+
+
+def _short(text: str) -> str:
+    """A number to three digits; other text as it is."""
+    try:
+        return f"{float(text):.3g}"
+    except ValueError:
+        return text
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with files.whole_file(str(target)) as path:
+        shutil.copyfile(source, path)
