@@ -29,7 +29,7 @@ class Directions:
         for layer in affine_layers(chain):
             for place in filter(None, (layer.weight, layer.bias)):
                 entries = self.part(place).count_nonzero() if sparse is None else sparse[:, place].nnz
-                self._moves[place.start] = bool(entries)
+                self._moves[place.start, place.stop] = bool(entries)
             if sparse is None or not on_cpu or not isinstance(layer, Dense):
                 continue
             weights = sparse[:, layer.weight]
@@ -58,7 +58,11 @@ class Directions:
 
     def moves(self, place: slice | None) -> bool:
         """Whether any direction has entries at this place of the parameter vector."""
-        return place is not None and self._moves[place.start]
+        if place is None:
+            return False
+        if (place.start, place.stop) not in self._moves:
+            self._moves[place.start, place.stop] = bool(self.part(place).any())
+        return self._moves[place.start, place.stop]
 
     def entries(self, layer: Affine) -> int:
         """Number of non-zero entries of all Ẇ together, where they are few."""

@@ -91,7 +91,7 @@ class Program:
         several = len(set(ray.scales)) > 1
         degrees = graph_degrees.of(graph, ray.theta) if several else None
         places = graphs.places_of(graph).items()
-        still = {number for number, place in places if not ray.directions.part(place).any()}
+        still = {number for number, place in places if not ray.directions.moves(place)}
         rules = {i.number: graph_rules.rule_of(i) for i in graph.operations if i.moves and i.number != PARAMETERS}
         given = graph, ray.directions, rules, graphs.weights_of(graph)
         if degrees:
