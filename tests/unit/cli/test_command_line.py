@@ -33,7 +33,7 @@ def test_help_lists_the_commands_without_loading_them():
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_arguments_of_a_command_are_those_that_it_takes(name):
     given = {"figure": ["loss", "mine.yaml"], "compare": ["a", "b"]}
-    given |= dict.fromkeys(["archive", "arxiv", "findings"], ["mine.yaml"])
+    given |= {command: ["mine.yaml"] for command in ("archive", "arxiv", "findings")}
     arguments = vars(command_line._parser().parse_args([name, *given.get(name, [])]))
     code = import_module(f"goldilocks_zone.cli.{arguments.pop('command')}").run.__code__
     assert list(arguments) == list(code.co_varnames[: code.co_argcount])
