@@ -46,7 +46,9 @@ def traced(network: nn.Module | networks.Logits, points: Sequence[Tensor], input
     some = in_precision(networks.few(inputs, EXAMPLES_COMPARED), torch.float64)
     try:
         graph = graphs.traced(network, points[0].double(), some)
-        found = graphs.agrees(graph, network, points, some) and _follows_rules(graph, points[0].double(), some)
+        found = graphs.agrees(graph, network, points, some) and graphs.answered_once(
+            graph, lambda: _follows_rules(graph, points[0].double(), some)
+        )
     except (graphs.Untraceable, RuntimeError):
         # An operation depends on values, or has no derivative of this kind or order.
         return None

@@ -5,7 +5,9 @@ such as detach, no_grad or a backward pass of one's own, so that its logits and 
 network's own before it is used.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -126,11 +128,73 @@ class Untraceable(Exception):
     """A network whose logits depend on values of tensors, on chance or on changes in place, which no trace holds."""
 
 
+@dataclass
+class Entry:
+    """A kept graph, its network, which stays alive with it, and the answer of `answered_once` if it was given."""
+
+    network: nn.Module | networks.Logits
+    graph: Graph
+    answer: bool | None = None
+
+
+class Kept:
+    """Graphs that `keeping` keeps, by their networks and shapes."""
+
+    def __init__(self):
+        self._entries = {}
+
+    def graph(self, network: nn.Module | networks.Logits, theta: Tensor, inputs: Tensor) -> Graph:
+        """The graph as by `traced`, traced at the first call."""
+        # Buffers are constants of a graph.
+        buffers = network.buffers() if isinstance(network, nn.Module) else ()
+        state = tuple((id(each), each._version) for each in buffers)
+        shapes = tuple((each.shape, each.dtype, each.device) for each in (theta, inputs))
+        if (key := (id(network), state, shapes)) not in self._entries:
+            if len(self._entries) == MOST_KEPT:
+                self._entries.pop(next(iter(self._entries)))
+            self._entries[key] = Entry(network, _traced(network, theta, inputs))
+        return self._entries[key].graph
+
+    def answer(self, graph: Graph, ask: Callable[[], bool]) -> bool:
+        """The answer of `ask`, asked once for each graph that is kept."""
+        entry = next((each for each in self._entries.values() if each.graph is graph), None)
+        if entry is None:
+            return ask()
+        if entry.answer is None:
+            entry.answer = ask()
+        return entry.answer
+
+
+MOST_KEPT = 8
+_kept: ContextVar[Kept | None] = ContextVar("kept", default=None)
+
+
+@contextmanager
+def keeping() -> Iterator[None]:
+    """Within, the graph of a network at its shapes is traced once: its code and settings must stay as they are."""
+    token = _kept.set(_kept.get() or Kept())
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
+def answered_once(graph: Graph, ask: Callable[[], bool]) -> bool:
+    """The answer of `ask` on a graph, asked again only where the graph is not kept."""
+    kept = _kept.get()
+    return kept.answer(graph, ask) if kept else ask()
+
+
 def traced(network: nn.Module | networks.Logits, theta: Tensor, inputs: Tensor) -> Graph:
     """The graph of the logits of a network, at the shapes and the precision of θ (D,) and `inputs` (n, …).
 
     Raises Untraceable where it depends on values of tensors, or on chance.
     """
+    kept = _kept.get()
+    return kept.graph(network, theta, inputs) if kept else _traced(network, theta, inputs)
+
+
+def _traced(network: nn.Module | networks.Logits, theta: Tensor, inputs: Tensor) -> Graph:
     # Its import takes as long as that of torch.
     from torch.fx.experimental.proxy_tensor import make_fx
 

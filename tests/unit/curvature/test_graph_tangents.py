@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from benchmarks.methods import count_flops
 from goldilocks_zone.curvature import autodiff, dispatch, graph_rules, graph_tangents, hessian
-from goldilocks_zone.models import kernels
+from goldilocks_zone.models import graphs, kernels
 from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.randomness import stream
 from oracles.brute_force import assert_same, orthonormal, picture, relative_error
@@ -494,3 +494,25 @@ def test_flops_of_functional_networks(width, depth):
     products = 2 * d * d * (width * width * (depth - 1) + n * (width + 1)) + 6 * n * d * width
     there_and_back = 3 * n * (first + rest)
     assert found < 1.05 * (along + products + there_and_back)
+
+
+def test_graphs_are_traced_once_where_they_are_kept(monkeypatch):
+    made, trace = [], graphs._traced
+    monkeypatch.setattr(graphs, "_traced", lambda *given: made.append(given) or trace(*given))
+    module = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.GELU(), nn.Linear(6, CLASSES)).double().eval()
+    theta, inputs = draw(sum(each.numel() for each in module.parameters())), draw(N, 5, seed=2)
+    rows, problem = draw(3, len(theta), seed=1), Problem(module, inputs, torch.arange(N) % CLASSES)
+
+    def found():
+        return hessian.plane_hessian(problem, theta, rows).hessian
+
+    expected, alone = found(), len(made)
+    with graphs.keeping():
+        made.clear()
+        assert all(np.array_equal(found(), expected) for _ in range(3)) and len(made) == alone
+        # Buffers are constants of the graph.
+        module[1].running_var.mul_(4)
+        changed = found()
+        assert len(made) == 2 * alone
+    assert np.array_equal(changed, found()) and not np.allclose(changed, expected)
+    assert len(made) == 3 * alone
