@@ -15,7 +15,7 @@ BENCHMARK = ".benchmark.tsv"
 NOT_JOBS = ("all", "figures", "record")  # rules that take no time
 MEASURED, ALIKE, BY_SIZE = "the same job", "jobs of the same rule", "the job's size"
 # Seconds of jobs of no study, and the default.
-OTHER_SECONDS = {"cuts": 10.0}
+OTHER_SECONDS = {"cuts": 10.0, "aggregate": 1.0}
 USUAL_SECONDS = 3.0
 USUAL_SHAPE = official_shapes.OFFICIAL["cifar10"]  # of datasets that have not been read
 
