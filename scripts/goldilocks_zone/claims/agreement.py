@@ -1,5 +1,7 @@
-"""Agreement with published values: distances of a run's means from them at the published places, for several readings
-of settings that the original does not state. No verdict depends on them."""
+"""Agreement with published values: distances between a run's means and the published points.
+
+Several readings cover the settings that the original does not state. No verdict depends on them.
+"""
 
 import csv
 import json
@@ -21,14 +23,17 @@ COLUMNS = (
     *("work", "comparison", "figure", "title", "reading", "says", "study", "d", "points", "share_within"),
     *("mean_difference", "mean_absolute_difference", "largest_difference", "deviations", "reason"),
 )
-ALL = "all"  # dimensions in one row
+ALL = "all"  # label of the row that pools all dimensions
 WITHIN = 2.0  # deviations
-OVER_DRAWS = 3  # draws, below which their deviation is not known
+OVER_DRAWS = 3  # fewest draws for a standard deviation
 
 
 class Columns(BaseModel):
-    """Columns of a file of published values, besides d: the place as x = log10(r²/r_X²) or as log10(r/r_X), none for
-    values at one radius; the value; and its standard deviation, if one was published."""
+    """Names of the columns of a file of published values, besides d.
+
+    x or log10_r: the radius, as log10(r²/r_X²) or log10(r/r_X); neither for values at a single radius. value: the
+    published value. deviation: its standard deviation, if published.
+    """
 
     model_config = ConfigDict(extra="forbid")
     value: str
@@ -38,8 +43,11 @@ class Columns(BaseModel):
 
 
 class Reading(BaseModel):
-    """One reading of what the original leaves unsaid: a study, its values along axes, and what is added to the
-    published x."""
+    """One reading of settings that the original leaves open.
+
+    says: the reading in words. study: the study that follows it. at: values along the study's axes. shift: offset added
+    to the published x.
+    """
 
     model_config = ConfigDict(extra="forbid")
     says: str
@@ -49,9 +57,9 @@ class Reading(BaseModel):
 
 
 class Comparison(BaseModel):
-    """A file of published values, the figure that shows them, the variable that they are of, and their readings.
+    """A file of published values, the figure that shows them, their variable and their readings.
 
-    series: the axis of the studies along which the values of d lie, and its label of one.
+    series: the axis of the studies that distinguishes values of d, and the template of its labels.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -66,7 +74,10 @@ class Comparison(BaseModel):
 
 
 def load(path: str | Path) -> dict[str, Comparison]:
-    """The comparisons of a file resources/published/<work>/agreement.yaml, by name. Raises ValueError."""
+    """Load the comparisons of a file resources/published/<work>/agreement.yaml, by name.
+
+    Raises ValueError if one is invalid.
+    """
     found = {}
     for name, given in yaml.safe_load(Path(path).read_text(encoding="utf-8")).items():
         try:
@@ -79,7 +90,7 @@ def load(path: str | Path) -> dict[str, Comparison]:
 
 
 def evaluate(path: str | Path, studies: Mapping[str, xr.Dataset]) -> list[dict]:
-    """Rows of COLUMNS for each comparison of a file, each of its readings, and each d and all of them together."""
+    """Rows of COLUMNS for each comparison of a file and each of its readings: one per d and one for all d together."""
     found = []
     for name, comparison in load(path).items():
         points = published(Path(path).parent / comparison.values, comparison.columns)
@@ -94,7 +105,7 @@ def evaluate(path: str | Path, studies: Mapping[str, xr.Dataset]) -> list[dict]:
 
 
 def published(path: Path, columns: Columns) -> dict[int, np.ndarray]:
-    """Published x, value and standard deviation, shape (3, points), by d; NaN where there is none."""
+    """Published x, value and standard deviation, shape (3, points), by d; NaN for missing entries."""
     with path.open(newline="", encoding="utf-8") as file:
         rows, found = list(csv.DictReader(file)), defaultdict(list)
     for row in rows:
@@ -107,7 +118,7 @@ def published(path: Path, columns: Columns) -> dict[int, np.ndarray]:
 def _compared(
     comparison: Comparison, reading: Reading, points: dict[int, np.ndarray], studies: Mapping[str, xr.Dataset]
 ) -> Iterator[dict]:
-    """Rows of one reading: its numbers, or the reason why it has none."""
+    """Rows of one reading: its numbers, or the reason why there are none."""
     if reading.study not in studies:
         yield {"d": ALL, "reason": f"the study {reading.study} is not part of this run"}
         return
@@ -130,7 +141,10 @@ def _compared(
 
 
 def _curve(study: xr.Dataset, comparison: Comparison, reading: Reading, d: int) -> xr.DataArray:
-    """The variable (radius, draw) of a reading at one d. Raises NotTested."""
+    """The variable (radius, draw) of a reading at one d.
+
+    Raises NotTested if the study has no such cell or variable, or leaves several values of an axis.
+    """
     ((axis, label),) = comparison.series.items()
     place = {"weights": INITIALISATIONS, **comparison.at, **reading.at, axis: label.format(d=d)}
     cell, settings = study, json.loads(study.attrs["settings"])
@@ -152,8 +166,10 @@ def _curve(study: xr.Dataset, comparison: Comparison, reading: Reading, d: int) 
 
 
 def _at(ours: xr.DataArray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over draws at places x, between radii linear in x; NaN beyond them. Where x is NaN,
-    at the only radius."""
+    """Mean and standard deviation over draws at places x, interpolated linearly between radii.
+
+    NaN beyond the radii. If all x are NaN, the values at the only radius.
+    """
     count = ours.sizes["draw"]
     mean = ours.mean("draw").values
     spread = ours.std("draw", ddof=1).values if count >= OVER_DRAWS else np.full(len(mean), np.nan)
@@ -166,7 +182,7 @@ def _at(ours: xr.DataArray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _summary(apart: np.ndarray, comparison: Comparison) -> dict:
-    """Numbers of a row from differences and deviations, shape (2, points)."""
+    """Summary statistics of a row, from differences and deviations stacked to shape (2, points)."""
     differences, deviations = apart
     sizes = np.abs(differences)
     known = ~np.isnan(deviations)

@@ -1,7 +1,7 @@
-"""Cells of studies: the places where cases are judged.
+"""Cells of studies: the places at which cases are judged.
 
-A cell is a place along the axes of a study that a case does not compare values of: one dataset, network, subspace,
-number of examples, and so on. A case is judged on its primary cell, and on all others as secondary ones.
+A cell fixes every axis of a study whose values the case does not compare: one dataset, network, subspace, number of
+examples, and so on. Each case is judged on its primary cell and, as secondary results, on all other cells.
 """
 
 import itertools
@@ -15,20 +15,20 @@ from goldilocks_zone.config.studies import dimension
 from goldilocks_zone.config.weights import INITIALISATIONS
 from goldilocks_zone.models.labels import is_network, parse_network
 
-# Settings of every primary cell beside its dataset, network and number of examples: a study with other settings is
-# another experiment, and no verdict on the claim.
+# Settings of every primary cell, besides its dataset, network and number of examples. A study with other settings is a
+# different experiment and gives no verdict on the claim.
 PRIMARY_SETTINGS = {
     **{"metric": "shell", "bias_directions": False, "initialisation": "glorot", "loss": "cross_entropy"},
     **{"labels": "original", "inputs": "standardised", "temperature": 1.0, "classes": "all", "sharpness": 0},
     **{"rescaled": "parameters", "example_set": 0, "weights": INITIALISATIONS},
     **{"rate_rule": "fixed", "temperature_rule": "fixed", "gradients": "loss", "optimiser": "adam"},
 }
-# The dimension of each setting in studies that vary it.
+# The xarray dimension of each setting in studies that vary it.
 VARIED = {name: dimension(name) for name in PRIMARY_SETTINGS}
 PRIMARY_CELL = {"dataset": "mnist", "network": "fc-200x2-relu", "examples": 1000}
 PRIMARY_KIND = "sparse"
 CELL = ("dataset", "network", "subspace", "examples")
-# Axes without a usual value: where a study varies them, a case names one, or compares them.
+# Axes without a default value: where a study varies them, a case must name one value or compare several.
 UNUSUAL = ("rate", "geometry_examples")
 # Properties of a network by which `holds_for` selects cells; unknown for the user's own networks.
 NETWORK_PROPERTIES = {"layers": "depth", "homogeneous": "homogeneous"}
@@ -40,11 +40,14 @@ LeftOut = dict[str, list[str]]
 
 
 class NotTested(Exception):
-    """A case cannot be tested on the results of this run; the message says why."""
+    """A case cannot be tested on this run's results; the message says why."""
 
 
 def primary(case: dict, studies: Studies, left_out: LeftOut) -> xr.Dataset:
-    """The primary cell of a case. Raises NotTested if the run has no such cell; see `evaluate` for `left_out`."""
+    """The primary cell of a case; see `evaluate` for `left_out`.
+
+    Raises NotTested if the run has no such cell.
+    """
     name = case["study"]
     if name in left_out:
         raise NotTested(f"{', '.join(left_out[name])} {'is' if len(left_out[name]) == 1 else 'are'} unavailable")
@@ -60,8 +63,11 @@ def primary(case: dict, studies: Studies, left_out: LeftOut) -> xr.Dataset:
 
 
 def secondary(cases: dict[str, dict], studies: Studies) -> Iterator[tuple[str, dict, str, Place]]:
-    """All secondary cells of a claim: name of the case, case, study and place. Along axes of UNUSUAL, a place that is
-    the primary one of a case judged in the same way is left out."""
+    """All secondary cells of a claim, as tuples of case name, case, study and place.
+
+    Along the axes in UNUSUAL, a place is skipped if it is already the primary cell of another case judged in the same
+    way.
+    """
     own = {
         name: (_way(case), case["study"], _primary_place(case, studies[case["study"]]))
         for name, case in cases.items()
@@ -79,12 +85,15 @@ def secondary(cases: dict[str, dict], studies: Studies) -> Iterator[tuple[str, d
 
 
 def at(case: dict, study: str, place: Place, studies: Studies) -> xr.Dataset:
-    """A secondary cell of a case. Raises NotTested if a further study that the case needs does not have it."""
+    """A secondary cell of a case.
+
+    Raises NotTested if the run lacks the cell in the case's study or in another study that the case needs.
+    """
     return _beside(case, _select(_study(case, study, studies), place), studies)
 
 
 def label(name: str, case: dict, study: str, place: Place) -> str:
-    """The name of a case with its place, for a secondary cell."""
+    """Label of a secondary cell: the name of the case followed by its place."""
     described = (
         f"N={value}" if axis == "examples" else f"{axis}={value}" if axis in (*UNUSUAL, *VARIED) else str(value)
         for axis, value in place.items()
@@ -103,7 +112,8 @@ def _primary_place(case: dict, study: xr.Dataset) -> Place:
 
 
 def _axes(case: dict, study: xr.Dataset) -> list[str]:
-    """Axes along which a case has cells: not those whose values it compares, or at every value of which it holds."""
+    """Axes that distinguish the cells of a case: all but those whose values it compares or over all of which it must
+    hold."""
     spanned = {*case.get("every", []), *case.get("over", []), *(["examples"] if "examples" in case else [])}
     return [axis for axis in (*CELL, *UNUSUAL, *VARIED.values()) if axis in study.dims and axis not in spanned]
 
@@ -120,15 +130,18 @@ def _of_run(name: str, studies: Studies) -> xr.Dataset:
 
 
 def with_rate_of(study: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
-    """A study of several rates, joined by the one rate of another study, for its own draws."""
+    """Join a study of several learning rates with another study's single rate, restricted to the draws of the first."""
     rate = json.loads(other.attrs["settings"])["rate"]
     other = other[[name for name in study if name in other]].sel(draw=study["draw"]).expand_dims(rate=[rate])
     return xr.concat([study, other], "rate", join="exact", combine_attrs="override", data_vars="minimal").sortby("rate")
 
 
 def weights_as_networks(study: xr.Dataset) -> xr.Dataset:
-    """A study whose network at each of its weights is a network of its own, `small_cnn epoch_1`, and `small_cnn` at
-    initialisations; any other study as it is."""
+    """Turn each pair of network and weights into a network of its own.
+
+    Networks are labelled `small_cnn epoch_1`, or `small_cnn` at initialisation. A study without the axis `weights` is
+    returned unchanged.
+    """
     if "weights" not in study.dims:
         return study
     pairs = itertools.product(study["network"].values.tolist(), study["weights"].values.tolist())
@@ -139,7 +152,7 @@ def weights_as_networks(study: xr.Dataset) -> xr.Dataset:
 
 
 def _beside(case: dict, cell: xr.Dataset, studies: Studies) -> xr.Dataset:
-    """The cell, joined by the variables that the case takes from another study, for the same network and draws."""
+    """Join the cell with the variables that the case takes from another study, for the same network and draws."""
     if "beside" not in case:
         return cell
     name, place = case["beside"]["study"], case["beside"]["at"]
@@ -168,19 +181,22 @@ def require(study: xr.Dataset | xr.DataArray, axis: str, *values: object) -> Non
 
 
 def need(least: int, found: int, what: str) -> None:
-    """Raise NotTested if a run has less than is needed."""
+    """Raise NotTested if a run has fewer than `least` of the items that `what` names."""
     if found < least:
         raise NotTested(f"this run has {found} {what}, {least} are needed")
 
 
 def _way(case: dict) -> dict:
-    """The keys of a case that say how it judges any cell."""
+    """The keys of a case that determine how it judges a cell, wherever the cell is."""
     return {key: value for key, value in case.items() if key not in ("cell", "statement", "family", "control")}
 
 
 def holds_for(case: dict, place: Place, study: xr.Dataset) -> bool:
-    """Whether a case is about a cell, by the patterns of its key `holds_for`: of values along axes, or of properties of
-    network and dataset. An axis or property that the cell lacks excludes nothing."""
+    """Return True if a case covers a cell, by the patterns of its key `holds_for`.
+
+    Patterns apply to values along axes or to properties of the network and dataset. An axis or property that the cell
+    lacks excludes nothing.
+    """
     known = dict(place)
     if "network" in place:
         network = parse_network(place["network"]) if is_network(place["network"]) else None

@@ -1,6 +1,6 @@
-"""Curves over the radius: windows, places of maxima, places where they cross a level, correlations.
+"""Curves over the radius: windows, locations of maxima, level crossings and correlations.
 
-x stands for log10(r²/r_X²). A reading is an array (3,), see `statistics.estimates`.
+x stands for log10(r²/r_X²). A reading is an array (3,); see `statistics.estimates`.
 """
 
 from collections.abc import Callable
@@ -21,14 +21,21 @@ Measured = Cell | xr.DataArray
 
 
 def in_x(cell: Measured, window: Window, least: int = 1) -> Measured:
-    """The radii of a window [first, last] in x. Raises NotTested if they are fewer than `least`."""
+    """Select the radii in a window [first, last] of x.
+
+    Raises NotTested if there are fewer than `least`, or if the radii are not in units of r_X.
+    """
     if "x" not in cell.coords:
         raise NotTested("the study's radii are not in units of r_X")
     return _inside(cell, cell["x"].values, "x", window, least)
 
 
 def in_scale(cell: Measured, window: Window, least: int = 1) -> Measured:
-    """The radii of a window [first, last] in log10 α, where the radius is the factor α on the initialisation."""
+    """Select the radii in a window [first, last] of log10 α, where the radius is the scale factor α of the
+    initialisation.
+
+    Raises NotTested if there are fewer than `least`.
+    """
     return _inside(cell, np.log10(cell["radius"].values), "log10 α", window, least)
 
 
@@ -40,30 +47,34 @@ def _inside(cell: Measured, places: np.ndarray, letter: str, window: Window, lea
 
 
 def by_radius(array: xr.DataArray) -> np.ndarray:
-    """Values (radius, draw)."""
+    """Values of an array in the order (radius, draw)."""
     return array.transpose("radius", "draw").values
 
 
 def place_of_top(x: np.ndarray, values: np.ndarray, vertex: Callable[..., np.ndarray], name: str) -> Estimate:
-    """The place x (r,) of the maximum of the mean over draws of values (r, draws), by one of the vertices below."""
+    """Location of the maximum of the mean curve over x (r,), from values (r, draws), by one of the vertex functions
+    below."""
     estimate = estimates.bootstrapped(lambda sample: vertex(x, sample.mean(1))[1], values, name)
     reason = "the place of the highest value is censored: it is at an end of the radii"
     return estimates.read_off(estimate, vertex(x, values.mean(1)), reason)
 
 
 def vertex_within_reach(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Reading of the place of the maximum of y(x), by the parabola through the points within REACH of the largest."""
+    """Reading of the location of the maximum of y(x), by a parabola through the points within REACH of the largest."""
     return _vertex(x, y, np.abs(x - x[np.argmax(y)]) <= REACH + WINDOW_SLACK)
 
 
 def vertex_of_neighbours(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Reading of the place of the maximum of y(x), by the parabola through the largest point and the next ones."""
+    """Reading of the location of the maximum of y(x), by a parabola through the largest point and its neighbours."""
     return _vertex(x, y, np.abs(np.arange(len(x)) - np.argmax(y)) <= 1)
 
 
 def _vertex(x: np.ndarray, y: np.ndarray, around: np.ndarray) -> np.ndarray:
-    """Vertex of the least-squares parabola through the points `around` the maximum; a point of the grid where it has no
-    maximum among them, they are fewer than three, or more than two are largest; NaN where a value is missing."""
+    """Vertex of the least-squares parabola through the points selected by `around`, as a reading (3,).
+
+    Falls back to a grid point if the parabola has no maximum between these points, if there are fewer than three, or if
+    more than two points tie for the largest. NaN if any value is missing.
+    """
     if np.isnan(y).any():
         return np.full(3, np.nan)
     largest = np.flatnonzero(y == y.max())
@@ -79,7 +90,8 @@ def _vertex(x: np.ndarray, y: np.ndarray, around: np.ndarray) -> np.ndarray:
 
 
 def outermost_crossing(x: np.ndarray, curve: np.ndarray, level: float, outer: bool) -> float:
-    """The last x where a curve, linear between points, falls through a level, or the first where it rises, or NaN."""
+    """The last x at which a piecewise linear curve falls through a level (`outer`), or the first at which it rises;
+    else NaN."""
     above = curve > level
     found = np.flatnonzero(above[:-1] & ~above[1:]) if outer else np.flatnonzero(~above[:-1] & above[1:])
     if not found.size:
@@ -89,7 +101,8 @@ def outermost_crossing(x: np.ndarray, curve: np.ndarray, level: float, outer: bo
 
 
 def crossing_from(start: int, x: np.ndarray, curve: np.ndarray, level: float, outer: bool) -> float:
-    """The first x at which a curve, linear between points, crosses a level, outwards or inwards from one, or NaN."""
+    """The first x at which a piecewise linear curve crosses a level, going outwards or inwards from point `start`; else
+    NaN."""
     step = 1 if outer else -1
     for i in range(start, len(x) - 1 if outer else 0, step):
         j = i + step
@@ -99,30 +112,36 @@ def crossing_from(start: int, x: np.ndarray, curve: np.ndarray, level: float, ou
 
 
 def interpolated(x: np.ndarray, curve: np.ndarray, level: float, i: int, j: int) -> float:
-    """The x at which a curve passes a level between its points i and j."""
+    """The x at which a curve passes a level, by linear interpolation between its points i and j."""
     return float(x[i] + (curve[i] - level) / (curve[i] - curve[j]) * (x[j] - x[i]))
 
 
 def outermost_crossings(values: xr.DataArray, level: float, outer: bool) -> np.ndarray:
-    """The outermost crossing of each draw, NaN for a draw without."""
+    """The outermost crossing of each draw, (draw,); NaN for draws without a crossing."""
     return np.array([outermost_crossing(values["x"].values, curve, level, outer) for curve in by_radius(values).T])
 
 
 def for_correlation(*rows: np.ndarray) -> np.ndarray:
-    """Rows of one value for each initialisation, as an array. Raises NotTested if they are too few."""
+    """Stack rows with one value per initialisation.
+
+    Raises NotTested if there are fewer than LEAST_CORRELATED initialisations.
+    """
     need(LEAST_CORRELATED, len(rows[0]), "initialisations")
     return np.stack(rows)
 
 
 def with_edge(estimate: Estimate, variable: object, edge: str, remark: str = "") -> list[Estimate]:
-    """The estimated place of an edge. Raises NotTested if some resample has none."""
+    """The estimated location of an edge, as a list.
+
+    Raises NotTested if some resample has no edge.
+    """
     if not np.isfinite(estimate.standard_error):
         raise NotTested(f"the mean {variable} has no {edge} edge on this run's radii{remark}")
     return [estimate]
 
 
 def partial_correlation(values: np.ndarray) -> float:
-    """Pearson's correlation of the first two rows, the linear part of the others taken off."""
+    """Pearson correlation of the first two rows after regressing out the other rows."""
     first, second, *others = values
     basis = np.array([np.ones_like(first), *others]).T
     residuals = [row - basis @ np.linalg.lstsq(basis, row, rcond=None)[0] for row in (first, second)]
@@ -130,13 +149,16 @@ def partial_correlation(values: np.ndarray) -> float:
 
 
 def partial_rank_correlation(values: np.ndarray) -> float:
-    """Spearman's correlation of the first two rows, the linear part of the others' ranks taken off."""
+    """Spearman correlation of the first two rows after regressing out the ranks of the other rows."""
     return partial_correlation(np.array([estimates.ranks(row) for row in values]))
 
 
 def apart(places: np.ndarray, values: np.ndarray, curve: int, others: list[int]) -> np.ndarray:
     """Values of one curve (a row) minus the mean of the curves `others`, at those of its places that all of these
-    reach; each is linear between its places, which ascend."""
+    cover.
+
+    Curves are interpolated linearly between their places, which must ascend.
+    """
     low, high = places[others].min(1).max(), places[others].max(1).min()
     inside = (places[curve] >= low) & (places[curve] <= high)
     at = places[curve][inside]
@@ -144,5 +166,5 @@ def apart(places: np.ndarray, values: np.ndarray, curve: int, others: list[int])
 
 
 def ratio_of_means(pair: np.ndarray) -> float:
-    """Mean over draws of the first row of (2, draws) over that of the second."""
+    """Ratio of the means over draws of the two rows of an array (2, draws)."""
     return float(pair[0].mean() / pair[1].mean())

@@ -1,7 +1,7 @@
-"""Read the claims: short files, one for each work, into one full dictionary for each claim.
+"""Read the claims: short files, one for each work, expanded to one full dictionary for each claim.
 
-config/claims/README.md describes the format. `claims_hash` is taken of the dictionaries, so that a file may be
-rewritten as long as it says the same.
+config/claims/README.md describes the format. `claims_hash` hashes the expanded dictionaries, so that a file may be
+rewritten freely as long as its meaning is unchanged.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from goldilocks_zone.config.values import nearest
 FILE_KEYS = ("work", "order", "defaults", "needs")
 CLAIM_KEYS = ("statement", "like", "reason", "open", "defaults", "for", "cases")
 REQUIRED = ("statement", "study", "quantity", "expect", "unit")
-# Keys that say which cells a case is judged on and how; its quantity has further ones.
+# Keys that determine on which cells a case is judged and how; its quantity adds further keys.
 CASE_KEYS = (
     *(*REQUIRED, "like", "for", "also", "cell", "settings", "every", "over"),
     *("holds_for", "beside", "rate_of", "family", "control", "needs"),
@@ -33,7 +33,10 @@ class DefinitionError(ValueError):
 
 
 def load(folder: str | Path) -> dict[str, dict]:
-    """Every claim of a folder of claims files, by id: its work, its statement and its cases with all their keys."""
+    """Load every claim of a folder of claims files, by id: its work, its statement and its cases with all their keys.
+
+    Raises DefinitionError if a file is invalid.
+    """
     files = {path: records.parse(path.read_bytes()) for path in sorted(Path(folder).glob("*.yaml"))}
     claims, places = {}, {}
     for path, file in sorted(files.items(), key=lambda item: item[1].get("order", float("inf"))):
@@ -58,7 +61,10 @@ def load(folder: str | Path) -> dict[str, dict]:
 
 
 def _needs(files: dict[Path, dict]) -> dict[str, dict]:
-    """Needs of cases by study, from all files. Raises DefinitionError where two files give those of one study."""
+    """Collect the needs of cases by study, from all files.
+
+    Raises DefinitionError if two files define needs of the same study.
+    """
     found = {}
     for path, file in files.items():
         for study, given in file.get("needs", {}).items():
@@ -97,7 +103,7 @@ def _expanded(place: str, name: str, claims: dict[str, dict], needed: dict[str, 
 
 
 def _likes(place: str, name: str, known: dict[str, dict]) -> list[str]:
-    """The chain of claims or cases that one is like, from the farthest to itself."""
+    """The chain of claims or cases that `name` inherits from through `like`, from the root to itself."""
     chain = [name]
     while "like" in (latest := known[chain[0]]):
         liked = latest["like"]
@@ -110,7 +116,7 @@ def _likes(place: str, name: str, known: dict[str, dict]) -> list[str]:
 
 
 def _laid(layers: Iterable[dict]) -> dict:
-    """Merge layers, later over earlier, mappings key by key; an expectation is replaced as a whole."""
+    """Merge layers key by key, recursively; later layers take precedence. An expectation is replaced as a whole."""
     result = {}
     for layer in layers:
         for key, value in layer.items():
@@ -120,8 +126,11 @@ def _laid(layers: Iterable[dict]) -> dict:
 
 
 def _repeated(place: str, cases: dict[str, dict], loop: dict | Iterable) -> dict[str, tuple[dict, dict]]:
-    """Values of placeholders and filled keys for each case of a claim. The `for` of a claim repeats each run of
-    neighbouring cases with placeholders in their names, label by label; that of a case repeats the case."""
+    """Placeholder values and filled keys for each case of a claim, by name.
+
+    The `for` of a claim repeats each run of neighbouring cases whose names contain placeholders, label by label. The
+    `for` of a case repeats that case alone.
+    """
     found = {}
     for has_placeholder, run in itertools.groupby(cases, lambda name: bool(PLACEHOLDER.search(name))):
         for outer, template in itertools.product(_loops(loop) if has_placeholder else [{}], list(run)):
@@ -136,13 +145,13 @@ def _repeated(place: str, cases: dict[str, dict], loop: dict | Iterable) -> dict
 
 
 def _loops(labels: dict | Iterable) -> list[dict]:
-    """Values of placeholders for each label of a `for`, with the label as {for}; at least one set."""
+    """Placeholder values for each label of a `for`, with the label itself as {for}; at least one (empty) set."""
     named = labels if isinstance(labels, dict) else {label: {} for label in labels}
     return [{"for": label, **values} for label, values in named.items()] or [{}]
 
 
 def _filled(place: str, value: object, values: dict) -> object:
-    """A value with its placeholders filled in; a placeholder alone becomes its value, with its type."""
+    """Fill in the placeholders of a value. A placeholder that stands alone becomes its value and keeps its type."""
     if isinstance(value, dict):
         return {key: _filled(place, each, values) for key, each in value.items()}
     if isinstance(value, list):
@@ -158,7 +167,10 @@ def _filled(place: str, value: object, values: dict) -> object:
 
 
 def _checked(place: str, case: dict) -> dict:
-    """A case with its expectation replaced by the test; refuses unknown and missing keys."""
+    """Replace the expectation of a case by its test.
+
+    Raises DefinitionError for unknown or missing keys and invalid expectations.
+    """
     case.pop("like", None)
     known, quantity = quantities.known(), case.get("quantity")
     if quantity is not None and quantity not in known:
@@ -176,8 +188,10 @@ def _checked(place: str, case: dict) -> dict:
 
 
 def as_test(expected: str | dict) -> dict:
-    """The test of an expectation: kind, and where they matter reference, margin and direction. Middle and half-width of
-    an interval are computed in decimal, as binary fractions would round them."""
+    """The test of an expectation: its kind and, where they matter, reference, margin and direction.
+
+    The midpoint and half-width of an interval are computed in decimal, because binary fractions would round them.
+    """
     if isinstance(expected, str):
         return {"test": "superiority", **SIGNS[expected]}
     match sorted(expected.items()):

@@ -1,4 +1,4 @@
-"""Verdicts on claims: the quantity of each case is estimated over initialisations and tested as fixed beforehand."""
+"""Verdicts on claims: estimate the quantity of each case over initialisations and apply its predefined test."""
 
 import functools
 import hashlib
@@ -24,8 +24,11 @@ Judged = tuple[hypotheses.Test, Estimate]
 def evaluate(
     claims: dict, studies: Studies, run: str, substitutes: dict[str, str] | None = None, left_out: LeftOut | None = None
 ) -> list[dict]:
-    """One row per claim and per case, as dictionaries with the keys COLUMNS. A case about a dataset with a substitute
-    is judged on that, and says so. `left_out` maps each omitted study to its missing datasets."""
+    """One row per claim and per case, as dictionaries with the keys COLUMNS.
+
+    A case on a dataset with a substitute is judged on the substitute, and its statement says so. `left_out` maps each
+    omitted study to its missing datasets.
+    """
     rows, common = [], {"run": run, "claims_hash": claims_hash(claims)}
     for identifier, claim in claims.items():
         shared = {"work": claim["work"], "statement": claim["statement"], **common}
@@ -51,8 +54,10 @@ def _substituted(case: dict, substitutes: dict[str, str]) -> dict:
 
 def _summary(cases: list[dict], claim: dict) -> dict:
     """The row of a claim: reproduced if all its primary cases are, not reproduced if one is not, else inconclusive.
-    Identities count only where they fail or are all there is; controls never. A claim with untested parts (`open`) is
-    at best inconclusive."""
+
+    Identities count only if they fail or if there are no other cases; controls never count. A claim with untested parts
+    (`open`) is at best inconclusive.
+    """
     controls = [name for name, case in claim.get("cases", {}).items() if case.get("control")]
     cases = [case for case in cases if case["case"] not in controls]
     if not cases:
@@ -72,7 +77,7 @@ def _summary(cases: list[dict], claim: dict) -> dict:
 
 
 def _primary(identifier: str, cases: dict[str, dict], studies: Studies, left_out: LeftOut) -> list[dict]:
-    """A row per case, on its primary cell; verdicts of a `family` of cases by Holm's procedure."""
+    """One row per case, on its primary cell; verdicts within a `family` of cases are adjusted by Holm's procedure."""
     rows, families = [], {}
     for name, case in cases.items():
         cell = functools.partial(cells.primary, case, studies, left_out)
@@ -84,7 +89,8 @@ def _primary(identifier: str, cases: dict[str, dict], studies: Studies, left_out
 
 
 def _secondary(identifier: str, cases: dict[str, dict], studies: Studies) -> list[dict]:
-    """A row per case and secondary cell, verdicts by Holm's procedure within the claim; untested ones come last."""
+    """One row per case and secondary cell, with verdicts adjusted by Holm's procedure within the claim; untested rows
+    last."""
     rows = []
     for name, case, study, place in cells.secondary(cases, studies):
         label = cells.label(name, case, study, place)
@@ -95,8 +101,10 @@ def _secondary(identifier: str, cases: dict[str, dict], studies: Studies) -> lis
 
 
 def _judged(identifier: str, label: str, case: dict, cell: Callable[[], Cell]) -> tuple[dict, Judged | None]:
-    """The row of a case but for its verdict, and its test with the estimate that decides; None if it is not tested. A
-    run with less than the case needs has an estimate and no verdict, unless the case is an identity."""
+    """The row of a case without its verdict, and the test with its deciding estimate; None in their place if untested.
+
+    If the run falls short of the case's needs, the row has an estimate but no verdict, unless the case is an identity.
+    """
     row = {"id": identifier, "case": label, "statement": case["statement"], "unit": case["unit"]}
     try:
         here = cell()
@@ -118,8 +126,11 @@ def _set_verdicts(rows: list[tuple[dict, Judged | None]]) -> None:
 
 
 def _measure(case: dict, cell: Cell, name: str) -> Judged:
-    """The test of a case and the deciding estimate, the one with the least room at all radii of a window and values
-    along `every`. Raises NotTested where one is undecidable, unless another suffices to fail the claim."""
+    """The test of a case and its deciding estimate: the one with the least room over the radii of the window and
+    `every`.
+
+    Raises NotTested if an estimate is undecidable, unless another one suffices to fail the claim.
+    """
     axes, found = case.get("every", []), []
     for values in itertools.product(*(cell[axis].values.tolist() for axis in axes)):
         with np.errstate(invalid="ignore", divide="ignore"):

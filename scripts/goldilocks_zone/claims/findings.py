@@ -1,7 +1,7 @@
-"""Findings: answers to the project's questions, in words that the verdicts of a run choose.
+"""Findings: answers to the project's questions, worded according to the verdicts of a run.
 
-The words stand in config/findings.yaml. They are plain text here, with estimates such as `0.88 [0.87, 0.89]`; a caller
-that writes another format passes functions for the words and for the estimates.
+The wording is read from config/findings.yaml. By default, answers are plain text with estimates such as `0.88 [0.87,
+0.89]`; callers that write another format pass functions that render the words and the estimates.
 """
 
 import re
@@ -28,8 +28,10 @@ class FindingsError(ValueError):
 
 @dataclass(frozen=True)
 class Sentence:
-    """A finding: the ids that it rests on, their outcome (held, failed or open), and its words. Those of an open one
-    are a clause that begins with `whether`."""
+    """A finding: the claim and case ids it rests on, their outcome (held, failed or open), and its text.
+
+    The text of an open finding is a clause that begins with `whether`.
+    """
 
     claims: tuple[str, ...]
     outcome: str
@@ -39,7 +41,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to a question; `name` is its key in the file, `figures` name those that carry it."""
+    """The answer to a question. `name` is its key in the file; `figures` names the figures that support it."""
 
     name: str
     question: str
@@ -48,7 +50,7 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """All sentences; what the run leaves open comes last."""
+        """All sentences as running text, with the open ones last."""
         return joined(self.sentences)
 
 
@@ -58,8 +60,11 @@ def read(
     estimate: Callable[[Row], str] | None = None,
     words: Callable[[str], str] = str,
 ) -> list[Answer]:
-    """The answers of a run, from a file of findings and the rows of its claims.csv. `estimate` writes the row of a
-    case, `words` the text around the estimates. Raises FindingsError in one sentence where the file is invalid."""
+    """Read the answers of a run from a file of findings and the rows of its claims.csv.
+
+    `estimate` renders the row of a case, `words` the text around the estimates. Raises FindingsError if the file is
+    invalid.
+    """
     known = {row["id"]: row for row in rows if " " not in row["case"]}
     answers = []
     for name, entry in records.parse(Path(path).read_bytes()).items():
@@ -78,7 +83,7 @@ def main(answers: Iterable[Answer]) -> list[Sentence]:
 
 
 def joined(sentences: Iterable[Sentence]) -> str:
-    """Sentences as running text: those that are decided, and one on all that the run leaves open."""
+    """Join sentences into running text: the decided ones, then one sentence that lists all open ones."""
     sentences = list(sentences)
     decided = [sentence.text for sentence in sentences if sentence.outcome != OPEN]
     clauses = [sentence.text for sentence in sentences if sentence.outcome == OPEN]
@@ -110,7 +115,7 @@ def _sentence(
 
 
 def _check(place: str, entry: dict, known: dict[str, Row]) -> None:
-    """Refuse missing and unknown keys, claims and cases, in the words of every outcome."""
+    """Refuse missing and unknown keys, claims and cases, and invalid wording of any outcome."""
     if unknown := [key for key in entry if key not in KEYS]:
         raise FindingsError(f"{place}: unknown key {unknown[0]!r}; {nearest(unknown[0], KEYS)}")
     if missing := [key for key in ("claims", HELD, FAILED, OPEN) if not entry.get(key)]:

@@ -1,4 +1,4 @@
-"""Needs of a case: the draws, steps, travel or epochs of a run below which an estimate gets no verdict."""
+"""Needs of a case: the least number of draws, steps or epochs, or the least travel, that a verdict requires."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ def _travel(cell: Cell) -> float:
     return float(rates) * _setting("steps", cell)
 
 
-# Words for each need, and the number that a cell has.
+# Wording of each need, and a function that returns the value of a cell.
 COUNTS = {
     "draws": ("{:g} draws", lambda cell: cell.sizes["draw"]),
     "steps": ("{:g} steps of training", lambda cell: _setting("steps", cell)),

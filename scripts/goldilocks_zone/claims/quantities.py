@@ -1,6 +1,6 @@
-"""Quantities of claims by name: the estimators, public functions in `claims.estimators` that return `list[Estimate]`.
+"""Registry of the quantities of claims: public functions in `claims.estimators` that return `list[Estimate]`.
 
-Their parameters beside the cell are keys of a case, and `name`, the name of a bootstrap's random stream.
+Their parameters, apart from the cell, are keys of a case, and `name`, which names the random stream of a bootstrap.
 """
 
 import functools
@@ -19,7 +19,10 @@ NOT_KEYS = ("cell", "name")
 
 @functools.cache
 def known() -> dict[str, Callable[..., list[Estimate]]]:
-    """Every estimator by its name. Raises ValueError if two modules have one of the same name."""
+    """Every estimator by its name.
+
+    Raises ValueError if two modules define an estimator of the same name.
+    """
     found = {}
     for module in pkgutil.iter_modules(estimators.__path__, f"{estimators.__name__}."):
         for name, function in inspect.getmembers(importlib.import_module(module.name), inspect.isfunction):
@@ -34,14 +37,14 @@ def known() -> dict[str, Callable[..., list[Estimate]]]:
 
 @functools.cache
 def keys(quantity: str) -> dict[str, bool]:
-    """The keys of a case that an estimator takes, and whether it needs them."""
+    """The case keys that an estimator accepts, each with True if it is required."""
     parameters = inspect.signature(known()[quantity]).parameters.values()
-    # A key that is a word of Python has an underscore behind it.
+    # Parameters whose key is a Python keyword carry a trailing underscore.
     return {p.name.rstrip("_"): p.default is p.empty for p in parameters if p.name not in NOT_KEYS}
 
 
 def estimate(cell: xr.Dataset, case: dict, name: str) -> list[Estimate]:
-    """The estimates of a case's quantity in one cell."""
+    """Evaluate the estimator of a case's quantity in one cell."""
     function, given = known()[case["quantity"]], {**case, "name": name}
     keys = (key for key in inspect.signature(function).parameters if key.rstrip("_") in given)
     return function(cell, **{key: given[key.rstrip("_")] for key in keys if key != "cell"})

@@ -5,14 +5,14 @@ from collections.abc import Iterable
 from goldilocks_zone.claims.cells import PRIMARY_CELL
 from goldilocks_zone.statistics.hypotheses import FAILS, HOLDS, NOT_REPRODUCED, REPRODUCED
 
-# Axes of secondary cells, as in their labels, and the value of the primary cell.
+# Settings that works often leave unreported: axes as in cell labels, with the value of the primary cell.
 UNSAID = {"inputs": "standardised", "metric": "shell", "bias_directions": "False", "N": "1000"}
 PRIMARY_PLACE = (PRIMARY_CELL["dataset"], PRIMARY_CELL["network"])
 HELD, FAILED = {REPRODUCED, HOLDS}, {NOT_REPRODUCED, FAILS}
 
 
 def outcome(verdicts: dict[str, str], sides: list[list[str]]) -> str:
-    """The side that holds, by the claims of both sides: first, second, both, neither, or open."""
+    """The side of a disagreement that holds, given the claims of both sides: first, second, both, neither, or open."""
     states = [state([verdicts.get(claim, "") for claim in claims]) for claims in sides]
     if None in states:
         return "open"
@@ -20,7 +20,7 @@ def outcome(verdicts: dict[str, str], sides: list[list[str]]) -> str:
 
 
 def state(verdicts: Iterable[str]) -> bool | None:
-    """Whether all verdicts hold; False if one fails, None where neither is decided."""
+    """True if all verdicts hold, False if one fails, None if it is undecided."""
     verdicts = set(verdicts)
     if not FAILED.isdisjoint(verdicts):
         return False
@@ -28,13 +28,16 @@ def state(verdicts: Iterable[str]) -> bool | None:
 
 
 def flips(rows: Iterable[dict]) -> dict[str, tuple[int, int]]:
-    """Numbers of verdicts that flip where one axis of UNSAID alone differs, and of verdicts compared, by axis. The
-    other cell, the primary one or not, is the same but for that axis; inconclusive verdicts are not compared."""
+    """Count verdicts that flip along one axis of UNSAID: (flipped, compared) by axis.
+
+    A cell is compared with the one that differs from it in this axis alone, primary or not. Inconclusive verdicts are
+    not compared.
+    """
     cells = [(row, *_read(row)) for row in rows if row["case"]]
     verdicts = {(case, rest): row["verdict"] for row, case, rest, other in cells if not other}
     found = dict.fromkeys(UNSAID, (0, 0))
     for row, case, rest, other in cells:
-        # Among secondary cells the primary one is missing.
+        # The primary cell is not listed among the secondary ones.
         is_primary = set(PRIMARY_PLACE) <= rest and (case, rest) not in verdicts
         before = verdicts.get((case, frozenset() if is_primary else rest), "")
         if len(other) == 1 and {before, row["verdict"]} <= HELD | FAILED:
@@ -44,7 +47,8 @@ def flips(rows: Iterable[dict]) -> dict[str, tuple[int, int]]:
 
 
 def _read(row: dict) -> tuple[str, frozenset[str], list[str]]:
-    """The case of a row, the labels of its cell on axes not in UNSAID, and the axes of UNSAID with unusual values."""
+    """The case of a row, the labels of its cell on axes not in UNSAID, and the axes of UNSAID with non-default
+    values."""
     name, *place = row["case"].split(" ")
     given = dict(part.split("=", 1) for part in place if part.split("=")[0] in UNSAID)
     rest = frozenset(part for part in place if part.split("=")[0] not in UNSAID)

@@ -13,7 +13,7 @@ from goldilocks_zone.claims.curves import apart, ratio_of_means
 from goldilocks_zone.claims.estimators.training import accuracy
 from goldilocks_zone.statistics import estimates
 
-LEAST_NETWORKS = 3  # so that the others of each differ among themselves
+LEAST_NETWORKS = 3  # so that leaving one out keeps at least two
 CELL = ("dataset", "network", "subspace")
 UNKNOWN = (math.nan, math.nan, math.nan)
 MEANINGS = {
@@ -25,21 +25,24 @@ MEANINGS = {
 
 
 def statistics(training: xr.Dataset, curvature: xr.Dataset) -> dict[str, tuple[float, float, float]]:
-    """Value and the ends of the 95 % interval of each statistic; NaN where there are too few networks or draws. kappa,
-    fraction and sigma are the `rank_correlation` of accuracy with Tr(H)/‖H‖, with the fraction of positive eigenvalues
-    and with σ_z itself, not its distance from the best value; gain is that of `gain`."""
+    """Value and both ends of the 95 % interval of each statistic; NaN for too few networks or draws.
+
+    kappa, fraction and sigma are the `rank_correlation` of accuracy with Tr(H)/‖H‖, with the fraction of positive
+    eigenvalues and with σ_z (σ_z itself, not its distance from the best value). gain is the result of `gain`.
+    """
     found, names = points(training, curvature), {"kappa": "kappa", "fraction": "fraction", "sigma": "log10_sigma"}
     return {key: rank_correlation(found, name) for key, name in names.items()} | {"gain": gain(found)}
 
 
 def points(training: xr.Dataset, curvature: xr.Dataset) -> xr.Dataset:
-    """accuracy, kappa, fraction and log10_sigma (σ_z), each (network, radius, draw), where both studies have them."""
+    """accuracy, kappa, fraction and log10_sigma (log10 σ_z), each (network, radius, draw), at points that both studies
+    have."""
     found = xr.merge([of_training(training), of_curvature(curvature)], join="inner")
     return by_network(found).transpose("network", "radius", "draw")
 
 
 def of_training(study: xr.Dataset) -> xr.Dataset:
-    """accuracy at the end (dataset, network, subspace, radius, draw)."""
+    """accuracy after training (dataset, network, subspace, radius, draw)."""
     return _described({"accuracy": accuracy(study)})
 
 
@@ -58,7 +61,7 @@ def _described(variables: dict[str, xr.DataArray]) -> xr.Dataset:
 
 
 def by_network(study: xr.Dataset) -> xr.Dataset:
-    """A study with its cells on one axis `network`, labelled by the coordinates that differ between them."""
+    """Stack the cells of a study along one axis `network`, labelled by the coordinates that differ between them."""
     told_apart = [axis for axis in CELL if study.sizes[axis] > 1] or ["network"]
     stacked = study.stack(cell=CELL)
     names = [", ".join(map(str, rows)) for rows in zip(*(stacked[axis].values for axis in told_apart))]
@@ -66,8 +69,11 @@ def by_network(study: xr.Dataset) -> xr.Dataset:
 
 
 def rank_correlation(found: xr.Dataset, name: str) -> tuple[float, float, float]:
-    """Spearman's rank correlation of accuracy with a variable of `points` over all networks and radii, means over
-    draws. Resampled over networks with all their radii or, below LEAST_NETWORKS, over whole draws; cut to [−1, 1]."""
+    """Spearman rank correlation of accuracy with a variable of `points`, over all networks and radii, of means over
+    draws.
+
+    Resampled over networks with all their radii or, below LEAST_NETWORKS, over whole draws. Clipped to [−1, 1].
+    """
     pair = found[["accuracy", name]].to_dataarray().transpose("variable", "radius", "network", "draw").values
     if pair.size == 0:
         return UNKNOWN
@@ -77,13 +83,16 @@ def rank_correlation(found: xr.Dataset, name: str) -> tuple[float, float, float]
 
 
 def _spearman(pair: np.ndarray) -> float:
-    """Spearman's correlation of the two parts of an array (2, …); NaN where one does not vary."""
+    """Spearman correlation of the two parts of an array (2, …); NaN if one is constant."""
     ranks = [estimates.ranks(part) for part in pair.reshape(2, -1)]
     return float(np.corrcoef(ranks)[0, 1]) if min(map(np.ptp, ranks)) > 0 else math.nan
 
 
 def _estimate(statistic: Callable[[np.ndarray], float], samples: np.ndarray, name: str) -> tuple[float, float, float]:
-    """A statistic of samples (…, units) and its interval, stretched to hold it: a jackknife corrects bias."""
+    """A statistic of samples (…, units) with its interval.
+
+    The interval is extended to contain the value, because the jackknife for few units corrects for bias.
+    """
     value = statistic(samples)
     try:
         low, high = estimates.bootstrapped(statistic, samples, "zone_map", name).interval(estimates.LEVEL)
@@ -93,14 +102,15 @@ def _estimate(statistic: Callable[[np.ndarray], float], samples: np.ndarray, nam
 
 
 def gain(found: xr.Dataset) -> tuple[float, float, float]:
-    """Mean absolute error of accuracy predicted from σ_z alone, minus that from σ_z and κ: above 0 where κ helps.
+    """Mean absolute error of accuracy predicted from σ_z alone, minus that from σ_z and κ; positive if κ helps.
 
-    Each network i is left out once; means over draws throughout. From σ_z alone its accuracy at s = log10 σ_z is the
-    mean a_i(s) of the other networks' curves over s, each linear between its radii. With κ it is
-    a_i(s) + b_i (κ − k_i(s)), k_i(s) the same mean of the others' κ, and b_i the least-squares slope, through the
-    origin, of the others' accuracies minus a_i over their κ minus k_i. The mean is over all points of all networks
-    within the range of s that all others have. The interval is resampled over the networks left out, each with its
-    errors as they are: networks are not fitted anew. NaN below LEAST_NETWORKS, where no b_i can be fitted.
+    Networks are left out one at a time; all quantities are means over draws. From σ_z alone, the accuracy of network i
+    at s = log10 σ_z is predicted as a_i(s), the mean over the other networks of their curves over s, interpolated
+    linearly between radii. With κ, the prediction is a_i(s) + b_i (κ − k_i(s)). Here k_i(s) is the corresponding mean
+    of κ, and b_i is the least-squares slope through the origin of the other networks' accuracies minus a_i over their κ
+    minus k_i. The error is averaged over all points of all networks within the range of s that all other networks
+    cover. The interval resamples the left-out networks with their errors; predictions are not refitted. NaN below
+    LEAST_NETWORKS, where no b_i can be fitted.
     """
     if found.sizes["network"] < LEAST_NETWORKS:
         return UNKNOWN
@@ -114,8 +124,10 @@ def gain(found: xr.Dataset) -> tuple[float, float, float]:
 
 
 def _error_differences(places: np.ndarray, accuracy: np.ndarray, kappa: np.ndarray, left_out: int) -> np.ndarray:
-    """At each radius of the network left out: absolute error from σ_z alone minus that with κ. places (log10 σ_z,
-    ascending), accuracy, kappa: (networks, radii)."""
+    """Absolute error from σ_z alone minus that with κ, at each radius of the network left out.
+
+    places (log10 σ_z, ascending), accuracy and kappa have shape (networks, radii).
+    """
     others = [i for i in range(len(places)) if i != left_out]
     of_accuracy, of_kappa = (
         np.concatenate([apart(places, values, i, others) for i in others]) for values in (accuracy, kappa)

@@ -1,7 +1,8 @@
-"""Estimators for the band of radii in which the Hessian's top eigenvectors span the boundary's normals.
+"""Estimators for the band of radii in which the Hessian's top eigenvectors span the normals of the decision boundary.
 
-E is the share of the normals in the span of the first C − 1 eigenvectors, over x = log10(r²/r_X²). An edge of the band
-is where E passes half of its maximum, going out from there. Where G and E vanish, an edge is between two radii.
+E is the share of the normals in the span of the first C − 1 eigenvectors, as a curve over x = log10(r²/r_X²). An edge
+of the band is where E falls to half of its maximum, going outwards from the maximum. Where G vanishes and E with it,
+the edge is only known to lie between two radii.
 """
 
 import math
@@ -15,13 +16,16 @@ from goldilocks_zone.claims.curves import Window
 from goldilocks_zone.statistics import estimates
 from goldilocks_zone.statistics.estimates import Estimate
 
-LEAST_SHARE = 0.5  # of the draws
+LEAST_SHARE = 0.5  # of the draws that must have eigenvectors and a boundary
 OUTER = "the outer edge of a draw lies beyond this run's radii"
 INNER = "an edge of a draw lies beyond this run's radii"
 
 
 def _at_minimum(cell: Cell, minimum: str) -> Cell:
-    """The cell at a minimum, after the last epoch, at the eigenvector C − 1 where it has an axis of them."""
+    """The cell at a minimum, after the last epoch and with the first scaling.
+
+    Raises NotTested if the radii are not in units of r_X or the minimum is missing.
+    """
     if "x" not in cell.coords:
         raise NotTested("the study's radii are not in units of r_X")
     need(1, int((cell["minimum"] == minimum).sum()), f"minima {minimum}")
@@ -29,7 +33,10 @@ def _at_minimum(cell: Cell, minimum: str) -> Cell:
 
 
 def shares(cell: Cell, variable: str) -> np.ndarray:
-    """E (draw, radius) by a variable; draws without any are left out."""
+    """E (draw, radius) from a variable, at the eigenvector C − 1; NaN where missing.
+
+    Raises NotTested if the run has no such variable or too few eigenvectors.
+    """
     if variable not in cell:
         raise NotTested(f"this run has measured no {variable}")
     rank = int(cell["classes"].item()) - 1
@@ -38,7 +45,10 @@ def shares(cell: Cell, variable: str) -> np.ndarray:
 
 
 def _known(*values: np.ndarray) -> np.ndarray:
-    """The draws (n,) in which each of the curves (n, r) is known somewhere."""
+    """Mask (n,) of the draws in which each of the curves (n, r) has at least one finite value.
+
+    Raises NotTested if these are fewer than two or than LEAST_SHARE of the draws.
+    """
     found = np.all([np.isfinite(each).any(1) for each in values], axis=0)
     what = f"of {len(found)} draws with eigenvectors and a boundary"
     need(max(2, math.ceil(LEAST_SHARE * len(found))), int(found.sum()), what)
@@ -46,7 +56,7 @@ def _known(*values: np.ndarray) -> np.ndarray:
 
 
 def edge_of_band(x: np.ndarray, curve: np.ndarray, outer: bool) -> np.ndarray:
-    """Reading of an edge of the band of a curve (r,)."""
+    """Reading (3,) of the inner or outer edge of the band, from a curve E (r,)."""
     top, step = int(np.nanargmax(curve)), 1 if outer else -1
     place = curves.crossing_from(top, x, curve, curve[top] / 2, outer)
     if np.isfinite(place):
@@ -61,7 +71,8 @@ def edge_of_band(x: np.ndarray, curve: np.ndarray, outer: bool) -> np.ndarray:
 
 
 def _balance(x: np.ndarray, ratios: np.ndarray, top: int) -> np.ndarray:
-    """Reading of where log ‖G‖₂/‖H′‖₂ passes 0, going in from the point `top`; that point where it is below 0 there."""
+    """Reading (3,) of the x where log ‖G‖₂/‖H′‖₂ crosses 0, going inwards from point `top`; `top` itself if the
+    logarithm is not positive there."""
     if not ratios[top] > 0:
         return np.clip(estimates.point_of_grid(x, top, top), x[0], x[-1])
     place = curves.crossing_from(top, x, ratios, 0.0, outer=False)
@@ -69,7 +80,7 @@ def _balance(x: np.ndarray, ratios: np.ndarray, top: int) -> np.ndarray:
 
 
 def inner_edge_gap(cell: Cell, minimum: str) -> list[Estimate]:
-    """x where ‖G‖₂/‖H′‖₂ passes 1 less that of the inner edge of E by the Hessian, draw by draw."""
+    """x where ‖G‖₂/‖H′‖₂ crosses 1 minus the inner edge of E by the Hessian, draw by draw."""
     here = _at_minimum(cell, minimum)
     x, share = here["x"].values, shares(here, "captured_by_hessian")
     ratio: xr.DataArray = here["gauss_newton_top_eigenvalue"].sel(hessian_rank=1) / here["residual_spectral_norm"]
@@ -81,7 +92,7 @@ def inner_edge_gap(cell: Cell, minimum: str) -> list[Estimate]:
 
 
 def height_inside(cell: Cell, minimum: str, window: Window) -> list[Estimate]:
-    """E by G alone over its maximum, at each radius of the window."""
+    """E by G alone, relative to its maximum, at each radius of the window."""
     here = _at_minimum(cell, minimum)
     share = shares(here, "captured_by_gauss_newton")
     share = share[_known(share)]
@@ -91,7 +102,8 @@ def height_inside(cell: Cell, minimum: str, window: Window) -> list[Estimate]:
 
 
 def outer_half_height_shift(cell: Cell, minimum: str) -> list[Estimate]:
-    """x of the outer edge of E by the Hessian, less that in the study `beside` (`other_captured`), draw by draw."""
+    """Outer edge of E by the Hessian minus the outer edge in the study `beside` (`other_captured`) in x, draw by
+    draw."""
     here = _at_minimum(cell, minimum)
     pair = [shares(here, variable) for variable in ("captured_by_hessian", "other_captured")]
     known, x = _known(*pair), here["x"].values

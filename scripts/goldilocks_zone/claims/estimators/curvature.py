@@ -1,6 +1,6 @@
 """Estimators for claims about the curvature on random planes, over radii, dimensions and numbers of examples.
 
-A claim about every radius of a window has one estimate for each. x stands for log10(r²/r_X²).
+A claim about every radius of a window has one estimate per radius. x stands for log10(r²/r_X²).
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,8 @@ def _selected(cell: Cell, dimension: int, window: Window, least: int = 1) -> Cel
 
 
 def _resolution(cell: Cell, variable: str, dimension: int) -> float:
-    """The step of a variable's values: one of d eigenvalues of one plane, for a fraction averaged over planes."""
+    """The step between possible values of a variable: for a fraction averaged over planes, one of d eigenvalues of one
+    plane."""
     return 1 / (dimension * int(cell.attrs["planes"])) if variable == "fraction_positive" else 0.0
 
 
@@ -48,7 +49,10 @@ def difference_over_dimensions(cell: Cell, variable: str, dimensions: Sequence[i
 
 
 def finite_dimension_error(cell: Cell, dimension: int, window: Window) -> list[Estimate]:
-    """Measured κ_d over the one predicted from each θ's own full-space ratio, minus 1; mean over the window."""
+    """Relative error of κ_d, measured over predicted minus 1; mean over the window.
+
+    The prediction is the finite-d law at each θ's own full-space ratio. Raises NotTested without full-space probes.
+    """
     here = _selected(cell, dimension, window)
     if "full_trace" not in here:
         raise NotTested("the study has no full-space probes")
@@ -57,13 +61,17 @@ def finite_dimension_error(cell: Cell, dimension: int, window: Window) -> list[E
 
 
 def peak_location(cell: Cell, variable: str, dimension: int, window: Window, name: str) -> list[Estimate]:
-    """x at the top of the mean curve: vertex of the parabola through the radii around its maximum."""
+    """x at the maximum of the mean curve: vertex of the parabola through the radii around the maximum."""
     here = _selected(cell, dimension, window, least=3)
     return [curves.place_of_top(here["x"].values, curves.by_radius(here[variable]), curves.vertex_within_reach, name)]
 
 
 def coefficient_of_variation(cell: Cell, variable: str, dimension: int, window: Window, part: str) -> list[Estimate]:
-    """Spread over draws relative to the mean at each radius: `part` total (a draw with one plane) or theta."""
+    """Spread over draws relative to the mean, at each radius.
+
+    `part` is total (draws with one plane each) or theta (the contribution of θ alone). Raises NotTested with one plane
+    per initialisation, since the parts cannot be separated.
+    """
     here = _selected(cell, dimension, window)
     planes = int(here.attrs["planes"])
     if planes < 2:
@@ -88,8 +96,11 @@ def _loss_slopes(cell: Cell, window: Window) -> np.ndarray:
 
 
 def relative_trace_slope(cell: Cell, dimension: int, window: Window, least_effective_examples: int) -> list[Estimate]:
-    """Slope of Tr(H)/r over ln r, relative to its mean: 0 where Tr(H) ∝ r, 1 where Tr(H) ∝ r². Only at radii where on
-    average at least `least_effective_examples` carry the Gauss–Newton trace."""
+    """Slope of Tr(H)/r over ln r, relative to its mean: 0 if Tr(H) ∝ r, 1 if Tr(H) ∝ r².
+
+    Uses only radii at which at least `least_effective_examples` examples carry the Gauss–Newton trace, averaged over
+    draws. Raises NotTested with fewer than 3 such radii.
+    """
     here = _selected(cell, dimension, window)
     carried = here["effective_examples"].mean("draw").values >= least_effective_examples
     if (count := carried.sum()) < 3:
@@ -103,7 +114,10 @@ def relative_trace_slope(cell: Cell, dimension: int, window: Window, least_effec
 def outer_edge_shift(
     cell: Cell, variable: str, dimension: int, window: Window, examples: Sequence[int], threshold: float
 ) -> list[Estimate]:
-    """Outer x at which a variable falls through `threshold`: at the second number of examples minus at the first."""
+    """Shift of the outer x at which a variable falls through `threshold`: second number of examples minus first.
+
+    Raises NotTested if the variable of a draw does not fall through the threshold.
+    """
     require(cell, "examples", *examples)
     here = _selected(cell, dimension, window)[variable]
     first, second = (curves.outermost_crossings(here.sel(examples=count), threshold, outer=True) for count in examples)
@@ -123,9 +137,12 @@ def edge_exponent(
     name: str,
     relative_to_depth: bool = False,
 ) -> list[Estimate]:
-    """Slope over log10 N of the x of the mean curve's `edge`, inner or outer, at a threshold. `relative_to_depth`: over
-    2/n, minus 1, n the number of weight layers (by1). Resampled over whole initialisations: far out the curve of a
-    single one is jagged."""
+    """Slope over log10 N of the x at which the mean curve crosses a threshold, at the inner or outer `edge`.
+
+    `relative_to_depth`: the slope divided by 2/n, minus 1, with n the number of weight layers (by1). Resampled over
+    whole initialisations, because the curve of a single one is jagged far out. Raises NotTested if some resample has no
+    edge.
+    """
     require(cell, "examples", *examples)
     here = _selected(cell, dimension, window)[variable].sel(examples=examples)
     x, samples = here["x"].values, here.transpose("examples", "radius", "draw").values
@@ -142,7 +159,10 @@ def edge_exponent(
 def edge_place(
     cell: Cell, variable: str, dimension: int, window: Window, threshold: float, edge: str, name: str
 ) -> list[Estimate]:
-    """x at which the mean curve of a variable has its inner or outer `edge` at a threshold."""
+    """x at which the mean curve of a variable crosses a threshold, at the inner or outer `edge`.
+
+    Raises NotTested if some resample has no edge.
+    """
     here = _selected(cell, dimension, window)[variable]
 
     def place(sample: np.ndarray) -> float:
@@ -159,7 +179,7 @@ def _depth(cell: Cell) -> int:
 
 
 def peak_ratio(cell: Cell, variable: str, dimension: int, window: Window, networks: Sequence[str]) -> list[Estimate]:
-    """Largest value of a variable over the window for the first of two networks, over that of the second."""
+    """Ratio of a variable's maxima over the window: first of two networks over the second."""
     here = _selected(cell, dimension, window)[variable]
     require(here, "network", *networks)
     first, second = (here.sel(network=network).max("radius").values for network in networks)
@@ -169,16 +189,19 @@ def peak_ratio(cell: Cell, variable: str, dimension: int, window: Window, networ
 def correlation(
     cell: Cell, variables: Sequence[str], dimension: int, window: Window, name: str, given: Sequence[str] = ()
 ) -> list[Estimate]:
-    """Pearson correlation over initialisations of two variables at one radius; `given` a third, the partial one."""
+    """Pearson correlation of two variables over initialisations at one radius; partial, if a third one is `given`."""
     here = _selected(cell, dimension, window).isel(radius=0)
     values = curves.for_correlation(*(here[variable].values for variable in (*variables, *given)))
     return [estimates.bootstrapped(curves.partial_correlation, values, name)]
 
 
 def collapse_gain(cell: Cell, variable: str, dimension: int, window: Window, over: Sequence[str]) -> list[Estimate]:
-    """Error of a variable over networks (or another axis) predicted by r/r_X, minus by σ_z, draw by draw. Mean absolute
-    errors over the window's radii of each curve read off the mean of the others, as a function of x and of log10 σ_z,
-    where both can be read."""
+    """Error of a variable predicted from r/r_X minus its error predicted from σ_z, draw by draw.
+
+    The curves are those of networks, or of values of another axis (`over`). Each curve is predicted by the mean of the
+    others, as a function of x or of log10 σ_z, within the range that all curves cover. Errors are mean absolute errors
+    over the window's radii.
+    """
     (axis,) = over
     here = _selected(cell, dimension, window, least=3)
     need(3, here.sizes[axis], f"values of {axis} in its study")
@@ -189,7 +212,7 @@ def collapse_gain(cell: Cell, variable: str, dimension: int, window: Window, ove
 
 
 def _left_out_error(places: np.ndarray, values: np.ndarray) -> float:
-    """Mean absolute error of each curve (row) read off the mean of all others, within the range of all of them."""
+    """Mean absolute error of predicting each curve (row) by the mean of all others, within the range that all cover."""
     rows = range(len(values))
     errors = [curves.apart(places, values, i, [j for j in rows if j != i]) for i in rows]
     return float(np.abs(np.concatenate(errors)).mean())
@@ -204,8 +227,11 @@ def explained_share(
     by: Sequence[str],
     less: Sequence[str],
 ) -> list[Estimate]:
-    """Share of a variable's variance over networks (or another axis) and the window's radii that cubic polynomials in
-    the places `by` explain, radius (x) and logits (log10 σ_z), minus the share of those in `less`; draw by draw."""
+    """Share of a variable's variance explained by the places `by`, minus the share explained by `less`; draw by draw.
+
+    The variance is over networks (or another axis) and the window's radii. The places are radius (x) and logits (log10
+    σ_z); shares are R² of sums of cubic polynomials in them.
+    """
     (axis,) = over
     here = _selected(cell, dimension, window, least=3)
     need(3, here.sizes[axis], f"values of {axis} in its study")
@@ -219,7 +245,7 @@ def explained_share(
 
 
 def _share(values: np.ndarray, places: Sequence[np.ndarray]) -> float:
-    """R² of the sum of cubic polynomials in places, by least squares."""
+    """R² of a least-squares fit by a sum of cubic polynomials in `places`."""
     terms = [np.ravel(each - each.mean()) ** power for each in places for power in (1, 2, 3)]
     columns = np.stack([np.ones(values.size), *terms], 1)
     wanted = values.ravel() - values.mean()
@@ -228,14 +254,17 @@ def _share(values: np.ndarray, places: Sequence[np.ndarray]) -> float:
 
 
 def plateau_error(cell: Cell, dimension: int, window: Window) -> list[Estimate]:
-    """κ_d in the window over the finite-d law at κ = √(C − 1), C the number of classes, minus 1 (by5)."""
+    """κ_d in the window relative to the finite-d law at κ = √(C − 1), minus 1; C is the number of classes (by5)."""
     here = _selected(cell, dimension, window)
     predicted = finite_dimension_law(np.sqrt(cell["class_count"].item() - 1), dimension)
     return [estimates.mean(here["trace_over_norm"].mean("radius").values / predicted - 1)]
 
 
 def layer_trace_error(cell: Cell, window: Window, name: str) -> list[Estimate]:
-    """σ_l² E Tr H_ll over E[Σ_k p_k z_k − z_y], minus 1, for each layer and radius: a ratio of means (by6)."""
+    """σ_l² E Tr H_ll over E[Σ_k p_k z_k − z_y], minus 1, for each layer and radius, as ratios of means (by6).
+
+    Raises NotTested without layer-wise probes.
+    """
     here = curves.in_x(cell, window)
     if "layer_trace" not in here:
         raise NotTested("the study has no layer-wise probes")
@@ -249,7 +278,7 @@ def layer_trace_error(cell: Cell, window: Window, name: str) -> list[Estimate]:
 def ratio_along(
     cell: Cell, variable: str, dimension: int, window: Window, over: Sequence[str], values: Sequence, name: str
 ) -> list[Estimate]:
-    """A variable at the first of two values along an axis over that at the second, minus 1: a ratio of means."""
+    """Ratio of a variable at two values along an axis, first over second, minus 1, at each radius; a ratio of means."""
     (axis,) = over
     here = _selected(cell, dimension, window)[variable]
     require(here, axis, *values)

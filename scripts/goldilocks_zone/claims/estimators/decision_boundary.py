@@ -1,8 +1,8 @@
 """Estimators for claims about curvature and the decision boundary (Sabanayagam et al. 2023).
 
 Cells have the axes minimum, epoch, scaling, softmax, radius and draw. The unit is a draw, with its own data, weights
-and batches; comparisons are paired over draws. Draws in which something is missing are left out. A Reading says what
-is read of a cell; the keys `of`, `less` and so on of a case are its fields.
+and batches; comparisons are paired over draws, and draws with missing values are left out. A Reading specifies which
+values of a cell are used; case keys such as `of` and `less` hold its fields.
 """
 
 import json
@@ -20,14 +20,14 @@ from goldilocks_zone.spectra import alignments
 from goldilocks_zone.statistics import estimates
 from goldilocks_zone.statistics.estimates import LEVEL, Estimate, student
 
-LEAST_SHARE = 0.5  # of the draws; what is known of fewer is said of a selection
+LEAST_SHARE = 0.5  # of the draws; fewer would be a biased selection
 LEAST_MINIMA, LEAST_DESIGNS = 5, 3
 LEAST_STEPS = 6000  # of the margin estimate
-REACHED = 1.01  # training stops by the loss in single precision
+REACHED = 1.01  # tolerance: the stopping rule evaluates the loss in single precision
 COUNTS = ("outliers", "outliers_by_gap", "boundary_dimension")
-EACH = "each"  # of the scalings but none, or of the minima: one estimate each
+EACH = "each"  # one estimate for each scaling except none, or for each trained minimum
 EVERY = "every"  # all trained minima at once
-# What a draw lacks where a variable is missing.
+# The condition that a draw fails where a variable is missing, as worded in messages.
 HAVE = {
     "specificity_index": "the boundary has two dimensions or more",
     "border_rank": "the boundary has two dimensions or more",
@@ -38,10 +38,10 @@ Given = dict[str, object]
 
 @dataclass(frozen=True)
 class Reading:
-    """A variable at one place of a cell, of each draw.
+    """A variable at one place of a cell, for each draw.
 
-    minimum: a label, or a kind such as adversarial: the mean over its strengths. epoch: by default the last. rank: a
-    number, or C, that of the classes. log: natural logarithms, of what is positive. times: a factor.
+    minimum: a label, or a kind such as adversarial, averaged over its strengths. epoch: the last by default. rank: a
+    number, or C for the number of classes. log: take the natural logarithm of positive values. times: a factor.
     """
 
     variable: str
@@ -56,7 +56,7 @@ class Reading:
     times: float = 1.0
 
     def of(self, cell: Cell) -> xr.DataArray:
-        """The values (draw, …); with a further axis of minima where the minimum is `every`."""
+        """The values (draw, …); with an additional axis of minima if the minimum is `every`."""
         values = _variable(cell, self.variable)
         names = {"dataset": self.dataset, "softmax": self.softmax, "scaling": self.scaling, "precision": self.precision}
         places = {axis: value for axis, value in names.items() if axis in values.dims and value}
@@ -85,12 +85,15 @@ class Reading:
 
 
 def settings(cell: Cell) -> dict:
-    """The settings of the study of a cell."""
+    """The settings of a cell's study."""
     return json.loads(cell.attrs["settings"])
 
 
 def _variable(cell: Cell, name: str) -> xr.DataArray:
-    """A variable, missing where training did not reach the loss to stop at, or a descent has not converged."""
+    """A variable, NaN where training did not reach its stopping loss or a descent has not converged.
+
+    Raises NotTested if the run has not measured it.
+    """
     if name == "test_error":
         values = 1 - cell["test_accuracy"]
     elif name == "margin_estimate" and name in cell:
@@ -107,7 +110,10 @@ def _variable(cell: Cell, name: str) -> xr.DataArray:
 
 
 def _whole(cell: Cell, *readings: Given) -> list[np.ndarray]:
-    """Values of readings (…, draw), without the draws in which one of them is missing."""
+    """Values of readings (…, draw), restricted to the draws in which all of them are finite.
+
+    Raises NotTested if too few draws remain.
+    """
     found = [Reading(**each).of(cell).transpose(..., "draw").values for each in readings]
     known = np.all([np.isfinite(each).reshape(-1, each.shape[-1]).all(0) for each in found], axis=0)
     names = {each["variable"] for each in readings}
@@ -119,7 +125,7 @@ def _whole(cell: Cell, *readings: Given) -> list[np.ndarray]:
 
 
 def _each(cell: Cell, of: Given) -> Iterator[Given]:
-    """The reading, once for each scaling or minimum where it says so."""
+    """Yield the reading, once for each scaling or minimum if it asks for `each`."""
     axis = next((name for name in ("scaling", "minimum") if of.get(name) == EACH), None)
     if axis is None:
         yield of
@@ -131,7 +137,7 @@ def _each(cell: Cell, of: Given) -> Iterator[Given]:
 
 
 def _resolution(cell: Cell, of: Given) -> float:
-    """The step of a count, over the number of minima whose mean is taken."""
+    """The step between possible values of a count, averaged over the minima of a kind; 0 for other variables."""
     if of["variable"] not in COUNTS:
         return 0.0
     kinds = [label.rpartition("-")[0] for label in cell["minimum"].values.tolist()]
@@ -144,7 +150,10 @@ def boundary_value(cell: Cell, of: Given) -> list[Estimate]:
 
 
 def boundary_contrast(cell: Cell, of: Given, less: Given, against: Given | None = None) -> list[Estimate]:
-    """A reading less the same with the fields `less`; less that difference with the fields `against`, where given."""
+    """A reading minus the same reading with the fields `less`.
+
+    With `against`, minus the same difference with the fields `against`.
+    """
     found = []
     for each in _each(cell, of):
         pair = each, {**each, **less}
@@ -156,20 +165,20 @@ def boundary_contrast(cell: Cell, of: Given, less: Given, against: Given | None 
 
 
 def largest_error(cell: Cell, of: Given) -> list[Estimate]:
-    """The largest of the errors of an identity, in each draw."""
+    """The largest error of an identity in each draw."""
     found = (_whole(cell, each)[0] for each in _each(cell, of))
     return [estimates.largest(each.reshape(-1, each.shape[-1]).max(0)) for each in found]
 
 
 def kendall(first: np.ndarray, second: np.ndarray) -> float:
-    """Kendall's τ of two samples (n,), with the correction for ties (τ_b); NaN where one is constant."""
+    """Kendall's τ of two samples (n,), corrected for ties (τ_b); NaN if one is constant."""
     signs = [np.sign(each[:, None] - each[None, :]) for each in (first, second)]
     size = math.sqrt(math.prod(np.square(each).sum() for each in signs))
     return float((signs[0] * signs[1]).sum() / size) if size else math.nan
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float:
-    """Spearman's correlation of two samples (n,), with mean ranks of ties; NaN where one is constant."""
+    """Spearman correlation of two samples (n,), with mean ranks for ties; NaN if one is constant."""
     ranks = [estimates.ranks(each) for each in (first, second)]
     return float(np.corrcoef(*ranks)[0, 1]) if min(np.ptp(each) for each in ranks) > 0 else math.nan
 
@@ -180,7 +189,11 @@ CORRELATIONS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {"kendall":
 def minima_order(
     cell: Cell, of: Given, with_: Given, rival: Given | None = None, absolute: bool = True, by: str = "kendall"
 ) -> list[Estimate]:
-    """Correlation of two readings over the trained minima of a draw, less that of a `rival`, its size if `absolute`."""
+    """Correlation of two readings over the trained minima of a draw.
+
+    With a `rival` reading, minus the rival's correlation with the same second reading, in absolute value if `absolute`.
+    Raises NotTested with fewer than LEAST_MINIMA minima, or if too few draws have varying values.
+    """
     readings = [{**of, **each, "minimum": EVERY} for each in ({}, with_, *([rival] if rival else []))]
     values = _whole(cell, *readings)
     count, correlation = len(values[0]), CORRELATIONS[by]
@@ -196,17 +209,18 @@ def minima_order(
 
 
 def pooled_correlation(cell: Cell, of: Given, with_: Given, name: str) -> list[Estimate]:
-    """Spearman's correlation of two readings over all trained minima of all draws, resampled over draws."""
+    """Spearman correlation of two readings, pooled over all trained minima of all draws; resampled over draws."""
     pair = np.stack(_whole(cell, *({**of, **each, "minimum": EVERY} for each in ({}, with_))))
     estimate = estimates.bootstrapped(lambda sample: spearman(*sample.reshape(2, -1)), pair, name)
     return [estimates.of_ranks(estimate, pair[0].size)]
 
 
 def share_of_effect(cell: Cell, of: Given, less: Given, effect: Given) -> list[Estimate]:
-    """A contrast as a share of an `effect`, a reading less that of normal minima: ratio of means, Fieller's interval.
+    """A contrast as a share of an `effect`: a ratio of means with Fieller's interval.
 
-    Its interval of level 1 − 2p lies within ±s exactly where contrast − s effect is below 0 and contrast + s effect
-    above 0 in one-sided tests of level p over draws. Raises NotTested where the effect is not told from 0.
+    The effect is a reading minus the same reading at normal minima. The interval of level 1 − 2p lies within ±s exactly
+    if, in one-sided tests of level p over draws, contrast − s effect is below 0 and contrast + s effect above 0. Raises
+    NotTested if the effect is not significantly different from 0.
     """
     found = []
     for each in _each(cell, of):
@@ -238,7 +252,11 @@ def _fieller(changes: np.ndarray, effects: np.ndarray) -> Estimate:
 
 
 def rank_bound(cell: Cell) -> float:
-    """The bound 2(p₁ + p₃) + n(C − 1) on the Hessian's rank over p, of networks of three weight layers of relu."""
+    """Upper bound (2(p₁ + p₃) + n(C − 1))/p on the Hessian's rank over its size, for ReLU networks with three weight
+    layers.
+
+    Raises NotTested for other networks.
+    """
     network, dataset = parse_network(cell["network"].item()), planar_shapes.of(cell["dataset"].item())
     if dataset is None or network.activation != "relu" or network.depth != 3 or not network.biases:
         raise NotTested("the bound on the rank is one of networks of three weight layers of relu in the plane")
@@ -249,18 +267,21 @@ def rank_bound(cell: Cell) -> float:
 
 
 def above_rank_bound(cell: Cell, of: Given) -> list[Estimate]:
-    """A share of eigenvectors less the largest rank over their number."""
+    """A share of eigenvectors minus the rank bound over their number."""
     return [estimates.mean(_whole(cell, of)[0] - rank_bound(cell))]
 
 
 def rank_bound_excess(cell: Cell, of: Given) -> list[Estimate]:
-    """By how much a share of eigenvectors exceeds the largest rank over their number; 0 where it does not."""
+    """Excess of a share of eigenvectors over the rank bound divided by their number; 0 if below the bound."""
     return [estimates.largest(np.maximum(_whole(cell, of)[0] - rank_bound(cell), 0.0))]
 
 
 def section_slope(cell: Cell, of: Given, designs: str, coefficients: tuple[float, float]) -> list[Estimate]:
-    """Sum, with `coefficients`, of the slopes of a count over the sections m and over C − 1, of the designs of a kind
-    (pie or stripes), by least squares in each draw over those designs that it has."""
+    """Weighted sum of the slopes of a count over the number of sections m and over C − 1, with weights `coefficients`.
+
+    Least squares in each draw, over the designs of a kind (pie or stripes) that are known in this draw. Raises
+    NotTested if there are too few designs or draws.
+    """
     known = {name: planar_shapes.of(name) for name in cell["dataset"].values.tolist()}
     labels = [name for name, design in known.items() if design is not None and design.kind == designs]
     need(LEAST_DESIGNS, len(labels), f"designs of the kind {designs}")
@@ -279,8 +300,10 @@ def section_slope(cell: Cell, of: Given, designs: str, coefficients: tuple[float
 
 
 def border_order(cell: Cell, of: Given) -> list[Estimate]:
-    """Kendall's τ of a reading over the designed borders of a draw with their gaps. Equal gaps have those that the draw
-    has of unequal ones: a label without a meaning."""
+    """Kendall's τ between a reading over the designed borders of a draw and their gaps.
+
+    Designs with equal gaps use the gaps that the same draw has in the unequal design, as labels without meaning.
+    """
     name, seed = cell["dataset"].item().removeprefix("equal_"), settings(cell)["seed"]
     gaps = {draw: planar.borders(name, seed, draw).gaps for draw in cell["draw"].values.tolist()}
     values = Reading(**of).of(cell).transpose("draw", "border")

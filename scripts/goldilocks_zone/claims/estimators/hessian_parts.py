@@ -1,7 +1,8 @@
 """Estimators for claims about the Gauss–Newton and residual parts of the Hessian, and about training over the scale α.
 
-The radius of these studies is the factor α on the initialisation; windows and places are in log10 α. The zone is where
-κ exceeds ZONE; points with κ below that of a matrix without excess are outside (Vysogorets et al. 2024).
+In these studies the radius is the scale factor α of the initialisation; windows and places are in log10 α. The zone is
+where κ exceeds ZONE. Points whose κ is below the value of a matrix without excess are outside it (Vysogorets et al.
+2024).
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,8 @@ LAZY, MOSTLY_ZERO = 0.99, 0.5
 
 
 def rescaling_error(cell: Cell, dimension: int, values: Sequence) -> list[Estimate]:
-    """Largest relative difference of κ between two `values` of rescaled or, given one, any radius and the first."""
+    """Largest relative difference of κ between two `values` of rescaled or, given one value, between any radius and the
+    first."""
     kappa = cell["trace_over_norm"].sel(dimension=dimension)
     require(kappa, "rescaled", *values)
     first = kappa.sel(rescaled=values[0])
@@ -33,9 +35,12 @@ def rescaling_error(cell: Cell, dimension: int, values: Sequence) -> list[Estima
 
 
 def edges(kappa: xr.DataArray, ratio: xr.DataArray, outer: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Readings (3, draw) of log10 α where κ passes ZONE, and where log10 of ‖G‖/‖H′‖ passes 0, going out from κ's peak.
-    NaN where κ does not fall to ZONE; beyond the end of the grid where the ratio does not fall to 0. A draw without a
-    zone gets one of no width at the peak, a point of the grid; so does the ratio if it is below 0 there."""
+    """Readings (3, draw) of two places in log10 α: where κ crosses ZONE, and where log10 ‖G‖/‖H′‖ crosses 0.
+
+    Both are searched outwards from the peak of κ. NaN if κ does not fall to ZONE; censored beyond the end of the grid
+    if the ratio does not fall to 0. In a draw without a zone, the edge is the grid point of the peak. So is the ratio's
+    crossing if the ratio is below 0 there.
+    """
     places = np.log10(kappa["radius"].values)
     beyond, found = ([places[-1], places[-1], np.inf] if outer else [-np.inf, places[0], places[0]]), []
     for curve, of_ratio in zip(kappa.transpose("draw", "radius").values, ratio.transpose("draw", "radius").values):
@@ -58,7 +63,10 @@ def log_ratio(cell: Cell, norm: str) -> xr.DataArray:
 
 
 def crossing_gap(cell: Cell, dimension: int, edge: str, norm: str = "spectral_norm") -> list[Estimate]:
-    """log10 α where ‖G‖/‖H′‖ passes 1 minus that where κ passes ZONE, at the inner or outer `edge`, draw by draw."""
+    """log10 α where ‖G‖/‖H′‖ crosses 1 minus log10 α where κ crosses ZONE, at the inner or outer `edge`, draw by draw.
+
+    Raises NotTested if κ of a draw does not cross ZONE.
+    """
     here = cell.sel(dimension=dimension)
     kappa, crossing = edges(here["trace_over_norm"], log_ratio(here, norm), edge == "outer")
     if np.isnan(kappa).any():
@@ -70,7 +78,7 @@ def crossing_gap(cell: Cell, dimension: int, edge: str, norm: str = "spectral_no
 def scale_exponent(
     cell: Cell, variable: str, dimension: int, window: Window, factor: int, constant: int
 ) -> list[Estimate]:
-    """Slope over log10 α of log10 of a norm in the window, minus `factor` n + `constant`, n the weight layers."""
+    """Slope of log10 of a norm over log10 α in the window, minus `factor` n + `constant`, with n weight layers."""
     here = curves.in_scale(cell.sel(dimension=dimension), window, least=3)
     values = np.log10(curves.by_radius(here[variable]))
     slopes = np.polyfit(np.log10(here["radius"].values), values, 1)[0]
@@ -79,7 +87,10 @@ def scale_exponent(
 
 
 def layer_block(cell: Cell) -> list[Estimate]:
-    """Largest |vᵀH′v|/‖H′v‖ over random v inside one layer, radii and draws."""
+    """Largest |vᵀH′v|/‖H′v‖ over random v within one layer, over radii, for each draw.
+
+    Raises NotTested without layer-wise probes.
+    """
     if "layer_residual" not in cell:
         raise NotTested("the study has no layer-wise probes")
     found = cell["layer_residual"]
@@ -95,7 +106,7 @@ def at_scales(cell: Cell, variable: str, dimension: int, window: Window) -> list
 
 
 def model_and_measure(cell: Cell, dimension: int, form: str) -> tuple[xr.DataArray, xr.DataArray]:
-    """κ(G) of the model of random logit gradients, and as measured."""
+    """κ(G) as predicted by the model of random logit gradients, and as measured."""
     here = cell.sel(dimension=dimension)
     given = (here[variable] for variable in ("class_gradient", "example_gradient", "softmax_ratio"))
     model = kappa_of_random_gradients(*given, dimension, form)
@@ -103,14 +114,14 @@ def model_and_measure(cell: Cell, dimension: int, form: str) -> tuple[xr.DataArr
 
 
 def model_slope(cell: Cell, dimension: int, window: Window, form: str) -> list[Estimate]:
-    """Slope of measured over modelled κ(G) over the window's radii, draw by draw."""
+    """Slope of measured over modelled κ(G) across the window's radii, draw by draw."""
     pair = model_and_measure(curves.in_scale(cell, window, 3), dimension, form)
     model, measured = (each.transpose("draw", "radius").values for each in pair)
     return [estimates.mean(np.array([np.polyfit(x, y, 1)[0] for x, y in zip(model, measured)]))]
 
 
 def model_error(cell: Cell, dimension: int, window: Window, form: str) -> list[Estimate]:
-    """Median over the window's radii of |modelled/measured − 1| of κ(G), draw by draw."""
+    """Median over the window's radii of |modelled/measured − 1| for κ(G), draw by draw."""
     model, measured = model_and_measure(curves.in_scale(cell, window), dimension, form)
     return [estimates.mean(np.abs(model / measured - 1).median("radius").values)]
 
@@ -118,7 +129,7 @@ def model_error(cell: Cell, dimension: int, window: Window, form: str) -> list[E
 def rank_correlation(
     cell: Cell, variables: Sequence[str], dimension: int, name: str, given: Sequence[str] = ()
 ) -> list[Estimate]:
-    """Spearman's correlation over initialisations of two variables at one radius; `given` a third, the partial one."""
+    """Spearman correlation of two variables over initialisations at one radius; partial, if a third one is `given`."""
     here = cell.sel(dimension=dimension).isel(radius=0)
     rows = curves.for_correlation(*(here[variable].values for variable in (*variables, *given)))
     estimate = estimates.bootstrapped(curves.partial_rank_correlation, rows, name)
@@ -126,7 +137,7 @@ def rank_correlation(
 
 
 def mismatch_slope(cell: Cell, name: str) -> list[Estimate]:
-    """Slope of ‖∇L‖ over the prior mismatch, over initialisations, relative to the mean √D σ_C, minus 1."""
+    """Slope of ‖∇L‖ over the prior mismatch across initialisations, relative to the mean √D σ_C, minus 1."""
     here = cell.isel(radius=0)
     names = ("prior_mismatch", "gradient_norm", "class_gradient_norm")
     rows = curves.for_correlation(*(here[each].values for each in names))
@@ -138,14 +149,16 @@ def mismatch_slope(cell: Cell, name: str) -> list[Estimate]:
 
 
 def forced_share(cell: Cell) -> list[Estimate]:
-    """‖∇L‖ with the mean output forced to the classes' shares, over the unforced ‖∇L‖, draw by draw."""
+    """‖∇L‖ with the mean output forced to the class frequencies, over the unforced ‖∇L‖, draw by draw."""
     here = cell.isel(radius=0)
     return [estimates.mean((here["forced_gradient_norm"] / here["gradient_norm"]).values)]
 
 
 def outside_gap(cell: Cell, dimension: int) -> list[Estimate]:
-    """Accuracy at the best radius of the zone minus that at the best radius outside, paired over draws. Both are told
-    apart by the mean κ of the study `beside`."""
+    """Accuracy at the best radius inside the zone minus that at the best radius outside, paired over draws.
+
+    The mean κ of the study `beside` assigns radii to the two sides. Raises NotTested if either side is empty.
+    """
     values, kappa = curves.by_radius(accuracy(cell)), cell["kappa"].mean("draw").values
     zone, outside = kappa > ZONE, kappa < null_bound(dimension)
     if not outside.any() or not zone.any():
@@ -155,7 +168,10 @@ def outside_gap(cell: Cell, dimension: int) -> list[Estimate]:
 
 
 def regime_outside(cell: Cell, dimension: int, regime: str) -> list[Estimate]:
-    """Share of the draws that have a radius outside the zone in a `regime`: zero, lazy or divergent."""
+    """Share of draws with a radius outside the zone at which training ends in a `regime`: zero, lazy or divergent.
+
+    Raises NotTested if no radius is outside the zone.
+    """
     outside = cell["kappa"].mean("draw").values < null_bound(dimension)
     if not outside.any():
         raise NotTested("this run has no radius outside of the zone")
@@ -164,8 +180,11 @@ def regime_outside(cell: Cell, dimension: int, regime: str) -> list[Estimate]:
 
 
 def regimes(cell: Cell) -> dict[str, xr.DataArray]:
-    """Masks of how training ends: divergent (values that are not finite, or a loss above the initial one), zero
-    (more than MOSTLY_ZERO of the logits exactly zero), lazy (cosine of end and start above LAZY), else healthy."""
+    """Masks of how training ends: divergent, zero, lazy or healthy.
+
+    divergent: values that are not finite, or a loss above the initial one. zero: more than MOSTLY_ZERO of the logits
+    exactly zero. lazy: cosine between final and initial parameters above LAZY. healthy: none of these.
+    """
     start, end = (cell[["training_loss", "zero_logits", "start_cosine"]].isel(step=i) for i in (0, -1))
     losses = end["training_loss"], start["training_loss"]
     zero = (end["zero_logits"] > MOSTLY_ZERO) & (cell["diverged"] == 0)

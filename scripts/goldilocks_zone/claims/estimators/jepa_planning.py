@@ -1,7 +1,7 @@
 """Estimators for claims about prediction and planning on two levels (Dawid & LeCun 2023).
 
-The unit is a draw, a training seed with its own initial weights, data and episodes, which all levels and planners
-share: comparisons are paired over draws. Readings are those of trained joint embeddings.
+The unit is a draw: a training seed with its own initial weights, data and episodes. All levels and planners share them,
+so that comparisons are paired over draws. Readings work as in `jepa_training`.
 """
 
 import json
@@ -20,9 +20,10 @@ SUCCESS = "success"
 
 
 def horizon_contrast(cell: Cell, of: Given, less: Given) -> list[Estimate]:
-    """A reading of R² less the same with the fields `less`. R² below 0 counts as 0: a decoder can tell the mean.
+    """A reading of R² minus the same reading with the fields `less`; R² below 0 counts as 0.
 
-    Predictions that diverge would otherwise decide the mean over draws.
+    A decoder can always predict the mean. Without the clipping, divergent predictions would dominate the mean over
+    draws.
     """
     name = of["variable"]
     if name not in cell:
@@ -31,7 +32,10 @@ def horizon_contrast(cell: Cell, of: Given, less: Given) -> list[Estimate]:
 
 
 def planner_advantage(cell: Cell, of: Given, rivals: list[str]) -> list[Estimate]:
-    """Success of a planner less that of the best of its `rivals`, patterns of labels, chosen on the other draws."""
+    """Success of a planner minus that of the best of its `rivals` (patterns of labels), chosen on the other draws.
+
+    Raises NotTested with fewer than two rivals.
+    """
     if SUCCESS not in cell:
         raise NotTested(f"this run has measured no {SUCCESS}")
     labels = cell["planner"].values.tolist()
@@ -44,7 +48,7 @@ def planner_advantage(cell: Cell, of: Given, rivals: list[str]) -> list[Estimate
 
 
 def planner_contrast(cell: Cell, of: Given, less: Given) -> list[Estimate]:
-    """Success of a planner less that with the fields `less`."""
+    """Success of a planner minus its success with the fields `less`."""
     return [_difference(cell, *(Reading.of({"variable": SUCCESS, **of, **each}).values(cell) for each in ({}, less)))]
 
 
@@ -55,12 +59,15 @@ def planner_success(cell: Cell, of: Given) -> list[Estimate]:
 
 
 def _difference(cell: xr.Dataset, first: np.ndarray, second: np.ndarray) -> Estimate:
-    """Mean difference of shares of the starts, over draws in which both are known."""
+    """Mean paired difference of success rates (shares of the starts), over draws in which both are known."""
     return estimates.difference(*_known(first, second), 1 / _starts(cell))
 
 
 def _known(*samples: np.ndarray) -> list[np.ndarray]:
-    """Samples (n,) without the draws in which one of them is missing."""
+    """Samples (n,), restricted to the draws in which all of them are finite.
+
+    Raises NotTested if too few draws remain.
+    """
     known = np.isfinite(samples).all(0)
     jepa_training.need_most(known, "with all episodes")
     return [each[known] for each in samples]

@@ -1,8 +1,8 @@
-"""Estimators for claims about trained joint embeddings (Dawid & LeCun 2023, and what this project adds).
+"""Estimators for claims about trained joint embeddings (Dawid & LeCun 2023, and extensions of this project).
 
-The unit is a draw, a training seed with its own initial weights and stream of data, which all arms share: comparisons
-are paired over draws. Draws in which something is missing are left out. A reading is a mapping that names a variable
-and its place: values along axes of the study, and the keys of `Reading`; config/claims/README.md describes them.
+The unit is a draw: a training seed with its own initial weights and data stream. All arms share them, so that
+comparisons are paired over draws. Draws with missing values are left out. A reading is a mapping that names a variable
+and its place: values along axes of the study, and the keys of `Reading`; see config/claims/README.md.
 """
 
 import math
@@ -18,20 +18,20 @@ from goldilocks_zone.claims.estimators.decision_boundary import spearman
 from goldilocks_zone.statistics import estimates
 from goldilocks_zone.statistics.estimates import Estimate
 
-LEAST_SHARE = 0.5  # of the draws; what is known of fewer is said of a selection
+LEAST_SHARE = 0.5  # of the draws; fewer would be a biased selection
 LEAST_CORRELATED = 10  # draws
-LEAST_PLACES = 3  # of a slope
+LEAST_PLACES = 3  # for a slope
 COUNTS = ("dimensions_in_use",)
 Given = dict[str, object]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A variable at one place of a cell, of each draw.
+    """A variable at one place of a cell, for each draw.
 
-    at: values along axes. x: the radius as log10(r²/r_X²). best: axes of which each draw takes the values that were
-    best, in the mean over all other draws, of the variable `by`, by default the variable itself; the largest is best.
-    log: natural logarithms, of what is positive. times: a factor.
+    at: values along axes. x: the radius as log10(r²/r_X²). best: axes along which each draw takes the best values.
+    These maximise the mean over all other draws of the variable `by`, by default the variable itself. log: take the
+    natural logarithm of positive values. times: a factor.
     """
 
     variable: str
@@ -44,12 +44,15 @@ class Reading:
 
     @classmethod
     def of(cls, given: Given) -> "Reading":
-        """A reading as a case gives it, whose further keys are axes."""
+        """Build a reading from the mapping in a case; keys that are not fields are values along axes."""
         own = {key: value for key, value in given.items() if key in OWN}
         return cls(**own, at={key: value for key, value in given.items() if key not in OWN})
 
     def values(self, cell: Cell) -> np.ndarray:
-        """The values (draw,), NaN where one is missing."""
+        """The values (draw,), NaN where missing.
+
+        Raises NotTested if the study lacks the variable or place, or leaves several values of an axis.
+        """
         found = self._at_place(cell, self.variable)
         if self.best:
             judged = self._at_place(cell, self.by or self.variable)
@@ -67,7 +70,7 @@ class Reading:
             if axis not in cell.coords:
                 raise NotTested(f"the study has no axis {axis}")
             require(cell, axis, value)
-            # A variable that does not vary along an axis is the same at each of its values.
+            # A variable without this axis has the same value everywhere along it.
             if axis in values.dims:
                 values = values.sel({axis: value}, drop=True)
         if self.x is not None:
@@ -83,8 +86,11 @@ OWN = {each.name for each in fields(Reading)} - {"at"}
 
 
 def _of_best(values: xr.DataArray, judged: xr.DataArray, axes: list[str]) -> np.ndarray:
-    """Values (draw,) at the place along axes that was best in the mean over the other draws. Where one of those failed
-    (NaN), a place is the worst."""
+    """Values (draw,) at the place along axes with the best mean over the other draws.
+
+    A place counts as the worst if any of the other draws failed there (NaN). Raises NotTested if an axis is missing or
+    has several values left, or with fewer than two draws.
+    """
     if missing := [axis for axis in axes if axis not in judged.dims]:
         raise NotTested(f"the study has no several values of {missing[0]}")
     values, judged = (
@@ -100,7 +106,10 @@ def _of_best(values: xr.DataArray, judged: xr.DataArray, axes: list[str]) -> np.
 
 
 def _whole(cell: Cell, *readings: Given) -> list[np.ndarray]:
-    """Values of readings (draw,), without the draws in which one of them is missing."""
+    """Values of readings (draw,), restricted to the draws in which all of them are finite.
+
+    Raises NotTested if too few draws remain.
+    """
     found = [Reading.of(each).values(cell) for each in readings]
     known = np.isfinite(found).all(0)
     names = sorted({str(each["variable"]) for each in readings})
@@ -109,7 +118,7 @@ def _whole(cell: Cell, *readings: Given) -> list[np.ndarray]:
 
 
 def need_most(known: np.ndarray, what: str) -> None:
-    """Raise NotTested unless as many of the draws are `known` (draw,) as make no selection; `what` says which."""
+    """Raise NotTested if the `known` draws (draw,) are fewer than two or than LEAST_SHARE; `what` describes them."""
     need(max(2, math.ceil(LEAST_SHARE * len(known))), int(known.sum()), f"of {len(known)} draws {what}")
 
 
@@ -123,7 +132,10 @@ def embedding_value(cell: Cell, of: Given) -> list[Estimate]:
 
 
 def embedding_contrast(cell: Cell, of: Given, less: Given, against: Given | None = None) -> list[Estimate]:
-    """A reading less the same with the fields `less`; less that difference with the fields `against`, where given."""
+    """A reading minus the same reading with the fields `less`.
+
+    With `against`, minus the same difference with the fields `against`.
+    """
     first, second = _sides(cell, [of], less, against)
     return [estimates.difference(first[0], second[0], _resolution(of))]
 
@@ -131,9 +143,9 @@ def embedding_contrast(cell: Cell, of: Given, less: Given, against: Given | None
 def embedding_slope(
     cell: Cell, of: Given, along: dict[str, list], less: Given | None = None, against: Given | None = None
 ) -> list[Estimate]:
-    """Slope of a reading, or of a contrast, over log2 of the values of one axis, by least squares in each draw.
+    """Slope of a reading, or of a contrast, over log2 of the values along one axis, by least squares in each draw.
 
-    A value that is a name stands for the number at its end, as rings_8 for 8.
+    A name stands for the number at its end, for example rings_8 for 8.
     """
     ((axis, values),) = along.items()
     need(LEAST_PLACES, len(values), f"values of {axis}")
@@ -147,7 +159,10 @@ def embedding_slope(
 
 
 def embedding_ratio(cell: Cell, of: Given, to: Given) -> list[Estimate]:
-    """A reading over the same with the fields `to`, in each draw."""
+    """A reading divided by the same reading with the fields `to`, in each draw.
+
+    Raises NotTested if a denominator is 0.
+    """
     first, second = _whole(cell, of, {**of, **to})
     if not second.all():
         raise NotTested(f"{to.get('variable', of['variable'])} is 0, and no scale for a ratio")
@@ -155,7 +170,10 @@ def embedding_ratio(cell: Cell, of: Given, to: Given) -> list[Estimate]:
 
 
 def embedding_correlation(cell: Cell, of: Given, with_: Given, name: str) -> list[Estimate]:
-    """Spearman's correlation of two readings over draws, resampled over draws."""
+    """Spearman correlation of two readings over draws, resampled over draws.
+
+    Raises NotTested with fewer than LEAST_CORRELATED draws, or if a reading is equal in every draw.
+    """
     pair = np.stack(_whole(cell, of, {**of, **with_}))
     need(LEAST_CORRELATED, pair.shape[1], "draws whose ranks can be compared")
     for each, given in zip(pair, (of, {**of, **with_})):
@@ -166,14 +184,17 @@ def embedding_correlation(cell: Cell, of: Given, with_: Given, name: str) -> lis
 
 
 def embedding_error(cell: Cell, of: Given, less: Given | None = None) -> list[Estimate]:
-    """The largest of the errors of an identity over draws: a reading, or its difference from that with `less`."""
+    """The largest error of an identity over draws: a reading, or its difference from the same reading with `less`."""
     first, *second = _whole(cell, of, *([] if less is None else [{**of, **less}]))
     return [estimates.largest(np.abs(first - (second[0] if second else 0)))]
 
 
 def _sides(cell: Cell, places: list[Given], less: Given, against: Given | None) -> tuple[np.ndarray, np.ndarray]:
-    """Both sides (place, draw) of the contrast of readings, of which the second is subtracted: the readings and those
-    with the fields `less`; or their differences, and the same with the fields `against`."""
+    """Both sides (place, draw) of a contrast of readings, of which the second is subtracted from the first.
+
+    Without `against`: the readings, and the same with the fields `less`. With `against`: the differences of these two,
+    and the same differences with the fields `against`.
+    """
     changes = [{}] if against is None else [{}, against]
     readings = [{**of, **each, **change} for of in places for change in changes for each in ({}, less)]
     found = np.stack(_whole(cell, *readings)).reshape(len(places), len(changes), 2, -1)
@@ -183,5 +204,5 @@ def _sides(cell: Cell, places: list[Given], less: Given, against: Given | None) 
 
 
 def _number(value: object) -> float:
-    """A number, or the one at the end of a name."""
+    """A number, or the number at the end of a name."""
     return float(re.search(r"[0-9.]+$", str(value))[0])

@@ -1,7 +1,7 @@
 """Estimators for claims about the zone of joint embeddings: signs at every radius, layers, and identities.
 
 The unit is an initialisation, with its own pairs of views. A reading is a mapping that names a variable and its place,
-values along axes of the study, as for trained joint embeddings. x stands for log10(r²/r_X²).
+as values along axes of the study; compare `jepa_training`. x stands for log10(r²/r_X²).
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from goldilocks_zone.statistics.estimates import Estimate
 
 
 def zone_at_every_radius(cell: Cell, of: Given, window: Window) -> list[Estimate]:
-    """A variable at each radius of the window, of the draws in which it is known there."""
+    """A variable at each radius of the window, over the draws in which it is finite there."""
     found = []
     for row in _by_radius(cell, of, window):
         known = np.isfinite(row)
@@ -30,12 +30,16 @@ def zone_error(cell: Cell, of: Given, window: Window) -> list[Estimate]:
 
 
 def zone_sign_error(cell: Cell, of: Given, window: Window, sign: int) -> list[Estimate]:
-    """How far a variable lies on the wrong side of zero at most, over draws and the radii of the window."""
+    """Largest distance of a variable from zero on the wrong side, over draws and the radii of the window; 0 if there is
+    none."""
     return [estimates.largest(np.maximum(0, -sign * _known(cell, of, window)))]
 
 
 def zone_change(cell: Cell, of: Given, window: Window) -> list[Estimate]:
-    """The largest change of a variable over the radii of the window, within a draw."""
+    """The largest range of a variable over the radii of the window, among draws.
+
+    Raises NotTested with fewer than two radii, or if a value is missing.
+    """
     values = _by_radius(cell, of, window)
     need(2, len(values), "radii whose values can be compared")
     if not np.isfinite(values).all():
@@ -46,8 +50,10 @@ def zone_change(cell: Cell, of: Given, window: Window) -> list[Estimate]:
 def zone_layer_ratio(
     cell: Cell, criterion: str, window: Window, name: str, expected: str | None = None
 ) -> list[Estimate]:
-    """E σ_l² Tr H_ll over that of the last layer, over the variable `expected` if there is one, minus 1: a ratio of
-    means, for each layer but the last and each radius of the window."""
+    """E σ_l² Tr H_ll relative to the last layer, divided by the variable `expected` if given, minus 1.
+
+    A ratio of means, for each layer but the last and each radius of the window.
+    """
     traces = _variable(curves.in_x(cell, window), {"variable": "layer_trace", "criterion": criterion})
     traces = traces.dropna("layer", how="all")
     found = []
@@ -70,7 +76,10 @@ def _by_radius(cell: Cell, of: Given, window: Window) -> np.ndarray:
 
 
 def _known(cell: Cell, of: Given, window: Window) -> np.ndarray:
-    """All values of a reading that are not missing; NotTested if there are none."""
+    """All finite values of a reading, flattened.
+
+    Raises NotTested if there are none.
+    """
     values = _by_radius(cell, of, window)
     known = values[np.isfinite(values)]
     need(1, known.size, f"values of {of['variable']}")
@@ -78,7 +87,10 @@ def _known(cell: Cell, of: Given, window: Window) -> np.ndarray:
 
 
 def _variable(cell: Cell, of: Given):
-    """A variable at the values of a reading along axes, without those of length one."""
+    """A variable at the reading's values along axes, with axes of length one removed.
+
+    Raises NotTested if the variable or an axis is missing, or if several values of an axis are left.
+    """
     place = {axis: value for axis, value in of.items() if axis != "variable"}
     if of["variable"] not in cell:
         raise NotTested(f"this run has measured no {of['variable']}")

@@ -1,6 +1,6 @@
-"""Estimators for claims about the local geometry of the loss along training (Fort & Ganguli 2019).
+"""Estimators for claims about the local geometry of the loss during training (Fort & Ganguli 2019).
 
-Cells have the axes draw and step, and one radius. The unit is a run of training, a draw, with all its checkpoints. C is
+Cells have the axes draw and step, and one radius. The unit is a draw: one training run with all its checkpoints. C is
 the number of classes, G the Gauss–Newton part of the Hessian.
 """
 
@@ -18,16 +18,19 @@ from goldilocks_zone.statistics import estimates
 from goldilocks_zone.statistics.estimates import Estimate
 from goldilocks_zone.theory import random_model
 
-# The primary checkpoint is the first with a training loss below LEARNT ln C; outliers are counted from
-# EXAMPLES_PER_CLASS effective examples on.
+# The primary checkpoint is the first with a training loss below LEARNT ln C. Outliers are counted only with at least
+# EXAMPLES_PER_CLASS effective examples per class.
 LEARNT, EXAMPLES_PER_CLASS = 0.2, 30
-EARLY, FIRST = 0.05, 0.01  # shares of the steps that are left out of averages, and of growth
+EARLY, FIRST = 0.05, 0.01  # initial shares of the steps excluded from averages, and from growth
 LEAST_CHECKPOINTS, LEAST_SHARPNESS, LEAST_CLASSES = 8, 20, 3
 MODEL_EXAMPLES = 20_000
 
 
 def _run(cell: Cell) -> Cell:
-    """The cell at its radius, (draw, step, …)."""
+    """The cell at its only radius, (draw, step, …).
+
+    Raises NotTested if there are several.
+    """
     if cell.sizes.get("radius", 1) != 1:
         raise NotTested(f"the claim is about one radius, and this run has {cell.sizes['radius']}")
     return cell.isel(radius=0, drop=True) if "radius" in cell.dims else cell
@@ -44,13 +47,16 @@ def _variable(cell: Cell, name: str) -> xr.DataArray:
 
 
 def measured(values: xr.DataArray) -> xr.DataArray:
-    """Values at the steps that were measured in every draw."""
+    """Values at those steps at which every draw was measured."""
     others = [axis for axis in values.dims if axis != "step"]
     return values.isel(step=np.flatnonzero(values.notnull().all(others)))
 
 
 def _stage(cell: Cell, stage: str, variable: str | xr.DataArray) -> xr.DataArray:
-    """A variable (draw, …) at a stage: start, middle or end of its steps, or learnt, each draw's primary checkpoint."""
+    """A variable (draw, …) at a stage: start, middle or end of its steps, or learnt, each draw's primary checkpoint.
+
+    Raises NotTested if the variable is missing, or if not every draw has learnt.
+    """
     values = measured(_variable(_run(cell), variable) if isinstance(variable, str) else variable)
     count = values.sizes["step"]
     if not count:
@@ -65,9 +71,12 @@ def _stage(cell: Cell, stage: str, variable: str | xr.DataArray) -> xr.DataArray
 
 
 def outlier_count(cell: Cell, rule: str, stage: str) -> xr.DataArray:
-    """The number of outliers of G in each draw (draw,), by a rule. `edge`: eigenvalues above the largest of G made of
-    centred logit gradients. `gap`: the index of the largest logarithmic gap among the first 2C. Raises NotTested with
-    too few examples, or if all eigenvalues are outliers."""
+    """The number of outliers of G in each draw (draw,), by a rule.
+
+    `edge`: eigenvalues above the largest eigenvalue of G built from centred logit gradients. `gap`: the index of the
+    largest logarithmic gap among the first 2C. Raises NotTested with too few effective examples or eigenvalues, or if
+    all eigenvalues are outliers.
+    """
     values, classes = _stage(cell, stage, "gauss_newton_eigenvalue"), _classes(cell)
     effective, needed = _stage(cell, stage, "trace_examples"), EXAMPLES_PER_CLASS * classes
     if (effective < needed).any():
@@ -84,13 +93,17 @@ def outlier_count(cell: Cell, rule: str, stage: str) -> xr.DataArray:
 
 
 def outliers(cell: Cell, rule: str, stage: str) -> list[Estimate]:
-    """The number of outliers less C, by a `rule`."""
+    """The number of outliers minus C, by a `rule`."""
     excess = outlier_count(cell, rule, stage) - _classes(cell)
     return [estimates.mean(excess.values.astype(float), resolution=1.0)]
 
 
 def outlier_slope(cell: Cell, rule: str, stage: str) -> list[Estimate]:
-    """Slope of the number of outliers over those numbers of classes for which it can be counted, draw by draw."""
+    """Slope of the number of outliers over the number of classes, draw by draw.
+
+    Uses the numbers of classes for which outliers can be counted. Raises NotTested if these are fewer than
+    LEAST_CLASSES.
+    """
     counted = {}
     for count in cell["class_count"].values.tolist():
         with contextlib.suppress(NotTested):
@@ -99,13 +112,16 @@ def outlier_slope(cell: Cell, rule: str, stage: str) -> list[Estimate]:
         raise NotTested(f"outliers can be counted of {n} numbers of classes of this run, {LEAST_CLASSES} are needed")
     counts = np.array(list(counted))
     slopes = np.polyfit(counts, list(counted.values()), 1)[0]
-    # Counts come in steps of 1; a step shifts the slope by about this much.
+    # Counts are integers; a change of 1 shifts the slope by about this much.
     return [estimates.mean(slopes, resolution=1 / np.sqrt(np.square(counts - counts.mean()).sum()))]
 
 
 def confined_power(cell: Cell, source: str, offset: int, above_null: bool = False) -> list[Estimate]:
-    """Power of a `source`'s gradient in the top C + `offset` eigenvectors of G, averaged over checkpoints. Less its
-    Fisher null Σ_{i≤C} λ_i/Tr G where `above_null`."""
+    """Share of the power of a `source`'s gradient in the top C + `offset` eigenvectors of G, averaged over checkpoints.
+
+    `above_null`: minus its Fisher null, the sum of the same number of top eigenvalues over Tr G. Raises NotTested with
+    fewer than LEAST_CHECKPOINTS checkpoints.
+    """
     run = _run(cell)
     powers = measured(run["gradient_power"].sel(gradient_of=source, drop=True))
     powers = powers.sel(step=powers["step"] >= EARLY * int(run["step"].max()))
@@ -119,8 +135,12 @@ def confined_power(cell: Cell, source: str, offset: int, above_null: bool = Fals
 
 
 def sharpness_change(cell: Cell, against: str) -> list[Estimate]:
-    """log10 of λ_max at its peak after the start over that `against` start, end or dip after the peak. The steps of
-    peak and dip are those of the mean of the other draws."""
+    """log10 of λ_max at its peak after the start, relative to λ_max at the start, the end or the dip after the peak
+    (`against`).
+
+    The steps of peak and dip are taken from the mean of the other draws. Raises NotTested with too few checkpoints or
+    draws, or if λ_max is not positive everywhere.
+    """
     values = measured(_run(cell)["sharpness"]).transpose("draw", "step").values
     if values.shape[1] < LEAST_SHARPNESS or values.shape[0] < 2:
         raise NotTested(f"this run has {values.shape[1]} checkpoints of {values.shape[0]} draws, 20 of 2 are needed")
@@ -138,8 +158,10 @@ def sharpness_change(cell: Cell, against: str) -> list[Estimate]:
 def clustering_excess(
     cell: Cell, stage: str, above_start: bool = False, above_inputs: bool = False, layers: str = "all"
 ) -> list[Estimate]:
-    """q_SLSC less its value with permuted classes, q_SL; less the same at the start (`above_start`) or of the inputs
-    (`above_inputs`)."""
+    """q_SLSC minus its value with permuted classes, q_SL.
+
+    `above_start`: minus the same excess at the start. `above_inputs`: minus the same excess of the inputs.
+    """
 
     def excess(stage: str) -> xr.DataArray:
         cosines = _clustering(cell, stage, layers)
@@ -159,14 +181,17 @@ def _clustering(cell: Cell, stage: str, layers: str) -> xr.DataArray:
 
 
 def clustering_over_other_logits(cell: Cell, stage: str, layers: str = "all", absolute: bool = False) -> list[Estimate]:
-    """q_SL less the mean (`absolute`) cosine of gradients of different logits."""
+    """q_SL minus the mean (`absolute`) cosine between gradients of different logits."""
     cosines = _clustering(cell, stage, layers)
     other = "other_logit_absolute" if absolute else "other_logit"
     return [estimates.mean((cosines.sel(pair="same_logit") - cosines.sel(pair=other)).values)]
 
 
 def growth(cell: Cell, variable: str, name: str) -> list[Estimate]:
-    """Median over draws of Spearman's correlation of a variable with the step, after the first FIRST of the steps."""
+    """Median over draws of the Spearman correlation of a variable with the step, after the first FIRST of the steps.
+
+    Raises NotTested with fewer than LEAST_CHECKPOINTS checkpoints.
+    """
     run = _run(cell)
     values = measured(run[variable])
     values = values.sel(step=values["step"] >= FIRST * int(run["step"].max())).transpose("draw", "step").values
@@ -186,13 +211,15 @@ def residual_share(cell: Cell, stage: str) -> list[Estimate]:
 
 
 def shared_top_space(cell: Cell, stage: str) -> list[Estimate]:
-    """The smallest cosine between the spaces of the C − 1 top eigenvectors of G and of the Hessian."""
+    """The smallest cosine between the spaces spanned by the top C − 1 eigenvectors of G and of the Hessian."""
     return [estimates.mean(_stage(cell, stage, "top_space_cosine").values)]
 
 
 def frozen_entropy(cell: Cell, stage: str, held_out: bool = False, window: Window | None = None) -> list[Estimate]:
-    """log10 of the outputs' entropy, of `held_out` examples or not, over that of Gaussian logits of the measured σ_z.
-    At the stage `untrained` of initialisations, at each radius of the window."""
+    """log10 of the entropy of the outputs over that of Gaussian logits with the measured σ_z.
+
+    `held_out`: on held-out examples. At the stage `untrained`, of initialisations at each radius of the window.
+    """
     names = [f"{'held_out_' if held_out else ''}{name}" for name in ("logits_std", "entropy")]
     if stage == "untrained":
         points = zip(*(curves.in_x(_variable(cell, each), window).transpose("radius", ...) for each in names))
@@ -207,7 +234,8 @@ def frozen_entropy(cell: Cell, stage: str, held_out: bool = False, window: Windo
     return found
 
 
-# Predictions of the random model by name: its variable, and the measurement from (draw, step, …) and C.
+# Predictions of the random model by name: the model's variable, and a function of the run (draw, step, …) and C that
+# returns the measurement.
 PREDICTED: dict[str, tuple[str, Callable[[xr.Dataset, int], xr.DataArray]]] = {
     "outlier": ("model_outlier", lambda run, c: run["gauss_newton_eigenvalue"].isel(rank=slice(c - 1)).mean("rank")),
     "outlier_ratio": (
@@ -224,8 +252,12 @@ PREDICTED: dict[str, tuple[str, Callable[[xr.Dataset, int], xr.DataArray]]] = {
 
 
 def predictions(cell: Cell, predicted: str, rung: str) -> dict[str, np.ndarray]:
-    """Logarithms of the random model's prediction on a `rung`, of the measurement, and of the simpler formula if known.
-    `model`, `measured`, `formula`, each (draw, step), at the steps where all are known."""
+    """Natural logarithms of the random model's prediction on a `rung`, the measurement and, if known, the simpler
+    formula.
+
+    Keys `model`, `measured` and `formula`, each (draw, step), at the steps at which all are known in every draw. Raises
+    NotTested with fewer than 3 such steps.
+    """
     run, (variable, measure) = _run(cell), PREDICTED[predicted]
     found = {"model": run[variable].sel(rung=rung, drop=True), "measured": measure(run, _classes(cell))}
     if (formula := f"formula_{predicted}") in run:
@@ -237,14 +269,17 @@ def predictions(cell: Cell, predicted: str, rung: str) -> dict[str, np.ndarray]:
 
 
 def calibration_slope(cell: Cell, predicted: str, rung: str) -> list[Estimate]:
-    """Slope of the measurement over the random model's prediction, in logarithms, over all checkpoints of a draw."""
+    """Log-log slope of the measurement over the random model's prediction, across all checkpoints of a draw."""
     found = predictions(cell, predicted, rung)
     return [estimates.mean(np.array([np.polyfit(x, y, 1)[0] for x, y in zip(found["model"], found["measured"])]))]
 
 
 def calibration_error(cell: Cell, predicted: str, rung: str, against: str = "") -> list[Estimate]:
-    """Median over checkpoints of |log10 of predicted over measured|, less that of another prediction, `against`. The
-    other is a constant over checkpoints (the mean logarithm measured in the other draws), or the formula."""
+    """Median over checkpoints of |log10(predicted/measured)|, minus that of another prediction, `against`, if given.
+
+    `formula`: the simpler formula. `constant`: one value for all checkpoints, the mean logarithm measured in the other
+    draws; raises NotTested with one draw.
+    """
     found = {key: each / np.log(10) for key, each in predictions(cell, predicted, rung).items()}
     measured = found["measured"]
 

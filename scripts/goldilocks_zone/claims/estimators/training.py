@@ -1,4 +1,4 @@
-"""Estimators for claims about training: accuracies, radii at the end, and dimensions needed.
+"""Estimators for claims about training: accuracies, final radii, and dimensions needed.
 
 Diverged runs are scored at chance, 1/C. Windows are in x = log10(r²/r_X²).
 """
@@ -19,8 +19,11 @@ from goldilocks_zone.subspaces.labels import parse_subspace
 
 
 def accuracy(cell: Cell) -> xr.DataArray:
-    """Test accuracy at the end, chance where training diverged. Where rates are left, at the rate of each radius with
-    the highest mean accuracy on held-out training examples."""
+    """Final test accuracy, with diverged runs scored at chance.
+
+    If the cell has an axis of rates, each radius uses the rate with the highest mean accuracy on held-out training
+    examples.
+    """
     found = cell["test_accuracy"].fillna(1 / cell["classes"])
     if "rate" not in found.dims:
         return found
@@ -29,7 +32,7 @@ def accuracy(cell: Cell) -> xr.DataArray:
 
 
 def resolution(cell: Cell) -> float:
-    """The step of accuracies: one example of the study's smallest test set."""
+    """The step between possible accuracies: one example of the study's smallest test set."""
     return 1 / min(map(int, cell.attrs["test_examples"].split(", ")))
 
 
@@ -44,8 +47,11 @@ def accuracy_flatness(cell: Cell, window: Window) -> list[Estimate]:
 
 
 def accuracy_fall(cell: Cell, window: Window, from_: str = "r_X") -> list[Estimate]:
-    """Accuracy at the radius nearest to r_X, or at that of the best mean accuracy (`from: best`), minus that at each
-    radius of the window; the best radius has no fall from itself."""
+    """Accuracy at a reference radius minus that at each radius of the window.
+
+    The reference is the radius nearest to r_X, or the radius with the best mean accuracy (`from: best`). At the best
+    radius itself the difference is zero.
+    """
     values, best, step = accuracy(cell).transpose("radius", "draw"), from_ == "best", resolution(cell)
     top = values.isel(radius=int(values.mean("draw").argmax("radius")) if best else _nearest_to_r_x(values))
     return [
@@ -57,15 +63,18 @@ def accuracy_fall(cell: Cell, window: Window, from_: str = "r_X") -> list[Estima
 
 
 def accuracy_beside(cell: Cell, window: Window) -> list[Estimate]:
-    """Accuracy at each radius of the window minus that of the study `beside`, other_accuracy, draw by draw."""
+    """Accuracy at each radius of the window minus other_accuracy of the study `beside`, draw by draw."""
     values, other = accuracy(cell), cell["other_accuracy"].fillna(1 / cell["classes"])
     pairs = [curves.by_radius(curves.in_x(each, window)) for each in (values, other)]
     return [estimates.difference(here, there, resolution(cell)) for here, there in zip(*pairs)]
 
 
 def fall_left(cell: Cell, window: Window, name: str) -> list[Estimate]:
-    """Fall of accuracy from r_X to the window's radii (their mean) at a rate in proportion to r, over that at a fixed
-    rate: a ratio of means over draws."""
+    """Fall of accuracy from r_X to the mean over the window at a rate proportional to r, relative to that at a fixed
+    rate.
+
+    A ratio of means over draws.
+    """
     require(cell, "rate_rule", "fixed", "proportional")
     values = accuracy(cell).transpose("rate_rule", "radius", "draw")
     falls = values.isel(radius=_nearest_to_r_x(values), drop=True) - curves.in_x(values, window).mean("radius")
@@ -81,13 +90,16 @@ def accuracy_above_chance(cell: Cell, window: Window) -> list[Estimate]:
 
 
 def accuracy_peak(cell: Cell, window: Window, name: str) -> list[Estimate]:
-    """x at the top of the mean accuracy: vertex of the parabola through the radii around its maximum."""
+    """x at the maximum of the mean accuracy: vertex of the parabola through the largest point and its neighbours."""
     here = curves.in_x(accuracy(cell), window, least=3)
     return [curves.place_of_top(here["x"].values, curves.by_radius(here), curves.vertex_of_neighbours, name)]
 
 
 def accuracy_edge(cell: Cell, edge: str, name: str) -> list[Estimate]:
-    """x at which the mean accuracy passes half-way between chance and its maximum; `edge` inner or outer."""
+    """x at which the mean accuracy falls half-way from its maximum to chance; `edge` is inner or outer.
+
+    Raises NotTested if some resample has no edge.
+    """
     values, chance = accuracy(cell).transpose("radius", "draw"), float(1 / cell["classes"])
     x = values["x"].values
 
@@ -99,15 +111,17 @@ def accuracy_edge(cell: Cell, edge: str, name: str) -> list[Estimate]:
 
 
 def dimensions_of(cell: Cell) -> tuple[np.ndarray, xr.Dataset]:
-    """Dimensions of the planes or spheres of a study, ascending, and its cell in their order."""
+    """Dimensions of the planes or spheres of a study in ascending order, and the cell sorted accordingly."""
     names = [name for name in cell["subspace"].values.tolist() if not name.startswith("full-")]
     found = sorted((parse_subspace(name).dimension, name) for name in names)
     return np.array([d for d, _ in found]), cell.sel(subspace=[name for _, name in found])
 
 
 def dimension_needed(dimensions: np.ndarray, accuracies: np.ndarray, level: float) -> np.ndarray:
-    """Reading of log10 of the smallest dimension that reaches an accuracy, interpolated in it. Censored above the
-    largest dimension where none does, and below the smallest where all do."""
+    """Reading (3,) of log10 of the smallest dimension that reaches an accuracy, by linear interpolation in log10 d.
+
+    Censored above the largest dimension if none reaches it, and below the smallest if that one does.
+    """
     x = np.log10(dimensions)
     reached = np.flatnonzero(accuracies >= level)
     if not reached.size:
@@ -119,7 +133,10 @@ def dimension_needed(dimensions: np.ndarray, accuracies: np.ndarray, level: floa
 
 
 def dimension_shift(cell: Cell, window: Window, level: float) -> list[Estimate]:
-    """log10 of the dimension needed for an accuracy (`level`), at each radius of the window minus that at r_X."""
+    """log10 of the dimension needed for an accuracy `level`, at each radius of the window minus at r_X.
+
+    Raises NotTested with a single dimension.
+    """
     dimensions, ordered = dimensions_of(cell)
     if len(dimensions) < 2:
         raise NotTested("this run has one dimension in its study, 2 are needed")
@@ -134,8 +151,12 @@ def dimension_shift(cell: Cell, window: Window, level: float) -> list[Estimate]:
 
 
 def intrinsic_dimension(cell: Cell, share: float, published: int, name: str) -> list[Estimate]:
-    """log10 of the smallest dimension with a `share` of the accuracy of the whole space, over the `published` one.
-    d_int90 of Li et al. (2018), by means over draws, not medians of three; resampled over draws."""
+    """log10 of the smallest dimension that reaches a `share` of the full-space accuracy, minus log10 of the `published`
+    one.
+
+    d_int90 of Li et al. (2018), but from means over draws instead of medians of three; resampled over draws. Raises
+    NotTested without full-space training, or if no dimension reaches the share.
+    """
     if "full-free" not in cell["subspace"].values:
         raise NotTested("this run does not train in the whole space in its study")
     dimensions, ordered = dimensions_of(cell)
@@ -162,14 +183,15 @@ def dimension_gain(cell: Cell, subspaces: Sequence[str]) -> list[Estimate]:
 
 
 def spread_over_draws(cell: Cell) -> list[Estimate]:
-    """Deviation of the final accuracy over draws, each with its own plane, less binomial variance."""
+    """Standard deviation of the final accuracy over draws, each with its own plane, after subtracting the binomial
+    variance."""
     values = accuracy(cell).isel(radius=0).values
     estimate = estimates.deviation(values, float(np.mean(values * (1 - values)) * resolution(cell)))
     return [estimates.unless_alike(estimate, values, values[0])]
 
 
 def curvature_gain(cell: Cell, variable: str, examples_of: str) -> list[Estimate]:
-    """A measure of the Hessian on the plane at the end of training minus at its start, on `examples_of`."""
+    """A measure of the Hessian on the plane after training minus before training, evaluated on `examples_of`."""
     if variable not in cell:
         raise NotTested("the study measures no curvature")
     values = cell[variable].sel(examples_of=examples_of).transpose("moment", "radius", "draw")
@@ -185,7 +207,10 @@ def _at_step(values: xr.DataArray, step: int) -> xr.DataArray:
 
 
 def rate_exponent(cell: Cell, window: Window) -> list[Estimate]:
-    """Slope of log10 of the radius at the end over log10 of the learning rate, at each radius of the window."""
+    """Slope of log10 of the final radius over log10 of the learning rate, at each radius of the window.
+
+    Raises NotTested with fewer than 3 rates.
+    """
     need(3, cell.sizes["rate"], "rates in its study")
     ends = curves.in_x(cell["norm"].isel(step=-1), window).transpose("radius", "rate", "draw")
     rates = np.log10(cell["rate"].values)
@@ -193,7 +218,10 @@ def rate_exponent(cell: Cell, window: Window) -> list[Estimate]:
 
 
 def growth_exponent(cell: Cell, window: Window, steps: Sequence[int]) -> list[Estimate]:
-    """Slope of log10(r² − r_0²) over log10 of the steps, between the first and last of `steps`: 1 for a random walk."""
+    """Slope of log10(r² − r_0²) over log10 of the step, from the first to the last of `steps`; 1 for a random walk.
+
+    Raises NotTested if fewer than 3 steps were logged between them.
+    """
     inside = (cell["step"] >= steps[0]) & (cell["step"] <= steps[1])
     if inside.sum() < 3:
         raise NotTested(f"this run logged {int(inside.sum())} steps from {steps[0]} to {steps[1]}")
@@ -204,14 +232,14 @@ def growth_exponent(cell: Cell, window: Window, steps: Sequence[int]) -> list[Es
 
 
 def relative_growth(cell: Cell, window: Window) -> list[Estimate]:
-    """|r/r_0 − 1| at the end, at each radius of the window."""
+    """|r/r_0 − 1| after training, at each radius of the window."""
     values = curves.in_x(cell["norm"], window).transpose("radius", "draw", "step")
     change = np.abs(values.isel(step=-1) / values.isel(step=0) - 1)
     return [estimates.mean(row) for row in change.values]
 
 
 def growth_over_walk(cell: Cell, window: Window) -> list[Estimate]:
-    """log10 of r² − r_0² at the end, over that of the same optimiser on gradients with random signs."""
+    """log10 of the final r² − r_0², minus that of the same optimiser on gradients with random signs."""
     if "random_signs" not in cell["gradients"].values:
         raise NotTested("this run has no gradients with random signs in its study")
     squares = np.square(curves.in_x(cell["norm"], window))
@@ -221,16 +249,20 @@ def growth_over_walk(cell: Cell, window: Window) -> list[Estimate]:
 
 
 def early_correlation(cell: Cell, variable: str, step: int, name: str, given: Sequence[str] = ()) -> list[Estimate]:
-    """Correlation over initialisations of a variable of the study `beside` with held-out accuracy after `step`;
-    `given` a further variable, the partial one."""
+    """Correlation over initialisations between a variable of the study `beside` and held-out accuracy after `step`.
+
+    Partial, if a further variable is `given`.
+    """
     accuracies = _at_step(cell["validation_accuracy"], step).isel(radius=0)
     rows = curves.for_correlation(accuracies, *(cell[each].isel(radius=0) for each in (variable, *given)))
     return [estimates.bootstrapped(curves.partial_correlation, rows, name)]
 
 
 def best_of(count: int, scores: np.ndarray, outcomes: np.ndarray) -> float:
-    """Mean outcome of the best-scored of `count` initialisations chosen at random, minus that of a random one. Exact:
-    the k-th smallest of n scores is the largest of a random subset with probability C(k−1, count−1)/C(n, count)."""
+    """Expected outcome of the best-scored of `count` randomly chosen initialisations, minus that of a random one.
+
+    Exact: the k-th smallest of n scores is the largest of a random subset with probability C(k−1, count−1)/C(n, count).
+    """
     order, n = np.argsort(scores, kind="stable"), len(scores)
     ranks, shares = np.arange(n), np.ones(n)
     for i in range(count - 1):
@@ -240,8 +272,10 @@ def best_of(count: int, scores: np.ndarray, outcomes: np.ndarray) -> float:
 
 
 def selection_gain(cell: Cell, variable: str, step: int, count: int, name: str, sign: int = 1) -> list[Estimate]:
-    """Accuracy after `step` of the best of `count` initialisations by a variable of the study `beside` (by its
-    negative where `sign` is −1), minus that of a random one."""
+    """Accuracy after `step` of the best of `count` initialisations by score, minus that of a random one.
+
+    The score is a variable of the study `beside`, or its negative if `sign` is −1.
+    """
     accuracies = _at_step(cell["validation_accuracy"], step).isel(radius=0).values
     scores = sign * cell[variable].isel(radius=0).values
     rows = curves.for_correlation(scores, accuracies)
@@ -250,7 +284,10 @@ def selection_gain(cell: Cell, variable: str, step: int, count: int, name: str, 
 
 
 def loss_over_radii(cell: Cell) -> list[Estimate]:
-    """Largest relative difference of the training loss at the end between any radius and the first, over all draws."""
+    """Largest relative difference of the final training loss between any radius and the first, for each draw.
+
+    Raises NotTested with one radius.
+    """
     losses = cell["training_loss"].isel(step=-1).transpose("radius", "draw").values
     if len(losses) < 2:
         raise NotTested("this run has one radius in its study, 2 are needed")
@@ -258,12 +295,15 @@ def loss_over_radii(cell: Cell) -> list[Estimate]:
 
 
 def map_difference(cell: Cell, window: Window) -> list[Estimate]:
-    """Accuracy at each radius α r_X of the window, α not 1, minus that at r_X with rate/α and temperature α⁻ⁿ (by3).
-    The latter is read off the map of the study `beside`, draw by draw; rate is the study's own."""
+    """Accuracy at each radius α r_X of the window (α ≠ 1), minus that at r_X with rate/α and temperature α⁻ⁿ (by3).
+
+    The latter is looked up in the map of the study `beside`, draw by draw; rate is the study's own. Raises NotTested if
+    the map has none of these points.
+    """
     exponent, table, found = -depth(cell["network"].item()), cell["map_accuracy"], []
     values, rate = curves.in_x(accuracy(cell), window), json.loads(cell.attrs["settings"])["rate"]
     for radius in values["radius"].values:
-        if np.isclose(radius, 1):  # the same run on both sides
+        if np.isclose(radius, 1):  # both sides would be the same run
             continue
         wanted = {"rate": rate / radius, "temperature": radius**exponent}
         places = {axis: int(np.abs(np.log(table[axis].values / value)).argmin()) for axis, value in wanted.items()}
