@@ -19,34 +19,36 @@ KINDS = {
     "untrained": ("untrained", 3),
 }
 PUBLISHED, MATCHED = "temperature-1", "entropy-0.05"
-COLOURS = "PuOr_r"  # of alignments, white at zero; told apart by the colour-blind
+COLOURS = "PuOr_r"  # of alignments: white at zero and safe for colour-blind readers
 BAR_CM = 0.35  # width of a colour bar
-PALE = 0.75  # of white in the colour of a class's region
-NARROW, SHORT = 3, 20  # ratios of the ends of a logarithmic axis
-DECADES = 5  # with a tick, at most
+PALE = 0.75  # share of white in the colour of a class's region
+NARROW, SHORT = 3, 20  # ratios of the ends of a logarithmic axis that change its ticks
+DECADES = 5  # at most this many have a tick
 SMALL = {"fontsize": 6.5}
 AXES_OF_MAPS = ("map_x", "map_y")
 EXAMPLES = ["example_point", "example_label"]
 
 
 def one(study: xr.Dataset, names: list[str], *kept: str, softmax: str = PUBLISHED) -> xr.Dataset:
-    """Some variables of a study over the axes `kept` and draws: at one softmax's output, after the last epoch, with
-    layers not rescaled, and at the first value of other axes."""
+    """Select variables of a study, those it has of `names`, over the axes `kept` and draws.
+
+    Other axes are reduced to one softmax output, the last epoch, unscaled layers, and otherwise the first value.
+    """
     data = study[[name for name in names if name in study]].drop_vars("classes", errors="ignore")
     for axis in [axis for axis in data.dims if axis not in (*kept, "draw")]:
         labels = study[axis].values.tolist()
         wanted = {"epoch": max(labels), "softmax": softmax, "scaling": "none"}.get(axis, labels[0])
         data = data.isel({axis: labels.index(wanted) if wanted in labels else 0}, drop=True)
-    return data.drop_encoding()  # which may name axes that are gone
+    return data.drop_encoding()  # the encoding may name axes that were dropped
 
 
 def kind(minimum: str) -> str:
-    """The kind of a minimum: its label without the steps on random labels."""
+    """The kind of a minimum: its label without the number of steps on random labels."""
     return minimum.split("-")[0]
 
 
 def steps(minimum: str) -> int:
-    """Steps on random labels of a minimum's label; 0 where there are none."""
+    """The number of steps on random labels in a minimum's label; 0 if it has none."""
     return int(minimum.partition("-")[2] or 0)
 
 
@@ -55,33 +57,33 @@ def title(minimum: str) -> str:
 
 
 def look(minimum: str, **more: object) -> dict:
-    """Colour and marker of a kind of minimum, and `more`."""
+    """Colour and marker of a kind of minimum as keyword arguments, updated with `more`."""
     return style.look(KINDS[kind(minimum)][1], **more)
 
 
 def box(dataset: str) -> list[float]:
-    """Ends of the box around a dataset in the plane, x before y."""
+    """Ends of the box around a dataset in the plane: left, right, bottom, top."""
     return [end for ends in planar_shapes.of(dataset).box for end in ends]
 
 
 def aspect(dataset: str) -> float:
-    """Height of the box around a dataset over its width."""
+    """Aspect ratio of the box around a dataset: height over width."""
     left, right, bottom, top = box(dataset)
     return (top - bottom) / (right - left)
 
 
 def in_plane(study: xr.Dataset) -> list[str]:
-    """The datasets of a study that lie in the plane."""
+    """The datasets of a study that are two-dimensional."""
     return [name for name in study["dataset"].values.tolist() if planar_shapes.of(name)]
 
 
 def examples(study: xr.Dataset, dataset: str) -> int:
-    """Number N of training examples of a draw of a dataset."""
+    """Number N of training examples per draw of a dataset."""
     return curves.settings_of(study).get("examples") or planar_shapes.of(dataset).examples
 
 
 def described_maps(data: xr.Dataset) -> xr.Dataset:
-    """Source data of maps with meanings of their nodes."""
+    """Add meanings of the map coordinates to the source data."""
     meanings = {
         name: f"node of the map along {name[-1]}, equally spaced over the dataset's box" for name in AXES_OF_MAPS
     }
@@ -93,8 +95,10 @@ def described_maps(data: xr.Dataset) -> xr.Dataset:
 def draw_alignment(
     ax: plt.Axes, values: xr.DataArray, classes: xr.DataArray, dataset: str, largest: float = 1.0
 ) -> None:
-    """Draw alignments (map_x, map_y) over the box of a dataset, and the boundary between predicted classes. Colours
-    reach from minus to plus `largest`."""
+    """Draw alignments (map_x, map_y) over the box of a dataset, and the boundary between predicted classes.
+
+    The colour scale runs from minus to plus `largest`.
+    """
     image = values.transpose(*AXES_OF_MAPS).values.T
     if np.isfinite(image).any():
         ends = {"vmin": -largest, "vmax": largest, "cmap": COLOURS}
@@ -118,7 +122,8 @@ def draw_classes(ax: plt.Axes, classes: xr.DataArray, dataset: str) -> None:
 
 
 def draw_boundary(ax: plt.Axes, classes: xr.DataArray, dataset: str) -> None:
-    """Draw the outline of every predicted class but the first, between the nodes of a map (map_x, map_y)."""
+    """Draw the outline of every predicted class but the first, interpolated between the nodes of a map (map_x,
+    map_y)."""
     image = classes.transpose(*AXES_OF_MAPS).values.T
     left, right, bottom, top = box(dataset)
     x, y = np.linspace(left, right, image.shape[1]), np.linspace(bottom, top, image.shape[0])
@@ -127,8 +132,7 @@ def draw_boundary(ax: plt.Axes, classes: xr.DataArray, dataset: str) -> None:
 
 
 def draw_points(ax: plt.Axes, here: xr.Dataset) -> None:
-    """Draw the places example_point (example, coordinate) of training examples in the colours and markers of their
-    classes, example_label (example)."""
+    """Draw training examples at example_point (example, coordinate), styled by their class example_label (example)."""
     points, labels = here["example_point"].transpose("coordinate", "example").values, here["example_label"].values
     for label in np.unique(labels[np.isfinite(labels)]):
         look = {"markersize": 2.2, "markeredgecolor": "white", "markeredgewidth": 0.2, "linestyle": "none"}
@@ -136,13 +140,13 @@ def draw_points(ax: plt.Axes, here: xr.Dataset) -> None:
 
 
 def class_entries(count: int, **more: object) -> list[plt.Line2D]:
-    """Entries of a legend for classes."""
+    """Legend entries for classes."""
     look = {"linestyle": "none", "markersize": 3, **more}
     return [panels.entry(f"class {label + 1}", **style.look(label, **look)) for label in range(count)]
 
 
 def frame(ax: plt.Axes, dataset: str) -> None:
-    """Frame a map at the box of its dataset, in equal units, with ticks at its ends but no numbers."""
+    """Limit the axes of a map to the box of its dataset, with equal aspect and unlabelled ticks at the ends."""
     left, right, bottom, top = box(dataset)
     ax.set(xlim=(left, right), ylim=(bottom, top), xticks=[left, right], yticks=[bottom, top], aspect="equal")
     ax.tick_params(labelbottom=False, labelleft=False, length=2)
@@ -150,7 +154,7 @@ def frame(ax: plt.Axes, dataset: str) -> None:
 
 
 def number(ax: plt.Axes) -> None:
-    """Show the numbers at the ends of a map's axes."""
+    """Label the ticks at the ends of a map's axes."""
     ax.tick_params(labelbottom=True, labelleft=True, labelsize=6.5, pad=1.5)
     for labels, places in ((ax.get_xticklabels(), ("left", "right")), (ax.get_yticklabels(), ("bottom", "top"))):
         for label, place in zip(labels, places):
@@ -158,13 +162,15 @@ def number(ax: plt.Axes) -> None:
 
 
 def absent(ax: plt.Axes, text: str = "not measured") -> None:
-    """Say in a panel what is missing."""
+    """Annotate a panel without data."""
     ax.annotate(text, (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", color="0.4", **SMALL)
 
 
 def logarithmic_ticks(axis: Axis, short: float = SHORT) -> None:
-    """Ticks of a logarithmic axis at its decades, of many at some, at 1, 2 and 5 of each below a ratio `short` of its
-    ends, or at equal distances on a narrow axis."""
+    """Set ticks at the decades of a logarithmic axis, or at every few decades if there are many.
+
+    If its ends have a ratio below `short`, at 1, 2 and 5 of each decade; on a narrow axis, at equal distances.
+    """
     low, high = axis.get_view_interval()
     if high / low < NARROW:
         ticks = MaxNLocator(4).tick_values(low, high)
@@ -179,7 +185,7 @@ def logarithmic_ticks(axis: Axis, short: float = SHORT) -> None:
 
 
 def colour_bar(figure: plt.Figure, axes: list[plt.Axes]) -> None:
-    """The colour bar of alignments beside maps."""
+    """Add the colour bar of alignments beside maps."""
     mappable = plt.cm.ScalarMappable(plt.Normalize(-1, 1), COLOURS)
     aspect = figure.get_size_inches()[1] * panels.CENTIMETRES_PER_INCH / BAR_CM
     bar = figure.colorbar(

@@ -15,8 +15,8 @@ from goldilocks_zone.figures import panels, style
 from goldilocks_zone.statistics import estimates
 
 PARTS = ["mean", "low", "high"]
-PLACES = 50  # at which a regression's band is drawn
-WithInterval = tuple[float, float, float]  # a value and the ends of its interval
+PLACES = 50  # number of points of a drawn regression band
+WithInterval = tuple[float, float, float]  # value, low, high
 
 
 def described(long_name: str, units: str = "1") -> dict[str, str]:
@@ -25,12 +25,12 @@ def described(long_name: str, units: str = "1") -> dict[str, str]:
 
 
 def ends_of(interval: str) -> dict[str, str]:
-    """Meanings of low and high, the ends of an interval."""
+    """Descriptions of low and high, the ends of an interval."""
     return {"low": f"lower end of {interval}", "high": f"upper end of {interval}"}
 
 
 def columns(dims: tuple[str, ...], values: np.ndarray, meanings: Mapping[str, str], units: str = "1") -> dict:
-    """Variables (dims) from the last axis of `values`, one for each of `meanings` by its name."""
+    """Split the last axis of `values` into variables (dims), named and described by `meanings`."""
     return {name: (dims, values[..., i], described(text, units)) for i, (name, text) in enumerate(meanings.items())}
 
 
@@ -40,7 +40,7 @@ def prefixed(found: Mapping[str, xr.Dataset]) -> xr.Dataset:
 
 
 def parts_of(data: xr.Dataset, name: str) -> xr.Dataset:
-    """mean, low and high from {name}_mean, {name}_low and {name}_high."""
+    """Extract mean, low and high from {name}_mean, {name}_low and {name}_high."""
     return xr.Dataset({part: data[f"{name}_{part}"] for part in PARTS})
 
 
@@ -49,7 +49,10 @@ def settings_of(study: xr.Dataset) -> dict:
 
 
 def primary(study: xr.Dataset, *keys: str) -> xr.Dataset:
-    """Select the first dataset, network and value of each varied key except `keys`, which become axes of the result."""
+    """Select the first dataset, the first network and the first value of each varied key.
+
+    `keys` are excepted and become axes of the result.
+    """
     settings = settings_of(study)
     others = [studies.dimension(key) for key in settings["vary"] if key not in keys]
     fixed = {key: [settings[key]] for key in keys if key not in study.dims}
@@ -62,15 +65,17 @@ def nearest_to_r_x(study: xr.Dataset) -> int:
 
 
 def meanings_of_means(interval: str, of: str) -> dict[str, str]:
-    """Meanings of the variables that `means` and `over_radii` return."""
+    """Descriptions of the variables that `means` and `over_radii` return."""
     spread = {"mean": f"mean over draws{of}", "standard_deviation": f"standard deviation over draws{of}"}
     return spread | ends_of(f"the mean's {interval}{of}")
 
 
 def means(values: xr.DataArray, about: str = "") -> xr.Dataset:
-    """mean and standard_deviation over draws of values (…, draw), and low and high of the mean's 95 % interval.
-    Student's intervals, separately for each point, over the draws that are not missing; none for a single draw. With
-    `about`, the meaning of values without units."""
+    """Mean and standard_deviation over draws of values (…, draw), with low and high of the mean's 95 % interval.
+
+    Student's intervals, pointwise, over the finite draws; NaN for a single draw. `about` describes values without
+    attributes and makes them dimensionless.
+    """
     values = values.transpose(..., "draw").assign_attrs(described(about) if about else {})
     found = np.full((*values.shape[:-1], 4), np.nan)
     for place in np.ndindex(values.shape[:-1]):
@@ -86,7 +91,7 @@ def means(values: xr.DataArray, about: str = "") -> xr.Dataset:
 
 
 def over_radii(study: xr.Dataset, variable: str) -> xr.Dataset:
-    """mean, standard_deviation over draws, and low and high of the mean's simultaneous 95 % band over radii."""
+    """Mean and standard_deviation over draws, with low and high of the mean's simultaneous 95 % band over radii."""
     values = study[variable].transpose(..., "radius", "draw")
     flat = values.values.reshape(-1, study.sizes["radius"], study.sizes["draw"])
     ends = zip(*(estimates.simultaneous_band(curve, estimates.LEVEL, variable) for curve in flat))
@@ -98,7 +103,8 @@ def over_radii(study: xr.Dataset, variable: str) -> xr.Dataset:
 
 
 def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, *name: str) -> WithInterval:
-    """A statistic of samples (…, n) and its 95 % interval over the last axis; NaN as interval of too few draws."""
+    """A statistic of samples (…, n) with its 95 % interval over the last axis; the interval is NaN for too few
+    draws."""
     try:
         found = estimates.bootstrapped(statistic, samples, *name)
     except estimates.TooFewDraws:
@@ -107,7 +113,7 @@ def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, 
 
 
 def of_claim(estimator: Callable[..., list[estimates.Estimate]], *arguments: object) -> WithInterval:
-    """The one estimate of a claim's estimator, with its 95 % interval; NaN where the study allows none."""
+    """The single estimate of a claim's estimator with its 95 % interval; NaN if the study does not allow it."""
     try:
         (found,) = estimator(*arguments)
         return found.value, *found.interval(estimates.LEVEL)
@@ -116,8 +122,10 @@ def of_claim(estimator: Callable[..., list[estimates.Estimate]], *arguments: obj
 
 
 def ratios_of_means(above: xr.DataArray, below: xr.DataArray, meaning: str, *name: str) -> xr.Dataset:
-    """ratio of the means over draws of `above` and `below` (…, draw), and low and high of its 95 % interval. Missing
-    where the mean of `below` is not well known: where its 95 % interval does not lie within half of it."""
+    """Ratio of the means over draws of `above` and `below` (…, draw), with low and high of its 95 % interval.
+
+    NaN where the mean of `below` is poorly known: where its 95 % interval extends by half of the mean or more.
+    """
     below = below.broadcast_like(above).transpose(*above.dims)
     found = np.full((*above.shape[:-1], 3), np.nan)
     for place in np.ndindex(above.shape[:-1]):
@@ -138,7 +146,7 @@ def statistics(found: Mapping[str, WithInterval], meanings: Mapping[str, str]) -
 
 
 def decimal(value: float, digits: int = 2) -> str:
-    """Format a number with a true minus sign and no negative zero."""
+    """Format a number with a typographic minus sign and without negative zero."""
     return f"{round(value, digits) + 0:.{digits}f}".replace("-", "−")
 
 
@@ -147,12 +155,12 @@ def in_words(value: float, low: float, high: float) -> str:
 
 
 def centred(number: int, count: int) -> float:
-    """Position of item `number` among `count` at unit distance, centred on zero."""
+    """Position of item `number` among `count` items at unit distance, centred on zero."""
     return number - (count - 1) / 2
 
 
 def bin_edges(values: np.ndarray) -> np.ndarray:
-    """Midpoints between ascending values (n,), and as far beyond the ends: (n + 1,)."""
+    """Bin edges (n + 1,) around ascending values (n,): their midpoints, extended symmetrically at the ends."""
     if len(values) == 1:
         return values[0] + np.array([-0.5, 0.5])
     half = np.diff(values) / 2
@@ -160,13 +168,13 @@ def bin_edges(values: np.ndarray) -> np.ndarray:
 
 
 def bars(found: xr.Dataset, value: str = "mean") -> np.ndarray:
-    """Lengths (2, …) of error bars, never negative: an interval of the bootstrap may lie to one side of its value."""
+    """Lengths (2, …) of error bars, clipped at zero because a bootstrap interval may lie on one side of its value."""
     value = found[value].values
     return np.clip([value - found["low"].values, found["high"].values - value], 0, None)
 
 
 def draw_means(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, **look: object) -> None:
-    """Draw means, as `means` returns them, at the places x, with their intervals as bars."""
+    """Draw the means that `means` returns at positions x, with their intervals as error bars."""
     ax.errorbar(x, found["mean"].values, bars(found), **{"elinewidth": 0.8, "linewidth": 1.0, **look})
 
 
@@ -177,7 +185,7 @@ def draw_band(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, alpha: float = 0.2
 
 
 def draw_curve(ax: plt.Axes, curve: xr.Dataset, number: int, label: str, deviations: bool = True) -> None:
-    """Draw a mean over the radius, its simultaneous band, and bars of one standard deviation over draws."""
+    """Draw a mean over the radius, its simultaneous band, and error bars of one standard deviation over draws."""
     draw_band(ax, curve["x"].values, curve, **style.look(number, markersize=2.2, label=label))
     if deviations:
         bar = {"fmt": "none", "ecolor": style.colour(number), "elinewidth": 0.5, "alpha": 0.7}
@@ -185,7 +193,8 @@ def draw_curve(ax: plt.Axes, curve: xr.Dataset, number: int, label: str, deviati
 
 
 def draw_regression(ax: plt.Axes, x: np.ndarray, y: np.ndarray, line: object, band: object, alpha: float) -> None:
-    """Draw the regression line of y over x with the pointwise 95 % band of its mean, unless draws are too few."""
+    """Draw the regression line of y over x with the pointwise 95 % band of its mean; nothing if there are too few
+    draws."""
     places = np.linspace(x.min(), x.max(), PLACES)
     try:
         mean, low, high = estimates.regression_band(x, y, places, estimates.LEVEL)
@@ -196,6 +205,6 @@ def draw_regression(ax: plt.Axes, x: np.ndarray, y: np.ndarray, line: object, ba
 
 
 def limit(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Limit the y-axis to means and deviations, not to bands, which are wide for few draws."""
+    """Set the y-limits from means and standard deviations only, because bands of few draws are wide."""
     deviation = data["standard_deviation"].fillna(0)
     ax.set_ylim(panels.limits(data["mean"] - deviation, data["mean"] + deviation))

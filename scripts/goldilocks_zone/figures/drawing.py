@@ -23,21 +23,24 @@ def draw_figure(
     path_to_png: str,
     path_to_data: str,
 ) -> None:
-    """Draw a figure of the studies that a run has, and write it with its source data, each whole or not at all."""
+    """Draw a figure from its studies in a run, and write the figure and its source data atomically."""
     settings = records.read(FigureSettings, path_to_settings)
     figure = registry.of(name, settings.file)
     published = Path(path_to_published) if path_to_published and settings.published else None
     studies = {Path(path).stem: load(path, figure) for path in paths_to_studies}
     picture, data = drawn(figure, studies, settings, published)
     with files.whole_file(path_to_pdf) as pdf, files.whole_file(path_to_png) as png:
-        picture.savefig(pdf, metadata={"CreationDate": None})  # a date would differ each time
+        picture.savefig(pdf, metadata={"CreationDate": None})  # a date would make every file different
         picture.savefig(png)
         netcdf.write_dataset(data, path_to_data)
     plt.close(picture)
 
 
 def drawn(figure: registry.Figure, studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
-    """The figure and its source data, in the style of all figures. Raises ValueError if draw returns anything else."""
+    """Draw a figure in the common style; returns the picture and its source data.
+
+    Raises ValueError if the module's draw returns anything else.
+    """
     style.set_style()
     specification = importlib.util.spec_from_file_location(f"figure_{figure.id}", figure.module)
     module = importlib.util.module_from_spec(specification)
@@ -49,9 +52,12 @@ def drawn(figure: registry.Figure, studies: Studies, settings: FigureSettings, p
 
 
 def load(path: str | Path, figure: registry.Figure) -> xr.Dataset:
-    """Results of a study that a figure shows; over the scale α of an initialisation, the coordinate x is log10 α.
-    A network at trained weights is shown as a network of its own, unless the figure needs the axis `weights`. Raises
-    ValueError for radii of another kind, or without an axis that the figure needs."""
+    """Load the results of a study for a figure.
+
+    For figures over the scale α of an initialisation, the coordinate x is set to log10 α. Networks at trained weights
+    become networks of their own, unless the figure needs the axis `weights`. Raises ValueError for radii in the wrong
+    unit, or if an axis that the figure needs is missing.
+    """
     study = netcdf.read_dataset(path)
     if figure.axis == "radius" and "x" not in study.coords:
         raise ValueError(f"{path} has radii that are not in units of r_X: this figure needs radius_unit: r_X")
@@ -63,5 +69,5 @@ def load(path: str | Path, figure: registry.Figure) -> xr.Dataset:
     for axis in figure.needs:
         if axis not in study.dims:
             raise ValueError(f"{path} has no axis {axis}, which this figure needs: see the study in config.yaml")
-    # Figures know nothing of weights but those that need the axis: to others each is a network.
+    # Only figures that need the axis `weights` handle it; for others each label becomes a network.
     return study if "weights" in figure.needs else cells.weights_as_networks(study)

@@ -1,4 +1,4 @@
-"""Studies of joint embeddings: names and looks of arms, losses and worlds, and panels that several figures share."""
+"""Studies of joint embeddings: names and styles of arms, losses and worlds, and panels that several figures share."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,7 +19,7 @@ ARMS = {
     "pixel_prediction": "pixel prediction",
     "pixel_autoencoder": "pixel autoencoder",
 }
-# Numbers of colour and marker of arms that are drawn as curves; grey where it is not trained.
+# Style numbers (colour and marker) of arms that are drawn as curves; the untrained arm is grey.
 NUMBERS = {"full": 0, "infonce": 1, "pixel_prediction": 2, "pixel_autoencoder": 3}
 UNTRAINED = {"color": "0.45", "marker": "x"}
 WORLDS = {"ring": "ring world", "mnist": "MNIST"}
@@ -29,18 +29,20 @@ SMALL = {"fontsize": 6.5}
 
 
 def one(study: xr.Dataset, names: Sequence[str], *kept: str, **chosen: object) -> xr.Dataset:
-    """Those variables of a study that it has, over the axes `kept` and draws: at labels that are chosen, where the
-    study has them, and at the first label of other axes."""
+    """Select variables of a study, those it has of `names`, over the axes `kept` and draws.
+
+    Other axes are reduced to the `chosen` label, if the study has it, else to the first label.
+    """
     data = study[[name for name in names if name in study]].drop_vars("classes", errors="ignore")
     for axis in [axis for axis in data.dims if axis not in (*kept, "draw")]:
         labels = study[axis].values.tolist()
         wanted = chosen.get(axis)
         data = data.isel({axis: labels.index(wanted) if wanted in labels else 0}, drop=True)
-    return data.drop_encoding()  # which may name axes that are gone
+    return data.drop_encoding()  # the encoding may name axes that were dropped
 
 
 def values_of(study: xr.Dataset, name: str, *kept: str, **chosen: object) -> xr.DataArray:
-    """One variable as `one` gives it; missing everywhere in a study without it."""
+    """One variable selected by `one`; all NaN if the study lacks it."""
     data = one(study, [name], *kept, **chosen)
     if name in data:
         return data[name]
@@ -50,7 +52,7 @@ def values_of(study: xr.Dataset, name: str, *kept: str, **chosen: object) -> xr.
 
 
 def look_of(arm: str, **more: object) -> dict:
-    """Colour and marker of an arm that is drawn as a curve."""
+    """Colour and marker of an arm that is drawn as a curve, as keyword arguments updated with `more`."""
     return {**UNTRAINED, **more} if arm == "random" else style.look(NUMBERS.get(arm, 4), **more)
 
 
@@ -60,14 +62,14 @@ def world(dataset: str) -> str:
 
 
 def finite(*shown: object, otherwise: tuple[float, float] = (0.0, 1.0)) -> np.ndarray:
-    """The values that are not missing; `otherwise` where there are none."""
+    """The finite values, flattened; `otherwise` if there are none."""
     values = np.concatenate([np.ravel(each) for each in shown])
     values = values[np.isfinite(values)]
     return values if len(values) else np.array(otherwise)
 
 
 def draw_known(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, **look: object) -> None:
-    """Draw those means (one axis) at the places x that are not missing, joined by a line, with intervals as bars."""
+    """Draw the finite means (along one axis) at positions x, joined by a line, with intervals as error bars."""
     known = np.isfinite(found["mean"].values) & np.isfinite(x)
     (axis,) = found["mean"].dims
     if known.any():
@@ -75,8 +77,10 @@ def draw_known(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, **look: object) -
 
 
 def draw_rows(ax: plt.Axes, rows: Sequence[str], series: Sequence[tuple[dict, xr.DataArray]], floor: float) -> None:
-    """Draw each draw's value and the mean of each series, its look and values (arm, draw), in one row for each arm; no
-    value lies below the floor, at which lower ones are drawn."""
+    """Draw one row per arm with the values of all draws and the mean of each series.
+
+    A series is a style and its values (arm, draw). Values below the floor are drawn at the floor.
+    """
     for number, (look, values) in enumerate(series):
         shift = APART * curves.centred(number, len(series)) / max(1, len(series) - 1)
         means = curves.means(values)
@@ -95,11 +99,11 @@ def draw_rows(ax: plt.Axes, rows: Sequence[str], series: Sequence[tuple[dict, xr
 
 
 def arms_of(*studies: xr.Dataset) -> list[str]:
-    """The arms of all studies, each once, in the order of their names."""
+    """The arms of all studies without duplicates, in the order of ARMS."""
     known = {arm for study in studies for arm in study["arm"].values.tolist()}
     return [arm for arm in ARMS if arm in known]
 
 
 def source(found: Mapping[str, xr.Dataset]) -> xr.Dataset:
-    """Source data of the parts of a figure that have any."""
+    """Merge the source data of those parts of a figure that have any."""
     return panels.side_by_side({name: part for name, part in found.items() if part.data_vars})

@@ -1,4 +1,4 @@
-"""Types of the interface between a figure's module and the script that draws it (see the package's docstring)."""
+"""Types of the interface between a figure's module and the script that draws it; see the docstring of the package."""
 
 from pathlib import Path
 

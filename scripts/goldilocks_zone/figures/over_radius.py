@@ -1,6 +1,7 @@
 """Accuracy after training over the radius: families of subspaces, arms, and their curves.
 
-An arm is a rule by which rate and temperature follow the radius; the rate is `best` where it was chosen among several.
+An arm is a pair of rules for how the learning rate and the temperature follow the radius. The rate is `best` if it was
+chosen among several.
 """
 
 from itertools import product
@@ -16,19 +17,22 @@ from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published
 
 X_LABEL = r"$\log_{10}(r/r_X)$"
 Y_LABEL = "test accuracy"
-DIMENSION = 100  # that of the claims about training
+DIMENSION = 100  # dimension used by the claims about training
 RULES = ("rate_rule", "temperature_rule")
 RATES = {"fixed": "rate fixed", "proportional": "rate $∝r$", "best": "best rate at each radius"}
 TEMPERATURES = {"fixed": "temperature fixed", "homogeneous": "temperature $∝r^n$"}
 NUMBERS = {"fixed": 0, "proportional": 1, "best": 3}  # of colour and marker
-APART = 0.045  # in log10(r/r_X), between two curves of a panel
-LEAST_GAP = 0.085  # between two labels of an axis of dimensions, relative to its length
-HIGHEST = 1.07  # end of an axis of accuracy, relative to the largest mean
+APART = 0.045  # horizontal offset between two curves of a panel, in log10(r/r_X)
+LEAST_GAP = 0.085  # smallest distance between two labels of an axis of dimensions, relative to its length
+HIGHEST = 1.07  # upper end of an accuracy axis, relative to the largest mean
 
 
 def families(study: xr.Dataset, named: bool = False) -> list[tuple[str, xr.Dataset]]:
-    """Planes, or spheres, of each dataset and network: title, and cells by ascending `dimension`, each once. Titles
-    name the dataset where there are several, or always (`named`)."""
+    """Families of planes or spheres, for each dataset and network: title, and cells by ascending `dimension` without
+    duplicates.
+
+    Titles name the dataset if there are several, or always if `named`.
+    """
     study = first_values(study)
     names = {}
     for name in study["subspace"].values.tolist():
@@ -49,7 +53,8 @@ def families(study: xr.Dataset, named: bool = False) -> list[tuple[str, xr.Datas
 
 
 def titled_cells(study: xr.Dataset, nearest_to: int | None = None, named: bool = False) -> list[tuple[str, xr.Dataset]]:
-    """Each dataset, network and subspace of a study with its title, or only the dimensions that are nearest to one."""
+    """Each dataset, network and subspace of a study with its title; with `nearest_to`, only the nearest dimension of
+    each family."""
     found = []
     for title, family in families(study, named):
         dimensions = family["dimension"].values
@@ -59,14 +64,15 @@ def titled_cells(study: xr.Dataset, nearest_to: int | None = None, named: bool =
 
 
 def first_values(study: xr.Dataset) -> xr.Dataset:
-    """Select the first value of every axis except rates and rules, and of rate_rule if the study varies rates."""
+    """Select the first value of every axis except rates and rules; rate_rule is reduced, too, if the study varies
+    rates."""
     kept = ["dataset", "network", "subspace", "radius", "draw", "temperature_rule"]
     kept.append("rate" if "rate" in study.dims else "rate_rule")
     return study.isel({axis: 0 for axis in study["test_accuracy"].dims if axis not in kept})
 
 
 def with_fixed_rules(study: xr.Dataset) -> xr.Dataset:
-    """Select the rules `fixed` of rate and temperature, or the first rule of a study without them."""
+    """Select the rules `fixed` of rate and temperature, or the first rule if the study has no `fixed`."""
     varied = [rule for rule in RULES if rule in study.dims]
     return study.sel({rule: min(study[rule].values.tolist(), key=lambda value: value != "fixed") for rule in varied})
 
@@ -77,7 +83,7 @@ def rules(study: xr.Dataset) -> dict[str, list[str]]:
 
 
 def arms(study: xr.Dataset) -> list[tuple[str, str, dict]]:
-    """Rate (of RATES) and temperature (of TEMPERATURES) of each arm of a study, and its place in it."""
+    """The arms of a study: rate (of RATES), temperature (of TEMPERATURES), and place in the study."""
     found = []
     for rate, temperature in product(*rules(study).values()):
         place = {rule: value for rule, value in zip(RULES, (rate, temperature)) if rule in study.dims}
@@ -86,14 +92,15 @@ def arms(study: xr.Dataset) -> list[tuple[str, str, dict]]:
 
 
 def look(rate: str, temperature: str) -> dict:
-    """Line and marker of an arm: rates by colour and marker, temperatures by line and filling."""
+    """Line and marker of an arm: colour and marker show the rate, line style and marker filling show the
+    temperature."""
     fixed = temperature == "fixed"
     filling = {"markersize": 3, "markerfacecolor": None if fixed else "white", "markeredgewidth": 0.7}
     return style.look(NUMBERS[rate], **filling, linestyle="-" if fixed else "--", linewidth=1.1 if fixed else 0.9)
 
 
 def arm_handles(drawn: list[tuple[str, str]]) -> list[plt.Line2D]:
-    """Legend entries for the arms (rate, temperature) that a figure draws; a fixed temperature is understood."""
+    """Legend entries for the arms (rate, temperature) in a figure; a fixed temperature is not mentioned."""
     rates, temperatures = {rate for rate, _ in drawn}, {temperature for _, temperature in drawn}
     looks = {RATES[rate]: look(rate, "fixed") for rate in RATES if rate in rates}
     if temperatures != {"fixed"}:
@@ -109,7 +116,7 @@ def published_rows(path: Published, cells: xr.Dataset) -> list[dict[str, str]]:
 
 
 def accuracy_curves(study: xr.Dataset) -> xr.Dataset:
-    """Bands over radii of the accuracy at the end; with `best_rate` where the rate was chosen among several."""
+    """Bands over radii of the final accuracy, with `best_rate` if the rate was chosen among several."""
     values = training.accuracy(study)
     if "rate" in study.dims:
         values = values.rename(rate="best_rate")
@@ -122,17 +129,17 @@ def accuracy_curves(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw(ax: plt.Axes, curve: xr.Dataset, number: int, count: int, look: dict, apart: float = APART) -> None:
-    """Draw means over log10(r/r_X), and as bars their simultaneous band, which as areas would hide the other curves."""
+    """Draw means over log10(r/r_X), with the simultaneous band as error bars, because areas would hide other curves."""
     ax.errorbar(moved_aside(curve, number, count, apart), curve["mean"], curves.bars(curve), elinewidth=0.6, **look)
 
 
 def moved_aside(curve: xr.Dataset, number: int, count: int, apart: float) -> np.ndarray:
-    """log10(r/r_X) of a curve's points, shifted so that `count` curves lie `apart` from each other."""
+    """log10(r/r_X) of a curve's points, offset so that `count` curves lie `apart` from each other."""
     return curve["x"].values / 2 + apart * curves.centred(number, count)
 
 
 def draw_cells(cells: list[tuple[str, xr.Dataset]], settings: FigureSettings, columns: int, room: float) -> Drawn:
-    """A panel for each cell with a curve for each of its arms; panels of one dataset have one range of accuracy."""
+    """Draw a panel per cell with a curve per arm; panels of the same dataset share the range of accuracy."""
     figure, axes = panels.page(len(cells), settings, columns, room=room, x_label=X_LABEL)
     data = {panels.letter(number): accuracy_curves(cell) for number, (_, cell) in enumerate(cells)}
     tops, drawn = [(each["dataset"].item(), float(each["mean"].max())) for each in data.values()], []
@@ -150,13 +157,13 @@ def draw_cells(cells: list[tuple[str, xr.Dataset]], settings: FigureSettings, co
 
 
 def frame(ax: plt.Axes, cell: xr.Dataset, highest: float) -> None:
-    """Mark chance and r_X in grey, with room for means up to the highest; bars of few draws may leave the axes."""
+    """Mark chance and r_X in grey, and limit the y-axis by the highest mean; error bars of few draws may exceed it."""
     ax.axvline(0, **style.GREY)
     show_accuracy(ax, cell, highest)
 
 
 def show_accuracy(ax: plt.Axes, cell: xr.Dataset, highest: float) -> None:
-    """Limit the y-axis to accuracies from zero to the highest, and mark chance in grey."""
+    """Limit the y-axis to accuracies from zero to slightly above the highest, and mark chance in grey."""
     ax.axhline(1 / float(cell["classes"]), **style.DASHED)
     ax.set_ylim(0, HIGHEST * highest)
 

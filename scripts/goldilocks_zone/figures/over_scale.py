@@ -1,4 +1,4 @@
-"""Curves over the scale α of an initialisation, in a column for each study."""
+"""Curves over the scale α of an initialisation, with one column per study."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ WAYS = {"parameters": r"$\alpha\theta$", "temperature": r"$T=\alpha^{-n}$", "bot
 
 
 def first_cell(study: xr.Dataset) -> xr.Dataset:
-    """Select the first dataset, network and subspace at the largest dimension and number of examples."""
+    """Select the first dataset, network and subspace, at the largest dimension and number of examples."""
     largest = {axis: study[axis].max() for axis in ("dimension", "examples") if axis in study.dims}
     return study.isel(dataset=0, network=0, subspace=0).sel(largest)
 
@@ -24,7 +24,7 @@ def parameters_rescaled(study: xr.Dataset) -> xr.Dataset:
 
 
 def bands(study: xr.Dataset, variables: dict[str, xr.DataArray]) -> xr.Dataset:
-    """{name}_mean, _low and _high (…, radius) of each of `variables`, with the band of `curves.over_radii`."""
+    """{name}_mean, _low and _high (…, radius) of each of `variables`, with bands from `curves.over_radii`."""
     found = {name: curves.over_radii(study.assign({name: values}), name) for name, values in variables.items()}
     return xr.Dataset({f"{name}_{part}": each[part] for name, each in found.items() for part in curves.PARTS})
 
@@ -35,7 +35,7 @@ def draw(ax: plt.Axes, data: xr.Dataset, name: str, number: int, label: str, lin
 
 
 def limit(ax: plt.Axes, data: xr.Dataset, *names: str) -> None:
-    """Limit the y-axis to means, not to bands, which are wide for few draws."""
+    """Set the y-limits from means only, because bands of few draws are wide."""
     ax.set_ylim(panels.limits(*(data[f"{name}_mean"] for name in names)))
 
 
@@ -48,9 +48,11 @@ def stacks(
     titles: dict[str, str] | None = None,
     columns: int | None = None,
 ) -> plt.Figure:
-    """A figure with a column for each study and a row for each of `heights`, the labels of the rows' axes. `draw_stack`
-    draws a study's part of `data` into its panels, under its own of `titles` or dataset and network; one legend above
-    serves all. Of more studies than `columns` the rest stand below."""
+    """A figure with a column per study and a row per axis label in `heights`.
+
+    `draw_stack` draws the part of `data` of one study into its panels. Columns are titled by `titles`, or by dataset
+    and network. One legend above serves all panels. Beyond `columns` studies, columns wrap to further rows.
+    """
     figure, stacked = panels.stacked(len(studies), len(heights), settings, columns, x_label=LABEL)
     for name, stack in zip(studies, stacked):
         draw_stack(stack, data[name])

@@ -1,4 +1,4 @@
-"""Runs along training: their names, the steps at which something is measured, and curves over the step."""
+"""Curves over training steps: names of runs, the steps at which variables are measured, and drawing."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -29,12 +29,13 @@ WORDS = {
 PRIMARY = {"dataset": "mnist", "network": "fc-200x2-relu-nobias"}
 USUAL = "usual"
 STAGES = {"start": "start", "learnt": "after learning", "end": "end"}
-KEYS = ("optimiser", "batch")  # that tell studies apart beside what they vary
-NARROW, WIDE = 4.0, 1000.0  # ratios of the ends of logarithmic axes, for their ticks
+KEYS = ("optimiser", "batch")  # settings that distinguish studies, besides those they vary
+NARROW, WIDE = 4.0, 1000.0  # ratios of the ends of a logarithmic axis that change its ticks
 
 
 def runs(study: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
-    """The runs of a study at its first radius and subspace, (draw, step, …), each named by its unusual settings."""
+    """Yield the runs of a study at its first radius and subspace, (draw, step, …), each named by its non-default
+    settings."""
     settings = curves.settings_of(study)
     varied = [studies.dimension(key) for key in settings["vary"]]
     common = [WORDS.get(str(settings[key]), "") for key in KEYS if key not in varied]
@@ -51,7 +52,7 @@ def runs(study: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
 
 
 def stages(run: xr.Dataset, variable: str) -> dict[str, int]:
-    """The steps of a few stages at which a variable is measured: the first, the first after learning, and the last."""
+    """Steps at which a variable is measured at three stages: the first, the first after learning, and the last."""
     steps = local_geometry.measured(run[variable])["step"].values
     losses = run["training_loss"].sel(step=steps).mean("draw").values
     learnt = steps[losses < local_geometry.LEARNT * np.log(int(run["classes"]))]
@@ -60,7 +61,8 @@ def stages(run: xr.Dataset, variable: str) -> dict[str, int]:
 
 
 def logarithmic_means(values: xr.DataArray) -> xr.Dataset:
-    """Geometric mean over draws of values (…, draw) where they are positive, and low and high of its 95 % interval."""
+    """Geometric mean over draws of the positive values of an array (…, draw), with low and high of its 95 %
+    interval."""
     found = np.exp(curves.means(np.log(values.where(values > 0)))[curves.PARTS])
     about, units = values.attrs.get("long_name", values.name), values.attrs.get("units", "1")
     for part, end in {"mean": "", **curves.ends_of("the 95 % interval of the ")}.items():
@@ -69,19 +71,19 @@ def logarithmic_means(values: xr.DataArray) -> xr.Dataset:
 
 
 def draw_over_steps(ax: plt.Axes, found: xr.Dataset, number: int, label: str, **look: object) -> None:
-    """Draw means and intervals over the step; the start has a place of its own beside the logarithmic axis."""
+    """Draw means over the step, with their intervals as a band."""
     look = style.look(number, markersize=2.5, linewidth=1.0, label=label) | look
     curves.draw_band(ax, found["step"], found, **look)
 
 
 def points(number: int, filled: bool) -> dict:
-    """The look of points with error bars and no line, in the colour and marker of this number."""
+    """Style of points with error bars and without line, in the colour and marker of this number."""
     more = {"markersize": 3, "markeredgewidth": 0.8, "elinewidth": 0.7, "linestyle": "none"}
     return style.look(number, markerfacecolor=style.colour(number) if filled else "white", **more)
 
 
 def step_axis(ax: plt.Axes, steps: np.ndarray) -> None:
-    """Make the x-axis one of steps, logarithmic after the start."""
+    """Set up an x-axis of steps: linear up to step 1, so that step 0 is visible, then logarithmic."""
     ax.set_xscale("symlog", linthresh=1, linscale=0.3)
     last = int(np.floor(np.log10(steps.max())))
     ax.set(xticks=[0, *10.0 ** np.arange(last + 1)], xlim=(-0.3, steps.max() * 1.25))
@@ -90,7 +92,8 @@ def step_axis(ax: plt.Axes, steps: np.ndarray) -> None:
 
 
 def logarithmic_axis(ax: plt.Axes, *shown: xr.DataArray | float) -> None:
-    """Make the y-axis logarithmic, with room for values and ticks in full; intervals of few draws may leave it."""
+    """Make the y-axis logarithmic with room for the values and plain tick labels; intervals of few draws may exceed
+    it."""
     low, high = panels.log_limits(*(np.log10(each) for each in shown), margin=0.08)
     ax.set(yscale="log", ylim=(low, high))
     if high / low < NARROW:

@@ -1,6 +1,7 @@
-"""Panels of a figure: their sizes, letters, titles, limits and legends.
+"""Panels of a figure: sizes, letters, titles, limits and legends.
 
-`room` is the height of a figure relative to that of its rows of panels; the rest is for legends and titles above them.
+`room` is the height of a figure relative to the height of its rows of panels; the excess is for legends and titles
+above them.
 """
 
 import math
@@ -14,14 +15,14 @@ from goldilocks_zone.figures.registry import FigureSettings
 
 X_LABEL = r"$\log_{10}(r^2/r_X^2)$"
 CENTIMETRES_PER_INCH = 2.54
-SEVERAL_PANELS_HEIGHT = 0.78  # relative to that of a panel on its own, for the same width
-GUTTER_CM = 0.6  # between two panels of usual width; all three together are as wide as the paper's text
-LONGEST_IN_TWO_COLUMNS = 18  # characters of a legend's entry above one of three panels
+SEVERAL_PANELS_HEIGHT = 0.78  # height relative to a single panel of the same width
+GUTTER_CM = 0.6  # between two panels of usual width; together they are as wide as the paper's text
+LONGEST_IN_TWO_COLUMNS = 18  # longest legend entry, in characters, that fits twice above one of three panels
 DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
 
 
 def page_size(rows: int, settings: FigureSettings, room: float = 1.0) -> tuple[float, float]:
-    """Width and height in inches of a figure as wide as the paper's text, with rows of panels."""
+    """Width and height in inches of a figure with rows of panels, as wide as the paper's text."""
     width, height = 2 * settings.width_cm + GUTTER_CM, rows * SEVERAL_PANELS_HEIGHT * settings.height_cm
     return width / CENTIMETRES_PER_INCH, height / CENTIMETRES_PER_INCH * room
 
@@ -29,7 +30,7 @@ def page_size(rows: int, settings: FigureSettings, room: float = 1.0) -> tuple[f
 def grid(
     rows: int, columns: int, settings: FigureSettings, room: float = 1.0, **options: object
 ) -> tuple[plt.Figure, np.ndarray]:
-    """A figure of the page's width with panels (rows, columns); further options go to `subplots`."""
+    """A page-wide figure with panels (rows, columns); further options are passed to `subplots`."""
     size = page_size(rows, settings, room)
     return plt.subplots(rows, columns, **{"figsize": size, "squeeze": False, **options})
 
@@ -37,7 +38,7 @@ def grid(
 def page(
     count: int, settings: FigureSettings, columns: int | None = None, **options: object
 ) -> tuple[plt.Figure, list[plt.Axes]]:
-    """A figure of the page's width with `count` panels, row by row; further options go to `stacked`."""
+    """A page-wide figure with `count` panels, row by row; further options are passed to `stacked`."""
     figure, stacks = stacked(count, 1, settings, columns, **options)
     return figure, [ax for (ax,) in stacks]
 
@@ -45,8 +46,10 @@ def page(
 def stacked(
     count: int, height: int, settings: FigureSettings, columns: int | None = None, x_label: str = "", **options: object
 ) -> tuple[plt.Figure, list[list[plt.Axes]]]:
-    """A figure across the page with `count` stacks of `height` panels, in at most three columns by default. With
-    `x_label` they share this axis, which the lowest panel of each column shows."""
+    """A page-wide figure with `count` stacks of `height` panels, by default in at most three columns.
+
+    With `x_label` all panels share the x-axis, and the lowest panel of each column labels it.
+    """
     columns = columns or min(count, 3)
     rows = height * math.ceil(count / columns)
     figure, axes = grid(rows, columns, settings, **{"sharex": bool(x_label), **options})
@@ -62,7 +65,8 @@ def stacked(
 
 
 def for_each_cell(study: xr.Dataset, settings: FigureSettings) -> tuple[plt.Figure, list[tuple[plt.Axes, dict]]]:
-    """A figure with a panel for each of a study's cells; several share axes and are titled by how they differ."""
+    """A figure with a panel per cell of a study. Several panels share their axes, and titles name what differs between
+    them."""
     shown = cells(study)
     width, height = (length / CENTIMETRES_PER_INCH for length in (settings.width_cm, settings.height_cm))
     if len(shown) == 1:
@@ -78,13 +82,14 @@ def for_each_cell(study: xr.Dataset, settings: FigureSettings) -> tuple[plt.Figu
 
 
 def cells(study: xr.Dataset) -> list[dict]:
-    """Labels of every dataset, network and subspace of a study."""
+    """Labels of every combination of dataset, network and subspace of a study."""
     axes = ("dataset", "network", "subspace")
     return [dict(zip(axes, labels)) for labels in product(*(study[axis].values.tolist() for axis in axes))]
 
 
 def cell_title(cell: dict, all_cells: list[dict]) -> str:
-    """The labels by which a cell differs from others of its study; its network where there are no others."""
+    """Title of a cell: the labels that distinguish it from the other cells of its study, or its network if it is the
+    only one."""
     differing = [axis for axis in cell if len({each[axis] for each in all_cells}) > 1]
     return ", ".join(cell[axis] for axis in differing or ["network"])
 
@@ -100,7 +105,7 @@ def network_title(label: str) -> str:
 
 
 def letter(number: int) -> str:
-    """The letter of a panel (a, b, …) in titles and in names of source data."""
+    """The letter (a, b, …) of a panel, as used in titles and in names of source data."""
     return chr(ord("a") + number)
 
 
@@ -109,7 +114,7 @@ def lettered(number: int, title: str) -> str:
 
 
 def letter_titles(axes: list[plt.Axes], titles: list[str] | None = None) -> None:
-    """Title panels with their letters; by default those that have titles already."""
+    """Title panels with their letters, keeping existing titles by default."""
     for number, (ax, title) in enumerate(zip(axes, titles or [ax.get_title() for ax in axes])):
         ax.set_title(lettered(number, title))
 
@@ -122,8 +127,10 @@ def label_y(figure: plt.Figure, text: str) -> None:
 
 
 def limits(*shown: object, margin: float = 0.08, above: float | None = None) -> tuple[float, float]:
-    """Ends of an axis with room for values, missing ones left out; intervals of few draws may leave the axis. The
-    margin is relative to the range of the values, below and above it unless `above` differs."""
+    """Ends of an axis with room for the finite values; intervals of few draws may exceed them.
+
+    The margin is relative to the range of the values; `above` overrides it at the upper end.
+    """
     values = np.concatenate([np.ravel(each) for each in shown])
     low, high = np.nanmin(values), np.nanmax(values)
     span = (high - low) or 1.0
@@ -131,7 +138,7 @@ def limits(*shown: object, margin: float = 0.08, above: float | None = None) -> 
 
 
 def log_limits(*logarithms: object, margin: float = 0.06) -> tuple[float, float]:
-    """Limits of a logarithmic axis, with room for values of these decimal logarithms."""
+    """Ends of a logarithmic axis with room for values given as decimal logarithms."""
     low, high = limits(*logarithms, margin=margin)
     return 10**low, 10**high
 
@@ -141,7 +148,7 @@ def entry(label: str, **look: object) -> plt.Line2D:
 
 
 def legend(ax: plt.Axes, handles: list, **place: object) -> None:
-    """Place a legend in a single panel, or a common one above several panels."""
+    """Place a legend inside a single panel, or a common one above several panels."""
     if len(ax.figure.axes) == 1:
         ax.legend(handles=handles, **place)
     elif ax is ax.figure.axes[0]:
@@ -149,13 +156,13 @@ def legend(ax: plt.Axes, handles: list, **place: object) -> None:
 
 
 def legend_on_top(figure: plt.Figure, handles: list | plt.Axes, columns: int = 10, **options: object) -> None:
-    """Place one legend above all panels, with given entries or those of one panel."""
+    """Place one legend above all panels, with the given entries or with those of one panel."""
     handles = handles.get_legend_handles_labels()[0] if isinstance(handles, plt.Axes) else handles
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), columns), **options)
 
 
 def legend_above(ax: plt.Axes, heading: str, handles: list | None = None, columns: int | None = None) -> None:
-    """Place a legend between a panel and its heading, off the curves, in `columns` or as many columns as fit."""
+    """Place a legend between a panel and its heading, clear of the curves, in `columns` or as many columns as fit."""
     handles = ax.get_legend_handles_labels()[0] if handles is None else handles
     fit = len(handles) > 3 and max(len(each.get_label()) for each in handles) <= LONGEST_IN_TWO_COLUMNS
     place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": columns or (2 if fit else 1)}
@@ -164,6 +171,6 @@ def legend_above(ax: plt.Axes, heading: str, handles: list | None = None, column
 
 
 def side_by_side(parts: dict[str, xr.Dataset]) -> xr.Dataset:
-    """Merge the source data of several parts, prefixing variables and axes with the part's name."""
+    """Merge the source data of several parts, prefixing variables and axes with the name of the part."""
     names = {key: {name: f"{key}_{name}" for name in {*part.variables, *part.dims}} for key, part in parts.items()}
     return xr.merge([part.rename(names[key]) for key, part in parts.items()], combine_attrs="drop_conflicts")

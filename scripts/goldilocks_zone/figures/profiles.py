@@ -10,19 +10,19 @@ import xarray as xr
 from goldilocks_zone.figures import curves, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
 
-DIMENSION = 50  # that of the claims
+DIMENSION = 50  # dimension used by the claims
 PUBLISHED = {"linestyle": "none", "markerfacecolor": "none", "markeredgewidth": 0.6, "markersize": 4}
 POWER_LAW_FROM = 2.0  # power laws are fitted from this x outwards, as in claim fs7
 
 
 def shown_dimension(study: xr.Dataset) -> int:
-    """The dimension that claims use if the study has it, else the largest."""
+    """The dimension that claims use, if the study has it, else the largest."""
     dimensions = study["dimension"].values
     return DIMENSION if DIMENSION in dimensions else int(dimensions.max())
 
 
 def draw_curves(ax: plt.Axes, curve: xr.Dataset, number: int, label: str, deviations: bool = True) -> None:
-    """Draw a mean over the radius for each number of examples: thin broken lines for all but the largest."""
+    """Draw a mean over the radius for each number of examples, with thin broken lines for all but the largest."""
     largest, *fewer = sorted(curve["examples"].values.tolist(), reverse=True)
     curves.draw_curve(ax, curve.sel(examples=largest), number, label, deviations)
     for line, count in zip(style.LINES[1:], fewer):
@@ -38,7 +38,8 @@ def example_handles(study: xr.Dataset) -> list[plt.Line2D]:
 
 
 def power_law(x: np.ndarray, mean: np.ndarray) -> list[float]:
-    """Slope and intercept of log10 of a mean over log10 r from POWER_LAW_FROM outwards; [] for fewer than two radii."""
+    """Slope and intercept of log10 of a mean over log10 r at x from POWER_LAW_FROM outwards; [] for fewer than two
+    radii."""
     above = x >= POWER_LAW_FROM
     return np.polyfit(x[above] / 2, np.log10(mean[above]), 1).tolist() if above.sum() >= 2 else []
 
@@ -54,7 +55,7 @@ def published_rows(path: Published, cell: Mapping[str, str]) -> list[dict[str, s
 def draw_profile(
     variable: str, label: str, reference: float, studies: Studies, settings: FigureSettings, published: Published
 ) -> Drawn:
-    """Draw a measure over the radius, one curve per dimension, as figure 3 of Fort & Scherlis (2019) does."""
+    """Draw a measure over the radius, one curve per dimension, as in figure 3 of Fort & Scherlis (2019)."""
     (study,) = studies.values()
     data = curves.over_radii(study, variable)
     figure, axes = panels.for_each_cell(study, settings)

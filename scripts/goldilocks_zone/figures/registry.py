@@ -1,7 +1,7 @@
-"""Figures by name: what each module registers of its own, and what a configuration may say.
+"""Registry of figures: each module's registration, and the settings that a configuration may give.
 
-A module registers its figure as a literal, FIGURE = {…}, which is read from its source: nothing is imported, so that a
-workflow that loads needs neither matplotlib nor arrays.
+A module registers its figure as a literal, FIGURE = {…}, which is parsed from the source without importing it. Loading
+the workflow therefore needs neither matplotlib nor array libraries.
 """
 
 import ast
@@ -27,11 +27,14 @@ class InPaper(Section):
 
 
 class Figure(BaseModel):
-    """A figure as its module registers it. It shows `studies`, those of them that a run has, or a `result` that is no
-    study's. Over the axis `radius` their radii must be in units of r_X, over `scale` factors of an initialisation,
-    whose log10 becomes the coordinate x; each must have the axes `needs`. A figure that is not `wide` takes half the
-    width of the paper's text while it has one panel. `caption` is for figures that no section of the paper mentions, in
-    plain text; by default the docstring."""
+    """A figure as registered by its module.
+
+    It shows those of `studies` that a run has, or a `result` that belongs to no study. With the axis `radius`, the
+    studies' radii must be in units of r_X. With the axis `scale`, radii must be scale factors of an initialisation, and
+    log10 of the factor becomes the coordinate x. Each study must have the axes `needs`. A figure that is not `wide`
+    takes half the width of the paper's text, as long as it has one panel. `caption` is for figures that no section of
+    the paper mentions, in plain text; by default the docstring.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,13 +52,13 @@ class Figure(BaseModel):
     caption: str | None = None
 
     def defaults(self) -> dict:
-        """The settings of this figure where a configuration says nothing."""
+        """The default settings of this figure, used where a configuration gives none."""
         studies = {"studies": list(self.studies)} if self.studies else {}
         return {**studies, "width_cm": self.width_cm, "height_cm": self.height_cm, "published": True}
 
     @property
     def published_files(self) -> list[str]:
-        """The file of published values, if there is one."""
+        """The file of published values, if there is one, as a list."""
         return [self.published] if self.published else []
 
     def in_paper(self) -> InPaper:
@@ -64,7 +67,7 @@ class Figure(BaseModel):
 
 
 class FigureSettings(Section, title="Figure"):
-    """Settings of one figure, an entry of the configuration's section `figures`."""
+    """Settings of one figure: an entry in the section `figures` of a configuration."""
 
     studies: Unique[str] = Field([])
     """The studies that the figure shows, by default those that its module registers; it is drawn from those that the
@@ -81,7 +84,10 @@ class FigureSettings(Section, title="Figure"):
 
 @cache
 def figures() -> dict[str, Figure]:
-    """The figures of this package by name, sorted by works and modules. Raises ValueError if two share a name."""
+    """The figures of this package by name, sorted by work and module.
+
+    Raises ValueError if two share a name.
+    """
     found: dict[str, Figure] = {}
     for figure in filter(None, map(_registered, sorted(ROOM.glob("*/*.py")))):
         if figure.id in found:
@@ -92,8 +98,10 @@ def figures() -> dict[str, Figure]:
 
 
 def of(name: str, file: str | None = None) -> Figure:
-    """The figure of this name: of this package, or drawn by a `file` of the user's own. Raises ValueError in one
-    sentence if there is no such figure, or the file cannot be read or offers no draw."""
+    """The figure of this name: from this package, or drawn by a `file` of the user.
+
+    Raises ValueError if there is no such figure, or if the file cannot be read or defines no draw.
+    """
     if file is None:
         if name not in figures():
             close = difflib.get_close_matches(name, figures(), n=1)
@@ -106,8 +114,10 @@ def of(name: str, file: str | None = None) -> Figure:
 
 
 def with_defaults(section: Mapping) -> dict:
-    """The section `figures` of a configuration, with every figure that is registered and not set to null. Entries of a
-    wrong type are left for validation. Raises ValueError as `of` does, beginning with the entry's name."""
+    """The section `figures` of a configuration, extended by every registered figure that is not set to null.
+
+    Entries of a wrong type are left for validation. Raises ValueError as `of` does, with the entry's name in front.
+    """
     found = {name: figure.defaults() for name, figure in figures().items() if section.get(name, {}) is not None}
     for name, entry in section.items():
         if isinstance(entry, Mapping) and isinstance(entry.get("file") or "", str):
@@ -122,7 +132,7 @@ def with_defaults(section: Mapping) -> dict:
 
 
 def documentation() -> str:
-    """The figures of this package as a Markdown table, for figures/README.md."""
+    """The figures of this package as a Markdown table for figures/README.md."""
     lines = [HEADER, "|---|---|---|---|"]
     for name, figure in figures().items():
         results = ", ".join(f"`{result}`" for result in figure.studies or [figure.result])
@@ -132,7 +142,10 @@ def documentation() -> str:
 
 
 def _registered(path: Path, own_name: str = "") -> Figure | None:
-    """The figure that a module registers, or None; a user's own figure is named `own_name`."""
+    """The figure that a module registers, or None; a user's figure is named `own_name`.
+
+    Raises ValueError if the module cannot be read or parsed, lacks draw, or registers an invalid FIGURE.
+    """
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except OSError as error:

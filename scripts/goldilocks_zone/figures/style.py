@@ -1,4 +1,4 @@
-"""Style of every figure: colours, markers and lines, and the file of settings of matplotlib."""
+"""Style of every figure: colours, markers, lines, and the matplotlib style file."""
 
 from pathlib import Path
 
@@ -8,17 +8,17 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 
-# Okabe & Ito's colours, told apart by the colour-blind; markers and lines differ too, for grey print.
+# Okabe & Ito's colours, safe for colour-blind readers; markers and lines differ, too, for greyscale print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 LINES = ("-", "--", ":", "-.")
-# Lines of reference, at r_X or at a neutral value.
+# Reference lines, at r_X or at a neutral value.
 GREY = {"color": "0.6", "linewidth": 0.5, "zorder": 0}
 DASHED = {**GREY, "linestyle": "--"}
 
 
 def set_style() -> None:
-    """Set the style of every figure, whatever a user's matplotlibrc says."""
+    """Apply the common style, independently of the user's matplotlibrc."""
     matplotlib.rcdefaults()
     plt.style.use(Path(__file__).with_name("goldilocks.mplstyle"))
 
@@ -36,5 +36,5 @@ def line(number: int) -> str:
 
 
 def look(number: int, **more: object) -> dict:
-    """Colour and marker of the curve of this number, and `more`."""
+    """Colour and marker of the curve of this number as keyword arguments, updated with `more`."""
     return {"color": colour(number), "marker": marker(number), **more}

@@ -1,7 +1,7 @@
 """Estimates, bands and regression lines with their uncertainty over random initialisations θ, the unit of claims.
 
-A reading is a number read off a grid, as an array (low, value, high) of its possible values: all three are alike where
-it is known, half a step apart where it is a point of the grid, and an end is infinite where it is censored.
+A reading is a number read off a grid, as an array (low, value, high) of its possible values. All three are equal if the
+number is known exactly, half a step apart if it is a grid point, and infinite at an end that is censored.
 """
 
 from collections.abc import Callable
@@ -12,26 +12,26 @@ from scipy import special
 
 from goldilocks_zone.randomness import stream
 
-LEVEL = 0.95  # of intervals that are shown
+LEVEL = 0.95  # of reported intervals
 RESAMPLES, BATCH = 2000, 100
 LEAST_RESAMPLED = 6  # fewer units have too few distinct resamples for a 95 % interval
-EQUAL = 1e-12  # relative: sides of a comparison that differ by rounding alone
+EQUAL = 1e-12  # relative tolerance for sides of a comparison that differ by rounding alone
 ALIKE = "what is compared is equal in every draw"
 
 
-# scipy.stats has these too, but takes a second to import, which every figure would pay.
+# Uses scipy.special: importing scipy.stats takes a second, which every figure would pay.
 def student(p: float, freedom: float) -> float:
-    """The quantile of Student's t distribution."""
+    """Quantile of Student's t distribution at p."""
     return float(special.stdtrit(freedom, p))
 
 
 def chi_squared(p: np.ndarray, freedom: float) -> np.ndarray:
-    """Quantiles of the chi-squared distribution."""
+    """Quantiles of the chi-squared distribution at p."""
     return special.chdtri(freedom, 1 - p)
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks of values (n,) from 1 on, their mean where values are equal."""
+    """Ranks of values (n,) starting at 1, with mean ranks for ties."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (counts.cumsum() - (counts - 1) / 2)[inverse]
 
@@ -42,9 +42,11 @@ class TooFewDraws(ValueError):
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its standard error over n units; `interval(level)` gives (low, high). `smallest_p` is the least
-    p-value that the interval's kind can resolve; `half_step` is half a step of the grid of a reading, else 0;
-    `open_end` says why an end of the interval is infinite."""
+    """A number with its standard error over n units; `interval(level)` returns (low, high).
+
+    smallest_p: the smallest p-value that this kind of interval can resolve. half_step: half a grid step for a reading,
+    else 0. open_end: the reason why an end of the interval is infinite.
+    """
 
     value: float
     standard_error: float
@@ -56,8 +58,11 @@ class Estimate:
 
 
 def p_above(estimate: Estimate, threshold: float) -> float:
-    """One-sided p-value against `the true value is at most threshold`, 1 minus that against `at least`: the level at
-    which the interval starts there. By bisection, so that tests agree with intervals of any kind."""
+    """One-sided p-value against the null `the true value is at most threshold`.
+
+    1 minus this is the p-value against `at least`. It is the level at which the interval's end reaches the threshold,
+    found by bisection, so that tests agree with intervals of any kind.
+    """
     low, high = 0.0, 1.0
     for _ in range(40):
         p = (low + high) / 2
@@ -67,8 +72,11 @@ def p_above(estimate: Estimate, threshold: float) -> float:
 
 
 def mean(samples: np.ndarray, resolution: float = 0.0) -> Estimate:
-    """Mean of independent samples (n,) with Student's interval. Raises TooFewDraws below two. Samples in multiples of
-    `resolution` may agree by chance: their deviation is at least that of rounding, resolution/√12."""
+    """Mean of independent samples (n,) with Student's interval.
+
+    Samples that are multiples of `resolution` may agree by chance. Their standard deviation is therefore at least that
+    of rounding, resolution/√12. Raises TooFewDraws for fewer than two samples.
+    """
     n = len(samples)
     if n < 2:
         raise TooFewDraws(f"{n} draw gives no interval: at least 2 are needed")
@@ -83,18 +91,20 @@ def mean(samples: np.ndarray, resolution: float = 0.0) -> Estimate:
 
 
 def point_of_grid(places: np.ndarray, first: int, last: int) -> np.ndarray:
-    """The reading of a place between the points `first` and `last` (most often one) of an ascending grid (g,). It ends
-    half-way to the next points, and is open at the ends of the grid: the place may lie beyond."""
+    """Reading (3,) of a place between the points `first` and `last` (usually the same) of an ascending grid (g,).
+
+    It extends half-way to the neighbouring points. At an end of the grid it is open, because the place may lie beyond.
+    """
     ends = np.array([-np.inf, *(places[1:] + places[:-1]) / 2, np.inf])
     return np.array([ends[first], (places[first] + places[last]) / 2, ends[last + 1]])
 
 
 def read_off(estimate: Estimate, reading: np.ndarray, reason: str = "") -> Estimate:
-    """The estimate of a number whose value is a reading (3,); `reason` says why it is censored, where it is.
+    """Add the uncertainty of a reading (3,) to an estimate; `reason` says why the reading is censored, if it is.
 
-    A number anywhere within half a step h of its reading, with equal odds, has a variance of h²/3 around it, step²/12,
-    which joins the squared standard error. An open end of the reading is one of the interval. The jackknife's
-    correction of bias is left out of the value, since it would multiply the error of the reading.
+    A number that lies uniformly within half a step h of its reading has the variance h²/3 = step²/12, which is added to
+    the squared standard error. An open end of the reading makes that end of the interval infinite. The value omits the
+    jackknife's bias correction, which would amplify the reading error.
     """
     below, above = reading[1] - reading[0], reading[2] - reading[1]
     if not below and not above:
@@ -104,7 +114,7 @@ def read_off(estimate: Estimate, reading: np.ndarray, reason: str = "") -> Estim
 
     def interval(level: float) -> tuple[float, float]:
         low, high = estimate.interval(level)
-        # The level 0 has no width, however wide the reading.
+        # The interval of level 0 has no width, even if an end of the reading is infinite.
         wide = student((1 + level) / 2, estimate.n - 1) / np.sqrt(3)
         ends = (np.hypot(median - low, wide * below), np.hypot(high - median, wide * above)) if level else (0.0, 0.0)
         return float(middle - ends[0]), float(middle + ends[1])
@@ -116,14 +126,17 @@ def read_off(estimate: Estimate, reading: np.ndarray, reason: str = "") -> Estim
 
 
 def of_ranks(estimate: Estimate, n: int) -> Estimate:
-    """The estimate of Spearman's correlation 1 − 6 Σd²/(n(n² − 1)) of n pairs: without ties Σd² is even."""
+    """Add the granularity of Spearman's correlation 1 − 6 Σd²/(n(n² − 1)) of n pairs: without ties, Σd² is even."""
     half_step = 6 / (n * (n**2 - 1))
     return read_off(estimate, estimate.value + half_step * np.array([-1, 0, 1]))
 
 
 def difference(first: np.ndarray, second: np.ndarray, resolution: float = 0.0, reason: str = ALIKE) -> Estimate:
-    """Mean of paired differences of samples (n,) or readings (3, n), with Student's interval. `reason` says why
-    readings are censored, as sides that are equal in every draw are. Raises TooFewDraws below two."""
+    """Mean of paired differences of samples (n,) or readings (3, n), with Student's interval.
+
+    `reason` says why readings are censored. Samples that are equal in every draw are treated as censored. Raises
+    TooFewDraws for fewer than two.
+    """
     first, second = (np.broadcast_to(each, (3, each.shape[-1])) for each in (first, second))
     found = first - second[::-1]
     estimate = read_off(mean(found[1], resolution), found.mean(1), reason)
@@ -131,21 +144,24 @@ def difference(first: np.ndarray, second: np.ndarray, resolution: float = 0.0, r
 
 
 def unless_alike(estimate: Estimate, first: np.ndarray, second: np.ndarray) -> Estimate:
-    """The estimate; censored on both sides if the compared samples are equal in every draw."""
+    """The estimate, censored on both sides if the compared samples are equal in every draw."""
     if np.allclose(first, second, rtol=EQUAL, atol=0):
         return read_off(estimate, np.array([-np.inf, estimate.value, np.inf]), ALIKE)
     return estimate
 
 
 def largest(samples: np.ndarray) -> Estimate:
-    """The largest of samples (n,), an identity's errors; it has no interval."""
+    """The largest of samples (n,), such as the errors of an identity; its interval has no width."""
     value = float(np.max(samples))
     return Estimate(value, 0.0, len(samples), lambda level: (value, value))
 
 
 def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, *name: str) -> Estimate:
-    """A statistic of samples (…, n), resampled over whole units of the last axis (percentile interval, stream `name`);
-    below LEAST_RESAMPLED units Student's interval of the jackknife's pseudo-values. Raises TooFewDraws below two."""
+    """Bootstrap estimate of a statistic of samples (…, n), resampled over whole units along the last axis.
+
+    Percentile interval from the random stream `name`. Below LEAST_RESAMPLED units, Student's interval of the jackknife
+    pseudo-values. Raises TooFewDraws for fewer than two units.
+    """
     n = samples.shape[-1]
     if n < LEAST_RESAMPLED:
         without = [statistic(np.delete(samples, i, axis=-1)) for i in range(n)] if n > 1 else [np.nan]
@@ -160,12 +176,13 @@ def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, 
 
 
 def coefficients_of_variation(means: np.ndarray, variances: np.ndarray, planes: int) -> dict[str, Estimate]:
-    """Spread of one plane's value over initialisations θ (`total`) and the part of θ itself (`theta`).
+    """Coefficients of variation of one plane's value over initialisations θ (`total`) and of the part due to θ
+    (`theta`).
 
-    means, variances: shape (n,), over the planes of each θ, at least two. Random-effects analysis of variance: with B
-    the variance of the means over θ and W the mean variance over planes, the total variance is B + W (1 − 1/m) and the
-    part of θ is B − W/m, m planes per θ. Chi-squared intervals: Satterthwaite's degrees of freedom for the total, those
-    of B for θ. Raises TooFewDraws below two initialisations.
+    means, variances: shape (n,), over the m planes of each θ, m at least two. Random-effects analysis of variance: with
+    B the variance of the means over θ and W the mean variance over planes, the total variance is B + W (1 − 1/m) and
+    the part of θ is B − W/m. Intervals are chi-squared, with Satterthwaite's degrees of freedom for the total and the
+    degrees of freedom of B for θ. Raises TooFewDraws below two initialisations.
     """
     between, within, n = _variance(means), float(np.mean(variances)), len(means)
     over_planes, centre = within * (1 - 1 / planes), abs(float(np.mean(means)))
@@ -176,8 +193,11 @@ def coefficients_of_variation(means: np.ndarray, variances: np.ndarray, planes: 
 
 
 def deviation(samples: np.ndarray, taken_off: float = 0.0) -> Estimate:
-    """Standard deviation of independent samples (n,), a known part of their variance taken off (chi-squared interval).
-    Raises TooFewDraws below two samples."""
+    """Standard deviation of independent samples (n,) after subtracting a known variance `taken_off` (chi-squared
+    interval).
+
+    Raises TooFewDraws below two samples.
+    """
     return _root(_variance(samples), len(samples) - 1, len(samples), taken_off)
 
 
@@ -188,8 +208,10 @@ def _variance(samples: np.ndarray) -> float:
 
 
 def _root(variance: float, freedom: float, n: int, taken_off: float = 0.0, centre: float = 1.0) -> Estimate:
-    """The root of a variance less a known part, over `centre`, with a chi-squared interval. The part is taken off both
-    ends, so that they start at 0, but not off an upper end below it."""
+    """Square root of a variance minus a known part, relative to `centre`, with a chi-squared interval.
+
+    The known part is subtracted from both ends, so that they start at 0, except from an upper end that is below it.
+    """
 
     def root(value: float) -> float:
         return float(np.sqrt(max(value - taken_off, 0.0)) / centre)
@@ -203,11 +225,13 @@ def _root(variance: float, freedom: float, n: int, taken_off: float = 0.0, centr
 
 
 def simultaneous_band(samples: np.ndarray, level: float, *name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(low, high), shape (r,), that cover the whole mean curve of samples (r, n) with probability `level`.
+    """Band (low, high), each of shape (r,), that covers the whole mean curve of samples (r, n) with probability
+    `level`.
 
-    Max-t over whole draws: the largest of the radii's t values is simulated for n Gaussian draws with the samples'
-    correlation over radii. One radius, or radii that move together, get Student's interval. NaN for one draw, and at
-    radii where a draw is missing (its logits overflow), which leave the others' band alone.
+    Max-t over whole draws: the distribution of the largest t value over radii is simulated for n Gaussian draws with
+    the samples' correlation over radii. A single radius, or perfectly correlated radii, get Student's interval. NaN for
+    a single draw, and at radii where a draw is missing (because its logits overflow); these radii do not affect the
+    band of the others.
     """
     whole, n = np.isfinite(samples).all(axis=-1), samples.shape[-1]
     if n < 2 or not whole.all():
@@ -231,8 +255,10 @@ def simultaneous_band(samples: np.ndarray, level: float, *name: str) -> tuple[np
 
 
 def regression_band(x: np.ndarray, y: np.ndarray, places: np.ndarray, level: float) -> tuple[np.ndarray, ...]:
-    """Least-squares line of y over x at `places`, with the ends of the mean's interval there (Student's, pointwise).
-    Raises TooFewDraws below three points or where x does not vary."""
+    """Least-squares line of y over x at `places`, with the pointwise Student interval of the mean: (line, low, high).
+
+    Raises TooFewDraws for fewer than three points or constant x.
+    """
     n = len(x)
     if n < 3 or np.ptp(x) == 0:
         raise TooFewDraws(f"{n} draws with {len(np.unique(x))} different values give no regression band")

@@ -1,4 +1,4 @@
-"""Tests of hypotheses on estimates: superiority, equivalence, location and identity, and Holm's procedure."""
+"""Hypothesis tests on estimates: superiority, equivalence, location and identity, with Holm's procedure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,15 +8,17 @@ import numpy as np
 from goldilocks_zone.statistics.estimates import Estimate, p_above, student
 
 REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NOT_TESTED = "reproduced", "not reproduced", "inconclusive", "not tested"
-HOLDS, FAILS = "identity holds", "identity fails"  # no empirical findings
+HOLDS, FAILS = "identity holds", "identity fails"  # mathematical identities, hence not empirical findings
 POWER = 0.8
 IDENTITY = "identity"
 
 
 @dataclass(frozen=True)
 class Test:
-    """A test of an estimate: kind, margin, reference value, and the direction of a superiority. The estimate of an
-    identity is its largest error over draws, which has no interval; the margin is its tolerance."""
+    """A test of an estimate: kind, margin, reference value, and the direction of a superiority test.
+
+    For an identity, the estimate is its largest error over draws, without an interval, and the margin is its tolerance.
+    """
 
     kind: str
     margin: float
@@ -25,18 +27,19 @@ class Test:
 
     @property
     def level(self) -> float:
-        """Confidence of the interval that decides."""
+        """Confidence level of the interval that decides."""
         return 0.90 if self.kind == "equivalence" else 0.95
 
     @property
     def threshold(self) -> float:
-        """The value that a superiority must pass; the half-width of the region of an equivalence or location."""
+        """The value that a superiority test must exceed, or the half-width of the region of an equivalence or location
+        test."""
         if self.kind == "superiority":
             return self.reference + (self.margin if self.direction == "above" else -self.margin)
         return self.margin
 
     def p_values(self, estimate: Estimate) -> tuple[float, float]:
-        """One-sided p-values for `the claim holds` and for `it fails`; 0 and 1 for an identity."""
+        """One-sided p-values for `the claim holds` and for `the claim fails`; 0 and 1 for an identity."""
         if self.kind == IDENTITY:
             return (0.0, 1.0) if estimate.value <= self.margin else (1.0, 0.0)
         above_low, above_high = (p_above(estimate, self.reference + end) for end in (-self.margin, self.margin))
@@ -45,14 +48,14 @@ class Test:
         return max(above_low, 1 - above_high), min(above_high, 1 - above_low)
 
     def verdict(self, p_holds: float, p_fails: float) -> str:
-        """The verdict by p-values, adjusted or not: reproduced where the interval lies wholly on the claim's side."""
+        """Verdict from p-values, adjusted or not: reproduced if the interval lies entirely on the claim's side."""
         if self.kind == IDENTITY:
             return HOLDS if p_holds < p_fails else FAILS
         alpha = (1 - self.level) / 2
         return REPRODUCED if p_holds < alpha else NOT_REPRODUCED if p_fails < alpha else INCONCLUSIVE
 
     def undecidable(self, estimate: Estimate) -> str:
-        """Why an estimate decides nothing: its grid is too coarse or an end is open; empty where it decides."""
+        """The reason why an estimate cannot decide: its grid is too coarse or an end is open; empty if it can."""
         if self.kind in ("equivalence", "location") and estimate.half_step > self.margin:
             steps = f"the quantity is read off a grid in steps of {2 * estimate.half_step:.3g}"
             return f"{steps}, of which half exceeds the margin of {self.margin:g}: more radii are needed"
@@ -61,7 +64,8 @@ class Test:
         return ""
 
     def room(self, estimate: Estimate) -> float:
-        """How far the interval stays on the claim's side; negative where it does not."""
+        """Signed distance of the interval from the boundary of the claim's side; negative if the interval crosses
+        it."""
         if self.kind == IDENTITY:
             return self.margin - estimate.value
         low, high = (bound - self.reference for bound in estimate.interval(self.level))
@@ -70,8 +74,11 @@ class Test:
         return min(low + self.margin, self.margin - high)
 
     def smallest_effect(self, estimate: Estimate) -> float:
-        """The smallest effect detected with a power of 80 % at this spread and n: the distance from the margin or, for
-        equivalence and location, the smallest margin that a true zero would fit in; 0 for an identity."""
+        """The smallest effect detected with a power of 80 % at this standard error and n; 0 for an identity.
+
+        For superiority, the distance from the margin. For equivalence and location, the smallest margin within which a
+        true difference of zero would be established.
+        """
         if self.kind == IDENTITY:
             return 0.0
         power = POWER if self.kind == "superiority" else (1 + POWER) / 2
@@ -80,7 +87,7 @@ class Test:
 
 
 def adjusted_verdicts(measured: Sequence[tuple[Test, Estimate]]) -> list[str]:
-    """Verdicts of several tests by Holm's procedure, on p-values for `holds` and for `fails` each."""
+    """Verdicts of several tests, with the p-values for `holds` and for `fails` each adjusted by Holm's procedure."""
     p_values = np.array([test.p_values(estimate) for test, estimate in measured]).reshape(-1, 2)
     adjusted = zip(*map(holm, p_values.T))
     return [test.verdict(*each) for (test, _), each in zip(measured, adjusted)]

@@ -1,25 +1,26 @@
-"""Measures of what representations hold: probes, energies of pairs, labels, and dimensions in use.
+"""Measures of representations: probes, energies of pairs, labels, and dimensions in use.
 
-Arrays may have any leading dimensions …, which are measured apart. Letters: n examples, e numbers of an embedding, t
-targets. Where nothing can be measured, as of a constant target or of embeddings that are not finite, the result is NaN.
-Why these measures and not others (effective rank, deviations of coordinates, probes alone) is tested in
-tests/unit/statistics/test_representations.py.
+Arrays may have any leading dimensions …, which are treated as a batch. Letters: n examples, e embedding dimensions, t
+targets. The result is NaN where a measure is undefined, for example for a constant target or non-finite embeddings.
+tests/unit/statistics/test_representations.py motivates these measures over the alternatives (effective rank, deviations
+of coordinates, probes alone).
 """
 
 import numpy as np
 
 from goldilocks_zone.statistics.estimates import ranks
 
-PENALTY = 1e-3  # of a probe, over the mean square of the embeddings
-IN_USE = 0.25  # least eigenvalue of the covariance along a dimension in use
+PENALTY = 1e-3  # ridge penalty of a probe, relative to the mean square of the embeddings
+IN_USE = 0.25  # smallest covariance eigenvalue of a dimension in use
 
 
 def probed(embeddings: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions of a ridge probe and the targets (…, n − n//2, t) of the second half, fitted on the first n//2.
+    """Predictions of a ridge probe and targets (…, n − n//2, t) of the second half, fitted on the first n//2 examples.
 
-    The least ⟨|zW + b − target|²⟩ + PENALTY |W|², of embeddings z (…, n, e) less their mean and over one global scale,
-    the root mean square of what is left. So the probe is blind to shifts, rotations and the scale of embeddings, and
-    dimensions of little variance do not count as much as others. A constant embedding predicts the mean.
+    The probe minimises ⟨|zW + b − target|²⟩ + PENALTY |W|². Embeddings z (…, n, e) are centred and divided by one
+    global scale, the root mean square of the result. The probe is therefore invariant to shifts, rotations and the
+    scale of embeddings, and dimensions of little variance are penalised more than others. A constant embedding predicts
+    the mean.
     """
     z, targets = _finite(embeddings), targets.astype(float)
     half = z.shape[-2] // 2
@@ -34,7 +35,8 @@ def probed(embeddings: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def unexplained(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Fraction of variance unexplained (…,): squared error of predictions (…, n, t) over the targets' variance."""
+    """Fraction of variance unexplained (…,): squared error of predictions (…, n, t) over the variance of the
+    targets."""
     targets = targets.astype(float)
     error = np.sum((predicted - targets) ** 2, (-2, -1))
     spread = np.sum((targets - targets.mean(-2, keepdims=True)) ** 2, (-2, -1))
@@ -42,26 +44,26 @@ def unexplained(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def r_squared_of_angles(embeddings: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """R² (…,) of probes of (cos, sin) of angles (…, n), in radians, together."""
+    """R² (…,) of probes that jointly predict (cos, sin) of angles (…, n), in radians."""
     return 1 - unexplained(*probed(embeddings, np.stack([np.cos(angles), np.sin(angles)], -1)))
 
 
 def r_squared(embeddings: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """R² (…,) of probes of targets (…, n, t) together."""
+    """R² (…,) of probes that jointly predict targets (…, n, t)."""
     return 1 - unexplained(*probed(embeddings, targets))
 
 
 def accuracy(embeddings: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Share (…,) of labels (…, n) that are the largest output of probes of one-hot targets."""
+    """Accuracy (…,) on labels (…, n) of probes fitted to one-hot targets, by the largest output."""
     predicted, targets = probed(embeddings, np.eye(classes)[labels])
     share = np.mean(predicted.argmax(-1) == targets.argmax(-1), -1)
     return np.where(np.isnan(predicted).any((-2, -1)), np.nan, share)
 
 
 def auc(compatible: np.ndarray, incompatible: np.ndarray) -> np.ndarray:
-    """Odds (…,) that an incompatible pair (…, n⁻) has a higher energy than a compatible one (…, n⁺).
+    """Probability (…,) that an incompatible pair (…, n⁻) has a higher energy than a compatible one (…, n⁺).
 
-    Equal energies share their ranks, so that they count as one half. NaN where an energy is.
+    Ties count one half. NaN if any energy is NaN.
     """
     n, m = compatible.shape[-1], incompatible.shape[-1]
     both = np.concatenate([compatible, incompatible], -1)
@@ -70,9 +72,9 @@ def auc(compatible: np.ndarray, incompatible: np.ndarray) -> np.ndarray:
 
 
 def gap(compatible: np.ndarray, incompatible: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Mean energy of incompatible pairs less that of compatible ones, (…, n), over the targets' variance (…,).
+    """Mean energy of incompatible minus compatible pairs, both (…, n), over the variance of the targets; shape (…,).
 
-    Energies are squared distances summed over the e numbers of targets (…, n, e); so is the variance.
+    Energies are squared distances summed over the e embedding dimensions of the targets (…, n, e), as is the variance.
     """
     variance = total_variance(targets)
     difference = incompatible.mean(-1, dtype=float) - compatible.mean(-1, dtype=float)
@@ -80,9 +82,9 @@ def gap(compatible: np.ndarray, incompatible: np.ndarray, targets: np.ndarray) -
 
 
 def information(told: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Mutual information (…,) of two labellings (…, n), by their shares, over the entropy of `labels`.
+    """Plug-in mutual information (…,) of two labellings (…, n), relative to the entropy of `labels`.
 
-    It is too high by chance, the more the more values there are: compare `information_by_chance`.
+    Biased upwards, increasingly with the number of distinct values; compare `information_by_chance`.
     """
     shape = labels.shape[:-1]
     pairs = zip(told.reshape(-1, told.shape[-1]), labels.reshape(-1, labels.shape[-1]))
@@ -92,7 +94,7 @@ def information(told: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def information_by_chance(
     told: np.ndarray, labels: np.ndarray, random: np.random.Generator, repeats: int = 20
 ) -> np.ndarray:
-    """Mean (…,) of `information` with the labels permuted among examples."""
+    """Mean (…,) of `information` over random permutations of the labels among examples."""
     return np.mean([information(told, random.permuted(labels, axis=-1)) for _ in range(repeats)], 0)
 
 
@@ -112,28 +114,28 @@ def dimensions_in_use(embeddings: np.ndarray) -> np.ndarray:
 
 
 def total_variance(embeddings: np.ndarray) -> np.ndarray:
-    """Variance (…,) of embeddings (…, n, e), summed over their e numbers."""
+    """Variance (…,) of embeddings (…, n, e), summed over the e dimensions."""
     return _finite(embeddings).var(-2, ddof=1).sum(-1)
 
 
 def deviation(embeddings: np.ndarray) -> np.ndarray:
-    """σ (…,): the root of the mean variance of the e numbers of embeddings (…, n, e)."""
+    """σ (…,): square root of the variance averaged over the e dimensions of embeddings (…, n, e)."""
     return np.sqrt(total_variance(embeddings) / embeddings.shape[-1])
 
 
 def _finite(embeddings: np.ndarray) -> np.ndarray:
-    """Embeddings (…, n, e) in double precision, all NaN where one is infinite."""
+    """Embeddings (…, n, e) in double precision, with all values NaN in batches that contain a non-finite value."""
     finite = np.isfinite(embeddings).all((-2, -1), keepdims=True)
     return np.where(finite, embeddings, np.nan).astype(float)
 
 
 def _information(told: np.ndarray, labels: np.ndarray) -> float:
-    """Mutual information of labellings (n,) over the entropy of the second."""
+    """Mutual information of two labellings (n,), relative to the entropy of the second."""
     rows, columns = (np.unique(each, return_inverse=True)[1] for each in (told, labels))
     joint = np.bincount(rows * (columns.max() + 1) + columns).astype(float)
     joint = np.pad(joint, (0, -len(joint) % (columns.max() + 1))).reshape(-1, columns.max() + 1) / len(labels)
     whole = _entropy(joint.sum(0))
-    # Differences of entropies, since products of shares may be 0.
+    # Uses differences of entropies to avoid log 0.
     return (_entropy(joint.sum(1)) + whole - _entropy(joint)) / whole if whole > 0 else np.nan
 
 

@@ -1,10 +1,10 @@
-"""Numbers as text, as precise as their intervals."""
+"""Numbers as text, with a precision set by their intervals."""
 
 import math
 
 
 def rounded(value: float, low: float, high: float) -> str:
-    """`value` to two digits of its interval's half-width; as 1.2e-07 where all three are below 1e-4."""
+    """`value` to two digits of its interval's half-width; in the form 1.2e-07 if all three are below 1e-4."""
     if 0 < max(abs(value), abs(low), abs(high)) < 1e-4:
         return f"{value:.1e}"
     half = max((high - low) / 2, abs(value) * 1e-3)
@@ -14,7 +14,8 @@ def rounded(value: float, low: float, high: float) -> str:
 
 
 def in_interval(value: float, low: float, high: float) -> tuple[str, str, str]:
-    """Value and both ends of its interval; an infinite end is ∞, and digits follow the other one."""
+    """Value and both ends of its interval as text. An infinite end is ∞; the finite end then sets the number of
+    digits."""
     ends = [low if math.isfinite(low) else 2 * value - high, high if math.isfinite(high) else 2 * value - low]
     below = rounded(low, *ends) if math.isfinite(low) else "-∞"
     above = rounded(high, *ends) if math.isfinite(high) else "∞"

@@ -1,8 +1,8 @@
 """Estimators for the band of radii in which the Hessian's top eigenvectors span the normals of the decision boundary.
 
-E is the share of the normals in the span of the first C − 1 eigenvectors, as a curve over x = log10(r²/r_X²). An edge
-of the band is where E falls to half of its maximum, going outwards from the maximum. Where G vanishes and E with it,
-the edge is only known to lie between two radii.
+E is the share of the normals in the span of the first C − 1 eigenvectors, as a curve over x = log10(r²/r_X²). On either
+side, the edge of the band is the first point away from the maximum at which E falls to half of it. Where G vanishes and
+E with it, the edge is only known to lie between two radii.
 """
 
 import math

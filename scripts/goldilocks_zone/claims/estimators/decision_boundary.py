@@ -267,12 +267,12 @@ def rank_bound(cell: Cell) -> float:
 
 
 def above_rank_bound(cell: Cell, of: Given) -> list[Estimate]:
-    """A share of eigenvectors minus the rank bound over their number."""
+    """A share of eigenvectors minus `rank_bound`."""
     return [estimates.mean(_whole(cell, of)[0] - rank_bound(cell))]
 
 
 def rank_bound_excess(cell: Cell, of: Given) -> list[Estimate]:
-    """Excess of a share of eigenvectors over the rank bound divided by their number; 0 if below the bound."""
+    """Excess of a share of eigenvectors over `rank_bound`; 0 if the share is below it."""
     return [estimates.largest(np.maximum(_whole(cell, of)[0] - rank_bound(cell), 0.0))]
 
 

@@ -37,9 +37,9 @@ def rescaling_error(cell: Cell, dimension: int, values: Sequence) -> list[Estima
 def edges(kappa: xr.DataArray, ratio: xr.DataArray, outer: bool) -> tuple[np.ndarray, np.ndarray]:
     """Readings (3, draw) of two places in log10 α: where κ crosses ZONE, and where log10 ‖G‖/‖H′‖ crosses 0.
 
-    Both are searched outwards from the peak of κ. NaN if κ does not fall to ZONE; censored beyond the end of the grid
-    if the ratio does not fall to 0. In a draw without a zone, the edge is the grid point of the peak. So is the ratio's
-    crossing if the ratio is below 0 there.
+    Both are the first crossings on one side of the peak of κ. NaN if κ does not fall to ZONE; censored beyond the end
+    of the grid if the ratio does not fall to 0. In a draw without a zone, the edge is the grid point of the peak. So is
+    the ratio's crossing if the ratio is below 0 there.
     """
     places = np.log10(kappa["radius"].values)
     beyond, found = ([places[-1], places[-1], np.inf] if outer else [-np.inf, places[0], places[0]]), []
