@@ -1,6 +1,6 @@
 """`python -m benchmarks curvature|spectrum|training|plot`, with the options of that module.
 
-A module that is run by its own name would be loaded a second time by the processes that measure memory.
+Modules are not run directly, because the processes that measure memory would then load them a second time.
 """
 
 import importlib

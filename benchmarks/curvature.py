@@ -2,24 +2,24 @@
 
 Writes one row for each case and method:
 
-  case            network by its widths (CNN: five blocks of convolution, pooling and ReLU), then differences from one
-                  point at r_X, d = 50 directions, N = 1000 examples, float32 tangents and the studies' planes (sparse,
-                  shell metric): d; N; float64; R radii from log10 r²/r_X² = -4 to 4; T further temperatures from 1e-6
-                  to 1e6 at r_X; -nobias: no biases (else zero, with bias directions); dense: Gaussian directions;
-                  others: benchmarks/networks.py
+  case            network by its widths (CNN: five blocks of convolution, pooling and ReLU), then deviations from the
+                  defaults: one point at r_X, d = 50 directions, N = 1000 examples, float32 tangents and the planes of
+                  the studies (sparse, shell metric). d; N; float64; R radii from log10 r²/r_X² = -4 to 4; T further
+                  temperatures from 1e-6 to 1e6 at r_X; -nobias: no biases (else zero, with bias directions); dense:
+                  Gaussian directions; others: benchmarks/networks.py
   method          see benchmarks/methods.py
-  seconds         median over rounds in which the methods take turns, after a warm-up; a competitor's warm-up itself
-                  if it takes longer than SLOW_SECONDS
-  first_seconds   of the warm-up at full size, with compilation and all that is kept for later calls
-  peak_mib        peak memory of one run in a separate process, above that of the process with its inputs: resident
-                  memory, or on a GPU what torch has allocated there
-  flops           of one run, counted by torch.utils.flop_counter in matrix products and convolutions
-  ratio_to_engine seconds over those of `engine`, or of `engine_sweep` in cases with several radii
-  least, greatest ratio of a round
+  seconds         median over rounds in which the methods take turns, after a warm-up; for competitors whose warm-up
+                  takes longer than SLOW_SECONDS, the warm-up itself
+  first_seconds   seconds of the warm-up at full size, including compilation and everything cached for later calls
+  peak_mib        peak memory of one run in a separate process, beyond the process with its inputs: resident memory,
+                  or on a GPU the memory allocated by torch
+  flops           flops of one run in matrix products and convolutions, counted by torch.utils.flop_counter
+  ratio_to_engine seconds relative to `engine`, or to `engine_sweep` in cases with several radii
+  least, greatest ratio of any round
 
-Methods that take one point at a time are timed on all radii; their memory is that of one radius, their flops are those
-of one times the number of radii. Every H_d is compared with that of `engine`, and a wrong one stops the benchmark;
-`matmul` computes none.
+Methods that take one point at a time are timed on all radii. Their memory is measured at one radius; their flops are
+counted at one radius and multiplied by the number of radii. Every H_d is compared with the H_d of `engine`, and a wrong
+one stops the benchmark; `matmul` computes no H_d.
 """
 
 import functools

@@ -1,8 +1,8 @@
-"""Ways to compute the exact projected Hessian H_d = MᵀHM of the mean cross-entropy, behind one signature.
+"""Methods to compute the exact projected Hessian H_d = MᵀHM of the mean cross-entropy, behind one signature.
 
-A method takes a problem and returns a function from a point's parameters (D,), float64, to H_d over the raw directions,
-(d, d); calls of that function are timed. The competitors compute in the type of the directions throughout; the engine
-keeps the forward pass in double precision. Libraries are used unchanged, but for their options.
+A method takes a problem and returns a function from the parameters of a point (D,), float64, to H_d (d, d) over the raw
+directions; calls of this function are timed. Competitors compute in the dtype of the directions throughout; the engine
+keeps the forward pass in double precision. Libraries are used unmodified, apart from their options.
 """
 
 import copy

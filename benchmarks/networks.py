@@ -1,4 +1,4 @@
-"""Networks of the benchmarks that are no sequences of layers, or that people train today; in evaluation mode."""
+"""Benchmark networks that are not sequential, or that represent current practice; in evaluation mode."""
 
 from torch import nn
 

@@ -1,7 +1,8 @@
 """Figures of the cost of the projected Hessian and of training (results/benchmarks/{curvature,training}.csv).
 
-Curvature: seconds of each method relative to the engine for the main cases, and below seconds over the number of
-directions, examples, parameters and radii, the others as in the case 784-200-200-10. Training: the ratios alone.
+Curvature: above, seconds of each method relative to the engine for the main cases; below, seconds over the number of
+directions, examples, parameters and radii, varied one at a time from the case 784-200-200-10. Training: the ratios
+alone.
 """
 
 import argparse

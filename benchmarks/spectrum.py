@@ -1,9 +1,9 @@
-"""`make bench`: cost of the largest eigenvalues and eigenvectors of the Hessian in full space.
+"""`make bench`: cost of the largest eigenvalues and eigenvectors of the full-space Hessian.
 
-Writes one row for each case and method, with the columns of benchmarks/curvature.py. A case is a network by its widths
-at its initialisation, the numbers of examples N and of eigenpairs, and the precision of products; the tolerance is the
-same for all. `double backward` is scipy's eigsh over products by reverse over reverse, whose first graph is built once.
-Both methods must give the same eigenvalues.
+Writes one row for each case and method, with the columns of benchmarks/curvature.py. A case is a network, given by its
+widths, at its initialisation, with the numbers of examples N and of eigenpairs and the precision of products. All cases
+share one tolerance. `double backward` is scipy's eigsh on reverse-over-reverse products whose first graph is built
+once. Both methods must give the same eigenvalues.
 """
 
 import functools

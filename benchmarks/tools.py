@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: their tables and command line, times of methods in turns, memory in a separate process."""
+"""Shared tools of the benchmarks: tables, command line, interleaved timing of methods, memory in a separate process."""
 
 import argparse
 import csv

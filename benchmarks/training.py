@@ -1,15 +1,16 @@
-"""`make bench`: cost of training an ensemble in random subspaces, against the same runs one after another.
+"""`make bench`: cost of training an ensemble in random subspaces, compared with sequential runs.
 
 Writes one row for each case and method, with the columns of benchmarks/curvature.py. A case trains 784-200-200-10 with
-Adam at batch 64 from 25 radii and 3 seeds, STEPS steps each, on a plane of d dimensions (dense or sparse columns) or in
-the whole space.
+Adam at batch size 64 from 25 radii and 3 seeds for STEPS steps each, on a plane of d dimensions (dense or sparse
+columns) or in the full space.
 
-  engine      the radii of a seed share a plane, and their parameters come from one product with it
-  plain loop  one run after another: parameters θ_0 + Mw by one product (CSR for sparse columns, with a transposed
-              copy), the network as torch.nn layers, autograd, torch.optim.Adam on w
-  matmul      the engine's matrix products alone: layers forward and backward, M and its transpose
+  engine      all radii of a seed share a plane, and one product with it yields their parameters
+  plain loop  sequential runs: parameters θ_0 + Mw by one product (CSR for sparse columns, with a transposed copy), the
+              network as torch.nn layers, autograd, torch.optim.Adam on w
+  matmul      only the engine's matrix products: layers forward and backward, M and its transpose
 
-Coordinates after two steps are compared with the engine's, and wrong ones stop the benchmark; `matmul` has none.
+Coordinates after two steps are compared with the engine's, and wrong ones stop the benchmark; `matmul` has no
+coordinates.
 """
 
 import functools

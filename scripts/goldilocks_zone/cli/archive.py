@@ -1,4 +1,4 @@
-"""`make archive`: a run's results in one file, from which others rebuild its figures and its paper."""
+"""`make archive`: pack a run's results into one file, from which others can rebuild its figures and its paper."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ DATA = Path("results/data")
 
 
 def contents_of(config: models.Configuration) -> dict[str, Path]:
-    """Files of the archive, by name: blocks and everything made from them."""
+    """Files of the archive, by name: blocks and everything derived from them."""
     names = [path for study in config.studies for path in studies.block_paths(config, study)]
     names += [f"aggregate/{study}.nc" for study in config.studies]
     names += [f"figures/{figure}.nc" for figure in config.figures]
@@ -29,7 +29,7 @@ def contents_of(config: models.Configuration) -> dict[str, Path]:
 
 
 def about(config: models.Configuration) -> dict:
-    """Code and settings that made the blocks, for the archive's manifest."""
+    """Code and settings that produced the blocks, for the archive's manifest."""
     place, cuts = Path("results", config.run, "fingerprints"), {"cuts": config.cuts} if config.cuts else {}
     kinds = sorted({study.kind for study in config.studies.values()} | cuts.keys())
     return {
@@ -42,7 +42,7 @@ def about(config: models.Configuration) -> dict:
 
 
 def release_day() -> str:
-    """Day of the checkout's release: an archive's date comes from its contents, never from the clock."""
+    """Release date of the checkout; an archive's date must follow from its contents, not from the clock."""
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     return citation["date-released"].isoformat()
 
@@ -55,7 +55,10 @@ def _recorded(place: Path) -> str:
 
 
 def run(configfile: Path) -> None:
-    """Pack a run and print the archive's path and size. Raises ValueError if the run is not complete."""
+    """Pack a run and print the path and size of the archive.
+
+    Raises ValueError if the run is not complete.
+    """
     config, *_ = load.as_run(load.load([configfile]))
     path = Path(f"results/{config.run}/{config.run}.tar.gz")
     files.refuse_unwritable([path.parent])

@@ -1,4 +1,4 @@
-"""`make arxiv`: the paper's source as one archive for arXiv, compiled once before it is written."""
+"""`make arxiv`: pack the paper's source for arXiv, after compiling it once."""
 
 import shutil
 import tempfile
@@ -9,13 +9,16 @@ from goldilocks_zone.paper.build import first_error, run_tex
 from goldilocks_zone.provenance import archive
 from goldilocks_zone.storage import files
 
-# Suffixes of the files that arXiv needs; main.bbl because it does not run BibTeX.
+# Suffixes of the files that arXiv needs; main.bbl is included because arXiv does not run BibTeX.
 SOURCES = (".tex", ".bib", ".bbl", ".pdf")
 LIMIT_MB = 50
 
 
 def run(configfile: Path) -> None:
-    """Pack the paper's source and print path and size. Raises ValueError if it is missing, broken or too large."""
+    """Pack the paper's source and print the path and size of the archive.
+
+    Raises ValueError if the source is missing, does not compile or is too large.
+    """
     results = Path("results", load.load([configfile]).run)
     folder, path = results / "latex", results / "arxiv.tar.gz"
     if not shutil.which("latexmk"):

@@ -1,4 +1,4 @@
-"""`make clean`: remove everything generated but the datasets, or one run alone. Needs only the standard library."""
+"""`make clean`: remove everything generated except the datasets, or one run alone. Needs only the standard library."""
 
 import re
 from pathlib import Path
@@ -11,8 +11,11 @@ COPIES = ("results/claims.csv", "results/agreement.csv", "results/run.txt", "pap
 
 
 def run(name: str | None) -> None:
-    """Remove the results, figures and logs of the run `name`, or of all runs, and print what was removed. A link to a
-    folder elsewhere stays, and its contents go. Raises ValueError while a run is at work, or without such a run."""
+    """Remove the results, figures and logs of the run `name`, or of all runs, and print what was removed.
+
+    A link to a folder elsewhere is kept, but its contents are removed. Raises ValueError while a run is active, or if
+    there is no such run.
+    """
     locks.enter_run()
     places = [Path(place) for place in ("results", "figures", "logs")]
     if name:

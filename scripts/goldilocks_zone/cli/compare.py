@@ -1,4 +1,4 @@
-"""`make compare`: numbers and verdicts in which two runs differ."""
+"""`make compare`: list numbers and verdicts in which two runs differ."""
 
 import csv
 from pathlib import Path
@@ -53,8 +53,11 @@ def _verdicts(first: Path, second: Path) -> list[str]:
 
 
 def run(runs: list[str], tolerance: float) -> None:
-    """Print each study, variable and claim in which two runs, given by name or folder, differ: numbers if
-    |a − b| > tolerance · max(|a|, |b|). Raises ValueError if any differ, or a run has no results."""
+    """Print each study, variable and claim in which two runs, given by name or folder, differ.
+
+    Numbers differ if |a − b| > tolerance · max(|a|, |b|). Raises ValueError if anything differs, or if a run has no
+    results.
+    """
     first, second = (Path(run) if "/" in run else Path("results", run) for run in runs)
     for folder in (first, second):
         if not (folder / "claims.csv").exists():

@@ -1,5 +1,7 @@
-"""Estimates of the time and memory of jobs, from benchmark files of earlier jobs or from the size of the job. Depends
-on the names of rules and on the folder of logs; imports nothing heavy."""
+"""Estimates of the time and memory of jobs, from benchmark files of earlier jobs or from the size of the job.
+
+Depends on the names of rules and on the layout of the log folder; imports nothing heavy.
+"""
 
 import csv
 from collections import defaultdict
@@ -14,15 +16,15 @@ from goldilocks_zone.models import labels
 BENCHMARK = ".benchmark.tsv"
 NOT_JOBS = ("all", "figures", "record")  # rules that take no time
 MEASURED, ALIKE, BY_SIZE = "the same job", "jobs of the same rule", "the job's size"
-# Seconds of jobs of no study, and the default.
+# Seconds of jobs that belong to no study, and the default.
 OTHER_SECONDS = {"cuts": 10.0, "aggregate": 1.0}
 USUAL_SECONDS = 3.0
-USUAL_SHAPE = official_shapes.OFFICIAL["cifar10"]  # of datasets that have not been read
+USUAL_SHAPE = official_shapes.OFFICIAL["cifar10"]  # assumed for datasets that have not been read
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds and memory (MiB; None if unknown) of a job, and their source."""
+    """Seconds and memory (MiB; None if unknown) of a job, with their source."""
 
     seconds: float
     mib: float | None
@@ -30,8 +32,10 @@ class Cost:
 
 
 class Costs:
-    """Estimates for the jobs of one run of a complete configuration, from its benchmark files and those of other runs,
-    below the folder of logs. `cards` are folders of cards of datasets."""
+    """Estimates for the jobs of one run of a complete configuration.
+
+    Uses the benchmark files of this and other runs below the log folder. `cards` are folders of dataset cards.
+    """
 
     def __init__(self, config: models.Configuration, logs: Path, cards: Sequence[Path] = ()):
         self._config, self._logs = config, logs
@@ -61,7 +65,7 @@ class Costs:
         return Cost(overhead + work / (speed or kind.speeds[study.work]), mib, ALIKE if speed else BY_SIZE)
 
     def _measured_speeds(self) -> dict[tuple[str, str | None], float]:
-        """Operations per second of this run's jobs so far, by work and study; study None for all of a work."""
+        """Operations per second of this run's completed jobs, by work and study; study None for all jobs of a work."""
         names, sums = ("study", "dataset", "network", "subspace", "block"), defaultdict(lambda: [0.0, 0.0])
         for kind in kinds.known().values():
             place = self._logs / self._config.run / kind.name
@@ -76,7 +80,7 @@ class Costs:
         return {key: operations / seconds for key, (operations, seconds) in sums.items()}
 
     def _work(self, wildcards: dict) -> float | None:
-        """Floating-point operations of a block; None for other jobs and users' own networks."""
+        """Floating-point operations of a block; None for other jobs and for users' own networks."""
         study = self._config.studies.get(wildcards.get("study", ""))
         if "block" not in wildcards or study is None or not labels.is_network(wildcards["network"]):
             return None
@@ -88,7 +92,7 @@ class Costs:
 
 
 def _measured(path: Path) -> tuple[float, float] | None:
-    """Seconds and MiB of a benchmark file; None if it is empty or has no numbers."""
+    """Seconds and MiB from a benchmark file; None if it is empty or has no numbers."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             row = next(csv.DictReader(file, delimiter="\t"), {})
@@ -98,6 +102,6 @@ def _measured(path: Path) -> tuple[float, float] | None:
 
 
 def _rule_of(path: Path) -> str:
-    """The rule of a benchmark file {run}/{rule}/… or {run}/{rule}.benchmark.tsv below the folder of logs."""
+    """The rule of a benchmark file {run}/{rule}/… or {run}/{rule}.benchmark.tsv below the log folder."""
     name = path.parts[:2][-1].removesuffix(BENCHMARK)
     return "figure" if name == "figures" else name

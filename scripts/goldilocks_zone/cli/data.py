@@ -15,8 +15,11 @@ DATA = Path("results/data")
 
 
 def run(configfiles: list[Path]) -> None:
-    """Fetch the datasets that configurations name, or all, unless they are as new as their code and files, and print
-    where each is or why it is unavailable."""
+    """Fetch the datasets that the configurations name, or all datasets, and print the path of each or why it is
+    unavailable.
+
+    Datasets that are newer than their code and files are not fetched again.
+    """
     config = load.load(configfiles)
     named = load.datasets_of(config)
     names = sorted(named if configfiles else named | {*official_shapes.OFFICIAL, *config.datasets})
@@ -41,19 +44,19 @@ def run(configfiles: list[Path]) -> None:
             reason = None if current else _make(name, known.get(name), folder, inputs[0], outputs)
             available[name] = {"available": False, "reason": reason} if reason else {"available": True}
     finally:
-        # A malformed user dataset raises; the record of those before it is kept.
+        # Write the record even if a malformed user dataset raises, to keep the entries before it.
         files.write_if_changed(yaml.safe_dump(available, allow_unicode=True), record)
     for name in names:
         if available[name]["available"]:
             print(f"{name}: results/data/{name}.nc")
         elif not (configfiles and config.missing_datasets == "leave_out"):
-            # The workflow itself reports what it leaves out.
+            # With leave_out, the workflow itself reports the omitted datasets.
             print(available[name]["reason"])
 
 
 def _make(name: str, own: dict | None, folder: str | None, code: Path, outputs: tuple[Path, Path]) -> str | None:
-    """Fetch a dataset, or read the user's by its record `own`; returns the reason if it is unavailable."""
-    # Imported only when something is fetched: requests and xarray take a second to start.
+    """Fetch a dataset, or read the user's dataset from its record `own`; returns the reason if it is unavailable."""
+    # Imported lazily: requests and xarray take a second to import.
     from fetch_dataset import fetch_dataset
     from read_own_dataset import read_own_dataset
 

@@ -1,4 +1,5 @@
-"""`make draws`: the draws that the cases of claims ask of each study, from the spreads of a finished run."""
+"""`make draws`: the number of draws that the claims' cases require of each study, from the spreads of a finished
+run."""
 
 import csv
 import math
@@ -12,13 +13,15 @@ from goldilocks_zone.cli import text_tables
 from goldilocks_zone.config import load
 
 CLAIMS = Path("config/claims")
-FEWEST = 8  # draws, below which the deviation of a mean is itself hardly known
+FEWEST = 8  # draws; with fewer, the standard deviation itself is poorly known
 OUT_OF_REACH = 4  # times the draws of the run
 
 
 class Asked(NamedTuple):
-    """The most draws that a case of one study asks for, this case, and the cases that no feasible number of draws
-    decides."""
+    """The largest number of draws that a case of one study requires, this case, and the undecided cases.
+
+    Undecided cases are out of reach for any feasible number of draws.
+    """
 
     draws: int
     case: str
@@ -26,9 +29,11 @@ class Asked(NamedTuple):
 
 
 def asked(claims: Mapping[str, dict], rows: Iterable[Mapping[str, str]]) -> dict[str, Asked]:
-    """By study, the draws at which the interval of each case of `claims` reaches half-way from its estimate to its
-    margin, from `rows` of a claims.csv. A case that asks for OUT_OF_REACH times the draws it had decides nothing here:
-    it is listed instead. A verdict plays no part."""
+    """Required draws by study, for the cases of `claims` with the `rows` of a claims.csv.
+
+    Draws suffice when a case's interval extends half-way from its estimate to its margin. A case that would need more
+    than OUT_OF_REACH times its draws is listed as undecided and does not count. Verdicts play no part.
+    """
     cases = {
         f"{claim}.{name}": case for claim, found in claims.items() for name, case in found.get("cases", {}).items()
     }
@@ -50,7 +55,7 @@ def asked(claims: Mapping[str, dict], rows: Iterable[Mapping[str, str]]) -> dict
 
 
 def _half_width_over_distance(case: dict, row: Mapping[str, str]) -> float:
-    """Half the width of the interval of a row over the distance of its estimate from the nearest margin."""
+    """Half-width of a row's interval relative to the distance of its estimate from the nearest margin."""
     estimate, low, high, margin = (float(row[key]) for key in ("estimate", "low", "high", "margin"))
     if case["test"] == "superiority":
         distance = abs(estimate - margin)
@@ -60,7 +65,10 @@ def _half_width_over_distance(case: dict, row: Mapping[str, str]) -> float:
 
 
 def run(configfiles: list[Path]) -> None:
-    """Print a line for each study of the configuration. Raises ValueError if its run has no results."""
+    """Print a line for each study of the configuration.
+
+    Raises ValueError if its run has no results.
+    """
     config = load.load(configfiles)
     path = Path("results", config.run, "claims.csv")
     if not path.exists():

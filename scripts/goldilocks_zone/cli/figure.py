@@ -7,7 +7,10 @@ from goldilocks_zone.config import load, models
 
 
 def path_of_figure(name: str, complete: models.Configuration) -> str:
-    """PDF of a figure. Raises ValueError if the run of a complete configuration does not draw it."""
+    """Path to the PDF of a figure.
+
+    Raises ValueError if the run of a complete configuration does not draw it.
+    """
     config, reasons, _ = load.as_run(complete)
     figures = sorted(config.figures)
     if name in complete.figures and name not in figures:

@@ -1,5 +1,5 @@
-"""`make findings`: what a full run found, where visitors look: docs/findings.md with its tables and figures, and the
-lines between two marks of README.md."""
+"""`make findings`: publish the findings of a full run in docs/findings.md, with tables and figures, and in
+README.md."""
 
 import csv
 import shutil
@@ -26,8 +26,10 @@ COMMAND = "make findings CONFIG=config/config.yaml"
 
 
 def run(configfile: Path) -> None:
-    """Write the findings of a run that is built. Raises ValueError if it is no full run, has not been built, or its
-    figures are larger than LIMIT_MB together."""
+    """Write the findings of a finished full run.
+
+    Raises ValueError if it is not the full run, has not been built, or its figures exceed LIMIT_MB in total.
+    """
     config, *_ = load.as_run(load.load([configfile]))
     if config.run != FULL:
         raise ValueError(f"{configfile}: the run {config.run} is not the full run, whose findings these are: {COMMAND}")
@@ -56,18 +58,18 @@ def run(configfile: Path) -> None:
 
 
 def table(path: Path) -> list[Row]:
-    """The rows of a CSV file."""
+    """Read the rows of a CSV file."""
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def figures(answers: Iterable[Answer]) -> list[str]:
-    """Names of the figures of all answers, in order."""
+    """Names of the figures of all answers, in order and without duplicates."""
     return list(dict.fromkeys(name for answer in answers for name in answer.figures))
 
 
 def origin_of(config: models.Configuration, rows: Iterable[Row]) -> dict:
-    """Where a run's numbers come from: code, versions and work of the results, and the datasets' checksums."""
+    """Provenance of a run's numbers: code, versions and hours of the results, and checksums of the datasets."""
     place = Path("results", config.run, "aggregate")
     results = {study: netcdf.read_dataset(place / f"{study}.nc") for study in config.studies}
     known = {name: ", ".join(numbers.attribute_values(results, name)) for name in ("commit", "device", "python")}
@@ -88,7 +90,8 @@ def origin_of(config: models.Configuration, rows: Iterable[Row]) -> dict:
 def document(
     answers: Iterable[Answer], rows: Iterable[Row], compared: Iterable[Row], origin: Mapping[str, object]
 ) -> str:
-    """docs/findings.md: a section for each question, the agreement with published values, and the numbers' origin."""
+    """Text of docs/findings.md: a section per question, the agreement with published values, and the origin of the
+    numbers."""
     rows = {row["id"]: row for row in rows if " " not in row["case"]}
     parts = [_opening(rows.values(), origin)]
     for answer in answers:
@@ -109,7 +112,10 @@ AGREEMENT = (
 
 
 def with_findings(readme: str, answers: Iterable[Answer]) -> str:
-    """README.md with the main findings between its two marks. Raises ValueError if a mark is missing."""
+    """README.md with the main findings inserted between its two markers.
+
+    Raises ValueError if a marker is missing or repeated.
+    """
     if readme.count(BEGIN) != 1 or readme.count(END) != 1:
         raise ValueError(f"{README} needs the lines {BEGIN.strip()} and {END.strip()} once each: restore them")
     before, rest = readme.split(BEGIN)
@@ -153,7 +159,7 @@ def _origin(origin: Mapping[str, object]) -> str:
 
 
 def _short(text: str) -> str:
-    """A number to three digits; other text as it is."""
+    """A number to three digits; other text unchanged."""
     try:
         return f"{float(text):.3g}"
     except ValueError:

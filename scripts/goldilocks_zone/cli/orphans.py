@@ -1,5 +1,7 @@
-"""`make orphans`: results that no configuration names, left behind by studies that were changed or dropped. Snakemake's
-own --list-untracked does not follow links, such as results/ on another disk."""
+"""`make orphans`: list results that no configuration produces, left behind by studies that were changed or dropped.
+
+Snakemake's own --list-untracked does not follow links, such as results/ on another disk.
+"""
 
 import subprocess
 import sys
@@ -10,13 +12,13 @@ from goldilocks_zone.data import official_shapes
 from goldilocks_zone.jobs import locks
 from goldilocks_zone.storage import files
 
-BENCHMARKS = "benchmarks"  # Output of make bench, which belongs to no run.
-# Below results/<run> and in results/data: small files, and checkpoints for killed jobs; and archives.
+BENCHMARKS = "benchmarks"  # output of make bench, which belongs to no run
+# Folders below results/<run> and results/data that are never orphans: small files, checkpoints and unpacked archives.
 KEPT = ("settings", "fingerprints", "latex", "own", "cards", "checkpoints", "unpacked")
 
 
 def find_orphans(paths_to_configs: list[Path]) -> list[Path]:
-    """Files, and folders of whole runs, below results, figures and logs that no run of these configurations makes."""
+    """Files, and folders of whole runs, in results, figures and logs that no run of these configurations produces."""
     named, runs, datasets = set(), {"data"}, set(official_shapes.OFFICIAL)
     for path in paths_to_configs:
         config = load.load([path])
@@ -36,7 +38,7 @@ def find_orphans(paths_to_configs: list[Path]) -> list[Path]:
 
 
 def _outputs(path_to_config: Path) -> set[Path]:
-    """Every file that the workflow makes for a configuration, listed by Snakemake."""
+    """Every file that the workflow produces for a configuration, as listed by Snakemake."""
     command = [sys.executable, "-m", "snakemake", "--summary", "--configfile", str(path_to_config)]
     done = subprocess.run([*command, "--config", "missing_datasets=fail"], capture_output=True, text=True)
     if done.returncode:
@@ -51,7 +53,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def run(configfiles: list[Path], remove: bool) -> None:
-    """Print results that none of the configurations names, by default of all in config/, and `remove` them."""
+    """Print the results that no configuration produces, by default of all in config/; delete them if `remove`."""
     if remove:
         locks.enter_run()
     orphans, total = find_orphans(configfiles or sorted(Path("config").glob("*.yaml"))), 0

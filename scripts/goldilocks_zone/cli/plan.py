@@ -1,4 +1,4 @@
-"""`make plan`: the jobs that a run would do, with reasons and costs."""
+"""`make plan`: list the jobs that a run would execute, with reasons and costs."""
 
 import itertools
 import json
@@ -14,7 +14,7 @@ from goldilocks_zone.cli import text_tables
 from goldilocks_zone.cli.costs import ALIKE, BY_SIZE, MEASURED, NOT_JOBS, Cost, Costs
 from goldilocks_zone.config import load, models
 
-# Snakemake's reasons and their meaning, given that records of code and settings are inputs of every rule.
+# Snakemake's reasons and their meaning here, where every rule has records of code and settings as inputs.
 REASONS = (
     (r"Missing output files", "not made yet"),
     (r"(Updated input files|updated by another job):[^;]*fingerprints/", "code changed"),
@@ -29,7 +29,10 @@ REASONS = (
 
 
 def jobs_of(paths_to_configs: list[Path], cores: str) -> list[dict]:
-    """Jobs that a run of a configuration would do. Raises ValueError with Snakemake's last line if it refuses."""
+    """Jobs that a run of a configuration would execute.
+
+    Raises ValueError with Snakemake's last line if Snakemake refuses.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "jobs.jsonl"
         command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", cores, "--logger", "goldilocks"]
@@ -43,7 +46,8 @@ def jobs_of(paths_to_configs: list[Path], cores: str) -> list[dict]:
 
 
 def table_of(jobs: list[dict], costs: list[Cost]) -> list[tuple[str, ...]]:
-    """A row per rule and, for blocks, study: jobs, time, memory, reasons with counts; costly rows first."""
+    """A row per rule and, for blocks, study: jobs, time, memory, and reasons with counts; the most costly rows
+    first."""
     groups = defaultdict(list)
     for job, cost in zip(jobs, costs):
         study = job["wildcards"]["study"] if "block" in job["wildcards"] else ""
@@ -61,7 +65,7 @@ def table_of(jobs: list[dict], costs: list[Cost]) -> list[tuple[str, ...]]:
 
 
 def _memory_of(job: dict, cost: Cost) -> float | None:
-    """MiB that a job took before, or its limit."""
+    """MiB that a job used before, or else its limit."""
     return cost.mib if cost.mib is not None else job["resources"].get("mem_mib")
 
 
@@ -82,7 +86,7 @@ def summary_of(run: str, jobs: list[dict], costs: list[Cost], cores: int) -> lis
 
 
 def weights_of(config: models.Configuration) -> dict[str, list[str]]:
-    """Labels of the trained weights, and of initialisations, of each study that has some."""
+    """Labels of the weights (trained, and initialisations) of each study that varies them."""
     found = {name: study.variations.get("weights") for name, study in config.studies.items()}
     return {name: labels for name, labels in found.items() if labels}
 

@@ -1,4 +1,4 @@
-"""`make status`: progress of each study of a run, block by block."""
+"""`make status`: show the progress of each study of a run, block by block."""
 
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -11,7 +11,7 @@ STATES = DONE, RUNNING, FAILED, MISSING = "done", "running", "failed", "missing"
 
 
 def state_of(block: Path, log: Path, alive: bool) -> str:
-    """State of a block from its file and the log of its last job, which was killed if no run is `alive`."""
+    """State of a block from its file and the log of its last job; an unfinished job was killed if no run is `alive`."""
     if block.exists():
         return DONE
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
@@ -30,7 +30,7 @@ def states_of(config: models.Configuration, study: str, alive: bool) -> dict[tup
 
 
 def matrix_of(cells: dict[tuple[str, str, str], Counter]) -> list[str]:
-    """Lines of a matrix: a row for each dataset and network, a column for each subspace."""
+    """Lines of a matrix with a row for each dataset and network, and a column for each subspace."""
     columns, table = list(dict.fromkeys(cell[2] for cell in cells)), []
     for row in dict.fromkeys(cell[:2] for cell in cells):
         table.append((" ".join(row), *(_described(cells.get((*row, column), Counter())) for column in columns)))
@@ -42,7 +42,7 @@ def _described(states: Counter) -> str:
 
 
 def status_of(complete: models.Configuration) -> str:
-    """A line per study, with a matrix if it is partly done, and the parts of the complete configuration left out."""
+    """A line per study, with a matrix if it is partly done, and the omitted parts of the complete configuration."""
     config, reasons, left_out = load.as_run(complete)
     alive, lines, total = locks.run_is_held(), [], Counter()
     for study in config.studies:

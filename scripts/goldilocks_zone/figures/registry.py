@@ -70,16 +70,16 @@ class FigureSettings(Section, title="Figure"):
     """Settings of one figure: an entry in the section `figures` of a configuration."""
 
     studies: Unique[str] = Field([])
-    """The studies that the figure shows, by default those that its module registers; it is drawn from those that the
-    run has, and left out if it has none."""
+    """Studies that the figure shows, by default those that its module registers. It is drawn from those that the run
+    has, and left out if the run has none."""
     file: str | None = None
-    """A Python file of your own that draws the figure; see figures/README.md."""
+    """Python file of your own that draws the figure; see figures/README.md."""
     width_cm: Positive = 8.0
-    """Width in cm of a panel on its own."""
+    """Width of a single panel in cm."""
     height_cm: Positive = 6.4
-    """Height in cm of a panel on its own."""
+    """Height of a single panel in cm."""
     published: bool = True
-    """Whether to draw the published values, where there are any."""
+    """Draw published values, if there are any."""
 
 
 @cache

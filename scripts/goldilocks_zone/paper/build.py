@@ -1,4 +1,4 @@
-"""Build the paper as PDF, after a check that its numbers and figures come from results."""
+"""Build the paper as PDF, after checking that its numbers and figures come from results."""
 
 import os
 import re
@@ -15,7 +15,10 @@ LATEXMK = ("-norc", "-pdf", "-interaction=nonstopmode", "-halt-on-error", "-file
 def build_paper(
     paths_to_sources: list[str], path_to_generated: str, paths_to_figures: list[str], path_to_output: str
 ) -> None:
-    """Check the paper's sources, in and below the folder of main.tex, against its results, and compile them to PDF."""
+    """Check the paper's sources, in and below the folder of main.tex, against its results, and compile them to PDF.
+
+    Raises ValueError if the check fails, FileNotFoundError without a LaTeX tool, and RuntimeError if LaTeX fails.
+    """
     texts = [Path(path) for path in paths_to_sources if path.endswith(".tex")]
     place = next(path.parent for path in texts if path.name == "main.tex")
     sources = {path.relative_to(place).as_posix(): path.read_text(encoding="utf-8") for path in texts}
@@ -24,8 +27,8 @@ def build_paper(
     if not (tool := next(filter(shutil.which, ("latexmk", "tectonic")), None)):
         raise FileNotFoundError("latexmk is missing: run `make tex`, or install TeX with latexmk, or tectonic")
 
-    # One folder holds everything that LaTeX needs, so that the paper compiles there by hand and elsewhere. It starts
-    # empty, because after a failure latexmk refuses to try again on the same files.
+    # One folder holds everything that LaTeX needs, so that the paper can be compiled by hand or elsewhere. It starts
+    # empty because latexmk refuses to retry on unchanged files after a failure.
     folder = Path(path_to_output).parent / "latex"
     shutil.rmtree(folder, ignore_errors=True)
     copies = {folder / Path(path).relative_to(place): path for path in paths_to_sources}
@@ -41,18 +44,18 @@ def build_paper(
 
 
 def run_tex(tool: str, folder: str | Path) -> subprocess.CompletedProcess:
-    """Compile main.tex in `folder` from the files there and the system's TeX, without a user's own TeX settings."""
+    """Compile main.tex in `folder` from the files there and the system's TeX, ignoring the user's own TeX settings."""
     own = re.compile(r"(TEX|BIB|BST)\w*INPUTS|TEXMF(HOME|CONFIG|VAR)|XDG_CONFIG_HOME")
     environment = {name: value for name, value in os.environ.items() if not own.fullmatch(name)}
     if tool == "latexmk":
-        # latexmk reads ~/texmf and ~/.texlive…; Tectonic needs the true home, where its downloads lie.
+        # latexmk reads ~/texmf and ~/.texlive…; Tectonic needs the real home folder for its downloads.
         environment["HOME"] = str(Path(folder).absolute())
     command = [tool, *(LATEXMK if tool == "latexmk" else ()), "main.tex"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", env=environment)
 
 
 def first_error(done: subprocess.CompletedProcess) -> str:
-    """The first line of LaTeX's output that names an error and its place."""
+    """The first line of LaTeX's output that reports an error, with its place."""
     output = done.stdout + done.stderr
     match = re.search(r"^(?:\S+:\d+: .*|! .*|error: .*)$", output, re.MULTILINE)
     return match[0] if match else (output.strip().splitlines() or ["no message"])[-1]

@@ -1,5 +1,7 @@
-"""Captions of the paper's figures as plain text, for the report. Imports pylatexenc where it is needed, to keep it out
-of a workflow that loads."""
+"""Captions of the paper's figures as plain text, for the report.
+
+Imports pylatexenc lazily, so that loading the workflow does not import it.
+"""
 
 import json
 import re
@@ -13,7 +15,7 @@ DEFINED = re.compile(r"\\csname (\w+:[^\\]+)\\endcsname\{(.*)\}%?$", re.MULTILIN
 CITED = re.compile(r"\\cite\w*\{(\w+)\}")
 REFERENCE = re.compile(r"~?\\ref\{fig:(\w+)\}")
 ENTRY = re.compile(r"@\w+\{(\w+),(.*?)\n\}", re.DOTALL)
-# Commands that the paper defines.
+# Commands that the paper itself defines.
 OWN = (
     (re.compile(r"\\specnorm\{((?:[^{}]|\{[^{}]*\})*)\}"), r"\\lVert \1\\rVert_2"),
     (re.compile(r"\\norm\{((?:[^{}]|\{[^{}]*\})*)\}"), r"\\lVert \1\\rVert"),
@@ -25,17 +27,17 @@ OWN = (
 def write_captions(
     paths_to_texts: list[str], path_to_references: str, path_to_template: str, path_to_output: str
 ) -> None:
-    """Write a template that holds the captions of all figures: Snakemake takes one template for a rule's figures."""
+    """Write one template with the captions of all figures, because Snakemake accepts a single template per rule."""
     paths = (*paths_to_texts, path_to_references, path_to_template)
     *texts, references, template = (Path(path).read_text(encoding="utf-8") for path in paths)
     escaped = {name: restructured(text) for name, text in captions(texts, references).items()}
-    # JSON is also Jinja's notation for a dictionary.
+    # A JSON object is also a valid Jinja dictionary.
     known = f"{{% set captions = {json.dumps(escaped, ensure_ascii=False)} %}}\n"
     files.write_text(known + template, path_to_output)
 
 
 def captions(texts: list[str], references: str) -> dict[str, str]:
-    """Captions of figures by name, from the texts of the paper's sections and generated macros."""
+    """Captions of figures by name, from the texts of the paper's sections and the generated macros."""
     cited, text, found = _works(references), "\n".join(texts), {}
     values = dict(DEFINED.findall(text))
     for name, body in PANELS.findall(text):
@@ -46,7 +48,7 @@ def captions(texts: list[str], references: str) -> dict[str, str]:
 
 
 def plain(text: str) -> str:
-    """LaTeX as plain text with mathematical letters."""
+    """Convert LaTeX to plain text with mathematical letters."""
     from pylatexenc.latex2text import LatexNodes2Text
 
     for pattern, replacement in OWN:
@@ -55,12 +57,12 @@ def plain(text: str) -> str:
 
 
 def restructured(text: str) -> str:
-    """Text escaped for reStructuredText."""
+    """Escape text for reStructuredText."""
     return re.sub(r"([\\`*|_])", r"\\\1", text)
 
 
 def _argument(text: str, command: str) -> str:
-    """The argument in braces of the first `command` in a text."""
+    """The braced argument of the first `command` in a text."""
     start = text.index(command) + len(command) + 1
     depth, end = 1, start
     while depth:
@@ -70,7 +72,7 @@ def _argument(text: str, command: str) -> str:
 
 
 def _works(text: str) -> dict[str, str]:
-    """`Fort and Scherlis (2019)` for the key of each work in BibTeX."""
+    """Citation such as `Fort and Scherlis (2019)` for each BibTeX key."""
     found = {}
     for key, body in ENTRY.findall(text):
         fields = dict(re.findall(r"(\w+)\s*=\s*\{(.*?)\},?\n", body + "\n"))

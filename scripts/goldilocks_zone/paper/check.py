@@ -1,9 +1,10 @@
-r"""The paper's sources against its results: the sections of a run, and text that does not come from it.
+r"""Checks of the paper's sources: which sections belong to a run, and text that does not come from its results.
 
-Results enter the text only through the macros \estimate{case}, \verdict{case}, \agreement{comparison} and
-\setting{name}, sentences on findings through \question{name}, \answer{name} and \mainfindings, and figures through
-\resultfigure{name}. Texts are named by their path in paper/: sections/ holds the paper's sections, and works/<work>/
-what a work adds to them, by question, and to the supplement (method.tex, supplement.tex)."""
+Results enter the text only through macros: \estimate{case}, \verdict{case}, \agreement{comparison} and \setting{name}.
+Sentences on findings enter through \question{name}, \answer{name} and \mainfindings, and figures through
+\resultfigure{name}. Texts are named by their path in paper/. sections/ holds the paper's sections; works/<work>/ holds
+what a work contributes to them, by question, and to the supplement (method.tex, supplement.tex).
+"""
 
 import re
 from collections.abc import Iterable
@@ -12,19 +13,21 @@ from pathlib import PurePath
 _COMMENT = re.compile(r"(?<!\\)%.*")
 _CLAIM = re.compile(r"\\(?:verdict|estimate)\{([\w-]+)")
 _FIGURE = re.compile(r"\\resultfigure\{(\w+)\}")
-# Arguments of macros that name things, and single digits that belong to a symbol ($r_0$).
+# Macro arguments that are names, and single digits that belong to a symbol ($r_0$): not literal numbers.
 _NAMES = re.compile(
     r"\\(?:estimate|verdict|agreement|setting|question|answer|evidence|resultfigure|ref|eqref|label|cite\w*)\{[^}]*\}"
     r"|[a-zA-Z][_^]\d(?!\d)(?:\^\d(?!\d))?"
 )
-_WORK = re.compile(r"#1\{(\w+)\}")  # how generated.tex names the works that the paper shows
+_WORK = re.compile(r"#1\{(\w+)\}")  # in generated.tex, marks the works that the paper shows
 _MACROS = ("estimate", "verdict", "agreement", "setting", "question", "answer")
-METHOD = "method.tex"  # of a work, which may state numbers
+METHOD = "method.tex"  # text of a work that may state literal numbers
 
 
 def works(sections: dict[str, str], claims: list[str], figures: Iterable[str]) -> list[str]:
-    """Names of the works whose texts (name → text) belong to a run with these claims and figures. In the order of the
-    claims that they name first; texts of figures alone come last."""
+    """Names of the works whose texts (name → text) belong to a run with these claims and figures.
+
+    Ordered by the first claim that each text mentions; texts with figures alone come last.
+    """
     places = {}
     for name, text in sorted(sections.items()):
         text = _COMMENT.sub("", text)
@@ -35,7 +38,7 @@ def works(sections: dict[str, str], claims: list[str], figures: Iterable[str]) -
 
 
 def by_work(texts: dict[str, str]) -> dict[str, str]:
-    """All texts of each work, from texts by path (…/<work>/<part>.tex)."""
+    """Concatenated texts of each work, from texts by path (…/<work>/<part>.tex)."""
     found = {}
     for path, text in sorted(texts.items()):
         found.setdefault(PurePath(path).parent.name, []).append(text)
@@ -43,14 +46,16 @@ def by_work(texts: dict[str, str]) -> dict[str, str]:
 
 
 def shown(texts: Iterable[str]) -> set[str]:
-    """Names of the figures that texts show."""
+    """Names of the figures that appear in texts."""
     return {name for text in texts for name in _FIGURE.findall(_COMMENT.sub("", text))}
 
 
 def mistakes(sources: dict[str, str], generated: str) -> list[str]:
-    """Mistakes in the paper's sources (name → text), one sentence each; works that the run does not have are left out.
-    Mistakes are literal numbers in sections of results, macros that are used and not defined or defined and not used,
-    and figures that no text refers to."""
+    """Mistakes in the paper's sources (name → text), one sentence each; works that the run does not have are skipped.
+
+    Mistakes are literal numbers in sections of results, macros used but not defined or defined but not used, and
+    figures that no text refers to.
+    """
     included = set(_WORK.findall(generated))
     kept = {
         name: text

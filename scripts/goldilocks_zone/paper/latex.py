@@ -1,5 +1,7 @@
-"""Text for LaTeX: plain text escaped, numbers as precise as their intervals, and macros. Imports pylatexenc where it is
-needed, since loading the configuration imports this module."""
+"""Text for LaTeX: escaped plain text, numbers as precise as their intervals, and macros.
+
+Imports pylatexenc lazily, because loading the configuration imports this module.
+"""
 
 import functools
 import re
@@ -8,7 +10,7 @@ from collections.abc import Callable
 
 from goldilocks_zone.statistics import rounding
 
-# Symbols of this project, and those that pylatexenc lacks or sets as something else: patterns and replacements.
+# Patterns and replacements of this project's symbols, and of symbols that pylatexenc lacks or renders differently.
 _SYMBOLS = (
     (re.compile(r"\^\((1/n)\)"), r"$^{\1}$"),
     (re.compile(r"\^(n_L|-?L)"), r"$^{\1}$"),
@@ -27,8 +29,11 @@ _PRINTED = frozenset(map(chr, range(0xA0, 0x180))) - set("ĦħĸĿŀŉŦŧſ") |
 
 
 def escape(text: str, strict: bool = True) -> str:
-    """Plain text for LaTeX, mathematical letters and those of European languages included. Raises ValueError at any
-    other letter or, where not `strict` (text by others), puts its code as U+732B."""
+    """Escape plain text for LaTeX, including mathematical letters and letters of European languages.
+
+    Raises ValueError for other characters or, unless `strict` (for text from outside), replaces them by codes like
+    U+732B.
+    """
     text = unicodedata.normalize("NFC", text)
     if (unknown := unprintable(text)) and strict:
         remedy = "add it to goldilocks_zone.paper.latex"
@@ -40,7 +45,7 @@ def escape(text: str, strict: bool = True) -> str:
 
 def unprintable(text: str) -> list[str]:
     """The characters of a text that have no LaTeX form."""
-    # Composed letters: some systems write ü as u and two dots.
+    # Compose letters: some systems encode ü as u and a combining diaeresis.
     text = unicodedata.normalize("NFC", text)
     for pattern, _ in _SYMBOLS:
         text = pattern.sub("", text)
@@ -58,12 +63,13 @@ def _encoder() -> Callable[[str], str]:
 
 
 def number(value: float, low: float, high: float) -> str:
-    """`value` to two digits of its interval's half-width; with a power of ten where all three are below 1e-4."""
+    """`value` to two digits of its interval's half-width; with a power of ten if all three are below 1e-4."""
     return _power_of_ten(rounding.rounded(value, low, high))
 
 
 def interval(value: float, low: float, high: float) -> str:
-    """`0.882 [0.871, 0.893]`, for text and tables; an infinite end as `(-∞` or `∞)`, digits by the other one."""
+    """Value and interval like `0.882 [0.871, 0.893]`; infinite ends are `(-∞` or `∞)`, with digits set by the other
+    end."""
     value, low, high = map(_power_of_ten, rounding.in_interval(value, low, high))
     left = r"(-\infty" if low == "-∞" else f"[{low}"
     right = r"\infty)" if high == "∞" else f"{high}]"
@@ -71,7 +77,7 @@ def interval(value: float, low: float, high: float) -> str:
 
 
 def _power_of_ten(text: str) -> str:
-    """1.2e-07 as LaTeX; other numbers as they are."""
+    """Convert 1.2e-07 to LaTeX; other numbers are returned unchanged."""
     mantissa, mark, exponent = text.partition("e")
     return rf"{mantissa} \times 10^{{{int(exponent)}}}" if mark else text
 

@@ -43,8 +43,10 @@ def write_numbers(
     path_to_output: str,
     path_to_shown_settings: str,
 ) -> None:
-    """Write the macros, and the settings as the report shows them. Texts and published settings of works lie in folders
-    of their names."""
+    """Write the macros, and the settings as shown in the report.
+
+    Texts and published settings of a work are in a folder with the work's name.
+    """
     rows, compared, texts = _rows(path_to_claims), _rows(path_to_agreement), (paths_to_sections, paths_to_works)
     settings = records.read(PaperRecord, path_to_settings)
     studies = {Path(path).stem: weights_as_networks(netcdf.read_dataset(path)) for path in paths_to_studies}
@@ -94,7 +96,9 @@ def _read(path: str) -> dict:
 
 def paper_figures(settings: PaperRecord) -> dict[str, dict]:
     """Every registered figure: name, width and picture as LaTeX, caption as plain text, and whether it is drawn.
-    Several panels, one for each cell of its study, fill the width of the page."""
+
+    A figure with several panels, one per cell of its study, fills the width of the page.
+    """
     unavailable, found = " ".join(map(without_remedy, settings.left_out)), {}
     for name, registered in settings.registered.items():
         wide, drawn = registered.wide, name in settings.figures
@@ -111,7 +115,7 @@ def paper_figures(settings: PaperRecord) -> dict[str, dict]:
 
 
 def claim_macros(rows: list[dict]) -> dict[str, dict[str, str]]:
-    """Macros by kind: verdicts of the claims that have cases, estimates with verdicts of their primary cases."""
+    """Macros by kind: verdicts of the claims that have cases, and estimates with verdicts of their primary cases."""
     primary = [row for row in rows if row["case"] and " " not in row["case"]]
     tested = {row["id"].split(".")[0] for row in primary}
     return {
@@ -121,18 +125,20 @@ def claim_macros(rows: list[dict]) -> dict[str, dict[str, str]]:
 
 
 def described(row: dict) -> str:
-    """Estimate, interval, number of initialisations and verdict of a case, or that it has none; the table of all tests
-    says why."""
+    """Estimate, interval, number of initialisations and verdict of a case, or a note that there is none.
+
+    The table of all tests gives the reason.
+    """
     return f"{measured(row)} ($n={row['n']}$, {row['verdict']})" if row["estimate"] else NOT_COMPUTED
 
 
 def agreement_macros(rows: list[dict]) -> dict[str, dict[str, str]]:
-    """How far the primary reading of each comparison lies from the published values, or why it is not compared."""
+    """Distance of each comparison's primary reading from the published values, or the reason why there is none."""
     return {"agreement": {row["comparison"]: distance(row) for row in _whole(rows) if row["reading"] == "primary"}}
 
 
 def distance(row: dict) -> str:
-    """Mean, mean absolute and largest difference, and the share of points within two deviations."""
+    """Mean, mean absolute and largest difference, and the share of points within two standard deviations."""
     if not row["points"]:
         return r"\emph{not compared: " + latex.escape(row["reason"], strict=False) + "}"
     mean, size, largest = (hundredths(row[key]) for key in DIFFERENCES)
@@ -141,17 +147,17 @@ def distance(row: dict) -> str:
 
 
 def hundredths(value: str) -> str:
-    """A number to two decimals."""
+    """Format a number to two decimals."""
     return f"${float(value):.2f}$"
 
 
 def percent(share: str) -> str:
-    """A share in per cent; empty where it is not known."""
+    """Format a share in per cent; empty if it is unknown."""
     return rf"${100 * float(share):.0f}\,\%$" if share else ""
 
 
 def comparisons(rows: list[dict]) -> dict[str, list[dict]]:
-    """Rows of all dimensions together by the title of their comparison."""
+    """Rows that pool all dimensions, by the title of their comparison."""
     found = {}
     for row in _whole(rows):
         found.setdefault(row["title"], []).append(row)
@@ -159,7 +165,7 @@ def comparisons(rows: list[dict]) -> dict[str, list[dict]]:
 
 
 def _whole(rows: list[dict]) -> list[dict]:
-    """One row for each reading: of all its dimensions together, or the first that says why it has none."""
+    """One row for each reading: the row that pools all dimensions, or else the first, which gives a reason."""
     found = {}
     for row in sorted(rows, key=lambda row: row["d"] != agreement.ALL):
         found.setdefault((row["comparison"], row["reading"]), row)
@@ -168,7 +174,8 @@ def _whole(rows: list[dict]) -> list[dict]:
 
 
 def setting_macros(settings: PaperRecord, studies: Results, results: Results, rows: list[dict]) -> dict[str, str]:
-    """The settings of a run that the text quotes; `results` are the studies and all else that it shows."""
+    """The settings of a run that the text quotes; `results` are the studies and everything else that the paper
+    shows."""
     counted, cuts = Counter(row["verdict"] for row in rows if not row["case"]), settings.cuts
     flips = synthesis.flips(rows).items()
     return {
@@ -188,7 +195,7 @@ def setting_macros(settings: PaperRecord, studies: Results, results: Results, ro
 
 
 def first_look(rows: list[dict]) -> str:
-    """A sentence on the tests that need more than the run has; empty if none does."""
+    """A sentence on the tests whose needs the run does not meet; empty if there are none."""
     count = sum(row["reason"].startswith("needs ") for row in rows if row["case"] and " " not in row["case"])
     if not count:
         return ""
@@ -199,7 +206,7 @@ def first_look(rows: list[dict]) -> str:
 
 
 def logits_deviation_at_peak(study: xr.Dataset | None) -> str:
-    """σ_z where the mean Tr(H)/‖H‖ at the largest d and N is highest, in the first cell; mean and deviation."""
+    """σ_z at the peak of the mean Tr(H)/‖H‖ for the largest d and N, in the first cell: mean and standard deviation."""
     if study is None:
         return NOT_COMPUTED
     cell = study.isel(dataset=0, network=0, subspace=0).sel(examples=study["examples"].max())
@@ -212,7 +219,8 @@ def logits_deviation_at_peak(study: xr.Dataset | None) -> str:
 
 
 def sensitivity(study: xr.Dataset | None, rows: list[dict]) -> dict[str, str]:
-    """Ranges of height and place of the peak of the mean Tr(H)/‖H‖ over the variants, and counts of their verdicts."""
+    """Ranges of the height and location of the peak of the mean Tr(H)/‖H‖ over the variants, and counts of their
+    verdicts."""
     counts = [f"variants-{name.replace(' ', '-')}" for name in VERDICTS]
     names = ("lowest-peak", "highest-peak", "first-peak", "last-peak", "variants", *counts)
     if study is None:
@@ -227,7 +235,7 @@ def sensitivity(study: xr.Dataset | None, rows: list[dict]) -> dict[str, str]:
 
 
 def map_numbers(training: xr.Dataset | None, curvature: xr.Dataset | None) -> dict[str, str]:
-    """Rank correlations of accuracy with curvature at the start, and the gain by curvature over σ_z alone."""
+    """Rank correlations of accuracy with curvature at initialisation, and the gain from curvature over σ_z alone."""
     names = ("kappa", "fraction", "sigma", "gain")
     if training is None or curvature is None:
         return {f"map-{name}": NOT_COMPUTED for name in names}
@@ -237,18 +245,18 @@ def map_numbers(training: xr.Dataset | None, curvature: xr.Dataset | None) -> di
 
 
 def attribute_values(results: Results, name: str) -> list[str]:
-    """All values of an attribute of the results' blocks."""
+    """All values of an attribute across the blocks of the results."""
     return sorted({value for result in results.values() for value in str(result.attrs[name]).split(", ")})
 
 
 def commits(results: Results) -> str:
-    """All commits that results were made at, with the reason where one is unknown."""
+    """All commits at which results were made, with a reason for unknown ones."""
     known = attribute_values(results, "commit") or ["unknown"]
     return ", ".join("unknown (no git repository of its own)" if each == "unknown" else each for each in known)
 
 
 def provenance(results: Results, rows: list[dict]) -> dict[str, str]:
-    """Origin of the results: work and time, devices, versions, and the hash of the claims."""
+    """Provenance of the results: blocks, hours, devices, versions, and the hash of the claims."""
     versions = {"Python": "python", **{library: f"{library}_version" for library in ("torch", "numpy", "scipy")}}
     names = ("device", "dtype", *versions.values())
     every = {name: latex.escape(", ".join(attribute_values(results, name)), strict=False) for name in names}
@@ -264,7 +272,10 @@ def provenance(results: Results, rows: list[dict]) -> dict[str, str]:
 
 
 class Missing(jinja2.StrictUndefined):
-    """A missing value in a template, most often a key of resources/published/<work>/settings.yaml."""
+    """A missing template value, usually a key of resources/published/<work>/settings.yaml.
+
+    Raises ValueError when rendered.
+    """
 
     def __str__(self) -> str:
         place = f" of {self._undefined_obj}" if isinstance(self._undefined_obj, dict) else ""
@@ -272,7 +283,7 @@ class Missing(jinja2.StrictUndefined):
 
 
 def environment(folder: Path) -> jinja2.Environment:
-    """The templates in a folder, with delimiters that LaTeX does not use and filters for a run's records."""
+    """Jinja environment of a folder of templates, with LaTeX-compatible delimiters and filters for a run's records."""
     loader = jinja2.FileSystemLoader(folder)
     delimiters = ("<%", "%>", "<<", ">>", "<#", "#>")
     options = {"trim_blocks": True, "keep_trailing_newline": True, "undefined": Missing}
@@ -285,18 +296,18 @@ def environment(folder: Path) -> jinja2.Environment:
 
 
 def measured(row: dict) -> str:
-    """Estimate and interval of a case; an identity's largest error has no interval."""
+    """Estimate and interval of a case; for an identity, the largest error without interval."""
     estimate, low, high = (float(row[key]) for key in ("estimate", "low", "high"))
     return latex.interval(estimate, low, high) if low < high else f"${latex.number(estimate, low, high)}$"
 
 
 def measured_or_not(row: dict) -> str:
-    """Estimate and interval of a case, or that there is none."""
+    """Estimate and interval of a case, or a note that there is none."""
     return measured(row) if row["estimate"] else NOT_COMPUTED
 
 
 def radii(given: list[float] | RadiusRange) -> str:
-    """The number of radii and, where they are evenly spaced, their range in x."""
+    """The number of radii and, if they are evenly spaced, their range in x."""
     if isinstance(given, list):
         return str(len(given))
     first, last = (2 * math.log10(each) for each in (given.first, given.last))
@@ -304,7 +315,7 @@ def radii(given: list[float] | RadiusRange) -> str:
 
 
 def starts(study: Study) -> str:
-    """The distribution of a study's initialisations, or the weights that it has in place of them."""
+    """The distribution of a study's initialisations, or the weights that it uses instead."""
     labels = study.variations.get("weights", [INITIALISATIONS])
     trained = [label for label in labels if label != INITIALISATIONS]
     parts = [study.initialisation] if INITIALISATIONS in labels else []
@@ -312,29 +323,32 @@ def starts(study: Study) -> str:
 
 
 def drawn(study: Study) -> str:
-    """What the draws of a study are of."""
+    """Name of the objects that vary between the draws of a study."""
     return "initialisations" if INITIALISATIONS in study.variations.get("weights", [INITIALISATIONS]) else "planes"
 
 
 def dimensions(subspaces: list[str]) -> str:
-    """The dimensions of subspaces, in order."""
+    """The dimensions of subspaces, in ascending order."""
     return ", ".join(sorted({label.split("-")[1] for label in subspaces}, key=lambda each: (len(each), each)))
 
 
 def random_steps(minima: list[str]) -> str:
-    """The steps on random labels from which minima start, in order."""
+    """The numbers of steps on random labels from which minima start, in ascending order."""
     steps = {int(label.partition("-")[2]) for label in minima if label.startswith("adversarial-")}
     return f"{', '.join(map(str, sorted(steps)))} steps" if steps else "none"
 
 
 def without_remedy(reason: str) -> str:
-    """The reason why a dataset is left out, without the remedy behind it."""
+    """The reason why a dataset is left out, without the remedy that follows it."""
     return reason.split("): ")[0] + ")"
 
 
 def judged(rows: list[dict]) -> list[list[dict]]:
-    """Claims with a verdict, those that are no identities and identities: the row of each, its primary `tests` that
-    have a verdict, and a sentence on those that are `untested`, with the reasons."""
+    """Claims with a verdict, split into empirical claims and identities.
+
+    Each entry has the row of a claim, its primary `tests` with a verdict, and `untested`, a sentence on its other tests
+    with the reasons.
+    """
     tests = {}
     for row in rows:
         if row["case"] and " " not in row["case"]:
@@ -354,14 +368,14 @@ def judged(rows: list[dict]) -> list[list[dict]]:
 
 
 def untested(rows: list[dict]) -> str:
-    """A sentence that names the claims of which nothing is tested; empty if there are none."""
+    """A sentence that names the claims without any tested part; empty if there are none."""
     known = {row["id"] for group in judged(rows) for row in group}
     names = [row["id"] for row in rows if not row["case"] and row["id"] not in known]
     return f"Nothing of these claims is tested by this run: {latex.escape(', '.join(names))}." if names else ""
 
 
 def disagreements(rows: list[dict], entries: Iterable[dict]) -> list[dict[str, str]]:
-    """Question and answer of each disagreement: both sides with verdicts on their claims, and the conclusion."""
+    """Question and answer of each disagreement: both sides with the verdicts on their claims, and the conclusion."""
     found, judged = [], {row["id"]: row["verdict"] for row in rows if not row["case"]}
     for entry in entries:
         said = []

@@ -60,8 +60,8 @@ class Estimate:
 def p_above(estimate: Estimate, threshold: float) -> float:
     """One-sided p-value against the null `the true value is at most threshold`.
 
-    1 minus this is the p-value against `at least`. It is the level at which the interval's end reaches the threshold,
-    found by bisection, so that tests agree with intervals of any kind.
+    1 minus this is the p-value against `at least`. It is the p at which the one-sided confidence bound of level 1 − p
+    equals the threshold, found by bisection, so that tests agree with intervals of any kind.
     """
     low, high = 0.0, 1.0
     for _ in range(40):

@@ -1,4 +1,5 @@
-"""Tr(H)/‖H‖ over r/r_X and over the logits' deviation σ_z, on which the zones of networks may collapse (by2)."""
+"""Tr(H)/‖H‖ over r/r_X and over the standard deviation σ_z of the logits, as a test of collapse across networks
+(by2)."""
 
 import numpy as np
 import xarray as xr
@@ -22,14 +23,14 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
             drawn[f"{column}_{label}_trace_over_norm"] = mean.reset_coords(drop=True)
             drawn[f"{column}_{label}_log10_logits_std"] = spread.reset_coords(drop=True)
         upper.set_xlabel(panels.X_LABEL)
-        lower.set(xlabel=r"$\log_{10}\sigma_z$", xlim=(-6, 6))  # beyond there is no zone
+        lower.set(xlabel=r"$\log_{10}\sigma_z$", xlim=(-6, 6))  # there is no zone beyond
         panels.legend_above(upper, title)
     panels.label_y(figure, r"$\mathrm{Tr}(H)/\Vert H\Vert$")
     return figure, xr.Dataset(drawn)
 
 
 def families(name: str, study: xr.Dataset) -> list[tuple[str, list[tuple[str, xr.Dataset]]]]:
-    """Families of curves that may collapse, each with its title: over networks, or over a varied setting."""
+    """Families of curves that may collapse, each with its title: across networks, or across a varied setting."""
     study = study.sel(dimension=profiles.DIMENSION, examples=study["examples"].max()).isel(dataset=0, subspace=0)
     if name == "networks":
         return [("networks", [(str(label), study.sel(network=label)) for label in study["network"].values])]

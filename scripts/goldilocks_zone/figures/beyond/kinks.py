@@ -1,4 +1,4 @@
-"""Trace, norm and their ratio for softplus of growing sharpness, relative to ReLU, which leaves kinks out."""
+"""Trace, norm and their ratio for softplus of increasing sharpness, relative to ReLU, whose Hessian omits the kinks."""
 
 import xarray as xr
 
@@ -7,7 +7,7 @@ from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, 
 
 FIGURE = {"id": "kinks", "studies": ["kinks"], "axis": "radius", "needs": ["sharpness"]}
 
-RELU = 0  # sharpness that stands for ReLU itself
+RELU = 0  # value of sharpness that denotes ReLU
 MEASURES = {
     "trace": r"$\mathrm{Tr}(H)$",
     "frobenius_norm": r"$\Vert H\Vert$",
@@ -44,8 +44,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def relative_to_relu(study: xr.Dataset) -> xr.Dataset:
-    """Mean of each measure over that of ReLU on the same draws, with the ratio's 95 % interval; missing where ReLU's is
-    not well known: inside the zone its trace is zero but for noise."""
+    """Mean of each measure relative to ReLU on the same draws, with the ratio's 95 % interval.
+
+    NaN where the mean of ReLU is poorly known: inside the zone, its trace is zero up to noise.
+    """
     values = xr.concat([study[name].drop_attrs() for name in MEASURES], dim="quantity")
     values = values.assign_coords(quantity=list(MEASURES)).transpose(..., "radius", "sharpness", "draw")
     relu, softened = values.sel(sharpness=RELU, drop=True), values.drop_sel(sharpness=RELU)

@@ -1,4 +1,4 @@
-"""Trace of each layer's block of the Hessian over the functional of the logits that it should equal."""
+"""Trace of each layer's block of the Hessian relative to the functional of the logits that it should equal."""
 
 import numpy as np
 import xarray as xr
@@ -21,7 +21,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         ax.axhline(1, color="0.4", linewidth=0.6, zorder=0)
         curve = data.sel(cell).dropna("layer", how="all")
         x, layers = curve["x"].values, curve["layer"].values.tolist()
-        # The markers of all layers take 0.4 of the least distance between radii.
+        # Spread the markers of all layers over 0.4 of the smallest distance between radii.
         apart = 0.4 * (np.diff(np.sort(x)).min() if len(x) > 1 else 1) / max(len(layers) - 1, 1)
         for number, layer in enumerate(layers):
             here, places = curve.sel(layer=layer), x + curves.centred(number, len(layers)) * apart
@@ -46,7 +46,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def ratios(study: xr.Dataset) -> xr.Dataset:
-    """σ_l² E Tr H_ll over E⟨∇L, θ⟩/n_L for n_L weight layers, with its 95 % interval; both are small in the zone."""
+    """σ_l² E Tr H_ll over E⟨∇L, θ⟩/n_L with its 95 % interval, for n_L weight layers; both are small in the zone."""
     traces = study["layer_trace"].transpose("dataset", "network", "subspace", "radius", "layer", "draw")
     depths = [labels.depth(network) for network in study["network"].values.tolist()]
     for network, depth in zip(study["network"].values, depths):

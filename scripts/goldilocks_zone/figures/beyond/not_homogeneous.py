@@ -10,7 +10,7 @@ from goldilocks_zone.models import labels
 
 FIGURE = {"id": "not_homogeneous", "studies": ["not_homogeneous"], "axis": "scale"}
 
-# Label, number of colour, and value at which the zone should end; a strip marks where a measure exceeds it.
+# Label, style number, and threshold at which the zone should end; a strip marks where the measure exceeds it.
 MEASURES = {
     "trace_over_norm": (r"$\kappa$", 0, 1, (0.97, 1.0)),
     "ratio": (r"$\log_{10}(\Vert G\Vert_2/\Vert H'\Vert_2)$", 3, 0, (0.0, 0.03)),
@@ -31,7 +31,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def title(label: str) -> str:
-    """Title a network by its departures from the theory, or by its label if it is not fully connected."""
+    """Title of a network: its departures from the theory, or its label if it is not fully connected."""
     network = labels.parse_network(label) if labels.is_network(label) else None
     if not isinstance(network, labels.FullyConnected):
         return label
@@ -45,7 +45,7 @@ def title(label: str) -> str:
 
 
 def draw_network(stack: list[plt.Axes], data: xr.Dataset) -> None:
-    """Draw κ above the ratio, and strips in both, which mark the same places if the condition decides."""
+    """Draw κ above the ratio, with strips in both panels; the strips coincide if the condition determines the zone."""
     for ax, (name, (label, number, reference, _)) in zip(stack, MEASURES.items()):
         over_scale.draw(ax, data, name, number, label)
         ax.axhline(reference, **style.DASHED)

@@ -1,4 +1,5 @@
-"""Accuracy over learning rate and temperature at r_X, and the path over this map that a change of radius follows."""
+"""Accuracy over learning rate and temperature at r_X, and the path across this map that is equivalent to a change of
+radius."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,7 +14,7 @@ FIGURE = {"id": "rate_temperature", "studies": ["rate_temperature", "planes"], "
 
 MAP, PLANES = "rate_temperature", "planes"
 ARM = {"rate_rule": "fixed", "temperature_rule": "fixed"}
-ASIDE = 0.04  # of trained and predicted accuracies, to either side, in log10(r/r_X)
+ASIDE = 0.04  # offset of trained and predicted accuracies to either side, in log10(r/r_X)
 PATH = {"marker": "o", "markersize": 4.5, "color": "white", "markeredgecolor": "black", "markeredgewidth": 0.8}
 READ_OFF = style.look(1, markerfacecolor="white", markersize=5, linestyle="none")
 
@@ -32,17 +33,20 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def map_of(study: xr.Dataset) -> xr.Dataset:
-    """Test accuracy at the end over rate and temperature, at the radius nearest to r_X: its mean and interval."""
+    """Final test accuracy over rate and temperature at the radius nearest to r_X: mean with its interval."""
     here = curves.primary(study, "rate", "temperature").isel(subspace=0, radius=curves.nearest_to_r_x(study))
-    # Rename the rate so that accuracy is not reduced to the best one: the map shows all.
+    # `training.accuracy` would reduce an axis `rate` to its best value; the map shows all rates.
     accuracy = training.accuracy(here.rename(rate="map_rate")).rename(map_rate="rate")
     return summarised(accuracy).sortby(["rate", "temperature"]).transpose("temperature", "rate", ...)
 
 
 def path_of(planes: xr.Dataset, mapped: xr.Dataset | None) -> xr.Dataset | None:
-    """Accuracy over the radius with fixed rate and temperature on the map's plane, None if the study has none, and its
-    prediction by the map, map_mean, map_low and map_high, where the map has that point: the radius α r_X is trained as
-    r_X is with the rate over α and the temperature α⁻ⁿ, n the number of weight layers."""
+    """Accuracy over the radius with fixed rate and temperature on the map's plane, and its prediction from the map.
+
+    None if the study lacks this plane. The prediction map_mean, map_low and map_high exists where the map has the
+    equivalent point: training from α r_X is equivalent to training from r_X with the rate divided by α and the
+    temperature α⁻ⁿ, with n weight layers.
+    """
     here = curves.primary(planes, *ARM, "rate", "temperature").isel(rate=0, temperature=0)
     if mapped is None:
         return summarised(training.accuracy(here.isel(subspace=0, rate_rule=0, temperature_rule=0)))
@@ -70,7 +74,8 @@ def summarised(accuracy: xr.DataArray) -> xr.Dataset:
 
 
 def read_off(table: xr.DataArray, rate: float, temperature: float) -> float:
-    """The value of a map (temperature, rate) at a point; NaN if none of the map lies within 0.001, as in claim by3."""
+    """The value of a map (temperature, rate) at a point; NaN if no grid point agrees within a relative 0.001, as in
+    claim by3."""
     place = {"rate": rate, "temperature": temperature}
     nearest = {axis: int(np.abs(np.log(table[axis].values / value)).argmin()) for axis, value in place.items()}
     there = table.isel(nearest)
@@ -78,7 +83,8 @@ def read_off(table: xr.DataArray, rate: float, temperature: float) -> float:
 
 
 def draw_map(ax: plt.Axes, mapped: xr.Dataset, over_radii: xr.Dataset | None) -> list:
-    """Draw accuracies, half-widths of intervals in the last digits, and the radius's path; returns legend entries."""
+    """Draw accuracies, half-widths of intervals in units of the last digit, and the path of the radius; returns legend
+    entries."""
     across, up = (curves.bin_edges(np.log10(mapped[axis].values)) for axis in ("rate", "temperature"))
     mean, half = mapped["mean"].values, (mapped["high"] - mapped["low"]).values / 2
     cells = ax.pcolormesh(across, up, mean, cmap="cividis", edgecolors="white", linewidth=0.3)
@@ -97,7 +103,7 @@ def draw_map(ax: plt.Axes, mapped: xr.Dataset, over_radii: xr.Dataset | None) ->
     ax.set_title("from $r_X$, by rate and temperature")
     if over_radii is None or "map_mean" not in over_radii:
         return []
-    # The map's points that are the same as a radius, labelled by it.
+    # Points of the map that are equivalent to a radius, labelled by log10(r/r_X).
     points = over_radii.isel(radius=np.isfinite(over_radii["map_mean"].values))
     x, y = (np.log10(points[axis].values) for axis in ("map_rate", "map_temperature"))
     ax.plot(x, y, color="black", linewidth=2)
@@ -111,7 +117,7 @@ def draw_map(ax: plt.Axes, mapped: xr.Dataset, over_radii: xr.Dataset | None) ->
 
 
 def draw_radii(ax: plt.Axes, over_radii: xr.Dataset) -> list:
-    """Draw accuracy over the radius as trained and as read off the map at r_X; returns legend entries."""
+    """Draw accuracy over the radius, as trained and as predicted by the map at r_X; returns legend entries."""
     x, shown = over_radii["x"].values / 2, [over_radii["mean"]]
     curves.draw_means(ax, x - ASIDE, over_radii, capsize=1.5, **style.look(0))
     handles = [panels.entry("trained from $r$", **style.look(0))]

@@ -1,4 +1,5 @@
-"""Accuracy over the radius with learning rates and temperatures that follow it, and with the best rate for each."""
+"""Accuracy over the radius with learning rates and temperatures that scale with it, and with the best rate at each
+radius."""
 
 import xarray as xr
 

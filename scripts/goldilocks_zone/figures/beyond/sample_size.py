@@ -1,4 +1,4 @@
-"""The zone over the number of examples: Tr(H)/‖H‖ over the radius, the zone's edges, and controls."""
+"""Dependence of the zone on the number of examples: Tr(H)/‖H‖ over the radius, the zone's edges, and controls."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,7 +13,7 @@ from goldilocks_zone.models import labels
 FIGURE = {"id": "sample_size", "studies": ["sample_size", "sample_size_controls"], "axis": "radius"}
 
 MAIN, CONTROLS = "sample_size", "sample_size_controls"
-NETWORK = "fc-200x2-relu"  # of the curves, where the study has it
+NETWORK = "fc-200x2-relu"  # shown as curves, if the study has it
 THRESHOLD = 1.0
 Y_LABEL = r"$\mathrm{Tr}(H)/\Vert H\Vert$"
 TITLES = {"mean_squared_error": "squared error", "shuffled": "shuffled labels", "gaussian": "Gaussian inputs"}
@@ -55,11 +55,11 @@ def primary(study: xr.Dataset) -> xr.Dataset:
 
 
 def zone_edges(values: xr.DataArray) -> xr.Dataset:
-    """x of the zone's inner and outer edge: mean over the draws that have one, its 95 % interval, and their number."""
+    """x of the zone's inner and outer edges: mean over the draws that have one, its 95 % interval, and their number."""
     networks, counts = values["network"].values.tolist(), values["examples"].values.tolist()
     found = np.full((2, len(networks), len(counts), 4), np.nan)
     for outer, network, count in np.ndindex(found.shape[:-1]):
-        # As in the claims: far outside the zone noise crosses the threshold.
+        # Restrict x as the claims do: far outside the zone, noise crosses the threshold.
         inside = values["x"] >= 0 if outer else values["x"] <= 1
         here = values.isel(network=network, examples=count, radius=inside.values)
         crossings = xr.DataArray(outermost_crossings(here, THRESHOLD, outer == 1), dims="draw")
@@ -74,7 +74,7 @@ def zone_edges(values: xr.DataArray) -> xr.Dataset:
 
 
 def controls(study: xr.Dataset) -> list[tuple[str, dict]]:
-    """Each variant that differs from the claims' settings in one thing, with its title."""
+    """Title and place of each variant that differs from the claims' settings in exactly one setting."""
     usual = {dim: cells.PRIMARY_SETTINGS[key] for key, dim in cells.VARIED.items() if dim in study.dims}
     usual = {dim: value if value in study[dim].values else study[dim].values[0] for dim, value in usual.items()}
     return [
@@ -86,7 +86,8 @@ def controls(study: xr.Dataset) -> list[tuple[str, dict]]:
 
 
 def draw_counts(ax: plt.Axes, curve: xr.Dataset, counts: list[int]) -> None:
-    """Draw one curve per number of examples; `counts` are those of the whole figure, which share colours."""
+    """Draw one curve per number of examples, coloured consistently by its position in `counts`, those of the whole
+    figure."""
     ax.axhline(THRESHOLD, **style.DASHED)
     for count in curve["examples"].values.tolist():
         curves.draw_curve(ax, curve.sel(examples=count), counts.index(count), f"$N={count}$", deviations=False)
@@ -94,7 +95,8 @@ def draw_counts(ax: plt.Axes, curve: xr.Dataset, counts: list[int]) -> None:
 
 
 def draw_edges(ax: plt.Axes, found: xr.Dataset) -> None:
-    """Draw edges over the number of examples, and thin lines of the predicted slopes through the mean of each row."""
+    """Draw edges over the number of examples, with thin lines of the predicted slopes through the mean of each
+    series."""
     counts = found["examples"].values
     depths = {network: labels.depth(network) or 0 for network in found["network"].values.tolist()}
     networks = sorted(depths, key=depths.get)
@@ -111,7 +113,7 @@ def draw_edges(ax: plt.Axes, found: xr.Dataset) -> None:
                 line = mean[seen].mean() + slope * (np.log10(counts) - np.log10(counts[seen]).mean())
                 ax.plot(places, line, color=colour, linewidth=0.6, zorder=1)
     if found["mean"].notnull().any():
-        # Not by the bars, which are wide for few draws.
+        # Limit by means, because error bars of few draws are wide.
         ax.set_ylim(float(found["mean"].min()) - 0.5, float(found["mean"].max()) + 0.5)
     ax.set_xscale("log")
     ax.set_xticks(counts, [str(count) for count in counts])

@@ -1,5 +1,5 @@
-"""The story in one picture: the zone and accuracy over the radius, with rate and temperature fixed or moving along, the
-zone for several numbers of examples, and that of a joint embedding."""
+"""Summary of the results: the zone and the accuracy over the radius, with rate and temperature fixed or scaled with it,
+the zone for several numbers of examples, and the zone of a joint embedding."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -31,7 +31,7 @@ ARMS = {
 }
 LOOKS = {"markersize": 2.6, "linewidth": 1.0}
 LEGEND = {"fontsize": 6.5, "columnspacing": 0.8, "handlelength": 1.8}
-ROOM_FOR_LEGEND = 1.6  # end of an axis relative to the largest mean
+ROOM_FOR_LEGEND = 1.6  # upper end of an axis, relative to the largest mean
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
@@ -62,7 +62,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def main_network(study: xr.Dataset) -> xr.Dataset:
-    """Select the claims' network, or the first of a study without it."""
+    """Select the network that claims use, or the first if the study lacks it."""
     names = study["network"].values.tolist()
     return study.isel(network=names.index(sample_size.NETWORK) if sample_size.NETWORK in names else 0)
 
@@ -74,14 +74,15 @@ def kappa_at_start(study: xr.Dataset) -> xr.Dataset:
 
 
 def accuracies(study: xr.Dataset) -> dict[tuple[str, str], xr.Dataset]:
-    """Accuracy over radii after training, for each arm (rate, temperature) of the dimension nearest to the claims'."""
+    """Accuracy over radii after training for each arm (rate, temperature), at the dimension nearest to that of the
+    claims."""
     ((_, cell), *_) = over_radius.titled_cells(study.isel(dataset=[0], network=[0]), over_radius.DIMENSION)
     found = curves.means(over_radius.training.accuracy(cell)).assign_coords(x=cell["x"], classes=cell["classes"])
     return {(rate, temperature): found.sel(place) for rate, temperature, place in over_radius.arms(cell)}
 
 
 def draw_training(ax: plt.Axes, parts: dict, arms: list[tuple[str, str]], zone: bool) -> None:
-    """Draw accuracy for some arms, tint the zone, and with `zone` draw Tr(H)/‖H‖ on an axis to the right."""
+    """Draw accuracy for some arms and tint the zone; with `zone`, also draw Tr(H)/‖H‖ on a right-hand axis."""
     if "kappa" in parts:
         for low, high in intervals_above(parts["kappa"]):
             ax.axvspan(low, high, **TINT)
@@ -116,7 +117,7 @@ def intervals_above(found: xr.Dataset) -> list[tuple[float, float]]:
 
 
 def draw_samples(ax: plt.Axes, parts: dict) -> None:
-    """Draw Tr(H)/‖H‖ for each number of examples, and its outer edge as a triangle."""
+    """Draw Tr(H)/‖H‖ for each number of examples, with the outer edge of the zone as a triangle."""
     ax.axhline(THRESHOLD, **style.DASHED)
     ax.set_ylabel(KAPPA)
     if "samples" not in parts:
@@ -134,7 +135,7 @@ def draw_samples(ax: plt.Axes, parts: dict) -> None:
 
 
 def draw_embeddings(ax: plt.Axes, parts: dict) -> None:
-    """Draw Tr(H)/‖H‖ of VICReg and of the cross-entropy."""
+    """Draw Tr(H)/‖H‖ for VICReg and for the cross-entropy."""
     ax.axhline(0, **style.DASHED)
     ax.set_ylabel(KAPPA)
     looks = {"vicreg": ("joint embedding", style.look(0)), "cross_entropy": ("cross-entropy", style.look(1))}

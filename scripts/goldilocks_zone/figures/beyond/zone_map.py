@@ -1,4 +1,4 @@
-"""Accuracy of networks after training from every radius, beside their curvature and logits at initialisation."""
+"""Accuracy of networks after training from every radius, compared with their curvature and logits at initialisation."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ FIGURE = {"id": "zone_map", "studies": ["map_training", "map_curvature"], "axis"
 
 TRAINING, CURVATURE = "map_training", "map_curvature"
 SHOWN_OF = {TRAINING: (zone_map.of_training, ("accuracy",)), CURVATURE: (zone_map.of_curvature, ("kappa", "fraction"))}
-# Title of each panel, and label of its y-axis.
+# Title and y-label of each panel.
 TITLES = {
     "accuracy": ("accuracy over the radius", over_radius.Y_LABEL),
     "kappa": ("trace over norm", r"$\mathrm{Tr}(H)/\Vert H\Vert$"),
@@ -40,7 +40,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     for number, (ax, (name, data)) in enumerate(zip(axes, shown.items())):
         for i in range(data.sizes["network"]):
             here, aside = data.isel(network=i), 0.03 * curves.centred(i, data.sizes["network"])
-            if name == "sigma":  # networks train alike where log10 σ_z is beyond 7
+            if name == "sigma":  # beyond |log10 σ_z| = 7 all networks train alike
                 here, aside = here.isel(radius=np.abs(here["place"].values) <= 7), 0.0
             curves.draw_means(ax, here["place"].values + aside, here, **look(names.index(here["network"].item())))
         if name in NEUTRAL:

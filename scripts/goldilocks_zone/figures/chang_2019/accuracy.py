@@ -1,5 +1,5 @@
-"""Accuracy and Tr(H)/‖H‖ over the radius of one Gaussian over all parameters (Chang 2019): learning rates as published,
-and the best one for each radius."""
+"""Accuracy and Tr(H)/‖H‖ over the radius of one Gaussian over all parameters (Chang 2019), with the published learning
+rates and with the best rate for each radius."""
 
 import matplotlib.pyplot as plt
 import xarray as xr
@@ -61,7 +61,7 @@ def curvature(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw_curvature(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw Tr(H)/‖H‖ with its simultaneous band, and above it the interval of the place of its peak."""
+    """Draw Tr(H)/‖H‖ with its simultaneous band, and above it the interval of the peak's location."""
     curves.draw_curve(ax, data.assign_coords(x=data["x"] / 2), 2, "", deviations=False)
     ax.axhline(1, **style.DASHED)
     ax.axvline(0, **style.GREY)

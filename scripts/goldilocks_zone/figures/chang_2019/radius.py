@@ -1,4 +1,4 @@
-"""Motion of the radius in free training (Chang 2019), and of the same optimiser on random signs."""
+"""Change of the radius in free training (Chang 2019), and with the same optimiser on random signs."""
 
 from collections.abc import Iterator
 
@@ -12,9 +12,9 @@ from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, 
 
 FIGURE = {"id": "chang_radius", "studies": ["chang", "chang_rates"], "axis": "radius"}
 SUBSPACE = "full-free"
-SMALL = -2.0  # largest x of an r_0 whose growth is shown, where a study has such
-SPAN = 15  # last over first step of the fit, whose early part is left out: steps in one direction are no walk
-MEMORY = 0.9  # β₁ of Adam: cosine of successive steps, long after the start, on gradients that are independent
+SMALL = -2.0  # largest x of an r_0 whose growth is shown, if the study has any
+SPAN = 15  # ratio of last to first step of the fit; early steps in one direction are not a random walk
+MEMORY = 0.9  # β₁ of Adam: the asymptotic cosine of successive steps on independent gradients
 GRADIENTS = {"loss": ("-", "training"), "random_signs": ("--", "random signs")}
 GUIDE = {"color": "0.5", "linewidth": 0.8, "linestyle": ":"}
 ABOVE = {"textcoords": "offset points", "ha": "right", "fontsize": 7, "color": "0.3"}
@@ -32,7 +32,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         chosen = curves.primary(studies["chang_rates"], "rate", "gradients").sel(subspace=SUBSPACE)
         data = drawn["chang_rates"] = motion(chosen)
         shown += [("growth", draw_growth, data), ("cosine", draw_cosines, data)]
-        # With the exponent from the smallest r_0.
+        # The label states the exponent for the smallest r_0.
         for here, look in curves_of(data.isel(radius=[0])):
             value, low, high = here["exponent"].values
             fitted = rf" (${value:.2f}\pm{(high - low) / 2:.2f}$)" if np.isfinite(low) else ""
@@ -51,8 +51,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def motion(study: xr.Dataset) -> xr.Dataset:
-    """Growth log10(r² − r_0²) of the radius, mean cosine of successive steps so far (rate, gradients, radius, step),
-    and `exponent` of the growth (rate, gradients, radius, quantity), for small r_0."""
+    """Growth log10(r² − r_0²) of the radius and mean cosine of successive steps so far (rate, gradients, radius, step).
+
+    Also the `exponent` of the growth (rate, gradients, radius, quantity), for small r_0.
+    """
     small, last = study["x"].values <= max(SMALL, float(study["x"].min())), int(study["step"].max())
     study = study[["norm", "step_cosine"]].isel(radius=small).transpose("rate", "gradients", "radius", ...)
     squares = study["norm"] ** 2
@@ -71,7 +73,7 @@ def motion(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw_radii(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw r/r_X over steps, a curve for each r_0, from which it starts."""
+    """Draw r/r_X over steps, one curve for each initial radius r_0."""
     shades = plt.cm.viridis(np.linspace(0, 0.85, data.sizes["radius"]))
     for shade, radius in zip(shades, data["radius"].values):
         here = data.sel(radius=radius)
@@ -84,7 +86,8 @@ def draw_radii(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def curves_of(data: xr.Dataset) -> Iterator[tuple[xr.Dataset, dict]]:
-    """Each rate, gradients and r_0 with its look: rates by colour, gradients by line, larger r_0 thin."""
+    """Each combination of rate, gradients and r_0 with its style: colour by rate, line by gradients, thin for larger
+    r_0."""
     for number, j, i in np.ndindex(*(data.sizes[axis] for axis in ("rate", "gradients", "radius"))):
         here = data.isel(rate=number, gradients=j, radius=i)
         line = GRADIENTS[here["gradients"].item()][0]
@@ -92,7 +95,7 @@ def curves_of(data: xr.Dataset) -> Iterator[tuple[xr.Dataset, dict]]:
 
 
 def draw_growth(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw r² − r_0² over steps, below a line in proportion to the steps."""
+    """Draw r² − r_0² over steps, with a guide proportional to the steps."""
     for here, look in curves_of(data):
         curves.draw_band(ax, here["step"], 10 ** curves.parts_of(here, "growth"), **look)
     last, top = float(data["step"].max()), float(data["growth_mean"].max())
@@ -103,7 +106,7 @@ def draw_growth(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def draw_cosines(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw the mean cosine of successive steps over steps, beside that of Adam's memory alone."""
+    """Draw the mean cosine of successive steps, with the value that Adam's momentum alone would give."""
     for here, look in curves_of(data):
         curves.draw_band(ax, here["step"], curves.parts_of(here, "cosine"), alpha=0.2, **look)
     ax.axhline(MEMORY, **style.GREY)

@@ -1,4 +1,4 @@
-"""Deviation of embeddings, their dimensions in use, and how well the energy tells pairs apart, by arm (Dawid & LeCun
+"""Deviation of embeddings, dimensions in use, and discrimination of pairs by the energy, by arm (Dawid & LeCun
 2023)."""
 
 import xarray as xr
@@ -17,7 +17,7 @@ MEASURES = {
     "dimensions_in_use": "dimensions in use",
     "auc": "AUC of the energy",
 }
-LEAST = 1e-4  # deviation; smaller ones are drawn there
+LEAST = 1e-4  # smaller deviations are drawn here
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
@@ -47,7 +47,7 @@ def world(study: xr.Dataset) -> str:
 
 
 def measured(study: xr.Dataset) -> xr.Dataset:
-    """Each measure (arm, draw), and its {measure}_mean, _low and _high over draws."""
+    """Each measure (arm, draw), with {measure}_mean, _low and _high over draws."""
     found = {name: embeddings.values_of(study, name, "arm") for name in MEASURES}
     whole = curves.prefixed({name: curves.means(values) for name, values in found.items()})
     return whole.assign(found)

@@ -1,5 +1,5 @@
-"""Deviation of embeddings at the end of training over the weight of the variance hinge, with its law, and the spectrum
-of the Hessian of the last layer where it vanishes (Dawid & LeCun 2023)."""
+"""Final deviation of embeddings over the weight of the variance hinge, with the predicted law, and the spectrum of the
+last layer's Hessian where that layer vanishes (Dawid & LeCun 2023)."""
 
 from collections.abc import Iterator
 
@@ -16,8 +16,8 @@ FIGURE = {
     "studies": ["jepa_collapse", "jepa_zone", "jepa_zone_info_nce"],
 }
 
-LEAST = 1e-4  # deviation; smaller ones are drawn there
-PLACES = 400  # of the law's line
+LEAST = 1e-4  # smaller deviations are drawn here
+PLACES = 400  # number of points of the line of the law
 LOOKS = {"markersize": 3.6, "linestyle": "none"}
 
 
@@ -38,7 +38,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def ends_of(study: xr.Dataset) -> dict[float, xr.Dataset]:
-    """By ε: deviation (correlation, over_threshold, draw), its mean, low and high, and weight μ/λ of each place."""
+    """By ε: deviation (correlation, over_threshold, draw), its mean, low and high, and the weight μ/λ at each place."""
     kept = ("correlation", "epsilon", "over_threshold")
     axes = [axis for axis in kept if axis in study.dims]
     settings = curves.settings_of(study)
@@ -57,7 +57,7 @@ def ends_of(study: xr.Dataset) -> dict[float, xr.Dataset]:
 
 
 def draw_ends(ax: plt.Axes, found: xr.Dataset, epsilon: float, heading: str) -> None:
-    """Draw the deviation at the end over μ/λ for every correlation, with the law."""
+    """Draw the final deviation over μ/λ for every correlation, with the law."""
     weights = embeddings.finite(found["weight"], otherwise=(0.01, 1))
     limits = weights.min() / 2, weights.max() * 2
     line = np.geomspace(*limits, PLACES)
@@ -79,8 +79,10 @@ def draw_ends(ax: plt.Axes, found: xr.Dataset, epsilon: float, heading: str) -> 
 
 
 def spectra_of(studies: Studies) -> Iterator[tuple[str, xr.Dataset]]:
-    """Each loss that has a spectrum at the collapse point, and mean, low and high (unit) over draws of its eigenvalues
-    over their largest magnitude."""
+    """Yield each loss with a spectrum at the collapse point, with mean, low and high (unit) over draws.
+
+    Eigenvalues are normalised by their largest magnitude.
+    """
     for name in ("jepa_zone", "jepa_zone_info_nce"):
         if name not in studies or "collapse_eigenvalue" not in studies[name]:
             continue
@@ -96,7 +98,7 @@ def spectra_of(studies: Studies) -> Iterator[tuple[str, xr.Dataset]]:
 
 
 def draw_spectra(ax: plt.Axes, spectra: dict[str, xr.Dataset]) -> None:
-    """Draw eigenvalues over their rank, of the smallest first."""
+    """Draw eigenvalues over their rank, in ascending order."""
     for number, (label, found) in enumerate(spectra.items()):
         kind, _, rest = label.partition("-")
         text = "InfoNCE" if kind == "info_nce" else rf"$\mu/\lambda={rest or '1'}$"

@@ -1,5 +1,5 @@
-"""The edge of the zone of joint embeddings, measured and by the formula of wide networks, for several views, depths and
-weights, and the layers' traces that the formula takes in (Dawid & LeCun 2023)."""
+"""Edge of the zone of joint embeddings, measured and by the formula of wide networks, for several views, depths and
+weights, and the traces of layers that enter the formula (Dawid & LeCun 2023)."""
 
 from collections.abc import Sequence
 
@@ -35,7 +35,7 @@ VIEWS = {
 DEPTHS = {2: "2 layers", 5: "5 layers"}
 ORDER = [*VIEWS.values(), *DEPTHS.values()]
 INFO_NCE = "info_nce-dot-both"
-WIDTH = 0.6  # of all cells of one weight
+WIDTH = 0.6  # over which the cells of one weight are spread
 LOOKS = {"markersize": 3.6, "linestyle": "none"}
 LAYERS = {"invariance": "$I$", "variance": "$V$", "cross_entropy": "cross-entropy"}
 DEPTH_LINES = {3: "-", 5: "--"}
@@ -69,12 +69,12 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def ratio(label: str) -> float:
-    """μ/λ of a loss vicreg-<μ/λ>."""
+    """μ/λ of a loss labelled vicreg-<μ/λ>."""
     return float(label.partition("vicreg-")[2] or "nan")
 
 
 def cells_of(studies: Studies) -> dict[str, xr.Dataset]:
-    """Edges (edge_loss, draw) of every view and depth, by title; of losses that have an edge."""
+    """Edges (edge_loss, draw) of every view and depth, by title, for losses that have an edge."""
     found = {}
     for name, study in studies.items():
         if "edge_loss" not in study.dims:
@@ -91,7 +91,7 @@ def cells_of(studies: Studies) -> dict[str, xr.Dataset]:
 
 
 def measured(here: xr.Dataset) -> xr.Dataset:
-    """Edges (edge_loss, draw); and edge_…, edge_formula_… and the differences' mean, low and high (edge_loss)."""
+    """Edges (edge_loss, draw), with mean, low and high (edge_loss) of edge, edge_formula and the differences."""
     found = {name: curves.means(here[name]) for name in ("edge", "edge_formula")}
     for name, (of, less) in {**ALIKE, **LAST}.items():
         found[name] = curves.means(here[of] - here[less], MEANINGS[name])
@@ -105,12 +105,12 @@ def look_of(title: str) -> dict:
 
 
 def name_of(title: str) -> str:
-    """The name of a cell in source data."""
+    """Name of a cell in source data."""
     return "".join(letter if letter.isalnum() else "_" for letter in title.replace("≤", "by"))
 
 
 def draw_places(ax: plt.Axes, cells: dict[str, xr.Dataset]) -> None:
-    """Draw the measured edge over the formula's, of every draw and in the mean."""
+    """Draw the measured edge over the edge by the formula, for every draw and the mean."""
     cells = {title: here for title, here in cells.items() if title != "InfoNCE"}
     for title, here in cells.items():
         look = look_of(title)
@@ -125,7 +125,7 @@ def draw_places(ax: plt.Axes, cells: dict[str, xr.Dataset]) -> None:
 def draw_differences(
     ax: plt.Axes, cells: dict[str, xr.Dataset], labels: Sequence[str], shown: dict[str, tuple[str, str]]
 ) -> None:
-    """Draw differences of edges over the losses, with the margin in which they are taken for equal."""
+    """Draw differences of edges for each loss, with the margin within which edges count as equal."""
     ax.axhspan(-MARGIN, MARGIN, color="0.9", linewidth=0, zorder=0)
     ax.axhline(0, **style.GREY)
     drawn = []
@@ -147,8 +147,10 @@ def draw_differences(
 
 
 def layers_of(study: xr.Dataset) -> dict[int, xr.Dataset]:
-    """Mean traces of layers over the last one's, {criterion}_mean, _low and _high (layer), and those of wide networks,
-    {criterion}_wide (layer), by the number of layers; at the radius in the middle."""
+    """Traces of layers relative to the last layer, {criterion}_mean, _low and _high (layer), by the number of layers.
+
+    {criterion}_wide (layer) are the values of wide networks. All are at the middle radius.
+    """
     found, middle = {}, study.sizes["radius"] // 2
     for network in study["network"].values.tolist():
         depth, parts = networks.depth(network), {}
@@ -166,7 +168,8 @@ def layers_of(study: xr.Dataset) -> dict[int, xr.Dataset]:
 
 
 def draw_layers(ax: plt.Axes, layers: dict[int, xr.Dataset], heading: str) -> None:
-    """Draw traces over the last layer's, with lines for wide networks, where those of the cross-entropy are alike."""
+    """Draw traces relative to the last layer, with lines for wide networks; the line of the cross-entropy is
+    constant."""
     handles = []
     for number, (criterion, text) in enumerate(LAYERS.items()):
         look = style.look(number, **LOOKS)

@@ -1,4 +1,4 @@
-"""Error of predictions over the horizon: level 1 unrolled, a predictor of a span at once, and level 2 (Dawid & LeCun
+"""Prediction error over the horizon: level 1 unrolled, a predictor of a whole span at once, and level 2 (Dawid & LeCun
 2023)."""
 
 import matplotlib.pyplot as plt
@@ -13,10 +13,10 @@ from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, 
 FIGURE = {"id": "jepa_horizons", "studies": ["jepa_horizons", "jepa_rooms"], "needs": ["horizon"]}
 
 LEVELS = {"level_1": "level 1, unrolled", "direct": "level 1, a span at once", "level_2": "level 2"}
-# Decoders, fitted on predictions or on what is observed.
+# Decoders, fitted on predictions or on embeddings of observations.
 DECODERS = {"own": {"linestyle": "-"}, "observed": {"linestyle": "--", "markerfacecolor": "white"}}
 TARGETS = {"phi": "slow angle $\\varphi$", "theta": "fast angle $\\theta$", "place": "place"}
-FLOOR = 0.0  # a decoder can tell the mean
+FLOOR = 0.0  # R² of predicting the mean, which a decoder can always do
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
@@ -55,8 +55,10 @@ def world(study: xr.Dataset) -> str:
 
 
 def measured(study: xr.Dataset) -> xr.Dataset:
-    """decoded_mean, _low, _high (level, target, decoder, horizon) of R² from 0 on, unexplained_… (level, horizon), and
-    the best possible R² in ring world (target, horizon)."""
+    """decoded_mean, _low, _high (level, target, decoder, horizon): R² clipped at 0; unexplained_… (level, horizon).
+
+    Also the best possible R² in ring world (target, horizon).
+    """
     axes = {"dataset": 0, "network": 0, "subspace": 0, "radius": 0}
     data = study[["r_squared", "unexplained"]].isel(axes, drop=True)
     about = "R² of what is decoded from predictions, negative ones as 0"
@@ -66,7 +68,7 @@ def measured(study: xr.Dataset) -> xr.Dataset:
 
 
 def medians(values: xr.DataArray) -> xr.Dataset:
-    """mean, low and high of values (…, draw): their geometric mean over draws, with the interval of the logarithms."""
+    """Geometric mean of values (…, draw) over draws, with low and high from the interval of the logarithms."""
     logarithms = np.log(values.where(values > 0)).assign_attrs(units="1", long_name="logarithm")
     found = np.exp(curves.means(logarithms)[["mean", "low", "high"]])
     meaning = f"{values.attrs['long_name']}, geometric mean over draws"
@@ -75,7 +77,7 @@ def medians(values: xr.DataArray) -> xr.Dataset:
 
 
 def best_possible(study: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
-    """Largest R² (target, horizon) of any prediction in ring world; missing in others."""
+    """Largest R² (target, horizon) of any prediction in ring world; NaN in other worlds."""
     settings, targets = curves.settings_of(study), data["target"].values.tolist()
     values = np.full((len(targets), data.sizes["horizon"]), np.nan)
     if world(study) == "ring world":
@@ -87,7 +89,7 @@ def best_possible(study: xr.Dataset, data: xr.Dataset) -> xr.DataArray:
 
 
 def axis_of(data: xr.Dataset) -> np.ndarray:
-    """The means that a panel must have room for; the floor where there are none."""
+    """The finite means that a panel must have room for; the floor if there are none."""
     means = data["decoded_mean"].values
     return means[np.isfinite(means)] if np.isfinite(means).any() else np.array([FLOOR])
 
@@ -97,7 +99,7 @@ def look(level: str) -> dict:
 
 
 def draw_decoded(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw R² over the horizon of each level, for both decoders."""
+    """Draw R² of each level over the horizon, for both decoders."""
     for level in LEVELS:
         for decoder, line in DECODERS.items():
             here = curves.parts_of(data.sel(level=level, decoder=decoder), "decoded")
@@ -106,7 +108,7 @@ def draw_decoded(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def draw_unexplained(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw each level's error in its own embeddings over the horizon."""
+    """Draw the error of each level in its own embeddings over the horizon."""
     for level in LEVELS:
         draw_known(ax, curves.parts_of(data.sel(level=level), "unexplained"), **look(level))
     ax.axhline(1, **style.DASHED)

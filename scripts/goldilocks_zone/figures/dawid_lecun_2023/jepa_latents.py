@@ -1,5 +1,5 @@
-"""Energies of pairs and of wrong pairs over the capacity of the latent, of codes and linear, and what codes tell of the
-hidden cause (Dawid & LeCun 2023)."""
+"""Energies of compatible and incompatible pairs over the capacity of discrete and linear latents, and the information
+of codes about the hidden cause (Dawid & LeCun 2023)."""
 
 from collections.abc import Mapping
 
@@ -53,8 +53,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def energies(study: xr.Dataset, axes: Mapping[str, int]) -> xr.Dataset:
-    """F⁺ and F⁻ over the variance of what is predicted: mean, low and high over draws, over axes that are given with
-    their values where a study does not vary them."""
+    """F⁺ and F⁻ relative to the variance of the prediction target: mean, low and high over draws.
+
+    `axes` maps each axis of the result to its value in studies that do not vary it.
+    """
     present = [axis for axis in axes if axis in study.dims]
     within = embeddings.values_of(study, "unexplained", *present, arm="full")
     between = within + embeddings.values_of(study, "gap", *present, arm="full")
@@ -67,7 +69,7 @@ def energies(study: xr.Dataset, axes: Mapping[str, int]) -> xr.Dataset:
 
 
 def draw_codes(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw energies over the number of codes, by the number of causes."""
+    """Draw energies over the number of codes, for each number of causes."""
     for number, causes in enumerate(data["causes"].values.tolist()):
         draw_pair(ax, data.sel(causes=causes), "codes", number, f"$K={causes}$")
     ax.set(xlabel="number $k$ of codes", ylabel="energy over variance", xscale="log")
@@ -77,7 +79,7 @@ def draw_codes(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def draw_columns(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw energies over the number of columns of a linear latent, beside the trivial one."""
+    """Draw energies over the number of columns of a linear latent, with the trivial solution."""
     draw_pair(ax, data, "columns", 0, "")
     e = data.attrs["embedding"]
     ax.plot([0, e], [2, 0], **{**style.DASHED, "color": "0.4"}, label="$2(1-q/e)$")
@@ -92,7 +94,7 @@ def draw_pair(ax: plt.Axes, data: xr.Dataset, axis: str, number: int, label: str
 
 
 def informed(studies: Studies) -> xr.Dataset:
-    """told and by_chance (world, draw) and their means, where codes are as many as the causes."""
+    """Information and information_by_chance (world, draw) with their means, where there are as many codes as causes."""
     worlds, found = [], {"information": [], "information_by_chance": []}
     for name, study in studies.items():
         settings = curves.settings_of(study)
@@ -112,7 +114,8 @@ def informed(studies: Studies) -> xr.Dataset:
 
 
 def told_by_equal_factors(study: xr.Dataset, worlds: list[str]) -> xr.Dataset:
-    """information_geometric: mean, low and high over draws (world), where the soft minimum hardens by equal factors."""
+    """information_geometric: mean, low and high over draws (world), with a soft minimum that hardens by equal
+    factors."""
     settings = curves.settings_of(study)
     found = np.full((len(worlds), study.sizes["draw"]), np.nan)
     for slow in study["slow"].values.tolist() if "slow" in study.dims else [settings["slow"]]:
@@ -125,7 +128,7 @@ def told_by_equal_factors(study: xr.Dataset, worlds: list[str]) -> xr.Dataset:
 
 
 def draw_information(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw information about the cause in each world, of every draw and in the mean, and that by chance."""
+    """Draw the information about the cause in each world, for every draw and the mean, and its chance level."""
     for name, face in {"information": {}, "information_by_chance": {"markerfacecolor": "white"}}.items():
         look = style.look(2, linestyle="none", markersize=4, **face)
         label = "permuted" if face else "measured"

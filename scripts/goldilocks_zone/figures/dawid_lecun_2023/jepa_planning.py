@@ -1,5 +1,5 @@
-"""Success of planners over the evaluations of their predictors: by sub-goals of level 2, and flat (Dawid & LeCun
-2023)."""
+"""Success of planners over the number of evaluations of their predictors: with sub-goals from level 2, and flat (Dawid
+& LeCun 2023)."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,13 +14,13 @@ FIGURE = {"id": "jepa_planning", "studies": ["jepa_rooms"], "needs": ["planner"]
 
 ROOMS = {"other": "goals in the other room", "same": "goals in the same room"}
 COSTS = {"level1": "level-1 cost", "level2": "level-2 cost"}
-# Planners by sub-goals: place beside the others, and label.
+# Labels of planners with sub-goals, in drawing order.
 HIERARCHICAL = {
     "hierarchical": "sub-goals of level 2",
     "hierarchical-random": "random sub-goals",
     "hierarchical-true": "sub-goals, true dynamics",
 }
-SPREAD = 0.6  # of planners of the same calls, in doublings
+SPREAD = 0.6  # horizontal spread of planners with equal calls, in log2
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
@@ -46,7 +46,7 @@ def measured(study: xr.Dataset) -> xr.Dataset:
 
 
 def shown(label: str) -> dict | None:
-    """The look of a planner; None for those that are not drawn as points over their calls."""
+    """Style of a planner; None if it is not drawn as a point over its calls."""
     if label in HIERARCHICAL:
         number = 2 + list(HIERARCHICAL).index(label)
         return {"color": style.colour(number), "marker": "*v^"[number - 2], "markersize": 8 if number == 2 else 5}
@@ -59,7 +59,7 @@ def shown(label: str) -> dict | None:
 
 
 def draw_room(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw success over calls, planners of the same calls side by side, and what true dynamics would reach."""
+    """Draw success over calls, with planners of equal calls side by side and the success of exact plans as a line."""
     calls = data["calls"].values
     for value in np.unique(calls[np.isfinite(calls)]):
         here = [label for label in data["planner"].values[calls == value].tolist() if shown(label)]
@@ -77,7 +77,7 @@ def draw_room(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def entries(planners: list[str]) -> list[plt.Line2D]:
-    """The legend: planners by sub-goals; and flat ones by colour, face and marker."""
+    """Legend entries: planners with sub-goals, and flat ones by colour, filling and marker."""
     found = [
         panels.entry(HIERARCHICAL[label], linestyle="none", **shown(label))
         for label in HIERARCHICAL

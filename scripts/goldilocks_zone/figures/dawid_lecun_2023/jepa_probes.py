@@ -1,5 +1,5 @@
 """R² and accuracy of linear probes of embeddings, by arm and size, and the AUC of the energy between pairs that differ
-little, over the amplitude of detail (Dawid & LeCun 2023)."""
+little, over the amplitude of the detail (Dawid & LeCun 2023)."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ FIGURE = {
 
 RING = {"theta_r_squared": r"fast angle $\theta$", "phi_r_squared": r"slow angle $\varphi$", "detail_r_squared": "$u$"}
 DIGITS = {"label_accuracy": "left digit", "right_label_accuracy": "right digit"}
-FLOOR = -0.2  # R²; lower ones are drawn there
+FLOOR = -0.2  # lower R² are drawn here
 LINES = {"markersize": 3.6, "linewidth": 1.0}
 
 
@@ -33,7 +33,8 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def measured(study: xr.Dataset, variables: list[str], kept: tuple[str, ...]) -> xr.Dataset:
-    """Each variable (…, draw) over the axes kept, R² from the floor on, and its mean, low and high over draws."""
+    """Each variable (…, draw) over the kept axes, with R² clipped at the floor, and its mean, low and high over
+    draws."""
     kept, found = [axis for axis in kept if axis in study.dims], {}
     for name in variables:
         values = embeddings.values_of(study, name, *kept)
@@ -44,7 +45,7 @@ def measured(study: xr.Dataset, variables: list[str], kept: tuple[str, ...]) -> 
 
 
 def by_arm(names: dict[str, str], label: str, start: float) -> Callable[[plt.Axes, xr.Dataset], None]:
-    """A function that draws variables by arm, on an axis from `start` to 1."""
+    """Return a function that draws variables by arm, on an axis from `start` to 1."""
 
     def paint(ax: plt.Axes, data: xr.Dataset) -> None:
         looks = [style.look(number, linestyle="none") for number in range(len(names))]
@@ -59,7 +60,7 @@ def by_arm(names: dict[str, str], label: str, start: float) -> Callable[[plt.Axe
 
 
 def over_amplitude(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw AUC of hard pairs over the amplitude of the detail, of each arm."""
+    """Draw the AUC on hard pairs over the amplitude of the detail, for each arm."""
     data = data if "amplitude" in data.dims else data.expand_dims(amplitude=[1.0])
     for arm in embeddings.arms_of(data):
         here = data.sel(arm=arm)
@@ -72,7 +73,7 @@ def over_amplitude(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def over_size(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw R² of each target over the size of the embedding."""
+    """Draw R² of each target over the embedding size."""
     data = data.isel(arm=0)
     data = data if "embedding" in data.dims else data.expand_dims(embedding=[16])
     for number, (name, text) in enumerate(RING.items()):
@@ -84,7 +85,7 @@ def over_size(ax: plt.Axes, data: xr.Dataset) -> None:
     ax.axhline(0, **style.GREY)
 
 
-# Title, axes, variables and painter of each study's panel.
+# Title, axes, variables and drawing function of each study's panel.
 PANELS = {
     "jepa_arms": ("ring world", ("arm",), list(RING), by_arm(RING, "$R^2$ of probes", FLOOR)),
     "jepa_arms_mnist": ("moving MNIST", ("arm",), list(DIGITS), by_arm(DIGITS, "accuracy of probes", 0)),

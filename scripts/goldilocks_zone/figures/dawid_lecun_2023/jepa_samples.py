@@ -1,4 +1,4 @@
-"""R² of the angles of several rings, by probes, over the number of negatives, with VICReg and InfoNCE (Dawid & LeCun
+"""R² of probes for the angles of several rings over the number of negatives, with VICReg and InfoNCE (Dawid & LeCun
 2023)."""
 
 import numpy as np
@@ -14,8 +14,8 @@ FIGURE = {
 }
 
 ARMS = {"full": "VICReg", "infonce": "InfoNCE"}
-FEWEST = 3  # negatives, from which the gain counts: with one, variances and covariances are those of two examples
-APART = 0.12  # in rings, between two curves of a panel
+FEWEST = 3  # negatives at the baseline of the gain: with one, variances and covariances come from two examples
+APART = 0.12  # horizontal offset between two curves of a panel, in rings
 LINES = {"markersize": 3.6, "linewidth": 1.0}
 
 
@@ -47,7 +47,8 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def measured(study: xr.Dataset) -> xr.Dataset:
-    """r_squared_… (rings, arm, negatives) and gain_… (rings, arm): mean, low and high over draws; m and M ascend."""
+    """r_squared_… (rings, arm, negatives) and gain_… (rings, arm): mean, low and high over draws; rings and negatives
+    ascend."""
     values = embeddings.values_of(study, "angles_r_squared", "dataset", "arm", "group")
     values = values.assign_coords(rings=("dataset", [int(each.split("_")[-1]) for each in values["dataset"].values]))
     values = values.swap_dims(dataset="rings").drop_vars("dataset").sortby("rings")
@@ -61,5 +62,5 @@ def measured(study: xr.Dataset) -> xr.Dataset:
 
 
 def first_of(negatives: np.ndarray) -> int:
-    """The number of negatives from which the gain counts: FEWEST, or the fewest there are."""
+    """The number of negatives at the baseline of the gain: FEWEST, or the smallest available."""
     return FEWEST if FEWEST in negatives else int(negatives[0])

@@ -1,4 +1,4 @@
-"""Accuracy of probes after training over the deviation of embeddings at the start, beside κ there (Dawid & LeCun
+"""Accuracy of probes after training over the initial deviation of embeddings, with κ at initialisation (Dawid & LeCun
 2023)."""
 
 import matplotlib.pyplot as plt
@@ -15,7 +15,7 @@ FIGURE = {
 }
 
 RESULT, KAPPA = "label_accuracy", "start_trace_over_norm"
-APART = 0.06  # in x, between two curves of a panel
+APART = 0.06  # horizontal offset between two curves of a panel, in x
 LINES = {"markersize": 3.6, "linewidth": 1.0}
 RATES = ("rate", "rate_rule")
 
@@ -37,7 +37,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def over_deviation(study: xr.Dataset) -> xr.Dataset:
-    """result and kappa (start_deviation, draw), and their means, low and high over draws."""
+    """result and kappa (start_deviation, draw), with their means, low and high over draws."""
     axes, found = [axis for axis in ("start_deviation",) if axis in study.dims], {}
     for name, variable in {"result": RESULT, "kappa": KAPPA}.items():
         values = embeddings.values_of(study, variable, *axes, arm="full")
@@ -47,7 +47,7 @@ def over_deviation(study: xr.Dataset) -> xr.Dataset:
 
 
 def over_radius(study: xr.Dataset) -> xr.Dataset:
-    """{arm}_mean, _low and _high (radius) of the result, at the rates that are best in the mean over other draws."""
+    """{arm}_mean, _low and _high (radius) of the result, at the rates with the best mean over the other draws."""
     kept, found = [axis for axis in RATES if axis in study.dims], {}
     for arm in ("full", "random"):
         if arm in study["arm"].values:
@@ -57,8 +57,10 @@ def over_radius(study: xr.Dataset) -> xr.Dataset:
 
 
 def of_best(values: xr.DataArray, axes: list[str]) -> xr.DataArray:
-    """Values (radius, draw) at the place along axes that is best in the mean over the other draws, or of one draw
-    alone."""
+    """Values (radius, draw) at the place along `axes` with the best mean over the other draws.
+
+    A single draw selects by its own values.
+    """
     if not axes:
         return values
     flat = values.stack(place=axes).transpose("radius", "draw", "place")
@@ -72,7 +74,7 @@ def of_best(values: xr.DataArray, axes: list[str]) -> xr.DataArray:
 
 
 def draw_deviations(axes: list[plt.Axes], data: xr.Dataset) -> None:
-    """Draw the result and κ over the initial deviation, and one over the other."""
+    """Draw the result and κ over the initial deviation, and the result over κ."""
     places = data["start_deviation"].values
     words = {"result": "accuracy of probes", "kappa": r"$\kappa$ at the start"}
     for ax, (name, label) in zip(axes, words.items()):
@@ -94,7 +96,7 @@ def draw_deviations(axes: list[plt.Axes], data: xr.Dataset) -> None:
 
 
 def draw_radii(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw the result over the radius, of training and of the frozen random encoder."""
+    """Draw the result over the radius, for the trained and for the frozen random encoder."""
     for number, arm in enumerate(("full", "random")):
         if f"{arm}_mean" in data:
             places = data["x"].values + APART * curves.centred(number, 2)

@@ -27,7 +27,7 @@ MEASURES = {"trace_over_norm": r"$\mathrm{Tr}(H)/\Vert H\Vert$", "fraction_posit
 
 
 class Curve(NamedTuple):
-    """One curve: where its numbers are, its label and the number of its colour, marker and line."""
+    """A curve: its study, criterion and number of examples, its label, and its style number."""
 
     study: str
     criterion: str
@@ -84,30 +84,30 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def look_of(curve: Curve) -> dict:
-    """Colour, marker and line of a curve; black if it has no number."""
+    """Style and label of a curve; dark grey if it has no style number."""
     if curve.number is None:
         return {"color": "0.25", "marker": "x", "label": curve.label, "linestyle": "-", **LOOKS}
     return style.look(curve.number, label=curve.label, linestyle=style.line(curve.number), **LOOKS)
 
 
 def known(studies: Studies, column: list[Curve]) -> list[Curve]:
-    """The curves of a column that the studies have."""
+    """The curves of a column that the studies contain."""
     return [curve for curve in column if curve.study in studies and has(studies[curve.study], curve)]
 
 
 def has(study: xr.Dataset, curve: Curve) -> bool:
-    """Whether a study has the loss and the number of examples of a curve."""
+    """Return True if a study contains the loss and the number of examples of a curve."""
     counted = curve.examples is None or curve.examples in study["examples"].values
     return counted and curve.criterion in study["criterion"].values
 
 
 def name(curve: Curve) -> str:
-    """The name of a curve in source data."""
+    """Name of a curve in source data."""
     return "_".join([curve.study, curve.criterion.replace("-", "_"), *([str(curve.examples)] * bool(curve.examples))])
 
 
 def measured(study: xr.Dataset, curve: Curve) -> xr.Dataset:
-    """{measure}_mean, _low and _high (radius) over draws, of one loss."""
+    """{measure}_mean, _low and _high (radius) over draws, for one loss."""
     chosen = {"criterion": curve.criterion, "examples": curve.examples}
     found = {}
     for measure in MEASURES:
@@ -116,7 +116,7 @@ def measured(study: xr.Dataset, curve: Curve) -> xr.Dataset:
 
 
 def ends(parts: dict[str, xr.Dataset], measure: str) -> tuple[float, float]:
-    """Ends of the axis of a measure."""
+    """Limits of the axis of a measure."""
     if measure == "fraction_positive":
         return -0.03, 1.03
     return panels.limits(embeddings.finite(*(part[f"{measure}_mean"] for part in parts.values())), np.zeros(1))

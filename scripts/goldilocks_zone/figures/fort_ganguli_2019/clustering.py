@@ -13,7 +13,7 @@ FIGURE = {
     "axis": "radius",
 }
 
-# Name of each pair of logit gradients or of inputs, number of its colour and marker, and filling.
+# Name, style number and marker filling of each pair of logit gradients or inputs.
 PAIRS = {
     "same_logit_same_class": ("same logit, same class", 0, True),
     "same_logit": ("same logit, any classes", 1, True),
@@ -47,7 +47,7 @@ def cosines(studies: dict[str, xr.Dataset]) -> xr.Dataset:
         places = over_steps.stages(run, "gradient_power")
         values = xr.concat([both.sel(step=step, drop=True) for step in places.values()], "stage")
         values = values.assign_coords(stage=list(places)).reset_coords(drop=True).expand_dims(run=[name])
-        # Not over all runs at once: studies have different numbers of draws.
+        # Runs are averaged one by one because studies differ in their number of draws.
         parts.append(curves.means(values, "mean cosine")[curves.PARTS])
     return xr.concat(parts, "run")
 

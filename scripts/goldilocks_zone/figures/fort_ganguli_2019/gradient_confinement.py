@@ -1,4 +1,4 @@
-"""The share of the gradient's power along the top eigenvectors of G, over their rank and over training (Fort & Ganguli
+"""Share of the gradient's power along the top eigenvectors of G, over their rank and over training (Fort & Ganguli
 2019)."""
 
 import matplotlib.pyplot as plt
@@ -11,7 +11,7 @@ from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, 
 
 FIGURE = {"id": "confined", "studies": ["geometry", "geometry_labels"], "axis": "radius"}
 
-# Name and line of each gradient.
+# Name and line style of each gradient.
 SOURCES = {
     "spectrum": ("the same examples", "-"),
     "other_batch": ("other examples", "--"),
@@ -35,8 +35,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def over_rank(run: xr.Dataset) -> xr.Dataset:
-    """Shares in the top m eigenvectors, averaged over steps after the first ones: {part} (gradient_of, rank) and
-    null_{part} (rank); and the random model's share in the space of the C − 1 outliers, model."""
+    """Shares in the top m eigenvectors, averaged over steps after the first ones.
+
+    {part} (gradient_of, rank) and null_{part} (rank), and `model`: the random model's share in the space of the C − 1
+    outliers.
+    """
     classes, run = int(run["classes"]), run.reset_coords(drop=True)
     powers = local_geometry.measured(run["gradient_power"])
     powers = powers.sel(step=powers["step"] >= local_geometry.EARLY * int(run["step"].max()))
@@ -60,7 +63,7 @@ def along_training(run: xr.Dataset) -> xr.Dataset:
 
 
 def beside_null(shares: xr.DataArray, null: xr.DataArray) -> xr.Dataset:
-    """Means of shares over draws with their intervals, and those of their null with the prefix null_."""
+    """Means of shares over draws with their intervals, and the same for the null with the prefix null_."""
     nulls = {"null": curves.means(null, "share of the trace of G")}
     return curves.means(shares, "share of the squared gradient").merge(curves.prefixed(nulls))
 

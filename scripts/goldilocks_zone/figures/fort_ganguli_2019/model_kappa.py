@@ -1,5 +1,5 @@
-"""κ = Tr(G)/‖G‖ of the random model over the spread of the logits, and beside that of networks over the radius (Fort &
-Ganguli 2019)."""
+"""κ = Tr(G)/‖G‖ of the random model over the spread of the logits, and compared with κ of networks over the radius
+(Fort & Ganguli 2019)."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,9 +12,9 @@ from goldilocks_zone.theory import random_model
 
 FIGURE = {"id": "model_kappa", "studies": ["curvature"], "axis": "radius"}
 
-EXAMPLES = 1000  # of the claims
+EXAMPLES = 1000  # number used by the claims
 SPREADS = np.geomspace(1e-2, 1e3, 41)
-# Meaning, label, number of colour, and line.
+# Meaning, label, style number, and line style.
 MEASURES = {
     "kappa": ("κ(H) of the network", r"$H$, network", 0, "-"),
     "gauss_newton_kappa": ("κ(G) of the network", r"$G$, network", 1, "--"),
@@ -32,12 +32,13 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def beside_the_model(study: xr.Dataset) -> xr.Dataset:
-    """model_over_spread (ratio, spread) on planes of the claims' dimension; {name}_mean, _low and _high (radius)."""
+    """model_over_spread (ratio, spread) on planes of the dimension that claims use; {name}_mean, _low and _high
+    (radius)."""
     count = EXAMPLES if EXAMPLES in study["examples"].values else int(study["examples"].max())
     d = profiles.shown_dimension(study)
     run = curves.primary(study).isel(subspace=0).sel(examples=count, dimension=d)
     classes = int(run["classes"])
-    # Ratios σ_c/σ_E, that of the network near r_X among them: both are of one entry of a gradient, as in the model.
+    # Ratios σ_c/σ_E, including the network's near r_X. Both deviations are of one gradient entry, as in the model.
     of_network = (run["class_gradient"] / run["example_gradient"]).isel(radius=curves.nearest_to_r_x(run)).mean()
     ratios = sorted([0.0, 0.1, 10.0, float(of_network)])
     over_spread = [[modelled(count, classes, d, ratio, 1.0, spread) for spread in SPREADS] for ratio in ratios]

@@ -1,5 +1,5 @@
-"""The largest eigenvalue of the Hessian along training, for each arm of inputs and optimiser, and controls (Fort &
-Ganguli 2019)."""
+"""Largest eigenvalue of the Hessian during training, for each arm of inputs and optimiser, and controls (Fort & Ganguli
+2019)."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ FIGURE = {
     "axis": "radius",
 }
 
-# Title and studies of each panel.
+# Studies of each panel, by title.
 PANELS = (
     ("gradient descent", ("geometry", "geometry_inputs")),
     ("Adam", ("geometry_adam",)),
@@ -32,7 +32,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
         for number, (label, found) in enumerate(lines):
             over_steps.draw_over_steps(ax, found, number, label)
             steps = found["step"].values
-        # Gradient descent, but not Adam, is stable below 2/rate.
+        # The stability threshold 2/rate holds for gradient descent, but not for Adam.
         by_study = (curves.settings_of(studies[name]) for name in present)
         limits = sorted({2 / each["rate"] for each in by_study if each["optimiser"] == "sgd"})
         for number, height in enumerate(limits):
@@ -47,7 +47,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def arms(study: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
-    """The name of every run of a study, and geometric means over draws with their intervals."""
+    """Name of every run of a study, with geometric means over draws and their intervals."""
     for name, run in over_steps.runs(study):
         arm = name.removeprefix("Adam").removeprefix(", ") or over_steps.USUAL
         yield arm, over_steps.logarithmic_means(run["sharpness"]).reset_coords(drop=True)

@@ -1,4 +1,4 @@
-"""Softmax outputs of three classes on the simplex along training, and of the random model (Fort & Ganguli 2019)."""
+"""Softmax outputs of three classes on the simplex during training, and of the random model (Fort & Ganguli 2019)."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,7 +18,7 @@ LOOKS = [style.look(k, markersize=2.2, markeredgewidth=0) for k in range(len(COR
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
     (study,) = studies.values()
     data = outputs(study)
-    size = (panels.page_size(1, settings)[0], 2 * 4.6 / panels.CENTIMETRES_PER_INCH)  # rows of 4.6 cm
+    size = (panels.page_size(1, settings)[0], 2 * 4.6 / panels.CENTIMETRES_PER_INCH)  # two rows of 4.6 cm
     figure, axes = panels.grid(2, data.sizes["step"], settings, figsize=size)
     for i, step in enumerate(data["step"].values):
         here = data.sel(step=step)
@@ -33,8 +33,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def outputs(study: xr.Dataset) -> xr.Dataset:
-    """outputs and output_label of four steps of the first draw, and as many model_outputs of Gaussian logits of the
-    deviation model_spread (step), for which outputs are as mixed on average."""
+    """outputs and output_label of the first draw at four steps, and as many model_outputs.
+
+    The model draws Gaussian logits with the standard deviation model_spread (step), chosen to match the mean mixing of
+    the outputs.
+    """
     _, run = next(over_steps.runs(study))
     chosen = sorted({round(place) for place in np.linspace(0, run.sizes["step"] - 1, 4)})
     found = run[["outputs", "output_label"]].isel(draw=0, step=chosen).reset_coords(drop=True)
@@ -59,7 +62,7 @@ def matching(mixing: float, classes: int) -> float:
 
 
 def draw_triangle(ax: plt.Axes, p: np.ndarray, labels: np.ndarray | None) -> None:
-    """Draw points p (n, 3) in barycentric coordinates, by their labels where these are known."""
+    """Draw points p (n, 3) in barycentric coordinates, styled by their labels if known."""
     ax.add_patch(plt.Polygon(CORNERS, fill=False, edgecolor="0.5", linewidth=0.7))
     places = p @ CORNERS
     for k in range(len(CORNERS)):

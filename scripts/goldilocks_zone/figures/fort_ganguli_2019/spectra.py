@@ -1,4 +1,4 @@
-"""Top eigenvalues of G and of the Hessian along training, and those of the random model on each rung (Fort & Ganguli
+"""Top eigenvalues of G and of the Hessian during training, and of the random model on each rung (Fort & Ganguli
 2019)."""
 
 import matplotlib.pyplot as plt
@@ -33,7 +33,8 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def spectra(study: xr.Dataset) -> xr.Dataset:
-    """At every stage: {variable}_mean, _low and _high of eigenvalues (rank), the model's (rung, rank) and its edges."""
+    """At every stage: {variable}_mean, _low and _high of eigenvalues (rank), and the model's (rung, rank) with its
+    edges."""
     _, run = next(over_steps.runs(study))
     places = over_steps.stages(run, "gauss_newton_eigenvalue")
     parts = []

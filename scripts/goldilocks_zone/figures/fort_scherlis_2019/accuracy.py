@@ -14,9 +14,9 @@ FIGURE = {
     "published": "resources/published/fort_scherlis_2019/fig2a_planes.csv",
 }
 
-LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # of lines of equal accuracy
-DISTINCT = 0.05  # from chance: nearer to it such lines show noise
-BRIGHT = 0.65  # of the largest accuracy: lines are black from here on, to be seen on the map
+LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # accuracies of contour lines
+DISTINCT = 0.05  # least distance of a contour from chance, as closer ones show noise
+BRIGHT = 0.65  # share of the largest accuracy above which contours are black, for contrast
 OPEN = {"linestyle": "none", "markerfacecolor": "none", "markeredgewidth": 0.6, "markersize": 4.5}
 
 
@@ -52,7 +52,8 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def published_points(path: Published, cells: xr.Dataset) -> dict[int, np.ndarray]:
-    """Published log10(r/r_X) and accuracies, shape (2, points), for each dimension of a family that has them."""
+    """Published log10(r/r_X) and accuracies, shape (2, points), for each dimension of a family that has published
+    values."""
     points = {d: [] for d in cells["dimension"].values.tolist()}
     for row in over_radius.published_rows(path, cells):
         points.get(int(row["d"]), []).append((row["log10_r_over_rX"], row["accuracy"]))
@@ -60,7 +61,7 @@ def published_points(path: Published, cells: xr.Dataset) -> dict[int, np.ndarray
 
 
 def draw_map(ax: plt.Axes, data: xr.Dataset, highest: float, chance: float) -> plt.cm.ScalarMappable:
-    """Draw the mean accuracy over log10(r/r_X) and the dimension, with interpolated lines of equal accuracy."""
+    """Draw the mean accuracy over log10(r/r_X) and the dimension, with contour lines."""
     mean = data["mean"].transpose("subspace", "radius")
     x, d = data["x"].values / 2, data["dimension"].values
     shades = ax.pcolormesh(x, np.log10(d), mean, shading="nearest", vmin=0, vmax=highest, rasterized=True)

@@ -20,17 +20,17 @@ MEASURES = {
     "loss": "initial loss $L$ (nat)",
 }
 CONTROL = "logits_std"
-# Selection scores, with the sign of a good value; the control's is that of its correlation with the accuracy.
+# Selection scores with the sign of a good value; the control takes the sign of its correlation with the accuracy.
 SCORES = {
     "positive_eigenvalues": (1, "high $n_+$"),
     "trace_over_norm": (1, r"high $\mathrm{Tr}(H)/\Vert H\Vert$"),
     "loss": (-1, "low $L$"),
     CONTROL: (None, r"$\sigma_z$"),
 }
-STEP = 93  # that of the claims
+STEP = 93  # step used by the claims
 MOST = 20  # initialisations to choose from
-BARRED = (2, 5, 10, 15, 20)  # numbers of them at which intervals are drawn
-SHADES = (0.85, 0.1)  # of the first and the last step
+BARRED = (2, 5, 10, 15, 20)  # numbers of initialisations at which intervals are drawn
+SHADES = (0.85, 0.1)  # positions of the first and the last step on the colour map
 PLACE = ("dataset", "network", "subspace", "radius", "x")
 
 
@@ -60,12 +60,14 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def gathered(studies: dict[str, xr.Dataset]) -> xr.Dataset:
-    """outcome (step, draw), and the measures and the control (draw) of the same initialisations at r_X. The outcome is
-    the accuracy on held-out examples (on training examples where none are held out) after each logged step. Without a
-    study of curvature the initial loss is the only measure; without training it is the only outcome."""
+    """outcome (step, draw), with measures and control (draw) of the same initialisations at r_X.
+
+    The outcome is the accuracy after each logged step, on held-out examples or, without any, on training examples.
+    Without a study of curvature, the initial loss is the only measure; without training, it is the only outcome.
+    """
     early, selection, found = studies.get("early"), studies.get("selection"), xr.Dataset()
     if early is not None and selection is not None:
-        # Of the dataset and network that training is drawn for.
+        # Use the dataset and network for which training is drawn.
         cell = {axis: early[axis].values[:1] for axis in ("dataset", "network")}
         has_cell = all(value in selection[axis].values for axis, (value,) in cell.items())
         selection = selection.sel(cell) if has_cell else None
@@ -87,7 +89,7 @@ def gathered(studies: dict[str, xr.Dataset]) -> xr.Dataset:
 
 
 def tested(data: xr.Dataset) -> tuple[np.ndarray, str]:
-    """Outcomes (draw) at the logged step nearest to the one that claims test, and this step in words."""
+    """Outcomes (draw) at the logged step nearest to the claims' step, and this step in words."""
     steps = data["step"].values
     nearest = int(np.abs(steps - STEP).argmin())
     words = f"at step {steps[nearest]}" if steps[nearest] else "at the start"
@@ -95,7 +97,7 @@ def tested(data: xr.Dataset) -> tuple[np.ndarray, str]:
 
 
 def slope_in_words(data: xr.Dataset, name: str, correlated: bool) -> str:
-    """Format the t-value of the regression's slope at the tested step."""
+    """Format the t-value of the regression slope at the tested step."""
     if not correlated:
         return f"{data.sizes['draw']} initialisations"
     x, (y, words) = data[name].values, tested(data)
@@ -107,7 +109,7 @@ def slope_in_words(data: xr.Dataset, name: str, correlated: bool) -> str:
 
 
 def draw_steps(ax: plt.Axes, data: xr.Dataset, name: str, colours: np.ndarray, correlated: bool) -> None:
-    """Draw one point per initialisation and step, with regression lines and the pointwise 95 % bands of their means."""
+    """Draw one point per initialisation and step, with regression lines and pointwise 95 % bands of their means."""
     x = data[name].values
     for number, (colour, outcome) in enumerate(zip(colours, data["outcome"].values)):
         ax.plot(x, outcome, linestyle="none", alpha=0.6, **style.look(number, color=colour, markersize=2.8, mew=0))
@@ -117,7 +119,8 @@ def draw_steps(ax: plt.Axes, data: xr.Dataset, name: str, colours: np.ndarray, c
 
 
 def best_of_many(data: xr.Dataset) -> xr.Dataset:
-    """gain, gain_low and gain_high (score, count): accuracy of the best-scored of `count` over that of a random one."""
+    """gain, gain_low and gain_high (score, count): accuracy of the best-scored of `count` initialisations minus a
+    random one's."""
     accuracy, _ = tested(data)
     scores = [name for name in SCORES if name in data]
     counts = np.arange(1, min(MOST, len(accuracy)) + 1)
@@ -138,7 +141,7 @@ def best_of_many(data: xr.Dataset) -> xr.Dataset:
 
 
 def draw_gains(ax: plt.Axes, gains: xr.Dataset) -> None:
-    """Draw the gain by each score over the number of candidate initialisations, with intervals at BARRED."""
+    """Draw the gain of each score over the number of candidate initialisations, with intervals at BARRED."""
     for number, name in enumerate(gains["score"].values.tolist()):
         here, colour = gains.sel(score=name), style.colour(number)
         sign, label = SCORES[name]
@@ -156,7 +159,7 @@ def draw_gains(ax: plt.Axes, gains: xr.Dataset) -> None:
 
 
 def step_handles(data: xr.Dataset, colours: np.ndarray, settings: dict) -> list[plt.Line2D]:
-    """Legend entries of the logged steps, with epochs unless the dataset is a user's own, of unrecorded size."""
+    """Legend entries of the logged steps; with epochs, unless the dataset is a user's and its size is not recorded."""
     official, per_epoch = official_shapes.OFFICIAL.get(data.attrs["dataset"]), 1 if settings["batch"] == "all" else 0
     if official and not per_epoch:
         per_epoch = (official.training_examples - settings["validation"]) // settings["batch"]

@@ -11,16 +11,16 @@ from goldilocks_zone.figures import curves, panels, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
 
 FIGURE = {"id": "cuts", "result": "cuts", "width_cm": 16.6, "height_cm": 9.6}
-LEVELS = 10  # at most
-SMALLEST_VALLEY = 0.05  # relative depth from which the level of the point itself is drawn
-COLOURS_OF_LEVELS = "PuOr_r"  # purple below the point's own loss, orange above: told apart by the colour-blind
+LEVELS = 10  # largest number of contour levels
+SMALLEST_VALLEY = 0.05  # least relative depth at which the contour through the point itself is drawn
+COLOURS_OF_LEVELS = "PuOr_r"  # purple below the point's own loss, orange above; safe for colour-blind readers
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
     data = relative_losses(studies["cuts"])
     size = [length / panels.CENTIMETRES_PER_INCH for length in (settings.width_cm, settings.height_cm)]
     figure, axes = plt.subplots(2, data.sizes["radius"], figsize=size, squeeze=False, sharex=True, sharey="row")
-    # Keep titles of two lines off the upper edge.
+    # Keep two-line titles clear of the upper edge.
     figure.get_layout_engine().set(rect=(0, 0, 1, 0.985))
     for (above, below), radius in zip(axes.T, data["radius"].values):
         here = data.sel(radius=radius)
@@ -34,7 +34,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def relative_losses(cuts: xr.Dataset) -> xr.Dataset:
-    """L/L(θ) on the lines and L − L(θ) on the plane, with L(θ) the loss at the point itself."""
+    """L/L(θ) on the lines and L − L(θ) on the plane, where L(θ) is the loss at the point itself."""
     drawn = cuts[["loss"]]
     drawn["relative_loss"] = cuts["line_loss"] / cuts["loss"]
     drawn["excess_loss"] = cuts["plane_loss"] - cuts["loss"]
@@ -53,7 +53,7 @@ def draw_lines(ax: plt.Axes, here: xr.Dataset) -> None:
 
 
 def draw_plane(ax: plt.Axes, here: xr.Dataset) -> None:
-    """Draw L − L(θ) as filled contours with a scale of their own, and a line where it is zero."""
+    """Draw L − L(θ) as filled contours with a separate colour scale, and a line where it is zero."""
     excess = here["excess_loss"].transpose("second", "first").values
     largest = np.abs(excess).max() or 1.0
     power = math.floor(math.log10(largest))
@@ -61,9 +61,9 @@ def draw_plane(ax: plt.Axes, here: xr.Dataset) -> None:
     scaled, bound = excess / 10.0**power, largest / 10.0**power
     levels = MaxNLocator(LEVELS).tick_values(min(scaled.min(), 0), max(scaled.max(), 0))
     grid = here["first"].values, here["second"].values
-    # White is the point's own level: with as much colour to either side, colours tell signs in every panel.
+    # A scale symmetric about the point's own loss (white) makes colour encode the sign in every panel.
     filled = ax.contourf(*grid, scaled, levels=levels, cmap=COLOURS_OF_LEVELS, vmin=-bound, vmax=bound)
-    filled.set_edgecolor("face")  # no gaps between levels in a PDF
+    filled.set_edgecolor("face")  # avoids gaps between levels in a PDF
     if excess.min() < -SMALLEST_VALLEY * largest and excess.max() > 0:
         ax.contour(*grid, scaled, levels=[0.0], colors="k", linewidths=0.6)
     ax.plot(0, 0, color="k", marker="o", markersize=2.5)

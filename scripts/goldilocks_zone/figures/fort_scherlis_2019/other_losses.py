@@ -26,7 +26,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
             curves.draw_curve(upper, loss, number, label + fitted, deviations=False)
             for kind, (line, _) in MEASURES.items():
                 curve = found[kind].sel(cell).sel(dimension=profiles.DIMENSION)
-                # Inside the zone the mean trace is noise around zero.
+                # Inside the zone, the mean trace is noise around zero.
                 error = curve["standard_deviation"].fillna(0) / np.sqrt(study.sizes["draw"])
                 seen = curve["mean"].where(curve["mean"] > error)
                 lower.plot(curve["x"], seen, color=style.colour(number), linestyle=line, linewidth=0.9)

@@ -8,7 +8,7 @@ from goldilocks_zone.figures import curves, panels, profiles, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
 
 FIGURE = {"id": "other_networks", "studies": ["networks", "fashion_mnist", "cifar10", "tanh", "cnn"], "axis": "radius"}
-SUFFIXES = {"tanh": ", activations", "cnn": ", convolutional"}  # of titles, by study
+SUFFIXES = {"tanh": ", activations", "cnn": ", convolutional"}  # suffixes of titles, by study
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
@@ -32,7 +32,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def variants(study: xr.Dataset) -> list[tuple[str, dict]]:
-    """The label of each network and variant of a study, and its place in it."""
+    """Label of each network and variant of a study, and its place in the study."""
     axes = [axis for axis in study.dims if axis not in ("dataset", "subspace", "radius", "draw", "dimension", "layer")]
     fixed = {axis: study[axis].values[0] for axis in ("dataset", "subspace")}
     result = []

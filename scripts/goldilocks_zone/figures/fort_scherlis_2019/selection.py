@@ -50,7 +50,7 @@ def points(study: xr.Dataset) -> xr.Dataset:
 
 
 def correlations(here: xr.Dataset, name: str) -> list[str]:
-    """Correlation of a measure with the loss, and the partial one given σ_z, with their 95 % intervals."""
+    """Correlation of a measure with the loss, and the partial correlation given σ_z, with their 95 % intervals."""
     if here.sizes["draw"] < LEAST_CORRELATED:
         return [f"fewer than {LEAST_CORRELATED} initialisations"]
     variables = {"correlation": [name, "loss"]}

@@ -9,7 +9,7 @@ from goldilocks_zone.figures import curves, panels, profiles, style
 from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, Studies
 
 FIGURE = {"id": "sensitivity", "studies": ["sensitivity", "isotropy"], "axis": "radius"}
-# Factors of the study, and the level of each that the main study takes.
+# Factors of the study, with the level that the main study uses.
 FACTORS = {
     "metric": "shell",
     "subspace": "plane-50-sparse",
@@ -40,7 +40,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def measures(study: xr.Dataset) -> xr.Dataset:
-    """Height and position of the mean curve's peak, and edges of the zone, for every variant; NaN without an edge."""
+    """Height and position of the mean curve's peak, and the zone's edges, for every variant; NaN without an edge."""
     ratio = study["trace_over_norm"].sel(dimension=profiles.DIMENSION).mean("draw").transpose(..., "radius")
     x, found = study["x"].values, np.empty((*ratio.shape[:-1], len(MEASURES)))
     for place in np.ndindex(ratio.shape[:-1]):
@@ -52,7 +52,7 @@ def measures(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw_levels(axes: list[plt.Axes], measured: xr.Dataset) -> None:
-    """Draw a row per level of each factor: all variants with it, their median, and the main study's variant."""
+    """Draw a row per level of each factor: all variants with this level, their median, and the main study's variant."""
     rows = [(axis, level) for axis in FACTORS for level in measured[axis].values.tolist()]
     usual = {axis: level for axis, level in FACTORS.items() if level in measured[axis].values}
     for (name, text), ax in zip(MEASURES.items(), axes):
@@ -71,7 +71,7 @@ def draw_levels(axes: list[plt.Axes], measured: xr.Dataset) -> None:
 
 
 def row_name(axis: str, level: object) -> str:
-    """Label a row by its level, with the factor's name if the level alone is unclear."""
+    """Label of a row: its level, with the name of the factor if the level alone is unclear."""
     names = {
         "bias_directions": "bias directions" if level else "weights only",
         "examples": f"$N={level}$",
@@ -81,9 +81,11 @@ def row_name(axis: str, level: object) -> str:
 
 
 def spread(study: xr.Dataset) -> xr.Dataset:
-    """Coefficients of variation of Tr(H)/‖H‖ by source at each radius, with 95 % intervals over initialisations. Random
-    effects: planes within an initialisation; sets of examples within it, on the same planes; and the remaining variance
-    between initialisations."""
+    """Coefficients of variation of Tr(H)/‖H‖ by source at each radius, with 95 % intervals over initialisations.
+
+    Random effects: planes within an initialisation; sets of examples within it, on the same planes; and the remaining
+    variance between initialisations.
+    """
     study = study.sel(dimension=profiles.DIMENSION, examples=study["examples"].max())
     ratio = study["trace_over_norm"].transpose("radius", "draw", "example_set").values
     planes = study["trace_over_norm_plane_variance"].transpose("radius", "draw", "example_set").values

@@ -18,7 +18,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     data = xr.concat([curves.over_radii(study, name) for name in MEASURES], dim="quantity", combine_attrs="override")
     data = data.assign_coords(quantity=list(MEASURES))
     ratio = study["trace_over_norm"].sel(examples=study["examples"].max()).mean("draw")
-    # Inside the zone the mean trace is noise around zero: the logarithmic axis shows it where it exceeds its error.
+    # Inside the zone, the mean trace is noise around zero: show it on the logarithmic axis only above its error.
     error = data["standard_deviation"].fillna(0) / np.sqrt(study.sizes["draw"])
     visible = data.where(data["mean"] > error)
     figure, axes = panels.for_each_cell(study, settings)
@@ -28,7 +28,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
             profiles.draw_curves(ax, curve, number, f"{label}, $d={d}$", deviations=False)
         for place in crossings_of_one(study["x"].values, ratio.sel(cell).values):
             ax.axvline(place, **EDGE, zorder=0)
-        # Bands that reach down to zero end at the axis.
+        # Clip bands that reach down to zero at the axis.
         ax.set_yscale("log", nonpositive="clip")
         ax.set_ylim(float(visible["mean"].min()) / 3, float(visible["mean"].max()) * 5)
         edge = panels.entry(r"$\mathrm{Tr}(H)/\Vert H\Vert=1$", **EDGE)

@@ -15,7 +15,7 @@ MEASURES = {
     "trace_over_norm": ("trace over norm", r"$\mathrm{Tr}(H)/\Vert H\Vert$"),
 }
 EXAMPLES = {"training": "training examples", "validation": "held-out examples"}
-APART, STRIDE = 0.46, 0.24  # between two sets of examples, and from start to end; planes are 1 apart
+APART, STRIDE = 0.46, 0.24  # offsets between sets of examples, and from start to end; planes are 1 apart
 JITTER = 0.12  # half the width of a strip of draws
 LAST = 1.15  # width of the last panel, relative to the others
 
@@ -45,7 +45,8 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def measured(study: xr.Dataset) -> xr.Dataset:
-    """Measures and final accuracies of each draw, their means, and the accuracies' `spread` over several draws."""
+    """Measures and final accuracies of each draw, their means, and the `spread` of accuracies if there are several
+    draws."""
     data = xr.Dataset({name: study[name].isel(radius=0) for name in MEASURES if name in study}, attrs=study.attrs)
     data["test_accuracy"] = training.accuracy(study).isel(radius=0)
     data["test_accuracy"].attrs = curves.described("test accuracy at the end, chance where training diverged")
@@ -58,7 +59,7 @@ def measured(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw_pairs(ax: plt.Axes, data: xr.Dataset, name: str) -> None:
-    """Draw a measure at the start and at the end of training: a thin line for each draw, a thick one for their mean."""
+    """Draw a measure before and after training: a thin line for each draw, a thick one for their mean."""
     sets = data.sizes["examples_of"]
     for i, j in np.ndindex(data.sizes["subspace"], sets):
         here = data.isel(subspace=i, examples_of=j)
@@ -73,7 +74,7 @@ def draw_pairs(ax: plt.Axes, data: xr.Dataset, name: str) -> None:
 
 
 def draw_strips(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw the final accuracy of each draw, the mean with its interval beside them, and the spread in words."""
+    """Draw the final accuracy of each draw, with the mean and its interval beside them, and the spread in words."""
     accuracies = data["test_accuracy"].transpose("subspace", "draw").values
     across = np.linspace(-JITTER, JITTER, data.sizes["draw"]) - 0.1
     for i, samples in enumerate(accuracies):
@@ -92,7 +93,7 @@ def draw_strips(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def names_of(subspaces: list[str]) -> list[str]:
-    """Names of planes: their dimensions where all differ, else their labels."""
+    """Names of planes: their dimensions if these all differ, else their labels."""
     dimensions = [getattr(labels.parse_subspace(name), "dimension", None) for name in subspaces]
     if None in dimensions or len(set(dimensions)) < len(dimensions):
         return [name.replace("-", "\n") for name in subspaces]

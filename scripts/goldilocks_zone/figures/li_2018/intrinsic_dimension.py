@@ -1,4 +1,4 @@
-"""The dimension needed for an accuracy, over the radius, and accuracy over the dimension (Li et al. 2018)."""
+"""Dimension needed for an accuracy, over the radius, and accuracy over the dimension (Li et al. 2018)."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,12 +16,12 @@ FIGURE = {
     "published": "resources/published/li_2018/accuracy.csv",
 }
 
-HALF = 0.5  # the accuracy that a dimension is needed for
-APART = 0.1  # in log10(r/r_X), between two arms
-ROOM_BESIDE = 0.15  # in log10 d, beside the smallest and the largest dimension
-SHARE = 0.9  # of the accuracy in the whole space, at the intrinsic dimension
+HALF = 0.5  # the accuracy that defines the dimension needed
+APART = 0.1  # horizontal offset between two arms, in log10(r/r_X)
+ROOM_BESIDE = 0.15  # margin beside the smallest and the largest dimension, in log10 d
+SHARE = 0.9  # share of the full-space accuracy that defines the intrinsic dimension
 WHOLE = "full-free"
-NAME = "intrinsic_dimension"  # of the random streams of intervals
+NAME = "intrinsic_dimension"  # random stream of the intervals
 MEASURED = style.look(0, markersize=3, linewidth=1)
 IN_WHOLE_SPACE = {"color": style.colour(2), "linewidth": 1}
 OF_WHOLE_SPACE = {"color": style.colour(2), "linewidth": 0.8, "linestyle": ":"}
@@ -57,9 +57,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def dimensions_needed(cells: xr.Dataset) -> xr.Dataset:
-    """log10 of the dimension needed for an accuracy of HALF: mean over draws with its 95 % interval, and `bound`. bound
-    is 1 where a draw stays below HALF in every dimension, so that the mean is a lower bound, and -1 where a draw
-    reaches it in the smallest one; such means have no interval."""
+    """log10 of the dimension needed for an accuracy of HALF: mean over draws with its 95 % interval, and `bound`.
+
+    bound is 1 if a draw stays below HALF in every dimension, so that the mean is a lower bound. It is -1 if a draw
+    reaches HALF in the smallest dimension. Such means have no interval.
+    """
     values = training.accuracy(cells).drop_vars("rate", errors="ignore").transpose(..., "radius", "subspace", "draw")
     dimensions = cells["dimension"].values
 
@@ -78,7 +80,7 @@ def dimensions_needed(cells: xr.Dataset) -> xr.Dataset:
 
 
 def draw_needed(ax: plt.Axes, cells: xr.Dataset, data: xr.Dataset) -> list[plt.Line2D]:
-    """Draw a curve for each arm, interrupted by its bounds; returns entries of a legend."""
+    """Draw a curve for each arm, interrupted at bounds; returns legend entries."""
     arms = over_radius.arms(cells)
     for number, (rate, temperature, place) in enumerate(arms):
         curve, look = data.sel(place), over_radius.look(rate, temperature)
@@ -103,7 +105,7 @@ def show_dimensions(axis: Axis, dimensions: np.ndarray) -> None:
 
 
 def at_r_x(study: xr.Dataset, cells: xr.Dataset) -> xr.Dataset:
-    """A family at its radius nearest to r_X, with training in the whole space where the study has that."""
+    """A family at its radius nearest to r_X, with full-space training if the study has it."""
     whole = [WHOLE] if WHOLE in study["subspace"].values else []
     place = {axis: cells[axis].item() for axis in ("dataset", "network")}
     study = over_radius.with_fixed_rules(over_radius.first_values(study)).sel(place)
@@ -112,8 +114,10 @@ def at_r_x(study: xr.Dataset, cells: xr.Dataset) -> xr.Dataset:
 
 
 def over_dimensions(cell: xr.Dataset) -> xr.Dataset:
-    """Mean accuracy over draws at the one radius of a cell, with its 95 % interval, in its subspaces. With the prefix
-    `whole_` in the whole space; with `intrinsic_` log10 of the intrinsic dimension where it is reached."""
+    """Mean accuracy over draws in the subspaces of a cell with one radius, with its 95 % interval.
+
+    Prefix `whole_`: in the full space. Prefix `intrinsic_`: log10 of the intrinsic dimension, if it is reached.
+    """
     dimensions, ordered = training.dimensions_of(cell)
     rows = [mean_accuracy(ordered.isel(subspace=i)) for i in range(len(dimensions))]
     found = {"": (("subspace",), rows, "test accuracy")}
@@ -134,7 +138,7 @@ def mean_accuracy(cell: xr.Dataset) -> curves.WithInterval:
 
 
 def draw_over_dimensions(ax: plt.Axes, cell: xr.Dataset, data: xr.Dataset, published: np.ndarray) -> list[plt.Line2D]:
-    """Draw accuracy over log10 d, the published one and that in the whole space; returns entries of a legend."""
+    """Draw accuracy over log10 d, with published and full-space accuracies; returns legend entries."""
     dimensions = data["dimension"].values
     ax.errorbar(np.log10(dimensions), data["mean"], curves.bars(data), elinewidth=0.8, **MEASURED)
     handles = [panels.entry("measured", **MEASURED)]

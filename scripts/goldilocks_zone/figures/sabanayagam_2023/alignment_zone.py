@@ -23,7 +23,7 @@ PARTS = {
     "captured_by_gauss_newton": ("$G$", {"linestyle": "--", "markerfacecolor": "white"}),
 }
 CROSSING = {"marker": "*", "markersize": 7, "markeredgecolor": "k", "markeredgewidth": 0.5, "linestyle": "none"}
-ABOVE = 1.06  # height of the first marker of a crossing, above all shares, and the distance to the next
+ABOVE = 1.06  # height of the first crossing marker, above all shares, and distance to the next
 STEP = 0.07
 
 
@@ -58,7 +58,7 @@ def describe(minimum: str) -> str:
 
 
 def cells(studies: Studies) -> Iterator[tuple[str, str, int, xr.Dataset]]:
-    """Dataset, kind of minimum, number of examples N, and results of each, by dataset and minimum."""
+    """Dataset, kind of minimum, number of examples N and results of each cell, ordered by dataset and minimum."""
     for study in studies.values():
         for dataset in study["dataset"].values.tolist():
             for minimum in study["minimum"].values.tolist():
@@ -67,8 +67,10 @@ def cells(studies: Studies) -> Iterator[tuple[str, str, int, xr.Dataset]]:
 
 
 def over_radius(study: xr.Dataset) -> xr.Dataset:
-    """captured_by_{part}_mean, _low and _high (radius), E_{C−1} over draws; and crossing_{…}, x where ‖G‖₂ = ‖H′‖₂, of
-    the draws that have such a place."""
+    """captured_by_{part}_mean, _low and _high (radius): E_{C−1} over draws.
+
+    crossing_{…}: x where ‖G‖₂ = ‖H′‖₂, over the draws with such a place.
+    """
     order = int(study["classes"][0]) - 1
     rank = min(max(order, 1), int(study["hessian_rank"].max()))
     names = [*PARTS, "gauss_newton_top_eigenvalue", "residual_spectral_norm"]
@@ -88,8 +90,10 @@ def over_radius(study: xr.Dataset) -> xr.Dataset:
 
 
 def crossing(x: np.ndarray, logarithm: np.ndarray, share: np.ndarray) -> float:
-    """The x at which the logarithm (r,) of ‖G‖₂/‖H′‖₂ passes 0, going in from the largest share (r,); NaN if it is not
-    above 0 there or nowhere below."""
+    """The x at which the logarithm (r,) of ‖G‖₂/‖H′‖₂ crosses 0, going inwards from the largest share (r,).
+
+    NaN if it is not positive there, or positive everywhere further in.
+    """
     if not np.isfinite(share).any():
         return np.nan
     top = int(np.nanargmax(share))
@@ -111,7 +115,7 @@ def draw_cell(ax: plt.Axes, found: xr.Dataset, number: int) -> None:
 
 
 def mark_missing(ax: plt.Axes, cells: list[xr.Dataset]) -> None:
-    """Say at which radii no draw of a panel has any alignment."""
+    """State in a panel at which radii no draw has any alignment."""
     there = [found[f"{name}_mean"].notnull() for found in cells for name in PARTS]
     for x in cells[0]["x"].values:
         if not any((each & (each["x"] == x)).any() for each in there):

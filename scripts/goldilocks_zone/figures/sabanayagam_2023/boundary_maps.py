@@ -13,7 +13,7 @@ FIGURE = {"id": "boundary_maps", "studies": ["boundary_maps"], "needs": ["map_x"
 MINIMUM = "normal"
 RANKS = 4
 CONTROLS = {"map_random": "random $v$", "map_random_fixed": "random $v$,\nfixed label"}
-BESIDE_CM, ABOVE_CM, APART_CM = 2.6, 1.0, 0.35  # of the maps: labels and colour bar, titles, and between two rows
+BESIDE_CM, ABOVE_CM, APART_CM = 2.6, 1.0, 0.35  # space for labels and colour bar, for titles, and between rows
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
@@ -39,8 +39,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def maps(study: xr.Dataset) -> xr.Dataset:
-    """map (dataset, rank, map_x, map_y) of the first eigenvectors, map_class and the controls (dataset, map_x, map_y),
-    of the first draw of one kind of minimum."""
+    """map (dataset, rank, map_x, map_y) of the first eigenvectors, with map_class and the controls (dataset, map_x,
+    map_y).
+
+    All are of the first draw of one kind of minimum.
+    """
     names = ["map", "map_class", *CONTROLS]
     kept = ("dataset", "minimum", "rank", *boundaries.AXES_OF_MAPS)
     data = boundaries.one(study, names, *kept).isel(draw=0, drop=True)
@@ -50,7 +53,7 @@ def maps(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw_row(line: list[plt.Axes], here: xr.Dataset, name: str) -> None:
-    """Draw the maps of a dataset; colours of the controls, which are small, reach to their largest value."""
+    """Draw the maps of a dataset; the controls are small, so their colours are scaled to their largest value."""
     ranks = here["rank"].values
     for ax, rank in zip(line, ranks):
         boundaries.draw_alignment(ax, here["map"].sel(rank=rank), here["map_class"], name)

@@ -1,5 +1,5 @@
-"""Margins of the checkerboard: its minima, the published margin estimate over the true margin, and rivals of the
-estimate (Sabanayagam et al. 2023)."""
+"""Margins on the checkerboard: its minima, the published margin estimate over the true margin, and alternative
+estimates (Sabanayagam et al. 2023)."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,7 +11,7 @@ from goldilocks_zone.spectra import alignments
 
 FIGURE = {"id": "boundary_margins", "studies": ["boundary_margin"], "needs": ["start", "map_x"]}
 
-EQUIVALENT = 1.25  # factor within which an estimate agrees with the true margin
+EQUIVALENT = 1.25  # factor within which an estimate counts as equal to the true margin
 RATIOS = {
     "margin_estimate": "estimate",
     "margin_of_extremes": "extreme\npoints",
@@ -19,10 +19,10 @@ RATIOS = {
 }
 DECADES = 200  # ratio of the ends of an axis up to which it has several ticks in each decade
 NAMES = ["true_margin", *RATIOS]
-MAPPED = ["map_class", "aligned_point", *boundaries.EXAMPLES]  # of the first draw
+MAPPED = ["map_class", "aligned_point", *boundaries.EXAMPLES]  # shown for the first draw
 POINTS = {"linestyle": "none", "markersize": 3, "markeredgewidth": 0.6}
 ALIGNED = {"color": "k", "marker": "*", "markersize": 6, "markeredgewidth": 0.5, "linestyle": "none"}
-APART = 0.16  # between two kinds of minima
+APART = 0.16  # horizontal offset between two kinds of minima
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
@@ -43,9 +43,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def margins(study: xr.Dataset) -> xr.Dataset:
-    """Margins (minimum, draw) in units of the plane, true and estimated; margin_estimate and converged (minimum, draw,
-    start); the mean over draws of the logarithm of each estimate over the true margin with its interval; and maps and
-    aligned points of the first draw."""
+    """Margins (minimum, draw) in units of the plane, true and estimated.
+
+    Also margin_estimate and converged (minimum, draw, start), the mean over draws of the logarithm of each estimate
+    over the true margin with its interval, and maps and aligned points of the first draw.
+    """
     place = ("minimum", "start", "example", "coordinate", "rank", *boundaries.AXES_OF_MAPS)
     here = boundaries.one(study, [*NAMES, *MAPPED, "alignment_reached", "map"], *place)
     true = here["true_margin"].where(here["true_margin"] > 0)
@@ -55,7 +57,7 @@ def margins(study: xr.Dataset) -> xr.Dataset:
     found = {}
     for name, words in RATIOS.items():
         values = here[name].where(here[name] > 0)
-        if "start" in values.dims:  # one estimate for each draw: the mean over starts that converged
+        if "start" in values.dims:  # a draw's estimate is the mean over its converged starts
             values = values.where(aligned).mean("start")
         ratio = np.log10(values / true)
         meaning = f"log10 of the {words} over the true margin".replace("\n", " ")
@@ -81,7 +83,7 @@ def draw_map(ax: plt.Axes, here: xr.Dataset, name: str) -> None:
 
 
 def draw_estimates(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw the estimate from every start over the true margin, filled where it converged."""
+    """Draw the estimate from every start over the true margin, with filled markers if it converged."""
     true, reached = data["true_margin"], data["converged"]
     for label in data["minimum"].values:
         x = true.sel(minimum=label).broadcast_like(data["margin_estimate"].sel(minimum=label))

@@ -1,4 +1,4 @@
-"""Decision boundary, alignment with the top eigenvectors of G, and its spectrum at three kinds of minima (Sabanayagam
+"""Decision boundary, alignment with the top eigenvectors of G, and spectrum of G at three kinds of minima (Sabanayagam
 et al. 2023)."""
 
 import matplotlib.pyplot as plt
@@ -11,9 +11,9 @@ from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, 
 FIGURE = {"id": "boundary_minima", "studies": ["boundary_maps"], "needs": ["map_x"]}
 
 RANKS = 3
-SMALLEST = 1e-6  # eigenvalue that is shown, relative to the largest of all
+SMALLEST = 1e-6  # smallest eigenvalue shown, relative to the largest of all
 WIDER = 1.3  # width of a spectrum, relative to that of a map
-BESIDE_CM, ABOVE_CM, APART_CM = 3.6, 1.6, 0.35  # of the maps: labels and colour bar, titles, and between two rows
+BESIDE_CM, ABOVE_CM, APART_CM = 3.6, 1.6, 0.35  # space for labels and colour bar, for titles, and between rows
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
@@ -55,8 +55,8 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def minima(study: xr.Dataset) -> tuple[xr.Dataset, str]:
-    """map (minimum, rank, …), map_class (minimum, …), gauss_newton_eigenvalue (minimum, rank) outliers (minimum) and
-    training examples, of the first draw of the first dataset in the plane, and its name."""
+    """map (minimum, rank, …), map_class (minimum, …), gauss_newton_eigenvalue (minimum, rank), outliers (minimum) and
+    training examples of the first draw of the first dataset in the plane, and the name of this dataset."""
     names = ["map", "map_class", "gauss_newton_eigenvalue", "outliers", *boundaries.EXAMPLES]
     kept = ("dataset", "minimum", "rank", "example", "coordinate", *boundaries.AXES_OF_MAPS)
     name = boundaries.in_plane(study)[0]
@@ -69,7 +69,7 @@ def spectral_look(held: bool) -> dict:
 
 
 def draw_spectrum(ax: plt.Axes, here: xr.Dataset, data: xr.Dataset) -> None:
-    """Draw eigenvalues over their rank, filled for the first that hold 90 % of the trace."""
+    """Draw eigenvalues over their rank, filled for the leading ones that hold 90 % of the trace."""
     held = here["rank"] <= here["outliers"]
     for filled in (True, False):
         ax.plot(here["rank"], here["gauss_newton_eigenvalue"].where(held == filled), **spectral_look(filled))

@@ -12,21 +12,21 @@ from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, 
 
 FIGURE = {"id": "boundary_mnist", "studies": ["boundary_mnist"], "needs": ["softmax", "rank"]}
 
-# Minimum, softmax's output, variable and label of each curve of alignment.
+# Minimum, softmax output, variable and label of each alignment curve.
 CAPTURED = {
     "own": ("normal", boundaries.PUBLISHED, "captured", "eigenvectors of $G$"),
     "permuted": ("normal", "permuted", "captured", "outputs permuted"),
     "untrained": ("untrained", boundaries.PUBLISHED, "captured", "untrained"),
     "most": ("normal", boundaries.PUBLISHED, "captured_at_most", "best space"),
 }
-# Heading and axis of each measure of minima.
+# Heading and axis label of each measure of minima.
 BARS = {
     "outliers": ("outliers", "outliers $k_{90}$"),
     "encoding_share": ("encoding eigenvectors", "$N_\\mathrm{enc}/p_\\theta$"),
     "test_error": ("generalisation", "test error"),
 }
 TEMPERATURES = {boundaries.PUBLISHED: ("$T=1$", {}), boundaries.MATCHED: ("$T^*$", {"markerfacecolor": "white"})}
-APART = 0.24  # between two temperatures
+APART = 0.24  # horizontal offset between two temperatures
 LOOKS = {"markersize": 2.4, "linewidth": 1.0}
 
 
@@ -44,7 +44,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def alignments(study: xr.Dataset) -> xr.Dataset:
-    """{curve}_mean, _low and _high (rank) of E_k over draws, for those curves that the study has."""
+    """{curve}_mean, _low and _high (rank) of E_k over draws, for the curves that the study has."""
     found = {}
     for name, (minimum, softmax, variable, words) in CAPTURED.items():
         if minimum in study["minimum"].values and softmax in study["softmax"].values:
@@ -55,8 +55,10 @@ def alignments(study: xr.Dataset) -> xr.Dataset:
 
 
 def by_minimum(study: xr.Dataset) -> xr.Dataset:
-    """outliers and encoding_share (minimum, softmax, draw), test_error (minimum, draw), and their means over draws, of
-    trained networks."""
+    """outliers and encoding_share (minimum, softmax, draw), test_error (minimum, draw), and their means over draws.
+
+    Trained networks only.
+    """
     present = [each for each in TEMPERATURES if each in study["softmax"].values]
     names = ["outliers", "encoding_share", "test_accuracy"]
     data = boundaries.one(study, names, "minimum", "softmax").sel(softmax=present)
@@ -70,7 +72,7 @@ def by_minimum(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw_alignment(ax: plt.Axes, data: xr.Dataset, classes: int) -> None:
-    """Draw the mean share of the boundary's normals that the first k eigenvectors hold, over k."""
+    """Draw the mean share of the boundary's normals that the first k eigenvectors capture, over k."""
     for number, (name, (*_, label)) in enumerate(CAPTURED.items()):
         if f"{name}_mean" in data:
             look = style.look(number, linestyle=style.line(number), label=label, **LOOKS)
@@ -85,7 +87,7 @@ def draw_alignment(ax: plt.Axes, data: xr.Dataset, classes: int) -> None:
 
 
 def series(data: xr.Dataset, name: str) -> Iterator[tuple[dict, xr.DataArray, xr.Dataset, float]]:
-    """Look, values (minimum, draw), means (minimum) and shift on the axis for each temperature, or the one series."""
+    """Style, values (minimum, draw), means (minimum) and axis offset for each temperature, or for the only series."""
     found = curves.parts_of(data, name)
     if "softmax" not in found.dims:
         yield {}, data[name], found, 0.0
@@ -112,7 +114,7 @@ def draw_measure(ax: plt.Axes, data: xr.Dataset, name: str) -> None:
 
 
 def temperatures(values: xr.DataArray) -> list[plt.Line2D]:
-    """Entries of the legend for the temperatures of a measure; none of one that knows no temperature."""
+    """Legend entries for the temperatures of a measure; none if it does not depend on temperature."""
     grey = {"color": "0.3", "marker": "o", "linestyle": "none", "markersize": 4}
     shown = [TEMPERATURES[each] for each in values["softmax"].values] if "softmax" in values.dims else []
     return [panels.entry(label, **grey, **more) for label, more in shown]

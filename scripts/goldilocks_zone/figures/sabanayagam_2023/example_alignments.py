@@ -12,7 +12,7 @@ from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, 
 FIGURE = {"id": "example_alignments", "studies": ["boundary_maps"], "needs": ["example"]}
 
 MINIMUM = "normal"
-APART = 0.8  # of the unit between two ranks, that all classes take together
+APART = 0.8  # share of the unit distance between ranks over which the classes are spread
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
@@ -31,8 +31,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def alignments(study: xr.Dataset) -> xr.Dataset:
-    """example_alignment (dataset, example, rank) and example_class (dataset, example) of the first draw of one kind of
-    minimum."""
+    """example_alignment (dataset, example, rank) and example_class (dataset, example).
+
+    Both are of the first draw of one kind of minimum.
+    """
     names, kept = ["example_alignment", "example_class"], ("dataset", "minimum", "example", "rank")
     data = boundaries.one(study, names, *kept).isel(draw=0, drop=True)
     minima = data["minimum"].values.tolist()
@@ -42,7 +44,7 @@ def alignments(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw_examples(ax: plt.Axes, here: xr.Dataset, count: int) -> None:
-    """Draw the alignments of examples with each eigenvector, those of a class side by side and spread a little."""
+    """Draw the alignment of examples with each eigenvector, classes side by side and examples jittered."""
     ranks, width = here["rank"].values, APART / count
     ax.axhline(0, **style.GREY)
     for label in range(count):

@@ -11,7 +11,7 @@ from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, 
 
 FIGURE = {"id": "generalisation", "studies": ["boundary_family"]}
 
-# Label, variable, softmax's output, and whether its axis is logarithmic.
+# Label, variable, softmax output, and True for a logarithmic axis.
 MEASURES = {
     "published": ("$G_\\theta$, rule (a)", "published_measure", None, False),
     "encoding": ("$N_\\mathrm{enc}/p_\\theta$", "encoding_share", boundaries.PUBLISHED, False),
@@ -26,18 +26,18 @@ MEASURES = {
     "margin": ("linearised margin", "linearised_margin", None, False),
 }
 COLUMNS = 4
-LEAST = 3  # minima of a draw between which τ is taken
-APART = 0.2  # between two datasets
+LEAST = 3  # fewest minima of a draw for τ
+APART = 0.2  # horizontal offset between two datasets
 POINTS = {"linestyle": "none", "markeredgewidth": 0, "alpha": 0.75}
-SIZES = (1.8, 4.2)  # of markers, from the fewest steps on random labels to the most
-TAU_ROWS = 1.2  # height of the panel of τ, in rows of the other panels
+SIZES = (1.8, 4.2)  # marker sizes for the fewest and the most steps on random labels
+TAU_ROWS = 1.2  # height of the τ panel, in rows of the other panels
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
     (study,) = studies.values()
     data = measured(study)
     names = [name for name in MEASURES if name in data]
-    rows = -(-(len(names) + 1) // COLUMNS)  # one place is the legend's
+    rows = -(-(len(names) + 1) // COLUMNS)  # the legend takes one place
     size = panels.page_size(1, settings)
     figure = plt.figure(figsize=(size[0], size[1] * 0.8 * (rows + TAU_ROWS)))
     places = figure.add_gridspec(rows + 1, COLUMNS, height_ratios=[1] * rows + [TAU_ROWS])
@@ -61,9 +61,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def measured(study: xr.Dataset) -> xr.Dataset:
-    """Every measure, and test_error, (dataset, minimum, draw), and {measure}_tau_mean, _low and _high (dataset), means
-    over draws of Kendall's τ over the minima of a draw. Values at a matched temperature are missing where there is
-    none."""
+    """Every measure and test_error (dataset, minimum, draw), with {measure}_tau_mean, _low and _high (dataset).
+
+    The latter are means over draws of Kendall's τ over the minima of a draw. Values at a matched temperature are NaN
+    where no temperature matches.
+    """
     data, taus = xr.Dataset(), {}
     kept = ("dataset", "minimum", "rank", "precision")
     error = 1 - boundaries.one(study, ["test_accuracy"], *kept)["test_accuracy"]
@@ -81,7 +83,7 @@ def measured(study: xr.Dataset) -> xr.Dataset:
 
 
 def kendall(values: np.ndarray, errors: np.ndarray) -> float:
-    """Kendall's τ_b; NaN of too few minima, or where one of the two does not vary."""
+    """Kendall's τ_b; NaN for too few minima, or if one of the two is constant."""
     there = np.isfinite(values) & np.isfinite(errors)
     if there.sum() < LEAST or min(np.ptp(values[there]), np.ptp(errors[there])) == 0:
         return np.nan
@@ -109,14 +111,14 @@ def draw_errors(ax: plt.Axes, here: xr.Dataset, name: str) -> None:
 
 
 def marker_sizes(minima: list[str]) -> dict[str, float]:
-    """Sizes of markers, growing with the steps on random labels."""
+    """Marker sizes that grow with the steps on random labels."""
     strengths = sorted({boundaries.steps(each) for each in minima if boundaries.steps(each)})
     sizes = dict(zip(strengths, np.linspace(*SIZES, len(strengths)))) if len(strengths) > 1 else {}
     return {each: sizes.get(boundaries.steps(each), np.mean(SIZES)) for each in minima}
 
 
 def draw_taus(ax: plt.Axes, data: xr.Dataset, names: list[str]) -> None:
-    """Draw mean τ of each measure and dataset with its interval."""
+    """Draw the mean τ of each measure and dataset with its interval."""
     datasets = data["dataset"].values.tolist()
     for number, dataset in enumerate(datasets):
         here = xr.concat([curves.parts_of(data, f"{name}_tau").sel(dataset=dataset) for name in names], "measure")
@@ -130,7 +132,7 @@ def draw_taus(ax: plt.Axes, data: xr.Dataset, names: list[str]) -> None:
 
 
 def entries(minima: list[str]) -> list[plt.Line2D]:
-    """Entries of the legend: kinds of minima, and steps on random labels by the size of a marker."""
+    """Legend entries: kinds of minima, and steps on random labels by marker size."""
     kinds = {boundaries.kind(each): each for each in minima}
     handles = [
         panels.entry(boundaries.title(each), **boundaries.look(each, markersize=3.5, **POINTS))

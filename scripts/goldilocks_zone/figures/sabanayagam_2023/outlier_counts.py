@@ -15,15 +15,15 @@ from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, 
 FIGURE = {"id": "outlier_counts", "studies": ["boundary_sections"], "needs": ["softmax"]}
 
 DESIGNS = {"pie": "sectors $m$", "stripes": "borders $m$"}
-# Rule and softmax's output of each column: title, variable and label.
+# Rule and softmax output of each column: title, variable and label.
 COUNTS = (
     ("$k_{90}$", "outliers", boundaries.PUBLISHED),
     ("largest gap", "outliers_by_gap", boundaries.PUBLISHED),
     ("$k_{90}$, $T=3$", "outliers", "temperature-3"),
     ("$k_{90}$, $p=1/C$", "outliers", "uniform"),
 )
-REACHED = 1.01  # training stops by the loss in single precision
-APART = 0.08  # in m, between two numbers of classes
+REACHED = 1.01  # tolerance: the stopping rule evaluates the loss in single precision
+APART = 0.08  # horizontal offset between two numbers of classes, in m
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
@@ -55,8 +55,10 @@ def key(name: str, softmax: str) -> str:
 
 
 def counts(study: xr.Dataset, shown: list[tuple[str, str, str]]) -> xr.Dataset:
-    """{count}_mean, _low and _high (dataset) over draws, with each dataset's design, sections m and classes C. Networks
-    that diverged or did not reach the loss at which training stops are left out."""
+    """{count}_mean, _low and _high (dataset) over draws, with each dataset's design, sections m and classes C.
+
+    Networks that diverged or did not reach their stopping loss are left out.
+    """
     ended = reached(study)
     parts = {}
     for _, name, softmax in shown:
@@ -73,7 +75,7 @@ def counts(study: xr.Dataset, shown: list[tuple[str, str, str]]) -> xr.Dataset:
 
 
 def reached(study: xr.Dataset) -> xr.DataArray:
-    """Whether training (dataset, draw) ended at finite values and, where it stops at a loss, at most there."""
+    """True where training (dataset, draw) ended at finite values and, if there is a stopping loss, at or below it."""
     loss = boundaries.one(study, ["training_loss"], "dataset")["training_loss"]
     stop = curves.settings_of(study).get("stop_at")
     return loss.notnull() if stop is None else loss <= REACHED * stop
@@ -97,7 +99,7 @@ def draw_counts(ax: plt.Axes, here: xr.Dataset, classes: list[int]) -> None:
 
 
 def by_classes(here: xr.Dataset, classes: list[int]) -> Iterator[tuple[int, int, xr.Dataset]]:
-    """Number, count and results, sorted by m, of every number of classes that is there."""
+    """For every number of classes present: its index, the number, and the results sorted by m."""
     for number, count in enumerate(classes):
         found = here.isel(dataset=(here["class_count"] == count).values)
         if found.sizes["dataset"]:

@@ -1,5 +1,5 @@
-"""The published measure G_θ over its threshold, in both precisions, beside the rank bound, the live share and an
-untrained network (Sabanayagam et al. 2023)."""
+"""The published measure G_θ over its threshold in single and double precision, with the rank bound, the live share and
+an untrained network (Sabanayagam et al. 2023)."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -39,8 +39,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def measures(study: xr.Dataset) -> xr.Dataset:
-    """Means over draws and their intervals of rule (a) (minimum, precision, epsilon), of eigenvectors above rounding
-    (minimum, precision), of rule (b) (minimum, epsilon) and of the live share (minimum), and the rank bound over p_θ.
+    """Means over draws with their intervals, and the rank bound over p_θ.
+
+    Rule (a) (minimum, precision, epsilon), eigenvectors above rounding (minimum, precision), rule (b) (minimum,
+    epsilon) and the live share (minimum).
     """
     here = boundaries.one(study, list(SHOWN), "minimum", "precision", "epsilon")
     data = curves.prefixed({name: curves.means(here[name]) for name in SHOWN})
@@ -50,8 +52,10 @@ def measures(study: xr.Dataset) -> xr.Dataset:
 
 
 def rank_bound(study: xr.Dataset) -> float | None:
-    """(2 (p_1 + p_3) + n (C − 1))/p_θ, p_l the parameters of layer l, which bounds the Hessian's rank of networks of
-    three weight layers with ReLU and biases; None for others."""
+    """Bound (2 (p_1 + p_3) + n (C − 1))/p_θ on the relative rank of the Hessian, with p_l the parameters of layer l.
+
+    Holds for ReLU networks with three weight layers and biases; None for others.
+    """
     known, label = planar_shapes.of(study["dataset"].values[0]), study["network"].values[0]
     if known is None or not labels.is_network(label):
         return None
@@ -66,7 +70,7 @@ def rank_bound(study: xr.Dataset) -> float | None:
 
 
 def draw_minimum(ax: plt.Axes, here: xr.Dataset) -> None:
-    """Draw the shares over the threshold, and those without one as lines."""
+    """Draw the shares over the threshold, and shares without a threshold as lines."""
     epsilon = here["epsilon"].values
     for precision in here["precision"].values:
         look = style.look(PRECISIONS[precision][1], markersize=2.2)
@@ -86,7 +90,7 @@ def draw_minimum(ax: plt.Axes, here: xr.Dataset) -> None:
 
 
 def entries(data: xr.Dataset) -> list[plt.Line2D]:
-    """Entries of the legend."""
+    """Legend entries."""
     shown = [PRECISIONS[precision] for precision in data["precision"].values]
     handles = [panels.entry(words, **style.look(number, markersize=2.2)) for words, number in shown]
     handles.append(panels.entry("above rounding only", **{"color": "0.3", "marker": "o", **IN_RANGE}))

@@ -1,5 +1,5 @@
 """κ over the confidence of initialisations inside the zone, and their gradient over the distance of the mean output
-from the classes' shares (Vysogorets et al. 2024)."""
+from the class frequencies (Vysogorets et al. 2024)."""
 
 from collections.abc import Callable
 
@@ -50,13 +50,15 @@ def resampled(data: xr.Dataset, names: tuple[str, ...], statistic: Callable) -> 
 
 
 def relative_slope(rows: np.ndarray) -> float:
-    """Slope of ‖∇L‖ over the prior mismatch relative to theory's mean √D σ_C, as in claim vd10; rows (3, draws)."""
+    """Slope of ‖∇L‖ over the prior mismatch, relative to the mean √D σ_C of theory, as in claim vd10; rows (3,
+    draws)."""
     mismatch, gradient, expected = rows
     return float(np.polyfit(mismatch, gradient, 1)[0] / expected.mean())
 
 
 def draw_gradients(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw ‖∇L‖ over the prior mismatch, as initialised and with the mismatch removed, a regression and the theory."""
+    """Draw ‖∇L‖ over the prior mismatch, as initialised and with the mismatch removed, with a regression and the
+    theory."""
     x, y = data["prior_mismatch"].values, data["gradient_norm"].values
     forced = data["forced_gradient_norm"]
     ax.plot(x, y, label="as initialised", **style.look(0), **DOTS)
@@ -70,7 +72,7 @@ def draw_gradients(ax: plt.Axes, data: xr.Dataset) -> None:
     slope = float(data["class_gradient_norm"].mean())
     theory = r"$\sqrt{D}\,\sigma_C\,\Vert Q-\hat{Q}\Vert$"
     ax.plot(places, slope * places, color="k", linestyle="--", linewidth=1, label=theory)
-    # Above the points is room for the legend.
+    # Leave room for the legend above the points.
     ax.set(xlim=(-0.03 * x.max(), 1.03 * x.max()), ylim=(0, 1.6 * max(*highest, slope * x.max())))
     ax.set(xlabel=r"prior mismatch $\Vert Q-\hat{Q}\Vert$", ylabel=r"$\Vert\nabla L\Vert$ (nat per parameter)")
     ax.legend(loc="upper left", handlelength=1.4, labelspacing=0.3)

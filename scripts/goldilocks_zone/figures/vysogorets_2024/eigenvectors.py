@@ -12,9 +12,9 @@ from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, 
 
 FIGURE = {"id": "eigenvectors", "studies": ["eigenvectors"], "axis": "scale"}
 
-BAR_CM = 2.0  # for the colour bar and the labels of the rows
-TEXT_CM = 0.8  # for what stands above and below the images of a row
-LARGEST_CM = 3.0  # side of an image
+BAR_CM = 2.0  # space for the colour bar and the row labels
+TEXT_CM = 0.8  # space for the text above and below the images of a row
+LARGEST_CM = 3.0  # largest side of an image
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
@@ -29,7 +29,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
     figure.get_layout_engine().set(rect=((1 - share) / 2, 0, share, 1))
     for i, j in np.ndindex(axes.shape):
         ax, here = axes[i, j], data.isel(eigenvector=i, radius=j)
-        # Zero is white, orange above and purple below: told apart by the colour-blind.
+        # Zero is white, positive orange and negative purple: safe for colour-blind readers.
         drawn = ax.imshow(here["image"], cmap="PuOr_r", vmin=-1, vmax=1, interpolation="nearest")
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set(visible=True, color="0.7")
@@ -48,7 +48,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def images(study: xr.Dataset) -> xr.Dataset:
-    """image (eigenvector, radius, row, column) in units of its own largest absolute value, and top_eigenvalue
+    """image (eigenvector, radius, row, column), relative to its own largest absolute value, and top_eigenvalue
     (eigenvector, radius), of the first initialisation."""
     here = over_scale.first_cell(over_scale.parameters_rescaled(study)).isel(draw=0)
     largest = np.abs(here["eigenvector_image"]).max(("row", "column"))

@@ -1,4 +1,4 @@
-"""The two parts G and H′ of the Hessian over the scale of the parameters, and the edges of the zone."""
+"""The parts G and H′ of the Hessian over the scale of the parameters, and the edges of the zone."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,7 +13,7 @@ FIGURE = {"id": "parts", "studies": ["scale_fc", "scale_lenet5", "scale_annuli"]
 HEIGHTS = [r"$\kappa$", r"$\log_{10}$ norm", r"$\log_{10}(\Vert G\Vert/\Vert H'\Vert)$"]
 NORMS = {"gauss_newton_spectral_norm": r"$\Vert G\Vert_2$", "residual_spectral_norm": r"$\Vert H'\Vert_2$"}
 RATIOS = {"spectral_norm": "spectral norms", "norm": "Frobenius norms"}
-SMALLEST = -16  # shown of a norm's
+SMALLEST = -16  # log10 at which norms are clipped
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
@@ -23,7 +23,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def shown(study: xr.Dataset) -> xr.Dataset:
-    """Curves of κ, of κ from the parts' Frobenius norms, of norms and ratios, and the places of the edges."""
+    """Curves of κ, of κ from the parts' Frobenius norms, and of norms and ratios, with the places of the edges."""
     here = over_scale.first_cell(over_scale.parameters_rescaled(study))
     with np.errstate(divide="ignore"):
         norms = {name: np.log10(here[name]).clip(SMALLEST) for name in NORMS}

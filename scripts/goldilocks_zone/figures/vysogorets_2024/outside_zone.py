@@ -1,5 +1,5 @@
-"""Full-batch gradient descent from every scale α: accuracy beside the zone, and the states in which training ends
-(Vysogorets et al. 2024)."""
+"""Full-batch gradient descent from every scale α: accuracy compared with the zone, and the states in which training
+ends (Vysogorets et al. 2024)."""
 
 import itertools
 
@@ -21,21 +21,21 @@ from goldilocks_zone.theory.laws import null_bound
 FIGURE = {"id": "outside", "studies": ["outside", "outside_tuned", "scale_fc"], "axis": "scale"}
 
 PUBLISHED, TUNED, CURVATURE = "outside", "outside_tuned", "scale_fc"
-EXAMPLES = 1000  # of the claims about the zone
-# Name, colour of the tint and hatching behind the curves, which are told apart in grey print too.
+EXAMPLES = 1000  # number used by the claims about the zone
+# Name, tint and hatching of the background; hatching distinguishes regimes in greyscale print.
 REGIMES = {
     "divergent": ("divergent", style.colour(1), "////"),
     "zero": ("zero logits", style.colour(2), "...."),
     "lazy": ("lazy", style.colour(5), ""),
     "healthy": ("healthy", "white", ""),
 }
-# Name, unit and label of the measures of panel (d), which shows the first that was measured.
+# Name, unit and label of the candidate measures of panel (d), which shows the first one available.
 SIZES = {
     "sharpness": ("sharpness", "nat", r"$\log_{10}$ sharpness"),
     "gradient_norm": ("norm of the gradient", "nat per parameter", r"$\log_{10}\Vert\nabla L\Vert$"),
 }
 ACCURACY = "test accuracy at the end"
-ASIDE = 0.02  # of two curves of a panel, to either side, in log10 α
+ASIDE = 0.02  # offset of two curves of a panel to either side, in log10 α
 REFERENCE = {"color": "0.45", "linewidth": 0.7, "linestyle": "--", "zorder": 1}
 
 
@@ -82,7 +82,7 @@ def one_rate(study: xr.Dataset) -> xr.Dataset:
     size = next(name for name in SIZES if name in cell)
     name, unit, _ = SIZES[size]
     for moment, here in (("start", start), ("end", end)):
-        # No logarithm where all logits are zero.
+        # If all logits are zero, there is no logarithm.
         meaning = curves.described(f"log10 of the {name} in {unit} at the {moment}")
         measures[moment] = np.log10(here[size].where(here[size] > 0)).assign_attrs(meaning)
     result = summarised(measures)
@@ -101,7 +101,7 @@ def one_rate(study: xr.Dataset) -> xr.Dataset:
 
 
 def best_rate(study: xr.Dataset) -> xr.Dataset:
-    """Accuracy at the best rate for each radius, and that rate relative to its rule's power of α."""
+    """Accuracy at the best rate for each radius, and that rate relative to the power of α in its rule."""
     cell = curves.primary(study, "rate").isel(subspace=0)
     accuracy = training.accuracy(cell)
     result = summarised({"accuracy": accuracy.drop_vars("rate").assign_attrs(curves.described(ACCURACY))})
@@ -112,7 +112,8 @@ def best_rate(study: xr.Dataset) -> xr.Dataset:
 
 
 def curvature(study: xr.Dataset) -> xr.Dataset:
-    """κ at initialisation for the number of examples that claims use, or the largest, and the null's upper bound."""
+    """κ at initialisation, for the number of examples that claims use or else the largest, and the upper bound of the
+    null."""
     study = over_scale.parameters_rescaled(study)
     if EXAMPLES in study["examples"].values:
         study = study.sel(examples=[EXAMPLES])
@@ -169,7 +170,8 @@ def draw_sizes(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
 
 
 def draw_regimes(axes: np.ndarray, data: xr.Dataset) -> list[Patch]:
-    """Tint all panels by the regime in which most draws end (hatched for several); returns entries of a legend."""
+    """Tint all panels by the regime in which most draws end, with combined hatching for ties; returns legend
+    entries."""
     places, shares = curves.bin_edges(data["x"].values), data["regime_share"].transpose("radius", "regime").values
     kinds = [tuple(name for name, share in zip(REGIMES, row) if share == row.max()) for row in shares]
     looks = {}

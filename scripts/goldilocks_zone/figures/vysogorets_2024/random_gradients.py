@@ -13,7 +13,7 @@ from goldilocks_zone.theory.laws import kappa_of_random_gradients
 FIGURE = {"id": "random_gradients", "studies": ["scale_fc", "confidence"], "axis": "scale"}
 
 SCALES = "scale_fc"
-# Number of colour, and line, of each form.
+# Style number and line style of each form.
 FORMS = {"finite": (1, "--", "model, any $d$"), "large": (2, ":", "model, large $d$")}
 MEANINGS = {
     "measured": "κ(G) = Tr(G_d)/‖G_d‖_F as measured",
@@ -37,7 +37,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def modelled(study: xr.Dataset) -> xr.Dataset:
-    """κ(G) (radius, draw) measured and by each form of the model; missing where G is too small for a number."""
+    """κ(G) (radius, draw) as measured and by each form of the model; NaN where G underflows."""
     here = over_scale.first_cell(over_scale.parameters_rescaled(study))
     d, given = int(here["dimension"]), [here[name] for name in ("class_gradient", "example_gradient", "softmax_ratio")]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -59,7 +59,7 @@ def draw_over_scales(ax: plt.Axes, data: xr.Dataset) -> None:
     bound = np.sqrt(float(data["dimension"]))
     for reference in (1, bound):
         ax.axhline(reference, **style.DASHED)
-    # Bars of few draws may leave the axes; no positive semi-definite matrix does.
+    # Error bars of few draws may leave these limits, but κ of a positive semi-definite matrix cannot.
     ax.set_ylim(panels.limits(1, bound, *(data[f"{name}_mean"] for name in MEANINGS), margin=0.05))
     ax.set(xlabel=over_scale.LABEL, ylabel=LABEL, title="over the scale")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 0.07), frameon=False)  # clear of the line at unity

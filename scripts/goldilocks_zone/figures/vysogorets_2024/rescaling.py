@@ -1,4 +1,4 @@
-"""κ and the fraction of positive eigenvalues over the scale of parameters, over temperature, and over both."""
+"""κ and the fraction of positive eigenvalues over the scale of the parameters, over the temperature, and over both."""
 
 import matplotlib.pyplot as plt
 import xarray as xr
@@ -8,7 +8,7 @@ from goldilocks_zone.figures.interface import Drawn, FigureSettings, Published, 
 
 FIGURE = {"id": "rescaling", "studies": ["scale_fc", "scale_lenet5", "scale_annuli"], "axis": "scale"}
 
-# Label of each measure, and its neutral value.
+# Label and neutral value of each measure.
 MEASURES = {"trace_over_norm": (r"$\kappa$", 1.0), "fraction_positive": ("fraction positive", 0.5)}
 LINES = {"parameters": "-", "temperature": "--", "both": ":"}
 
