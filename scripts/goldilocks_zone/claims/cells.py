@@ -112,7 +112,7 @@ def _primary_place(case: dict, study: xr.Dataset) -> Place:
 
 
 def _axes(case: dict, study: xr.Dataset) -> list[str]:
-    """Axes that distinguish the cells of a case: all but those whose values it compares or over all of which it must
+    """Axes that distinguish the cells of a case: all but those that it compares or over all values of which it must
     hold."""
     spanned = {*case.get("every", []), *case.get("over", []), *(["examples"] if "examples" in case else [])}
     return [axis for axis in (*CELL, *UNUSUAL, *VARIED.values()) if axis in study.dims and axis not in spanned]

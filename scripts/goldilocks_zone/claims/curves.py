@@ -31,8 +31,7 @@ def in_x(cell: Measured, window: Window, least: int = 1) -> Measured:
 
 
 def in_scale(cell: Measured, window: Window, least: int = 1) -> Measured:
-    """Select the radii in a window [first, last] of log10 α, where the radius is the scale factor α of the
-    initialisation.
+    """Select the radii in a window [first, last] of log10 α; these radii are scale factors α of the initialisation.
 
     Raises NotTested if there are fewer than `least`.
     """
@@ -52,8 +51,7 @@ def by_radius(array: xr.DataArray) -> np.ndarray:
 
 
 def place_of_top(x: np.ndarray, values: np.ndarray, vertex: Callable[..., np.ndarray], name: str) -> Estimate:
-    """Location of the maximum of the mean curve over x (r,), from values (r, draws), by one of the vertex functions
-    below."""
+    """x of the maximum of the mean curve, from values (r, draws) over x (r,), by one of the vertex functions below."""
     estimate = estimates.bootstrapped(lambda sample: vertex(x, sample.mean(1))[1], values, name)
     reason = "the place of the highest value is censored: it is at an end of the radii"
     return estimates.read_off(estimate, vertex(x, values.mean(1)), reason)
@@ -90,8 +88,10 @@ def _vertex(x: np.ndarray, y: np.ndarray, around: np.ndarray) -> np.ndarray:
 
 
 def outermost_crossing(x: np.ndarray, curve: np.ndarray, level: float, outer: bool) -> float:
-    """The last x at which a piecewise linear curve falls through a level (`outer`), or the first at which it rises;
-    else NaN."""
+    """The last x at which a piecewise linear curve falls through a level (`outer`), or the first at which it rises.
+
+    NaN if it does not.
+    """
     above = curve > level
     found = np.flatnonzero(above[:-1] & ~above[1:]) if outer else np.flatnonzero(~above[:-1] & above[1:])
     if not found.size:
@@ -101,7 +101,7 @@ def outermost_crossing(x: np.ndarray, curve: np.ndarray, level: float, outer: bo
 
 
 def crossing_from(start: int, x: np.ndarray, curve: np.ndarray, level: float, outer: bool) -> float:
-    """The first x at which a piecewise linear curve crosses a level, going outwards or inwards from point `start`; else
+    """The first x, outwards or inwards from point `start`, at which a piecewise linear curve crosses a level; else
     NaN."""
     step = 1 if outer else -1
     for i in range(start, len(x) - 1 if outer else 0, step):
@@ -154,8 +154,7 @@ def partial_rank_correlation(values: np.ndarray) -> float:
 
 
 def apart(places: np.ndarray, values: np.ndarray, curve: int, others: list[int]) -> np.ndarray:
-    """Values of one curve (a row) minus the mean of the curves `others`, at those of its places that all of these
-    cover.
+    """Values of one curve (a row) minus the mean of the curves `others`, at its places that all of these cover.
 
     Curves are interpolated linearly between their places, which must ascend.
     """

@@ -89,8 +89,7 @@ def _primary(identifier: str, cases: dict[str, dict], studies: Studies, left_out
 
 
 def _secondary(identifier: str, cases: dict[str, dict], studies: Studies) -> list[dict]:
-    """One row per case and secondary cell, with verdicts adjusted by Holm's procedure within the claim; untested rows
-    last."""
+    """One row per case and secondary cell, with Holm's procedure within the claim; untested rows come last."""
     rows = []
     for name, case, study, place in cells.secondary(cases, studies):
         label = cells.label(name, case, study, place)
@@ -126,8 +125,7 @@ def _set_verdicts(rows: list[tuple[dict, Judged | None]]) -> None:
 
 
 def _measure(case: dict, cell: Cell, name: str) -> Judged:
-    """The test of a case and its deciding estimate: the one with the least room over the radii of the window and
-    `every`.
+    """The test of a case and its deciding estimate: the one with the least room over the window's radii and `every`.
 
     Raises NotTested if an estimate is undecidable, unless another one suffices to fail the claim.
     """

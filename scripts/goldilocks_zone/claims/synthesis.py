@@ -47,8 +47,7 @@ def flips(rows: Iterable[dict]) -> dict[str, tuple[int, int]]:
 
 
 def _read(row: dict) -> tuple[str, frozenset[str], list[str]]:
-    """The case of a row, the labels of its cell on axes not in UNSAID, and the axes of UNSAID with non-default
-    values."""
+    """The case of a row, its cell's labels on axes not in UNSAID, and the axes of UNSAID with non-default values."""
     name, *place = row["case"].split(" ")
     given = dict(part.split("=", 1) for part in place if part.split("=")[0] in UNSAID)
     rest = frozenset(part for part in place if part.split("=")[0] not in UNSAID)

@@ -35,8 +35,7 @@ def statistics(training: xr.Dataset, curvature: xr.Dataset) -> dict[str, tuple[f
 
 
 def points(training: xr.Dataset, curvature: xr.Dataset) -> xr.Dataset:
-    """accuracy, kappa, fraction and log10_sigma (log10 σ_z), each (network, radius, draw), at points that both studies
-    have."""
+    """accuracy, kappa, fraction and log10_sigma, each (network, radius, draw), at the points that both studies have."""
     found = xr.merge([of_training(training), of_curvature(curvature)], join="inner")
     return by_network(found).transpose("network", "radius", "draw")
 
@@ -69,8 +68,7 @@ def by_network(study: xr.Dataset) -> xr.Dataset:
 
 
 def rank_correlation(found: xr.Dataset, name: str) -> tuple[float, float, float]:
-    """Spearman rank correlation of accuracy with a variable of `points`, over all networks and radii, of means over
-    draws.
+    """Spearman correlation of accuracy with a variable of `points` over all networks and radii, from means over draws.
 
     Resampled over networks with all their radii or, below LEAST_NETWORKS, over whole draws. Clipped to [−1, 1].
     """

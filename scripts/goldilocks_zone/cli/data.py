@@ -15,8 +15,7 @@ DATA = Path("results/data")
 
 
 def run(configfiles: list[Path]) -> None:
-    """Fetch the datasets that the configurations name, or all datasets, and print the path of each or why it is
-    unavailable.
+    """Fetch the datasets that the configurations name, or all; print the path of each, or why it is unavailable.
 
     Datasets that are newer than their code and files are not fetched again.
     """

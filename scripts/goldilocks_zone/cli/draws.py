@@ -1,5 +1,4 @@
-"""`make draws`: the number of draws that the claims' cases require of each study, from the spreads of a finished
-run."""
+"""`make draws`: the number of draws that cases of claims require of each study, from a finished run's spreads."""
 
 import csv
 import math

@@ -1,5 +1,4 @@
-"""`make findings`: publish the findings of a full run in docs/findings.md, with tables and figures, and in
-README.md."""
+"""`make findings`: publish the findings of a full run in README.md and in docs/findings.md, with tables and figures."""
 
 import csv
 import shutil
@@ -90,8 +89,7 @@ def origin_of(config: models.Configuration, rows: Iterable[Row]) -> dict:
 def document(
     answers: Iterable[Answer], rows: Iterable[Row], compared: Iterable[Row], origin: Mapping[str, object]
 ) -> str:
-    """Text of docs/findings.md: a section per question, the agreement with published values, and the origin of the
-    numbers."""
+    """Text of docs/findings.md: a section per question, agreement with published values, and the numbers' origin."""
     rows = {row["id"]: row for row in rows if " " not in row["case"]}
     parts = [_opening(rows.values(), origin)]
     for answer in answers:

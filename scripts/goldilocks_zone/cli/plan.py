@@ -46,8 +46,7 @@ def jobs_of(paths_to_configs: list[Path], cores: str) -> list[dict]:
 
 
 def table_of(jobs: list[dict], costs: list[Cost]) -> list[tuple[str, ...]]:
-    """A row per rule and, for blocks, study: jobs, time, memory, and reasons with counts; the most costly rows
-    first."""
+    """A row per rule and, for blocks, study: jobs, time, memory, and reasons with counts; costliest rows first."""
     groups = defaultdict(list)
     for job, cost in zip(jobs, costs):
         study = job["wildcards"]["study"] if "block" in job["wildcards"] else ""

@@ -103,8 +103,7 @@ def over_radii(study: xr.Dataset, variable: str) -> xr.Dataset:
 
 
 def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, *name: str) -> WithInterval:
-    """A statistic of samples (…, n) with its 95 % interval over the last axis; the interval is NaN for too few
-    draws."""
+    """A statistic of samples (…, n) with its 95 % interval over the last axis, which is NaN for too few draws."""
     try:
         found = estimates.bootstrapped(statistic, samples, *name)
     except estimates.TooFewDraws:
@@ -193,8 +192,7 @@ def draw_curve(ax: plt.Axes, curve: xr.Dataset, number: int, label: str, deviati
 
 
 def draw_regression(ax: plt.Axes, x: np.ndarray, y: np.ndarray, line: object, band: object, alpha: float) -> None:
-    """Draw the regression line of y over x with the pointwise 95 % band of its mean; nothing if there are too few
-    draws."""
+    """Draw the regression line of y over x with the pointwise 95 % band of its mean, unless there are too few draws."""
     places = np.linspace(x.min(), x.max(), PLACES)
     try:
         mean, low, high = estimates.regression_band(x, y, places, estimates.LEVEL)

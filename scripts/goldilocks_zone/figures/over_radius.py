@@ -28,8 +28,7 @@ HIGHEST = 1.07  # upper end of an accuracy axis, relative to the largest mean
 
 
 def families(study: xr.Dataset, named: bool = False) -> list[tuple[str, xr.Dataset]]:
-    """Families of planes or spheres, for each dataset and network: title, and cells by ascending `dimension` without
-    duplicates.
+    """Families of planes or spheres for each dataset and network: title, and cells by ascending, unique `dimension`.
 
     Titles name the dataset if there are several, or always if `named`.
     """
@@ -53,8 +52,10 @@ def families(study: xr.Dataset, named: bool = False) -> list[tuple[str, xr.Datas
 
 
 def titled_cells(study: xr.Dataset, nearest_to: int | None = None, named: bool = False) -> list[tuple[str, xr.Dataset]]:
-    """Each dataset, network and subspace of a study with its title; with `nearest_to`, only the nearest dimension of
-    each family."""
+    """Each dataset, network and subspace of a study with its title.
+
+    With `nearest_to`, only the subspace of the nearest dimension in each family.
+    """
     found = []
     for title, family in families(study, named):
         dimensions = family["dimension"].values
@@ -64,8 +65,7 @@ def titled_cells(study: xr.Dataset, nearest_to: int | None = None, named: bool =
 
 
 def first_values(study: xr.Dataset) -> xr.Dataset:
-    """Select the first value of every axis except rates and rules; rate_rule is reduced, too, if the study varies
-    rates."""
+    """Select the first value of every axis except rates and rules; of rate_rule, too, if the study varies rates."""
     kept = ["dataset", "network", "subspace", "radius", "draw", "temperature_rule"]
     kept.append("rate" if "rate" in study.dims else "rate_rule")
     return study.isel({axis: 0 for axis in study["test_accuracy"].dims if axis not in kept})
@@ -92,8 +92,7 @@ def arms(study: xr.Dataset) -> list[tuple[str, str, dict]]:
 
 
 def look(rate: str, temperature: str) -> dict:
-    """Line and marker of an arm: colour and marker show the rate, line style and marker filling show the
-    temperature."""
+    """Line and marker of an arm: colour and marker show the rate, line style and filling the temperature."""
     fixed = temperature == "fixed"
     filling = {"markersize": 3, "markerfacecolor": None if fixed else "white", "markeredgewidth": 0.7}
     return style.look(NUMBERS[rate], **filling, linestyle="-" if fixed else "--", linewidth=1.1 if fixed else 0.9)

@@ -34,8 +34,7 @@ NARROW, WIDE = 4.0, 1000.0  # ratios of the ends of a logarithmic axis that chan
 
 
 def runs(study: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
-    """Yield the runs of a study at its first radius and subspace, (draw, step, …), each named by its non-default
-    settings."""
+    """Yield the runs of a study at its first radius and subspace, (draw, step, …), named by non-default settings."""
     settings = curves.settings_of(study)
     varied = [studies.dimension(key) for key in settings["vary"]]
     common = [WORDS.get(str(settings[key]), "") for key in KEYS if key not in varied]
@@ -61,8 +60,7 @@ def stages(run: xr.Dataset, variable: str) -> dict[str, int]:
 
 
 def logarithmic_means(values: xr.DataArray) -> xr.Dataset:
-    """Geometric mean over draws of the positive values of an array (…, draw), with low and high of its 95 %
-    interval."""
+    """Geometric mean over draws of the positive values of an array (…, draw), and low and high of its 95 % interval."""
     found = np.exp(curves.means(np.log(values.where(values > 0)))[curves.PARTS])
     about, units = values.attrs.get("long_name", values.name), values.attrs.get("units", "1")
     for part, end in {"mean": "", **curves.ends_of("the 95 % interval of the ")}.items():
@@ -92,8 +90,7 @@ def step_axis(ax: plt.Axes, steps: np.ndarray) -> None:
 
 
 def logarithmic_axis(ax: plt.Axes, *shown: xr.DataArray | float) -> None:
-    """Make the y-axis logarithmic with room for the values and plain tick labels; intervals of few draws may exceed
-    it."""
+    """Make the y-axis logarithmic, with room for the values and plain tick labels; intervals may exceed it."""
     low, high = panels.log_limits(*(np.log10(each) for each in shown), margin=0.08)
     ax.set(yscale="log", ylim=(low, high))
     if high / low < NARROW:

@@ -65,8 +65,7 @@ def stacked(
 
 
 def for_each_cell(study: xr.Dataset, settings: FigureSettings) -> tuple[plt.Figure, list[tuple[plt.Axes, dict]]]:
-    """A figure with a panel per cell of a study. Several panels share their axes, and titles name what differs between
-    them."""
+    """A figure with a panel per cell of a study; several panels share axes, and titles name what differs."""
     shown = cells(study)
     width, height = (length / CENTIMETRES_PER_INCH for length in (settings.width_cm, settings.height_cm))
     if len(shown) == 1:
@@ -88,8 +87,7 @@ def cells(study: xr.Dataset) -> list[dict]:
 
 
 def cell_title(cell: dict, all_cells: list[dict]) -> str:
-    """Title of a cell: the labels that distinguish it from the other cells of its study, or its network if it is the
-    only one."""
+    """Title of a cell: the labels that distinguish it from other cells of its study, or its network if it is alone."""
     differing = [axis for axis in cell if len({each[axis] for each in all_cells}) > 1]
     return ", ".join(cell[axis] for axis in differing or ["network"])
 

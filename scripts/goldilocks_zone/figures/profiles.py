@@ -38,8 +38,7 @@ def example_handles(study: xr.Dataset) -> list[plt.Line2D]:
 
 
 def power_law(x: np.ndarray, mean: np.ndarray) -> list[float]:
-    """Slope and intercept of log10 of a mean over log10 r at x from POWER_LAW_FROM outwards; [] for fewer than two
-    radii."""
+    """Slope and intercept of log10 of a mean over log10 r for x from POWER_LAW_FROM on; [] for fewer than two radii."""
     above = x >= POWER_LAW_FROM
     return np.polyfit(x[above] / 2, np.log10(mean[above]), 1).tolist() if above.sum() >= 2 else []
 

@@ -174,8 +174,7 @@ def _whole(rows: list[dict]) -> list[dict]:
 
 
 def setting_macros(settings: PaperRecord, studies: Results, results: Results, rows: list[dict]) -> dict[str, str]:
-    """The settings of a run that the text quotes; `results` are the studies and everything else that the paper
-    shows."""
+    """The settings of a run that the text quotes; `results` are the studies and all else that the paper shows."""
     counted, cuts = Counter(row["verdict"] for row in rows if not row["case"]), settings.cuts
     flips = synthesis.flips(rows).items()
     return {
@@ -219,7 +218,7 @@ def logits_deviation_at_peak(study: xr.Dataset | None) -> str:
 
 
 def sensitivity(study: xr.Dataset | None, rows: list[dict]) -> dict[str, str]:
-    """Ranges of the height and location of the peak of the mean Tr(H)/‖H‖ over the variants, and counts of their
+    """Ranges of the height and location of the peak of the mean Tr(H)/‖H‖ over variants, and counts of their
     verdicts."""
     counts = [f"variants-{name.replace(' ', '-')}" for name in VERDICTS]
     names = ("lowest-peak", "highest-peak", "first-peak", "last-peak", "variants", *counts)

@@ -176,8 +176,7 @@ def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, 
 
 
 def coefficients_of_variation(means: np.ndarray, variances: np.ndarray, planes: int) -> dict[str, Estimate]:
-    """Coefficients of variation of one plane's value over initialisations θ (`total`) and of the part due to θ
-    (`theta`).
+    """Coefficient of variation of one plane's value over initialisations θ (`total`) and the part due to θ (`theta`).
 
     means, variances: shape (n,), over the m planes of each θ, m at least two. Random-effects analysis of variance: with
     B the variance of the means over θ and W the mean variance over planes, the total variance is B + W (1 − 1/m) and
@@ -193,8 +192,7 @@ def coefficients_of_variation(means: np.ndarray, variances: np.ndarray, planes: 
 
 
 def deviation(samples: np.ndarray, taken_off: float = 0.0) -> Estimate:
-    """Standard deviation of independent samples (n,) after subtracting a known variance `taken_off` (chi-squared
-    interval).
+    """Standard deviation of independent samples (n,) without a known variance `taken_off` (chi-squared interval).
 
     Raises TooFewDraws below two samples.
     """
@@ -225,8 +223,7 @@ def _root(variance: float, freedom: float, n: int, taken_off: float = 0.0, centr
 
 
 def simultaneous_band(samples: np.ndarray, level: float, *name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Band (low, high), each of shape (r,), that covers the whole mean curve of samples (r, n) with probability
-    `level`.
+    """Band (low, high), each (r,), that covers the whole mean curve of samples (r, n) with probability `level`.
 
     Max-t over whole draws: the distribution of the largest t value over radii is simulated for n Gaussian draws with
     the samples' correlation over radii. A single radius, or perfectly correlated radii, get Student's interval. NaN for

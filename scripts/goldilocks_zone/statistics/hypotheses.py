@@ -32,8 +32,7 @@ class Test:
 
     @property
     def threshold(self) -> float:
-        """The value that a superiority test must exceed, or the half-width of the region of an equivalence or location
-        test."""
+        """The value that a superiority test must pass; for equivalence and location, the half-width of the region."""
         if self.kind == "superiority":
             return self.reference + (self.margin if self.direction == "above" else -self.margin)
         return self.margin
@@ -64,8 +63,7 @@ class Test:
         return ""
 
     def room(self, estimate: Estimate) -> float:
-        """Signed distance of the interval from the boundary of the claim's side; negative if the interval crosses
-        it."""
+        """Signed distance of the interval from the boundary of the claim's side; negative if it crosses."""
         if self.kind == IDENTITY:
             return self.margin - estimate.value
         low, high = (bound - self.reference for bound in estimate.interval(self.level))

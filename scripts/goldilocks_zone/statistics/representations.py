@@ -35,8 +35,7 @@ def probed(embeddings: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def unexplained(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Fraction of variance unexplained (…,): squared error of predictions (…, n, t) over the variance of the
-    targets."""
+    """Fraction of variance unexplained (…,): squared error of predictions (…, n, t) over the targets' variance."""
     targets = targets.astype(float)
     error = np.sum((predicted - targets) ** 2, (-2, -1))
     spread = np.sum((targets - targets.mean(-2, keepdims=True)) ** 2, (-2, -1))

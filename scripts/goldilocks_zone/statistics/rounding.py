@@ -14,8 +14,7 @@ def rounded(value: float, low: float, high: float) -> str:
 
 
 def in_interval(value: float, low: float, high: float) -> tuple[str, str, str]:
-    """Value and both ends of its interval as text. An infinite end is ∞; the finite end then sets the number of
-    digits."""
+    """Value and both ends of its interval as text; an infinite end is ∞, and the other end sets the digits."""
     ends = [low if math.isfinite(low) else 2 * value - high, high if math.isfinite(high) else 2 * value - low]
     below = rounded(low, *ends) if math.isfinite(low) else "-∞"
     above = rounded(high, *ends) if math.isfinite(high) else "∞"

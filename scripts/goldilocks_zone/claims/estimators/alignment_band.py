@@ -71,8 +71,10 @@ def edge_of_band(x: np.ndarray, curve: np.ndarray, outer: bool) -> np.ndarray:
 
 
 def _balance(x: np.ndarray, ratios: np.ndarray, top: int) -> np.ndarray:
-    """Reading (3,) of the x where log ‖G‖₂/‖H′‖₂ crosses 0, going inwards from point `top`; `top` itself if the
-    logarithm is not positive there."""
+    """Reading (3,) of the x where log ‖G‖₂/‖H′‖₂ crosses 0, going inwards from point `top`.
+
+    `top` itself if the logarithm is not positive there.
+    """
     if not ratios[top] > 0:
         return np.clip(estimates.point_of_grid(x, top, top), x[0], x[-1])
     place = curves.crossing_from(top, x, ratios, 0.0, outer=False)
@@ -102,8 +104,7 @@ def height_inside(cell: Cell, minimum: str, window: Window) -> list[Estimate]:
 
 
 def outer_half_height_shift(cell: Cell, minimum: str) -> list[Estimate]:
-    """Outer edge of E by the Hessian minus the outer edge in the study `beside` (`other_captured`) in x, draw by
-    draw."""
+    """Outer edge of E by the Hessian minus that in the study `beside` (`other_captured`), in x, draw by draw."""
     here = _at_minimum(cell, minimum)
     pair = [shares(here, variable) for variable in ("captured_by_hessian", "other_captured")]
     known, x = _known(*pair), here["x"].values

@@ -23,8 +23,7 @@ def _selected(cell: Cell, dimension: int, window: Window, least: int = 1) -> Cel
 
 
 def _resolution(cell: Cell, variable: str, dimension: int) -> float:
-    """The step between possible values of a variable: for a fraction averaged over planes, one of d eigenvalues of one
-    plane."""
+    """The step between possible values of a variable; for a fraction over planes, one of d eigenvalues of one plane."""
     return 1 / (dimension * int(cell.attrs["planes"])) if variable == "fraction_positive" else 0.0
 
 

@@ -252,7 +252,7 @@ def _fieller(changes: np.ndarray, effects: np.ndarray) -> Estimate:
 
 
 def rank_bound(cell: Cell) -> float:
-    """Upper bound (2(p₁ + p₃) + n(C − 1))/p on the Hessian's rank over its size, for ReLU networks with three weight
+    """Upper bound (2(p₁ + p₃) + n(C − 1))/p on the relative rank of the Hessian, for ReLU networks of three weight
     layers.
 
     Raises NotTested for other networks.

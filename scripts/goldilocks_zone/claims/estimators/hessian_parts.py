@@ -24,7 +24,7 @@ LAZY, MOSTLY_ZERO = 0.99, 0.5
 
 
 def rescaling_error(cell: Cell, dimension: int, values: Sequence) -> list[Estimate]:
-    """Largest relative difference of κ between two `values` of rescaled or, given one value, between any radius and the
+    """Largest relative difference of κ between two `values` of rescaled; given one, between any radius and the
     first."""
     kappa = cell["trace_over_norm"].sel(dimension=dimension)
     require(kappa, "rescaled", *values)

@@ -30,8 +30,7 @@ def zone_error(cell: Cell, of: Given, window: Window) -> list[Estimate]:
 
 
 def zone_sign_error(cell: Cell, of: Given, window: Window, sign: int) -> list[Estimate]:
-    """Largest distance of a variable from zero on the wrong side, over draws and the radii of the window; 0 if there is
-    none."""
+    """Largest distance of a variable from zero on the wrong side, over draws and the radii of the window; 0 if none."""
     return [estimates.largest(np.maximum(0, -sign * _known(cell, of, window)))]
 
 

@@ -135,7 +135,7 @@ def confined_power(cell: Cell, source: str, offset: int, above_null: bool = Fals
 
 
 def sharpness_change(cell: Cell, against: str) -> list[Estimate]:
-    """log10 of λ_max at its peak after the start, relative to λ_max at the start, the end or the dip after the peak
+    """log10 of the ratio of λ_max at its peak after the start to λ_max at the start, the end or the later dip
     (`against`).
 
     The steps of peak and dip are taken from the mean of the other draws. Raises NotTested with too few checkpoints or
@@ -252,11 +252,10 @@ PREDICTED: dict[str, tuple[str, Callable[[xr.Dataset, int], xr.DataArray]]] = {
 
 
 def predictions(cell: Cell, predicted: str, rung: str) -> dict[str, np.ndarray]:
-    """Natural logarithms of the random model's prediction on a `rung`, the measurement and, if known, the simpler
-    formula.
+    """Natural logarithms of the random model's prediction on a `rung`, of the measurement and of the formula, if known.
 
-    Keys `model`, `measured` and `formula`, each (draw, step), at the steps at which all are known in every draw. Raises
-    NotTested with fewer than 3 such steps.
+    Keys `model`, `measured` and `formula` (a simpler prediction), each (draw, step), at the steps at which all are
+    known in every draw. Raises NotTested with fewer than 3 such steps.
     """
     run, (variable, measure) = _run(cell), PREDICTED[predicted]
     found = {"model": run[variable].sel(rung=rung, drop=True), "measured": measure(run, _classes(cell))}

@@ -70,8 +70,7 @@ def accuracy_beside(cell: Cell, window: Window) -> list[Estimate]:
 
 
 def fall_left(cell: Cell, window: Window, name: str) -> list[Estimate]:
-    """Fall of accuracy from r_X to the mean over the window at a rate proportional to r, relative to that at a fixed
-    rate.
+    """Fall of accuracy from r_X to the mean over the window at a rate proportional to r, over that at a fixed rate.
 
     A ratio of means over draws.
     """
@@ -151,8 +150,7 @@ def dimension_shift(cell: Cell, window: Window, level: float) -> list[Estimate]:
 
 
 def intrinsic_dimension(cell: Cell, share: float, published: int, name: str) -> list[Estimate]:
-    """log10 of the smallest dimension that reaches a `share` of the full-space accuracy, minus log10 of the `published`
-    one.
+    """log10 of the smallest dimension that reaches a `share` of the full-space accuracy, over the `published` one.
 
     d_int90 of Li et al. (2018), but from means over draws instead of medians of three; resampled over draws. Raises
     NotTested without full-space training, or if no dimension reaches the share.
@@ -183,8 +181,7 @@ def dimension_gain(cell: Cell, subspaces: Sequence[str]) -> list[Estimate]:
 
 
 def spread_over_draws(cell: Cell) -> list[Estimate]:
-    """Standard deviation of the final accuracy over draws, each with its own plane, after subtracting the binomial
-    variance."""
+    """Standard deviation of the final accuracy over draws, each with its own plane, without the binomial variance."""
     values = accuracy(cell).isel(radius=0).values
     estimate = estimates.deviation(values, float(np.mean(values * (1 - values)) * resolution(cell)))
     return [estimates.unless_alike(estimate, values, values[0])]

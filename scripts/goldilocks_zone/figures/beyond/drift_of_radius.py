@@ -41,8 +41,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def relative_radii(study: xr.Dataset) -> xr.Dataset:
-    """log10(r/r_X) after the logged steps, as mean over draws with its interval, and the budget, rate × steps over
-    r_X."""
+    """log10(r/r_X) after the logged steps (mean over draws, interval), and the budget, rate × steps over r_X."""
     norm = study["norm"]
     r_x = norm.isel(step=0, drop=True) / 10 ** (study["x"] / 2)
     data = curves.means(np.log10(norm / r_x), "log10(r/r_X)")
@@ -52,8 +51,7 @@ def relative_radii(study: xr.Dataset) -> xr.Dataset:
 
 
 def draw_ends(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw the final radius over the rate, a line for each initial radius, with guides for two readings of the
-    claim."""
+    """Draw the final radius over the rate, a line per initial radius, with guides for two readings of the claim."""
     ends, rates = data.isel(step=-1), data["rate"].values
     starts = range(data.sizes["radius"])
     lines = list(product(data["labels"].values.tolist(), starts))
@@ -89,8 +87,7 @@ def look(colour: str, number: int, name: str) -> dict:
 
 
 def legend_columns(data: xr.Dataset) -> list[list[plt.Line2D]]:
-    """Legend entries: initial radii by colour, rates by marker, labels by filling, and the readings of the left
-    panel."""
+    """Legend entries: initial radii by colour, rates by marker, labels by filling, and the left panel's readings."""
     radii = enumerate(10 ** (data["x"].values / 2))
     starts = [panels.entry(f"from $r={radius:.2g}\\,r_X$", color=style.colour(i)) for i, radius in radii]
     dots = [look("k", i, ORIGINAL) | {"linestyle": "none"} for i in range(data.sizes["rate"])]

@@ -74,8 +74,8 @@ def summarised(accuracy: xr.DataArray) -> xr.Dataset:
 
 
 def read_off(table: xr.DataArray, rate: float, temperature: float) -> float:
-    """The value of a map (temperature, rate) at a point; NaN if no grid point agrees within a relative 0.001, as in
-    claim by3."""
+    """The value of a map (temperature, rate) at a point; NaN if no grid point is within 0.1 % of it, as in claim
+    by3."""
     place = {"rate": rate, "temperature": temperature}
     nearest = {axis: int(np.abs(np.log(table[axis].values / value)).argmin()) for axis, value in place.items()}
     there = table.isel(nearest)
@@ -83,7 +83,7 @@ def read_off(table: xr.DataArray, rate: float, temperature: float) -> float:
 
 
 def draw_map(ax: plt.Axes, mapped: xr.Dataset, over_radii: xr.Dataset | None) -> list:
-    """Draw accuracies, half-widths of intervals in units of the last digit, and the path of the radius; returns legend
+    """Draw accuracies, intervals' half-widths in units of the last digit, and the path of the radius; return legend
     entries."""
     across, up = (curves.bin_edges(np.log10(mapped[axis].values)) for axis in ("rate", "temperature"))
     mean, half = mapped["mean"].values, (mapped["high"] - mapped["low"]).values / 2
@@ -117,7 +117,7 @@ def draw_map(ax: plt.Axes, mapped: xr.Dataset, over_radii: xr.Dataset | None) ->
 
 
 def draw_radii(ax: plt.Axes, over_radii: xr.Dataset) -> list:
-    """Draw accuracy over the radius, as trained and as predicted by the map at r_X; returns legend entries."""
+    """Draw accuracy over the radius, as trained and as predicted by the map at r_X; return legend entries."""
     x, shown = over_radii["x"].values / 2, [over_radii["mean"]]
     curves.draw_means(ax, x - ASIDE, over_radii, capsize=1.5, **style.look(0))
     handles = [panels.entry("trained from $r$", **style.look(0))]

@@ -86,8 +86,7 @@ def controls(study: xr.Dataset) -> list[tuple[str, dict]]:
 
 
 def draw_counts(ax: plt.Axes, curve: xr.Dataset, counts: list[int]) -> None:
-    """Draw one curve per number of examples, coloured consistently by its position in `counts`, those of the whole
-    figure."""
+    """Draw one curve per number of examples, coloured by its position among all `counts` of the figure."""
     ax.axhline(THRESHOLD, **style.DASHED)
     for count in curve["examples"].values.tolist():
         curves.draw_curve(ax, curve.sel(examples=count), counts.index(count), f"$N={count}$", deviations=False)
@@ -95,8 +94,7 @@ def draw_counts(ax: plt.Axes, curve: xr.Dataset, counts: list[int]) -> None:
 
 
 def draw_edges(ax: plt.Axes, found: xr.Dataset) -> None:
-    """Draw edges over the number of examples, with thin lines of the predicted slopes through the mean of each
-    series."""
+    """Draw edges over the number of examples, and thin lines of the predicted slopes through each series' mean."""
     counts = found["examples"].values
     depths = {network: labels.depth(network) or 0 for network in found["network"].values.tolist()}
     networks = sorted(depths, key=depths.get)

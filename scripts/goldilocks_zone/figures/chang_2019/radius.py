@@ -86,8 +86,7 @@ def draw_radii(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def curves_of(data: xr.Dataset) -> Iterator[tuple[xr.Dataset, dict]]:
-    """Each combination of rate, gradients and r_0 with its style: colour by rate, line by gradients, thin for larger
-    r_0."""
+    """Yield each rate, gradients and r_0 with its style: colour by rate, line by gradients, thin for larger r_0."""
     for number, j, i in np.ndindex(*(data.sizes[axis] for axis in ("rate", "gradients", "radius"))):
         here = data.isel(rate=number, gradients=j, radius=i)
         line = GRADIENTS[here["gradients"].item()][0]

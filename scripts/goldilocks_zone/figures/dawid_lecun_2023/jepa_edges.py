@@ -168,8 +168,7 @@ def layers_of(study: xr.Dataset) -> dict[int, xr.Dataset]:
 
 
 def draw_layers(ax: plt.Axes, layers: dict[int, xr.Dataset], heading: str) -> None:
-    """Draw traces relative to the last layer, with lines for wide networks; the line of the cross-entropy is
-    constant."""
+    """Draw traces relative to the last layer, with lines for wide networks (constant for the cross-entropy)."""
     handles = []
     for number, (criterion, text) in enumerate(LAYERS.items()):
         look = style.look(number, **LOOKS)

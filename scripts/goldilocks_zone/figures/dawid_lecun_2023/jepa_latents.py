@@ -114,7 +114,7 @@ def informed(studies: Studies) -> xr.Dataset:
 
 
 def told_by_equal_factors(study: xr.Dataset, worlds: list[str]) -> xr.Dataset:
-    """information_geometric: mean, low and high over draws (world), with a soft minimum that hardens by equal
+    """information_geometric: mean, low and high (world) over draws, for a soft minimum that hardens by equal
     factors."""
     settings = curves.settings_of(study)
     found = np.full((len(worlds), study.sizes["draw"]), np.nan)

@@ -33,8 +33,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def measured(study: xr.Dataset, variables: list[str], kept: tuple[str, ...]) -> xr.Dataset:
-    """Each variable (…, draw) over the kept axes, with R² clipped at the floor, and its mean, low and high over
-    draws."""
+    """Each variable (…, draw) over the kept axes, with R² clipped at the floor, and mean, low and high over draws."""
     kept, found = [axis for axis in kept if axis in study.dims], {}
     for name in variables:
         values = embeddings.values_of(study, name, *kept)

@@ -47,8 +47,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def measured(study: xr.Dataset) -> xr.Dataset:
-    """r_squared_… (rings, arm, negatives) and gain_… (rings, arm): mean, low and high over draws; rings and negatives
-    ascend."""
+    """r_squared_… (rings, arm, negatives) and gain_… (rings, arm): mean, low and high over draws.
+
+    Rings and negatives ascend.
+    """
     values = embeddings.values_of(study, "angles_r_squared", "dataset", "arm", "group")
     values = values.assign_coords(rings=("dataset", [int(each.split("_")[-1]) for each in values["dataset"].values]))
     values = values.swap_dims(dataset="rings").drop_vars("dataset").sortby("rings")

@@ -32,8 +32,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def beside_the_model(study: xr.Dataset) -> xr.Dataset:
-    """model_over_spread (ratio, spread) on planes of the dimension that claims use; {name}_mean, _low and _high
-    (radius)."""
+    """model_over_spread (ratio, spread) on planes of the claims' dimension; {name}_mean, _low and _high (radius)."""
     count = EXAMPLES if EXAMPLES in study["examples"].values else int(study["examples"].max())
     d = profiles.shown_dimension(study)
     run = curves.primary(study).isel(subspace=0).sel(examples=count, dimension=d)

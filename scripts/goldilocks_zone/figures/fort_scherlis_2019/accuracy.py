@@ -52,8 +52,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def published_points(path: Published, cells: xr.Dataset) -> dict[int, np.ndarray]:
-    """Published log10(r/r_X) and accuracies, shape (2, points), for each dimension of a family that has published
-    values."""
+    """Published log10(r/r_X) and accuracies, shape (2, points), for each dimension of a family that has them."""
     points = {d: [] for d in cells["dimension"].values.tolist()}
     for row in over_radius.published_rows(path, cells):
         points.get(int(row["d"]), []).append((row["log10_r_over_rX"], row["accuracy"]))

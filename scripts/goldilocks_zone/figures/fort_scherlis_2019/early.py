@@ -119,8 +119,8 @@ def draw_steps(ax: plt.Axes, data: xr.Dataset, name: str, colours: np.ndarray, c
 
 
 def best_of_many(data: xr.Dataset) -> xr.Dataset:
-    """gain, gain_low and gain_high (score, count): accuracy of the best-scored of `count` initialisations minus a
-    random one's."""
+    """gain, gain_low and gain_high (score, count): accuracy of the best-scored of `count` draws minus that of a random
+    one."""
     accuracy, _ = tested(data)
     scores = [name for name in SCORES if name in data]
     counts = np.arange(1, min(MOST, len(accuracy)) + 1)

@@ -45,7 +45,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def measured(study: xr.Dataset) -> xr.Dataset:
-    """Measures and final accuracies of each draw, their means, and the `spread` of accuracies if there are several
+    """Measures and final accuracies of each draw, their means, and the accuracies' `spread` if there are several
     draws."""
     data = xr.Dataset({name: study[name].isel(radius=0) for name in MEASURES if name in study}, attrs=study.attrs)
     data["test_accuracy"] = training.accuracy(study).isel(radius=0)

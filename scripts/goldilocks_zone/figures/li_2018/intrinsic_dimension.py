@@ -80,7 +80,7 @@ def dimensions_needed(cells: xr.Dataset) -> xr.Dataset:
 
 
 def draw_needed(ax: plt.Axes, cells: xr.Dataset, data: xr.Dataset) -> list[plt.Line2D]:
-    """Draw a curve for each arm, interrupted at bounds; returns legend entries."""
+    """Draw a curve for each arm, interrupted at bounds; return legend entries."""
     arms = over_radius.arms(cells)
     for number, (rate, temperature, place) in enumerate(arms):
         curve, look = data.sel(place), over_radius.look(rate, temperature)
@@ -138,7 +138,7 @@ def mean_accuracy(cell: xr.Dataset) -> curves.WithInterval:
 
 
 def draw_over_dimensions(ax: plt.Axes, cell: xr.Dataset, data: xr.Dataset, published: np.ndarray) -> list[plt.Line2D]:
-    """Draw accuracy over log10 d, with published and full-space accuracies; returns legend entries."""
+    """Draw accuracy over log10 d, with published and full-space accuracies; return legend entries."""
     dimensions = data["dimension"].values
     ax.errorbar(np.log10(dimensions), data["mean"], curves.bars(data), elinewidth=0.8, **MEASURED)
     handles = [panels.entry("measured", **MEASURED)]

@@ -39,8 +39,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def maps(study: xr.Dataset) -> xr.Dataset:
-    """map (dataset, rank, map_x, map_y) of the first eigenvectors, with map_class and the controls (dataset, map_x,
-    map_y).
+    """map (dataset, rank, map_x, map_y) of the first eigenvectors; map_class and controls (dataset, map_x, map_y).
 
     All are of the first draw of one kind of minimum.
     """

@@ -50,15 +50,13 @@ def resampled(data: xr.Dataset, names: tuple[str, ...], statistic: Callable) -> 
 
 
 def relative_slope(rows: np.ndarray) -> float:
-    """Slope of ‖∇L‖ over the prior mismatch, relative to the mean √D σ_C of theory, as in claim vd10; rows (3,
-    draws)."""
+    """Slope of ‖∇L‖ over the prior mismatch, relative to theory's mean √D σ_C, as in claim vd10; rows (3, draws)."""
     mismatch, gradient, expected = rows
     return float(np.polyfit(mismatch, gradient, 1)[0] / expected.mean())
 
 
 def draw_gradients(ax: plt.Axes, data: xr.Dataset) -> None:
-    """Draw ‖∇L‖ over the prior mismatch, as initialised and with the mismatch removed, with a regression and the
-    theory."""
+    """Draw ‖∇L‖ over the prior mismatch, as initialised and with the mismatch removed, a regression and the theory."""
     x, y = data["prior_mismatch"].values, data["gradient_norm"].values
     forced = data["forced_gradient_norm"]
     ax.plot(x, y, label="as initialised", **style.look(0), **DOTS)

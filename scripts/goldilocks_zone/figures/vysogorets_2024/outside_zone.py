@@ -112,8 +112,7 @@ def best_rate(study: xr.Dataset) -> xr.Dataset:
 
 
 def curvature(study: xr.Dataset) -> xr.Dataset:
-    """κ at initialisation, for the number of examples that claims use or else the largest, and the upper bound of the
-    null."""
+    """κ at initialisation for the claims' number of examples, or else the largest, and the null's upper bound."""
     study = over_scale.parameters_rescaled(study)
     if EXAMPLES in study["examples"].values:
         study = study.sel(examples=[EXAMPLES])
@@ -170,8 +169,7 @@ def draw_sizes(ax: plt.Axes, data: dict[str, xr.Dataset]) -> None:
 
 
 def draw_regimes(axes: np.ndarray, data: xr.Dataset) -> list[Patch]:
-    """Tint all panels by the regime in which most draws end, with combined hatching for ties; returns legend
-    entries."""
+    """Tint panels by the regime in which most draws end, with combined hatching for ties; return legend entries."""
     places, shares = curves.bin_edges(data["x"].values), data["regime_share"].transpose("radius", "regime").values
     kinds = [tuple(name for name, share in zip(REGIMES, row) if share == row.max()) for row in shares]
     looks = {}
