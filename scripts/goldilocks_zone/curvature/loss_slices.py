@@ -33,7 +33,7 @@ def line_coefficients(places: np.ndarray, count: int) -> np.ndarray:
 
 
 def plane_coefficients(places: np.ndarray, count: int) -> np.ndarray:
-    """Coefficients (n, n, count) of a grid: rows run along the second of `count` directions, columns along the first."""
+    """Coefficients (n, n, count) of a grid: rows along the second of `count` directions, columns along the first."""
     second, first = np.meshgrid(places, places, indexing="ij")
     return np.stack([first, second], axis=-1) @ np.eye(2, count)
 
