@@ -120,7 +120,7 @@ def explicit(problem: Problem, parameters: Tensor, logits: Tensor, memory_mib: f
 
 
 def _descending(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, descending, and eigenvectors as columns of a symmetric matrix, in its precision."""
+    """Descending eigenvalues of a symmetric matrix, and eigenvectors as columns, in its precision."""
     # Use scipy: torch.linalg.eigh fails in single precision on matrices with many zero eigenvalues.
     values, vectors = scipy.linalg.eigh(((matrix + matrix.T) / 2).cpu().numpy(), driver="evd")
     return tuple(torch.as_tensor(each.copy()).to(matrix) for each in (values[::-1], vectors[:, ::-1]))

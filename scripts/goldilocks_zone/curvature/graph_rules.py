@@ -35,18 +35,18 @@ class _Straight:
     owns = False
 
     def bends(self, operation: Operation, moving: set[int]) -> bool:
-        """False."""
+        """False: there is no second derivative."""
         return False
 
     def bend(self, operation: Operation, point: Point, one: Tangents, other: Tangents) -> None:
-        """None: no contribution."""
+        """None: there is no contribution."""
 
 
 class Linear(_Straight):
     """An operation that is linear in its first argument, which is a tensor or several, for any other arguments."""
 
     def push(self, operation: Operation, point: Point) -> Tangent:
-        """The same operation on the tangents."""
+        """Apply the same operation to the tangents."""
         first, *others = operation.args
         if operation.target is aten._to_copy.default:
             return point.along(first)

@@ -110,7 +110,7 @@ class Program:
         return sorted({weight for i, weight in self.pieces.items() if i not in self.still}) or [Fraction(1)]
 
     def shared(self, scales: Sequence[float]) -> list[tuple[float, dict[int, float]]]:
-        """Groups of points that share tangents: the scale of the tangents, and relative scales of the points by number."""
+        """Groups of points that share tangents: scale of the tangents, and relative scales of the points by number."""
         if self.degree is not None:
             return [(1.0, dict(enumerate(scales)))]
         return [(scale, dict.fromkeys(numbers, 1.0)) for scale, numbers in by_scale(scales).items()]

@@ -21,7 +21,10 @@ class SpectrumSummary:
 
 
 def nested_eigenvalues(hessian: np.ndarray, dimensions: list[int]) -> list[np.ndarray]:
-    """Ascending eigenvalues of the leading d × d block of a square, finite `hessian` for each d of `dimensions`."""
+    """Ascending eigenvalues of the leading d × d block of `hessian`, for each d in `dimensions`.
+
+    Raises ValueError unless the Hessian is real, square and finite, and every d is between 1 and its size.
+    """
     hessian = _as_real(hessian, "the Hessian", 2)
     if hessian.shape[0] != hessian.shape[1]:
         raise ValueError(f"the Hessian has the shape {hessian.shape}: give a square matrix")

@@ -1,4 +1,4 @@
-"""Labels of subspaces: `plane-100-sparse`, `sphere-50-dense`, `full`."""
+"""Labels of subspaces: `plane-100-sparse`, `sphere-50-dense`, `full-free`."""
 
 import re
 from dataclasses import dataclass

@@ -26,7 +26,7 @@ from goldilocks_zone.training import batches
 
 OPTIMISERS = ("adam", "sgd")
 BETAS = 0.9, 0.999  # of Adam, the defaults in torch
-EXAMPLES_AT_ONCE = 1000  # when accuracies are measured
+EXAMPLES_AT_ONCE = 1000  # in evaluation
 
 
 @dataclass(frozen=True)
