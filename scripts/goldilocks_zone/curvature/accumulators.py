@@ -1,4 +1,4 @@
-"""Sums over examples at several points: parts of the Hessian, the gradient, losses, statistics of logits."""
+"""Accumulators over examples at several points: parts of the Hessian, gradients, losses, statistics of logits."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,9 @@ from goldilocks_zone.models import losses
 class Sums:
     """Sums over examples at p points on a plane of d directions, each with its own softmax temperature.
 
-    The Cholesky factor L of the raw directions' Gram matrix gives the tangents L⁻¹ ż along orthonormal ones. The caller
-    adds to `residual`, H′ (p, d, d) over raw directions. Without `refuse_overflow`, sums of a point whose logits
-    overflow are not finite, and those of other points not touched.
+    factor: the Cholesky factor L of the Gram matrix of the raw directions; L⁻¹ ż are the tangents along orthonormal
+    directions. The caller adds to `residual`, H′ (p, d, d) over raw directions. Without `refuse_overflow`, the sums at
+    a point whose logits overflow are not finite, and the sums at other points are unaffected.
     """
 
     def __init__(self, factor: Tensor, loss: losses.Loss, temperatures: Sequence[float], refuse_overflow: bool = True):
@@ -32,11 +32,11 @@ class Sums:
         return len(self.temperatures)
 
     def residuals(self, outputs: Tensor, labels: Tensor, points: slice | list[int] = slice(None)) -> Tensor:
-        """Derivatives of the total losses by the logits (p, n, k) over temperature."""
+        """Derivatives (p, n, k) of the total losses by the logits divided by temperature."""
         return self.loss.gradient(outputs / self.temperatures[points], labels)
 
     def adjoints(self, outputs: Tensor, labels: Tensor, points: slice = slice(None)) -> Tensor:
-        """Derivatives of the total losses by the logits (p, n, k)."""
+        """Derivatives (p, n, k) of the total losses by the logits."""
         return self.residuals(outputs, labels, points) / self.temperatures[points]
 
     def add(
@@ -47,12 +47,12 @@ class Sums:
         points: slice | list[int] = slice(None),
         alike: tuple | None = None,
     ) -> None:
-        """Add examples with logits (p, n, k), double, whose elements each have the same likeliest class at all points.
+        """Add examples with logits (p, n, k), in double precision; each element has the same top class at all points.
 
-        Tangents of the logits along orthonormal directions are the sum over `parts`: factors (p,) times tangents
-        (d, k, n) that the points share. `alike`, as by `homogeneous_sweep.same`: points with the same logits over
-        temperature and factors in the same proportions. The caller calls `counted` once for all points. Raises
-        ValueError if a logit or a loss is not finite.
+        parts: pairs of factors (p,) and tangents (d, k, n) that the points share; the sum of their products gives the
+        tangents of the logits along orthonormal directions. alike: groups of points, as from `homogeneous_sweep.same`,
+        with equal logits over temperature and proportional factors. The caller must call `counted` once for all points.
+        Raises ValueError if a logit or a loss is not finite and `refuse_overflow` is set.
         """
         firsts, numbers = alike or [list(range(len(outputs)))] * 2
         temperatures = self.temperatures[points]
@@ -72,10 +72,10 @@ class Sums:
         self._add_moments(cooled, labels, parts, points, numbers)
         classes = losses.likeliest(outputs)
         (scales, first), *others = [(factors, loss.relative(each, classes)) for factors, each in parts]
-        # Scales come last, in double precision: at large radii products leave the range of single precision.
+        # Multiply by the scales last, in double precision: products at large radii overflow single precision.
         shares = [((factors / scales).to(each.dtype), each) for factors, each in others]
         heights = scales / temperatures[:, 0, 0]
-        # Few points of the same tangents at a time, so that their products stay in the processor's cache.
+        # Process few points with the same tangents at a time, so that their products stay in the CPU cache.
         step = 1 if shares else k
         found = []
         for start, some in zip(range(0, len(firsts), step), cooled.split(step)):
@@ -93,7 +93,7 @@ class Sums:
         self.squares[points] += heights**4 * squares
 
     def _add_moments(self, cooled: Tensor, labels: Tensor, parts: list, points: slice, numbers: list[int]) -> None:
-        """Add moments of softmax and tangents, where point i has the logits over temperature `cooled[numbers[i]]`."""
+        """Add moments of softmax and tangents; point i has the logits over temperature `cooled[numbers[i]]`."""
         classes = cooled.shape[-1]
         if self._predicted is None:
             p, d = len(self), len(self.factor)
@@ -101,7 +101,7 @@ class Sums:
             self._tangents, self._members = self.factor.new_zeros(p, d, classes), self.factor.new_zeros(p, classes)
         logarithms = torch.log_softmax(cooled, -1)
         predicted = logarithms.exp()
-        # Where p underflows, p log p is zero.
+        # Clamp log p, so that p log p is zero if p underflows.
         weighted = predicted * logarithms.clamp_min(torch.finfo(logarithms.dtype).min)
         self.entropies[points] -= weighted.sum((1, 2))[numbers]
         self._predicted[points] += predicted.sum(1)[numbers]
@@ -114,22 +114,22 @@ class Sums:
                 self._tangent_squares[points] += 2 * factors * others * (each.double() * other).sum()
 
     def counted(self, labels: Tensor) -> None:
-        """Count examples with these labels, which were added."""
+        """Count the examples with these labels, after adding them."""
         self.count += len(labels)
         self.amount += self.loss.amount(labels)
 
     def means(self) -> dict[str, Tensor]:
-        """Numbers (p,) of `dispatch.PlaneCurvature` by name, of the examples so far."""
+        """Scalar fields (p,) of `dispatch.PlaneCurvature` by name, over the examples so far."""
         n, (d, classes) = self._elements, self._tangents.shape[1:]
-        # Off the diagonal −⟨p_k p_l⟩; the diagonal ⟨p_k (1 − p_k)⟩ without cancellation where p is near 1.
+        # Off-diagonal entries are −⟨p_k p_l⟩. The diagonal ⟨p_k (1 − p_k)⟩ avoids cancellation for p near 1.
         crossed = self._products - torch.diag_embed(self._products.diagonal(dim1=1, dim2=2))
         spread = torch.diag_embed(crossed.sum(2)) - crossed
-        # Relative to the largest entry, whose square may vanish.
+        # Divide by the largest entry first, as its square may underflow.
         spread = spread / spread.abs().amax((1, 2), keepdim=True).clamp_min(torch.finfo(spread.dtype).tiny)
         norms = spread.flatten(1).norm(dim=1)
         ratios = spread.diagonal(dim1=1, dim2=2).sum(1) / norms
         means = (self._tangents / n[:, None, None]).square().sum((1, 2)) / (d * classes)
-        # With one example nothing is known of the spread.
+        # The spread is unknown for a single example; avoid division by zero.
         spreads = (self._tangent_squares / (n * d * classes) - means).clamp_min(0) * (n / (n - 1).clamp_min(1))
         return {
             "loss": self.losses / self.amount,
@@ -145,6 +145,6 @@ class Sums:
 
 
 def orthonormalised(tangents: Tensor, factor: Tensor) -> Tensor:
-    """L⁻¹ ż: tangents (d, …) along raw directions as those along orthonormal ones."""
+    """L⁻¹ ż: tangents (d, …) along orthonormal directions, from those along raw directions."""
     flat = tangents.double().flatten(1)
     return torch.linalg.solve_triangular(factor, flat, upper=False).view(tangents.shape).to(tangents.dtype)

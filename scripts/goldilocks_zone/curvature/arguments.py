@@ -1,7 +1,7 @@
-"""Arguments of the library's functions: each value is converted for the computation or refused in one sentence.
+"""Validation of the arguments of library functions: values are converted, or rejected with a one-sentence error.
 
-Arrays may be torch's or numpy's, of any strides, on any device, with or without gradients. The values alone count; they
-are taken to the device of the parameters. Precisions below single are computed in single precision.
+Arrays may come from torch or NumPy, with any strides, on any device, with or without gradients. Only their values
+matter; these are moved to the device of the parameters. Precisions below single are computed in single precision.
 """
 
 import contextlib
@@ -30,7 +30,11 @@ CHECKPOINTED = (
 
 
 def network(given: Network) -> Network:
-    """The module without wrappers that spread it over devices or compile it, or the function itself."""
+    """The module without wrappers for data parallelism or compilation, or the function itself.
+
+    Raises ValueError for any other object, and for modules with no parameters, with lazy ones, or with batch
+    normalisation that mixes examples.
+    """
     while isinstance(given, nn.DataParallel | nn.parallel.DistributedDataParallel) or hasattr(given, "_orig_mod"):
         given = given._orig_mod if hasattr(given, "_orig_mod") else given.module
     if not callable(given):
@@ -61,7 +65,10 @@ def _refuse_unfit_module(module: nn.Module) -> None:
 
 
 def parameters(given: Array, name: str = "parameters") -> Tensor:
-    """A copy of parameters (D,), in single or double precision, as forward passes may change their arguments."""
+    """Copy of parameters (D,) in single or double precision; a copy, as forward passes may modify their arguments.
+
+    Raises ValueError unless they are one vector of finite numbers.
+    """
     theta = real(given, name).clone()
     if theta.ndim != 1:
         raise ValueError(
@@ -73,7 +80,7 @@ def parameters(given: Array, name: str = "parameters") -> Tensor:
 
 
 def rows(given: Array, theta: Tensor, name: str = "vectors") -> Tensor:
-    """Finite rows (d, D) in parameter space, on the device of `theta` (D,), in a precision of their own."""
+    """Finite rows (d, D) in parameter space, on the device of `theta` (D,), in their own precision."""
     found = _matrix(real(given, name).to(theta.device), name)
     if found.shape[1] != len(theta):
         raise ValueError(
@@ -84,7 +91,7 @@ def rows(given: Array, theta: Tensor, name: str = "vectors") -> Tensor:
 
 
 def plane(given: Rows, theta: Tensor) -> Tensor | scipy.sparse.csr_array:
-    """Directions (d, D), whose values are checked later; sparse matrices of scipy stay sparse."""
+    """Directions (d, D), whose values are checked later; sparse matrices from scipy stay sparse."""
     if not scipy.sparse.issparse(given):
         return _matrix(real(given, "directions").to(theta.device), "directions")
     _refuse_complex(given.dtype, "directions")
@@ -102,7 +109,7 @@ def _matrix(rows: Rows, name: str) -> Rows:
 
 
 def refuse_other_size(theta: Tensor, network: Network, entries: int | None = None) -> None:
-    """Raise ValueError unless θ (D,), and directions with this many `entries`, fit a module's parameters."""
+    """Raise ValueError unless θ (D,), and directions with D = `entries`, match the parameters of a module."""
     size = sum(each.numel() for each in network.parameters()) if isinstance(network, nn.Module) else len(theta)
     if not len(theta) == size == (size if entries is None else entries):
         beside = "" if entries is None else f" and directions of {entries} entries"
@@ -113,9 +120,10 @@ def refuse_other_size(theta: Tensor, network: Network, entries: int | None = Non
 
 
 class Prepared:
-    """A problem at parameters θ (D,), iterated in batches (inputs (n, …), labels (n,)) that `network` was tried on.
+    """A problem at parameters θ (D,), as an iterable of batches of inputs (n, …) and labels (n,).
 
-    Values become `dtype` where one is given. Labels and the loss are checked where `labelled`.
+    `network` is tried on every batch. Values are converted to `dtype`, if given. Labels and the loss are checked if
+    `labelled`.
     """
 
     def __init__(
@@ -147,7 +155,7 @@ class Prepared:
 
     @cached_property
     def amount(self) -> float:
-        """The examples' weights, by which totals are divided; of an iterable after a pass over it."""
+        """Total weight of the examples, by which sums are divided; takes a pass over an iterable."""
         found = sum(self.loss.amount(labels) for _, labels in self)
         if not found > 0:
             raise ValueError("no example counts: all are ignored or have the weight zero, give others")
@@ -155,26 +163,26 @@ class Prepared:
 
     @cached_property
     def count(self) -> int:
-        """Number of examples; of an iterable after a pass over it."""
+        """Number of examples; takes a pass over an iterable."""
         return sum(len(inputs) for inputs, _ in self)
 
     def chunks(self, size: int) -> Iterator[Tensor]:
-        """Inputs of all examples, at most `size` at a time."""
+        """Yield the inputs of all examples, at most `size` at a time."""
         for inputs, _ in self:
             yield from inputs.split(size)
 
     def logits(self, part: str) -> Logits:
-        """The logits function of the network, refused where it has no such `part` of a Hessian."""
+        """The logits function of the network. Raises ValueError if this `part` of its Hessian does not exist."""
         logits = autodiff.function(self.network)
         if not self._labelled:
-            # Without a loss, nothing tells elements from classes.
+            # Without a loss, elements cannot be told from classes, so the outputs must be plain logits.
             networks.as_logits(networks.tensor_function(self.network)(self.theta, self.first[:1]), 1)
         autodiff.refuse_unfit_logits(logits, self.theta, self.first, part)
         return logits
 
 
 def prepared(problem: Problem, point: Array, *, labelled: bool = True) -> Prepared:
-    """A problem at a point, with all values in the precision of the point."""
+    """Prepare a problem at a point (D,), with all values in the precision of the point."""
     known, theta = network(problem.network), parameters(point)
     refuse_other_size(theta, known)
     return Prepared(problem, known, theta, theta.dtype, labelled)
@@ -183,8 +191,10 @@ def prepared(problem: Problem, point: Array, *, labelled: bool = True) -> Prepar
 def _examples(
     network: Network, theta: Tensor, inputs: Array, labels: Labels | None, loss: losses.Loss, labelled: bool
 ) -> tuple[Tensor, Tensor, losses.Loss]:
-    """Inputs (n, …), labels (n, …) and the loss of a network's flat outputs at parameters θ (D,); labels (n, 0) where
-    there are none, or they are not `labelled`."""
+    """Inputs (n, …), labels (n, …) and the loss as a function of the flattened outputs at parameters θ (D,).
+
+    Labels are (n, 0) if there are none or `labelled` is false.
+    """
     inputs = dense(inputs, "inputs").to(theta.device)
     _refuse_complex(inputs.dtype, "inputs")
     if not inputs.ndim or not len(inputs):
@@ -214,7 +224,7 @@ def _examples(
 
 
 def _classes(labels: Labels, examples: int, shape: Sequence[int], loss: losses.Loss) -> Tensor:
-    """Labels (n, …) of outputs (n, *shape): numbers of classes, or their probabilities where the loss takes them."""
+    """Labels (n, …) for outputs (n, *shape): class indices, or class probabilities for losses that accept them."""
     given, leading = _labels(labels, examples), getattr(loss, "class_axis", -1) == 1
     if isinstance(loss, losses.CrossEntropy) and given.is_floating_point() and given.shape[1:] == shape:
         if not (torch.isfinite(given) & (given >= 0)).all():
@@ -232,17 +242,17 @@ def _classes(labels: Labels, examples: int, shape: Sequence[int], loss: losses.L
 
 
 def in_precision(inputs: Tensor, dtype: torch.dtype) -> Tensor:
-    """Inputs in a precision; whole numbers as they are."""
+    """Convert inputs to a precision; leave integers unchanged."""
     return inputs.to(dtype) if inputs.is_floating_point() else inputs
 
 
 def _tried(network: Network, theta: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Inputs, whole numbers as real ones where the network takes only these, and outputs (1, …) of the first."""
+    """Inputs, with integers converted to floating point if the network requires it, and outputs (1, …) of the first."""
     try:
         return inputs, _first_outputs(network, theta, in_precision(inputs, theta.dtype))
     except _Failed as failure:
         if not inputs.is_floating_point():
-            # Pixels, say: exact in single precision up to 24 bits.
+            # Integers such as pixels are exact in single precision up to 24 bits.
             converted = inputs.to(torch.float64 if inputs.element_size() > 2 else torch.float32)
             with contextlib.suppress(_Failed):
                 return converted, _first_outputs(network, theta, converted.to(theta.dtype))
@@ -253,7 +263,7 @@ def _tried(network: Network, theta: Tensor, inputs: Tensor) -> tuple[Tensor, Ten
 
 
 class _Failed(Exception):
-    """The network raised an error; the message says which."""
+    """The network raised the error that is named in the message."""
 
 
 def _first_outputs(network: Network, theta: Tensor, inputs: Tensor) -> Tensor:
@@ -285,8 +295,10 @@ def _labels(given: Labels, examples: int) -> Tensor:
 
 
 def classes(labels: Labels, examples: int, count: int, ignored: int | None = None) -> Tensor:
-    """Labels (n,) of `count` classes as int64. Raises ValueError unless they are whole, within range or the label
-    `ignored`, one for each."""
+    """Labels (n,) of `count` classes, as int64.
+
+    Raises ValueError unless there is one integer for each example, within range or equal to `ignored`.
+    """
     given = _labels(labels, examples)
     if given.ndim != 1:
         raise ValueError(
@@ -310,7 +322,7 @@ def classes(labels: Labels, examples: int, count: int, ignored: int | None = Non
 
 
 def counts(given: Sequence[int] | None, available: int) -> list[int]:
-    """Numbers of first examples to average over, at least one and no more than are available."""
+    """Numbers n of leading examples to average over. Raises ValueError unless all are between 1 and `available`."""
     found = [available] if given is None else given
     if isinstance(found, Integral) or not all(isinstance(each, Integral) for each in found):
         raise ValueError(f"examples {given!r} are no whole numbers: list how many of the first ones to average over")
@@ -323,7 +335,7 @@ def counts(given: Sequence[int] | None, available: int) -> list[int]:
 
 
 def real(given: Array, name: str) -> Tensor:
-    """Real numbers as a contiguous tensor without gradients, in single or double precision."""
+    """Contiguous tensor of real numbers without gradients, in single or double precision."""
     found = dense(given, name)
     _refuse_complex(found.dtype, name)
     if not found.is_floating_point():
@@ -332,12 +344,12 @@ def real(given: Array, name: str) -> Tensor:
 
 
 def dense(given: Array, name: str) -> Tensor:
-    """A tensor without gradients from one of torch, an array of numpy or a list of numbers."""
+    """Dense tensor without gradients from a tensor, a NumPy array or a list of numbers."""
     if not isinstance(given, Tensor):
         try:
             array = np.asarray(given)
             with warnings.catch_warnings():
-                # Nothing is written to it.
+                # The array is only read.
                 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
                 found = torch.as_tensor(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))
         except (TypeError, ValueError, RuntimeError) as error:
@@ -357,15 +369,15 @@ def _refuse_complex(dtype: torch.dtype | np.dtype, name: str) -> None:
 
 
 def _refuse_not_finite(found: Tensor, name: str) -> None:
-    """Raise ValueError with the first of the rows (m, …) that has an entry NaN or infinite."""
-    # One such entry makes the sum so, which is quicker to see; large ones may too.
+    """Raise ValueError that names the first of the rows (m, …) with an entry that is NaN or infinite."""
+    # The sum is a quick test: it is not finite if an entry is not, but may also overflow.
     if not torch.isfinite(found.sum()) and not torch.isfinite(found).all():
         place = int((~torch.isfinite(found)).any(1).nonzero()[0, 0])
         raise ValueError(f"{name} {place} is not finite: look where its NaN or infinite entries come from")
 
 
 def of_rows(products: Callable[[Tensor], Tensor], theta: Tensor) -> Callable[[Array], Array]:
-    """The map `products` with vectors (d, D) checked first; numpy's vectors give numpy's products."""
+    """The map `products` with validation of its vectors (d, D); NumPy vectors give NumPy products."""
 
     @kernels.differentiating
     def checked(vectors: Array) -> Array:

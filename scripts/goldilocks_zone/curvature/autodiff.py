@@ -1,8 +1,8 @@
-"""Hessian and Gauss–Newton products of any network, vectorised forward over reverse or by double backward passes.
+"""Hessian and Gauss–Newton products of any network, by vectorised forward over reverse mode or double backward passes.
 
-Checks refuse logits whose second derivatives would not be those of a loss per example: logits of an example may depend
-on neither chance nor other examples, and their second derivatives must be symmetric. Computations under torch.no_grad
-are seen by forward mode alone, those on .data by forward over reverse mode alone.
+Checks reject logits whose second derivatives would not be those of a per-example loss: the logits of an example must
+not depend on randomness or on other examples, and their second derivatives must be symmetric. Only forward mode sees
+computations under torch.no_grad; only forward over reverse mode sees computations on .data.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,12 +17,13 @@ from goldilocks_zone.models import kernels, networks
 from goldilocks_zone.models.networks import Logits
 from goldilocks_zone.models.problem import Problem
 
-# Arrays alive at once per activation and direction in a forward-over-reverse pass, and per parameter.
+# Arrays alive at once in a forward-over-reverse pass: per activation and direction, and per parameter.
 ARRAYS_PER_ACTIVATION, ARRAYS_PER_PARAMETER = 8, 6
-EXAMPLES, PIECES = 3, 8  # of the check of symmetry: inputs, and pieces of the parameters
-CALLS = 8  # of the check of chance: a layer that is left out half of the time is seen by all but 1 in 128
-# Relative to the size of a matrix, above the rounding of networks that compute inside in the next lower precision,
-# single (2e-5 at most was measured) and bfloat16 (1e-2). A part that one mode does not see leaves 1e-3 to 1.
+EXAMPLES, PIECES = 3, 8  # in the symmetry check: inputs, and pieces of the parameters
+CALLS = 8  # in the randomness check, which misses a layer that is dropped half of the time in 1 case of 128
+# Bounds on the asymmetry relative to the norm of a matrix. They exceed the rounding of networks that compute internally
+# in the next lower precision: single (2e-5 at most measured) and bfloat16 (1e-2). A computation that one mode does not
+# see causes 1e-3 to 1.
 BOUNDS = {torch.float64: 1e-4, torch.float32: 2e-2}
 RANDOM = (
     "the network gives other logits for the same inputs, so that it has no Hessian: put dropout and whatever else is "
@@ -31,14 +32,15 @@ RANDOM = (
 
 
 def function(network: nn.Module | Logits) -> Logits:
-    """Logits (n, k) of parameters (D,) and inputs (n, …), by kernels that can be differentiated twice."""
+    """Function from parameters (D,) and inputs (n, …) to logits (n, k), with kernels that are twice differentiable."""
     return kernels.exact(networks.logits_function(network))
 
 
 def hessian_products(problem: Problem, parameters: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """The map directions (d, D) → (products with the Hessian of the total loss (d, D), logit tangents (d, n, k)).
+    """Map from directions (d, D) to products (d, D) with the Hessian of the total loss, and logit tangents (d, n, k).
 
-    The problem has a logits function and one batch. Raises ValueError, as others here, if torch cannot differentiate.
+    The problem must have a logits function and one batch. This map, like the others in this module, raises ValueError
+    if torch cannot differentiate the network.
     """
 
     def objective(theta):
@@ -59,7 +61,7 @@ def hessian_products(problem: Problem, parameters: Tensor) -> Callable[[Tensor],
 
 
 def products(problem: Problem, parameters: Tensor, part: str) -> Callable[[Tensor], Tensor]:
-    """The map directions (d, D) → products (d, D) with the `hessian` of the total loss or its `gauss_newton` part."""
+    """Map from directions (d, D) to products (d, D) with the `hessian` of the total loss or its `gauss_newton` part."""
     if part != "gauss_newton":
         push = hessian_products(problem, parameters)
         return lambda directions: push(directions)[0]
@@ -96,7 +98,7 @@ def radial_derivative(problem: Problem, parameters: Tensor) -> float:
 
 
 def tangents(logits: Logits, parameters: Tensor, inputs: Tensor) -> Callable[[Tensor], Tensor]:
-    """The map from a direction (D,) to the logits' derivative along it, (n, k)."""
+    """Map from a direction (D,) to the derivative (n, k) of the logits along it."""
 
     def backward_twice(direction):
         theta = parameters.detach().requires_grad_()
@@ -106,12 +108,12 @@ def tangents(logits: Logits, parameters: Tensor, inputs: Tensor) -> Callable[[Te
 
 
 def _along(function: Callable, parameters: Tensor) -> Callable:
-    """The map from a direction (D,) to the derivative of a function of the parameters along it, forwards."""
+    """Map from a direction (D,) to the derivative of a function of the parameters along it, by forward mode."""
     return lambda direction: jvp(function, (parameters,), (direction,))[1]
 
 
 def jacobian(logits: Logits, parameters: Tensor, inputs: Tensor) -> Tensor:
-    """The logits' derivatives by the parameters, (n, k, D)."""
+    """Jacobian (n, k, D) of the logits by the parameters."""
     theta = parameters.detach().requires_grad_()
     outputs = logits(theta, inputs)
     seeds = torch.eye(outputs.numel(), dtype=outputs.dtype, device=outputs.device).view(-1, *outputs.shape)
@@ -126,7 +128,7 @@ def jacobian(logits: Logits, parameters: Tensor, inputs: Tensor) -> Tensor:
 def pulled(
     logits: Logits, parameters: Tensor, chunks: Iterable[Tensor], cotangents: Sequence[Tensor], dtype: torch.dtype
 ) -> Tensor:
-    """Σ_n of the logits' derivatives times each of m cotangents (n, k), (m, D), over inputs in chunks."""
+    """Vector–Jacobian products (m, D) of the logits with m cotangents (n, k), summed over examples, chunk by chunk."""
     theta, start = parameters.detach().requires_grad_(), 0
     found = torch.zeros(len(cotangents), len(theta), dtype=dtype, device=theta.device)
     for some in chunks:
@@ -139,14 +141,17 @@ def pulled(
 
 
 def _pushed(theta: Tensor, outputs: Tensor) -> Callable[[Tensor], Tensor]:
-    """The map from a direction (D,) to the outputs' derivative along it: Jᵀu, linear in u, differentiated by u."""
+    """Map from a direction (D,) to the derivative of the outputs along it: Jᵀu, linear in u, differentiated by u."""
     u = torch.zeros_like(outputs, requires_grad=True)
     pulled = _differentiable(outputs, theta, u)
     return lambda direction: derivative(pulled, u, direction)
 
 
 def _differentiable(outputs: Tensor, inputs: Tensor, cotangent: Tensor | None = None) -> Tensor:
-    """The derivative of ⟨outputs, cotangent⟩ by the inputs, with a graph of its own."""
+    """Derivative of ⟨outputs, cotangent⟩ by the inputs, itself differentiable.
+
+    Raises ValueError if the derivative passes through a function that is differentiable only once.
+    """
     (found,) = torch.autograd.grad(outputs, inputs, cotangent, create_graph=True, materialize_grads=True)
     if passes(found, "torch::autograd::Error"):
         raise ValueError(
@@ -157,7 +162,7 @@ def _differentiable(outputs: Tensor, inputs: Tensor, cotangent: Tensor | None = 
 
 
 def passes(outputs: Tensor, name: str) -> bool:
-    """Whether the graph behind a tensor has a node of this name."""
+    """Whether the autograd graph of a tensor has a node with this name."""
     seen, left = set(), [outputs.grad_fn]
     while left:
         node = left.pop()
@@ -171,7 +176,7 @@ def passes(outputs: Tensor, name: str) -> bool:
 
 
 def derivative(outputs: Tensor, inputs: Tensor, cotangent: Tensor | None) -> Tensor:
-    """The derivative of ⟨outputs, cotangent⟩ by the inputs; zero where no graph leads to them."""
+    """Derivative of ⟨outputs, cotangent⟩ by the inputs; zero if the outputs do not depend on them."""
     if not outputs.requires_grad:
         return torch.zeros_like(inputs)
     (found,) = torch.autograd.grad(outputs, inputs, cotangent, retain_graph=True, materialize_grads=True)
@@ -179,7 +184,7 @@ def derivative(outputs: Tensor, inputs: Tensor, cotangent: Tensor | None) -> Ten
 
 
 def _first_that_works(quick: Callable, general: Callable) -> Callable:
-    """The `quick` way, or the `general` one where torch has no forward derivative or no vectorised form."""
+    """Try `quick`; fall back to `general` if torch lacks a forward derivative or a batching rule."""
     refusals = []
 
     def either(directions: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -206,21 +211,21 @@ def _first_that_works(quick: Callable, general: Callable) -> Callable:
 
 
 def said(error: Exception) -> str:
-    """Type and first line of an error of torch or of a network, to be part of a sentence."""
+    """Type and first sentence of an error from torch or a network, for use within a message."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0].split('. ')[0].rstrip('.:')}"
 
 
 def examples_per_chunk(logits: Logits, parameters: Tensor, inputs: Tensor, memory_mib: float) -> int:
-    """How many examples of one direction go through one pass within the memory budget; at least one."""
+    """Number of examples, at least one, that fit into the memory budget in a pass with one direction."""
     budget = memory_mib * 2**20 / parameters.element_size()
-    # Many parameters may leave nothing; then a quarter, rather than a pass over all of them for each example.
+    # Many parameters may use up the budget. Take a quarter of it then, rather than one pass per example.
     left = max(budget - ARRAYS_PER_PARAMETER * parameters.numel(), budget / 4)
     return max(1, int(left / max(1, ARRAYS_PER_ACTIVATION * _entries_per_example(logits, parameters, inputs))))
 
 
 def directions_per_chunk(logits: Logits, parameters: Tensor, inputs: Tensor, memory_mib: float) -> int:
-    """How many directions go through one pass within the memory budget; at least one."""
+    """Number of directions, at least one, that fit into the memory budget in a pass."""
     per_example = _entries_per_example(logits, parameters, inputs)
     entries = ARRAYS_PER_ACTIVATION * per_example * len(inputs) + ARRAYS_PER_PARAMETER * parameters.numel()
     return max(1, int(memory_mib * 2**20 / (entries * parameters.element_size())))
@@ -232,11 +237,11 @@ def _entries_per_example(logits: Logits, parameters: Tensor, inputs: Tensor) -> 
 
 
 def _saved_entries(logits: Logits, parameters: Tensor, inputs: Tensor) -> int:
-    """Entries that one forward pass keeps for its backward pass."""
+    """Number of entries that a forward pass saves for its backward pass."""
     entries = 0
 
     def count(tensor):
-        # Nothing is kept: a hook that returns its tensor holds it for ever.
+        # Return nothing: a hook that returns its tensor would keep it alive forever.
         nonlocal entries
         entries += tensor.numel()
 
@@ -246,17 +251,17 @@ def _saved_entries(logits: Logits, parameters: Tensor, inputs: Tensor) -> int:
 
 
 def refuse_unfit_logits(logits: Logits, parameters: Tensor, inputs: Tensor, part: str = "hessian") -> None:
-    """Raise ValueError where automatic differentiation would give something other than a `part` of a Hessian."""
+    """Raise ValueError if automatic differentiation would not give a `part` of a Hessian."""
     _refuse_random(logits, parameters, inputs)
     _refuse_mixing(logits, parameters, inputs)
     _refuse_asymmetric_products(logits, parameters, inputs, part)
 
 
 def _refuse_mixing(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
-    # Each among others, and behind others: a recurrence over examples sees only those before.
+    # Compare each example among and after different others: a recurrence over the batch sees only preceding ones.
     chosen = [2, 0] if len(inputs) > 2 else [1, 1] if len(inputs) == 2 else [0]
     alone, among = logits(parameters, inputs[chosen]), logits(parameters, inputs[:3])[chosen]
-    # Logits that are not finite are refused with the examples that have them.
+    # Logits that are not finite are reported later, together with their examples.
     if torch.isfinite(among).all() and (alone - among).abs().max() > 1e-3 * among.abs().max():
         raise ValueError(
             "the network mixes the examples of a batch, so that it has no loss per example: let the logits of one "
@@ -275,10 +280,10 @@ def _refuse_random(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
 
 
 def refuse_asymmetric(matrix: Tensor, size: float = 0.0) -> None:
-    """Raise ValueError if a matrix (d, d) is asymmetric beyond rounding; `size` is the norm of terms that cancel."""
+    """Raise ValueError if a matrix (d, d) is asymmetric beyond rounding; `size` is the norm of cancelling terms."""
     size = size + float(torch.linalg.matrix_norm(matrix, dtype=torch.float64))
     asymmetry = float(torch.linalg.matrix_norm(matrix - matrix.T, dtype=torch.float64))
-    # Entries that are not finite are refused with their examples.
+    # Entries that are not finite are reported later, together with their examples.
     if asymmetry > BOUNDS[matrix.dtype] * size:
         raise ValueError(
             f"second derivatives are not symmetric, by {asymmetry / size:.1g} of their size, so that they are the "
@@ -288,11 +293,12 @@ def refuse_asymmetric(matrix: Tensor, size: float = 0.0) -> None:
 
 
 def _refuse_asymmetric_products(logits: Logits, parameters: Tensor, inputs: Tensor, part: str) -> None:
-    """Raise ValueError if products with a `part` A of the Hessian are not symmetric on a few inputs, or all vanish.
+    """Raise ValueError if products with a `part` A of the Hessian are asymmetric, or logits are constant.
 
-    Only where something is computed that reverse mode does not see: ⟨u, Av⟩ = ⟨v, Au⟩ for v = Au, which makes the
-    second as large as any, and u random in one piece of the parameters after another, as errors in one may be small
-    beside the others. The loss is the squared error, which no softmax saturates.
+    Symmetry is checked on a few inputs, and only if reverse mode misses some computation. The check compares
+    ⟨u, Av⟩ with ⟨v, Au⟩ for v ∝ Au, which maximises the latter. The vector u is random in one piece of the parameters
+    at a time, as errors in one piece may be small relative to the others. The loss is the squared error, which does not
+    saturate.
     """
     some, point = networks.few(inputs, EXAMPLES), parameters.detach().requires_grad_()
     with _Watch() as watch:
@@ -315,7 +321,7 @@ def _refuse_asymmetric_products(logits: Logits, parameters: Tensor, inputs: Tens
 
 
 class _Watch(TorchFunctionMode):
-    """Finds out whether anything is computed of the parameters, which require gradients, behind reverse mode's back."""
+    """Detector of computations on tensors that require gradients which reverse mode does not see."""
 
     unseen = False
 

@@ -1,9 +1,9 @@
 """The decision boundary of a classifier in parameter space, and its alignment with eigenvectors of G and the Hessian.
 
-G = J S Jᵀ/n of n training examples has eigenvectors v = J α, J the gradients of all logits, so that scalar products
-with them follow from the kernel ⟨J_k(x), J_l(x′)⟩: no vector of parameters is formed. At a point of the boundary
-between classes k and l the normal in parameter space is u = (J_k − J_l)/|J_k − J_l|; elsewhere the gradient of the loss
-of the predicted label ŷ stands for it (Sabanayagam et al. 2023). The dual form is this project's.
+With J the gradients of all logits, G = J S Jᵀ/n of n training examples has eigenvectors v = J α. Scalar products with
+them follow from the kernel ⟨J_k(x), J_l(x′)⟩, so that no vector of parameters is formed. At a point of the boundary
+between classes k and l, the normal in parameter space is u = (J_k − J_l)/|J_k − J_l|. Elsewhere, the gradient of the
+loss of the predicted label ŷ replaces it (Sabanayagam et al. 2023). The dual form is a contribution of this project.
 Letters: b points, n examples, k classes, m eigenvectors, D parameters.
 """
 
@@ -20,27 +20,27 @@ from goldilocks_zone.models.decision_boundary import Crossings
 from goldilocks_zone.models.loss_factors import Factor
 from goldilocks_zone.models.problem import Problem
 
-RELATIVE_ZERO = 1e-13  # eigenvalues of G below this share of the largest are taken as zero
+RELATIVE_ZERO = 1e-13  # eigenvalues of G below this share of the largest count as zero
 
 
 @dataclass(frozen=True)
 class Dual:
-    """All eigenpairs of G that are not zero, and the logit gradients (n examples) that they come from."""
+    """All eigenpairs of G with non-zero eigenvalues, and the logit gradients of the n examples that define G."""
 
     gradients: LogitGradients
     pairs: GaussNewton
 
     def alignments(self, vectors: LogitGradients) -> np.ndarray:
-        """Scalar products (b, m) of `vectors`, gradients of b points and one logit, with the eigenvectors."""
+        """Scalar products (b, m) of `vectors`, gradients of a single logit at b points, with the eigenvectors."""
         kernel = vectors.products(self.gradients)[:, 0].flatten(1)
         return (kernel @ self.pairs.cotangents.flatten(1).T).double().cpu().numpy()
 
 
 def dual(gradients: LogitGradients, factor: Factor, kernel: Tensor | None = None) -> Dual:
-    """Eigenpairs of G from the (n r, n r) matrix Rᵀ JᵀJ R/n; S = R Rᵀ is the loss's second derivative by the logits.
+    """Eigenpairs of G from the (n r, n r) matrix Rᵀ JᵀJ R/n; S = R Rᵀ is the second derivative of the loss by logits.
 
-    R has r columns an example. `kernel` (n, k, n, k): JᵀJ where it is known. There may be no eigenpairs, where the
-    softmax is saturated.
+    R has r columns per example. kernel: JᵀJ (n, k, n, k), if already known. There may be no eigenpairs if the softmax
+    is saturated.
     """
     roots = logit_gradients.fitting(factor.reduced(), gradients)
     kernel = gradients.products(gradients) if kernel is None else kernel
@@ -54,9 +54,9 @@ def dual(gradients: LogitGradients, factor: Factor, kernel: Tensor | None = None
 
 
 def predicted_loss_weights(logits: Tensor) -> Tensor:
-    """Weights (n, k) of logit gradients in that of the predicted label's loss, p − ŷ, in units of their largest.
+    """Weights p − ŷ (n, k) of logit gradients in the gradient of the predicted label's loss, relative to the largest.
 
-    Nothing is lost where p is 1 up to rounding: the sum of the other classes' outputs stands for 1 − p.
+    Stays accurate if p is 1 up to rounding: 1 − p is computed as the sum of the outputs for the other classes.
     """
     logits = logits.double()
     predicted = logits.argmax(1, keepdim=True)
@@ -66,30 +66,30 @@ def predicted_loss_weights(logits: Tensor) -> Tensor:
 
 
 def unit(vectors: LogitGradients, weights: Tensor) -> LogitGradients:
-    """Combinations of logit gradients with weights (n, k), as of one logit, of length one where they are not zero."""
+    """Combinations of logit gradients with weights (n, k), as of one logit, scaled to unit length unless zero."""
     lengths = vectors.combined(weights).own().view(-1, 1).clamp_min(0).sqrt()
     return vectors.combined(torch.where(lengths > 0, weights.to(lengths) / lengths, 0))
 
 
 def differences(classes: Tensor, count: int) -> Tensor:
-    """Weights (b, k) of the logits in z_k − z_l for pairs of `classes` (b, 2), of `count` logits."""
+    """Weights (b, k) of `count` logits in z_k − z_l, for pairs of `classes` (b, 2)."""
     eye = torch.eye(count, dtype=torch.float64, device=classes.device)
     return eye[classes[:, 0]] - eye[classes[:, 1]]
 
 
 def normals(problem: Problem, parameters: Tensor, crossings: Crossings) -> LogitGradients:
-    """The normals u of the boundary, of length one, at its points (b,)."""
+    """Unit normals u of the boundary at b crossings."""
     gradients = logit_gradients.of(Problem(problem.network, crossings.points), parameters)
     return unit(gradients, differences(crossings.classes, gradients.classes))
 
 
 def predicted_loss(gradients: LogitGradients, logits: Tensor) -> LogitGradients:
-    """Gradients g of the loss of the predicted label at n examples with `logits` (n, k), of length one."""
+    """Unit gradients g of the loss of the predicted label at n examples with `logits` (n, k)."""
     return unit(gradients, predicted_loss_weights(logits))
 
 
 def with_vectors(problem: Problem, parameters: Tensor, vectors: Tensor, weights: Tensor) -> np.ndarray:
-    """Scalar products (n, m) of Σ_k w_k J_k, scaled to length one, with `vectors` (m, D), for weights w (n, k)."""
+    """Scalar products (n, m) of Σ_k w_k J_k, scaled to unit length, with `vectors` (m, D), for weights w (n, k)."""
     lengths = logit_gradients.of(problem, parameters).combined(weights).own().view(-1, 1).sqrt()
     along = (logit_gradients.pushed(problem, parameters, vectors) * weights).sum(2)
     return torch.where(lengths > 0, along.T / lengths, 0).double().cpu().numpy()
@@ -106,7 +106,7 @@ class Explicit:
 def explicit(problem: Problem, parameters: Tensor, logits: Tensor, memory_mib: float = 1024) -> Explicit:
     """Alignments of g at all examples with all eigenvectors of the Hessian, in the precision of the parameters.
 
-    Forms the Hessian (D, D): for networks of some thousands of parameters.
+    Forms the Hessian (D, D), which is feasible for a few thousand parameters.
     """
     identity = torch.eye(len(parameters), dtype=parameters.dtype, device=parameters.device)
     matrix = hessian.hessian_vector_products(problem, parameters, identity, memory_mib=memory_mib)
@@ -120,7 +120,7 @@ def explicit(problem: Problem, parameters: Tensor, logits: Tensor, memory_mib: f
 
 
 def _descending(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, descending, and eigenvectors as columns of a symmetric matrix, in its precision."""
-    # By scipy's LAPACK: torch's fails in single precision on matrices with many eigenvalues of zero.
+    """Descending eigenvalues of a symmetric matrix, and eigenvectors as columns, in its precision."""
+    # Use scipy: torch.linalg.eigh fails in single precision on matrices with many zero eigenvalues.
     values, vectors = scipy.linalg.eigh(((matrix + matrix.T) / 2).cpu().numpy(), driver="evd")
     return tuple(torch.as_tensor(each.copy()).to(matrix) for each in (values[::-1], vectors[:, ::-1]))

@@ -17,10 +17,13 @@ from goldilocks_zone.subspaces import planes
 
 
 class Directions:
-    """Directions (d, D) in parameter space, and the entries that products with them can leave out."""
+    """Directions (d, D) in parameter space, with the sparsity that products with them can exploit."""
 
     def __init__(self, given: Rows, chain: tuple, sparse: scipy.sparse.csr_array | None = None):
-        """A sparse matrix `given` needs the CPU; `sparse` is `planes.as_sparse` of a tensor, where known already."""
+        """Prepare `given` directions, a tensor or, on the CPU only, a sparse matrix.
+
+        sparse: `planes.as_sparse` of the tensor, if already computed.
+        """
         self._moves, self._sparse, self._cache = {}, {}, {}
         self._entries, self._count, self.dtype = _entries(given), given.shape[0], torch.as_tensor(given.data).dtype
         on_cpu = not isinstance(given, Tensor) or given.device.type == "cpu"
@@ -43,11 +46,11 @@ class Directions:
         return self._count
 
     def part(self, place: slice) -> Tensor:
-        """All entries at a place of the parameter vector, (d, …)."""
+        """All entries (d, …) at a place of the parameter vector."""
         return self._entries(place)
 
     def weights(self, layer: Affine) -> Tensor:
-        """Ẇ of all directions, (d, *shape)."""
+        """Ẇ of all directions: (d, *shape)."""
         return self.part(layer.weight).unflatten(-1, layer.shape)
 
     def rows(self, start: int, stop: int) -> "Directions":
@@ -65,11 +68,11 @@ class Directions:
         return self._moves[place.start, place.stop]
 
     def entries(self, layer: Affine) -> int:
-        """Number of non-zero entries of all Ẇ together, where they are few."""
+        """Number of non-zero entries in all Ẇ of a sparse layer."""
         return len(self._sparse[layer.weight.start][1])
 
     def is_sparse(self, layer: Affine) -> bool:
-        """Whether products with these weights are better done sparsely."""
+        """Whether sparse products with Ẇ of this layer are faster."""
         return layer.weight.start in self._sparse
 
     def sparse_rows(self, layer: Affine) -> Tensor:
@@ -81,7 +84,7 @@ class Directions:
         return self._once(layer, "columns", lambda: self._matrix(layer, 1))
 
     def _matrix(self, layer: Affine, axis: int) -> Tensor:
-        """A sparse matrix with rows for the directions and an `axis` of Ẇ, and columns for the other axis."""
+        """Sparse matrix whose rows index the directions and an `axis` of Ẇ, and whose columns index its other axis."""
         (direction, *places), values = self._sparse[layer.weight.start]
         rows, order = (direction * layer.shape[axis] + places[axis]).sort(stable=True)
         size = len(self) * layer.shape[axis], layer.shape[1 - axis]
@@ -91,7 +94,7 @@ class Directions:
             return torch.sparse_csr_tensor(starts, columns, values[order], size, check_invariants=False)
 
     def by_input(self, layer: Affine) -> dict[int, tuple[Tensor, Tensor]]:
-        """For each input i of a sparse layer that some Ẇ has entries for: their outputs o, and the values (d, o)."""
+        """Outputs o and values (d, o) of the non-zero entries of Ẇ, by input i; inputs without entries are omitted."""
 
         def made():
             (direction, o, i), values = self._sparse[layer.weight.start]
@@ -117,10 +120,10 @@ class Directions:
 
 
 class _Rows(Directions):
-    """Some directions of others, which share their memory."""
+    """A range of rows of other directions, which shares their memory."""
 
     def __init__(self, whole: Directions, start: int, stop: int):
-        # Not `whole` itself, which keeps its rows: in a circle both would outlive their use.
+        # Do not reference `whole`, which caches its rows: the reference cycle would delay freeing both.
         self._entries, self._place, self.dtype = whole._entries, slice(start, stop), whole.dtype
         self._count = len(range(*self._place.indices(len(whole))))
         self._moves, self._cache, self._sparse = whole._moves, {}, {}
@@ -134,7 +137,7 @@ class _Rows(Directions):
 
 
 def _entries(given: Rows) -> Callable[[slice], Tensor]:
-    """The map from a place of the parameter vector to the entries (d, …) of directions there."""
+    """Map from a place of the parameter vector to the entries (d, …) of the directions there."""
     if isinstance(given, Tensor):
         return lambda place: given[:, place]
     dense = functools.cache(lambda start, stop: torch.from_numpy(given[:, start:stop].toarray()))

@@ -1,4 +1,4 @@
-"""The fastest exact algorithm for the curvature of a network on planes, and its sums over chunks of examples."""
+"""Dispatch of plane curvature to the fastest exact algorithm, and its sums over chunks of examples."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,24 +32,24 @@ POINTWISE, GRAPH = "tangents and one adjoint", "tangents and one adjoint through
 GRAPH_SWEEP = "homogeneous sweep through a graph"
 GRAPHS = GRAPH, GRAPH_SWEEP
 AUTOMATIC = "forward over reverse"
-Form = tuple | Traced | None  # of a network: a chain of layers, a graph, or neither
+Form = tuple | Traced | None  # a network as a chain of layers, as a graph, or as neither
 
 
 @dataclass(frozen=True)
 class PlaneCurvature:
     """Second-order expansion of the mean loss over n examples on a plane of d orthonormal directions.
 
-    gauss_newton, residual: the parts G and H′ of the Hessian, shape (d, d); gradient: in the plane, shape (d,);
-    effective_examples: (Σt)²/Σt² with t the traces of the examples' G on the first 1 … d directions, shape (d,), NaN
-    where the loss couples examples; loss: mean over examples, in nats for cross-entropy; logits_std: root mean square
-    over examples of the standard deviation (k − 1 degrees of freedom) of their k logits; radial_derivative: ⟨∇L, θ⟩;
-    zero_logits: share of the logits that are exactly zero.
+    gauss_newton, residual: the parts G and H′ of the Hessian, shape (d, d). gradient: the gradient in the plane, shape
+    (d,). effective_examples: (Σt)²/Σt² over examples, with t the trace of an example's G on the first 1 … d directions,
+    shape (d,); NaN if the loss couples examples. loss: mean over examples, in nats for cross-entropy. logits_std: root
+    mean square over examples of the standard deviation (k − 1 degrees of freedom) of their k logits.
+    radial_derivative: ⟨∇L, θ⟩. zero_logits: share of the logits that are exactly zero.
 
-    Of the softmax's output p at the point's temperature, mean Q̂ over the examples, whose classes have the shares Q
-    (Vysogorets et al. 2024): entropy: mean over examples, in nats; prior_mismatch: ‖Q − Q̂‖₂; softmax_ratio:
-    Γ = Tr(M)/‖M‖_F with M = ⟨diag p − ppᵀ⟩, 1 where M vanishes; class_gradient, example_gradient: σ_C and σ_E, root
-    mean squares over classes and orthonormal directions of the logit gradients' mean over examples (less the share of
-    σ_E in a mean of n) and of their deviation from it.
+    The following use the softmax output p at the temperature of the point, its mean Q̂ over examples, and the class
+    frequencies Q of the examples (Vysogorets et al. 2024). entropy: mean over examples, in nats. prior_mismatch:
+    ‖Q − Q̂‖₂. softmax_ratio: Γ = Tr(M)/‖M‖_F with M = ⟨diag p − ppᵀ⟩; 1 if M vanishes. class_gradient,
+    example_gradient: σ_C and σ_E, root mean squares over classes and orthonormal directions of the mean of the logit
+    gradients over examples (minus the contribution of σ_E to a mean of n) and of the deviations from this mean.
     """
 
     gauss_newton: np.ndarray
@@ -74,13 +74,13 @@ class PlaneCurvature:
 
 @kernels.differentiating
 def path_of(problem: Problem, parameters: Array, points: int) -> str:
-    """The fastest exact algorithm for a problem at this many points on the ray through `parameters` (D,)."""
+    """Name of the fastest exact algorithm for a problem at this many points on the ray through `parameters` (D,)."""
     given = arguments.prepared(problem, parameters, labelled=False)
     return path(form_of(given.loss, given.network, [given.theta], given.first), given.theta, points)
 
 
 def path(form: Form, theta: Tensor, points: int) -> str:
-    """The algorithm for a form of a network at this many points on the ray through θ (D,)."""
+    """Name of the algorithm for a network of this form at this many points on the ray through θ (D,)."""
     if form is None:
         return AUTOMATIC
     if isinstance(form, Traced):
@@ -91,12 +91,18 @@ def path(form: Form, theta: Tensor, points: int) -> str:
 
 
 def chain_of(loss: losses.Loss, network: arguments.Network, points: Iterable[Tensor], inputs: Tensor) -> tuple | None:
-    """The chain that gives a network's logits at the `points` (D,); None where the loss couples its examples."""
+    """The chain of layers with the logits of a network at the `points` (D,).
+
+    None if there is no such chain, or if the loss couples examples.
+    """
     return None if loss.couples_examples else chains.matching(network, points, inputs)
 
 
 def form_of(loss: losses.Loss, network: arguments.Network, points: Iterable[Tensor], inputs: Tensor) -> Form:
-    """The form that gives a network's logits at the `points` (D,); None where the loss couples its examples."""
+    """The chain or graph with the logits of a network at the `points` (D,).
+
+    None if there is neither, or if the loss couples examples.
+    """
     if loss.couples_examples:
         return None
     points = list(points)
@@ -104,8 +110,11 @@ def form_of(loss: losses.Loss, network: arguments.Network, points: Iterable[Tens
 
 
 def prepared(directions: Rows, path: str, device: torch.device) -> tuple[Rows, scipy.sparse.csr_array | None]:
-    """Directions as the `path` takes them, and their non-zero entries in double precision where they are few and of
-    use: a GPU multiplies by all entries faster than it would find the few."""
+    """Directions in the format of the `path`, and their non-zero entries in double precision, or None.
+
+    Non-zero entries are returned if they are few. Dense directions on a GPU have none: there, a dense product is faster
+    than finding the few entries.
+    """
     if isinstance(directions, Tensor):
         return directions, planes.as_sparse(directions.numpy()) if device.type == "cpu" else None
     few = directions.nnz < planes.SPARSE_BELOW * math.prod(directions.shape)
@@ -114,7 +123,7 @@ def prepared(directions: Rows, path: str, device: torch.device) -> tuple[Rows, s
         return (
             directions if few and path not in (*GRAPHS, AUTOMATIC) else torch.as_tensor(directions.toarray())
         ), sparse
-    # Fewer numbers cross to the device than the matrix has.
+    # Transfer only the non-zero entries to the device.
     found = torch.zeros(directions.shape, dtype=torch.as_tensor(directions.data).dtype, device=device)
     places = (torch.as_tensor(each, dtype=torch.int64, device=device) for each in directions.tocoo().coords)
     return found.index_put_(tuple(places), torch.as_tensor(directions.data, device=device)), sparse
@@ -123,7 +132,10 @@ def prepared(directions: Rows, path: str, device: torch.device) -> tuple[Rows, s
 def averages_over(
     counts: Sequence[int], batches: arguments.Prepared, begin: Callable[[], tuple[Sums, Callable]]
 ) -> dict[int, list[PlaneCurvature | None]]:
-    """Averages at each point by number of first examples; `begin` gives empty sums and a function that adds to them."""
+    """Averages at each point over the first n examples, by n in `counts`.
+
+    `begin` returns empty sums and a function that adds examples to them. Averages are None where they are not finite.
+    """
     left, found, (total, add) = sorted(set(counts)), {}, begin()
     for inputs, labels in batches:
         start = 0
@@ -142,7 +154,7 @@ def averages_over(
 
 
 def adder(path: str, ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -> Callable[[Tensor, Tensor], None]:
-    """The function that adds examples to the sums of all points of a ray; `inputs` are some of the examples."""
+    """Function that adds examples to the sums at all points of a ray; `inputs` are a sample of the examples."""
     if path == AUTOMATIC:
         return _automatic_adder(ray, inputs, total, memory_mib)
     if path in GRAPHS:
@@ -160,7 +172,7 @@ def adder(path: str, ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -
 
 
 def _automatic_adder(ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -> Callable[[Tensor, Tensor], None]:
-    """Hessian products by automatic differentiation, in the precision of the directions."""
+    """The `adder` by automatic differentiation, in the precision of the directions."""
     logits, theta, dtype = ray.network, ray.theta, ray.directions.dtype
     inputs = arguments.in_precision(inputs, dtype)
     autodiff.refuse_unfit_logits(logits, theta, inputs)
@@ -178,7 +190,7 @@ def _automatic_adder(ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -
 
 
 def _add_point(problem: Problem, theta: Tensor, directions: Tensor, step: int, total: Sums, point: slice) -> None:
-    """Add the examples of a problem to the sums of one point, `step` directions at a time."""
+    """Add the examples of a problem to the sums at one point, `step` directions at a time."""
     push, columns, along = autodiff.hessian_products(problem, theta), [], []
     for some in directions.split(step):
         products, pushed = push(some)
@@ -189,7 +201,7 @@ def _add_point(problem: Problem, theta: Tensor, directions: Tensor, step: int, t
     autodiff.refuse_asymmetric(columns, float(along.square().sum()) / temperature**2)
     residual += columns
     outputs = problem.network(theta, problem.inputs).double()
-    # The Gauss–Newton part over raw directions is taken off again.
+    # The products are those of the whole Hessian: subtract the Gauss–Newton part over raw directions.
     cooled = outputs[None] / temperature
     loss, cooled, labels, tangents = problem.loss.elements(cooled, problem.labels, along / temperature)
     classes = losses.likeliest(cooled)
@@ -200,13 +212,16 @@ def _add_point(problem: Problem, theta: Tensor, directions: Tensor, step: int, t
 
 
 def chunks(loss: losses.Loss, inputs: Tensor, labels: Tensor, fitting: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Examples in chunks for automatic differentiation, of which `fitting` fit into memory; coupled ones at once."""
+    """Chunks of examples for automatic differentiation, `fitting` at most; all at once if the loss couples examples."""
     step = len(inputs) if loss.couples_examples else min(fitting, tangents.EXAMPLES_PER_CHUNK)
     return zip(inputs.split(step), labels.split(step))
 
 
 def _averages(total: Sums) -> list[PlaneCurvature | None]:
-    """Averages at each point over the examples so far; None where they are not finite, unless that is refused."""
+    """Averages at each point over the examples so far; None where they are not finite.
+
+    Raises ValueError instead of returning None if the sums refuse overflow.
+    """
     n, factor, result = total.amount, total.factor.cpu().numpy(), []
     numbers = {name: values.tolist() for name, values in total.means().items()}
     matrices = (total.residual, total.gauss_newton, total.gradient, total.traces, total.squares)

@@ -1,7 +1,7 @@
-"""Gradients of the loss and of the logits in full space, and the gradient that calibrated confidence would leave.
+"""Gradients of the loss and of the logits in full space, and the gradient that would remain without prior mismatch.
 
-With p the softmax's output, Q̂ its mean and Q the classes' shares, E[∇L] = Cᵀ(Q̂ − Q), C the mean logit gradients
-(Vysogorets, Dawid & Kempe 2024): the gradient can vanish although logit gradients do not.
+With the softmax output p, its mean Q̂, the class frequencies Q and the mean logit gradients C, E[∇L] = Cᵀ(Q̂ − Q)
+(Vysogorets, Dawid & Kempe 2024). The gradient can therefore vanish although logit gradients do not.
 """
 
 from dataclasses import dataclass
@@ -21,8 +21,11 @@ TOLERANCE, NEWTON_STEPS = 1e-12, 200
 
 @dataclass(frozen=True)
 class Gradients:
-    """gradient_norm: ‖∇L‖; forced_gradient_norm: the same with constants added to the logits so that Q̂ = Q, and
-    forced_mismatch: the rest of ‖Q − Q̂‖ then; class_gradient_norm: root mean square over classes of ‖⟨∇z_k⟩‖."""
+    """Norms of gradients in full space.
+
+    gradient_norm: ‖∇L‖. forced_gradient_norm: ‖∇L‖ after adding constants to the logits so that Q̂ = Q.
+    forced_mismatch: ‖Q − Q̂‖ that remains then. class_gradient_norm: root mean square over classes of ‖⟨∇z_k⟩‖.
+    """
 
     gradient_norm: float
     forced_gradient_norm: float
@@ -32,7 +35,7 @@ class Gradients:
 
 @kernels.differentiating
 def gradients(problem: Problem, parameters: Array) -> Gradients:
-    """Gradients of the mean cross-entropy at `parameters` (D,). Raises ValueError for another loss."""
+    """Gradients of the mean cross-entropy at `parameters` (D,). Raises ValueError for any other loss."""
     if not isinstance(problem.loss, CrossEntropy) or not problem.loss.is_plain:
         raise ValueError(
             f"gradients are those of the cross-entropy and the loss is {problem.loss.name}: give the former, without "
@@ -57,10 +60,10 @@ def gradients(problem: Problem, parameters: Array) -> Gradients:
 
 
 def prior_shift(outputs: Tensor, shares: Tensor) -> Tensor:
-    """Constants b (k,), of sum zero, with ⟨softmax(z + b)⟩ = `shares` (k,), for logits z (n, k), in double precision.
+    """Constants b (k,) with ⟨softmax(z + b)⟩ = `shares` (k,), for logits z (n, k), in double precision.
 
-    Newton's method on the convex ⟨log Σ exp(z + b)⟩ − ⟨shares, b⟩. A class without a share keeps its b; saturated
-    examples may stop the steps short of the tolerance.
+    Newton's method on the convex function ⟨log Σ exp(z + b)⟩ − ⟨shares, b⟩. The constants sum to zero if all classes
+    are present; an absent class keeps b = 0. Saturated examples may stop the iteration before the tolerance is reached.
     """
 
     def objective(shift: Tensor) -> Tensor:
@@ -74,7 +77,7 @@ def prior_shift(outputs: Tensor, shares: Tensor) -> Tensor:
         if slope.norm() < TOLERANCE:
             break
         bend = torch.diag(p.mean(0)) - p.T @ p / len(p)
-        # Saturated examples leave it singular; along (1, …, 1) it always is.
+        # The matrix is singular along (1, …, 1), and along further directions if examples are saturated.
         step = torch.linalg.lstsq(bend + TOLERANCE * torch.eye(len(bend)).to(bend), -slope[:, None]).solution[:, 0]
         step = (step - step.mean()) * present
         size = 1.0

@@ -1,10 +1,11 @@
-"""Degrees of the values along a graph in the scale of the parameters.
+"""Degrees of homogeneity of the values in a graph, in the scale of the parameters.
 
-A value v of degree k has v(α θ) = α^k v(θ) for all α > 0. Parameters have degree 1, inputs and constants 0. Products
-add degrees, sums need equal ones, and functions that are not homogeneous need arguments of degree 0, as normalisations
-give them. Zeros have any degree: constants, and pieces of the parameters that are zero at θ, such as biases. Such a
-piece may be taken as scaled by α^w, so that derivatives along it scale as those by a parameter of degree w. Degrees are
-linear in the unknown ones, which the equations of all operations determine exactly.
+A value v of degree k satisfies v(α θ) = α^k v(θ) for all α > 0. Parameters have degree 1, inputs and constants 0.
+Products add degrees, sums need equal degrees, and functions that are not homogeneous need arguments of degree 0, such
+as the outputs of normalisations. Zeros have any degree: zero constants, and pieces of the parameters that are zero at
+θ, such as biases. Such a piece may be treated as scaled by α^w, so that derivatives along it scale like derivatives by
+a parameter of degree w. Degrees are linear in the unknown ones, and the equations of all operations determine these
+exactly.
 """
 
 import itertools
@@ -25,24 +26,24 @@ from goldilocks_zone.models.graphs import INPUTS, PARAMETERS, Graph, Operation, 
 aten = torch.ops.aten
 SPLIT = aten.split_with_sizes.default
 COMPARISONS = aten.gt, aten.ge, aten.lt, aten.le, aten.eq, aten.ne
-ONE = -1  # the number of the unknown that is 1
-Degree = dict[int, Fraction]  # factors of the unknowns
+ONE = -1  # index of the unknown that equals 1
+Degree = dict[int, Fraction]  # coefficients of the unknowns
 
 
 @dataclass(frozen=True)
 class Degrees:
-    """Degree of the `output` of a graph, and those of the `pieces` of its parameters by number."""
+    """Degrees of the `output` of a graph and, by number, of the `pieces` of its parameters."""
 
     output: Fraction
     pieces: dict[int, Fraction]
 
 
 class _Inhomogeneous(Exception):
-    """A graph with a value that has no degree."""
+    """The graph has a value without a degree."""
 
 
 def of(graph: Graph, theta: Tensor) -> Degrees | None:
-    """The degrees along a graph at θ (D,); None where not all can be inferred."""
+    """Infer the degrees along a graph at θ (D,); None if some cannot be inferred."""
     try:
         return _Inference(graph, theta).found()
     except _Inhomogeneous:
@@ -50,16 +51,16 @@ def of(graph: Graph, theta: Tensor) -> Degrees | None:
 
 
 class _Inference:
-    """Equations between the degrees of a graph's results."""
+    """System of equations between the degrees of the results in a graph."""
 
     def __init__(self, graph: Graph, theta: Tensor):
         self.graph, self._count = graph, 0
-        self._known: dict[int, Degree] = {}  # of unknowns by others
+        self._known: dict[int, Degree] = {}  # solved unknowns, in terms of others
         self._constants, self._degrees = _constants(graph), {}
         self._pieces = self._unknown_pieces(theta)
 
     def found(self) -> Degrees:
-        """The degrees of the output and the pieces. Raises _Inhomogeneous where there are none."""
+        """Degrees of the output and the pieces. Raises _Inhomogeneous if some value has none."""
         for each in self.graph.operations:
             if each.moves:
                 self._degrees[each.number] = self._of_operation(each)
@@ -67,12 +68,12 @@ class _Inference:
         return Degrees(self._value(self.of(Reference(self.graph.output))), pieces)
 
     def any(self) -> Degree:
-        """A degree of its own, of a value that is zero."""
+        """A new unknown degree, for a value that is zero."""
         self._count += 1
         return {self._count: Fraction(1)}
 
     def of(self, argument: object) -> Degree:
-        """The degree of an argument that is a single tensor or a number."""
+        """Degree of an argument that is a single tensor or a number."""
         if isinstance(argument, Reference):
             if argument.number in self._degrees:
                 return self._degrees[argument.number]
@@ -81,7 +82,7 @@ class _Inference:
         return self.any() if zero else {}
 
     def equal(self, *degrees: Degree) -> Degree:
-        """The one degree that all are. Raises _Inhomogeneous where they differ."""
+        """Require equal degrees and return the first. Raises _Inhomogeneous if they differ."""
         first, *others = degrees
         for other in others:
             rest = self._reduced(added(first, other, -1))
@@ -94,7 +95,7 @@ class _Inference:
         return first
 
     def none(self, *arguments: object) -> None:
-        """Take the degrees of all tensors among the arguments as 0. Raises _Inhomogeneous where they are not."""
+        """Require degree 0 of all tensors among the arguments. Raises _Inhomogeneous if they cannot have it."""
         for each in pytree.tree_leaves(arguments):
             if isinstance(each, Reference):
                 self.equal(self.of(each), {})
@@ -134,12 +135,12 @@ class _Inference:
             degree = added({i: each for i, each in degree.items() if i != unknown}, self._known[unknown], factor)
 
     def _value(self, degree: Degree) -> Fraction:
-        """A degree, with 1 for the unknowns that nothing determines."""
+        """Value of a degree, with undetermined unknowns set to 1."""
         return sum(self._reduced(degree).values(), Fraction(0))
 
 
 def added(first: Degree, second: Degree, factor: Number = 1) -> Degree:
-    """first + factor · second."""
+    """Degree first + factor · second."""
     found = dict(first)
     for unknown, each in second.items():
         found[unknown] = found.get(unknown, Fraction(0)) + factor * each
@@ -147,12 +148,12 @@ def added(first: Degree, second: Degree, factor: Number = 1) -> Degree:
 
 
 def scaled(degree: Degree, factor: Number) -> Degree:
-    """factor · degree."""
+    """Degree factor · degree."""
     return added({}, degree, factor)
 
 
 def _constants(graph: Graph) -> dict[int, object]:
-    """The results that depend neither on parameters nor on inputs."""
+    """Results, by number, that depend neither on parameters nor on inputs."""
     varies, found = {INPUTS}, {}
     for each in graph.operations:
         if varies.intersection(each.sources):
@@ -164,72 +165,72 @@ def _constants(graph: Graph) -> dict[int, object]:
 
 
 def _overlap(places: list[slice]) -> bool:
-    """Whether different places have entries in common."""
+    """Whether different places overlap."""
     bounds = sorted({(each.start, each.stop) for each in places})
     return any(stop > start for (_, stop), (start, _) in itertools.pairwise(bounds))
 
 
 def _same(infer: _Inference, first: object, *others: object, **options: object) -> Degree:
-    """That of the first argument, a tensor or several alike; the others are no part of it."""
+    """Degree of the first argument, a tensor or several of equal degree; all other arguments need degree 0."""
     infer.none(others, options)
     return infer.equal(*map(infer.of, pytree.tree_leaves(first)))
 
 
 def _converted(infer: _Inference, first: object, **options: object) -> Degree:
-    """Of a tensor in another type: rounded to fewer digits it is no longer homogeneous."""
+    """Degree of a tensor in another type; rounding to fewer digits requires degree 0."""
     if options.get("dtype") not in (None, torch.float64):
         infer.none(first)
     return infer.of(first)
 
 
 def _norm(infer: _Inference, first: object, order: Number = 2, *others: object, **options: object) -> Degree:
-    """Of a norm; that of order 0 counts."""
+    """Degree of a norm; a norm of order 0 counts entries and has degree 0."""
     return infer.of(first) if order else {}
 
 
 def _chosen(infer: _Inference, first: object, *others: object, **options: object) -> tuple[Degree, Degree]:
-    """Entries chosen of the first argument, and their numbers."""
+    """Degrees of entries selected from the first argument, and of their indices."""
     return _same(infer, first, *others, **options), {}
 
 
 def _alike(infer: _Inference, first: object, *others: object, **options: object) -> Degree:
-    """That of all arguments."""
+    """Degree of all arguments, which must be equal."""
     return infer.equal(infer.of(first), *(infer.of(each) for each in others if each is not None))
 
 
 def _sum(infer: _Inference, first: object, second: object, alpha: object = 1) -> Degree:
-    """Of a ± b."""
+    """Degree of a ± b."""
     return infer.equal(infer.of(first), infer.of(second))
 
 
 def _compared(infer: _Inference, first: object, second: object) -> Degree:
-    """Of a comparison of values of the same degree."""
+    """Degree 0 of a comparison of values, which need equal degrees."""
     infer.equal(infer.of(first), infer.of(second))
     return {}
 
 
 def _fixed(infer: _Inference, *arguments: object, **options: object) -> Degree:
-    """Of what positive factors do not change, or of a constant."""
+    """Degree 0 of a constant, or of a function that positive factors do not change."""
     return {}
 
 
 def _filled(infer: _Inference, like: object, *arguments: object, **options: object) -> Degree:
-    """Of zeros."""
+    """Degree of zeros."""
     return infer.any()
 
 
 def _full(infer: _Inference, like: object, *arguments: object, **options: object) -> Degree:
-    """Of a constant, the last argument."""
+    """Degree of a tensor filled with a constant, the last argument."""
     return infer.of(arguments[-1])
 
 
 def _product(factor: int = 1) -> Callable[..., Degree]:
-    """Of a product, or of a quotient with factor −1."""
+    """Degree of a product, or with factor −1 of a quotient."""
     return lambda infer, first, second: added(infer.of(first), infer.of(second), factor)
 
 
 def _onto(factor: int = 1) -> Callable[..., Degree]:
-    """Of a product or quotient added to the first argument."""
+    """Degree of a product or quotient that is added to the first argument."""
 
     def rule(infer: _Inference, onto: object, first: object, second: object, **options: object) -> Degree:
         return infer.equal(added(infer.of(first), infer.of(second), factor), infer.of(onto))
@@ -238,54 +239,54 @@ def _onto(factor: int = 1) -> Callable[..., Degree]:
 
 
 def _power(exponent: Number) -> Callable[..., Degree]:
-    """Of a power."""
+    """Degree of a power with a fixed exponent."""
     return lambda infer, first, *others, **options: scaled(infer.of(first), exponent)
 
 
 def _any_power(infer: _Inference, first: object, exponent: object) -> Degree:
-    """Of a power whose exponent is an argument."""
+    """Degree of a power whose exponent is an argument. Raises _Inhomogeneous unless it is a number."""
     if not isinstance(exponent, Number):
         raise _Inhomogeneous
     return scaled(infer.of(first), Fraction(exponent))
 
 
 def _convolution(infer: _Inference, image: object, weight: object, bias: object, *options: object) -> Degree:
-    """Of W ∗ a + b."""
+    """Degree of W ∗ a + b."""
     found = added(infer.of(image), infer.of(weight))
     return found if bias is None else infer.equal(found, infer.of(bias))
 
 
 def _padded(infer: _Inference, image: object, padding: object, value: object = 0) -> Degree:
-    """Of an image with constants around it."""
+    """Degree of an image padded with a constant."""
     return infer.equal(infer.of(image), infer.of(value))
 
 
 def _where(infer: _Inference, condition: object, *both: object) -> Degree:
-    """Of a choice between two."""
+    """Degree of an elementwise choice between two tensors."""
     infer.none(condition)
     return infer.equal(*map(infer.of, both))
 
 
 def _masked(infer: _Inference, first: object, mask: object, value: object) -> Degree:
-    """Of a tensor with another value in some places."""
+    """Degree of a tensor with masked entries set to a value."""
     infer.none(mask)
     return infer.equal(infer.of(first), infer.of(value))
 
 
 def _scattered(infer: _Inference, first: object, second: object, *others: object, **options: object) -> Degree:
-    """Of a tensor with another one in some places."""
+    """Degree of a tensor with a slice replaced by another tensor."""
     infer.none(others, options)
     return infer.equal(infer.of(first), infer.of(second))
 
 
 def _put(infer: _Inference, first: object, places: object, values: object, accumulate: bool = False) -> Degree:
-    """Of a tensor with values at some places."""
+    """Degree of a tensor with values put or added at some places."""
     infer.none(places)
     return infer.equal(infer.of(first), infer.of(values))
 
 
 def _bounded(infer: _Inference, first: object, low: object = None, high: object = None) -> Degree:
-    """Of a tensor between bounds."""
+    """Degree of a tensor clamped between bounds."""
     return _alike(infer, first, low, high)
 
 

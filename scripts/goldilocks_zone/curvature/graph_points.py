@@ -1,6 +1,6 @@
-"""A point of a graph as rules of operations see it: values, adjoints, and tangents along d directions.
+"""State of a graph at one point, as used by the rules of operations: values, adjoints, and tangents along d directions.
 
-Tangents are (d, *shape); in memory those of images have the examples before the directions.
+Tangents have the shape (d, *shape). In memory, tangents of images store the examples before the directions.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,14 +16,14 @@ from goldilocks_zone.models.layers import Dense
 
 aten = torch.ops.aten
 Tangent = Tensor | Sequence[Tensor | None] | dict[int, Tensor] | None
-Tangents = dict[int, Tangent]  # by number
+Tangents = dict[int, Tangent]  # by number of the operation
 
 
 class Point:
-    """A point of a graph: results of its operations, adjoints (q, …) of some, and tangents that are still needed.
+    """A graph at one point: results of its operations, adjoints (q, …) of some, and tangents that are still needed.
 
-    Results and adjoints are in the precision of the point, values and tangents in that of the directions. `free`:
-    numbers of the tangents that the operation at work may overwrite.
+    Results and adjoints are in the precision of the point, values and tangents in the precision of the directions.
+    free: numbers of the tangents that the current operation may overwrite.
     """
 
     def __init__(self, graph: Graph, results: list, directions: Directions, weights: dict[int, Weights]):
@@ -36,35 +36,35 @@ class Point:
         self._derivatives: dict[int, object] = {}
 
     def moves(self, number: int) -> bool:
-        """Whether a result is differentiable in the parameters; several together are taken apart later."""
+        """Whether a result is differentiable by the parameters; tuples count, as their parts are checked separately."""
         result = self.results[number]
         return self.graph.operations[number].moves and (not isinstance(result, Tensor) or result.requires_grad)
 
     def value(self, number: int) -> object:
-        """The result of an operation in the precision of the tangents."""
+        """Result of an operation, in the precision of the tangents."""
         if number not in self._values:
             self._values[number] = pytree.tree_map(self.cast, self.results[number])
         return self._values[number]
 
     def cast(self, value: object) -> object:
-        """A tensor without gradients, of real numbers in the precision of the tangents; anything else as it is."""
+        """Detach a tensor, with real numbers in the precision of the tangents; return other objects unchanged."""
         if not isinstance(value, Tensor):
             return value
         value = value.detach()
         return value.to(self.dtype) if value.is_floating_point() else value
 
     def once(self, number: int, make: Callable[[], object]) -> object:
-        """What `make` gives, kept while the operation of this number is at work."""
+        """Result of `make`, cached until the next operation."""
         if number not in self._derivatives:
             self._derivatives = {number: make()}
         return self._derivatives[number]
 
     def adjoint(self, number: int) -> Tensor | None:
-        """δ (q, …) of a result in the precision of the tangents; None where no rule asks for it."""
+        """Adjoint δ (q, …) of a result, in the precision of the tangents; None if no rule needs it."""
         return None if number not in self.adjoints else self.cast(self.adjoints[number])
 
     def sparse(self, number: int) -> tuple[Tensor, Tensor] | None:
-        """Ẇᵀ and Ẇ of a result W (i, o), (d · o, i) and (d · i, o), where they are sparse; else None."""
+        """Sparse Ẇᵀ (d · o, i) and Ẇ (d · i, o) of a result W (i, o); None if they are not sparse."""
         weights = self._weights.get(number)
         if weights is None or not self._directions.is_sparse(layer := layer_of(weights)):
             return None
@@ -72,54 +72,57 @@ class Point:
         return (rows, columns) if weights.turned else (columns, rows)
 
     def along(self, argument: object) -> Tensor | None:
-        """The tangent of an argument; None of a constant."""
+        """Tangent of an argument; None for a constant."""
         return self.tangents.get(argument.number) if isinstance(argument, Reference) else None
 
 
 def layer_of(weights: Weights) -> Dense:
-    """A matrix of parameters as the layer that it would be in a chain."""
+    """The chain layer that corresponds to a matrix of parameters."""
     return Dense(weights.place, None, tuple(weights.shape))
 
 
 class Rule(Protocol):
-    """owns: whether the tangents of the operation's result share no memory with others."""
+    """Derivatives of one kind of operation.
+
+    owns: whether the tangents of the result share no memory with other tangents.
+    """
 
     owns: bool
 
     def bends(self, operation: Operation, moving: set[int]) -> bool:
-        """Whether the operation has a second derivative where the results of the numbers `moving` have tangents."""
+        """Whether the operation has a second derivative, if the results numbered `moving` have tangents."""
 
     def push(self, operation: Operation, point: Point) -> Tangent:
-        """The tangent of the operation's result."""
+        """Tangent of the result of the operation."""
 
     def bend(self, operation: Operation, point: Point, one: Tangents, other: Tangents) -> Tensor | None:
-        """⟨δ, f″[one^i, other^j]⟩ (q, d, d) for q adjoints δ; None for nothing."""
+        """⟨δ, f″[one^i, other^j]⟩ (q, d, d) for q adjoints δ; None if there is no contribution."""
 
 
 def paired(first: Tensor, second: Tensor) -> Tensor:
-    """⟨first^i, second^j⟩ (d, d) of tangents with the same order in memory."""
+    """⟨first^i, second^j⟩ (d, d) of tangents with the same memory layout."""
     return first.reshape(len(first), -1) @ second.reshape(len(second), -1).T
 
 
 def paired_with_each(stacked: Tensor, second: Tensor) -> Tensor:
-    """⟨stacked^{iq}, second^j⟩ (q, d, d) of tangents stacked for q adjoints, (d, q, …)."""
+    """⟨stacked^{iq}, second^j⟩ (q, d, d) of tangents (d, q, …), stacked over q adjoints."""
     d, q = stacked.shape[:2]
     return (stacked.reshape(d * q, -1) @ second.reshape(len(second), -1).T).view(d, q, -1).transpose(0, 1)
 
 
 def by_examples(tangent: Tensor) -> Tensor:
-    """A tangent (n, d, …), which is how those of images lie in memory."""
+    """View of a tangent as (n, d, …), the memory layout of images."""
     return tangent.transpose(0, 1)
 
 
 def aligned(tangent: Tensor, ndim: int) -> Tensor:
-    """A tangent (d, *shape) with ones before its shape where broadcasting to `ndim` axes puts them."""
+    """Tangent (d, *shape) with axes of length one inserted after d, so that `shape` broadcasts to `ndim` axes."""
     missing = ndim + 1 - tangent.ndim
     return tangent if not missing else tangent.reshape(len(tangent), *(1,) * missing, *tangent.shape[1:])
 
 
 def summed_to(values: Tensor, shape: torch.Size) -> Tensor:
-    """Sums (d, *shape) of values (d, …) over the axes along which the shape was broadcast."""
+    """Sums (d, *shape) of values (d, …) over the axes along which `shape` was broadcast."""
     missing = values.ndim - 1 - len(shape)
     stretched = [i for i, size in enumerate(shape, 1 + missing) if size == 1 and values.shape[i] > 1]
     axes = [*range(1, 1 + missing), *stretched]

@@ -1,7 +1,7 @@
-"""Rules of products of two operands along a graph: matrices and convolutions.
+"""Rules for bilinear operations of a graph: matrix products and convolutions.
 
-Their second derivative is ⟨δ, Ȧ^i Ḃ^j + Ȧ^j Ḃ^i⟩, from the products of the adjoints with the tangents of one factor.
-Those of q adjoints are stacked, so that each tangent is read once for all.
+Their second derivative ⟨δ, Ȧ^i Ḃ^j + Ȧ^j Ḃ^i⟩ follows from products of the adjoints with the tangents of one factor.
+The products for q adjoints are stacked, so that each tangent is read only once.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ ENTRIES_AT_ONCE = 2**22  # of products of adjoints with tangents
 
 
 class _Bilinear:
-    """f(a, b), linear in each."""
+    """An operation f(a, b) that is linear in each operand."""
 
     owns = True
 
     def operands(self, operation: Operation) -> tuple[Reference, Reference]:
-        """a and b."""
+        """The operands a and b."""
         raise NotImplementedError
 
     def crossed(self, operation: Operation, point: Point, a: Tensor, b: Tensor) -> Tensor:
@@ -30,11 +30,11 @@ class _Bilinear:
         raise NotImplementedError
 
     def bends(self, operation: Operation, moving: set[int]) -> bool:
-        """Where both move."""
+        """Whether both operands have tangents."""
         return all(each.number in moving for each in self.operands(operation))
 
     def bend(self, operation: Operation, point: Point, one: Tangents, other: Tangents) -> Tensor | None:
-        """⟨δ, f(ȧ^i, ḃ^j) + f(ȧ^j, ḃ^i)⟩, the tangents i from `one` and j from the `other`."""
+        """⟨δ, f(ȧ^i, ḃ^j) + f(ȧ^j, ḃ^i)⟩ (q, d, d), with tangents i from `one` and j from `other`."""
         if operation.number not in point.adjoints:
             return None
         first, second = (each.number for each in self.operands(operation))
@@ -47,14 +47,14 @@ class _Bilinear:
 
 
 class Product(_Bilinear):
-    """A product of matrices A B, or of one by one of several, added to a third tensor or not."""
+    """A matrix product A B, possibly batched, possibly added to a third tensor."""
 
     def operands(self, operation: Operation) -> tuple[Reference, Reference]:
-        """A and B."""
+        """The factors A and B."""
         return operation.args[-2:]
 
     def push(self, operation: Operation, point: Point) -> Tensor:
-        """Ȧ B + A Ḃ."""
+        """Tangent Ȧ B + A Ḃ, plus the tangent of the added tensor."""
         *added, first, second = operation.args
         alpha, beta = (operation.kwargs.get(name, 1) for name in ("alpha", "beta"))
         a, b = point.along(first), point.along(second)
@@ -78,7 +78,7 @@ class Product(_Bilinear):
         return total
 
     def crossed(self, operation: Operation, point: Point, a: Tensor, b: Tensor) -> Tensor:
-        """⟨δ, Ȧ^i Ḃ^j⟩."""
+        """⟨δ, Ȧ^i Ḃ^j⟩ (q, d, d)."""
         deltas, sparse = point.adjoint(operation.number), point.sparse(operation.args[-1].number)
         alpha = operation.kwargs.get("alpha", 1)
         (d, n), o = a.shape[:2], b.shape[-1]
@@ -89,14 +89,14 @@ class Product(_Bilinear):
 
 
 def _times(tangents: Tensor, matrix: Tensor) -> Tensor:
-    """Tangents (d, …, n, i) times (…, i, o)."""
+    """Product of tangents (d, …, n, i) with a matrix (…, i, o)."""
     if matrix.ndim == 2 and tangents.is_contiguous():
         return (tangents.reshape(-1, tangents.shape[-1]) @ matrix).view(*tangents.shape[:-1], -1)
     return torch.matmul(tangents, matrix)
 
 
 def _crossed(a: Tensor, b: Tensor, deltas: Tensor) -> Tensor:
-    """⟨δ, Ȧ^i Ḃ^j⟩ (q, d, d): the smaller product first, in the order of the other factor in memory."""
+    """⟨δ, Ȧ^i Ḃ^j⟩ (q, d, d), from the smaller of the two products with δ, in the memory layout of the other factor."""
     if a.shape[-2] < b.shape[-1]:
         return torch.stack([paired(a, torch.matmul(delta, b.mT)) for delta in deltas])
     q, turned = len(deltas), b.stride(-1) != 1 and b.stride(-2) == 1
@@ -111,19 +111,19 @@ def _crossed(a: Tensor, b: Tensor, deltas: Tensor) -> Tensor:
 
 
 def _rows(along: Tensor, q: int) -> int:
-    """How many tangents meet q adjoints at a time: the products are as large as the tangents of the other factor."""
+    """Number of tangents multiplied by q adjoints at a time: bounds the products by the size of the other tangents."""
     return max(1, max(ENTRIES_AT_ONCE, along.numel()) // (q * along[0].numel()))
 
 
 class Convolution(_Bilinear):
-    """A convolution of any kind."""
+    """A convolution, of any dimension, grouping or stride, transposed or not."""
 
     def operands(self, operation: Operation) -> tuple[Reference, Reference]:
-        """The image and the weights."""
+        """The image a and the weights W."""
         return operation.args[:2]
 
     def push(self, operation: Operation, point: Point) -> Tensor:
-        """W ∗ ȧ + Ẇ ∗ a + ḃ."""
+        """Tangent W ∗ ȧ + Ẇ ∗ a + ḃ."""
         image, weight, bias, *options = operation.args
         a, w, shift = map(point.along, (image, weight, bias))
         total = None if w is None else _turned(point.value(image.number), w, options)
@@ -137,7 +137,7 @@ class Convolution(_Bilinear):
         return total
 
     def crossed(self, operation: Operation, point: Point, a: Tensor, b: Tensor) -> Tensor:
-        """⟨δ, Ẇ^j ∗ ȧ^i⟩, from gradients of the weights, where several adjoints are further output channels."""
+        """⟨δ, Ẇ^j ∗ ȧ^i⟩ (q, d, d), from weight gradients, with the q adjoints stacked as output channels."""
         *options, groups = operation.args[3:]
         deltas, transposed, weight = point.adjoint(operation.number), options[3], point.value(operation.args[1].number)
         q, axis = len(deltas), 1 if transposed else 0
@@ -157,12 +157,12 @@ class Convolution(_Bilinear):
 
 
 def _turned(image: Tensor, weights: Tensor, options: Sequence) -> Tensor:
-    """Convolutions of an image (n, i, …) by each Ẇ (d, *shape) at once, as further output channels: (d, n, o, …)."""
+    """Convolve an image (n, i, …) with all Ẇ (d, *shape) at once, stacked as output channels: (d, n, o, …)."""
     *_, transposed, _, groups = options
     if transposed:
         stacked = weights.transpose(0, 1).flatten(1, 2)
     else:
-        # The outputs of a group stand together.
+        # Output channels of a group must be contiguous.
         stacked = weights.unflatten(1, (groups, -1)).transpose(0, 1).flatten(0, 2)
     found = aten.convolution.default(image, stacked, None, *options).unflatten(1, (groups, len(weights), -1))
     return by_examples(found[:, 0] if groups == 1 else found.transpose(1, 2).flatten(2, 3))

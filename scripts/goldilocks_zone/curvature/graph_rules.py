@@ -1,8 +1,8 @@
-"""Rules by which tangents go through the operations of a graph, and what these add to the second derivative.
+"""Rules that push tangents through the operations of a graph, and give their terms of the second derivative.
 
 For an operation y = f(a, b, …) with tangents ȧ, ḃ, … along d directions and an adjoint δ of y, a rule gives ẏ and the
 matrix ⟨δ, f″[ȧ^i ḃ^j …]⟩ over all pairs of directions. The sum of these matrices over all operations is the second
-derivative of the outputs along δ, the part H′ of the Hessian.
+derivative of the outputs along δ, that is, the part H′ of the Hessian.
 """
 
 import operator
@@ -35,18 +35,18 @@ class _Straight:
     owns = False
 
     def bends(self, operation: Operation, moving: set[int]) -> bool:
-        """Never."""
+        """False: there is no second derivative."""
         return False
 
     def bend(self, operation: Operation, point: Point, one: Tangents, other: Tangents) -> None:
-        """Nothing."""
+        """None: there is no contribution."""
 
 
 class Linear(_Straight):
-    """Linear in the first argument, a tensor or several, whatever the others are."""
+    """An operation that is linear in its first argument, which is a tensor or several, for any other arguments."""
 
     def push(self, operation: Operation, point: Point) -> Tangent:
-        """The same operation on the tangents."""
+        """Apply the same operation to the tangents."""
         first, *others = operation.args
         if operation.target is aten._to_copy.default:
             return point.along(first)
@@ -65,10 +65,10 @@ class Linear(_Straight):
 
 
 class Sum(_Straight):
-    """a ± b, with a factor on b or not."""
+    """a ± b, possibly with a factor on b."""
 
     def push(self, operation: Operation, point: Point) -> Tensor:
-        """ȧ ± ḃ."""
+        """Tangent ȧ ± ḃ."""
         factor, ndim = SUMS[operation.target] * operation.kwargs.get("alpha", 1), len(operation.shape)
         a, b = (None if each is None else aligned(each, ndim) for each in map(point.along, operation.args[:2]))
         if a is None:
@@ -83,16 +83,16 @@ class Sum(_Straight):
 
 
 class Pointwise:
-    """Element by element, of one or several tensors that move."""
+    """An elementwise operation on one or several tensors with tangents."""
 
     owns = True
 
     def bends(self, operation: Operation, moving: set[int]) -> bool:
-        """Unless it is a choice, or linear in pieces."""
+        """Whether the operation is not piecewise linear."""
         return operation.target not in PIECEWISE
 
     def push(self, operation: Operation, point: Point) -> Tensor | None:
-        """Σ ∂f/∂a ȧ."""
+        """Tangent Σ ∂f/∂a ȧ; None if no argument has a tangent."""
         slopes, _ = point.once(operation.number, lambda: _derivatives(operation, point))
         total = None
         for i, slope in slopes.items():
@@ -109,7 +109,7 @@ class Pointwise:
         return total
 
     def bend(self, operation: Operation, point: Point, one: Tangents, other: Tangents) -> Tensor | None:
-        """Σ δ ∂²f/∂a∂b ȧ^i ḃ^j."""
+        """Σ δ ∂²f/∂a∂b ȧ^i ḃ^j (q, d, d)."""
         _, bends = point.once(operation.number, lambda: _derivatives(operation, point))
         found = None
         for (i, j), bend in bends.items():
@@ -125,7 +125,7 @@ class Pointwise:
 
 
 def _weighted(operation: Operation, point: Point, bend: Tensor, a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    """Σ δ f″ ȧ^i ḃ^j (q, d, d)."""
+    """Σ δ f″ ȧ^i ḃ^j (q, d, d), for one second derivative `bend` of f; None without tangents."""
     if a is None or b is None:
         return None
     whole, shape = aligned(a, len(operation.shape)), b.shape[1:]
@@ -134,7 +134,7 @@ def _weighted(operation: Operation, point: Point, bend: Tensor, a: Tensor | None
 
 
 def _derivatives(operation: Operation, point: Point) -> tuple[dict[int, Tensor], dict[tuple[int, int], Tensor]]:
-    """First derivatives in the shape of the result, by places of arguments, and second ones by pairs of places."""
+    """First derivatives by argument position, and second derivatives by pair of positions, shaped like the result."""
     args, options = operation.filled(point.results.__getitem__)
     args = [each.detach() if isinstance(each, Tensor) else each for each in args]
     numbers = [i for i, each in enumerate(operation.args) if isinstance(each, Reference) and point.moves(each.number)]
@@ -149,26 +149,26 @@ def _derivatives(operation: Operation, point: Point) -> tuple[dict[int, Tensor],
 
 
 def _gradients(value: Tensor | None, arguments: list[Tensor], again: bool) -> Sequence[Tensor | None]:
-    """Derivatives of a function of single elements, which can be differentiated `again` or not."""
+    """Derivatives of an elementwise function; differentiable themselves if `again`."""
     if value is None or not value.requires_grad:
         return (None,) * len(arguments)
     return torch.autograd.grad(value.sum(), arguments, create_graph=again, retain_graph=True, allow_unused=True)
 
 
 class MaxPool(_Straight):
-    """The largest entries of windows of images, and their numbers as the second result: a fixed choice."""
+    """Max pooling, which returns the largest entries and, as a second result, their indices; a fixed selection."""
 
     owns = True
 
     def push(self, operation: Operation, point: Point) -> dict[int, Tensor]:
-        """The tangents of the entries chosen."""
+        """Tangents of the selected entries."""
         along, chosen = by_examples(point.along(operation.args[0])).flatten(3), point.results[operation.number][1]
         numbers = chosen.flatten(2)[:, None].expand(-1, along.shape[1], -1, -1)
         return {0: by_examples(along.gather(3, numbers).unflatten(3, chosen.shape[2:]))}
 
 
 class Local:
-    """Any operation, differentiated by torch: forwards, or backwards twice where it has no forward derivative."""
+    """Any operation, differentiated by torch in forward mode, or by double backward if it has no forward derivative."""
 
     owns = False
 
@@ -176,11 +176,11 @@ class Local:
         self._bent = bent
 
     def bends(self, operation: Operation, moving: set[int]) -> bool:
-        """Unless it is a choice."""
+        """Whether the operation is not a mere selection of entries."""
         return self._bent
 
     def push(self, operation: Operation, point: Point) -> Tangent:
-        """Its derivatives along the tangents of all that it takes."""
+        """Derivative of the operation along the tangents of its arguments."""
         moving = _sources(operation, point.tangents)
         function, parts = _function(operation, point, moving)
         values, along = (tuple(map(each, moving)) for each in (point.value, point.tangents.__getitem__))
@@ -191,7 +191,7 @@ class Local:
         return dict(zip(parts, found)) if parts else found[0]
 
     def bend(self, operation: Operation, point: Point, one: Tangents, other: Tangents) -> Tensor | None:
-        """Derivatives of its backward pass along the tangents."""
+        """Second derivative of the operation, from derivatives of its backward pass along the tangents."""
         moving = _sources(operation, one, other)
         function, parts = _function(operation, point, moving)
         numbers = {point.graph.operations[i].args[1]: i for i in operation.users} if parts else {}
@@ -212,7 +212,7 @@ class Local:
 
 
 def _bent(function: Callable, values: tuple, along: tuple, adjoints: tuple) -> tuple[Tensor, ...]:
-    """Second derivatives of ⟨function, adjoints⟩ by each of its values along tangents (d, …)."""
+    """Derivatives along tangents (d, …) of the gradients of ⟨function, adjoints⟩ by each of its arguments."""
 
     def pulled(*given: Tensor) -> tuple[Tensor, ...]:
         return vjp(function, *given)[1](adjoints)
@@ -227,7 +227,7 @@ def _bent(function: Callable, values: tuple, along: tuple, adjoints: tuple) -> t
 
 
 def _turned_twice(function: Callable, values: tuple, along: tuple) -> tuple[Tensor, ...]:
-    """Derivatives of a function along tangents (d, …) from its backward pass, which is linear in the adjoints."""
+    """Derivatives of a function along tangents (d, …), by differentiating its backward pass by the adjoints."""
     leaves = _leaves(values)
     results = function(*leaves)
     adjoints = tuple(torch.zeros_like(each, requires_grad=True) for each in results)
@@ -239,7 +239,7 @@ def _leaves(values: tuple) -> tuple[Tensor, ...]:
 
 
 def _pulled_each(results: tuple, leaves: tuple, cotangents: tuple) -> tuple[Tensor, ...]:
-    """Gradients of results by leaves (d, …) for d cotangents of each result; zero where there is no dependence."""
+    """Gradients (d, …) by each leaf for d cotangents of each result; zero for leaves that no result depends on."""
     pairs = [(each, those) for each, those in zip(results, cotangents) if each.requires_grad]
     if not pairs:
         return tuple(each.new_zeros(len(cotangents[0]), *each.shape) for each in leaves)
@@ -250,12 +250,12 @@ def _pulled_each(results: tuple, leaves: tuple, cotangents: tuple) -> tuple[Tens
 
 
 def _sources(operation: Operation, *tangents: Tangents) -> list[int]:
-    """Numbers of the results that an operation takes and that have some tangent, each once."""
+    """Numbers, without duplicates, of the arguments of an operation that have a tangent."""
     return [i for i in dict.fromkeys(operation.sources) if any(each.get(i) is not None for each in tangents)]
 
 
 def _function(operation: Operation, point: Point, moving: list[int]) -> tuple[Callable, list[int]]:
-    """The operation as a function of the results `moving`, and which of its several results are real."""
+    """The operation as a function of its arguments `moving`, and the indices of the real ones of several results."""
     several = () if operation.shape is not None else point.results[operation.number]
     parts = [i for i, each in enumerate(several) if _is_real(each)]
 
@@ -273,10 +273,10 @@ def _is_real(value: object) -> bool:
 
 
 class Part(_Straight):
-    """One of several results."""
+    """Selection of one of several results."""
 
     def push(self, operation: Operation, point: Point) -> Tangent:
-        """Its tangent."""
+        """Tangent of the selected result."""
         source, number = operation.args
         whole = point.along(source)
         return whole.get(number) if isinstance(whole, dict) else whole[number]
@@ -316,7 +316,7 @@ RULES: dict[Callable, Rule] = {
         CHOICE,
     ),
 }
-# Of which torch would give second derivatives, all zero.
+# For these, torch would compute second derivatives that are all zero.
 PIECEWISE = {
     *(aten.relu.default, aten.leaky_relu.default, aten.abs.default, aten.neg.default, aten.where.self),
     *(aten.maximum.default, aten.minimum.default, aten.hardtanh.default, aten.threshold.default),
@@ -327,7 +327,7 @@ POINTWISE, LOCAL = Pointwise(), Local(bent=True)
 
 
 def rule_of(operation: Operation) -> Rule:
-    """The rule of an operation that moves."""
+    """Rule for an operation that depends on the parameters."""
     if operation.target in RULES:
         return RULES[operation.target]
     plain = operation.sources == [each.number for each in operation.args if isinstance(each, Reference)]
@@ -336,7 +336,7 @@ def rule_of(operation: Operation) -> Rule:
 
 
 def products_of_constants(graph: Graph, rules: dict[int, Rule]) -> set[int]:
-    """Numbers of the products of parameters with constants, whose tangents are the same at all points."""
+    """Numbers of the products of parameters with constants, whose tangents are equal at all points."""
     linear, found = {PARAMETERS}, set()
     for i, rule in rules.items():
         operation = graph.operations[i]

@@ -1,7 +1,7 @@
-"""d tangents and one adjoint through the graph of any network: projected Hessians at a point.
+"""Projected Hessians of any network at a point, from d tangents and one adjoint through its graph.
 
-As in `tangents`, with one rule for each kind of operation in place of layers (`graph_rules`). Chunks have as many
-examples as the graph was traced with; the last one is filled up with examples that do not count.
+The method is that of `tangents`, with a rule for each kind of operation (`graph_rules`) instead of layers. Chunks have
+as many examples as the graph was traced with; the last chunk is padded with examples that do not count.
 """
 
 import itertools
@@ -28,21 +28,24 @@ EXAMPLES_COMPARED, DIRECTIONS_COMPARED = 6, 3
 
 @dataclass(frozen=True)
 class Traced:
-    """A network with its graph on a few examples, in double precision."""
+    """A network and its graph, traced on a few examples in double precision."""
 
     network: nn.Module | networks.Logits
     graph: Graph
 
     @property
     def layers(self) -> tuple[Dense, ...]:
-        """Its matrices of parameters, each once, as layers of a chain, for `Directions`."""
+        """Matrices of parameters, each once, as layers of a chain, for `Directions`."""
         found = {each.place.start: graph_points.layer_of(each) for each in graphs.weights_of(self.graph).values()}
         return tuple(found.values())
 
 
 def traced(network: nn.Module | networks.Logits, points: Sequence[Tensor], inputs: Tensor) -> Traced | None:
-    """The graph of a network, if it gives the network's logits and their gradient at all points (D,) and the rules give
-    its second derivatives; None otherwise."""
+    """Trace the graph of a network; None if the trace is not faithful.
+
+    The graph must reproduce the logits of the network and their gradient at all points (D,), and the rules must
+    reproduce its second derivatives at the first point.
+    """
     some = in_precision(networks.few(inputs, EXAMPLES_COMPARED), torch.float64)
     try:
         graph = graphs.traced(network, points[0].double(), some)
@@ -50,13 +53,13 @@ def traced(network: nn.Module | networks.Logits, points: Sequence[Tensor], input
             graph, lambda: _follows_rules(graph, points[0].double(), some)
         )
     except (graphs.Untraceable, RuntimeError):
-        # An operation depends on values, or has no derivative of this kind or order.
+        # Control flow depends on values, or an operation lacks a derivative of this kind or order.
         return None
     return Traced(network, graph) if found else None
 
 
 def _follows_rules(graph: Graph, theta: Tensor, inputs: Tensor) -> bool:
-    """Whether the rules give the second derivatives of a graph along a few directions, as two backward passes do."""
+    """Whether the rules give the same second derivatives along a few random directions as double backward."""
     rows = torch.randn(DIRECTIONS_COMPARED, len(theta), generator=torch.Generator().manual_seed(0)).to(theta)
     leaf = theta.detach().clone().requires_grad_()
     outputs = graph.results(leaf, inputs)[graph.output]
@@ -71,11 +74,12 @@ def _follows_rules(graph: Graph, theta: Tensor, inputs: Tensor) -> bool:
 
 @dataclass(frozen=True)
 class Program:
-    """A graph prepared for directions: its rules and matrices by number, the weights of the `pieces` of its parameters
-    as `graph_degrees` gives them, which make `groups`, and pieces without entries of any direction, which are `still`.
+    """A graph prepared for directions.
 
-    degree: of the logits in the scale of the parameters; None where points of other scales share no more than the
-    tangents of `products` of parameters with constants.
+    rules, weights: rules and matrices of parameters, by number of the operation. pieces: degrees of the pieces of the
+    parameters from `graph_degrees`, whose distinct values form `groups`. still: pieces in which no direction has
+    entries. degree: degree of the logits in the scale of the parameters; None if points of different scales share at
+    most the tangents of `products`, which are products of parameters with constants.
     """
 
     graph: Graph
@@ -89,7 +93,7 @@ class Program:
 
     @classmethod
     def of(cls, graph: Graph, ray: Ray) -> "Program":
-        """For the directions of a ray, whose scales share what they can."""
+        """Prepare a graph for the directions of a ray, whose scales share as much as possible."""
         several = len(set(ray.scales)) > 1
         degrees = graph_degrees.of(graph, ray.theta) if several else None
         places = graphs.places_of(graph).items()
@@ -102,21 +106,21 @@ class Program:
 
     @property
     def groups(self) -> list[Fraction]:
-        """The weights of the pieces that move, at least one."""
+        """Distinct degrees of the pieces in which some direction has entries; at least one."""
         return sorted({weight for i, weight in self.pieces.items() if i not in self.still}) or [Fraction(1)]
 
     def shared(self, scales: Sequence[float]) -> list[tuple[float, dict[int, float]]]:
-        """Points that share tangents: the scale of these, and by number those of the points, relative to it."""
+        """Groups of points that share tangents: scale of the tangents, and relative scales of the points by number."""
         if self.degree is not None:
             return [(1.0, dict(enumerate(scales)))]
         return [(scale, dict.fromkeys(numbers, 1.0)) for scale, numbers in by_scale(scales).items()]
 
     def power(self, scales: Tensor, *weights: Fraction) -> Tensor:
-        """Factors by which logits grow with the scale, or their derivatives along parameters of these weights."""
+        """Factors by which logits grow with the scale, or their derivatives along parameters of these degrees."""
         return scales ** float((self.degree or 0) - sum(weights))
 
     def moving(self, point: Point) -> set[int]:
-        """Numbers of the results that have tangents at a point."""
+        """Numbers of the results with tangents at a point."""
         found = {PARAMETERS}
         for i in self.rules:
             if i not in self.still and point.moves(i) and found.intersection(self.graph.operations[i].sources):
@@ -125,13 +129,14 @@ class Program:
 
 
 def adder(ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -> Callable[[Tensor, Tensor], None]:
-    """The function that adds examples to the sums of all points of a ray; `inputs` are some of the examples.
+    """Function that adds examples to the sums at all points of a ray; `inputs` are a sample of the examples.
 
-    Points of the same scale share their tangents, and those of all scales where the logits are homogeneous.
+    Points of the same scale share their tangents; if the logits are homogeneous, points of all scales do. Raises
+    ValueError if the logits are unfit, as `autodiff.refuse_unfit_logits` does, or the graph is not reproducible.
     """
     traced, theta, known = ray.network, ray.theta, {}
     autodiff.refuse_unfit_logits(autodiff.function(traced.network), theta, in_precision(inputs, theta.dtype))
-    # Chunks of the same size, as the last one is filled up.
+    # Make chunks of equal size, as the last one is padded.
     fitting = plan(Program.of(traced.graph, ray), ray.scales, memory_mib, cached=theta.device.type == "cpu")
     chunks = -(-len(inputs) // fitting)
     examples = -(-len(inputs) // chunks)
@@ -140,7 +145,7 @@ def adder(ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -> Callable[
         if (shape := some.shape[1:]) not in known:
             filled = _filled(some, examples)
             graph = graphs.traced(traced.network, theta, filled)
-            # At another size a network may go another way, which must be its own, too.
+            # A network may take another path for another batch size; check that graph, too.
             if graph.names != traced.graph.names and not graphs.agrees(graph, traced.network, [theta], filled):
                 raise ValueError(autodiff.RANDOM)
             known[shape] = Program.of(graph, ray)
@@ -157,31 +162,33 @@ def adder(ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -> Callable[
 
 
 def _filled(inputs: Tensor, examples: int) -> Tensor:
-    """Inputs and copies of the first one, so many `examples` together."""
+    """Pad inputs with copies of the first one to a number of `examples`."""
     missing = examples - len(inputs)
     return torch.cat([inputs, inputs[:1].expand(missing, *inputs.shape[1:])]) if missing else inputs
 
 
 def plan(program: Program, scales: Sequence[float], memory_mib: float, cached: bool) -> int:
-    """How many examples go through at a time, at least one, so that working memory stays below `memory_mib` and, where
-    values are `cached`, in the processor's cache."""
+    """Number of examples per chunk, at least one.
+
+    Working memory stays below `memory_mib` and, if values are `cached`, within the CPU cache.
+    """
     graph, directions = program.graph, program.directions
     size, d = directions.dtype.itemsize, len(directions)
     entries = _entries_by_example(graph)
     shared = max(len(each) for _, each in program.shared(scales))
-    # Results with what autograd keeps of them, and adjoints, in double precision; values in that of the tangents.
+    # Results, arrays saved by autograd and adjoints are in double precision, values in that of the tangents.
     per_example = sum(entries.values()) * (3 * 8 + 2 * size) + len(program.groups) * _live(graph, entries) * d * size
     per_example += sum(entries.get(i, 0) for i in program.products) * d * size
     if shared > 1:
         moving = {PARAMETERS, *program.rules}
         bent = (entries.get(i, 0) for i, each in program.rules.items() if each.bends(graph.operations[i], moving))
-        # Each one's adjoints are put together while single ones are still there.
+        # Adjoints of all points are stacked while the separate ones are still in memory.
         per_example += 2 * shared * 8 * sum(bent)
     parameters = graph.operations[PARAMETERS].shape[0]
     fixed = 2 * d * parameters * size
     left = max(memory_mib * 2**20 - fixed, memory_mib * 2**18)
     in_cache = BYTES_PER_LAYER / (d * size * max(entries.values(), default=1))
-    # Each chunk reads all Ẇ: tangents of activations should be as large. In sweeps its products with Ẇ count, too.
+    # Each chunk reads all Ẇ, so tangents of activations should be as large. Sweeps add products with Ẇ.
     as_large = 2 * parameters / max(sum(entries.values()), 1)
     fitting, fewest = left / max(per_example, 1), 4 if shared == 1 else 4 * d
     if cached:
@@ -190,7 +197,7 @@ def plan(program: Program, scales: Sequence[float], memory_mib: float, cached: b
 
 
 def _entries_by_example(graph: Graph) -> dict[int, float]:
-    """Entries for each example of the results that depend on parameters and inputs."""
+    """Number of entries per example of each result that depends on parameters and inputs."""
     varies, found = {INPUTS}, {}
     for each in graph.operations:
         if varies.intersection(each.sources):
@@ -201,7 +208,7 @@ def _entries_by_example(graph: Graph) -> dict[int, float]:
 
 
 def _live(graph: Graph, entries: dict[int, float]) -> float:
-    """The most entries of an example whose tangents are there at once, with those of the operation at work twice."""
+    """Peak number of entries per example with live tangents; the result of the current operation counts twice."""
     left, held, most = {each.number: len(each.users) for each in graph.operations}, 0.0, 0.0
     for each in graph.operations:
         held += entries.get(each.number, 0)
@@ -220,7 +227,7 @@ def _add_points(
     points: dict[int, float],
     kept: Tangents,
 ) -> None:
-    """Add examples, at most as many as the graph has, to the sums of points α θ with the scales α of their numbers."""
+    """Add examples, at most as many as the graph has, to the sums at points α θ; `points` gives α by number."""
     (inputs, labels), graph, numbers = examples, program.graph, list(points)
     results = graph.results(theta.detach().clone().requires_grad_(), _filled(inputs, graph.examples))
     outputs, count = results[graph.output], len(inputs)
@@ -234,7 +241,7 @@ def _add_points(
     gradients, bends, along = carried(program, results, adjoints, kept)
     coefficients = spans[1][kinds] / temperatures[:, None]
     if gradients is None:
-        # By Euler's theorem.
+        # By Euler's theorem for homogeneous functions.
         radial = float(program.degree) * (residuals[kinds] * logits).sum((1, 2)) / temperatures
     else:
         radial = coefficients @ (gradients @ theta)
@@ -246,18 +253,18 @@ def _add_points(
         (program.power(scales, group), orthonormalised(each[:, :count].transpose(1, 2).contiguous(), total.factor))
         for group, each in along.items()
     ]
-    # Tangents of several groups come in other proportions at every scale.
+    # With several groups, the proportions of their tangents depend on the scale, so points cannot be merged.
     total.add(logits, labels, parts, numbers, alike if len(parts) == 1 else None)
 
 
 def carried(
     program: Program, results: list, adjoints: Tensor, kept: Tangents
 ) -> tuple[Tensor | None, dict[tuple[Fraction, Fraction], Tensor], dict[Fraction, Tensor]]:
-    """Derivatives at a point with the `results` of all operations, for `adjoints` (q, …) of the outputs.
+    """Push tangents through the graph at a point, given the `results` of all operations and output `adjoints` (q, …).
 
-    The gradients (q, D) of ⟨outputs, adjoint⟩, None where a degree tells them along θ; its second derivatives (q, d, d)
-    by pairs of groups of parameters; and tangents (d, …) of the outputs by group. `kept` holds the tangents that
-    points of other scales share.
+    Returns the gradients (q, D) of ⟨outputs, adjoint⟩, None if the degree already gives the radial derivative; the
+    second derivatives (q, d, d) of ⟨outputs, adjoint⟩ by pair of groups of parameters; and the tangents (d, …) of the
+    outputs by group. `kept` caches tangents that are shared by points of other scales.
     """
     graph, raw = program.graph, program.directions.part(slice(None))
     point, outputs = Point(graph, results, program.directions, program.weights), results[graph.output]
@@ -298,7 +305,7 @@ def carried(
 
 
 def _pulled_back(graph: Graph, results: list, adjoints: Tensor, wanted: list[int]) -> dict[int, Tensor]:
-    """Adjoints (q, …) of the results of some operations, each of several by itself, from those of the outputs."""
+    """Adjoints (q, …) of the results of the `wanted` operations, with several results of one operation separate."""
     parts = (([i] if graph.operations[i].shape is not None else graph.operations[i].users) for i in wanted)
     numbers = [i for i in itertools.chain(*parts) if results[i].requires_grad]
     if not numbers:

@@ -1,6 +1,6 @@
 """Exact Hessians of the mean loss: on random planes, over sweeps of radii, on spheres, as products in full space.
 
-For ReLU this is the almost-everywhere Hessian: what automatic differentiation gives, without the kinks.
+For ReLU this is the almost-everywhere Hessian, without the kinks, as computed by automatic differentiation.
 """
 
 import math
@@ -27,10 +27,11 @@ from goldilocks_zone.subspaces import planes
 
 @dataclass(frozen=True)
 class Options:
-    """Averages of a sweep, its memory, and its handling of overflow.
+    """Options of a sweep: averages, memory, and handling of overflow.
 
-    examples: numbers of first examples to average over, one result for each (default: all of them); memory_mib: as in
-    `radial_sweep`; refuse_overflow: raise where a logit, loss or Hessian is not finite, else return None for its point.
+    examples: average over the first n examples for each n listed, with one result each (default: all examples).
+    memory_mib: as in `radial_sweep`. refuse_overflow: raise ValueError if a logit, loss or Hessian is not finite;
+    otherwise return None for its point.
     """
 
     examples: Sequence[int] | None = None
@@ -39,7 +40,7 @@ class Options:
 
 
 def plane_hessian(problem: Problem, parameters: Array, directions: Rows, memory_mib: float = 1024) -> PlaneCurvature:
-    """Curvature on the plane through `parameters` (D,) spanned by the raw `directions` (d, D), as by `radial_sweep`."""
+    """Curvature on the plane through `parameters` (D,) along the raw `directions` (d, D); see `radial_sweep`."""
     return radial_sweep(problem, parameters, [1.0], directions, memory_mib)[0]
 
 
@@ -48,14 +49,15 @@ def radial_sweep(
 ) -> list[PlaneCurvature]:
     """Curvature at the points α · `parameters` (D,) for each scale α, on planes along the raw `directions` (d, D).
 
-    Directions need not be orthonormal: they are made so, in order, through their Gram matrix. For a chain, a sparse
-    matrix saves memory. `dispatch.path_of` names the algorithm; AUTOMATIC runs in the precision of `directions`, others
-    with points in double precision and tangents in that of `directions`. `memory_mib` bounds the working memory beside
-    parameters, directions and examples, in MiB. Parts of a network's forward pass under `detach` are constants.
+    Directions need not be orthonormal: they are orthonormalised in order, through their Gram matrix. For a chain of
+    layers, a sparse matrix of directions saves memory. `dispatch.path_of` names the algorithm. AUTOMATIC runs in the
+    precision of `directions`; other algorithms compute points in double precision and tangents in the precision of
+    `directions`. `memory_mib` bounds the working memory in MiB, not counting parameters, directions and examples.
+    Detached parts of the forward pass are treated as constants.
 
-    Raises ValueError if the directions are linearly dependent, a logit, a loss or a Hessian is not finite, the network
-    mixes examples, changes its parameters, is random, gives other than logits (n, k), has parts under `torch.no_grad`
-    or cannot be differentiated twice, a scale is not positive, or sizes or types do not fit.
+    Raises ValueError if the directions are linearly dependent; if a logit, a loss or a Hessian is not finite; if the
+    network mixes examples, changes its parameters, is random, does not return logits (n, k), has parts under
+    `torch.no_grad` or cannot be differentiated twice; if a scale is not positive; or if sizes or types do not fit.
     """
     points = [(scale, problem.temperature) for scale in scales]
     return [found for (found,) in curvature_at(problem, parameters, points, directions, Options(memory_mib=memory_mib))]
@@ -69,7 +71,10 @@ def curvature_at(
     directions: Rows,
     options: Options = Options(),
 ) -> list[list[PlaneCurvature | None]]:
-    """Curvature as by `radial_sweep` at `points` (scale, temperature), indexed by point and number of examples."""
+    """Curvature at `points` (scale, temperature), indexed by point and number of examples; see `radial_sweep`.
+
+    Raises ValueError as `radial_sweep` does, and if there is no point or a temperature is not positive.
+    """
     if not points:
         raise ValueError("no point was asked for: give one scale and one temperature at least")
     scales, temperatures = map(list, zip(*points))
@@ -107,8 +112,8 @@ def curvature_at(
 def sphere_hessian(problem: Problem, parameters: Array, directions: Rows, memory_mib: float = 1024) -> np.ndarray:
     """Riemannian Hessian (d, d) of the mean loss on the sphere |θ| = r through `parameters` (D,).
 
-    PᵀHP − (⟨∇L, θ⟩/r²) I on orthonormal directions P tangent to the sphere, made from the raw `directions` (d, D).
-    Raises ValueError as `radial_sweep` does, and if the directions and θ are linearly dependent.
+    PᵀHP − (⟨∇L, θ⟩/r²) I on orthonormal directions P tangent to the sphere, obtained from the raw `directions` (d, D).
+    Raises ValueError as `radial_sweep` does, and if the directions and θ are linearly dependent or θ is zero.
     """
     theta = arguments.parameters(parameters)
     directions = arguments.plane(directions, theta)
@@ -119,7 +124,7 @@ def sphere_hessian(problem: Problem, parameters: Array, directions: Rows, memory
     if not radius > 0:
         raise ValueError("the parameters are zero, so that no sphere goes through them: give others")
     outward = (theta / radius).to(directions)
-    # With u in front, the Cholesky factor takes it off all the others.
+    # With the radial direction first, the Cholesky factor removes it from all others.
     found = plane_hessian(problem, parameters, torch.cat([outward[None], directions]), memory_mib)
     return found.hessian[1:, 1:] - found.radial_derivative / float(radius) ** 2 * np.eye(len(directions))
 
@@ -128,7 +133,10 @@ def sphere_hessian(problem: Problem, parameters: Array, directions: Rows, memory
 def hessian_vector_products(
     problem: Problem, parameters: Array, vectors: Array, part: str = "hessian", memory_mib: float = 1024
 ) -> Array:
-    """Products (d, D) of the Hessian of the mean loss with `vectors` (d, D), in their precision."""
+    """Products (d, D) of the Hessian of the mean loss with `vectors` (d, D), in the precision of the vectors.
+
+    The other arguments and the errors are those of `hessian_products`.
+    """
     theta = arguments.parameters(parameters).to(arguments.real(vectors, "vectors").dtype)
     return hessian_products(problem, theta, part, memory_mib)(vectors)
 
@@ -137,12 +145,12 @@ def hessian_vector_products(
 def hessian_products(
     problem: Problem, parameters: Array, part: str = "hessian", memory_mib: float = 1024
 ) -> Callable[[Array], Array]:
-    """The map from vectors (d, D) to products (d, D) with the Hessian of the mean loss at `parameters` (D,).
+    """Map from vectors (d, D) to products (d, D) with the Hessian of the mean loss at `parameters` (D,).
 
-    `part` is `hessian` or `gauss_newton`; the precision is that of the parameters. Fully connected chains keep one
-    pass over the examples for all calls where it fits into `memory_mib`; other networks are differentiated
-    automatically. Numpy's vectors give numpy's products, in double precision, as `lanczos` takes them. Both this
-    function and the map raise ValueError as `radial_sweep` does; this one also if the part is unknown.
+    `part` is `hessian` or `gauss_newton`; the precision is that of the parameters. For fully connected chains, one pass
+    over the examples is cached for all calls if it fits into `memory_mib`. Other networks use automatic
+    differentiation. NumPy vectors give NumPy products in double precision, as `lanczos` requires. Both this function
+    and the map raise ValueError as `radial_sweep` does; this function also if the part is unknown.
     """
     if part not in ("hessian", "gauss_newton"):
         raise ValueError(f"part {part!r} of the Hessian is unknown: use hessian or gauss_newton")
@@ -171,6 +179,6 @@ def hessian_products(
 def spectral_density(
     problem: Problem, parameters: Array, steps: int = 30, probes: int = 10, memory_mib: float = 1024
 ) -> lanczos.Density:
-    """The density of the Hessian's eigenvalues at `parameters` (D,), from Gaussian probes and Lanczos steps each."""
+    """Spectral density of the Hessian at `parameters` (D,), from Gaussian `probes` with `steps` Lanczos steps each."""
     vectors = stream("spectral density").standard_normal((probes, len(parameters)))
     return lanczos.spectral_density(hessian_products(problem, parameters, memory_mib=memory_mib), vectors, steps)

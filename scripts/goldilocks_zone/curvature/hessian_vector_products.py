@@ -1,7 +1,7 @@
-"""Products with the Hessian in full space, or with its Gauss–Newton part, of fully connected chains at one point.
+"""Products with the Hessian of fully connected chains in full space, or with its Gauss–Newton part, at one point.
 
-Activations, adjoints and slopes, which do not depend on the vector, are computed once. A product is then one tangent
-forward and its adjoint back, two products of matrices for the first layer and six for each other.
+Activations, adjoints and slopes do not depend on the vector and are computed once. A product then pushes one tangent
+forward and pulls one adjoint back: two matrix products for the first layer and six for each other layer.
 """
 
 from collections.abc import Callable
@@ -16,11 +16,11 @@ from goldilocks_zone.models import chains
 from goldilocks_zone.models.layers import Activation, Dense, Reshape
 
 EXAMPLES_AT_ONCE = 1000
-ENTRIES_AT_ONCE = 2**17  # of tangents: so many vectors share each product of matrices, but where one is large by itself
+ENTRIES_AT_ONCE = 2**17  # of tangents: vectors share matrix products up to this size
 
 
 class Products:
-    """The map from vectors (d, D) to products (d, D) with the Hessian of the mean loss at a point, in its precision."""
+    """Map from vectors (d, D) to products (d, D) with the Hessian of the mean loss at a point, in its precision."""
 
     def __init__(self, chain: tuple, given: Prepared, gauss_newton: bool):
         self._chain, self._given, self._gauss_newton = chain, given, gauss_newton
@@ -31,14 +31,14 @@ class Products:
 
     @staticmethod
     def applies(chain: tuple | None, theta: Tensor, examples: int, memory_mib: float) -> bool:
-        """Whether all layers are dense ones, activations and flattening, and the arrays to keep fit into memory."""
+        """Whether all layers are dense, activations or flattening, and the cached arrays fit into `memory_mib`."""
         if chain is None or not all(isinstance(layer, Dense | Activation | Reshape) for layer in chain):
             return False
         entries = 3 * examples * sum(sum(layer.shape) for layer in chain if isinstance(layer, Dense))
         return entries * theta.element_size() <= memory_mib * 2**20
 
     def _prepared(self, inputs: Tensor, labels: Tensor) -> tuple[list[Step], Callable[[Tensor], Tensor]]:
-        """Dense layers with inputs and adjoints, activations with slopes, and products with the loss's curvature."""
+        """Dense layers with inputs and adjoints, activations with slopes, and the product with the loss curvature."""
         outputs, kept = chains.forward(self._chain, self._theta, inputs)
         cooled = outputs.double() / self._temperature
         if not self._gauss_newton:
@@ -66,7 +66,7 @@ class Products:
         return products / self._amount
 
     def _add(self, vectors: Tensor, products: Tensor, steps: list[Step], curved: Callable) -> None:
-        """Add to products (…, D) those of vectors (…, D), one or several."""
+        """Add the products of one or several vectors (…, D) to `products` (…, D)."""
         tangent, before = None, []
         for step in steps:
             before.append(tangent)

@@ -1,11 +1,13 @@
-"""A sweep over radii and temperatures at hardly more than the price of one point.
+"""Sweeps over radii and temperatures for little more than the cost of a single point.
 
-In a positively homogeneous network of n weight layers whose biases are zero, activation patterns do not depend on
-the scale α of the parameters: logits grow as αⁿ, tangents along weights and the first layer's bias as α^{n−1} and
-those along the bias of layer l as α^{n−l}. With K the logits' second derivatives at α = 1,
-H(α) = α^{2n−2} G(p(α)) + α^{n−2} Σ (p(α) − y)·K, and likewise for each group of bias directions with its own powers.
-Tangents are computed once, streamed over chunks of examples, for all points; functions of p once for all points of the
-same αⁿ/T. The residuals p(α) − y of all points are, to rounding, combinations of a few, which meet the tangents.
+Consider a positively homogeneous network of n weight layers whose biases are zero. Its activation patterns do not
+depend on the scale α of the parameters. Logits scale as αⁿ, tangents along weights and the bias of the first layer as
+α^{n−1}, and tangents along the bias of layer l as α^{n−l}. With K the second derivatives of the logits at α = 1,
+H(α) = α^{2n−2} G(p(α)) + α^{n−2} Σ (p(α) − y)·K, and similarly for each group of bias directions, with its own powers.
+
+Tangents are computed once for all points, streamed over chunks of examples. Functions of p are computed once for all
+points with the same αⁿ/T. To rounding, the residuals p(α) − y of all points are linear combinations of a few, and only
+these are contracted with the tangents.
 """
 
 import torch
@@ -18,17 +20,17 @@ from goldilocks_zone.models import chains
 from goldilocks_zone.models.layers import Activation, Affine, Dense
 from goldilocks_zone.models.losses import Loss
 
-ROUNDING = 1e-14  # of powers of scales that are meant to be the same
+ROUNDING = 1e-14  # relative difference up to which powers of scales count as equal
 
 
 def applies(chain: tuple, theta: Tensor) -> bool:
-    """Whether logits are homogeneous in the scale of the parameters at θ (D,)."""
+    """Whether the logits of a chain are homogeneous in the scale of the parameters at θ (D,)."""
     biases = [layer.bias for layer in chains.affine_layers(chain) if layer.bias is not None]
     return all(layer.homogeneous for layer in chain) and not any(theta[bias].any() for bias in biases)
 
 
 def add_chunk(ray: Ray, inputs: Tensor, labels: Tensor, total: accumulators.Sums) -> None:
-    """Add examples to the sums of all points of a ray."""
+    """Add examples to the sums at all points of a ray."""
     chain, theta, directions = ray.network, ray.theta, ray.directions
     outputs, kept = chains.forward(chain, theta, inputs)
     steps = tangents.linearised(kept, theta, directions.dtype)
@@ -39,7 +41,7 @@ def add_chunk(ray: Ray, inputs: Tensor, labels: Tensor, total: accumulators.Sums
     firsts, numbers = alike = same(scales**depth / temperatures)
     pushed = {group: accumulators.orthonormalised(each, total.factor) for group, each in pushed.items()}
     parts = [(scales ** (depth - group), each) for group, each in pushed.items()]
-    # Tangents of several groups come in other proportions at every scale.
+    # With several groups, the proportions of their tangents depend on the scale, so points cannot be merged.
     total.add(logits, labels, parts, alike=alike if len(parts) == 1 else None)
     residuals = total.residuals(logits[firsts], labels, firsts)
     radial = (residuals * logits[firsts] / total.temperatures[firsts]).sum((1, 2))
@@ -52,7 +54,10 @@ def add_chunk(ray: Ray, inputs: Tensor, labels: Tensor, total: accumulators.Sums
 
 
 def same(values: Tensor) -> tuple[list[int], list[int]]:
-    """The first places of positive values (p,) that differ by more than rounding; which of them each value equals."""
+    """Group positive values (p,) that are equal up to rounding.
+
+    Returns the index of the first value of each group, and the number of the group of each value.
+    """
     ascending, order = values.sort()
     steps = ascending[1:] > ascending[:-1] * (1 + ROUNDING)
     groups = torch.empty_like(order).index_copy_(0, order, torch.cat([steps.new_zeros(1), steps]).cumsum(0)).tolist()
@@ -61,12 +66,13 @@ def same(values: Tensor) -> tuple[list[int], list[int]]:
 
 
 def spanning(residuals: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Orthonormal (q, n, k) that span the residuals of all points (p, n, k), and their coefficients (p, q).
+    """Orthonormal basis (q, n, k) of the span of the residuals (p, n, k) of all points, and coefficients (p, q).
 
-    To the precision of `dtype` relative to each point's norm; a point that is not finite has coefficients NaN.
+    Accurate to the precision of `dtype`, relative to the norm of each point. A point that is not finite has
+    coefficients NaN.
     """
     flat = residuals.flatten(1)
-    # Relative to the largest, whose square may vanish.
+    # Divide by the largest entry first, as its square may underflow.
     largest = flat.abs().amax(1).clamp_min(torch.finfo(flat.dtype).tiny)
     norms = largest * (flat / largest[:, None]).norm(dim=1)
     known = torch.isfinite(norms)
@@ -76,7 +82,7 @@ def spanning(residuals: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     triangle = torch.linalg.qr(units.T, mode="r").R
     left, values, _ = torch.linalg.svd(triangle.T)
     rank = max(1, int((values > torch.finfo(dtype).eps * len(units)).sum()))
-    # Where no point has any residual, the one that is kept is zero.
+    # If all residuals vanish, keep one basis vector, which is zero.
     left, values = left[:, :rank], values[:rank].clamp_min(torch.finfo(flat.dtype).tiny)
     coefficients = norms.new_full((len(residuals), rank), torch.nan)
     coefficients[known] = left * values * norms[known, None]
@@ -84,7 +90,7 @@ def spanning(residuals: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _crossed(meetings, directions, kept, theta, adjoints, loss):
-    """Cross terms (p, d, d) of every layer by group, from logit adjoints (p, n, k), each by the cheapest way."""
+    """Yield cross terms (p, d, d) of every layer by group from logit adjoints (p, n, k), by the cheapest method."""
     seeds, coefficients = _families(adjoints, loss)
     by_point, by_family = {}, {}
     for step, groups in meetings:
@@ -110,7 +116,10 @@ def _crossed(meetings, directions, kept, theta, adjoints, loss):
 
 
 def _pulled_back(kept, theta, seeds, meetings, dtype):
-    """The meetings, last to first, each with the adjoints of its layer's output (p, n, …) from those of the logits."""
+    """Yield the meetings, last to first, each with the adjoints (p, n, …) of the output of its layer.
+
+    `seeds` (p, n, k) are the adjoints of the logits.
+    """
     left, deltas = dict(meetings), list(seeds)
     for each in reversed(kept):
         if isinstance(each.layer, Affine) and each.layer.weight.start in left:
@@ -121,9 +130,10 @@ def _pulled_back(kept, theta, seeds, meetings, dtype):
 
 
 def _push(steps: list[Step], directions: Directions) -> tuple[dict[int, Tensor], list[tuple[Step, dict]]]:
-    """Tangents of the logits by group, and the affine layers behind the first with those of their inputs (d, n, …).
+    """Tangents of the logits by group, and all affine layers but the first with the tangents of their inputs.
 
-    Group 1 is of weights and the first bias, l of the l-th.
+    Tangents are in the layout of `tangents.push`. Group 1 holds the weights and the first bias, group l > 1 the l-th
+    bias.
     """
     groups, meetings, number, before = {}, [], 0, None
     for step in steps:
@@ -134,7 +144,7 @@ def _push(steps: list[Step], directions: Directions) -> tuple[dict[int, Tensor],
                 meetings.append((step, dict(groups)))
             groups = _through(step, directions, groups, number)
         elif isinstance(layer, Activation):
-            # Nobody else holds the tangents that leave an affine layer.
+            # Nothing else references the outputs of an affine layer, so they may be overwritten.
             multiply = Tensor.mul_ if isinstance(before, Affine) else Tensor.mul
             groups = {group: multiply(each, step.memory) for group, each in groups.items()}
         else:
@@ -155,16 +165,19 @@ def _through(step: Step, directions: Directions, groups: dict[int, Tensor], numb
 
 
 def _families(adjoints: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
-    """Logit adjoints (f, n, k) that span those of all points (p, n, k), and their coefficients (p, n, f)."""
+    """Families of logit adjoints (f, n, k) that span, at each example, the `adjoints` (p, n, k) of all points.
+
+    Returns the families and the coefficients (p, n, f).
+    """
     seeds, coefficients = torch.eye(adjoints.shape[2], dtype=adjoints.dtype, device=adjoints.device), adjoints
     if loss.shift_invariant:
-        # Adjoints sum to zero over the k classes, so that k − 1 families do.
+        # Adjoints sum to zero over the k classes, so k − 1 families suffice.
         seeds, coefficients = seeds[:-1] - seeds[-1:], adjoints[..., :-1]
     return seeds[:, None].expand(-1, *adjoints.shape[1:]), coefficients
 
 
 def _crossed_at_the_end(layer: Dense, directions: Directions, along: Tensor, adjoints: Tensor) -> Tensor:
-    """Cross terms (p, d, d) of the last layer, whose adjoints are the logits' own."""
+    """Cross terms (p, d, d) of the last layer, whose output adjoints are the logit adjoints."""
     p, n, k = adjoints.shape
     stacked = adjoints.to(along.dtype).transpose(1, 2).reshape(p * k, n)
     gradients = (along.flatten(0, 1) @ stacked.T).view(len(along), -1, p, k)
@@ -172,14 +185,14 @@ def _crossed_at_the_end(layer: Dense, directions: Directions, along: Tensor, adj
 
 
 def _crossed_by_point(step: Step, directions: Directions, along: Tensor, deltas: Tensor) -> Tensor:
-    """Cross terms (p, d, d) from each point's own adjoints (p, n, …)."""
+    """Cross terms (p, d, d) from the adjoints (p, n, …) of each point."""
     weights = directions.part(step.layer.weight)
     gradients = (step.layer.weight_gradients(chains.laid_out(delta), along, step.weights) for delta in deltas)
     return torch.stack([weights @ each.T for each in gradients])
 
 
 def _crossed_sparsely(step: Step, directions: Directions, along: Tensor, deltas: Tensor) -> Tensor:
-    """Cross terms (p, d, d) from each point's adjoints (p, n, o), at the few non-zero entries of Ẇ alone."""
+    """Cross terms (p, d, d) from the adjoints (p, n, o) of each point, using only the non-zero entries of Ẇ."""
     (p, n, _), d = deltas.shape, len(along)
     deltas = deltas.permute(2, 0, 1).contiguous()
     result = along.new_zeros(d, p * d)
@@ -190,7 +203,10 @@ def _crossed_sparsely(step: Step, directions: Directions, along: Tensor, deltas:
 
 
 def _crossed_by_family(step: Step, directions: Directions, along: Tensor, deltas: Tensor, weights: Tensor) -> Tensor:
-    """Cross terms (p, d, d) from K_n = ⟨Ẇᵀδ, ȧ⟩ of each example and family (f, n, …), weighted by `weights`."""
+    """Cross terms (p, d, d) from K_n = ⟨Ẇᵀδ, ȧ⟩ of each example and family, for adjoints δ (f, n, …).
+
+    weights: coefficients (p, n, f) of the families.
+    """
     deltas = deltas.transpose(0, 1).contiguous()
     (n, f), d = deltas.shape[:2], len(directions)
     weights = weights.to(along.dtype).flatten(1)

@@ -1,8 +1,9 @@
-"""Second-order jets of a network's outputs on a plane, from which the Hessian of any loss of the outputs follows.
+"""Second-order jets of the outputs of a network on a plane, which give the Hessian of any loss of these outputs.
 
-With the outputs Z, and J = ∂Z/∂t and K = ∂²Z/∂t² along d orthonormal directions, H = Jᵀℓ″J + ℓ′·K, the parts G and H′.
-The loss ℓ may couple examples. Of n dense layers of ReLU without biases Z, J and K are in proportion to αⁿ, α^{n−1} and
-α^{n−2} at the parameters αθ, so that one pass gives all radii and losses. Kinks are left out, as elsewhere.
+With outputs Z and their derivatives J = ∂Z/∂t and K = ∂²Z/∂t² along d orthonormal directions, the Hessian is
+H = Jᵀℓ″J + ℓ′·K, with the parts G and H′. The loss ℓ may couple examples. For L dense ReLU layers without biases, Z, J
+and K at the parameters αθ are proportional to α^L, α^{L−1} and α^{L−2}, so that one pass gives all radii and losses. As
+elsewhere, this is the almost-everywhere Hessian, without the kinks.
 
 Letters: n examples, b branches, e outputs of a branch, w = b·e outputs, d directions, p points, D parameters.
 """
@@ -16,16 +17,16 @@ from torch.func import grad, jvp, vmap
 
 from goldilocks_zone.models.losses import Loss, likeliest
 
-ENTRIES_PER_CHUNK = 4e6  # of the products of one chunk of examples
+ENTRIES_PER_CHUNK = 4e6  # of the products for one chunk of examples
 
 
 @dataclass(frozen=True)
 class Jets:
-    """Outputs Z (n, w), tangents J (d, n, w), and sums with K.
+    """Outputs Z (n, w), tangents J (d, n, w), and contractions of the second derivatives K.
 
-    second: the map from cotangents (p, n, w) to Σ cotangent·K (p, d, d). trace_of_second: the function that gives the
-    sum of ∂²Z/∂t_a² over directions a (n, w). degree: Z ∝ α^degree along the ray through the parameters; None where it
-    is not homogeneous.
+    second: map from cotangents (p, n, w) to Σ cotangent·K (p, d, d). trace_of_second: function that returns the sum of
+    ∂²Z/∂t_a² over directions a, (n, w). degree: Z ∝ α^degree along the ray through the parameters; None if Z is not
+    homogeneous.
     """
 
     outputs: Tensor
@@ -37,7 +38,7 @@ class Jets:
 
 @dataclass(frozen=True)
 class Parts:
-    """Mean losses (p,), r∂_r of them where the outputs are homogeneous, and G and H′ (p, d, d), at p points."""
+    """Mean losses (p,), their derivatives r∂_r (p,), NaN unless outputs are homogeneous, and G and H′ (p, d, d)."""
 
     loss: Tensor
     radial_derivative: Tensor
@@ -51,10 +52,10 @@ class Parts:
 
 
 def of_encoder(weights: Sequence[Tensor], inputs: Tensor, directions: Tensor) -> Jets:
-    """Jets of an encoder of dense layers with ReLU between them, without biases, applied to each branch of a pair.
+    """Jets of an encoder, applied to each branch: dense layers without biases, with ReLU between them.
 
-    weights: one matrix (o, i) for each layer; inputs (n, b, i); directions: orthonormal rows (d, D), in the order
-    of the weights. The outputs (n, b·e) hold one branch after the other. All in one precision.
+    weights: one matrix (o, i) for each layer. inputs: (n, b, i). directions: orthonormal rows (d, D), in the order of
+    the weights. The outputs (n, b·e) hold one branch after the other. All arguments must have the same precision.
     """
     pushed = _Pushed(weights, inputs.flatten(0, 1), directions)
     shape = len(inputs), -1
@@ -68,9 +69,10 @@ def of_encoder(weights: Sequence[Tensor], inputs: Tensor, directions: Tensor) ->
 
 
 def of_network(network: Callable[[Tensor], Tensor], parameters: Tensor, directions: Tensor) -> Jets:
-    """Jets at one point of any outputs (n, w) that are a function of the parameters (D,), by automatic differentiation.
+    """Jets of any outputs (n, w) of a function of the parameters (D,), at one point, by automatic differentiation.
 
-    directions: orthonormal rows (d, D). A network of predictors and biases has no other points on the ray.
+    directions: orthonormal rows (d, D). The degree is None: networks with predictors or biases are not homogeneous, so
+    the jets hold at this point only.
     """
 
     def along(function: Callable[[Tensor], Tensor], direction: Tensor) -> Callable[[Tensor], Tensor]:
@@ -94,14 +96,14 @@ def of_network(network: Callable[[Tensor], Tensor], parameters: Tensor, directio
 
 
 def parts(jets: Jets, losses: Sequence[Loss], scales: Tensor, labels: Tensor | None = None) -> list[Parts]:
-    """Parts of the Hessian of the mean of each loss at the points αθ with the scales α (p,).
+    """Parts of the Hessian of each mean loss at the points αθ, for scales α (p,).
 
-    Raises ValueError if there are scales but the outputs are not homogeneous.
+    Raises ValueError if a scale is not 1 and the outputs are not homogeneous.
     """
     first, after = _powers(jets, scales)
     z, n = _outputs(jets, scales), len(jets.outputs)
     slopes = [loss.gradient(z, labels) / n for loss in losses]
-    # One pass over K meets the slopes of all losses.
+    # One pass over K contracts it with the slopes of all losses.
     residuals = jets.second(torch.cat(slopes)).unflatten(0, (len(losses), -1))
     found = []
     for loss, slope, residual in zip(losses, slopes, residuals):
@@ -113,7 +115,7 @@ def parts(jets: Jets, losses: Sequence[Loss], scales: Tensor, labels: Tensor | N
 
 
 def traces(jets: Jets, loss: Loss, scales: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Traces of G and H′ (p,) of the mean loss at the points αθ, without K beyond its own trace."""
+    """Traces of G and H′ (p,) of the mean loss at the points αθ; of K, only its trace is computed."""
     first, after = _powers(jets, scales)
     z, n = _outputs(jets, scales), len(jets.outputs)
     curved = _gauss_newton(jets, loss, z, labels).diagonal(dim1=1, dim2=2).sum(1)
@@ -122,13 +124,13 @@ def traces(jets: Jets, loss: Loss, scales: Tensor, labels: Tensor | None = None)
 
 
 def radial_derivatives(jets: Jets, loss: Loss, scales: Tensor, labels: Tensor | None = None) -> Tensor:
-    """r∂_r of the mean loss (p,) at the points αθ of homogeneous outputs."""
+    """r∂_r of the mean loss (p,) at the points αθ; needs homogeneous outputs."""
     z = _outputs(jets, scales)
     return jets.degree * (loss.gradient(z, labels) * z).sum((1, 2)) / len(z[0])
 
 
 def _powers(jets: Jets, scales: Tensor) -> tuple[Tensor, Tensor]:
-    """The factors (p,) on JJ and on K."""
+    """Factors (p,) on G and on K at the points αθ."""
     if jets.degree is None:
         if not (scales == 1).all():
             raise ValueError("the outputs are not homogeneous: take jets at each point, and the scale 1")
@@ -142,13 +144,13 @@ def _outputs(jets: Jets, scales: Tensor) -> Tensor:
 
 
 def _gauss_newton(jets: Jets, loss: Loss, z: Tensor, labels: Tensor | None) -> Tensor:
-    """Jᵀℓ″J (p, d, d) of the total at outputs z (p, n, w)."""
+    """Jᵀℓ″J (p, d, d) of the total loss at outputs z (p, n, w), with J as at scale 1."""
     classes = likeliest(z)
     return loss.gauss_newton(z, loss.relative(jets.tangents.mT, classes), classes, labels)[0]
 
 
 class _Pushed:
-    """Outputs of m examples (e, m), tangents (d, e, m) and their sum of second derivatives (e, m), pushed forward."""
+    """Forward pass of outputs (e, m) of m examples, tangents (d, e, m), and summed second derivatives (e, m)."""
 
     def __init__(self, weights: Sequence[Tensor], inputs: Tensor, directions: Tensor):
         sizes = [each.numel() for each in weights]
@@ -170,11 +172,11 @@ class _Pushed:
                 values, tangents, bent = values * mask, tangents * mask, bent * mask
                 self.along.append(tangents)
         self.outputs, self.tangents, self.bent = values, tangents, bent
-        # Directions within one layer meet nowhere.
+        # A layer adds to K only if some direction has entries in it and some in a layer before it.
         self.meet = [bool(moves.any() and along.any()) for moves, along in zip(self.moves[1:], self.along)]
 
     def second(self, cotangents: Tensor) -> Tensor:
-        """Σ cotangent·K (p, d, d) from cotangents (p, m, e), streamed over the examples."""
+        """Σ cotangent·K (p, d, d) for cotangents (p, m, e), streamed over chunks of examples."""
         d, e = self.tangents.shape[:2]
         widest = max((each.shape[1] for each in self.along), default=e)
         chunk = max(1, int(ENTRIES_PER_CHUNK / (e * d * (widest + d))))

@@ -1,6 +1,6 @@
-"""Mean cosines of pairs of logit gradients, and ‖G‖_F, from blocks of their Gram matrix JᵀJ.
+"""Mean cosines between pairs of logit gradients, and ‖G‖_F, from blocks of their Gram matrix JᵀJ.
 
-Letters as in `logit_gradients`.
+Uses the letters of `logit_gradients`.
 """
 
 from dataclasses import dataclass
@@ -17,10 +17,11 @@ from goldilocks_zone.models.problem import Array
 
 @dataclass(frozen=True)
 class Clustering:
-    """Mean cosines of logit gradients of different examples (Fort & Ganguli 2019).
+    """Mean cosines between logit gradients of different examples (Fort & Ganguli 2019).
 
-    same_logit_same_class: of logit k, both examples of class k; same_logit: of logit k, any two examples, the first's
-    expectation under permuted classes; other_logit, other_logit_absolute: of different logits, with and without sign.
+    same_logit_same_class: both gradients of logit k, both examples of class k. same_logit: both gradients of logit k,
+    any two examples; this is the expectation of the former under permuted classes. other_logit, other_logit_absolute:
+    gradients of different logits, with and without sign.
     """
 
     same_logit_same_class: float
@@ -30,7 +31,7 @@ class Clustering:
 
 
 class _Cosines:
-    """Sums of the cosines of all pairs of different examples, from blocks of JᵀJ."""
+    """Accumulator of the cosines of all pairs of different examples, from blocks of JᵀJ."""
 
     def __init__(self, gradients: LogitGradients, labels: Array, *, without_last: bool):
         n, k = gradients.examples, gradients.classes
@@ -42,7 +43,7 @@ class _Cosines:
         self._of_class = torch.zeros(k, dtype=torch.float64)
 
     def add(self, first: int, products: Tensor) -> None:
-        """Add a block's scalar products, of examples from the number `first` on; they are overwritten."""
+        """Add a block of scalar products, whose first example has the number `first`; overwrites the block."""
         inverse, members = self._inverse[first:], self._members[first:]
         count, weights = len(products), _weights(products)
         cosines = products.mul_(inverse[:count, :, None, None]).mul_(inverse)
@@ -54,7 +55,7 @@ class _Cosines:
         self._absolute += torch.einsum("kmj,m->kj", cosines.abs_().sum(0), weights).double().cpu()
 
     def clustering(self) -> Clustering:
-        """Mean cosines, after all blocks."""
+        """Mean cosines, once all blocks are added."""
         n, k = self._members.shape
         counts, pairs = self._members.sum(0).double().cpu(), n * (n - 1)
         others = ~torch.eye(k, dtype=torch.bool)
@@ -67,36 +68,37 @@ class _Cosines:
 
 
 class _Squares:
-    """The sum of squares of the entries of Rᵀ JᵀJ R, from blocks of JᵀJ."""
+    """Accumulator of the squared entries of Rᵀ JᵀJ R, from blocks of JᵀJ."""
 
     def __init__(self, gradients: LogitGradients, factor: Factor):
         self._roots, self._examples, self._sum = fitting(factor, gradients), gradients.examples, 0.0
 
     def add(self, first: int, products: Tensor) -> None:
-        """Add a block's scalar products, of examples from the number `first` on."""
-        # R has one block for each example, so that rows of Rᵀ JᵀJ R come from the same rows of JᵀJ.
+        """Add a block of scalar products, whose first example has the number `first`."""
+        # R is block-diagonal over examples, so the rows of an example in Rᵀ JᵀJ R come from its rows in JᵀJ.
         rows, columns = (self._roots.part(slice(first, end)) for end in (first + len(products), None))
         whole = rows.transposed_first(columns.transposed(products))
         norms = torch.linalg.vector_norm(whole, dim=(0, 1, 3), dtype=torch.float64)
         self._sum += float((norms.square() * _weights(products)).sum())
 
     def norm(self) -> float:
-        """‖G‖_F, after all blocks."""
+        """‖G‖_F, once all blocks are added."""
         return float(np.sqrt(self._sum)) / self._examples
 
 
 def _weights(products: Tensor) -> Tensor:
-    """How often each column of a block of JᵀJ (b, k, m, k) counts (m,): twice where it lies above the diagonal."""
+    """Weights (m,) of the columns of a block (b, k, m, k) of JᵀJ: 1 in its diagonal square, 2 above the diagonal."""
     weights = products.new_full((products.shape[2],), 2)
     weights[: len(products)] = 1
     return weights
 
 
 def clustering(gradients: LogitGradients, labels: Array, *, without_last: bool = False) -> Clustering:
-    """Mean cosines, with the `labels` (n,) of the examples; classes of one example do not count for the first.
+    """Mean cosines, given the `labels` (n,) of the examples.
 
-    A gradient that is zero has cosine zero with all others. `without_last` leaves out the last layer's parameters.
-    Raises ValueError unless the gradients are then `layered` and there is one label for each example.
+    Classes with a single example do not enter same_logit_same_class. A zero gradient has cosine zero with all others.
+    `without_last` leaves out the parameters of the last layer. Raises ValueError unless there is one label for each
+    example and, with `without_last`, the gradients are `layered`.
     """
     cosines = _Cosines(gradients, labels, without_last=without_last)
     for block in gradients.blocks():
@@ -105,7 +107,7 @@ def clustering(gradients: LogitGradients, labels: Array, *, without_last: bool =
 
 
 def frobenius_norm(gradients: LogitGradients, factor: Factor) -> float:
-    """‖G‖_F of the mean loss, with the `factor` R of the loss at the logits of all examples."""
+    """‖G‖_F of the mean loss, given the `factor` R of the loss at the logits of all examples."""
     squares = _Squares(gradients, factor)
     for block in gradients.blocks():
         squares.add(block.first, block.whole)
@@ -114,7 +116,7 @@ def frobenius_norm(gradients: LogitGradients, factor: Factor) -> float:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Clustering of logit gradients with and without the last layer (None where layers are not known), and ‖G‖_F."""
+    """Clustering of logit gradients with and without the last layer (None if layers are unknown), and ‖G‖_F."""
 
     clustering: Clustering
     without_last: Clustering | None
@@ -122,7 +124,7 @@ class Pairs:
 
 
 def measure(gradients: LogitGradients, labels: Array, factor: Factor) -> Pairs:
-    """`clustering` of both kinds and `frobenius_norm` from one pass over all pairs. Raises ValueError as they do."""
+    """Both kinds of `clustering` and `frobenius_norm` from one pass over all pairs. Raises ValueError as they do."""
     whole = _Cosines(gradients, labels, without_last=False)
     inner = _Cosines(gradients, labels, without_last=True) if gradients.layered else None
     squares = _Squares(gradients, factor)

@@ -1,10 +1,10 @@
-"""Gradients of all logits over examples: how they cluster, and the spectrum of G that they carry.
+"""Gradients of all logits over examples, their Gram matrix, and the spectrum of G that follows from it.
 
-J is the matrix of the columns ∂z_k^μ/∂θ, example after example: (D, n · k). It is never formed where a layer is fully
-connected: there a product of two columns is one of adjoints times one of inputs. G = J S Jᵀ/n, S_μ = R_μ R_μᵀ the
-second derivative of the loss by the logits, has the eigenvalues of Rᵀ(JᵀJ)R/n, and its eigenvectors are
-u = J R w/√(nλ) (Fort & Ganguli 2019; Papyan 2019 for the spectrum). Only rows of the Gram matrix JᵀJ of b examples are
-in memory at a time, and only those on and above its diagonal are computed.
+J (D, n · k) has the columns ∂z_k^μ/∂θ, example after example. For fully connected layers J is never formed: the scalar
+product of two columns is a product of adjoints times a product of inputs. Let S_μ = R_μ R_μᵀ be the second derivative
+of the loss by the logits. Then G = J S Jᵀ/n has the eigenvalues λ of Rᵀ(JᵀJ)R/n, and from eigenvectors w of the latter
+the eigenvectors u = J R w/√(nλ) (Fort & Ganguli 2019; Papyan 2019 for the spectrum). Only the rows of b examples of the
+Gram matrix JᵀJ are in memory at a time, and only blocks on and above its diagonal are computed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,13 +24,16 @@ from goldilocks_zone.randomness import stream
 from goldilocks_zone.spectra import lanczos
 
 EXAMPLES_AT_ONCE = 250
-ENTRIES_AT_ONCE = 2**22  # of a block of the Gram matrix: a few of them stay in a processor's cache
+ENTRIES_AT_ONCE = 2**22  # of a block of the Gram matrix: a few blocks fit into the CPU cache
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-11}
 
 
 @dataclass(frozen=True)
 class _Factors:
-    """Adjoints (n, k, o) and inputs (n, i) of a layer, whose outer products are its gradients, or these alone."""
+    """Adjoints (n, k, o) and inputs (n, i) of a layer, whose outer products are its logit gradients.
+
+    With inputs None, `adjoints` holds the gradients themselves.
+    """
 
     adjoints: Tensor
     inputs: Tensor | None
@@ -38,7 +41,7 @@ class _Factors:
 
     @kernels.differentiating
     def multiplied(self, rows: Tensor) -> Tensor:
-        """JᵀJ x (m, n, k) of the layer's part of J, for rows x (m, n, k)."""
+        """JᵀJ x (m, n, k) for rows x (m, n, k), with J restricted to the layer."""
         if self.inputs is None:
             return (rows.flatten(1) @ self.adjoints.flatten(0, 1) @ self.adjoints.flatten(0, 1).T).view_as(rows)
         pulled = torch.einsum("mnk,nko->mno", rows, self.adjoints)
@@ -58,16 +61,16 @@ class _Factors:
         return product.mul_(weights) if total is None else total.addcmul_(product, weights)
 
     def part(self, some: slice) -> "_Factors":
-        """The same of some of the examples."""
+        """Factors of some of the examples."""
         return _Factors(self.adjoints[some], None if self.inputs is None else self.inputs[some], self.bias)
 
     @kernels.differentiating
     def combined(self, weights: Tensor) -> "_Factors":
-        """Gradients of Σ_k w_k z_k for weights (n, k), as of one logit."""
+        """Gradients of Σ_k w_k z_k for weights (n, k), as a single logit."""
         return _Factors(torch.einsum("nk,nko->no", weights, self.adjoints)[:, None], self.inputs, self.bias)
 
     def live(self) -> int:
-        """Number of parameters by which some logit of some example has a derivative that is not zero."""
+        """Number of parameters with a non-zero derivative of some logit of some example."""
         adjoints = (self.adjoints != 0).any(1)
         if self.inputs is None:
             return int(adjoints.any(0).sum())
@@ -76,7 +79,7 @@ class _Factors:
 
     @kernels.differentiating
     def own(self) -> Tensor:
-        """The layer's part of JᵀJ at each example by itself, (n, k, k)."""
+        """Diagonal blocks (n, k, k) of the layer's part of JᵀJ, one per example."""
         product = self.adjoints @ self.adjoints.mT
         if self.inputs is not None:
             product = product * (self.inputs.square().sum(1) + float(self.bias))[:, None, None]
@@ -84,9 +87,11 @@ class _Factors:
 
 
 class Block(NamedTuple):
-    """Rows of JᵀJ of b examples from the number `first` on, with the columns of these and of all after them, so that
-    the square on the diagonal comes first (b, k, n − first, k): without the last layer (None if it is the only one),
-    and its part."""
+    """Rows of JᵀJ for b examples, starting at example `first`, with the columns of these and all later examples.
+
+    Shape (b, k, n − first, k), so that the diagonal square comes first. inner: the part of all layers but the last;
+    None if there is only one. last: the part of the last layer.
+    """
 
     first: int
     inner: Tensor | None
@@ -94,7 +99,7 @@ class Block(NamedTuple):
 
     @property
     def whole(self) -> Tensor:
-        """The rows with all layers."""
+        """The rows, summed over all layers."""
         return self.last if self.inner is None else self.inner + self.last
 
 
@@ -104,7 +109,7 @@ def _joined(chunks: Sequence[_Factors]) -> _Factors:
 
 
 class LogitGradients:
-    """J of n `examples` and k `classes`, by its layers, first to last; `layered` where several are known."""
+    """J of n `examples` and k `classes`, layer by layer, first to last; `layered` if it has several layers."""
 
     def __init__(self, layers: list[_Factors]):
         self._layers, self.layered = layers, len(layers) > 1
@@ -113,7 +118,7 @@ class LogitGradients:
 
     @classmethod
     def of_columns(cls, columns: Tensor) -> "LogitGradients":
-        """Of Jᵀ itself, (n, k, D)."""
+        """Make from Jᵀ itself, (n, k, D)."""
         return cls([_Factors(columns, None, False)])
 
     def multiplied(self, rows: Tensor) -> Tensor:
@@ -121,7 +126,7 @@ class LogitGradients:
         return reduce(Tensor.add_, (layer.multiplied(rows) for layer in self._layers))
 
     def own(self, *, without_last: bool = False) -> Tensor:
-        """JᵀJ at each example by itself, (n, k, k)."""
+        """Diagonal blocks (n, k, k) of JᵀJ, one per example."""
         return reduce(Tensor.add_, (layer.own() for layer in self._chosen(without_last)))
 
     def products(self, others: "LogitGradients") -> Tensor:
@@ -129,15 +134,15 @@ class LogitGradients:
         return _products(self._layers, others._layers)
 
     def combined(self, weights: Tensor) -> "LogitGradients":
-        """Gradients of Σ_k w_k z_k for weights (n, k), as of one logit."""
+        """Gradients of Σ_k w_k z_k for weights (n, k), as a single logit."""
         return LogitGradients([layer.combined(weights.to(layer.adjoints)) for layer in self._layers])
 
     def live(self) -> int:
-        """Number of parameters by which some logit of some example has a derivative that is not zero."""
+        """Number of parameters with a non-zero derivative of some logit of some example."""
         return sum(layer.live() for layer in self._layers)
 
     def blocks(self) -> Iterator[Block]:
-        """Blocks of JᵀJ on and above the diagonal, until all were there."""
+        """Yield all blocks of JᵀJ on and above the diagonal."""
         start = 0
         while start < self.examples:
             count = max(1, ENTRIES_AT_ONCE // (self.classes**2 * (self.examples - start)))
@@ -157,7 +162,7 @@ class LogitGradients:
 
 
 def _products(some: Sequence[_Factors], others: Sequence[_Factors]) -> Tensor:
-    """Scalar products (n, k, b, j) of gradients, over their layers."""
+    """Scalar products (n, k, b, j) of gradients, summed over layers."""
     total = None
     for mine, theirs in zip(some, others):
         total = mine.products(theirs, total)
@@ -168,8 +173,8 @@ def _products(some: Sequence[_Factors], others: Sequence[_Factors]) -> Tensor:
 def of(problem: Problem, parameters: Array) -> LogitGradients:
     """J at `parameters` (D,), in their precision, over all examples.
 
-    Jᵀ is in memory for a network that is no chain of known layers, and so is the part of every convolution. Raises
-    ValueError as `hessian.radial_sweep` does.
+    Jᵀ is held in memory for networks that are not chains of known layers; so is the part of every convolution in a
+    chain. Raises ValueError as `hessian.radial_sweep` does.
     """
     given = arguments.prepared(problem, parameters, labelled=False)
     chain = chains.matching(given.network, [given.theta], given.first)
@@ -182,7 +187,7 @@ def of(problem: Problem, parameters: Array) -> LogitGradients:
 
 
 def _of_examples(chain: tuple, theta: Tensor, inputs: Tensor) -> list[_Factors]:
-    """The factors of every layer for some examples."""
+    """Factors of every layer for some examples."""
     outputs, kept = chains.forward(chain, theta, inputs)
     by_class = []
     for k in range(outputs.shape[1]):
@@ -207,22 +212,22 @@ def _of_examples(chain: tuple, theta: Tensor, inputs: Tensor) -> list[_Factors]:
 
 
 class TooFewEigenvalues(ValueError):
-    """G has fewer eigenvalues that are not zero than were asked for; the message is one sentence."""
+    """G has fewer non-zero eigenvalues than requested."""
 
 
 @dataclass(frozen=True)
 class GaussNewton:
-    """The largest eigenvalues of G, descending (m,), and cotangents x (m, n, k) with eigenvectors u = J x."""
+    """Largest eigenvalues (m,) of G, descending, and cotangents x (m, n, k) that give the eigenvectors u = J x."""
 
     eigenvalues: np.ndarray
     cotangents: Tensor
 
 
 def gauss_newton(gradients: LogitGradients, factor: Factor, count: int, *, centred: bool = False) -> GaussNewton:
-    """The top of the spectrum of G of the mean loss, with the `factor` R of the loss at the logits of all examples.
+    """Top `count` eigenpairs of G of the mean loss, with the `factor` R of the loss at the logits of all examples.
 
-    `centred` takes from every J_k^μ its mean over examples. Raises ValueError as `lanczos.top_eigenpairs` does, or
-    where the factor has other examples, TooFewEigenvalues where G has no `count` eigenvalues that are not zero.
+    `centred` subtracts from every J_k^μ its mean over examples. Raises ValueError as `lanczos.top_eigenpairs` does, and
+    if the factor does not match the examples; TooFewEigenvalues if G has fewer than `count` non-zero eigenvalues.
     """
     roots = fitting(factor, gradients)
     own = gradients.own()
@@ -250,12 +255,15 @@ def gauss_newton(gradients: LogitGradients, factor: Factor, count: int, *, centr
 
 
 def traces(own: Tensor, factor: Factor) -> np.ndarray:
-    """The trace of each example's part of G (n,), from JᵀJ at each by itself (n, k, k) and the loss's `factor`."""
+    """Traces (n,) of each example's part of G, from the diagonal blocks (n, k, k) of JᵀJ and the loss `factor`."""
     return factor.traces(own).cpu().numpy()
 
 
 def fitting(factor: Factor | None, gradients: LogitGradients) -> Factor:
-    """The factor in the precision of the gradients. Raises ValueError unless it has the same examples and classes."""
+    """The factor in the precision of the gradients.
+
+    Raises ValueError if there is none, or unless its examples and classes match the gradients.
+    """
     shape = (gradients.examples, gradients.classes)
     if factor is None:
         raise ValueError("the loss has no factor, as its second derivative is not positive there: use another loss")

@@ -15,22 +15,25 @@ from goldilocks_zone.subspaces import planes
 
 
 def orthonormal(raw_directions: np.ndarray) -> np.ndarray:
-    """Orthonormal rows (d, D), of which the first k span the first k raw ones; ValueError if these are dependent."""
+    """Orthonormal rows (d, D); the first k rows span the same space as the first k raw directions, for every k.
+
+    Raises ValueError if the directions are linearly dependent, zero or not finite.
+    """
     return scipy.linalg.solve_triangular(planes.cholesky(raw_directions), raw_directions, lower=True)
 
 
 def displacements(extent: float, steps: int) -> np.ndarray:
-    """2 `steps` + 1 places from −`extent` to `extent`, evenly spaced; 0 is one of them, exactly."""
+    """2 `steps` + 1 evenly spaced places from −`extent` to `extent`, which include 0 exactly."""
     return extent * np.arange(-steps, steps + 1) / steps
 
 
 def line_coefficients(places: np.ndarray, count: int) -> np.ndarray:
-    """Coefficients of the lines along each of `count` directions, shape (count, n, count)."""
+    """Coefficients (count, n, count) of lines along each of `count` directions, at n places."""
     return places[None, :, None] * np.eye(count)[:, None, :]
 
 
 def plane_coefficients(places: np.ndarray, count: int) -> np.ndarray:
-    """Coefficients (n, n, count) of a grid along the second and first of `count` directions, as rows of a picture."""
+    """Coefficients (n, n, count) of a grid: rows along the second of `count` directions, columns along the first."""
     second, first = np.meshgrid(places, places, indexing="ij")
     return np.stack([first, second], axis=-1) @ np.eye(2, count)
 
@@ -41,8 +44,8 @@ def mean_losses(
 ) -> np.ndarray:
     """Mean loss at each point θ + Pᵀc, shape (…), from `coefficients` c of shape (…, d).
 
-    Points go one after another, in the precision of `theta` (D,): as fast as a batch of points, in less memory. A
-    coefficient of zero costs nothing. Raises ValueError where a loss is not finite.
+    Points are computed one after another, in the precision of `theta` (D,), which is as fast as a batch of points and
+    needs less memory. Zero coefficients cost nothing. Raises ValueError if a loss is not finite.
     """
     given, found = arguments.prepared(problem, theta), []
     logits = networks.logits_function(given.network)

@@ -1,8 +1,8 @@
-"""The margin estimate of Sabanayagam et al. (2023): points aligned with the top eigenvector stand for the boundary.
+"""Margin estimate of Sabanayagam et al. (2023), with points aligned with the top eigenvector in place of the boundary.
 
-From random inputs x, descent on (A² − 1)², A = ⟨g, v⟩/|g| the alignment of the predicted label's loss with the top
-eigenvector v, ends at points whose smallest distance from the training examples that align most with v and −v is the
-estimate. Letters: s networks, t starts of each, D parameters.
+Starting from random inputs x, gradient descent minimises (A² − 1)². A = ⟨g, v⟩/|g| is the alignment of the gradient g
+of the predicted label's loss with the top eigenvector v. The estimate is the smallest distance of the points reached
+from those training examples that align most with v and −v. Letters: s networks, t starts of each, D parameters.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from goldilocks_zone.subspaces.constraints import split
 
 @dataclass(frozen=True)
 class Descent:
-    """SGD as published, but for the number of steps: the rate is a tenth from step `fall` on."""
+    """Options of SGD, as published except for the number of steps: the rate drops to a tenth at step `fall`."""
 
     steps: int = 20_000
     rate: float = 0.01
@@ -28,10 +28,10 @@ class Descent:
 def aligned_points(
     network: nn.Sequential, parameters: Tensor, eigenvectors: Tensor, starts: Tensor, descent: Descent = Descent()
 ) -> tuple[Tensor, Tensor]:
-    """The points (s, t, d) that descent reaches from `starts` (s, t, d), and A (s, t) there.
+    """Points (s, t, d) that descent reaches from `starts` (s, t, d), and the alignment A (s, t) there.
 
-    For `parameters` and `eigenvectors` (s, D) of a network of dense layers and activations of single units. A point at
-    which all units are dead, where A is 0, stays but for the decay.
+    `parameters` and `eigenvectors` (s, D) belong to a network of dense layers and elementwise activations. A point
+    where all units are dead has A = 0 and moves only by the decay.
     """
     points = starts.detach().clone()
     for step in range(descent.steps):
@@ -45,9 +45,10 @@ def aligned_points(
 
 
 def alignment(network: nn.Sequential, parameters: Tensor, eigenvectors: Tensor, points: Tensor) -> Tensor:
-    """A (s, t) at points (s, t, d), differentiable by them if they require gradients.
+    """Alignment A (s, t) at points (s, t, d), differentiable by the points, which must require gradients.
 
-    With a layer's inputs a and adjoints δ, ⟨g, v⟩ is the sum over layers of δᵀ(V a + c), and |g|² of |δ|²(|a|² + 1).
+    With inputs a and adjoints δ of a layer, and V and c the parts of v in its weights and bias, ⟨g, v⟩ is the sum over
+    layers of δᵀ(V a + c), and |g|² the sum of |δ|²(|a|² + 1).
     """
     shapes = [each.shape for each in network.parameters()]
     own, along = (iter(split(each, shapes)) for each in (parameters, eigenvectors))
@@ -64,7 +65,7 @@ def alignment(network: nn.Sequential, parameters: Tensor, eigenvectors: Tensor, 
         preactivations.append(outputs)
     predicted = outputs.argmax(2, keepdim=True)
     others = torch.softmax(outputs.scatter(2, predicted, -torch.inf), 2)
-    weights = others.scatter(2, predicted, -others.sum(2, keepdim=True))  # of p − ŷ, over a factor that cancels in A
+    weights = others.scatter(2, predicted, -others.sum(2, keepdim=True))  # p − ŷ up to a factor that cancels in A
     adjoints = torch.autograd.grad(outputs, preactivations, weights, create_graph=True)
     product = sum((delta * each).sum(2) for delta, each in zip(adjoints, pushed))
     square = sum(delta.square().sum(2) * each for delta, each in zip(adjoints, squares))

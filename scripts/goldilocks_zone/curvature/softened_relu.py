@@ -1,4 +1,4 @@
-"""ReLU networks with softened kinks, to measure how much kinks add to curvature."""
+"""ReLU networks with softened kinks, to measure the contribution of kinks to curvature."""
 
 import copy
 from dataclasses import replace
@@ -15,8 +15,9 @@ from goldilocks_zone.models.problem import Array, Problem
 def softened(problem: Problem, parameters: Array, sharpness: float) -> Problem:
     """The problem with each ReLU of its network replaced by a softplus of β_l = sharpness / rms(z_l).
 
-    The root mean square is that of the layer's pre-activations at the parameters (D,) over all examples, so that every
-    layer and radius sees the same shape. Raises ValueError unless the module is a known chain with ReLU alone.
+    rms(z_l) is the root mean square of the layer's pre-activations at the parameters (D,), over all examples. The shape
+    of the softplus is thereby the same in every layer and at every radius. Raises ValueError unless the network is a
+    chain of known layers whose activations are all ReLU.
     """
     given = arguments.prepared(problem, parameters, labelled=False)
     module = given.network

@@ -1,9 +1,9 @@
-"""d tangents and one adjoint: projected Hessians of chains of layers at a point.
+"""Projected Hessians of chains of layers at a point, from d tangents and one adjoint.
 
-With tangents ż, ȧ of every layer along each direction and the adjoint δ of the loss, the part H′ of the Hessian
-that is not Gauss–Newton is made of the cross terms C_ij = Σ_l ⟨Ẇ_l^i, Σ_n δ_l ȧ_{l−1}^jᵀ⟩, H′ = C + Cᵀ, and, for
-smooth activations, of Σ_l ⟨ε_l ⊙ φ″(z_l), ż_l^i ⊙ ż_l^j⟩, ε_l the adjoint of φ's output. A direction costs
-3F − 2F_1 flops per example, F those of a forward pass and F_1 those of its first layer.
+Given the tangents ż, ȧ of every layer along each direction and the adjoint δ of the loss, the residual part H′ of the
+Hessian is H′ = C + Cᵀ with the cross terms C_ij = Σ_l ⟨Ẇ_l^i, Σ_n δ_l ȧ_{l−1}^jᵀ⟩. Smooth activations add
+Σ_l ⟨ε_l ⊙ φ″(z_l), ż_l^i ⊙ ż_l^j⟩, with ε_l the adjoint of the output of φ. A direction costs 3F − 2F_1 flops per
+example, where F counts the flops of a forward pass and F_1 those of its first layer.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,16 +19,18 @@ from goldilocks_zone.models.layers import Activation, Affine, Convolution, Kept,
 
 Meet, Memo = Callable[["Step", Tensor], None] | None, dict[int, Tensor | None] | None
 EXAMPLES_PER_CHUNK = 512
-ENTRIES_PER_BLOCK = 2**22  # of Ẇᵀδ at a time in a sweep
-# Tangents of one layer beyond this many bytes fall out of the processor's cache.
+ENTRIES_PER_BLOCK = 2**22  # of Ẇᵀδ, in a sweep
+# Tangents of one layer that exceed this many bytes do not stay in the CPU cache.
 BYTES_PER_LAYER = 12 * 2**20
-FEWEST_EXAMPLES = 32  # with convolutions
+FEWEST_EXAMPLES = 32  # per chunk, with convolutions
 
 
 @dataclass(frozen=True)
 class Ray:
-    """Points α θ for the scales α of a chain, a graph or a logits function, and directions through each: (d, D) for a
-    logits function, prepared for others."""
+    """Points α θ on a ray, for scales α, and the directions of the plane through each.
+
+    network: a chain, a graph or a logits function. directions: a tensor (d, D) for a logits function, else prepared.
+    """
 
     network: object
     theta: Tensor
@@ -38,10 +40,10 @@ class Ray:
 
 @dataclass
 class Step:
-    """One layer at one point, in the precision and the order of the tangents."""
+    """One layer at one point, in the precision and memory layout of the tangents."""
 
     layer: object
-    memory: object  # inputs of an affine layer, slopes of an activation, what pooling and reshaping keep
+    memory: object  # inputs of an affine layer, slopes of an activation, saved state of pooling and reshaping
     delta: Tensor | None
     weights: Tensor | None = None
     bend: Tensor | None = None  # ε ⊙ φ″(z)
@@ -50,7 +52,7 @@ class Step:
 
 
 def linearised(kept: list[Kept], theta: Tensor, dtype: torch.dtype) -> list[Step]:
-    """The steps of tangents, from a forward pass and its adjoint; without adjoint, no cross terms can be formed."""
+    """Steps for pushing tangents, from a forward pass and, if cross terms are needed, its adjoints in `kept`."""
 
     def prepared(values):
         return None if values is None else chains.laid_out(values.to(dtype))
@@ -71,13 +73,13 @@ def linearised(kept: list[Kept], theta: Tensor, dtype: torch.dtype) -> list[Step
 def push(
     steps: list[Step], directions: Directions, tangents: Tensor | None = None, *, meet: Meet = None, turned: Memo = None
 ) -> Tensor | None:
-    """Tangents of the chain's outputs along each direction, shape (d, k, n); None where they vanish.
+    """Tangents of the outputs of the chain along each direction, shape (d, k, n); None if they vanish.
 
-    `meet` is called with each affine layer or bending activation and the tangents of its inputs. `turned` holds
-    products Ẇ_1 x that several points share, by the layer's place.
+    `meet` is called with each affine layer, or activation with curvature, and the tangents of its inputs. `turned`
+    caches products Ẇ_1 x that several points share, by the place of the layer's weights.
     """
     turned = {} if turned is None else turned
-    ours = False  # whether nobody else holds these tangents
+    ours = False  # whether these tangents may be overwritten, as nothing else references them
     for step in steps:
         layer = step.layer
         if isinstance(layer, Residual):
@@ -103,7 +105,7 @@ def push(
 
 
 def _through(step: Step, directions: Directions, tangents: Tensor | None, turned: dict) -> Tensor | None:
-    """ż = W ȧ + Ẇ a + ḃ."""
+    """Tangents ż = W ȧ + Ẇ a + ḃ of the outputs of an affine layer."""
     layer, place = step.layer, step.layer.weight.start
     result = turned.get(place)
     if result is None:
@@ -121,14 +123,14 @@ def _through(step: Step, directions: Directions, tangents: Tensor | None, turned
 
 
 def shifts(step: Step, directions: Directions) -> Tensor:
-    """ḃ of an affine layer for every example, in the shape of the tangents of its outputs."""
+    """ḃ of an affine layer for every example, in the layout of the tangents of its outputs."""
     return step.layer.shift(directions.part(step.layer.bias), step.memory, step.weights)
 
 
 def add_chunk(ray: Ray, inputs: Tensor, labels: Tensor, total: Sums, step: int) -> None:
-    """Add examples to the sums of all points of a ray, `step` directions at a time.
+    """Add examples to the sums at all points of a ray, `step` directions at a time.
 
-    Ẇ_1 x serves all points, and all tangents those of the same scale, which differ in temperature.
+    All points share Ẇ_1 x. Points with the same scale, which differ in temperature, share all tangents.
     """
     chain, theta, directions = ray.network, ray.theta, ray.directions
     d, dtype = len(directions), directions.dtype
@@ -168,7 +170,7 @@ def add_chunk(ray: Ray, inputs: Tensor, labels: Tensor, total: Sums, step: int) 
 
 
 def by_scale(scales: Sequence[float]) -> dict[float, list[int]]:
-    """The numbers of the points of each scale."""
+    """Indices of the points at each scale."""
     return {each: [i for i, other in enumerate(scales) if other == each] for each in scales}
 
 
@@ -179,14 +181,14 @@ def _flat(steps: list[Step]) -> Iterator[Step]:
 
 
 def cross_terms(step: Step, directions: Directions, tangents: Tensor) -> Tensor:
-    """C_ij = ⟨Ẇ^i, Σ_n δ ȧ^jᵀ⟩ of one affine layer, all directions against those of `tangents`: shape (d, j)."""
+    """C_ij = ⟨Ẇ^i, Σ_n δ ȧ^jᵀ⟩ of an affine layer for all d directions i and the directions j of `tangents`: (d, j)."""
     layer = step.layer
     if _is_pulled(layer, directions):
         pulled = step.pulled
         if pulled is None:
             pulled = layer.pull_directions(directions, step.memory, step.delta).flatten(1)
         if len(tangents) < len(directions):
-            # The directions that follow need it too.
+            # Keep it for the next directions.
             step.pulled = pulled
         return pulled @ tangents.flatten(1).T
     gradients = layer.weight_gradients(step.delta, tangents, step.weights)
@@ -194,26 +196,26 @@ def cross_terms(step: Step, directions: Directions, tangents: Tensor) -> Tensor:
 
 
 def _is_pulled(layer: Affine, directions: Directions) -> bool:
-    """Whether cross terms are cheaper from Ẇᵀδ: few entries of Ẇ, and fewer directions than outputs."""
+    """Whether cross terms are cheaper from Ẇᵀδ: Ẇ is sparse, and there are fewer directions than outputs."""
     return directions.is_sparse(layer) and len(directions) < layer.shape[0]
 
 
 def plan(ray: Ray, inputs: Tensor, at_once: bool, memory_mib: float) -> tuple[int, int]:
-    """How many examples and directions go through at a time; in sweeps directions go `at_once`.
+    """Numbers of examples and directions per chunk; in sweeps, all directions go `at_once`.
 
-    Chunks, over examples first, keep working memory below `memory_mib`.
+    Chunks keep working memory below `memory_mib`. Examples are split before directions.
     """
     chain, theta, directions, points = ray.network, ray.theta, ray.directions, len(ray.scales)
-    # A GPU wants large products; a processor those of which the factors stay in its cache.
+    # A GPU is efficient on large products, a CPU on products whose factors fit into its cache.
     cached = theta.device.type == "cpu"
     most = EXAMPLES_PER_CHUNK if cached else len(inputs)
     kept = chains.forward(chain, theta, inputs[:1].double())[1]
-    # Tangents begin at the first layer that can move.
+    # Tangents vanish before the first layer with parameters.
     first, *others = (number for number, each in enumerate(kept) if isinstance(each.layer, Affine | Residual))
     outputs = _entries(kept[first:])
     d, size = len(directions), directions.dtype.itemsize
-    # A point keeps activations and adjoints, in double precision and in that of the tangents; of a sweep at most
-    # the adjoints of one layer at a time, and of that before it.
+    # A point keeps activations and adjoints, in double precision and in the precision of the tangents. A sweep keeps at
+    # most the adjoints of one layer and of the layer before it.
     per_point = sum(outputs) * (16 + 2 * size) + inputs[0].numel() * size
     if at_once:
         per_point = 2 * max(_entries(kept[others[0] if others else first :])) * (8 + size)
@@ -222,14 +224,14 @@ def plan(ray: Ray, inputs: Tensor, at_once: bool, memory_mib: float) -> tuple[in
     gradients = sum(layer.weights(theta).numel() for layer in chains.affine_layers(chain)) * size
     budget = memory_mib * 2**20
     if at_once or chains.is_smooth(chain):
-        # Products of tangents need all directions. Beside them: Ẇᵀδ of the sweep, and its weight gradients.
+        # Products of tangents need all directions at once. Reserve memory for Ẇᵀδ and the weight gradients of a sweep.
         left = budget - d * gradients - 4 * size * ENTRIES_PER_BLOCK
         return _between(left / (per_example + d * per_direction), most), d
     behind = [layer.shape[1] for layer in list(chains.affine_layers(chain))[1:] if _is_pulled(layer, directions)]
     pulled = points * d * sum(behind) * size
     if cached and any(isinstance(layer, Convolution) for layer in chains.affine_layers(chain)):
-        # Their sums over pixels are long already. In double precision directions together share the arrays that depend
-        # on the examples alone.
+        # Sums over pixels are long even for few examples. In double precision, directions that go together share the
+        # arrays that depend only on the examples.
         together = d if directions.dtype == torch.float64 else 1
         most = max(FEWEST_EXAMPLES, _between(BYTES_PER_LAYER / (together * max(outputs) * size), most))
     examples = _between(budget / 2 / (per_example + pulled + per_direction), most)
@@ -243,5 +245,5 @@ def _between(value: float, most: int) -> int:
 
 
 def _entries(kept: list[Kept]) -> list[int]:
-    """Entries of each layer's output for one example."""
+    """Number of entries in the output of each layer for one example."""
     return [n for each in kept for n in (*_entries(each.inner), each.output[0].numel())]

@@ -1,4 +1,4 @@
-"""The largest eigenvalues of the Hessian in full space, and their eigenvectors as images in the first layer."""
+"""Largest eigenvalues of the Hessian in full space, and their eigenvectors as images in the first layer."""
 
 import math
 from dataclasses import replace
@@ -14,7 +14,7 @@ from goldilocks_zone.randomness import stream
 from goldilocks_zone.spectra import lanczos
 from goldilocks_zone.spectra.lanczos import Search
 
-RANDOM_PART = 0.1  # of a start near eigenvectors, relative to their sum
+RANDOM_PART = 0.1  # norm of the random part of a start near eigenvectors
 SHARPNESS_TOLERANCE = 1e-2
 DEFAULTS = Search()
 
@@ -23,14 +23,17 @@ DEFAULTS = Search()
 def top_eigenpairs(
     problem: Problem, parameters: Array, count: int, search: Search = DEFAULTS, memory_mib: float = 1024
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` largest eigenvalues of the Hessian at `parameters` (D,), descending, and eigenvectors (D, count)."""
+    """The `count` largest Hessian eigenvalues at `parameters` (D,), descending, and eigenvectors (D, count).
+
+    Raises the errors of `hessian.hessian_products` and `lanczos.top_eigenpairs`.
+    """
     products = hessian.hessian_products(problem, parameters, memory_mib=memory_mib)
     start = _random_start(len(parameters)) if search.start is None else search.start
     return lanczos.top_eigenpairs(products, len(parameters), count, replace(search, start=start, own_threads=True))
 
 
 def start_near(vectors: Array, size: int) -> np.ndarray:
-    """The start (D,) of a search near the orthonormal rows of `vectors` (m, D): their sum, and a random part."""
+    """Start (D,) for a search near the orthonormal rows of `vectors` (m, D): their sum plus a small random vector."""
     known = arguments.rows(vectors, torch.empty(size), "near").double().cpu().numpy()
     start = _random_start(size)
     return known.sum(0) + RANDOM_PART * start / np.linalg.norm(start)
@@ -42,9 +45,10 @@ def _random_start(size: int) -> np.ndarray:
 
 @kernels.differentiating
 def sharpness(problem: Problem, parameters: Array, memory_mib: float = 1024) -> float:
-    """The largest eigenvalue of the Hessian of the mean loss at `parameters` (D,), within a hundredth.
+    """The largest eigenvalue of the Hessian of the mean loss at `parameters` (D,), to a relative tolerance of 1 %.
 
-    Zero where all logits are zero or the Hessian vanishes, as of a saturated softmax; NaN where products overflow.
+    Zero if all logits are zero or the Hessian vanishes, as it does for a saturated softmax. NaN if parameters or
+    Hessian–vector products are not finite.
     """
     if not torch.isfinite(arguments.real(parameters, "parameters")).all():
         return math.nan
@@ -64,10 +68,10 @@ def sharpness(problem: Problem, parameters: Array, memory_mib: float = 1024) -> 
 
 
 def first_layer_images(network: nn.Module, vectors: np.ndarray, image: tuple[int, ...]) -> np.ndarray:
-    """The first layer's part of each of `vectors` (D, m), averaged over its units and channels: (m, height, width).
+    """Components of `vectors` (D, m) in the first layer, averaged over units and channels: (m, height, width).
 
-    Signs are such that the largest entry in magnitude is positive. Raises ValueError where the first layer does not see
-    the whole image.
+    Signs are chosen so that the entry of largest magnitude is positive. Raises ValueError if the first layer does not
+    see whole images, or if the vectors do not have D entries.
     """
     parameters, channels = initialisation.parameters_of(network), image[0]
     weights, size = parameters[0], sum(each.size for each in parameters)

@@ -1,6 +1,6 @@
-"""How vectors lie to eigenvectors: captured shares, dimensions, and whether each is covered by one eigenvector.
+"""Alignment of vectors with eigenvectors: captured shares, dimensions, and how specific eigenvectors are to vectors.
 
-Alignments (b, m) are the scalar products of b vectors of length one with m orthonormal eigenvectors.
+Alignments (b, m) are the scalar products of b unit vectors with m orthonormal eigenvectors.
 """
 
 import math
@@ -8,44 +8,46 @@ import math
 import numpy as np
 import xarray as xr
 
-ROTATIONS = 100  # of which the mean specificity is the reference
-SWEEPS = 500  # of varimax, at most
-CLOSE = 0.05  # to the largest A² of a map, where a descent to it has converged
+ROTATIONS = 100  # random rotations whose mean specificity is the reference
+SWEEPS = 500  # maximum for varimax
+CLOSE = 0.05  # a descent has converged within this distance of the largest A² of its map
 
 
 def captured(alignments: np.ndarray) -> np.ndarray:
-    """E (m,): the mean share of the vectors' squares in the span of the first 1 … m eigenvectors."""
+    """E (m,): mean share of the vectors' squared norm in the span of the first 1 … m eigenvectors."""
     return np.cumsum(np.square(alignments).mean(0))
 
 
 def dimension(gram: np.ndarray, share: float = 0.9) -> int:
-    """The number of principal directions that hold a `share` of the squares of vectors with the Gram matrix (b, b).
+    """Number of principal directions that hold a `share` of the squared norms of vectors with Gram matrix (b, b).
 
-    Not centred, as the sign of each vector is arbitrary.
+    The vectors are not centred, as their signs are arbitrary.
     """
     return held(np.linalg.eigvalsh((gram + gram.T) / 2)[::-1].clip(0), share)
 
 
 def held(values: np.ndarray, share: float = 0.9) -> int:
-    """How many of the `values` (m,), descending and not negative, make up a `share` of their sum; 0 if it is zero."""
+    """Number of leading `values` (m,), descending and non-negative, that hold a `share` of the sum; 0 if it is zero."""
     total = np.cumsum(values)
     return int(np.searchsorted(total, share * total[-1] * (1 - 1e-12)) + 1) if total[-1] > 0 else 0
 
 
 def largest_gap(values: np.ndarray, most: int = 12) -> int:
-    """The number 1 … `most` of eigenvalues (m,), descending and positive, above the largest gap of their logarithms."""
+    """Number, 1 to `most`, of eigenvalues (m,), descending and positive, above the largest gap of their logarithms."""
     return int(np.argmax(-np.diff(np.log(values[: most + 1])))) + 1 if len(values) > 1 else len(values)
 
 
 def specificity(alignments: np.ndarray) -> float:
-    """Σ_b max_i A²/Σ_b Σ_i A²: 1 where each vector, in their span, lies along a single eigenvector."""
+    """Σ_b max_i A²/Σ_b Σ_i A²: 1 if each vector, projected on the span, lies along a single eigenvector."""
     squares = np.square(alignments)
     return float(squares.max(1).sum() / squares.sum())
 
 
 def specificity_index(alignments: np.ndarray, random: np.random.Generator) -> float:
-    """(s − r)/(v − r), s the specificity of the eigenvectors, r the mean over random rotations inside their span, v
-    that of the varimax rotation. NaN for less than two eigenvectors, and where no rotation does better than random.
+    """(s − r)/(v − r): the specificity s of the eigenvectors relative to rotations within their span.
+
+    r is the mean specificity of random rotations, v the specificity of the varimax rotation. NaN for fewer than two
+    eigenvectors, and if varimax does no better than random rotations.
     """
     count = alignments.shape[1]
     if count < 2:
@@ -56,8 +58,9 @@ def specificity_index(alignments: np.ndarray, random: np.random.Generator) -> fl
 
 
 def varimax(alignments: np.ndarray) -> np.ndarray:
-    """Alignments (b, m) with the rotation of the eigenvectors that maximises the variance of squares within columns,
-    summed over them (Kaiser 1958, rows not normalised), found by ascent from the eigenvectors themselves.
+    """Alignments (b, m) after the varimax rotation of the eigenvectors (Kaiser 1958, rows not normalised).
+
+    The rotation maximises the variance of squares within columns, summed over columns, by ascent from the identity.
     """
     rotation, reached = np.eye(alignments.shape[1]), -math.inf
     for _ in range(SWEEPS):
@@ -73,15 +76,16 @@ def varimax(alignments: np.ndarray) -> np.ndarray:
 
 
 def _rotation(count: int, random: np.random.Generator) -> np.ndarray:
-    """A random orthogonal matrix, uniform by Haar's measure."""
+    """Random orthogonal matrix, uniform with respect to the Haar measure."""
     q, r = np.linalg.qr(random.standard_normal((count, count)))
     return q * np.sign(np.diag(r))
 
 
 def converged(reached: xr.DataArray, maps: xr.DataArray) -> xr.DataArray:
-    """Whether descents that `reached` A² (…) of the first eigenvector came close to the largest of its map.
+    """Whether descents that `reached` A² (…) with the first eigenvector came close to the maximum over the map.
 
-    `maps` has A over axes map_x and map_y, and may have axes rank and softmax. There may be no point with A² = 1.
+    `maps` holds A over the axes map_x and map_y, and possibly over rank and softmax. The maximum of the map is the
+    reference because there may be no point with A² = 1.
     """
     here = {name: place for name, place in {"rank": 1, "softmax": "temperature-1"}.items() if name in maps.dims}
     return reached > np.square(maps.sel(here, drop=True)).max(("map_x", "map_y")) - CLOSE

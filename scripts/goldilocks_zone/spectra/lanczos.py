@@ -1,7 +1,7 @@
-"""Spectra in full space of a symmetric matrix that is known by its products alone, by Lanczos iteration.
+"""Spectra of symmetric matrices that are given only by matrix–vector products, by Lanczos iteration.
 
-The matrix A, of size D, is given as a function of vectors (m, D), in double precision, that returns A times each row,
-shape (m, D). Letters of array axes, beside the package's: m probes, s steps, g points of a grid.
+A matrix A of size D is given as a function that takes vectors (m, D) in double precision and returns A times each row,
+shape (m, D). Letters of array axes, in addition to those of the package: m probes, s steps, g points of a grid.
 """
 
 from collections.abc import Callable
@@ -18,19 +18,20 @@ from goldilocks_zone.spectra.summaries import standard_error
 
 Products, Arrays = Callable[[np.ndarray], np.ndarray], tuple[np.ndarray, np.ndarray]
 ENDS = {"LA": "largest", "LM": "largest in magnitude", "SA": "smallest"}
-PASSES = 2  # of classical Gram–Schmidt: twice is enough (Giraud et al. 2005)
-NOTHING = 1e-12  # of ‖A‖: what a smaller rest adds to a Krylov space is rounding, and to drop it changes A by no more
+PASSES = 2  # of classical Gram–Schmidt: two are enough (Giraud et al. 2005)
+NOTHING = 1e-12  # of ‖A‖: a smaller remainder is rounding, and dropping it changes A by no more than that
 
 
 @dataclass(frozen=True)
 class Search:
     """Options of a search for eigenpairs.
 
-    which: the end of the spectrum, "LA" for the largest, "LM" for the largest in magnitude, "SA" for the smallest;
-    start (D,), by default random. tolerance: the search ends when each estimated |Au − λu| ≤ tolerance |λ|, which
-    bounds the error of λ, down to the precision of the products; restarts: at most. own_threads: `products` has threads
-    of its own, as torch does; numpy then uses one, as more would take half of the others' time. single: the search is
-    in single precision, at half the time and memory beside the products, for tolerances well above its 1e-7.
+    which: the end of the spectrum, "LA" for the largest, "LM" for the largest in magnitude, "SA" for the smallest.
+    start: the starting vector (D,), by default random. tolerance: the search ends when each estimated
+    |Au − λu| ≤ tolerance |λ|, which bounds the error of λ down to the precision of the products. restarts: maximum
+    number of restarts. own_threads: `products` runs threads of its own, as torch does; numpy then uses a single thread,
+    as more would take half of the time of the others. single: search in single precision, which halves the time and
+    memory spent outside the products, for tolerances well above its 1e-7.
     """
 
     which: str = "LA"
@@ -45,11 +46,11 @@ def top_eigenpairs(products: Products, size: int, count: int, search: Search = S
     """The `count` eigenvalues λ of A at one end of its spectrum, descending, and orthonormal eigenvectors (D, count).
 
     `size` is D. The method is implicitly restarted Lanczos (Lehoucq, Sorensen & Yang 1998, ARPACK), one product at a
-    time, with max(2 count + 1, 20) vectors in memory. A multiple eigenvalue may be found fewer times than it has
-    eigenvectors: exact arithmetic sees one of them.
+    time, with max(2 count + 1, 20) vectors in memory. A multiple eigenvalue may be found fewer times than its
+    multiplicity: in exact arithmetic a Krylov space contains only one of its eigenvectors.
 
-    Raises ValueError if count is not from 1 to D − 1, the end is unknown, the start is zero, not finite or not of
-    length D, a product is not finite, or the restarts do not reach the tolerance.
+    Raises ValueError if count is not between 1 and D − 1, the end is unknown, the start is zero, not finite or not of
+    length D, a product is not finite, or the tolerance is not reached within the allowed restarts.
     """
     which, tolerance, restarts = search.which, search.tolerance, search.restarts
     if which not in ENDS:
@@ -66,7 +67,7 @@ def top_eigenpairs(products: Products, size: int, count: int, search: Search = S
     options = {"v0": np.array(start, dtype=kind), "tol": tolerance, "maxiter": restarts}
     try:
         with threadpool_limits(1 if search.own_threads else None, user_api="blas"):
-            # The generator replaces a start that spans too small an invariant subspace.
+            # ARPACK draws a new start from the generator if the first one spans too small an invariant subspace.
             values, vectors = eigsh(matrix, count, which=which, rng=stream("top eigenpairs"), **options)
     except ArpackError as error:
         raise ValueError(
@@ -80,18 +81,18 @@ def top_eigenpairs(products: Products, size: int, count: int, search: Search = S
 def lanczos(products: Products, probes: np.ndarray, steps: int) -> Arrays:
     """Ritz values θ, ascending, and weights w of the Gauss quadrature vᵀf(A)v/|v|² ≈ Σ_s w_s f(θ_s), each (m, s).
 
-    Every row v of `probes` (m, D) starts its own Krylov space; a step is one call of `products` for all of them. The
+    Every row v of `probes` (m, D) starts its own Krylov space; each step calls `products` once for all probes. The
     quadrature is exact for polynomials f up to degree 2s − 1 (Golub & Meurant 2010, chapters 4 and 6): θ are the
-    eigenvalues of the tridiagonal matrix T = QᵀAQ on an orthonormal basis Q of the Krylov space, and w the squares of
-    their eigenvectors' first entries. Each row of weights sums to 1; Ritz values are in the units of A. Full
-    reorthogonalisation leaves no ghost copies, and keeps 8 m s D bytes in memory.
+    eigenvalues of the tridiagonal matrix T = QᵀAQ on an orthonormal basis Q of the Krylov space, and w are the squared
+    first entries of its eigenvectors. Each row of weights sums to 1; Ritz values are in the units of A. Full
+    reorthogonalisation avoids ghost copies and keeps 8 m s D bytes in memory.
 
-    A Krylov space ends at D steps, or early with as many exact eigenvalues as the probe has components on distinct
-    eigenspaces; the rest of its row are Ritz values NaN with weight 0. Where rounding hides an early end, multiple
-    eigenvalues may come several times and share their weight: the quadrature is the same.
+    A Krylov space is exhausted after D steps, or earlier with as many exact eigenvalues as the probe has components in
+    distinct eigenspaces; the rest of its row is filled with Ritz values NaN of weight 0. If rounding hides an early
+    end, multiple eigenvalues may appear several times and share their weight, which leaves the quadrature unchanged.
 
     Raises ValueError if there is no step or no probe, a probe is zero or not finite, or a product is not finite or
-    of another shape.
+    has another shape.
     """
     probes = _unit(probes, steps)
     m, size = probes.shape
@@ -142,7 +143,7 @@ def _unit(probes: np.ndarray, steps: int) -> np.ndarray:
 class Density:
     """Spectral density of a matrix A of size D by stochastic Lanczos quadrature, normalised to one eigenvalue.
 
-    values, weights: shape (m, s), one quadrature a probe as `lanczos` gives it; their mean over probes estimates
+    values, weights: shape (m, s), one quadrature per probe, as returned by `lanczos`. Their mean over probes estimates
     the measure (1/D) Σ_i δ(λ − λ_i). Multiply by D for a trace or a count of eigenvalues.
     """
 
@@ -150,7 +151,7 @@ class Density:
     weights: np.ndarray
 
     def moment(self, k: int) -> tuple[float, float]:
-        """Tr(Aᵏ)/D, the mean k-th power of an eigenvalue, unbiased, and its standard error over probes (NaN for one).
+        """Unbiased estimate of Tr(Aᵏ)/D, the mean k-th power of eigenvalues; its standard error (NaN for one probe).
 
         Raises ValueError beyond k = 2s − 1, where the quadrature is not exact.
         """
@@ -161,10 +162,10 @@ class Density:
         return float(samples.mean()), float(standard_error(samples))
 
     def smoothed(self, grid: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
-        """The density convolved with a Gaussian, at `grid` (g,), and its standard errors over probes, each (g,).
+        """Density convolved with a Gaussian, at `grid` (g,), and its standard errors over probes, each (g,).
 
-        `width` is the Gaussian's standard deviation, in the units of A, to be above the distance of Ritz values; the
-        density is per unit of A and integrates to 1. Raises ValueError if the width is not positive.
+        `width` is the standard deviation of the Gaussian in the units of A; choose it larger than the spacing of Ritz
+        values. The density is per unit of A and integrates to 1. Raises ValueError if the width is not positive.
         """
         if not width > 0:
             raise ValueError(f"width {width} of the Gaussian kernel is not positive: give one in the matrix's units")
@@ -174,16 +175,16 @@ class Density:
 
 
 def spectral_density(products: Products, probes: np.ndarray, steps: int) -> Density:
-    """The spectral density of A from m random probes (m, D) and `steps` Lanczos steps: `steps` calls of `products`.
+    """Spectral density of A from random `probes` (m, D) and `steps` Lanczos steps, which call `products` `steps` times.
 
-    Probes have independent entries, standard normal or random signs, so that E vᵀf(A)v/|v|² = Tr f(A)/D
-    (Golub & Meurant 2010, chapter 11; Ghorbani, Krishnan & Xiao 2019 for networks). Raises what `lanczos` raises.
+    Probes must have independent entries, standard normal or random signs, so that E vᵀf(A)v/|v|² = Tr f(A)/D
+    (Golub & Meurant 2010, chapter 11; Ghorbani, Krishnan & Xiao 2019 for networks). Raises the errors of `lanczos`.
     """
     return Density(*lanczos(products, probes, steps))
 
 
 def _multiply(products: Products, vectors: np.ndarray) -> np.ndarray:
-    """A times each row of `vectors`, shape (m, D). Raises ValueError if a product is not finite or of another shape."""
+    """A times each row of `vectors`, (m, D). Raises ValueError if a product is complex, not finite or misshapen."""
     found = np.asarray(products(vectors))
     if found.dtype.kind == "c":
         raise ValueError("products of the matrix are complex: give a real symmetric one")

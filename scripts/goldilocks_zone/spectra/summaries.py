@@ -1,4 +1,4 @@
-"""Summaries of matrices: of a projected Hessian by its spectrum on nested planes, of others by random probes."""
+"""Summaries of matrices: projected Hessians by their spectra on nested planes, other matrices by random probes."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class SpectrumSummary:
-    """Measures of one projected Hessian H_d (Fort & Scherlis 2019)."""
+    """Summary of the spectrum of a projected Hessian H_d (Fort & Scherlis 2019)."""
 
     fraction_positive: float
     trace: float
@@ -21,7 +21,10 @@ class SpectrumSummary:
 
 
 def nested_eigenvalues(hessian: np.ndarray, dimensions: list[int]) -> list[np.ndarray]:
-    """Ascending eigenvalues of the leading d × d block of a square, finite `hessian` for each d of `dimensions`."""
+    """Ascending eigenvalues of the leading d × d block of `hessian`, for each d in `dimensions`.
+
+    Raises ValueError unless the Hessian is real, square and finite, and every d is between 1 and its size.
+    """
     hessian = _as_real(hessian, "the Hessian", 2)
     if hessian.shape[0] != hessian.shape[1]:
         raise ValueError(f"the Hessian has the shape {hessian.shape}: give a square matrix")
@@ -31,14 +34,14 @@ def nested_eigenvalues(hessian: np.ndarray, dimensions: list[int]) -> list[np.nd
 
 
 def summarise(eigenvalues: np.ndarray) -> SpectrumSummary:
-    """Measures of a symmetric matrix from all its eigenvalues, shape (d,). Raises ValueError unless they are finite."""
+    """Summary of a symmetric matrix from all its eigenvalues, shape (d,). Raises ValueError unless they are finite."""
     eigenvalues = _as_real(eigenvalues, "eigenvalues", 1)
     share, norms = np.mean(eigenvalues > 0), (np.linalg.norm(eigenvalues), np.abs(eigenvalues).max())
     return SpectrumSummary(*map(float, (share, eigenvalues.sum(), *norms)))
 
 
 def effective_examples(total: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """n_eff = (Σt)²/Σt² from the sums of t ≥ 0 and of their squares: how many carry Σt; 0 if all vanish, or NaN."""
+    """Effective number (Σt)²/Σt² of examples, from the sums `total` of t ≥ 0 and `squares` of t²; 0 if all vanish."""
     return np.divide(total**2, squares, out=0 * squares, where=squares > 0)
 
 
@@ -55,9 +58,10 @@ class ProbeEstimates:
 def hutchinson(probes: np.ndarray, products: np.ndarray) -> ProbeEstimates:
     """Estimates of Tr A and ‖A‖_F from m independent probes v and products Av, both of shape (m, D).
 
-    The probes' entries are independent with mean 0 and variance 1: E vᵀAv = Tr A (Hutchinson 1990) and
-    E|Av|² = ‖A‖_F². The norm is the root of the mean of |Av|², too small by ε²/2 of its value for a relative error ε,
-    which the delta method gives: se(√S) = se(S)/(2√S). Raises ValueError unless both have one shape and are finite.
+    The entries of the probes must be independent with mean 0 and variance 1: E vᵀAv = Tr A (Hutchinson 1990) and
+    E|Av|² = ‖A‖_F². The norm is the root of the mean of |Av|²; for a relative standard error ε it is biased low by a
+    fraction ε²/2. Its error follows from the delta method: se(√S) = se(S)/(2√S). Raises ValueError unless probes and
+    products have the same shape and are finite.
     """
     probes, products = _as_real(probes, "probes", 2), _as_real(products, "products", 2)
     if probes.shape != products.shape:
@@ -81,7 +85,7 @@ def _as_real(given: np.ndarray, name: str, axes: int) -> np.ndarray:
 
 
 def standard_error(samples: np.ndarray) -> np.ndarray:
-    """Standard error of the mean over axis 0, the probes; NaN for a single probe, which tells nothing of its spread."""
+    """Standard error of the mean over axis 0, the probes; NaN for a single probe, whose spread is unknown."""
     if len(samples) < 2:
         return np.full(samples.shape[1:], np.nan)
     return samples.std(axis=0, ddof=1) / np.sqrt(len(samples))

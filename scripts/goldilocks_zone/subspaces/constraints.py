@@ -1,8 +1,8 @@
-"""Subsets of parameter space that training is confined to: planes, spheres, and the whole space.
+"""Subsets of parameter space that training is restricted to: planes, spheres, and the whole space.
 
-A subset maps coordinates w (m, d) of an ensemble's m members to parameters x = offset + M w, an array (m, *shape) for
-each parameter, and gradients back. On a sphere |w| is kept. Lengths of w are lengths in parameter space, on planes and
-spheres alike, so that one learning rate means one step everywhere.
+A subset maps coordinates w (m, d) of the m members of an ensemble to parameters x = offset + M w, an array (m, *shape)
+for each parameter, and maps gradients back. On a sphere |w| is fixed. Lengths of w are lengths in parameter space, on
+planes and spheres alike, so that a learning rate means the same step length in every subset.
 """
 
 import math
@@ -17,9 +17,9 @@ from goldilocks_zone.subspaces.projections import Projection
 
 @dataclass(frozen=True)
 class Subset:
-    """x = offsets + M w from `start` (m, d), with offsets (m, *shape); x = w without a projection.
+    """Parameters x = offsets + M w, with w from `start` (m, d) and offsets (m, *shape); x = w without a projection.
 
-    norms (m,): |w| on a sphere, else None.
+    norms: |w| (m,) on a sphere, else None.
     """
 
     start: Tensor
@@ -35,11 +35,11 @@ class Subset:
         return self.projection.forward(coordinates, self.offsets)
 
     def parts(self, coordinates: Tensor) -> list[Tensor]:
-        """Views of coordinates (m, d) in the parts of gradients: by parameter where training is free, else one."""
+        """Views of coordinates (m, d), split like gradients: one per parameter if unconstrained, else a single one."""
         return split(coordinates, self.shapes) if self.is_free else [coordinates]
 
     def transposed(self, gradients: Sequence[Tensor]) -> list[Tensor]:
-        """Gradients by the coordinates, in `parts`, from those by the parameters."""
+        """Gradients by the coordinates, split as in `parts`, from gradients by the parameters."""
         if self.is_free:
             return list(gradients)
         if self.projection is None:
@@ -47,7 +47,7 @@ class Subset:
         return [self.projection.transposed(gradients)]
 
     def tangential(self, gradients: list[Tensor], coordinates: Tensor) -> list[Tensor]:
-        """Gradients, in `parts`, at coordinates (m, d), on a sphere without their radial part; in place."""
+        """Gradients, split as in `parts`, at coordinates (m, d); on a sphere without their radial part, in place."""
         if self.norms is None:
             return gradients
         (gradient,) = gradients
@@ -55,55 +55,56 @@ class Subset:
         return [gradient.addcmul_(shares[:, None], coordinates, value=-1)]
 
     def select(self, members: Tensor) -> "Subset":
-        """The same for some of the members (m',)."""
+        """The subset for some of the members (m',)."""
         offsets = None if self.offsets is None else [each[members] for each in self.offsets]
         radii = None if self.norms is None else self.norms[members]
         return replace(self, start=self.start[members], offsets=offsets, norms=radii)
 
     @property
     def is_free(self) -> bool:
-        """Whether coordinates are the parameters, and may go anywhere."""
+        """Whether coordinates are the parameters, without any constraint."""
         return self.projection is None and self.norms is None
 
 
 def products(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
-    """Scalar products (m,) of vectors that come in parts (m, …)."""
+    """Scalar products (m,) of vectors that are split into parts (m, …)."""
     return sum(torch.linalg.vecdot(a.flatten(1), b.flatten(1)) for a, b in zip(first, second))
 
 
 def norms(parts: Sequence[Tensor]) -> Tensor:
-    """Lengths (m,) of vectors that come in parts (m, …), which are read once."""
+    """Norms (m,) of vectors that are split into parts (m, …), in one pass over memory."""
     return torch.stack([torch.linalg.vector_norm(part.flatten(1), dim=1) for part in parts]).norm(dim=0)
 
 
 def by_member(values: Tensor, like: Tensor) -> Tensor:
-    """Values (m,) in as many axes as `like` (m, …) has."""
+    """Values (m,) reshaped to broadcast against `like` (m, …)."""
     return values.view(-1, *(1,) * (like.ndim - 1))
 
 
 def split(flat: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
-    """Flat parameters (m, D) as an array (m, *shape) for each, which shares their memory."""
+    """Views of flat parameters (m, D): an array (m, *shape) for each parameter."""
     sizes = [math.prod(shape) for shape in shapes]
     return [each.view(-1, *shape) for each, shape in zip(flat.split(sizes, 1), shapes)]
 
 
 def plane(projection: Projection, points: Tensor) -> Subset:
-    """The planes x = P + M w through initialisations `points` (m, D), from w = 0."""
+    """Planes x = P + M w through the initialisations P = `points` (m, D), starting at w = 0."""
     start = points.new_zeros(len(points), projection.dimension)
     offsets = [each.contiguous() for each in split(points, projection.shapes)]
     return Subset(start, projection.shapes, projection, offsets=offsets)
 
 
 def sphere(projection: Projection, radii: Tensor, start: Tensor) -> Subset:
-    """The spheres x = M w, |w| = r, from a direction `start` (d,), for radii (m,) (Chang 2019)."""
+    """Spheres x = M w, |w| = r, for radii r (m,), starting in the direction `start` (d,) (Chang 2019)."""
     points = radii[:, None] * (start / start.norm()).to(radii)
     return Subset(points, projection.shapes, projection, norms=radii)
 
 
 def sphere_through(projection: Projection, point: Tensor, radii: Tensor) -> Subset:
-    """The spheres x = Q w, |w| = r (m,), from r `point` / |point|: one reading of Fort & Scherlis 2019.
+    """Spheres x = Q w, |w| = r (m,), starting at r `point` / |point|: one reading of Fort & Scherlis 2019.
 
-    Q is an orthonormal basis of the span of `point` (D,) and M's columns. Raises ValueError if they are dependent.
+    Q is an orthonormal basis of the span of `point` (D,) and the columns of M. Raises ValueError if these are linearly
+    dependent.
     """
     basis = Spanned(projection, point.to(radii))
     start = radii.new_zeros(len(radii), basis.dimension)
@@ -112,18 +113,18 @@ def sphere_through(projection: Projection, point: Tensor, radii: Tensor) -> Subs
 
 
 def full(points: Tensor, shapes: Sequence[tuple[int, ...]], fixed: bool) -> Subset:
-    """The whole space from initialisations `points` (m, D), at their radius if `fixed`."""
+    """The whole space, starting at the initialisations `points` (m, D), restricted to their radii if `fixed`."""
     return Subset(points.clone(), list(shapes), norms=points.norm(dim=1) if fixed else None)
 
 
 class Spanned(Projection):
-    """An orthonormal basis of the span of a point and another projection's columns, the point's direction first."""
+    """Orthonormal basis of the span of a point and the columns of another projection; the point comes first."""
 
     def __init__(self, projection: Projection, point: Tensor):
         super().__init__(projection.dimension + 1, projection.shapes)
         self._inner, direction = projection, (point / point.norm())[None]
         self._direction = split(direction, projection.shapes)
-        # The Cholesky factor L of the Gram matrix: L⁻¹ times the rows of [p, M]ᵀ are orthonormal, p itself first.
+        # With the Cholesky factor L of the Gram matrix, the rows of L⁻¹ [p, M]ᵀ are orthonormal, and p is the first.
         across = projection.transposed(self._direction).double()
         gram = torch.eye(self.dimension, dtype=torch.float64, device=point.device)
         gram[0, 1:] = gram[1:, 0] = across[0]
@@ -137,7 +138,7 @@ class Spanned(Projection):
         self._inverse = torch.linalg.solve_triangular(factor, torch.eye(len(gram)).to(gram), upper=False).to(point)
 
     def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """Q w as M applied to mixed coordinates, plus the part along the point."""
+        """Q w: M applied to mixed coordinates, plus the part along the point."""
         mixed = coordinates @ self._inverse
         arrays = self._inner.forward(mixed[:, 1:], offsets)
         for array, direction in zip(arrays, self._direction):

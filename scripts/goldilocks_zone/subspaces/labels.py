@@ -1,4 +1,4 @@
-"""Labels of subspaces: `plane-100-sparse`, `sphere-50-dense`, `full`."""
+"""Labels of subspaces: `plane-100-sparse`, `sphere-50-dense`, `full-free`."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ _SUBSPACE = re.compile(r"(?P<shape>plane|sphere)-(?P<dimension>\d+)-(?P<kind>[a-
 
 @dataclass(frozen=True)
 class Plane:
-    """A random hyperplane: number of directions and how its columns are drawn."""
+    """A random hyperplane: its number of directions and the kind of its columns."""
 
     dimension: int
     kind: str
@@ -18,7 +18,7 @@ class Plane:
 
 @dataclass(frozen=True)
 class Sphere:
-    """The points of one radius in a random subspace: its number of directions and how its columns are drawn."""
+    """The points at one radius in a random subspace: its number of directions and the kind of its columns."""
 
     dimension: int
     kind: str
@@ -26,13 +26,13 @@ class Sphere:
 
 @dataclass(frozen=True)
 class FullSpace:
-    """All parameters, at one radius where `fixed`."""
+    """All parameters, restricted to one radius if `fixed`."""
 
     fixed: bool
 
 
 def parse_plane(label: str) -> Plane:
-    """Read `plane-<dimension>-<sparse|dense>`; raises ValueError if the label is not of that form."""
+    """Parse `plane-<dimension>-<sparse|dense>`. Raises ValueError for any other label."""
     match = _SUBSPACE.fullmatch(label)
     if not match or match["shape"] != "plane" or match["kind"] not in PLANE_KINDS or int(match["dimension"]) < 1:
         raise ValueError(
@@ -43,7 +43,10 @@ def parse_plane(label: str) -> Plane:
 
 
 def parse_subspace(label: str) -> Plane | Sphere | FullSpace:
-    """Read `plane-<d>-<kind>`, `sphere-<d>-<kind>`, `full-free` or `full-fixed`, with a kind of PROJECTION_KINDS."""
+    """Parse `plane-<d>-<kind>`, `sphere-<d>-<kind>`, `full-free` or `full-fixed`, with a kind of PROJECTION_KINDS.
+
+    Raises ValueError for any other label.
+    """
     if label in ("full-free", "full-fixed"):
         return FullSpace(label == "full-fixed")
     match = _SUBSPACE.fullmatch(label)

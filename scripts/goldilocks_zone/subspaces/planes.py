@@ -1,8 +1,8 @@
 """Random planes x(θ) = P + Mθ in parameter space: raw directions, metric, nested orthonormal columns.
 
-Directions are the rows of an array (d, D), kept as drawn. The Cholesky factor of their Gram matrix turns a Hessian in
-raw directions into one in orthonormal ones; as it is triangular, the first columns of a plane span the same subspace
-whatever its dimension. Linear algebra uses torch to avoid oversubscribing cores with a second BLAS.
+Directions are the rows of an array (d, D), kept as drawn. The Cholesky factor of their Gram matrix transforms a Hessian
+over raw directions into one over orthonormal directions. As the factor is triangular, the first columns of a plane span
+the same subspace for every dimension. Linear algebra uses torch to avoid oversubscribing cores with a second BLAS.
 """
 
 import numpy as np
@@ -16,17 +16,17 @@ from goldilocks_zone.subspaces.labels import Plane, parse_plane
 Rows = np.ndarray | Tensor | scipy.sparse.csr_array
 METRICS = ("identity", "shell", "inverse_shell", "sigma")
 COORDINATES_PER_BLOCK = 2**16
-SPARSE_BELOW = 0.05  # share of non-zero entries below which a sparse product is the faster one
+SPARSE_BELOW = 0.05  # share of non-zero entries below which a sparse product is faster
 
 
 def metric(
     sizes: list[int], is_bias: list[bool], deviations: list[float], kind: str, bias_directions: bool
 ) -> np.ndarray:
-    """The diagonal η (D,) by which a plane's raw directions are multiplied (Fort & Scherlis 2019).
+    """Diagonal metric η (D,) that multiplies the raw directions of a plane (Fort & Scherlis 2019).
 
-    By layer: `identity` 1; `shell` ∝ the norm σ_l √size_l of its weights; `inverse_shell` its inverse; `sigma` ∝ σ_l.
-    Scaled to mean square 1 over the weights. Biases get 1 where `bias_directions`, else 0: the plane then has no bias
-    coordinates. Raises ValueError for another `kind`.
+    By layer: `identity` 1; `shell` ∝ the norm σ_l √size_l of its weights; `inverse_shell` the inverse of this norm;
+    `sigma` ∝ σ_l. Scaled to mean square 1 over the weights. Biases get 1 with `bias_directions`, else 0, so that the
+    plane has no bias coordinates. Raises ValueError for any other `kind`.
     """
     if kind not in METRICS:
         raise ValueError(f"metric {kind!r} is unknown: use one of {', '.join(METRICS)}")
@@ -44,10 +44,10 @@ def metric(
 
 
 def directions(plane: Plane, eta: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Raw directions ηM of a plane, shape (d, D), float64; those of a smaller plane are the first of a larger one.
+    """Raw directions ηM of a plane, shape (d, D), float64; a smaller plane has the first directions of a larger one.
 
-    `dense`: Gaussian entries. `sparse`: each entry non-zero with probability 1/√D, D the number of coordinates in use,
-    so that a column has a random number n of entries, ±1/√n with equal odds.
+    `dense`: Gaussian entries. `sparse`: each entry is non-zero with probability 1/√D, with D the number of coordinates
+    in use, so that a column has a random number n of non-zero entries, each ±1/√n with equal probability.
     """
     rows = directions_as_drawn(plane, eta, random)
     return rows.toarray() if plane.kind == "sparse" else rows
@@ -56,7 +56,7 @@ def directions(plane: Plane, eta: np.ndarray, random: np.random.Generator) -> np
 def random_plane(dimension: int, parameters: Tensor, kind: str = "dense", seed: int = 0) -> Tensor:
     """Raw directions (d, D) of a random `dense` or `sparse` plane through `parameters` (D,), in their precision.
 
-    Each seed gives another plane. Raises ValueError for other kinds or dimensions.
+    Each seed gives a different plane. Raises ValueError for any other kind, or a dimension below 1.
     """
     plane = parse_plane(f"plane-{dimension}-{kind}")
     rows = directions(plane, np.ones(len(parameters)), stream("random plane", seed))
@@ -64,12 +64,12 @@ def random_plane(dimension: int, parameters: Tensor, kind: str = "dense", seed: 
 
 
 def random_sparse_plane(dimension: int, size: int, seed: int = 0) -> scipy.sparse.csr_array:
-    """Raw directions (d, D) of a random `sparse` plane as by `random_plane`, as a sparse matrix."""
+    """Raw directions (d, D) of the `sparse` plane of `random_plane`, as a sparse matrix."""
     return sparse_directions(dimension, np.ones(size), stream("random plane", seed))
 
 
 def directions_as_drawn(plane: Plane, eta: np.ndarray, random: np.random.Generator) -> Rows:
-    """Raw directions of a plane (d, D), those of a `sparse` plane as a sparse matrix."""
+    """Raw directions (d, D) of a plane, for a `sparse` plane as a sparse matrix."""
     if plane.kind == "sparse":
         return sparse_directions(plane.dimension, eta, random)
     coordinates = np.flatnonzero(eta)
@@ -80,7 +80,7 @@ def directions_as_drawn(plane: Plane, eta: np.ndarray, random: np.random.Generat
 
 
 def sparse_directions(dimension: int, eta: np.ndarray, random: np.random.Generator) -> scipy.sparse.csr_array:
-    """The raw `sparse` directions of a plane with their non-zero entries alone, (d, D)."""
+    """Raw `sparse` directions of a plane, as a sparse matrix (d, D)."""
     coordinates = np.flatnonzero(eta)
     places, values = [], []
     for _ in range(dimension):
@@ -94,8 +94,8 @@ def sparse_directions(dimension: int, eta: np.ndarray, random: np.random.Generat
 def cholesky(raw_directions: Rows) -> np.ndarray:
     """Lower-triangular L of shape (d, d) with L Lᵀ the Gram matrix of `raw_directions` (d, D), in double precision.
 
-    The products of a tensor are formed on its device. Raises ValueError if a direction is not finite or zero, or if the
-    directions are linearly dependent.
+    The Gram matrix of a tensor is computed on its device. Raises ValueError if a direction is not finite or zero, or if
+    the directions are linearly dependent.
     """
     gram = _gram(raw_directions)
     for what, bad in (("not finite", ~np.isfinite(np.diag(gram))), ("zero", np.diag(gram) == 0)):
@@ -111,7 +111,7 @@ def cholesky(raw_directions: Rows) -> np.ndarray:
 
 
 def as_sparse(rows: np.ndarray) -> scipy.sparse.csr_array | None:
-    """The rows of a matrix as a sparse one in double precision, if few of its entries are not zero; else None."""
+    """The matrix as a sparse one in double precision, if few of its entries are non-zero; else None."""
     places, count = [], 0
     for row in rows:
         places.append(np.flatnonzero(row != 0))
@@ -135,7 +135,7 @@ def _gram(rows: Rows) -> np.ndarray:
 
 
 def orthonormalised(matrix: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """L⁻¹ A L⁻ᵀ: a symmetric matrix A (d, d) over raw directions, expressed over orthonormal ones."""
+    """L⁻¹ A L⁻ᵀ: a symmetric matrix A (d, d) over raw directions, expressed over orthonormal directions."""
     factor = torch.as_tensor(factor)
     half = torch.linalg.solve_triangular(factor, torch.as_tensor(matrix), upper=False)
     full = torch.linalg.solve_triangular(factor, half.T, upper=False)

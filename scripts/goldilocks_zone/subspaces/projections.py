@@ -1,7 +1,7 @@
-"""Projections of a random subspace of few dimensions into the parameters of a network: dense, sparse, Fastfood.
+"""Projections from a low-dimensional random subspace into the parameters of a network: dense, sparse, Fastfood.
 
-A projection M maps coordinates w (m, d) of m members to one array (m, *shape) for each parameter, and gradients in
-these arrays back to coordinates by its transpose. Columns have unit length and are nearly orthogonal (Li et al. 2018).
+A projection M maps coordinates w (m, d) of m members to an array (m, *shape) for each parameter; its transpose maps
+gradients in these arrays back to coordinates. Columns have unit length and are nearly orthogonal (Li et al. 2018).
 """
 
 import functools
@@ -21,7 +21,7 @@ from goldilocks_zone.subspaces.labels import PROJECTION_KINDS, Plane, Sphere
 
 Shapes = Sequence[tuple[int, ...]]
 ROWS_AT_ONCE = 10  # of a dense projection, drawn in double precision
-ENTRIES_AT_ONCE = 2**18  # on the CPU a product of few rows with many columns is twice as fast in parts of this size
+ENTRIES_AT_ONCE = 2**18  # on the CPU, products of few rows with many columns are twice as fast in blocks of this size
 
 
 class Projection(ABC):
@@ -34,7 +34,7 @@ class Projection(ABC):
 
     @abstractmethod
     def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """M w for coordinates (m, d), plus `offsets` where there are any: an array (m, *shape) for each parameter."""
+        """M w for coordinates (m, d), plus `offsets` if given: an array (m, *shape) for each parameter."""
 
     @abstractmethod
     def transposed(self, gradients: Sequence[Tensor]) -> Tensor:
@@ -44,11 +44,11 @@ class Projection(ABC):
 def make(
     where: Plane | Sphere, shapes: Shapes, eta: np.ndarray, random: np.random.Generator, like: Tensor | None = None
 ) -> Projection:
-    """A random projection of the dimension and kind of a plane or sphere.
+    """Draw a random projection of the dimension and kind of a plane or sphere.
 
-    Columns are multiplied by the metric η (D,) before they are scaled. Precision and device are those of `like`, by
-    default single and the CPU. Raises ValueError if the kind is unknown, or the dimension is not between 1 and the
-    number of coordinates in use.
+    Columns are multiplied by the metric η (D,), then scaled to unit length. Precision and device are those of `like`,
+    by default single precision and the CPU. Raises ValueError if the kind is unknown, or if the dimension is not
+    between 1 and the number of coordinates in use.
     """
     kind, dimension, like = where.kind, where.dimension, torch.empty(0) if like is None else like
     if kind not in PROJECTION_KINDS:
@@ -72,7 +72,7 @@ def make(
 
 
 class Dense(Projection):
-    """M given by all its entries: the rows (d, D) of Mᵀ."""
+    """M stored densely, as the rows (d, D) of Mᵀ."""
 
     def __init__(self, rows: Tensor, shapes: Shapes):
         super().__init__(len(rows), shapes)
@@ -100,7 +100,7 @@ class Dense(Projection):
 
 
 class Sparse(Projection):
-    """M given by its few non-zero entries; `rows` is Mᵀ (d, D) in CSR, its rows scaled to unit length."""
+    """M stored by its few non-zero entries: `rows` is Mᵀ (d, D) in CSR, with rows scaled to unit length."""
 
     def __init__(self, rows: scipy.sparse.csr_array, shapes: Shapes, like: Tensor):
         super().__init__(rows.shape[0], shapes)
@@ -109,13 +109,13 @@ class Sparse(Projection):
         self.rows = sparse_tensor(unit, like)
         columns, self._parts = unit.T.tocsr(), []
         for place in self.places:
-            # Only coordinates that a column reaches are computed: others stay where they are.
+            # Compute only parameters that some column reaches; the others keep their offsets.
             reached = np.flatnonzero(np.diff(columns[place].indptr))
             places = torch.as_tensor(reached, device=like.device)
             self._parts.append((places, sparse_tensor(columns[place][reached], like)))
 
     def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """M w at the coordinates that a column reaches; others are zero, or the offsets."""
+        """M w at the parameters that some column reaches; the others are zero, or equal to the offsets."""
         found, columns = [], coordinates.T.contiguous()
         for number, (shape, (reached, matrix)) in enumerate(zip(self.shapes, self._parts)):
             new = offsets is None
@@ -125,14 +125,14 @@ class Sparse(Projection):
         return found
 
     def transposed(self, gradients: Sequence[Tensor]) -> Tensor:
-        """Mᵀ g, one member after another."""
+        """Mᵀ g, computed for one member after another."""
         flat = torch.cat([each.flatten(1) for each in gradients], 1)
-        # One by one: a sparse product with columns would first have to rearrange them.
+        # One by one, as a sparse product with several columns would first have to transpose them.
         return torch.stack([self.rows @ each for each in flat])
 
 
 def sparse_tensor(matrix: scipy.sparse.csr_array, like: Tensor) -> Tensor:
-    """A sparse matrix of scipy as one of torch, in the precision and on the device of a tensor."""
+    """Convert a sparse matrix from scipy to torch, in the precision and on the device of `like`."""
     indices = (torch.as_tensor(each.astype(np.int64)) for each in (matrix.indptr, matrix.indices))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
@@ -141,10 +141,10 @@ def sparse_tensor(matrix: scipy.sparse.csr_array, like: Tensor) -> Tensor:
 
 
 class Fastfood(Projection):
-    """M = η ⊙ H G Π H B in blocks of L rows, L the power of two not below d (Le et al. 2013, as in Li et al. 2018).
+    """M = η ⊙ H G Π H B in blocks of L rows, with L the smallest power of two ≥ d (Le et al. 2013, Li et al. 2018).
 
-    B are random signs, Π a random permutation, G Gaussian and H Hadamard matrices that are never formed: O(D log d)
-    operations and O(D) memory. Columns have unit length up to fluctuations of order 1/√D.
+    B are random signs, Π is a random permutation, G a Gaussian diagonal and H a Hadamard matrix. No matrix is formed:
+    M costs O(D log d) operations and O(D) memory. Columns have unit length up to fluctuations of order 1/√D.
     """
 
     def __init__(self, dimension: int, shapes: Shapes, eta: np.ndarray, random: np.random.Generator, like: Tensor):
@@ -153,7 +153,7 @@ class Fastfood(Projection):
         self._size = 1 << max(0, dimension - 1).bit_length()
         shape = (-(-used.size // self._size), self._size)
         gaussian = random.standard_normal(shape)
-        # Every column of a block H G Π H B has the length √L |G|.
+        # Every column of a block H G Π H B has length √L |G|.
         length = np.sqrt(self._size * np.square(gaussian).sum() * used.size / gaussian.size)
 
         def tensor(values):
@@ -167,7 +167,7 @@ class Fastfood(Projection):
         self._weights, self._used = tensor(weights / length), torch.as_tensor(used, device=like.device)
 
     def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """M w by two Hadamard transforms."""
+        """M w, by two Hadamard transforms."""
         padded = torch.nn.functional.pad(coordinates, (0, self._size - self.dimension))
         mixed = hadamard(padded[:, None] * self._signs)
         mixed = mixed.gather(2, self._permutations.expand_as(mixed)).mul_(self._gaussian)
@@ -178,7 +178,7 @@ class Fastfood(Projection):
         return found if offsets is None else [a + b for a, b in zip(found, offsets)]
 
     def transposed(self, gradients: Sequence[Tensor]) -> Tensor:
-        """Mᵀ g by the transforms in reverse."""
+        """Mᵀ g, by the transforms in reverse order."""
         flat = torch.cat([each.flatten(1) for each in gradients], 1)
         if len(self._used) < self.places[-1].stop:
             flat = flat.index_select(1, self._used)
@@ -189,9 +189,9 @@ class Fastfood(Projection):
 
 
 def hadamard(values: Tensor) -> Tensor:
-    """Products of the Hadamard matrix (entries ±1, Sylvester's order) with the last axis, a power of two long."""
+    """Apply the Hadamard matrix (entries ±1, Sylvester order) to the last axis, whose length is a power of two."""
     shape, result, left = values.shape, values.reshape(-1, values.shape[-1]), values.shape[-1]
-    # In factors of at most 32, each a product with a small matrix; the axis comes round to where it was.
+    # Kronecker factors of size at most 32, each a small matrix product; the transposes restore the order of the axis.
     while left > 1:
         factor = min(left, 32)
         left //= factor

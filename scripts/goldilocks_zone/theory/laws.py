@@ -5,22 +5,26 @@ from scipy import special
 
 
 def finite_dimension_law(kappa: np.ndarray | float, dimension: np.ndarray | float) -> np.ndarray | float:
-    """κ_d = √d κ/√(κ² + d + 1): Tr/‖·‖ on a random d-plane of isotropic columns from the full-space ratio κ. A ratio of
-    expectations for d ≪ D, from E[vᵀHv] = Tr(H)/D and Var[vᵀHv] = 2‖H‖²/D²."""
+    """κ_d = √d κ/√(κ² + d + 1): the ratio Tr/‖·‖_F on a random d-plane with isotropic columns, from κ in full space.
+
+    It is a ratio of expectations for d ≪ D, from E[vᵀHv] = Tr(H)/D and Var[vᵀHv] = 2‖H‖²/D².
+    """
     return np.sqrt(dimension) * kappa / np.sqrt(kappa**2 + dimension + 1)
 
 
 def null_bound(dimension: int) -> float:
-    """The 97.5 % point of κ of a d × d matrix of the Gaussian orthogonal ensemble, of deviation √(2/(d + 1))."""
+    """97.5 % quantile of κ for d × d matrices of the Gaussian orthogonal ensemble: standard deviation √(2/(d + 1))."""
     return float(special.ndtri(0.975) * np.sqrt(2 / (dimension + 1)))
 
 
 def kappa_of_random_gradients(
     class_gradient: np.ndarray, example_gradient: np.ndarray, softmax_ratio: np.ndarray, dimension: int, form: str
 ) -> np.ndarray:
-    """κ(E[G]) of the model J = C + E on a plane: result 5 of Vysogorets et al. (2024), `form` large or finite.
+    """κ(E[G]) of the model J = C + E on a plane of d dimensions (Vysogorets et al. 2024, result 5).
 
-    √d (σ_E² + σ_C²)/√(σ_E⁴ + 2σ_E²σ_C² + x), where x is dσ_C⁴/Γ² for large d, and σ_C⁴ (1 + (d + 1)/Γ²) for any.
+    √d (σ_E² + σ_C²)/√(σ_E⁴ + 2σ_E²σ_C² + x), with σ_C = `class_gradient`, σ_E = `example_gradient` and
+    Γ = `softmax_ratio`. With `form` "large", x = dσ_C⁴/Γ², for large d; with "finite", x = σ_C⁴ (1 + (d + 1)/Γ²), for
+    any d.
     """
     shared, own = np.square(class_gradient), np.square(example_gradient)
     last = dimension / softmax_ratio**2 if form == "large" else 1 + (dimension + 1) / softmax_ratio**2

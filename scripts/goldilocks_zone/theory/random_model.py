@@ -1,11 +1,11 @@
 """The random model of gradients and curvature of Fort & Ganguli (2019) in closed form.
 
-Logit gradients cluster: J_k^μ = c_k + E_k^μ, with independent entries c ~ N(0, σ_c²), E ~ N(0, σ_E²). Probabilities
-p = softmax(z) are those of logits z ~ N(0, σ_z²), or measured ones. G = (1/N) Σ_μ J^μ S_μ J^μᵀ, S_μ = diag p − ppᵀ, and
-the gradient is g = (1/N) Σ_μ J^μ r^μ with residuals r = p − y.
+Logit gradients cluster: J_k^μ = c_k + E_k^μ, with independent entries c ~ N(0, σ_c²), E ~ N(0, σ_E²). The
+probabilities p = softmax(z) come from random logits z ~ N(0, σ_z²) or are measured. The Gauss–Newton matrix is
+G = (1/N) Σ_μ J^μ S_μ J^μᵀ with S_μ = diag p − ppᵀ; the gradient is g = (1/N) Σ_μ J^μ r^μ with residuals r = p − y.
 
-Letters: N examples, C classes, D weights; axes n examples, k classes. Array arguments broadcast: a leading axis of
-parameters in `cluster`, `noise` and `probabilities` (…, n, k) gives results with that axis.
+Letters: N examples, C classes, D weights; axes n examples, k classes. Array arguments broadcast: leading axes of
+`cluster`, `noise` and `probabilities` (…, n, k) are leading axes of the result.
 """
 
 from typing import NamedTuple
@@ -17,18 +17,18 @@ NOTHING = 1e-280
 
 
 def probabilities(examples: int, classes: int, spread: float, random: np.random.Generator) -> np.ndarray:
-    """Softmax outputs (n, k) of logits of the standard deviation `spread`, σ_z."""
+    """Softmax outputs (n, k) of Gaussian logits with standard deviation σ_z = `spread`."""
     return softmax(spread * random.standard_normal((examples, classes)))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """The softmax along the last axis."""
+    """Softmax along the last axis."""
     powers = np.exp(logits - logits.max(-1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)
 
 
 def one_hot_labels(outputs: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Labels (n, k) for `outputs` (n, k), independent of them and uniform."""
+    """One-hot labels (n, k) for `outputs` (n, k), drawn uniformly and independently of them."""
     n, classes = outputs.shape
     return np.eye(classes)[random.integers(0, classes, n)]
 
@@ -37,35 +37,35 @@ def curvatures(outputs: np.ndarray) -> np.ndarray:
     """S = diag p − ppᵀ (…, n, k, k)."""
     unit = np.eye(outputs.shape[-1])
     mixed = (1 - unit) * outputs[..., None] * outputs[..., None, :]
-    # On the diagonal p (1 − p) without cancellation where p is near 1.
+    # Sums the diagonal p (1 − p) over the other classes, without cancellation where p is near 1.
     return unit * mixed.sum(-1, keepdims=True) - mixed
 
 
 class Limit(NamedTuple):
-    """edge: of the bulk (…); outliers: (…, k − 1), descending, NaN where they have not left the bulk."""
+    """edge: upper edge of the bulk (…); outliers: (…, k − 1), descending, NaN for those inside the bulk."""
 
     edge: np.ndarray
     outliers: np.ndarray
 
 
 def limit(outputs: np.ndarray, weights: int, cluster: np.ndarray, noise: np.ndarray) -> Limit:
-    """Bulk edge and outliers of G for any p (…, n, k), in the limit of large sizes.
+    """Bulk edge and outliers of G for any p = `outputs` (…, n, k), in the limit of large sizes, D = `weights`.
 
-    G's spectrum is that of a Wishart matrix of D degrees of freedom with the covariance
-    Σ = S^{1/2}(σ_E² I + σ_c² 11ᵀ⊗I)S^{1/2}/N. With τ the eigenvalues of σ_E² S_μ/N, each ℓ above all τ belongs to
-    λ(ℓ) = ℓ(D + Σ_j τ_j/(ℓ − τ_j)); the edge is its minimum, and outliers lie where an eigenvalue of
-    (σ_c²/N) Σ_μ S_μ(ℓ − σ_E² S_μ/N)⁻¹ is one.
+    G has the spectrum of a Wishart matrix with D degrees of freedom and covariance
+    Σ = S^{1/2}(σ_E² I + σ_c² 11ᵀ⊗I)S^{1/2}/N. Let τ_j be the eigenvalues of σ_E² S_μ/N. Each ℓ above all τ_j maps to
+    λ(ℓ) = ℓ(D + Σ_j τ_j/(ℓ − τ_j)). The edge is the minimum of λ; the outliers are λ(ℓ) at those ℓ where an eigenvalue
+    of (σ_c²/N) Σ_μ S_μ(ℓ − σ_E² S_μ/N)⁻¹ equals one.
     """
     n, classes = outputs.shape[-2:]
     shape = np.broadcast_shapes(np.shape(cluster), np.shape(noise), outputs.shape[:-2])
     parts, frames = np.linalg.eigh(curvatures(outputs))
     parts = np.broadcast_to(np.clip(parts, 0, None), (*shape, n, classes))
-    # v vᵀ of all eigenvectors, a row for each.
+    # One row per eigenvector v, with the entries of v vᵀ.
     projectors = np.einsum("...nab,...ncb->...nbac", frames, frames).reshape(*frames.shape[:-3], n * classes, -1)
     shared, own = (np.broadcast_to(np.square(each) / n, shape)[..., None, None] for each in (cluster, noise))
     spectrum = (own * parts).reshape(*shape, -1)
     top = spectrum.max(-1)
-    # λ(ℓ) has its minimum where Σ_j τ_j²/(ℓ − τ_j)² is D.
+    # λ(ℓ) is minimal where Σ_j τ_j²/(ℓ − τ_j)² = D.
     excess = _bisected(
         lambda excess: np.square(spectrum / ((top + excess)[..., None] - spectrum + 1e-300)).sum(-1) - weights,
         top / np.sqrt(weights) / 2,
@@ -74,12 +74,12 @@ def limit(outputs: np.ndarray, weights: int, cluster: np.ndarray, noise: np.ndar
     edge = top + excess
 
     def lifted(place: np.ndarray) -> np.ndarray:
-        """λ(ℓ) at places (…, m)."""
+        """λ(ℓ) at ℓ = `place` (…, m)."""
         rest = place[..., None] - spectrum[..., None, :]
         return place * (weights + (spectrum[..., None, :] / np.where(rest > 0, rest, np.inf)).sum(-1))
 
     def strengths(place: np.ndarray) -> np.ndarray:
-        """The k-th largest eigenvalue of the matrix at the k-th place (…, m), m = C − 1, less one."""
+        """The k-th largest eigenvalue, minus one, of the matrix at the k-th `place` (…, m), m = C − 1."""
         found = np.empty_like(place)
         for k in range(place.shape[-1]):
             factors = parts / (place[..., k, None, None] - own * parts)
@@ -88,9 +88,9 @@ def limit(outputs: np.ndarray, weights: int, cluster: np.ndarray, noise: np.ndar
         return found - 1
 
     mean = np.linalg.eigvalsh(curvatures(outputs).mean(-3))[..., ::-1][..., :-1]
-    # (ℓ − τ_max) Σ_μ S_μ(ℓ − τ)⁻¹ is at most Σ_μ S_μ.
+    # Upper bound: (ℓ − τ_max) Σ_μ S_μ(ℓ − τ)⁻¹ is at most Σ_μ S_μ.
     high = top[..., None] + n * shared[..., 0] * mean * (1 + 1e-9)
-    # Without noise the edge is zero, where the matrix is not defined; nor is it where all outputs are saturated.
+    # The matrix is undefined at ℓ = 0, which is the edge without noise or if all outputs are saturated: stay above it.
     low = np.maximum(np.maximum(edge[..., None], 1e-12 * high), NOTHING)
     above = strengths(low) > 0
     places = _bisected(strengths, low, np.maximum(high, low))
@@ -98,7 +98,7 @@ def limit(outputs: np.ndarray, weights: int, cluster: np.ndarray, noise: np.ndar
 
 
 def _bisected(function, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Zeros of a falling function between two arrays, elementwise."""
+    """Zeros of a decreasing function between two arrays, elementwise, by bisection."""
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         if ((middle == low) | (middle == high)).all():
@@ -109,26 +109,32 @@ def _bisected(function, low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 
 def power(cluster: float, noise: float, residuals: np.ndarray) -> float:
-    """The expected share σ_c²/(σ_c² + σ_E²) of the gradient's power in the space of clusters, over labels and J, for
-    `residuals` p − y (…, n, k) of labels that are independent, or drawn from the model."""
+    """Share σ_c²/(σ_c² + σ_E²) of the gradient's power in the span of the cluster centres, expected over labels and J.
+
+    The `residuals` p − y (…, n, k) must come from labels that are independent, or drawn from the model.
+    """
     own = np.square(residuals).sum(-1).mean(-1)
     return cluster**2 * own / (cluster**2 * own + noise**2 * own)
 
 
 def power_given(residuals: np.ndarray, cluster: float, noise: float) -> float:
-    """The share of the gradient's power that lies in the space of the clusters, expected over J at `residuals` (n, k).
-    σ_c²|r̄|²/(σ_c²|r̄|² + σ_E² E|r|²/N), r̄ the mean residual: `power` is its expectation over labels."""
+    """Share of the gradient's power in the span of the cluster centres, expected over J at given `residuals` (n, k).
+
+    σ_c²|r̄|²/(σ_c²|r̄|² + σ_E² E|r|²/N), with r̄ the mean residual. `power` is its expectation over labels.
+    """
     shared = np.square(residuals.mean(-2)).sum(-1)
     own = np.square(residuals).sum(-1).mean(-1) / residuals.shape[-2]
     return cluster**2 * shared / (cluster**2 * shared + noise**2 * own)
 
 
 def kappa(outputs: np.ndarray, weights: int, cluster: float, noise: float) -> np.ndarray:
-    """√(E[Tr G]²/E‖G‖²_F) in full space, of outputs (…, n, k); NaN where all outputs are saturated. From the moments of
-    a Wishart matrix: E Tr = D Tr Σ, E‖·‖² = D(D + 1) Tr Σ² + D (Tr Σ)²."""
+    """√(E[Tr G]²/E‖G‖²_F) in full space for `outputs` (…, n, k); NaN where all outputs are saturated.
+
+    From the moments of a Wishart matrix: E Tr = D Tr Σ, E‖·‖²_F = D(D + 1) Tr Σ² + D (Tr Σ)², with D = `weights`.
+    """
     n = outputs.shape[-2]
     parts = curvatures(outputs)
-    # Relative to the largest entry, whose square may vanish; where all do there is no ratio.
+    # Divide by the largest entry, whose square may underflow. If all entries are zero, the ratio is NaN.
     parts = parts / np.abs(parts).max((-3, -2, -1), keepdims=True)
     shared, own, mean = cluster**2, noise**2, parts.sum(-3)
     trace = (shared + own) * np.trace(mean, axis1=-2, axis2=-1) / n
@@ -138,8 +144,10 @@ def kappa(outputs: np.ndarray, weights: int, cluster: float, noise: float) -> np
 
 
 def matching_spread(mixing: float, classes: int, random: np.random.Generator, draws: int = 20_000) -> float:
-    """σ_eff: the standard deviation of Gaussian logits whose E[1 − Σ p²] is `mixing`. From the same `draws` of logits
-    at every σ. Raises ValueError unless 0 < mixing < 1 − 1/C, up to rounding."""
+    """σ_eff: the standard deviation of Gaussian logits for which E[1 − Σ p²] equals `mixing`.
+
+    Every σ is evaluated on the same `draws` of logits. Raises ValueError unless 0 < mixing < 1 − 1/C, up to rounding.
+    """
     from scipy import optimize  # takes 0.1 s to import, in every figure of this model
 
     most = 1 - 1 / classes

@@ -1,7 +1,7 @@
-"""Wide networks of ReLU without biases under losses of embeddings: kernels of layers, the zone's edge, and collapse.
+"""Wide ReLU networks without biases under joint-embedding losses: layer kernels, the edge of the zone, and collapse.
 
 A joint-embedding loss is λ I + μ V + ν C (see `models.embedding_losses`), with s = √(v + ε) for variances v. Networks
-have n layers of weights, with x and x′ the two views of an example. All of this holds in the limit of wide layers.
+have n layers of weights; x and x′ are the two views of an example. All results hold in the limit of wide layers.
 """
 
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-HALVINGS = 100  # of an interval in log α
+HALVINGS = 100  # of an interval of log t, in the bisection for the edge
 
 
 @dataclass(frozen=True)
 class Criteria:
-    """Weights λ, μ and ν of a joint-embedding loss, its ε and the hinge's place."""
+    """Weights λ, μ and ν of a joint-embedding loss, its ε and the threshold of its hinge."""
 
     invariance: float
     variance: float
@@ -28,28 +28,31 @@ class Criteria:
         return self.invariance, self.variance, self.covariance
 
     def gauged(self, scale: float, depth: int) -> "Criteria":
-        """The criteria under which parameters times α train as they do under these: all derivatives by the outputs αⁿZ
-        are in step. Adam's rate is then in proportion to α, and its ε to α^{2n−1}."""
+        """Criteria under which training from α times the parameters is equivalent to training under these.
+
+        The derivatives of the loss by the outputs αⁿZ then scale consistently. Scale the rate of Adam by α = `scale`,
+        and its ε by α^{2n−1}, with n = `depth`.
+        """
         power = scale**depth
         weights = self.invariance, self.variance * power, self.covariance / power**2
         return Criteria(*weights, self.epsilon * power**2, self.hinge * power)
 
 
 def kappa_0(cosine: np.ndarray) -> np.ndarray:
-    """κ₀(u) = 1 − acos(u)/π: twice the odds that Gaussians of correlation u are both positive."""
+    """κ₀(u) = 1 − acos(u)/π: twice the probability that two Gaussians with correlation u are both positive."""
     return 1 - np.arccos(np.clip(cosine, -1, 1)) / np.pi
 
 
 def kappa_1(cosine: np.ndarray) -> np.ndarray:
-    """κ₁(u) = (√(1 − u²) + u(π − acos u))/π: the correlation, about zero, of ReLU of Gaussians of correlation u."""
+    """κ₁(u) = (√(1 − u²) + u(π − acos u))/π: uncentred correlation of the ReLU of two Gaussians with correlation u."""
     u = np.clip(cosine, -1, 1)
     return (np.sqrt(1 - u**2) + u * (np.pi - np.arccos(u))) / np.pi
 
 
 def layer_kernels(first: np.ndarray, second: np.ndarray, depth: int) -> np.ndarray:
-    """Θ_l(x, x′) (n, …) of inputs (…, i), up to one factor for all layers l = 1 … n: σ_l² times the mean product of an
-    output's derivatives by the weights of layer l.
+    """Layer kernels Θ_l(x, x′), shape (n, …), of inputs (…, i), up to a factor common to all layers l = 1 … n.
 
+    Θ_l is σ_l² times the mean product of the derivatives of an output by the weights of layer l, at x and x′:
     Θ_l = ‖x‖‖x′‖ u_{l−1} Π_{m=l−1}^{n−2} κ₀(u_m), with u_0 = cos(x, x′) and u_m = κ₁(u_{m−1}).
     """
     products = (first * second).sum(-1)
@@ -71,13 +74,13 @@ def apart(first: np.ndarray, second: np.ndarray, depth: int) -> np.ndarray:
 
 
 def ratios_of_invariance(first: np.ndarray, second: np.ndarray, depth: int) -> np.ndarray:
-    """R_l (n,) of I: σ_l² E Tr H_ll over that of the last layer, from the views (p, i) of the pairs."""
+    """R_l (n,) of I: σ_l² E Tr H_ll divided by its value at the last layer, from the two views (p, i) of p pairs."""
     found = apart(first, second, depth)
     return found / found[-1]
 
 
 def ratios_of_variance(branches: Sequence[np.ndarray], depth: int) -> np.ndarray:
-    """R_l (n,) of V, from all pairs of examples (p, i) of each branch."""
+    """R_l (n,) of V, from all pairs of the examples (p, i) of each branch."""
     found = 0.0
     for inputs in branches:
         for shift in range(1, len(inputs)):
@@ -87,7 +90,7 @@ def ratios_of_variance(branches: Sequence[np.ndarray], depth: int) -> np.ndarray
 
 @dataclass(frozen=True)
 class Moments:
-    """I, C and variances v (2e,) of both branches at one θ."""
+    """I, C and the variances v (2e,) of both branches at one θ."""
 
     invariance: float
     covariance: float
@@ -96,7 +99,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """Averages W = Σ w_l R_l/Σ w_l over layers for I, V and C, with w_l = η_l²/σ_l² of the plane's metric η."""
+    """Averages W = Σ w_l R_l/Σ w_l over layers for I, V and C, with w_l = η_l²/σ_l² and the metric η of the plane."""
 
     invariance: float = 1.0
     variance: float = 1.0
@@ -104,9 +107,9 @@ class LayerWeights:
 
 
 def balance(criteria: Criteria, moments: Moments, weights: LayerWeights, growth: np.ndarray) -> np.ndarray:
-    """2λ W_I I + 4ν W_C C − μ W_V mean_j(v_j 1[s_j < hinge]/s_j), over t, at growths t = α^{2n} of I and v, shape (…).
+    """(2λ W_I I + 4ν W_C C − μ W_V mean_j(v_j 1[s_j < hinge]/s_j))/t at growths t = α^{2n} of I and v, shape (…).
 
-    In the mean over initialisations it has the sign of the trace on a random plane. It rises with t.
+    Averaged over initialisations, it has the sign of the trace on a random plane. It increases with t.
     """
     growth = np.asarray(growth, dtype=float)
     v = moments.variances
@@ -118,13 +121,13 @@ def balance(criteria: Criteria, moments: Moments, weights: LayerWeights, growth:
 
 
 def edge(criteria: Criteria, moments: Moments, weights: LayerWeights, depth: int) -> float:
-    """The factor α on the parameters at which the trace changes sign from negative to positive.
+    """Factor α on the parameters at which the trace changes sign from negative to positive.
 
-    NaN where it is positive at every radius, below a threshold of μ/λ, or nothing varies.
+    NaN if the trace is positive at every radius, as below a threshold of μ/λ, or if all variances are zero.
     """
     if not moments.variances.any():
         return np.nan
-    # Beyond the last hinge nothing is negative; far inside √ε is all of s.
+    # Bracket the edge: above the last hinge no term is negative; far below it s = √ε.
     last = np.log(criteria.hinge**2 / moments.variances[moments.variances > 0].min())
     first = np.log(1e-12 * criteria.epsilon / moments.variances.max())
     if balance(criteria, moments, weights, np.exp(first)) >= 0:
@@ -137,20 +140,20 @@ def edge(criteria: Criteria, moments: Moments, weights: LayerWeights, depth: int
 
 
 def edge_deviation(ratio: float, correlation: float) -> float:
-    """σ = μ/(4λ(1 − ρ)), the deviation of embeddings at the edge for μ/λ = ratio where √ε ≪ σ < 1, of layers alike."""
+    """σ = μ/(4λ(1 − ρ)): deviation of embeddings at the edge, for μ/λ = `ratio`, √ε ≪ σ < 1 and equal layers."""
     return ratio / (4 * (1 - correlation))
 
 
 def collapse_threshold(correlation: np.ndarray, epsilon: float) -> np.ndarray:
-    """4√ε(1 − c), the μ/λ below which W_n = 0 is a minimum, with the largest correlation c of any feature's views."""
+    """4√ε(1 − c): the μ/λ below which W_n = 0 is a minimum; c is the largest correlation of any feature's views."""
     return 4 * np.sqrt(epsilon) * (1 - np.asarray(correlation, dtype=float))
 
 
 def final_deviation(ratio: np.ndarray, correlation: np.ndarray, epsilon: float, hinge: float = 1.0) -> np.ndarray:
-    """σ where training ends: √(σ² + ε) = μ/(4λ(1 − c)), at most the hinge, or collapse, for μ/λ = ratio.
+    """σ at the end of training, for μ/λ = `ratio`: √(σ² + ε) = μ/(4λ(1 − c)), at most the hinge; 0 after collapse.
 
-    It minimises 2λ(1 − c)σ² + μ max(0, hinge − √(σ² + ε)), with the largest correlation c that any feature can have: of
-    Gaussian views x′ = cx + √(1 − c²)ξ it is c (Gebelein 1941).
+    This σ minimises 2λ(1 − c)σ² + μ max(0, hinge − √(σ² + ε)), where c is the largest correlation that the two views of
+    a feature can have. For Gaussian views x′ = cx + √(1 − c²)ξ, it is c itself (Gebelein 1941).
     """
     with np.errstate(divide="ignore"):
         deviation = np.minimum(np.asarray(ratio) / (4 * (1 - np.asarray(correlation, dtype=float))), hinge)
@@ -158,9 +161,9 @@ def final_deviation(ratio: np.ndarray, correlation: np.ndarray, epsilon: float, 
 
 
 def collapse_hessian(criteria: Criteria, first: np.ndarray, second: np.ndarray, size: int) -> np.ndarray:
-    """Hessian (i, i) along one row of W_n at W_n = 0, from the features h and h′ (p, i) of the last layer, e = size.
+    """Hessian (i, i) along one row of W_n at W_n = 0, from the inputs h and h′ (p, i) of the last layer; e = `size`.
 
-    (2λ/e)⟨ΔΔᵀ⟩ − μ(Σ + Σ′)/(2e√ε), Δ = h − h′, with the unbiased covariances Σ of h and Σ′ of h′.
+    (2λ/e)⟨ΔΔᵀ⟩ − μ(Σ + Σ′)/(2e√ε), with Δ = h − h′ and the unbiased covariances Σ of h and Σ′ of h′.
     """
     between = first - second
     spread = np.cov(first, rowvar=False) + np.cov(second, rowvar=False)
@@ -169,6 +172,6 @@ def collapse_hessian(criteria: Criteria, first: np.ndarray, second: np.ndarray, 
 
 
 def collapse_hessian_of_products(first: np.ndarray, second: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """The same of InfoNCE with dot products: −(X + Xᵀ)/τ with X = Cov(h, h′), over all p examples."""
+    """Collapse Hessian of InfoNCE with dot products: −(X + Xᵀ)/τ, with X = Cov(h, h′) over all p examples."""
     crossed = (first - first.mean(0)).T @ (second - second.mean(0)) / len(first)
     return -(crossed + crossed.T) / temperature

@@ -1,4 +1,4 @@
-"""Batches: the examples of each step."""
+"""Minibatch indices of each training step."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ from goldilocks_zone.randomness import stream
 
 
 def batch(shuffles: Sequence[tuple], step: int, size: int, n: int, keep_last: bool = False) -> Tensor:
-    """The examples of a step's batch: (size,) where there is one stream, else (m, size).
+    """Indices of the examples in the batch of a step: (size,) for a single stream, (m, size) for m streams.
 
-    keep_last: an epoch ends with a shorter batch where the size does not divide n.
+    keep_last: keep the shorter last batch of an epoch if the size does not divide n.
     """
     epoch, number = divmod(step, -(-n // size) if keep_last else n // size)
     rows = [_order(name, epoch, n)[number * size : (number + 1) * size] for name in shuffles]
@@ -20,7 +20,7 @@ def batch(shuffles: Sequence[tuple], step: int, size: int, n: int, keep_last: bo
 
 
 def _order(name: tuple, epoch: int, n: int) -> np.ndarray:
-    """The order of the examples in an epoch; kept until the next one of the same stream."""
+    """Order of the n examples in an epoch, cached until the next epoch of the same stream."""
     if _ORDERS.get(name, (None,))[0] != (epoch, n):
         _ORDERS[name] = (epoch, n), stream(*name, epoch).permutation(n)
     return _ORDERS[name][1]

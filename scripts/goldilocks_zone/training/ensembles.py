@@ -1,7 +1,7 @@
-"""Ensembles of networks restricted to random subspaces: radii, rates, temperatures and seeds in one computation.
+"""Ensembles of networks trained in random subspaces: several radii, rates, temperatures and seeds in one computation.
 
-Members share a subset, so that their parameters come from one matrix product; in the whole space, which has no basis
-to share, they may be of several seeds. Letters: m members, d coordinates, n examples, k classes.
+Members share a subset, so that one matrix product gives the parameters of all of them. The whole space has no basis to
+share; there, members may have different seeds. Letters: m members, d coordinates, n examples, k classes.
 """
 
 import copy
@@ -25,21 +25,22 @@ from goldilocks_zone.subspaces.constraints import Subset, by_member, norms
 from goldilocks_zone.training import batches
 
 OPTIMISERS = ("adam", "sgd")
-BETAS = 0.9, 0.999  # Adam's, torch's own
-EXAMPLES_AT_ONCE = 1000  # when accuracies are measured
+BETAS = 0.9, 0.999  # of Adam, the defaults in torch
+EXAMPLES_AT_ONCE = 1000  # in evaluation
 
 
 @dataclass(frozen=True)
 class Options:
-    """How an ensemble is trained; `batch` None means all examples, `rates` are (m,).
+    """Training options of an ensemble.
 
-    `temperatures` (m,) replace the problem's. `random_signs`: a control that multiplies every entry of a gradient by a
-    random sign at every step, so that only the optimiser's own walk is left (Chang 2019). own_examples: the problem has
-    inputs (m, n, …) and labels (m, n), other ones for each member. keep_last: an epoch ends with a shorter batch where
-    the size does not divide n; else these examples wait for the next epoch. fresh: inputs and labels of each step by
-    its number, instead of batches of the problem's; of all members, (m, n, …), where they have own_examples. stop_at: a
-    member stays where its loss on a batch is not above it. rate_at: a factor on the rates of each step by its number,
-    above zero; loss_at: the loss of each step, instead of the problem's.
+    batch: examples per step, None for all. rates: learning rates (m,). temperatures: (m,), instead of the problem's.
+    random_signs: a control that multiplies every entry of a gradient by a random sign at every step, so that only the
+    random walk of the optimiser is left (Chang 2019). own_examples: each member has its own examples, and the problem
+    has inputs (m, n, …) and labels (m, n). keep_last: keep the shorter last batch of an epoch if the size does not
+    divide n; otherwise these examples are left out of the epoch. fresh: function from the number of a step to its
+    inputs and labels, instead of batches of the problem; with own_examples those of all members, (m, n, …). stop_at:
+    stop a member once its loss on a batch is at most this value. rate_at: function from the number of a step to a
+    positive factor on the rates. loss_at: function from the number of a step to its loss, instead of the problem's.
     """
 
     steps: int
@@ -59,10 +60,10 @@ class Options:
 
 
 class Ensemble:
-    """Members (m,) in training: their coordinates (m, d) and the optimiser's state.
+    """m members in training: their coordinates (m, d) and the state of the optimiser.
 
-    The examples of the `problem` are one batch of tensors. `shuffles` names the streams of batches, one that all
-    members share or one for each.
+    The examples of the `problem` must be one batch of tensors. `shuffles` names the random streams that draw batches:
+    either one that all members share, or one for each member.
     """
 
     def __init__(self, problem: Problem, subset: Subset, options: Options, shuffles: Sequence[tuple]):
@@ -78,7 +79,7 @@ class Ensemble:
         if self.labels is None and not problem.loss.classifies:
             self.labels = self.inputs.new_empty(*self.inputs.shape[: 1 + options.own_examples], 0)
         self.shuffles = [tuple(name) for name in shuffles]
-        self._members = None  # of those that `fresh` gives examples of; None for all
+        self._members = None  # selected among those that `fresh` gives examples for; None for all
         self.coordinates = subset.start.clone()
         like, members = self.coordinates, len(self.coordinates)
         if len(self.shuffles) not in (1, members):
@@ -100,9 +101,9 @@ class Ensemble:
         self._logits, self._own_logits = (over_members(logits, shared=shared) for shared in (True, False))
 
     def _start_optimiser(self) -> None:
-        # torch's optimiser makes steps for the rate 1, from zero each time, which members scale by their own rates.
-        # Use the functional optimisers: the classes import torch.compile, which takes longer than many runs. Fused ones
-        # read memory in order, whatever its strides.
+        # torch's optimiser computes each step from zero at rate 1; members scale it by their own rates.
+        # Use the functional optimisers: the classes import torch.compile, which takes longer than many runs. Fused
+        # kernels ignore strides, so the arrays must be contiguous.
         parts = self.subset.parts(self.coordinates)
         self._steps, self._made = ([torch.zeros_like(part).contiguous() for part in parts] for _ in range(2))
         if self.options.optimiser == "adam":
@@ -121,7 +122,7 @@ class Ensemble:
             sgd(self._steps, gradients, *self._moments, **own, **common)
 
     def parameters(self) -> list[Tensor]:
-        """The members' parameters: (m, *shape) for each."""
+        """Parameters of the members: an array (m, *shape) for each parameter."""
         return self.subset.forward(self.coordinates)
 
     def logits(self, parameters: list[Tensor], inputs: Tensor) -> Tensor:
@@ -155,26 +156,27 @@ class Ensemble:
         return self.inputs[members, chosen], self.labels[members, chosen]
 
     def gradients(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Gradients (m, d) in the subset of each member's mean loss over a batch (n, …), or over one each (m, n, …)."""
+        """Gradients (m, d) of each member's mean loss by its coordinates, on a batch (n, …) or one each, (m, n, …)."""
         return torch.cat([part.flatten(1) for part in self._gradients(inputs, labels)[0]], 1)
 
     def rates_at(self, step: int) -> Tensor:
-        """Rates (m,) of a step."""
+        """Learning rates (m,) of a step."""
         return self.rates if self.options.rate_at is None else self.rates * self.options.rate_at(step)
 
     def _gradients(self, inputs: Tensor, labels: Tensor, loss: Loss | None = None) -> tuple[list[Tensor], Tensor]:
-        """Gradients in the subset's parts, and the members' losses (m,), by default of the problem's loss."""
+        """Gradients in the parts of the subset, and the members' losses (m,); by default under the problem's loss."""
         arrays = [each.requires_grad_() for each in self.parameters()]
         outputs = self._outputs(arrays, inputs) / self.temperatures[:, None, None]
         losses = (loss or self.problem.loss).total(outputs, labels) / outputs.shape[1]
-        # The members' losses do not meet: one that is not finite leaves the others' gradients alone.
+        # Members do not interact, so a loss that is not finite does not affect the gradients of the others.
         found = self.subset.transposed(torch.autograd.grad(losses.sum(), arrays))
         return self.subset.tangential(found, self.coordinates), losses.detach()
 
     def step(self, number: int, inputs: Tensor, labels: Tensor) -> list[Tensor]:
-        """Step `number` of all members on a batch with the shapes that `gradients` takes.
+        """Take step `number` with all members on a batch of the shapes that `gradients` accepts.
 
-        Returns the steps, in the subset's parts and over each member's rate; the next step but one overwrites them.
+        Returns the steps in the parts of the subset, each divided by its member's rate. The buffers are overwritten two
+        steps later.
         """
         loss = self.options.loss_at(number) if self.options.loss_at else None
         if loss and self._members is not None:
@@ -187,7 +189,7 @@ class Ensemble:
                 gradient *= signs
         radii, places, rates = self.subset.norms, self.subset.parts(self.coordinates), self.rates_at(number)
         with torch.no_grad():
-            # The last step stays as it is, for `Progress` to compare with.
+            # `Progress` compares with the last step, so its buffers must stay intact.
             made, self._made = self._made, self._steps
             self._steps = made
             for part in made:
@@ -197,7 +199,7 @@ class Ensemble:
                 place.addcmul_(part, by_member(rates, part))
             if radii is not None:
                 lengths = torch.linalg.vector_norm(self.coordinates, dim=1)
-                # A step too long to be measured has left the sphere.
+                # A step whose length overflows cannot be projected back to the sphere.
                 factors = torch.where(torch.isfinite(lengths), radii / lengths, math.nan)
                 self.coordinates *= factors[:, None]
                 # From x to k (x + s) is s + (1 − 1/k) k (x + s).
@@ -213,10 +215,11 @@ class Ensemble:
         return torch.as_tensor(signs, device=self.coordinates.device).to(self.coordinates.dtype) * 2 - 1
 
     def at_rest(self, made: list[Tensor]) -> Tensor:
-        """Which members (m,) no further step changes, from the steps they have just `made`.
+        """Mask (m,) of the members that no further step would change, from the steps just `made`.
 
-        Those that have diverged or stopped; and those whose step was zero, where steps depend on the coordinates alone.
-        None where members share matrix products, in which others would be rounded differently without them.
+        Members are at rest if they have diverged or stopped, or if their step was zero and steps depend only on the
+        coordinates. In a constrained subset no member counts as at rest: members share matrix products there, and
+        leaving some out would change the rounding of the others.
         """
         if not self.subset.is_free:
             return torch.zeros_like(self.rates, dtype=torch.bool)
@@ -227,7 +230,7 @@ class Ensemble:
         return resting
 
     def select(self, members: Tensor) -> "Ensemble":
-        """An ensemble of some of the members (m',), where they are."""
+        """The ensemble of some of the members (m',), in their current state."""
         result = copy.copy(self)
         result.problem = replace(self.problem, loss=self.problem.loss.select(members))
         result.subset, result.coordinates = self.subset.select(members), self.coordinates[members]
@@ -243,7 +246,7 @@ class Ensemble:
         return result
 
     def state(self) -> dict:
-        """The state that `restore` resumes from."""
+        """State from which `restore` resumes."""
         found = {"coordinates": self.coordinates, "rates": self.rates}
         return {**found, "moments": self._moments, "counts": self._counts}
 
@@ -255,7 +258,7 @@ class Ensemble:
 
 
 def over_members(logits: Callable[[list[Tensor], Tensor], Tensor], *, shared: bool) -> Callable:
-    """Logits (m, n, k) at arrays (m, …) of members, for inputs (n, …) that they share or (m, n, …) of their own."""
+    """Map from parameter arrays (m, …) and inputs, `shared` (n, …) or per member (m, n, …), to logits (m, n, k)."""
     together = vmap(logits, in_dims=(0, None if shared else 0))
 
     def either(arrays: list[Tensor], inputs: Tensor) -> Tensor:
@@ -264,7 +267,7 @@ def over_members(logits: Callable[[list[Tensor], Tensor], Tensor], *, shared: bo
         except RuntimeError as error:
             if "Batching rule not implemented" not in str(error):
                 raise
-        # A layer, such as a recurrent one, is not vectorised by torch: one member after another.
+        # torch cannot vectorise some layers, such as recurrent ones: compute one member after another.
         pairs = zip(zip(*arrays), [inputs] * len(arrays[0]) if shared else inputs)
         return torch.stack([logits(list(own), some) for own, some in pairs])
 

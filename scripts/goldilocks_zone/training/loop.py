@@ -1,4 +1,4 @@
-"""The loop of training: steps, observations and checkpoints."""
+"""Training loop: steps, observations and checkpoints."""
 
 import logging
 import time
@@ -14,12 +14,12 @@ from goldilocks_zone.storage import files
 from goldilocks_zone.training import ensembles, observations
 
 Observe = Callable[[int, ensembles.Ensemble], Mapping[str, Tensor]]
-SHARE_OF_CHECKPOINTS = 0.05  # of the time, at most
+SHARE_OF_CHECKPOINTS = 0.05  # upper bound on the share of time spent writing them
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file from which training of the same `key` resumes, written every `seconds` and when `asked` to stop."""
+    """A file from which training with the same `key` resumes, written every `seconds` and when `asked` to stop."""
 
     path: Path
     key: str
@@ -36,13 +36,13 @@ def train(
 ) -> dict[str, np.ndarray]:
     """Train on the examples of the ensemble's problem, and return the observations after each step of `log_at`.
 
-    `observe` (step, ensemble) gives arrays (m, …) by name, stacked to (t, m, …). Added are, over all steps so far,
-    path_square: Σ of squared lengths of the steps, and step_cosine: mean cosine of successive steps. Members at rest at
-    a logged step are left out of later ones, and keep their last observations. With a `checkpoint`, a killed run
-    resumes from there, and a finished one is not run again.
+    `observe`(step, ensemble) returns arrays (m, …) by name, which are stacked to (t, m, …) over the t logged steps. Two
+    sums over all steps so far are added: path_square, the sum of the squared step lengths, and step_cosine, the mean
+    cosine of successive steps. Members at rest at a logged step are left out of later steps and keep their last
+    observations. With a `checkpoint`, a killed run resumes from it, and a finished run is not repeated.
 
-    Raises ValueError if the batch is larger than the data or the checkpoint damaged, Stopped once it has written the
-    checkpoint when asked to stop.
+    Raises ValueError if the batch is larger than the data or the checkpoint is damaged, and Stopped if asked to stop,
+    after writing the checkpoint.
     """
     options, run, logged = ensemble.options, _Run(ensemble), set(log_at)
     saving = _Saving(checkpoint, run)
@@ -65,14 +65,14 @@ def train(
 
 
 class _Saving:
-    """Writes the checkpoints of a run, where it has any."""
+    """Writer of the checkpoints of a run; does nothing without a `checkpoint`."""
 
     def __init__(self, checkpoint: Checkpoint | None, run: "_Run"):
         self._checkpoint, self._run = checkpoint, run
         self._due = time.monotonic() + (checkpoint.seconds if checkpoint else 0)
 
     def resumed(self, device: torch.device) -> int:
-        """The number of steps that the run has behind it, once it is restored."""
+        """Restore the run from its checkpoint, if any, and return the number of completed steps."""
         if self._checkpoint is None or not self._checkpoint.path.exists():
             return 0
         saved = _saved(self._checkpoint.path, device)
@@ -97,19 +97,19 @@ class _Saving:
 
 
 def _saved(path: Path, device: torch.device) -> dict:
-    """Content of a checkpoint. Raises ValueError if it is damaged, OSError if it cannot be read."""
+    """Load a checkpoint. Raises ValueError if it is damaged, OSError if it cannot be read."""
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        # Torch's errors about damaged files are of every kind.
+        # torch raises many types of exception for damaged files.
         files.refuse_unreadable(path)
         raise ValueError(f"{path} is damaged: delete it and run again") from error
 
 
 class _Run:
-    """An ensemble in training: the records of all members, and those members that are still `working`."""
+    """State of a training run: the records of all members, and the ensemble of the `working` ones, not yet at rest."""
 
     def __init__(self, ensemble: ensembles.Ensemble):
         self.ensemble, self.working, self.progress = ensemble, ensemble, observations.Progress(ensemble.coordinates)
@@ -117,7 +117,7 @@ class _Run:
         self.records = []
 
     def record(self, found: Mapping[str, Tensor]) -> None:
-        """Record observations of the members at work (m', …); those of the others are repeated."""
+        """Record observations (m', …) of the working members; repeat the last ones of members at rest."""
         complete = {name: each.clone() for name, each in self.records[-1].items()} if self.records else {}
         for name, each in {**found, **self.progress.found()}.items():
             if name in complete:

@@ -1,4 +1,4 @@
-"""Observations of an ensemble along training."""
+"""Observations of an ensemble during training."""
 
 import math
 
@@ -10,11 +10,12 @@ from goldilocks_zone.training import ensembles
 
 
 def snapshot(ensemble: ensembles.Ensemble, **evaluated: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-    """Measures (m,) of each member by name: loss and accuracy on each set of `evaluated` examples, and
+    """Measurements (m,) of each member by name, with loss and accuracy on each set of `evaluated` examples.
 
-    norm: |x|; tensor_norm (m, t): that of each parameter tensor; distance: |x − x_0|; start_cosine: between x and x_0;
-    on the first of these sets gradient_norm: that of the loss within the subset, gradient_cosine: between it and the
-    coordinates (x itself in the whole space), zero_logits: the share of logits that are exactly zero.
+    norm: |x|; tensor_norm (m, t): the norm of each of the t parameter tensors; distance: |x − x_0|; start_cosine: the
+    cosine of x and x_0. On the first evaluated set: gradient_norm, the norm of the gradient of the loss within the
+    subset; gradient_cosine, the cosine of this gradient and the coordinates (x itself in the whole space), NaN if
+    either is zero; zero_logits, the share of logits that are exactly zero.
     """
     found = {}
     for name, (inputs, labels) in reversed(evaluated.items()):
@@ -31,19 +32,19 @@ def snapshot(ensemble: ensembles.Ensemble, **evaluated: tuple[Tensor, Tensor]) -
     found["gradient_norm"] = torch.linalg.vector_norm(gradients, dim=1).double()
     across = torch.linalg.vecdot(gradients, ensemble.coordinates).double()
     lengths = found["gradient_norm"] * torch.linalg.vector_norm(ensemble.coordinates, dim=1).double()
-    # At a plane's origin, and where a gradient vanishes, there is no angle.
+    # NaN at the origin of a plane, and where the gradient vanishes: no angle is defined.
     return {**found, "gradient_cosine": across / lengths}
 
 
 class Progress:
-    """Sums over the steps so far, per member."""
+    """Running sums over the steps so far, per member."""
 
     def __init__(self, like: Tensor):
         self._square, self._cosine = (torch.zeros(len(like), dtype=torch.float64) for _ in range(2))
         self._last, self._norm, self._count = None, None, 0
 
     def add(self, made: list[Tensor], rates: Tensor) -> None:
-        """Add the steps that were made, in parts (m, …) and over the rates (m,); `made` is kept until the next ones."""
+        """Add the steps `made`, in parts (m, …) divided by the rates (m,); `made` is kept until the next call."""
         norm = norms(made)
         self._square += (norm * rates).square().double().cpu()
         if self._last is not None:
@@ -57,13 +58,13 @@ class Progress:
         return {"path_square": self._square.clone(), "step_cosine": cosine}
 
     def select(self, members: Tensor) -> None:
-        """Continue with some of the members (m',) alone."""
+        """Restrict to some of the members (m',)."""
         self._square, self._cosine = (each[members.cpu()] for each in (self._square, self._cosine))
         if self._last is not None:
             self._last, self._norm = [part[members] for part in self._last], self._norm[members]
 
     def state(self) -> dict:
-        """The state that `restore` resumes from."""
+        """State from which `restore` resumes."""
         return dict(vars(self))
 
     def restore(self, state: dict) -> None:
@@ -72,7 +73,7 @@ class Progress:
 
 
 def classified(ensemble: ensembles.Ensemble, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """accuracy, mean loss and share of zero_logits of each member (m,), in double precision, at its own temperature."""
+    """Accuracy, mean loss and share of zero logits of each member (m,), in double precision, at its own temperature."""
     parameters, loss, hits, total, zeros = ensemble.parameters(), ensemble.problem.loss, 0.0, 0.0, 0.0
     axis = int(inputs.ndim > ensemble.inputs.ndim - ensemble.options.own_examples)
     step = inputs.shape[axis] if loss.couples_examples else ensembles.EXAMPLES_AT_ONCE
@@ -81,7 +82,7 @@ def classified(ensemble: ensembles.Ensemble, inputs: Tensor, labels: Tensor) -> 
         hits = hits + ((outputs.argmax(2) == y).sum(1) if loss.classifies else math.nan)
         zeros = zeros + (outputs == 0).double().mean(2).sum(1)
         total = total + loss.total(outputs, y)
-    # Diverged members have no accuracy, nor have losses without classes.
+    # Accuracy is NaN for diverged members and for losses without classes.
     count = labels.shape[axis]
     right = torch.where(torch.isfinite(total), torch.as_tensor(hits).double() / count, math.nan)
     return {"accuracy": right, "loss": total / count, "zero_logits": zeros / count}
