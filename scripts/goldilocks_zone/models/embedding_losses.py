@@ -236,7 +236,7 @@ class InfoNce(Loss):
         return 2 * (products - squares) / self.temperature
 
     def _bent(self, slopes: Tensor, z: Tensor, s: Tensor) -> Tensor:
-        """Σ slope · l̈ (d, d), not symmetrised, of logits l along tangents (d, g, m, e) of predictions and embeddings."""
+        """Σ slope · l̈ (d, d), not symmetrised, of logits l along tangents (d, g, m, e) of their arguments."""
         product = lambda first, second: first.flatten(1) @ second.flatten(1).T  # noqa: E731
         crossed = 2 * product(slopes.mT @ z, s)
         if self.similarity == "dot":

@@ -42,7 +42,7 @@ class Network(ABC):
 
     @abstractmethod
     def weight_shapes(self, image: tuple[int, ...], classes: int) -> list[tuple[int, ...]]:
-        """Shapes of the weights, first layer first: (o, i), or (o, i, height, width) for a convolution."""
+        """Shapes of the weights, first layer first: (o, i), or (o, i, size, size) for a convolution."""
 
     def places(self, image: tuple[int, ...]) -> list[int]:
         """Number of positions in an image at which each layer's weights are applied: 1 for a dense layer."""
@@ -77,7 +77,7 @@ class FullyConnected(Network):
         return super().homogeneous and not self.residual and not self.normalised
 
     def is_residual(self, number: int) -> bool:
-        """Return whether hidden layer `number`, counted from 0, is a ← a + φ(Wa + b), with LN(Wa + b) where normalised."""
+        """True if hidden layer `number`, counted from 0, is a ← a + φ(Wa + b), with LN(Wa + b) where normalised."""
         return self.residual and number > 0 and self.widths[number] == self.widths[number - 1]
 
     def weight_shapes(self, image: tuple[int, ...], classes: int) -> list[tuple[int, ...]]:

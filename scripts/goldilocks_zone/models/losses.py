@@ -59,14 +59,13 @@ class Loss(ABC):
         )
 
     def elements(self, outputs: Tensor, labels: Tensor, *tangents: Tensor) -> tuple["Loss", Tensor, ...]:
-        """The loss of single elements, and their outputs (…, m, k), labels (m, …) and tangents (d, k, m).
-
+        """The loss of single elements, with their outputs (…, m, k), labels (m, …) and tangents (d, k, m).
         An example is one element unless it has several outputs with a loss each, such as tokens.
         """
         return self, outputs, labels, *tangents
 
     def select(self, members: Tensor) -> "Loss":
-        """Restrict a loss with one value per member of outputs (m, n, k) to some members (m',)."""
+        """Restrict a loss with a value for each member of outputs (m, n, k) to some members (m',)."""
         return self
 
     def gradient(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -74,7 +73,7 @@ class Loss(ABC):
         return grad(lambda z: self.total(z, labels).sum())(outputs)
 
     def curvature(self, outputs: Tensor, labels: Tensor, dtype: torch.dtype | None = None) -> Map:
-        """Map from tangents (n, k), in `dtype` if given, to their products with the second derivative."""
+        """Map from tangents (n, k) to products with the second derivative, in `dtype` if given."""
         gradient = grad(lambda z: self.total(z, labels).sum())
         return lambda tangents: jvp(gradient, (outputs,), (tangents.to(outputs.dtype),))[1].to(tangents.dtype)
 

@@ -97,13 +97,13 @@ def logits_function(network: nn.Module | Logits) -> Logits:
 
 
 def tensor_function(network: nn.Module | Logits) -> Logits:
-    """The function (parameters (D,), inputs (n, …)) → outputs (n, …) in their own shape. It raises Unfit for others."""
+    """The function (parameters (D,), inputs (n, …)) → outputs (n, …), not flattened. It raises Unfit for others."""
     outputs_of = outputs_function(network) if isinstance(network, nn.Module) else network
     return lambda parameters, inputs: _tensor_of(outputs_of(parameters, kernels.usual(inputs)), len(inputs))
 
 
 def _tensor_of(outputs: object, examples: int) -> Tensor:
-    """Outputs of n examples, or their item or attribute `logits`. Raises Unfit unless they are a tensor (n, …)."""
+    """Outputs of n examples, or their item or attribute `logits`. Raises Unfit unless a tensor (n, …)."""
     found = outputs.get("logits", outputs) if isinstance(outputs, Mapping) else getattr(outputs, "logits", outputs)
     return found if isinstance(found, Tensor) and found.shape[:1] == (examples,) else as_logits(found, examples)
 
