@@ -78,7 +78,7 @@ class Sweep:
     """One variant of a study and one draw, at every radius of a block.
 
     All points share θ (D,), which is an initialisation or `trained` weights, the metric η (D,), raw planes (d, D),
-    probes (m, D) of the full space and layer_probes (layers · m, D) of single layers. `layers` are the sizes (l,) of the
+    probes (m, D) of the full space and layer_probes (layers · m, D) of single layers. `layers` are the sizes (l,) of
     weight tensors and the standard deviations (l,) of their entries; own_radius is the norm of θ over r_X.
     """
 

@@ -33,7 +33,7 @@ SOFT, HARD = 0.6, 0.7  # shares of the steps after which β keeps its last value
 
 
 class Member(NamedTuple):
-    """One run of training: its draw, its radius in the study's unit, its values of the keys OF_MEMBERS, and its arm."""
+    """One training run: its draw, its radius in the study's unit, its values of the keys OF_MEMBERS, and its arm."""
 
     draw: int
     radius: float
@@ -151,7 +151,7 @@ class Ensemble:
         return torch.as_tensor(found["x"][0]).double()
 
     def _fresh(self, dtype: torch.dtype) -> Callable[[int], tuple[Tensor, Tensor]]:
-        """Function from the step to fresh pairs (m, n, 2p + a) of the members; members of one draw share their pairs."""
+        """Function from the step to fresh pairs (m, n, 2p + a) of the members, shared by members of one draw."""
         numbers, p = self.numbers, self.pairs.observation
         alike = numbers.tolist() == list(range(len(self.draws)))
         apart = torch.tensor([ARMS[member.arm].shuffled for member in self.members]).nonzero()[:, 0]

@@ -196,7 +196,7 @@ def edges(ray: Ray) -> dict:
     key="layer_probes",
 )
 def layers(ray: Ray) -> dict:
-    """Traces of the layers' blocks of the Hessian, to which H′ does not contribute, and their ratios in wide networks."""
+    """Traces of the layers' blocks of the Hessian (H′ contributes nothing), and their ratios in wide networks."""
     study, scales = ray.study, torch.as_tensor(ray.radii, dtype=torch.float64)
     found = np.empty((len(study.criteria), len(scales), ray.depth))
     for number, deviation in enumerate(ray.deviations):

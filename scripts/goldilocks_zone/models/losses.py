@@ -78,7 +78,7 @@ class Loss(ABC):
         return lambda tangents: jvp(gradient, (outputs,), (tangents.to(outputs.dtype),))[1].to(tangents.dtype)
 
     def factor(self, outputs: Tensor, labels: Tensor) -> Factor | None:
-        """Factor R of the second derivative R Rᵀ of each example's loss at outputs (n, k); None if it does not exist."""
+        """Factor R of the second derivative R Rᵀ of each example's loss at outputs (n, k); None if there is none."""
         return None
 
     def relative(self, tangents: Tensor, classes: Tensor) -> Tensor:

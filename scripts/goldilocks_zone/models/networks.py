@@ -86,7 +86,7 @@ class Unfit(ValueError):
 
 
 def logits_function(network: nn.Module | Logits) -> Logits:
-    """The function (parameters (D,), inputs (n, …)) → logits, flattened to (n, k). It raises Unfit for other outputs."""
+    """The function (parameters (D,), inputs (n, …)) → logits, flattened to (n, k). It raises Unfit for others."""
     tensors = tensor_function(network)
 
     def logits(parameters: Tensor, inputs: Tensor) -> Tensor:
