@@ -86,7 +86,7 @@ class BoundaryStudy(Study, title="Study of the decision boundary"):
     only_classes: Unique[Amount] = Field([])
     """Class numbers of the images to use; by default all."""
     test: Amount = 20000
-    """Fresh examples for the test error; for a dataset of images, at most as many as it has."""
+    """Fresh examples for the test error; for a dataset of images, at most its test set."""
     softmax: Unique[Annotated[str, AfterValidator(_softmax)]] = Field(["temperature-1"])
     """Softmax outputs p that weight G, each with its own eigenpairs: temperature-<T>; entropy-<nats>, at the
     temperature that gives this mean entropy on the training set; uniform; or permuted, the outputs at temperature 1

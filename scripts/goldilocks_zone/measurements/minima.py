@@ -104,7 +104,7 @@ class Trainer:
         self._phases = 0
 
     def minima(self) -> dict[str, Minima]:
-        """All minima of the study by label; all but the untrained one go through the same last phase in one ensemble."""
+        """All minima of the study by label; all but the untrained one share the last phase, in one ensemble."""
         labels, fresh = self.study.minima, self.fresh()
         nothing = torch.full((len(self.draws),), torch.nan, dtype=torch.float64)
         strengths = sorted({int(label.split("-")[1]) for label in labels if "-" in label})
@@ -160,7 +160,7 @@ class Trainer:
         return self.train(starts, noisy, self._last)[-1]
 
     def train(self, starts: Tensor, examples: tuple[Tensor, Tensor], phase: Phase) -> Tensor:
-        """Parameters (t, m, D) after the phase's steps, from `starts` (m, D), whose draws repeat; each has own examples."""
+        """Parameters (t, m, D) after the phase's steps, from `starts` (m, D) of repeated draws, on own examples."""
         ensemble = self._ensemble(starts, examples, phase)
         self._phases += 1
         checkpoint = checkpoints.checkpoint(self.work, self.study, self.data.checksum, self._phases)

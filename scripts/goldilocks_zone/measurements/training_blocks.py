@@ -174,7 +174,7 @@ def _rate_and_temperature(study: TrainingStudy, depth: int | None, ratio: float)
 
 
 def _subset(trained: Ensembles, draw: int, points: list[np.ndarray]) -> constraints.Subset:
-    """Subset of parameter space to which members at `points` (D,) are confined; on planes and spheres, all share a draw."""
+    """Subset of parameter space that confines members at `points` (D,); on planes and spheres, all share a draw."""
     study, work, where = trained.study, trained.work, trained.where
     tensor = functools.partial(torch.as_tensor, dtype=getattr(torch, study.dtype), device=work.device)
     shapes, radii = [each.shape for each in trained.module.parameters()], [np.linalg.norm(each) for each in points]

@@ -1,4 +1,4 @@
-"""Trained weights: state dictionaries, read from files without running anything in them, and put into networks."""
+"""Trained weights: state dictionaries, read from files without executing code in them, and loaded into networks."""
 
 import copy
 import hashlib
