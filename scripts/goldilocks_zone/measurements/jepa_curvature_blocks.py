@@ -50,7 +50,7 @@ OBSERVABLES = Observables(EXAMPLES, DRAW)
 on_plane = functools.partial(Variable, axes=(CRITERION, RADIUS))
 # Missing where the Hessian vanishes, for example beyond the last hinge.
 relative = functools.partial(Variable, axes=(CRITERION, RADIUS), may_be_missing=True)
-# Missing where the trace has one sign, or a loss has no such formula.
+# Missing where the trace does not change sign, or a loss has no such formula.
 of_edge = functools.partial(Variable, axes=(EDGE,), may_be_missing=True)
 
 

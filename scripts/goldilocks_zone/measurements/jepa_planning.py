@@ -17,7 +17,7 @@ from goldilocks_zone.models import planner_labels
 from goldilocks_zone.models.labels import FullyConnected, Network, parse_network
 from goldilocks_zone.models.planner_labels import POOLED
 
-HIDDEN = "fc-64-relu"  # of predictors and of the encoder of level 2, for their cost
+HIDDEN = "fc-64-relu"  # network whose cost estimates that of predictors and of the encoder of level 2
 # Plans in an episode; cost of a step's forward and backward pass in forward passes; operations per number of data.
 PLANS, PASSES, DRAWN = 10, 3, 100
 

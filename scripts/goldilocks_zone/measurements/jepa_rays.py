@@ -232,7 +232,7 @@ def edges(ray: Ray, here: Jets, measure: Callable, wanted: Sequence[str]) -> dic
         invariance, covariance = (measure(here, ray.loss(name), one) for name in ("invariance", "covariance"))
 
         def values(scales: Tensor) -> Tensor:
-            """Values (p, 3) of the three terms; those of I and C are powers of the scale."""
+            """Values (p, 3) of the three terms; the values of I and C are powers of the scale."""
             first, second = (scales ** float(factor * ray.depth - less) for factor in (2, 4))
             return torch.stack(
                 [first * invariance, measure(here, ray.loss("variance"), scales), second * covariance], 1

@@ -87,7 +87,7 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
     """β of the soft minimum over codes, at the start and from 60 % of the steps on; from 70 % on, the minimum itself is
     used."""
     schedule: Varied[Literal["linear", "geometric"]] = "linear"
-    """How β rises between the two: by equal steps or by equal factors."""
+    """Growth of β between the two values: by equal steps or by equal factors."""
     invariance: Varied[Positive] = 25
     """Weight λ of the squared error."""
     variance: Varied[NonNegative] = 25
@@ -190,7 +190,7 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
     def _of_pair(self, network: Network, observation: int, arm: Arm) -> tuple[float, float]:
         """Operations of the encoder and of the head for one pair in a step."""
         flops = network.forward_flops((1, 1, observation), self.embedding)
-        # Both branches, forwards and back; losses of pixels lead back through that of x alone.
+        # Forward and backward passes of both branches; pixel losses backpropagate through the branch of x alone.
         encoder = (4 if "pixel" in arm.head else 6) * flops
         if arm.head == "predictor" and not self.predictor:
             return encoder, 0

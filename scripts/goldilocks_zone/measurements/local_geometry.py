@@ -24,7 +24,7 @@ SOURCES = ("spectrum", "other_batch", "held_out", "model_labels", "permuted")
 PAIRS = ("same_logit_same_class", "same_logit", "other_logit", "other_logit_absolute")
 LAYERS = ("all", "without_last")
 ENDS = ("smallest", "largest")
-# Inputs of the random model: six measured numbers; σ_z replaced by the one with the measured mixing; measured outputs.
+# Inputs of the random model: its six numbers; the same with the σ_z of the measured mixing; measured outputs.
 RUNGS = ("six_numbers", "matched_spread", "measured_outputs")
 INPUT_PAIRS = ("same_class", "any_classes")
 HESSIAN_TOLERANCE = 1e-4
@@ -169,7 +169,7 @@ def modelled(outputs: np.ndarray, one_hot: np.ndarray, size: int, count: int, me
         found["model_edge"][i] = limit.edge
         found["model_outlier"][i] = outliers.mean()
         found["model_outlier_ratio"][i] = outliers[0] / outliers[-1]
-        # G, and perhaps the gradient, vanishes where all outputs are saturated.
+        # If all outputs are saturated, G vanishes, and possibly the gradient too.
         with np.errstate(invalid="ignore"):
             found["model_kappa"][i] = random_model.kappa(p, size, cluster, noise)
             found["model_power"][i] = (

@@ -6,7 +6,7 @@ The registration determines a variable's dimensions and attributes, its row in r
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-# Attributes that control aggregation, beside units and long_name; absent by default.
+# Attributes that control aggregation, in addition to units and long_name; absent by default.
 OVER_PLANES, MISSING, AGGREGATED, ORDER, LENGTH = "over_planes", "missing", "aggregated", "order", "length"
 MEAN_AND_VARIANCE, ALLOWED, LEFT_OUT, LAST, OF_NETWORK = "mean and variance", "allowed", "no", "last", "of the network"
 

@@ -107,7 +107,7 @@ class TrainingStudy(Study, title="Study of training"):
 
     @changes_no_number
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
-        """Refuse steps, examples and dimensions beyond those of logging, datasets and networks."""
+        """Refuse unlogged steps, and more examples or dimensions than datasets, planes and networks have."""
         last = max(self.logged_steps)
         checks.require(last == self.steps, f"{path}.logged", last, f"there are {self.steps} steps")
         self._check_geometry(path)

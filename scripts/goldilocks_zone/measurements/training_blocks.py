@@ -150,7 +150,7 @@ def _train(trained: Ensembles, members: list[Member], checkpoint: loop.Checkpoin
     kept = {key: getattr(study, key) for key in ("steps", "optimiser", "momentum", "epsilon")}
     batch, random_signs = None if study.batch == "all" else study.batch, study.gradients == "random_signs"
     options = ensembles.Options(batch=batch, rates=rates, temperatures=temperatures, random_signs=random_signs, **kept)
-    # Members of one plane share their batches; in the whole space each has the batches of its draw.
+    # Members on one plane share their batches; in the whole space, each member has the batches of its draw.
     draws = [m.draw for m in members] if isinstance(trained.where, subspace_labels.FullSpace) else [members[0].draw]
     shuffles = [work.stream_name("batches", draw) for draw in draws]
     problem = Problem(trained.module, *trained.training, study.loss)

@@ -58,7 +58,7 @@ def predicted(logits: Logits, inputs: Tensor) -> Tensor:
 
 
 def between(logits: Logits, first: Tensor, second: Tensor) -> Crossings:
-    """Bisect the boundary between pairs of inputs (b, …) of different predicted classes."""
+    """Find the boundary between pairs of inputs (b, …) of different predicted classes by bisection."""
     inside, outside, own = first, second, predicted(logits, first)
     other = predicted(logits, second)
     for _ in range(BISECTIONS):
@@ -81,7 +81,7 @@ def on_grid(logits: Logits, box: Box, nodes: int, like: Tensor) -> Crossings:
 
 
 def curve(logits: Logits, box: Box, nodes: int, like: Tensor) -> Curve:
-    """The boundary as segments, one in each cell of the grid that it crosses twice.
+    """The boundary as segments, one in each grid cell whose edges it crosses twice.
 
     A cell with more crossings, where several classes meet, has a segment from each crossing to their centre.
     """

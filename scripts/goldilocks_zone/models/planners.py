@@ -41,7 +41,7 @@ def unrolled(step: Step, states: Tensor, actions: Tensor) -> Tensor:
 
 
 def clipped(actions: Tensor, reach: float) -> Tensor:
-    """Actions (…, a), those longer than `reach` shortened to it."""
+    """Shorten actions (…, a) that are longer than `reach` to this length."""
     lengths = torch.linalg.vector_norm(actions, dim=-1, keepdim=True)
     return actions * (reach / lengths.clamp_min(reach))
 
@@ -108,7 +108,7 @@ class Place:
 
 
 def squared_distance(embeddings: Tensor, goals: Tensor) -> Tensor:
-    """|S − S_goal|² of embeddings (m, n, s, h, e) from those of the goals (m, n, e)."""
+    """|S − S_goal|² between embeddings (m, n, s, h, e) and the goals' embeddings (m, n, e)."""
     return (embeddings - goals[:, :, None, None]).square().sum(-1)
 
 
@@ -118,7 +118,7 @@ def windows(path: Tensor) -> Tensor:
 
 
 def over_path(costs: Tensor, end: bool) -> Tensor:
-    """The cost (m, n, s) of a path from those of its states (m, n, s, h): the last one, or the mean.
+    """Cost (m, n, s) of a path, from the costs of its states (m, n, s, h): the last one, or the mean.
 
     The mean rewards early arrival; with the last state alone, a planner may postpone its goal with every new plan.
     """

@@ -51,7 +51,7 @@ def recorded(path_to_record: str | Path | None, file: str) -> UserNetwork | None
 
 
 def load(network: UserNetwork) -> Callable:
-    """The class or function itself. Raises ValueError if its file has changed since `describe`, or fails when run."""
+    """Import the class or function. Raises ValueError if its file has changed since `describe`, or fails when run."""
     path = Path(network.file)
     if describe(network.file, network.name, network.arguments) != network:
         raise ValueError(f"{path} has changed since the workflow started: run again")

@@ -15,7 +15,7 @@ FINITE_DIFFERENCES, STEP, SLOPE_TOLERANCE = 3, 1e-8, 1e-4
 
 
 def build_named(label: str, own: user_code.UserNetwork | None, image: tuple[int, ...], classes: int) -> nn.Module:
-    """The network that a study names, in double precision: by its label, or the user's `own`."""
+    """Build the network that a study names, in double precision, from its label or from the user's `own` code."""
     if own is None:
         return networks.build(labels.parse_network(label), image, classes).double()
     name = f"network {label} ({own.name} in {own.file})"
@@ -23,10 +23,10 @@ def build_named(label: str, own: user_code.UserNetwork | None, image: tuple[int,
 
 
 def build_own(factory: Callable, image: tuple[int, int, int], classes: int, arguments: dict, name: str) -> nn.Module:
-    """A user's own network, `factory(image, classes, **arguments)`, in evaluation mode and double precision.
+    """Build a user's own network, `factory(image, classes, **arguments)`, in evaluation mode and double precision.
 
-    `image` is (channels, height, width). Raises ValueError, with `name`, if it is no module from images (n, *image) to
-    logits (n, classes), or has no Hessian.
+    `image` is (channels, height, width). Raises ValueError, with `name`, if the result is not a module from images
+    (n, *image) to logits (n, classes), or has no Hessian.
     """
     modules = []
     for _ in range(2):
@@ -111,7 +111,7 @@ def _refuse_unfit_forward(module: nn.Module, tried: nn.Module, image: tuple, cla
     if not gradient(theta).any():
         raise ValueError(f"{name} gives logits that do not depend on its weights: leave out detach and the like")
     for direction, slope in zip(directions, slopes):
-        # First derivatives: kinks make finite differences of second ones meaningless.
+        # Only first derivatives are compared, since kinks make finite differences of second derivatives meaningless.
         ahead, behind = ((weights * logits(theta + h * direction, images)).sum() for h in (STEP, -STEP))
         scale = (gradient(theta) * direction).norm()
         if abs(slope - (ahead - behind) / (2 * STEP)) > SLOPE_TOLERANCE * (abs(slope) + scale):
