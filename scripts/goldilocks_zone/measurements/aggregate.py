@@ -25,7 +25,7 @@ def aggregate_study(
     path_to_block_code: str,
     paths_to_networks: Sequence[str],
 ) -> xr.Dataset:
-    """Combine the blocks of a study. Raises ValueError for a stale or incomplete block, or one of other data."""
+    """Combine the blocks of a study. Raises ValueError for stale or incomplete blocks, or blocks of different data."""
     grid = records.parse(Path(path_to_grid).read_text(encoding="utf-8"))
     study, seed = records.read_measurement(path_to_settings, **grid)
     settings = records.of_measurement(study, seed)
@@ -61,7 +61,7 @@ def aggregate_study(
 
 def side_by_side(cells: Sequence[xr.Dataset], of_network: Collection[str] = ()) -> xr.Dataset:
     """Combine the cells of a study, padding the axes `of_network` with missing values to a common length."""
-    # Axes that differ would be given to every variable.
+    # Otherwise, combining would add axes that differ to every variable.
     for axis in of_network:
         labels = sorted({label for cell in cells if axis in cell.dims for label in cell[axis].values.tolist()})
         cells = [cell.reindex({axis: labels}) for cell in cells]
@@ -108,7 +108,7 @@ def _with_coordinates(result: xr.Dataset, study: Study, signatures: dict[tuple[s
 
 
 def _ordered(dims: Sequence[str], last: Collection[str]) -> list[str]:
-    """The order of dimensions: cell, varied keys, point, and axes that stand `last`."""
+    """Dimensions in order: cell, varied keys, point, and the axes `last`."""
     between = [dim for dim in dims if dim not in (*CELL, *POINTS, *last)]
     groups = (CELL, between, POINTS, [dim for dim in dims if dim in last])
     return [dim for group in groups for dim in group if dim in dims]

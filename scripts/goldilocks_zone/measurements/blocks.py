@@ -1,4 +1,4 @@
-"""Blocks of results: the job of each, its device, random streams and metric; its values, filled point by point."""
+"""Blocks of results: their jobs, devices, random streams and metrics, and their values, filled point by point."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -25,9 +25,11 @@ from goldilocks_zone.subspaces import planes
 
 @dataclass(frozen=True)
 class Job:
-    """Inputs, labels and resources of one job: `network_file` is the code of a user's network, `path_to_network` its
-    record; `weights_files` hold the study's weights, in their order; `memory_mib` bounds the memory of differentiation;
-    checkpoints are `checkpoint_seconds` apart at least."""
+    """Inputs, labels and resources of one job.
+
+    network_file: code of a user's network; path_to_network: its record; weights_files: the study's weights, in order;
+    memory_mib: bound on the memory of differentiation; checkpoint_seconds: shortest time between checkpoints.
+    """
 
     path_to_dataset: str
     path_to_settings: str
@@ -48,7 +50,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Work:
-    """A started job: its block, the fingerprint of its code, a user's network, the device and the time of the start."""
+    """A started job: its block, code fingerprint, user's network (if any), device and start time."""
 
     job: Job
     block: records.Block
@@ -63,11 +65,11 @@ class Work:
         return {**studies.varied(self.block.study), "radius": self.block.radii, "draw": self.block.draws}
 
     def stream_name(self, purpose: str, *more: str | int) -> tuple:
-        """Name of a random stream, for example for the purpose "plane": kind, draw and number of the plane."""
+        """Name of a random stream; for the purpose "plane", `more` is kind, draw and number of the plane."""
         return (self.block.seed, purpose, self.job.dataset, self.job.network, *more)
 
     def stream(self, purpose: str, *more: str | int) -> np.random.Generator:
-        """Random stream of that name; studies of curvature and training share those of initialisations."""
+        """Random stream of that name; studies of curvature and training share the streams of initialisations."""
         return stream(*self.stream_name(purpose, *more))
 
     def initialisation(self, parameters: Sequence[Parameter], kind: str, draw: int) -> np.ndarray:
@@ -75,9 +77,10 @@ class Work:
         return initialise(parameters, kind, self.stream("initialisation", draw))
 
     def weights(self, study: Study, module: nn.Module) -> np.ndarray | None:
-        """Trained weights θ (D,) of a study at a variant, or None for initialisations; the module takes their buffers.
+        """Trained weights θ (D,) of a study at a variant, or None for initialisations.
 
-        Raises ValueError, with the file and the key, for weights that are not the network's.
+        Buffers of the weights are copied into the module. Raises ValueError, with the file and the key, for weights
+        that are not the network's.
         """
         (chosen,) = study.weights or [None]
         if chosen is None or not chosen.fingerprint:
@@ -100,8 +103,8 @@ class Work:
 
 
 def begin(job: Job, block: records.Block | None = None) -> Work:
-    """Read the inputs of a job, with its `block` by its name if none is given, and set torch up."""
-    # Read first: code that changes while measuring must not sign these numbers.
+    """Read the inputs of a job and set up torch; `block` defaults to the one that the job names."""
+    # Read first: code that changes during the measurement must not sign these numbers.
     started, code = time.monotonic(), Path(job.path_to_code).read_text().strip()
     block = block or records.read_block(job.path_to_settings, job.dataset, job.network, job.subspace, job.block)
     own = user_code.recorded(job.path_to_network, job.network_file)
@@ -109,7 +112,7 @@ def begin(job: Job, block: records.Block | None = None) -> Work:
 
 
 def start_torch(device: str, threads: int) -> torch.device:
-    """Set up the device auto (CUDA if available), cpu or cuda, in full precision; a GPU stays locked to the end."""
+    """Set up the device auto (CUDA if available), cpu or cuda, in full precision; a GPU stays locked until exit."""
     torch.set_num_threads(threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
@@ -121,21 +124,21 @@ def start_torch(device: str, threads: int) -> torch.device:
 
 
 def refuse_unknown_depth(depth: int | None, setting: str, other: str) -> None:
-    """Refuse a setting of a study that needs the number of weight layers where it is unknown."""
+    """Refuse a setting that needs the number of weight layers if this number is unknown."""
     if depth is None:
         reason = "needs the number of weight layers, which is not known of a network of your own"
         raise ValueError(f"{setting} {reason}: use {other}")
 
 
 def metric(settings: Study | Cuts, parameters: Sequence[Parameter]) -> np.ndarray:
-    """Metric η (D,) of the planes of a study or of cuts."""
+    """Metric η (D,) for the planes of a study or of cuts."""
     sizes, biases = [p.size for p in parameters], [p.is_bias for p in parameters]
     deviations = weight_deviations(parameters, settings.initialisation)
     return planes.metric(sizes, biases, deviations, settings.metric, settings.bias_directions)
 
 
 def empty(observables: Observables, shape: Shape, labels: Mapping[str, Sequence]) -> xr.Dataset:
-    """Allocate a block of missing values; `labels` are those of varied keys, which come first, and of points."""
+    """Allocate a block of missing values; `labels` are the labels of varied keys, which come first, and of points."""
     known = [variable for each in observables if each.wanted(shape.study) for variable in each.variables]
     axes = {axis.name: axis for axis in (*observables.points, *(axis for each in known for axis in each.axes))}
     varied = {name: values for name, values in labels.items() if name not in axes}
@@ -151,7 +154,7 @@ def empty(observables: Observables, shape: Shape, labels: Mapping[str, Sequence]
 
 def fill(block: xr.Dataset, place: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     """Write values by name at a place, {axis: label}, of a block."""
-    # xarray would look positions up for every variable.
+    # xarray would look up the positions again for every variable.
     positions = {dim: block.indexes[dim].get_loc(label) for dim, label in place.items()}
     for name, value in values.items():
         variable = block.variables[name]

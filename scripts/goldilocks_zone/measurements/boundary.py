@@ -17,10 +17,10 @@ from goldilocks_zone.data import planar_shapes
 from goldilocks_zone.data.official_shapes import Shape
 from goldilocks_zone.models.labels import Network
 
-# Work of other kinds in operations that take as long: the overhead of a step, of a network and of its Lanczos
-# iterations; an operation of a forward pass in double precision; those of dense eigendecompositions, and of the
-# Hessian with its own, over the third power of the size; and products of Lanczos iterations over examples, and over
-# parameters. STOPPED: share of the epochs after which training stops at its loss.
+# Costs in equivalent operations: overhead of a step, of a network and of its Lanczos iterations; a forward operation in
+# double precision; a dense eigendecomposition, and the Hessian with its eigendecomposition, over the cube of the size;
+# and products of Lanczos iterations, over examples and over parameters. STOPPED: typical share of the epochs at which
+# training reaches its loss and stops.
 STEP, NETWORK, SEARCH, FORWARD, KERNEL, DENSE, PRODUCTS, VECTORS, STOPPED = 2e7, 2.7e9, 6e9, 0.4, 2, 4, 50, 1e5, 0.2
 MINIMUM = "normal|untrained|wide_margin|(?:adversarial|large_norm)-[1-9][0-9]*"
 SOFTMAX = r"permuted|uniform|(?:temperature|entropy)-[0-9]+(?:\.[0-9]+)?"
@@ -55,61 +55,63 @@ class BoundaryStudy(Study, title="Study of the decision boundary"):
     kind: Literal["boundary"]
     """Kind of the study."""
     datasets: Several[str]
-    """Datasets drawn anew for each draw, gauss, gauss_published, circle, half_moon, half_moon_noisy, hierarchical,
+    """Datasets sampled anew for each draw: gauss, gauss_published, circle, half_moon, half_moon_noisy, hierarchical,
     checkerboard, pie_<sections>_<classes>, stripes_<borders>_<classes>, gaps_<classes> and equal_gaps_<classes>; or
-    datasets as other studies have them, of which each draw has examples of its own."""
+    datasets as in other studies, from which each draw takes its own examples."""
     subspaces: Several[Literal["full-free"]] = Field(["full-free"])
-    """Training is in the whole space."""
+    """Training runs in the whole space."""
     radii: Several[Positive] | RadiusRange = Field([1])
     """Radii to which the parameters are rescaled after training."""
     radius_unit: Literal["r_X", "norm", "init_scale"] = "init_scale"
     """Unit of the radii; r_X is the norm under Glorot initialisation, norm the plain norm, init_scale a factor on the
     parameters."""
     minima: Several[Annotated[str, AfterValidator(_minimum)]] = Field(["normal"])
-    """Kinds of minima: normal; untrained; adversarial-<steps>, trained from where so many steps on random labels lead;
-    large_norm-<steps>, from a fresh initialisation rescaled to the norm there; wide_margin, from the minimum of the
-    noisy checkerboard."""
+    """Kinds of minima: normal; untrained; adversarial-<steps>, trained after that many steps on random labels;
+    large_norm-<steps>, trained from a fresh initialisation rescaled to the norm after these steps; wide_margin, trained
+    from the minimum of the noisy checkerboard."""
     optimiser: Literal["adam", "sgd"] = "sgd"
     """The optimiser of torch."""
     batch: CountOrAll = 64
-    """Examples of a step, or all; an epoch ends with a shorter batch."""
+    """Examples per step, or all; the last batch of an epoch may be shorter."""
     rate: Positive = 0.02
     """Learning rate."""
     epochs: Several[Count] = Field([2000])
     """Epochs after which a minimum is measured."""
     stop_at: Positive | None = None
-    """A member stops at this training loss; needs batch: all."""
+    """Training loss at which a member stops; needs batch: all."""
     random_rate: Positive = 0.002
-    """Learning rate on random labels, of Adam on all examples."""
+    """Learning rate of Adam on random labels, with all examples in each step."""
     examples: Count | None = None
-    """Training examples of each draw; by default as many as the dataset in the plane has."""
+    """Training examples of each draw; by default the size of the dataset in the plane."""
     only_classes: Unique[Amount] = Field([])
-    """Numbers of the classes of images that are used; by default all."""
+    """Class numbers of the images to use; by default all."""
     test: Amount = 20000
-    """Fresh examples for the test error, at most those that a dataset of images has."""
+    """Fresh examples for the test error; for a dataset of images, at most its test set."""
     softmax: Unique[Annotated[str, AfterValidator(_softmax)]] = Field(["temperature-1"])
-    """Outputs p that weight G, each with all eigenpairs of its own: temperature-<T>; entropy-<nats>, at the temperature
-    at which their mean entropy on the training set is so much; uniform; or permuted, those at temperature 1 permuted
-    among examples of one predicted class."""
+    """Softmax outputs p that weight G, each with its own eigenpairs: temperature-<T>; entropy-<nats>, at the
+    temperature that gives this mean entropy on the training set; uniform; or permuted, the outputs at temperature 1
+    permuted among examples of the same predicted class."""
     grid: Annotated[int, Field(ge=2)] = 100
-    """Nodes along an axis of the grid on whose edges the boundary in the plane is sought, or pairs of images."""
+    """Nodes per axis of the grid whose edges are searched for the boundary in the plane; for images, number of pairs
+    between which it is searched."""
     fine_grid: Annotated[int, Field(ge=2)] = 400
-    """Nodes along an axis of the grid for the boundary's length and distances."""
+    """Nodes per axis of the grid for the boundary's length and distances."""
     eigenvectors: Count = 12
-    """Largest eigenvalues whose eigenvectors are followed."""
+    """Number of largest eigenvalues whose eigenvectors are measured."""
     hessian_eigenvectors: Amount = 0
-    """Largest eigenvalues of the Hessian and of G, with eigenvectors, by Lanczos iteration; 0 leaves them out."""
+    """Number of largest eigenvalues of the Hessian and of G, with eigenvectors, from Lanczos iteration; 0 leaves them
+    out."""
     scalings: Several[Annotated[str, AfterValidator(_scaling)]] = Field(["none"])
-    """Factors on the weight layers of a minimum, as 0.2-5-1, of product 1, each with its biases in step, which leave
-    the logits of a network of relu as they are; or none."""
+    """Factors on the weight layers of a minimum, such as 0.2-5-1, with product 1, or none; biases are scaled
+    accordingly, so that the logits of a relu network do not change."""
     map: Amount = 0
-    """Nodes along an axis of maps of alignment over the box in the plane; 0 leaves them out."""
+    """Nodes per axis of maps of alignment over the box in the plane; 0 leaves them out."""
     examples_kept: Amount = 0
-    """Training examples whose alignments are kept one by one; 0 keeps none."""
+    """Training examples whose individual alignments are kept; 0 keeps none."""
     dtype: DataType = "float32"
-    """Precision of training; measures are in double precision."""
+    """Precision of training; measurements are in double precision."""
     explicit: Unique[DataType] = Field([])
-    """Precisions in which all eigenvectors of the Hessian are computed; by default it is not."""
+    """Precisions in which all eigenvectors of the Hessian are computed; by default none."""
     estimate_steps: Amount = 0
     """Steps of the published margin estimate; 0 leaves it out."""
 
@@ -119,13 +121,13 @@ class BoundaryStudy(Study, title="Study of the decision boundary"):
         return len(self.only_classes) or None
 
     def steps(self, examples: int) -> list[int]:
-        """Steps after each of the epochs."""
+        """Number of steps at the end of each of the epochs."""
         per_epoch = 1 if self.batch == "all" else math.ceil(examples / self.batch)
         return [per_epoch * epoch for epoch in sorted(self.epochs)]
 
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
-        """Operations of training and of each measured network; those of small networks' steps are mostly overhead."""
+        """Operations of training and of each measured network; steps of small networks are mostly overhead."""
         examples, classes = self.examples or shape.training_examples, self.classes_of or shape.classes
         flops, parameters = network.forward_flops(shape.image, classes), network.count_parameters(shape.image, classes)
         batch = examples if self.batch == "all" else self.batch

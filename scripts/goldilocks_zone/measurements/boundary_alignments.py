@@ -1,4 +1,4 @@
-"""Axes and variables of boundary studies, and those of eigenvectors of G under several outputs of the softmax."""
+"""Axes of boundary studies, and observables of the eigenvectors of G under several softmax outputs."""
 
 import functools
 import math
@@ -40,13 +40,13 @@ EPSILON = Axis("epsilon", lambda shape: EPSILONS, "alignment above which an eige
 
 OBSERVABLES = Observables(RADIUS, DRAW)
 POINT = MINIMUM, EPOCH, SCALING
-# Missing where there is no boundary, no eigenvalue, or a network diverged.
+# Missing if there is no boundary or no eigenvalue, or if a network diverged.
 of_network = functools.partial(Variable, axes=POINT, may_be_missing=True)
 of_softmax = functools.partial(Variable, axes=(*POINT, SOFTMAX), may_be_missing=True)
 
 
 def padded(values: np.ndarray, count: int) -> np.ndarray:
-    """The first `count` values, and NaN for missing ones."""
+    """First `count` values, padded with NaN."""
     return np.pad(values[:count].astype(float), (0, max(0, count - len(values))), constant_values=math.nan)
 
 
@@ -114,7 +114,7 @@ def alignment(seen: Weighted) -> dict:
     ),
 )
 def encoding(seen: Weighted) -> dict:
-    """Shares of eigenvectors with a mean |A_i| over the training set above ε; the null space of G counts nothing."""
+    """Shares of eigenvectors whose mean |A_i| over the training set exceeds ε; the null space of G is left out."""
     if seen.dual is None or not len(seen.dual.pairs.eigenvalues):
         return {}
     size = len(seen.network.point)
@@ -137,7 +137,7 @@ def encoding(seen: Weighted) -> dict:
     ),
 )
 def sections(seen: Weighted) -> dict:
-    """The eigenvectors' numbers by designed border; a boundary point belongs to the nearest border."""
+    """Mean number of the eigenvector at each designed border; boundary points belong to their nearest border."""
     network, d = seen.network, seen.network.dimension
     if network.borders is None or seen.alignments is None or not 1 <= d <= seen.alignments.shape[1]:
         return {}
@@ -215,7 +215,7 @@ def example_alignments(seen: Weighted) -> dict:
     key="examples_kept",
 )
 def examples(seen: Network) -> dict:
-    """The first training examples, with missing values beyond the last, and places of those in the plane."""
+    """Classes, labels and (in the plane) positions of the first training examples; missing beyond the last."""
     count, given = seen.study.examples_kept, len(seen.labels)
     rows = np.full((count, 4), math.nan)
     rows[:given, 0], rows[:given, 1] = seen.outputs.argmax(1)[:count].cpu(), seen.labels[:count].cpu()

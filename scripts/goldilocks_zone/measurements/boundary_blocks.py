@@ -1,4 +1,4 @@
-"""Blocks of the decision boundary: minima of several kinds, and how curvature there lies to it."""
+"""Blocks of the decision boundary: minima of several kinds, and the alignment of curvature with their boundary."""
 
 import functools
 import itertools
@@ -52,7 +52,7 @@ PRECISION = Axis(
 
 
 def measure_block(job: blocks.Job) -> xr.Dataset:
-    """One block: draws of one cell, in all variants of its study."""
+    """Measure one block: draws of one cell, in all variants of its study."""
     lifecycle.listen()
     work, result = blocks.begin(job), None
     like = torch.empty(0, dtype=torch.float64, device=work.device)
@@ -74,7 +74,7 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
                 scaled = _scaled(module, plain, scaling)
                 network = Network(study, module, (scaled, plain), data.of(number))
                 _measure(result, place | {"draw": work.block.draws[number]}, network)
-                # What a network keeps of its kernel is large.
+                # Keep networks only if needed, since their cached kernels are large.
                 together += [network] if study.estimate_steps else []
             blocks.fill(result, place, {"random_accuracy": found[label].random_accuracy})
             blocks.fill(result, place, OBSERVABLES.measure(study, Together(work, together)))
@@ -83,13 +83,16 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
 
 
 def _rescaled(study: BoundaryStudy, module: nn.Module, point: Tensor, radius: float) -> Tensor:
-    """Trained parameters (D,) at a radius."""
+    """Rescale trained parameters (D,) to a radius."""
     r_x = initialisation.glorot_radius(initialisation.parameters_of(module))
     return point * initialisation.scale(point.cpu().numpy(), radius, study.radius_unit, r_x)
 
 
 def _scaled(module: nn.Module, point: Tensor, scaling: str) -> Tensor:
-    """Parameters (D,) with the factors of a scaling on their weight layers, and on biases the product up to theirs."""
+    """Scale parameters (D,): each weight layer by its factor, and biases by the product of factors up to their layer.
+
+    Raises ValueError unless there is one factor for each weight layer.
+    """
     if scaling == "none":
         return point
     factors, parts = [float(each) for each in scaling.split("-")], []
@@ -105,7 +108,7 @@ def _scaled(module: nn.Module, point: Tensor, scaling: str) -> Tensor:
 
 
 def _measure(block: xr.Dataset, place: dict, network: Network) -> None:
-    """Measure a network at its place, with all outputs that weight G; nothing else of one that diverged."""
+    """Measure a network at its place, for all outputs that weight G; only mark a network that diverged."""
     study = network.study
     if not torch.isfinite(network.point).all():
         return blocks.fill(block, place, {"diverged": 1.0})
@@ -157,7 +160,7 @@ def network(seen: Network) -> dict:
     of_network("logits_error", "1", "largest change of a logit by the scaling of layers, over the largest logit"),
 )
 def identities(seen: Network) -> dict:
-    """Identities at the boundary, along a random direction and top eigenvectors of G; and of scaled layers."""
+    """Errors of identities: at the boundary, along a random direction and top eigenvectors of G; for scaled layers."""
     there = seen.plain(seen.inputs)
     found = {"logits_error": float((seen.outputs - there).abs().max() / there.abs().max().clamp_min(TINY))}
     if seen.normals is None:
@@ -186,7 +189,7 @@ def identities(seen: Network) -> dict:
     ),
 )
 def decision(seen: Network) -> dict:
-    """The boundary itself, which no temperature changes."""
+    """Properties of the boundary itself, which does not depend on the temperature."""
     margins = boundary.linearised_margins(seen.logits, seen.inputs)
     found = {
         "boundary_points": len(seen.crossings.points),
@@ -204,7 +207,7 @@ def decision(seen: Network) -> dict:
 
 
 def finite(value: Tensor) -> float:
-    """A distance; NaN for an infinite one, where there is no boundary."""
+    """A distance as a float; NaN if infinite, as without a boundary."""
     return float(value) if torch.isfinite(value) else math.nan
 
 
@@ -278,7 +281,7 @@ def hessian_part(seen: Network) -> dict:
     try:
         search = lanczos.Search("LM", tolerance=1e-4, own_threads=True)
         residual, _ = lanczos.top_eigenpairs(lambda rows: whole(rows) - gauss_newton(rows), size, 1, search)
-        # Shares of normals are off by the square of what eigenvectors are.
+        # Errors of the normals' shares are the squares of errors of the eigenvectors.
         search = lanczos.Search(tolerance=1e-6, own_threads=True)
         found["residual_spectral_norm"] = abs(residual[0])
         for part, products in zip(PARTS, (whole, gauss_newton)):
@@ -290,7 +293,7 @@ def hessian_part(seen: Network) -> dict:
                 along = decision_boundary.with_vectors(there, seen.point, rows, weights)
                 found[f"captured_by_{part}"] = alignments.captured(along)
     except ValueError as reason:
-        # As where nearly all outputs are saturated.
+        # For example, where nearly all outputs are saturated.
         logging.warning("no eigenvectors of the Hessian: %s", reason)
     return found
 

@@ -1,4 +1,4 @@
-"""Trained networks and their decision boundary, with what several observables of a boundary study share."""
+"""Trained networks and their decision boundary, with quantities that several observables share."""
 
 import functools
 import math
@@ -23,9 +23,9 @@ CHECKED = 50  # points of the boundary at which identities are checked
 
 
 class Network:
-    """One trained network in double precision, its examples, and what its measures share, computed when asked for.
+    """One trained network in double precision, its examples, and shared quantities that are computed on first use.
 
-    `points` are its parameters (D,) with scaled layers, and without.
+    `points` are its parameters (D,) with and without scaled layers.
     """
 
     def __init__(self, study: BoundaryStudy, module: nn.Module, points: tuple[Tensor, Tensor], data: minima.Data):
@@ -45,13 +45,13 @@ class Network:
             return networks.logits_function(self.module)(self._plain, inputs)
 
     def weighted(self, label: str) -> "Weighted":
-        """The network with the outputs p of a label of `softmax`."""
+        """The network with G weighted by the outputs p of a label of `softmax`."""
         if label not in self._weighted:
             self._weighted[label] = _weighted(self, label)
         return self._weighted[label]
 
     def problem_at(self, points: Tensor) -> Problem:
-        """The network on other inputs: (n, 2) in the plane, or (n, …)."""
+        """Problem of the network on other inputs: (n, 2) in the plane, or (n, …)."""
         return Problem(self.module, points.view(len(points), *self.inputs.shape[1:]))
 
     def predicted_loss_at(self, points: Tensor) -> logit_gradients.LogitGradients:
@@ -66,7 +66,7 @@ class Network:
 
     @functools.cached_property
     def nearest_borders(self) -> np.ndarray:
-        """Numbers (b,) of the designed borders that are nearest to the boundary's points."""
+        """Number (b,) of the designed border nearest to each boundary point."""
         points = self.crossings.points.flatten(1).cpu().numpy()
         if self.plane.kind == "pie":
             angles = np.arctan2(points[:, 1], points[:, 0])[:, None] - self.borders.places
@@ -90,7 +90,7 @@ class Network:
 
     @functools.cached_property
     def kernel(self) -> Tensor:
-        """Their Gram matrix (n, k, n, k)."""
+        """Gram matrix (n, k, n, k) of the logit gradients."""
         return self.gradients.products(self.gradients)
 
     @functools.cached_property
@@ -110,7 +110,7 @@ class Network:
 
     @functools.cached_property
     def normals(self) -> logit_gradients.LogitGradients | None:
-        """Unit normals of the boundary in parameter space; None where there is no boundary."""
+        """Unit normals of the boundary in parameter space; None if there is no boundary."""
         return (
             decision_boundary.normals(self.problem, self.point, self.crossings) if len(self.crossings.points) else None
         )
@@ -126,7 +126,7 @@ class Network:
 
     @functools.cached_property
     def dimension(self) -> int:
-        """Dimension d_b of the boundary in parameter space; 0 where there is none."""
+        """Dimension d_b of the boundary in parameter space; 0 if there is none."""
         if self.normals is None:
             return 0
         return alignments.dimension(self.normals.products(self.normals)[:, 0, :, 0].cpu().numpy())
@@ -134,7 +134,7 @@ class Network:
 
 @dataclass
 class Weighted:
-    """A network with the outputs p that weight G: their temperature, NaN if there is none, and G's eigenpairs."""
+    """A network with outputs p that weight G: the temperature of p (NaN if none exists) and the eigenpairs of G."""
 
     network: Network
     temperature: float
@@ -160,7 +160,7 @@ class Weighted:
 
 
 def _weighted(network: Network, label: str) -> Weighted:
-    """A network with the outputs p of a label of `softmax`; without eigenpairs where no temperature gives them."""
+    """Weight G by the outputs p of a label of `softmax`; without eigenpairs if no temperature gives these outputs."""
     kind, _, value = label.partition("-")
     z, temperature, factor = network.outputs, 1.0, None
     if kind == "entropy":
@@ -179,7 +179,7 @@ def _weighted(network: Network, label: str) -> Weighted:
 
 
 def _permuted(classes: Tensor) -> Tensor:
-    """Numbers (n,) of the examples, permuted among those of each class."""
+    """Numbers (n,) of the examples, permuted within each class."""
     order, random = torch.arange(len(classes)), stream("permuted outputs")
     for label in classes.unique():
         members = (classes == label).nonzero().flatten().cpu()
@@ -188,10 +188,10 @@ def _permuted(classes: Tensor) -> Tensor:
 
 
 def identities(network: Network, vectors: Tensor) -> dict[str, float]:
-    """Errors, along `vectors` (m, D) and relative to gradients, of what holds at the boundary for any direction.
+    """Errors of identities that hold at the boundary in any direction, along `vectors` (m, D), relative to gradients.
 
     flip_error: g(ŷ=k) + g(ŷ=l) = 2 Σ_j p_j (J_j − (J_k + J_l)/2) over other classes j, at a tie of k and l.
-    fixed_label_jump: the alignment of the loss of label k is continuous: on two sides 1e-9 apart.
+    fixed_label_jump: the alignment of the loss of label k is continuous, compared on two sides 1e-9 apart.
     """
     some = slice(None, None, -(-len(network.crossings.points) // CHECKED))
     points, (first, second) = network.crossings.points[some], network.crossings.classes[some].T

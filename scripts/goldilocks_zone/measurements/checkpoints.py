@@ -1,4 +1,4 @@
-"""Checkpoints of training. Blocks of curvature know nothing of them: their code does not depend on that of training."""
+"""Checkpoints of training, in a module of their own so that code of curvature blocks does not depend on training."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from goldilocks_zone.training import loop
 
 
 def checkpoint(work: blocks.Work, study: Study, checksum: str, number: int) -> loop.Checkpoint:
-    """Checkpoints of one run of training, valid while code, network, data (by their checksum) and settings stay."""
+    """Checkpoints of one training run, valid while code, network, data (by checksum) and settings stay the same."""
     own = work.own and work.own.record(work.job.network)
     known = {"code": work.code, "own": own, "checksum": checksum}
     key = attributes.settings_hash({**known, **records.of_measurement(study, work.block.seed)})

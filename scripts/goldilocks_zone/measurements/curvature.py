@@ -26,16 +26,17 @@ class CurvatureStudy(Study, title="Study of curvature"):
     """Kind of the study."""
     weights: WeightsFiles | None = None
     """Files of trained weights of the study's networks, as state dictionaries of safetensors (.safetensors) or of
-    torch, in place of initialisations, which `none` names among them; absent for initialisations alone. Radii rescale
-    the weights (those of the unit init_scale are factors on them), and draws are draws of the planes. The files, one or
-    a trajectory of several, become the dimension weights of the results, labelled by their names without endings, or
-    by their numbers if these do not differ. Results depend on the content of the files."""
+    torch, in place of initialisations; the entry `none` adds initialisations, and without this key there are only
+    initialisations. Radii rescale the weights (in the unit init_scale, they are factors on the weights), and draws are
+    draws of the planes. The files, one or a trajectory of several, become the dimension weights of the results. Its
+    labels are the file names without extension, or numbers if these names are not distinct. Results depend on the
+    content of the files."""
     subspaces: Several[Plane]
     """Subspace labels, plane-<dimension>-sparse or plane-<dimension>-dense."""
     dimensions: Several[Count] = Field([10, 50, 100])
     """Dimensions d, each at most that of the plane; the planes are nested."""
     examples: Several[Count] = Field([1000])
-    """Numbers N of training examples that a Hessian is averaged over; nested and class-balanced."""
+    """Numbers N of training examples over which the Hessian is averaged; nested and class-balanced."""
     planes: Count = 1
     """Random planes for each initialisation."""
     probes: Amount = 0
@@ -45,39 +46,39 @@ class CurvatureStudy(Study, title="Study of curvature"):
     labels: Varied[Literal["original", "shuffled"]] = "original"
     """The training set's labels, or shuffled ones as a control."""
     example_set: Varied[Amount] = 0
-    """Number of a disjoint set of examples; vary it to see the spread from the choice of examples."""
+    """Number of the set of examples, which are disjoint; vary it to see the spread from the choice of examples."""
     inputs: Varied[Inputs] = "standardised"
     """Preprocessing of the images; gaussian, a control, replaces them by Gaussian draws with the training set's mean
     image and pixel covariance, and keeps the labels."""
     temperature: Varied[Positive] = 1.0
-    """The softmax sees logits / temperature."""
+    """The softmax is applied to logits / temperature."""
     rescaled: Varied[Literal["parameters", "temperature", "both"]] = "parameters"
     """Quantity that a radius r rescales: parameters; temperature, by r^−n at fixed parameters of radius 1 (r_X if the
     unit is norm), n the number of weight layers; or both, the temperature by r^n."""
     one_by_one: bool = False
-    """Measures every point separately instead of in a sweep that shares work; slower, for tests of identities."""
+    """Whether to measure every point separately, not in a sweep that shares work; slower, for tests of identities."""
     counterfactuals: bool = False
     """Whether to measure κ also with one factor of the Hessian frozen at radius 1; for networks with homogeneous
     logits."""
     full_gradients: bool = False
-    """Whether to measure gradients of loss and logits in full space, also with the mean output forced to the classes'
-    shares."""
+    """Whether to measure gradients of loss and logits in full space, also with the mean output forced to equal the
+    class frequencies."""
     eigenvectors: Amount = 0
     """Top eigenvectors of the Hessian in full space, as images in the first layer; 0 leaves them out."""
     sharpness: Varied[NonNegative] = 0
     """Replaces each ReLU by a softplus with its kink spread over rms/sharpness, with the rms of the layer's
     pre-activations; 0 keeps ReLU."""
     dtype: DataType = "float64"
-    """Precision of the tangents. Points are in double precision if the network's layers are known; otherwise do not
-    trust float32 far outside the zone."""
+    """Precision of the tangents. Points are in double precision if the network's layers are known; otherwise, float32
+    is unreliable far outside the zone."""
 
     @property
     def variations(self) -> dict[str, list]:
-        """Values of the varied keys, and the labels of the weights where the study has some."""
+        """Values of the varied keys, and labels of the weights if the study has any."""
         return self.vary | ({"weights": [each.label for each in self.weights]} if self.weights else {})
 
     def at(self, variant: Mapping[str, Any]) -> Self:
-        """The study with the values of a variant; its weights are those of that label alone."""
+        """The study with the values of a variant, and with only the weights of the variant's label."""
         chosen = [each for each in self.weights or [] if each.label == variant.get("weights")]
         return super().at({**variant, **({"weights": chosen} if chosen else {})})
 
@@ -91,7 +92,7 @@ class CurvatureStudy(Study, title="Study of curvature"):
             reason = f"the plane {label} has {dimension} dimensions"
             checks.require(largest <= dimension, f"{path}.dimensions", largest, reason)
         for label in self.networks:
-            network = networks.get(label)  # none of a user's network, of which too little is known
+            network = networks.get(label)  # None for a user's network, whose architecture is unknown
             if self.counterfactuals:
                 parts = "without biases, residual connections and normalisation, whose logits are homogeneous"
                 advice = f"use a network of relu, leakyrelu or identity {parts}"

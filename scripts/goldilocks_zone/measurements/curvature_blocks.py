@@ -49,7 +49,7 @@ of_layers = functools.partial(Variable, axes=(LAYER,), may_be_missing=True)
 
 @graphs.keeping()
 def measure_block(job: blocks.Job) -> xr.Dataset:
-    """One block: draws and radii of one cell, in all variants of its study."""
+    """Measure one block: draws and radii of one cell, in all variants of its study."""
     work, result = blocks.begin(job), None
     study, seed = work.block.study, work.block.seed
     given = job.path_to_dataset, job.dataset, max(study.examples)
@@ -86,7 +86,7 @@ def _refuse_large_planes(job: blocks.Job, module: nn.Module, biases: bool) -> No
     Attempt, Variable("overflow", "1", "1 where logits or the Hessian are not finite, and all else missing")
 )
 def overflow(seen: Attempt) -> dict:
-    """Whether a point overflows."""
+    """Mark a point that overflows."""
     return {"overflow": seen.overflow}
 
 
@@ -96,7 +96,7 @@ def overflow(seen: Attempt) -> dict:
     key="weights",
 )
 def own_radius(seen: Attempt) -> dict:
-    """Where the weights themselves stand among the radii."""
+    """Radius of the weights themselves, for comparison with the radii of the study."""
     return {"own_radius": seen.sweep.own_radius}
 
 
@@ -171,8 +171,11 @@ def outputs(seen: OnPlane) -> dict:
     key="counterfactuals",
 )
 def counterfactuals(seen: OnPlane) -> dict:
-    """κ of a homogeneous network (vd7), G ∝ α^{2n−2} diag p − ppᵀ and H′ ∝ α^{n−2} (p − y), with one factor frozen at
-    ratio 1: p in G (frozen_softmax), p in H′ (frozen_residual), or the logit gradients in G (frozen_scale)."""
+    """κ of a homogeneous network with one factor of the Hessian frozen at ratio 1 (vd7).
+
+    G ∝ α^{2n−2} diag p − ppᵀ and H′ ∝ α^{n−2} (p − y). Frozen is p in G (frozen_softmax), p in H′ (frozen_residual), or
+    the scale of the logit gradients in G (frozen_scale).
+    """
     if seen.reference is None:
         return {}
     measured, reference, depth, ratio = seen.measured, seen.reference, seen.sweep.depth, seen.point.ratio

@@ -1,5 +1,7 @@
-"""Sweeps of curvature: one initialisation, or trained weights, at all radii of a block: on planes, in layers and in
-full space."""
+"""Sweeps of curvature over all radii of a block, for one initialisation or for trained weights.
+
+Curvature is measured on planes, in layers and in full space.
+"""
 
 import itertools
 from collections.abc import Iterator
@@ -25,7 +27,7 @@ from goldilocks_zone.subspaces import planes
 @dataclass(frozen=True)
 class Point:
     """A point: its place in a block, factor `scale` on θ, temperature of the softmax, and `ratio` of its radius to the
-    reference radius; scaled: only the parameters are rescaled."""
+    reference radius; `scaled` is True if only the parameters are rescaled."""
 
     place: dict
     scale: float
@@ -36,7 +38,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Seen:
-    """Base of the objects that observables measure: a place in a block, its sweep and its point."""
+    """Base class of the objects that observables measure: a place in a block, its sweep and its point."""
 
     place: dict
     sweep: "Sweep"
@@ -45,7 +47,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Attempt(Seen):
-    """A point and number of examples, and whether logits or the Hessian overflow there."""
+    """A point at one number of examples; `overflow` is True if logits or the Hessian overflow there."""
 
     overflow: bool
 
@@ -73,10 +75,12 @@ class InFullSpace(Seen):
 
 
 class Sweep:
-    """One variant of a study and one draw, at every radius of a block: all share θ (D,), which is an initialisation or
-    `trained` weights, the metric η (D,), raw planes (d, D), probes (m, D) of the full space and layer_probes
-    (layers · m, D) of single layers. `layers` are the sizes (l,) of weights and the deviations (l,) of their entries,
-    own_radius the norm of θ over r_X."""
+    """One variant of a study and one draw, at every radius of a block.
+
+    All points share θ (D,), which is an initialisation or `trained` weights, the metric η (D,), raw planes (d, D),
+    probes (m, D) of the full space and layer_probes (layers · m, D) of single layers. `layers` are the sizes (l,) of
+    weight tensors and the standard deviations (l,) of their entries; own_radius is the norm of θ over r_X.
+    """
 
     def __init__(
         self,
@@ -93,7 +97,7 @@ class Sweep:
         counts, size = {"probes": study.probes, "layer probes": study.layer_probes}, self.eta.size
         signs = [work.stream(name, number).choice((-1.0, 1.0), (count, size)) for name, count in counts.items()]
         self.probes, layer_probes = signs
-        # Each indicator is as long as θ.
+        # Each indicator takes as much memory as θ.
         indicators = initialisation.layer_indicators(module) if study.layer_probes else []
         self.layer_probes = np.concatenate([np.empty((0, size)), *(layer_probes * each for each in indicators)])
         plane, count = subspace_labels.parse_plane(work.job.subspace), max(study.dimensions)
@@ -112,7 +116,7 @@ class Sweep:
         self.theta, (self.inputs, self.targets) = torch.as_tensor(theta, device=work.device), work.on_device(examples)
 
     def seen(self) -> Iterator[Seen]:
-        """All objects that observables measure, those in full space only where nothing overflows."""
+        """Iterate over all objects that observables measure; in full space, only over points that do not overflow."""
         whole, references = {}, {}
         for i, plane in enumerate(self.planes):
             found = self._curvature(plane, self.points)
@@ -138,12 +142,12 @@ class Sweep:
 
     @property
     def path(self) -> str:
-        """The way of computing curvature, for the log."""
+        """Name of the algorithm for curvature, for the log."""
         count = 1 if self.study.one_by_one or self.study.sharpness else len(self.points)
         return dispatch.path_of(Problem(self.module, self.inputs), self.theta, count)
 
     def _points(self, theta: np.ndarray, r_x: float) -> list[Point]:
-        """Every radius, with every variant of the varied keys whose values are points of one sweep."""
+        """Points of the sweep: every radius with every value of the varied keys SWEPT."""
         study, points = self.study, []
         for radius, variant in itertools.product(self.work.block.radii, studies.split(study, SWEPT)[1]):
             here = study.model_copy(update=variant)

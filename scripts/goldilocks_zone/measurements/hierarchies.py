@@ -1,6 +1,6 @@
 """Training of joint-embedding predictors of two levels, each member on data of its own.
 
-Letters: m members (draws), n examples, t frames, p numbers of an observation, a of an action.
+Letters: m members (draws), n examples, t frames, p dimensions of an observation, a of an action.
 """
 
 from collections.abc import Callable
@@ -21,9 +21,9 @@ from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.subspaces import constraints
 from goldilocks_zone.training import ensembles, loop
 
-INVARIANCE = 25.0  # weight of level 2's errors of prediction
+INVARIANCE = 25.0  # weight of level 2's prediction errors
 FALLING = 0.3  # share of the steps over which the rate falls to 0
-TIMES = {"action": -1, "step": -2}  # the axis of time of actions, by their name
+TIMES = {"action": -1, "step": -2}  # time axis of actions, by name
 
 
 def world_of(study: PlanningStudy, dataset: str, seed: int) -> worlds.World:
@@ -41,7 +41,7 @@ def summed(world: worlds.World, between: worlds.Arrays) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """Both levels and, if there is one, the predictor of several steps at once on level 1."""
+    """Both levels and, optionally, a predictor of several steps at once on level 1."""
 
     first: Members
     second: Members
@@ -52,7 +52,7 @@ class Hierarchy:
         return hierarchy.encoded(self.first, observations)
 
     def above(self, windows: Tensor) -> Tensor:
-        """Embeddings (m, …, e) of level 2, of windows (m, …, t, e) of those of level 1."""
+        """Embeddings (m, …, e) of level 2, of windows (m, …, t, e) of embeddings of level 1."""
         return hierarchy.encoded(self.second, hierarchy.pooled(windows))
 
     def of(self, number: int) -> "Hierarchy":
@@ -66,7 +66,7 @@ class Hierarchy:
 
 
 class Trainer:
-    """Trains the levels of a block's draws at one radius, with a checkpoint for each."""
+    """Trains all levels for a block's draws at one radius, with a checkpoint for each level."""
 
     def __init__(self, work: blocks.Work, study: PlanningStudy, radius: float, number: int):
         self.work, self.study, self.radius = work, study, radius
@@ -75,7 +75,7 @@ class Trainer:
         self._phases = 3 * number
 
     def hierarchy(self) -> Hierarchy:
-        """Train all levels, each on the last one."""
+        """Train all levels, each on the previous one."""
         study, world = self.study, world_shapes.of(self.work.job.dataset)
         lower = Sizes(world.observation, world.action, study.embedding)
         upper = Sizes(study.embedding, world.action, study.upper_embedding)
@@ -110,7 +110,7 @@ class Trainer:
         return worlds.frames(self.world, self.work.block.draws, step, (self.study.batch, frames), purpose)
 
     def _summed(self, drawn: worlds.Frames) -> np.ndarray:
-        """Features (m, n, a) of the sum of the last actions of sequences."""
+        """Features (m, n, a) of the sum of the last `span` actions of sequences."""
         span = self.study.span
         return summed(self.world, {name: each[:, :, -span:] for name, each in drawn.between.items()})
 
@@ -145,7 +145,7 @@ class Trainer:
         return Members(module, ensemble.coordinates)
 
     def _starts(self, module: JointEmbedding) -> Tensor:
-        """Initial parameters (m, D); those of level 1 are rescaled to the radius."""
+        """Initial parameters (m, D), rescaled to the radius on level 1."""
         level, block = (self._phases - 1) % 3 + 1, self.work.block
         streams = (self.work.stream("initialisation", f"level {level}", draw) for draw in block.draws)
         points = np.stack([jepa.initial(module, self.study.initialisation, each) for each in streams])

@@ -1,6 +1,6 @@
 """The training of joint embeddings: ensembles of arms, draws, radii and rates, on pairs that they share.
 
-Letters: m members, s draws, n pairs, p numbers of an observation, a of an action, D parameters.
+Letters: m members, s draws, n pairs, p dimensions of an observation, a of an action, D parameters.
 """
 
 import copy
@@ -29,11 +29,11 @@ from goldilocks_zone.training import ensembles, loop
 
 BYTES_AT_ONCE = 2**28  # of the activations of an ensemble's members
 ADAM_EPSILON = 1e-8
-SOFT, HARD = 0.6, 0.7  # shares of the steps at which β is at its last value, and from which the minimum counts
+SOFT, HARD = 0.6, 0.7  # shares of the steps after which β keeps its last value, and after which the minimum is used
 
 
 class Member(NamedTuple):
-    """One run of training: its draw, its radius in the study's unit, its values of the keys OF_MEMBERS, and its arm."""
+    """One training run: its draw, its radius in the study's unit, its values of the keys OF_MEMBERS, and its arm."""
 
     draw: int
     radius: float
@@ -43,7 +43,7 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Members whose networks and criteria are alike, in one variant of a study."""
+    """Members with networks and criteria of the same kind, in one variant of a study."""
 
     work: blocks.Work
     study: JepaTrainingStudy
@@ -53,12 +53,12 @@ class Ensemble:
 
     @property
     def arm(self) -> Arm:
-        """The arm of the first member, whose head and criterion are those of all."""
+        """The arm of the first member; all members share its head and criterion."""
         return ARMS[self.members[0].arm]
 
     @property
     def draws(self) -> list[int]:
-        """The draws of the members, each once."""
+        """The distinct draws of the members."""
         return list(dict.fromkeys(member.draw for member in self.members))
 
     @property
@@ -86,20 +86,20 @@ class Ensemble:
         return torch.as_tensor(np.stack(points)), torch.tensor(rates, dtype=torch.float64)
 
     def _to_deviation(self, theta: np.ndarray, deviation: float, draw: int) -> float:
-        """The factor on parameters (D,) at which embeddings of fresh pairs have a deviation σ; they are homogeneous."""
+        """Factor on parameters (D,) at which embeddings of fresh pairs, which are homogeneous, have the deviation σ."""
         x = torch.as_tensor(self.pairs.evaluated([draw], self.study.batch).x)
         embedded = jepa.Members(self.module, torch.as_tensor(theta)[None]).encode(x.double())[0]
         found = float(embedded.var(0).mean().sqrt())
         return (deviation / found) ** (1 / self.depth)
 
     def loss(self, sharpness: float | None = None) -> Loss:
-        """The loss of the members, with the `sharpness` of the soft minimum over codes, or the minimum."""
+        """Loss of the members, with a soft minimum over codes if its `sharpness` is given, otherwise the minimum."""
         study, arm = self.study, self.arm
         if arm.criterion == "info_nce":
             return InfoNce(study.embedding, study.temperature, study.similarity, group=study.group)
         codes = 1 if arm.head == "pixel_autoencoder" else study.codes
         if sharpness is not None:
-            # β is that of the mean square of a residual: of its sum, the first β would be a hard minimum already.
+            # β multiplies the mean square of a residual; with the sum, even the first β would act as a hard minimum.
             sharpness = sharpness / (self.pairs.observation if arm.criterion == "pixels" else study.embedding)
         given = {"codes": codes, "sharpness": sharpness, "group": study.group}
         if arm.criterion == "pixels":
@@ -109,13 +109,13 @@ class Ensemble:
 
     @functools.cached_property
     def criteria(self) -> list[Criteria]:
-        """The criteria of each member, whose hinges are alike."""
+        """Criteria of each member; all members have the same hinge."""
         own = (self.study.model_copy(update=member.variant) for member in self.members)
         return [criteria_of(study, member.arm, self.depth) for study, member in zip(own, self.members)]
 
     @property
     def depth(self) -> int:
-        """Layers n of the encoder."""
+        """Number n of the encoder's layers."""
         return labels.depth(self.work.job.network)
 
     @functools.cached_property
@@ -151,7 +151,7 @@ class Ensemble:
         return torch.as_tensor(found["x"][0]).double()
 
     def _fresh(self, dtype: torch.dtype) -> Callable[[int], tuple[Tensor, Tensor]]:
-        """Fresh pairs (m, n, 2p + a) of the members by step; those of one draw share them."""
+        """Function from the step to fresh pairs (m, n, 2p + a) of the members, shared by members of one draw."""
         numbers, p = self.numbers, self.pairs.observation
         alike = numbers.tolist() == list(range(len(self.draws)))
         apart = torch.tensor([ARMS[member.arm].shuffled for member in self.members]).nonzero()[:, 0]
@@ -160,7 +160,7 @@ class Ensemble:
             packed = torch.as_tensor(self.pairs.packed(self.draws, step, self.study.batch)).to(dtype)
             packed = packed if alike else packed[numbers]
             if len(apart):
-                # Pairs of a batch are independent of one another.
+                # Rolling suffices, since pairs of a batch are independent.
                 packed[apart, :, p : 2 * p] = packed[apart, :, p : 2 * p].roll(1, 1)
             return packed.to(self.work.device), packed.new_empty(*packed.shape[:2], 0, device=self.work.device)
 
@@ -180,12 +180,12 @@ class Ensemble:
 
 
 def decay(steps: int, share: float) -> Callable[[int], float] | None:
-    """Factors on the rate by step: 1, then falling linearly to 0 over the last `share` of the steps."""
+    """Factor on the rate by step: 1, then falling linearly to 0 over the last `share` of the steps."""
     return (lambda step: min(1.0, (steps - step) / (share * steps))) if share else None
 
 
 def criteria_of(study: JepaTrainingStudy, arm: str, depth: int) -> Criteria:
-    """The criteria of a member, whose encoder has so many layers."""
+    """Criteria of a member whose encoder has `depth` layers."""
     own = [study.invariance, study.variance, study.covariance]
     if study.over_threshold:
         threshold = wide_networks.collapse_threshold(study.correlation, study.epsilon)
@@ -197,7 +197,10 @@ def criteria_of(study: JepaTrainingStudy, arm: str, depth: int) -> Criteria:
 def ensembles_of(
     work: blocks.Work, study: JepaTrainingStudy, pairs: jepa_worlds.Pairs, arms: Sequence[str]
 ) -> list[Ensemble]:
-    """Ensembles of arms of one kind, of as many members as memory allows; those of few draws draw few pairs."""
+    """Ensembles of arms of one kind, each with as many members as memory allows.
+
+    Members are ordered by draw, so that each ensemble needs pairs of few draws.
+    """
     _, together = studies.split(study, OF_MEMBERS)
     points = itertools.product(work.block.draws, work.block.radii, together, arms)
     members, module = [Member(*point) for point in points], module_of(work, study, pairs, ARMS[arms[0]])
@@ -215,6 +218,6 @@ def module_of(work: blocks.Work, study: JepaTrainingStudy, pairs: jepa_worlds.Pa
 
 
 def place_of(member: Member, variant: Mapping) -> dict:
-    """Labels of a member in results."""
+    """Labels of a member in the results."""
     own = studies.place({**variant, **member.variant})
     return own | {"arm": member.arm, "radius": member.radius, "draw": member.draw}

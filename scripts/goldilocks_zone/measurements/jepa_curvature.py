@@ -19,9 +19,9 @@ from goldilocks_zone.subspaces import labels as subspace_labels
 
 CRITERION = r"vicreg(-[0-9]+(\.[0-9]+)?)?|invariance|variance|covariance|info_nce-(dot|distance)(-both)?|cross_entropy"
 IMAGE = (1, world_shapes.SIDE, world_shapes.SIDE)
-# Operations of a softmax over all pairs, for each pair and direction, and how often an edge asks for one; passes of
-# automatic differentiation, for each radius and criterion, by those of the tangents; and operations that a ray takes
-# as long as beside.
+# Operations of a softmax over all pairs, for each pair and direction, and its evaluations for an edge; passes of
+# automatic differentiation for each radius and criterion, relative to those of the tangents; and a ray's overhead in
+# operations.
 SOFTMAX, EVALUATIONS, PASSES, OVERHEAD = 2e2, 40, 2, 1e10
 
 
@@ -40,7 +40,7 @@ Criterion = Annotated[str, AfterValidator(_criterion)]
 class JepaCurvatureStudy(Study, title="Study of the curvature of joint embeddings"):
     """Curvature of losses of embeddings on random planes, over radii of an encoder.
 
-    Each draw has pairs of views of its own, initial weights and a plane.
+    Each draw has its own pairs of views, initial weights and plane.
     """
 
     kind: Literal["jepa_curvature"]
@@ -52,14 +52,15 @@ class JepaCurvatureStudy(Study, title="Study of the curvature of joint embedding
     radius_unit: Literal["r_X"] = "r_X"
     """Unit of the radii."""
     views: Varied[Literal["shift_2", "shift_1", "noise", "shuffled"]] = "shift_2"
-    """The two views of an image of 14 × 14 pixels: shifted by up to 2 or 1 pixels, each with noise of deviation 0.5, or
-    those of shift_2 permuted among the pairs."""
+    """The two views of an image of 14 × 14 pixels: shifted by up to 2 or 1 pixels, each with noise of standard
+    deviation 0.5, or the views of shift_2 permuted among the pairs."""
     examples: Several[Count] = Field([256])
     """Numbers N of pairs in the batch; nested."""
     embedding: Annotated[int, Field(ge=2)] = 16
     """Number e of the encoder's outputs."""
     predictor: Varied[bool] = False
-    """Whether a predictor Pred(s) = s + MLP(s) gives the second embedding from the first; else it is the first."""
+    """Whether a predictor Pred(s) = s + MLP(s) predicts the second embedding from the first; otherwise, the first
+    embedding itself is the prediction."""
     invariance: Positive = 25
     """Weight λ of the invariance I."""
     variance: Positive = 25
@@ -73,9 +74,10 @@ class JepaCurvatureStudy(Study, title="Study of the curvature of joint embedding
     covariance; info_nce-dot[-both] or info_nce-distance[-both], on dot products or distances, in one direction or both;
     cross_entropy of the first outputs."""
     edges: Unique[Criterion] = Field([])
-    """Losses whose edges are sought, where the trace changes sign, on the plane and on one in the last layer."""
+    """Losses whose edges, where the trace changes sign, are measured on the plane and on a plane in the last layer."""
     collapse: bool = False
-    """Whether to measure the Hessian of the last layer where it vanishes, of the losses of `edges` that have one."""
+    """Whether to measure the Hessian of the last layer where this layer is zero, for losses of `edges` that have a
+    closed form of it."""
     layer_probes: Amount = 0
     """Random probes for the trace of each layer's block of the Hessian; 0 leaves it out."""
     checked_directions: Amount = 0

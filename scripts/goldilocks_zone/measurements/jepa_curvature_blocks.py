@@ -25,7 +25,7 @@ from goldilocks_zone.theory.wide_networks import LayerWeights
 
 ROWS = 2  # of the last layer whose Hessian at the collapse point is compared with its closed form
 DEAD = 1e-12  # variance of a feature, relative to the largest, below which it is dead
-# By degree 2n − 2 and 4n − 2 of a radius.
+# The Hessians of I and C scale as the radius to the power 2n − 2 and 4n − 2.
 DEGREES = {"invariance": (2, -2), "covariance": (4, -2)}
 
 EXAMPLES = Axis("examples", lambda shape: shape.study.examples, "number N of pairs that the loss is averaged over")
@@ -48,14 +48,14 @@ UNIT = Axis(
 
 OBSERVABLES = Observables(EXAMPLES, DRAW)
 on_plane = functools.partial(Variable, axes=(CRITERION, RADIUS))
-# Missing where the Hessian vanishes, as beyond the last hinge.
+# Missing where the Hessian vanishes, for example beyond the last hinge.
 relative = functools.partial(Variable, axes=(CRITERION, RADIUS), may_be_missing=True)
-# Missing where the trace has one sign, or a loss has no such formula.
+# Missing where the trace does not change sign, or a loss has no such formula.
 of_edge = functools.partial(Variable, axes=(EDGE,), may_be_missing=True)
 
 
 def measure_block(job: blocks.Job) -> xr.Dataset:
-    """One block: draws of one cell, in all variants of its study."""
+    """Measure one block: draws of one cell, in all variants of its study."""
     lifecycle.listen()
     work, result = blocks.begin(job), None
     study, seed = work.block.study, work.block.seed
@@ -82,7 +82,7 @@ def _ray(work: blocks.Work, study, pairs: views.Pairs, classes: int, place: dict
 
 
 def _finite(parts: Parts) -> np.ndarray:
-    """Whether the loss and the Hessian (p,) are finite."""
+    """Return whether loss and Hessian are finite at each point, (p,)."""
     return np.isfinite(parts.loss.numpy()) & np.isfinite(parts.hessian.numpy()).all((1, 2))
 
 
@@ -169,7 +169,7 @@ def batch(ray: Ray) -> dict:
     key="edges",
 )
 def edges(ray: Ray) -> dict:
-    """Measured edges and the formula's, as x = log10(r²/r_X²)."""
+    """Edges as measured and by the formula, as x = log10(r²/r_X²)."""
     wanted, weights = ray.study.edges, ray.layer_weights
     found = {
         "edge": jepa_rays.edges(ray, ray.jets, jepa_rays.trace, wanted),
@@ -196,7 +196,7 @@ def edges(ray: Ray) -> dict:
     key="layer_probes",
 )
 def layers(ray: Ray) -> dict:
-    """Traces of the layers' blocks of the Hessian, in which H′ has no part, and their ratios in wide networks."""
+    """Traces of the layers' blocks of the Hessian (H′ contributes nothing), and their ratios in wide networks."""
     study, scales = ray.study, torch.as_tensor(ray.radii, dtype=torch.float64)
     found = np.empty((len(study.criteria), len(scales), ray.depth))
     for number, deviation in enumerate(ray.deviations):
@@ -225,7 +225,7 @@ def layers(ray: Ray) -> dict:
     key="collapse",
 )
 def collapse(ray: Ray) -> dict:
-    """The Hessian of the last layer where this layer vanishes, beside its closed form."""
+    """Compare the Hessian of the last layer with its closed form where this layer is zero."""
     shape = ray.weights(ray.theta)[-1].shape
     theta = ray.theta.clone()
     theta[-shape.numel() :] = 0
@@ -282,7 +282,7 @@ def _largest_correlation(first: np.ndarray, second: np.ndarray) -> float:
     key="checked_directions",
 )
 def checked(ray: Ray) -> dict:
-    """Identities: jets against automatic differentiation at every radius, and the degrees of I and C."""
+    """Errors of jets against automatic differentiation at every radius, and of the degrees of I and C."""
     count, criteria = ray.study.checked_directions, ray.study.criteria
     losses, one = [ray.loss(label) for label in criteria], torch.ones(1, dtype=torch.float64)
     errors, hessians = np.empty((len(criteria), len(ray.radii))), {label: [] for label in criteria}
@@ -297,7 +297,7 @@ def checked(ray: Ray) -> dict:
 
 
 def _degree_error(ray: Ray, label: str, hessians: list[np.ndarray]) -> float:
-    """Largest error of Hessians at all radii as powers of one another; missing for losses without a degree."""
+    """Largest error of the Hessians' power law in the radius; missing for losses without a degree."""
     if label not in DEGREES:
         return math.nan
     slope, constant = DEGREES[label]

@@ -17,8 +17,8 @@ from goldilocks_zone.models import planner_labels
 from goldilocks_zone.models.labels import FullyConnected, Network, parse_network
 from goldilocks_zone.models.planner_labels import POOLED
 
-HIDDEN = "fc-64-relu"  # of predictors and of the encoder of level 2, for their cost
-# Plans of an episode; passes whose cost is that of a step's forward and backward one; operations of a number of data.
+HIDDEN = "fc-64-relu"  # network whose cost estimates that of predictors and of the encoder of level 2
+# Plans in an episode; cost of a step's forward and backward pass in forward passes; operations per number of data.
 PLANS, PASSES, DRAWN = 10, 3, 100
 
 
@@ -39,49 +39,52 @@ class PlanningStudy(Study, title="Study of prediction and planning on two levels
     kind: Literal["jepa_planning"]
     """Kind of the study."""
     datasets: Several[Literal["ring", "two_rooms"]]
-    """Worlds with actions, ring or two_rooms, drawn anew at each step of training."""
+    """Worlds with actions, ring or two_rooms, sampled anew at each training step."""
     subspaces: Several[Literal["full-free"]] = Field(["full-free"])
-    """Training is in the whole space."""
+    """Training runs in the whole space."""
     radii: Several[Positive] | RadiusRange = Field([1])
     """Factors on the initialisation of level 1."""
     radius_unit: Literal["init_scale"] = "init_scale"
     """Radii are factors on the initialisation."""
     embedding: Annotated[Count, Field(ge=2)] = 32
-    """Numbers of an embedding of level 1, whose encoder is the network."""
+    """Dimension of an embedding of level 1, whose encoder is the network."""
     upper_embedding: Annotated[Count, Field(ge=2)] = 8
-    """Numbers of an embedding of level 2, whose encoder fc-64-relu takes the mean of 4 successive ones of level 1."""
+    """Dimension of an embedding of level 2, whose encoder fc-64-relu takes the mean of 4 successive embeddings of level
+    1."""
     span: Count = 8
     """Steps of level 1 between two states of level 2, whose predictor takes the sum of their actions."""
     step_weights: Several[Positive] = Field([25])
-    """Weights of the squared errors of level 1's predictions of 1, 2 and more steps, each predicted from the last."""
+    """Weights of the squared errors of level 1's predictions of 1, 2 and more steps, each made from the previous
+    prediction."""
     variance: NonNegative = 25
-    """Weight of the hinge on the embeddings' deviations, of both levels."""
+    """Weight of the hinge on the embeddings' standard deviations, on both levels."""
     covariance: NonNegative = 1
-    """Weight of their covariances, of both levels."""
+    """Weight of the embeddings' covariances, on both levels."""
     batch: Annotated[Count, Field(ge=2)] = 128
-    """Examples of a step, fresh at each."""
+    """Examples per step, sampled anew at each step."""
     rate: Positive = 0.002
     """Learning rate of Adam, which falls linearly to 0 over the last 30 % of the steps."""
     steps: Count = 800
-    """Steps of training of level 1."""
+    """Training steps of level 1."""
     upper_steps: Count = 600
-    """Steps of training of level 2, and of the direct predictor."""
+    """Training steps of level 2, and of the direct predictor."""
     noise: NonNegative = 0
-    """Deviation of the fast angle of ring world in a step, in radians."""
+    """Standard deviation of the noise on ring world's fast angle in each step, in radians."""
     reach: Positive | None = None
     """Largest action in ring world, in radians; by default 1."""
     direct: bool = False
-    """Whether a predictor of so many steps at once is trained on level 1, to compare with level 2."""
+    """Whether a predictor of `span` steps at once is also trained on level 1, for comparison with level 2."""
     horizons: Unique[Count] = Field([])
-    """Steps ahead at which predictions are decoded; level 2 and the direct predictor have multiples of the span."""
+    """Steps ahead at which predictions are decoded; level 2 and the direct predictor reach multiples of the span
+    only."""
     examples: Annotated[Count, Field(ge=4)] = 2000
     """Fresh sequences on which predictions are measured, half of them to fit decoders."""
     planners: Unique[Annotated[str, AfterValidator(_planner)]] = Field([])
-    """Planners from one of two rooms to the other: hierarchical[-random|-true][-end], with sub-goals of level 2, random
-    ones, or true dynamics of level 1; or flat-<level1|level2|exact>-<free|held>-<steps>-x<calls>[-end][-true], by the
-    distance to the goal in embeddings or along the exact way, with actions free or held for 4 steps, looking so many
-    steps ahead, at so many times the calls of the hierarchical one, with true dynamics. Their cost is the mean over
-    the predicted states, or that of the last one (end)."""
+    """Planners from one of two rooms to the other. hierarchical[-random|-true][-end]: with sub-goals of level 2, random
+    sub-goals, or the true dynamics on level 1. flat-<level1|level2|exact>-<free|held>-<steps>-x<calls>[-end][-true]:
+    minimises the distance to the goal in embeddings of level 1 or 2 or along the exact path, with actions free or held
+    for 4 steps, looking <steps> steps ahead, with <calls> times the evaluations of the hierarchical planner, optionally
+    with the true dynamics. The cost is the mean over the predicted states, or that of the last one (end)."""
     same_room: Unique[str] = Field([])
     """Planners that also plan within one room."""
     starts: Count = 64
@@ -131,7 +134,7 @@ def _flops(inputs: int, outputs: int) -> float:
 
 
 def observation(dataset: str) -> int:
-    """Numbers of an observation of a world."""
+    """Dimension of an observation of a world."""
     return world_shapes.of(dataset).observation
 
 

@@ -1,4 +1,4 @@
-"""Blocks of prediction and planning on two levels: what predictions hold by horizon, and success by planner."""
+"""Blocks of prediction and planning on two levels: accuracy of predictions by horizon, and success by planner."""
 
 import functools
 import logging
@@ -42,9 +42,9 @@ OBSERVABLES = Observables(RADIUS, DRAW)
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions of one member by level and horizon, (n, e), and what was observed then; targets (n, t) by name.
+    """Predictions (n, e) of one member by level and horizon, and the embeddings observed at these times.
 
-    now: embeddings of the present, by level.
+    targets: (n, t) by horizon and name. now: embeddings of the present, by level.
     """
 
     predicted: dict[str, dict[int, np.ndarray]]
@@ -64,7 +64,7 @@ class Plans:
 
 
 def measure_block(job: blocks.Job) -> xr.Dataset:
-    """One block: draws of one cell, in all variants of its study."""
+    """Measure one block: draws of one cell, in all variants of its study."""
     lifecycle.listen()
     work, result, number = blocks.begin(job), None, 0
     for variant in studies.variants(work.block.study):
@@ -97,7 +97,7 @@ def _measure(block: xr.Dataset, place: dict, trainer: hierarchies.Trainer, train
 
 
 def predictions(world: worlds.World, study: PlanningStudy, trained: hierarchies.Hierarchy, member: int) -> Predictions:
-    """Predictions of one member on fresh sequences, from the last of their first POOLED frames."""
+    """Predictions of one member on fresh sequences, starting at the last of the first POOLED frames."""
     horizons, span = sorted(study.horizons), study.span
     far = [each for each in horizons if each % span == 0]
     drawn = worlds.frames(world, [member], 0, (study.examples, POOLED + horizons[-1]), "evaluation")
@@ -155,7 +155,7 @@ def _targets(states: worlds.Arrays, frame: int) -> dict[str, np.ndarray]:
 
 
 def _over(seen: Predictions, shape: tuple[int, ...], measure: Callable[[str, int], object]) -> np.ndarray:
-    """Values (level, *shape, horizon) of a measure by level and horizon; NaN where there is no prediction."""
+    """Values (level, *shape, horizon) of a measure of level and horizon; NaN where there is no prediction."""
     horizons = sorted(seen.study.horizons)
     found = [[np.broadcast_to(_known(seen, level, each, measure), shape) for each in horizons] for level in LEVELS]
     return np.moveaxis(np.array(found), 1, -1)
@@ -163,7 +163,7 @@ def _over(seen: Predictions, shape: tuple[int, ...], measure: Callable[[str, int
 
 def _known(seen: Predictions, level: str, horizon: int, measure: Callable[[str, int], object]) -> object:
     predicted = seen.predicted.get(level, {}).get(horizon)
-    # Predictions that overflow hold nothing that can be measured.
+    # Predictions that overflow cannot be measured.
     return math.nan if predicted is None or not np.isfinite(predicted).all() else measure(level, horizon)
 
 
@@ -254,7 +254,7 @@ of_planner = Variable("", "1", "", (PLANNER, GOAL), may_be_missing=True)
     key="planners",
 )
 def planned(seen: Plans) -> dict:
-    """Success of each planner; missing where the study does not ask for it."""
+    """Success of each planner; missing for rooms in which the study does not use it."""
     shape = len(seen.study.planners), len(ROOMS)
     found = {name: np.full(shape, math.nan) for name in ("success", "nearest", "steps_to_goal", "calls")}
     for (label, room), each in seen.episodes.items():

@@ -1,4 +1,4 @@
-"""Rays of encoders of pairs of views, and what the observables of one share, computed when asked for.
+"""Rays of encoders of pairs of views, with quantities that observables share, computed on first use.
 
 Letters: n pairs, e outputs of an encoder, d directions, D parameters, p radii, u units of the last hidden layer.
 """
@@ -34,7 +34,7 @@ def network_of(study: JepaCurvatureStudy, label: str) -> nn.Module:
 
 
 def criteria_of(study: JepaCurvatureStudy, label: str) -> Criteria | None:
-    """Weights of a label vicreg or vicreg-<μ/λ> or of one term of it; None for other losses."""
+    """Weights of a label vicreg or vicreg-<μ/λ>, or of one of its terms; None for other losses."""
     weights = study.invariance, study.variance, study.covariance
     kind, _, ratio = label.partition("-")
     if label in TERMS:
@@ -76,7 +76,7 @@ class Ray:
 
     @property
     def depth(self) -> int:
-        """Number n of the encoder's layers, of an encoder without biases."""
+        """Number n of layers of an encoder without biases."""
         return len(self.sizes)
 
     def stream(self, purpose: str, *more: str) -> np.random.Generator:
@@ -109,7 +109,7 @@ class Ray:
 
     @functools.cached_property
     def jets(self) -> Jets:
-        """Jets on the plane at r_X, of homogeneous outputs."""
+        """Jets on the plane at r_X, for homogeneous outputs."""
         return self.jets_along(self.directions)
 
     @functools.cached_property
@@ -118,7 +118,7 @@ class Ray:
         return self.jets_along(self._orthonormal(self.eta * self.layer(self.depth - 1), "last layer"))
 
     def jets_along(self, directions: Tensor, theta: Tensor | None = None) -> Jets:
-        """Jets of the encoder along rows (d, D), at r_X if no parameters (D,) are given."""
+        """Jets of the encoder along directions (d, D), at parameters `theta` (D,) or by default at r_X."""
         return jets.of_encoder(self.weights(self.theta if theta is None else theta), self.inputs, directions)
 
     def jets_at(self, radius: float, count: int) -> Jets:
@@ -179,8 +179,11 @@ class Ray:
 
     @property
     def layer_weights(self) -> LayerWeights:
-        """W of I and V by the plane's metric. C, whose part in the balance is small, is given that of V, though its R_l
-        are lower: outputs that are independent in wide networks do not explain them."""
+        """W of I and V by the plane's metric.
+
+        C contributes little to the balance and takes W of V. Its R_l are lower, which the independent outputs of wide
+        networks do not explain.
+        """
         ends = np.cumsum(self.sizes) - 1
         weights = (self.eta[ends] / self.deviations) ** 2
         invariance, variance = (np.average(self.ratios[name], weights=weights) for name in ("invariance", "variance"))
@@ -192,20 +195,20 @@ def _joined(parts: Sequence[Parts]) -> Parts:
     return Parts(*(torch.cat([getattr(each, name) for each in parts]) for name in names))
 
 
-# Radii between which edges are bracketed; they are the same in every study.
+# Radii that bracket the edges, the same in every study.
 GRID = torch.logspace(-2, 2, 33, dtype=torch.float64)
 COARSE = GRID[::4]
-# Of a step of the grid, to 3e-5 and 1e-3 in x: losses of all pairs take longest.
+# Halvings of a grid step, to 3e-5 and 1e-3 in x: losses over all pairs, the slowest, have fewer.
 HALVINGS, FEWER = 14, 11
 
 
 def crossings(
     function: Callable[[Tensor], Tensor], curves: Tensor, grid: Tensor, halvings: int = HALVINGS
 ) -> np.ndarray:
-    """x = 2 log10 α (q,) where each of q functions changes its sign for the last time from negative to positive.
+    """x = 2 log10 α (q,) of the last sign change of each of q functions from negative to positive.
 
-    function: values (q,) of each at its own scale (q,); curves (p, q): those on the grid (p,). NaN where the first or
-    the last value has the other sign, and where there is no sign at all.
+    function: maps scales (q,), one for each function, to values (q,); curves (p, q): values on the grid (p,). NaN for
+    functions that are never negative, or negative at the last grid point.
     """
     below = (curves < 0).int()
     last = len(grid) - 1 - below.flip(0).argmax(0)
@@ -220,7 +223,7 @@ def crossings(
 
 
 def edges(ray: Ray, here: Jets, measure: Callable, wanted: Sequence[str]) -> dict[str, float]:
-    """x of the edges of losses by label, where measure(jets, loss, scales, labels) (p,) changes its sign."""
+    """Edges x of losses by label, where measure(jets, loss, scales, labels) (p,) changes its sign."""
     found, terms = {}, [label for label in wanted if label.startswith("vicreg")]
     if terms:
         own = [criteria_of(ray.study, label) for label in terms]
@@ -229,7 +232,7 @@ def edges(ray: Ray, here: Jets, measure: Callable, wanted: Sequence[str]) -> dic
         invariance, covariance = (measure(here, ray.loss(name), one) for name in ("invariance", "covariance"))
 
         def values(scales: Tensor) -> Tensor:
-            """Those of the terms (p, 3), of which I and C have degrees."""
+            """Values (p, 3) of the three terms; the values of I and C are powers of the scale."""
             first, second = (scales ** float(factor * ray.depth - less) for factor in (2, 4))
             return torch.stack(
                 [first * invariance, measure(here, ray.loss("variance"), scales), second * covariance], 1
@@ -250,7 +253,7 @@ def trace(here: Jets, loss: Loss, scales: Tensor, labels: Tensor | None = None) 
 
 
 def formula(ray: Ray, label: str, weights: LayerWeights) -> float:
-    """x of the edge by the formula of wide networks, with I, C and variances of this θ; NaN for other losses."""
+    """Edge x by the formula of wide networks, with I, C and variances of this θ; NaN for losses other than VICReg."""
     if not label.startswith("vicreg"):
         return math.nan
     alpha = wide_networks.edge(criteria_of(ray.study, label), ray.moments, weights, ray.depth)

@@ -1,4 +1,4 @@
-"""Curvature of the loss where joint embeddings start.
+"""Curvature of the loss at the initialisation of joint embeddings.
 
 Letters: m members, n pairs, d directions, D parameters.
 """
@@ -20,17 +20,17 @@ from goldilocks_zone.subspaces import planes
 
 @dataclasses.dataclass(frozen=True)
 class Started:
-    """An ensemble at its start."""
+    """An ensemble at its initialisation."""
 
     ensemble: Ensemble
 
     @property
     def is_known(self) -> bool:
-        """Whether its curvature on a plane can be measured: Siamese networks with VICReg."""
+        """True if curvature on a plane can be measured, as for Siamese networks with VICReg."""
         return self.ensemble.module.head is None and self.ensemble.arm.criterion == "vicreg"
 
     def kappas(self) -> np.ndarray:
-        """Tr(H_d)/‖H_d‖_F (m,) of the members' losses on a plane that those of one draw share; NaN where H vanishes."""
+        """Tr(H_d)/‖H_d‖_F (m,) of the members' losses, on one plane for each draw; NaN where H vanishes."""
         ensemble, found = self.ensemble, np.full(len(self.ensemble.members), np.nan)
         starts, _ = ensemble.starts()
         for draw in ensemble.draws:

@@ -1,4 +1,4 @@
-"""Studies of the training of joint embeddings: arms with other losses, worlds, latents, and what embeddings hold.
+"""Studies of the training of joint embeddings: arms with other losses, worlds, latents, and probes of embeddings.
 
 Imports nothing heavy.
 """
@@ -18,7 +18,7 @@ from goldilocks_zone.subspaces.labels import parse_plane
 
 
 class Arm(NamedTuple):
-    """An arm: the head of its network, its criterion, which of VICReg's terms count (I, V and C), and its pairs."""
+    """An arm: its head, its criterion, the terms of VICReg that it uses (I, V, C), and whether pairs are shuffled."""
 
     head: str
     criterion: str = "vicreg"
@@ -43,13 +43,13 @@ OF_MEMBERS = (
     *("invariance", "variance", "covariance", "epsilon", "over_threshold"),
 )
 VIEWS = tuple(world_shapes.IMAGES)
-# Operations that take as long as a number of fresh data, a step of an ensemble, a pair that is measured, and a hidden
-# unit of the predictor for one of several codes; those of jets, over their products; and the predictor's hidden units.
+# Costs in operations of a number of fresh data, a step of an ensemble, a measured pair, and a hidden unit of the
+# predictor for one of several codes; cost of jets relative to their products; and the predictor's hidden units.
 DRAWN, STEP, MEASURED, TOLD, JETS, HIDDEN = 1500, 1.4e8, 6e5, 800, 7, 64
 
 
 class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"):
-    """Joint embeddings trained in the whole space on pairs that are drawn anew at each step, in several arms.
+    """Joint embeddings trained in the whole space on pairs that are sampled anew at each step, in several arms.
 
     Each draw is a training seed, with initial weights and data of its own, which all arms share.
     """
@@ -57,56 +57,60 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
     kind: Literal["jepa_training"]
     """Kind of the study."""
     datasets: Several[str]
-    """Worlds that are drawn anew for each draw and step, ring, rings_<m>, two_rooms and gaussian_pairs; or a dataset of
-    grey images of 28 × 28 or 14 × 14 pixels, with views of its images."""
+    """Worlds sampled anew for each draw and step: ring, rings_<m>, two_rooms and gaussian_pairs; or a dataset of grey
+    images of 28 × 28 or 14 × 14 pixels, with views of its images."""
     subspaces: Several[Literal["full-free"]] = Field(["full-free"])
-    """Training is in the whole space."""
+    """Training runs in the whole space."""
     radii: Several[Positive] | RadiusRange = Field([1])
     """Radii of the initialisation."""
     radius_unit: Literal["r_X", "norm", "init_scale"] = "init_scale"
     """Unit of the radii; r_X is the norm under Glorot initialisation, norm the plain norm, init_scale a factor on the
     initialisation."""
     arms: Several[Literal[tuple(ARMS)]] = Field(["full"])
-    """What is trained: full, VICReg; no_variance, no_covariance and neither, without its terms V, C or both; random,
-    the initialisation itself; shuffled, VICReg on pairs that share nothing; infonce; pixel_prediction and
-    pixel_autoencoder, with a decoder of pixels in place of the terms."""
+    """Arms to train: full, VICReg; no_variance, no_covariance and neither, VICReg without V, C or both; random, the
+    untrained initialisation; shuffled, VICReg on unrelated pairs; infonce; pixel_prediction and pixel_autoencoder, with
+    a decoder of pixels in place of the terms."""
     embedding: Varied[Annotated[int, Field(ge=2)]] = 16
-    """Numbers e of an embedding."""
+    """Dimension e of an embedding."""
     predictor: Varied[bool] = True
-    """Whether s_y is predicted from s_x and the action; else the network is Siamese, and s_x and s_y are compared."""
+    """Whether s_y is predicted from s_x and the action; otherwise the network is Siamese and s_x is compared with
+    s_y."""
     codes: Varied[Count] = 1
-    """Number k of codes of which the predictor is told one, the best of each pair."""
+    """Number k of codes; the predictor receives the best one for each pair."""
     columns: Varied[Amount] = 0
     """Columns q of a linear latent B z that is added to the prediction."""
     free: Varied[bool] = False
-    """Whether B is learnt; else it stays orthonormal."""
+    """Whether B is learnt; otherwise it stays orthonormal."""
     penalty: Varied[NonNegative] = 0
     """Weight β of |z|² in the energy."""
     soft_minimum: Several[Positive] = Field([2, 30], min_length=2, max_length=2)
-    """The soft minimum over codes: β at the start, and from 60 % of the steps on; from 70 % on the minimum counts."""
+    """β of the soft minimum over codes, at the start and from 60 % of the steps on; from 70 % on, the minimum itself is
+    used."""
     schedule: Varied[Literal["linear", "geometric"]] = "linear"
-    """How β rises between the two: by equal steps or by equal factors."""
+    """Growth of β between the two values: by equal steps or by equal factors."""
     invariance: Varied[Positive] = 25
     """Weight λ of the squared error."""
     variance: Varied[NonNegative] = 25
-    """Weight μ of the hinge on the embeddings' deviations."""
+    """Weight μ of the hinge on the embeddings' standard deviations."""
     covariance: Varied[NonNegative] = 1
-    """Weight ν of their covariances."""
+    """Weight ν of the embeddings' covariances."""
     epsilon: Varied[Positive] = 0.0001
-    """ε of the deviations √(v + ε)."""
+    """ε in the standard deviations √(v + ε)."""
     over_threshold: Varied[Positive | None] = None
-    """Replaces variance by so many times the weight below which a collapsed encoder is a minimum, of gaussian_pairs."""
+    """For gaussian_pairs: replaces variance by this multiple of the weight below which a collapsed encoder is a
+    minimum."""
     group: Varied[Annotated[int, Field(ge=2)] | None] = None
-    """Examples of a group, into which batches are cut for variances, covariances and negatives; by default a batch."""
+    """Size of the groups into which batches are cut for variances, covariances and negatives; by default the whole
+    batch."""
     similarity: Varied[Literal["distance", "dot"]] = "distance"
-    """The logits of infonce."""
+    """Similarity in the logits of infonce."""
     temperature: Varied[Positive] = 1.0
     """Temperature of infonce."""
     views: Varied[Literal[VIEWS] | None] = None
-    """Views of a dataset of images: panes, two side by side, of which the right one is a new image each time; shift_1
-    and shift_2, shifted by up to 1 or 2 pixels; or noise."""
+    """Views of a dataset of images: panes, two images side by side, with a new right image each time; shift_1 and
+    shift_2, shifted by up to 1 or 2 pixels; or noise."""
     noise: Varied[NonNegative] = 0
-    """Deviation of the fast angle of ring in a step, in radians."""
+    """Standard deviation of the noise on ring's fast angle in each step, in radians."""
     slow: Varied[bool] = True
     """Whether ring has its slow angle."""
     frozen: Varied[bool] = False
@@ -122,32 +126,34 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
     correlation: Varied[Annotated[Number, Field(ge=0, lt=1)]] = 0.5
     """Correlation c of gaussian_pairs."""
     gauge: Varied[Positive] = 1
-    """Factor α on the initial parameters, with criteria and Adam rescaled so that training takes the same path, as a
-    check; for VICReg and Siamese networks without biases."""
+    """Factor α on the initial parameters, as a check: criteria and Adam are rescaled so that training takes the same
+    path. For VICReg and Siamese networks without biases."""
     rate: Varied[Positive] = 0.002
     """Learning rate of Adam."""
     rate_rule: Varied[Literal["fixed", "proportional"]] = "fixed"
-    """Rates at all radii: equal, or in proportion to r/r_X (the radius itself if its unit is init_scale)."""
+    """Rates at all radii: equal, or proportional to r/r_X (the radius itself if its unit is init_scale)."""
     start_deviation: Varied[Positive | None] = None
-    """Replaces the radius by the one at which embeddings have this deviation σ, of homogeneous networks alone."""
+    """Replaces the radius by the one at which embeddings have this standard deviation σ; for homogeneous networks
+    only."""
     decay: Annotated[Number, Field(ge=0, le=1)] = 0.3
-    """Share of the steps, the last ones, over which the rate falls linearly to 0."""
+    """Final share of the steps, over which the rate falls linearly to 0."""
     steps: Count = 600
     """Steps of the optimiser."""
     batch: Annotated[int, Field(ge=2)] = 128
-    """Fresh pairs of a step."""
+    """Fresh pairs per step."""
     test: Annotated[int, Field(ge=8)] = 2000
-    """Fresh pairs on which is measured; half of them fit the probes."""
+    """Fresh pairs for measurements; half of them fit the probes."""
     curvature_examples: Amount = 0
-    """Pairs for the Hessian of the loss on a plane at the start, of Siamese networks without biases; 0 for none."""
+    """Pairs for the Hessian of the loss on a plane at the start, for Siamese networks without biases; 0 leaves it
+    out."""
     curvature_plane: Plane = "plane-50-dense"
-    """Label of that plane."""
+    """Label of the plane for this Hessian."""
     dtype: DataType = "float32"
     """Precision of training."""
 
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
-        """Operations of steps and measures of all members, and of the fresh data, which arms alike share."""
+        """Operations of steps and measurements of all members, and of the fresh data, which arms of one kind share."""
         apart, together = studies.split(self, OF_MEMBERS)
         found = 0.0
         for variant in apart:
@@ -184,7 +190,7 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
     def _of_pair(self, network: Network, observation: int, arm: Arm) -> tuple[float, float]:
         """Operations of the encoder and of the head for one pair in a step."""
         flops = network.forward_flops((1, 1, observation), self.embedding)
-        # Both branches, forwards and back; losses of pixels lead back through that of x alone.
+        # Forward and backward passes of both branches; pixel losses backpropagate through the branch of x alone.
         encoder = (4 if "pixel" in arm.head else 6) * flops
         if arm.head == "predictor" and not self.predictor:
             return encoder, 0
@@ -243,7 +249,7 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
 
 
 def groups(study: JepaTrainingStudy) -> list[list[str]]:
-    """The arms of a study that train in one ensemble: of one kind of network and one criterion."""
+    """Groups of a study's arms that train in one ensemble, with the same kind of network and criterion."""
     found: dict[tuple, list[str]] = {}
     for arm in study.arms:
         found.setdefault((ARMS[arm].head, ARMS[arm].criterion), []).append(arm)

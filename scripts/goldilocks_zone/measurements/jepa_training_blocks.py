@@ -1,6 +1,6 @@
-"""Blocks of the training of joint embeddings: arms of all variants, and what their embeddings hold.
+"""Blocks of the training of joint embeddings: arms of all variants, and probes of their embeddings.
 
-Letters: m members, n pairs, p numbers of an observation, e of an embedding.
+Letters: m members, n pairs, p dimensions of an observation, e of an embedding.
 """
 
 import functools
@@ -29,17 +29,20 @@ from goldilocks_zone.theory import wide_networks
 from goldilocks_zone.theory.wide_networks import Criteria
 
 AT_ONCE = 16  # members that are measured together
-ROUNDING = 1e-20  # energies of rounding, relative to the mean square of what is predicted
+ROUNDING = 1e-20  # energies due to rounding, relative to the mean square of the targets
 
 ARM = Axis("arm", lambda shape: shape.study.arms, "what is trained")
 OBSERVABLES = Observables(RADIUS, DRAW)
-# Missing where training diverged, of worlds and arms that have no such thing, and where embeddings are constant.
+# Missing if training diverged, if a world or arm has no such quantity, and if embeddings are constant.
 of_arm = functools.partial(Variable, axes=(ARM,), may_be_missing=True)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Some members at the end of training, and fresh pairs (m, n, …) of their draws, with other observations y."""
+    """Members at the end of training, and fresh pairs (m, n, …) of their draws.
+
+    `turned` are the observations y (m, n, p) of hard pairs, None in worlds without them.
+    """
 
     study: JepaTrainingStudy
     members: list[Member]
@@ -50,7 +53,7 @@ class Trained:
 
     @property
     def arm(self) -> Arm:
-        """The arm of the first member, whose head and criterion are those of all."""
+        """The arm of the first member; all members share its head and criterion."""
         return ARMS[self.members[0].arm]
 
     @functools.cached_property
@@ -65,7 +68,7 @@ class Trained:
 
     @functools.cached_property
     def compatible(self) -> np.ndarray | None:
-        """Energies (m, n) of the pairs; None of an autoencoder, which predicts nothing."""
+        """Energies (m, n) of the pairs; None for an autoencoder, which predicts nothing."""
         return self._energies(self.s_y, self.batch.y)
 
     @functools.cached_property
@@ -75,14 +78,14 @@ class Trained:
 
     @functools.cached_property
     def hard(self) -> np.ndarray | None:
-        """Energies (m, n) of x and y whose fast angle is turned; None in other worlds."""
+        """Energies (m, n) of x and a y with its fast angle turned; None in worlds without one."""
         if self.turned is None:
             return None
         return self._energies(self.model.encode(torch.as_tensor(self.turned)), self.turned)
 
     @functools.cached_property
     def targets(self) -> np.ndarray:
-        """What is predicted (m, n, …): y itself of pixel prediction, else its embeddings."""
+        """Prediction targets (m, n, …): y itself for pixel prediction, otherwise its embeddings."""
         return self.batch.y if self.arm.head == "pixel_prediction" else self.s_y.numpy()
 
     def told(self) -> np.ndarray:
@@ -97,12 +100,12 @@ class Trained:
         if self.arm.head == "pixel_autoencoder":
             return None
         found = self.model.energies(self.s_x, s_y, self.packed(y)).numpy()
-        # An energy that vanishes identically must not tell pairs apart by its rounding.
+        # Rounding of an energy that vanishes identically must not distinguish pairs.
         return np.where(found < ROUNDING * (self.targets**2).sum(-1).mean(-1, keepdims=True), 0, found)
 
 
 def measure_block(job: blocks.Job) -> xr.Dataset:
-    """One block: draws and radii of one cell, in all arms and variants of its study."""
+    """Measure one block: draws and radii of one cell, in all arms and variants of its study."""
     lifecycle.listen()
     work, result, number = blocks.begin(job), None, 0
     study = work.block.study
@@ -136,7 +139,7 @@ def started(study: JepaTrainingStudy, ensemble: Ensemble) -> Iterator[dict]:
 
 
 def trained(ensemble: Ensemble, points: Tensor) -> Iterator[Trained]:
-    """The members of an ensemble at parameters (m, D), some at a time, with pairs to measure."""
+    """Iterate over the members of an ensemble at parameters (m, D), some at a time, with pairs for measurements."""
     study, pairs = ensemble.study, ensemble.pairs
     for start in range(0, len(points), AT_ONCE):
         members, criteria = (each[start : start + AT_ONCE] for each in (ensemble.members, ensemble.criteria))
@@ -187,7 +190,7 @@ def size(seen: Trained) -> dict:
     of_arm("auc_hard", "1", "the same of y whose fast angle is turned by ±π/8"),
 )
 def energies(seen: Trained) -> dict:
-    """Energies of compatible and incompatible pairs; none of an autoencoder."""
+    """Energies of compatible and incompatible pairs; none for an autoencoder."""
     here, other = seen.compatible, seen.incompatible
     if here is None:
         return {}
@@ -242,13 +245,13 @@ def probes(seen: Trained) -> dict:
     of_arm("codes_in_use", "1", "exp of the entropy of the best codes"),
 )
 def information(seen: Trained) -> dict:
-    """What codes tell of the hidden cause; nothing of a single code."""
+    """Information of the codes about the hidden cause; none for a single code."""
     if seen.study.codes == 1 or seen.compatible is None:
         return {}
     told = seen.told()
     shares = np.stack([(told == code).mean(1) for code in range(seen.study.codes)])
     entropy = -np.sum(shares * np.log(np.where(shares > 0, shares, 1)), 0)
-    # Codes of members without finite energies tell nothing.
+    # The codes of members without finite energies are meaningless.
     known = np.isfinite(seen.compatible).all(1)
     found = {"codes_in_use": np.exp(entropy)}
     if seen.study.causes > 1:

@@ -1,6 +1,6 @@
-"""Pairs of observations for joint embeddings, packed as their networks take them, of worlds and of views of images.
+"""Pairs of observations from worlds and from views of images, packed as inputs of joint embeddings.
 
-Letters: s draws (training seeds), n pairs, p numbers of an observation, a of an action.
+Letters: s draws (training seeds), n pairs, p dimensions of an observation, a of an action.
 """
 
 import functools
@@ -19,9 +19,10 @@ HARD = np.pi / 8  # turn of the fast angle in hard pairs, in radians
 
 @dataclass(frozen=True)
 class Pairs:
-    """Fresh pairs for training, and others to measure, of one world.
+    """Fresh pairs of one world, for training and for measurements.
 
-    action: features of an action. classes: of the labels of images; 1 of worlds. checksum: of the images.
+    action: number of an action's features. classes: number of classes of the images' labels, 1 for worlds. checksum:
+    checksum of the images.
     """
 
     training: worlds.World
@@ -40,7 +41,7 @@ class Pairs:
         return pack(worlds.batch(self.training, draws, step, count))
 
     def evaluated(self, draws: Sequence[int], count: int) -> worlds.Batch:
-        """Pairs (s, n, …) of some draws to measure."""
+        """Pairs (s, n, …) of some draws, for measurements."""
         return worlds.batch(self.evaluation, draws, 0, count, "evaluation")
 
     def curved(self, draw: int, count: int) -> worlds.Batch:
@@ -48,7 +49,7 @@ class Pairs:
         return worlds.batch(self.training, [draw], 0, count, "curvature")
 
     def turned(self, batch: worlds.Batch) -> np.ndarray | None:
-        """Other observations y (s, n, p), of hard pairs; None in worlds without them."""
+        """Observations y (s, n, p) of hard pairs; None in worlds without them."""
         return self.evaluation.turned(batch, HARD) if isinstance(self.evaluation, worlds.Ring) else None
 
 
@@ -58,7 +59,7 @@ def pack(batch: worlds.Batch) -> np.ndarray:
 
 
 def of(study: JepaTrainingStudy, dataset: str, path: str, seed: int) -> Pairs:
-    """The pairs of a study whose varied keys have one value each; `path` is that of the file of a dataset of images."""
+    """Pairs of a study whose varied keys have one value each; `path` is the file of a dataset of images."""
     known = world_shapes.of(dataset)
     if known:
         world = _world(study, dataset, seed)

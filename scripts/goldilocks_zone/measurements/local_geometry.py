@@ -19,12 +19,12 @@ from goldilocks_zone.spectra import lanczos
 from goldilocks_zone.spectra.summaries import hutchinson
 from goldilocks_zone.theory import random_model
 
-# Gradients: on the examples of G; on others trained on; held out; with labels drawn from p; with permuted residuals.
+# Gradients on the examples of G; on other training examples; held out; with labels drawn from p; with permuted p − y.
 SOURCES = ("spectrum", "other_batch", "held_out", "model_labels", "permuted")
 PAIRS = ("same_logit_same_class", "same_logit", "other_logit", "other_logit_absolute")
 LAYERS = ("all", "without_last")
 ENDS = ("smallest", "largest")
-# Inputs of the random model: its six numbers; the σ_z that gives the measured mixing; measured outputs.
+# Inputs of the random model: its six numbers; the same with the σ_z of the measured mixing; measured outputs.
 RUNGS = ("six_numbers", "matched_spread", "measured_outputs")
 INPUT_PAIRS = ("same_class", "any_classes")
 HESSIAN_TOLERANCE = 1e-4
@@ -101,8 +101,10 @@ class Options:
 
 @kernels.differentiating
 def measure(network: nn.Module, parameters: Tensor, sets: Sets, options: Options) -> dict[str, np.ndarray]:
-    """All VARIABLES at the point `parameters` (D,), of the mean cross-entropy over `sets.spectrum`, in the precision of
-    the inputs; clustering without the last layer is missing where layers are unknown."""
+    """Measure all VARIABLES at `parameters` (D,) for the mean cross-entropy over `sets.spectrum`.
+
+    Computations are in the precision of the inputs. Clustering without the last layer is missing if layers are unknown.
+    """
     parameters = parameters.detach().clone()
     spectrum = sets.spectrum
     z, outside = (_logits(network, parameters, each.inputs) for each in (spectrum, sets.held_out))
@@ -143,7 +145,9 @@ def outputs(network: nn.Module, parameters: Tensor, inputs: Tensor) -> Tensor:
 
 def modelled(outputs: np.ndarray, one_hot: np.ndarray, size: int, count: int, measured: dict) -> dict[str, np.ndarray]:
     """Predictions (RUNGS,) of the random model for `measured` σ_c, σ_E and σ_z, and model_eigenvalue (RUNGS, count).
-    NaN where outliers have not left the bulk, or no Gaussian logits give the measured mixing."""
+
+    NaN if outliers do not separate from the bulk, or no Gaussian logits give the measured mixing.
+    """
     n, classes = outputs.shape
     cluster, noise = measured["cluster_deviation"], measured["noise_deviation"]
     found = {name: np.full(len(RUNGS), np.nan) for name in MODELLED}
@@ -165,7 +169,7 @@ def modelled(outputs: np.ndarray, one_hot: np.ndarray, size: int, count: int, me
         found["model_edge"][i] = limit.edge
         found["model_outlier"][i] = outliers.mean()
         found["model_outlier_ratio"][i] = outliers[0] / outliers[-1]
-        # G, and perhaps the gradient, vanishes where all outputs are saturated.
+        # If all outputs are saturated, G vanishes, and possibly the gradient too.
         with np.errstate(invalid="ignore"):
             found["model_kappa"][i] = random_model.kappa(p, size, cluster, noise)
             found["model_power"][i] = (
@@ -246,7 +250,7 @@ def _deviations(gradients: logit_gradients.LogitGradients, size: int) -> dict[st
     means = (averages.double() * gradients.multiplied(averages).double()).sum((1, 2))
     squares = gradients.own().diagonal(dim1=1, dim2=2).double().mean(0)
     within = (squares - means) * n / (n - 1)
-    # Less the noise that the mean of n examples keeps.
+    # Subtract the noise that remains in the mean of n examples.
     shared = (means - within / n).clamp_min(0)
     deviations = {"cluster_deviation": shared, "noise_deviation": within}
     return {name: float((square.mean() / size).sqrt()) for name, square in deviations.items()}
@@ -255,8 +259,8 @@ def _deviations(gradients: logit_gradients.LogitGradients, size: int) -> dict[st
 def _hessian(
     problem: Problem, parameters: Tensor, options: Options, top: logit_gradients.GaussNewton, classes: int
 ) -> dict[str, np.ndarray]:
-    """Measures of the Hessian and of H′."""
-    # The search starts at the eigenvectors of G, which are near those of H.
+    """Measure the Hessian and H′."""
+    # The eigenvectors of G are near those of H, so they are good starting vectors.
     known = logit_gradients.pulled(problem, parameters, top.cotangents).double().cpu().numpy()
     known, _ = np.linalg.qr(known.T)
     start = top_eigenvectors.start_near(known.T, len(known))
@@ -266,7 +270,7 @@ def _hessian(
     products, of_gauss_newton = (
         hessian.hessian_products(problem, parameters, part, options.memory_mib) for part in ("hessian", "gauss_newton")
     )
-    # Orthogonal to the known eigenvectors, whose large eigenvalues would make the estimate of the norm vary.
+    # Probes are orthogonal to the known eigenvectors, whose large eigenvalues would increase the estimator's variance.
     probes = stream("probes").standard_normal((options.probes, len(parameters)))
     probes -= (probes @ vectors) @ vectors.T
     rest = hutchinson(probes, products(probes))

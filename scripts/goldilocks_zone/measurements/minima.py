@@ -1,4 +1,4 @@
-"""Minima of several kinds (Sabanayagam et al. 2023), of draws with data, weights and batches of their own.
+"""Minima of several kinds (Sabanayagam et al. 2023), for draws with their own data, weights and batches.
 
 Letters: s draws, n examples, D parameters, e epochs.
 """
@@ -20,8 +20,8 @@ from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.subspaces import constraints
 from goldilocks_zone.training import ensembles, loop, observations
 
-REST = 100  # steps after which members that have stopped are left out
-NOISY = "checkerboard_noisy"  # whose minimum a wide margin starts from
+REST = 100  # steps between checks at which members that have stopped are dropped
+NOISY = "checkerboard_noisy"  # dataset whose minimum is the start of wide_margin
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Data:
     borders: Sequence[planar.Borders | None] | planar.Borders | None
 
     def of(self, number: int) -> "Data":
-        """The data of one draw alone: inputs (n, …), labels (n,), and designed borders if there are any."""
+        """Data of one draw: inputs (n, …), labels (n,), and designed borders if there are any."""
         training, test = (tuple(each[number] for each in part) for part in (self.training, self.test))
         return dataclasses.replace(self, training=training, test=test, borders=self.borders[number])
 
@@ -49,7 +49,7 @@ class Minima:
 
 
 def data_of(work: blocks.Work, study: BoundaryStudy, like: Tensor) -> Data:
-    """The data of a block's draws, in the precision and on the device of `like`."""
+    """Data of a block's draws, in the precision and on the device of `like`."""
     job, block = work.job, work.block
     if planar_shapes.of(job.dataset):
         return in_the_plane(study, job.dataset, block.seed, block.draws, like)
@@ -65,7 +65,7 @@ def data_of(work: blocks.Work, study: BoundaryStudy, like: Tensor) -> Data:
 
 
 def in_the_plane(study: BoundaryStudy, name: str, seed: int, draws: Sequence[int], like: Tensor) -> Data:
-    """Data of a dataset in the plane, drawn for each draw."""
+    """Data of a dataset in the plane, sampled for each draw."""
     known = planar_shapes.of(name)
 
     def of_draws(purpose: str, count: int | None) -> tuple[Tensor, Tensor]:
@@ -82,7 +82,7 @@ def in_the_plane(study: BoundaryStudy, name: str, seed: int, draws: Sequence[int
 
 @dataclass(frozen=True)
 class Phase:
-    """One run of training: its optimiser, learning rate, batch (None for all examples), and the steps kept."""
+    """One training run: optimiser, learning rate, batch (None for all examples), steps to keep, and loss to stop at."""
 
     optimiser: str
     rate: float
@@ -104,7 +104,7 @@ class Trainer:
         self._phases = 0
 
     def minima(self) -> dict[str, Minima]:
-        """All minima of the study by label; all but the untrained one end with the same phase, together."""
+        """All minima of the study by label; all but the untrained one share the last phase, in one ensemble."""
         labels, fresh = self.study.minima, self.fresh()
         nothing = torch.full((len(self.draws),), torch.nan, dtype=torch.float64)
         strengths = sorted({int(label.split("-")[1]) for label in labels if "-" in label})
@@ -138,14 +138,14 @@ class Trainer:
         return torch.as_tensor(np.stack(points)).to(self.training[0])
 
     def _undecided(self, point: Tensor, inputs: Tensor) -> Tensor:
-        """The same network (D,) with a last bias that makes the mean logits on the inputs equal."""
+        """Shift the last bias of parameters (D,), if there is one, to make the mean logits on the inputs equal."""
         mean = networks.logits_function(self.module)(point, inputs).mean(0)
         if list(self.module.parameters())[-1].ndim != 1:
             return point
         return torch.cat([point[: -len(mean)], point[-len(mean) :] - mean + mean.mean()])
 
     def _on_random_labels(self, starts: Tensor, strengths: list[int]) -> list[tuple[Tensor, Tensor]]:
-        """Parameters (s, D) after each number of steps on random labels, and the accuracy (s,) on these."""
+        """Parameters (s, D) after each number of steps on random labels, and the accuracy (s,) on these labels."""
         inputs, labels = self.training
         streams = [self.work.stream("random labels", draw) for draw in self.draws]
         drawn = np.stack([each.integers(0, self.data.classes, labels.shape[1]) for each in streams])
@@ -160,7 +160,7 @@ class Trainer:
         return self.train(starts, noisy, self._last)[-1]
 
     def train(self, starts: Tensor, examples: tuple[Tensor, Tensor], phase: Phase) -> Tensor:
-        """Parameters (t, m, D) after the phase's steps, from `starts` (m, D), whose draws repeat, on own examples."""
+        """Parameters (t, m, D) after the phase's steps, from `starts` (m, D) of repeated draws, on own examples."""
         ensemble = self._ensemble(starts, examples, phase)
         self._phases += 1
         checkpoint = checkpoints.checkpoint(self.work, self.study, self.data.checksum, self._phases)
@@ -169,7 +169,7 @@ class Trainer:
         return torch.as_tensor(found["place"])[[steps.index(step) for step in phase.steps]].to(starts)
 
     def classified(self, points: Tensor, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """accuracy and loss (m,) of parameters (m, D), each on inputs (m, n, …) and labels (m, n) of its own."""
+        """Accuracy and loss (m,) of parameters (m, D), each on its own inputs (m, n, …) and labels (m, n)."""
         return observations.classified(self._ensemble(points, (inputs, labels), self._last), inputs, labels)
 
     def _ensemble(self, starts: Tensor, examples: tuple[Tensor, Tensor], phase: Phase) -> ensembles.Ensemble:

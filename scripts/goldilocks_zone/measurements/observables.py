@@ -6,13 +6,13 @@ The registration determines a variable's dimensions and attributes, its row in r
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-# Attributes that control aggregation, beside units and long_name; absent by default.
+# Attributes that control aggregation, in addition to units and long_name; absent by default.
 OVER_PLANES, MISSING, AGGREGATED, ORDER, LENGTH = "over_planes", "missing", "aggregated", "order", "length"
 MEAN_AND_VARIANCE, ALLOWED, LEFT_OUT, LAST, OF_NETWORK = "mean and variance", "allowed", "no", "last", "of the network"
 
 
 class Shape(NamedTuple):
-    """Arguments of axes: a study, its network, its images (channels, height, width) and its number of classes."""
+    """Arguments of an axis's labels: a study, its network, images (channels, height, width) and number of classes."""
 
     study: Any
     module: Any
@@ -21,8 +21,11 @@ class Shape(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """An axis of results, and its labels by a study; last: behind the draws in an aggregate, not the varied keys;
-    of_network: its length depends on the network."""
+    """An axis of results, with labels that depend on the study.
+
+    last: aggregates place it after the draws instead of with the varied keys; of_network: its length depends on the
+    network.
+    """
 
     name: str
     labels: Callable[[Shape], Sequence]
@@ -39,14 +42,17 @@ class Axis(NamedTuple):
         return found | ({LENGTH: OF_NETWORK} if self.of_network else {})
 
 
-# Blocks have some of a study's draws, and of its radii.
+# Labels come from the block, which holds only some of a study's draws and radii.
 DRAW = Axis("draw", lambda shape: [], "number of the random initialisation")
 RADIUS = Axis("radius", lambda shape: [], "radius of the initialisation", "the study's radius unit")
 
 
 class Variable(NamedTuple):
-    """A measured variable, with its own axes behind those of points; plane_variance: aggregates keep the variance over
-    planes beside the mean; may_be_missing: they may lack values; aggregated: they have the variable at all."""
+    """A measured variable, with its own axes after the axes of points.
+
+    plane_variance: aggregates also keep the variance over planes; may_be_missing: values may be missing in aggregates;
+    aggregated: aggregates contain the variable.
+    """
 
     name: str
     units: str
@@ -74,12 +80,12 @@ class Observable(NamedTuple):
     measure: Callable[[Any], Mapping[str, Any]]
 
     def wanted(self, study: Any) -> bool:
-        """Whether a study has these variables."""
+        """Return whether a study has these variables."""
         return not self.key or bool(getattr(study, self.key))
 
 
 class Observables(list):
-    """The observables of a kind of study, and the axes of its `points`, the first ones of every variable."""
+    """Observables of a kind of study, and the axes of its `points`, which come first in every variable."""
 
     def __init__(self, *points: Axis):
         super().__init__()
@@ -95,6 +101,6 @@ class Observables(list):
         return decorate
 
     def measure(self, study: Any, seen: Any) -> dict[str, Any]:
-        """Measure all variables of the study that belong to an object: values by name."""
+        """Measure all variables of the study that are defined for an object `seen`; return values by name."""
         chosen = [each for each in self if isinstance(seen, each.of) and each.wanted(study)]
         return {name: value for each in chosen for name, value in each.measure(seen).items()}

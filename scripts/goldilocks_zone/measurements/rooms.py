@@ -1,4 +1,4 @@
-"""Episodes in two rooms: a planner acts from starts towards goals, and plans anew every few steps."""
+"""Episodes in two rooms: a planner acts from starts towards goals, and replans every few steps."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from goldilocks_zone.models import planners
 from goldilocks_zone.models.planner_labels import POOLED, Flat, Hierarchical
 from goldilocks_zone.randomness import stream
 
-STEPS, NEAR = 40, 0.1  # of an episode; distance from the goal at which it is reached
+STEPS, NEAR = 40, 0.1  # steps of an episode; distance at which a goal counts as reached
 Encode = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Knowledge:
-    """What a planner has learnt, of m members: encoders and predictors of both levels.
+    """Learnt models of a planner for m members: encoders and predictors of both levels.
 
-    encode: observations (m, …, p) to embeddings (m, …, e). above: windows of these (m, …, POOLED, e) to those of level
-    2. first, second: predictors, from states (m, n, e) and actions (m, n, a).
+    encode: from observations (m, …, p) to embeddings (m, …, e). above: from windows of these (m, …, POOLED, e) to
+    embeddings of level 2. first, second: predictors, from states (m, n, e) and actions (m, n, a).
     """
 
     encode: Encode
@@ -32,8 +32,11 @@ class Knowledge:
 
 @dataclass(frozen=True)
 class Episodes:
-    """What came of a planner's episodes, (m, n) each: the least distance from the goal, and the steps taken until it
-    was reached, infinite where it was not; and evaluations of the dynamics per start and plan."""
+    """Results of a planner's episodes.
+
+    nearest (m, n): smallest distance from the goal; reached_after (m, n): steps until the goal was reached, infinite if
+    it was not; calls: evaluations of the dynamics per start and plan.
+    """
 
     nearest: np.ndarray
     reached_after: np.ndarray
@@ -52,9 +55,9 @@ def acted(
     tasks: tuple[np.ndarray, np.ndarray],
     members: Sequence[int],
 ) -> Episodes:
-    """Episodes of the members from starts to goals, `tasks` (m, n, 2) each, with random streams of each member.
+    """Episodes of the members from starts to goals, `tasks` (m, n, 2) each, with separate random streams by member.
 
-    Before the first step POOLED frames are seen at rest, as of the goal; later ones are the last that were seen.
+    Before the first step, POOLED frames are observed at rest, as for the goal. Later plans use the last POOLED frames.
     """
     places, goals = tasks
     levels = _levels(planner, world, knowledge)
@@ -80,7 +83,7 @@ def acted(
 
 
 def _seen(world: two_rooms.TwoRooms, places: np.ndarray, members: Sequence[int], *purpose: str | int) -> Tensor:
-    """Observations (m, …, p) at places (m, …, 2), with noise of each member's own."""
+    """Observations (m, …, p) at places (m, …, 2), with independent noise for each member."""
     found = (world.at(own, *purpose, member) for own, member in zip(places, members))
     return torch.as_tensor(np.stack(list(found)))
 
@@ -88,8 +91,11 @@ def _seen(world: two_rooms.TwoRooms, places: np.ndarray, members: Sequence[int],
 def _place(
     planner: Flat | Hierarchical, knowledge: Knowledge, places: np.ndarray, frames: Tensor, at_rest: bool = False
 ) -> planners.Place:
-    """A place (m, n, 2) by its last frames (m, n, POOLED, p), or by all of them at rest; its state is itself where the
-    planner knows the true dynamics."""
+    """Represent a place (m, n, 2) by the embeddings of its frames (m, n, POOLED, p).
+
+    On level 1, it is the embedding of the last frame, or the mean over all frames `at_rest`. The state is the place
+    itself if the planner knows the true dynamics.
+    """
     seen = knowledge.encode(frames)
     first = seen.mean(2) if at_rest else seen[:, :, -1]
     state = torch.as_tensor(places).to(first) if planner.true else first
@@ -97,7 +103,7 @@ def _place(
 
 
 def _levels(planner: Flat | Hierarchical, world: two_rooms.TwoRooms, knowledge: Knowledge) -> planners.Levels:
-    """What the planner knows: the true dynamics and what they would show, without noise, or what was learnt."""
+    """Models of the planner: the true dynamics with observations free of noise, or the learnt models."""
     if not planner.true:
         return planners.Levels(knowledge.first, knowledge.second, lambda path: path, knowledge.above)
 
@@ -110,15 +116,16 @@ def _levels(planner: Flat | Hierarchical, world: two_rooms.TwoRooms, knowledge: 
 
 
 def true_step(places: Tensor, actions: Tensor) -> Tensor:
-    """Where actions (…, 2) lead from places (…, 2)."""
+    """Places (…, 2) that actions (…, 2) reach from places (…, 2)."""
     moved = two_rooms.moved(places.cpu().numpy(), two_rooms.LONGEST * actions.cpu().numpy())
     return torch.as_tensor(moved).to(places)
 
 
 def way(places: Tensor, goals: Tensor) -> Tensor:
-    """Lengths (m, n, …) of the shortest ways from places (m, n, …, 2) to goals (m, n, 2), through the door.
+    """Lengths (m, n, …) of the shortest paths from places (m, n, …, 2) to goals (m, n, 2), through the door.
 
-    The wall is thin: between rooms the way meets it where a straight line would, or else at the door's nearer end.
+    The wall is thin. Between rooms, the path crosses it on the straight line or, if that misses the door, at the door's
+    nearer end.
     """
     goals = goals.reshape(*goals.shape[:2], *(1,) * (places.ndim - 3), 2)
     x, width = places[..., 0], goals[..., 0] - places[..., 0]

@@ -20,11 +20,11 @@ class TrainingStudy(Study, title="Study of training"):
     kind: Literal["training"]
     """Kind of the study."""
     subspaces: Several[Subspace]
-    """Where training goes, plane-<dimension>-<kind> or sphere-<dimension>-<kind>, of kind dense, sparse or fastfood,
-    full-free or full-fixed (at its radius)."""
+    """Subspaces to which training is confined: plane-<dimension>-<kind> or sphere-<dimension>-<kind>, of kind dense,
+    sparse or fastfood, or the whole space, full-free or full-fixed (at its radius)."""
     sphere: Literal["through_initialisation", "random"] = "through_initialisation"
-    """Spheres lie in the span of the initialisation, their start, and the plane's directions; or of the directions
-    alone, with a random start."""
+    """Span of a sphere: the initialisation, where training starts, and the plane's directions; or the directions alone,
+    with a random start."""
     optimiser: Varied[Literal["adam", "sgd"]] = "adam"
     """The optimiser of torch."""
     momentum: NonNegative = 0
@@ -34,43 +34,44 @@ class TrainingStudy(Study, title="Study of training"):
     steps: Count
     """Steps of the optimiser."""
     batch: Varied[CountOrAll] = 64
-    """Examples of a step, or all."""
+    """Examples per step, or all."""
     rate: Varied[Positive] = 0.001
     """Learning rate, in units of the parameters."""
     rate_rule: Varied[Literal["fixed", "proportional", "square", "homogeneous"]] = "fixed"
-    """Rates at all radii: equal, or in proportion to r/r_X (the radius itself if its unit is init_scale), to its
-    square, or to its power 2 − n, n the number of weight layers."""
+    """Rates at all radii: equal, or proportional to r/r_X (the radius itself if its unit is init_scale), to its square,
+    or to its power 2 − n, n the number of weight layers."""
     temperature: Varied[Positive] = 1.0
-    """The softmax sees logits / temperature while training."""
+    """During training, the softmax is applied to logits / temperature."""
     temperature_rule: Varied[Literal["fixed", "homogeneous"]] = "fixed"
-    """Temperatures at all radii: equal, or in proportion to (r/r_X)^n, n the number of weight layers (r^n if the unit
-    of radii is init_scale)."""
+    """Temperatures at all radii: equal, or proportional to (r/r_X)^n, n the number of weight layers (r^n if the unit of
+    radii is init_scale)."""
     gradients: Varied[Literal["loss", "random_signs"]] = "loss"
-    """Gradients of the loss or, as a control, the same with a random sign of every entry at every step."""
+    """Gradients of the loss or, as a control, the same with a random sign on every entry at every step."""
     labels: Varied[Literal["original", "shuffled", "groups_of_two", "groups_of_five"]] = "original"
-    """The training set's labels, shuffled ones as a control, or numbers of groups of two or five successive classes."""
+    """The training set's labels; shuffled labels as a control; or groups of two or five successive classes as
+    labels."""
     inputs: Varied[Literal["standardised", "unit_interval", "minus_one_to_one", "mean_image_removed"]] = "standardised"
     """Preprocessing of the images."""
     examples: Count | None = None
-    """Number of training examples, the same ones as of a Hessian of that size; absent for all."""
+    """Number of training examples, the same ones as for a Hessian over that many; absent for all."""
     evaluated: Count = 1000
-    """Training examples, at most, on which loss and accuracy are logged."""
+    """Largest number of training examples on which loss and accuracy are logged."""
     test: Count = 10000
-    """Test examples, at most, for the accuracy at the end."""
+    """Largest number of test examples for the accuracy at the end."""
     logged: Annotated[int, Field(ge=2)] | Several[Count] = 10
-    """Logged steps, besides start and end; a single number asks for that many, spaced logarithmically."""
+    """Logged steps, in addition to start and end; a single number means that many, spaced logarithmically."""
     curvature_examples: Amount = 0
-    """Training examples, and at most as many held out, for the Hessian on the plane at start and end; 0 leaves it
-    out."""
+    """Training examples, and at most as many held-out examples, for the Hessian on the plane at start and end; 0 leaves
+    it out."""
     sharpness_examples: Amount = 0
     """Training examples for the Hessian's largest eigenvalue in full space at every logged step; 0 leaves it out."""
     geometry_examples: Varied[Amount] = 0
     """Examples for the geometry of the loss in full space (top eigenvalues, gradients along eigenvectors, clusters of
     logit gradients), in each of three sets, two for training and one held out; 0 leaves it out."""
     geometry_steps: Unique[Amount] = Field([])
-    """The logged steps at which that geometry is measured."""
+    """Logged steps at which the geometry is measured."""
     residual_steps: Unique[Amount] = Field([])
-    """Steps of geometry_steps at which the extreme eigenvalues of H′ are measured too."""
+    """Steps among geometry_steps at which the extreme eigenvalues of H′ are also measured."""
     eigenvalues: Count = 20
     """Number of eigenvalues of G and of the Hessian in the geometry."""
     outputs_examples: Amount = 0
@@ -80,7 +81,7 @@ class TrainingStudy(Study, title="Study of training"):
 
     @property
     def logged_steps(self) -> list[int]:
-        """Steps after which something is logged, ascending: start and end always."""
+        """Logged steps in ascending order, always with start and end."""
         steps, given = self.steps, self.logged
         if not isinstance(given, list):
             given = [round(steps ** (i / (given - 1))) for i in range(given)]
@@ -88,14 +89,14 @@ class TrainingStudy(Study, title="Study of training"):
 
     @property
     def work(self) -> str:
-        """The kind of work: full batches take less time per example."""
+        """Kind of work for estimates of time: full batches take less time per example."""
         return "full batch" if self.batch == "all" else self.kind
 
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
         """Operations of the steps, of logging, and of spectra in full space."""
-        # Cost of the sharpness and of the geometry in forward passes over their examples, and of an optimiser's step in
-        # the whole space in examples.
+        # Costs of sharpness and geometry, in forward passes over their examples; cost of an optimiser's step in the
+        # whole space, in examples.
         sharpness_passes, geometry_passes, step = 60, 650, 17 * subspace.startswith("full")
         batch = self.examples or shape.training_examples if self.batch == "all" else self.batch
         largest = max(self.vary.get("geometry_examples", [self.geometry_examples]))
@@ -106,7 +107,7 @@ class TrainingStudy(Study, title="Study of training"):
 
     @changes_no_number
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
-        """Refuse steps, examples and dimensions beyond those of logging, datasets and networks."""
+        """Refuse unlogged steps, and more examples or dimensions than datasets, planes and networks have."""
         last = max(self.logged_steps)
         checks.require(last == self.steps, f"{path}.logged", last, f"there are {self.steps} steps")
         self._check_geometry(path)
@@ -141,7 +142,7 @@ class TrainingStudy(Study, title="Study of training"):
 
     @changes_no_number
     def _check_numbers(self, path: str, name: str, shape: Shape) -> None:
-        """Check numbers of examples against a dataset, of a study whose varied keys have one value each."""
+        """Check numbers of examples against a dataset, for a study whose varied keys have one value each."""
         checks.refuse_examples(path, self.examples or 0, self.validation, name, shape)
         most = self.examples or shape.training_examples - self.validation
         count, held_out = self.geometry_examples, self.validation

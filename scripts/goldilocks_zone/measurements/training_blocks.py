@@ -28,7 +28,7 @@ from goldilocks_zone.training import ensembles, loop, observations
 
 # Varied keys in which the members of one ensemble may differ.
 OF_MEMBERS = ("rate", "rate_rule", "temperature", "temperature_rule")
-BYTES_AT_ONCE = 2**24  # of members in full space on the CPU, whose steps should stay in the cache
+BYTES_AT_ONCE = 2**24  # memory of members in full space on the CPU, so that their steps stay in the cache
 
 STEP = Axis("step", lambda shape: shape.study.logged_steps, "steps of the optimiser so far", last=True)
 TENSOR = Axis(
@@ -44,13 +44,13 @@ OUTPUT_EXAMPLE = Axis("output_example", lambda shape: range(shape.study.outputs_
 CLASS = Axis("class", lambda shape: range(shape.classes), "number of the class")
 
 OBSERVABLES = Observables(RADIUS, DRAW)
-# Missing from where a run diverges.
+# Missing from the step at which a run diverges.
 logged = functools.partial(Variable, axes=(STEP,), may_be_missing=True)
 ended = functools.partial(Variable, may_be_missing=True)
 
 
 class Member(NamedTuple):
-    """One run of training: its draw, its radius in the study's unit, and its values of the keys OF_MEMBERS."""
+    """One training run: its draw, its radius in the study's unit, and its values of the keys OF_MEMBERS."""
 
     draw: int
     radius: float
@@ -67,7 +67,7 @@ class Ensembles:
 
 
 class Logged(NamedTuple):
-    """The members still in training after a step; values have one entry for each."""
+    """The members still in training after a step; measured values have one entry for each member."""
 
     trained: Ensembles
     step: int
@@ -92,7 +92,7 @@ def finite(points: Tensor) -> Iterator[tuple[int, Tensor]]:
 
 
 def measure_block(job: blocks.Job) -> xr.Dataset:
-    """One block: draws and radii of one cell, in all variants of its study."""
+    """Measure one block: draws and radii of one cell, in all variants of its study."""
     lifecycle.listen()
     work, result, number = blocks.begin(job), None, 0
     study = work.block.study
@@ -122,7 +122,10 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
 
 
 def _groups(members: list[Member], trained: Ensembles) -> list[list[Member]]:
-    """Ensembles by plane, or in the whole space by the cache: a member takes that of its parameters or activations."""
+    """Group members by draw on planes and spheres, and in the whole space by what fits into the cache.
+
+    The size of a member is that of its parameters or of its widest activations, whichever is larger.
+    """
     if not isinstance(trained.where, subspace_labels.FullSpace):
         return [list(group) for _, group in itertools.groupby(members, lambda member: member.draw)]
     parameters, batch = list(trained.module.parameters()), trained.study.batch
@@ -147,7 +150,7 @@ def _train(trained: Ensembles, members: list[Member], checkpoint: loop.Checkpoin
     kept = {key: getattr(study, key) for key in ("steps", "optimiser", "momentum", "epsilon")}
     batch, random_signs = None if study.batch == "all" else study.batch, study.gradients == "random_signs"
     options = ensembles.Options(batch=batch, rates=rates, temperatures=temperatures, random_signs=random_signs, **kept)
-    # Members of one plane share their batches; in the whole space each has the batches of its draw.
+    # Members on one plane share their batches; in the whole space, each member has the batches of its draw.
     draws = [m.draw for m in members] if isinstance(trained.where, subspace_labels.FullSpace) else [members[0].draw]
     shuffles = [work.stream_name("batches", draw) for draw in draws]
     problem = Problem(trained.module, *trained.training, study.loss)
@@ -171,7 +174,7 @@ def _rate_and_temperature(study: TrainingStudy, depth: int | None, ratio: float)
 
 
 def _subset(trained: Ensembles, draw: int, points: list[np.ndarray]) -> constraints.Subset:
-    """The subset of parameter space in which members at `points` (D,) move; on planes and spheres all have one draw."""
+    """Subset of parameter space that confines members at `points` (D,); on planes and spheres, all share a draw."""
     study, work, where = trained.study, trained.work, trained.where
     tensor = functools.partial(torch.as_tensor, dtype=getattr(torch, study.dtype), device=work.device)
     shapes, radii = [each.shape for each in trained.module.parameters()], [np.linalg.norm(each) for each in points]

@@ -21,12 +21,12 @@ EXAMPLES_COMPARED = 6
 
 
 def laid_out(a: Tensor) -> Tensor:
-    """Activations or adjoints (n, …) in the order of the tangents: (o, n) for vectors, as they are for images."""
+    """Activations or adjoints (n, …) in the layout of the tangents: (o, n) for vectors, unchanged for images."""
     return a.T.contiguous() if a.ndim == 2 else a
 
 
 def of(module: nn.Module) -> tuple | None:
-    """The chain of a module made of known layers alone, in the order of `module.parameters()`; None for any other."""
+    """Chain of a module made only of known layers, in the order of `module.parameters()`; None for other modules."""
     places, start = {}, 0
     for parameter in module.parameters():
         places[id(parameter)] = slice(start, start + parameter.numel())
@@ -40,10 +40,10 @@ def of(module: nn.Module) -> tuple | None:
 
 @kernels.differentiating
 def matching(network: nn.Module | networks.Logits, points: Iterable[Tensor], inputs: Tensor) -> tuple | None:
-    """The chain of a network if it gives the network's own logits and their gradient; None otherwise.
+    """Chain of a network if it reproduces the network's logits and their gradient; None otherwise.
 
-    As an object may have another forward pass than its class, both are compared at each of the `points` (D,), on a few
-    of the `inputs` (n, …). Dense layers must see one vector for each example.
+    An object's forward pass may differ from that of its class. Logits and gradient are therefore compared at each of
+    the `points` (D,), on a few of the `inputs` (n, …). Dense layers must see one vector per example.
     """
     chain = of(network) if isinstance(network, nn.Module) else None
     if chain is None:
@@ -60,19 +60,19 @@ def _agrees(chain: tuple, logits: networks.Logits, theta: Tensor, inputs: Tensor
     try:
         outputs, kept = forward(chain, theta, inputs)
     except RuntimeError:
-        # Another forward pass may take inputs that its layers do not.
+        # A custom forward pass may accept inputs that the layers themselves reject.
         return False
     vectors = all(each.forward.ndim == 2 for each in layers.flat(kept) if isinstance(each.layer, layers.Dense))
     if not (vectors and networks.same_to_rounding(outputs, expected.detach())):
         return False
-    # Any adjoint will do whose entries differ.
+    # Any adjoint with distinct entries works.
     adjoint = torch.arange(1, expected.numel() + 1).to(expected).cos().view_as(expected)
     (slopes,) = torch.autograd.grad(expected, point, adjoint)
     return networks.same_to_rounding(gradient(backward(kept, theta, adjoint, to_inputs=False)[1], theta), slopes)
 
 
 class _Unknown(Exception):
-    """A layer whose derivatives are not written out here."""
+    """Raised for a layer without hand-written derivatives."""
 
 
 def _layers(module: nn.Module, places: dict[int, slice], seen: set[int]) -> Iterator:
@@ -87,7 +87,7 @@ def _layers(module: nn.Module, places: dict[int, slice], seen: set[int]) -> Iter
     else:
         own = {id(parameter) for parameter in module.parameters()}
         if own & seen:
-            # A layer called twice, or tied to another: sweeps keep products by a layer's place.
+            # The layer is called twice or tied to another, but sweeps store products by a layer's slice of θ.
             raise _Unknown
         seen |= own
         yield _layer(module, places)
@@ -97,7 +97,7 @@ def _layer(module: nn.Module, places: dict[int, slice]) -> object:
     kind = type(module)
     if kind is nn.Linear or kind is nn.Conv2d:
         if not {id(each) for each in (module.weight, module.bias) if each is not None} <= places.keys():
-            # Frozen, as a buffer.
+            # A frozen weight or bias is a buffer, and has no slice of θ.
             raise _Unknown
         weight = places[id(module.weight)]
         bias = None if module.bias is None else places[id(module.bias)]
@@ -158,7 +158,7 @@ def _slope_of_sigmoid(z: Tensor) -> Tensor:
 
 
 def _softplus(function: Callable[[Tensor], Tensor], beta: float, threshold: float) -> layers.Activation:
-    """softplus(βz)/β, shifted or not, which torch makes linear where βz is above the threshold."""
+    """Activation softplus(βz)/β, optionally shifted; torch makes it linear where βz exceeds the threshold."""
 
     def slope(z):
         return torch.where(beta * z > threshold, 1.0, torch.sigmoid(beta * z))
@@ -171,12 +171,12 @@ def _softplus(function: Callable[[Tensor], Tensor], beta: float, threshold: floa
 
 
 def affine_layers(chain: tuple) -> Iterator[layers.Affine]:
-    """The layers with parameters, first to last; those inside residual blocks too."""
+    """Layers with parameters, first to last, including those inside residual blocks."""
     return (layer for layer in layers.flat(chain) if isinstance(layer, layers.Affine))
 
 
 def is_smooth(chain: tuple) -> bool:
-    """Whether some activation has a second derivative."""
+    """Return whether any activation has a second derivative."""
     return any(getattr(layer, "bend", None) is not None for layer in layers.flat(chain))
 
 
@@ -195,7 +195,10 @@ def forward(chain: tuple, theta: Tensor, a: Tensor) -> tuple[Tensor, Memory]:
 
 
 def backward(kept: Memory, theta: Tensor, delta: Tensor, to_inputs: bool = True) -> tuple[Tensor | None, Memory]:
-    """Carry the adjoint `delta` (n, …) of a chain's outputs to each layer's output, and on `to_inputs` of the first."""
+    """Propagate the adjoint `delta` (n, …) of a chain's outputs back to each layer's output.
+
+    With `to_inputs`, also return the adjoint of the first layer's inputs.
+    """
     moving = [isinstance(each.layer, layers.Affine | layers.Residual) for each in kept]
     first, result = moving.index(True) if any(moving) else 0, []
     for number, each in reversed(list(enumerate(kept))):
@@ -222,7 +225,7 @@ def radial_derivative(kept: Memory) -> float:
 
 
 def gradient(kept: Memory, theta: Tensor) -> Tensor:
-    """Σ_n of the derivatives by θ (D,) of the function whose adjoint was carried back."""
+    """Gradient (D,) with respect to θ, summed over examples, of the function whose adjoint was propagated back."""
     found = torch.zeros_like(theta)
     for each in layers.flat(kept):
         layer = each.layer

@@ -1,6 +1,6 @@
-"""Losses that users know from torch: criteria of torch.nn, losses of each output, and any function of a batch.
+"""Losses in the style of torch: criteria of torch.nn, losses of single outputs, and any function of a batch.
 
-Means are torch's, over all examples at once, whatever the sizes of batches.
+Means follow torch and run over all examples at once, regardless of batch sizes.
 """
 
 from abc import abstractmethod
@@ -19,7 +19,7 @@ Criterion = Callable[[Tensor, Tensor], Tensor]
 
 
 class OfEachOutput(SeparateLoss):
-    """The mean over all outputs of a loss ℓ(z, y) of each; labels have the outputs' shape (n, …)."""
+    """Mean over all outputs of an element-wise loss ℓ(z, y); labels have the outputs' shape (n, …)."""
 
     classifies = False
 
@@ -28,7 +28,7 @@ class OfEachOutput(SeparateLoss):
         return labels.numel()
 
     def fitted(self, shape: Sequence[int], labels: Tensor | None) -> Loss:
-        """This loss. Raises ValueError unless labels have the outputs' shape."""
+        """Return this loss. Raises ValueError unless labels have the outputs' shape."""
         if labels is not None and labels.shape[1:].numel() != torch.Size(shape).numel():
             raise ValueError(
                 f"labels of shape {tuple(labels.shape[1:])} and outputs of shape {tuple(shape)} were given for each "
@@ -38,7 +38,7 @@ class OfEachOutput(SeparateLoss):
 
     @abstractmethod
     def each(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """ℓ and its first and second derivatives by z, each in the shape of z."""
+        """Return ℓ and its first and second derivatives with respect to z, each in the shape of z."""
 
     def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Σ_k ℓ, shape (…, n)."""
@@ -78,7 +78,7 @@ class SquaredError(OfEachOutput):
 
 
 class BinaryCrossEntropy(OfEachOutput):
-    """−w y log σ(z) − (1 − y) log σ(−z) with pos_weight w (k,), as nn.BCEWithLogitsLoss; labels lie within 0 and 1."""
+    """−w y log σ(z) − (1 − y) log σ(−z) with pos_weight w (k,), as nn.BCEWithLogitsLoss; labels lie in [0, 1]."""
 
     name = "binary_cross_entropy"
 
@@ -88,7 +88,7 @@ class BinaryCrossEntropy(OfEachOutput):
             raise ValueError("pos_weight has a negative entry: give weights from zero on")
 
     def each(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss with its derivatives; σ(z) σ(−z) does not cancel."""
+        """The loss with its derivatives; the form σ(z) σ(−z) avoids cancellation."""
         mass, positive = y * self.pos_weight.to(z), functional.logsigmoid(z)
         other, p, q = functional.logsigmoid(-z), torch.sigmoid(z), torch.sigmoid(-z)
         return -mass * positive - (1 - y) * other, (1 - y) * p - mass * q, (mass + 1 - y) * p * q
@@ -112,9 +112,9 @@ class Huber(OfEachOutput):
 
 
 class Average(SeparateLoss):
-    """The mean over examples of any function (outputs (n, …), labels (n, …)) → mean loss of a batch.
+    """Mean over examples of any function (outputs (n, …), labels (n, …)) → mean loss of a batch.
 
-    Derivatives follow by automatic differentiation. `shape`: of the outputs of one example.
+    Derivatives come from automatic differentiation. `shape` is the shape of one example's outputs.
     """
 
     classifies = False
@@ -124,18 +124,18 @@ class Average(SeparateLoss):
         self.name = getattr(criterion, "__name__", type(criterion).__name__)
 
     def fitted(self, shape: Sequence[int], labels: Tensor | None) -> Loss:
-        """With outputs of this shape."""
+        """Return the loss for outputs of this shape."""
         return Average(self.criterion, tuple(shape))
 
     def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """The criterion of each example as a batch of one, shape (…, n)."""
+        """Evaluate the criterion on each example as a batch of one, shape (…, n)."""
         if outputs.ndim > 2:
             return torch.stack([self.values(each, labels) for each in outputs])
         found = outputs if self.shape is None else outputs.unflatten(-1, self.shape)
         return vmap(lambda z, y: self.criterion(z[None], y[None]).reshape(()))(found, labels)
 
     def refuse_unfit(self, outputs: Tensor, labels: Tensor) -> None:
-        """Raise ValueError unless a batch's loss is the mean of its examples' and can be differentiated twice."""
+        """Raise ValueError unless a batch's loss is the mean of its examples' losses and twice differentiable."""
         found = outputs if self.shape is None else outputs.unflatten(-1, self.shape)
         together, apart = self.criterion(found, labels), self.values(outputs, labels).mean()
         if together.numel() != 1 or not torch.allclose(together.double(), apart.double(), rtol=1e-5, atol=1e-7):
@@ -153,9 +153,10 @@ class Average(SeparateLoss):
 
 
 def loss_of(given: "str | Loss | Criterion") -> Loss:
-    """The loss of a name, of a criterion of torch.nn, or of any function of outputs and labels; a loss is returned.
+    """Convert a name, a criterion of torch.nn or any function of outputs and labels to a loss.
 
-    Raises ValueError where the name is unknown, a criterion is no mean, or the value is no loss.
+    A Loss is returned unchanged. Raises ValueError if the name is unknown, a criterion's reduction is not the mean, or
+    the value is not a loss.
     """
     if isinstance(given, str | Loss):
         return losses.named(given)

@@ -1,6 +1,6 @@
 """The decision boundary of a classifier among its inputs: points, length, margins, and the confidence around it.
 
-Letters: b points of the boundary, n examples, k classes. None of these but the confidence depends on the temperature.
+Letters: b points of the boundary, n examples, k classes. Only the confidence depends on the temperature.
 """
 
 import math
@@ -16,7 +16,7 @@ Logits = Callable[[Tensor], Tensor]
 Box = tuple[tuple[float, float], tuple[float, float]]
 POINTS_AT_ONCE = 20_000
 BISECTIONS = 40
-LARGEST = 1e12  # temperature, and one over the smallest
+LARGEST = 1e12  # largest temperature; its inverse is the smallest
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def predicted(logits: Logits, inputs: Tensor) -> Tensor:
 
 
 def between(logits: Logits, first: Tensor, second: Tensor) -> Crossings:
-    """Bisect the boundary between pairs of inputs (b, …) of different predicted classes."""
+    """Find the boundary between pairs of inputs (b, …) of different predicted classes by bisection."""
     inside, outside, own = first, second, predicted(logits, first)
     other = predicted(logits, second)
     for _ in range(BISECTIONS):
@@ -81,9 +81,9 @@ def on_grid(logits: Logits, box: Box, nodes: int, like: Tensor) -> Crossings:
 
 
 def curve(logits: Logits, box: Box, nodes: int, like: Tensor) -> Curve:
-    """The boundary as segments, one in each cell of the grid that it crosses twice.
+    """The boundary as segments, one in each grid cell whose edges it crosses twice.
 
-    In a cell that it crosses more often, where classes meet, segments go to the centre of the crossings.
+    A cell with more crossings, where several classes meet, has a segment from each crossing to their centre.
     """
     crossings, edges = _crossed_edges(logits, box, nodes, like)
     horizontal, vertical = edges
@@ -100,7 +100,7 @@ def curve(logits: Logits, box: Box, nodes: int, like: Tensor) -> Curve:
 
 
 def _crossed_edges(logits: Logits, box: Box, nodes: int, like: Tensor) -> tuple[Crossings, tuple[Tensor, Tensor]]:
-    """Crossings, and their numbers by edge, −1 for none: horizontal edges (nodes − 1, nodes), vertical the reverse."""
+    """Crossings, and their index on each edge (−1 for none), (nodes − 1, nodes) along x and the reverse along y."""
     axes = [torch.linspace(*ends, nodes, dtype=like.dtype, device=like.device) for ends in box]
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
     classes = predicted(logits, grid.flatten(0, 1)).view(nodes, nodes)
@@ -143,9 +143,9 @@ def entropy(logits: Tensor, temperature: float = 1.0) -> float:
 
 
 def matched_temperature(logits: Tensor, target: float) -> float:
-    """The temperature at which the softmax of logits (n, k) has the mean entropy `target`, in nats.
+    """Temperature at which the softmax of logits (n, k) has the mean entropy `target`, in nats.
 
-    NaN where there is none: equal logits keep their entropy, and some are above the entropy of equal outputs.
+    NaN if none exists: the entropy of equal logits is constant, and `target` may exceed that of uniform outputs.
     """
     if not entropy(logits, 1 / LARGEST) < target < entropy(logits, LARGEST):
         return math.nan

@@ -1,5 +1,7 @@
-"""Operations in elementary ones: normalisations and softmax, through which tangents go faster so, and one that torch
-does not differentiate."""
+"""Decompositions of torch operations into elementary ones.
+
+Normalisations and softmax are decomposed for faster tangents, and copy because torch does not differentiate it.
+"""
 
 import torch
 from torch import Tensor

@@ -1,8 +1,8 @@
-"""Losses of a batch's embeddings: VICReg with its three terms, InfoNCE, and the cross-entropy of some outputs beside.
+"""Losses of a batch of embeddings: VICReg with its three terms, InfoNCE, and the cross-entropy of some outputs.
 
 Outputs are (…, n, 2e + k·r): the embeddings s_x and s_y, e entries each, then k residuals ρ of r entries, such as
-Pred(s_x, a) − s_y, one for each code of a latent. Without residuals ρ = s_x − s_y, as of Siamese networks. Labels are
-ignored. Totals are n times the mean loss.
+Pred(s_x, a) − s_y, one for each code of a latent. Outputs without residuals, as of Siamese networks, have
+ρ = s_x − s_y. Labels are ignored. Totals are n times the mean loss.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from goldilocks_zone.models.losses import CrossEntropy, Loss, SeparateLoss, likeliest
 
-ROWS = 32  # softmaxes of InfoNCE at once
+ROWS = 32  # softmaxes of InfoNCE that are processed at once
 
 
 class Terms(NamedTuple):
@@ -26,7 +26,7 @@ class Terms(NamedTuple):
 
 
 class Embeddings(NamedTuple):
-    """Outputs in their parts: the branches s_x and s_y (…, n, e), and residuals (…, n, k, r)."""
+    """Outputs split into the branches s_x and s_y (…, n, e) and the residuals (…, n, k, r)."""
 
     x: Tensor
     y: Tensor
@@ -34,7 +34,7 @@ class Embeddings(NamedTuple):
 
 
 def split(outputs: Tensor, size: int, codes: int = 1) -> Embeddings:
-    """The parts of outputs (…, n, 2e + k·r) with e = size and k = codes. Raises ValueError if widths do not match."""
+    """Split outputs (…, n, 2e + k·r) with e = size and k = codes. Raises ValueError if the width does not match."""
     extra = outputs.shape[-1] - 2 * size
     if extra < 0 or extra % codes or (codes > 1 and not extra):
         raise ValueError(f"outputs of width {outputs.shape[-1]} are not two embeddings of {size} and {codes} residuals")
@@ -43,9 +43,9 @@ def split(outputs: Tensor, size: int, codes: int = 1) -> Embeddings:
 
 
 def grouped(embeddings: Tensor, group: int | None) -> Tensor:
-    """Consecutive groups (…, g, m, e) of m = group examples, or one of all, from embeddings (…, n, e).
+    """Cut embeddings (…, n, e) into consecutive groups (…, g, m, e) of m = group examples; by default a single group.
 
-    Raises ValueError if the batch is not a multiple of the group, or a group has one example alone.
+    Raises ValueError if the batch size is not a multiple of the group size, or a group has a single example.
     """
     size = group or embeddings.shape[-2]
     if size < 2 or embeddings.shape[-2] % size:
@@ -57,11 +57,11 @@ def grouped(embeddings: Tensor, group: int | None) -> Tensor:
 class Vicreg(Loss):
     """L = λ I + μ V + ν C, with the weights λ = invariance, μ = variance and ν = covariance.
 
-    I is the mean over examples of E/e, with E the smallest |ρ|² of the codes, or their soft minimum
-    −(1/β) log mean exp(−β|ρ|²) where β = sharpness is given. V is the mean over dimensions and both branches of
-    max(0, hinge − s), s = √(v + ε), and C the sum over branches of Σ_{i≠j} Cov_ij²/e, with the unbiased variances v and
-    covariances of groups of `group` examples, by default of the whole batch, averaged over groups. At its corner the
-    hinge has derivative zero. Terms of weight zero are not computed.
+    I is the mean over examples of E/e. E is the smallest |ρ|² over codes or, if β = sharpness is given, the soft
+    minimum −(1/β) log mean exp(−β|ρ|²). V is the mean over dimensions and both branches of max(0, hinge − s) with
+    s = √(v + ε). C is the sum over branches of Σ_{i≠j} Cov_ij²/e. Variances v and covariances are unbiased and taken
+    over groups of `group` examples, by default the whole batch; V and C are averaged over groups. The hinge has
+    derivative zero at its kink. Terms of weight zero are not computed.
     """
 
     size: int
@@ -84,16 +84,19 @@ class Vicreg(Loss):
         return outputs.shape[-2] * sum(weight * mean(parts) for weight, mean in zip(weights, means) if weight)
 
     def terms(self, outputs: Tensor) -> Terms:
-        """I, V and C, each (…), whatever their weights."""
+        """Unweighted I, V and C, each (…), including terms of weight zero."""
         parts = split(outputs, self.size, self.codes)
         return Terms(self._invariance(parts), self._variance(parts), self._covariance(parts))
 
     def energies(self, outputs: Tensor) -> Tensor:
-        """Energy E of each example, shape (…, n): the minimum or soft minimum over codes of |ρ|²."""
+        """Energy E of each example, shape (…, n): the minimum or soft minimum of |ρ|² over codes."""
         return self._energies(split(outputs, self.size, self.codes))
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Totals of Jᵀℓ″J (p, d, d), of one code from moments of outputs and tangents; NaN for each example."""
+        """Totals of Jᵀℓ″J (p, d, d), and NaN for each example's diagonal.
+
+        With a single code, totals are computed from moments of outputs and tangents.
+        """
         if self.codes > 1:
             return super().gauss_newton(outputs, tangents, classes, labels)
         along, (p, n, _) = split(tangents.mT.to(outputs.dtype), self.size), outputs.shape
@@ -166,8 +169,8 @@ class Vicreg(Loss):
 class InfoNce(Loss):
     """−log softmax_j(logits_ij) at j = i, averaged over examples i of groups of `group`, by default the whole batch.
 
-    Logits are −|p_i − s_j|²/τ, or p_i · s_j/τ, with the temperature τ, s = s_y and p = ρ + s_y, the prediction, which
-    is s_x of Siamese networks. In both directions the loss is the mean of this one and that with i and j exchanged.
+    Logits are −|p_i − s_j|²/τ, or p_i · s_j/τ, with the temperature τ, s = s_y and the prediction p = ρ + s_y, which is
+    s_x for Siamese networks. With `both_directions`, the loss is averaged with its counterpart for i and j exchanged.
     """
 
     size: int
@@ -196,7 +199,7 @@ class InfoNce(Loss):
         return (2 * products - squares) / self.temperature
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Totals of Jᵀℓ″J (p, d, d), through the logits' own derivatives; NaN for each example."""
+        """Totals of Jᵀℓ″J (p, d, d) from the logits' derivatives, and NaN for each example's diagonal."""
         ends, (z_along, s_along), found = self._ends(outputs), self._ends(tangents.mT.to(outputs.dtype)), []
         for z, s, logits in zip(*ends, self.logits(outputs)):
             total = self._one_way(z, s, z_along, s_along, logits)
@@ -207,10 +210,10 @@ class InfoNce(Loss):
         return total, total.new_full((*outputs.shape[:2], len(tangents)), torch.nan)
 
     def _one_way(self, z: Tensor, s: Tensor, z_along: Tensor, s_along: Tensor, logits: Tensor) -> Tensor:
-        """Totals of one direction (d, d), up to symmetry, at one point: softmaxes over the rows of logits (g, m, m)."""
+        """Totals (d, d) of one direction at one point, not symmetrised; softmaxes run over rows of logits."""
         p = torch.softmax(logits, -1)
         total = self._bent(p - torch.eye(p.shape[-1], dtype=p.dtype, device=p.device), z_along, s_along)
-        # In blocks, as the logits' derivatives along all directions would not stay in a core's cache.
+        # Blocks keep the logits' derivatives along all directions in a core's cache.
         for start in range(0, p.shape[-2], ROWS):
             rows = slice(start, start + ROWS)
             along = self._along_logits(z[:, rows], s, z_along[:, :, rows], s_along)
@@ -225,7 +228,7 @@ class InfoNce(Loss):
         return tuple(grouped(each, self.group) for each in (parts.residuals[..., 0, :] + parts.y, parts.y))
 
     def _along_logits(self, z: Tensor, s: Tensor, z_along: Tensor, s_along: Tensor) -> Tensor:
-        """The logits' derivatives (d, g, r, m) at predictions z (g, r, e) and embeddings s (g, m, e), along theirs."""
+        """Derivatives (d, g, r, m) of the logits of predictions z (g, r, e) and embeddings s (g, m, e)."""
         products = z_along @ s.mT + z @ s_along.mT
         if self.similarity == "dot":
             return products / self.temperature
@@ -233,7 +236,7 @@ class InfoNce(Loss):
         return 2 * (products - squares) / self.temperature
 
     def _bent(self, slopes: Tensor, z: Tensor, s: Tensor) -> Tensor:
-        """Σ slope · l̈ up to symmetry, (d, d), of logits l along tangents (d, g, m, e) of predictions and embeddings."""
+        """Σ slope · l̈ (d, d), not symmetrised, of logits l along tangents (d, g, m, e) of their arguments."""
         product = lambda first, second: first.flatten(1) @ second.flatten(1).T  # noqa: E731
         crossed = 2 * product(slopes.mT @ z, s)
         if self.similarity == "dot":
@@ -248,7 +251,7 @@ class InfoNce(Loss):
 
 @dataclass(frozen=True)
 class Classified(SeparateLoss):
-    """The cross-entropy of the first `classes` outputs, those of s_x, which couples no examples; it takes labels."""
+    """Cross-entropy of the first `classes` outputs, part of s_x. It takes labels and does not couple examples."""
 
     classes: int
     name: ClassVar[str] = "classified"
@@ -258,7 +261,7 @@ class Classified(SeparateLoss):
         return CrossEntropy().values(outputs[..., : self.classes], labels)
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """As of the cross-entropy, along the tangents of these outputs."""
+        """Totals and diagonals of the cross-entropy along the tangents of these outputs."""
         logits, loss = outputs[..., : self.classes], CrossEntropy()
         first = likeliest(logits)
         return loss.gauss_newton(logits, loss.relative(tangents[:, : self.classes], first), first, labels)
@@ -266,7 +269,7 @@ class Classified(SeparateLoss):
 
 def _softmax_products(p: Tensor, logits: Tensor, along: Tensor) -> Tensor:
     """Σ (Σ_j p l̇ l̇ᵀ − m mᵀ) (d, d), m = Σ_j p l̇, over softmaxes p (g, r, m) of logits, from l̇ (d, g, r, m)."""
-    # Nothing cancels then where a softmax is saturated.
+    # Subtracting the likeliest logit's derivative avoids cancellation where a softmax is saturated.
     likeliest = logits.argmax(-1, keepdim=True).expand(len(along), -1, -1, 1)
     along = along - along.gather(-1, likeliest)
     weighted = p * along

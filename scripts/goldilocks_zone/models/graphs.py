@@ -1,8 +1,8 @@
-"""Networks as graphs of torch's operations, traced from what they compute, for derivatives that follow from rules.
+"""Networks as graphs of torch operations, traced from a forward pass, for rule-based derivatives.
 
-A trace holds the operations of one forward pass at fixed shapes. It does not see what autograd is told apart from them,
-such as detach, no_grad or a backward pass of one's own, so that its logits and their gradient are compared with the
-network's own before it is used.
+A trace holds the operations of one forward pass at fixed shapes. It misses instructions to autograd, such as detach,
+no_grad or a custom backward pass. Its logits and their gradient are therefore compared with the network's own before
+use.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -22,17 +22,17 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Reference:
-    """The result of the operation of this number."""
+    """Reference to the result of the operation with this number."""
 
     number: int
 
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation of torch on earlier results and constants; `moves`: whether it depends on the parameters.
+    """A torch operation on earlier results and constants; `moves` is True if it depends on the parameters.
 
-    name: torch's own; shape: of its result, None where that is no single tensor; users: numbers of the operations that
-    take it.
+    name: torch's name; shape: shape of the result, None unless it is a single tensor; users: numbers of the operations
+    that take the result.
     """
 
     number: int
@@ -46,11 +46,11 @@ class Operation:
 
     @property
     def sources(self) -> list[int]:
-        """Numbers of the results that it takes, one for each place."""
+        """Numbers of the results that it takes, one for each argument."""
         return [each.number for each in pytree.tree_leaves((self.args, self.kwargs)) if isinstance(each, Reference)]
 
     def filled(self, with_value: Callable[[int], object]) -> tuple[tuple, dict]:
-        """Arguments and options with values for references."""
+        """Arguments and keyword arguments with references replaced by values."""
 
         def value(leaf: object) -> object:
             return with_value(leaf.number) if isinstance(leaf, Reference) else leaf
@@ -63,7 +63,7 @@ PARAMETERS, INPUTS = 0, 1  # numbers of the results that are the arguments of a 
 
 @dataclass(frozen=True)
 class Graph:
-    """The operations behind the logits (n, k) of parameters (D,) and inputs (n, …), for as many `examples` n."""
+    """Operations from parameters (D,) and inputs (n, …) to logits (n, k), for a fixed number n of `examples`."""
 
     operations: list[Operation]
     output: int
@@ -75,7 +75,7 @@ class Graph:
         return [each.name for each in self.operations]
 
     def results(self, theta: Tensor, inputs: Tensor) -> list:
-        """The result of each operation at θ (D,)."""
+        """Results of all operations at θ (D,)."""
         found = []
         for each in self.operations:
             if each.number in (PARAMETERS, INPUTS):
@@ -88,7 +88,7 @@ class Graph:
 
 @dataclass(frozen=True)
 class Weights:
-    """A matrix of parameters: its `place` in θ and its `shape` there; `turned`: whether a result is its transpose."""
+    """A weight matrix: its slice `place` and `shape` in θ; `turned` is True for results that are its transpose."""
 
     place: slice
     shape: torch.Size
@@ -96,7 +96,7 @@ class Weights:
 
 
 def places_of(graph: Graph) -> dict[int, slice]:
-    """The parts of θ among the results of a graph, by number: their places."""
+    """Slices of θ, by number, of those results of a graph that are parts of θ."""
     found, operations = {}, graph.operations
     for number in operations[PARAMETERS].users:
         each = operations[number]
@@ -112,7 +112,7 @@ def places_of(graph: Graph) -> dict[int, slice]:
 
 
 def weights_of(graph: Graph) -> dict[int, Weights]:
-    """The matrices of parameters among the results of a graph, by number."""
+    """Weight matrices among the results of a graph, by number."""
     places, found = places_of(graph), {}
     for each in graph.operations:
         source = each.args[0].number if each.args and isinstance(each.args[0], Reference) else None
@@ -125,12 +125,12 @@ def weights_of(graph: Graph) -> dict[int, Weights]:
 
 
 class Untraceable(Exception):
-    """A network whose logits depend on values of tensors, on chance or on changes in place, which no trace holds."""
+    """Raised if logits depend on values of tensors, on randomness or on in-place changes, which a trace cannot hold."""
 
 
 @dataclass
 class Entry:
-    """A kept graph, its network, which stays alive with it, and the answer of `answered_once` if it was given."""
+    """A cached graph, its network, which stays alive with it, and the cached answer of `answered_once`, if any."""
 
     network: nn.Module | networks.Logits
     graph: Graph
@@ -138,13 +138,13 @@ class Entry:
 
 
 class Kept:
-    """Graphs that `keeping` keeps, by their networks and shapes."""
+    """Cache of graphs by network and shapes, used inside `keeping`."""
 
     def __init__(self):
         self._entries = {}
 
     def graph(self, network: nn.Module | networks.Logits, theta: Tensor, inputs: Tensor) -> Graph:
-        """The graph as by `traced`, traced at the first call."""
+        """Graph as returned by `traced`, traced only on the first call."""
         # Buffers are constants of a graph.
         buffers = network.buffers() if isinstance(network, nn.Module) else ()
         state = tuple((id(each), each._version) for each in buffers)
@@ -156,7 +156,7 @@ class Kept:
         return self._entries[key].graph
 
     def answer(self, graph: Graph, ask: Callable[[], bool]) -> bool:
-        """The answer of `ask`, asked once for each graph that is kept."""
+        """Answer of `ask`, evaluated once for each cached graph."""
         entry = next((each for each in self._entries.values() if each.graph is graph), None)
         if entry is None:
             return ask()
@@ -171,7 +171,7 @@ _kept: ContextVar[Kept | None] = ContextVar("kept", default=None)
 
 @contextmanager
 def keeping() -> Iterator[None]:
-    """Within, the graph of a network at its shapes is traced once: its code and settings must stay as they are."""
+    """Cache the graphs of networks by shapes inside this context; code and settings of the networks must not change."""
     token = _kept.set(_kept.get() or Kept())
     try:
         yield
@@ -180,22 +180,22 @@ def keeping() -> Iterator[None]:
 
 
 def answered_once(graph: Graph, ask: Callable[[], bool]) -> bool:
-    """The answer of `ask` on a graph, asked again only where the graph is not kept."""
+    """Answer of `ask` about a graph, evaluated again only if the graph is not cached."""
     kept = _kept.get()
     return kept.answer(graph, ask) if kept else ask()
 
 
 def traced(network: nn.Module | networks.Logits, theta: Tensor, inputs: Tensor) -> Graph:
-    """The graph of the logits of a network, at the shapes and the precision of θ (D,) and `inputs` (n, …).
+    """Trace the logits of a network at the shapes and the precision of θ (D,) and `inputs` (n, …).
 
-    Raises Untraceable where it depends on values of tensors, or on chance.
+    Raises Untraceable if the graph depends on values of tensors or on randomness.
     """
     kept = _kept.get()
     return kept.graph(network, theta, inputs) if kept else _traced(network, theta, inputs)
 
 
 def _traced(network: nn.Module | networks.Logits, theta: Tensor, inputs: Tensor) -> Graph:
-    # Its import takes as long as that of torch.
+    # This import takes as long as that of torch.
     from torch.fx.experimental.proxy_tensor import make_fx
 
     from goldilocks_zone.models import decompositions
@@ -212,13 +212,13 @@ def _traced(network: nn.Module | networks.Logits, theta: Tensor, inputs: Tensor)
         except RuntimeError as error:
             if "setup_context" not in str(error):
                 raise
-            # A function of autograd in torch's older form: only what it computes can be made functional.
+            # An autograd.Function in torch's older form: only its recorded operations can be functionalised.
             return trace(recorded(function))
 
     try:
         found = trace(logits)
         if _changes_tensors(found):
-            # Changes inside composite operations, as of recurrent layers, are seen when these are taken apart.
+            # In-place changes inside composite operations, such as recurrent layers, appear only after decomposition.
             found = trace(found)
     except networks.Unfit:
         raise
@@ -270,7 +270,7 @@ def _constant(value: object) -> Callable[[], object]:
 
 
 def agrees(graph: Graph, network: nn.Module | networks.Logits, points: Iterable[Tensor], inputs: Tensor) -> bool:
-    """Whether a graph in double precision gives a network's logits and their gradient at each of the `points` (D,)."""
+    """Return whether a graph in double precision gives the network's logits and gradient at all `points` (D,)."""
     logits = kernels.exact(networks.logits_function(network))
     return all(_agrees_at(graph, logits, theta.double(), inputs) for theta in points)
 
@@ -287,5 +287,5 @@ def _agrees_at(graph: Graph, logits: networks.Logits, theta: Tensor, inputs: Ten
 
 
 def some_adjoint(outputs: Tensor) -> Tensor:
-    """An adjoint of outputs for comparisons: any will do whose entries differ."""
+    """An adjoint of outputs for comparisons; any adjoint with distinct entries works."""
     return torch.arange(1, outputs.numel() + 1).to(outputs).cos().view_as(outputs)

@@ -1,7 +1,7 @@
 """Levels of an H-JEPA: joint embeddings with actions, of observations and of pooled embeddings of the level below.
 
 Level 2 encodes means of a few successive embeddings of level 1, and predicts with sums of actions. Letters: m members,
-n examples, e numbers of an embedding, p of an observation, a of an action, r unrolled predictions.
+n examples, e dimensions of an embedding, p of an observation, a of an action, r unrolled predictions.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ UPPER = "fc-64-relu"  # the encoder of level 2
 
 
 class Unrolled(JointEmbedding):
-    """A joint embedding that predicts r steps ahead, each from its last prediction.
+    """A joint embedding that predicts r steps ahead, each step from the previous prediction.
 
-    weights: of the squared errors of predictions 1, 2, … r steps ahead, over that of the first.
+    weights: weights of the squared errors of predictions 1, 2, …, r steps ahead, applied relative to the first.
     """
 
     def __init__(self, encoder: nn.Module, sizes: Sizes, weights: Sequence[float]):
@@ -29,12 +29,13 @@ class Unrolled(JointEmbedding):
     def forward(self, packed: Tensor) -> Tensor:
         """Outputs (…, n, 2e + re) of x, the r next observations, and the actions between them, packed as (…, n, …).
 
-        They are s_x, s_y of the first next one, and a residual of r parts, whose squares add up with their weights.
+        Outputs are s_x, s_y of the first next observation, and one residual of r parts. The square of the residual is
+        the weighted sum of the squared errors.
         """
         steps = len(self._roots)
         seen = packed[..., : (1 + steps) * self.observation].unflatten(-1, (1 + steps, -1))
         actions = packed[..., (1 + steps) * self.observation :].unflatten(-1, (steps, self._action))
-        # Transposed, so that frames are parts of one batch.
+        # Transposed so that frames form one batch.
         embedded = jepa.through(self.encoder, seen.transpose(-3, -2).flatten(-3, -2))
         embedded = embedded.unflatten(-2, (1 + steps, -1)).unbind(-3)
         predicted, residuals = embedded[0], []
@@ -45,7 +46,7 @@ class Unrolled(JointEmbedding):
 
 
 def level(encoder: str, sizes: Sizes, weights: Sequence[float] = (1,)) -> JointEmbedding:
-    """A level whose encoder has a label; with several weights its predictions are unrolled."""
+    """Build a level from the label of its encoder; with several weights, predictions are unrolled."""
     network = labels.parse_network(encoder)
     if len(weights) == 1:
         return jepa.build(network, sizes)
@@ -53,13 +54,13 @@ def level(encoder: str, sizes: Sizes, weights: Sequence[float] = (1,)) -> JointE
 
 
 def predictor(sizes: Sizes) -> JointEmbedding:
-    """A predictor alone, of given embeddings: its encoder changes nothing."""
+    """Build a predictor of given embeddings, with an identity encoder."""
     sizes = sizes._replace(observation=sizes.embedding)
     return JointEmbedding(nn.Sequential(), sizes.observation, jepa.Prediction(sizes, jepa.Latent())).double()
 
 
 def prediction_loss(size: int) -> Vicreg:
-    """The error of predictions alone, of embeddings that do not change."""
+    """Loss of the prediction error alone, for fixed embeddings."""
     return Vicreg(size, invariance=1, variance=0, covariance=0)
 
 

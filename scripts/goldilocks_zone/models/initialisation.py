@@ -11,10 +11,11 @@ BIAS_DEVIATION = 0.1
 
 @dataclass(frozen=True)
 class Parameter:
-    """One tensor of a network: its shape, whether it is a bias, and its fan (1, 1 for a bias).
+    """One tensor of a network: its shape, whether it is a bias, and its fans (1 and 1 for a bias).
 
-    A gain, as the scales of a normalisation or the slope of a PReLU, counts as a bias whose `own` values, those of the
-    module, it starts from; others have none. config/README.md tells what initialisations and planes do at each.
+    A gain, such as the scales of a normalisation or the slope of a PReLU, counts as a bias. It starts from `own`, its
+    values in the module; `own` is empty for other tensors. config/README.md says how initialisations and planes treat
+    each kind.
     """
 
     shape: tuple[int, ...]
@@ -30,7 +31,7 @@ class Parameter:
 
 
 def parameters_of(module: nn.Module) -> list[Parameter]:
-    """Shape, kind and fan of each parameter tensor; those of at most one axis are biases by their name, else gains."""
+    """Shape, kind and fans of each parameter; a tensor of at most one axis is a bias by its name, else a gain."""
     parameters = []
     for name, tensor in module.named_parameters():
         shape = tuple(tensor.shape)
@@ -53,16 +54,16 @@ def glorot_radius(parameters: list[Parameter]) -> float:
 
 
 def weight_deviations(parameters: list[Parameter], initialisation: str) -> list[float]:
-    """Standard deviation σ of each tensor's entries before any rescaling; 0 where it starts at zero or its own values.
+    """Standard deviation σ of each tensor's entries before any rescaling; 0 if it starts at zero or at its own values.
 
     `glorot`: σ² = 2/(fan_in + fan_out) and `he`: σ² = 2/fan_in, biases zero; `isotropic`: σ = 1 for all parameters
-    alike (one Gaussian in R^D, Chang 2019); `uniform`: weights and biases uniform in ±1/√fan_in of their layer, as
-    layers of torch start, but biases of normalisations zero. Raises ValueError for another name.
+    alike (one Gaussian in R^D, Chang 2019); `uniform`: weights and biases uniform in ±1/√fan_in of their layer, as in
+    torch, except that biases of normalisations are zero. Raises ValueError for an unknown name.
     """
     if initialisation == "uniform":
         found, fan = [], 0
         for p in parameters:
-            # Biases follow the weights of their layer, those of a normalisation its gains.
+            # A bias follows the weights of its layer, or the gains of its normalisation.
             fan = 0 if p.own else fan if p.is_bias else p.fan_in
             found.append(1 / math.sqrt(3 * fan) if fan else 0.0)
         return found
@@ -88,13 +89,15 @@ def initialise(parameters: list[Parameter], initialisation: str, random: np.rand
 
 
 def own_values(parameters: list[Parameter]) -> np.ndarray:
-    """The values (D,) of gains in their module, and zero for all else."""
+    """Values (D,) of the gains in their module, and zero for all other parameters."""
     return np.concatenate([p.own or np.zeros(p.size) for p in parameters])
 
 
 def scale(theta: np.ndarray, radius: float, unit: str, r_x: float) -> float:
-    """The factor on `theta` (D,) that takes it to norm radius · r_X (`r_X`) or to norm radius (`norm`); for the unit
-    `init_scale` the radius itself. Raises ValueError for another unit."""
+    """Factor that rescales `theta` (D,) to the norm radius · r_X (unit `r_X`) or radius (unit `norm`).
+
+    For the unit `init_scale` it is the radius itself. Raises ValueError for an unknown unit.
+    """
     if unit == "init_scale":
         return radius
     if unit not in ("r_X", "norm"):
@@ -103,12 +106,12 @@ def scale(theta: np.ndarray, radius: float, unit: str, r_x: float) -> float:
 
 
 def ratio(radius: float, unit: str, r_x: float) -> float:
-    """A radius over the reference radius: r_X, or the initialisation's own for the unit `init_scale`."""
+    """Ratio of a radius to the reference radius: r_X, or the initialisation's own radius for the unit `init_scale`."""
     return radius / r_x if unit == "norm" else radius
 
 
 def rescaled(theta: np.ndarray, radius: float, unit: str, r_x: float) -> np.ndarray:
-    """`theta` (D,) at a radius, by the factor that `scale` gives."""
+    """Rescale `theta` (D,) to a radius by the factor of `scale`."""
     return theta * scale(theta, radius, unit, r_x)
 
 

@@ -1,8 +1,8 @@
 """Joint embeddings: an encoder of pairs, with predictors that take actions and latents, or decoders of pixels.
 
-Inputs are packed: x, y and features of the action side by side, (n, 2p + a). Outputs are those that embedding losses
-take: s_x, s_y and k residuals, (n, 2e + k·r). Letters: m members, n examples, p numbers of an observation, a of an
-action, e of an embedding, k codes, r of a residual, q of a linear latent.
+Inputs are packed: x, y and features of the action side by side, (n, 2p + a). Outputs have the layout of the embedding
+losses: s_x, s_y and k residuals, (n, 2e + k·r). Letters: m members, n examples, k codes, and the dimensions p of an
+observation, a of an action, e of an embedding, r of a residual and q of a linear latent.
 """
 
 import dataclasses
@@ -20,11 +20,11 @@ from goldilocks_zone.models import initialisation, labels, networks
 from goldilocks_zone.randomness import stream
 
 HIDDEN = 64  # units of a predictor
-AT_ONCE = 2**22  # entries of inputs in one pass of an evaluation
+AT_ONCE = 2**22  # entries of inputs in one forward pass of an evaluation
 
 
 class Sizes(NamedTuple):
-    """Numbers of an observation, of an action's features, and of an embedding."""
+    """Dimensions of an observation, of an action's features, and of an embedding."""
 
     observation: int
     action: int
@@ -32,7 +32,7 @@ class Sizes(NamedTuple):
 
 
 class Latent(NamedTuple):
-    """What the predictor is not told: k codes, or a linear latent with q columns; `free`: they are learnt.
+    """Latent variable of a prediction: k codes, or a linear latent with q columns, which are learnt if `free`.
 
     penalty: β of the energy |p + Bz − s_y|² + β|z|².
     """
@@ -44,7 +44,7 @@ class Latent(NamedTuple):
 
 
 def through(layers: nn.Sequential, x: Tensor) -> Tensor:
-    """Outputs (…, n, o) of dense layers for vectors (…, n, i), where their parameters may have as many axes before."""
+    """Outputs (…, n, o) of dense layers for vectors (…, n, i); the parameters may have the same leading axes."""
     for layer in layers:
         if isinstance(layer, nn.Linear):
             x = _affine(x, layer.weight, layer.bias)
@@ -63,7 +63,7 @@ def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class Predictor(nn.Module):
-    """s + MLP(s, action, code), of widths e + a + k, 64 and e, with ReLU; k = 1 stands for no code."""
+    """s + MLP(s, action, code), of widths e + a + k, 64 and e, with ReLU; k = 1 means no code."""
 
     def __init__(self, sizes: Sizes, codes: int = 1):
         super().__init__()
@@ -84,7 +84,7 @@ class Predictor(nn.Module):
 
 
 class Prediction(nn.Module):
-    """Residuals Pred(s_x, a) − s_y of each code."""
+    """Residuals Pred(s_x, a) − s_y for each code."""
 
     def __init__(self, sizes: Sizes, latent: Latent):
         super().__init__()
@@ -98,7 +98,7 @@ class Prediction(nn.Module):
 class LinearPrediction(nn.Module):
     """Residuals (p + Bz − s_y, √β z) at the z of least energy, (BᵀB + β)⁻¹ Bᵀ(s_y − p), with p = Pred(s_x, a).
 
-    `basis` (e, q) is B, orthonormal at the start, and fixed unless the latent is free; √β z is left out where β = 0.
+    `basis` (e, q) is B, orthonormal at the start and fixed unless the latent is free; √β z is omitted if β = 0.
     """
 
     def __init__(self, sizes: Sizes, latent: Latent, basis: Tensor):
@@ -125,7 +125,7 @@ class LinearPrediction(nn.Module):
 
 
 class PixelPrediction(nn.Module):
-    """Residuals Dec(Pred(s_x, a)) − y of each code, in data space."""
+    """Residuals Dec(Pred(s_x, a)) − y for each code, in data space."""
 
     def __init__(self, sizes: Sizes, latent: Latent, decoder: nn.Module):
         super().__init__()
@@ -151,9 +151,10 @@ class PixelAutoencoder(nn.Module):
 
 
 class JointEmbedding(nn.Module):
-    """An encoder of both branches, and a head that gives residuals; without a head the network is Siamese.
+    """A shared encoder of both branches, and a head that gives residuals; without a head, the network is Siamese.
 
-    takes_members: with parameters (m, …) of m members in place of its own it takes inputs (m, n, …), without vmap.
+    takes_members: given parameters (m, …) of m members in place of its own, the module takes inputs (m, n, …) without
+    vmap.
     """
 
     takes_members = True
@@ -176,10 +177,10 @@ class JointEmbedding(nn.Module):
 
 
 def build(encoder: labels.Network, sizes: Sizes, head: str = "predictor", latent: Latent | None = None) -> nn.Module:
-    """A joint embedding in double precision; its initial weights are those of `initial`.
+    """Build a joint embedding in double precision; `initial` gives its initial weights.
 
-    head: `siamese`, `predictor`, `pixel_prediction`, with a decoder whose hidden widths are the encoder's in reverse
-    order, or `pixel_autoencoder`. A linear latent is that of a predictor alone. Raises ValueError for another head.
+    head: `siamese`, `predictor`, `pixel_prediction` (with a decoder whose hidden widths are the encoder's in reverse
+    order) or `pixel_autoencoder`. Only `predictor` takes a linear latent. Raises ValueError for an unknown head.
     """
     latent = latent or Latent()
     module = networks.build(encoder, (1, 1, sizes.observation), sizes.embedding)
@@ -199,18 +200,18 @@ def build(encoder: labels.Network, sizes: Sizes, head: str = "predictor", latent
 
 def _decoder(encoder: labels.Network, sizes: Sizes) -> nn.Module:
     reverse = dataclasses.replace(encoder, widths=encoder.widths[::-1])
-    # The first module flattens all but one axis, and codes would not stay apart.
+    # The first module flattens all but one axis, which would merge the codes.
     return networks.build(reverse, (1, 1, sizes.embedding), sizes.observation)[1:]
 
 
 def _basis(sizes: Sizes, latent: Latent) -> Tensor:
-    """Orthonormal columns (e, q) in random directions: the coordinates themselves are those of the variance term."""
+    """Orthonormal columns (e, q) in random directions, since the variance term distinguishes the coordinate axes."""
     square = stream("latent basis", sizes.embedding).standard_normal((sizes.embedding, sizes.embedding))
     return torch.as_tensor(np.linalg.qr(square)[0][:, : latent.columns].copy())
 
 
 def initial(module: nn.Module, kind: str, random: np.random.Generator) -> np.ndarray:
-    """Initial parameters (D,) in the distribution of a `kind` (`initialisation.initialise`); a latent's basis stays."""
+    """Draw initial parameters (D,) of a `kind` of `initialisation.initialise`; a latent's basis keeps its values."""
     parameters = initialisation.parameters_of(module)
     pieces = np.split(
         initialisation.initialise(parameters, kind, random), np.cumsum([each.size for each in parameters])[:-1]
@@ -223,7 +224,7 @@ def initial(module: nn.Module, kind: str, random: np.random.Generator) -> np.nda
 
 @dataclass(frozen=True)
 class Members:
-    """m members of a joint embedding, at parameters (m, D), evaluated a few examples at once, without derivatives."""
+    """m members of a joint embedding with parameters (m, D), evaluated in chunks of examples, without gradients."""
 
     module: JointEmbedding
     parameters: Tensor
@@ -233,7 +234,10 @@ class Members:
         return self._called("encoder", observations)
 
     def predict(self, embeddings: Tensor, actions: Tensor) -> Tensor:
-        """Predictions (m, n, k, e) of embeddings (m, n, e) after actions (m, n, a); Siamese ones are the embeddings."""
+        """Predictions (m, n, k, e) of embeddings (m, n, e) after actions (m, n, a).
+
+        Without a predictor, they are the embeddings themselves.
+        """
         if getattr(self.module.head, "predictor", None) is None:
             return embeddings[..., None, :]
         return self._called("head.predictor", embeddings, actions)
@@ -245,11 +249,11 @@ class Members:
         return self._called("head", s_x, s_y, *self.module.unpacked(packed))
 
     def energies(self, s_x: Tensor, s_y: Tensor, packed: Tensor) -> Tensor:
-        """Energies (m, n): the least |ρ|² of all codes."""
+        """Energies (m, n): the smallest |ρ|² over codes."""
         return self.residuals(s_x, s_y, packed).square().sum(-1).amin(-1)
 
     def codes(self, s_x: Tensor, s_y: Tensor, packed: Tensor) -> Tensor:
-        """Number (m, n) of the code with the least |ρ|²."""
+        """Number (m, n) of the code with the smallest |ρ|²."""
         return self.residuals(s_x, s_y, packed).square().sum(-1).argmin(-1)
 
     def _called(self, path: str, *inputs: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Modes and kernels of torch that give derivatives of every order: its fused layers have none or wrong ones."""
+"""Torch modes and kernels with derivatives of every order, which fused layers lack or compute wrongly."""
 
 import functools
 import warnings
@@ -15,7 +15,7 @@ RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
 @contextmanager
 def differentiable() -> Iterator[None]:
-    """Attention, recurrent layers and weight normalisation within are differentiated exactly, forwards and twice."""
+    """Make forward and second derivatives of attention, recurrent layers and weight normalisation exact inside."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -26,12 +26,12 @@ def differentiable() -> Iterator[None]:
 
 
 def exact(function: Callable) -> Callable:
-    """A function of tensors, evaluated with the kernels of `differentiable`."""
+    """Wrap a function of tensors to run with the kernels of `differentiable`."""
     return differentiable()(function)
 
 
 class _Replaced(TorchFunctionMode):
-    """Replaces functions of torch whose kernel has no switch, or a switch that slows other functions down."""
+    """Replaces torch functions whose kernel has no switch, or only a switch that slows other functions down."""
 
     def __torch_function__(self, function: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None):
         name, kwargs = getattr(function, "__name__", ""), kwargs or {}
@@ -51,7 +51,7 @@ def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
 
 
 def differentiating(function: Callable) -> Callable:
-    """`function` with gradients on, so that saved tensors can be counted, and in the precision of its arrays."""
+    """Wrap `function` to run with gradients on, so that saved tensors can be counted, and without autocast."""
 
     @functools.wraps(function)
     def in_our_mode(*arguments, **options):
@@ -67,5 +67,5 @@ def differentiating(function: Callable) -> Callable:
 
 
 def usual(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy that autograd takes where it was made for inference."""
+    """Return the tensor, or a copy that autograd accepts if it is an inference tensor."""
     return tensor.clone() if tensor.is_inference() else tensor

@@ -1,4 +1,4 @@
-"""Labels of networks, such as `fc-200x2-relu-nobias`, read and counted without torch while a workflow loads."""
+"""Labels of networks, such as `fc-200x2-relu-nobias`, and parameter counts, without torch for use at workflow load."""
 
 import difflib
 import math
@@ -9,7 +9,7 @@ from itertools import pairwise
 
 ACTIVATIONS = ("relu", "leakyrelu", "tanh", "softplus", "sigmoid", "identity")
 HOMOGENEOUS = ("relu", "leakyrelu", "identity")
-# Families of networks: the form of their labels and an example; and the pattern of the form.
+# Form of the labels of each family of networks, with examples; _PATTERNS holds the regular expressions.
 _FAMILIES = {
     "fc": ("fc-<widths>-<activation>[-nobias][-res][-ln]", "fc-200x2-relu or fc-300-100-tanh-nobias"),
     "conv": ("conv-<channels>x<blocks>-<activation>[-nobias]", "conv-16x5-relu"),
@@ -25,27 +25,27 @@ _PATTERNS = {
 
 @dataclass(frozen=True)
 class Network(ABC):
-    """A network with an activation, and biases or none. `image` is the shape of one image throughout."""
+    """A network with an activation, with or without biases. `image` is the shape of one image throughout."""
 
     activation: str
     biases: bool
 
     @property
     def depth(self) -> int:
-        """Number of weight layers n_L, whatever the image."""
+        """Number of weight layers n_L, independent of the image."""
         return len(self.weight_shapes((1, 32, 32), 1))
 
     @property
     def homogeneous(self) -> bool:
-        """Whether logits of αθ are αⁿ times those of θ, for every θ."""
+        """True if logits at αθ are αⁿ times the logits at θ, for every θ."""
         return self.activation in HOMOGENEOUS and not self.biases
 
     @abstractmethod
     def weight_shapes(self, image: tuple[int, ...], classes: int) -> list[tuple[int, ...]]:
-        """Shape of each layer's weights, outputs first, first layer first: (o, i), or (o, i, 3, 3) of a convolution."""
+        """Shapes of the weights, first layer first: (o, i), or (o, i, size, size) for a convolution."""
 
     def places(self, image: tuple[int, ...]) -> list[int]:
-        """Number of places of an image where each layer's weights are applied: 1 for a dense layer."""
+        """Number of positions in an image at which each layer's weights are applied: 1 for a dense layer."""
         return [1] * self.depth
 
     def forward_flops(self, image: tuple[int, ...], classes: int) -> int:
@@ -54,18 +54,18 @@ class Network(ABC):
         return sum(2 * math.prod(shape) * places for shape, places in zip(shapes, self.places(image)))
 
     def count_parameters(self, image: tuple[int, ...], classes: int) -> int:
-        """D: weights, and biases where the network has them."""
+        """Number D of parameters: weights, and biases if the network has them."""
         biases = sum(outputs for outputs, *_ in self.weight_shapes(image, classes))
         return self.count_weights(image, classes) + self.biases * biases
 
     def count_weights(self, image: tuple[int, ...], classes: int) -> int:
-        """Number of weights, biases left out."""
+        """Number of weights, without biases."""
         return sum(math.prod(shape) for shape in self.weight_shapes(image, classes))
 
 
 @dataclass(frozen=True)
 class FullyConnected(Network):
-    """Hidden layers of given widths, `residual` where as wide as the one before, `normalised` before activations."""
+    """Hidden layers of given widths, `residual` if as wide as the previous layer, `normalised` before activations."""
 
     widths: tuple[int, ...]
     residual: bool = False
@@ -73,11 +73,11 @@ class FullyConnected(Network):
 
     @property
     def homogeneous(self) -> bool:
-        """Whether the activation is, without biases, residual connections and normalisation."""
+        """True for a homogeneous activation without biases, residual connections and normalisation."""
         return super().homogeneous and not self.residual and not self.normalised
 
     def is_residual(self, number: int) -> bool:
-        """Whether hidden layer `number`, counted from 0, is a ← a + φ(Wa + b), with LN(Wa + b) where normalised."""
+        """True if hidden layer `number`, counted from 0, is a ← a + φ(Wa + b), with LN(Wa + b) where normalised."""
         return self.residual and number > 0 and self.widths[number] == self.widths[number - 1]
 
     def weight_shapes(self, image: tuple[int, ...], classes: int) -> list[tuple[int, ...]]:
@@ -93,7 +93,7 @@ class Convolutional(Network):
     blocks: int
 
     def places(self, image: tuple[int, ...]) -> list[int]:
-        """Pixels of each block's convolution, which pooling halves, and 1 of the dense layer."""
+        """Pixels of each block's convolution, whose sides pooling halves, and 1 for the dense layer."""
         _, height, width = _as_image(image)
         return [*(-(-height // 2**i) * -(-width // 2**i) for i in range(self.blocks)), 1]
 
@@ -111,16 +111,16 @@ class Convolutional(Network):
 class LeNet5(Network):
     """Convolutions 5 × 5 to 6 and 16 channels, each with activation and 2 × 2 average pooling; dense 120, 84, classes.
 
-    Smaller images are padded by zeros to 32 (or 33), alike on both sides.
+    Smaller images are padded symmetrically with zeros to 32 (or 33).
     """
 
     def padding(self, image: tuple[int, ...]) -> tuple[int, int]:
-        """Zeros above and below, and left and right, of an image."""
+        """Rows of zeros above and below, and columns of zeros left and right of an image."""
         _, height, width = _as_image(image)
         return max(0, (33 - height) // 2), max(0, (33 - width) // 2)
 
     def places(self, image: tuple[int, ...]) -> list[int]:
-        """Pixels of both convolutions, and 1 of each dense layer."""
+        """Pixels of both convolutions, and 1 for each dense layer."""
         _, *sides = _as_image(image)
         first = [side + 2 * padding - 4 for side, padding in zip(sides, self.padding(image))]
         return [math.prod(first), math.prod(side // 2 - 4 for side in first), 1, 1, 1]
@@ -141,7 +141,7 @@ def _as_image(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def parse_network(label: str) -> Network:
-    """Read a network's label, such as `fc-300-100-tanh` or `lenet5`. Raises ValueError if it is of no family's form."""
+    """Parse a network label, such as `fc-300-100-tanh` or `lenet5`. Raises ValueError if no family has its form."""
     family, match = _matched(label)
     if match is None:
         close = difflib.get_close_matches(label.split("-")[0], _FAMILIES, n=1)
@@ -172,18 +172,20 @@ def parse_network(label: str) -> Network:
 
 
 def _matched(label: str) -> tuple[str, re.Match | None]:
-    """The family of a network's label, and the match of its form."""
+    """Family of a network label, and the match of its form."""
     family = label.split("-")[0]
     return family, re.fullmatch(_PATTERNS[family], label) if family in _PATTERNS else None
 
 
 def is_network(label: str) -> bool:
-    """Whether a name has the form of a network's label, so that no network of the user's own may have it."""
+    """Return whether a name has the form of a network label, which a user's own network must not have."""
     return _matched(label)[1] is not None
 
 
 def depth(label: str) -> int | None:
-    """Number of weight layers n_L of a network label, also of one at trained weights, as figures name it
-    (`lenet5 epoch_1`); None for a network of the user's own."""
+    """Number of weight layers n_L of a network label; None for a user's own network.
+
+    Names of trained weights may follow the label, as in figures (`lenet5 epoch_1`).
+    """
     name = label.partition(" ")[0]
     return parse_network(name).depth if is_network(name) else None

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-ENTRIES_AT_ONCE = 2**17  # of the inputs of a convolution laid out by shifts, so that they stay in the processor's cache
+ENTRIES_AT_ONCE = 2**17  # entries of a convolution's unfolded inputs, so that they fit the CPU cache
 
 
 class _Directions(Protocol):
-    """Directions in parameter space as layers take them: Ẇ of d directions, as `curvature.directions` gives it."""
+    """Interface of `curvature.directions` to layers: Ẇ of d directions in parameter space."""
 
     def __len__(self) -> int: ...
     def weights(self, layer: "Affine") -> Tensor: ...
@@ -43,7 +43,7 @@ class Activation:
 
 @dataclass(frozen=True)
 class Reshape:
-    """Flattening of everything behind the examples."""
+    """Flattening of all axes after the examples."""
 
     homogeneous = True
 
@@ -68,18 +68,18 @@ class MaxPool:
     homogeneous = True
 
     def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, tuple[Tensor, torch.Size]]:
-        """Maxima, and to keep which entries they are and the size of the inputs."""
+        """Maxima, and their indices and the size of the inputs to keep."""
         pooled, chosen = functional.max_pool2d_with_indices(a, *self.options)
         return pooled, (chosen.flatten(2), a.shape[2:])
 
     def adjoint(self, theta: Tensor, kept: tuple[Tensor, torch.Size], delta: Tensor) -> Tensor:
-        """δ at the entries chosen, zero elsewhere."""
+        """δ at the selected entries, zero elsewhere."""
         chosen, size = kept
         spread = delta.new_zeros(*delta.shape[:2], size.numel()).scatter_add_(2, chosen, delta.flatten(2))
         return spread.view(*delta.shape[:2], *size)
 
     def tangent(self, kept: tuple[Tensor, torch.Size], tangents: Tensor) -> Tensor:
-        """The tangents of the entries chosen."""
+        """Tangents of the selected entries."""
         chosen, _ = kept
         flat = tangents.flatten(3)
         height, width = functional.max_pool2d(tangents[0, :1], *self.options).shape[2:]
@@ -108,7 +108,7 @@ class AveragePool:
 
 @dataclass(frozen=True)
 class Affine:
-    """z = W a + b, with the places `weight` and `bias` in the parameter vector and the `shape` of W."""
+    """z = W a + b, with the slices `weight` and `bias` of the parameter vector and the `shape` of W."""
 
     weight: slice
     bias: slice | None
@@ -141,7 +141,7 @@ class Dense(Affine):
         return delta @ weights
 
     def turn(self, directions: _Directions, a: Tensor, onto: Tensor | None = None) -> Tensor:
-        """Ẇ a for each direction, shape (d, o, n), added to `onto` where there is one."""
+        """Ẇ a for each direction, shape (d, o, n), added to `onto` if given."""
         d = len(directions)
         if not directions.is_sparse(self):
             weights, a = directions.weights(self), a.expand(d, -1, -1)
@@ -171,11 +171,11 @@ class Dense(Affine):
         return torch.bmm(directions.weights(self).transpose(1, 2), delta.expand(len(directions), -1, -1))
 
     def extent(self, a: Tensor, weights: Tensor) -> tuple[int, int]:
-        """For one example: the places where the weights apply, one, and the entries of the inputs."""
+        """Per example: the number of positions where the weights apply, 1, and the number of input entries."""
         return 1, self.shape[1]
 
     def by_example(self, tangents: Tensor) -> Tensor:
-        """Tangents of its inputs in the order (n, d, i)."""
+        """Tangents of the inputs in the layout (n, d, i)."""
         return tangents.permute(2, 0, 1)
 
     def pull_stacked(self, directions: _Directions, rows: slice, a: Tensor, deltas: Tensor) -> Tensor:
@@ -205,7 +205,7 @@ class Convolution(Affine):
         return self._backward(delta, a, weights, (True, False, False))
 
     def turn(self, directions: _Directions, a: Tensor, onto: Tensor | None = None) -> Tensor:
-        """Ẇ ∗ a for each direction, stacked as output channels: shape (d, n, o, …), added to `onto` if there is one."""
+        """Ẇ ∗ a for each direction, stacked as output channels: shape (d, n, o, …), added to `onto` if given."""
         stacked = directions.weights(self).flatten(0, 1)
         turned = self.apply(a, stacked, None).unflatten(1, (len(directions), -1)).transpose(0, 1)
         return turned if onto is None else onto.add_(turned)
@@ -239,11 +239,11 @@ class Convolution(Affine):
         return self.pull(weights, stand_in, delta).unflatten(1, (len(directions), -1)).transpose(0, 1)
 
     def extent(self, a: Tensor, weights: Tensor) -> tuple[int, int]:
-        """For one example of the inputs `a`: the places where the weights apply, and the entries of the inputs."""
+        """Per example of the inputs `a`: the number of positions where the weights apply, and of input entries."""
         return self.apply(a[:1], weights, None).shape[2:].numel(), a[0].numel()
 
     def by_example(self, tangents: Tensor) -> Tensor:
-        """Tangents of its inputs in the order (n, d, i · …)."""
+        """Tangents of the inputs in the layout (n, d, i · …)."""
         return tangents.flatten(2).transpose(0, 1)
 
     def pull_stacked(self, directions: _Directions, rows: slice, a: Tensor, deltas: Tensor) -> Tensor:
@@ -254,14 +254,14 @@ class Convolution(Affine):
         return pulled.reshape(n, f * len(part), -1)
 
     def _is_ours(self, a: Tensor) -> bool:
-        """Whether `_convolved` is the faster way: on processors PyTorch has no fast code in double precision."""
+        """Return whether `_convolved` is faster: PyTorch has no fast double-precision convolution on CPUs."""
         (_, padding, _), kernel = self.options, self.shape[2:]
         plain = self.options == ((1, 1), padding, (1, 1)) and padding[0] < kernel[0] and padding[1] < kernel[1]
         return plain and a.dtype == torch.float64 and a.device.type == "cpu"
 
     @property
     def _turned(self) -> tuple[int, int]:
-        """Padding of the transposed convolution, of stride 1."""
+        """Padding of the transposed convolution with stride 1."""
         return tuple(size - 1 - padding for size, padding in zip(self.shape[2:], self.options[1]))
 
     def _backward(self, delta: Tensor, a: Tensor, weights: Tensor, wanted: tuple[bool, bool, bool]) -> Tensor:
@@ -271,10 +271,10 @@ class Convolution(Affine):
 
 
 def _convolved(a: Tensor, weights: Tensor, padding: tuple[int, int]) -> Tensor:
-    """W ∗ a by stride 1, shape (n, o, h, w), of inputs (n, i, …) with weights (o, i, k, k) and zeros around them.
+    """W ∗ a with stride 1 and zero padding, shape (n, o, h, w), for inputs (n, i, …) and weights (o, i, k, k).
 
-    In double precision torch takes 10 to 20 times as long as in single. Here inputs are laid out by shifts along their
-    rows and meet one row of the kernel after another in batched matrix products.
+    In double precision, torch takes 10 to 20 times as long as in single. Here, inputs are unfolded along their rows and
+    multiplied by one kernel row after another in batched matrix products.
     """
     o, i, rows, columns = weights.shape
     n, _, height, width = a.shape
@@ -315,13 +315,13 @@ class Kept:
     inner: list["Kept"] = field(default_factory=list)
 
     def bend(self) -> Tensor | None:
-        """δ ⊙ φ″(z) of an activation with both, else None."""
+        """δ ⊙ φ″(z) for an activation with both δ and φ″, else None."""
         bends = self.layer.bend is not None and self.delta is not None
         return self.delta * self.layer.bend(self.forward) if bends else None
 
 
 def flat(steps: Iterable) -> Iterator:
-    """Layers, or memories of layers, each before those inside it."""
+    """Iterate over layers, or memories of layers, each followed by those nested in it."""
     for each in steps:
         yield each
         yield from flat(getattr(each, "inner", ()))

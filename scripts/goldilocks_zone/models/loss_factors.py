@@ -1,4 +1,4 @@
-"""Factors R of the second derivatives of losses by the outputs, R Rᵀ, one for each example."""
+"""Factors R of the losses' second derivatives R Rᵀ with respect to the outputs, one for each example."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ class Factor:
         self.entries, self.shape = entries, (*entries.shape[:2], entries.shape[-1])
 
     def to(self, like: Tensor) -> "Factor":
-        """The same in the precision and on the device of a tensor."""
+        """Return the factor in the precision and on the device of a tensor."""
         return type(self)(self.entries.to(like))
 
     def part(self, some: slice) -> "Factor":
@@ -19,7 +19,7 @@ class Factor:
         return type(self)(self.entries[some])
 
     def reduced(self) -> "Factor":
-        """A factor of the same R Rᵀ with as few columns as is known."""
+        """Return a factor of the same R Rᵀ with the fewest columns known."""
         return self
 
 
@@ -48,9 +48,9 @@ class SoftmaxFactor(Factor):
         return parts - roots * (parts * roots).sum(axis, keepdim=True)
 
     def reduced(self) -> "DenseFactor":
-        """R Q (n, k, k − 1) with the same R Rᵀ: Q leaves out √p, which R takes to zero. To rounding of each entry."""
+        """R Q (n, k, k − 1) with the same R Rᵀ, to rounding of each entry: Q omits √p, which R maps to zero."""
         n, k = self._roots.shape
-        # The reflection of √p to the axis of its largest entry, where nothing cancels.
+        # Reflecting √p onto the axis of its largest entry avoids cancellation.
         largest = self._roots.argmax(1, keepdim=True)
         normal = self._roots.scatter_add(1, largest, torch.ones_like(self._roots[:, :1]))
         normal = torch.nn.functional.normalize(normal, dim=1)
@@ -59,7 +59,7 @@ class SoftmaxFactor(Factor):
         return DenseFactor(self._roots[:, :, None] * reflection.gather(2, others.expand(n, k, k - 1)))
 
     def entered(self) -> Tensor:
-        """All entries of R (n, k, k)."""
+        """R as a dense tensor (n, k, k)."""
         return torch.diag_embed(self._roots) - self.entries[:, :, None] * self._roots[:, None]
 
     def traces(self, matrices: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class SoftmaxFactor(Factor):
 
 
 class DenseFactor(Factor):
-    """R of n examples given by all entries (n, k, r)."""
+    """R of n examples, stored as a dense tensor (n, k, r)."""
 
     def multiplied(self, vectors: Tensor) -> Tensor:
         """R x (…, n, k) for x (…, n, r)."""

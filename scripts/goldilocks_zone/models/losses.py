@@ -1,9 +1,9 @@
-"""Losses of a network's outputs as objects: values, derivatives by the outputs, and factors of Gauss–Newton matrices.
+"""Losses of network outputs as objects: values, derivatives with respect to outputs, and Gauss–Newton factors.
 
-Outputs z are (…, n, k), with labels (n,), or (…, n) where each of several networks has examples of its own. A total is
-n times the mean loss: the sum over examples where they are separate. Derivatives that a loss does not write out follow
-by automatic differentiation, so that a new one needs its total, or its values, alone. Everything that enters a softmax
-is in double precision: at near ties the error of p is eps times the logits.
+Outputs z are (…, n, k), with labels (n,), or (…, n) if several networks have examples of their own. A total is n times
+the mean loss, which is the sum over examples of a loss that does not couple them. A new loss needs only its total or
+its values; derivatives that it does not define come from automatic differentiation. Inputs of a softmax are in double
+precision, since near ties the error of p is eps times the logits.
 """
 
 import difflib
@@ -17,18 +17,18 @@ from torch.func import grad, jvp, vmap
 from goldilocks_zone.models.loss_factors import DenseFactor, Factor, SoftmaxFactor
 
 Map = Callable[[Tensor], Tensor]
-NEGATIVE = 1e-12  # eigenvalues of a second derivative, relative to the largest, that rounding explains
+NEGATIVE = 1e-12  # size of negative eigenvalues, relative to the largest, that rounding explains
 
 
 class Loss(ABC):
     """A loss of a whole batch, which may couple its examples.
 
-    classifies: labels are numbers of classes; else whatever the loss takes, one row for each example, or none.
-    shift_invariant: a constant added to all outputs of an example changes nothing.
+    classifies: labels are class numbers; otherwise, their meaning depends on the loss, with one row for each example or
+    no labels at all. shift_invariant: adding a constant to all outputs of an example does not change the loss.
     """
 
     name: str
-    layout: object = None  # what a fitted loss knows of the outputs' axes
+    layout: object = None  # a fitted loss describes the outputs' axes here
     couples_examples = True
     classifies = True
     shift_invariant = False
@@ -38,17 +38,17 @@ class Loss(ABC):
         """n times the mean loss, shape (…)."""
 
     def amount(self, labels: Tensor) -> float:
-        """n, by which totals are divided for the mean: the sum of the examples' weights."""
+        """Divisor n of totals for the mean: the sum of the examples' weights."""
         return len(labels)
 
     def class_counts(self, labels: Tensor, classes: int) -> Tensor | float:
-        """How many elements are of each of k `classes`, (k,); NaN where labels are no classes."""
+        """Number of elements of each of k `classes`, (k,); NaN if labels are not classes."""
         return torch.bincount(labels, minlength=classes) if self.classifies else torch.nan
 
     def fitted(self, shape: Sequence[int], labels: Tensor | None) -> "Loss":
-        """The loss of outputs flattened to (n, k), of a network whose outputs have a `shape` for each example.
+        """Return the loss for outputs of a given `shape` per example, flattened to (n, k).
 
-        `labels` are some of the labels (n, …). Raises ValueError where the loss takes no outputs of this shape.
+        `labels` are some of the labels (n, …). Raises ValueError if the loss does not take outputs of this shape.
         """
         if len(shape) == 1:
             return self
@@ -59,40 +59,40 @@ class Loss(ABC):
         )
 
     def elements(self, outputs: Tensor, labels: Tensor, *tangents: Tensor) -> tuple["Loss", Tensor, ...]:
-        """The loss of single elements, with outputs (…, m, k), labels (m, …) and tangents (d, k, m) of each.
-
-        An example is one element unless it has several outputs, as for tokens, with a loss each.
+        """The loss of single elements, with their outputs (…, m, k), labels (m, …) and tangents (d, k, m).
+        An example is one element unless it has several outputs with a loss each, such as tokens.
         """
         return self, outputs, labels, *tangents
 
     def select(self, members: Tensor) -> "Loss":
-        """The loss of some members (m',), of one that has a value of its own for each member of outputs (m, n, k)."""
+        """Restrict a loss with a value for each member of outputs (m, n, k) to some members (m',)."""
         return self
 
     def gradient(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Derivative of the total by the outputs, shape (…, n, k)."""
+        """Derivative of the total with respect to the outputs, shape (…, n, k)."""
         return grad(lambda z: self.total(z, labels).sum())(outputs)
 
     def curvature(self, outputs: Tensor, labels: Tensor, dtype: torch.dtype | None = None) -> Map:
-        """The map from tangents (n, k), in `dtype` if given, to products with the second derivative by the outputs."""
+        """Map from tangents (n, k) to products with the second derivative, in `dtype` if given."""
         gradient = grad(lambda z: self.total(z, labels).sum())
         return lambda tangents: jvp(gradient, (outputs,), (tangents.to(outputs.dtype),))[1].to(tangents.dtype)
 
     def factor(self, outputs: Tensor, labels: Tensor) -> Factor | None:
-        """R with R Rᵀ the second derivative by the outputs (n, k) of each example's loss; None where there is none."""
+        """Factor R of the second derivative R Rᵀ of each example's loss at outputs (n, k); None if there is none."""
         return None
 
     def relative(self, tangents: Tensor, classes: Tensor) -> Tensor:
-        """Logit tangents (d, k, n); of a shift-invariant loss relative to those of the likeliest `classes` (n,)."""
+        """Logit tangents (d, k, n); for a shift-invariant loss, relative to those of the likeliest `classes` (n,)."""
         if not self.shift_invariant:
             return tangents
-        # Nothing cancels then where a softmax is saturated.
+        # This avoids cancellation where a softmax is saturated.
         return tangents - tangents.gather(1, classes.expand(len(tangents), 1, -1))
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Totals of G = Σ żᵀ S ż (p, d, d) and its diagonal for each example (p, n, d), at p points, S the loss's
-        second derivative, from `outputs` (p, n, k) and shared tangents ż (d, k, n) `relative` to their likeliest
-        `classes` (n,). The diagonal is NaN where examples are coupled.
+        """Totals of G = Σ żᵀ S ż (p, d, d) at p points, and its diagonal for each example (p, n, d).
+
+        S is the loss's second derivative at `outputs` (p, n, k). The tangents ż (d, k, n) are shared by all points and
+        `relative` to their likeliest `classes` (n,). The diagonal is NaN if examples are coupled.
         """
         along, products, traces = tangents.double().transpose(1, 2), [], []
         for z in outputs:
@@ -104,7 +104,7 @@ class Loss(ABC):
 
 
 class SeparateLoss(Loss):
-    """A loss of each example by itself."""
+    """A loss that does not couple examples."""
 
     couples_examples = False
 
@@ -117,7 +117,7 @@ class SeparateLoss(Loss):
         return self.values(outputs, labels).sum(-1)
 
     def factor(self, outputs: Tensor, labels: Tensor) -> Factor | None:
-        """R from the eigenvectors of each example's second derivative; None where one has a negative eigenvalue."""
+        """R from the eigenvectors of each example's second derivative; None if any has a negative eigenvalue."""
         columns = torch.eye(outputs.shape[1], dtype=outputs.dtype, device=outputs.device)
         curved = vmap(self.curvature(outputs, labels))(columns[:, None].expand(-1, *outputs.shape))
         values, vectors = torch.linalg.eigh(curved.permute(1, 0, 2))
@@ -127,14 +127,14 @@ class SeparateLoss(Loss):
 
 
 class CrossEntropy(SeparateLoss):
-    """−log p_y in nats, with the softmax p of the logits, and torch's options of it.
+    """−log p_y in nats, with the softmax p of the logits, and with torch's options.
 
-    weight (k,): of each class, the mean then being divided by the weights of the labels; ignore_index: a label of
-    examples that do not count; label_smoothing ε: labels become (1 − ε) y + ε/k. Labels are numbers of classes (n,), or
-    probabilities (n, k), of which weights are no divisor. Outputs (n, …, k) with labels (n, …), of tokens or pixels,
-    have a loss for each element; class_axis: the axis of classes in these.
+    weight (k,): weight of each class; the mean is then over the sum of the labels' weights. ignore_index: label of
+    examples that are left out. label_smoothing ε: labels become (1 − ε) y + ε/k. Labels are class numbers (n,) or
+    probabilities (n, k); with probabilities, weights do not enter the mean's divisor. Outputs (n, …, k) with labels
+    (n, …), of tokens or pixels, have a loss for each element; class_axis is their axis of classes.
 
-    Raises ValueError if a weight is negative, or ε is not within 0 and 1.
+    Raises ValueError if a weight is negative or ε is not in [0, 1].
     """
 
     name = "cross_entropy"
@@ -156,29 +156,29 @@ class CrossEntropy(SeparateLoss):
 
     @property
     def is_plain(self) -> bool:
-        """Whether each label stands for itself."""
+        """True without class weights, ignored labels and label smoothing."""
         return self.weight is None and self.ignore_index is None and not self.label_smoothing
 
     def amount(self, labels: Tensor) -> float:
-        """The weights of the labels that count, as torch's mean divides by them."""
+        """Sum of the weights of the labels that are not ignored, which is the divisor of torch's mean."""
         if labels.is_floating_point():
             return len(labels)
         counted = labels if self.ignore_index is None else labels[labels != self.ignore_index]
         return counted.numel() if self.weight is None else float(self.weight.to(labels.device)[counted].sum())
 
     def class_counts(self, labels: Tensor, classes: int) -> Tensor | float:
-        """How many elements are of each of k `classes`, (k,); NaN where some do not count."""
+        """Number of elements of each of k `classes`, (k,); NaN if some are ignored."""
         if labels.is_floating_point():
             return labels.sum(0)
         ignored = self.ignore_index is not None and bool((labels == self.ignore_index).any())
         return torch.nan if ignored else super().class_counts(labels, classes)
 
     def fitted(self, shape: Sequence[int], labels: Tensor | None) -> Loss:
-        """With a loss for each element where outputs have more than one axis."""
+        """Return this loss, or one for each element if outputs have more than one axis."""
         return self if len(shape) == 1 else PerElement(self, shape, self.class_axis)
 
     def targets(self, outputs: Tensor, labels: Tensor) -> Tensor | None:
-        """t (…, n, k) of the loss −Σ t log p; None where it is one at the label, and zero elsewhere."""
+        """Targets t (…, n, k) of the loss −Σ t log p; None if they are one at the label and zero elsewhere."""
         if labels.is_floating_point():
             found = labels.to(outputs)
         elif self.is_plain:
@@ -220,7 +220,10 @@ class CrossEntropy(SeparateLoss):
         return found if masses is None else DenseFactor(found.entered() * masses.sqrt()[:, None, None])
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ_n (Σ_k p ż żᵀ − m mᵀ) with m = Σ_k p ż: 1/k of its first term at least, as ż of the likeliest is zero."""
+        """Σ_n (Σ_k p ż żᵀ − m mᵀ) with m = Σ_k p ż, and the diagonal for each example.
+
+        The difference is at least 1/k of its first term, since ż of the likeliest class is zero.
+        """
         if (masses := self._masses(outputs[0], labels)) is not None:
             tangents = tangents * masses.sqrt().to(tangents)
         weights = torch.softmax(outputs, -1)
@@ -233,16 +236,16 @@ class CrossEntropy(SeparateLoss):
         return products, traces
 
     def _masses(self, outputs: Tensor, labels: Tensor | None) -> Tensor | None:
-        """Σt of each example (…, n); None where all are one. Without labels they are."""
+        """Σt of each example (…, n); None if all are one, as without labels."""
         targets = None if labels is None else self.targets(outputs, labels)
         return None if targets is None else targets.sum(-1)
 
 
 class PerElement(SeparateLoss):
-    """The sum of a loss over the elements of an example, as tokens or pixels.
+    """Sum of a loss over the elements of an example, such as tokens or pixels.
 
-    Outputs of a network have a `shape` for each example, with one axis of classes, and are flattened here, (…, n, K).
-    Labels (n, …) lack this axis, or are probabilities and have it.
+    Network outputs have a `shape` for each example, with one axis of classes, and arrive flattened, (…, n, K). Labels
+    (n, …) lack this axis unless they are probabilities.
     """
 
     def __init__(self, single: CrossEntropy, shape: Sequence[int], class_axis: int):
@@ -257,11 +260,11 @@ class PerElement(SeparateLoss):
         return self.single.amount(self._labels(labels))
 
     def class_counts(self, labels: Tensor, classes: int) -> Tensor | float:
-        """How many elements are of each of k `classes`, (k,); NaN where some do not count."""
+        """Number of elements of each of k `classes`, (k,); NaN if some are ignored."""
         return self.single.class_counts(self._labels(labels), classes)
 
     def elements(self, outputs: Tensor, labels: Tensor, *tangents: Tensor) -> tuple[Loss, Tensor, ...]:
-        """The loss of single elements, with outputs (…, n T, k), labels (n T, …), tangents (d, k, n T) of each."""
+        """Return the loss of single elements, and outputs (…, n T, k), labels (n T, …) and tangents (d, k, n T)."""
         along = (self._of_elements(each.mT).flatten(1, 2).mT for each in tangents)
         return self.single, self._of_elements(outputs).flatten(-3, -2), self._labels(labels), *along
 
@@ -334,7 +337,7 @@ def weighted_products(weights: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor
 
 
 def _in_units(weights: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Weights (p, n, k) relative to the largest of each point, in a `dtype` whose range they may leave, and these."""
+    """Weights (p, n, k) over the largest of each point, to stay in the range of `dtype`, and the largest (p, 1, 1)."""
     units = weights.amax((1, 2), keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
     return (weights / units).to(dtype), units
 
@@ -353,8 +356,10 @@ def _one_hot(outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def likeliest(outputs: Tensor) -> Tensor:
-    """The class (n,) with the largest logit, the same at p points, from outputs (p, n, k) of the point with the
-    largest finite ones: at others they may all have vanished, or not be finite."""
+    """Class (n,) with the largest logit, shared by p points with outputs (p, n, k).
+
+    It is taken at the point with the largest finite outputs: at others, all outputs may vanish or not be finite.
+    """
     largest = outputs.abs().amax((1, 2))
     return outputs[torch.where(torch.isfinite(largest), largest, -1.0).argmax()].argmax(-1)
 
@@ -363,7 +368,7 @@ LOSSES: dict[str, Loss] = {loss.name: loss for loss in (CrossEntropy(), MeanSqua
 
 
 def named(loss: str | Loss) -> Loss:
-    """The loss of a name; an object is returned. Raises ValueError with the nearest name if no loss has this one."""
+    """Look up a loss by name; a Loss is returned unchanged. Raises ValueError, with the nearest name, if unknown."""
     if isinstance(loss, Loss):
         return loss
     if loss not in LOSSES:

@@ -1,4 +1,4 @@
-"""Losses of embeddings with weights of their own for each member of an ensemble."""
+"""Losses of embeddings with separate weights for each member of an ensemble."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from goldilocks_zone.models.losses import Loss
 
 
 class VicregOfMembers(Loss):
-    """VICReg of m members: a `criterion`, whose weights and ε those of each member replace.
+    """VICReg of m members: a `criterion` whose weights and ε are replaced by those of each member.
 
     weights (m, 3): λ, μ and ν; epsilons (m,). Outputs are (m, n, 2e + k·r), totals (m,).
     """
@@ -25,5 +25,5 @@ class VicregOfMembers(Loss):
         return outputs.shape[-2] * sum(self._weights[:, i] * term for i, term in enumerate(own.terms(outputs)))
 
     def select(self, members: Tensor) -> "VicregOfMembers":
-        """See Loss."""
+        """Restrict the loss to some members (m',)."""
         return VicregOfMembers(self._criterion, self._weights[members], self._epsilons[members])

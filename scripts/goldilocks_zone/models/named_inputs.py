@@ -1,4 +1,4 @@
-"""Batches of named arrays, as those of language models: one array of rows for the engine, the names for the module."""
+"""Batches of named arrays, as language models take them: packed into one array of rows, unpacked for the module."""
 
 import math
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ LARGEST = 2**24  # whole numbers up to here are exact in single precision
 
 
 class Named(nn.Module):
-    """A module that is called with named arrays, as a function of rows (n, W) that hold all of them.
+    """A module with named inputs, wrapped as a function of rows (n, W) that hold all input arrays.
 
-    Rows are exact: whole numbers are small enough for the precision, and become whole again.
+    Rows are exact: integers are small enough for the precision, and are converted back.
     """
 
     def __init__(self, module: nn.Module):
@@ -22,7 +22,7 @@ class Named(nn.Module):
         self.module, self._layouts = module, {}
 
     def rows(self, batch: Mapping) -> Tensor:
-        """The arrays of a batch, each (n, …), as rows (n, W). Raises ValueError where they do not fit together."""
+        """Pack the arrays of a batch, each (n, …), into rows (n, W). Raises ValueError if they do not fit together."""
         arrays = {name: torch.as_tensor(values) for name, values in batch.items()}
         sizes = {name: len(each) for name, each in arrays.items() if each.ndim}
         if len(sizes) < len(arrays) or len(set(sizes.values())) != 1:

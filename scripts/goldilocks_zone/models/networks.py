@@ -1,4 +1,4 @@
-"""Networks: modules of the labels, and functions of one flat vector, in the order of `module.parameters()`."""
+"""Networks: modules built from labels, and functions of one flat vector in the order of `module.parameters()`."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -11,12 +11,12 @@ from goldilocks_zone.models.labels import Convolutional, FullyConnected, LeNet5,
 
 Logits = Callable[[Tensor, Tensor], Tensor]
 ACTIVATIONS = dict(zip(labels.ACTIVATIONS, (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Softplus, nn.Sigmoid, nn.Identity)))
-# Of the largest entry, in double precision: sums in another order differ by 1e-13 at most, another function by more.
+# Tolerance over the largest entry in double precision: reordered sums differ by at most 1e-13, other functions by more.
 SAME = 1e-8
 
 
 class Residual(nn.Module):
-    """Adds to the output of `inner` its input, which has the same shape."""
+    """Adds the input of `inner` to its output, which has the same shape."""
 
     def __init__(self, inner: nn.Sequential) -> None:
         super().__init__()
@@ -82,11 +82,11 @@ def _layer(network: Network, shape: tuple[int, ...], **options) -> nn.Linear | n
 
 
 class Unfit(ValueError):
-    """A network that fits no inputs in its present state; the message gives the reason and a remedy."""
+    """Raised for a network that cannot be used in its present state; the message gives the reason and a remedy."""
 
 
 def logits_function(network: nn.Module | Logits) -> Logits:
-    """The function (parameters (D,), inputs (n, …)) → logits, flattened to (n, k). It raises Unfit without outputs."""
+    """The function (parameters (D,), inputs (n, …)) → logits, flattened to (n, k). It raises Unfit for others."""
     tensors = tensor_function(network)
 
     def logits(parameters: Tensor, inputs: Tensor) -> Tensor:
@@ -97,13 +97,13 @@ def logits_function(network: nn.Module | Logits) -> Logits:
 
 
 def tensor_function(network: nn.Module | Logits) -> Logits:
-    """The function (parameters (D,), inputs (n, …)) → outputs (n, …) in their own shape. It raises Unfit for others."""
+    """The function (parameters (D,), inputs (n, …)) → outputs (n, …), not flattened. It raises Unfit for others."""
     outputs_of = outputs_function(network) if isinstance(network, nn.Module) else network
     return lambda parameters, inputs: _tensor_of(outputs_of(parameters, kernels.usual(inputs)), len(inputs))
 
 
 def _tensor_of(outputs: object, examples: int) -> Tensor:
-    """The outputs of n examples, or those named logits in a dictionary or an object. Raises Unfit unless (n, …)."""
+    """Outputs of n examples, or their item or attribute `logits`. Raises Unfit unless a tensor (n, …)."""
     found = outputs.get("logits", outputs) if isinstance(outputs, Mapping) else getattr(outputs, "logits", outputs)
     return found if isinstance(found, Tensor) and found.shape[:1] == (examples,) else as_logits(found, examples)
 
@@ -122,7 +122,7 @@ def as_logits(outputs: object, examples: int) -> Tensor:
 
 
 def refuse_changing(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
-    """Raise Unfit where logits of a few of the inputs (n, …) change the parameters (D,) they are a function of."""
+    """Raise Unfit if computing logits of a few of the inputs (n, …) changes the parameters (D,)."""
     point = parameters.detach().clone()
     with torch.no_grad():
         logits(point, few(inputs, 3))
@@ -134,12 +134,12 @@ def refuse_changing(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
 
 
 def same(first: Tensor, second: Tensor) -> bool:
-    """Whether all entries are equal, or no numbers in both."""
+    """Return whether all entries are equal, counting NaN as equal to NaN."""
     return torch.equal(first.nan_to_num(), second.nan_to_num())
 
 
 def same_to_rounding(found: Tensor, expected: Tensor) -> bool:
-    """Whether both are equal to rounding where they are finite; other entries are refused with their examples."""
+    """Return whether both agree to rounding where they are finite; other entries are refused with their examples."""
     if found.shape != expected.shape:
         return False
     error, size = (found - expected).abs(), expected.abs()
@@ -150,7 +150,7 @@ def same_to_rounding(found: Tensor, expected: Tensor) -> bool:
 
 
 def few(inputs: Tensor, count: int) -> Tensor:
-    """At most `count` of the inputs (n, …), from the first to the last: in order they may be of one class."""
+    """At most `count` of the inputs (n, …), evenly spaced, since the first ones may all be of one class."""
     return inputs[torch.linspace(0, len(inputs) - 1, min(count, len(inputs))).long().to(inputs.device)]
 
 
@@ -169,13 +169,13 @@ def outputs_function(module: nn.Module) -> Callable[[Tensor, Tensor], object]:
 def call(module: nn.Module, tensors: Sequence[Tensor], inputs: Tensor) -> object:
     """Outputs of `module` for `inputs` with `tensors` as its parameters, in the order of `module.parameters()`.
 
-    A parameter is replaced at all places that hold it, in lists, tuples and dicts too, as recurrent layers have them.
-    All other tensors are copies, real ones in the parameters' precision. Changes that the forward pass makes are taken
-    back, also after an error. Raises Unfit for modules whose parameters are fixed.
+    A parameter is replaced wherever it is held, including lists, tuples and dicts, as in recurrent layers. All other
+    tensors are copied, floating-point ones to the parameters' precision. Changes made by the forward pass are undone,
+    also after an error. Raises Unfit for modules whose parameters are fixed.
     """
     if any(isinstance(layer, torch.jit.ScriptModule) for layer in module.modules()):
         raise Unfit("the network is scripted or traced, so that its parameters are fixed: give the one it is from")
-    # torch's functional_call would restore a layer of two names twice: with its own tensors, then with ours.
+    # torch's functional_call would restore a layer with two names twice: first its own tensors, then ours.
     holders = (held for m in module.modules() for held in (m.__dict__, m._parameters, m._buffers, m._modules))
     contents = [(held, dict(held)) for held in holders]
     stand_ins = {id(held): held for held, _ in contents} | dict(zip(map(id, module.parameters()), tensors))
@@ -190,14 +190,14 @@ def call(module: nn.Module, tensors: Sequence[Tensor], inputs: Tensor) -> object
 
 
 def _replaced(value: object, stand_ins: dict[int, object], dtype: torch.dtype) -> object:
-    """Stand-in of a tensor by its identity, else a copy; the same of those in lists, tuples and dicts."""
+    """Stand-in for a tensor by its identity, else a copy; applied recursively to lists, tuples and dicts."""
     if id(value) not in stand_ins:
         if isinstance(value, Tensor):
             stand_ins[id(value)] = value.detach().to(dtype if value.is_floating_point() else value.dtype, copy=True)
         elif type(value) in (list, tuple, dict):
             parts = list(value.values() if type(value) is dict else value)
             own = [_replaced(part, stand_ins, dtype) for part in parts]
-            # Other collections stay, with their later contents.
+            # Collections without tensors stay the same objects, so that later changes to them are seen.
             if any(one is not other for one, other in zip(own, parts)):
                 stand_ins[id(value)] = dict(zip(value, own)) if type(value) is dict else type(value)(own)
     return stand_ins.get(id(value), value)

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 POOLED = 4  # frames that level 2 pools, and steps that are taken before the next plan
-SAMPLES, ROUNDS = 16, 3  # of a search
+SAMPLES, ROUNDS = 16, 3  # samples in each round of a search, and rounds
 SUBGOALS = 4  # steps of level 2 that a plan of sub-goals looks ahead
 CALLS = ROUNDS * SAMPLES * (SUBGOALS + POOLED)  # evaluations of predictors of a hierarchical plan
 FORM = "hierarchical[-random|-true][-end] or flat-<level1|level2|exact>-<free|held>-<steps>-x<calls>[-end][-true]"
@@ -14,10 +14,10 @@ _FLAT = re.compile(r"flat-(level1|level2|exact)-(free|held)-([1-9][0-9]*)-x([1-9
 
 @dataclass(frozen=True)
 class Hierarchical:
-    """Level 2 seeks sub-goals, and level 1 actions that lead to the first of them.
+    """Level 2 searches for sub-goals, and level 1 for actions that lead to the first sub-goal.
 
-    random: sub-goals are those of actions drawn at random. true: level 1 knows the true dynamics. end: sub-goals are
-    sought by the cost of the last one, not by the mean over all.
+    random: sub-goals come from actions drawn at random. true: level 1 knows the true dynamics. end: the search for
+    sub-goals minimises the cost of the last one, not the mean over all.
     """
 
     random: bool = False
@@ -27,10 +27,10 @@ class Hierarchical:
 
 @dataclass(frozen=True)
 class Flat:
-    """Level 1 alone seeks actions for a number of steps, free or `held` for as long as level 2 pools.
+    """Level 1 alone searches for actions over a number of steps, each free or `held` for POOLED steps.
 
-    cost: distance to the goal in embeddings of level1 or level2, or the exact length of the way. end: only the last
-    state counts, not the mean over all. true: by the true dynamics, not the predictor.
+    cost: distance to the goal in embeddings of level1 or level2, or the exact path length. end: minimise the cost of
+    the last state, not the mean over all. true: use the true dynamics, not the predictor.
     """
 
     cost: str
@@ -42,12 +42,12 @@ class Flat:
 
     @property
     def samples(self) -> int:
-        """Samples of a round, so that evaluations are `times` those of the hierarchical planner."""
+        """Samples in each round, such that evaluations are `times` as many as the hierarchical planner's."""
         return self.times * CALLS // (ROUNDS * self.steps)
 
 
 def parse(label: str) -> Hierarchical | Flat:
-    """The planner of a label. Raises ValueError if it is of no such form, or its calls cannot be matched."""
+    """Parse the label of a planner. Raises ValueError if its form is unknown or its number of calls is impossible."""
     if found := _HIERARCHICAL.fullmatch(label):
         return Hierarchical(found[1] == "-random", found[1] == "-true", bool(found[2]))
     if not (found := _FLAT.fullmatch(label)):

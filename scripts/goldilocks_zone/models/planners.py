@@ -1,8 +1,8 @@
 """Planning with learnt models: search for actions by the cross-entropy method, flat or by sub-goals of a second level.
 
-Letters: m members (training seeds), n starts, s samples, h steps, a numbers of an action, e of a state. Members and
-starts are planned for side by side, and do not meet. Actions are features, a vector in the disc of radius 1 for the
-longest step; those of level 2 are sums over the steps between two of its states.
+Letters: m members (training seeds), n starts, s samples, h steps, a dimensions of an action, e of a state. Plans for
+all members and starts are made in parallel and independently. Actions are features: vectors in the unit disc, where
+length 1 is the longest step. Actions of level 2 are sums over the steps between two of its states.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,8 +15,8 @@ from torch import Tensor
 from goldilocks_zone.models.planner_labels import POOLED, ROUNDS, SAMPLES, SUBGOALS, Flat, Hierarchical
 
 Step = Callable[[Tensor, Tensor], Tensor]
-LEAST_KEPT = 4  # of the samples of a round; fewer have no spread to speak of
-DEVIATION = 0.5  # of each number of an action in the first round, over the longest action: the same on both levels
+LEAST_KEPT = 4  # of the samples in a round; the spread of fewer is meaningless
+DEVIATION = 0.5  # of an action's entries in the first round, relative to the longest action, on both levels
 
 
 class Counted:
@@ -41,14 +41,14 @@ def unrolled(step: Step, states: Tensor, actions: Tensor) -> Tensor:
 
 
 def clipped(actions: Tensor, reach: float) -> Tensor:
-    """Actions (…, a), those longer than `reach` shortened to it."""
+    """Shorten actions (…, a) that are longer than `reach` to this length."""
     lengths = torch.linalg.vector_norm(actions, dim=-1, keepdim=True)
     return actions * (reach / lengths.clamp_min(reach))
 
 
 @dataclass(frozen=True)
 class Search:
-    """Cross-entropy search for `steps` actions of at most `reach`, from Gaussian ones around zero.
+    """Cross-entropy search for `steps` actions of length at most `reach`, starting from Gaussian ones around zero.
 
     Each round fits mean and deviation to the best quarter of its samples.
     """
@@ -59,14 +59,14 @@ class Search:
     rounds: int = ROUNDS
 
     def noise(self, streams: Sequence[np.random.Generator], starts: int, like: Tensor) -> Tensor:
-        """Standard normal numbers (rounds, m, n, s, h, 2), of a stream for each member."""
+        """Standard normal numbers (rounds, m, n, s, h, 2), from a separate stream for each member."""
         shape = self.rounds, starts, self.samples, self.steps, 2
         return torch.as_tensor(np.stack([each.standard_normal(shape, np.float32) for each in streams], 1)).to(like)
 
     def best(self, cost: Callable[[Tensor], Tensor], noise: Tensor) -> Tensor:
-        """The actions (m, n, h, a) of the least cost seen, by costs (m, n, s) of actions (m, n, s, h, a).
+        """Actions (m, n, h, a) with the least cost seen; `cost` maps actions (m, n, s, h, a) to costs (m, n, s).
 
-        Costs that are no numbers are as bad as can be.
+        Costs that are NaN count as infinite.
         """
         mean, deviation = torch.zeros_like(noise[0, :, :, :1]), DEVIATION * self.reach
         kept, found, least = max(LEAST_KEPT, self.samples // 4), mean, None
@@ -84,10 +84,10 @@ class Search:
 
 @dataclass(frozen=True)
 class Levels:
-    """What a planner knows.
+    """Models that a planner uses.
 
-    first: dynamics of level 1. second: the predictor of level 2. embed: from states of `first` to its embeddings.
-    above: from windows of these (…, POOLED, e) to embeddings of level 2. way: exact length of the way from states
+    first: dynamics of level 1. second: predictor of level 2. embed: map from states of `first` to embeddings of level
+    1. above: map from windows of these (…, POOLED, e) to embeddings of level 2. way: exact path length from states
     (m, n, …, 2) of the true dynamics to the goals (m, n, 2).
     """
 
@@ -100,7 +100,7 @@ class Levels:
 
 @dataclass(frozen=True)
 class Place:
-    """Where starts or goals are: the state of level 1's dynamics (m, n, e), its embedding, and that of level 2."""
+    """Starts or goals: states of level 1's dynamics (m, n, e), and their embeddings on levels 1 and 2."""
 
     state: Tensor
     first: Tensor
@@ -108,7 +108,7 @@ class Place:
 
 
 def squared_distance(embeddings: Tensor, goals: Tensor) -> Tensor:
-    """|S − S_goal|² of embeddings (m, n, s, h, e) from those of the goals (m, n, e)."""
+    """|S − S_goal|² between embeddings (m, n, s, h, e) and the goals' embeddings (m, n, e)."""
     return (embeddings - goals[:, :, None, None]).square().sum(-1)
 
 
@@ -118,9 +118,9 @@ def windows(path: Tensor) -> Tensor:
 
 
 def over_path(costs: Tensor, end: bool) -> Tensor:
-    """The cost (m, n, s) of a path from those of its states (m, n, s, h): the last one, or the mean.
+    """Cost (m, n, s) of a path, from the costs of its states (m, n, s, h): the last one, or the mean.
 
-    By the mean, the sooner is the better: a planner by the last one alone may put off its goal with every new plan.
+    The mean rewards early arrival; with the last state alone, a planner may postpone its goal with every new plan.
     """
     return costs[..., -1] if end else costs.mean(-1)
 
@@ -162,7 +162,7 @@ def hierarchical(
         sums = clipped(DEVIATION * above.reach * numbers[0, :, :, 0], above.reach)
         subgoal = second(start.second, sums[:, :, 0])
     else:
-        # The search has evaluated it before.
+        # Not counted: the search has evaluated it before.
         subgoal = levels.second(start.second, above.best(distant, numbers)[:, :, 0])
 
     def near(actions: Tensor) -> Tensor:
@@ -177,5 +177,5 @@ def hierarchical(
 def plan(
     planner: Flat | Hierarchical, levels: Levels, start: Place, goal: Place, streams: Sequence[np.random.Generator]
 ) -> tuple[Tensor, float]:
-    """As `flat` or `hierarchical`, whichever the planner is."""
+    """Plan by `flat` or `hierarchical`, depending on the planner."""
     return (flat if isinstance(planner, Flat) else hierarchical)(planner, levels, start, goal, streams)

@@ -1,4 +1,4 @@
-"""A problem: the network, examples, loss and temperature whose curvature is asked for."""
+"""A problem: the network, examples, loss and temperature whose curvature is measured."""
 
 import itertools
 import math
@@ -24,14 +24,17 @@ def refuse_not_positive(value: float, name: str) -> None:
 class Problem:
     """The mean loss of a network over examples, as a function of the network's parameters.
 
-    network: a module, which stays as it is, with its parameters flattened in order; or a function (parameters (D,),
-    inputs (n, …)) → logits (n, k), or (n, …) for a loss of several elements. inputs (n, …), labels (n, …): one batch,
-    or a list or other reusable iterable of batches; then labels are one too, or `inputs` gives pairs (inputs, labels),
-    as a DataLoader of torch does. A batch may be a dictionary, whose arrays (n, …) a module takes by name, with its
-    labels under that name. Arrays may be torch's or numpy's. Labels are numbers of classes (n,) unless the loss
-    says otherwise. loss: an object, the name of one of `losses.LOSSES`, a criterion of torch.nn, or any function of
-    outputs and labels that is a mean over examples; a loss that couples examples takes one batch. temperature: the loss
-    sees logits / temperature.
+    network: a module, which is not modified, with its parameters flattened in order; or a function (parameters (D,),
+    inputs (n, …)) → logits (n, k), or (n, …) for a loss of several elements.
+
+    inputs (n, …), labels (n, …): one batch, or a list or other reusable iterable of batches. With several batches,
+    labels are an iterable too, or `inputs` yields pairs (inputs, labels), like torch's DataLoader. A batch may be a
+    dictionary, whose arrays (n, …) a module takes by name, with labels under the key `labels` or `label`. Arrays may be
+    torch's or numpy's. Labels are class numbers (n,) unless the loss defines them otherwise.
+
+    loss: a Loss, a name from `losses.LOSSES`, a criterion of torch.nn, or any function of outputs and labels that is a
+    mean over examples; a loss that couples examples takes one batch. temperature: the loss is applied to logits /
+    temperature.
 
     Raises ValueError if the loss is unknown, the temperature is not positive, or batches come from an iterator.
     """
@@ -57,7 +60,7 @@ class Problem:
             )
 
     def _take_names(self) -> None:
-        """Let the network take rows where batches are dictionaries; one of these becomes a batch of rows."""
+        """If batches are dictionaries, wrap the network to take rows, and convert a single batch to rows."""
         if isinstance(self.network, Named) or isinstance(self.inputs, Iterator):
             return
         one = isinstance(self.inputs, Mapping)
@@ -75,7 +78,7 @@ class Problem:
             object.__setattr__(self, "labels", labels)
 
     def _rows(self, inputs: Array | Mapping, labels: Array | None) -> tuple[Array, Array | None]:
-        """Inputs as an array, and labels, which a dictionary may hold."""
+        """Inputs as an array, and labels, which may come from a dictionary of inputs."""
         if not isinstance(inputs, Mapping):
             return inputs, labels
         named, own = named_inputs.split(inputs)
@@ -83,7 +86,7 @@ class Problem:
 
     @property
     def is_one_batch(self) -> bool:
-        """Whether inputs are one array, or nested lists of numbers."""
+        """True if inputs are one array, or nested lists of numbers."""
         given = self.inputs
         while isinstance(given, list | tuple) and given:
             given = given[0]
@@ -94,7 +97,7 @@ class Problem:
         return hasattr(given, "__array__") or not isinstance(given, Iterable)
 
     def batches(self) -> Iterator[tuple[Array, Array | None]]:
-        """Inputs and labels of each batch. Raises ValueError if there are more batches of one than of the other."""
+        """Iterate over inputs and labels of each batch. Raises ValueError if the numbers of their batches differ."""
         if self.is_one_batch:
             yield self.inputs, self.labels
         elif self.labels is not None:

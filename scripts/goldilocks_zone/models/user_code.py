@@ -14,7 +14,7 @@ from goldilocks_zone.provenance import fingerprints
 
 @dataclass(frozen=True)
 class UserNetwork:
-    """A class or function `name` of a Python file, its arguments, and the fingerprint of its code, wherever it lies."""
+    """A class or function `name` of a Python file, its arguments, and a fingerprint of its code, not of its path."""
 
     file: str
     name: str
@@ -22,7 +22,7 @@ class UserNetwork:
     fingerprint: str
 
     def record(self, label: str) -> dict:
-        """All but the place of its file, to be written down."""
+        """Entries of the network's record: everything but the path of its file."""
         return {"label": label, "name": self.name, "arguments": self.arguments, "fingerprint": self.fingerprint}
 
 
@@ -43,7 +43,7 @@ def describe(file: str, name: str, arguments: dict) -> UserNetwork:
 
 
 def recorded(path_to_record: str | Path | None, file: str) -> UserNetwork | None:
-    """A network from its record and its file; None for one that is not the user's own."""
+    """Read a network from its record and its file; None without a record, for networks that are not the user's own."""
     if path_to_record is None:
         return None
     known = yaml.safe_load(Path(path_to_record).read_text(encoding="utf-8"))
@@ -51,13 +51,13 @@ def recorded(path_to_record: str | Path | None, file: str) -> UserNetwork | None
 
 
 def load(network: UserNetwork) -> Callable:
-    """The class or function itself. Raises ValueError if its file has changed since `describe`, or fails when run."""
+    """Import the class or function. Raises ValueError if its file has changed since `describe`, or fails when run."""
     path = Path(network.file)
     if describe(network.file, network.name, network.arguments) != network:
         raise ValueError(f"{path} has changed since the workflow started: run again")
     module = ModuleType(f"own_code_{path.stem}")
     module.__file__ = str(path)
-    # Dataclasses and the like look their module up by its name.
+    # Dataclasses, for example, look up their module by name.
     sys.modules[module.__name__] = module
     try:
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)

@@ -8,14 +8,14 @@ from torch.func import grad, jvp, vmap
 
 from goldilocks_zone.models import initialisation, kernels, labels, networks, user_code
 
-# Of the check of a user's own network: how many directions, the step of differences and the error they may show.
-# Rounding makes one of eps |logits| / STEP, 2e-8 of the logits; a kink within a step makes one of its change of slope,
-# and of the million units of a ResNet-18 many have theirs within a step of 1e-6.
+# Check of a user's own network by finite differences: number of directions, step, and tolerated error. Rounding causes
+# an error of eps |logits| / STEP, 2e-8 of the logits. A kink within a step causes an error of its change of slope, and
+# with a step of 1e-6 this affects many of the million units of a ResNet-18.
 FINITE_DIFFERENCES, STEP, SLOPE_TOLERANCE = 3, 1e-8, 1e-4
 
 
 def build_named(label: str, own: user_code.UserNetwork | None, image: tuple[int, ...], classes: int) -> nn.Module:
-    """The network that a study names, in double precision: by its label, or the user's `own`."""
+    """Build the network that a study names, in double precision, from its label or from the user's `own` code."""
     if own is None:
         return networks.build(labels.parse_network(label), image, classes).double()
     name = f"network {label} ({own.name} in {own.file})"
@@ -23,14 +23,14 @@ def build_named(label: str, own: user_code.UserNetwork | None, image: tuple[int,
 
 
 def build_own(factory: Callable, image: tuple[int, int, int], classes: int, arguments: dict, name: str) -> nn.Module:
-    """A user's own network, `factory(image, classes, **arguments)`, in evaluation mode and double precision.
+    """Build a user's own network, `factory(image, classes, **arguments)`, in evaluation mode and double precision.
 
-    `image` is (channels, height, width). Raises ValueError, with `name`, if it is no module from images (n, *image) to
-    logits (n, classes), or has no Hessian.
+    `image` is (channels, height, width). Raises ValueError, with `name`, if the result is not a module from images
+    (n, *image) to logits (n, classes), or has no Hessian.
     """
     modules = []
     for _ in range(2):
-        # Whatever the module draws while it is built must not depend on what was drawn before.
+        # Random numbers drawn while the module is built must not depend on earlier draws.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             try:
@@ -50,7 +50,7 @@ def build_own(factory: Callable, image: tuple[int, int, int], classes: int, argu
 
 
 def with_fixed(module: nn.Module) -> nn.Module:
-    """The module, with each frozen parameter as a buffer: a part of the function, and of no direction or radius."""
+    """Turn each frozen parameter of the module into a buffer: part of the function, but of no direction or radius."""
     fixed = {id(tensor): tensor.detach() for tensor in module.parameters() if not tensor.requires_grad}
     for layer in module.modules():
         for name, tensor in list(layer._parameters.items()):
@@ -85,7 +85,7 @@ def _refuse_unfit_forward(module: nn.Module, tried: nn.Module, image: tuple, cla
     points = sigmas * torch.randn(2 + FINITE_DIFFERENCES, size, generator=generator, dtype=torch.float64)
     theta, other, *directions = points
     theta, other = (torch.as_tensor(initialisation.own_values(parameters)) + each for each in (theta, other))
-    # By kernels that can be differentiated twice.
+    # These kernels can be differentiated twice.
     logits, again = (kernels.exact(networks.outputs_function(each)) for each in (tried, module))
     try:
         found = logits(theta, images)
@@ -111,7 +111,7 @@ def _refuse_unfit_forward(module: nn.Module, tried: nn.Module, image: tuple, cla
     if not gradient(theta).any():
         raise ValueError(f"{name} gives logits that do not depend on its weights: leave out detach and the like")
     for direction, slope in zip(directions, slopes):
-        # First derivatives: kinks make finite differences of second ones meaningless.
+        # Only first derivatives are compared, since kinks make finite differences of second derivatives meaningless.
         ahead, behind = ((weights * logits(theta + h * direction, images)).sum() for h in (STEP, -STEP))
         scale = (gradient(theta) * direction).norm()
         if abs(slope - (ahead - behind) / (2 * STEP)) > SLOPE_TOLERANCE * (abs(slope) + scale):

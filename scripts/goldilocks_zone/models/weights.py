@@ -1,4 +1,4 @@
-"""Trained weights: state dictionaries, read from files without running anything in them, and put into networks."""
+"""Trained weights: state dictionaries, read from files without executing code in them, and loaded into networks."""
 
 import copy
 import hashlib
@@ -43,7 +43,7 @@ def read(file: str | Path, fingerprint: str | None = None) -> State:
 
 
 def state_in(found: object) -> State:
-    """The state dictionary that a checkpoint is or holds. Raises ValueError if there is none."""
+    """Return the state dictionary that a checkpoint is or contains. Raises ValueError if there is none."""
     if isinstance(found, Mapping):
         found = next((found[name] for name in HELD_AS if isinstance(found.get(name), Mapping)), found)
     if not isinstance(found, Mapping) or not any(isinstance(each, Tensor) for each in found.values()):
@@ -54,8 +54,8 @@ def state_in(found: object) -> State:
 def loaded(module: nn.Module, state: State, name: str) -> nn.Module:
     """A copy of a module with the tensors of a state dictionary, which may name a tied parameter once.
 
-    `name` tells in messages whose dictionary it is. Raises ValueError where a tensor is missing, superfluous, of
-    another shape, not of real numbers, not finite, or differs from one that it is tied to.
+    `name` identifies the dictionary in messages. Raises ValueError if a tensor is missing, unexpected, of another
+    shape, not of real numbers, not finite, or different from one that it is tied to.
     """
     found, known = copy.deepcopy(module), module.state_dict()
     for key in (key for key in known if key in state):
@@ -89,7 +89,7 @@ def _refuse_unfit(given: object, known: object, where: str) -> None:
 
 
 def _tied(module: nn.Module) -> list[list[str]]:
-    """Names of each parameter and buffer that has several."""
+    """Names of each parameter and buffer with more than one name."""
     names: dict[int, list[str]] = {}
     every = module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)
     for name, tensor in itertools.chain(*every):
@@ -100,8 +100,8 @@ def _tied(module: nn.Module) -> list[list[str]]:
 def put(module: nn.Module, state: State, name: str) -> Tensor:
     """The parameters θ (D,) of a state dictionary, in the module's precision.
 
-    The module takes over its buffers, such as running means and frozen parameters, and keeps its own parameters, with
-    which initialisations start. Raises ValueError as `loaded` does.
+    Buffers of the dictionary, such as running means and frozen parameters, are copied into the module. The module keeps
+    its own parameters, from which initialisations take their values. Raises ValueError like `loaded`.
     """
     trained = loaded(module, state, name)
     with torch.no_grad():

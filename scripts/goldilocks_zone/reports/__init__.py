@@ -1,1 +1,1 @@
-"""Reports on a user's own model: the curvature of its loss, its own Goldilocks zone, and what both say."""
+"""Reports on a user's own model: the curvature of its loss, its Goldilocks zone, and a diagnosis of both."""

@@ -1,4 +1,4 @@
-"""Sentences about the curvature of a model, each chosen by its numbers."""
+"""Diagnosis of a model's curvature: sentences chosen by the measured values."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,14 @@ from goldilocks_zone.reports.findings import Findings, OnPlanes, Zone
 from goldilocks_zone.statistics import estimates
 from goldilocks_zone.theory import laws
 
-FEW = 0.05  # share of the examples that carry G, below which a softmax counts as saturated
-SINGLE = 1e-2  # relative error of a Hessian by tangents in single precision, above which it does not suffice
+FEW = 0.05  # share of effective examples in G below which a softmax counts as saturated
+SINGLE = 1e-2  # relative error of a Hessian by single-precision tangents above which they do not suffice
 SMALL, LARGE = 0.1, 1.0  # of ‖H′‖/‖G‖
 
 
 @dataclass(frozen=True)
 class Fitting:
-    """How many examples of one direction, and directions of one example, fit into a memory, in MiB."""
+    """Numbers of examples of one direction, and of directions of one example, that fit into a memory in MiB."""
 
     memory_mib: float
     examples: int
@@ -25,8 +25,11 @@ class Fitting:
 
 @dataclass(frozen=True)
 class Circumstances:
-    """Beside the findings: whether batches would mix examples in training mode, the error of single precision, whether
-    it was used, and what fits where automatic differentiation was."""
+    """Context of the findings.
+
+    mixes_in_training: batches mix examples in training mode; error_of_single: relative error of single precision;
+    is_single: single precision was used; fitting: what fits into memory if automatic differentiation was used.
+    """
 
     mixes_in_training: bool
     error_of_single: float
@@ -35,7 +38,7 @@ class Circumstances:
 
 
 def diagnosed(findings: Findings, seen: Circumstances) -> Findings:
-    """The findings with their diagnosis."""
+    """Return the findings with a diagnosis."""
     sentences = [_excess(findings.planes[-1]), _parts(findings.planes[-1]), *_where(findings.zone)]
     few = findings.effective_examples / findings.examples
     if few < FEW:
@@ -84,7 +87,7 @@ def _parts(planes: OnPlanes) -> str:
 
 
 def _where(zone: Zone) -> list[str]:
-    """Where the weights stand in the zone: the scales around the best one where κ exceeds that of random matrices."""
+    """Position of the weights in the zone, the scales around the best one where κ exceeds that of random matrices."""
     inside, scales, bound = zone.inside, zone.scales, laws.null_bound(zone.dimension)
     if not inside.any():
         return [f"No multiple of the weights from {scales[0]:.2g} to {scales[-1]:.2g} lies in a Goldilocks zone."]

@@ -10,7 +10,7 @@ from goldilocks_zone.reports.findings import Findings
 from goldilocks_zone.statistics import estimates
 from goldilocks_zone.theory import laws
 
-POINTS, WIDTHS = 400, 100  # of the density: points, and widths of its kernel over the spectrum
+POINTS, WIDTHS = 400, 100  # of the density: grid points, and kernel widths that fit into the spectrum
 
 
 def figure(found: Findings) -> Figure:

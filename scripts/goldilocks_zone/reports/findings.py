@@ -26,7 +26,7 @@ class OnPlanes:
 
     @classmethod
     def of(cls, dimension: int, kappas: np.ndarray, fractions: np.ndarray, ratios: np.ndarray) -> "OnPlanes":
-        """From the values on each of several planes."""
+        """Estimate from the values (p,) on several planes."""
         means = (estimates.mean(each) for each in (kappas, fractions, ratios))
         return cls(dimension, *means, laws.null_bound(dimension))
 
@@ -46,7 +46,7 @@ class Zone:
 
     @property
     def inside(self) -> np.ndarray:
-        """Whether the mean κ at each scale is above that of symmetric random matrices, (s,)."""
+        """True at each scale (s,) where the mean κ is above that of symmetric random matrices."""
         return self.over_scales.mean(0) > laws.null_bound(self.dimension)
 
     @property
@@ -57,7 +57,7 @@ class Zone:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One of several weights of the same model: its norm relative to that of the report, its loss and curvature."""
+    """A checkpoint of the model: its norm relative to the report's weights, its loss and its curvature."""
 
     name: str
     relative_norm: float
@@ -69,10 +69,10 @@ class Checkpoint:
 class Findings:
     """The curvature of a model's mean loss at its weights.
 
-    path: the algorithm; plane_kind: dense or sparse directions; planes: by dimension; effective_examples: how many
-    examples carry the trace of the Gauss–Newton part, NaN where the loss couples them; eigenvalues: the largest of the
-    Hessian, descending; density: of all, normalised to one; sentences: the diagnosis. Losses are in nats for a
-    cross-entropy, eigenvalues in units of the loss per squared parameter.
+    path: algorithm; plane_kind: dense or sparse directions; planes: curvature by dimension; effective_examples: number
+    of examples that carry the trace of the Gauss–Newton part, NaN if the loss couples examples; eigenvalues: largest
+    ones of the Hessian, descending; density: density of all eigenvalues, normalised to one; sentences: diagnosis.
+    Losses are in nats for a cross-entropy, eigenvalues in units of the loss per squared parameter.
     """
 
     model: str
@@ -91,11 +91,11 @@ class Findings:
     sentences: tuple[str, ...] = ()
 
     def with_sentences(self, sentences: tuple[str, ...]) -> "Findings":
-        """The same with a diagnosis."""
+        """Return the findings with a diagnosis."""
         return replace(self, sentences=sentences)
 
     def trace(self) -> tuple[float, float]:
-        """Tr(H) and its standard error over probes."""
+        """Estimate Tr(H) and its standard error over probes."""
         mean, error = self.density.moment(1)
         return mean * self.parameters, error * self.parameters
 

@@ -1,4 +1,4 @@
-"""One call for one's own model: the curvature of its loss where it stands, and the Goldilocks zone around it."""
+"""Report on a user's own model: the curvature of its loss at its weights, and the Goldilocks zone around them."""
 
 import copy
 import sys
@@ -21,18 +21,19 @@ from goldilocks_zone.spectra.lanczos import Search
 from goldilocks_zone.subspaces import planes
 
 State = Mapping[str, Tensor] | str | Path
-DENSE_SHARE = 0.5  # of the memory, which dense directions may take
-EXAMPLES_COMPARED = 32  # in both precisions
+DENSE_SHARE = 0.5  # of the memory that dense directions may take
+EXAMPLES_COMPARED = 32  # examples for comparing both precisions
 
 
 @dataclass(frozen=True)
 class Options:
     """Settings of a report: sizes of its planes, points of its zone, accuracy of its spectra.
 
-    dimensions: of the nested random planes, as many as there are `planes`; zone_dimension: of those of the zone, with
-    `scales` of the weights and `temperatures` of the softmax; eigenvalues: so many of the largest; probes, steps: of
-    the spectral density; memory_mib: of each computation beside parameters, directions and examples; seed: of the
-    planes; progress: whether each step is named on the standard error.
+    dimensions: dimensions of the nested random planes; planes: number of planes; zone_dimension: dimension of the
+    planes for the zone, measured at `scales` of the weights and `temperatures` of the softmax; eigenvalues: number of
+    largest eigenvalues; probes, steps: random probes and Lanczos steps of the spectral density; memory_mib: memory of
+    each computation in addition to parameters, directions and examples; seed: seed of the planes; progress: print each
+    step to the standard error.
     """
 
     dimensions: tuple[int, ...] = (10, 50, 100)
@@ -56,15 +57,15 @@ def report(
     checkpoints: Iterable[State] | Mapping[str, State] | None = None,
     options: Options = Options(),
 ) -> Findings:
-    """The curvature of the mean loss of a model at its weights, on random planes and in full space.
+    """Measure the curvature of the mean loss of a model at its weights, on random planes and in full space.
 
-    loss: as in `Problem`, also a criterion of torch.nn; batches: a pair (inputs (n, …), labels (n, …)), or a list or
-    DataLoader of such pairs; checkpoints: state dictionaries of the model or files that hold one, whose curvature is
-    measured on the same planes. The model stays as it is; of one in training mode, a copy in evaluation mode is
-    measured. `print` gives the findings as text, `Findings.figure()` draws them.
+    loss: as in `Problem`, for example a criterion of torch.nn; batches: a pair (inputs (n, …), labels (n, …)), or a
+    list or DataLoader of such pairs; checkpoints: state dictionaries of the model, or files that hold one, whose
+    curvature is measured on the same planes. The model is not modified; if it is in training mode, a copy in evaluation
+    mode is measured. `print` shows the findings as text, `Findings.figure()` draws them.
 
-    Raises ValueError where `plane_hessian` does, where there are fewer than two planes, or a checkpoint is not the
-    model's.
+    Raises ValueError like `plane_hessian`, and if there are fewer than two planes or a checkpoint does not fit the
+    model.
     """
     if options.planes < 2:
         raise ValueError(f"{options.planes} plane gives no interval: ask for at least 2")
@@ -111,7 +112,7 @@ def report(
 
 
 class _Progress:
-    """Names each of a number of steps on the standard error as it begins."""
+    """Prints the name of each step to the standard error as it begins."""
 
     def __init__(self, shown: bool, steps: int):
         self._shown, self._steps, self._number = shown, steps, 0
@@ -136,7 +137,7 @@ def _weights(model: nn.Module) -> Tensor:
 
 
 def _rows(theta: Tensor, options: Options) -> tuple[list, str]:
-    """Directions of each plane (d, D): dense ones where they fit into the memory, else sparse ones."""
+    """Directions (d, D) of each plane, dense if they fit into the memory, otherwise sparse; and their kind."""
     d = max(*options.dimensions, options.zone_dimension)
     entries = options.planes * d * theta.numel() * theta.element_size()
     kind = "dense" if entries <= DENSE_SHARE * options.memory_mib * 2**20 else "sparse"
@@ -187,7 +188,7 @@ def _kappa(matrix: np.ndarray) -> float:
 
 
 def _error_of_single(problem: Problem, theta: Tensor, rows: object) -> float:
-    """The relative difference of Hessians by tangents in single and in double precision, on a few examples."""
+    """Relative difference of Hessians by single- and double-precision tangents, on a few examples."""
     inputs, labels = next(iter(problem.batches()))
     some = Problem(
         problem.network,
@@ -220,7 +221,7 @@ def _trajectory(
 def loaded(model: nn.Module, state: State, name: str) -> nn.Module:
     """A copy of a model with the tensors of a state dictionary, or of a file of torch or safetensors that holds one.
 
-    Files are read without running anything in them. Raises ValueError where a tensor is missing, or not the model's.
+    Files are read without executing code in them. Raises ValueError if a tensor is missing or does not fit the model.
     """
     state = weights.read(state) if isinstance(state, str | Path) else state
     return weights.loaded(model, weights.state_in(state), f"the checkpoint {name}")
