@@ -27,8 +27,8 @@ def enter_run():
 onstart:
     if workflow.is_main_process:
         enter_run()
-    # Snakemake starts at most a hundred jobs per second and wakes up one second later once more for each job that has
-    # ended. On a single machine, that limit only causes delays.
+    # Snakemake starts at most a hundred jobs per second and, to that end, wakes up every second, one time more for each
+    # job that has ended. On a single machine, that limit only causes delays.
     if workflow.local_exec:
         workflow.scheduler.job_rate_limiter = None
 
