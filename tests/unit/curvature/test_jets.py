@@ -235,7 +235,7 @@ def test_last_layer_trace_identity(loss):
 
 @pytest.mark.parametrize("depth", [2, 3, 5])
 def test_gauge(depth):
-    """Rescaling radius, weights, ε and hinge together changes the loss and its curvature by powers of the scale only."""
+    """Rescaling radius, weights, ε and hinge together changes loss and curvature only by powers of the scale."""
     weights, directions, _ = encoder(depth)
     loss, a = Vicreg(E, 25, 25, 1, epsilon=0.01, hinge=2.0), 1.7
     gauged = Vicreg(E, 25, 25 * a**depth, a ** (-2 * depth), epsilon=0.01 * a ** (2 * depth), hinge=2.0 * a**depth)
