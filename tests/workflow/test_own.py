@@ -117,7 +117,7 @@ def test_files_that_were_touched_or_moved_rerun_nothing(changed):
 
 
 def without_network(project):
-    """The made-up images pass for the official ones, and none can be fetched."""
+    """Make the made-up images pass for the official ones, and remove all sources."""
     with xr.open_dataset(project.folder / "results/data/mnist.nc") as data:
         project.edit(
             "scripts/goldilocks_zone/data/official_shapes.py",

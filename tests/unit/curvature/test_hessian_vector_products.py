@@ -25,7 +25,7 @@ LABELS = (
 @pytest.mark.parametrize("label", LABELS)
 @pytest.mark.parametrize("entries", [1, 500])
 def test_products_are_those_of_automatic_differentiation(entries, label, part, loss, monkeypatch):
-    """In chunks of examples, for single vectors or several at once, at another temperature, and twice with the same
+    """Covers chunks of examples, single vectors and several at once, another temperature, and two uses of the same
     preparation."""
     monkeypatch.setattr(hessian_vector_products, "EXAMPLES_AT_ONCE", 7)
     monkeypatch.setattr(hessian_vector_products, "ENTRIES_AT_ONCE", entries)

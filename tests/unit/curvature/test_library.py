@@ -522,7 +522,7 @@ def test_what_is_detached_is_constant():
 
 
 class Attention(nn.Module):
-    """Attention whose softmax saturates at large radii."""
+    """Self-attention with a softmax that saturates at large radii."""
 
     def __init__(self):
         super().__init__()

@@ -161,7 +161,7 @@ def test_a_block_becomes_an_aggregate(tmp_path):
 
 
 def test_scales_leave_the_boundary(tmp_path):
-    """Radii change no prediction without biases; layer-wise factors of product 1 change none, with or without biases."""
+    """Radii change no prediction without biases; layer-wise factors of product 1 change none, even with biases."""
     boundary = ["boundary_points", "boundary_length", "true_margin", "linearised_margin", "test_accuracy"]
     block, _ = measured(tmp_path, "circle", networks=["fc-8x2-relu-nobias"], radii=[0.5, 1, 3], epochs=[6])
     for name in boundary:

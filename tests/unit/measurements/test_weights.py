@@ -76,7 +76,7 @@ def trained(folder, file):
 
 
 def test_a_point_of_weights_has_the_hessian_of_the_library_and_of_brute_force(folder, tmp_path, monkeypatch):
-    """At r θ with the file's running means, on the same planes as initialisations of the same draw."""
+    """The point is r θ with the file's running means, on the same planes as initialisations of the same draw."""
     seen = []
 
     class Recorded(curvature_sweeps.Sweep):
