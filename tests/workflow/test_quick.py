@@ -146,7 +146,7 @@ def test_every_claim_and_its_verdict_stand_in_the_paper(built):
 
 
 def test_the_zone_is_there(built):
-    """Fort & Scherlis's finding, loosely: half of the eigenvalues are positive far from r_X, and most of them at r_X."""
+    """Fort & Scherlis's finding, loosely: half of the eigenvalues are positive far from r_X, and most at r_X."""
     folder, *_ = built
     with xr.open_dataset(folder / "results/quick/aggregate/curvature.nc") as study:
         fraction = study["fraction_positive"].sel(dimension=50, examples=1000).mean("draw").squeeze().values

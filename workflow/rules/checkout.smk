@@ -11,7 +11,7 @@ from snakemake.sourcecache import HostingProviderFile
 
 
 def checked_out(hosted):
-    """Check out a hosted repository below .snakemake/, because Snakemake does not fetch the package that scripts import."""
+    """Check out a hosted repository below .snakemake/: Snakemake does not fetch the package that scripts import."""
     hosted.fetch_if_required()
     repository = hosted.hosted_repo.repo
     commit = repository.commit(hosted.ref).hexsha
