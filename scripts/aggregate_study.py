@@ -1,4 +1,4 @@
-"""One labelled file per study from its blocks."""
+"""Combine the blocks of a study into one labelled file."""
 
 from goldilocks_zone.jobs.log import job_log
 from goldilocks_zone.measurements.aggregate import aggregate_study

@@ -16,8 +16,9 @@ def read_own_dataset(
 ) -> None:
     """Write the dataset file, or restore its verified copy if that was read from the same files by the same code.
 
-    `record` comes from `catalogue.own_records`. If the files are gone, a copy read by other code serves too. Raises
-    FileNotFoundError if there is nothing to read, data.image_folders.Refused, and ValueError if files change meanwhile.
+    `record` comes from `catalogue.own_records`. If the files no longer exist, a copy read by other code serves too.
+    Raises FileNotFoundError if there is nothing to read, data.image_folders.Refused for invalid data, and ValueError if
+    files change while they are read.
     """
     start, code = time.monotonic(), Path(path_to_code).read_text().strip()
     path, card = Path(path_to_output), Path(path_to_card)
@@ -33,7 +34,7 @@ def read_own_dataset(
         raise FileNotFoundError(f"dataset {dataset} is unavailable: there is nothing at {record['expected']}; {advice}")
     reading = catalogue.reading_of(record)
     content = user_datasets.read(dataset, Path(record["path"]), record["licence"], record["limit_mib"], **reading)
-    # A file that was replaced meanwhile must not get the identity of the earlier one.
+    # A file that was replaced meanwhile must not get the identity of the earlier file.
     if catalogue.identity_now(record) != record["identity"]:
         raise ValueError(f"{record['path']} has changed since the workflow started: run again")
     content.attrs |= {"identity": record["identity"], "place": record["place"], **reading}

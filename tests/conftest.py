@@ -4,13 +4,13 @@ from made_up.projects import Project
 
 
 def pytest_collection_modifyitems(items):
-    """Start files of the workflow's tests first, which take longest, so that no worker runs one alone at the end."""
+    """Start the workflow's test files first: they take longest, and no worker should run one alone at the end."""
     items.sort(key=lambda item: item.path.parent.name != "workflow")
 
 
 @pytest.fixture(params=["graph", "automatic"])
 def general(request):
-    """The way of networks that are no chains: through their graph, and by automatic differentiation."""
+    """The path for networks that are not chains: through the graph, and by automatic differentiation."""
     from goldilocks_zone.curvature import dispatch
 
     if request.param == "graph":
@@ -21,7 +21,7 @@ def general(request):
 
 @pytest.fixture
 def automatic(monkeypatch):
-    """Networks that are no chains go by automatic differentiation."""
+    """Use automatic differentiation for networks that are not chains."""
     from goldilocks_zone.curvature import graph_tangents
 
     monkeypatch.setattr(graph_tangents, "traced", lambda *given: None)
@@ -39,5 +39,5 @@ def built(tmp_path_factory):
 
 @pytest.fixture
 def project(built, tmp_path):
-    """A copy of the built project for a test to change, ages of files included."""
+    """A copy of the built project, ages of files included, that a test may change."""
     return built.copy(tmp_path / "project")

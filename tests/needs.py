@@ -1,4 +1,4 @@
-"""Programs that tests need beside Python: `make programs` installs them first, for apt refuses two at once."""
+"""Programs that tests need besides Python: `make programs` installs them first, because apt refuses concurrent runs."""
 
 import os
 from typing import NoReturn
@@ -7,7 +7,7 @@ import pytest
 
 
 def missing(reason: str) -> NoReturn:
-    """Leave a test out for a reason or, where nothing may be left out (CI is set), fail."""
+    """Skip a test for a reason or, where no test may be skipped (CI is set), fail."""
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)

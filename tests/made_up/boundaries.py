@@ -18,7 +18,7 @@ MATCHED = ["temperature-1", "entropy-0.05"]
 
 
 def study(variables, settings=(), **axes):
-    """A study from arrays with named dimensions, each repeated along the axes of a point that it does not have."""
+    """A study from arrays with named dimensions; arrays are repeated along the axes of a point that they lack."""
     axes = {"dataset": ["gauss"], "network": ["fc-100x2-relu"], "subspace": ["full-free"], "minimum": ["normal"]} | axes
     axes = {"epoch": [2000], "scaling": ["none"], "radius": [1.0], "draw": range(DRAWS)} | axes
     made = {}
@@ -31,7 +31,7 @@ def study(variables, settings=(), **axes):
 
 
 def judged(identifier, only=None, **studies):
-    """The rows of a claim by case, or of the cases `only`."""
+    """The rows of a claim by case, for all cases or the cases `only`."""
     claim = DEFINITIONS[identifier]
     cases = {name: case for name, case in claim["cases"].items() if only is None or name in only}
     rows = evaluate.evaluate({identifier: {**claim, "cases": cases}}, studies, "test")

@@ -19,7 +19,7 @@ ZONE_X = np.linspace(-2, 4, 19)
 
 
 def draw(name, studies, folder, file=None, **settings):
-    """One figure of some results by name, or that of a user's own file; returns its source data."""
+    """Draw a figure of some results, registered by name or in a user's own file, and return its source data."""
     paths = {each: folder / f"{each}.nc" for each in studies}
     for each, content in studies.items():
         netcdf.write_dataset(content, paths[each])
@@ -41,7 +41,7 @@ def is_described(data):
 
 
 def at_weights(study):
-    """The same at initialisations and at two points of a trajectory."""
+    """The same study at initialisations and at two points of a trajectory."""
     labels = ["none", "early", "late"]
     return study.map(
         lambda array: (

@@ -1,4 +1,4 @@
-"""Losses that the package does not have: one of each example by itself, and one that couples examples."""
+"""Losses that the package does not have: losses of single examples, and one that couples examples."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from goldilocks_zone.models.losses import Loss, SeparateLoss
 
 
 class Logistic(SeparateLoss):
-    """One binary cross-entropy for each class, by its values alone."""
+    """One binary cross-entropy for each class, defined by its values alone."""
 
     name = "logistic"
 
@@ -17,7 +17,7 @@ class Logistic(SeparateLoss):
 
 
 class Bounded(SeparateLoss):
-    """Targets (n, k) of real numbers, and a second derivative that is negative far from them."""
+    """A loss with real targets (n, k) and a second derivative that is negative far from them."""
 
     name = "bounded"
     classifies = False
@@ -28,7 +28,7 @@ class Bounded(SeparateLoss):
 
 
 class Decorrelation(Loss):
-    """Squared covariances of different outputs over the batch, and how far variances are from one; takes no labels."""
+    """Squared covariances of different outputs over the batch, and distances of variances from 1; takes no labels."""
 
     name = "decorrelation"
     classifies = False

@@ -1,4 +1,4 @@
-"""Units and meanings of variables, as blocks and aggregates have them."""
+"""Units and meanings of variables, as in blocks and aggregates."""
 
 import functools
 
@@ -12,6 +12,6 @@ def _known():
 
 
 def meaning(name):
-    """Attributes of a variable in an aggregate; none of one that no kind of study measures."""
+    """Attributes of a variable in an aggregate; empty if no kind of study measures it."""
     known = _known().get(name)
     return {"units": known.units, "long_name": known.long_name} if known else {}

@@ -27,7 +27,7 @@ class Model:
         return torch.as_tensor(models_initialisation.rescaled(theta, radius, "r_X", self.r_x))
 
     def with_biases(self, theta: torch.Tensor) -> torch.Tensor:
-        """θ with Gaussian biases of deviation 0.3 in place of zeros."""
+        """θ with zero biases replaced by Gaussian ones of deviation 0.3."""
         is_bias = np.repeat([p.is_bias for p in self.parameters], [p.size for p in self.parameters])
         values = 0.3 * stream("test", "biases").standard_normal(len(theta))
         return torch.where(torch.as_tensor(is_bias), torch.as_tensor(values), theta)
@@ -54,13 +54,13 @@ class Model:
 
 
 def model(label: str, inputs: int = 8, classes: int = 4, examples: int = 30, image: tuple = ()) -> Model:
-    """A network of a label on Gaussian examples with `inputs` inputs, or of the shape `image`."""
+    """The network of a label on Gaussian examples with `inputs` inputs, or of the shape `image`."""
     image = image or (inputs,)
     return of_module(networks.build(labels.parse_network(label), image, classes), image, classes, examples)
 
 
 def of_module(module: torch.nn.Module, image: tuple, classes: int = 4, examples: int = 30) -> Model:
-    """Any module from images of shape `image` to logits, on Gaussian examples; in double precision."""
+    """A problem in double precision of any module, from images of shape `image` to logits, on Gaussian examples."""
     module = module.double()
     random = stream("test", "examples", math.prod(image), examples)
     return Model(

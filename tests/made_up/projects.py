@@ -1,4 +1,4 @@
-"""A copy of the checkout with made-up images, in which tests of the workflow run."""
+"""Copies of the checkout with made-up images, in which tests of the workflow run."""
 
 import os
 import re
@@ -26,7 +26,7 @@ BLOCK = "results/tiny/curvature/curvature/mnist/fc-10x2-relu/plane-10-sparse/dra
 
 
 class Project:
-    """A checkout in `folder`; `create` makes one, `copy` one from another with the ages of its files."""
+    """A checkout in `folder`; `create` makes one, `copy` makes one from another and keeps the ages of its files."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -63,7 +63,7 @@ class Project:
         return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, env=clean_environment())
 
     def dry_run(self, *arguments, config="config/tiny.yaml"):
-        """Jobs that would run, by rule, without the targets that only collect."""
+        """Jobs that would run, by rule, without targets that only collect files."""
         done = self.snakemake(*(arguments or RESULTS), "--dry-run", config=config)
         assert done.returncode == 0, done.stderr
         text = done.stdout + done.stderr
@@ -81,13 +81,13 @@ class Project:
 
 
 def clean_environment(**variables):
-    """The environment without what an outer make says to its own recipes."""
+    """The environment without the variables that an outer make sets for its own recipes."""
     ours = ("MAKEFLAGS", "MAKELEVEL", "GOLDILOCKS_FAILURE")
     return {name: value for name, value in os.environ.items() if name not in ours} | variables
 
 
 def write_dataset(folder, checkout):
-    """Made-up images, as if the code of `checkout` had fetched them into the results below `folder`."""
+    """Write made-up images as if the code of `checkout` had fetched them into the results below `folder`."""
     # The code's record first: a dataset that is older would be fetched again.
     code = fingerprints.record(checkout / "scripts/fetch_dataset.py")
     records.write(folder / "results/data/fingerprints/dataset.txt", code)

@@ -42,14 +42,16 @@ class ResNet(nn.Module):
 
 
 def written(path) -> user_code.UserNetwork:
-    """The network's file at a path, and its description."""
+    """Write the network's file to a path, and return its description."""
     path.write_text(SOURCE)
     return user_code.describe(str(path), "ResNet", {})
 
 
 def trained(network: user_code.UserNetwork, images: np.ndarray, labels: np.ndarray, epochs: int, each) -> nn.Module:
-    """The network trained on images (n, channels, height, width) in single precision, in evaluation mode; `each` is
-    called with the number of each epoch and the network."""
+    """Train the network on images (n, channels, height, width) in single precision, and return it in evaluation mode.
+
+    `each` is called with the number of each epoch and the network.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         module = user_code.load(network)(images.shape[1:], int(labels.max()) + 1).train()

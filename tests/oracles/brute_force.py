@@ -1,4 +1,4 @@
-"""The second description of curvature: automatic differentiation over the coordinates of a plane, in double precision.
+"""Independent oracle for curvature: automatic differentiation over the coordinates of a plane, in double precision.
 
 Nothing here uses goldilocks_zone.curvature or goldilocks_zone.models.losses.
 """
@@ -12,7 +12,7 @@ SMALLEST = 1e-30  # of G that tangents in single precision can give
 
 
 def orthonormal(rows: torch.Tensor) -> torch.Tensor:
-    """An orthonormal basis (D, d) of nested planes, by another route than the Cholesky factor."""
+    """An orthonormal basis (D, d) of nested planes, computed without the Cholesky factor."""
     q, r = torch.linalg.qr(rows.double().T)
     return q * torch.sign(torch.diag(r))
 
@@ -84,12 +84,13 @@ def relative_error(found, expected) -> float:
 
 
 def tolerance(dtype: torch.dtype, z: torch.Tensor) -> float:
-    """200 eps for tangents in `dtype`, and 200 eps max |z| of double precision for the softmax at ties of logits."""
+    """200 eps for tangents in `dtype`, and 200 eps max |z| in double precision for the softmax at ties of logits."""
     return 200 * (torch.finfo(dtype).eps + torch.finfo(torch.float64).eps * max(1.0, float(z.abs().max())))
 
 
 def assert_same(found: PlaneCurvature, expected: PlaneCurvature, bound: float, theta: torch.Tensor) -> None:
-    """All fields within a relative error `bound`, and as many positive eigenvalues among those it can tell from 0."""
+    """Assert that all fields agree within a relative error `bound`, and so do the numbers of positive eigenvalues among
+    those that `bound` separates from 0."""
     norm = np.linalg.norm(expected.hessian)
     assert relative_error(found.hessian, expected.hessian) < bound
     # A saturated softmax takes G below the smallest number of single precision.

@@ -1,9 +1,10 @@
 """Samples of the random model of gradients and curvature of Fort & Ganguli (2019), and its laws at uniform outputs.
 
-S_μ and r^μ have no part along (1, …, 1), so that of every J^μ the C − 1 columns across it matter. They are Gaussian
-and independent but for what examples share, and products of M = (N + 1)(C − 1) independent Gaussian columns of length
-D are those of the rows of a lower-triangular matrix B (Bartlett 1933): no array has the size of D. Vectors in the space
-of weights are given in the orthonormal basis of D-vectors in which the columns' coordinates are B.
+S_μ and r^μ have no component along (1, …, 1), so that only the C − 1 columns of each J^μ orthogonal to it matter. These
+are Gaussian and independent except for the part that examples share. The inner products of M = (N + 1)(C − 1)
+independent Gaussian columns of length D have the distribution of those of the rows of a lower-triangular matrix B
+(Bartlett 1933), so that no array has the size of D. Vectors in the space of weights are given in the orthonormal basis
+of D-vectors in which the columns' coordinates are B.
 """
 
 from dataclasses import dataclass
@@ -36,9 +37,9 @@ class Sample:
 
 
 class Factor:
-    """B (M, min(M, D)), lower-triangular: B Bᵀ has the distribution of XᵀX, X (D, M) of standard normal entries.
+    """B (M, min(M, D)), lower-triangular: B Bᵀ has the distribution of XᵀX for X (D, M) with standard normal entries.
 
-    In `blocks` of rows without the zeros behind them, each of whole groups of `together` rows.
+    Stored in `blocks` of rows, without the zeros at their ends; each block consists of whole groups of `together` rows.
     """
 
     def __init__(
@@ -91,25 +92,25 @@ class Draw:
         random: np.random.Generator,
         dtype: type = np.float64,
     ) -> "Draw":
-        """For `outputs` p (n, k), D `weights`, `cluster` σ_c and `noise` σ_E."""
+        """Sample a draw for `outputs` p (n, k), D `weights`, `cluster` σ_c and `noise` σ_E."""
         n, classes = outputs.shape
         return cls(
             outputs, weights, cluster, noise, Factor((n + 1) * (classes - 1), weights, random, dtype, classes - 1)
         )
 
     def pushed(self, vector: np.ndarray) -> np.ndarray:
-        """Jᵀ v (n, k), without its part along (1, …, 1), of a vector in the space of weights."""
+        """Jᵀ v (n, k), without its component along (1, …, 1), for a vector v in the space of weights."""
         shared, own = np.split(self.factor.forward(vector).reshape(-1, self._basis.shape[1]), [1])
         return (self.cluster * shared + self.noise * own) @ self._basis.T
 
     def pulled(self, cotangents: np.ndarray) -> np.ndarray:
-        """J x, in the space of weights, of x (n, k) without a part along (1, …, 1)."""
+        """J x, in the space of weights, for x (n, k) without a component along (1, …, 1)."""
         inside = cotangents.astype(self._p.dtype) @ self._basis
         rows = np.concatenate([self.cluster * inside.sum(0, keepdims=True), self.noise * inside])
         return self.factor.transposed(rows.ravel())
 
     def gradient(self, residuals: np.ndarray) -> np.ndarray:
-        """g of residuals p − y (n, k)."""
+        """g for residuals p − y (n, k)."""
         return self.pulled(residuals / len(residuals))
 
     def products(self, vector: np.ndarray) -> np.ndarray:
@@ -132,7 +133,7 @@ class Draw:
 
 
 def sample(draw: Draw, residuals: np.ndarray, count: int, random: np.random.Generator) -> Sample:
-    """The `count` largest eigenvalues of G, and the gradient's powers along their eigenvectors.
+    """Sample the `count` largest eigenvalues of G, and the gradient's powers along their eigenvectors.
 
     Raises ValueError as `lanczos.top_eigenpairs` does.
     """
@@ -154,7 +155,7 @@ def sample(draw: Draw, residuals: np.ndarray, count: int, random: np.random.Gene
 
 
 def across_ones(classes: int) -> np.ndarray:
-    """Orthonormal columns (k, k − 1) that span what is orthogonal to (1, …, 1)."""
+    """Orthonormal columns (k, k − 1) that span the complement of (1, …, 1)."""
     basis = np.tril(np.full((classes, classes - 1), 0.0))
     for j in range(classes - 1):
         basis[: j + 1, j], basis[j + 1, j] = 1.0, -(j + 1.0)
@@ -162,7 +163,7 @@ def across_ones(classes: int) -> np.ndarray:
 
 
 def bulk_edge(examples: float, classes: float, weights: float, noise: float) -> float:
-    """The bulk's upper edge at uniform p, in the limit of large sizes: σ_E² (√(N(C − 1)) + √D)²/(N C)."""
+    """Upper edge of the bulk at uniform p, in the limit of large sizes: σ_E² (√(N(C − 1)) + √D)²/(N C)."""
     return noise**2 * (np.sqrt(examples * (classes - 1)) + np.sqrt(weights)) ** 2 / (examples * classes)
 
 
@@ -194,7 +195,7 @@ def threshold(examples: float, classes: float, weights: float) -> float:
 def one_hot_labels(outputs: np.ndarray, kind: Labels, random: np.random.Generator) -> np.ndarray:
     """Labels (n, k) for `outputs` (n, k): independent and uniform, drawn from the outputs, or exactly balanced.
 
-    Raises ValueError where balanced labels do not come out even, or the kind is unknown.
+    Raises ValueError if n is no multiple of k for balanced labels, or the kind is unknown.
     """
     n, classes = outputs.shape
     if kind == "independent":
@@ -212,7 +213,7 @@ def one_hot_labels(outputs: np.ndarray, kind: Labels, random: np.random.Generato
 
 
 def power(outputs: np.ndarray, cluster: float, noise: float, residuals: np.ndarray, labels: Labels) -> float:
-    """The law of the package; for balanced labels σ_c² V/(σ_c² V + σ_E² E|p − y|²) with V = Σ_k Var p_k."""
+    """Power by the law of the package; for balanced labels σ_c² V/(σ_c² V + σ_E² E|p − y|²) with V = Σ_k Var p_k."""
     if labels != "balanced":
         return random_model.power(cluster, noise, residuals)
     own, shared = np.square(residuals).sum(-1).mean(-1), outputs.var(-2).sum(-1)

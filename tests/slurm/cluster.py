@@ -43,7 +43,7 @@ PartitionName=all Nodes={node} Default=YES MaxTime=INFINITE State=UP
 
 
 def obstacle() -> str | None:
-    """Why no cluster can be started on this machine, if it cannot."""
+    """Reason why no cluster can be started on this machine, if there is one."""
     if os.geteuid() != 0:
         return "a SLURM of its own needs root"
     if (PLACE / "slurm.conf").exists():
@@ -54,7 +54,7 @@ def obstacle() -> str | None:
 
 
 class Cluster:
-    """Controller and one node, at work in `folder` until `stop`."""
+    """Controller and one node, running in `folder` until `stop` is called."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -78,7 +78,7 @@ class Cluster:
         self._processes = []
 
     def start(self) -> None:
-        """Start munge, the controller and the node, and wait until the node takes jobs."""
+        """Start munge, the controller and the node, and wait until the node accepts jobs."""
         PLACE.mkdir(exist_ok=True)
         for path, text in self._files.items():
             path.write_text(text)
@@ -89,7 +89,7 @@ class Cluster:
         self.wait_for(lambda: "idle" in self.run("sinfo", "--noheader", "--format=%t", check=False), 90)
 
     def stop(self) -> None:
-        """Stop what was started."""
+        """Stop all processes that were started."""
         self.run("scancel", "--user=root", check=False)
         for process in reversed(self._processes):
             process.terminate()
@@ -102,18 +102,18 @@ class Cluster:
             path.unlink(missing_ok=True)
 
     def run(self, *command: str, check: bool = True) -> str:
-        """What a command of SLURM's prints."""
+        """Output of a SLURM command."""
         done = subprocess.run(command, capture_output=True, text=True, check=check)
         return done.stdout
 
     def jobs(self) -> list[dict[str, str]]:
-        """All jobs so far, as `scontrol show job` has them."""
+        """All jobs so far, as `scontrol show job` lists them."""
         blocks = self.run("scontrol", "--oneliner", "show", "job", check=False).splitlines()
         found = [dict(part.split("=", 1) for part in line.split() if "=" in part) for line in blocks]
         return [job for job in found if "JobId" in job]
 
     def wait_for(self, condition, seconds: float):
-        """What `condition` gives once it is true; fails with the logs of the daemons."""
+        """Wait until `condition` is true and return its value; fail with the logs of the daemons."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if found := condition():

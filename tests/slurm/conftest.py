@@ -8,7 +8,7 @@ from made_up.projects import ROOT, clean_environment
 
 @pytest.fixture(scope="session")
 def executor():
-    """The folder with Snakemake's executor, as `make slurm` sets it up."""
+    """The folder with Snakemake's SLURM executor, as `make slurm` sets it up."""
     command = ["make", ".venv-slurm/installed"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=clean_environment())
     assert done.returncode == 0, done.stderr
@@ -17,7 +17,7 @@ def executor():
 
 @pytest.fixture
 def profile(tmp_path):
-    """The folder of the profile as it is shipped, but for the report that needs accounting."""
+    """The folder of the shipped profile, without the report that needs accounting."""
     settings = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
     assert settings.pop("slurm-efficiency-report") is True
     del settings["slurm-efficiency-report-path"]

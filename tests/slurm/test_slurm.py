@@ -1,4 +1,4 @@
-"""The run `tiny` on a real SLURM of one node: who gets a GPU, a job that is cancelled, a node that is drained."""
+"""The run `tiny` on a real SLURM cluster of one node: jobs with GPUs, a cancelled job, and a drained node."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A wave of jobs with the project's profile for SLURM, against stand-ins for SLURM's own commands."""
+"""Submission of many jobs with the project's SLURM profile, against stand-ins for SLURM's own commands."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""An archive of the run `tiny`, and a reviewer's project that has neither data nor torch."""
+"""An archive of the run `tiny`, and a reviewer's project without data or torch."""
 
 import io
 import json
@@ -52,7 +52,7 @@ def run(project, *targets):
 
 
 def changed(path, change):
-    """Write an archive anew with `change` made to its members, a dictionary of their contents."""
+    """Rewrite an archive after `change` of its members, a dictionary of their contents."""
     with tarfile.open(path) as archive:
         members = {member.name: archive.extractfile(member).read() for member in archive}
     change(members)
@@ -150,7 +150,7 @@ def test_names_that_lead_elsewhere_are_never_written(reviewer):
 
 
 def test_an_own_dataset_that_the_reviewer_does_not_have_is_known_from_the_archive(reviewer):
-    """By its card: its author had it in a folder that no configuration names."""
+    """Its card suffices: the author had the dataset in a folder that no configuration names."""
 
     def change(members):
         manifest = json.loads(members[provenance_archive.MANIFEST])

@@ -42,7 +42,7 @@ def test_a_figure_that_is_not_there(arguments, sentence, built):
 
 
 def test_compare(project):
-    """Another tiny run, in which one number and one verdict differ."""
+    """Compares with another tiny run, in which one number and one verdict differ."""
     other = project.folder / "results/other"
     (other / "aggregate").mkdir(parents=True)
     study = xr.load_dataset(project.folder / STUDY)

@@ -1,4 +1,4 @@
-"""A run that is disturbed: one clear sentence, nothing partial, and after a rerun the undisturbed result."""
+"""Disturbed runs: one clear sentence, no partial files, and the undisturbed result after a rerun."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ needs_mounts = pytest.mark.skipif(not CAN_MOUNT, reason="needs root, to mount fu
 
 @pytest.fixture
 def project(built, tmp_path):
-    """The built project without the study's results, which have to be measured again."""
+    """The built project without the study's results, which must be measured again."""
     copy = built.copy(tmp_path / "project")
     shutil.rmtree(copy.folder / BLOCKS)
     (copy.folder / STUDY).unlink()
@@ -26,7 +26,7 @@ def project(built, tmp_path):
 
 
 def start(project, command=None, wait_for_log=True):
-    """The run in a process group of its own, as a terminal has it, once its job computes or at least exists."""
+    """Start the run in its own process group, as in a terminal, and return once its job computes or at least exists."""
     shutil.rmtree(project.folder / "logs")
     with open(project.folder / "output.txt", "w") as output:
         running = subprocess.Popen(
@@ -55,7 +55,7 @@ def wait_for(condition, seconds=60):
 
 
 def processes(part, folder):
-    """Numbers of the Python processes at work in `folder` whose command line holds `part`."""
+    """Numbers of the Python processes in `folder` whose command line contains `part`."""
     found = []
     for entry in os.listdir("/proc"):
         try:
@@ -73,7 +73,7 @@ def processes(part, folder):
 
 
 def nothing_partial(project, built):
-    """No hidden file, and no block but a whole one: a job may be done before a signal reaches it."""
+    """Assert that there are no hidden files and only whole blocks: a job may finish before a signal reaches it."""
     hidden = [path for place in ("results", "figures") for path in (project.folder / place).rglob(".*")]
     blocks = [path for path in (project.folder / BLOCKS).rglob("*") if path.is_file()]
     expected = xr.load_dataset(built.folder / BLOCK)
@@ -81,7 +81,7 @@ def nothing_partial(project, built):
 
 
 def same_result(project, built):
-    """The study after a rerun, bit for bit that of the undisturbed run; and nothing hidden is left."""
+    """Assert that a rerun gives the undisturbed study bit for bit, and leaves no hidden files."""
     output = project.run(STUDY)
     found, expected = (xr.load_dataset(folder / STUDY) for folder in (project.folder, built.folder))
     assert found.equals(expected)
@@ -104,7 +104,7 @@ def test_a_killed_job(project, built):
 
 @pytest.mark.parametrize("wait_for_log", [False, True])
 def test_a_killed_snakemake(project, built, wait_for_log):
-    """Its job ends too, however young, and no lock of it is in the way of the next run."""
+    """Its job ends too, even if it has just started, and no lock blocks the next run."""
     running, _ = start(project, wait_for_log=wait_for_log)
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
@@ -144,7 +144,7 @@ def test_two_runs_at_once(project, built):
 
 
 def run_mounted(project, mount):
-    """The run in a mount namespace of its own, in which `mount` has been run first."""
+    """Run in a separate mount namespace, in which `mount` is executed first."""
     command = " ".join(project.command(STUDY))
     script = f"set -e; cd {project.folder}; {mount}; cd {project.folder}; {command}"
     failure = project.folder.parent / "failure.txt"
@@ -185,7 +185,7 @@ def test_a_folder_that_takes_no_files_stops_the_run_before_any_job(project, buil
 
 
 def test_a_damaged_file_is_named(built, tmp_path):
-    """A result cut short by a failing disk, between two jobs that both believe in it."""
+    """A failing disk truncates a result between the job that writes it and the job that reads it."""
     project = built.copy(tmp_path / "project")
     (project.folder / STUDY).unlink()
     block = project.folder / BLOCK

@@ -1,4 +1,4 @@
-"""A run of ten thousand blocks: Snakemake knows what is due in seconds, and in a laptop's memory."""
+"""A run of ten thousand blocks: Snakemake plans it within seconds and a laptop's memory."""
 
 import re
 import subprocess

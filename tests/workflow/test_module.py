@@ -1,4 +1,4 @@
-"""The workflow as a module of another one, which runs in a folder of its own."""
+"""The workflow as a module of another workflow, which runs in its own folder."""
 
 import re
 import shutil
@@ -27,7 +27,7 @@ def snakemake(folder, *arguments, **variables):
 
 
 def jobs(done):
-    """Names of the rules that a dry run would run, but for records."""
+    """Names of the rules that a dry run would run, except for records."""
     assert done.returncode == 0, done.stdout + done.stderr
     table = re.search(r"Job stats:\n.*?\n-[- ]+\n(.*?)\ntotal", done.stdout + done.stderr, re.DOTALL)[1]
     return {line.split()[0] for line in table.splitlines()} - {"record", "goldilocks_record"}
@@ -73,7 +73,7 @@ def test_the_configuration_of_the_importing_workflow_is_laid_over_ours(imported)
 
 
 def hosted(project):
-    """Make a folder a repository with the tag v1; variables by which git finds it in place of the host's."""
+    """Make a folder a repository with the tag v1; return variables by which git finds it in place of the host's."""
     identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
     for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "All"], ["tag", "v1"]):
         subprocess.run(["git", *command], cwd=project, check=True)
@@ -82,7 +82,7 @@ def hosted(project):
 
 
 def test_a_repositorys_host_can_be_named_in_place_of_a_checkout(tmp_path, imported):
-    """As the workflow catalogue deploys it."""
+    """The workflow catalogue deploys workflows in this way."""
     for name in ("config", "envs", "paper", "resources", "scripts", "workflow"):
         shutil.copytree(ROOT / name, tmp_path / "theirs" / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "requirements.txt", tmp_path / "theirs")

@@ -1,4 +1,4 @@
-"""A user's own dataset and network: by the README to the letter, in a run of their own and beside what there is."""
+"""A user's own dataset and network: exactly as in the README, in a separate run and along with existing ones."""
 
 import os
 import re
@@ -30,7 +30,7 @@ def blocks(language, heading="Your own data and network"):
 
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory):
-    """The README's section done as it is printed, its command included."""
+    """A project in which the README's section has been followed exactly, its command included."""
     project = Project.create(tmp_path_factory.mktemp("own"))
     program, network = blocks("python")
     subprocess.run([sys.executable, "-c", program], cwd=project.folder, check=True)
@@ -117,7 +117,7 @@ def test_files_that_were_touched_or_moved_rerun_nothing(changed):
 
 
 def without_network(project):
-    """The made-up images pass for the official ones, and none can be fetched."""
+    """Make the made-up images pass for the official ones, and remove all sources."""
     with xr.open_dataset(project.folder / "results/data/mnist.nc") as data:
         project.edit(
             "scripts/goldilocks_zone/data/official_shapes.py",
@@ -131,7 +131,7 @@ def without_network(project):
 
 @pytest.mark.parametrize("how", ["forced", "copied without ages"])
 def test_good_data_are_not_lost_without_network(how, project, tmp_path):
-    """They were deleted before the attempt to fetch them again."""
+    """Snakemake deletes them before the attempt to fetch them again."""
     without_network(project)
     if how != "forced":
         shutil.rmtree(project.folder / ".snakemake")
@@ -205,7 +205,7 @@ def test_mistakes_are_said_in_one_sentence_and_nothing_is_written(edit, sentence
 
 
 def test_data_that_were_read_serve_on_when_their_files_are_gone(changed):
-    """Snakemake deletes them before the job starts; without what is kept of them the files are missed."""
+    """Snakemake deletes them before the job starts; without the kept copies, the source files would be needed."""
     (changed.folder / "stripes.npz").unlink()
     assert changed.dry_run("all", config=MINE) == {}
     path = changed.folder / "results/data/stripes.nc"

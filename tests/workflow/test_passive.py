@@ -1,4 +1,4 @@
-"""Calls that only ask: they write nothing that belongs to a run, and say exactly what the run then does."""
+"""Passive calls: they write nothing that belongs to a run, and predict exactly what the run does."""
 
 import hashlib
 import random
@@ -31,14 +31,14 @@ def contents(project):
 
 
 def unbuilt(project):
-    """The project without what it was built for."""
+    """Remove the results for which the project was built."""
     for place in ("curvature", "aggregate", "figures"):
         shutil.rmtree(project.folder / "results/tiny" / place)
     (project.folder / "results/tiny/claims.csv").unlink()
 
 
 def edited(project, name, old, new):
-    """A configuration of the same run, beside tiny's."""
+    """Another configuration of the same run, besides that of tiny."""
     text = (project.folder / "config/tiny.yaml").read_text()
     assert old in text
     (project.folder / f"config/{name}.yaml").write_text(text.replace(old, new))
@@ -108,7 +108,7 @@ def test_everything_that_a_run_promises_is_asked_for(project):
 
 
 def disturb(project, built, calls):
-    """Make what `built` has while passive calls of edited configurations are fired; how many were fired meanwhile."""
+    """Make the results of `built` during passive calls with edited configurations; return the number of these calls."""
     configs = [edited(project, f"other_{number}", *edit) for number, edit in enumerate(EDITS)]
     kinds = ["--dry-run", "--summary", "--report"]
     chance, fired = random.Random(calls), 0
@@ -158,7 +158,7 @@ def test_a_job_refuses_code_that_was_changed_after_its_run_was_started(project):
 
 
 def cluster_job(project, config="config/tiny.yaml"):
-    """A job as an executor starts it on another node: a call of its own, which loads the workflow anew."""
+    """A job as an executor starts it on another node: a separate call, which loads the workflow anew."""
     cell = "study=curvature,dataset=mnist,network=fc-10x2-relu,subspace=plane-10-sparse,block=draws-000-001,run=tiny"
     job = ["--target-jobs", f"curvature:{cell}", "--allowed-rules", "curvature", "--mode", "remote", "--force"]
     job += ["--nolock", "--ignore-incomplete", "--no-hooks", "--executor", "local"]
@@ -191,7 +191,7 @@ def test_a_clusters_job_measures_what_its_run_was_started_with(project, built):
 
 
 def test_a_second_run_is_refused_however_it_is_called_and_changes_nothing(project):
-    """-call is not -c with a passive letter; the folder of the first run stays as it is."""
+    """-call is not -c with a passive option; the folder of the first run does not change."""
     hold = "import sys; sys.path.insert(0, 'scripts'); from goldilocks_zone.jobs import locks\n"
     hold += "locks.enter_run(); print(); input()"
     holder = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""`make plan` and `make status` on the run `tiny`: what they say before a run, after it, and after changes."""
+"""`make plan` and `make status` on the run `tiny`: their output before a run, after it, and after changes."""
 
 import fcntl
 import os

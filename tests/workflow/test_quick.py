@@ -1,4 +1,4 @@
-"""`make paper` as a newcomer runs it, on real MNIST, once; everything below looks at what it made."""
+"""`make paper` as a newcomer runs it, once, on real MNIST; all tests below examine its results."""
 
 import csv
 import os
@@ -28,7 +28,7 @@ GENERATED = (".venv", ".snakemake", ".git", "logs", "results", "figures")
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """The checkout without anything generated, and the environment that `make test` has set up."""
+    """The checkout without generated files, with the environment that `make test` has set up."""
     folder = tmp_path_factory.mktemp("quick") / "goldilocks"
     everywhere = shutil.ignore_patterns("__pycache__", "paper.pdf")
     shutil.copytree(ROOT, folder, ignore=lambda at, names: everywhere(at, names) | set(GENERATED * (Path(at) == ROOT)))
@@ -38,9 +38,9 @@ def checkout(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def built(checkout):
-    """The checkout after `make paper`, its output, the seconds of processors it took, its largest process in GiB.
+    """The checkout after `make paper`, its output, its CPU time in seconds, and its largest process in GiB.
 
-    Not the time on the clock, to which whatever else the machine does would count.
+    Not wall time, which would depend on the machine's other work.
     """
     path = checkout.parent / "output.txt"
     with open(path, "w", encoding="utf-8") as file:
@@ -146,7 +146,7 @@ def test_every_claim_and_its_verdict_stand_in_the_paper(built):
 
 
 def test_the_zone_is_there(built):
-    """What Fort & Scherlis found, loosely: far from r_X an even spectrum, at r_X mostly positive eigenvalues."""
+    """Fort & Scherlis's finding, loosely: half of the eigenvalues are positive far from r_X, and most at r_X."""
     folder, *_ = built
     with xr.open_dataset(folder / "results/quick/aggregate/curvature.nc") as study:
         fraction = study["fraction_positive"].sel(dimension=50, examples=1000).mean("draw").squeeze().values

@@ -1,4 +1,4 @@
-"""The workflow on the run `tiny` and made-up images: what reruns after which change, and what is refused."""
+"""The workflow on the run `tiny` and made-up images: reruns after each kind of change, and refusals."""
 
 import re
 import shutil
@@ -195,7 +195,7 @@ def test_a_change_of_settings_reruns_what_depends_on_it(project, old, new, jobs,
 
 @pytest.mark.slow
 def test_results_do_not_depend_on_how_work_is_split(project):
-    """Draws and radii over jobs in four ways, two threads in one of them."""
+    """Four ways to split draws and radii into jobs, one of them with two threads."""
     study = project.folder / "results/tiny/aggregate/curvature.nc"
     expected = xr.load_dataset(study)
     splits = ["draws_per_job: 1", "draws_per_job: 1\n  radii_per_job: 2", "draws_per_job: all\n  threads: 2"]
@@ -267,7 +267,7 @@ def with_a_missing_dataset(project):
 
 @pytest.mark.slow
 def test_nothing_is_computed_when_a_dataset_cannot_be_had(project):
-    """Not even the blocks of the dataset that is there."""
+    """Not even the blocks of an available dataset are computed."""
     with_a_missing_dataset(project)
     shutil.rmtree(project.folder / "results/tiny/curvature")
     done = project.snakemake(*RESULTS)
@@ -296,7 +296,7 @@ def test_a_dataset_that_cannot_be_had_is_left_out_where_that_is_asked_for(projec
 
 @pytest.mark.slow
 def test_a_newer_dataset_does_not_hide_other_reasons(project):
-    """What lies behind data that are due must still be seen to have other reasons of its own."""
+    """Jobs that depend on pending data must still show their other reasons to rerun."""
     write_images(project.folder / "results/data/mnist.nc", seed=1)
     (project.folder / "results/tiny/claims.csv").unlink()
     assert project.dry_run() == {"curvature": 1, "aggregate": 1, "claims": 1, "figure": FIGURES}

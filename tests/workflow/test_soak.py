@@ -1,4 +1,4 @@
-"""A run that is killed again and again, on a disk that fills up, with a damaged result: it ends where it would have."""
+"""A run that is killed repeatedly, on a disk that fills up, with a damaged result: its final results are the same."""
 
 import os
 import random
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.weekly
 
 
 def run_of(project):
-    """A run of the whole in a process group of its own."""
+    """Start the whole run in its own process group."""
     with open(project.folder / "output.txt", "w") as output:
         return subprocess.Popen(
             [*project.command(*RESULTS, STUDY, TRAINING), "overlay.yaml"],
@@ -51,7 +51,7 @@ def run_of(project):
 
 
 def finish(project):
-    """Run until everything is there."""
+    """Run until all results exist."""
     running = run_of(project)
     assert running.wait(120) == 0, (project.folder / "output.txt").read_text()
 
@@ -74,14 +74,14 @@ def jobs_of(project):
 
 
 def jobs_at_work(running, project):
-    """The same, once there are some; or the run is over."""
+    """The processes of all jobs, once there are some; empty if the run is over."""
     while running.poll() is None and not (jobs := jobs_of(project)):
         time.sleep(0.05)
     return jobs if running.poll() is None else []
 
 
 def hit(running, project, chance):
-    """Kill a job, Snakemake, or all of it as the keyboard does; whether there was something to kill."""
+    """Kill a job or Snakemake, or interrupt the whole run as from the keyboard; return whether the run was alive."""
     kind, delay = chance.choice(["job", "job", "snakemake", "keyboard"]), chance.uniform(0, 2)
     if kind == "job":
         jobs_at_work(running, project)
@@ -140,7 +140,7 @@ def test_a_soaked_run_ends_as_an_undisturbed_one(project, undisturbed):
 
 
 def full(project):
-    """What mounts a disk that a block does not fit on where blocks are written."""
+    """Command that mounts a disk too small for a block where blocks are written."""
     for path in sorted((project.folder / BLOCKS).rglob("*.nc")):
         path.unlink()
     (project.folder / BLOCKS).mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Runs with a home folder full of a user's own settings, without one to write to, and in a path that shells misread."""
+"""Runs with a home folder full of user settings, without a writable home folder, and in a path that shells misread."""
 
 import subprocess
 

@@ -1,4 +1,4 @@
-"""A study of training in the workflow: what it makes, and what a kill leaves."""
+"""A training study in the workflow: its results, and its state after a kill."""
 
 import os
 import shutil
@@ -132,7 +132,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(trained, key, valu
 
 
 def test_a_batch_larger_than_what_the_dataset_turns_out_to_have(trained):
-    """Only the job sees that these images are fewer than MNIST's: one sentence, and nothing written."""
+    """Only the job finds that there are fewer images than in MNIST: one sentence, and nothing is written."""
     (trained.folder / "config/large.yaml").write_text(SETTINGS.replace("batch: 20", "batch: 190"))
     done = trained.snakemake(BLOCK, "--force", config="config/large.yaml")
     log = (trained.folder / f"logs/tiny/training/{CELL}/draws-000-001.log").read_text()

@@ -1,4 +1,4 @@
-"""Trained weights in a run: by the README to the letter, and of a residual network, up to the report."""
+"""Trained weights in a run: exactly as in the README, and of a residual network, up to the report."""
 
 import csv
 import json
@@ -48,7 +48,7 @@ execution: {draws_per_job: all}
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The README's section done as it is printed, with the data and the network of the section before it."""
+    """A project that follows the README's section exactly, with the data and the network of the section before it."""
     project = Project.create(tmp_path_factory.mktemp("trained"))
     data, network = blocks("python")
     (training,), (config,) = (blocks(kind, "Your own trained weights") for kind in ("python", "yaml"))

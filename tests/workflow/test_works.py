@@ -1,5 +1,5 @@
-"""A work is files of its name: studies, claims, a figure, published values and evidence in the paper, and no list is
-edited."""
+"""A work consists of files with its name: studies, claims, a figure, published values and evidence in the paper; no
+list is edited."""
 
 import csv
 

@@ -1,4 +1,4 @@
-"""One labelled file per study. Needs its blocks, of any kind."""
+"""One labelled file per study. Needs the study's blocks, of any kind."""
 
 
 rule aggregate:

@@ -1,5 +1,5 @@
-"""Location of this workflow's own files: CHECKOUT, whatever the working directory. Needs nothing or, if another workflow
-imports this one from a hosting service, Snakemake's clone of the repository."""
+"""Location of this workflow's own files, CHECKOUT, which does not depend on the working directory. Needs nothing or, if
+another workflow imports this one from a hosting service, Snakemake's clone of the repository."""
 
 import os
 from contextlib import suppress
@@ -11,7 +11,7 @@ from snakemake.sourcecache import HostingProviderFile
 
 
 def checked_out(hosted):
-    """The checkout of a hosted repository, below .snakemake/: scripts import a package, which Snakemake does not fetch."""
+    """Check out a hosted repository below .snakemake/: Snakemake does not fetch the package that scripts import."""
     hosted.fetch_if_required()
     repository = hosted.hosted_repo.repo
     commit = repository.commit(hosted.ref).hexsha
@@ -20,7 +20,7 @@ def checked_out(hosted):
         folder.parent.mkdir(exist_ok=True)
         with TemporaryDirectory(dir=folder.parent) as temporary:
             repository.clone(f"{temporary}/checkout").git.checkout(commit)
-            # Another process may have made it meanwhile.
+            # Another process may have made the checkout meanwhile.
             with suppress(OSError):
                 os.rename(f"{temporary}/checkout", folder)
     return folder

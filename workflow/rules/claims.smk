@@ -1,5 +1,5 @@
-"""Verdicts, and agreement with published values. Need every study's aggregate, the files of config/claims and those of
-resources/published; make results/{run}/claims.csv and results/{run}/agreement.csv."""
+"""Verdicts, and agreement with published values. Needs every study's aggregate and the files of config/claims and
+resources/published; makes results/{run}/claims.csv and results/{run}/agreement.csv."""
 
 
 rule claims:
@@ -28,7 +28,7 @@ rule claims:
 
 
 rule agreement:
-    """How far the means of the studies lie from published values."""
+    """Distances of the studies' means from published values."""
     input:
         studies=expand("results/{{run}}/aggregate/{study}.nc", study=SETTINGS.studies),
         comparisons=all_ours("resources/published/*/agreement.yaml"),

@@ -1,7 +1,7 @@
-"""Shared by all rules. Needs the configuration; makes THIS_RUN, which knows the records of its settings and code: files
-named by the hash of their content, so that reruns are right even after .snakemake/ is lost.
+"""Definitions that all rules share. Needs the configuration; makes THIS_RUN, which knows the records of its settings and
+code: files named by the hash of their content, so that reruns are correct even after .snakemake/ is lost.
 
-Loading the workflow writes nothing, because Snakemake does not tell whether a run follows.
+Loading the workflow writes nothing, because Snakemake does not report whether a run follows.
 """
 
 import sys
@@ -19,10 +19,10 @@ from goldilocks_zone.storage import files
 
 
 def recorded(place):
-    """The path of a record as an input; jobs on a cluster take the record that their run has written.
+    """The path of a record as an input; jobs on a cluster use the record that their run has written.
 
-    A missing record is forced, so that jobs that need it run: once .snakemake/ is lost, Snakemake does not rerun a job
-    because an input was missing.
+    A missing record is forced, so that the jobs that need it run: once .snakemake/ is lost, Snakemake does not rerun a
+    job because an input was missing.
     """
     try:
         path = THIS_RUN.path_of(place, started=workflow.remote_exec)
@@ -34,12 +34,12 @@ def recorded(place):
 
 
 def record(place):
-    """An input: the record at `place`, in which wildcards are filled in."""
+    """Input function for the record at `place`, in which wildcards are filled in."""
     return lambda wildcards: recorded(place.format(**dict(wildcards.items())))
 
 
 def own_networks(labels):
-    """The records of those networks that are the user's own."""
+    """The records of the user's own networks among `labels`."""
     return [recorded(place) for place in THIS_RUN.networks_of(labels)]
 
 
@@ -61,7 +61,7 @@ try:
     files.refuse_unwritable(["."])
     lifecycle.name_to_jobs(first=workflow.is_main_process)
     if workflow.modifier.skip_configfile:
-        # The importing workflow's configuration is laid over ours, as --configfile is.
+        # The importing workflow's configuration is merged over ours, as --configfile is.
         config, given = load.read(load.shipped()), config
         update_config(config, given)
     THIS_RUN = runs.load_run(config, CHECKOUT)

@@ -1,10 +1,10 @@
 """Datasets. Needs the user's data folder, official mirrors, package registries or a user's own files; makes
-results/data/{dataset}.nc and a card of metadata, and keeps copies of both in results/data/verified: Snakemake deletes a
-job's outputs before the job starts, which restores them if reading again would give the same."""
+results/data/{dataset}.nc and a card of metadata, and keeps copies of both in results/data/verified. Snakemake deletes a
+job's outputs before the job starts; the job then restores them if reading again would give the same."""
 
-# Both rules fetch datasets first and exclusively, so that an unavailable one fails the run early. (A gate rule that blocks take
-# as ancient() would do that too, but while it is due to run, Snakemake ignores every other reason to rerun the jobs
-# behind it.)
+# Both rules fetch datasets first and exclusively, so that an unavailable one fails the run early. (A gate rule as an
+# ancient() input of the blocks would do so too, but while it is due to run, Snakemake ignores every other reason to
+# rerun the jobs behind it.)
 
 
 rule dataset:
@@ -27,7 +27,7 @@ rule dataset:
     threads: 1024
     resources:
         mem_mb=1500,
-        # A resource, not a parameter: whatever the source, the content is the same.
+        # A resource, not a parameter, because the content does not depend on the source.
         folder=SETTINGS.data_folder or "",
     message:
         "Fetching {wildcards.dataset}"
@@ -36,7 +36,7 @@ rule dataset:
 
 
 rule own_dataset:
-    """One dataset of the user's own, read again when the content of its files changes, not their age or place."""
+    """One of the user's own datasets, read again when the content of its files changes, not their age or place."""
     input:
         files=record("data/own/{dataset}.yaml"),
         code=record("data/fingerprints/own_dataset.txt"),
@@ -57,7 +57,7 @@ rule own_dataset:
     threads: 1024
     resources:
         mem_mb=6000,
-        # Resources, not parameters: wherever the files lie, the content is the same.
+        # Resources, not parameters, because the content does not depend on the place of the files.
         path=lambda wildcards: THIS_RUN.own_datasets[wildcards.dataset]["path"] or "",
         expected=lambda wildcards: THIS_RUN.own_datasets[wildcards.dataset]["expected"],
         place=lambda wildcards: THIS_RUN.own_datasets[wildcards.dataset]["place"],

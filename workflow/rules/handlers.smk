@@ -8,7 +8,7 @@ WRITTEN = ("results", "figures", "paper")
 
 
 def both(first, second):
-    """A handler that calls both."""
+    """A handler that calls `first`, then `second`."""
     return lambda log: (first(log), second(log))
 
 
@@ -27,8 +27,8 @@ def enter_run():
 onstart:
     if workflow.is_main_process:
         enter_run()
-    # Snakemake starts at most a hundred jobs a second and wakes up once more a second for each that has ended. On one
-    # machine that limit only delays.
+    # Snakemake starts at most a hundred jobs per second and, to that end, wakes up every second, one time more for each
+    # job that has ended. On a single machine, that limit only causes delays.
     if workflow.local_exec:
         workflow.scheduler.job_rate_limiter = None
 

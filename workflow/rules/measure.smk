@@ -1,5 +1,5 @@
-"""Measurements. Needs datasets and settings; makes one block per job, some draws at all radii or some, by one rule for
-each kind of study, and one file of cuts through the loss. A job of training that is killed resumes from its checkpoints.
+"""Measurements. Needs datasets and settings; makes one block per job (some draws at all or some radii), by one rule for
+each kind of study, and one file of cuts through the loss. A training job that was killed resumes from its checkpoints.
 """
 
 for kind in kinds.known().values():

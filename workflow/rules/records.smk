@@ -1,10 +1,10 @@
 """Records: settings and fingerprints of code, in files named by the hash of their content. Needs the configuration and
 the code; makes results/{run}/{settings,fingerprints}/{name}.{hash}.{ending}, and the same below results/data. Rules take
-them as inputs, so that the reach of a change is known before anything is written, and when .snakemake/ is lost."""
+them as inputs, so that the effect of a change is known before anything is written, and after .snakemake/ is lost."""
 
 
 rule record:
-    """One record. Others of the same place are removed, so that their results are made again if their content returns."""
+    """One record. Others of the same place are removed, so that results are made again if an earlier content returns."""
     output:
         "results/{place}/{name}.{hash}.{ending}",
     log:
@@ -14,7 +14,7 @@ rule record:
         name="[A-Za-z0-9_-]+",
         hash=records.HASH,
         ending="txt|yaml",
-    # Jobs with a priority wait for their records.
+    # The highest priority of any job, because the jobs that have it wait for their records.
     priority: 100
     localrule: True
     conda:

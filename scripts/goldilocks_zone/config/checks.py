@@ -56,7 +56,7 @@ def refuse_sizes(path: str, study: "Study", shapes: "Shapes", networks: "Network
 
 
 def refuse_dataset(path: str, name: str, shapes: Mapping[str, Shape | None], study: "Study | None" = None) -> None:
-    """Refuse the name of an unknown dataset, and one that is drawn anew by jobs where none of a `study` does so."""
+    """Refuse an unknown dataset, and one that jobs draw anew unless the kind of `study` supports that."""
     if name not in shapes:
         advice = "one of your own is described under datasets, or lies in the folder GOLDILOCKS_DATA"
         refuse(f"{path}: the dataset {name!r} is unknown; {nearest(name, shapes)} ({advice})")
@@ -95,7 +95,7 @@ def check_names(config: "Configuration", known: list[str]) -> None:
 
 
 def check_study(path: str, study: "Study", config: "Configuration", shapes: Mapping[str, Shape | None]) -> "Study":
-    """Replace a study's datasets by their substitutes, and check their names, its networks and all its kind does."""
+    """Check a study's datasets, networks and settings; return it with datasets replaced by their substitutes."""
     for i, dataset in enumerate(study.datasets):
         refuse_dataset(f"{path}.datasets.{i}", dataset, shapes, study)
     datasets = list(dict.fromkeys(config.substitutes.get(each, each) for each in study.datasets))
@@ -107,7 +107,7 @@ def check_study(path: str, study: "Study", config: "Configuration", shapes: Mapp
 
 
 def check_cuts(cuts: "Cuts", shape: Shape | None, own_networks: Iterable[str]) -> None:
-    """Check the label of the network, and examples and directions against dataset and network."""
+    """Check the network's label, and the numbers of examples and directions against the dataset and the network."""
     network = None if cuts.network in own_networks else _parsed("cuts.network", cuts.network)
     if shape is None:
         return
@@ -120,7 +120,10 @@ def check_cuts(cuts: "Cuts", shape: Shape | None, own_networks: Iterable[str]) -
 
 
 def check_figures(config: "Configuration", given: Mapping, known: Iterable[str]) -> None:
-    """Check the units of radii of figures' studies; figures as configured, `given`, may only name `known` ones."""
+    """Check that the studies of figures have the radius units that the figures need.
+
+    `given` holds the figures as configured; these may only name `known` studies.
+    """
     for name, figure in config.figures.items():
         registered = registry.of(name, figure.file)
         if not (figure.studies or registered.result):

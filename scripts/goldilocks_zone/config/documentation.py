@@ -24,7 +24,7 @@ def documentation() -> str:
 
 
 def schema() -> dict:
-    """JSON schema of a file of the configuration: it is laid over others, so that any key may be absent or null."""
+    """JSON schema of one configuration file. Files are merged over one another, so any key may be absent or null."""
     studies = [kind.model for kind in kinds.known().values()]
     _, found = models_json_schema([(model, "validation") for model in (Configuration, *studies)])
     whole = found["$defs"]["Configuration"]["properties"]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from goldilocks_zone.config.models import Study
 
 PACKAGE, ROOM = "goldilocks_zone", "measurements"
-USUAL = "curvature"  # the kind of a study that names none
+USUAL = "curvature"  # the default kind of a study
 CUTS = f"{ROOM}.loss_slices"  # the module that measures cuts
 
 
@@ -23,23 +23,23 @@ class Kind:
     memory_mib: int  # for torch, data and results
     seconds: float  # overhead of a job, mostly imports
     speeds: Mapping[str, float]  # operations per second of one core of 2026, by `Study.work`
-    priority: int = 0  # of its jobs: kinds with the longest ones first, so that no long job is left to the end
-    draws_data: bool = False  # takes datasets in the plane, drawn anew for each initialisation
-    draws_worlds: bool = False  # takes worlds, drawn anew for each initialisation and step
-    module: str = ""  # has `measure_block(job)` and OBSERVABLES; by default the module named as the kind
+    priority: int = 0  # of its jobs; kinds with the longest jobs come first, so that no long job is left to the end
+    draws_data: bool = False  # accepts datasets in the plane, drawn anew for each initialisation
+    draws_worlds: bool = False  # accepts worlds, drawn anew for each initialisation and step
+    module: str = ""  # defines `measure_block(job)` and OBSERVABLES; by default named after the kind
 
     @property
     def name(self) -> str:
-        """The value of a study's key `kind`."""
+        """Value of the key `kind` of a study."""
         return get_args(self.model.model_fields["kind"].annotation)[0]
 
     @property
     def path(self) -> str:
-        """Name of the module that measures, below the package."""
+        """Name of the measuring module, relative to the package."""
         return f"{ROOM}.{self.module or self.name}"
 
     def load(self) -> Any:
-        """Import the module that measures, which is slow."""
+        """Import the measuring module, which is slow."""
         return importlib.import_module(f"{PACKAGE}.{self.path}")
 
 

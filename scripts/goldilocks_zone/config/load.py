@@ -1,4 +1,4 @@
-"""Reading configurations from YAML files, completing them and checking them. Imports nothing heavy."""
+"""Read, complete and check configurations from YAML files. Imports nothing heavy."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,10 +22,10 @@ AVAILABLE = Path("results/data/available.yaml")  # written by make data
 def complete(given: dict, cards: Sequence[Path] = ()) -> Configuration:
     """Check the configuration `given`, add its defaults, drop entries set to null and apply substitutes of datasets.
 
-    `cards`: folders of cards of datasets read before. Raises ConfigurationError for the first mistaken key.
+    `cards`: folders with the cards of datasets read before. Raises ConfigurationError for the first invalid key.
     """
     _refuse_unnamed(given)
-    # Studies that an overlay leaves out may be named too.
+    # Studies that an overlay sets to null may still be named.
     known = list(given["studies"]) if isinstance(given.get("studies"), dict) else []
     own_figures = given.get("figures")
     given = records.without_nulls(_with_figures(given))
@@ -49,7 +49,7 @@ def complete(given: dict, cards: Sequence[Path] = ()) -> Configuration:
 
 
 def _known_datasets(config: Configuration, cards: Sequence[Path]) -> dict[str, Shape | None]:
-    """Every dataset that a study may name, with its shape if that is known before reading."""
+    """Map every dataset that a study may name to its shape, or to None if that is unknown before reading."""
     for name, entry in config.datasets.items():
         if name in official_shapes.OFFICIAL or drawn_shapes.shape_of(name):
             checks.refuse(f"datasets.{name}: this name belongs to an official dataset; choose another")
@@ -76,7 +76,7 @@ def _with_figures(given: dict) -> dict:
 
 
 def _drawable(config: Configuration) -> dict[str, registry.FigureSettings]:
-    """Figures whose result or some of whose studies the configuration has, with those studies."""
+    """Figures for which the configuration has the result or at least one study, restricted to its studies."""
     found = {}
     for name, figure in config.figures.items():
         present = [study for study in figure.studies if study in config.studies]
@@ -94,7 +94,7 @@ def datasets_of(config: Configuration) -> set[str]:
 
 
 def read(paths: Iterable[str | Path]) -> dict:
-    """Read several files, each laid over those before it, as Snakemake does."""
+    """Read several files and merge each over the previous ones, as Snakemake does."""
     config: dict = {}
     for path in paths:
         _lay_over(config, _read_mapping(Path(path)))
@@ -115,8 +115,10 @@ def _read_mapping(path: Path) -> dict:
 
 
 def without_missing(config: Configuration, available: Mapping) -> tuple[Configuration, dict[str, str]]:
-    """Omit the datasets that `available` records as unavailable, with studies, cuts and figures left without any, and
-    give a reason for each dataset."""
+    """Omit the datasets that `available` records as unavailable; also return the reason for each of them.
+
+    Studies, cuts and figures that have no dataset left are omitted too.
+    """
     missing = [name for name, state in available.items() if not state["available"]]
     reasons = {name: available[name]["reason"] for name in missing if name in datasets_of(config)}
     studies = {}
@@ -129,8 +131,10 @@ def without_missing(config: Configuration, available: Mapping) -> tuple[Configur
 
 
 def as_run(config: Configuration) -> tuple[Configuration, dict[str, str], dict[str, list[str]]]:
-    """A complete configuration less unavailable datasets, if they may be omitted; a reason for each of these; and the
-    datasets of each omitted study."""
+    """Omit unavailable datasets from a complete configuration, if `missing_datasets` allows it.
+
+    Returns the configuration, the reason for each omitted dataset, and the datasets of each omitted study.
+    """
     if config.missing_datasets == "fail":
         return config, {}, {}
     if AVAILABLE.exists():
@@ -148,7 +152,10 @@ def shipped() -> list[Path]:
 
 
 def load(overlays: Iterable[str | Path] = ()) -> Configuration:
-    """The complete configuration of the full reproduction with overlays. Raises ConfigurationError and OSError."""
+    """Load the complete configuration of the full reproduction, with `overlays` merged over it.
+
+    Raises ConfigurationError and OSError.
+    """
     return complete(read([*shipped(), *overlays]), [Path("results/data/cards")])
 
 
@@ -161,7 +168,7 @@ def _lay_over(config: dict, overlay: dict) -> None:
 
 
 def _refuse_unnamed(node: object, path: str = "") -> None:
-    """Refuse keys that YAML reads as numbers or truth values."""
+    """Refuse keys that YAML reads as numbers or booleans."""
     for key, value in node.items() if isinstance(node, dict) else []:
         if not isinstance(key, str):
             raise ConfigurationError(f"{path}{key}: a name must be text; put it into quotes")

@@ -1,4 +1,7 @@
-"""Sections of the configuration and the base of all studies: keys, types, defaults and documentation; light imports."""
+"""Sections of the configuration and the base of all studies: keys, types, defaults and documentation.
+
+Imports nothing heavy.
+"""
 
 import functools
 from abc import abstractmethod
@@ -37,36 +40,36 @@ def _parsed(parse, label: str) -> str:
 
 
 class Dataset(Section, title="Dataset"):
-    """A dataset of the user's own."""
+    """A user's own dataset."""
 
     path: str | None = None
-    """An .npz file, a folder of images, or an archive of one (.tar, .tar.xz, .tar.gz, .tgz, .tar.bz2, .zip); by
-    default the one of the dataset's name in the data folder."""
+    """An .npz file, a folder of images, or an archive of such a folder (.tar, .tar.xz, .tar.gz, .tgz, .tar.bz2, .zip);
+    by default the one in the data folder that has the dataset's name."""
     channels: Literal["first", "last"] | None = None
-    """Position of the channels' axis; needed if the shape is ambiguous."""
+    """Position of the channel axis; needed if the shape is ambiguous."""
     white: Positive | None = None
-    """The value of white, as 1, 16 or 65535, to which grey levels are scaled in 255ths; by default 255, for grey levels
-    that are whole numbers."""
+    """Value of white, such as 1, 16 or 65535; grey levels are rescaled so that white becomes 255, and rounded. By
+    default 255, and grey levels must be whole numbers."""
     licence: str | None = None
-    """One line for the paper and the data file; by default they say that no licence is stated."""
+    """One-line licence for the paper and the data file; by default, they say that no licence is stated."""
     limit_mib: Count = LIMIT_MIB
     """Largest unpacked size of the dataset, in MiB."""
 
 
 class Network(Section, title="Network"):
-    """A network of the user's own."""
+    """A user's own network."""
 
     file: str
     """Self-contained Python file; results depend on its code."""
     name: str
-    """Class or function in it that takes the image shape (channels, height, width) and the number of classes, and
+    """Class or function in the file that takes the image shape (channels, height, width) and the number of classes, and
     returns a torch.nn.Module."""
     arguments: dict[str, Any] = Field({})
-    """Further arguments, by name."""
+    """Additional keyword arguments."""
 
     @functools.cached_property
     def code(self) -> user_code.UserNetwork:
-        """The description of the code. Raises ValueError in one sentence if there is none."""
+        """Description of the code. Raises ValueError, with one sentence, if the code cannot be described."""
         return user_code.describe(self.file, self.name, self.arguments)
 
 
@@ -78,7 +81,7 @@ class RadiusRange(Section, title="Range of radii"):
     last: Positive
     """largest radius"""
     number: Count
-    """how many"""
+    """number of radii"""
 
     @field_validator("last")
     @classmethod
@@ -89,11 +92,11 @@ class RadiusRange(Section, title="Range of radii"):
 
 
 class Study(Section):
-    """Keys of all kinds of studies; the models of kinds, in `goldilocks_zone.measurements`, add their own."""
+    """Keys that all kinds of studies share; the models in `goldilocks_zone.measurements` add those of each kind."""
 
     kind: str
     datasets: Several[str]
-    """Datasets, of mnist, fashion_mnist, cifar10, annuli (made) and your own."""
+    """Datasets: mnist, fashion_mnist, cifar10, annuli (synthetic) or your own."""
     networks: Several[str]
     """Names of your own networks, or labels fc-<widths>-<activation>[-nobias][-res][-ln] (widths as 200x2 or 300-100;
     res adds the input of a hidden layer, from the second on, to its output of the same width; ln normalises
@@ -107,22 +110,22 @@ class Study(Section):
     """Unit of the radii; r_X is the norm under Glorot initialisation, norm the plain norm, init_scale a factor on the
     initialisation."""
     draws: Annotated[Count, Field(le=1000)]
-    """Random initialisations, each with a seed of its own."""
+    """Number of random initialisations, each with its own seed."""
     initialisation: Varied[Initialisation] = "glorot"
     """Distribution of the initialisation before it is rescaled to a radius."""
     metric: Varied[Metric] = "shell"
-    """Relative length η of a plane's directions per layer."""
+    """Relative length η of a plane's directions in each layer."""
     bias_directions: Varied[bool] = False
-    """Whether planes and spheres have coordinates of biases and gains."""
+    """Whether planes and spheres include directions of biases and gains."""
     loss: Varied[Literal["cross_entropy", "mean_squared_error"]] = "cross_entropy"
     """The loss; mean squared error is a control without softmax."""
     classes: Varied[Annotated[int, Field(ge=2)] | None] = None
-    """Number of classes, the first ones of the dataset; absent for all."""
+    """Number of classes: the first ones of the dataset; all if absent."""
     validation: Amount = 500
     """Training examples held out for validation and excluded from every Hessian."""
     vary: dict[str, list] = Field({})
-    """Keys of this study that take several values, as {labels = [original, shuffled]}; each becomes a dimension of the
-    results."""
+    """Keys of this study that take several values, such as {labels = [original, shuffled]}; each becomes a dimension of
+    the results."""
 
     @classmethod
     @functools.cache
@@ -174,28 +177,28 @@ class Cuts(Section, title="Cuts"):
 
     bias_directions: ClassVar[bool] = False
     dataset: str = "mnist"
-    """Dataset, one of mnist, fashion_mnist, cifar10, annuli (made) and your own."""
+    """Dataset: mnist, fashion_mnist, cifar10, annuli (synthetic) or your own."""
     network: str = "fc-200x2-relu"
-    """Name of a network of your own, or a label as studies have it."""
+    """Name of one of your own networks, or a label as in studies."""
     radii: Several[Positive] = Field([0.1, 0.464158883, 1, 2.15443469, 10])
-    """Radii in units of r_X; the same initialisation, the first that studies have, is rescaled to each."""
+    """Radii in units of r_X; the first initialisation of the studies is rescaled to each of them."""
     examples: Count = 250
-    """Number N of training examples of the loss, the first ones of those of studies."""
+    """Number N of training examples in the loss: the first N of those that studies use."""
     subspace: Plane = "plane-5-sparse"
     """Label of a random plane; one-dimensional cuts run along its orthonormal columns, the first two of which span the
     two-dimensional cut."""
     extent: Positive = 1.0
-    """Reach of the cuts to either side, in units of the radius."""
+    """Half-width of the cuts, in units of the radius."""
     steps: Count = 30
-    """Steps of a one-dimensional cut to either side."""
+    """Steps of a one-dimensional cut on either side of its centre."""
     plane_steps: Count = 15
-    """Steps of the two-dimensional cut to either side, along each of its axes."""
+    """Steps of the two-dimensional cut on either side of its centre, along each axis."""
     metric: Metric = "shell"
-    """Relative length η of the directions per layer."""
+    """Relative length η of the directions in each layer."""
     initialisation: Initialisation = "glorot"
     """Distribution of the initialisation before it is rescaled to a radius."""
     inputs: Inputs = "standardised"
-    """Preprocessing of the images, as studies have it."""
+    """Preprocessing of the images, as in studies."""
     validation: Amount = 500
     """Training examples held out for validation and excluded from the loss."""
 
@@ -208,22 +211,24 @@ class Cuts(Section, title="Cuts"):
 
 
 class Execution(Section, title="Execution"):
-    """Execution of the work, which changes no number."""
+    """How the work is executed; no number depends on it."""
 
     draws_per_job: CountOrAll | dict[str, CountOrAll] = 2
-    """Draws that one job computes, or all; or by study, as {chang: 1, others: 20}, without others all."""
+    """Draws per job, or all; or a value for each study, such as {chang: 1, others: 20}, where others is all by
+    default."""
     radii_per_job: CountOrAll = "all"
-    """Radii that one job computes, or all; all shares most work."""
+    """Radii per job, or all; all shares the most work between radii."""
     threads: Count = 1
-    """Threads of a job that computes."""
+    """Threads per measurement job."""
     memory_mib: Annotated[int, Field(ge=64)] = 768
-    """Memory in MiB that a job may use for one pass of differentiation, beside about 700 MiB for torch and the data."""
+    """Memory in MiB that a job may use for one pass of differentiation, besides about 700 MiB for torch and the
+    data."""
     runtime: Count = 240
-    """Minutes of a job of curvature, training or cuts on a cluster; every further attempt gets as many more."""
+    """Time limit of a measurement job on a cluster, in minutes; each retry gets as many minutes more."""
     gpus: Amount = 0
-    """GPUs of such a job on a cluster; on one machine jobs divide its GPUs among themselves."""
+    """GPUs per measurement job on a cluster; on a single machine, jobs divide its GPUs among themselves."""
     checkpoint_seconds: NonNegative = 60
-    """Minimal seconds between checkpoints of training, which take at most a twentieth of the time."""
+    """Minimum seconds between training checkpoints, which take at most 5 % of the time."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device; auto is CUDA if available."""
 
@@ -249,28 +254,29 @@ class Configuration(Section, title="The whole"):
     run: RunName
     """Name of the run, whose output is in results/<run>, figures/<run> and logs/<run>."""
     seed: Amount = 1
-    """Part of the name of every random stream; another seed is an independent replication."""
+    """Seed in the name of every random stream; another seed gives an independent replication."""
     data_folder: str | None = None
-    """Folder of official data files, tried before any download, and of your own datasets by their names; the variable
-    GOLDILOCKS_DATA precedes it."""
+    """Folder with official data files, tried before any download, and with your own datasets, found by name; the
+    environment variable GOLDILOCKS_DATA overrides it."""
     missing_datasets: Literal["fail", "leave_out"] = "fail"
-    """Whether to fail without a dataset that `make data` found unavailable, or leave it out and say so in the paper."""
+    """Whether to fail if `make data` found a dataset unavailable, or to leave that dataset out and say so in the
+    paper."""
     results_from: str | None = None
-    """An archive of make archive, whose blocks are verified and used instead of computing them."""
+    """Archive written by make archive; its blocks are verified and used instead of being computed."""
     datasets: dict[Name, Dataset] = Field({})
-    """Datasets of your own, by name; see below."""
+    """Your own datasets, by name; see below."""
     substitutes: dict[str, str] = Field({})
-    """Datasets to use instead of others, as {cifar10 = mine}; results carry the substitute's name."""
+    """Datasets to use instead of others, such as {cifar10 = mine}; results carry the substitute's name."""
     networks: dict[Name, Network] = Field({})
-    """Networks of your own, by name; see below."""
+    """Your own networks, by name; see below."""
     studies: dict[Name, StudyOfAnyKind] = Field(min_length=1)
     """Measurements by name, of kind curvature by default; see below."""
     only: Several[str] | None = None
-    """The studies to keep, by name; absent for all."""
+    """Names of the studies to keep; all if absent."""
     cuts: Cuts | None = None
     """Cuts through the loss landscape, shown by the figure of that name; see below."""
     figures: dict[Name, FigureSettings] = Field({})
-    """Settings of figures, by name, that differ from the defaults (null omits a figure), and figures of your own; see
+    """Figure settings that differ from the defaults, by name (null omits a figure), and your own figures; see
     below."""
     execution: Execution = Field(Execution())
-    """Execution of the work, which changes no number; see below."""
+    """How the work is executed; no number depends on it; see below."""

@@ -1,4 +1,4 @@
-"""Records of settings, texts that change only with the inputs of a job, and their reading by jobs."""
+"""Records of settings: texts that change only with the inputs of a job, and functions by which jobs read them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +26,7 @@ class Block(NamedTuple):
 
 
 class ClaimsRecord(Section):
-    """Settings that claims depend on, beside the studies' results."""
+    """Settings that claims depend on, besides the studies' results."""
 
     studies: list[str]
     left_out: dict[str, list[str]]
@@ -34,8 +34,10 @@ class ClaimsRecord(Section):
 
 
 class PaperRecord(Section):
-    """Settings that the paper depends on, beside results, figures and claims; `figures` has their studies, `lacking`
-    names figures of which a dataset is left out."""
+    """Settings that the paper depends on, besides results, figures and claims.
+
+    `figures` maps each figure to its studies; `lacking` names the figures for which a dataset is left out.
+    """
 
     run: str
     studies: dict[str, StudyOfAnyKind]
@@ -58,7 +60,7 @@ def parse(text: str | bytes) -> Any:
 
 
 def without_nulls(node: Any) -> Any:
-    """A parsed text without the keys that are null, which drop a default."""
+    """Remove the keys set to null, which drop a default, from a parsed text."""
     if isinstance(node, dict):
         return {key: without_nulls(value) for key, value in node.items() if value is not None}
     return node
@@ -72,7 +74,7 @@ def dump(content: Section | Mapping) -> str:
 
 
 def of_measurement(settings: Study | Cuts, seed: int) -> dict:
-    """Settings that the numbers in a block depend on, beside dataset, network, subspace and draw."""
+    """Settings that the numbers in a block depend on, besides dataset, network, subspace and draw."""
     kept = settings.model_dump(exclude={*studies.AXES}, exclude_none=True)
     return {**kept, "radii": studies.radii(settings), "seed": seed}
 
@@ -83,14 +85,14 @@ def of_grid(study: Study) -> dict:
 
 
 def read_measurement(path_to_settings: str | Path, **grid: Any) -> tuple[Any, int]:
-    """Read cuts, or a study and its grid, and their seed from the record of their measurement."""
+    """Read the cuts, or a study completed by the keys `grid`, and the seed from the record of a measurement."""
     settings = parse(Path(path_to_settings).read_text(encoding="utf-8")) | grid
     seed, kind = settings.pop("seed"), settings.get("kind")
     return (kinds.known()[kind].model if kind else Cuts).model_validate(settings), seed
 
 
 def read_block(path_to_settings: str | Path, dataset: str, network: str, subspace: str, name: str) -> Block:
-    """Read the study of a block from its record, and combine it with the block's place."""
+    """Read the study of a block from its record, restricted to the block's cell, draws and radii."""
     draws, chosen = studies.read_block(name)
     cell = {"datasets": [dataset], "networks": [network], "subspaces": [subspace], "draws": len(draws)}
     study, seed = read_measurement(path_to_settings, **cell)

@@ -1,7 +1,7 @@
 """A run of the workflow: its configuration, its records of inputs, and its output files.
 
-Loading one imports nothing heavy and writes nothing. All paths are relative to the working directory. A place is a path
-of a record without its hash, below the run's results, or below results/ if it starts with data/.
+Loading a run imports nothing heavy and writes nothing. All paths are relative to the working directory. The place of a
+record is its path without the hash, relative to the run's results, or to results/ if it starts with data/.
 """
 
 import base64
@@ -91,7 +91,10 @@ class Run:
         return _cards_in(self.archived_files)
 
     def path_of(self, place: str, started: bool = False) -> str:
-        """The path of a record; of a run `started` earlier, of the one it wrote. Raises ValueError if it wrote none."""
+        """Path of a record or, for a run `started` earlier, of the record that this run wrote.
+
+        Raises ValueError if it has not left exactly one.
+        """
         path = _full(self.name, place)
         if not started:
             return str(records.path_of(path, self.texts[path]))
@@ -110,7 +113,7 @@ class Run:
         return [f"results/{self.name}/{path}" for path in studies.block_paths(self.config, study)]
 
     def shown_by(self, figure: str) -> list[str]:
-        """Paths of the results of a figure: aggregates of its studies, or another result."""
+        """Paths of the results that a figure shows: the aggregates of its studies, or another result."""
         names = [f"aggregate/{study}" for study in self.config.figures[figure].studies]
         names = names or [self.figures[figure].result]
         return [f"results/{self.name}/{name}.nc" for name in names]
@@ -132,12 +135,12 @@ class Run:
         return [f"results/{self.name}/{path}" for path in results] + drawn + copies
 
     def card_of(self, dataset: str) -> str:
-        """Path of a dataset's card: the archive's, which saves fetching the dataset, or that of a dataset read here."""
+        """Path of a dataset's card: the archive's, which saves fetching the dataset, or the one written by reading."""
         card = f"{archive.CARDS}/{dataset}.yaml"
         return f"results/{self.name}/unpacked/{card}" if card in self.archived_files else str(DATA / card)
 
     def file_of_dataset(self, dataset: str) -> list[str]:
-        """Path of a dataset's file; none for those that jobs draw."""
+        """Path of a dataset's file, in a list; empty for datasets that jobs draw."""
         return [] if drawn_shapes.shape_of(dataset) else [str(DATA / f"{dataset}.nc")]
 
     def networks_of(self, labels: Iterable[str]) -> list[str]:
@@ -153,17 +156,20 @@ class Run:
         return json.dumps([each.file for each in getattr(self.config.studies[study], "weights", None) or []])
 
     def renew_stamps(self) -> None:
-        """Write the ages of the files of the user's datasets, by which later calls know their contents."""
+        """Store content hashes of the user's dataset files by the files' ages: later calls need not read the files."""
         folder = catalogue.data_folder(self.config.data_folder)
         catalogue.renew_stamps(self.datasets, self.config.datasets, folder, DATA)
 
 
 def load_run(given: dict, checkout: Path) -> Run:
-    """Load the run of the configuration `given` and the code of `checkout`. Raises ValueError or OSError, in one
-    sentence, for a mistake in the configuration, the archive or a user's dataset."""
+    """Load the run of the configuration `given` and the code of `checkout`.
+
+    Raises ValueError or OSError, with one sentence, for a mistake in the configuration, the archive or a user's
+    dataset.
+    """
     path, archived = given.get("results_from"), frozenset()
     with TemporaryDirectory(prefix="goldilocks-") as folder, catalogue.one_look():
-        # The configuration refuses other types than text.
+        # load.complete refuses types other than text.
         if isinstance(path, str):
             archived = frozenset(archive.read_manifest(path)["files"])
             for name, content in archive.read(path, _cards_in(archived)).items():

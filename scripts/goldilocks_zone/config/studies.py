@@ -22,13 +22,13 @@ def radii(study: "Study | Cuts") -> list[float]:
 
 
 def in_units_of_r_x(study: "Study") -> bool:
-    """Whether results can be shown over r/r_X, as also plain norms of a single network can."""
+    """Whether results can be shown over r/r_X: radii in units of r_X, or norms with a single network and dataset."""
     unit = study.radius_unit
     return unit == "r_X" or (unit == "norm" and len(study.networks) == 1 and len(study.datasets) == 1)
 
 
 def variants(study: "Study", keys: list[str] | None = None) -> list[dict]:
-    """Variants of a study, as {varied key: value}, over all varied keys or only over `keys`; the last runs fastest."""
+    """Variants of a study, as {varied key: value}, over all varied keys or `keys` alone; the last varies fastest."""
     # In alphabetical order, as in files of settings.
     known = study.variations
     keys = sorted(known) if keys is None else keys
@@ -42,7 +42,7 @@ def split(study: "Study", together: Collection[str]) -> tuple[list[dict], list[d
 
 
 def dimension(key: str) -> str:
-    """The dimension of results along a varied key, renamed where a variable has its name."""
+    """Name of the results' dimension along a varied key, renamed where a variable already has that name."""
     return {"loss": "loss_function", "classes": "class_count"}.get(key, key)
 
 
@@ -57,12 +57,12 @@ def place(variant: dict) -> dict:
 
 
 def described(variant: dict) -> str:
-    """A variant as the end of a line in a log."""
+    """A variant as the end of a log line."""
     return "".join(f", {key} {value}" for key, value in variant.items())
 
 
 def rate_exponent(rule: str, depth: int | None) -> int:
-    """The exponent p of a rule by which the learning rate is in proportion to (r/r_reference)^p."""
+    """Exponent p of a learning-rate rule, by which the rate is proportional to (r/r_reference)^p."""
     return {"fixed": 0, "proportional": 1, "square": 2, "homogeneous": 2 - (depth or 0)}[rule]
 
 
@@ -74,7 +74,7 @@ def block_paths(config: "Configuration", name: str) -> list[str]:
 
 
 def blocks(config: "Configuration", name: str) -> Iterator[str]:
-    """Names of a study's blocks by `execution`: `draws-000-019`, or `draws-000-019-radii-000-004`."""
+    """Names of a study's blocks, split by `execution`: `draws-000-019`, or `draws-000-019-radii-000-004`."""
     study, execution = config.studies[name], config.execution
     step = execution.draws_per_job
     if isinstance(step, dict):
@@ -89,7 +89,7 @@ def blocks(config: "Configuration", name: str) -> Iterator[str]:
 
 
 def read_block(name: str) -> tuple[range, slice]:
-    """Draws of a block by its name, and a slice of the study's radii."""
+    """Parse a block's name into its draws and a slice of the study's radii."""
     numbers = list(map(int, (part for part in name.split("-") if part.isdigit())))
     draws = range(numbers[0], numbers[1] + 1)
     return draws, slice(numbers[2], numbers[3] + 1) if len(numbers) == 4 else slice(None)

@@ -1,4 +1,4 @@
-"""Types of the configuration's values, stricter than Python's, and one sentence for a mistake in them."""
+"""Types of configuration values, stricter than Python's, and one-sentence messages for invalid values."""
 
 import difflib
 import math
@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError, ValidationError
 
-# Types by pydantic's names of errors.
+# Names of types by pydantic's names of errors.
 TYPES = {
     "bool_type": "boolean",
     "dict_type": "object",
@@ -40,7 +40,7 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_other_keys(cls, given: object) -> object:
-        """Tell the known keys, and the meaning of a missing one, where pydantic would only name the key."""
+        """Report the known keys, or the meaning of a missing key, where pydantic would only name the key."""
         if not isinstance(given, dict):
             return given
         for key in given:
@@ -53,12 +53,12 @@ class Section(BaseModel):
 
 
 def meaning(field: FieldInfo) -> str:
-    """Description of a key, in one line."""
+    """Description of a key, on one line."""
     return " ".join((field.description or "").split())
 
 
 def refuse(sentence: str) -> None:
-    """Raise the error of a validator, a sentence without the key's path and, unlike a ValueError's, without prefix."""
+    """Raise a validation error with a sentence, without the key's path; pydantic would add a prefix to a ValueError."""
     raise PydanticCustomError("refused", "{sentence}", {"sentence": sentence})
 
 
@@ -86,7 +86,7 @@ def _free_name(value: str) -> str:
     return _name(value)
 
 
-# A whole number stays one, in records and along axes.
+# An integer stays an integer, in records and along axes.
 Number = Annotated[int | float, BeforeValidator(_finite_number)]
 Positive = Annotated[Number, Field(gt=0), WithJsonSchema({"type": "number", "exclusiveMinimum": 0})]
 NonNegative = Annotated[Number, Field(ge=0), WithJsonSchema({"type": "number", "minimum": 0})]
@@ -103,7 +103,7 @@ class ConfigurationError(ValueError):
 
 
 def sentence(error: ValidationError, given: dict) -> str:
-    """The first mistake in the settings `given`."""
+    """Describe the first mistake in the settings `given`."""
     errors = [(*_places(each, given), each) for each in error.errors(include_url=False)]
     # A study's kind first: it decides the other keys.
     start, _, _ = min(errors, key=lambda each: ("kind" not in each[1], list(map(str, each[0]))))
@@ -115,7 +115,7 @@ def sentence(error: ValidationError, given: dict) -> str:
 
 
 def _places(error: ErrorDetails, given: object) -> tuple[tuple, tuple]:
-    """The path of a key up to the first choice between types, and in full, without the types that pydantic inserts."""
+    """Path of a key up to the first union of types, and its full path, without the types that pydantic inserts."""
     path, start = [], None
     for key in error["loc"]:
         if isinstance(given, dict | list) and (key in given if isinstance(given, dict) else isinstance(key, int)):
@@ -153,7 +153,7 @@ def _sentence(path: str, error: ErrorDetails) -> str:
 
 
 def nearest(value: object, valid: Iterable) -> str:
-    """Suggest the valid name most like the value, or all of them."""
+    """Suggest the valid name closest to the value, or list all valid names."""
     names = [str(name) for name in valid]
     close = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else f"valid are {', '.join(names)}"

@@ -1,4 +1,4 @@
-"""Trained weights that a study names: files that are known by their content, and labelled by their names."""
+"""Trained weights that a study names: files identified by their content and labelled by their names."""
 
 import re
 from collections.abc import Sequence
@@ -10,13 +10,15 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from goldilocks_zone.config.values import Section, refuse
 from goldilocks_zone.provenance import fingerprints
 
-INITIALISATIONS = "none"  # among files of weights, and their label: the random initialisations
+INITIALISATIONS = "none"  # stands for the random initialisations, in a list of files and as their label
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 
 
 class Weights(Section, title="Weights"):
-    """Weights by their label in results and the fingerprint of their file, empty for initialisations; records leave out
-    the place of the file."""
+    """Weights: their label in results and the fingerprint of their file, which is empty for initialisations.
+
+    Records leave out the path of the file.
+    """
 
     label: str
     fingerprint: str
@@ -24,7 +26,7 @@ class Weights(Section, title="Weights"):
 
 
 def labels_of(files: Sequence[str]) -> list[str]:
-    """The names of files without their endings if these differ and are plain; else their numbers, from 1."""
+    """Labels of files: their names without suffixes if these are distinct and plain, otherwise numbers from 1."""
     names = [Path(file).stem for file in files if file != INITIALISATIONS]
     plain = len({*names, INITIALISATIONS}) == len(names) + 1 and all(map(_LABEL.fullmatch, names))
     labels = iter(names if plain else map(str, range(1, len(names) + 1)))
@@ -32,7 +34,7 @@ def labels_of(files: Sequence[str]) -> list[str]:
 
 
 def _described(given: object) -> object:
-    """Describe the files that a configuration names; other values are those of a record, or refused."""
+    """Describe the files that a configuration names; return the values of a record as they are, and refuse others."""
     files = [given] if isinstance(given, str) else given
     if not isinstance(files, list) or not all(isinstance(file, str | dict | Weights) for file in files):
         refuse(f"{given!r} is no file; name a file of weights, or a list of files")

@@ -33,7 +33,7 @@ _stamps: ContextVar[dict[Path, str]] = ContextVar("stamps")  # of files by path,
 
 @contextmanager
 def one_look() -> Iterator[None]:
-    """Look at the files of each dataset once within the block."""
+    """Read the state of each dataset's files only once within the block."""
     token = _stamps.set({})
     try:
         yield
@@ -55,8 +55,8 @@ def own_records(names: Iterable[str], entries: Entries, folder: str | None, plac
 def _own_record(name: str, entries: Entries, folder: str | None, place: Path) -> dict:
     """Location, way of reading and `identity` of a dataset's files; `place` is the folder results/data.
 
-    The identity depends on the content of the files and on the keys `READING` alone; if the files are gone, it is that
-    of the last reading.
+    The identity depends only on the content of the files and on the keys `READING`. If the files no longer exist, it is
+    the identity of the last reading, or MISSING.
     """
     given, path = _given(name, entries, "path"), _path_of(name, entries, folder)
     reading = reading_of({key: _given(name, entries, key) for key in READING})
@@ -72,7 +72,7 @@ def _own_record(name: str, entries: Entries, folder: str | None, place: Path) ->
         return {**record, "identity": _identity(_content(name, path, place), reading)}
     paths = [place / folder / f"{name}.yaml" for folder in (CARDS, VERIFIED)]
     known = next((_read_card(path) for path in paths if path.exists()), {})
-    # A new path without files is a mistake, as is a new way of reading files that are gone.
+    # A new path without files is a mistake, as is a new way of reading files that no longer exist.
     same = known.get("place", record["place"]) == record["place"] and reading_of(known) == reading
     return {**record, "identity": (identity_read(known) if same else "") or MISSING}
 
@@ -110,7 +110,7 @@ def renew_stamps(names: Iterable[str], entries: Entries, folder: str | None, pla
 
 
 def keep_datasets(place: Path) -> None:
-    """Keep a copy of each dataset without one: Snakemake deletes the outputs of a job before it starts."""
+    """Copy each dataset that has no copy yet, because Snakemake deletes the outputs of a job before it starts."""
     for path in place.glob("*.nc"):
         if not files.is_temporary(path) and not (place / VERIFIED / path.name).exists():
             keep(path, place / CARDS / f"{path.stem}.yaml")
@@ -139,7 +139,7 @@ def _given(name: str, entries: Entries, key: str) -> Any:
 
 
 def _path_of(name: str, entries: Entries, folder: str | None) -> Path | None:
-    """Path of a user's own dataset: its `path`, or its name in the data folder; None if there is nothing."""
+    """Path of a user's own dataset: its `path`, or its name in the data folder; None if nothing is there."""
     if given := _given(name, entries, "path"):
         path = Path(os.path.expanduser(given))
         return path if path.exists() else None
@@ -181,7 +181,7 @@ def _identity(content: str, reading: dict) -> str:
 
 
 def _content(name: str, path: Path, place: Path, stamp: str | None = None) -> str:
-    """Hash of a dataset's files, remembered for as long as their names, sizes and ages stay the same."""
+    """Hash of a dataset's files, cached as long as their names, sizes and ages stay the same."""
     stamp, memory = stamp or _stamp(path), place / OWN / f"{name}.content"
     remembered = memory.read_text(encoding="utf-8").split() if memory.exists() else []
     return remembered[1] if remembered[:1] == [stamp] and len(remembered) == 2 else _content_of_files(path, stamp)

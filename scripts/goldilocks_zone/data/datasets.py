@@ -1,4 +1,4 @@
-"""Examples of a study from a dataset file: their choice, inputs and labels.
+"""Selection of a study's examples from a dataset file, with their inputs and labels.
 
 A dataset file (results/data/<name>.nc) holds images (uint8), labels and split (0 train, 1 test).
 """
@@ -99,14 +99,14 @@ def load(
     classes: int | None = None,
     example_set: int = 0,
 ) -> Examples:
-    """The first `count` training examples in class-balanced random order, or those of a later disjoint `example_set`.
+    """Load the first `count` training examples in class-balanced random order, or a later, disjoint `example_set`.
 
-    They never include the `validation` examples. `classes` restricts both to the first classes; preprocessing takes its
-    means from the whole training set. `inputs`: `standardised` by the global mean and standard deviation,
-    `unit_interval` (pixels / 255), `minus_one_to_one` (stretched to -1 … 1), `mean_image_removed` (then divided by the
-    remaining global deviation), or `gaussian`: each standardised image replaced by a Gaussian draw with the training
-    set's mean image and covariance. `labels`: `original`, or `shuffled` over the training examples of these classes.
-    Raises ValueError if `count` or `classes` is too large.
+    The `validation` examples are never included. `classes` restricts training and validation examples to the first
+    classes; preprocessing takes its statistics from the whole training set. `inputs`: `standardised` by the global mean
+    and standard deviation, `unit_interval` (pixels / 255), `minus_one_to_one` (rescaled to [-1, 1]),
+    `mean_image_removed` (then divided by the remaining global deviation), or `gaussian`: each standardised image
+    replaced by a Gaussian draw with the training set's mean image and covariance. `labels`: `original`, or `shuffled`
+    over the training examples of these classes. Raises ValueError if `count` or `classes` is too large.
     """
     images, targets, available, checksum = _read(path, TRAIN)
     classes = _restricted(classes, available, dataset)
@@ -142,12 +142,12 @@ def load_splits(
     examples: int | None = None,
     classes: int | None = None,
 ) -> Splits:
-    """The training set, the `validation` examples held out of it, and at most `test` of the test set.
+    """Load the training set, the `validation` examples held out of it, and at most `test` test examples.
 
-    `examples` restricts the training set to the examples of `load` for this count, `classes` all sets to the first
-    classes. Preprocessing as in `load`, without `gaussian`; labels `shuffled` as in `load`, validation examples
-    included; `groups_of_two` and `groups_of_five` number groups of successive classes. Raises ValueError if
-    `validation` leaves too little to train on, or there is no test set.
+    `examples` restricts the training set to the examples that `load` returns for this count; `classes` restricts all
+    sets to the first classes. Preprocessing is as in `load`, without `gaussian`. Labels: `shuffled` as in `load`, but
+    validation examples included; `groups_of_two` and `groups_of_five` number groups of successive classes. Raises
+    ValueError if `validation` leaves too few training examples, or there is no test set.
     """
     images, targets, available, checksum = _read(path, TRAIN)
     first = _restricted(classes, available, dataset)
@@ -185,10 +185,11 @@ def load_splits(
 def load_draws(
     path: str | Path, dataset: str, draws: Sequence[int], count: int, seed: int, only: Sequence[int] = (), test: int = 0
 ) -> tuple[list[Examples], Examples]:
-    """`count` training examples of each draw, standardised, class-balanced and in random order, and `test` test ones.
+    """Load `count` training examples for each draw, standardised and in class-balanced random order, and `test` test
+    examples.
 
-    Of the classes `only`, by default all, numbered anew in that order. Draws overlap. Raises ValueError if the dataset
-    has no `count` examples or not these classes.
+    `only` selects classes (by default all), which are renumbered in that order. Draws overlap. Raises ValueError if the
+    dataset lacks these classes, or has fewer than `count` training examples or no test examples of them.
     """
     images, targets, available, checksum = _read(path, TRAIN)
     classes = list(only) or list(range(available))
@@ -234,7 +235,7 @@ def _read(path: str | Path, split: int) -> tuple[np.ndarray, np.ndarray, int, st
 
 
 def _preprocessing(images: np.ndarray, kind: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Map of pixels from 0 to 1 to inputs of a `kind`, by means and deviations of the training `images`."""
+    """Map from pixels in [0, 1] to inputs of a `kind`, with means and deviations of the training `images`."""
     if kind == "unit_interval":
         return lambda pixels: pixels
     if kind == "minus_one_to_one":
@@ -255,7 +256,7 @@ def _preprocessing(images: np.ndarray, kind: str) -> Callable[[np.ndarray], np.n
 
 
 def _gaussian_images(images: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """`count` Gaussian draws with the mean and pixel covariance of `images` / 255; a larger count begins with them."""
+    """`count` Gaussian draws with the mean and pixel covariance of `images` / 255; larger counts begin with them."""
     n, pixels = len(images), images[0].size
     total, products = np.zeros(pixels), np.zeros((pixels, pixels))
     for start in range(0, n, 1024):

@@ -1,4 +1,4 @@
-"""Shapes of the datasets that have no file, since jobs draw them anew. Imports nothing heavy."""
+"""Shapes of the datasets that have no file because jobs draw them anew. Imports nothing heavy."""
 
 from goldilocks_zone.data import planar_shapes, world_shapes
 from goldilocks_zone.data.official_shapes import Shape
@@ -7,6 +7,6 @@ NAMES = (*planar_shapes.PLANAR, *world_shapes.WORLDS)  # others have numbers in 
 
 
 def shape_of(name: str) -> Shape | None:
-    """The shape of points in the plane or of a world; None for datasets with a file."""
+    """Shape of a dataset of points in the plane, or of a world; None for datasets with a file."""
     known = planar_shapes.of(name) or world_shapes.of(name)
     return known.shape if known else None

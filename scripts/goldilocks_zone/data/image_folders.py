@@ -33,16 +33,17 @@ _AS_8_BIT = {"I": ".convert('I').point(lambda v: v / 257).convert('L')", "L": ".
 _AS_COLOUR = ".convert('RGB')"
 
 Key = tuple[str, str, str]  # split, class, file
-# Name below the dataset's folder, and a function that reads the file before the next is asked for; None for a folder.
+# Name relative to the dataset's folder, and a function that reads the file, to be called before the next member is
+# requested; None for a folder.
 Member = tuple[str, Callable[[], bytes] | None]
 _TAR_ARCHIVES = {".tar.xz": lzma.open, ".tar.gz": gzip.open, ".tgz": gzip.open, ".tar.bz2": bz2.open, ".tar": open}
-_EXTENDED_HEADERS = {b"L", b"K", b"x", b"g", b"X"}  # long names and links of GNU, and those of pax
+_EXTENDED_HEADERS = {b"L", b"K", b"x", b"g", b"X"}  # GNU's long names and links, and headers of pax
 _HEADER_LIMIT = 1 << 14
 _UTF_8_FLAG = 1 << 11
 
 
 def read(path: Path, limit: int) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
-    """Images (n, c, h, w) of uint8, class numbers (n,), names of the splits (n,), and names of the classes.
+    """Read images (n, c, h, w), uint8, class numbers (n,), names of the splits (n,), and names of the classes.
 
     Classes are sorted by name, or by value if all are numbers. Raises Refused before unpacking more than `limit` bytes.
     """
@@ -56,7 +57,7 @@ def read(path: Path, limit: int) -> tuple[np.ndarray, np.ndarray, list[str], lis
             raise Refused(f"{member!r} is there twice; keep one of them")
         expected = next((image.shape[1:] for image in found.values()), None)
         found[key] = _decoded(path, member, content(), expected, limit)
-        # Three channels each: greyscale images become colour if others are.
+        # Count three channels each: greyscale images become colour if others are.
         pixels = 3 * found[key][0].size * len(found)
         if pixels > limit:
             raise Refused(f"its images take {pixels >> 20} MiB, {beyond(limit)}")
@@ -73,7 +74,7 @@ def read(path: Path, limit: int) -> tuple[np.ndarray, np.ndarray, list[str], lis
 
 
 def _placed(members: Iterator[Member]) -> Iterator[tuple[Key, str, Callable[[], bytes] | None]]:
-    """Key, name and reader of each member; the file in the key of a folder is empty, its reader None."""
+    """Key, name and reader of each member; for a folder, the file in the key is empty and the reader is None."""
     around, spelled, outside = set(), {}, set()
     for member, content in members:
         parts, place = folders.parts_of(member), folders.place_of(member)

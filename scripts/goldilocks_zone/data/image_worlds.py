@@ -1,6 +1,6 @@
 """Worlds of images: moving digits in two panes, and two views of one digit, for joint embeddings.
 
-Images are given: arrays (N, 28, 28) or (N, 14, 14) of grey levels, as a dataset file has them, and their labels (N,).
+Images are passed in: arrays (N, 28, 28) or (N, 14, 14) of grey levels, as in a dataset file, and their labels (N,).
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,10 @@ SIDE = world_shapes.SIDE
 
 
 def small(images: np.ndarray) -> np.ndarray:
-    """Images (N, 14, 14), standardised by their global mean and deviation; of 28 × 28 ones, means of 2 × 2 pixels."""
+    """Images (N, 14, 14), standardised by their global mean and deviation.
+
+    Images of 28 × 28 pixels are averaged over 2 × 2 pixels. Raises ValueError for other sizes.
+    """
     images = images.reshape(len(images), *images.shape[-2:]).astype(SINGLE)
     if images.shape[-1] == 2 * SIDE:
         images = images.reshape(-1, SIDE, 2, SIDE, 2).mean((2, 4))
@@ -25,7 +28,7 @@ def small(images: np.ndarray) -> np.ndarray:
 
 
 class _Shifted:
-    """Images that can be shifted by up to so many pixels; what enters has the value of an empty corner."""
+    """Images that can be shifted by up to `most` pixels; pixels shifted in have the smallest value of all images."""
 
     def __init__(self, images: np.ndarray, most: int):
         edges = ((0, 0), (most, most), (most, most))
@@ -42,9 +45,10 @@ class _Shifted:
 class ImageWorld:
     """A world of small images (N, 14, 14) with labels (N,).
 
-    views: `panes`, two side by side, left one digit of the sequence, shifted in each frame by up to 2 pixels along both
-    axes, right a new digit in each frame; or of one digit `shift_1` and `shift_2`, shifted by up to 1 or 2 pixels, and
-    `noise`, with fresh N(0, .5²) on each pixel. Shifts are uniform and independent.
+    views: `panes` shows two images side by side, on the left the sequence's digit, shifted in each frame by up to 2
+    pixels along both axes, on the right a new digit in each frame. The other views show one digit: `shift_1` and
+    `shift_2` shift it by up to 1 or 2 pixels, `noise` adds fresh N(0, .5²) to each pixel. Shifts are uniform and
+    independent.
 
     States: left and right, numbers of images; label and right_label; shift (…, 2) in pixels, down and to the right;
     noise (…, 196). There are no actions.
@@ -62,7 +66,7 @@ class ImageWorld:
 
     @property
     def name(self) -> str:
-        """The name by which streams know the views."""
+        """Name of the views in random streams."""
         return self.views
 
     def drawn(self, random: np.random.Generator, count: int, frames: int) -> tuple[Arrays, Arrays]:

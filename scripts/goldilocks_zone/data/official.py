@@ -56,7 +56,7 @@ class Source:
 
 
 def fetch(dataset: str, folder: str | None) -> xr.Dataset:
-    """Make an official dataset, or fetch it from the first source with the right checksums, such as `folder`.
+    """Generate an official dataset, or fetch it from the first source with the right checksums; `folder` comes first.
 
     Raises Unavailable if no source has it.
     """
@@ -86,7 +86,7 @@ def fetch(dataset: str, folder: str | None) -> xr.Dataset:
 
 
 def _from_folder(folder: Path, source: Source) -> list[bytes]:
-    """The first file of each name with the right checksum: others belong to other datasets."""
+    """For each name, the first file with the right checksum: the others belong to other datasets."""
     found = {name: _places(folder, source, name) for name in source.checksums}
     for name, paths in found.items():
         if not paths:
@@ -139,7 +139,7 @@ def _read_cifar(files: list[bytes]) -> tuple[Arrays, Arrays]:
 
 
 def _read_cifar_python(files: list[bytes]) -> tuple[Arrays, Arrays]:
-    """The same arrays in pickles of dictionaries, five of training and one of test, or an archive of them."""
+    """Read the same arrays from pickled dictionaries, five of training and one of test, or from an archive of them."""
     if len(files) == 1:
         files = _members(files[0], [f"cifar-10-batches-py/{name}" for name in CIFAR_BATCHES])
     batches = map(load_arrays, files)
@@ -230,7 +230,7 @@ def _idx_source(checksums: tuple[str, str, str, str], **more) -> Source:
 
 
 def _cifar_source(checksums: dict[str, str]) -> Source:
-    """CIFAR-10 in its Python files, which other libraries download."""
+    """CIFAR-10 in the Python version of its files, which other libraries download."""
     batches = tuple(f"{folder}/cifar-10-batches-py" for folder in ("", *CIFAR_FOLDERS))
     folders = (*CIFAR_FOLDERS, *(place.lstrip("/") for place in batches))
     return Source(checksums, gzipped=False, limit=CIFAR_BYTES, folders=folders, mirrors=(), read=_read_cifar_python)

@@ -14,7 +14,7 @@ from goldilocks_zone.randomness import stream
 
 Points = tuple[np.ndarray, np.ndarray]
 RING, FREE = (1.0, 1.5), 0.15  # radii of a pie, and its free angle on each side of a border
-REACH, HEIGHT, GAP = 2.0, 0.3, 0.3  # stripes: half their width together, deviation of y, gap between two
+REACH, HEIGHT, GAP = 2.0, 0.3, 0.3  # stripes: half their total width, deviation of y, gap between two stripes
 GAPS = 0.1, 0.2, 0.35, 0.55
 
 
@@ -41,7 +41,7 @@ def borders(name: str, seed: int, draw: int) -> Borders | None:
 
 
 def drawn(name: str, seed: int, purpose: str, draw: int, count: int | None = None) -> Points:
-    """Points and labels of a draw of a dataset for a `purpose`, by default as many as it has for training.
+    """Points and labels of a draw of a dataset for a `purpose`; by default as many as its training set has.
 
     Class counts differ by one at most; sections of a design are equally likely.
     """
@@ -55,14 +55,14 @@ def drawn(name: str, seed: int, purpose: str, draw: int, count: int | None = Non
 
 
 def published_gauss() -> Points:
-    """The draw of `gauss` in the published code: 150 of 300 points, by the numbers of two Mersenne twisters.
+    """The draw of `gauss` in the published code: 150 of 300 points, reproduced with two Mersenne twisters.
 
     numpy's RandomState(42) draws point by point, class by class; torch's randperm of the seed 42 orders them.
     """
     random = np.random.RandomState(42)
     points = [random.normal(mean, deviation) for mean, deviation in GAUSS for _ in range(100)]
     labels = np.repeat(np.arange(len(GAUSS)), 100)
-    # torch's randperm: of the rest of the list, entry raw % length comes next.
+    # torch's randperm takes entry raw % length of the rest of the list as the next one.
     raw, order = np.random.RandomState(42)._bit_generator.random_raw(len(labels)), np.arange(len(labels))
     for i, number in enumerate(raw):
         other = i + int(number) % (len(order) - i)
@@ -71,7 +71,7 @@ def published_gauss() -> Points:
 
 
 def _blobs(centres, counts: np.ndarray, random: np.random.Generator, borders: Borders | None) -> Points:
-    """Gaussian blobs of given means and deviations, in turn of each class where there are more."""
+    """Gaussian blobs with given means and deviations; each class has equally many blobs, which are equally likely."""
     labels = np.repeat(np.arange(len(counts)), counts)
     of_class = len(centres) // len(counts)
     number = labels * of_class + (random.integers(0, of_class, len(labels)) if of_class > 1 else 0)
@@ -103,7 +103,7 @@ def _noisy(centres, counts: np.ndarray, random: np.random.Generator, borders: Bo
 
 
 def _published(counts: np.ndarray, random: np.random.Generator, borders: Borders | None) -> Points:
-    """The published draw for as many points as it has; others are fresh."""
+    """The published draw if as many points are requested as it has, otherwise fresh points."""
     return published_gauss() if counts.sum() == 150 else _blobs(GAUSS, counts, random, borders)
 
 

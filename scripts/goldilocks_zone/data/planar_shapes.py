@@ -46,7 +46,8 @@ PLANAR = {
 def of(name: str) -> Planar | None:
     """The dataset of a name, such as gauss, pie_4_2 (sectors, classes) or stripes_3_2 (borders, classes), else None.
 
-    Sections have classes in turn; neighbours would share one where sectors are one more than a multiple of the classes.
+    Classes alternate over sections. A pie whose number of sectors is one more than a multiple of its number of classes
+    is no dataset, because two neighbouring sectors would share a class.
     """
     if found := re.fullmatch("(pie|stripes)_([1-9])_([2-9])", name):
         kind, sections, classes = found[1], int(found[2]), int(found[3])

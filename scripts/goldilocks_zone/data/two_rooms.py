@@ -18,9 +18,9 @@ LEFT, RIGHT = ((0.05, 0.4), (0.05, 0.95)), ((0.6, 0.95), (0.05, 0.95))  # where 
 class TwoRooms:
     """Two rooms: 12 × 12 pixels show the place as a bump, and 24 more show noise that is fresh in each frame.
 
-    Places are in the unit square. The bump, exp(−|p − g|²/(2 width²)) at the pixels' centres g, is shown less its mean
-    and over its deviation, over all pixels and places. Data are random walks from uniform places, with steps uniform
-    in the disc of radius .1. States: place (…, 2), nuisance (…, 24). Between: step (…, 2).
+    Places are in the unit square. The bump, exp(−|p − g|²/(2 width²)) at the pixels' centres g, is standardised by its
+    mean and deviation over all pixels and places. Data are random walks from uniform places, with steps uniform in the
+    disc of radius .1. States: place (…, 2), nuisance (…, 24). Between: step (…, 2).
 
     width: of the bump, in units of the square's side.
     nuisance: deviation of the noise.
@@ -64,17 +64,17 @@ class TwoRooms:
         return between["step"] / SINGLE(LONGEST)
 
     def at(self, places: np.ndarray, *purpose: str | int) -> np.ndarray:
-        """Observations (…, 168) at places (…, 2), with noise of a stream of its own purpose."""
+        """Observations (…, 168) at places (…, 2), with noise from the stream of a `purpose`."""
         random = stream(self.seed, "world", self.name, *purpose)
         noise = random.standard_normal((*places.shape[:-1], world_shapes.NUISANCE), SINGLE)
         return self.seen({"place": places.astype(SINGLE), "nuisance": noise})
 
 
 def moved(places: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Where steps (…, 2) lead from places (…, 2): the exact dynamics, which a planner may use.
+    """Places (…, 2) after `steps` (…, 2) from `places` (…, 2): the exact dynamics, which a planner may use.
 
-    A step longer than .1 is shortened to it. A step ends at the square's border, each coordinate apart; one that would
-    meet the wall outside the door keeps its part along the wall alone.
+    A step longer than .1 is shortened to that length. Each coordinate is clipped to the square. A step that would hit
+    the wall outside the door keeps only its component along the wall.
     """
     lengths = np.linalg.norm(steps, axis=-1, keepdims=True)
     ends = np.clip(places + steps * np.minimum(1, LONGEST / np.maximum(lengths, 1e-12)), 0, 1).astype(places.dtype)
@@ -88,7 +88,7 @@ def moved(places: np.ndarray, steps: np.ndarray) -> np.ndarray:
 
 
 def tasks(random: np.random.Generator, count: int, same_room: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Starts in the left room and goals in the right one, or in the left one too, both (n, 2) and uniform."""
+    """Uniform starts (n, 2) in the left room, and goals (n, 2) in the right or, for `same_room`, the left room."""
     uniform = random.random((2, count, 2))
     boxes = np.array([LEFT, LEFT if same_room else RIGHT])[:, None]
     places = boxes[..., 0] + (boxes[..., 1] - boxes[..., 0]) * uniform

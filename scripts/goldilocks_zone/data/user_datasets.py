@@ -38,7 +38,7 @@ def read(
     test, and optionally `class_names` (k,); or images and labels of each split by Keras' or MedMNIST's names.
     `channels`, first or last, resolves ambiguous shapes. Folders and archives hold train/<class>/<image> and
     test/<class>/<image>, PNG or JPEG. Grey levels go from 0 to 255, or to `white`, and are then rounded to 255ths.
-    Examples for validation are training examples or, without a test set, the test set. Raises Refused before
+    Validation examples become training examples or, without a test set, the test set. Raises Refused before
     unpacking more than `limit_mib` MiB, OSError if files cannot be read. Takes three to four times the images' memory.
     """
     try:
@@ -110,7 +110,7 @@ def _arrays(path: Path, limit: int, channels: str | None) -> tuple[np.ndarray, n
 
 
 def _parts_of(archive: zipfile.ZipFile) -> list[tuple[str, str, str]]:
-    """Split and names of images and labels of each part of a file with separate arrays for each split."""
+    """Split and names of the arrays of images and labels, for each part of a file with separate arrays for splits."""
     names = {name.removesuffix(".npy").casefold(): name.removesuffix(".npy") for name in archive.namelist()}
     for images, labels in _FAMILIES.items():
         if images.format("train") in names:
@@ -155,10 +155,11 @@ def _array(archive: zipfile.ZipFile, key: str, limit: int, most_names: int | Non
 
 
 def _channels_first(images: np.ndarray, channels: str | None) -> np.ndarray:
-    """Images of shape (n, c, h, w), from (n, h, w), or from four axes whose shape or `channels` tells the channels.
+    """Images of shape (n, c, h, w), from (n, h, w), or from four axes; `channels` or the shape gives the channel axis.
 
-    The last if its length is 1, 3 or 4 and that of axis 1 is not, or if axes 1 and 2 alone are equally long; axis 1 the
-    other way round. Raises Refused if neither holds, or both do.
+    By the shape, the last axis holds the channels if its length is 1, 3 or 4 and that of axis 1 is not, or if axes 1
+    and 2 are equally long and the last is not. Axis 1 holds them in the mirrored cases. Raises Refused if neither or
+    both are possible.
     """
     if images.ndim not in (3, 4) or 0 in images.shape:
         expected = "(n, height, width), (n, channels, height, width) or (n, height, width, channels)"

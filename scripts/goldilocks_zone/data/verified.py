@@ -1,4 +1,4 @@
-"""Copies of verified datasets, hard links in results/data/verified, restored if reading would give the same."""
+"""Copies of verified datasets: hard links in results/data/verified, restored if reading again would give the same."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,7 @@ def attributes(path: Path) -> dict:
 def restore(path: Path, path_to_card: Path) -> None:
     """Restore the dataset at `path` from its copy, and write its card."""
     files.link(_kept(path), path)
-    # Snakemake compares its age with that of the code's record.
+    # Snakemake compares the file's age with that of the code's record.
     os.utime(path)
     with netcdf.opened(path) as content:
         netcdf.write_card(content, path_to_card)

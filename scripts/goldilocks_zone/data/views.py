@@ -47,9 +47,9 @@ def images_of(path: str | Path, dataset: str, validation: int, seed: int) -> Ima
 
 
 def pairs(images: Images, views: str, count: int, seed: int, draw: int) -> Pairs:
-    """`count` pairs of a draw: images shifted by up to 2 (shift_2) or 1 pixels, or with noise, each view by itself.
+    """`count` pairs of a draw: each view is independently shifted by up to 2 (shift_2) or 1 pixels, or gets noise.
 
-    Of `shuffled` the second views of shift_2 are permuted among the pairs, which then share nothing.
+    For `shuffled`, the second views of shift_2 are permuted among the pairs, so that the views of a pair share nothing.
     """
     world = image_worlds.ImageWorld(seed, images.images, images.labels, "shift_2" if views == "shuffled" else views)
     batch = worlds.batch(world, [draw], 0, count, "curvature")

@@ -1,11 +1,11 @@
-"""Names and sizes of the worlds of which studies of joint embeddings draw data anew. Imports nothing heavy."""
+"""Names and sizes of the worlds from which studies of joint embeddings draw data anew. Imports nothing heavy."""
 
 import re
 from dataclasses import dataclass
 
 from goldilocks_zone.data.official_shapes import Shape
 
-RING, RINGS, DETAIL = 24, 12, 8  # pixels of a ring in ring world, of one of m rings, and numbers behind the detail
+RING, RINGS, DETAIL = 24, 12, 8  # pixels of a ring in ring world, pixels of one of m rings, dimension of the detail
 GRID, NUISANCE = 12, 24  # pixels along a side of two rooms, and pixels without a meaning
 PAIRS = 20  # dimensions of Gaussian pairs
 SIDE = 14  # pixels along a side of an image or a pane
@@ -14,14 +14,14 @@ IMAGES = {"panes": 2, "shift_1": 1, "shift_2": 1, "noise": 1}  # panes of views 
 
 @dataclass(frozen=True)
 class WorldShape:
-    """Sizes of a world: numbers in one observation (a frame), and features of the action between two frames."""
+    """Sizes of a world: dimension of an observation (a frame), and features of an action between two frames."""
 
     observation: int
     action: int = 0
 
     @property
     def shape(self) -> Shape:
-        """Observations as images of one row, without classes; they are drawn without end."""
+        """Observations as one-row images of a single class, in practically unlimited number."""
         return Shape((1, 1, self.observation), 1, 2**31)
 
 

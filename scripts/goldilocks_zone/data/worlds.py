@@ -1,8 +1,8 @@
-"""Worlds whose frames follow one another, drawn anew for each training seed and step, for joint embeddings.
+"""Worlds that generate sequences of frames, drawn anew for each training seed and step, for joint embeddings.
 
-Streams are named by the world, a purpose, a member (a training seed) and a step, so that a batch depends on nothing
-drawn before it, and neither on a world's options: worlds that differ in one are drawn with the same random numbers.
-Letters: m members, n examples, t frames, p numbers in an observation. Angles are in radians. Arrays are float32.
+Streams are named by the world, a purpose, a member (a training seed) and a step. A batch thus depends neither on
+earlier draws nor on a world's options: worlds that differ in an option use the same random numbers.
+Letters: m members, n examples, t frames, p entries of an observation. Angles are in radians. Arrays are float32.
 """
 
 import functools
@@ -23,25 +23,25 @@ SINGLE = np.float32
 
 
 class World(Protocol):
-    """A world: its random states and what is seen of them.
+    """A world: its random states and their observations.
 
-    A world with actions also has `features(between)`, (…, a), of what happens between frames.
+    A world with actions also has `features(between)`, the features (…, a) of the actions between frames.
     """
 
     seed: int
     name: str
 
     def drawn(self, random: np.random.Generator, count: int, frames: int) -> tuple[Arrays, Arrays]:
-        """States of frames, each (n, t, …), and what happens between them, each (n, t − 1, …), by name."""
+        """States of frames, each (n, t, …), and variables between frames, each (n, t − 1, …), by name."""
 
     def seen(self, states: Arrays) -> np.ndarray:
-        """Observations (…, p) of states of any leading shape; all that is random is in the states."""
+        """Observations (…, p) of states of any leading shape; the states contain all randomness."""
 
 
 @dataclass(frozen=True)
 class Batch:
     """Pairs: observations x and y (m, n, p) of two frames, features of the action between them (m, n, a), and the
-    truth (m, n, …) by name: of x under its own name, of y under <name>_next, and of what happened between them."""
+    truth (m, n, …): states of x by name, states of y by <name>_next, and variables between the two frames by name."""
 
     x: np.ndarray
     y: np.ndarray
@@ -52,7 +52,7 @@ class Batch:
 @dataclass(frozen=True)
 class Frames:
     """Sequences: observations (m, n, t, p), features of actions (m, n, t − 1, a), states (m, n, t, …) by name, and
-    what happened between two frames (m, n, t − 1, …) by name."""
+    variables between frames (m, n, t − 1, …) by name."""
 
     seen: np.ndarray
     actions: np.ndarray
@@ -68,7 +68,7 @@ class Frames:
 
 
 def frames(world: World, members: Sequence[int], step: int, size: tuple[int, int], purpose: str = "training") -> Frames:
-    """Sequences of `size` (examples, frames) of each member at a step. A purpose has streams of its own."""
+    """Sequences of `size` (examples, frames) for each member at a step. Each purpose has its own streams."""
     streams = (stream(world.seed, "world", world.name, purpose, member, step) for member in members)
     states, between = zip(*(world.drawn(each, *size) for each in streams))
     states, between = _stacked(states), _stacked(between)
@@ -78,7 +78,7 @@ def frames(world: World, members: Sequence[int], step: int, size: tuple[int, int
 
 
 def batch(world: World, members: Sequence[int], step: int, count: int, purpose: str = "training") -> Batch:
-    """`count` pairs of successive frames of each member at a step."""
+    """`count` pairs of successive frames for each member at a step."""
     return frames(world, members, step, (count, 2), purpose).pairs()
 
 
@@ -90,15 +90,15 @@ def _stacked(parts: Sequence[Arrays]) -> Arrays:
 class Ring:
     """Ring world: a fast angle θ that actions turn, a slow angle φ, and detail u that is fresh in each frame.
 
-    θ′ = θ + a + (c − (K − 1)/2) b + N(0, noise²), with a ~ U(−reach, reach) and the hidden cause c of K equally likely
-    values, fresh at each step; φ′ = φ + .1 + N(0, .05²); u ~ N(0, 1)⁸. Of each angle 24 pixels show a bump,
-    exp(3(cos(θ − g) − 1)), less its mean, over .33, and 24 more show amplitude · Mu, M with entries N(0, 1/8). A
-    rotation mixes all 72. M and the rotation belong to the seed, and are the same for all members.
+    θ′ = θ + a + (c − (K − 1)/2) b + N(0, noise²), with a ~ U(−reach, reach) and a hidden cause c, uniform over K values
+    and fresh at each step; φ′ = φ + .1 + N(0, .05²); u ~ N(0, 1)⁸. For each angle, 24 pixels show a bump
+    exp(3(cos(θ − g) − 1)), minus its mean and divided by .33; 24 more pixels show amplitude · Mu, M with entries
+    N(0, 1/8). A rotation mixes all 72 pixels. M and the rotation depend on the seed and are the same for all members.
 
     States: theta, phi, u. Between: action (a), cause (c).
 
     noise: deviation of θ in a step, in radians.
-    slow: whether φ is seen; otherwise its pixels are 0.
+    slow: whether φ is observed; otherwise its pixels are 0.
     frozen: whether u stays the same in all frames of a sequence.
     causes, cause_step: K and b in radians; 1 for no hidden cause.
     amplitude: A, the deviation of the detail's pixels.
@@ -150,16 +150,16 @@ class Ring:
         return np.stack([np.sin(between["action"]), np.cos(between["action"]) - 1], -1)
 
     def turned(self, batch: Batch, by: float, purpose: str = "hard pairs") -> np.ndarray:
-        """Incompatible y (m, n, p): those of a batch with θ′ turned by ±`by` radians, signs with equal odds."""
+        """Incompatible y (m, n, p): those of a batch with θ′ turned by ±`by` radians, both signs equally likely."""
         signs = stream(self.seed, "world", self.name, purpose).integers(0, 2, batch.truth["theta_next"].shape)
         states = {name: batch.truth[f"{name}_next"] for name in ("theta", "phi", "u")}
         return self.seen(states | {"theta": states["theta"] + SINGLE(by) * (2 * signs - 1).astype(SINGLE)})
 
     def predictable(self, horizon: int = 1) -> dict[str, float]:
-        """Largest R² of (cos, sin) of θ and φ after `horizon` steps, of any prediction from now and all actions.
+        """Largest R² for (cos, sin) of θ and φ after `horizon` steps, for any prediction from now and all actions.
 
-        Angles are uniform, and a step adds a random δ of symmetric law around its mean, so that the best prediction of
-        e^{iθ′} is |E e^{iδ}| of the unit circle's radius, and R² its square.
+        Angles are uniform, and a step adds a random δ with a symmetric distribution around its mean. The best
+        prediction of e^{iθ′} hence has the modulus |E e^{iδ}|, and R² is the square of that.
         """
         shifts = self.cause_step * (np.arange(self.causes) - (self.causes - 1) / 2)
         length = np.mean(np.cos(shifts)) * np.exp(-(self.noise**2) / 2)
@@ -174,7 +174,7 @@ class Ring:
 
 @dataclass(frozen=True)
 class Rings:
-    """m rings of 12 pixels each, at independent uniform angles, which the second view shows jittered by N(0, .1²).
+    """m rings of 12 pixels each, at independent uniform angles; the second view jitters the angles by N(0, .1²).
 
     Pixels are bumps as in ring world, mixed by a rotation of the seed. State: angles (…, m). There are no actions.
     """
@@ -206,7 +206,7 @@ class Rings:
 
 @dataclass(frozen=True)
 class GaussianPairs:
-    """x ~ N(0, 1) in 20 dimensions and x′ = c x + √(1 − c²) ξ, ξ ~ N(0, 1); longer sequences go on alike.
+    """x ~ N(0, 1) in 20 dimensions and x′ = c x + √(1 − c²) ξ, ξ ~ N(0, 1); longer sequences continue likewise.
 
     State: x. There are no actions.
     """
@@ -233,14 +233,14 @@ class GaussianPairs:
 
 
 def _walk(start: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Places (n, t) of a walk from `start` (n,) by `steps` (n, t − 1)."""
+    """Positions (n, t) of a walk from `start` (n,) by `steps` (n, t − 1)."""
     return np.concatenate([start[:, None], start[:, None] + np.cumsum(steps, 1, dtype=SINGLE)], 1, dtype=SINGLE)
 
 
 def _bumps(angles: np.ndarray, pixels: int, out: np.ndarray) -> None:
     """Write the bumps exp(3(cos(θ − g) − 1)) of angles, of any shape, to `out` (angles, pixels)."""
     places = 2 * np.pi * np.arange(pixels) / pixels
-    # A sum of products for the cosine of a difference: one cosine an angle, not one a pixel.
+    # The angle difference identity needs one cosine per angle instead of one per pixel.
     waves = SHARPNESS * np.stack([np.cos(places), np.sin(places), -np.ones(pixels)]).astype(SINGLE)
     flat = angles.reshape(-1)
     parts = np.stack([np.cos(flat), np.sin(flat), np.ones_like(flat)], 1)
@@ -249,14 +249,14 @@ def _bumps(angles: np.ndarray, pixels: int, out: np.ndarray) -> None:
 
 @functools.cache
 def _rotation(seed: int, world: str, size: int) -> np.ndarray:
-    """A random rotation of pixels (size, size), uniform among all, of a seed and world."""
+    """Uniformly random rotation of pixels (size, size) for a seed and world."""
     q, r = np.linalg.qr(stream(seed, "world", world, "rotation").standard_normal((size, size)))
     return q * np.sign(np.diag(r))
 
 
 @functools.lru_cache(maxsize=16)
 def _ring_pixels(seed: int, slow: bool, amplitude: float) -> tuple[np.ndarray, np.ndarray]:
-    """The matrix from bumps and u to mixed pixels (2·24 + 8, 72), and what the bumps' mean adds to them (72,)."""
+    """Matrix (2·24 + 8, 72) from bumps and u to mixed pixels, and the contribution (72,) of the bumps' mean to them."""
     ring = world_shapes.RING
     rotation = _rotation(seed, "ring", 3 * ring)
     detail = stream(seed, "world", "ring", "detail").standard_normal((ring, world_shapes.DETAIL))

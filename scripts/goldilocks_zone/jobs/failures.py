@@ -36,7 +36,7 @@ def one_sentence() -> Iterator[None]:
 
 
 def report(sentence: str) -> None:
-    """Write the first failure's sentence to the file for `make`, if `make` runs this."""
+    """Write a failure's sentence to the file for `make`, if `make` runs this process and it is the first failure."""
     path = os.environ.get(FAILURE_VARIABLE)
     if path and not Path(path).exists():
         # The sentence is on the screen anyway.

@@ -1,4 +1,4 @@
-"""Start and end of jobs: apart from the home folder, with their run, or after a checkpoint when asked to stop."""
+"""Start and end of jobs: isolation from the home folder, end with the run, and requests to stop with a checkpoint."""
 
 import logging
 import os
@@ -14,8 +14,8 @@ from goldilocks_zone.storage import files
 
 GRACE = 20.0  # seconds allowed for the checkpoint; SLURM's own KillWait is 30
 CHECK_SECONDS = 1.0
-# Variables with process number and machine of the run's first Snakemake, which identifies the run, and of the one that
-# started the job, which differs on a node of a cluster.
+# Variables with process number and machine of the run's first Snakemake process, which identifies the run, and of the
+# Snakemake process that started the job, which is another one on a node of a cluster.
 RUN_VARIABLE, STARTER_VARIABLE = "GOLDILOCKS_RUNNER", "GOLDILOCKS_STARTER"
 # Snakemake starts jobs by a shell and does not quote the path of the interpreter.
 _READ_BY_SHELLS = re.compile(r"""[\s'"&$();{}\\*`<>|?\[\]]""")
@@ -25,7 +25,7 @@ _asked = threading.Event()
 def isolate(checkout: Path) -> None:
     """Make this process and its jobs independent of the home folder. Raises ValueError as refuse_path does."""
     refuse_path(checkout)
-    # No user packages, matplotlib settings or backends, and a font cache of matplotlib where it can write.
+    # Exclude the user's packages and matplotlib's settings and backend; put matplotlib's font cache where it can write.
     cache = str(Path(".snakemake/matplotlib").absolute())
     os.environ |= {"PYTHONNOUSERSITE": "1", "MPLBACKEND": "Agg", "MPLCONFIGDIR": cache}
 

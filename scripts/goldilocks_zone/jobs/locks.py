@@ -1,8 +1,8 @@
-"""One run at a time in a checkout, and one job per GPU of a machine, by locks that end with their process.
+"""Locks for one run at a time in a checkout, and one job per GPU of a machine; they end with their process.
 
-Snakemake's own locks outlive a killed run, and profiles turn them off (nolock). filelock is not in the standard
-library, which is all that `make clean` has, and stores no holder's name for other machines and file systems without
-locks. SLURM gives each job its own GPUs, whose locks are free.
+Snakemake's own locks outlive a killed run, and profiles turn them off (nolock). For runs, filelock does not suffice:
+`make clean` has only the standard library, and filelock does not store the holder's name, which other machines and file
+systems without locks need. SLURM gives each job its own GPUs, whose locks are free.
 """
 
 import atexit
@@ -21,7 +21,7 @@ from goldilocks_zone.storage import files
 LOCK = ".goldilocks.lock"
 ATTEMPTS = 5
 POLL_SECONDS = 1.0
-# File handles and locks as long as the process lives: one that is closed or deleted is released.
+# File handles and locks, kept while the process lives: closing or deleting one would release it.
 _held: list[object] = []
 
 
@@ -30,9 +30,11 @@ class Busy(ValueError):
 
 
 def enter_run(folder: str | Path = ".") -> None:
-    """Acquire the run lock of a checkout until this process ends. Raises Busy if another run is alive, or if one on
-    another machine, whose locks may be invisible here, has not erased its name. On file systems without locks, a run of
-    this machine is identified by its process number."""
+    """Acquire the run lock of a checkout until this process ends.
+
+    Raises Busy if another run is alive, or if a run on another machine, whose locks may be invisible here, has not
+    erased its name. On file systems without locks, a run of this machine is identified by its process number.
+    """
     path = Path(folder, LOCK)
     with files.writing(path):
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -89,9 +91,11 @@ def _leave(handle: int, process: int) -> None:
 
 
 def claim_gpu(names: Sequence[str], folder: str | Path | None = None) -> int:
-    """Lock the first free one of this machine's devices `names` for this process, wait while all are locked, and
-    return its number. `folder` holds the locks: by default that for temporary files, which all checkouts share. Raises
-    ValueError if there is no device."""
+    """Lock the first free one of this machine's devices `names` for this process, and return its number.
+
+    Waits while all devices are locked. `folder` holds the locks; by default the folder for temporary files, which all
+    checkouts share. Raises ValueError if there is no device.
+    """
     import filelock
 
     if not names:

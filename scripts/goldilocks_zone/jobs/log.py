@@ -22,9 +22,9 @@ def job_log(path: str | Path, inputs: Iterable[str] = (), *modules: str) -> Iter
 
     Records among Snakemake's `inputs` must be those that the run was started with, and the input `code` must match the
     running script and the `modules` that it loads. Invalid input (ValueError) is not retried: a second attempt in the
-    same run fails immediately with the same message. The process ends with the block, or with the one that started it.
+    same run fails immediately with the same message. The process exits after the block, or when its parent dies.
     """
-    logging.raiseExceptions = False  # A full disk costs a line of the log only.
+    logging.raiseExceptions = False  # On a full disk, only lines of the log are lost.
     lifecycle.end_with_run()
     start, imports = time.monotonic(), sum(os.times()[:4])
     refusal = Path(path).with_suffix(".refused")  # keeps the message about invalid input for a second attempt

@@ -1,7 +1,7 @@
 """Archives of a run's results: one file that is verified before anything in it is used.
 
 `manifest.json`, the first member, lists every file with its checksum, and the code and settings of the blocks;
-`ro-crate-metadata.json` repeats this as RO-Crate metadata. Names are those below results/<run>. Imports nothing heavy.
+`ro-crate-metadata.json` repeats this as RO-Crate metadata. Names are relative to results/<run>. Imports nothing heavy.
 """
 
 import gzip
@@ -36,9 +36,12 @@ LICENCE = {
 
 
 def pack(path: str | Path, contents: Mapping[str, Path], about: dict) -> None:
-    """Write an archive of `contents`, files by their names in it, with `about` in its manifest, of which the metadata
-    repeat `run`, `commit` and `date` (of the commit, as 2026-01-31). The same contents give the same bytes. Raises
-    ValueError if the archive is too large, or a file is missing."""
+    """Write an archive of `contents`, which maps names in the archive to files.
+
+    The manifest includes `about`; the metadata repeat its `run`, `commit` and `date` (of the commit, such as
+    2026-01-31). The same contents give the same bytes. Raises ValueError if the archive is too large, or a file is
+    missing.
+    """
     data = {}
     for name, source in sorted(contents.items()):
         if not source.is_file():
@@ -110,7 +113,7 @@ def _opened(path: str | Path) -> Iterator[tarfile.TarFile]:
 
 
 def read(path: str | Path, names: Iterable[str]) -> dict[str, bytes]:
-    """Read files of an archive by name. Raises ValueError if one is missing or not what its checksum says."""
+    """Read files of an archive by name. Raises ValueError if one is missing or does not match its checksum."""
     manifest, wanted, found = read_manifest(path), set(names), {}
     with _opened(path) as archive:
         for member in archive:
@@ -132,7 +135,7 @@ def available(path: str | Path) -> dict:
 
 
 def difference(expected: Mapping, found: Mapping) -> str:
-    """List the keys in which settings differ, as `radii (0.1 there, 1 here), seed`; empty if there are none."""
+    """List the keys in which settings differ, such as `radii (0.1 there, 1 here), seed`; empty if there are none."""
     keys = [key for key in sorted({*expected, *found}) if expected.get(key) != found.get(key)]
     return ", ".join(f"{key} ({_shown(found.get(key))} there, {_shown(expected.get(key))} here)" for key in keys)
 

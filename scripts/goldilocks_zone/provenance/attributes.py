@@ -15,12 +15,12 @@ ROOT = Path(__file__).parents[3]
 
 
 def commit() -> str:
-    """Commit of the checkout, with `-dirty` if tracked files differ; `unknown` if it is no repository itself."""
+    """Commit of the checkout, with `-dirty` if tracked files differ; `unknown` if it is not itself a repository."""
     return _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*") or "unknown"
 
 
 def commit_day() -> str:
-    """Day of the commit, as 2026-01-31; empty if the checkout is no repository itself."""
+    """Day of the commit, such as 2026-01-31; empty if the checkout is not itself a repository."""
     return _git("show", "--no-patch", "--format=%cs", "HEAD")
 
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 from goldilocks_zone.storage.files import sha256, write_text
 
 Reader = Callable[[Path], tuple[str, set[str]]]
-# Hash of a module's code, names below the package that it imports, and names that it imports from.
+# Hash of a module's code, and the names, relative to the package, that it imports and that it imports from.
 Summary = tuple[str, list[str], list[str]]
 Entry = TypeVar("Entry")  # of a cache: a summary, or the hash of a file's content
 PREFIX = "goldilocks_zone."
@@ -22,20 +22,22 @@ PACKAGE = Path(__file__).parents[1]
 # Rooms and modules that cannot change a number: import-linter keeps arrays out of them.
 EXCLUDED = (
     *("storage", "provenance", "jobs", "data.catalogue", "data.download"),
-    # Jobs compute with their records.
+    # Jobs compute with the records of settings that these modules produce.
     *("config.checks", "config.documentation", "config.kinds", "config.load", "config.models"),
     *("config.records", "config.values", "config.weights", "figures.registry"),
 )
 PINNED = ("torch", "numpy", "scipy")
-# Fields that differ between versions of Python with the same meaning.
+# Fields that differ between versions of Python although the code is the same.
 _IGNORED_FIELDS = frozenset({"type_params", "kind", "ctx", "type_comment"})
 _OWN_TEXT = Path(__file__).read_text(encoding="utf-8")
-CACHE_LIMIT = 1000  # The newest entries that are kept, about 0.3 MB.
+CACHE_LIMIT = 1000  # Number of newest entries that are kept, about 0.3 MB.
 
 
 def records(codes: Iterable[Sequence[Path | str]]) -> list[str]:
-    """Lines with the fingerprints of code, each a script and modules that it loads; these are given by their names
-    below the package, or by paths that end in .py."""
+    """Fingerprint lines of `codes`, each a script and the modules that it loads.
+
+    Modules are given by their names relative to the package, or by paths that end in .py.
+    """
     read, lock = functools.cache(_read), "requirements.txt"
     found = [code_fingerprint(script, script.parents[1] / lock, read, more) + "\n" for script, *more in codes]
     _cache_of_user().save()
@@ -55,7 +57,7 @@ def refuse_changed(script: Path, path_to_record: str | Path, *modules: str) -> N
 
 
 def file_fingerprint(path: Path) -> str:
-    """SHA-256 of a file's content, remembered for as long as its place, size and ages stay the same.
+    """SHA-256 of a file's content, cached as long as its path, size and ages stay the same.
 
     Raises OSError if it cannot be read.
     """
@@ -75,7 +77,7 @@ def tree_fingerprint(tree: ast.Module, *more: object) -> str:
 
 
 def code_fingerprint(script: Path, requirements: Path, read: Reader | None = None, modules: Iterable[str] = ()) -> str:
-    """SHA-256 over the script, the goldilocks modules it imports, followed transitively, and pinned versions."""
+    """SHA-256 over the script, the goldilocks modules that it imports transitively, and pinned versions."""
     read, modules = read or _read, list(modules)
     paths = {path.name: path for path in (script, *map(module_path, filter(_is_path, modules)))}
     paths |= {name: module_path(name) for name in imported_modules(script, read, modules)}
@@ -84,7 +86,7 @@ def code_fingerprint(script: Path, requirements: Path, read: Reader | None = Non
 
 
 def imported_modules(script: Path, read: Reader | None = None, modules: Iterable[str] = ()) -> set[str]:
-    """Names below the package of `modules` and all transitive imports of theirs and of `script`, less EXCLUDED."""
+    """Names of `modules` and of the transitive imports of `script` and `modules` in the package, without EXCLUDED."""
     read, waiting = read or _read, [script, *map(module_path, modules)]
     found = {name for name in modules if not _is_path(name)}
     while waiting:
@@ -96,7 +98,7 @@ def imported_modules(script: Path, read: Reader | None = None, modules: Iterable
 
 
 def module_path(name: str) -> Path:
-    """The file of a module, by its name below the package or its path."""
+    """Path of a module, given by its name relative to the package or by its path."""
     return Path(name) if _is_path(name) else PACKAGE / (name.replace(".", "/") + ".py")
 
 
@@ -111,7 +113,7 @@ def pinned_versions(requirements: Path) -> list[str]:
 
 
 def _read(path: Path) -> tuple[str, set[str]]:
-    """Hash of a module's code, and the modules that it imports by name; a package stands for all of its own."""
+    """Hash of a module's code, and the names of the modules that it imports; a package stands for all its modules."""
     text = path.read_text(encoding="utf-8")
     # Summaries also depend on this module.
     code, names, origins = _cache_of_user().recall(sha256(_OWN_TEXT + text), lambda: _summary(text))
@@ -127,9 +129,11 @@ def _summary(text: str) -> Summary:
 
 
 class Cache:
-    """The entries of the file `path`, or of none, by a hash of what they are of, such as a module's text; ignored if it
-    is missing, damaged or not writable. Every call that loads the workflow would pay half a second to parse a hundred
-    modules, and more to read files of weights."""
+    """Cache in the file `path`, or only in memory if that is None; its keys hash contents, such as a module's text.
+
+    A file that is missing, damaged or not writable is ignored. Without the cache, every call that loads the workflow
+    would spend half a second on parsing a hundred modules, and more on reading files of weights.
+    """
 
     def __init__(self, path: Path | None):
         self._path, self._entries, self._changed = path, {}, False
@@ -145,7 +149,7 @@ class Cache:
         return self._entries[key]
 
     def save(self) -> None:
-        """Write new entries, if possible; of two processes at once, one may lose its own."""
+        """Write new entries, if possible; if two processes save at once, one may lose its entries."""
         if self._changed and self._path:
             content = json.dumps(dict(list(self._entries.items())[-CACHE_LIMIT:]))
             with suppress(OSError):
@@ -154,7 +158,7 @@ class Cache:
 
 
 def _cache_of_user() -> Cache:
-    """The cache in the user's cache folder, read once a process; relative folders do not count, as XDG specifies."""
+    """The cache in the user's cache folder, read once per process; relative folders are ignored, as XDG specifies."""
     folder = os.environ.get("XDG_CACHE_HOME", "")
     path = Path(folder if os.path.isabs(folder) else os.path.expanduser("~/.cache"), "goldilocks/fingerprints.json")
     return _opened(path if path.is_absolute() else None)
@@ -178,7 +182,7 @@ def _imports(tree: ast.Module) -> tuple[set[str], set[str]]:
 
 
 def _canonical(node: object) -> str:
-    """A dump of a syntax tree that is the same on every supported Python."""
+    """Dump of a syntax tree that is the same on every supported version of Python."""
     if isinstance(node, list):
         return "[" + ",".join(map(_canonical, node)) + "]"
     if not isinstance(node, ast.AST):
@@ -193,8 +197,8 @@ def _canonical(node: object) -> str:
 
 
 def _changes_no_number(node: ast.AST) -> bool:
-    """Whether a statement is documentation, what `config.kinds` marks by its decorator, or the registration of a kind,
-    whose costs are those of jobs."""
+    """Whether a statement changes no result: a docstring, a function marked by `config.kinds.changes_no_number`, or the
+    registration of a kind, which holds the costs of jobs."""
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return isinstance(node.value.value, str)
     if isinstance(node, ast.Assign):

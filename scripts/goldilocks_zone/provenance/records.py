@@ -1,7 +1,7 @@
-"""Records of settings and fingerprints at a run's start, as files that are named by the hash of their content.
+"""Records of settings and fingerprints at a run's start: files named by the hash of their content.
 
-A changed setting is a file of another name: a dry run knows the reach of a change without writing anything, and a job
-reads the settings that its run was started with, whatever has been edited since. Imports nothing heavy.
+A changed setting gives a file with another name. A dry run thus knows what a change affects without writing anything,
+and a job reads the settings that its run was started with, even if they were edited since. Imports nothing heavy.
 """
 
 import re
@@ -38,7 +38,7 @@ def versions(place: str | Path) -> list[Path]:
 
 
 def write(place: str | Path, text: str) -> Path:
-    """Write a record if it is missing, remove those of other content, and return its path."""
+    """Write a record if it is missing, remove other records of this place, and return its path."""
     path = path_of(place, text)
     if not path.exists():
         files.write_text(text, path)

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written under a temporary name and renamed."""
+"""Atomic writing of files, which are whole or absent: written under a temporary name and renamed."""
 
 import errno
 import fcntl
@@ -20,7 +20,7 @@ _TEMPORARY = re.compile(r"\..*\.(?P<host>[^.]*)-(?P<process>\d+)-[0-9a-f]{32}(\.
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Make the folder of `path`, and turn failures to write there into an OSError of one sentence."""
+    """Create the folder of `path`, and turn failures to write there into an OSError with one sentence."""
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,8 +33,10 @@ def writing(path: str | Path) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it when the block succeeds and removed when it fails. Raises OSError
-    in one sentence if the disk is full or the folder is not writable."""
+    """A temporary path beside `path`, renamed to it when the block succeeds and removed when it fails.
+
+    Raises OSError with one sentence if the disk is full or the folder is not writable.
+    """
     path = Path(path)
     owner = f"{_host()}-{os.getpid()}-{uuid.uuid4().hex}"
     temporary = path.with_name(f".{path.stem[:80]}.{owner}{path.suffix}")
@@ -53,14 +55,14 @@ def write_text(text: str, path: str | Path) -> None:
 
 
 def write_if_changed(text: str, path: str | Path) -> None:
-    """Write a text unless the file has this content, so that its age is that of the content."""
+    """Write a text unless the file already has this content, so that its age is that of the content."""
     path = Path(path)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_text(text, path)
 
 
 def link(source: str | Path, path: str | Path) -> None:
-    """Give a file a second name by a hard link, or copy it where there are none; whole or not at all."""
+    """Give a file a second path by a hard link, or by a copy where links are impossible; whole or not at all."""
     source = Path(source).resolve()
     with whole_file(path) as temporary:
         try:
@@ -79,8 +81,10 @@ def remove_leftovers(folders: Iterable[str | Path]) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder; of a link to a folder, which redirects storage, only the content. Raises OSError in
-    one sentence if something cannot be removed."""
+    """Remove a file or a folder; for a link to a folder, which redirects storage, only remove the content.
+
+    Raises OSError with one sentence if something cannot be removed.
+    """
     try:
         if path.is_symlink() and path.is_dir():
             for each in path.iterdir():
@@ -102,12 +106,12 @@ def sha256(content: str | bytes) -> str:
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether `whole_file` is writing this file, or was when its process was killed."""
+    """Whether `whole_file` is writing this file, or was writing it when its process was killed."""
     return bool(_TEMPORARY.fullmatch(path.name))
 
 
 def refuse_unwritable(folders: Iterable[str | Path]) -> None:
-    """Raise OSError in one sentence if one of the folders exists and is not writable."""
+    """Raise OSError with one sentence if one of the folders exists and is not writable."""
     for folder in map(Path, folders):
         if folder.is_symlink() and not folder.exists():
             place = folder.readlink()
@@ -119,7 +123,7 @@ def refuse_unwritable(folders: Iterable[str | Path]) -> None:
 
 
 def refuse_unreadable(path: str | Path) -> None:
-    """Raise OSError in one sentence if a file is unreadable rather than damaged."""
+    """Raise OSError with one sentence if a file is unreadable rather than damaged."""
     try:
         with open(path, "rb") as file:
             while file.read(1 << 20):

@@ -12,13 +12,13 @@ from goldilocks_zone.storage.files import refuse_unreadable, whole_file, write_t
 
 # Attributes of a user's own dataset about the files that it was read from.
 OF_OWN_FILES = ("identity", "place", "channels", "white", "stamp")
-# HDF5 refuses files on drives without locks, or open in a notebook, unless this is set before it is loaded. Files here
-# are complete once they have their names.
+# Unless this is set before HDF5 is loaded, it refuses files on drives without locks and files open in a notebook. Locks
+# are not needed: files here are complete once they have their names.
 os.environ["HDF5_USE_FILE_LOCKING"] = "FALSE"
 
 
 def write_dataset(dataset: xr.Dataset, path: str | Path) -> None:
-    """Write a NetCDF file, compressed and with checksums; numbers keep every bit."""
+    """Write a NetCDF file with lossless compression and checksums."""
     protected = {"zlib": True, "complevel": 1, "fletcher32": True}
     encoding = {name: protected for name, array in dataset.data_vars.items() if array.ndim}
     with whole_file(path) as temporary:

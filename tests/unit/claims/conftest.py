@@ -7,7 +7,7 @@ from goldilocks_zone.claims import estimators, quantities
 
 @pytest.fixture
 def room(tmp_path, monkeypatch):
-    """A further folder of estimators, empty, for this test."""
+    """An additional, empty folder of estimators for this test."""
     folder = tmp_path / "estimators"
     folder.mkdir()
     monkeypatch.setattr(estimators, "__path__", [*estimators.__path__, str(folder)])

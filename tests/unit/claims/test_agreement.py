@@ -28,7 +28,7 @@ VALUES = "place,d,value,deviation\n-1,10,-1,0.1\n1,10,1,0.01\n3,10,3,0.1\n-1,50,
 
 
 def study(offset=0.0, draws=4):
-    """κ is x for d = 10 and 2x for d = 50, plus an offset, in the mean over draws; 9 with 1,000 examples."""
+    """A study whose mean κ over draws is x for d = 10 and 2x for d = 50, plus an offset; 9 with 1,000 examples."""
     slopes, noise = np.array([1.0, 2.0]), np.linspace(-0.3, 0.3, draws)
     few = (slopes[:, None] * X + offset)[..., None] + noise
     values = np.stack([few, np.full_like(few, 9.0)])[None]
@@ -38,7 +38,7 @@ def study(offset=0.0, draws=4):
 
 
 def rows(folder, studies, values=VALUES, **changed):
-    """Rows by d of the primary reading."""
+    """Rows of the primary reading, by d."""
     (folder / "values.csv").write_text(values)
     (folder / "agreement.yaml").write_text(yaml.safe_dump({"it": {**COMPARISON, **changed}}))
     found = agreement.evaluate(folder / "agreement.yaml", studies)
@@ -47,7 +47,7 @@ def rows(folder, studies, values=VALUES, **changed):
 
 
 def test_distances_at_the_published_places(tmp_path):
-    """Means are linear between radii; places beyond the radii are left out, and each d stands for itself."""
+    """Means are interpolated linearly between radii; places beyond the radii are left out; each d is compared alone."""
     found = rows(tmp_path, {"curvature": study(0.05)})
     assert {d: row["points"] for d, row in found.items()} == {10: 2, 50: 1, "all": 3}
     for row in found.values():

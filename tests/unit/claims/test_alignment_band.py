@@ -13,7 +13,7 @@ PLACES = np.linspace(-2, 2, 9)
 def band(low, high, balance, beyond=None, kind="gauss", inside=1.0, draws=DRAWS, gone=()):
     """E of 1 − |x − middle|/width whose half-heights are `low` and `high`, and ‖G‖₂ = ‖H′‖₂ at `balance`.
 
-    Beyond a place G vanishes; `inside` is the height of E by G there; the draws `gone` have no boundary.
+    G vanishes beyond a place; `inside` is the height of E by G there; the draws `gone` have no boundary.
     """
     middle, width = (low + high) / 2, high - low
     curve = np.clip(1 - np.abs(PLACES - middle) / width, 0, 1)[:, None] * (0.8 + NOISE[:draws])

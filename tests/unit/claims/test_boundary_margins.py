@@ -26,7 +26,7 @@ def test_correlations_are_those_of_scipy():
 
 
 def measured(single, double, live=0.8, untrained=0.8, change=0.0):
-    """G_θ of normal minima in both precisions; `change` is what a scaling adds."""
+    """G_θ of normal minima in both precisions; a scaling adds `change` to it."""
     dims = ("minimum", "scaling", "precision", "draw")
     values = np.empty((2, 2, 2, DRAWS))
     values[0], values[1] = np.array([single, double])[:, None], untrained
@@ -116,7 +116,7 @@ def test_fieller_s_interval_is_two_one_sided_tests():
 
 
 def margins(factor, reached=0.9, steps=6000, wide=2.0, missing=()):
-    """Estimates of margins that are a `factor` of the true ones, of 4 starts, one of which goes astray."""
+    """Estimates of margins that are `factor` times the true ones, from 4 starts, one of which fails."""
     true = np.array([1.0, wide])[:, None] + 0.3 * np.arange(DRAWS) / DRAWS
     estimate = np.repeat(factor * true[:, None], 4, 1)
     estimate[:, :3] *= np.array([0.9, 1.0, 1.1])[:, None]
@@ -161,7 +161,7 @@ def test_margin_estimates_count_where_their_descent_came_close_to_the_largest_al
 
 
 def seen(change, minima, effect=0.4):
-    """Both measures of the checkerboard, at minima of which the second has a `change`."""
+    """Both measures of the checkerboard at minima, the second of which has a `change`."""
     values = np.array([1.0, 1 + change if "wide_margin" in minima else 1 + effect])[:, None] + 0.1 * np.array(
         [NOISE, NOISE[::-1]]
     )

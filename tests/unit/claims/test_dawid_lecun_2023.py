@@ -32,7 +32,7 @@ BY_ARM = {
 
 
 def block_of(study, dataset, folder):
-    """A block of made-up results, and the path at which it lies."""
+    """A block of made-up results, and its path."""
     for name, record in (("settings", records.of_measurement(study, 1)), ("grid", records.of_grid(study))):
         (folder / f"{name}.yaml").write_text(records.dump(record))
     (folder / "code.txt").write_text("code")
@@ -72,7 +72,7 @@ def along(found, axis, values, otherwise=0.0):
 
 
 def as_claimed(name, found):
-    """Results of a study if all claims held, with the noise of what was made up."""
+    """Results of a study in which all claims hold, with the noise of the made-up results."""
     found = found.copy()
     for variable, (value, others) in BY_ARM.items():
         found[variable] = found[variable] + along(found, "arm", others, value)
@@ -132,7 +132,7 @@ def judged(tmp_path_factory):
 
 
 def test_every_case_is_judged(judged):
-    """By its own names of studies, axes and variables, none of which may be one that no run measures."""
+    """Cases name their studies, axes and variables; a run must measure all of them."""
     assert len(judged) == 51
     of_noise = {key: row["reason"] for key, (_, row, _) in judged.items() if row["verdict"] == "not tested"}
     assert not of_noise, of_noise

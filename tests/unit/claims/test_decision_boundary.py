@@ -76,7 +76,7 @@ DESIGNS = [
 
 
 def sections(count, loss=0.019, missing=()):
-    """Outliers by a rule of sections m and classes C."""
+    """Numbers of outliers by a rule of the numbers of sections m and classes C."""
     found = np.array([[count(*map(int, name.split("_")[1:]))] * DRAWS for name in DESIGNS], float)
     found[:, list(missing)] = np.nan
     counts = (("dataset", "softmax", "draw"), np.stack([found, found * 0 + 2, found], 1))
@@ -118,7 +118,7 @@ def test_designs_that_are_missing_or_did_not_train_give_no_slope():
 
 
 def family(size, errors, rivals=None, study_of=None):
-    """A measure, and test errors, of five minima (rows), the same at both temperatures."""
+    """A measure and test errors of five minima (rows), the same at both temperatures."""
     values = np.asarray(size, float)[:, None] + 0.1 * NOISE
     errors = np.asarray(errors, float)[:, None] + 0.001 * NOISE
     weighted = ("minimum", "softmax", "draw")
@@ -216,7 +216,7 @@ def test_margins_and_shares_are_compared_without_the_sign_of_a_guess():
 
 
 def flat(contrast_published, contrast_matched, epochs=(20, 200, 2000), network="fc-100x2-relu"):
-    """Tr G of minima from random labels and from a large norm, over that of normal ones, at both temperatures."""
+    """Tr G of minima from random labels and from a large norm, relative to normal minima, at both temperatures."""
     softmax = [*MATCHED, "entropy-0.3"]
     ratios = np.exp([contrast_published, contrast_matched, 0.0])
     values = np.stack([np.exp(NOISE) * np.ones((3, DRAWS)), ratios[:, None] * np.exp(NOISE[::-1])])[[0, 1, 1]]

@@ -25,7 +25,7 @@ def made_up(cell, {", ".join(f"{key}=None" for key in KEYS)}) -> list[Estimate]:
 
 @pytest.fixture
 def ledger(room):
-    """Write claims files, by stem, and load them; their quantity is one that takes any of KEYS."""
+    """Write claims files, by stem, and load them; their quantity accepts any of KEYS."""
     (room / "made_up_quantity.py").write_text(MADE_UP)
 
     def load(**files: str) -> dict:
@@ -37,13 +37,13 @@ def ledger(room):
 
 
 def of_one_claim(text: str) -> str:
-    """A file with the claim a1 of the work A, every case of which has the keys that each needs."""
+    """A file with the claim a1 of the work A; all of its cases have the keys that cases need."""
     defaults = "{statement: S., study: one, quantity: made_up, expect: positive, unit: 1}"
     return f"work: A\ndefaults: {defaults}\na1:\n  statement: First.\n" + textwrap.indent(textwrap.dedent(text), "  ")
 
 
 def test_the_project_s_claims_are_those_fixed_before_the_first_full_run():
-    """Files may be rewritten, what they say may not: the hash of the expanded claims stands in every claims.csv."""
+    """Files may be rewritten, but not their meaning: the hash of the expanded claims stands in every claims.csv."""
     found = definitions.load(ROOT / "config/claims")
     assert claims_hash(found) == "82c8e72c49eb7af5"
     assert len(found) == 87
@@ -84,7 +84,7 @@ def test_a_claim_has_the_work_of_its_file_and_works_keep_their_order(ledger):
 
 
 def test_defaults_of_case_claim_and_file_lie_over_one_another(ledger):
-    """Mappings key by key; null takes a default away, and an expectation is replaced as a whole."""
+    """Mappings are merged key by key; null removes a default, and an expectation is replaced as a whole."""
     found = ledger(
         a="""
         work: A
@@ -165,7 +165,7 @@ def test_a_case_like_another_has_its_keys_under_its_own(ledger):
 
 
 def test_a_claim_like_another_has_its_cases_with_its_own_defaults(ledger):
-    """Also across files; its work and statement are its own, and further cases come last."""
+    """The other claim may be in another file; work and statement are not copied, and additional cases come last."""
     found = ledger(
         a=of_one_claim("defaults: {rung: one, level: 1}\ncases: {p: {form: p}, q: {form: q}}"),
         b="""

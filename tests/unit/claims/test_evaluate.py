@@ -1,4 +1,4 @@
-"""Verdicts on made-up studies whose truth is known."""
+"""Verdicts on made-up studies with known answers."""
 
 import json
 import shutil
@@ -141,7 +141,7 @@ def test_a_peak_elsewhere_is_not_reproduced():
 
 
 def coarse(places, top, draws=8):
-    """A study at few radii whose highest value is at one of them in every draw."""
+    """A study at few radii, whose maximum is at the same radius in every draw."""
     values = 1 - 0.1 * np.abs(np.array(places) - top)[:, None] + 1e-6 * stream("coarse").standard_normal((1, draws))
     made = curve_study(values, places, "fraction_positive").expand_dims(subspace=["plane-50-sparse"])
     return made.assign_attrs(settings=json.dumps(cells.PRIMARY_SETTINGS))
@@ -168,7 +168,7 @@ def test_a_place_that_the_radii_do_not_resolve_is_not_tested(places, top, reason
 
 
 def test_what_is_not_tested_has_no_part_in_other_verdicts():
-    """A case that nothing can decide is left out of its family and of the claim's cells, and makes it inconclusive."""
+    """An undecidable case is left out of its family and of the claim's cells, and makes the claim inconclusive."""
     chance = trained_study().sel(rate_rule=["fixed"])
     flat = chance.assign(test_accuracy=chance["test_accuracy"] * 0 + 0.1)
     clear = judged({"falls": FALL}, planes=trained_study())["fs8.falls"]
@@ -314,7 +314,7 @@ def test_definitions_name_known_quantities_and_tests():
 
 
 def trained_study(rates=(0.001,), **settings):
-    """Accuracy that falls beyond r_X at a fixed rate and does not at a proportional one; nine radii, six draws."""
+    """Accuracy that falls beyond r_X at a fixed rate but not at a proportional one; nine radii, six draws."""
     x, draws, rules = np.linspace(-4, 4, 9), 6, ["fixed", "proportional"]
     means = np.array([np.where(x > 0, 0.4, 0.8), np.full(9, 0.8)])
     noise = 0.002 * stream("trained").standard_normal((len(rates), 2, 9, draws))
@@ -508,7 +508,7 @@ def test_exponents_of_edges_are_recovered():
 
 
 def test_the_collapse_is_found_where_there_is_one():
-    """Curves that are one function of σ_z, shifted in x by another amount for each network; and the other way round."""
+    """Curves that are one function of σ_z, with a different shift in x for each network; and the converse."""
     x = np.linspace(-2, 2, 41)
     shifts = np.array([-0.6, 0.0, 0.6])
     spread = x[None, :] + shifts[:, None]
@@ -524,7 +524,7 @@ def test_the_collapse_is_found_where_there_is_one():
 
 
 def test_shares_of_variance_are_those_of_cubic_polynomials():
-    """κ that is a cubic in log σ_z, and in the radius; with both, each has its own part."""
+    """κ that is a cubic in log σ_z, and in the radius; with both, each explains its own part."""
     x, shifts, noise = np.linspace(-2, 2, 41), np.array([-0.8, 0.0, 0.8]), np.array([-1e-4, 0.0, 1e-4])
     spread = (x[None, :] + shifts[:, None])[..., None]
     place = np.broadcast_to(x[None, :, None], spread.shape)
@@ -606,7 +606,7 @@ def test_a_varied_setting_has_a_primary_value_and_others_are_secondary():
 
 
 def test_a_new_work_and_a_new_quantity_are_a_file_each(tmp_path, room):
-    """Nothing else names either: the claim is judged beside the others, after them."""
+    """No other file names them: the claim is judged along with the others, after them."""
     shutil.copytree(ROOT / "config/claims", tmp_path / "claims")
     (tmp_path / "claims/own_2026.yaml").write_text(
         "work: Own 2026\n"

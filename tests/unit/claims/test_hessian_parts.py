@@ -33,7 +33,7 @@ def study(variables, **axes):
 
 
 def scale_study(shift=0.0):
-    """κ between the edges at log10 α = -1 and 1; the norms of G and H′ cross there, or `shift` decades further out."""
+    """κ between edges at log10 α = -1 and 1; the norms of G and H′ cross there, or `shift` decades further out."""
     noise = 1 + 0.001 * stream("scale").standard_normal((25, DRAWS))
     kappa = 5 / (1 + np.abs(PLACES) ** 8)
     kappa = (kappa - 2.5 + 1)[:, None] * noise
@@ -107,7 +107,7 @@ def test_without_a_zone_the_norms_must_not_foretell_one():
 
 
 def test_norms_that_cross_beyond_the_grid_are_a_bound():
-    """Within the margin of the edge of κ the grid ends, and the norms have not crossed: nobody knows."""
+    """The grid ends within the margin of the edge of κ, and the norms have not crossed: the case is undecided."""
     near = scale_study(shift=10.0).isel(radius=slice(0, 17))
     last = near["radius"] == near["radius"][-1]
     near["trace_over_norm"] = near["trace_over_norm"].where(~last, 0.9)
@@ -117,7 +117,7 @@ def test_norms_that_cross_beyond_the_grid_are_a_bound():
 
 
 def three_ways():
-    """Parameters, temperature and both rescaled, with the exponents of each by homogeneity: n = 3."""
+    """Rescaled parameters, temperature and both, with their exponents by homogeneity for n = 3."""
     exponents = {"parameters": (4, 1), "temperature": (6, 3), "both": (-2, -2)}
     parts = []
     for gauss_newton, residual in exponents.values():
@@ -164,7 +164,7 @@ def test_identities_hold_or_fail_and_are_counted_apart():
 
 
 def many(entropy_weight, given=0.0):
-    """Initialisations whose κ follows the entropy, and whose gradient the prior mismatch with a slope of 3."""
+    """Initialisations whose κ follows the entropy, and whose gradient follows the prior mismatch with a slope of 3."""
     n, random = 200, stream("many")
     spread, entropy, noise = random.standard_normal((3, n))
     entropy = entropy + given * spread

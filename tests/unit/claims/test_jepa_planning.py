@@ -28,7 +28,7 @@ def estimate(cell, quantity, **keys):
 
 
 def rooms(values):
-    """A study whose success is given for each planner (planner, draw) in the other room, and is missing in the same."""
+    """A study with given success (planner, draw) for goals in the other room, and missing values in the same room."""
     success = np.stack([np.asarray(values, float), np.full((len(values), DRAWS), np.nan)], 1)
     coordinates = {"planner": PLANNERS[: len(values)], "rooms": ["other", "same"], "draw": range(DRAWS)}
     attributes = {"settings": json.dumps({"starts": STARTS})}
@@ -40,7 +40,7 @@ def constant(*values):
 
 
 def horizons(values):
-    """A study whose R² is given for each level (level, draw)."""
+    """A study with given R² (level, draw)."""
     coordinates = {"level": ["level_1", "level_2"], "draw": range(DRAWS)}
     return xr.Dataset({"r_squared": (("level", "draw"), np.asarray(values, float))}, coordinates)
 
@@ -53,7 +53,7 @@ def test_the_best_rival_is_chosen_among_those_named():
 
 
 def test_the_best_rival_is_chosen_on_other_draws():
-    """Of two rivals that are equal but for noise, the better of each draw would win by its luck."""
+    """Of two rivals that differ only by noise, the better one of each draw would win by chance."""
     noise = 0.1 * stream("luck").standard_normal((2, DRAWS))
     cell = rooms([np.full(DRAWS, 0.8), 0.6 + noise[0], 0.6 + noise[1]])
     found = estimate(cell, "planner_advantage", of=OF, rivals=["flat-*"])

@@ -14,7 +14,7 @@ WINDOW = [-2, 0]
 
 
 def study(values, variable="trace_over_norm", **axes):
-    """A study of values (criterion, radius), or of further axes at their end, with draws that differ by noise."""
+    """A study of values (criterion, radius), or with more axes at the end; draws differ by noise."""
     values = np.asarray(values, float)
     axes = {"criterion": ["vicreg", "covariance"], "radius": 10 ** (X / 2), **axes, "draw": range(DRAWS)}
     data = values[..., None] + NOISE
@@ -66,7 +66,7 @@ def test_errors_of_sign_count_one_side():
 
 
 def layered():
-    """Traces whose ratios to the last layer's are 3 and 1.5 in the mean, though not in each draw."""
+    """Traces whose ratios to the last layer's are 3 and 1.5 on average, but not in each draw."""
     means = np.broadcast_to([6.0, 3.0, 2.0], (2, len(X), 3))
     cell = study(means, "layer_trace", layer=[1, 2, 3])
     cell["layer_trace"] = cell["layer_trace"] * (1 + 20 * NOISE)

@@ -1,4 +1,4 @@
-"""Estimators are found by their module, and know which keys of a case they take."""
+"""Discovery of estimators by their modules, and the keys of a case that estimators accept."""
 
 import pytest
 import xarray as xr

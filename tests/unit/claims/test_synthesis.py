@@ -1,4 +1,4 @@
-"""What verdicts amount to: disagreements and flips."""
+"""Synthesis of verdicts: disagreements and flips."""
 
 from pathlib import Path
 

@@ -111,7 +111,7 @@ def test_a_dimension_outside_of_those_measured_is_a_bound():
     names, case = ["plane-10-dense", "plane-100-dense"], {"level": 0.5, "window": [1.9, 2.1]}
 
     def shift(inside, outside):
-        """Accuracies at the two dimensions, up to r_X and beyond."""
+        """Accuracies at two dimensions, up to r_X and beyond."""
         values = np.array([np.where(X > 0, *pair) for pair in zip(outside, inside)])[..., None] + np.zeros(DRAWS)
         here = cell(subspace=names, test_accuracy=(("subspace", "radius", "draw"), values))
         return estimate("dimension_shift", here, **case)[0]
@@ -166,7 +166,7 @@ def test_a_gain_in_the_fraction_is_no_finer_than_an_eigenvalue():
 
 
 def test_the_intrinsic_dimension_of_the_toy_problem_is_recovered():
-    """Li et al. (2018): ten groups of a hundred parameters, each of which must sum to its number: dimension 10."""
+    """Toy problem of Li et al. (2018): ten groups of a hundred parameters, each with a prescribed sum: dimension 10."""
     groups = torch.arange(1000) // 100
     wanted = torch.arange(1.0, 11.0, dtype=torch.float64)
     dimensions = [5, 8, 9, 10, 12, 15]

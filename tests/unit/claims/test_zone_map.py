@@ -1,4 +1,4 @@
-"""What foretells accuracy over networks and radii, on made-up studies with known answers."""
+"""Prediction of accuracy over networks and radii, on made-up studies with known answers."""
 
 import numpy as np
 import pytest
@@ -70,7 +70,7 @@ def test_kappa_gains_where_accuracy_depends_on_it_beside_the_logits():
 
 
 def test_the_gain_is_the_whole_error_where_kappa_explains_all_that_is_left():
-    """On curves that lie on the same places, linear interpolation is exact, and so is the forecast with κ."""
+    """On curves with the same places, linear interpolation is exact, and so is the prediction with κ."""
     number = np.arange(4)[:, None]
     places, kappa = np.tile(np.linspace(-3, 3, 9), (4, 1)), number * np.ones(9)
     accuracy = np.abs(places) + 0.2 * kappa

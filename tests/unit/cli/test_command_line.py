@@ -1,4 +1,4 @@
-"""`python -m goldilocks_zone`: its commands, and what loading one costs."""
+"""`python -m goldilocks_zone`: its commands, and the cost of loading one."""
 
 import pkgutil
 import subprocess

@@ -1,4 +1,4 @@
-"""What jobs will cost, from benchmark files and from sizes."""
+"""Predicted costs of jobs, from benchmark files and from sizes."""
 
 from pathlib import Path
 
@@ -87,7 +87,7 @@ def test_durations_and_sizes_are_read_at_a_glance():
 
 
 def test_data_in_the_plane_cost_by_their_own_size(config, tmp_path):
-    """Not by that of images: five classes have a larger kernel than two."""
+    """Costs follow from the data's own size, not that of images: five classes have a larger kernel than two."""
     place = {"study": "boundary_sections", "network": "fc-60x2-relu", "subspace": "full-free", "block": "draws-000-019"}
     found = costs.Costs(config, tmp_path)
     two, five = (found.of("boundary", {**place, "dataset": name}, None).seconds for name in ("pie_2_2", "pie_5_5"))

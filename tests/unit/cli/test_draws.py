@@ -1,4 +1,4 @@
-"""`make draws`: the draws at which intervals reach half-way to their margins."""
+"""`make draws`: the numbers of draws at which intervals reach half-way to their margins."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""`make status` and `make figure` of a run that leaves a dataset out: they know what the run knows."""
+"""`make status` and `make figure` for a run that leaves a dataset out: they leave out the same as the run."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ REASON = "dataset cifar10 is unavailable (no mirror): put it into a folder"
 
 @pytest.fixture
 def quick(tmp_path, monkeypatch):
-    """The quick run's complete configuration, and what it computes without CIFAR-10, all of which is there."""
+    """The quick run's complete configuration, and the run without CIFAR-10, whose results all exist."""
     monkeypatch.chdir(tmp_path)
     complete = load.load([ROOT / "config/quick.yaml"])
     record = Path("results/data/available.yaml")

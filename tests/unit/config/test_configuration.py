@@ -17,7 +17,7 @@ FULL = load.read(load.shipped())
 
 
 def split(config, **execution):
-    """A complete configuration whose work is split in another way."""
+    """A complete configuration with a different split of the work."""
     return config.model_copy(update={"execution": config.execution.model_copy(update=execution)})
 
 
@@ -425,7 +425,7 @@ def test_a_run_may_keep_some_studies_only():
 
 
 def test_documentation_lists_every_key():
-    """config/README.md holds the models' keys, types, defaults and descriptions, as `documentation` writes them."""
+    """config/README.md has the models' keys, types, defaults and descriptions, as `documentation` writes them."""
     text = (ROOT / "config/README.md").read_text(encoding="utf-8")
     assert documentation.documentation() in text
 

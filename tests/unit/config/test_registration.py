@@ -1,4 +1,4 @@
-"""What is registered in one place appears everywhere: tried in copies of the package and of the configuration."""
+"""Registration in one place takes effect everywhere, tested in copies of the package and of the configuration."""
 
 import json
 import shutil
@@ -67,7 +67,7 @@ execution:
 
 @pytest.fixture
 def copy(tmp_path):
-    """A checkout of package and configuration alone."""
+    """A checkout with only the package and the configuration."""
     for name in ("scripts/goldilocks_zone", "config"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path

@@ -1,4 +1,4 @@
-"""A run, as it is made whenever the workflow loads."""
+"""A run, as it is loaded with the workflow."""
 
 import base64
 import gzip

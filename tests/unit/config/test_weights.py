@@ -1,4 +1,4 @@
-"""The key `weights` of studies of curvature: files by their content, labels, axes, and mistakes in one sentence."""
+"""The key `weights` of curvature studies: files by their content, labels, axes, and one-sentence error messages."""
 
 import json
 
@@ -14,7 +14,7 @@ STUDY = "studies.curvature"
 
 @pytest.fixture
 def files(tmp_path):
-    """Two files, whose content does not matter here."""
+    """Two files with arbitrary content."""
     paths = [tmp_path / "epoch_1.pt", tmp_path / "epoch_10.safetensors"]
     for path in paths:
         path.write_text(path.name)

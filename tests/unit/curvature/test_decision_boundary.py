@@ -23,7 +23,7 @@ AROUND = torch.as_tensor(stream("around").standard_normal((60, 2)))
 
 
 def made(label, examples=12):
-    """A problem, the first initialisation that predicts all classes somewhere, and the logits."""
+    """A problem, the first initialisation that predicts every class at some example, and the logits."""
     found = model(label, image=(2,), classes=CLASSES, examples=examples)
     logits = networks.logits_function(found.module)
     starts = (found.initialisation(seed, 1.5) for seed in itertools.count())
@@ -32,12 +32,12 @@ def made(label, examples=12):
 
 
 def jacobian(logits, theta, inputs):
-    """∂z_k/∂θ (n, k, D), formed."""
+    """∂z_k/∂θ (n, k, D) as an array."""
     return torch.autograd.functional.jacobian(lambda each: logits(each, inputs), theta)
 
 
 def explicit_g(logits, theta, inputs, temperature=1.0):
-    """G (D, D) of the mean cross-entropy of logits over the temperature, formed."""
+    """G (D, D) of the mean cross-entropy of logits over the temperature, as an array."""
     p = torch.softmax(logits(theta, inputs) / temperature, 1)
     curved = torch.diag_embed(p) - p[:, :, None] * p[:, None]
     rows = jacobian(logits, theta, inputs)

@@ -1,4 +1,4 @@
-"""What curvature costs: flops counted one by one, and memory against its budget."""
+"""Costs of curvature: flops counted one by one, and memory against its budget."""
 
 import gc
 import subprocess
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def allowed(forward: list[int], sizes: list[int], bends: int, n: int, d: int, classes: int, points: int) -> int:
-    """Flops of `points` points from those of each layer's forward pass (per example) and the sizes of its weights."""
+    """Flops of `points` points, from those of each layer's forward pass (per example) and the sizes of its weights."""
     total, first = sum(forward), forward[0]
     along = n * d * (3 * total - 2 * first + (points - 1) * 3 * (total - first))
     there_and_back = points * n * (2 * total - first)
@@ -32,8 +32,8 @@ def allowed(forward: list[int], sizes: list[int], bends: int, n: int, d: int, cl
 
 
 def second_order(d: int, classes: int) -> int:
-    """Flops of G and the gradient of one point, per example: products of tangents, those of their means; and, along
-    each direction, the mean, the mean square and the gradient."""
+    """Flops of G and the gradient at one point, per example: products of tangents and of their means, and, along each
+    direction, the mean, the mean square and the gradient."""
     return 2 * d * d * (classes + 1) + 6 * d * classes
 
 
@@ -104,8 +104,8 @@ def test_flops_without_moving_weights():
 def test_flops_of_the_homogeneous_sweep(label, image, examples, sizes, places, inputs, monkeypatch):
     """Tangents once, then K_n of k − 1 families of adjoints, and one small product for each residual.
 
-    At a middle layer Ẇᵀδ costs F_l for each direction and family, K_n d² products of the layer's inputs; the last layer
-    takes the residuals themselves, which are its adjoints. Few residuals span those of all radii.
+    At a middle layer, Ẇᵀδ costs F_l for each direction and family, and products of the layer's inputs cost K_n d²; the
+    last layer uses the residuals themselves, which are its adjoints. Few residuals span those of all radii.
     """
     d, k, points, families = 20, 10, 25, 9
     network = model(label, image=image, classes=k, examples=examples)
@@ -260,7 +260,7 @@ print(status("VmHWM") - before)
 
 
 def growth(*arguments) -> float:
-    """Peak memory beyond what was there with parameters, directions and examples, in MiB, in a process of its own."""
+    """Peak memory in MiB beyond that with parameters, directions and examples, measured in a separate process."""
     environment = {"PYTHONPATH": f"{ROOT / 'scripts'}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", "PATH": ""}
     # Else the C library moves this threshold with what is freed, and keeps up to 70 MiB more, in some runs.
     environment |= {"MALLOC_MMAP_THRESHOLD_": "65536"}

@@ -1,4 +1,4 @@
-"""Networks that are no sequences of layers, losses and reports on a GPU: the numbers of the CPU."""
+"""Networks that are not sequences of layers, losses and reports on a GPU, against the CPU."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Degrees along graphs, and sweeps over radii and temperatures that share tangents, against one point after another."""
+"""Degrees of homogeneity along graphs, and sweeps over radii and temperatures with shared tangents, against points."""
 
 import itertools
 
@@ -26,7 +26,7 @@ def draw(*shape, seed=0):
 
 
 def point(module, zero=()):
-    """Parameters of a module, those at places `zero` of `parameters()` being zero."""
+    """Parameters of a module, with those at places `zero` of `parameters()` set to zero."""
     parts = [each.detach().double().flatten() for each in module.parameters()]
     return torch.cat([torch.zeros_like(each) if number in zero else each for number, each in enumerate(parts)])
 
@@ -37,7 +37,7 @@ def with_zero_biases(module):
 
 
 def compare(module, theta, inputs, rows, scales=SCALES, way=dispatch.GRAPH_SWEEP, temperatures=(1.0,), **options):
-    """Points of a sweep, each against itself alone with directions in double precision."""
+    """Compare each point of a sweep with the same point alone, with directions in double precision."""
     labels, points = torch.arange(len(inputs)) % CLASSES, list(itertools.product(scales, temperatures))
     problem, options = Problem(module, inputs, labels), hessian.Options(**options)
     assert dispatch.path_of(problem, theta, len(points)) == way
@@ -56,7 +56,7 @@ def compare(module, theta, inputs, rows, scales=SCALES, way=dispatch.GRAPH_SWEEP
 
 
 def normalised(x):
-    """Each example by its root mean square, without an epsilon."""
+    """Divide each example by its root mean square, without an epsilon."""
     return x / x.square().mean((1, 2, 3), keepdim=True).sqrt()
 
 
@@ -169,7 +169,7 @@ def test_chunks_temperatures_and_sparse_directions(kind, dtype):
 
 
 class Function(nn.Module):
-    """A function between dense layers from (n, 6) to (n, 6) and from those to logits."""
+    """A function of the outputs (n, 6) of two dense layers, followed by a dense layer to logits."""
 
     def __init__(self, function):
         super().__init__()
@@ -218,7 +218,7 @@ DEGREES = {
 
 @pytest.mark.parametrize("name", DEGREES)
 def test_degrees_of_functions(name):
-    """Each with the last layer's degree on top; logits then are α^k times themselves."""
+    """Degrees include that of the last layer; logits then scale as α^k."""
     torch.manual_seed(0)
     function, degree = DEGREES[name]
     module, inputs = Function(function).double(), draw(N, 6)
@@ -256,7 +256,7 @@ def test_biases_have_the_degree_of_what_they_are_added_to():
 
 
 class Wrapped(nn.Module):
-    """A module that chains do not know."""
+    """A module of a kind unknown to chains."""
 
     def __init__(self, inner):
         super().__init__()
@@ -267,7 +267,7 @@ class Wrapped(nn.Module):
 
 
 class Branch(nn.Module):
-    """A residual branch, whose last weights are zero at the start."""
+    """A residual branch whose last weights are initialised to zero."""
 
     def __init__(self):
         super().__init__()
@@ -294,7 +294,7 @@ def test_weights_that_are_zero_have_any_degree():
     "change", [lambda t, x: t, lambda t, x: t.clone()[: len(t)], lambda t, x: torch.cat([t[:20], t[20:]])]
 )
 def test_parameters_taken_otherwise_than_in_pieces(change):
-    """A zero that is also part of something else is no free degree."""
+    """A zero that is also part of something else does not leave the degree free."""
 
     def logits(theta, inputs):
         theta = change(theta, inputs)
@@ -317,7 +317,7 @@ def test_networks_that_are_not_homogeneous(name):
 
 
 def calls(monkeypatch):
-    """Numbers of adjoints of the passes of tangents that follow."""
+    """Record the numbers of adjoints in the tangent passes that follow."""
     seen, carried = [], graph_tangents.carried
     monkeypatch.setattr(graph_tangents, "carried", lambda *given: seen.append(len(given[2])) or carried(*given))
     return seen
@@ -364,7 +364,7 @@ class SmallCNN(nn.Sequential):
 
 
 def test_flops_of_a_sweep_that_is_not_homogeneous():
-    """3(F − F_1) per direction and further radius: tangents of the first layer's products are those of all radii."""
+    """3(F − F_1) per direction and further radius: all radii share the tangents of the first layer's products."""
     torch.manual_seed(0)
     module = Function(DEGREES["smooth"][0]).double()
     module.first, module.other = nn.Linear(60, 30).double(), nn.Linear(60, 1, bias=False).double()
@@ -379,7 +379,7 @@ def test_flops_of_a_sweep_that_is_not_homogeneous():
 
 
 def test_flops_of_a_sweep():
-    """Each further radius costs less than 3(F − F_1) per direction: cross terms alone, and products of d × d."""
+    """Each further radius costs less than 3(F − F_1) per direction: only cross terms, and products of d × d."""
     image, d, n, scales = (1, 12, 12), 20, 100, np.geomspace(0.1, 10, 9)
     network = of_module(SmallCNN(image, 10), image, 10, n)
     theta, rows = network.initialisation(0, 1.0), network.directions(d)

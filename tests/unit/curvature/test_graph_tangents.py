@@ -1,4 +1,4 @@
-"""Curvature through traced graphs: each kind of operation, random networks, and what a trace does not see."""
+"""Curvature through traced graphs: each kind of operation, random networks, and effects that a trace does not see."""
 
 import random
 
@@ -25,7 +25,7 @@ def draw(*shape, seed=0):
 
 
 def logits_of(module):
-    """Logits by torch's own replacement of parameters."""
+    """Logits by torch.func.functional_call."""
     shapes = {name: each.shape for name, each in module.named_parameters()}
     sizes = [shape.numel() for shape in shapes.values()]
 
@@ -37,7 +37,7 @@ def logits_of(module):
 
 
 def assert_right(module, inputs, scale=0.7, way=dispatch.GRAPH, dtype=torch.float64, **options):
-    """G and H′ on a plane are those of brute force."""
+    """Assert that G and H′ on a plane agree with brute force."""
     module = module.double().eval()
     size = sum(each.numel() for each in module.parameters())
     theta, rows = scale * draw(size), draw(5, size, seed=1).to(dtype)
@@ -69,7 +69,7 @@ def backward_twice(logits, theta, rows, inputs, labels):
 
 
 class Between(nn.Module):
-    """A function of (n, 4, 6), with parameters before and behind it; of `beside` too, if it takes two."""
+    """A function of (n, 4, 6), between layers with parameters; if it takes two arguments, the second is `beside`."""
 
     def __init__(self, function, two=False):
         super().__init__()
@@ -160,7 +160,7 @@ TWO = {
 
 
 class Written(torch.autograd.Function):
-    """x sin x with a backward pass of its own, in torch's older form without forward derivatives."""
+    """x sin x with a custom backward pass, in torch's older form without forward derivatives."""
 
     @staticmethod
     def forward(ctx, x):
@@ -192,7 +192,7 @@ BACKWARDS = {
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("name", BACKWARDS)
 def test_operations_without_forward_derivatives(name, dtype):
-    """Two backward passes of this one operation, against those of the whole network."""
+    """Two backward passes through this one operation, against two through the whole network."""
     torch.manual_seed(0)
     module, inputs, labels = Between(BACKWARDS[name]).double(), draw(N, 4, 5, seed=2), torch.arange(N) % CLASSES
     size = sum(each.numel() for each in module.parameters())
@@ -250,7 +250,7 @@ LAYERS = {
 
 
 class Twice(nn.Module):
-    """A module that takes its input several times."""
+    """A module that uses its input several times."""
 
     def __init__(self, inner, times=2):
         super().__init__()
@@ -261,7 +261,7 @@ class Twice(nn.Module):
 
 
 class Behind(nn.Module):
-    """A layer behind a scale of each entry that moves, and a dense layer behind it."""
+    """A layer after a trainable scale of each entry, followed by a dense layer."""
 
     def __init__(self, layer, shape):
         super().__init__()
@@ -287,7 +287,7 @@ def test_layers_against_brute_force(name, dtype):
 
 
 class Tokens(nn.Module):
-    """Embedded tokens with the embedding's weights tied to those of the last layer."""
+    """Embedded tokens; the embedding shares its weights with the last layer."""
 
     def __init__(self):
         super().__init__()
@@ -392,7 +392,7 @@ PARTS = {
 
 
 class StraightThrough(torch.autograd.Function):
-    """Signs, with the gradient of their argument."""
+    """Sign function with the gradient of the identity."""
 
     @staticmethod
     def forward(ctx, x):
@@ -471,7 +471,7 @@ def test_ways_that_depend_on_values_are_not_traced():
 
 @pytest.mark.parametrize("width, depth", [(40, 3), (60, 4)])
 def test_flops_of_functional_networks(width, depth):
-    """3F − 2F_1 per direction and example, products of d × d for each chunk, and what comparing and tracing cost."""
+    """3F − 2F_1 per direction and example, products of d × d for each chunk, and the cost of comparing and tracing."""
     module = nn.ModuleList([nn.Linear(50 if not i else width, width) for i in range(depth)])
 
     class Functional(nn.Module):

@@ -1,4 +1,4 @@
-"""The public functions: the general path against brute force, products, prefixes, and what is refused."""
+"""The public functions: the general path against brute force, products, prefixes, and refused arguments."""
 
 import itertools
 
@@ -70,7 +70,7 @@ def test_general_path_against_brute_force(loss, temperature, dtype, label, gener
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("label", ["fc-60x2-relu", "fc-60x2-tanh", "conv-9x2-leakyrelu", "fc-9x3-relu-res"])
 def test_directions_may_come_as_sparse_matrices(label, dtype, scales, path):
-    """Also those that are not sparse enough for sparse products, and with biases that nothing moves."""
+    """Includes matrices that are not sparse enough for sparse products, and biases that no direction moves."""
     network = model(label, image=(1, 7, 7), examples=15)
     theta, eta = network.initialisation(1, 1.0), network.metric("shell", False)
     drawn = planes.directions_as_drawn(labels.Plane(6, "sparse"), eta, stream("drawn")).astype(dtype)

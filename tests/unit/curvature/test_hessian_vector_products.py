@@ -1,4 +1,4 @@
-"""Prepared products with the Hessian in full space, against those by automatic differentiation."""
+"""Prepared products with the Hessian in full space, against automatic differentiation."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ LABELS = (
 @pytest.mark.parametrize("label", LABELS)
 @pytest.mark.parametrize("entries", [1, 500])
 def test_products_are_those_of_automatic_differentiation(entries, label, part, loss, monkeypatch):
-    """In chunks of examples, for one vector after another or some at once, at another temperature; twice from the same
+    """Covers chunks of examples, single vectors and several at once, another temperature, and two uses of the same
     preparation."""
     monkeypatch.setattr(hessian_vector_products, "EXAMPLES_AT_ONCE", 7)
     monkeypatch.setattr(hessian_vector_products, "ENTRIES_AT_ONCE", entries)
@@ -77,8 +77,8 @@ def test_layers_that_see_several_vectors_take_the_general_way():
 
 @pytest.mark.parametrize("label, apart", [("fc-200x2-relu-nobias", True), ("fc-200x2-tanh-nobias", False)])
 def test_finite_differences_of_gradients_count_kinks_that_the_hessian_leaves_out(label, apart):
-    """Central differences, in steps of a thousandth of the norm of the weights: at kinks they are several times too
-    long, for smooth units their error is of second order in the step."""
+    """Central differences with steps of a thousandth of the norm of the weights: at kinks, the products are several
+    times too long; for smooth units, their error is of second order in the step."""
     network = model(label, examples=200)
     theta = network.with_biases(network.initialisation(0, 1.0)).detach()
     problem = Problem(network.module, network.inputs, network.targets)

@@ -1,4 +1,4 @@
-"""Sweeps over radii and temperatures against one point after another."""
+"""Sweeps over radii and temperatures against single points."""
 
 import itertools
 
@@ -20,7 +20,7 @@ SCALES = [0.01, 0.1, 0.3, 1.0, 2.0, 5.0, 20.0, 100.0]
 
 
 def averages():
-    """Convolutions with average pooling; for images (1, 6, 6)."""
+    """Convolutions with average pooling, for images (1, 6, 6)."""
     return nn.Sequential(
         nn.Conv2d(1, 3, 3, padding=1),
         nn.LeakyReLU(0.1),
@@ -35,7 +35,7 @@ def averages():
 
 
 def compare(network, theta, rows, scales, temperatures, examples, loss, path):
-    """A sweep with tangents in the precision of `rows` against single points with those of double precision."""
+    """Compare a sweep with tangents in the precision of `rows` with single points with tangents in double precision."""
     problem, options = Problem(network.module, network.inputs, network.targets, loss), hessian.Options(examples)
     points = list(itertools.product(scales, temperatures))
     assert dispatch.path_of(problem, theta, len(points)) == path
@@ -149,7 +149,7 @@ def test_ways():
     ],
 )
 def test_all_ways_to_the_cross_terms_agree(label, image, kind, loss):
-    """From each point's adjoints, densely and sparsely; from families of adjoints; at the last layer from logits."""
+    """Ways: from each point's adjoints, dense or sparse; from families of adjoints; from logits at the last layer."""
     network = model(label, image=image, examples=20)
     theta, rows = network.initialisation(0, 1.0), network.directions(7, kind, True)
     chain = chains.of(network.module)
@@ -294,7 +294,7 @@ def test_values_that_are_the_same_to_rounding():
 @pytest.mark.parametrize("scale", [1e-8, 1.0, 1e2])
 @pytest.mark.parametrize("loss", losses.LOSSES)
 def test_gauss_newton_of_examples_against_its_definition(loss, scale, dtype):
-    """Also where the softmax leaves all other classes less than single precision has."""
+    """Includes a softmax that leaves all other classes less than the resolution of single precision."""
     random = torch.Generator().manual_seed(3)
     outputs = torch.randn(2, 7, 4, generator=random, dtype=torch.float64) * scale
     outputs[1] = outputs[0] * 1.5

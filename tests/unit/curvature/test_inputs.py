@@ -1,4 +1,4 @@
-"""Arguments of the library: each value has its right result, against brute force, or one sentence.
+"""Arguments of the library: each value gives the right result, against brute force, or an error of one sentence.
 
 Brute force is double backward (torch.autograd.functional) of the same network, written out where torch's own kernels
 have no second derivative or a wrong one.
@@ -35,7 +35,7 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 5e-5}
 
 
 class Network(nn.Module):
-    """A core in front of a dense layer, over the mean of a sequence where there is one."""
+    """A core followed by a dense layer, which takes the mean over the sequence if there is one."""
 
     def __init__(self, core, width=5, classes=CLASSES):
         super().__init__()
@@ -48,7 +48,7 @@ class Network(nn.Module):
 
 
 class Applied(nn.Module):
-    """A function of what a dense layer gives; `more` are parameters of its own."""
+    """A function of the output of a dense layer; `more` are its own parameters."""
 
     def __init__(self, function, *more, width=5):
         super().__init__()
@@ -72,7 +72,7 @@ def known():
 
 
 def frozen(name, place=0, layers=known):
-    """Known layers with a parameter of one of them as a buffer."""
+    """Known layers, one of which has a parameter as a buffer."""
 
     def make():
         module = layers()
@@ -94,7 +94,7 @@ def with_core(*layers, width=5):
 
 
 class Attention(nn.Module):
-    """torch's attention of one sequence to itself; `written_out` as its products and softmax, with the same weights."""
+    """torch's self-attention; `written_out` is the same with explicit products and softmax, and the same weights."""
 
     def __init__(self, written_out=False, **options):
         super().__init__()
@@ -140,7 +140,7 @@ def softmaxed(q):
 
 
 class WeightNorm(nn.Module):
-    """A dense layer with weights g v/|v| written out; the order of its parameters is that of the given names."""
+    """A dense layer with weights g v/|v| written out; its parameters are in the order of the given names."""
 
     def __init__(self, names):
         super().__init__()
@@ -153,7 +153,7 @@ class WeightNorm(nn.Module):
 
 
 class Cube(torch.autograd.Function):
-    """x³ in the old style, which torch.func does not take."""
+    """x³ in the old style, which torch.func does not support."""
 
     @staticmethod
     def forward(ctx, x):
@@ -166,7 +166,7 @@ class Cube(torch.autograd.Function):
 
 
 class SeparateCube(torch.autograd.Function):
-    """x³ in the new style, without a forward derivative and a vectorised form."""
+    """x³ in the new style, without a forward derivative or a vectorised form."""
 
     @staticmethod
     def forward(x):
@@ -182,7 +182,7 @@ class SeparateCube(torch.autograd.Function):
 
 
 class OnceDifferentiable(Cube):
-    """x³ whose derivative has none."""
+    """x³ whose derivative is not differentiable."""
 
     backward = staticmethod(torch.autograd.function.once_differentiable(Cube.backward))
 
@@ -206,7 +206,7 @@ def asks_a_number(z):
 
 
 class Sampled(nn.Module):
-    """An image turned by angles that depend on it; `derivative` as torch's double backward has it."""
+    """An image rotated by angles that depend on it; `derivative` as in torch's double backward."""
 
     def __init__(self):
         super().__init__()
@@ -219,7 +219,7 @@ class Sampled(nn.Module):
 
 
 class Shaped(nn.Module):
-    """A network with its outputs in another form."""
+    """A network with its outputs in another container or shape."""
 
     def __init__(self, network, shape):
         super().__init__()
@@ -244,7 +244,7 @@ def recomputed(reentrant):
 
 
 class LayerDrop(nn.Module):
-    """A layer that is left out by chance while training."""
+    """A layer that is randomly skipped during training."""
 
     def __init__(self):
         super().__init__()
@@ -264,9 +264,9 @@ def over_the_batch(x):
 
 @dataclass(frozen=True)
 class Row:
-    """A network and changes of arguments, from their names to functions of the usual ones; and what comes of them.
+    """A network, changes of arguments (functions of the usual arguments, by name), and the expected outcome.
 
-    With a `sentence`, its parts in their order; else the Hessian of `written_out`, or of the network itself.
+    With a `sentence`, an error with its parts in this order; else the Hessian of `written_out`, or of the network.
     """
 
     network: Callable[[], nn.Module] = plain
@@ -296,7 +296,7 @@ def while_training(network, sentence, shape=(4,)):
 
 
 def at(place, value):
-    """The change of one entry, or row."""
+    """A change of one entry or row."""
 
     def change(array):
         array = array.clone()
@@ -569,7 +569,7 @@ def by_brute_force(module, parameters, rows, inputs, targets):
 
 
 def plain_values(array, dtype=torch.float64):
-    """What was given as a tensor in double precision, whole numbers as int64."""
+    """An argument as a tensor in double precision, or in int64 for integers."""
     array = np.ascontiguousarray(array) if isinstance(array, np.ndarray) else array
     array = torch.as_tensor(array.astype(array.dtype.newbyteorder("=")) if isinstance(array, np.ndarray) else array)
     return array.detach().to_dense().to(dtype) if array.layout != torch.strided else array.detach().to(dtype)
@@ -685,7 +685,7 @@ def test_every_function_of_the_library_refuses_the_same(mistake, entry):
 
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_every_function_of_the_library_takes_arrays_of_numpy(entry):
-    """With whole labels of another type, and parameters and inputs with gradients in place of numpy's."""
+    """Includes integer labels of another type, and parameters and inputs with gradients in place of numpy arrays."""
     module, *arrays, targets = problem(Row()).changed({})
     of_numpy = [each.numpy() for each in arrays]
     with_gradients = [each.clone().requires_grad_() for each in arrays]
@@ -709,7 +709,7 @@ def test_every_function_of_the_library_works_in_inference_mode(entry, make):
 
 
 def numbers(found):
-    """The numbers of a result, in their order; a name's as its own."""
+    """The numbers of a result, in order."""
     if isinstance(found, str | float):
         return [float(len(found)) if isinstance(found, str) else found]
     if isinstance(found, torch.Tensor | np.ndarray):
@@ -812,7 +812,7 @@ class Sequences(nn.Module):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN", "attention"])
 def test_networks_of_ones_own_over_sequences_are_built_and_trained(kind, dtype):
-    """Gradients of members in one computation are those of each by itself."""
+    """Gradients of members in one computation equal those of each member alone."""
     module = user_networks.build_own(Sequences, (1, 3, 4), CLASSES, {"kind": kind}, "network mine").to(dtype)
     shapes = [tuple(each.shape) for each in module.parameters()]
     theta = nn.utils.parameters_to_vector(module.parameters()).detach()

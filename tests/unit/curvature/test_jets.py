@@ -65,7 +65,7 @@ def siamese(shapes, inputs):
 
 
 def predicting(inputs):
-    """Outputs (n, 3e), with residuals of a predictor, of layers with biases, of tanh and relu; number of parameters."""
+    """Outputs (n, 3e) with residuals of a predictor, for layers with biases, tanh and relu; number of parameters."""
     shapes = [(8, INPUTS), (8,), (E, 8), (E,), (5, E), (5,), (E, 5), (E,)]
 
     def outputs(theta):
@@ -79,8 +79,8 @@ def predicting(inputs):
 
 
 def oracle(outputs, theta, directions, loss, labels=None):
-    """H of the mean loss by jvp(grad) of all of it; G, of the loss of linearised outputs; H′, of outputs that meet the
-    loss's slope as it is here."""
+    """H of the mean loss by jvp(grad); G, that of the loss of linearised outputs; H′, that of the outputs multiplied by
+    the loss's fixed slope."""
     n, zero = len(outputs(theta)), theta.new_zeros(len(directions))
     units, along = torch.eye(len(directions), dtype=theta.dtype), lambda t: outputs(theta + t @ directions)
     mean = lambda z: loss.total(z, labels) / n  # noqa: E731
@@ -235,7 +235,7 @@ def test_last_layer_trace_identity(loss):
 
 @pytest.mark.parametrize("depth", [2, 3, 5])
 def test_gauge(depth):
-    """Radius, weights, ε and hinge in step leave the loss and its curvature as they are, up to powers of the scale."""
+    """Rescaling radius, weights, ε and hinge together changes loss and curvature only by powers of the scale."""
     weights, directions, _ = encoder(depth)
     loss, a = Vicreg(E, 25, 25, 1, epsilon=0.01, hinge=2.0), 1.7
     gauged = Vicreg(E, 25, 25 * a**depth, a ** (-2 * depth), epsilon=0.01 * a ** (2 * depth), hinge=2.0 * a**depth)
@@ -249,7 +249,7 @@ def test_gauge(depth):
 
 @pytest.mark.parametrize("depth", [2, 3])
 def test_hessian_at_the_collapse_point(depth):
-    """At W_n = 0 each row has the same Hessian, of second moments of the features, and no other blocks."""
+    """At W_n = 0 each row has the same Hessian, given by second moments of the features, and other blocks vanish."""
     weights = weights_of(depth)
     h = torch.relu(siamese([w.shape for w in weights[:-1]], pairs())(flat(weights[:-1]))).view(N, 2, -1).numpy()
     weights[-1] = torch.zeros_like(weights[-1])

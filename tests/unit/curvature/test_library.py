@@ -1,6 +1,6 @@
-"""Promises of the library to any module: its own derivatives or a refusal, and that nothing of it changes.
+"""Guarantees for any module: its right derivatives or a refusal, and no change to the module.
 
-Brute force is reverse over reverse on the flattened parameters, by torch's own replacement of parameters, on a copy.
+Brute force is reverse over reverse on the flattened parameters, by torch.func.functional_call, on a copy.
 """
 
 import copy
@@ -42,7 +42,7 @@ def problem(module, image=(INPUTS,), examples=EXAMPLES):
 
 
 def logits_of(module):
-    """Logits by torch.func.functional_call on a copy, which need not stay whole."""
+    """Logits by torch.func.functional_call on a copy, which the call may change."""
     module = copy.deepcopy(module)
     shapes = {name: each.shape for name, each in module.named_parameters()}
     sizes = [shape.numel() for shape in shapes.values()]
@@ -55,7 +55,7 @@ def logits_of(module):
 
 
 def hessian(module, theta, inputs, labels, loss="cross_entropy"):
-    """The whole Hessian (D, D)."""
+    """The full Hessian (D, D)."""
     logits = logits_of(module)
     mean = lambda point: written_out(logits(point, inputs), labels, loss, 1.0).mean()  # noqa: E731
     return torch.autograd.functional.hessian(mean, theta)
@@ -72,7 +72,7 @@ def gram_of(module, theta, inputs):
 
 
 def assert_right(module, image=(INPUTS,), scales=(1.0, 6.0)):
-    """Curvature at one point and over a sweep, both products and logit gradients are those of brute force."""
+    """Check curvature at one point and over a sweep, both products and logit gradients against brute force."""
     theta, rows, inputs, labels = problem(module, image)
     basis = orthonormal(rows)
     expected = [(basis.T @ hessian(module, scale * theta, inputs, labels) @ basis).numpy() for scale in scales]
@@ -103,7 +103,7 @@ def plain(activation=nn.ReLU, **options):
 
 
 def with_forward(place, forward):
-    """A chain one of whose layers, or the whole at place None, has a forward pass of its own set on the object."""
+    """A chain in which one layer, or the whole at place None, has a custom forward pass set on the object."""
     module = plain()
     layer = module if place is None else module[place]
     layer.forward = types.MethodType(forward, layer)
@@ -128,7 +128,7 @@ REPLACED = {
 
 @pytest.mark.parametrize("name", REPLACED)
 def test_a_forward_pass_set_on_an_object_is_the_one_that_counts(name):
-    """Its class tells of a chain of known layers, whose derivatives are others."""
+    """By its class, the module would be a chain of known layers, which has other derivatives."""
     module = REPLACED[name]().double()
     image = (1, INPUTS) if name == "its shapes" else (INPUTS,)
     assert chains.of(module) is not None
@@ -215,7 +215,7 @@ class SharedByName(nn.Module):
 
 
 class Normalised(nn.Module):
-    """Running statistics of its own, in a buffer, an attribute and a number, beside torch's."""
+    """Custom running statistics in a buffer, an attribute and a number, besides torch's."""
 
     def __init__(self):
         super().__init__()
@@ -234,7 +234,7 @@ class Normalised(nn.Module):
 
 
 class Failing(nn.Module):
-    """Fails after some passes, with its parameters in use."""
+    """A module that fails after some passes, while its parameters are in use."""
 
     def __init__(self, passes):
         super().__init__()
@@ -297,7 +297,7 @@ def frozen():
 
 
 def trained():
-    """With gradients, and running statistics that are not those of the start."""
+    """A module with gradients, and running statistics that differ from the initial ones."""
     module = Normalised().double()
     nn.functional.cross_entropy(module(random(9, INPUTS)), torch.arange(9) % CLASSES).backward()
     module.seen = None
@@ -320,7 +320,7 @@ def test_parameters_at_several_places_and_made_of_others_are_differentiated_by(n
 
 
 class Collected(nn.Module):
-    """Weights of its layers in a list, a tuple and a dict, as recurrent layers of torch have theirs."""
+    """Holds the weights of its layers in a list, a tuple and a dict, as torch's recurrent layers do."""
 
     def __init__(self):
         super().__init__()
@@ -359,7 +359,7 @@ WHOLE = {
 
 
 def state(module):
-    """All that a module holds: identities of its tensors and layers, values, gradients, flags and attributes."""
+    """Complete state of a module: identities of its tensors and layers, values, gradients, flags and attributes."""
     held = {}
     for name, layer in module.named_modules(remove_duplicate=False):
         for kind in (layer.__dict__, layer._parameters, layer._buffers, layer._modules):
@@ -384,7 +384,7 @@ def assert_unchanged(module, before):
 
 
 def entries(module, theta, rows, inputs, labels):
-    """Every function of the library that is given a network."""
+    """Every function of the library that takes a network."""
     made, vectors = Problem(module, inputs, labels), random(4, len(inputs), CLASSES, seed=3)
     yield "radial_sweep", lambda: curvature_hessian.radial_sweep(made, theta, [0.5, 2.0], rows)
     yield "plane_hessian", lambda: curvature_hessian.plane_hessian(made, theta, rows)
@@ -429,7 +429,7 @@ def test_nothing_of_a_module_changes(name):
 
 
 class Recurrent(nn.Module):
-    """An example sees those before it, as in a recurrent network that takes the batch for its first axis."""
+    """Examples depend on those before them, as in a recurrent network that takes the batch for the sequence axis."""
 
     def __init__(self):
         super().__init__()
@@ -449,7 +449,7 @@ MIXING = {
 
 
 def curvatures(*arguments):
-    """Every function that gives derivatives, by name."""
+    """Every function that returns derivatives, by name."""
     return {name: call for name, call in entries(*arguments) if name not in ("path_of", "softened", "training")}
 
 
@@ -469,7 +469,7 @@ def test_networks_that_mix_examples_are_refused(entry, name, examples):
 
 @pytest.mark.parametrize("entry", DERIVATIVES)
 def test_outputs_that_are_no_logits_are_refused(entry):
-    """Several tensors; as many tokens as examples, whose axes nothing tells apart, and images, with one class each."""
+    """Several tensors; as many tokens as examples, so that the axes are ambiguous; images, with one class each."""
     with pytest.raises(ValueError, match=r"the network gives a tuple .*: wrap it in a module that returns"):
         curvatures(LastOfTwo().double(), *problem(Tokens()))[entry]()
     unlabelled = entry in ("of", "pushed", "pulled")
@@ -522,7 +522,7 @@ def test_what_is_detached_is_constant():
 
 
 class Attention(nn.Module):
-    """Its softmax saturates at large radii."""
+    """Self-attention with a softmax that saturates at large radii."""
 
     def __init__(self):
         super().__init__()
@@ -535,7 +535,7 @@ class Attention(nn.Module):
 
 
 class Monitor(nn.Module):
-    """Looks at what passes under torch.no_grad, which enters nothing."""
+    """Inspects activations under torch.no_grad, without any effect on the outputs."""
 
     def forward(self, x):
         with torch.no_grad():
@@ -547,7 +547,7 @@ class Monitor(nn.Module):
     "radius, dtype", [(1e-3, torch.float64), (1.0, torch.float32), (10.0, torch.float64), (1e3, torch.float32)]
 )
 def test_rounding_is_not_taken_for_asymmetry(radius, dtype, monkeypatch, automatic):
-    """Measured are 200 ε at most, where a softmax saturates; the bound is 2e5 ε in single precision."""
+    """At most 200 ε were measured, where a softmax saturates; the bound is 2e5 ε in single precision."""
     found, refuse = [], autodiff.refuse_asymmetric
 
     def spy(matrix, size=0.0):
@@ -593,7 +593,7 @@ def test_networks_that_change_their_parameters_are_refused(entry, make):
 
 
 def in_parts(network, seen):
-    """Its logits as a function, and in `seen` how many examples they are of each time."""
+    """Logits as a function; `seen` records the number of examples of each call."""
     logits = networks.logits_function(network)
     return lambda theta, inputs: seen.append(len(inputs)) or logits(theta, inputs)
 
@@ -615,9 +615,9 @@ MODES = {
     ],
 )
 def test_modes_of_torch_change_neither_results_nor_parts(mode, own, dtype):
-    """Under no_grad nothing was kept that could be counted, and all examples went at once.
+    """Under no_grad, no stored activations could be counted, so that all examples were computed at once.
 
-    With tensors of one's `own` that were made there, too.
+    With `own`, the arguments are tensors that were made under the mode, too.
     """
     module = trained()
     theta, rows, inputs, labels = problem(module)

@@ -42,7 +42,7 @@ def jacobian(module, theta, inputs):
 
 
 def whole(gradients, part="whole"):
-    """JᵀJ (n · k, n · k) from its blocks, those below the diagonal as the transposes of those above it."""
+    """JᵀJ (n · k, n · k) from its blocks; blocks below the diagonal are transposes of those above it."""
     n, k = gradients.examples, gradients.classes
     found = torch.full((n, k, n, k), torch.nan, dtype=torch.float64)
     for block in gradients.blocks():

@@ -1,4 +1,4 @@
-"""The sizes of published work: ResNet-18 of torchvision on the general path, and training on a plane of 10,000."""
+"""Published sizes: torchvision's ResNet-18 on the general path, and training on a plane of 10,000 dimensions."""
 
 import json
 import subprocess
@@ -80,7 +80,7 @@ print(json.dumps({"size": size, "gib": peak, "before": before, "norms": ensemble
 
 @pytest.mark.weekly
 def test_a_fastfood_plane_of_ten_thousand_dimensions_fits():
-    """In D = 656,810, in which a dense plane takes 24 GiB: all of the process within 2 GiB."""
+    """The process stays within 2 GiB at D = 656,810, where a dense plane takes 24 GiB."""
     done = subprocess.run(
         [sys.executable, "-c", FASTFOOD],
         capture_output=True,
@@ -99,7 +99,7 @@ def test_a_fastfood_plane_of_ten_thousand_dimensions_fits():
 @pytest.mark.weekly
 @pytest.mark.timeout(1200)
 def test_resnet_against_double_backward(record_property):
-    """H_50 of 11 million parameters in single precision, within 8 GiB; rows of it by reverse over reverse."""
+    """H_50 with 11 million parameters in single precision, within 8 GiB, against rows by reverse over reverse."""
     command = [sys.executable, "-c", SCRIPT]
     done = subprocess.run(
         command, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT / "scripts"), "PATH": ""}, check=False

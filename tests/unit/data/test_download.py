@@ -21,7 +21,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(CONTENT)
 
 
 class Mirror(socketserver.StreamRequestHandler):
-    """Answers as its path says."""
+    """Server whose answer depends on the path of the request."""
 
     def handle(self):
         path = self.rfile.readline().split()[1].decode()
@@ -91,7 +91,7 @@ def test_a_tool_that_hangs_is_given_up(tmp_path, monkeypatch):
 
 
 def cifar_archive(records):
-    """An archive laid out as the official one: five files of training records and one of test records."""
+    """An archive with the layout of the official one: five files of training records and one of test records."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w:gz") as archive:
         names = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin", "batches.meta.txt"]
@@ -104,7 +104,7 @@ def cifar_archive(records):
 
 @pytest.fixture
 def cifar(tmp_path, monkeypatch):
-    """A small archive in a user's folder, whose checksum is taken for the official one."""
+    """A small archive in a user's folder; its checksum is set as the official one."""
     random = np.random.default_rng(0)
     records = random.integers(0, 256, (60, 3073), dtype=np.uint8)
     records[:, 0] = np.arange(60) % 10
@@ -135,7 +135,7 @@ def test_an_archive_that_is_not_the_official_one_is_refused(cifar):
 
 
 def test_a_dataset_that_was_verified_is_fetched_again_only_for_another_reader(cifar, tmp_path, monkeypatch, caplog):
-    """Where no checksum of its content is known; and it serves on where no source is left."""
+    """Applies if no checksum of its content is known; without any source, the verified copy is used."""
     folder, place = cifar[0], tmp_path / "data"
     place.mkdir()
     monkeypatch.delenv("GOLDILOCKS_DATA", raising=False)

@@ -1,4 +1,4 @@
-"""Users' own datasets and networks: what is read, and a table of what is refused."""
+"""Users' own datasets and networks: reading of valid ones, and a table of refused ones."""
 
 import gzip
 import io
@@ -111,7 +111,7 @@ def identity(entries, place):
 
 
 def read_in(entries, place, code="code"):
-    """Read a dataset as the workflow does; its file and its card."""
+    """Read a dataset as the workflow does; return its file and its card."""
     place.mkdir(exist_ok=True)
     (place / "code.txt").write_text(code)
     record = catalogue.own_records(["own"], entries, None, place)["own"]
@@ -346,7 +346,7 @@ def broken_link(folder):
 
 
 def sparse_tar(folder):
-    """Claims 4 GiB of zeros, of which the archive holds nothing."""
+    """A tar archive that claims 4 GiB of zeros without containing them."""
     entry = tarfile.TarInfo("train/cat/0.png")
     entry.type = tarfile.GNUTYPE_SPARSE
     header = bytearray(entry.tobuf(tarfile.GNU_FORMAT))
@@ -359,7 +359,7 @@ def sparse_tar(folder):
 
 
 def long_header(folder):
-    """Digits without end, which some versions of tarfile read in quadratic time."""
+    """A very long header of digits, which some versions of tarfile read in quadratic time."""
     entry = tarfile.TarInfo("header")
     entry.type, entry.size = tarfile.XHDTYPE, 1 << 20
     path = folder / "own.tar.gz"
@@ -369,7 +369,7 @@ def long_header(folder):
 
 
 def encrypted_zip(folder):
-    """Marked as encrypted in its directory, where the mark stands 8 bytes behind the entry's signature."""
+    """A zip marked as encrypted in its directory; the mark is 8 bytes after the entry's signature."""
     path = write_zip(folder, members())
     content = bytearray(path.read_bytes())
     content[content.index(b"PK\x01\x02") + 8] |= 1

@@ -1,5 +1,5 @@
-"""What users ordinarily have: each kind of files is read to the right images, labels and split, or is refused in one
-sentence that says what to do."""
+"""Common kinds of users' files: each is read into the right images, labels and split, or refused in one sentence that
+says what to do."""
 
 import dataclasses
 import gzip
@@ -41,12 +41,12 @@ def read(path, **more):
 
 
 def of(images, labels=LABELS, split=SPLIT):
-    """What is expected: images (n, c, h, w), labels and split."""
+    """Expected images (n, c, h, w), labels and split."""
     return (images[:, None] if images.ndim == 3 else images), labels, split
 
 
 def parts(*names, images=GREY, labels=LABELS):
-    """An .npz file with arrays of its own for each of three splits, of 6 examples each."""
+    """An .npz file with separate arrays for each of three splits, of 6 examples each."""
     thirds = [(images[i : i + 6], labels[i : i + 6]) for i in (0, 6, 12)]
     content = {name: array for pair, third in zip(names, thirds) if pair for name, array in zip(pair, third)}
 
@@ -160,7 +160,7 @@ def test_what_is_taken_for_granted_is_said(tmp_path, caplog):
 
 
 def picture(index):
-    """One of the images of `members`, in their order."""
+    """An image of `members` by its position."""
     return np.asarray(Image.open(io.BytesIO(MEMBERS[f"train/cat/{index}.png"])))
 
 
@@ -176,7 +176,7 @@ def saved(image, kind="PNG", **options):
 
 
 def turned(kind):
-    """An image that its EXIF turns by 90 degrees: stored as 5×4, to be seen as 4×5."""
+    """An image that its EXIF data rotate by 90 degrees: stored as 5×4, shown as 4×5."""
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise
     stored = np.rot90(FLAT)  # counter-clockwise
@@ -298,7 +298,7 @@ def test_endings_in_capitals(name, tmp_path):
 
 
 def unmarked_zip(folder, encoding):
-    """A zip whose names are not said to be in UTF-8, as several tools write it."""
+    """A zip without the flag for names in UTF-8, as several tools write it."""
     path = write_zip(folder, {name.replace("cat", "schön"): content for name, content in MEMBERS.items()})
     content = bytearray(path.read_bytes().replace("schön".encode(), "schön".encode(encoding).ljust(6, b"n")))
     for start, flag in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
@@ -443,7 +443,7 @@ def test_validation_that_leaves_nothing_is_named_by_a_job(tmp_path):
 
 @pytest.fixture
 def official(monkeypatch):
-    """MNIST's files, of 12 and 6 images, whose checksums are taken for the official ones."""
+    """MNIST files of 12 and 6 images; their checksums are set as the official ones."""
     images = RANDOM.integers(0, 256, (18, 28, 28), dtype=np.uint8)
     labels = (np.arange(18) % 10).astype(np.uint8)
     content = [data_official._idx(array) for array in (images[:12], labels[:12], images[12:], labels[12:])]
@@ -488,7 +488,7 @@ def test_official_files_that_cannot_be_read_are_named(official, tmp_path, monkey
 
 
 class Python2(pickle._Pickler):
-    """Writes texts and bytes as Python 2 did, in which CIFAR-10 was published."""
+    """Pickler that writes texts and bytes as Python 2 did, in which CIFAR-10 was published."""
 
     dispatch: ClassVar = dict(pickle._Pickler.dispatch)
 

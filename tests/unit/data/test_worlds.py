@@ -1,4 +1,4 @@
-"""Worlds drawn anew: their streams, moments, correlations and dynamics, and the best prediction that they allow."""
+"""Worlds drawn anew: their streams, moments, correlations and dynamics, and the best possible prediction."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Figures of made-up studies of curvature, however small, and the numbers that they show."""
+"""Figures of made-up curvature studies of any size, and the numbers that they show."""
 
 import numpy as np
 import pytest

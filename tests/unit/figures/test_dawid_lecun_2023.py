@@ -1,4 +1,4 @@
-"""Figures on joint embeddings, of made-up studies, however small and incomplete, and what they show."""
+"""Figures on joint embeddings, from small or incomplete made-up studies, and the values that they show."""
 
 import json
 from types import SimpleNamespace
@@ -30,7 +30,7 @@ FIGURES = [
 
 
 def made(name, draws=4, **changed):
-    """A study of the configuration, perhaps with other settings, of positive values; edges are near x = -1/2."""
+    """A study of the configuration, optionally with changed settings, with positive values; edges near x = -1/2."""
     study = STUDIES[name].model_copy(update=changed)
     given = study.model_dump()["radii"]
     radii = np.geomspace(given["first"], given["last"], given["number"]) if isinstance(given, dict) else given
@@ -81,7 +81,7 @@ def test_figures_are_drawn_of_the_full_study(name, tmp_path):
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_are_drawn_where_values_are_missing(name, first, tmp_path):
-    """Where nothing could be measured, and where one draw could."""
+    """Cases: nothing could be measured, and only one draw could."""
     whole = shown(name, 3)
     for study in whole.values():
         for each in study.data_vars.values():

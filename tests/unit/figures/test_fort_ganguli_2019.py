@@ -1,4 +1,4 @@
-"""Figures of the geometry along training, of made-up studies, however small."""
+"""Figures of the geometry along training, from made-up studies of any size."""
 
 import json
 
@@ -20,7 +20,7 @@ RANKS = 25
 
 
 def made(name, few):
-    """A study of the configuration that learns: outliers that fall, gradients that are confined, logits that grow."""
+    """A study of the configuration that learns: outliers fall, gradients are confined, logits grow."""
     study, random = CONFIG["studies"][name], stream("made", name)
     varied = {studies.dimension(key): values for key, values in study["vary"].items()}
     steps = [0, 1, 20, 100, 400, 1600] if few else FULL.studies[name].logged_steps
@@ -43,7 +43,7 @@ def made(name, few):
     ranks = np.arange(1, RANKS + 1)
 
     def array(values, *others):
-        """Values (step, …others) along all axes, with noise; measured at steps of the geometry alone."""
+        """Values (step, …others) along all axes, with noise; present only at the steps of the geometry."""
         shape = [len(each) for each in (*axes.values(), *(more[axis] for axis in others))]
         noise = np.exp(0.05 * random.standard_normal(shape))
         return (*axes, *others), np.broadcast_to(values, shape) * noise

@@ -1,4 +1,4 @@
-"""Figures of curvature over the radius, of made-up studies, however small, and the numbers that they show."""
+"""Figures of curvature over the radius, from made-up studies of any size, and the numbers that they show."""
 
 import numpy as np
 import pytest

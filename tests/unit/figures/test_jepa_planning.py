@@ -1,4 +1,4 @@
-"""Figures of prediction and planning on two levels, of made-up studies, however small and incomplete."""
+"""Figures of prediction and planning on two levels, from small or incomplete made-up studies."""
 
 import json
 
@@ -19,7 +19,7 @@ FIGURES = ("jepa_horizons", "jepa_planning")
 
 
 def made(name, draws=4, **changed):
-    """A study of the configuration, perhaps with other settings; all values but calls are in [0, 1]."""
+    """A study of the configuration, optionally with changed settings; all values except calls are in [0, 1]."""
     study = STUDIES[name].model_copy(update=changed)
     axes = {"dataset": study.datasets, "network": study.networks, "subspace": study.subspaces, "radius": [1.0]}
     axes |= {"draw": range(draws)}
@@ -49,7 +49,7 @@ def test_figures_are_drawn_of_any_number_of_draws(name, draws, tmp_path):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_are_drawn_where_values_are_missing(name, tmp_path):
-    """Where nothing could be measured, and where one draw could."""
+    """Cases: nothing could be measured, and only one draw could."""
     for first in (False, True):
         whole = shown(name, 3)
         for study in whole.values():

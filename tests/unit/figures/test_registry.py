@@ -21,7 +21,7 @@ DRAWS = "def draw(studies, settings, published):\n    return None\n"
 
 
 def complete(**figures):
-    """The figures of the full configuration with these settings, by what is not absent."""
+    """Settings of the full configuration's figures, with changes; keys without a value are left out."""
     found = load.complete({**load.read(load.shipped()), "figures": figures}).figures
     return {name: figure.model_dump(exclude_none=True) for name, figure in found.items()}
 

@@ -1,4 +1,4 @@
-"""Figures on the decision boundary, of made-up studies, however small and incomplete, and what they show."""
+"""Figures on the decision boundary, from small or incomplete made-up studies, and the values that they show."""
 
 import json
 
@@ -31,7 +31,7 @@ def classes_of(study, dataset):
 
 
 def axes_of(study, shape, draws):
-    """Labels of all axes that a study has."""
+    """Labels of all axes of a study."""
     given = study.model_dump()["radii"]
     radii = np.geomspace(given["first"], given["last"], given["number"]) if isinstance(given, dict) else given
     axes = {"dataset": study.datasets, "network": study.networks, "subspace": study.subspaces}
@@ -43,7 +43,7 @@ def axes_of(study, shape, draws):
 
 
 def made(name, draws=None, **changed):
-    """A study of the configuration, perhaps with other settings, whose values have the right range and structure."""
+    """A study of the configuration, optionally with changed settings; its values have the right range and structure."""
     study = STUDIES[name].model_copy(update=changed)
     counts = [classes_of(study, dataset) for dataset in study.datasets]
     axes, variables = axes_of(study, Shape(study, None, (1, 1, 2), counts[0]), draws)
@@ -127,7 +127,7 @@ def test_figures_are_drawn_of_one_dataset_and_few_draws(name, draws, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_are_drawn_where_values_are_missing(name, tmp_path):
-    """Where all draws diverged, and where only the first did."""
+    """Cases: all draws diverged, and only the first did."""
     whole = shown(name, 3)
     for first in (False, True):
         studies = {each: study.where((study["draw"] > 0) & first) for each, study in whole.items()}

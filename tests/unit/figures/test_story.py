@@ -1,4 +1,4 @@
-"""The picture on the first page of the paper, of made-up studies."""
+"""The figure on the first page of the paper, from made-up studies."""
 
 import json
 
@@ -15,7 +15,7 @@ RULES = {"rate_rule": ["fixed", "proportional"], "temperature_rule": ["fixed", "
 
 
 def trained(subspaces=("plane-10-sparse", "plane-100-sparse")):
-    """Accuracy .8 where the rate goes with the radius or inside of r_X, else .3; on small planes .1 throughout."""
+    """Accuracy .8 within r_X or if the rate scales with the radius, else .3; .1 everywhere on small planes."""
     axes = {"dataset": ["mnist"], "network": ["fc-200x2-relu"], "subspace": list(subspaces), **RULES}
     axes |= {"radius": 10 ** (X / 2), "draw": range(3)}
     values = xr.DataArray(np.full([len(each) for each in axes.values()], 0.8), axes, tuple(axes))
@@ -28,7 +28,7 @@ def trained(subspaces=("plane-10-sparse", "plane-100-sparse")):
 
 
 def embedded():
-    """A zone with one side for VICReg, and one with two for the cross-entropy."""
+    """A one-sided zone for VICReg, and a two-sided zone for the cross-entropy."""
     study = zone(3, [256])
     other = study.copy()
     other["trace_over_norm"] = xr.where(study["x"] < 0, -6.0, 6.0) + 0 * study["trace_over_norm"]

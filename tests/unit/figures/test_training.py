@@ -1,4 +1,4 @@
-"""Figures of made-up studies of training, however small, and of what is missing from them."""
+"""Figures of made-up training studies of any size, also with missing values."""
 
 import json
 
@@ -24,7 +24,7 @@ FIGURES = [
 
 
 def axes_of(name, few):
-    """The axes of a study of the full run; where there are `few`, two draws and the ends of what is long."""
+    """The axes of a study of the full run; with `few`, two draws and the ends of long axes."""
     study = CONFIG["studies"][name]
     given = study["radii"]
     radii = np.geomspace(*(given[key] for key in ("first", "last", "number"))) if isinstance(given, dict) else given
@@ -36,7 +36,7 @@ def axes_of(name, few):
 
 
 def made(name, few):
-    """Smooth accuracies with noise, norms that grow, and whatever else a study of its kind has."""
+    """Smooth accuracies with noise, growing norms, and all other variables of a study of its kind."""
     study, axes = axes_of(name, few)
     random = stream("made", name)
     unit = R_X if study["radius_unit"] == "norm" else 1.0

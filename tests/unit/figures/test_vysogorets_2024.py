@@ -1,4 +1,4 @@
-"""Figures over the scale of an initialisation: of made-up studies, however small, and of what is missing from them."""
+"""Figures over the scale of an initialisation, from made-up studies of any size, also with missing values."""
 
 import json
 
@@ -26,7 +26,7 @@ LOGGED += ("start_cosine", "gradient_norm", "gradient_cosine", "zero_logits", "s
 
 
 def made(name, few):
-    """Whatever a study of its kind has, positive and around one, with a zone in the middle of its scales."""
+    """All variables of a study of its kind, positive and around one, with a zone in the middle of its scales."""
     study = CONFIG["studies"][name]
     random, radii = stream("made", name), np.array(studies.radii(FULL.studies[name]))
     radii = radii[:: len(radii) // 4 or 1] if few else radii

@@ -1,4 +1,4 @@
-"""The failed job in one line, read off Snakemake's log."""
+"""One line about the failed job, read from Snakemake's log."""
 
 from pathlib import Path
 

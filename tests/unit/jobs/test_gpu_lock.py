@@ -1,4 +1,4 @@
-"""One job per GPU, on stand-in devices: any names do, since locks are all there is to it."""
+"""One job per GPU, on stand-in devices: any names suffice, because only locks matter."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Logs of jobs: a sentence on the screen, everything else in the log, and an end with the run."""
+"""Logs of jobs: one sentence on the screen, everything else in the log, and the job's end with the run."""
 
 import os
 import subprocess
@@ -68,7 +68,7 @@ def test_what_a_job_refuses_it_refuses_at_once_when_the_same_run_tries_again(tmp
 
 
 def test_a_job_dies_with_what_started_it(tmp_path):
-    """Snakemake, killed, leaves a shell behind that would go on waiting for the job; here on a cluster's node."""
+    """A killed Snakemake leaves a shell behind that would keep waiting for the job; here on a node of a cluster."""
     job = (
         f"import sys, time; sys.path.insert(0, {str(ROOT / 'scripts')!r})\n"
         "from pathlib import Path\n"

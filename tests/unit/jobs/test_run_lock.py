@@ -1,4 +1,4 @@
-"""One run at a time in a checkout, with and without locks of the file system."""
+"""One run at a time in a checkout, on file systems with and without locks."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ HOLD = "from goldilocks_zone.jobs import locks; locks.enter_run(); print('held',
 
 
 def hold(folder, code=HOLD):
-    """A process that is the one run at work in `folder` until it is killed."""
+    """A process that holds the run lock of `folder` until it is killed."""
     holder = subprocess.Popen(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r}); {code}"],
         cwd=folder,

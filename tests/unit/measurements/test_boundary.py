@@ -1,4 +1,4 @@
-"""Blocks of the decision boundary: minima of all kinds, degenerate networks, and what changes of scale leave."""
+"""Blocks of the decision boundary: minima of all kinds, degenerate networks, and invariance under rescaling."""
 
 import math
 from types import SimpleNamespace
@@ -100,7 +100,7 @@ def test_an_untrained_network_prefers_no_class(no_checkpoints):
 
 
 def test_members_that_stopped_are_where_they_would_be_alone(no_checkpoints):
-    """Though they leave the others' computation at steps that are not asked for."""
+    """Holds although members leave the joint computation at steps at which nothing is measured."""
     settings = {
         "batch": "all",
         "optimiser": "adam",
@@ -130,7 +130,7 @@ def test_a_wide_margin_starts_from_the_noisy_checkerboard(no_checkpoints):
 
 
 def test_a_block_becomes_an_aggregate(tmp_path):
-    """With every variable, and equal results when it is made again."""
+    """The aggregate has every variable, and is the same when it is made again."""
     everything = {
         "minima": ["normal", "untrained"],
         "softmax": ["temperature-1", "entropy-0.05", "uniform", "permuted"],
@@ -161,7 +161,7 @@ def test_a_block_becomes_an_aggregate(tmp_path):
 
 
 def test_scales_leave_the_boundary(tmp_path):
-    """Without biases a radius, and layers' factors of product 1, change no prediction; with them factors neither."""
+    """Radii change no prediction without biases; layer-wise factors of product 1 change none, even with biases."""
     boundary = ["boundary_points", "boundary_length", "true_margin", "linearised_margin", "test_accuracy"]
     block, _ = measured(tmp_path, "circle", networks=["fc-8x2-relu-nobias"], radii=[0.5, 1, 3], epochs=[6])
     for name in boundary:
@@ -187,7 +187,7 @@ def test_temperatures_leave_the_boundary_and_give_the_entropy(tmp_path):
 
 
 def constant(network):
-    """A network that predicts the first class everywhere, far beyond rounding."""
+    """A network that predicts the first class everywhere, by a margin far above rounding."""
     with torch.no_grad():
         point = torch.zeros_like(network.point)
         point[-3] = 2000
@@ -196,7 +196,7 @@ def constant(network):
 
 
 def test_degenerate_networks_are_recorded_as_such(tmp_path, monkeypatch):
-    """One class everywhere, a saturated softmax, and divergence: missing values where they may be, and no error."""
+    """A single predicted class, a saturated softmax and divergence give missing values where allowed, and no error."""
     create = boundary_networks.Network
 
     def of_draw(study, module, points, data):

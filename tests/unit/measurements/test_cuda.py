@@ -1,4 +1,4 @@
-"""Blocks of all kinds of study on a GPU: those of the CPU, within rounding of single precision."""
+"""Blocks of all kinds of study on a GPU, against those of the CPU within rounding of single precision."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Blocks of the curvature of joint embeddings: against whole Hessians, closed forms, and degenerate batches."""
+"""Blocks of the curvature of joint embeddings, against full Hessians and closed forms, and for degenerate batches."""
 
 import functools
 import math
@@ -69,7 +69,7 @@ def ray_of(folder, dataset, draw=0, **changed):
 
 
 def whole_hessian(ray, label, radius):
-    """The Hessian on the plane of the mean loss, by automatic differentiation of all of it."""
+    """The Hessian of the mean loss on the plane, by automatic differentiation of the whole loss."""
     loss = ray.loss(label)
 
     def mean(t):
@@ -156,7 +156,7 @@ def test_crossings_of_known_functions():
 
 
 def test_formula_holds_of_wide_networks(tmp_path, dataset):
-    """The traces of a plane average to the formula's balance; R = 1 would lie elsewhere where views are close."""
+    """Traces on a plane average to the formula's balance; for close views, R = 1 would lie elsewhere."""
     changed = {"edges": ["vicreg-0.1"], "networks": ["fc-120x2-relu-nobias"], "subspaces": ["plane-60-dense"]}
     block = measured(tmp_path, dataset, draws=8, views="shift_1", examples=[40], radii=[1], **changed)
     off = (block["edge"] - block["edge_formula"]).values.ravel()
@@ -221,7 +221,7 @@ def test_degenerate_points_are_recorded_and_aggregates_made(tmp_path, dataset):
 
 
 def test_dead_encoders_are_named(tmp_path, dataset, monkeypatch):
-    """All units of the first layer are off: the batch has collapsed, and everything else is finite or missing."""
+    """If all units of the first layer are off, the batch has collapsed, and everything else is finite or missing."""
     initialisation = blocks.Work.initialisation
 
     def dead(self, parameters, kind, draw):

@@ -1,4 +1,4 @@
-"""Prediction and planning on two levels: what levels are trained on, decoders, degenerate predictions, and blocks."""
+"""Prediction and planning on two levels: training data of levels, decoders, degenerate predictions, and blocks."""
 
 import re
 from types import SimpleNamespace
@@ -104,7 +104,7 @@ def test_unrolled_predictions_follow_one_another_and_weigh_in_the_loss():
 
 @pytest.mark.parametrize("dataset", WORLDS)
 def test_summed_actions_lead_from_one_window_to_the_next(dataset):
-    """Features of the sum are those of the one action that leads there, where nothing else moves the state."""
+    """If only actions move the state, the sum has the features of the single action that leads to the next window."""
     made = trainer(study_of(dataset, noise=0, **({"reach": 0.1} if dataset == "ring" else {})))
     drawn = made._drawn(0, POOLED + made.study.span, "level 2")
     first, last = (each.astype(float) for each in _ends(drawn, made.study.span, dataset))
@@ -174,7 +174,7 @@ def test_the_radius_scales_the_start_of_level_1_alone(no_checkpoints):
 
 # Decoders.
 def planted(study, predicted, observed, now=None):
-    """Predictions of level 1 at each horizon, (n, e), beside targets that a ring at 16 and 8 steps would have."""
+    """Predictions (n, e) of level 1 at each horizon, with targets like those of a ring at 16 and 8 steps."""
     angles = stream("angles").uniform(0, 2 * np.pi, len(next(iter(observed.values()))))
     circle = np.stack([np.cos(angles), np.sin(angles)], -1)
     targets = {horizon: {"phi": circle, "theta": circle[::-1]} for horizon in study.horizons}
@@ -183,7 +183,7 @@ def planted(study, predicted, observed, now=None):
 
 
 def examined(predicted_of, horizons=(8, 16), n=600):
-    """What is measured of predictions that a function makes of the observed embeddings (n, 4), which hold φ."""
+    """Measured values for predictions that a function computes from the observed embeddings (n, 4), which contain φ."""
     study = study_of("ring", horizons=list(horizons))
     angles = stream("angles").uniform(0, 2 * np.pi, n)
     circle = np.stack([np.cos(angles), np.sin(angles)], -1)
@@ -312,7 +312,7 @@ def found_span(dataset):
 
 
 def test_a_block_of_one_level_that_overflows_is_whole(tmp_path):
-    """At a radius at which unrolled predictions leave single precision."""
+    """Uses a radius at which unrolled predictions exceed the range of single precision."""
     block, _ = measured(tmp_path, "ring", radii=[1e12], steps=1, upper_steps=1, horizons=[8, 16])
     values = block["r_squared"].sel(level="level_1")
     assert ((block["overflown"].sel(level="level_1") == 1) == values.isnull().all(["target", "decoder"])).all()

@@ -58,7 +58,7 @@ def measured(folder, path_to_dataset="", **changed):
 
 
 def ensembles_of(folder, **changed):
-    """The ensembles of a small study by their first arm."""
+    """The ensembles of a small study, by their first arm."""
     study = study_of(**changed)
     work = blocks.begin(job_of(folder, study))
     pairs = jepa_worlds.of(study, study.datasets[0], "", 1)
@@ -94,7 +94,7 @@ def loss_of(study, arm):
 
 
 def test_every_arm_trains_as_it_would_alone(tmp_path):
-    """On the pairs and from the start of its draw, by its own loss, at the rate of the step."""
+    """Each arm uses the pairs and the initialisation of its draw, its own loss, and the rate of the step."""
     found = ensembles_of(tmp_path, arms=TRAINED)
     assert sorted(member.arm for each in found.values() for part in each for member in part.members) == sorted(
         2 * TRAINED
@@ -157,7 +157,7 @@ def test_an_untrained_arm_is_measured_at_its_start(tmp_path):
 
 
 def test_a_flat_energy_tells_nothing_apart(tmp_path):
-    """q = e, β = 0: what is left is rounding, which must not count."""
+    """For q = e and β = 0, only rounding remains, which must not count."""
     for free in (False, True):
         block = measured(tmp_path, columns=4, free=free)
         assert (block["auc"] == 0.5).all() and (block["auc_hard"] == 0.5).all()
@@ -166,7 +166,7 @@ def test_a_flat_energy_tells_nothing_apart(tmp_path):
 
 
 def test_runs_that_overflow_are_recorded_as_such(tmp_path):
-    """One rate too large; the study is aggregated all the same, and the others are as they would be alone."""
+    """With one rate too large, the study is still aggregated, and the other runs are the same as alone."""
     changed = {"vary": {"rate": [0.002, 1e200]}, "arms": ["full", "pixel_prediction"]}
     block = measured(tmp_path, **changed)
     assert (block["diverged"].sel(rate=1e200) == 1).all() and (block["diverged"].sel(rate=0.002) == 0).all()
@@ -184,7 +184,7 @@ def test_runs_that_overflow_are_recorded_as_such(tmp_path):
 
 
 def test_dead_and_collapsed_embeddings_are_no_success(tmp_path):
-    """Without its terms an encoder may become constant: AUC one half, and no dimension in use."""
+    """Without the regularising terms, an encoder may become constant: its AUC is one half, and it uses no dimension."""
     found = ensembles_of(tmp_path, arms=["neither"])["neither"][0]
     points = torch.zeros_like(found.starts()[0])
     values = jepa_training_blocks.OBSERVABLES.measure(found.study, next(jepa_training_blocks.trained(found, points)))
@@ -223,7 +223,7 @@ def test_starts_at_a_deviation(tmp_path):
 
 
 def test_one_path_at_every_gauge(tmp_path, monkeypatch):
-    """Parameters stay in proportion to α and embeddings to α³; not where Adam's ε, here a large one, stays behind."""
+    """Parameters stay proportional to α and embeddings to α³, unless Adam's ε, here a large one, is not rescaled."""
     monkeypatch.setattr(jepa_arms, "ADAM_EPSILON", 0.01)
     changed = {**SIAMESE, "steps": 30, "arms": ["full", "no_covariance"], "vary": {"gauge": [1, 0.3, 3]}}
     block = measured(tmp_path, **changed)
@@ -276,7 +276,7 @@ def test_the_minimum_over_codes_hardens(tmp_path):
 
 
 def test_codes_tell_of_planted_causes_alone(tmp_path):
-    """Codes that are the cause: all of its entropy, and none of that of permuted causes."""
+    """Codes equal to the cause have all of its entropy, and none of that of permuted causes."""
     (ensemble,) = ensembles_of(tmp_path, codes=2, causes=2)["full"]
     seen = next(jepa_training_blocks.trained(ensemble, ensemble.starts()[0]))
     cause = seen.batch.truth["cause"]
@@ -319,7 +319,7 @@ def test_views_of_images_are_measured_on_test_images(digits, tmp_path, views):
 
 
 def test_many_members_are_split_by_draws(tmp_path, monkeypatch):
-    """Into ensembles that draw each pair once; nothing else changes."""
+    """The split ensembles draw each pair once; nothing else changes."""
     changed = {"vary": {"rate": [0.001, 0.002, 0.004]}, "arms": ["full", "no_variance"]}
     whole = measured(tmp_path / "whole", **changed)
     monkeypatch.setattr(jepa_arms, "BYTES_AT_ONCE", 4 * 4 * 16 * (3 * 72 + 4 + 64 + 12 + 8 + 4) * 6)
@@ -334,7 +334,7 @@ SIAMESE = {"networks": ["fc-12-8-relu-nobias"], "predictor": False}
 
 
 def test_curvature_at_the_start_is_that_of_the_whole_loss(tmp_path):
-    """Against the Hessian of the loss by automatic differentiation on the same plane, at two radii and arms."""
+    """Compares with the Hessian of the loss by automatic differentiation on the same plane, for two radii and arms."""
     study = {
         **SIAMESE, "draws": 1, "radii": [0.3, 1.0], "arms": ["full", "no_covariance", "infonce"],
         "curvature_examples": 24, "curvature_plane": "plane-5-dense",

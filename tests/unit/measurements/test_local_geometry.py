@@ -1,4 +1,4 @@
-"""What is measured of a point of training, against dense matrices of a small network in double precision."""
+"""Measurements at a point of training, against dense matrices of a small network in double precision."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ CLASSES, COUNT = 4, 7
 
 @pytest.fixture(scope="module")
 def problem():
-    """A network of 132 parameters after some steps of gradient descent, three sets of examples, and what is found."""
+    """A network of 132 parameters after some steps of gradient descent, three sets of examples, and measurements."""
     torch.manual_seed(0)
     module = nn.Sequential(nn.Flatten(), nn.Linear(10, 8), nn.Tanh(), nn.Linear(8, CLASSES)).double()
     random = stream("a point of training")
@@ -113,7 +113,7 @@ def test_the_edge_of_centred_gradients(problem):
 
 
 def test_the_random_models_numbers(problem):
-    """Of another set of examples than the spectrum's."""
+    """Measured on a different set of examples than the spectrum."""
     module, theta, (spectrum, *_), found = problem
     j = jacobian(problem, 1)
     means, within = j.mean(0).square().sum(1), j.var(0).sum(1)
@@ -130,7 +130,7 @@ def test_the_random_models_numbers(problem):
 
 
 def test_deviations_are_those_of_made_up_gradients():
-    """In the mean over draws σ_c² and σ_E² are what was put in."""
+    """On average over draws, σ_c² and σ_E² have the prescribed values."""
     n, classes, size, cluster, noise = 12, 3, 50, 0.3, 0.7
     found = []
     for number in range(400):

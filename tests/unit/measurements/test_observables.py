@@ -1,4 +1,4 @@
-"""A variable that is registered where it is measured appears in blocks, aggregates and the documentation."""
+"""A variable registered by its measuring module appears in blocks, aggregates and the documentation."""
 
 import shutil
 import subprocess
@@ -47,7 +47,7 @@ def observables():
 
 
 def block(folder, network, draws, layers, **study):
-    """A block of a study, written below `folder`, in which `of_layers` is left missing."""
+    """A block of a study, written below `folder`, without `of_layers`."""
     study, found = STUDY.model_copy(update=study), observables()
     labels = {**studies.varied(study), "radius": study.radii, "draw": draws}
     result = blocks.empty(found, Shape(study, layers, (1, 1, 1), 2), labels)
@@ -133,7 +133,7 @@ def test_every_variable_has_a_unit_and_a_meaning_and_one_registration_in_its_kin
 
 @pytest.fixture
 def copy(tmp_path):
-    """The package and the documentation in a folder of their own, with made-up images."""
+    """A copy of the package and the documentation, with made-up images."""
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "results").mkdir()
     shutil.copy2(ROOT / "results/README.md", tmp_path / "results")

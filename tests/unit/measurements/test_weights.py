@@ -52,7 +52,7 @@ def study_of(**changed):
 
 
 def measured(folder, place, network=LABEL, **changed):
-    """The block of a study, its job, and the path at which it is written, below a folder `place`."""
+    """The block of a study, its job, and its path below a folder `place`."""
     study = study_of(networks=[network], **changed)
     (place / "settings.yaml").write_text(records.dump(records.of_measurement(study, 1)))
     (place / "grid.yaml").write_text(records.dump(records.of_grid(study)))
@@ -76,7 +76,7 @@ def trained(folder, file):
 
 
 def test_a_point_of_weights_has_the_hessian_of_the_library_and_of_brute_force(folder, tmp_path, monkeypatch):
-    """At r θ with the running means of the file, along the planes that initialisations of the same draw have."""
+    """The point is r θ with the file's running means, on the same planes as initialisations of the same draw."""
     seen = []
 
     class Recorded(curvature_sweeps.Sweep):
@@ -114,7 +114,7 @@ def test_a_point_of_weights_has_the_hessian_of_the_library_and_of_brute_force(fo
 
 @pytest.fixture(scope="module")
 def trajectory(folder, tmp_path_factory):
-    """A block, its aggregate, of the second epoch, initialisations and the first epoch."""
+    """A block and its aggregate, for the second epoch, initialisations and the first epoch."""
     place = tmp_path_factory.mktemp("trajectory")
     files = [str(folder / "epoch_2.pt"), "none", str(folder / "epoch_1.safetensors")]
     block, job, path = measured(folder, place, weights=files)
@@ -123,7 +123,7 @@ def trajectory(folder, tmp_path_factory):
 
 
 def test_a_radius_is_the_norm_of_rescaled_weights(folder, tmp_path, monkeypatch):
-    """In units of r_X, which is that of initialisations, whatever the weights."""
+    """Radii are in units of r_X, which is that of initialisations for all weights."""
     norms = []
     curvature_at = curvature_sweeps.hessian.curvature_at
 
@@ -151,7 +151,7 @@ def test_a_trajectory_is_an_axis(trajectory):
 
 
 def test_each_point_of_a_trajectory_is_as_on_its_own(trajectory, folder, tmp_path):
-    """Initialisations too, whatever weights stand before them, and weights in either form of file."""
+    """Includes initialisations after any weights, and weights in both file formats."""
     block, _ = trajectory
     for name, label, changed in (
         ("alone", "none", {}),

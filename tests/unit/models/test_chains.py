@@ -1,4 +1,4 @@
-"""Layers and what they do to tangents and adjoints, against automatic differentiation; which networks are chains."""
+"""Action of layers on tangents and adjoints, against automatic differentiation; which networks are chains."""
 
 import pytest
 import torch
@@ -56,11 +56,11 @@ def test_tangents_adjoints_and_radial_derivative(name, kind):
 )
 @pytest.mark.parametrize("share", [1.0, 0.02])
 def test_products_of_an_affine_layer(layer, shape, share):
-    """Ẇa, Ẇᵀδ, Wȧ, ḃ and Σ δȧᵀ, densely and sparsely, against derivatives of the layer itself."""
+    """Ẇa, Ẇᵀδ, Wȧ, ḃ and Σ δȧᵀ, dense and sparse, against derivatives of the layer itself."""
     random = torch.Generator().manual_seed(0)
 
     def ordered(each):
-        """As tangents are: the entries of vectors before the examples."""
+        """The layout of tangents: the entries of vectors before the examples."""
         return each.transpose(1, 2) if each.ndim == 3 else each
 
     def normal(*size):
@@ -122,7 +122,7 @@ def test_choices_at_ties_are_those_of_torch(module):
 
 
 class Own(nn.Linear):
-    """A subclass may do anything in its forward pass."""
+    """A subclass of a known layer, which may do anything in its forward pass."""
 
 
 class OwnForward(nn.Module):

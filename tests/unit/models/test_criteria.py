@@ -1,4 +1,4 @@
-"""Criteria of torch, and any function of a batch, against whole Hessians of torch's own mean over all examples."""
+"""torch's criteria, and arbitrary functions of a batch, against full Hessians of torch's own mean over all examples."""
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ BINARY = (random(N, K, seed=3) > 0).double()
 
 
 def ranking(outputs, labels):
-    """A loss of no library: the mean over examples of a smooth margin."""
+    """A custom loss: the mean over examples of a smooth margin."""
     chosen = outputs.gather(1, labels[:, None])
     return functional.softplus(1 + outputs - chosen).sum(1).square().mean()
 

@@ -1,4 +1,4 @@
-"""The decision boundary among inputs: against linear classifiers, circles, and independence of the temperature."""
+"""The decision boundary in input space: linear classifiers, circles, and independence of the temperature."""
 
 import itertools
 import math
@@ -23,12 +23,12 @@ def linear(inputs):
 
 
 def disc(inputs):
-    """Inside and outside of the circle of radius one."""
+    """Logits of two classes, inside and outside of the unit circle."""
     return torch.stack([1 - inputs.square().sum(1), torch.zeros(len(inputs), dtype=inputs.dtype)], 1)
 
 
 def sectors(inputs):
-    """Three classes that meet at the origin."""
+    """Logits of three classes that meet at the origin."""
     angles = torch.tensor([0.3, 2.4, 4.5], dtype=torch.float64)
     return inputs @ torch.stack([angles.cos(), angles.sin()])
 

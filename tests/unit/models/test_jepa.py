@@ -46,7 +46,7 @@ def arrays_of(module, theta):
 
 
 def dense(x, arrays, prefix, numbers):
-    """Layers of ReLU between them."""
+    """Dense layers with ReLU between them."""
     for number in numbers:
         x = x @ arrays[f"{prefix}.{number}.weight"].T + arrays[f"{prefix}.{number}.bias"]
         x = x.relu() if number != numbers[-1] else x
@@ -132,7 +132,7 @@ def test_predictions_less_targets_are_the_residuals(name):
 
 
 def test_without_a_limit_the_latent_explains_every_pair():
-    """q = e and β = 0: the energy vanishes identically, of compatible and incompatible pairs alike."""
+    """For q = e and β = 0, the energy vanishes identically, for compatible and incompatible pairs alike."""
     for free in (False, True):
         module = jepa.build(ENCODER, SIZES, "predictor", Latent(columns=SIZES.embedding, free=free))
         points = torch.as_tensor(np.stack([jepa.initial(module, "glorot", stream("flat", i)) for i in range(M)]))
@@ -181,7 +181,7 @@ LOSSES = [
 
 @pytest.mark.parametrize("name, loss", LOSSES)
 def test_it_trains_as_any_other_network_does(name, loss):
-    """Members on their own fresh pairs, against torch's Adam on one after another."""
+    """Trains members on their own fresh pairs, against torch's Adam on one after another."""
     module, points = made(name)
     shapes = [each.shape for each in module.parameters()]
 

@@ -1,4 +1,4 @@
-"""Losses as objects against automatic differentiation, and losses that the package does not have in every function."""
+"""Losses as objects, against automatic differentiation, and every function with losses that the package lacks."""
 
 import numpy as np
 import pytest
@@ -124,7 +124,7 @@ def test_a_softmax_factor_has_a_root_of_one_column_less_also_where_it_is_saturat
 @pytest.mark.parametrize("path", PATHS)
 @named
 def test_any_loss_has_its_curvature_on_planes_and_in_full_space(loss, path):
-    """Against the whole Hessian of the mean loss; a loss that couples examples goes by automatic differentiation."""
+    """Compares with the full Hessian of the mean loss; a loss that couples examples uses automatic differentiation."""
     label, scales = PATHS[path]
     problem, theta, rows, mean = given(loss, label)
     if loss.couples_examples:
@@ -197,7 +197,7 @@ def test_the_gram_matrix_carries_the_gauss_newton_spectrum_of_any_loss(loss):
 
 
 def test_a_loss_that_couples_examples_is_that_of_each_batch():
-    """The first examples alone are another batch, not a part of the whole one."""
+    """The first examples alone are a batch of their own, not a part of the whole batch."""
     problem, theta, rows, mean = given(Decorrelation())
     ((few, again, all_of_them),) = hessian.curvature_at(
         problem, theta, [(1.0, TEMPERATURE)], rows, hessian.Options([7, 7, N])

@@ -1,4 +1,4 @@
-"""Batches of named arrays against the same examples as one array."""
+"""Batches of named arrays, against the same examples as one array."""
 
 from types import SimpleNamespace
 
@@ -19,7 +19,7 @@ N, T, K = 9, 4, 3
 
 
 class Reader(nn.Module):
-    """Logits of masked token ids and of one number, as an object with `logits`."""
+    """A network of masked token ids and one number, which returns an object with `logits`."""
 
     def __init__(self, every_token=False):
         super().__init__()
@@ -42,7 +42,7 @@ def batch(length=T, n=N):
 
 
 def expected(module, batches, theta, rows, of_tokens=False):
-    """The Hessian on the rows of the mean over all examples or tokens."""
+    """The Hessian of the mean loss over all examples or tokens, on the rows."""
     shapes = {name: each.shape for name, each in module.named_parameters()}
 
     def mean(s):

@@ -22,7 +22,7 @@ def test_logits_function_is_the_module_written_out():
 
 
 def written_out(label, image, forward):
-    """Logits of a module, and by `forward` from the images and its tensors in their order, at one random point."""
+    """Logits of a module at a random point, and those that `forward` computes from images and its tensors in order."""
     network = labels.parse_network(label)
     module = networks.build(network, image, 3).double()
     shapes = [p.shape for p in module.parameters()]
@@ -34,7 +34,7 @@ def written_out(label, image, forward):
 
 
 def test_residual_layers_written_out():
-    """From the second hidden layer on, a ← a + φ(Wa + b) where widths agree: here in the second and the fourth."""
+    """From the second hidden layer on, a ← a + φ(Wa + b) if widths agree: here in the second and the fourth layer."""
 
     def forward(x, w1, b1, w2, b2, w3, b3, w4, b4, w5, b5):
         a = torch.tanh(x @ w1.T + b1)
@@ -79,7 +79,7 @@ def test_lenet5_written_out():
 
 
 def test_only_plain_layers_are_built():
-    """What reads a network layer by layer must know every kind of layer."""
+    """Code that reads a network layer by layer must know every kind of layer."""
     plain = {nn.Flatten, nn.Linear, nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, *networks.ACTIVATIONS.values()}
     for label in ("fc-6x3-tanh-res", "conv-4x2-relu", "lenet5-softplus"):
         layers = list(networks.build(labels.parse_network(label), (1, 8, 8), 3))
@@ -88,7 +88,7 @@ def test_only_plain_layers_are_built():
 
 
 def test_glorot_radius_of_convolutions_counts_receptive_fields():
-    """Fans of a convolution are channels times receptive field: its share of r_X² is 2 k² n n'/(k²(n + n'))."""
+    """A convolution's fans are channels times receptive field, so that it adds 2 k² n n'/(k²(n + n')) to r_X²."""
     parameters = model("conv-16x5-relu", image=(1, 28, 28), classes=10, examples=1).parameters
     expected = 2 * 9 * (16 / (9 * 17)) + 4 * 2 * 9 * 16 * 16 / (9 * 32) + 2 * 160 / 26
     assert initialisation.glorot_radius(parameters) ** 2 == pytest.approx(expected, rel=1e-12)
@@ -123,7 +123,7 @@ def test_initialisations_have_their_variances_and_zero_biases(kind):
 
 @pytest.mark.parametrize("label", ["fc-200-30-relu", "fc-200x2-relu-nobias", "conv-8x2-relu"])
 def test_uniform_initialisation_is_that_of_torchs_layers(label):
-    """Within ±1/√fan_in for weights and biases of a layer, with their variance."""
+    """Weights and biases of a layer are within ±1/√fan_in, with the variance of that distribution."""
     found = model(label, image=(1, 12, 12), classes=4)
     theta = initialisation.initialise(found.parameters, "uniform", stream("uniform"))
     start = 0

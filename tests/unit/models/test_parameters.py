@@ -1,4 +1,4 @@
-"""What initialisations, radii and planes do at each kind of parameter: the table of config/README.md."""
+"""Initialisations, radii and planes for each kind of parameter, as in the table of config/README.md."""
 
 import re
 from pathlib import Path
@@ -74,7 +74,7 @@ def parameters(module):
 
 
 def pieces(parameters, vector):
-    """Parts of a vector (D,) by the name of their tensor."""
+    """Parts of a vector (D,), by the name of their tensor."""
     return dict(zip(KINDS, np.split(vector, np.cumsum([p.size for p in parameters])[:-1]), strict=True))
 
 
@@ -112,7 +112,7 @@ def test_where_each_starts(kind, module, parameters):
 
 
 def test_shares_of_the_reference_radius(module, parameters):
-    """r_X² is the mean of ‖θ‖² over initialisations; a radius rescales all of θ, which has nothing that is frozen."""
+    """r_X² is the mean of ‖θ‖² over initialisations; a radius rescales all of θ, which has no frozen parameters."""
     drawn = [initialisation.initialise(parameters, "glorot", stream("norm", i)) for i in range(2000)]
     squares = np.array([theta @ theta for theta in drawn])
     r_x = initialisation.glorot_radius(parameters)
@@ -148,7 +148,7 @@ def test_the_metric_at_each(kind, bias_directions, parameters):
 
 
 def test_the_curvature_moves_tied_parameters_together_and_frozen_ones_never(module, parameters):
-    """The Hessian on a plane with bias directions, by brute force through the module's own parameters."""
+    """Compares the Hessian on a plane with bias directions with brute force through the module's own parameters."""
     theta = torch.as_tensor(initialisation.initialise(parameters, "uniform", stream("point")))
     random = stream("examples")
     images = torch.as_tensor(random.standard_normal((9, *IMAGE)))
@@ -177,7 +177,7 @@ def test_the_curvature_moves_tied_parameters_together_and_frozen_ones_never(modu
 
 
 def resnet18(image, classes):
-    """The network of torchvision, for small images."""
+    """torchvision's network for small images."""
     module = torchvision.models.resnet18(num_classes=classes)
     module.conv1 = nn.Conv2d(image[0], 64, 3, padding=1, bias=False)
     module.maxpool = nn.Identity()
@@ -186,6 +186,6 @@ def resnet18(image, classes):
 
 @pytest.mark.weekly
 def test_a_resnet_18_is_taken_as_it_is():
-    """A finite difference meets some of its million kinks, which must not pass for wrong derivatives."""
+    """A finite difference crosses some of its million kinks, which must not be mistaken for wrong derivatives."""
     found = initialisation.parameters_of(user_networks.build_own(resnet18, (1, 28, 28), 10, {}, "network resnet18"))
     assert sum(p.size for p in found) > 1e7 and sum(len(p.own) for p in found) == 4800

@@ -1,4 +1,4 @@
-"""Planners on dynamics that are known: what they must reach, what random sub-goals do not, and their calls."""
+"""Planners on known dynamics: goals that they must reach, goals that random sub-goals miss, and numbers of calls."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ LABELS = ["hierarchical", "flat-level1-free-8-x1", "flat-level2-held-16-x1", "fl
 
 
 class Stub:
-    """Dynamics on the line of the first coordinate, that count their own evaluations by rows."""
+    """Additive dynamics that count their evaluations by rows."""
 
     def __init__(self):
         self.rows = 0
@@ -26,7 +26,7 @@ class Stub:
 
 
 def levels(first, second):
-    """Embeddings that are the states themselves; level 2 sees the mean of a window."""
+    """Levels whose embeddings are the states themselves; level 2 sees the mean of a window."""
     return planners.Levels(first, second, lambda path: path, lambda windows: windows.mean(-2))
 
 
@@ -39,7 +39,7 @@ def streams(*name):
 
 
 class Omniscient:
-    """Knowledge whose embeddings are read off the frames: places in two rooms, and means of them."""
+    """A model whose embeddings are read from the frames: places in two rooms, and their means."""
 
     def __init__(self, world):
         self.world = world
@@ -103,7 +103,7 @@ def test_calls_are_those_that_a_counting_stub_sees(label):
 
 @pytest.mark.parametrize("label", LABELS)
 def test_members_and_starts_do_not_meet(label):
-    """A member alone plans as it does beside another, and so does a start whose neighbours have other goals."""
+    """Plans of a member do not depend on other members, nor those of a start on other starts and their goals."""
     goals = torch.as_tensor(stream("goals").uniform(-3, 3, (MEMBERS, STARTS, 2))).float()
     starts = torch.zeros_like(goals)
 
@@ -129,7 +129,7 @@ def test_search_finds_the_least_cost_and_keeps_to_its_reach():
 
 
 def test_search_returns_the_best_of_all_rounds():
-    """Of one sample a round there is no fit; the first was best, and is kept."""
+    """One sample per round allows no fit; the first sample was the best, and is kept."""
     search = planners.Search(1, samples=1, rounds=3)
     noise = torch.tensor([0.1, 0.0, 0.0]).view(3, 1, 1, 1, 1, 1).expand(3, MEMBERS, STARTS, 1, 1, 2)
     found = search.best(lambda actions: -actions.sum((-1, -2)) * (actions < 0.06).all(-1)[..., 0], noise)
@@ -172,7 +172,7 @@ def test_the_exact_way_goes_through_the_door(start, goal, length):
 
 
 def test_no_walk_is_shorter_than_the_exact_way():
-    """Dynamics and way agree: a step shortens the way by its own length at most, whatever walls it meets."""
+    """Dynamics and shortest path agree: a step shortens the path by at most its own length, with or without walls."""
     random = stream("walks")
     places, goals = (torch.as_tensor(random.random((1, 4000, 2))) for _ in range(2))
     actions = planners.clipped(torch.as_tensor(random.standard_normal((1, 4000, 2))), 1)
@@ -186,7 +186,7 @@ def test_true_dynamics_and_the_exact_way_reach_nearly_all_goals(label):
 
 
 def test_subgoals_that_are_right_reach_the_other_room_and_random_ones_do_not():
-    """With the true dynamics on both levels; distances are straight, so that not all goals behind walls are reached."""
+    """Uses the true dynamics on both levels; distances are straight, so that not all goals behind walls are reached."""
     sought, random = success("hierarchical"), success("hierarchical-random")
     assert sought > 0.6 and random < 0.2
 
@@ -201,7 +201,7 @@ def test_the_last_state_alone_lets_a_planner_put_off_its_goal():
 
 
 def test_episodes_are_those_of_their_member():
-    """Whatever other members are planned for beside it."""
+    """Episodes do not depend on other members that are planned for at the same time."""
     world, given = two_rooms.TwoRooms(1), tasks()
     knowledge = Omniscient(world).knowledge()
     both = rooms.acted(parse("hierarchical"), world, knowledge, given, [3, 5])

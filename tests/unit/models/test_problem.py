@@ -1,4 +1,4 @@
-"""Problems whose examples come in batches, against the same in one batch; and the names at the top of the package."""
+"""Problems with examples in several batches, against one batch; and the package's top-level names."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Trained weights: files of tensors, read without running anything in them, and put into networks."""
+"""Trained weights: files of tensors, read without executing their content, and loaded into networks."""
 
 import hashlib
 import os
@@ -12,7 +12,7 @@ from goldilocks_zone.models import user_networks, weights
 
 
 class Tied(nn.Module):
-    """An embedding whose transpose reads the logits off, normalised, with a frozen first layer."""
+    """A network with batch normalisation, two tied layers, and a frozen first layer that is tied to an unused one."""
 
     def __init__(self, image=(1, 2, 3), classes=4):
         super().__init__()

@@ -101,7 +101,7 @@ def test_works_stand_in_the_order_of_the_claims_that_they_name_first():
 
 
 def test_every_work_has_one_name():
-    """That of its claims."""
+    """Paper and published values use the name of the work's claims."""
     works = {path.name for path in (ROOT / "paper/works").iterdir()}
     assert works == {path.stem for path in (ROOT / "config/claims").glob("*.yaml")}
     assert {path.name for path in (ROOT / "resources/published").iterdir() if path.is_dir()} <= works
@@ -119,7 +119,7 @@ def test_every_question_has_a_section_that_opens_with_its_answer_and_takes_the_w
 
 
 def test_every_case_is_quoted_by_a_section():
-    """Else the run would stop at the paper, after everything is computed."""
+    """Otherwise the run would stop at the paper, after everything has been computed."""
     claims = {name: claim for name, claim in definitions.load(ROOT / "config/claims").items() if claim.get("cases")}
     estimates = {f"{name}.{case}" for name, claim in claims.items() for case in claim["cases"]}
     everything = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "paper").rglob("*.tex")))

@@ -1,4 +1,4 @@
-"""What the paper takes from a run."""
+"""Numbers that the paper takes from a run."""
 
 import csv
 from pathlib import Path
@@ -120,7 +120,7 @@ COMPARED = [
 
 @pytest.fixture
 def generated(tmp_path):
-    """The macros of a run with one claim of a work, which draws three figures; `sections` are texts by work."""
+    """The macros of a run with one claim of a work, and three figures; `sections` are texts by work."""
 
     def write(sections, drawn=("loss", "mine", "plateaus"), story=""):
         with open(tmp_path / "claims.csv", "w", newline="") as file:

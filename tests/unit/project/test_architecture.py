@@ -1,4 +1,4 @@
-"""The rooms of the package: one sentence each, imports one way, and a page that says both."""
+"""The rooms of the package: one sentence each, imports in one direction, and a page that documents both."""
 
 import ast
 import re
@@ -56,7 +56,7 @@ def test_modules_and_functions_fit_in_a_head(path):
 
 
 def broken(tmp_path, edit):
-    """Output of the linter on a copy of the package in which `edit` maps a module to a line put before its imports."""
+    """Output of the linter on a copy of the package; `edit` maps a module to a line inserted before its imports."""
     for path in PACKAGE.rglob("*.py"):
         place = tmp_path / "goldilocks_zone" / path.relative_to(PACKAGE)
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The benchmark of the projected Hessian: every way gives the same H_d, and wrong ones stop it."""
+"""The benchmark of the projected Hessian: all methods give the same H_d, and a wrong one stops it."""
 
 import csv
 import re
@@ -29,7 +29,7 @@ WAYS = [method for method in methods.installed() if method not in ("engine", "en
 
 @pytest.fixture(scope="module", autouse=True)
 def threads_of_other_tests():
-    """Benchmarks give torch two threads, which wait for each other where later tests run side by side."""
+    """Restore torch's threads: the benchmarks' two would wait for each other when later tests run in parallel."""
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -53,7 +53,7 @@ def test_every_way_gives_the_hessian_of_the_engine(case, method):
 
 
 def test_the_products_alone_count_the_flops_of_the_theory():
-    """Per direction and example 3F − 2F_1 (d tangents and one adjoint); 2F − F_1 at the point, C and G on top."""
+    """Per direction and example 3F − 2F_1 (d tangents and one adjoint); in addition 2F − F_1 at the point, C and G."""
     case = TINY["dense"]
     d, n = case.directions, case.examples
     layers = [i * o for i, o in zip(case.widths, case.widths[1:])]

@@ -1,4 +1,4 @@
-"""What the documentation prints is run."""
+"""Execution of the commands and code in the documentation."""
 
 import importlib.util
 import pkgutil

@@ -1,4 +1,4 @@
-"""Lock, conda environments, rules and package agree."""
+"""Consistency of lock file, conda environments, rules and package."""
 
 import ast
 import functools
@@ -99,7 +99,7 @@ def test_the_executor_for_slurm_is_pinned():
 
 @functools.cache
 def names_imported(path):
-    """Modules that a file imports, and what it takes from them, each by its full name."""
+    """Full names of the modules that a file imports, and of the objects that it imports from them."""
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -115,7 +115,7 @@ def is_ours(module):
 
 
 def imports_of(path):
-    """Top-level packages that a script imports, modules of ours followed."""
+    """Top-level packages that a script imports, directly or through our own modules."""
     found, seen, waiting = set(), set(), [path]
     while waiting:
         for name, module in names_imported(waiting.pop()):
@@ -175,7 +175,7 @@ def test_the_package_declares_what_its_modules_import():
 
 @pytest.mark.slow
 def test_the_wheel_runs_the_lines_of_the_readme(tmp_path):
-    """Built from a copy, installed without dependencies into an empty folder, and run on the environment's torch."""
+    """The wheel is built from a copy, installed without dependencies into an empty folder, and run with our torch."""
     copy = shutil.copytree(ROOT / "scripts", tmp_path / "checkout/scripts").parent
     for name in ("pyproject.toml", "README.md"):
         shutil.copy2(ROOT / name, copy)

@@ -1,4 +1,4 @@
-"""Attributes of results: what made them, and refusal of those made by something else."""
+"""Attributes of results: their provenance, and refusal of results of other code or settings."""
 
 import subprocess
 
@@ -31,7 +31,7 @@ def test_provenance_names_commit_versions_and_settings():
 
 
 def repository(folder):
-    """Make a folder a repository with one commit; returns the commit."""
+    """Make a folder a repository with one commit, and return the commit."""
     identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
     for command in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-qm", "first", "--allow-empty"]):
         subprocess.run(["git", *command], cwd=folder, check=True)

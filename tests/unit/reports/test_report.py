@@ -1,4 +1,4 @@
-"""Reports on made-up models: their numbers by the functions that they call, their sentences by made-up numbers."""
+"""Reports on made-up models: numbers against the functions that reports call, sentences for made-up numbers."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Measures of alignments: against explicit projections, known configurations and brute force over rotations."""
+"""Measures of alignment, against explicit projections, known configurations and brute force over rotations."""
 
 import math
 

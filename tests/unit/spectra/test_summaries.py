@@ -1,4 +1,4 @@
-"""Full-space spectra of matrices known by their products, against dense solutions and prescribed spectra."""
+"""Full-space spectra of matrices given by their products, against dense solutions and prescribed spectra."""
 
 import itertools
 import math
@@ -24,7 +24,7 @@ ROUNDING = 1e-13
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """Networks this small gain nothing from threads, and on a busy machine lose a factor of six to their waiting."""
+    """Use one thread: networks this small gain nothing from more, which are six times slower on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -32,7 +32,7 @@ def one_thread():
 
 
 def hessian_of(network, theta):
-    """(products, dense matrix): forward over reverse of the package against torch's reverse over reverse."""
+    """(products, dense matrix): the package's forward over reverse and torch's reverse over reverse."""
 
     def products(vectors):
         problem = Problem(network.logits, network.inputs, network.targets)
@@ -42,7 +42,7 @@ def hessian_of(network, theta):
 
 
 def gauss_newton_of(network, theta):
-    """(products, dense matrix): the package's factor against the Hessian of the loss of the linearised network."""
+    """(products, dense matrix): the package's factor and the Hessian of the loss of the linearised network."""
     identity = torch.eye(len(theta), dtype=torch.float64)
     problem = Problem(network.logits, network.inputs, network.targets)
     factored = curvature_hessian.plane_hessian(problem, theta, identity)
@@ -167,7 +167,7 @@ SPECTRA = {
 
 @pytest.mark.parametrize("name", SPECTRA)
 def test_all_steps_give_each_eigenvalue_once(name):
-    """Without full orthogonalisation outliers come back as ghost copies, and others are missing."""
+    """Without full orthogonalisation, outliers would return as ghost copies, and other eigenvalues would be missing."""
     exact = np.sort(SPECTRA[name])
     matrix, basis = with_eigenvalues(exact)
     probes = gaussian(3, 60)
@@ -199,7 +199,7 @@ def test_multiple_eigenvalues_appear_once_with_their_whole_weight():
 @pytest.mark.parametrize("steps", [1, 6, 40])
 @pytest.mark.parametrize("kind, expected", [("zero", [0.0]), ("identity", [1.0]), ("rank one", [0.0, 3.0])])
 def test_krylov_spaces_that_end_early(kind, expected, steps, dtype):
-    """The moments stay exact, also for steps beyond D = 12, and where single precision hides the end."""
+    """Moments stay exact, also for more steps than D = 12, and if single precision hides the end."""
     vector = gaussian(1, 12, "direction")
     rank_one = (3 * vector.T @ vector / (vector**2).sum()).astype(dtype)
     matrix = {"zero": np.zeros((12, 12), dtype), "identity": np.eye(12, dtype=dtype), "rank one": rank_one}[kind]

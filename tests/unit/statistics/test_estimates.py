@@ -52,7 +52,7 @@ def test_values_that_agree_by_rounding_are_not_certain():
     "draws, noise, trials", [(3, 0.0, 200), (4, 0.3, 200), (4, 1.0, 200), (12, 0.0, 4), (12, 0.3, 30)]
 )
 def test_a_place_that_is_read_off_a_grid_is_covered_as_often_as_it_says(draws, noise, trials):
-    """The true place is anywhere within a step; draws scatter around it, and their mean is read off the grid."""
+    """The true place is anywhere within a grid step; draws scatter around it, and their mean is read off the grid."""
     random, step, covered = stream("grid", draws, str(noise)), 0.5, 0
     grid = np.arange(-40, 41) * step
 
@@ -102,7 +102,7 @@ def test_rank_correlations_come_in_steps():
 
 
 def test_the_end_of_a_spread_is_not_nothing():
-    """A spread far below the part that is taken off is small, not known to be 0."""
+    """A spread far below the part that is subtracted is small, but not known to be 0."""
     samples = 0.8 + 1e-4 * stream("small spread").standard_normal(6)
     low, high = estimates.deviation(samples, 0.004**2).interval(0.95)
     assert low == 0 and high == pytest.approx(estimates.deviation(samples).interval(0.95)[1]) and high > 0

@@ -1,4 +1,4 @@
-"""Measures of representations: their closed forms, and the traps in which simpler measures are caught."""
+"""Measures of representations: their closed forms, and cases in which simpler measures fail."""
 
 import itertools
 
@@ -25,7 +25,7 @@ def random_encoder(x: np.ndarray, seed: int, hidden: int = 64, size: int = 16) -
 
 
 def effective_rank(z: np.ndarray) -> float:
-    """exp of the entropy of the covariance's eigenvalues over their sum: a measure that is free of scale."""
+    """exp of the entropy of the covariance's eigenvalues over their sum, a scale-invariant measure."""
     values = np.linalg.eigvalsh(np.cov(z.T))
     shares = values / values.sum()
     return float(np.exp(-np.sum(shares * np.log(shares))))

@@ -1,4 +1,4 @@
-"""Numbers as text, as precise as their intervals."""
+"""Formatting of numbers with the precision of their intervals."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and what a drive or a user has done to others."""
+"""Atomic writing of files, and files affected by faulty drives or users."""
 
 import os
 from pathlib import Path

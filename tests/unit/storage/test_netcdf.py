@@ -1,4 +1,4 @@
-"""NetCDF files: the same bits back, or a sentence about what is wrong with them."""
+"""NetCDF files: reading returns the same bits, or one sentence about the damage."""
 
 import fcntl
 
@@ -30,7 +30,7 @@ def test_a_flipped_bit_is_found(tmp_path):
 
 
 def test_a_file_that_another_program_has_locked_is_read(tmp_path):
-    """A notebook that has a result open, or a drive that knows no locks."""
+    """Applies to a result that is open in a notebook, or a drive without locks."""
     path = tmp_path / "file.nc"
     netcdf.write_dataset(xr.Dataset({"v": ("i", np.arange(5.0))}), path)
     with open(path, "rb+") as held:

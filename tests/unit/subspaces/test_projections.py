@@ -54,7 +54,7 @@ def test_columns_have_unit_length(kind):
 
 @pytest.mark.parametrize("kind", PROJECTION_KINDS)
 def test_columns_are_nearly_orthogonal(kind):
-    """Off the diagonal the Gram matrix scatters by 1/√D; for Fastfood as Σ ±(g² − 1)/D does, by √(2/D)."""
+    """Off-diagonal entries of the Gram matrix scatter by 1/√D; for Fastfood, like Σ ±(g² − 1)/D, by √(2/D)."""
     double = torch.zeros(0, dtype=torch.float64)
     projection = projections.make(Plane(100, kind), [(200, 100)], np.ones(20000), stream("gram", kind), double)
     gram = (lambda m: m.T @ m)(matrix(projection, torch.float64))

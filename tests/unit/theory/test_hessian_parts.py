@@ -1,4 +1,4 @@
-"""Scale, temperature, the two parts of the Hessian and what the softmax says of them: by brute force and by theory."""
+"""Scale, temperature, the two parts of the Hessian and their relation to the softmax: by brute force and by theory."""
 
 import math
 from dataclasses import replace
@@ -92,7 +92,7 @@ def test_the_residual_part_vanishes_within_a_layer_and_its_biases(label):
 
 
 def layers(module):
-    """Where each layer's parameters, biases included, begin, and how many they are."""
+    """Offset and number of each layer's parameters, biases included."""
     start = 0
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):

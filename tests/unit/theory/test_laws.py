@@ -1,4 +1,4 @@
-"""Laws that hold in the limit or on average (Fort & Scherlis 2019), with tolerances from their own spread."""
+"""Laws that hold in a limit or on average (Fort & Scherlis 2019), with tolerances from the spread of the samples."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The random model against explicit arrays of the size of D, against its limits, and against its closed forms."""
+"""The random model, against explicit arrays of size D, its limits, and its closed forms."""
 
 import itertools
 import tracemalloc
@@ -31,13 +31,13 @@ def samples(n, classes, weights, cluster, noise, count, name, outputs=None, labe
 
 
 def holds(values, expected):
-    """Whether the mean of independent values is an expected one, within ERRORS standard errors."""
+    """Whether the mean of independent values agrees with the expected one within ERRORS standard errors."""
     values = np.asarray(values)
     return abs(values.mean() - expected) < ERRORS * values.std(ddof=1) / np.sqrt(len(values))
 
 
 def explicit(draw):
-    """J (D, n · k), without its part along (1, …, 1), in a random orthonormal basis of the space of weights."""
+    """J (D, n · k), without its component along (1, …, 1), in a random orthonormal basis of the space of weights."""
     n, classes = draw.outputs.shape
     basis = np.linalg.qr(stream("a basis").standard_normal((draw.weights, draw.factor.shape[1])))[0]
     columns = (basis @ draw.factor.dense().T).reshape(draw.weights, n + 1, classes - 1)
@@ -48,7 +48,7 @@ def explicit(draw):
 @pytest.mark.parametrize("weights", [400, 30])
 @pytest.mark.parametrize("rows", [1000, 7])
 def test_a_sample_is_that_of_explicit_arrays(weights, rows, monkeypatch):
-    """More weights than columns, and fewer; in one block of rows, and in several."""
+    """Covers more weights than columns and fewer, and one block of rows and several."""
     monkeypatch.setattr(sampled, "ROWS_PER_BLOCK", rows)
     n, classes, random = 12, 4, stream("explicit", weights)
     p = random_model.probabilities(n, classes, 1.5, random)
@@ -71,7 +71,7 @@ def test_a_sample_is_that_of_explicit_arrays(weights, rows, monkeypatch):
 
 @pytest.mark.parametrize("weights", [200, 9])
 def test_the_factor_is_distributed_as_the_products_of_columns(weights):
-    """First and second moments of B Bᵀ: E = D I, Var off the diagonal D, on it 2 D; and of the third order."""
+    """Moments of B Bᵀ: mean D I, variance D off the diagonal and 2 D on it; and a moment of third order."""
     size, draws = 15, 2000
     grams = np.empty((draws, size, size))
     for number in range(draws):
@@ -108,7 +108,7 @@ def test_the_mean_outlier_and_the_gap_behind_the_last(n, classes, weights):
 
 @pytest.mark.parametrize("n, classes, weights", SIZES)
 def test_outliers_separate_at_the_threshold(n, classes, weights):
-    """The last of C − 1 spikes lies in the bulk below the threshold, clear of it above."""
+    """The last of the C − 1 spikes is within the bulk below the threshold, and outside of it above."""
     noise, edge = 1.0, sampled.bulk_edge(n, classes, weights, 1.0)
     scale = edge - sampled.largest_of_bulk(n, classes, weights, 1.0)
     last = {}
@@ -127,7 +127,7 @@ def test_outliers_separate_at_the_threshold(n, classes, weights):
 
 @pytest.mark.parametrize("labels", ["independent", "balanced", "from_model"])
 def test_the_gradients_power_in_the_clusters_space(labels):
-    """Measured in the space that the draw's own c spans, as the closed form has it."""
+    """Measured in the space that the draw's own c spans, as in the closed form."""
     n, classes, weights, cluster, noise = 60, 5, 20_000, 0.1, 1.0
     shares, expected = [], []
     for number in range(SAMPLES * 10):
@@ -164,7 +164,7 @@ def test_the_power_at_given_residuals_averages_to_that_over_labels(labels):
 
 @pytest.mark.parametrize("labels", ["independent", "balanced"])
 def test_powers_of_samples_follow_the_clusters(labels):
-    """Far above the threshold the top space is that of the clusters; noise adds its share of that space."""
+    """Far above the threshold, the top eigenspace is that of the clusters; noise adds its share in that space."""
     n, classes, weights = 60, 5, 3000
     differences, shares = [], []
     for number in range(5 * SAMPLES):
@@ -226,7 +226,7 @@ def test_kappa_from_moments():
 
 
 def test_kappa_of_nearly_saturated_outputs():
-    """The ratio stays what it is, however little of the softmax is left, until nothing is."""
+    """The ratio is unchanged by saturation of the softmax until nothing of it is left."""
     found = []
     for rest in (1e-20, 1e-160, 1e-290):
         p = np.array([[1.0, 0, 0], [1, rest, 0], [0, 1, 0.1 * rest]])
@@ -294,7 +294,7 @@ def test_two_thousand_examples_in_a_minute_and_three_gibibytes():
 
 @pytest.mark.parametrize("spread", [1e3, 1e300])
 def test_limits_of_saturated_outputs(spread):
-    """Where the softmax is saturated on most examples there is little left of G, on all there is nothing."""
+    """G is small if the softmax is saturated on most examples, and vanishes if it is saturated on all."""
     p = random_model.probabilities(30, 4, spread, stream("saturated"))
     if spread == 1e300:
         p = np.round(p)

@@ -37,7 +37,7 @@ def test_kernels_at_their_ends_and_slopes():
 
 
 def layer_products(width, depth, x, y, seed):
-    """σ_l² times products of an output's derivatives by the weights of each layer (n,), of one random network."""
+    """σ_l² times products of an output's derivatives by each layer's weights (n,), for one random network."""
     rng = np.random.default_rng(seed)
     sizes = [x.size, *[width] * (depth - 1), 1]
     weights = [rng.standard_normal((o, i)) * np.sqrt(2 / i) for i, o in itertools.pairwise(sizes)]
@@ -76,7 +76,7 @@ def test_layers_of_equal_inputs_are_alike_and_of_zero_ones_vanish():
 
 
 def test_ratios_of_close_views_exceed_one_and_fall_with_the_layer():
-    """Layers below add the kinks: near u = 1, where κ₀ falls as √(1 − u), they are the larger the deeper they act."""
+    """Lower layers add kinks: near u = 1, where κ₀ falls as √(1 − u), these matter more the deeper they act."""
     x = random(50, 30)
     for apart in (0.02, 0.1, 0.5):
         found = wide_networks.ratios_of_invariance(x, x + apart * random(50, 30, seed=1), 4)

@@ -1,4 +1,4 @@
-"""Ensembles on planes, spheres and in the whole space: against one run alone, through kills, and by theory."""
+"""Ensembles on planes, on spheres and in the full space, against single runs, after kills, and by theory."""
 
 import math
 
@@ -136,7 +136,7 @@ def test_squared_errors_are_trained_on_as_they_would_be_alone():
 
 @pytest.mark.parametrize("which", ["free", pytest.param("fixed", marks=pytest.mark.slow)])
 def test_seeds_of_the_whole_space_train_as_they_would_alone(which):
-    """Each with batches of its own."""
+    """Each seed has its own batches."""
     network = problem()
     parts = [subset(f"full {which}", network, seed) for seed in (0, 1)]
     norms = None if which == "free" else torch.cat([each.norms for each in parts])
@@ -199,7 +199,7 @@ STANDING = {"optimiser": "sgd", "batch": None, "rates": double(0.1, 1e200, 0.3)}
 
 
 def standing(network, **changed):
-    """Three members of which one diverges and one, whose bias-free layers are all zero, never moves."""
+    """Three members: one diverges, and one, whose bias-free layers are all zero, never moves."""
     return ensemble("full free", network, scales=double(0.0, 1.0, 1.0), **{**STANDING, **changed})
 
 
@@ -351,7 +351,7 @@ def test_what_is_logged_of_a_member():
 
 
 def test_random_signs_leave_the_size_of_gradients():
-    """And are those of the stream of batches and the step alone, for members of one draw the same."""
+    """Signs depend only on the stream of batches and the step, and are the same for members of one draw."""
     network = problem()
     options = {"optimiser": "sgd", "rates": double(1.0, 1.0, 1.0), "steps": 1}
     plain = run(ensemble("full free", network, **options), network, (0, 1))["coordinates"]

@@ -1,4 +1,4 @@
-"""Ensembles whose members have examples of their own, short last batches, fresh examples, and members that stop."""
+"""Ensembles whose members have their own examples, short last batches, fresh examples, and early stopping."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ POINTS = torch.stack([NETWORK.initialisation(draw, 1.0) for draw in range(MEMBER
 
 
 def ensemble(members=range(MEMBERS), inputs=INPUTS, labels=LABELS, names=NAMES, **changed):
-    """Some members, trained together on examples of their own."""
+    """Members trained together, each on its own examples."""
     chosen = list(members)
     shapes = [parameter.shape for parameter in NETWORK.module.parameters()]
     own = {"steps": 30, "batch": 5, "optimiser": "sgd", "momentum": 0.5, "own_examples": True, **changed}
@@ -35,7 +35,7 @@ def train(trained, log_at=(0, 30), checkpoint=None):
 
 
 def alone(member, keep_last, steps=30, batch=5):
-    """One member in a plain loop of torch."""
+    """One member trained in a plain torch loop."""
     theta = nn.Parameter(POINTS[member].clone())
     optimiser = torch.optim.SGD([theta], lr=0.05, momentum=0.5)
     per_epoch = -(-N // batch) if keep_last else N // batch
@@ -121,7 +121,7 @@ def losses(points):
 
 
 def test_a_member_stops_at_the_first_step_with_its_loss(tmp_path):
-    """Members differ in it, and neither others that stop nor a kill change where they do."""
+    """The step differs between members; neither other members that stop nor a kill change it."""
     free = train(ensemble(**STOPPING), range(301))
     goal = losses(free[60])[1]
     reached = [next(t for t in range(301) if losses(free[t])[i] <= goal) for i in range(MEMBERS)]

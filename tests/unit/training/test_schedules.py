@@ -1,4 +1,4 @@
-"""Rates and losses that change with the step: against plain loops, through kills, and where members are left out."""
+"""Rates and losses that change with the step: against plain loops, after kills, and with members left out."""
 
 import math
 
@@ -61,7 +61,7 @@ def train(trained, log_at=(0, 10, 20, STEPS), checkpoint=None):
 
 
 def alone(member, steps=STEPS):
-    """Places after each step of one member in a plain loop of torch."""
+    """Parameters after each step of one member in a plain torch loop."""
     theta, places = nn.Parameter(POINTS[member].clone()), [POINTS[member].clone()]
     for step in range(steps):
         optimiser = torch.optim.SGD([theta], lr=0.05 * decay(step))
@@ -95,7 +95,7 @@ def test_a_killed_run_goes_on_at_the_rate_and_loss_of_its_step(optimiser, tmp_pa
 
 
 def test_those_that_stay_keep_their_own_fresh_examples_and_schedules(tmp_path):
-    """The first member overflows at once and is left out; the others go on as if it were not there."""
+    """The first member overflows at once and is left out; the others continue as without it."""
     points = POINTS.clone()
     points[0] = math.inf
     found = train(ensemble(points))["x"]
@@ -118,7 +118,7 @@ def test_schedules_of_one_change_nothing():
 
 
 def test_rates_decay_on_spheres_too():
-    """A step is a tangential one at the decayed rate, then back to the radius."""
+    """Each step is tangential at the decayed rate, followed by a projection back to the radius."""
     theta, radius = POINTS[1].clone(), POINTS[1].norm()
     for step in range(STEPS):
         point = theta.clone().requires_grad_()
@@ -132,7 +132,7 @@ def test_rates_decay_on_spheres_too():
 
 
 def test_a_step_of_zero_is_no_rest_where_the_loss_changes():
-    """Cross-entropy times zero moves nothing for ten steps."""
+    """Cross-entropy times zero moves nothing for ten steps, but the member must not count as at rest."""
     trained = ensemble(fresh=None, loss_at=lambda step: Heavier(float(step >= 10)))
     found = train(trained, (0, 5, 10, STEPS))["x"]
     assert np.array_equal(found[2], found[0]) and not np.array_equal(found[3], found[0])
