@@ -95,7 +95,7 @@ def test_a_killed_job(project, built):
     assert running.wait(60) == 1
     # What make says in its last line.
     sentence = (
-        "rule curvature failed: killed (SIGKILL) before it could say why, perhaps for want of memory; run again (log: "
+        "rule curvature failed: killed (SIGKILL) without a message, perhaps because memory ran out; run again (log: "
     )
     assert (project.folder / "failure.txt").read_text().startswith(sentence)
     assert nothing_partial(project, built)

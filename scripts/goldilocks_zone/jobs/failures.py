@@ -67,7 +67,7 @@ def _end_of(job: re.Match) -> str:
     if said := re.search(r"SLURM status is: '(\w+)'", job["about"]):
         return f"SLURM says {said[1]}, and the job not why: its output is in logs/slurm"
     if job["signal"] == "SIGKILL" or job["status"] == str(128 + signal.SIGKILL):
-        return "killed (SIGKILL) before it could say why, perhaps for want of memory; run again"
+        return "killed (SIGKILL) without a message, perhaps because memory ran out; run again"
     if job["signal"]:
         return f"ended by {job['signal']} before it could say why; run again"
     status = f" with status {job['status']}" if job["status"] else ""
