@@ -19,7 +19,7 @@ rule numbers:
         works=WORKS,
         templates=all_ours("paper/templates/*.tex.jinja"),
         disagreements=ours("resources/disagreements.yaml"),
-        findings=ours("config/findings.yaml"),
+        findings=ours("paper/findings.yaml"),
         code=record("fingerprints/numbers.txt"),
     output:
         generated="results/{run}/paper/generated.tex",

@@ -1,6 +1,6 @@
 """Findings: answers to the project's questions, worded according to the verdicts of a run.
 
-The wording is read from config/findings.yaml. By default, answers are plain text with estimates such as `0.88 [0.87,
+The wording is read from paper/findings.yaml. By default, answers are plain text with estimates such as `0.88 [0.87,
 0.89]`; callers that write another format pass functions that render the words and the estimates.
 """
 

@@ -15,7 +15,7 @@ from goldilocks_zone.statistics.hypotheses import HOLDS, NOT_TESTED
 from goldilocks_zone.storage import files, netcdf
 
 FULL = "full"
-WORDS = Path("config/findings.yaml")
+WORDS = Path("paper/findings.yaml")
 DOCS, README = Path("docs"), Path("README.md")
 ANSWERS, ORIGIN, FIGURES = DOCS / "findings.md", DOCS / "findings.yaml", DOCS / "findings"
 TABLES = ("claims.csv", "agreement.csv")

@@ -69,6 +69,6 @@ def _end_of(job: re.Match) -> str:
     if job["signal"] == "SIGKILL" or job["status"] == str(128 + signal.SIGKILL):
         return "killed (SIGKILL) without a message, perhaps because memory ran out; run again"
     if job["signal"]:
-        return f"ended by {job['signal']} before it could say why; run again"
+        return f"ended by {job['signal']} without giving a reason; run again"
     status = f" with status {job['status']}" if job["status"] else ""
-    return f"ended{status} before it could say why: its message stands above"
+    return f"ended{status} without giving a reason: its message stands above"

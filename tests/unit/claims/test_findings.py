@@ -9,7 +9,7 @@ import yaml
 from goldilocks_zone.claims import definitions, evaluate, findings
 
 ROOT = Path(__file__).parents[3]
-FILE = ROOT / "config/findings.yaml"
+FILE = ROOT / "paper/findings.yaml"
 DEFINITIONS = definitions.load(ROOT / "config/claims")
 ENTRY = {
     "claims": ["fs1", "by1.outer"],

@@ -102,4 +102,4 @@ def test_the_words_name_figures_that_exist():
 
     claims = definitions.load(ROOT / "config/claims")
     known = [{**each, "verdict": evaluate.NOT_TESTED} for each in evaluate.evaluate(claims, {}, "full")]
-    assert set(findings.figures(words.read(ROOT / "config/findings.yaml", known))) <= registry.figures().keys()
+    assert set(findings.figures(words.read(ROOT / "paper/findings.yaml", known))) <= registry.figures().keys()

@@ -37,11 +37,11 @@ UNSAID = "2026-01-01 10:00:00,000 draw 1 measured\n"
     "job_log, command, message, reason",
     [
         ("Traceback\n2026-01-01 10:00:00,001 FAILED no such radius\n", "", None, "no such radius"),
-        (UNSAID, "died with <Signals.SIGKILL: 9>", None, "killed (SIGKILL) before it could say why, perhaps for want"),
-        (None, "returned non-zero exit status 137", None, "killed (SIGKILL) before it could say why, perhaps for want"),
-        (UNSAID, "died with <Signals.SIGSEGV: 11>", None, "ended by SIGSEGV before it could say why; run again"),
-        (None, "returned non-zero exit status 127", None, "ended with status 127 before it could say why: its message"),
-        (None, "", None, "ended before it could say why: its message stands above"),
+        (UNSAID, "died with <Signals.SIGKILL: 9>", None, "killed (SIGKILL) without a message, perhaps because"),
+        (None, "returned non-zero exit status 137", None, "killed (SIGKILL) without a message, perhaps because"),
+        (UNSAID, "died with <Signals.SIGSEGV: 11>", None, "ended by SIGSEGV without giving a reason; run again"),
+        (None, "returned non-zero exit status 127", None, "ended with status 127 without giving a reason: its message"),
+        (None, "", None, "ended without giving a reason: its message stands above"),
         (
             UNSAID,
             "",

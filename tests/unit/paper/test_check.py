@@ -109,7 +109,7 @@ def test_every_work_has_one_name():
 
 def test_every_question_has_a_section_that_opens_with_its_answer_and_takes_the_works_evidence():
     main = (ROOT / "paper/main.tex").read_text(encoding="utf-8")
-    questions = set(yaml.safe_load((ROOT / "config/findings.yaml").read_text(encoding="utf-8"))) - {"conclusion"}
+    questions = set(yaml.safe_load((ROOT / "paper/findings.yaml").read_text(encoding="utf-8"))) - {"conclusion"}
     for name in questions:
         text = (ROOT / f"paper/sections/{name}.tex").read_text(encoding="utf-8")
         assert text.index(rf"\answer{{{name}}}") < text.index(rf"\evidence{{{name}}}")
