@@ -4,6 +4,7 @@ Their second derivative ⟨δ, Ȧ^i Ḃ^j + Ȧ^j Ḃ^i⟩ follows from products 
 The products for q adjoints are stacked, so that each tangent is read only once.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -16,18 +17,18 @@ aten = torch.ops.aten
 ENTRIES_AT_ONCE = 2**22  # of products of adjoints with tangents
 
 
-class _Bilinear:
+class _Bilinear(ABC):
     """An operation f(a, b) that is linear in each operand."""
 
     owns = True
 
+    @abstractmethod
     def operands(self, operation: Operation) -> tuple[Reference, Reference]:
         """The operands a and b."""
-        raise NotImplementedError
 
+    @abstractmethod
     def crossed(self, operation: Operation, point: Point, a: Tensor, b: Tensor) -> Tensor:
         """⟨δ, f(ȧ^i, ḃ^j)⟩ (q, d, d)."""
-        raise NotImplementedError
 
     def bends(self, operation: Operation, moving: set[int]) -> bool:
         """Whether both operands have tangents."""

@@ -53,7 +53,7 @@ def test_the_best_rival_is_chosen_among_those_named():
 
 
 def test_the_best_rival_is_chosen_on_other_draws():
-    """Of two rivals that differ only by noise, the better one of each draw would win by chance."""
+    """Choosing the better of two rivals in each draw would win by chance if they differ only by noise."""
     noise = 0.1 * stream("luck").standard_normal((2, DRAWS))
     cell = rooms([np.full(DRAWS, 0.8), 0.6 + noise[0], 0.6 + noise[1]])
     found = estimate(cell, "planner_advantage", of=OF, rivals=["flat-*"])
