@@ -35,7 +35,7 @@ def test_mathematics_citations_and_references(found):
 
 def test_numbers_come_from_the_run():
     generated = "\\expandafter\\def\\csname setting:cuts\\endcsname{one draw, 5\\,\\% of it}%\n"
-    assert "outside (one draw, 5 % of it)" in captions.captions([*SECTIONS, generated], REFERENCES)["cuts"]
+    assert "above it (one draw, 5 % of it)" in captions.captions([*SECTIONS, generated], REFERENCES)["cuts"]
 
 
 def test_a_figure_of_the_appendix_has_its_caption_too():
