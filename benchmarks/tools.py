@@ -112,7 +112,8 @@ def in_a_process(function: Callable, arguments: tuple, preloaded: list[str], wha
     try:
         return receiver.recv()
     except EOFError:
-        raise ValueError(f"the process that measures the memory of {what} ended: is there enough of it?") from None
+        answer = "ended without an answer: it may have run out of memory"
+        raise ValueError(f"the process that measures the memory of {what} {answer}") from None
     finally:
         process.join()
 

@@ -69,7 +69,7 @@ def test_compare(project):
     assert "radius 1.0" in trace and "draw 0" in trace
     assert f"claim fs1.band: {changed['verdict']}, then not there" in lines
     assert last_line(done).endswith(
-        f"results/tiny and results/other differ in {len(lines)} respects, which stand above.  Stop."
+        f"results/tiny and results/other differ in {len(lines)} respects, listed above.  Stop."
     )
     done = project.make("compare", "A=tiny", "B=other", "TOLERANCE=1e-3")
     assert "trace:" not in done.stdout

@@ -151,7 +151,7 @@ def _loops(labels: dict | Iterable) -> list[dict]:
 
 
 def _filled(place: str, value: object, values: dict) -> object:
-    """Fill in the placeholders of a value. A placeholder that stands alone becomes its value and keeps its type."""
+    """Replace the placeholders in a value. A text of one placeholder alone becomes its value, of any type."""
     if isinstance(value, dict):
         return {key: _filled(place, each, values) for key, each in value.items()}
     if isinstance(value, list):

@@ -125,7 +125,8 @@ def _set_verdicts(rows: list[tuple[dict, Judged | None]]) -> None:
 
 
 def _measure(case: dict, cell: Cell, name: str) -> Judged:
-    """The test of a case and its deciding estimate: the one with the least room over the window's radii and `every`.
+    """The test of a case and its deciding estimate: the one that comes closest to failing over the window's
+    radii and `every`.
 
     Raises NotTested if an estimate is undecidable, unless another one suffices to fail the claim.
     """

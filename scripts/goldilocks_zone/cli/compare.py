@@ -65,4 +65,4 @@ def run(runs: list[str], tolerance: float) -> None:
     lines = [*_studies(first, second, tolerance), *_verdicts(first, second)]
     print("\n".join(lines) or f"{first} and {second} agree within {tolerance:g}, and in every verdict", flush=True)
     if lines:
-        raise ValueError(f"{first} and {second} differ in {len(lines)} respects, which stand above")
+        raise ValueError(f"{first} and {second} differ in {len(lines)} respects, listed above")

@@ -31,7 +31,7 @@ def run(configfile: Path) -> None:
     """
     config, *_ = load.as_run(load.load([configfile]))
     if config.run != FULL:
-        raise ValueError(f"{configfile}: the run {config.run} is not the full run, whose findings these are: {COMMAND}")
+        raise ValueError(f"{configfile}: findings are those of the full run, {config.run} is another: {COMMAND}")
     place = Path("results", config.run)
     if missing := [name for name in TABLES if not (place / name).exists()]:
         raise ValueError(f"{place / missing[0]} is missing: build the run first (make full), then its findings")
@@ -39,7 +39,7 @@ def run(configfile: Path) -> None:
     drawn = figures(findings.read(WORDS, rows))
     sources = {name: Path("figures", config.run, f"{name}.png") for name in drawn}
     if missing := [path for path in sources.values() if not path.exists()]:
-        raise ValueError(f"{missing[0]} is missing: the run draws no such figure, which {WORDS} names")
+        raise ValueError(f"{missing[0]} is missing: {WORDS} names this figure, which the run does not draw")
     if (size := sum(path.stat().st_size for path in sources.values()) / 1e6) > LIMIT_MB:
         raise ValueError(f"the figures that {WORDS} names are {size:.1f} MB, more than {LIMIT_MB} MB: name fewer")
     origin = origin_of(config, rows)

@@ -79,7 +79,7 @@ def summary_of(run: str, jobs: list[dict], costs: list[Cost], cores: int) -> lis
         f"run {run}: {len(jobs)} jobs, about {text_tables.duration(max(total / cores, longest))} on {cores} cores "
         f"({text_tables.duration(total)} one after another, the longest job {text_tables.duration(longest)})",
         f"largest job: {text_tables.memory(largest) if largest is not None else 'not known'}; "
-        f"jobs that take a GPU: {gpu / 3600:.1f} hours, as long as they take on the CPU",
+        f"jobs that use a GPU: {gpu / 3600:.1f} hours, if they take as long as on the CPU",
         f"times of {counts}",
     ]
 

@@ -108,7 +108,8 @@ def _read_mapping(path: Path) -> dict:
         raise ConfigurationError(f"{path} cannot be read ({error.strerror}): name a file that is there") from None
     except yaml.YAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
-        raise ConfigurationError(f"{path}{line}: {getattr(error, 'problem', None) or 'no YAML'}; correct it") from None
+        problem = getattr(error, "problem", None) or "no valid YAML"
+        raise ConfigurationError(f"{path}{line}: {problem}; correct it") from None
     if not isinstance(content, dict):
         raise ConfigurationError(f"{path} holds no keys with values: write key: value, or delete the file")
     return content
@@ -171,5 +172,5 @@ def _refuse_unnamed(node: object, path: str = "") -> None:
     """Refuse keys that YAML reads as numbers or booleans."""
     for key, value in node.items() if isinstance(node, dict) else []:
         if not isinstance(key, str):
-            raise ConfigurationError(f"{path}{key}: a name must be text; put it into quotes")
+            raise ConfigurationError(f"{path}{key}: a name must be text; put it in quotes")
         _refuse_unnamed(value, f"{path}{key}.")

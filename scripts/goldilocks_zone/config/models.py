@@ -147,7 +147,7 @@ class Study(Section):
         return self.vary
 
     def at(self, variant: Mapping[str, Any]) -> Self:
-        """The study with the values of a variant, {key: value} of some of its variations."""
+        """The study with some of its varied keys fixed at the values of a variant, {key: value}."""
         return self.model_copy(update=dict(variant))
 
     @abstractmethod

@@ -316,7 +316,7 @@ def classes(labels: Labels, examples: int, count: int, ignored: int | None = Non
         place = int(wrong[0, 0])
         raise ValueError(
             f"label {found[place]} of example {place} is no class of a network with {count} logits: number the "
-            f"classes from 0 to {count - 1}, and leave out examples without one"
+            f"classes from 0 to {count - 1}, and leave out examples without a class"
         )
     return found
 
@@ -373,7 +373,7 @@ def _refuse_not_finite(found: Tensor, name: str) -> None:
     # The sum is a quick test: it is not finite if an entry is not, but may also overflow.
     if not torch.isfinite(found.sum()) and not torch.isfinite(found).all():
         place = int((~torch.isfinite(found)).any(1).nonzero()[0, 0])
-        raise ValueError(f"{name} {place} is not finite: look where its NaN or infinite entries come from")
+        raise ValueError(f"{name} {place} is not finite: find out where its NaN or infinite entries come from")
 
 
 def of_rows(products: Callable[[Tensor], Tensor], theta: Tensor) -> Callable[[Array], Array]:

@@ -26,8 +26,8 @@ CALLS = 8  # in the randomness check, which misses a layer that is dropped half 
 # see causes 1e-3 to 1.
 BOUNDS = {torch.float64: 1e-4, torch.float32: 2e-2}
 RANDOM = (
-    "the network gives other logits for the same inputs, so that it has no Hessian: put dropout and whatever else is "
-    "random into evaluation mode by network.eval(), and let nothing be kept from one call to the next"
+    "the network gives different logits for the same inputs, so that it has no Hessian: put dropout and whatever else "
+    "is random into evaluation mode by network.eval(), and let nothing be kept from one call to the next"
 )
 
 
@@ -286,9 +286,9 @@ def refuse_asymmetric(matrix: Tensor, size: float = 0.0) -> None:
     # Entries that are not finite are reported later, together with their examples.
     if asymmetry > BOUNDS[matrix.dtype] * size:
         raise ValueError(
-            f"second derivatives are not symmetric, by {asymmetry / size:.1g} of their size, so that they are the "
-            "Hessian of nothing: forward mode sees what the network computes under torch.no_grad or on .data, reverse "
-            "mode does not, so take both out of its forward pass, and use detach for what is meant to be constant"
+            f"second derivatives are not symmetric, by {asymmetry / size:.1g} of their size, and so are no Hessian: "
+            "forward mode differentiates what the network computes under torch.no_grad or on .data, reverse mode does "
+            "not; take both out of its forward pass, and use detach for what is meant to be constant"
         )
 
 

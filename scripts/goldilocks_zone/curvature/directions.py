@@ -50,7 +50,7 @@ class Directions:
         return self._entries(place)
 
     def weights(self, layer: Affine) -> Tensor:
-        """Ẇ of all directions: (d, *shape)."""
+        """Tangents Ẇ of a layer's weights along all directions, (d, *shape)."""
         return self.part(layer.weight).unflatten(-1, layer.shape)
 
     def rows(self, start: int, stop: int) -> "Directions":

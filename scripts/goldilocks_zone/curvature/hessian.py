@@ -76,7 +76,7 @@ def curvature_at(
     Raises ValueError as `radial_sweep` does, and if there is no point or a temperature is not positive.
     """
     if not points:
-        raise ValueError("no point was asked for: give one scale and one temperature at least")
+        raise ValueError("there are no points: give at least one pair of scale and temperature")
     scales, temperatures = map(list, zip(*points))
     refuse_not_positive(options.memory_mib, "memory_mib")
     for scale, temperature in points:

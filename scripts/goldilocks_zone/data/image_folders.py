@@ -90,7 +90,8 @@ def _placed(members: Iterator[Member]) -> Iterator[tuple[Key, str, Callable[[], 
             raise Refused(f"{member!r} belongs to another dataset than the files before it; keep one dataset")
         split = folders.SPLITS[place.split.casefold()]
         if spelled.setdefault(split, place.split) != place.split:
-            raise Refused(f"the folders {spelled[split]!r} and {place.split!r} are both there; keep one of them")
+            both = f"{spelled[split]!r} and {place.split!r}"
+            raise Refused(f"the folders {both} stand for the same split; keep one of them")
         if content:
             yield (split, *place.below), member, content
         elif len(place.below) == 1:
@@ -229,7 +230,7 @@ def _tar_members(path: Path, unpack: Callable, limit: int) -> Iterator[Member]:
                 continue
             # A sparse file may claim any size without a byte in the archive.
             if not entry.isreg() or entry.issparse():
-                raise Refused(f"the member {entry.name!r} is no ordinary file; archive the file itself")
+                raise Refused(f"the member {entry.name!r} is not a regular file; archive the file itself")
             yield entry.name, lambda entry=entry: archive.extractfile(entry).read()
 
 

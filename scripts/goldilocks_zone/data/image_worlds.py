@@ -23,7 +23,7 @@ def small(images: np.ndarray) -> np.ndarray:
     if images.shape[-1] == 2 * SIDE:
         images = images.reshape(-1, SIDE, 2, SIDE, 2).mean((2, 4))
     if images.shape[-2:] != (SIDE, SIDE):
-        raise ValueError(f"images are {images.shape[-2]} × {images.shape[-1]}: give {SIDE} × {SIDE} or twice that")
+        raise ValueError(f"images are {images.shape[-2]} × {images.shape[-1]}: give {SIDE} or {2 * SIDE} pixels a side")
     return (images - SINGLE(images.mean(dtype=np.float64))) / SINGLE(images.std(dtype=np.float64))
 
 

@@ -22,7 +22,7 @@ SOFTMAX = Axis("softmax", lambda shape: shape.study.softmax, "outputs p that wei
 RANK = Axis(
     "rank",
     lambda shape: range(1, shape.study.eigenvectors + 1),
-    "number of the eigenvector, of the largest first",
+    "rank of the eigenvector, largest eigenvalue first",
     last=True,
 )
 
@@ -58,8 +58,8 @@ ranked = functools.partial(Variable, axes=(*POINT, SOFTMAX, RANK), may_be_missin
     of_softmax("temperature", "1", "temperature of the softmax; NaN where none gives the entropy"),
     ranked("gauss_newton_eigenvalue", "loss", "largest eigenvalues of G, descending"),
     of_softmax("gauss_newton_trace", "loss", "Tr(G)"),
-    of_softmax("outliers", "1", "k90, largest eigenvalues of G that hold 90 % of its trace"),
-    of_softmax("outliers_by_gap", "1", "eigenvalues of G above the largest gap of their logarithms, of the first 12"),
+    of_softmax("outliers", "1", "k90, number of largest eigenvalues of G that hold 90 % of its trace"),
+    of_softmax("outliers_by_gap", "1", "number of eigenvalues of G above the largest gap of the first 12 logarithms"),
 )
 def spectrum(seen: Weighted) -> dict:
     """The spectrum of G; missing where it vanishes."""
@@ -77,7 +77,7 @@ def spectrum(seen: Weighted) -> dict:
 @OBSERVABLES.register(
     Weighted,
     ranked("captured", "1", "E_k, mean share of the boundary's normals in the span of the first eigenvectors of G"),
-    ranked("captured_elsewhere", "1", "the same for differences of the two largest logits at random points of the box"),
+    ranked("captured_elsewhere", "1", "the same for gradients of the largest two logits' difference in the box"),
     of_softmax("aligned_share", "1", "share of boundary points where some |A_i| of the first C is above 0.9"),
     of_softmax("specificity", "1", "Σ max A²/ΣA² over boundary points, among the first d_b eigenvectors"),
     of_softmax("specificity_index", "1", "specificity between random rotations (0) and varimax (1)"),
@@ -103,12 +103,12 @@ def alignment(seen: Weighted) -> dict:
 @OBSERVABLES.register(
     Weighted,
     of_softmax(
-        "encoding_share", "1", "G_θ (b), share of parameters: eigenvectors of G aligned above a random vector's"
+        "encoding_share", "1", "G_θ (b), number of eigenvectors of G aligned above a random vector, per parameter"
     ),
     Variable(
         "encoding_share_above",
         "1",
-        "the same above other alignments",
+        "the same for other thresholds ε",
         (*POINT, SOFTMAX, EPSILON),
         may_be_missing=True,
     ),
@@ -131,13 +131,13 @@ def encoding(seen: Weighted) -> dict:
     Variable(
         "border_rank",
         "1",
-        "mean number of the eigenvector at a designed border, weighted by A², among the first d_b",
+        "mean rank of the eigenvectors at a designed border, weighted by A², among the first d_b",
         (*POINT, SOFTMAX, BORDER),
         may_be_missing=True,
     ),
 )
 def sections(seen: Weighted) -> dict:
-    """Mean number of the eigenvector at each designed border; boundary points belong to their nearest border."""
+    """Mean rank of the eigenvectors at each designed border, weighted by A²; points belong to their nearest border."""
     network, d = seen.network, seen.network.dimension
     if network.borders is None or seen.alignments is None or not 1 <= d <= seen.alignments.shape[1]:
         return {}

@@ -42,7 +42,7 @@ PARTS = "hessian", "gauss_newton"
 HESSIAN_RANK = Axis(
     "hessian_rank",
     lambda shape: range(1, shape.study.hessian_eigenvectors + 1),
-    "number of the Hessian's eigenvector, of the largest first",
+    "rank of the Hessian's eigenvector, largest eigenvalue first",
     last=True,
 )
 START = Axis("start", lambda shape: range(STARTS), "number of the start", last=True)
@@ -121,14 +121,14 @@ def _measure(block: xr.Dataset, place: dict, network: Network) -> None:
 @OBSERVABLES.register(
     Network,
     of_network("training_loss", "nat", "mean loss on the training set"),
-    of_network("training_accuracy", "1", "share of training examples classified rightly"),
-    of_network("test_accuracy", "1", "share of fresh examples classified rightly"),
+    of_network("training_accuracy", "1", "share of training examples classified correctly"),
+    of_network("test_accuracy", "1", "share of fresh examples classified correctly"),
     of_network("entropy", "nat", "mean entropy of the softmax's output p on the training set"),
     of_network("norm", "parameters", "norm of all parameters"),
     # `measure_block` fills this one.
     of_network("random_accuracy", "1", "share of the random labels that were learnt, of minima that start from there"),
     of_network("loss_rise", "nat", "rise of the training loss by a step of 0.05 along its gradient"),
-    of_network("live_share", "1", "share of parameters by which some logit has a derivative that is not zero"),
+    of_network("live_share", "1", "share of parameters on which a logit of some training example depends"),
     Variable("diverged", "1", "1 where training ended in values that are not finite, else 0", POINT),
 )
 def network(seen: Network) -> dict:
@@ -155,8 +155,8 @@ def network(seen: Network) -> dict:
 
 @OBSERVABLES.register(
     Network,
-    of_network("flip_error", "1", "largest error of the identity of both sides' gradients at the boundary, for any v"),
-    of_network("fixed_label_jump", "1", "largest change of A across the boundary where the label is held, for any v"),
+    of_network("flip_error", "1", "largest error of the identity for the sum of both labels' gradients at ties"),
+    of_network("fixed_label_jump", "1", "largest jump of A across the boundary with the label held fixed, for any v"),
     of_network("logits_error", "1", "largest change of a logit by the scaling of layers, over the largest logit"),
 )
 def identities(seen: Network) -> dict:
@@ -176,7 +176,7 @@ def identities(seen: Network) -> dict:
 @OBSERVABLES.register(
     Network,
     of_network("boundary_points", "1", "number of points of the boundary that were found"),
-    of_network("boundary_dimension", "1", "d_b, principal directions that hold 90 % of the boundary's normals"),
+    of_network("boundary_dimension", "1", "d_b, number of principal directions that hold 90 % of the normals"),
     of_network("boundary_length", "1", "length of the boundary in the box, in units of the plane"),
     of_network("true_margin", "1", "smallest distance of a training point from the boundary, in units of the plane"),
     of_network("linearised_margin", "1", "median over training examples of the logit gap over its slope"),

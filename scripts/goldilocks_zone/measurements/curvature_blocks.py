@@ -24,9 +24,7 @@ from goldilocks_zone.subspaces import labels as subspace_labels
 EXAMPLES = Axis("examples", lambda shape: shape.study.examples, "number N of examples that the loss is averaged over")
 PLANE = Axis("plane", lambda shape: range(shape.study.planes), "number of the random plane")
 DIMENSION = Axis("dimension", lambda shape: shape.study.dimensions, "dimension d of the plane")
-INDEX = Axis(
-    "index", lambda shape: range(max(shape.study.dimensions)), "number of the eigenvalue, of the smallest first"
-)
+INDEX = Axis("index", lambda shape: range(max(shape.study.dimensions)), "rank of the eigenvalue, smallest first")
 LAYER = Axis(
     "layer",
     lambda shape: range(1, len(initialisation.layer_indicators(shape.module)) + 1),
@@ -36,7 +34,7 @@ LAYER = Axis(
 EIGENVECTOR = Axis(
     "eigenvector",
     lambda shape: range(1, shape.study.eigenvectors + 1),
-    "number of the eigenvector, of the largest eigenvalue first",
+    "rank of the eigenvector, largest eigenvalue first",
 )
 ROW = Axis("row", lambda shape: range(shape.image[1]), "row of pixels")
 COLUMN = Axis("column", lambda shape: range(shape.image[2]), "column of pixels")

@@ -41,7 +41,7 @@ LAYER = Axis(
 UNIT = Axis(
     "unit",
     lambda shape: range(1, list(shape.module.parameters())[-1].shape[-1] + 1),
-    "number of the eigenvalue along one row of the last layer, of the smallest first",
+    "rank of the eigenvalue along one row of the last layer, smallest first",
     last=True,
     of_network=True,
 )
@@ -164,8 +164,8 @@ def batch(ray: Ray) -> dict:
     of_edge("edge_formula_alike", "1", "x of the edge by the formula with R = 1, all layers alike"),
     of_edge("last_layer_edge", "1", "x where the trace on a plane in the last layer changes its sign"),
     of_edge("ray_minimum", "1", "x of the minimum of the loss on the ray through θ"),
-    Variable("weight_of_invariance", "1", "W of I, the mean of R_l by the plane's metric"),
-    Variable("weight_of_variance", "1", "W of V, the mean of R_l by the plane's metric"),
+    Variable("weight_of_invariance", "1", "W of I, the mean of R_l over layers by the plane's metric"),
+    Variable("weight_of_variance", "1", "W of V, the mean of R_l over layers by the plane's metric"),
     key="edges",
 )
 def edges(ray: Ray) -> dict:
@@ -220,7 +220,7 @@ def layers(ray: Ray) -> dict:
         (EDGE, UNIT),
         may_be_missing=True,
     ),
-    Variable("feature_correlation", "1", "largest ρ_w of the two views of a feature", may_be_missing=True),
+    Variable("feature_correlation", "1", "largest correlation ρ_w of a feature in both views", may_be_missing=True),
     Variable("collapse_threshold", "1", "4√ε(1 − ρ_w), μ/λ below which W_n = 0 is a minimum", may_be_missing=True),
     key="collapse",
 )

@@ -30,12 +30,12 @@ DECODERS = "own", "observed"
 ROOMS = "other", "same"
 TARGETS = {"ring": ("phi", "theta"), "two_rooms": ("place",)}
 
-LEVEL = Axis("level", lambda shape: LEVELS, "where is predicted: level 1 unrolled, directly over a span, level 2")
+LEVEL = Axis("level", lambda shape: LEVELS, "how it is predicted: level 1 unrolled, directly over a span, level 2")
 HORIZON = Axis("horizon", lambda shape: sorted(shape.study.horizons), "steps ahead", last=True)
 DECODER = Axis("decoder", lambda shape: DECODERS, "what decoders are fitted on: the predictions, or what is observed")
 TARGET = Axis("target", lambda shape: TARGETS[shape.study.datasets[0]], "what is decoded")
 PLANNER = Axis("planner", lambda shape: shape.study.planners, "planner")
-GOAL = Axis("rooms", lambda shape: ROOMS, "room of the goals, seen from the starts'")
+GOAL = Axis("rooms", lambda shape: ROOMS, "room of the goals, relative to that of the starts")
 
 OBSERVABLES = Observables(RADIUS, DRAW)
 

@@ -205,10 +205,11 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
                 checks.refuse(f"{path}.networks: {label} is impossible; use an encoder fc-<widths>-<activation>")
             if not networks[label].homogeneous and any(self.vary.get("start_deviation", [self.start_deviation])):
                 checks.refuse(
-                    f"{path}.start_deviation: {label} has no scale at which it is known; use fc-…-relu-nobias"
+                    f"{path}.start_deviation: embeddings of {label} do not scale with its parameters; use "
+                    "fc-…-relu-nobias"
                 )
             if self.curvature_examples and not (networks[label].homogeneous and networks[label].activation == "relu"):
-                checks.refuse(f"{path}.curvature_examples: {label} has other jets; use fc-…-relu-nobias")
+                checks.refuse(f"{path}.curvature_examples: jets are not known for {label}; use fc-…-relu-nobias")
             if not networks[label].homogeneous and any(each != 1 for each in self.vary.get("gauge", [self.gauge])):
                 checks.refuse(f"{path}.gauge: {label} does not scale with its parameters; use fc-…-relu-nobias")
         for variant in studies.variants(self):
@@ -241,7 +242,7 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
             checks.refuse(f"{path}.codes: a latent is linear or of codes; leave out codes or columns")
         heads = {ARMS[arm].head for arm in self.arms}
         if (self.codes > 1 or self.columns) and not (self.predictor or heads == {"pixel_prediction"}):
-            checks.refuse(f"{path}.predictor: latents are told to a predictor; leave out codes and columns")
+            checks.refuse(f"{path}.predictor: latents need a predictor; set it to true, or leave out codes and columns")
         if self.columns and "pixel_prediction" in self.arms:
             checks.refuse(f"{path}.columns: pixels are predicted without a linear latent; leave out pixel_prediction")
         if "infonce" in self.arms and (self.codes > 1 or self.penalty):

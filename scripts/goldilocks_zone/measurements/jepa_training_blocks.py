@@ -186,7 +186,7 @@ def size(seen: Trained) -> dict:
     of_arm("energy_incompatible", "1", "F⁻, mean energy of x and the y of another pair"),
     of_arm("gap", "1", "(F⁻ − F⁺) over the variance of what is predicted"),
     of_arm("unexplained", "1", "F⁺ over the variance of what is predicted"),
-    of_arm("auc", "1", "odds that the energy of another pair's y is higher than that of a pair's"),
+    of_arm("auc", "1", "AUC, probability that the energy of a pair is lower than with the y of another pair"),
     of_arm("auc_hard", "1", "the same of y whose fast angle is turned by ±π/8"),
 )
 def energies(seen: Trained) -> dict:
@@ -216,8 +216,8 @@ def _finite(values: np.ndarray) -> np.ndarray:
     of_arm("detail_r_squared", "1", "R² of ring's detail u"),
     of_arm("angles_r_squared", "1", "R² of (cos, sin) of all angles of rings_<m>"),
     of_arm("place_r_squared", "1", "R² of the place in two_rooms"),
-    of_arm("label_accuracy", "1", "accuracy of the image's label, the left one's of panes"),
-    of_arm("right_label_accuracy", "1", "accuracy of the right image's label, of panes"),
+    of_arm("label_accuracy", "1", "accuracy of a probe for the image's label (of panes: the left image)"),
+    of_arm("right_label_accuracy", "1", "accuracy of a probe for the label (of panes: the right image)"),
 )
 def probes(seen: Trained) -> dict:
     """R² and accuracy of linear probes of the embeddings s_x."""
@@ -242,7 +242,7 @@ def probes(seen: Trained) -> dict:
     Trained,
     of_arm("information", "1", "I(z; c)/H(c) of the best code z and the hidden cause c"),
     of_arm("information_by_chance", "1", "the same with causes permuted among pairs"),
-    of_arm("codes_in_use", "1", "exp of the entropy of the best codes"),
+    of_arm("codes_in_use", "1", "effective number of codes in use, exp of the entropy of the best codes"),
 )
 def information(seen: Trained) -> dict:
     """Information of the codes about the hidden cause; none for a single code."""

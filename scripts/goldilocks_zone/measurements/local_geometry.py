@@ -29,7 +29,7 @@ RUNGS = ("six_numbers", "matched_spread", "measured_outputs")
 INPUT_PAIRS = ("same_class", "any_classes")
 HESSIAN_TOLERANCE = 1e-4
 
-_RANKS = "number of the eigenvalue, of the largest first"
+_RANKS = "rank of the eigenvalue, largest first"
 RANK = Axis("rank", lambda shape: range(1, shape.study.eigenvalues + 1), _RANKS, last=True)
 GRADIENT_OF = Axis("gradient_of", lambda shape: SOURCES, "examples and labels of a gradient", last=True)
 PAIR = Axis("pair", lambda shape: PAIRS, "pairs of logit gradients", last=True)
@@ -51,13 +51,13 @@ VARIABLES = (
     Variable("gauss_newton_full_norm", "loss", "‖G‖_F in full space"),
     Variable("hessian_full_trace", "loss", "Tr(H) in full space, by top eigenvalues and probes"),
     Variable("hessian_full_norm", "loss", "‖H‖_F in full space, by top eigenvalues and probes"),
-    Variable("centred_edge", "loss", "largest eigenvalue of G made of logit gradients less their mean over examples"),
+    Variable("centred_edge", "loss", "largest eigenvalue of G from logit gradients centred over examples"),
     Variable("top_space_cosine", "1", "smallest cosine between the spaces of the C − 1 top eigenvectors of G and of H"),
     Variable("cluster_deviation", "1", "σ_c, deviation of the entries of mean logit gradients"),
     Variable("noise_deviation", "1", "σ_E, deviation of the examples' logit gradients from their mean"),
     Variable("logits_std", "1", "σ_z, deviation of an example's logits, root mean square over examples"),
     Variable("model_outlier", "loss", "mean of the C − 1 outliers of G that the random model predicts", (RUNG,)),
-    Variable("model_outlier_ratio", "1", "first over last of the outliers that the random model predicts", (RUNG,)),
+    Variable("model_outlier_ratio", "1", "first over last outlier that the random model predicts", (RUNG,)),
     Variable("model_edge", "loss", "edge of the bulk of G that the random model predicts", (RUNG,)),
     Variable("model_power", "1", "share of the squared gradient in the clusters' space, by the random model", (RUNG,)),
     Variable("model_kappa", "1", "Tr(G)/‖G‖_F in full space, by the random model", (RUNG,)),

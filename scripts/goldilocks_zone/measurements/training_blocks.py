@@ -194,7 +194,7 @@ def _subset(trained: Ensembles, draw: int, points: list[np.ndarray]) -> constrai
 
 @OBSERVABLES.register(
     Logged,
-    logged("training_accuracy", "1", "share of training examples classified rightly"),
+    logged("training_accuracy", "1", "share of training examples classified correctly"),
     logged("training_loss", "nat", "mean loss, at the temperature of training, on training examples"),
     logged("zero_logits", "1", "share of the logits that are exactly zero"),
     logged("norm", "parameters", "|x|, norm of all parameters"),
@@ -215,7 +215,7 @@ def snapshot(seen: Logged) -> dict[str, Tensor]:
 
 @OBSERVABLES.register(
     Logged,
-    logged("validation_accuracy", "1", "share of held-out training examples classified rightly"),
+    logged("validation_accuracy", "1", "share of held-out training examples classified correctly"),
     logged("validation_loss", "nat", "mean loss, at the temperature of training, on held-out training examples"),
     key="validation",
 )
@@ -292,7 +292,7 @@ def outputs(seen: Logged) -> dict[str, Tensor]:
 
 @OBSERVABLES.register(
     Ended,
-    ended("test_accuracy", "1", "share of test examples classified rightly, at the end"),
+    ended("test_accuracy", "1", "share of test examples classified correctly, at the end"),
     ended("test_loss", "nat", "mean loss, at the temperature of training, on test examples, at the end"),
     Variable("diverged", "1", "1 where training ended in values that are not finite, else 0"),
 )

@@ -73,7 +73,7 @@ class FullyConnected(Network):
 
     @property
     def homogeneous(self) -> bool:
-        """True for a homogeneous activation without biases, residual connections and normalisation."""
+        """True if the activation is homogeneous and there are no biases, residual connections or normalisation."""
         return super().homogeneous and not self.residual and not self.normalised
 
     def is_residual(self, number: int) -> bool:

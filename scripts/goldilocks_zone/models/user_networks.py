@@ -99,7 +99,7 @@ def _refuse_unfit_forward(module: nn.Module, tried: nn.Module, image: tuple, cla
     if not torch.isfinite(found).all():
         raise ValueError(f"{name} gives logits that are not finite for images and weights of usual size: correct it")
     if not torch.equal(found, logits(theta, images)):
-        raise ValueError(f"{name} gives other logits for the same images: leave out what is random")
+        raise ValueError(f"{name} gives different logits for the same images: remove what is random")
     if not torch.equal(logits(other, images), again(other, images)):
         raise ValueError(f"{name} keeps something from its first call: let logits depend on weights and image alone")
     weights = torch.randn(found.shape, generator=generator, dtype=torch.float64)

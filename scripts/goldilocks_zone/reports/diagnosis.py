@@ -80,10 +80,10 @@ def _excess(planes: OnPlanes) -> str:
 def _parts(planes: OnPlanes) -> str:
     ratio = planes.residual_ratio.value
     if ratio < SMALL:
-        return f"The Gauss–Newton part makes the Hessian: the rest is {ratio:.2g} of its norm."
+        return f"The Hessian is almost entirely its Gauss–Newton part G: ‖H − G‖ is {ratio:.2g} ‖G‖."
     if ratio > LARGE:
-        return f"The part of the Hessian beside Gauss–Newton is {ratio:.2g} times as large: G does not approximate it."
-    return f"The part of the Hessian beside Gauss–Newton is {ratio:.2g} of G's norm: G is a rough approximation of it."
+        return f"‖H − G‖ is {ratio:.2g} ‖G‖: the Gauss–Newton part G does not approximate the Hessian."
+    return f"‖H − G‖ is {ratio:.2g} ‖G‖: the Gauss–Newton part G is a rough approximation of the Hessian."
 
 
 def _where(zone: Zone) -> list[str]:
@@ -101,8 +101,8 @@ def _where(zone: Zone) -> list[str]:
     high = f"{scales[last]:.2g}" + (" or more" if last == len(scales) - 1 else "")
     stands = "inside" if scales[first] <= 1 <= scales[last] else "outside"
     found = [
-        f"The weights stand {stands} their Goldilocks zone, which reaches from {low} to {high} times their norm "
-        f"(Tr(H)/‖H‖ above {bound:.2f}, d = {zone.dimension}); it is deepest at {zone.best_scale:.2g} times."
+        f"The weights lie {stands} their Goldilocks zone, which reaches from {low} to {high} times their norm "
+        f"(Tr(H)/‖H‖ above {bound:.2f}, d = {zone.dimension}); it is largest at {zone.best_scale:.2g} times."
     ]
     means = zone.over_temperatures.mean(0)
     if np.isfinite(means).any():
@@ -115,7 +115,7 @@ def _where(zone: Zone) -> list[str]:
 
 
 def _automatic(fitting: Fitting | None) -> str:
-    found = "No graph of the model gives its own derivatives, so that it was differentiated automatically"
+    found = "No traced graph reproduces the model's derivatives, so that it was differentiated automatically"
     if fitting is None:
         return found + "."
     return (

@@ -1,7 +1,8 @@
 """Ensembles of networks trained in random subspaces: several radii, rates, temperatures and seeds in one computation.
 
-Members share a subset, so that one matrix product gives the parameters of all of them. The whole space has no basis to
-share; there, members may have different seeds. Letters: m members, d coordinates, n examples, k classes.
+Members share a subset of the parameter space, a plane or a sphere, so that one matrix product with its basis gives the
+parameters of all of them. In the whole space there is no basis to share, and members may have different seeds. Letters:
+m members, d coordinates, n examples, k classes.
 """
 
 import copy

@@ -62,7 +62,7 @@ def test_a_variable_may_lack_an_axis_on_which_it_does_not_depend():
         ({"variable": "auc", "arms": "full"}, "no axis arms"),
         ({"variable": "aoc", "arm": "full"}, "has measured no aoc"),
         ({"variable": "auc", "arm": "full", "amplitude": 1, "x": 0}, "not in units of r_X"),
-        ({"variable": "auc", "arm": "full", "best": ["rate"]}, "no several values of rate"),
+        ({"variable": "auc", "arm": "full", "best": ["rate"]}, "does not vary rate"),
         ({"variable": "auc", "best": ["amplitude"]}, "several values of arm"),
     ],
 )

@@ -105,7 +105,7 @@ def test_the_primary_checkpoint_is_the_first_that_has_learnt():
 def test_outliers_of_too_few_effective_examples_are_not_counted():
     made = cell()
     made["trace_examples"] = made["trace_examples"] / 2
-    with pytest.raises(NotTested, match="effective examples are too few for 10 classes: 300 are needed"):
+    with pytest.raises(NotTested, match="effective examples: 10 classes need 300"):
         estimate("outliers", made, rule="edge", stage="end")
 
 
@@ -137,7 +137,7 @@ def test_the_slope_of_outliers_over_classes():
         parts.append(made.expand_dims(class_count=[classes]))
     both = xr.concat(parts, "class_count")
     assert estimate("outlier_slope", both, rule="edge", stage="learnt").value == pytest.approx(1)
-    with pytest.raises(NotTested, match="can be counted of 2 numbers of classes of this run, 3 are needed"):
+    with pytest.raises(NotTested, match="can be counted for 2 numbers of classes of this run, 3 are needed"):
         estimate("outlier_slope", both.isel(class_count=[0, 1]), rule="edge", stage="learnt")
     # Where there are too few effective examples nothing is counted: two more, off the line, have no part.
     masked = [part.assign_coords(class_count=[n]) for part, n in zip(parts, (3, 4))]

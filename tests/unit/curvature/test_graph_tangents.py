@@ -455,7 +455,7 @@ def test_chance_is_refused():
     module = Random(0, "dropped").double()
     theta = 0.5 * draw(sum(each.numel() for each in module.parameters()))
     for _ in range(20):
-        with pytest.raises(ValueError, match="gives other logits for the same inputs"):
+        with pytest.raises(ValueError, match="gives different logits for the same inputs"):
             hessian.plane_hessian(Problem(module, draw(N, 4, 5), torch.zeros(N).long()), theta, draw(3, len(theta)))
     assert autodiff.RANDOM.startswith("the network gives other logits")
 

@@ -312,7 +312,7 @@ def one_hot(y):
 
 WHOLE = "a class is a whole number: give numbers of classes"
 ONE_EACH = r"labels have the shape \(7, \d\): give the number of its class .* labels.argmax\(1\)"
-RANDOM = r"other logits for the same inputs, so that it has no Hessian: put dropout .* by network.eval\(\)"
+RANDOM = r"different logits for the same inputs, so that it has no Hessian: put dropout .* by network.eval\(\)"
 STATISTICS = (
     r"mixes the examples of a batch, so that it has no loss per example: put its batch normalisation core.1 into "
     r"evaluation mode by network.eval\(\)"

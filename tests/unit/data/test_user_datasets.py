@@ -427,7 +427,7 @@ MALFORMED = {
     ),
     "a link": (
         lambda f: write_tar(f, members(**{"train/cat/9.png": link("train/cat/9.png", "/etc/passwd")})),
-        "the member 'train/cat/9.png' is no ordinary file",
+        "the member 'train/cat/9.png' is not a regular file",
     ),
     "a zip bomb": (
         lambda f: write_zip(f, members(**{"train/cat/bomb.png": bytes(8 << 20)})),
@@ -489,7 +489,7 @@ MALFORMED = {
         lambda f: write_folder(f, members(**{"train/cat/9.png": bytes(5 << 20)})),
         "'9.png' has 5 MiB, beyond the limit of 4 MiB",
     ),
-    "a sparse file in a tar": (sparse_tar, "is no ordinary file"),
+    "a sparse file in a tar": (sparse_tar, "is not a regular file"),
     "a long extended header": (long_header, "an extended header of unusual length"),
     "an encrypted zip": (encrypted_zip, "is encrypted; archive it without a password"),
     "a name that cannot be written": (
@@ -581,7 +581,10 @@ BAD_NETWORKS = {
     "wrong shape": (network("        self.layer = nn.Linear(20, 7)\n"), "gives (3, 7) for 3 images"),
     "no tensor": (network(LINEAR, "return (self.layer(x.flatten(1)),)"), "gives tuple for 3 images"),
     "another type": (network(LINEAR, "return self.layer(x.flatten(1)).float()"), "gives logits of type torch.float32"),
-    "random": (network(LINEAR, "return self.layer(x.flatten(1)) + torch.rand(1)"), "gives other logits for the same"),
+    "random": (
+        network(LINEAR, "return self.layer(x.flatten(1)) + torch.rand(1)"),
+        "gives different logits for the same",
+    ),
     "mixes images": (network(LINEAR, "return self.layer(x.flatten(1) - x.mean())"), "mixes the images of a batch"),
     "batch statistics": (
         network(

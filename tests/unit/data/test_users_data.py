@@ -367,7 +367,7 @@ REFUSED = {
     ),
     "an empty class": (empty_class, {}, "the class 'emu' has no training example; add some, or leave the class out"),
     "an empty class in a zip": (empty_class_in_zip, {}, "the class 'emu' has no training example"),
-    "train and Train": (folder_of(**{"Train/cat/9.png": b""}), {}, "are both there; keep one of them"),
+    "train and Train": (folder_of(**{"Train/cat/9.png": b""}), {}, "stand for the same split; keep one of them"),
     "transparency": (
         folder_of(**{FIRST: saved(Image.new("RGBA", (5, 4), (9, 9, 9, 99)))}),
         {},

@@ -358,13 +358,13 @@ def test_curvature_at_the_start_is_that_of_the_whole_loss(tmp_path):
 
 
 REFUSED = [
-    ({"curvature_examples": 8}, "curvature_examples: fc-12-8-relu has other jets"),
+    ({"curvature_examples": 8}, "curvature_examples: jets are not known for fc-12-8-relu"),
     ({**SIAMESE, "predictor": True, "curvature_examples": 8}, "curvature_examples: it is measured of Siamese networks"),
     ({**SIAMESE, "group": 4, "curvature_examples": 10}, "curvature_examples: 10 is impossible; use whole groups"),
     ({"group": 7}, "group: 7 is impossible; it must divide the batch of 16"),
     ({"columns": 5}, "columns: 5 is impossible; an embedding has 4 numbers"),
     ({"columns": 2, "codes": 2}, "codes: a latent is linear or of codes"),
-    ({"codes": 2, "predictor": False}, "predictor: latents are told to a predictor"),
+    ({"codes": 2, "predictor": False}, "predictor: latents need a predictor"),
     ({"codes": 2, "arms": ["full", "infonce"]}, "arms: infonce has no energy of latents"),
     ({"columns": 2, "arms": ["pixel_prediction"]}, "columns: pixels are predicted without a linear latent"),
     ({"views": "panes"}, "views: ring has frames of its own"),
@@ -375,7 +375,7 @@ REFUSED = [
         {**SIAMESE, "arms": ["infonce"], "vary": {"gauge": [1, 2]}},
         "gauge: it is known of Siamese networks under VICReg",
     ),
-    ({"start_deviation": 1.0}, "start_deviation: fc-12-8-relu has no scale"),
+    ({"start_deviation": 1.0}, "start_deviation: embeddings of fc-12-8-relu"),
     ({"datasets": ["mnist"]}, "views: say which views of mnist are pairs"),
     ({"datasets": ["cifar10"], "views": "panes"}, "datasets: cifar10 has no grey images"),
     ({"networks": ["lenet5"]}, "networks: lenet5 is impossible"),

@@ -33,7 +33,7 @@ def test_the_examples_of_the_library_run(capsys, tmp_path, monkeypatch):
         exec(compile(example, "README.md", "exec"), names)
     shown = capsys.readouterr().out
     assert re.search(r"SpectrumSummary\(fraction_positive=0\.\d+, trace=-?\d", shown)
-    assert "The weights stand" in shown and (tmp_path / "report.png").exists()
+    assert "The weights lie" in shown and (tmp_path / "report.png").exists()
 
 
 def example_of(text):

@@ -56,7 +56,7 @@ def _known(*values: np.ndarray) -> np.ndarray:
 
 
 def edge_of_band(x: np.ndarray, curve: np.ndarray, outer: bool) -> np.ndarray:
-    """Reading (3,) of the inner or outer edge of the band, from a curve E (r,)."""
+    """The inner or outer edge of the band with its bounds, (3,), from a curve E (r,)."""
     top, step = int(np.nanargmax(curve)), 1 if outer else -1
     place = curves.crossing_from(top, x, curve, curve[top] / 2, outer)
     if np.isfinite(place):

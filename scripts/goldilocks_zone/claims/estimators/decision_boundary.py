@@ -99,7 +99,7 @@ def _variable(cell: Cell, name: str) -> xr.DataArray:
     elif name == "margin_estimate" and name in cell:
         need(LEAST_STEPS, settings(cell)["estimate_steps"], "steps of the margin estimate")
         if "map" not in cell:
-            raise NotTested("this run has no map, by which a descent is known to have converged")
+            raise NotTested("this run has no alignment map, without which convergence of the descent cannot be judged")
         values = cell[name].where(alignments.converged(cell["alignment_reached"], cell["map"])).mean("start")
     elif name in cell:
         values = cell[name]
@@ -234,7 +234,8 @@ def _fieller(changes: np.ndarray, effects: np.ndarray) -> Estimate:
     n = len(changes)
     low, high = estimates.mean(effects).interval(LEVEL)
     if low <= 0 <= high:
-        raise NotTested(f"the interval of the effect that sets the margin, {low:.3g} to {high:.3g}, holds 0")
+        interval = f"{low:.3g} to {high:.3g}"
+        raise NotTested(f"the effect that sets the margin does not differ from 0: its interval is {interval}")
     change, effect = changes.mean(), effects.mean()
     (own, shared), (_, other) = np.cov(changes, effects) / n
 
@@ -259,7 +260,7 @@ def rank_bound(cell: Cell) -> float:
     """
     network, dataset = parse_network(cell["network"].item()), planar_shapes.of(cell["dataset"].item())
     if dataset is None or network.activation != "relu" or network.depth != 3 or not network.biases:
-        raise NotTested("the bound on the rank is one of networks of three weight layers of relu in the plane")
+        raise NotTested("the bound on the rank holds only for ReLU networks of three weight layers in the plane")
     shapes = network.weight_shapes(dataset.shape.image, dataset.classes)
     sizes = [outputs * (inputs + 1) for outputs, inputs in shapes]
     examples = settings(cell).get("examples") or dataset.examples

@@ -24,8 +24,8 @@ LAZY, MOSTLY_ZERO = 0.99, 0.5
 
 
 def rescaling_error(cell: Cell, dimension: int, values: Sequence) -> list[Estimate]:
-    """Largest relative difference of κ between two `values` of rescaled; given one, between any radius and the
-    first."""
+    """Largest relative difference of κ: between the two `values` of rescaled or, for a single one, between any radius
+    and the first."""
     kappa = cell["trace_over_norm"].sel(dimension=dimension)
     require(kappa, "rescaled", *values)
     first = kappa.sel(rescaled=values[0])
@@ -162,7 +162,7 @@ def outside_gap(cell: Cell, dimension: int) -> list[Estimate]:
     values, kappa = curves.by_radius(accuracy(cell)), cell["kappa"].mean("draw").values
     zone, outside = kappa > ZONE, kappa < null_bound(dimension)
     if not outside.any() or not zone.any():
-        raise NotTested("this run has no radius on both sides of the zone's edge")
+        raise NotTested("this run has no radius inside the zone, or none outside of it")
     best = (values[side][values[side].mean(1).argmax()] for side in (zone, outside))
     return [estimates.difference(*best, resolution(cell))]
 

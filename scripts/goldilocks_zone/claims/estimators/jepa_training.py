@@ -92,7 +92,7 @@ def _of_best(values: xr.DataArray, judged: xr.DataArray, axes: list[str]) -> np.
     has several values left, or with fewer than two draws.
     """
     if missing := [axis for axis in axes if axis not in judged.dims]:
-        raise NotTested(f"the study has no several values of {missing[0]}")
+        raise NotTested(f"the study does not vary {missing[0]}")
     values, judged = (
         each.squeeze([axis for axis in each.dims if axis not in (*axes, "draw") and each.sizes[axis] == 1], drop=True)
         for each in xr.broadcast(values, judged)
@@ -165,7 +165,7 @@ def embedding_ratio(cell: Cell, of: Given, to: Given) -> list[Estimate]:
     """
     first, second = _whole(cell, of, {**of, **to})
     if not second.all():
-        raise NotTested(f"{to.get('variable', of['variable'])} is 0, and no scale for a ratio")
+        raise NotTested(f"{to.get('variable', of['variable'])} is 0, so that a ratio to it is undefined")
     return [estimates.mean(first / second)]
 
 

@@ -80,8 +80,8 @@ def outlier_count(cell: Cell, rule: str, stage: str) -> xr.DataArray:
     values, classes = _stage(cell, stage, "gauss_newton_eigenvalue"), _classes(cell)
     effective, needed = _stage(cell, stage, "trace_examples"), EXAMPLES_PER_CLASS * classes
     if (effective < needed).any():
-        traces = f"the traces of {float(effective.min()):.0f} effective examples"
-        raise NotTested(f"{traces} are too few for {classes} classes: {needed} are needed")
+        rests = f"Tr(G) rests on {float(effective.min()):.0f} effective examples"
+        raise NotTested(f"{rests}: {classes} classes need {needed}")
     if rule == "edge":
         above = values > _stage(cell, stage, "centred_edge")
         if above.all("rank").any():
@@ -109,7 +109,7 @@ def outlier_slope(cell: Cell, rule: str, stage: str) -> list[Estimate]:
         with contextlib.suppress(NotTested):
             counted[count] = outlier_count(cell.sel(class_count=count), rule, stage).values
     if (n := len(counted)) < LEAST_CLASSES:
-        raise NotTested(f"outliers can be counted of {n} numbers of classes of this run, {LEAST_CLASSES} are needed")
+        raise NotTested(f"outliers can be counted for {n} numbers of classes of this run, {LEAST_CLASSES} are needed")
     counts = np.array(list(counted))
     slopes = np.polyfit(counts, list(counted.values()), 1)[0]
     # Counts are integers; a change of 1 shifts the slope by about this much.
@@ -143,7 +143,8 @@ def sharpness_change(cell: Cell, against: str) -> list[Estimate]:
     """
     values = measured(_run(cell)["sharpness"]).transpose("draw", "step").values
     if values.shape[1] < LEAST_SHARPNESS or values.shape[0] < 2:
-        raise NotTested(f"this run has {values.shape[1]} checkpoints of {values.shape[0]} draws, 20 of 2 are needed")
+        draws, checkpoints = values.shape
+        raise NotTested(f"this run has {checkpoints} checkpoints and {draws} draws: 20 and 2 are needed")
     if not (values > 0).all():
         raise NotTested("the Hessian vanishes at some checkpoint of this run")
     logarithms, found = np.log10(values), []

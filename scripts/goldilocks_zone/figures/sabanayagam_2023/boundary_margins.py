@@ -1,5 +1,5 @@
-"""Margins on the checkerboard: its minima, the published margin estimate over the true margin, and alternative
-estimates (Sabanayagam et al. 2023)."""
+"""Margins on the checkerboard: decision regions at minima trained on it, the published margin estimate against the true
+margin, and rival estimates (Sabanayagam et al. 2023)."""
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -1,5 +1,5 @@
-"""Number of outliers in the spectrum of G over the designed borders m of a dataset and its classes C (Sabanayagam et
-al. 2023)."""
+"""Number of outliers in the spectrum of G against the number m of designed borders and the number C of classes
+(Sabanayagam et al. 2023)."""
 
 from collections.abc import Iterator
 

@@ -1,5 +1,5 @@
-"""κ over the confidence of initialisations inside the zone, and their gradient over the distance of the mean output
-from the class frequencies (Vysogorets et al. 2024)."""
+"""κ against the confidence of initialisations inside the zone, and the norm of the loss gradient against the distance
+of the mean output from the class frequencies (Vysogorets et al. 2024)."""
 
 from collections.abc import Callable
 
