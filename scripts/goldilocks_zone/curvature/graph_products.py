@@ -64,12 +64,13 @@ class Product(_Bilinear):
         if b is not None:
             left = point.value(first.number)
             if sparse:
-                turned = (sparse[0] @ left.T).view(len(b), -1, len(left)).mT
+                turned = _times_sparse(left, sparse[0], len(b))
                 total = turned if total is None else total.add_(turned)
             elif total is not None and left.ndim == 2:
                 total.baddbmm_(left.expand(len(b), -1, -1), b)
             else:
-                total = torch.matmul(left, b) if total is None else total.add_(torch.matmul(left, b))
+                turned = _times(left, b)
+                total = turned if total is None else total.add_(turned)
         if total is not None and alpha != 1:
             total *= alpha
         shift = point.along(added[0]) if added else None
@@ -84,29 +85,46 @@ class Product(_Bilinear):
         alpha = operation.kwargs.get("alpha", 1)
         (d, n), o = a.shape[:2], b.shape[-1]
         if sparse and d * n < o * (n + d):
-            pulled = ((sparse[1] @ delta.T).view(d, -1, n).mT for delta in deltas)
+            pulled = (_times_sparse(delta, sparse[1], d) for delta in deltas)
             return alpha * torch.stack([paired(a, each) for each in pulled])
         return alpha * _crossed(a, b, deltas)
 
 
-def _times(tangents: Tensor, matrix: Tensor) -> Tensor:
-    """Product of tangents (d, …, n, i) with a matrix (…, i, o)."""
-    if matrix.ndim == 2 and tangents.is_contiguous():
-        return (tangents.reshape(-1, tangents.shape[-1]) @ matrix).view(*tangents.shape[:-1], -1)
-    return torch.matmul(tangents, matrix)
+def _times(first: Tensor, second: Tensor) -> Tensor:
+    """Product of tangents (d, …) of a matrix, or of a batch of matrices, with another one, on either side."""
+    if second.ndim == 2 and first.is_contiguous():
+        return (first.reshape(-1, first.shape[-1]) @ second).view(*first.shape[:-1], -1)
+    if {first.ndim, second.ndim} != {3, 4} or first.is_cuda:
+        return torch.matmul(first, second)
+    # For a product of unequal dimensions, torch would copy the batch for each direction.
+    along = first if first.ndim == 4 else second
+    found = along.new_empty(*along.shape[:2], first.shape[-2], second.shape[-1])
+    for number, each in enumerate(found):
+        torch.bmm(*(factor[number] if factor is along else factor for factor in (first, second)), out=each)
+    return found
+
+
+def _times_sparse(matrix: Tensor, stacked: Tensor, d: int) -> Tensor:
+    """Products (d, n, …) of a matrix (n, i) with d transposed sparse matrices, stacked by rows (d …, i)."""
+    # In place, as torch copies the result otherwise.
+    found = matrix.new_zeros(len(stacked), len(matrix)).addmm_(stacked, matrix.T).unflatten(0, (d, -1))
+    turned = found.new_empty(found.mT.shape)
+    for ours, theirs in zip(turned, found):  # Blocked, unlike a transposition of all at once.
+        ours.copy_(theirs.T)
+    return turned
 
 
 def _crossed(a: Tensor, b: Tensor, deltas: Tensor) -> Tensor:
     """⟨δ, Ȧ^i Ḃ^j⟩ (q, d, d), from the smaller of the two products with δ, in the memory layout of the other factor."""
     if a.shape[-2] < b.shape[-1]:
-        return torch.stack([paired(a, torch.matmul(delta, b.mT)) for delta in deltas])
+        return torch.stack([paired(a, _times(delta, b.mT)) for delta in deltas])
     q, turned = len(deltas), b.stride(-1) != 1 and b.stride(-2) == 1
     stacked, found = deltas.movedim(0, -2).flatten(-2), []
     for some in a.split(_rows(b, q)):
         if turned:
-            products = torch.matmul(stacked.mT, some).unflatten(-2, (q, -1)).movedim(-3, 1)
+            products = _times(stacked.mT, some).unflatten(-2, (q, -1)).movedim(-3, 1)
         else:
-            products = torch.matmul(some.mT, stacked).unflatten(-1, (q, -1)).movedim(-2, 1)
+            products = _times(some.mT, stacked).unflatten(-1, (q, -1)).movedim(-2, 1)
         found.append(paired_with_each(products, b.mT if turned else b))
     return torch.cat(found, 1)
 

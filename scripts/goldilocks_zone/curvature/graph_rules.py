@@ -155,6 +155,41 @@ def _gradients(value: Tensor | None, arguments: list[Tensor], again: bool) -> Se
     return torch.autograd.grad(value.sum(), arguments, create_graph=again, retain_graph=True, allow_unused=True)
 
 
+class Softmax:
+    """Softmax p of x over one axis.
+
+    With A = ẋ − ⟨p, ẋ⟩ the tangent is p A, and the second derivative along the tangents i and j, contracted with an
+    adjoint δ, is Σ p (δ − ⟨p, δ⟩) A^i A^j.
+    """
+
+    owns = True
+
+    def bends(self, operation: Operation, moving: set[int]) -> bool:
+        """True: there is a second derivative."""
+        return True
+
+    def push(self, operation: Operation, point: Point) -> Tensor:
+        """Tangent p A."""
+        return _centred(operation, point, point.tangents).mul_(point.value(operation.number))
+
+    def bend(self, operation: Operation, point: Point, one: Tangents, other: Tangents) -> Tensor | None:
+        """Σ p (δ − ⟨p, δ⟩) A^i A^j (q, d, d)."""
+        deltas, p, axis = point.adjoint(operation.number), point.value(operation.number), operation.args[1]
+        first, second = (_centred(operation, point, each) for each in (one, other))
+        if deltas is None or first is None or second is None:
+            return None
+        weights = [p * (each - (p * each).sum(axis, keepdim=True)) for each in deltas]
+        return torch.stack([paired(first * each, second) for each in weights])
+
+
+def _centred(operation: Operation, point: Point, tangents: Tangents) -> Tensor | None:
+    """ẋ − ⟨p, ẋ⟩ (d, …) of a softmax; None without a tangent."""
+    along, axis = tangents.get(operation.args[0].number), operation.args[1] % len(operation.shape)
+    if along is None:
+        return None
+    return along - (along * point.value(operation.number)).sum(axis + 1, keepdim=True)
+
+
 class MaxPool(_Straight):
     """Max pooling, which returns the largest entries and, as a second result, their indices; a fixed selection."""
 
@@ -289,6 +324,7 @@ RULES: dict[Callable, Rule] = {
     operator.getitem: Part(),
     aten.convolution.default: Convolution(),
     aten.max_pool2d_with_indices.default: MaxPool(),
+    **dict.fromkeys((aten._softmax.default, aten._safe_softmax.default), Softmax()),
     **dict.fromkeys(SUMS, Sum()),
     **dict.fromkeys((aten.mm.default, aten.bmm.default, aten.addmm.default, aten.baddbmm.default), Product()),
     **dict.fromkeys(

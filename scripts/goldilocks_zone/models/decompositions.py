@@ -1,6 +1,6 @@
 """Decompositions of torch operations into elementary ones.
 
-Normalisations and softmax are decomposed for faster tangents, and copy because torch does not differentiate it.
+Normalisations are decomposed for faster tangents, and copy because torch does not differentiate it.
 """
 
 import torch
@@ -55,12 +55,6 @@ def batch_norm(
     return x * scale.reshape(shape) + shift.reshape(shape), x.new_empty(0), x.new_empty(0)
 
 
-def softmax(x: Tensor, axis: int, half_to_float: bool) -> Tensor:
-    """aten._softmax."""
-    powers = torch.exp(x - x.amax(axis, keepdim=True))
-    return powers / powers.sum(axis, keepdim=True)
-
-
 def copy(target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
     """aten.copy, which torch does not differentiate."""
     return source.to(target.dtype).expand(target.shape).clone()
@@ -70,6 +64,5 @@ TABLE = {
     aten.native_layer_norm.default: layer_norm,
     aten.native_group_norm.default: group_norm,
     aten.native_batch_norm.default: batch_norm,
-    aten._softmax.default: softmax,
     aten.copy.default: copy,
 }

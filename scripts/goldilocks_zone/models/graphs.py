@@ -224,6 +224,7 @@ def _traced(network: nn.Module | networks.Logits, theta: Tensor, inputs: Tensor)
         raise
     except Exception as error:
         raise Untraceable(str(error)) from error
+    _fold_batches(found.graph)
     found.graph.eliminate_dead_code()
     if _changes_tensors(found):
         raise Untraceable("the network changes tensors in place in a way that the trace keeps")
@@ -233,6 +234,32 @@ def _traced(network: nn.Module | networks.Logits, theta: Tensor, inputs: Tensor)
 def _changes_tensors(module: torch.fx.GraphModule) -> bool:
     schemas = (getattr(node.target, "_schema", None) for node in module.graph.nodes)
     return any(schema is not None and schema.is_mutable for schema in schemas)
+
+
+def _fold_batches(graph: torch.fx.Graph) -> None:
+    """Turn products of a batch with one repeated matrix, as dense layers of some memory layouts are, into one product."""
+
+    def call(target: Callable, *args: object) -> torch.fx.Node:
+        node = graph.call_function(target, args)
+        node.meta["val"] = target(*(each.meta["val"] if isinstance(each, torch.fx.Node) else each for each in args))
+        return node
+
+    for node in graph.nodes:
+        matrix = _repeated(node.args[1]) if node.target is aten.bmm.default else None
+        if matrix is not None:
+            shape = node.meta["val"].shape
+            with graph.inserting_before(node):
+                rows = call(aten.reshape.default, node.args[0], [shape[0] * shape[1], -1])
+                found = call(aten.view.default, call(aten.mm.default, rows, matrix), list(shape))
+            node.replace_all_uses_with(found)
+
+
+def _repeated(node: torch.fx.Node) -> torch.fx.Node | None:
+    """The matrix that a node repeats along its first axis; None if it does not repeat one."""
+    shape = node.meta["val"].shape[1:]
+    while node.target in (aten.expand.default, aten.view.default) and node.meta["val"].shape[-2:] == shape:
+        node = node.args[0]
+    return node if node.meta["val"].shape == shape else None
 
 
 def _converted(module: torch.fx.GraphModule, examples: int) -> Graph:
