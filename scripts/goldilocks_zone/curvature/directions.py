@@ -31,8 +31,9 @@ class Directions:
             sparse = planes.as_sparse(given.numpy()) if isinstance(given, Tensor) else given
         for layer in affine_layers(chain):
             for place in filter(None, (layer.weight, layer.bias)):
-                entries = self.part(place).count_nonzero() if sparse is None else sparse[:, place].nnz
-                self._moves[place.start, place.stop] = bool(entries)
+                # Row by row, as the first one usually decides.
+                moves = any(map(torch.any, self.part(place))) if sparse is None else sparse[:, place].nnz > 0
+                self._moves[place.start, place.stop] = bool(moves)
             if sparse is None or not on_cpu or not isinstance(layer, Dense):
                 continue
             weights = sparse[:, layer.weight]

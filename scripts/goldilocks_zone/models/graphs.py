@@ -237,7 +237,7 @@ def _changes_tensors(module: torch.fx.GraphModule) -> bool:
 
 
 def _fold_batches(graph: torch.fx.Graph) -> None:
-    """Turn products of a batch with one repeated matrix, as dense layers of some memory layouts are, into one product."""
+    """Replace products of a batch with a repeated matrix, as dense layers may be traced, by single products."""
 
     def call(target: Callable, *args: object) -> torch.fx.Node:
         node = graph.call_function(target, args)

@@ -132,6 +132,7 @@ ONE = {
     "sort": lambda x: x.sort(2).values.square(),
     "topk": lambda x: x.topk(3, 2).values.exp(),
     "softmax": lambda x: x.softmax(2),
+    "softmax of another axis": lambda x: x.softmax(1) * x,
     "log softmax": lambda x: x.log_softmax(2),
     "logsumexp": lambda x: x.logsumexp(2),
     "norm": lambda x: functional.normalize(x, dim=2) + x.norm(dim=2, keepdim=True),
@@ -145,6 +146,9 @@ ONE = {
     "determinant": lambda x: torch.linalg.det(x[:, :, :4] + 2 * torch.eye(4).to(x))[:, None],
     "attention": lambda x: functional.scaled_dot_product_attention(x, x.roll(1, 2), x.flip(1)),
     "causal attention": lambda x: functional.scaled_dot_product_attention(x, x, x, is_causal=True),
+    "attention of nothing": lambda x: functional.scaled_dot_product_attention(
+        x, x, x, attn_mask=torch.tensor([[True], [False], [True], [True]]).expand(4, 4)
+    ),
     "pixel shuffle": lambda x: functional.pixel_shuffle(x.view(len(x), 4, 2, 3), 2),
     "windows": lambda x: functional.unfold(image(x), 2),
 }
@@ -341,6 +345,31 @@ def test_sparse_directions(dtype, as_matrix, monkeypatch):
     assert sum(each is not None for each in seen) == 5
     expected = picture(logits_of(module), theta, rows, inputs, labels)
     assert_same(found, expected, 1000 * torch.finfo(dtype).eps, theta)
+
+
+class Turned(nn.Module):
+    """Dense layers of parameters and of a constant that torch takes as products with a repeated matrix."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 5), nn.Linear(8, CLASSES)
+        self.register_buffer("between", torch.randn(4, 2))
+
+    def forward(self, x):
+        turned = torch.tanh(self.first(x.transpose(0, 1))).permute(1, 2, 0)[:, :4]
+        return self.last((turned @ self.between.expand(len(x), -1, -1)).flatten(1))
+
+
+def test_products_with_a_repeated_matrix_are_single_ones():
+    torch.manual_seed(0)
+    module, inputs = Turned(), draw(N, 4, 6, seed=2)
+    assert_right(module, inputs)
+    theta = nn.utils.parameters_to_vector(module.double().parameters()).detach()
+    graph = graphs.traced(module, theta, inputs)
+    assert "aten.bmm.default" not in graph.names and graph.names.count("aten.mm.default") == 2
+    # Sparse directions are known to the products with parameters.
+    multiplied = {each.args[1].number for each in graph.operations if each.name == "aten.mm.default"}
+    assert len(multiplied & graphs.weights_of(graph).keys()) == 1
 
 
 @pytest.mark.parametrize("memory_mib", [1e-3, 1.0])
