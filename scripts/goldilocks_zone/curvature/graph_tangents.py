@@ -47,6 +47,15 @@ def traced(network: nn.Module | networks.Logits, points: Sequence[Tensor], input
     reproduce its second derivatives at the first point.
     """
     some = in_precision(networks.few(inputs, EXAMPLES_COMPARED), torch.float64)
+    for _ in range(1 + graphs.are_kept(network)):  # Graphs that were kept may be outdated.
+        if found := _faithful(network, points, some):
+            return found
+        graphs.forget(network)
+    return None
+
+
+def _faithful(network: nn.Module | networks.Logits, points: Sequence[Tensor], some: Tensor) -> Traced | None:
+    """The graph of a network on a few examples, if it passes the tests of `traced`."""
     try:
         graph = graphs.traced(network, points[0].double(), some)
         found = graphs.agrees(graph, network, points, some) and graphs.answered_once(

@@ -17,7 +17,7 @@ from goldilocks_zone.measurements import blocks
 from goldilocks_zone.measurements.curvature import SWEPT
 from goldilocks_zone.measurements.curvature_sweeps import Attempt, InFullSpace, InLayers, OnPlane, Sweep
 from goldilocks_zone.measurements.observables import DRAW, RADIUS, Axis, Observables, Shape, Variable
-from goldilocks_zone.models import graphs, initialisation
+from goldilocks_zone.models import initialisation
 from goldilocks_zone.spectra import summaries
 from goldilocks_zone.subspaces import labels as subspace_labels
 
@@ -45,7 +45,6 @@ frozen = functools.partial(Variable, axes=(PLANE, DIMENSION), may_be_missing=Tru
 of_layers = functools.partial(Variable, axes=(LAYER,), may_be_missing=True)
 
 
-@graphs.keeping()
 def measure_block(job: blocks.Job) -> xr.Dataset:
     """Measure one block: draws and radii of one cell, in all variants of its study."""
     work, result = blocks.begin(job), None

@@ -5,9 +5,8 @@ no_grad or a custom backward pass. Its logits and their gradient are therefore c
 use.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+import weakref
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -129,69 +128,76 @@ class Untraceable(Exception):
 
 
 @dataclass
-class Entry:
-    """A cached graph, its network, which stays alive with it, and the cached answer of `answered_once`, if any."""
+class Kept:
+    """A graph of a module that is kept for later calls, and the answer of `answered_once`, if it was asked."""
 
-    network: nn.Module | networks.Logits
+    module: weakref.ref
     graph: Graph
     answer: bool | None = None
 
 
-class Kept:
-    """Cache of graphs by network and shapes, used inside `keeping`."""
-
-    def __init__(self):
-        self._entries = {}
-
-    def graph(self, network: nn.Module | networks.Logits, theta: Tensor, inputs: Tensor) -> Graph:
-        """Graph as returned by `traced`, traced only on the first call."""
-        # Buffers are constants of a graph.
-        buffers = network.buffers() if isinstance(network, nn.Module) else ()
-        state = tuple((id(each), each._version) for each in buffers)
-        shapes = tuple((each.shape, each.dtype, each.device) for each in (theta, inputs))
-        if (key := (id(network), state, shapes)) not in self._entries:
-            if len(self._entries) == MOST_KEPT:
-                self._entries.pop(next(iter(self._entries)))
-            self._entries[key] = Entry(network, _traced(network, theta, inputs))
-        return self._entries[key].graph
-
-    def answer(self, graph: Graph, ask: Callable[[], bool]) -> bool:
-        """Answer of `ask`, evaluated once for each cached graph."""
-        entry = next((each for each in self._entries.values() if each.graph is graph), None)
-        if entry is None:
-            return ask()
-        if entry.answer is None:
-            entry.answer = ask()
-        return entry.answer
-
-
 MOST_KEPT = 8
-_kept: ContextVar[Kept | None] = ContextVar("kept", default=None)
-
-
-@contextmanager
-def keeping() -> Iterator[None]:
-    """Cache the graphs of networks by shapes inside this context; code and settings of the networks must not change."""
-    token = _kept.set(_kept.get() or Kept())
-    try:
-        yield
-    finally:
-        _kept.reset(token)
-
-
-def answered_once(graph: Graph, ask: Callable[[], bool]) -> bool:
-    """Answer of `ask` about a graph, evaluated again only if the graph is not cached."""
-    kept = _kept.get()
-    return kept.answer(graph, ask) if kept else ask()
+_kept: dict[Hashable, Kept] = {}
 
 
 def traced(network: nn.Module | networks.Logits, theta: Tensor, inputs: Tensor) -> Graph:
     """Trace the logits of a network at the shapes and the precision of θ (D,) and `inputs` (n, …).
 
-    Raises Untraceable if the graph depends on values of tensors or on randomness.
+    Graphs of modules are kept as long as nothing that the module holds has changed. What it reads from elsewhere may
+    have: a graph that does not agree with its module must be given up by `forget`. Raises Untraceable if the graph
+    depends on values of tensors or on randomness.
     """
-    kept = _kept.get()
-    return kept.graph(network, theta, inputs) if kept else _traced(network, theta, inputs)
+    if not isinstance(network, nn.Module):
+        return _traced(network, theta, inputs)
+    state = _state(network)
+    shapes = tuple((each.shape, each.dtype, each.device) for each in (theta, inputs))
+    known = _kept.get((id(network), state, shapes))
+    if known is None or known.module() is not network:
+        for key, each in list(_kept.items()):
+            if each.module() is None or (key[0] == id(network) and key[1] != state):
+                del _kept[key]
+        if len(_kept) >= MOST_KEPT:
+            _kept.pop(next(iter(_kept)))
+        known = Kept(weakref.ref(network), _traced(network, theta, inputs))
+        _kept[id(network), state, shapes] = known
+    return known.graph
+
+
+def are_kept(network: nn.Module | networks.Logits) -> bool:
+    """Whether graphs of a network are kept."""
+    return any(each.module() is network for each in _kept.values())
+
+
+def forget(network: nn.Module | networks.Logits) -> None:
+    """Give up the kept graphs of a network."""
+    for key in [key for key, each in _kept.items() if each.module() is network]:
+        del _kept[key]
+
+
+def answered_once(graph: Graph, ask: Callable[[], bool]) -> bool:
+    """Answer of `ask` about a graph, evaluated again only if the graph is not kept."""
+    known = next((each for each in _kept.values() if each.graph is graph), None)
+    if known is None:
+        return ask()
+    if known.answer is None:
+        known.answer = ask()
+    return known.answer
+
+
+def _state(module: nn.Module) -> Hashable:
+    """Attributes, hooks, buffers and parts of a module and its parts, by value if plain, and parameters by identity."""
+    return tuple((type(each), _token(vars(each))) for each in module.modules())
+
+
+def _token(value: object) -> Hashable:
+    if isinstance(value, dict):
+        return tuple((name, _token(each)) for name, each in value.items())
+    if isinstance(value, list | tuple):
+        return tuple(map(_token, value))
+    if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+        # Inference tensors do not count their changes.
+        return object() if value.is_inference() else (id(value), value._version)
+    return value if isinstance(value, bool | int | float | str | None) else id(value)
 
 
 def _traced(network: nn.Module | networks.Logits, theta: Tensor, inputs: Tensor) -> Graph:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from goldilocks_zone.curvature import autodiff, dispatch, hessian, top_eigenvectors
 from goldilocks_zone.curvature.dispatch import PlaneCurvature
-from goldilocks_zone.models import graphs, networks, weights
+from goldilocks_zone.models import networks, weights
 from goldilocks_zone.models.problem import Array, Problem
 from goldilocks_zone.reports import diagnosis
 from goldilocks_zone.reports.findings import Checkpoint, Findings, OnPlanes, Zone
@@ -49,7 +49,6 @@ class Options:
     progress: bool = field(default_factory=sys.stderr.isatty)
 
 
-@graphs.keeping()
 def report(
     model: nn.Module,
     loss: object,

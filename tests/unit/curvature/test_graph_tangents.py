@@ -1,6 +1,9 @@
 """Curvature through traced graphs: each kind of operation, random networks, and effects that a trace does not see."""
 
+import copy
+import gc
 import random
+import weakref
 
 import numpy as np
 import pytest
@@ -535,23 +538,58 @@ def test_flops_of_functional_networks(width, depth):
     assert found < 1.05 * (along + products + there_and_back)
 
 
-def test_graphs_are_traced_once_where_they_are_kept(monkeypatch):
+class Scaled(nn.Module):
+    """A network that depends on a buffer, on its attributes and on the surroundings."""
+
+    surroundings = 1.0
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.GELU(), nn.Linear(6, CLASSES)).double().eval()
+        self.attribute, self.table = 1.0, torch.ones(CLASSES, dtype=torch.float64)
+
+    def forward(self, x):
+        return self.inner(x) * self.table * self.attribute * Scaled.surroundings
+
+
+CHANGES = {
+    "a buffer": lambda module: module.inner[1].running_var.mul_(4),
+    "an attribute": lambda module: setattr(module, "attribute", 2.0),
+    "a tensor": lambda module: module.table.mul_(3),
+    "a hook": lambda module: module.inner.register_forward_hook(lambda inner, given, found: 2 * found),
+    "a part": lambda module: module.inner.__setitem__(2, nn.Tanh()),
+    "the surroundings": lambda module: setattr(Scaled, "surroundings", 2.0),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_graphs_are_traced_once_until_their_module_changes(change, monkeypatch):
     made, trace = [], graphs._traced
     monkeypatch.setattr(graphs, "_traced", lambda *given: made.append(given) or trace(*given))
-    module = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.GELU(), nn.Linear(6, CLASSES)).double().eval()
-    theta, inputs = draw(sum(each.numel() for each in module.parameters())), draw(N, 5, seed=2)
+    monkeypatch.setattr(Scaled, "surroundings", 1.0)
+    module, inputs = Scaled(), draw(N, 5, seed=2)
+    theta = draw(sum(each.numel() for each in module.parameters()))
     rows, problem = draw(3, len(theta), seed=1), Problem(module, inputs, torch.arange(N) % CLASSES)
 
-    def found():
-        return hessian.plane_hessian(problem, theta, rows).hessian
+    def found(network=module):
+        return hessian.plane_hessian(Problem(network, inputs, problem.labels), theta, rows).hessian
 
     expected, alone = found(), len(made)
-    with graphs.keeping():
-        made.clear()
-        assert all(np.array_equal(found(), expected) for _ in range(3)) and len(made) == alone
-        # Buffers are constants of the graph.
-        module[1].running_var.mul_(4)
-        changed = found()
-        assert len(made) == 2 * alone
-    assert np.array_equal(changed, found()) and not np.allclose(changed, expected)
-    assert len(made) == 3 * alone
+    assert alone and np.array_equal(found(), expected) and len(made) == alone
+    CHANGES[change](module)
+    changed = found()
+    assert len(made) == 2 * alone and not np.allclose(changed, expected)
+    # A copy is another module.
+    assert np.array_equal(changed, found()) and len(made) == 2 * alone
+    assert np.array_equal(changed, found(copy.deepcopy(module))) and len(made) == 3 * alone
+
+
+def test_kept_graphs_do_not_keep_their_module():
+    module, inputs = nn.Sequential(nn.Linear(5, 6), nn.GELU(), nn.Linear(6, CLASSES)).double(), draw(N, 5, seed=2)
+    theta = draw(sum(each.numel() for each in module.parameters()))
+    hessian.plane_hessian(Problem(module, inputs, torch.arange(N) % CLASSES), theta, draw(3, len(theta), seed=1))
+    assert graphs.are_kept(module)
+    alive = weakref.ref(module)
+    del module
+    gc.collect()
+    assert alive() is None
