@@ -255,7 +255,7 @@ def _fold_batches(graph: torch.fx.Graph) -> None:
         if matrix is not None:
             shape = node.meta["val"].shape
             with graph.inserting_before(node):
-                rows = call(aten.reshape.default, node.args[0], [shape[0] * shape[1], -1])
+                rows = call(aten.reshape.default, node.args[0], [shape[0] * shape[1], matrix.meta["val"].shape[0]])
                 found = call(aten.view.default, call(aten.mm.default, rows, matrix), list(shape))
             node.replace_all_uses_with(found)
 
