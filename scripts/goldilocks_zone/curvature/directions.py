@@ -84,15 +84,29 @@ class Directions:
         """Ẇᵀ of all directions as one sparse matrix (d · i, o)."""
         return self._once(layer, "columns", lambda: self._matrix(layer, 1))
 
+    def filled(self, layer: Affine, axis: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Directions (m,) and places (m,) on an `axis` of those rows of Ẇ or Ẇᵀ that have entries, and the rows (m, …).
+
+        The rows are one sparse matrix; axis 0 stands for Ẇ (o, i), axis 1 for Ẇᵀ.
+        """
+
+        def made():
+            whole = self._matrix(layer, axis)
+            starts = whole.crow_indices()
+            rows = starts.diff().nonzero()[:, 0]
+            size = len(rows), layer.shape[1 - axis]
+            matrix = _csr(torch.cat([starts[rows], starts[-1:]]), whole.col_indices(), whole.values(), size)
+            return rows // layer.shape[axis], rows % layer.shape[axis], matrix
+
+        return self._once(layer, f"filled {axis}", made)
+
     def _matrix(self, layer: Affine, axis: int) -> Tensor:
         """Sparse matrix whose rows index the directions and an `axis` of Ẇ, and whose columns index its other axis."""
         (direction, *places), values = self._sparse[layer.weight.start]
         rows, order = (direction * layer.shape[axis] + places[axis]).sort(stable=True)
         size = len(self) * layer.shape[axis], layer.shape[1 - axis]
-        starts, columns = torch.searchsorted(rows, torch.arange(size[0] + 1)), places[1 - axis][order]
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-            return torch.sparse_csr_tensor(starts, columns, values[order], size, check_invariants=False)
+        starts = torch.searchsorted(rows, torch.arange(size[0] + 1))
+        return _csr(starts, places[1 - axis][order], values[order], size)
 
     def by_input(self, layer: Affine) -> dict[int, tuple[Tensor, Tensor]]:
         """Outputs o and values (d, o) of the non-zero entries of Ẇ, by input i; inputs without entries are omitted."""
@@ -135,6 +149,12 @@ class _Rows(Directions):
 
     def part(self, place: slice) -> Tensor:
         return self._entries(place)[self._place]
+
+
+def _csr(starts: Tensor, columns: Tensor, values: Tensor, size: tuple[int, int]) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(starts, columns, values, size, check_invariants=False)
 
 
 def _entries(given: Rows) -> Callable[[slice], Tensor]:

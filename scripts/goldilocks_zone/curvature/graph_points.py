@@ -17,6 +17,7 @@ from goldilocks_zone.models.layers import Dense
 aten = torch.ops.aten
 Tangent = Tensor | Sequence[Tensor | None] | dict[int, Tensor] | None
 Tangents = dict[int, Tangent]  # by number of the operation
+Filled = tuple[Tensor, Tensor, Tensor]  # rows of sparse matrices: directions, places and entries
 
 
 class Point:
@@ -63,13 +64,12 @@ class Point:
         """Adjoint δ (q, …) of a result, in the precision of the tangents; None if no rule needs it."""
         return None if number not in self.adjoints else self.cast(self.adjoints[number])
 
-    def sparse(self, number: int) -> tuple[Tensor, Tensor] | None:
-        """Sparse Ẇᵀ (d · o, i) and Ẇ (d · i, o) of a result W (i, o); None if they are not sparse."""
+    def sparse(self, number: int, axis: int) -> Filled | None:
+        """Rows of sparse Ẇᵀ (axis 0) or Ẇ (axis 1) of a result W (i, o), by `Directions.filled`; None if not sparse."""
         weights = self._weights.get(number)
         if weights is None or not self._directions.is_sparse(layer := layer_of(weights)):
             return None
-        rows, columns = self._directions.sparse_rows(layer), self._directions.sparse_columns(layer)
-        return (rows, columns) if weights.turned else (columns, rows)
+        return self._directions.filled(layer, axis if weights.turned else 1 - axis)
 
     def along(self, argument: object) -> Tensor | None:
         """Tangent of an argument; None for a constant."""

@@ -10,7 +10,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from goldilocks_zone.curvature.graph_points import Point, Tangents, aligned, by_examples, paired, paired_with_each
+from goldilocks_zone.curvature.graph_points import (
+    Filled,
+    Point,
+    Tangents,
+    aligned,
+    by_examples,
+    paired,
+    paired_with_each,
+)
 from goldilocks_zone.models.graphs import Operation, Reference
 
 aten = torch.ops.aten
@@ -60,12 +68,12 @@ class Product(_Bilinear):
         alpha, beta = (operation.kwargs.get(name, 1) for name in ("alpha", "beta"))
         a, b = point.along(first), point.along(second)
         total = None if a is None else _times(a, point.value(second.number))
-        sparse = None if b is None else point.sparse(second.number)
+        sparse = None if b is None else point.sparse(second.number, 0)
         if b is not None:
             left = point.value(first.number)
             if sparse:
-                turned = _times_sparse(left, sparse[0], len(b))
-                total = turned if total is None else total.add_(turned)
+                total = left.new_zeros(len(b), *operation.shape) if total is None else total
+                _add_sparse(total, left, sparse)
             elif total is not None and left.ndim == 2:
                 total.baddbmm_(left.expand(len(b), -1, -1), b)
             else:
@@ -81,11 +89,11 @@ class Product(_Bilinear):
 
     def crossed(self, operation: Operation, point: Point, a: Tensor, b: Tensor) -> Tensor:
         """⟨δ, Ȧ^i Ḃ^j⟩ (q, d, d)."""
-        deltas, sparse = point.adjoint(operation.number), point.sparse(operation.args[-1].number)
+        deltas, sparse = point.adjoint(operation.number), point.sparse(operation.args[-1].number, 1)
         alpha = operation.kwargs.get("alpha", 1)
         (d, n), o = a.shape[:2], b.shape[-1]
         if sparse and d * n < o * (n + d):
-            pulled = (_times_sparse(delta, sparse[1], d) for delta in deltas)
+            pulled = (_add_sparse(torch.zeros_like(a), delta, sparse) for delta in deltas)
             return alpha * torch.stack([paired(a, each) for each in pulled])
         return alpha * _crossed(a, b, deltas)
 
@@ -104,14 +112,11 @@ def _times(first: Tensor, second: Tensor) -> Tensor:
     return found
 
 
-def _times_sparse(matrix: Tensor, stacked: Tensor, d: int) -> Tensor:
-    """Products (d, n, …) of a matrix (n, i) with d transposed sparse matrices, stacked by rows (d …, i)."""
-    # In place, as torch copies the result otherwise.
-    found = matrix.new_zeros(len(stacked), len(matrix)).addmm_(stacked, matrix.T).unflatten(0, (d, -1))
-    turned = found.new_empty(found.mT.shape)
-    for ours, theirs in zip(turned, found):  # Blocked, unlike a transposition of all at once.
-        ours.copy_(theirs.T)
-    return turned
+def _add_sparse(total: Tensor, matrix: Tensor, filled: Filled) -> Tensor:
+    """Add the products of a matrix (n, i) with the transposed rows of d sparse matrices (…, i) to `total` (d, n, …)."""
+    directions, places, rows = filled
+    total[directions, :, places] += matrix.new_zeros(len(rows), len(matrix)).addmm_(rows, matrix.T)
+    return total
 
 
 def _crossed(a: Tensor, b: Tensor, deltas: Tensor) -> Tensor:
