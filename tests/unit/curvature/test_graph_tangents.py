@@ -489,7 +489,7 @@ def test_chance_is_refused():
     for _ in range(20):
         with pytest.raises(ValueError, match="gives different logits for the same inputs"):
             hessian.plane_hessian(Problem(module, draw(N, 4, 5), torch.zeros(N).long()), theta, draw(3, len(theta)))
-    assert autodiff.RANDOM.startswith("the network gives other logits")
+    assert autodiff.RANDOM.startswith("the network gives different logits")
 
 
 def test_detached_parts_are_constants():

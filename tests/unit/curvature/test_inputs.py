@@ -347,7 +347,7 @@ ROWS = {
         "label 3 of example 2 is no class of a network with 3 logits: number the classes from 0 to 2", labels=at(2, 3)
     ),
     "a negative label": given(
-        "label -100 of example 0 is no class of .*leave out examples without one", labels=at(0, -100)
+        "label -100 of example 0 is no class of .*leave out examples without a class", labels=at(0, -100)
     ),
     "a label beyond int64": given(
         "label -1 of example 0 is no class", labels=lambda y: np.full(N, 2**64 - 1, dtype=np.uint64)
@@ -394,8 +394,8 @@ ROWS = {
         "no examples was asked for: give and ask for one", inputs=lambda x: x[:0], labels=lambda y: y[:0]
     ),
     "one number as inputs": given("no examples was asked for", inputs=lambda x: x[0, 0]),
-    "a NaN in inputs": given("input 2 is not finite: look where", inputs=at((2, 1), torch.nan)),
-    "an infinite input": given("input 6 is not finite: look where", inputs=at((6, 0), torch.inf)),
+    "a NaN in inputs": given("input 2 is not finite: find out where", inputs=at((2, 1), torch.nan)),
+    "an infinite input": given("input 6 is not finite: find out where", inputs=at((6, 0), torch.inf)),
     "inputs of another width": given(
         r"fails on inputs of shape \(7, 3\) and type torch.float64 \(RuntimeError: .*: give inputs that it takes",
         inputs=lambda x: x[:, :3],
@@ -411,8 +411,8 @@ ROWS = {
     "bfloat16 parameters": given(parameters=lambda p: p.bfloat16()),
     "whole parameters": given(parameters=lambda p: (3 * p).long()),
     "complex parameters": given("parameters are complex", parameters=lambda p: p + 0j),
-    "a NaN in parameters": given("parameter 4 is not finite: look where", parameters=at(4, torch.nan)),
-    "an infinite parameter": given("parameter 0 is not finite: look where", parameters=at(0, -torch.inf)),
+    "a NaN in parameters": given("parameter 4 is not finite: find out where", parameters=at(4, torch.nan)),
+    "an infinite parameter": given("parameter 0 is not finite: find out where", parameters=at(0, -torch.inf)),
     "parameters as a row": given(
         r"parameters have the shape \(1, 43\): give one vector \(D,\), .*parameters_to_vector",
         parameters=lambda p: p[None],
