@@ -43,7 +43,10 @@ AtPoint = Callable[[Tensor], Tensor]
 
 
 def count_flops(function: Callable[[], object], plain: bool = False) -> int:
-    """Flops of a call's matrix products and convolutions; unless `plain`, also in place, and sparse ones by entries."""
+    """Flops of a call's matrix products and convolutions.
+
+    Unless `plain`, products added in place count too, and sparse products count by their entries.
+    """
 
     def product(a, b, *_, **__):
         return 2 * (a._nnz() if a.layout == torch.sparse_csr else a.numel()) * b.shape[1]
@@ -87,7 +90,7 @@ class Problem:
 
     @property
     def ours(self) -> models_problem.Problem:
-        """The problem as the engine takes it."""
+        """The same problem in the form that the engine takes."""
         return models_problem.Problem(self.network, self.inputs, self.labels)
 
     @property
@@ -142,7 +145,7 @@ def matmul(problem: Problem) -> AtPoint:
 def _products(
     chain: tuple, point: Tensor, directions: Directions, inputs: Tensor
 ) -> tuple[Tensor, list[tuple[tangents.Step, Tensor | None]], Tensor]:
-    """The inputs; layers with weights and tangents of their inputs (None at the first); a factor of G."""
+    """Inputs, layers with weights (each with random tangents of its inputs, None at the first), and a factor of G."""
     outputs, kept = chains.forward(chain, point, inputs)
     _, kept = chains.backward(kept, point, torch.randn_like(outputs))
     layers = []
@@ -191,7 +194,7 @@ def vmap_jvp_grad(problem: Problem, compiled: bool = False) -> AtPoint:
 
 @contextmanager
 def differentiable_attention() -> Iterator[None]:
-    """Attention by kernels with derivatives of second order, as competitors' users have to choose them."""
+    """A context in which attention uses kernels with second derivatives: users of the competitors need it."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -218,7 +221,7 @@ def double_backward_loop(problem: Problem) -> AtPoint:
 
 
 def curvlinops(problem: Problem) -> AtPoint:
-    """curvlinops' HessianLinearOperator applied to chunks of the matrix of directions, its check of the data off."""
+    """curvlinops' HessianLinearOperator, applied to chunks of directions, without its check that the data are fixed."""
     from curvlinops import HessianLinearOperator
 
     network, data = _converted(problem)
@@ -235,7 +238,7 @@ def curvlinops(problem: Problem) -> AtPoint:
 
 
 def pyhessian(problem: Problem) -> AtPoint:
-    """PyHessian's class `hessian` and its Hessian-vector product for each direction."""
+    """PyHessian: its class `hessian` and one Hessian-vector product for each direction."""
     from pyhessian import hessian as PyHessian
     from pyhessian import hessian_vector_product
 
@@ -275,12 +278,12 @@ LIBRARIES = {"curvlinops": "curvlinops", "PyHessian": "pyhessian"}
 
 
 def installed() -> list[str]:
-    """The methods whose library can be found."""
+    """Names of the methods whose library is installed."""
     return [name for name in METHODS if name not in LIBRARIES or importlib.util.find_spec(LIBRARIES[name])]
 
 
 def loss_of(network: nn.Module, inputs: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
-    """Mean cross-entropy as a function of the parameters (D,), which have the type of the inputs."""
+    """Mean cross-entropy as a function of the parameters (D,); they must have the dtype of the inputs."""
     names, shapes = zip(*((name, tensor.shape) for name, tensor in network.named_parameters()))
     sizes = [shape.numel() for shape in shapes]
 
@@ -292,18 +295,18 @@ def loss_of(network: nn.Module, inputs: Tensor, labels: Tensor) -> Callable[[Ten
 
 
 def _converted(problem: Problem) -> tuple[nn.Module, tuple[Tensor, Tensor]]:
-    """Copies of the network and its data in the type of the directions."""
+    """Copies of the network, its inputs and its labels; floating-point values take the dtype of the directions."""
     return copy.deepcopy(problem.network).to(problem.dtype), (problem.inputs.to(problem.dtype), problem.labels)
 
 
 def _directions_per_chunk(problem: Problem) -> int:
-    """As many directions as fit, in chunks of about equal size: for another size a method is compiled again."""
+    """Directions per chunk: as many as fit, in chunks of about equal size, since each new size is compiled again."""
     d, most = len(problem.directions), max(1, ENTRIES_PER_CHUNK // (_widest(problem) * len(problem.inputs)))
     return math.ceil(d / math.ceil(d / most))
 
 
 def _widest(problem: Problem) -> int:
-    """Most activations of an example behind a layer with weights."""
+    """Largest number of activations per example after a layer with weights."""
     widths, modules = [], [each for each in problem.network.modules() if isinstance(each, nn.Linear | nn.Conv2d)]
     hooks = [each.register_forward_hook(lambda *call: widths.append(call[2][0].numel())) for each in modules]
     with torch.no_grad():

@@ -139,11 +139,6 @@ def edge(criteria: Criteria, moments: Moments, weights: LayerWeights, depth: int
     return float(np.exp(last / (2 * depth)))
 
 
-def edge_deviation(ratio: float, correlation: float) -> float:
-    """σ = μ/(4λ(1 − ρ)): deviation of embeddings at the edge, for μ/λ = `ratio`, √ε ≪ σ < 1 and equal layers."""
-    return ratio / (4 * (1 - correlation))
-
-
 def collapse_threshold(correlation: np.ndarray, epsilon: float) -> np.ndarray:
     """4√ε(1 − c): the μ/λ below which W_n = 0 is a minimum; c is the largest correlation of any feature's views."""
     return 4 * np.sqrt(epsilon) * (1 - np.asarray(correlation, dtype=float))

@@ -116,8 +116,8 @@ def test_edge_of_equal_dimensions_without_epsilon():
     ratio, correlation, spread = 0.5, 0.8, 0.04
     same = Moments(2 * (1 - correlation) * spread, 0.0, np.full(6, spread))
     alpha = wide_networks.edge(Criteria(1, ratio, 0, 1e-12), same, LayerWeights(1.5, 1.2), 3)
-    expected = wide_networks.edge_deviation(ratio, correlation)
-    assert alpha**3 * np.sqrt(spread) == pytest.approx(expected * 1.2 / 1.5, rel=1e-6)
+    deviation = ratio / (4 * (1 - correlation))  # where √ε ≪ σ < 1 and layers have equal weights in the trace
+    assert alpha**3 * np.sqrt(spread) == pytest.approx(deviation * 1.2 / 1.5, rel=1e-6)
 
 
 def test_edge_never_lies_beyond_the_last_hinge_and_may_be_absent():
