@@ -99,7 +99,7 @@ report-run: ## figures, claims and settings to look at in a browser: make report
 archive-run: ## a run's results in one file for others: make archive [CONFIG=config/config.yaml]
 	@$(call run,$(SET_UP) setup tex && $(SNAKEMAKE) --configfile $(CONFIG) && $(GOLDILOCKS) archive $(CONFIG))
 
-review-run: ## figures and paper from an archive, without torch: make review ARCHIVE=quick.tar.gz [CONFIG=config/config.yaml]
+review-run: ## figures and paper from an archive, without torch: make review ARCHIVE=results/quick/quick.tar.gz [CONFIG=config/config.yaml]
 	@$(call run,[ -f "$(ARCHIVE)" ] || $(call fail,there is no archive $(ARCHIVE): name one with make review ARCHIVE=...); \
 		$(SET_UP) .venv-review/installed tex && .venv-review/bin/snakemake --cores $(CORES) --configfile $(CONFIG) \
 		--config results_from="$(ARCHIVE)")

@@ -103,9 +103,9 @@ def document(
 
 
 AGREEMENT = (
-    "Means of the run beside published values: share within two published deviations (the run's where none is "
-    "published), mean absolute and largest difference. No verdict depends on these numbers; `agreement.csv` has all "
-    "readings of settings that the originals do not state."
+    "Means of the run beside published values: the share of points within two published standard deviations (or the "
+    "run's, where none was published), and the mean absolute and the largest difference. No verdict depends on these "
+    "numbers; `agreement.csv` has all readings of settings that the originals do not state."
 )
 
 
@@ -125,8 +125,9 @@ def _opening(rows: Iterable[Row], origin: Mapping[str, object]) -> str:
     verdicts = [row["verdict"] for row in rows if not row["case"]]
     counted = ", ".join(f"{verdicts.count(name)} {name}" for name in sorted(set(verdicts) - {HOLDS}))
     return (
-        f"# What was found\n\nClaims: {counted}; {verdicts.count(HOLDS)} identities hold. The words follow from the "
-        f"verdicts of the run `{origin['run']}`. `{COMMAND}` writes this page; `claims.csv` beside it has every case."
+        f"# What was found\n\nClaims: {counted}; {verdicts.count(HOLDS)} identities hold. The sentences below are "
+        f"chosen by the verdicts of the run `{origin['run']}` (`{WORDS}`). "
+        f"`{COMMAND}` writes this page; `claims.csv` beside it has every case."
     )
 
 
@@ -137,7 +138,7 @@ def _judged(row: Row) -> str:
 
 def _agreement(compared: Iterable[Row]) -> str:
     lines = [
-        "| work | comparison | reading | points | within | mean absolute difference | largest |",
+        "| work | comparison | reading | points | within | mean absolute difference | largest difference |",
         "|---|---|---|---|---|---|---|",
     ]
     columns = ("work", "title", "says", "points", "share_within", "mean_absolute_difference", "largest_difference")

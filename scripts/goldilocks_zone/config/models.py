@@ -112,19 +112,22 @@ class Study(Section):
     draws: Annotated[Count, Field(le=1000)]
     """Number of random initialisations, each with its own seed."""
     initialisation: Varied[Initialisation] = "glorot"
-    """Distribution of the initialisation before it is rescaled to a radius."""
+    """Distribution of the initialisation before it is rescaled to a radius: glorot and he, Gaussian weights and zero
+    biases; isotropic, one Gaussian for all parameters; uniform, weights and biases as torch draws them."""
     metric: Varied[Metric] = "shell"
-    """Relative length η of a plane's directions in each layer."""
+    """Relative length η of a plane's directions in each layer: identity, 1; shell, in proportion to the norm of the
+    layer's initial weights; inverse_shell, to the inverse of this norm; sigma, to their standard deviation."""
     bias_directions: Varied[bool] = False
     """Whether planes and spheres include directions of biases and gains."""
     loss: Varied[Literal["cross_entropy", "mean_squared_error"]] = "cross_entropy"
-    """The loss; mean squared error is a control without softmax."""
+    """The loss; mean squared error is a control without softmax. Studies of joint embeddings have their own losses."""
     classes: Varied[Annotated[int, Field(ge=2)] | None] = None
-    """Number of classes: the first ones of the dataset; all if absent."""
+    """Number of classes: the first ones of the dataset; all if absent. Not for studies of kind boundary, which have
+    only_classes, and jepa_curvature."""
     validation: Amount = 500
     """Training examples held out for validation and excluded from every Hessian."""
     vary: dict[str, list] = Field({})
-    """Keys of this study that take several values, such as {labels = [original, shuffled]}; each becomes a dimension of
+    """Keys of this study that take several values, such as {metric: [identity, shell]}; each becomes a dimension of
     the results."""
 
     @classmethod
@@ -194,9 +197,9 @@ class Cuts(Section, title="Cuts"):
     plane_steps: Count = 15
     """Steps of the two-dimensional cut on either side of its centre, along each axis."""
     metric: Metric = "shell"
-    """Relative length η of the directions in each layer."""
+    """Relative length η of the directions in each layer, as in studies."""
     initialisation: Initialisation = "glorot"
-    """Distribution of the initialisation before it is rescaled to a radius."""
+    """Distribution of the initialisation before it is rescaled to a radius, as in studies."""
     inputs: Inputs = "standardised"
     """Preprocessing of the images, as in studies."""
     validation: Amount = 500
@@ -266,7 +269,7 @@ class Configuration(Section, title="The whole"):
     datasets: dict[Name, Dataset] = Field({})
     """Your own datasets, by name; see below."""
     substitutes: dict[str, str] = Field({})
-    """Datasets to use instead of others, such as {cifar10 = mine}; results carry the substitute's name."""
+    """Datasets to use instead of others, such as {cifar10: mine}; results carry the substitute's name."""
     networks: dict[Name, Network] = Field({})
     """Your own networks, by name; see below."""
     studies: dict[Name, StudyOfAnyKind] = Field(min_length=1)

@@ -9,11 +9,12 @@ from goldilocks_zone.models import losses
 
 
 class Sums:
-    """Sums over examples at p points on a plane of d directions, each with its own softmax temperature.
+    """Sums over examples at p points on a plane of d directions, each point with its own softmax temperature.
 
     factor: the Cholesky factor L of the Gram matrix of the raw directions; L⁻¹ ż are the tangents along orthonormal
-    directions. The caller adds to `residual`, H′ (p, d, d) over raw directions. Without `refuse_overflow`, the sums at
-    a point whose logits overflow are not finite, and the sums at other points are unaffected.
+    directions. `residual` is the part H′ (p, d, d) of the Hessian along raw directions; the caller adds to it, not
+    `add`. Without `refuse_overflow`, the sums at a point whose logits overflow are not finite, and the sums at other
+    points are unaffected.
     """
 
     def __init__(self, factor: Tensor, loss: losses.Loss, temperatures: Sequence[float], refuse_overflow: bool = True):

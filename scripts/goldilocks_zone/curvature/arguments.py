@@ -24,8 +24,8 @@ Network, Labels, Rows = nn.Module | Logits, Array | Sequence[int], Array | scipy
 EXAMPLES_COMPARED = 4
 NO_EXAMPLES = "a mean over no examples was asked for: give and ask for one at least"
 CHECKPOINTED = (
-    "the network computes activations again for its backward pass, as torch.utils.checkpoint does, then without the "
-    "given parameters: switch checkpointing off"
+    "the network computes activations again for its backward pass, as torch.utils.checkpoint does, and would do so "
+    "without the given parameters: switch checkpointing off"
 )
 
 
@@ -258,7 +258,7 @@ def _tried(network: Network, theta: Tensor, inputs: Tensor) -> tuple[Tensor, Ten
                 return converted, _first_outputs(network, theta, converted.to(theta.dtype))
         raise ValueError(
             f"the network fails on inputs of shape {tuple(inputs.shape)} and type {inputs.dtype} ({failure}): give "
-            "inputs that it takes, and its buffers and parameters on one device"
+            "inputs that it takes, and move its buffers and parameters to one device"
         ) from failure.__cause__
 
 
@@ -279,8 +279,8 @@ def _first_outputs(network: Network, theta: Tensor, inputs: Tensor) -> Tensor:
         raise _Failed(autodiff.said(error)) from error
     if outputs.dtype != theta.dtype:
         raise ValueError(
-            f"the network gives logits of type {outputs.dtype} for parameters of type {theta.dtype}: let it leave "
-            "types as they come in"
+            f"the network gives logits of type {outputs.dtype} for parameters of type {theta.dtype}: let it compute in "
+            "the type of its parameters"
         )
     if autodiff.passes(outputs, "CheckpointFunctionBackward"):
         raise ValueError(CHECKPOINTED)

@@ -37,10 +37,10 @@ class Dual:
 
 
 def dual(gradients: LogitGradients, factor: Factor, kernel: Tensor | None = None) -> Dual:
-    """Eigenpairs of G from the (n r, n r) matrix Rᵀ JᵀJ R/n; S = R Rᵀ is the second derivative of the loss by logits.
+    """Eigenpairs of G = J S Jᵀ/n, with S = R Rᵀ, from the (n r, n r) matrix Rᵀ JᵀJ R/n.
 
-    R has r columns per example. kernel: JᵀJ (n, k, n, k), if already known. There may be no eigenpairs if the softmax
-    is saturated.
+    factor: R, with r columns per example once `reduced`; S is the second derivative of the loss with respect to the
+    logits. kernel: JᵀJ (n, k, n, k), if already known. There may be no eigenpairs if the softmax is saturated.
     """
     roots = logit_gradients.fitting(factor.reduced(), gradients)
     kernel = gradients.products(gradients) if kernel is None else kernel

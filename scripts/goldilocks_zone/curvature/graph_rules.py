@@ -191,7 +191,10 @@ def _centred(operation: Operation, point: Point, tangents: Tangents) -> Tensor |
 
 
 class MaxPool(_Straight):
-    """Max pooling, which returns the largest entries and, as a second result, their indices; a fixed selection."""
+    """Max pooling, which returns the largest entries and, as a second result, their indices.
+
+    Small changes of the inputs do not change which entries are selected, so that there is no second derivative.
+    """
 
     owns = True
 

@@ -49,7 +49,10 @@ def parts_of(member: str) -> tuple[str, ...]:
 
 
 def walk(folder: Path, onerror: Callable[[OSError], None] | None = None) -> Iterator[tuple[str, Path]]:
-    """Walk over the names and paths of all files and folders below `folder`, except those left behind."""
+    """Walk over names and paths of all files and folders below `folder`.
+
+    Hidden ones, and those that a program left behind (`is_left_behind`), are left out.
+    """
     for place, subfolders, names in os.walk(folder, onerror=onerror):
         subfolders[:] = [name for name in subfolders if not is_left_behind(name)]
         around = os.path.relpath(place, folder)

@@ -68,7 +68,10 @@ class Frames:
 
 
 def frames(world: World, members: Sequence[int], step: int, size: tuple[int, int], purpose: str = "training") -> Frames:
-    """Sequences of `size` (examples, frames) for each member at a step. Each purpose has its own streams."""
+    """Draw sequences of `size` (examples, frames) for each member at a training step.
+
+    Each purpose has its own random streams.
+    """
     streams = (stream(world.seed, "world", world.name, purpose, member, step) for member in members)
     states, between = zip(*(world.drawn(each, *size) for each in streams))
     states, between = _stacked(states), _stacked(between)

@@ -106,7 +106,7 @@ def of(name: str, file: str | None = None) -> Figure:
         if name not in figures():
             close = difflib.get_close_matches(name, figures(), n=1)
             advice = f"did you mean {close[0]}?" if close else f"valid are {', '.join(figures())}"
-            raise ValueError(f"there is no such figure; {advice} (one of your own names its file)")
+            raise ValueError(f"there is no such figure; {advice} (a figure of your own needs the key 'file')")
         return figures()[name]
     if name in figures():
         raise ValueError(f"the name {name} belongs to a figure of this package; choose another")

@@ -138,7 +138,10 @@ def metric(settings: Study | Cuts, parameters: Sequence[Parameter]) -> np.ndarra
 
 
 def empty(observables: Observables, shape: Shape, labels: Mapping[str, Sequence]) -> xr.Dataset:
-    """Allocate a block of missing values; `labels` are the labels of varied keys, which come first, and of points."""
+    """Allocate a block of missing values, whose first axes are those of the varied keys, then those of the points.
+
+    labels: the labels along axes by name; required for varied keys, by default those of `shape` for all other axes.
+    """
     known = [variable for each in observables if each.wanted(shape.study) for variable in each.variables]
     axes = {axis.name: axis for axis in (*observables.points, *(axis for each in known for axis in each.axes))}
     varied = {name: values for name, values in labels.items() if name not in axes}

@@ -32,7 +32,8 @@ class CurvatureStudy(Study, title="Study of curvature"):
     labels are the file names without extension, or numbers if these names are not distinct. Results depend on the
     content of the files."""
     subspaces: Several[Plane]
-    """Subspace labels, plane-<dimension>-sparse or plane-<dimension>-dense."""
+    """Subspace labels, plane-<dimension>-sparse or plane-<dimension>-dense. Entries of dense directions are Gaussian;
+    of sparse ones, about √D of the D entries are not zero, all of one size."""
     dimensions: Several[Count] = Field([10, 50, 100])
     """Dimensions d, each at most that of the plane; the planes are nested."""
     examples: Several[Count] = Field([1000])
@@ -58,8 +59,8 @@ class CurvatureStudy(Study, title="Study of curvature"):
     one_by_one: bool = False
     """Whether to measure every point separately, not in a sweep that shares work; slower, for tests of identities."""
     counterfactuals: bool = False
-    """Whether to measure κ also with one factor of the Hessian frozen at radius 1; for networks with homogeneous
-    logits."""
+    """Whether to measure κ = Tr(H)/‖H‖ also with one factor of the Hessian frozen at radius 1; for networks with
+    homogeneous logits."""
     full_gradients: bool = False
     """Whether to measure gradients of loss and logits in full space, also with the mean output forced to equal the
     class frequencies."""

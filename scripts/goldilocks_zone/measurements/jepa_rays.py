@@ -205,10 +205,11 @@ HALVINGS, FEWER = 14, 11
 def crossings(
     function: Callable[[Tensor], Tensor], curves: Tensor, grid: Tensor, halvings: int = HALVINGS
 ) -> np.ndarray:
-    """x = 2 log10 α (q,) of the last sign change of each of q functions from negative to positive.
+    """x = 2 log10 α (q,) of the last sign change of each of q functions of α from negative to positive.
 
-    function: maps scales (q,), one for each function, to values (q,); curves (p, q): values on the grid (p,). NaN for
-    functions that are never negative, or negative at the last grid point.
+    function: maps α (q,), one for each function, to values (q,). grid: increasing α (p,). curves: values of the
+    functions on the grid (p, q). Each sign change is refined by `halvings` bisections of a grid step in log10 α. NaN
+    for functions that are nowhere negative on the grid, or negative at its last point.
     """
     below = (curves < 0).int()
     last = len(grid) - 1 - below.flip(0).argmax(0)

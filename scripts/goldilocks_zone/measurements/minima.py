@@ -42,7 +42,10 @@ class Data:
 
 @dataclass(frozen=True)
 class Minima:
-    """Parameters (e, s, D) of one kind of minimum, and the accuracy (s,) on random labels where it starts from them."""
+    """Parameters (e, s, D) of one kind of minimum.
+
+    random_accuracy: accuracy (s,) on the random labels that adversarial minima start from; NaN for all other kinds.
+    """
 
     parameters: Tensor
     random_accuracy: Tensor

@@ -21,7 +21,8 @@ class TrainingStudy(Study, title="Study of training"):
     """Kind of the study."""
     subspaces: Several[Subspace]
     """Subspaces to which training is confined: plane-<dimension>-<kind> or sphere-<dimension>-<kind>, of kind dense,
-    sparse or fastfood, or the whole space, full-free or full-fixed (at its radius)."""
+    sparse or fastfood (structured products, a fast substitute for dense ones), or the whole space, full-free or
+    full-fixed (at its radius)."""
     sphere: Literal["through_initialisation", "random"] = "through_initialisation"
     """Span of a sphere: the initialisation, where training starts, and the plane's directions; or the directions alone,
     with a random start."""

@@ -179,7 +179,7 @@ class Dense(Affine):
         return tangents.permute(2, 0, 1)
 
     def pull_stacked(self, directions: _Directions, rows: slice, a: Tensor, deltas: Tensor) -> Tensor:
-        """Ẇᵀδ for adjoints (n, f, o) and some directions: shape (n, f · d, i)."""
+        """Ẇᵀδ for f adjoints per example, (n, f, o), and the d directions in `rows`: shape (n, f · d, i)."""
         n, f, o = deltas.shape
         stacked = directions.stacked(self)[:, rows]
         return (deltas.view(n * f, o) @ stacked.flatten(1)).view(n, -1, self.shape[1])
@@ -247,7 +247,10 @@ class Convolution(Affine):
         return tangents.flatten(2).transpose(0, 1)
 
     def pull_stacked(self, directions: _Directions, rows: slice, a: Tensor, deltas: Tensor) -> Tensor:
-        """Transposed convolutions of adjoints (n, f, o, …) by some directions: shape (n, f · d, i · …)."""
+        """Transposed convolutions of f adjoints per example, (n, f, o, …), by the d directions in `rows`.
+
+        Shape (n, f · d, i · …).
+        """
         n, f = deltas.shape[:2]
         part = directions.rows(rows.start, rows.stop)
         pulled = self.pull_directions(part, a, deltas.flatten(0, 1)).transpose(0, 1)

@@ -34,8 +34,8 @@ class Named(nn.Module):
         width = sum(shape.numel() for _, shape, _ in layout)
         if self._layouts.setdefault(width, layout) != layout:
             raise ValueError(
-                f"two batches have {width} numbers for each example, but arrays of other names, shapes or types: pad "
-                f"them to one shape"
+                f"two batches have {width} numbers for each example, but differ in the names, shapes or types of their "
+                "arrays: use the same names and types, and pad the arrays to one shape"
             )
         found = [each.reshape(len(each), -1).to(torch.float64) for each in arrays.values()]
         exact = all(each.dtype == torch.float32 or not each.is_floating_point() for each in arrays.values())

@@ -174,7 +174,7 @@ def call(module: nn.Module, tensors: Sequence[Tensor], inputs: Tensor) -> object
     also after an error. Raises Unfit for modules whose parameters are fixed.
     """
     if any(isinstance(layer, torch.jit.ScriptModule) for layer in module.modules()):
-        raise Unfit("the network is scripted or traced, so that its parameters are fixed: give the one it is from")
+        raise Unfit("the network is scripted or traced, which fixes its parameters: give the module it was made from")
     # torch's functional_call would restore a layer with two names twice: first its own tensors, then ours.
     holders = (held for m in module.modules() for held in (m.__dict__, m._parameters, m._buffers, m._modules))
     contents = [(held, dict(held)) for held in holders]

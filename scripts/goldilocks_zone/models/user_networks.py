@@ -95,7 +95,9 @@ def _refuse_unfit_forward(module: nn.Module, tried: nn.Module, image: tuple, cla
     if shape != (3, classes):
         raise ValueError(f"{name} gives {shape} for 3 images: logits of shape (3, {classes}) are needed")
     if found.dtype != torch.float64:
-        raise ValueError(f"{name} gives logits of type {found.dtype} for double precision: leave types as they come in")
+        raise ValueError(
+            f"{name} gives logits of type {found.dtype} for images and weights in double precision: do not convert them"
+        )
     if not torch.isfinite(found).all():
         raise ValueError(f"{name} gives logits that are not finite for images and weights of usual size: correct it")
     if not torch.equal(found, logits(theta, images)):

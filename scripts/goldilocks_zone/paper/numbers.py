@@ -374,7 +374,10 @@ def untested(rows: list[dict]) -> str:
 
 
 def disagreements(rows: list[dict], entries: Iterable[dict]) -> list[dict[str, str]]:
-    """Question and answer of each disagreement: both sides with the verdicts on their claims, and the conclusion."""
+    """Question and answer of each disagreement.
+
+    The answer states both sides, each with the verdicts on its claims, and then the conclusion.
+    """
     found, judged = [], {row["id"]: row["verdict"] for row in rows if not row["case"]}
     for entry in entries:
         said = []

@@ -27,7 +27,10 @@ def write_dataset(dataset: xr.Dataset, path: str | Path) -> None:
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[xr.Dataset]:
-    """Open a NetCDF file. Raises ValueError if it is damaged, OSError if it cannot be read, also inside the block."""
+    """Open a NetCDF file in a with statement.
+
+    Raises ValueError if the file is damaged and OSError if it cannot be read, on opening or within the with statement.
+    """
     try:
         with xr.open_dataset(path, engine="netcdf4") as dataset:
             yield dataset

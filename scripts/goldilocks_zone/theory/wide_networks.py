@@ -147,8 +147,8 @@ def collapse_threshold(correlation: np.ndarray, epsilon: float) -> np.ndarray:
 def final_deviation(ratio: np.ndarray, correlation: np.ndarray, epsilon: float, hinge: float = 1.0) -> np.ndarray:
     """σ at the end of training, for μ/λ = `ratio`: √(σ² + ε) = μ/(4λ(1 − c)), at most the hinge; 0 after collapse.
 
-    This σ minimises 2λ(1 − c)σ² + μ max(0, hinge − √(σ² + ε)), where c is the largest correlation that the two views of
-    a feature can have. For Gaussian views x′ = cx + √(1 − c²)ξ, it is c itself (Gebelein 1941).
+    This σ minimises 2λ(1 − c)σ² + μ max(0, hinge − √(σ² + ε)), where c = `correlation` is the largest correlation that
+    the two views of a feature can have. For Gaussian views x′ = ρx + √(1 − ρ²)ξ with ρ ≥ 0, c = ρ (Gebelein 1941).
     """
     with np.errstate(divide="ignore"):
         deviation = np.minimum(np.asarray(ratio) / (4 * (1 - np.asarray(correlation, dtype=float))), hinge)

@@ -44,7 +44,10 @@ class Progress:
         self._last, self._norm, self._count = None, None, 0
 
     def add(self, made: list[Tensor], rates: Tensor) -> None:
-        """Add the steps `made`, in parts (m, …) divided by the rates (m,); `made` is kept until the next call."""
+        """Add one step of each member: its parts `made`, each (m, …), already divided by the learning rates (m,).
+
+        Keeps a reference to `made`, which must stay unchanged until the next call has returned.
+        """
         norm = norms(made)
         self._square += (norm * rates).square().double().cpu()
         if self._last is not None:

@@ -507,7 +507,7 @@ ROWS = {
     ),
     "traced": refused(
         lambda: torch.jit.trace(plain(), torch.zeros(1, 4)),
-        "^the network is scripted or traced, so that its parameters are fixed: give the one it is from$",
+        "^the network is scripted or traced, which fixes its parameters: give the module it was made from$",
     ),
     "lazy layers": refused(
         lambda: Network(nn.LazyLinear(5)), "parameter core.weight has no shape yet: call the network"

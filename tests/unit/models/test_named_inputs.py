@@ -120,5 +120,5 @@ def test_what_does_not_fit_is_refused():
         Problem(lambda theta, inputs: inputs, named, torch.arange(N) % K)
     other = {"mask": torch.ones(N, 2 * T), "level": torch.zeros(N)}
     problem = Problem(module, [(named, torch.arange(N) % K), (other, torch.arange(N) % K)])
-    with pytest.raises(ValueError, match="pad them to one shape"):
+    with pytest.raises(ValueError, match="pad the arrays to one shape"):
         hessian.plane_hessian(problem, theta, torch.randn(2, len(theta)))

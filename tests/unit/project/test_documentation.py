@@ -64,7 +64,7 @@ def test_the_example_of_a_key_is_one_of_a_study(tmp_path):
 
 def test_the_way_of_a_number_names_rules_and_functions_that_exist():
     text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
-    way = text.split("## The way of a number")[1].split("\n## ")[0]
+    way = text.split("## From the configuration to the paper")[1].split("\n## ")[0]
     rows = [row.split(" | ") for row in re.findall(r"^\| (.*) \|$", way, re.MULTILINE)[1:]]
     sources = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
     rules = {*re.findall(r"^rule (\w+):", sources, re.MULTILINE), *kinds.known()}

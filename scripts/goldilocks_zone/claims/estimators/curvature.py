@@ -1,6 +1,7 @@
 """Estimators for claims about the curvature on random planes, over radii, dimensions and numbers of examples.
 
 A claim about every radius of a window has one estimate per radius. x stands for log10(r²/r_X²).
+Names such as by1 are ids of claims.
 """
 
 from collections.abc import Sequence

@@ -218,9 +218,11 @@ def pooled_correlation(cell: Cell, of: Given, with_: Given, name: str) -> list[E
 def share_of_effect(cell: Cell, of: Given, less: Given, effect: Given) -> list[Estimate]:
     """A contrast as a share of an `effect`: a ratio of means with Fieller's interval.
 
-    The effect is a reading minus the same reading at normal minima. The interval of level 1 − 2p lies within ±s exactly
-    if, in one-sided tests of level p over draws, contrast − s effect is below 0 and contrast + s effect above 0. Raises
-    NotTested if the effect is not significantly different from 0.
+    The contrast is the reading `of` minus the same reading with the fields `less`. The effect is the reading `of` with
+    scaling none and the fields `effect`, minus the same at the minimum `normal`. If the effect is positive, the
+    interval of level 1 − 2p lies within ±s if and only if both one-sided tests of level p over draws succeed:
+    contrast − s · effect is below 0, and contrast + s · effect above 0. Raises NotTested if the effect is not
+    significantly different from 0.
     """
     found = []
     for each in _each(cell, of):

@@ -24,8 +24,10 @@ LAZY, MOSTLY_ZERO = 0.99, 0.5
 
 
 def rescaling_error(cell: Cell, dimension: int, values: Sequence) -> list[Estimate]:
-    """Largest relative difference of κ: between the two `values` of rescaled or, for a single one, between any radius
-    and the first."""
+    """Largest relative difference of κ over radii: between the two `values` of the axis `rescaled`, at each radius.
+
+    With a single value, between each radius and the first. Differences are divided by max(1, |κ|).
+    """
     kappa = cell["trace_over_norm"].sel(dimension=dimension)
     require(kappa, "rescaled", *values)
     first = kappa.sel(rescaled=values[0])
@@ -114,7 +116,7 @@ def model_and_measure(cell: Cell, dimension: int, form: str) -> tuple[xr.DataArr
 
 
 def model_slope(cell: Cell, dimension: int, window: Window, form: str) -> list[Estimate]:
-    """Slope of measured over modelled κ(G) across the window's radii, draw by draw."""
+    """Slope of a linear fit of measured against modelled κ(G) over the window's radii, draw by draw."""
     pair = model_and_measure(curves.in_scale(cell, window, 3), dimension, form)
     model, measured = (each.transpose("draw", "radius").values for each in pair)
     return [estimates.mean(np.array([np.polyfit(x, y, 1)[0] for x, y in zip(model, measured)]))]

@@ -264,7 +264,10 @@ def predictions(cell: Cell, predicted: str, rung: str) -> dict[str, np.ndarray]:
         found["formula"] = run[formula]
     known = np.logical_and.reduce([each.notnull().all("draw").values for each in found.values()])
     if known.sum() < 3:
-        raise NotTested(f"the random model predicts this at {known.sum()} checkpoints of every draw, 3 are needed")
+        raise NotTested(
+            "the random model's prediction and the measurement are known together "
+            f"at {known.sum()} checkpoints of every draw, 3 are needed"
+        )
     return {key: np.log(each.transpose("draw", "step").values[:, known]) for key, each in found.items()}
 
 

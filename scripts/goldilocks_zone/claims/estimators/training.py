@@ -1,6 +1,7 @@
 """Estimators for claims about training: accuracies, final radii, and dimensions needed.
 
-Diverged runs are scored at chance, 1/C. Windows are in x = log10(r²/r_X²).
+Diverged runs are scored at chance, 1/C. Windows are in x = log10(r²/r_X²). Names such as by3 are ids of
+claims.
 """
 
 import json

@@ -1,5 +1,5 @@
 """Tr(H)/‖H‖ over r/r_X and over the standard deviation σ_z of the logits, as a test of collapse across networks
-(by2)."""
+(claim by2)."""
 
 import numpy as np
 import xarray as xr

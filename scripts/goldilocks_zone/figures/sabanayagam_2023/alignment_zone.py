@@ -1,5 +1,5 @@
 """Alignment of the boundary with the top eigenvectors of the Hessian and of G over the radius to which networks without
-biases are rescaled, and where the parts of the Hessian are equally large (by8)."""
+biases are rescaled, and where the parts of the Hessian are equally large (claim by8)."""
 
 from collections.abc import Iterator
 
