@@ -31,7 +31,7 @@ ARMS = {
 }
 LOOKS = {"markersize": 2.6, "linewidth": 1.0}
 LEGEND = {"fontsize": 6.5, "columnspacing": 0.8, "handlelength": 1.8}
-ROOM_FOR_LEGEND = 1.6  # upper end of an axis, relative to the largest mean
+ROOM_FOR_LEGEND = 1.9  # upper end of an axis, relative to the largest mean
 
 
 def draw(studies: Studies, settings: FigureSettings, published: Published) -> Drawn:
