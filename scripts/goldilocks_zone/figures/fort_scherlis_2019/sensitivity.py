@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
+from matplotlib.ticker import MaxNLocator
 
 from goldilocks_zone.claims.curves import outermost_crossing, vertex_within_reach
 from goldilocks_zone.figures import curves, panels, profiles, style
@@ -67,6 +68,7 @@ def draw_levels(axes: list[plt.Axes], measured: xr.Dataset) -> None:
             if len(values):
                 ax.plot(np.median(values), number, "D", color=colour, markeredgecolor="k", markersize=3.5)
         ax.set_yticks(range(len(rows)), [row_name(*row) for row in rows] if ax is axes[0] else [])
+        ax.xaxis.set_major_locator(MaxNLocator(2))
         ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel=text)
 
 
@@ -115,5 +117,6 @@ def draw_parts(ax: plt.Axes, parts: xr.Dataset) -> None:
         curves.draw_means(ax, place, here.rename(coefficient_of_variation="mean"), label=text, capsize=1.5, **look)
     ax.set_ylim(bottom=0)
     ax.margins(x=0.2)
+    ax.set_xticks(parts["x"].values, [f"{x:.1f}" for x in parts["x"].values])
     ax.set(xlabel=panels.X_LABEL, ylabel="coefficient of variation")
     panels.legend_above(ax, "")
