@@ -1,4 +1,4 @@
-"""Torch modes and kernels with derivatives of every order, which fused layers lack or compute wrongly."""
+"""Torch modes and kernels: derivatives that fused layers lack or compute wrongly, and gradients in order of memory."""
 
 import functools
 import warnings
@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
@@ -48,6 +49,33 @@ class _Replaced(TorchFunctionMode):
 
 def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     return v * (g / torch.norm_except_dim(v, 2, dim))
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x Wᵀ + b for x (…, n, i), W (…, o, i) and b (…, o), computed as (W xᵀ + b)ᵀ.
+
+    The gradient by W then has W's order in memory. That of x Wᵀ is a transpose, and copying it can take longer than the
+    product.
+    """
+    product = weight @ x.mT
+    return (product if bias is None else product + bias[..., None]).mT
+
+
+def affine_layers(function: Callable) -> Callable:
+    """Wrap a function of tensors to compute its linear layers of vectors (n, i) by `affine`."""
+
+    @functools.wraps(function)
+    def by_affine(*arguments, **options):
+        with _AffineLayers():
+            return function(*arguments, **options)
+
+    return by_affine
+
+
+class _AffineLayers(TorchFunctionMode):
+    def __torch_function__(self, function: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None):
+        replaced = function is functional.linear and args and args[0].ndim == 2
+        return (affine if replaced else function)(*args, **kwargs or {})
 
 
 def differentiating(function: Callable) -> Callable:

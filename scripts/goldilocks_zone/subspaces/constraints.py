@@ -5,6 +5,7 @@ for each parameter, and maps gradients back. On a sphere |w| is fixed. Lengths o
 planes and spheres alike, so that a learning rate means the same step length in every subset.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 
 from goldilocks_zone.subspaces.projections import Projection
+
+LONG = 2**14  # entries of vectors whose scalar products are computed one by one
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,14 @@ class Subset:
 
 def products(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
     """Scalar products (m,) of vectors that are split into parts (m, …)."""
-    return sum(torch.linalg.vecdot(a.flatten(1), b.flatten(1)) for a, b in zip(first, second))
+    return sum(_products(a.flatten(1), b.flatten(1)) for a, b in zip(first, second))
+
+
+def _products(first: Tensor, second: Tensor) -> Tensor:
+    if first.is_cuda or first.shape[1] < LONG:
+        return torch.linalg.vecdot(first, second)
+    # On the CPU, vecdot stores all products before it adds them, which takes twice as long.
+    return torch.stack([torch.dot(a, b) for a, b in zip(first, second)])
 
 
 def norms(parts: Sequence[Tensor]) -> Tensor:
@@ -122,10 +132,10 @@ class Spanned(Projection):
 
     def __init__(self, projection: Projection, point: Tensor):
         super().__init__(projection.dimension + 1, projection.shapes)
-        self._inner, direction = projection, (point / point.norm())[None]
-        self._direction = split(direction, projection.shapes)
+        self.inner, direction = projection, (point / point.norm())[None]
+        self.direction = split(direction, projection.shapes)
         # With the Cholesky factor L of the Gram matrix, the rows of L⁻¹ [p, M]ᵀ are orthonormal, and p is the first.
-        across = projection.transposed(self._direction).double()
+        across = projection.transposed(self.direction).double()
         gram = torch.eye(self.dimension, dtype=torch.float64, device=point.device)
         gram[0, 1:] = gram[1:, 0] = across[0]
         identity = torch.eye(projection.dimension, dtype=point.dtype, device=point.device)
@@ -140,12 +150,22 @@ class Spanned(Projection):
     def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
         """Q w: M applied to mixed coordinates, plus the part along the point."""
         mixed = coordinates @ self._inverse
-        arrays = self._inner.forward(mixed[:, 1:], offsets)
-        for array, direction in zip(arrays, self._direction):
+        arrays = self.inner.forward(mixed[:, 1:], offsets)
+        for array, direction in zip(arrays, self.direction):
             array.flatten(1).addmm_(mixed[:, :1], direction.flatten(1))
         return arrays
 
     def transposed(self, gradients: Sequence[Tensor]) -> Tensor:
         """Qᵀ g from the part along the point and Mᵀ g."""
-        outward = sum((each * b).flatten(1).sum(1) for each, b in zip(gradients, self._direction))
-        return torch.cat([outward[:, None], self._inner.transposed(gradients)], 1) @ self._inverse.T
+        outward = sum((each * b).flatten(1).sum(1) for each, b in zip(gradients, self.direction))
+        return torch.cat([outward[:, None], self.inner.transposed(gradients)], 1) @ self._inverse.T
+
+    def seen_as(self, inner: Projection, direction: Sequence[Tensor]) -> "Spanned":
+        """The same coordinates with other linear functions of the parameters in place of these.
+
+        `inner` and `direction` (arrays (*shape)) are those of the columns and of the point.
+        """
+        result = copy.copy(self)
+        result.inner, result.direction = inner, [each[None] for each in direction]
+        result.shapes, result.places = inner.shapes, inner.places
+        return result

@@ -68,7 +68,9 @@ def make(
             drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
             rows[start : start + count] = torch.as_tensor(drawn)
         return Dense(rows, shapes)
-    return Sparse(planes.sparse_directions(dimension, eta, random), shapes, like)
+    rows = planes.sparse_directions(dimension, eta, random)
+    norms = np.sqrt(rows.multiply(rows).sum(1))
+    return Sparse(scipy.sparse.csr_array(rows.multiply(1 / norms[:, None])), shapes, like)
 
 
 class Dense(Projection):
@@ -100,13 +102,11 @@ class Dense(Projection):
 
 
 class Sparse(Projection):
-    """M stored by its few non-zero entries: `rows` is Mᵀ (d, D) in CSR, with rows scaled to unit length."""
+    """M stored by its few non-zero entries: `unit` and `rows` are Mᵀ (d, D) in CSR, of scipy and of torch."""
 
-    def __init__(self, rows: scipy.sparse.csr_array, shapes: Shapes, like: Tensor):
-        super().__init__(rows.shape[0], shapes)
-        norms = np.sqrt(rows.multiply(rows).sum(1))
-        unit = scipy.sparse.csr_array(rows.multiply(1 / norms[:, None]))
-        self.rows = sparse_tensor(unit, like)
+    def __init__(self, unit: scipy.sparse.csr_array, shapes: Shapes, like: Tensor):
+        super().__init__(unit.shape[0], shapes)
+        self.unit, self.rows = unit, sparse_tensor(unit, like)
         columns, self._parts = unit.T.tocsr(), []
         for place in self.places:
             # Compute only parameters that some column reaches; the others keep their offsets.
@@ -130,10 +130,17 @@ class Sparse(Projection):
         # One by one, as a sparse product with several columns would first have to transpose them.
         return torch.stack([self.rows @ each for each in flat])
 
+    def part(self, some: slice) -> "Sparse":
+        """The projection into some of the parameters alone."""
+        places = self.places[some]
+        columns = slice(places[0].start, places[-1].stop) if places else slice(0, 0)
+        return Sparse(self.unit[:, columns], self.shapes[some], self.rows.values())
+
 
 def sparse_tensor(matrix: scipy.sparse.csr_array, like: Tensor) -> Tensor:
     """Convert a sparse matrix from scipy to torch, in the precision and on the device of `like`."""
-    indices = (torch.as_tensor(each.astype(np.int64)) for each in (matrix.indptr, matrix.indices))
+    # The kernels take indices of 32 bits, and convert longer ones in every product.
+    indices = (torch.as_tensor(each.astype(np.int32)) for each in (matrix.indptr, matrix.indices))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         values = torch.as_tensor(matrix.data, dtype=like.dtype)

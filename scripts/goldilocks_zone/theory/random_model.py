@@ -80,12 +80,11 @@ def limit(outputs: np.ndarray, weights: int, cluster: np.ndarray, noise: np.ndar
 
     def strengths(place: np.ndarray) -> np.ndarray:
         """The k-th largest eigenvalue, minus one, of the matrix at the k-th `place` (…, m), m = C − 1."""
-        found = np.empty_like(place)
-        for k in range(place.shape[-1]):
-            factors = parts / (place[..., k, None, None] - own * parts)
-            matrix = (factors.reshape(*shape, 1, n * classes) @ projectors).reshape(*shape, classes, classes)
-            found[..., k] = np.linalg.eigvalsh(shared * matrix)[..., ::-1][..., k]
-        return found - 1
+        rest = place[..., None, None] - (own * parts)[..., None, :, :]
+        factors = (parts[..., None, :, :] / rest).reshape(*place.shape, n * classes)
+        matrices = (factors @ projectors).reshape(*place.shape, classes, classes)
+        values = np.linalg.eigvalsh(shared[..., None] * matrices)[..., ::-1]
+        return np.diagonal(values, axis1=-2, axis2=-1)[..., : place.shape[-1]] - 1
 
     mean = np.linalg.eigvalsh(curvatures(outputs).mean(-3))[..., ::-1][..., :-1]
     # Upper bound: (ℓ − τ_max) Σ_μ S_μ(ℓ − τ)⁻¹ is at most Σ_μ S_μ.

@@ -22,6 +22,7 @@ from goldilocks_zone.models import chains, kernels, networks
 from goldilocks_zone.models.losses import Loss
 from goldilocks_zone.models.problem import Problem
 from goldilocks_zone.randomness import stream
+from goldilocks_zone.subspaces import first_layers
 from goldilocks_zone.subspaces.constraints import Subset, by_member, norms
 from goldilocks_zone.training import batches
 
@@ -89,6 +90,7 @@ class Ensemble:
         self.rates, chosen = options.rates.to(like), options.temperatures
         self.temperatures = torch.full_like(self.rates, problem.temperature) if chosen is None else chosen.to(like)
         self._start_optimiser()
+        self._first_layer = None
 
         def logits(arrays: list[Tensor], inputs: Tensor) -> Tensor:
             return networks.as_logits(networks.call(problem.network, arrays, inputs), len(inputs))
@@ -97,9 +99,14 @@ class Ensemble:
             self._own_logits = partial(networks.call, problem.network)
             self._logits = lambda arrays, inputs: self._own_logits(arrays, inputs.expand(len(arrays[0]), *inputs.shape))
             return
-        if chains.of(problem.network) is None:
-            logits = kernels.exact(logits)
+        is_chain = chains.of(problem.network) is not None
+        logits = kernels.affine_layers(logits if is_chain else kernels.exact(logits))
         self._logits, self._own_logits = (over_members(logits, shared=shared) for shared in (True, False))
+        if is_chain and not options.own_examples:
+            self._first_layer = first_layers.of(problem.network, subset)
+        if self._first_layer:
+            later = kernels.affine_layers(partial(networks.call, problem.network[2:]))
+            self._later_logits = over_members(later, shared=False)
 
     def _start_optimiser(self) -> None:
         # torch's optimiser computes each step from zero at rate 1; members scale it by their own rates.
@@ -166,11 +173,14 @@ class Ensemble:
 
     def _gradients(self, inputs: Tensor, labels: Tensor, loss: Loss | None = None) -> tuple[list[Tensor], Tensor]:
         """Gradients in the parts of the subset, and the members' losses (m,); by default under the problem's loss."""
-        arrays = [each.requires_grad_() for each in self.parameters()]
-        outputs = self._outputs(arrays, inputs) / self.temperatures[:, None, None]
+        behind = self._first_layer.behind(inputs) if self._first_layer else None
+        subset = behind or self.subset
+        arrays = [each.requires_grad_() for each in subset.forward(self.coordinates)]
+        outputs = self._later_logits(arrays[1:], arrays[0].mT) if behind else self._outputs(arrays, inputs)
+        outputs = outputs / self.temperatures[:, None, None]
         losses = (loss or self.problem.loss).total(outputs, labels) / outputs.shape[1]
         # Members do not interact, so a loss that is not finite does not affect the gradients of the others.
-        found = self.subset.transposed(torch.autograd.grad(losses.sum(), arrays))
+        found = subset.transposed(torch.autograd.grad(losses.sum(), arrays))
         return self.subset.tangential(found, self.coordinates), losses.detach()
 
     def step(self, number: int, inputs: Tensor, labels: Tensor) -> list[Tensor]:
@@ -235,6 +245,8 @@ class Ensemble:
         result = copy.copy(self)
         result.problem = replace(self.problem, loss=self.problem.loss.select(members))
         result.subset, result.coordinates = self.subset.select(members), self.coordinates[members]
+        if self._first_layer:
+            result._first_layer = first_layers.of(self.problem.network, result.subset)
         result.rates, result.temperatures = self.rates[members], self.temperatures[members]
         if self.options.own_examples:
             result.inputs, result.labels = self.inputs[members], self.labels[members]

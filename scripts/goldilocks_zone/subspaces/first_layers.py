@@ -1,0 +1,127 @@
+"""Outputs of a network's first dense layer in place of its weights, for members on one sparse plane or sphere.
+
+Outputs W Xᵀ (o, n) are linear in the weights. Once a plane's directions are mapped to outputs, with one sparse product
+for all members, two matrix products with d rows give the members' outputs and the gradients by their coordinates.
+Neither weights (m, o, i) nor gradients by them are formed: with most parameters in the first layer, that is most of the
+work. Letters: m members, d coordinates, n examples, i inputs and o outputs of the layer.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor, nn
+
+from goldilocks_zone.subspaces.constraints import Spanned, Subset
+from goldilocks_zone.subspaces.projections import Dense, Projection, Sparse
+
+# Outputs along d directions have d·n·o entries, weights of the members m·i·o; both paths take as long at this ratio.
+WORTH = 4
+
+
+class FirstLayer:
+    """The first layer of a network, whose members lie in a `subset`; its parameters come first among them."""
+
+    def __init__(self, subset: Subset, inner: Sparse, points: list[Tensor] | None, scales: Tensor | None):
+        """`points` are common to the members: arrays (*shape), scaled by `scales` (m,) unless they are spanned."""
+        self._subset, self._points, self._scales = subset, points, scales
+        self._outputs, self._inputs = subset.shapes[0]
+        self._count = 2 if len(subset.shapes) > 1 and len(subset.shapes[1]) == 1 else 1
+        self._later = inner.part(slice(self._count, None))
+        self._directions = _directions(inner.part(slice(0, self._count)), self._inputs + self._count - 1)
+
+    def behind(self, inputs: Tensor) -> Subset | None:
+        """The subset with the layer's outputs (m, o, n) for inputs (n, …) as its first parameter, in place of weights.
+
+        None if weights are cheaper.
+        """
+        members, dimension, n = len(self._subset.start), self._later.dimension, len(inputs)
+        if dimension * n > WORTH * members * self._inputs:
+            return None
+        columns = inputs.flatten(1).T
+        if self._count == 2:
+            columns = torch.cat([columns, columns.new_ones(1, n)])
+        # SciPy's product takes half the time of torch's.
+        rows = torch.from_numpy(self._directions @ columns.contiguous().numpy()).view(dimension, -1)
+        shapes = [(self._outputs, n), *self._later.shapes]
+        projection: Projection = Stacked([Dense(rows, shapes[:1]), self._later])
+        point = [] if self._points is None else self._behind_point(columns)
+        if isinstance(self._subset.projection, Spanned):
+            projection = self._subset.projection.seen_as(projection, point)
+        offsets = self._subset.offsets
+        if offsets is not None:
+            offsets = [self._scales[:, None, None] * point[0], *offsets[self._count :]]
+        return replace(self._subset, shapes=shapes, projection=projection, offsets=offsets)
+
+    def _behind_point(self, columns: Tensor) -> list[Tensor]:
+        own = [each.flatten(1) if each.ndim > 1 else each[:, None] for each in self._points[: self._count]]
+        return [torch.cat(own, 1) @ columns, *self._points[self._count :]]
+
+
+class Stacked(Projection):
+    """Projections with the same coordinates, whose parameters follow each other."""
+
+    def __init__(self, parts: list[Projection]):
+        super().__init__(parts[0].dimension, [shape for part in parts for shape in part.shapes])
+        self._parts = parts
+
+    def forward(self, coordinates: Tensor, offsets: list[Tensor] | None = None) -> list[Tensor]:
+        """M w of all parts."""
+        found, rest = [], offsets
+        for part in self._parts:
+            own = None if rest is None else rest[: len(part.shapes)]
+            rest = None if rest is None else rest[len(part.shapes) :]
+            found += part.forward(coordinates, own)
+        return found
+
+    def transposed(self, gradients: list[Tensor]) -> Tensor:
+        """Mᵀ g, summed over the parts."""
+        total, rest = 0, list(gradients)
+        for part in self._parts:
+            total = total + part.transposed(rest[: len(part.shapes)])
+            rest = rest[len(part.shapes) :]
+        return total
+
+
+def of(network: nn.Module, subset: Subset) -> FirstLayer | None:
+    """The first layer of a network, a chain of layers that flattens its inputs first; None where it brings nothing.
+
+    That is in subsets that no sparse projection spans, for starts that are not multiples of each other, and on a GPU,
+    where it was not measured.
+    """
+    projection, points, scales = subset.projection, None, None
+    inner = projection.inner if isinstance(projection, Spanned) else projection
+    if not (type(network) is nn.Sequential and isinstance(inner, Sparse)) or subset.start.is_cuda:
+        return None
+    if [type(each) for each in network[:2]] != [nn.Flatten, nn.Linear] or len(network) < 3:
+        return None
+    if isinstance(projection, Spanned):
+        points = [each[0] for each in projection.direction]
+    elif subset.offsets is not None:
+        scales = _scales(torch.cat([each.flatten(1) for each in subset.offsets], 1))
+        if scales is None:
+            return None
+        points = [each[scales.argmax()] for each in subset.offsets]
+    return FirstLayer(subset, inner, points, scales)
+
+
+def _scales(points: Tensor) -> Tensor | None:
+    """Lengths (m,) of points (m, D) over the greatest, if all have one direction up to rounding."""
+    exact = points.double()
+    lengths = torch.linalg.vector_norm(exact, dim=1)
+    scales = lengths / lengths.max()
+    apart = torch.linalg.vector_norm(exact - scales[:, None] * exact[lengths.argmax()], dim=1)
+    return scales.to(points) if (apart <= 4 * torch.finfo(points.dtype).eps * lengths).all() else None
+
+
+def _directions(layer: Sparse, width: int) -> scipy.sparse.csr_array:
+    """Directions (d·o, width) of a layer's weights (o, i), and its bias, if any, as a last column of them."""
+    (outputs, inputs), entries = layer.shapes[0], layer.unit.tocoo()
+    direction, place = entries.coords
+    of_weight = place < outputs * inputs
+    output = np.where(of_weight, place // inputs, place - outputs * inputs)
+    column = np.where(of_weight, place % inputs, inputs)
+    shape = (layer.dimension * outputs, width)
+    data = entries.data.astype(layer.rows.values().numpy().dtype)
+    return scipy.sparse.csr_array((data, (direction * outputs + output, column)), shape=shape)
