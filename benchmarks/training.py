@@ -4,7 +4,8 @@ Writes one row for each case and method, with the columns of benchmarks/curvatur
 Adam at batch size 64 from 25 radii and 3 seeds for STEPS steps each, on a plane of d dimensions (dense or sparse
 columns) or in the full space.
 
-  engine      all radii of a seed share a plane, and one product with it yields their parameters
+  engine      all radii of a seed share a plane, and one product with it yields their parameters; on sparse planes the
+              first layer's outputs take the place of its weights
   plain loop  sequential runs: parameters θ_0 + Mw by one product (CSR for sparse columns, with a transposed copy), the
               network as torch.nn layers, autograd, torch.optim.Adam on w
   matmul      only the engine's matrix products: layers forward and backward, M and its transpose
@@ -147,21 +148,22 @@ def _products(projection: projections.Projection | None) -> tuple[Callable, Call
 
 def matmul(problem: Problem, steps: int) -> None:
     """The engine's matrix products alone, on random numbers."""
+    images = torch.randn(BATCH, WIDTHS[0])
     for ensemble in _ensembles(problem, steps):
-        projection, members = ensemble.subset.projection, len(ensemble.coordinates)
+        members, coordinates = len(ensemble.coordinates), ensemble.coordinates.clone()
         values = [torch.randn(members, BATCH, width) for width in WIDTHS]
-        coordinates = ensemble.coordinates.clone()
         own = len(ensemble.shuffles) > 1
         for _ in range(steps):
-            arrays = ensemble.subset.forward(coordinates) if projection is None else projection.forward(coordinates)
-            weights, gradients = arrays[::2], []
-            for number, weight in enumerate(weights):
+            behind = ensemble.first_layer.behind(images) if ensemble.first_layer else None
+            subset, gradients = behind or ensemble.subset, [values[1].mT.contiguous()] if behind else []
+            arrays = (subset.projection or subset).forward(coordinates)
+            for number, weight in enumerate(arrays[1::2] if behind else arrays[::2], start=len(gradients)):
                 before = values[number] if number or own else values[0][:1].expand(members, -1, -1)
-                before @ weight.transpose(1, 2)
-                gradients += [values[number + 1].transpose(1, 2) @ before, values[number + 1].sum(1)]
+                before @ weight.mT
+                gradients += [values[number + 1].mT @ before, values[number + 1].sum(1)]
                 if number:
                     values[number + 1] @ weight
-            ensemble.subset.transposed(gradients)
+            subset.transposed(gradients)
 
 
 METHODS = {"engine": engine, "plain loop": plain_loop, "matmul": matmul}

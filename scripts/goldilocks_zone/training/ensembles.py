@@ -90,7 +90,7 @@ class Ensemble:
         self.rates, chosen = options.rates.to(like), options.temperatures
         self.temperatures = torch.full_like(self.rates, problem.temperature) if chosen is None else chosen.to(like)
         self._start_optimiser()
-        self._first_layer = None
+        self.first_layer = None
 
         def logits(arrays: list[Tensor], inputs: Tensor) -> Tensor:
             return networks.as_logits(networks.call(problem.network, arrays, inputs), len(inputs))
@@ -103,8 +103,8 @@ class Ensemble:
         logits = kernels.affine_layers(logits if is_chain else kernels.exact(logits))
         self._logits, self._own_logits = (over_members(logits, shared=shared) for shared in (True, False))
         if is_chain and not options.own_examples:
-            self._first_layer = first_layers.of(problem.network, subset)
-        if self._first_layer:
+            self.first_layer = first_layers.of(problem.network, subset)
+        if self.first_layer:
             later = kernels.affine_layers(partial(networks.call, problem.network[2:]))
             self._later_logits = over_members(later, shared=False)
 
@@ -173,7 +173,7 @@ class Ensemble:
 
     def _gradients(self, inputs: Tensor, labels: Tensor, loss: Loss | None = None) -> tuple[list[Tensor], Tensor]:
         """Gradients in the parts of the subset, and the members' losses (m,); by default under the problem's loss."""
-        behind = self._first_layer.behind(inputs) if self._first_layer else None
+        behind = self.first_layer.behind(inputs) if self.first_layer else None
         subset = behind or self.subset
         arrays = [each.requires_grad_() for each in subset.forward(self.coordinates)]
         outputs = self._later_logits(arrays[1:], arrays[0].mT) if behind else self._outputs(arrays, inputs)
@@ -245,8 +245,8 @@ class Ensemble:
         result = copy.copy(self)
         result.problem = replace(self.problem, loss=self.problem.loss.select(members))
         result.subset, result.coordinates = self.subset.select(members), self.coordinates[members]
-        if self._first_layer:
-            result._first_layer = first_layers.of(self.problem.network, result.subset)
+        if self.first_layer:
+            result.first_layer = first_layers.of(self.problem.network, result.subset)
         result.rates, result.temperatures = self.rates[members], self.temperatures[members]
         if self.options.own_examples:
             result.inputs, result.labels = self.inputs[members], self.labels[members]

@@ -49,12 +49,12 @@ def test_gradients_and_runs_are_those_with_weights(kind, label, monkeypatch):
     moved = torch.as_tensor(stream("moved").standard_normal(fast.coordinates.shape))
     for each in (fast, plain):
         each.coordinates += 0.1 * moved
-    behind = fast._first_layer.behind(batch[0])
+    behind = fast.first_layer.behind(batch[0])
     assert behind.shapes[0] == (9, 8)
-    monkeypatch.setattr(plain, "_first_layer", None)
+    monkeypatch.setattr(plain, "first_layer", None)
     torch.testing.assert_close(fast.gradients(*batch), plain.gradients(*batch), rtol=1e-11, atol=1e-13)
     kept = fast.select(torch.tensor([2, 0]))
-    assert kept._first_layer is not None
+    assert kept.first_layer is not None
     torch.testing.assert_close(kept.gradients(*batch), plain.gradients(*batch)[[2, 0]], rtol=1e-11, atol=1e-13)
     found, expected = run(fast), run(plain)
     assert np.abs(found[-1] - found[0]).min() > 0
@@ -66,24 +66,24 @@ def test_outputs_are_those_of_the_weights():
     trained = ensemble(network)
     trained.coordinates += torch.as_tensor(stream("moved").standard_normal(trained.coordinates.shape))
     weights, bias = trained.parameters()[:2]
-    outputs = trained._first_layer.behind(network.inputs[:8]).forward(trained.coordinates)[0]
+    outputs = trained.first_layer.behind(network.inputs[:8]).forward(trained.coordinates)[0]
     expected = weights @ network.inputs[:8].T + bias[..., None]
     torch.testing.assert_close(outputs, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_directions_that_leave_the_first_layer_alone():
+def test_directions_that_leave_thefirst_layer_alone():
     network = model("fc-9x2-relu", image=(12,), classes=4, examples=50)
     eta = np.ones(len(network.initialisation(0, 1.0)))
     eta[: 9 * 13] = 0
     trained = ensemble(network, where=subset("plane", network, eta=eta))
-    behind = trained._first_layer.behind(network.inputs[:8])
+    behind = trained.first_layer.behind(network.inputs[:8])
     outputs = [behind.forward(trained.coordinates + step)[0] for step in (0, 1)]
     torch.testing.assert_close(*outputs, rtol=0, atol=0)
 
 
 def test_large_batches_take_weights():
     network = model("fc-9x2-relu", image=(12,), classes=4, examples=50)
-    layer = ensemble(network)._first_layer
+    layer = ensemble(network).first_layer
     most = first_layers.WORTH * len(SCALES) * 12 // 5
     assert layer.behind(network.inputs[:most]) is not None
     assert layer.behind(network.inputs[:1].expand(most + 1, -1)) is None
