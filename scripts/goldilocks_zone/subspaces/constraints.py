@@ -15,7 +15,7 @@ from torch import Tensor
 
 from goldilocks_zone.subspaces.projections import Projection
 
-LONG = 2**14  # entries of vectors whose scalar products are computed one by one
+LONG = 2**12  # entries of vectors whose scalar products are computed one by one
 
 
 @dataclass(frozen=True)
