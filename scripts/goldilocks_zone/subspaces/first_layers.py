@@ -6,6 +6,7 @@ Neither weights (m, o, i) nor gradients by them are formed: with most parameters
 work. Letters: m members, d coordinates, n examples, i inputs and o outputs of the layer.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -66,22 +67,21 @@ class Stacked(Projection):
         super().__init__(parts[0].dimension, [shape for part in parts for shape in part.shapes])
         self._parts = parts
 
-    def forward(self, coordinates: Tensor, offsets: list[Tensor] | None = None) -> list[Tensor]:
+    def forward(self, coordinates: Tensor, offsets: Sequence[Tensor] | None = None) -> list[Tensor]:
         """M w of all parts."""
-        found, rest = [], offsets
-        for part in self._parts:
-            own = None if rest is None else rest[: len(part.shapes)]
-            rest = None if rest is None else rest[len(part.shapes) :]
-            found += part.forward(coordinates, own)
-        return found
+        if offsets is None:
+            return [each for part in self._parts for each in part.forward(coordinates)]
+        return [each for part, own in self._with_their(offsets) for each in part.forward(coordinates, own)]
 
-    def transposed(self, gradients: list[Tensor]) -> Tensor:
+    def transposed(self, gradients: Sequence[Tensor]) -> Tensor:
         """Mᵀ g, summed over the parts."""
-        total, rest = 0, list(gradients)
+        return sum(part.transposed(own) for part, own in self._with_their(gradients))
+
+    def _with_their(self, arrays: Sequence[Tensor]) -> Iterator[tuple[Projection, Sequence[Tensor]]]:
+        start = 0
         for part in self._parts:
-            total = total + part.transposed(rest[: len(part.shapes)])
-            rest = rest[len(part.shapes) :]
-        return total
+            yield part, arrays[start : start + len(part.shapes)]
+            start += len(part.shapes)
 
 
 def of(network: nn.Module, subset: Subset) -> FirstLayer | None:
