@@ -97,11 +97,12 @@ class TrainingStudy(Study, title="Study of training"):
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
         """Operations of the steps, of logging, and of spectra in full space."""
         # Costs of sharpness and geometry, in forward passes over their examples; cost of an optimiser's step in the
-        # whole space, in examples.
-        sharpness_passes, geometry_passes, step = 60, 650, 17 * subspace.startswith("full")
+        # whole space, in examples; on sparse planes, share of the examples' cost without weights of the first layer.
+        sharpness_passes, geometry_passes, step = 60, 650, 11 * subspace.startswith("full")
+        share = 0.5 if subspace.endswith("sparse") else 1
         batch = self.examples or shape.training_examples if self.batch == "all" else self.batch
         largest = max(self.vary.get("geometry_examples", [self.geometry_examples]))
-        examples = 3 * self.steps * (batch + step) + len(self.geometry_steps) * largest * geometry_passes
+        examples = 3 * self.steps * (share * batch + step) + len(self.geometry_steps) * largest * geometry_passes
         examples += len(self.logged_steps) * (self.evaluated + self.sharpness_examples * sharpness_passes)
         runs = draws * radii * len(studies.variants(self))
         return runs * network.forward_flops(shape.image, shape.classes) * examples
