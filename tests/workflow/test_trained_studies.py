@@ -221,5 +221,5 @@ def test_the_geometry_of_a_run_is_measured_at_its_steps(trained, tmp_path):
     refused = project.snakemake(path, config=CONFIG)
     assert (
         refused.returncode != 0
-        and "geometry_examples: 20 is impossible; of the classes of this variant" in refused.stderr
+        and "geometry_examples: 20 is too large; two sets of training examples" in refused.stderr
     )

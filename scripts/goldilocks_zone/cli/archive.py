@@ -50,7 +50,9 @@ def release_day() -> str:
 def _recorded(place: Path) -> str:
     found = records.versions(place)
     if len(found) != 1:
-        raise ValueError(f"{place.parent} has no record of {place.stem}: build the run first, then archive it")
+        raise ValueError(
+            f"{place.parent} has {len(found)} records of {place.stem} in place of one: build the run, then archive it"
+        )
     return found[0].read_text(encoding="utf-8").strip()
 
 

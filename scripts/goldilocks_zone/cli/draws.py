@@ -71,7 +71,9 @@ def run(configfiles: list[Path]) -> None:
     config = load.load(configfiles)
     path = Path("results", config.run, "claims.csv")
     if not path.exists():
-        raise ValueError(f"{path} is missing: the draws follow from the spreads of a finished run, so build it first")
+        raise ValueError(
+            f"{path} is missing: numbers of draws follow from the spread of a finished run; build the run first"
+        )
     with path.open(newline="", encoding="utf-8") as file:
         found = asked(definitions.load(CLAIMS), csv.DictReader(file))
     table = [("study", "draws", "asked", "by", "cases out of reach")]

@@ -85,7 +85,7 @@ def summary_of(run: str, jobs: list[dict], costs: list[Cost], cores: int) -> lis
 
 
 def weights_of(config: models.Configuration) -> dict[str, list[str]]:
-    """Labels of the weights (trained, and initialisations) of each study that varies them."""
+    """Labels of the weights of each study that varies `weights`: its files, and `none` for initialisations."""
     found = {name: study.variations.get("weights") for name, study in config.studies.items()}
     return {name: labels for name, labels in found.items() if labels}
 

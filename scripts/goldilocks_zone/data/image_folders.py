@@ -174,9 +174,9 @@ def _folder_members(path: Path, limit: int) -> Iterator[Member]:
 
     for name, file in folders.walk(path, onerror=fail):
 
-        def read(file=file):
+        def read(name=name, file=file):
             if not file.is_file():
-                raise Refused(f"{file.name!r} is no file, or a link to none; remove it")
+                raise Refused(f"{name!r} is not a regular file, or is a broken link; remove it")
             if file.stat().st_size > limit:
                 raise Refused(f"{file.name!r} has {file.stat().st_size >> 20} MiB, {beyond(limit)}")
             return file.read_bytes()
@@ -213,7 +213,7 @@ def _name_of(entry: zipfile.ZipInfo) -> str:
     try:
         return entry.filename.encode("cp437").decode("utf-8")
     except UnicodeError:
-        name = f"the name of the member {entry.filename!r} is in an alphabet that the archive does not tell"
+        name = f"the name of the member {entry.filename!r} is in an encoding that the archive does not state"
         raise Refused(f"{name}; archive it with names in UTF-8, or as .tar.gz") from None
 
 

@@ -94,7 +94,8 @@ class JepaCurvatureStudy(Study, title="Study of the curvature of joint embedding
                 reason = f"the cross-entropy of {shape.classes} classes needs as many outputs"
                 checks.refuse(f"{path}.embedding: {self.embedding} is impossible; {reason}")
         if self.classes or "classes" in self.vary:
-            checks.refuse(f"{path}.classes: views are of all classes; leave it out")
+            key = "vary.classes" if "classes" in self.vary else "classes"
+            checks.refuse(f"{path}.{key}: studies of this kind use the images of all classes; leave it out")
         for label in self.networks:
             network = networks.get(label)
             if not isinstance(network, FullyConnected):

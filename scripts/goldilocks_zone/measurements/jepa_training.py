@@ -227,7 +227,8 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
             elif shape.image not in ((1, 28, 28), (1, 14, 14)):
                 checks.refuse(f"{path}.datasets: {name} has no grey images of 28 × 28 or 14 × 14 pixels; use another")
             if self.over_threshold and name != "gaussian_pairs":
-                checks.refuse(f"{path}.over_threshold: the threshold is known of gaussian_pairs alone; leave it out")
+                reason = f"the threshold of collapse is known for the dataset gaussian_pairs, and not for {name}"
+                checks.refuse(f"{path}.over_threshold: {reason}; leave it out")
         if self.curvature_examples and self.predictor:
             checks.refuse(f"{path}.curvature_examples: it is measured of Siamese networks alone; set predictor: false")
         if self.curvature_examples % (self.group or 1) or self.curvature_examples == 1:

@@ -174,7 +174,10 @@ def _rate_and_temperature(study: TrainingStudy, depth: int | None, ratio: float)
 
 
 def _subset(trained: Ensembles, draw: int, points: list[np.ndarray]) -> constraints.Subset:
-    """Subset of parameter space that confines members at `points` (D,); on planes and spheres, all share a draw."""
+    """Subset of parameter space for members that start at `points`, each (D,).
+
+    On planes and spheres, all of them must be of the one `draw`, which determines the plane.
+    """
     study, work, where = trained.study, trained.work, trained.where
     tensor = functools.partial(torch.as_tensor, dtype=getattr(torch, study.dtype), device=work.device)
     shapes, radii = [each.shape for each in trained.module.parameters()], [np.linalg.norm(each) for each in points]
@@ -271,9 +274,10 @@ def _sets(trained: Ensembles, count: int) -> local_geometry.Sets:
     places = (trained.training, 0), (trained.training, count), (trained.held_out, 0)
     parts = [local_geometry.Examples(*(each[first : first + count] for each in known)) for known, first in places]
     sets = local_geometry.Sets(*parts)
-    if (least := min(len(each.labels) for each in sets)) < count:
-        reason = "of the classes of this variant one of its three sets, two of training and one held out, has"
-        raise ValueError(f"geometry_examples: {count} is impossible; {reason} {least}")
+    if min(len(each.labels) for each in sets) < count:
+        most = min(len(trained.training[0]) // 2, len(trained.held_out[0]))
+        reason = "two sets of training examples and one of held-out ones need as many each"
+        raise ValueError(f"geometry_examples: {count} is too large; {reason}: the classes of this variant allow {most}")
     return sets
 
 

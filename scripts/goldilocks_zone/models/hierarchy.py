@@ -46,7 +46,11 @@ class Unrolled(JointEmbedding):
 
 
 def level(encoder: str, sizes: Sizes, weights: Sequence[float] = (1,)) -> JointEmbedding:
-    """Build a level from the label of its encoder; with several weights, predictions are unrolled."""
+    """Build the joint embedding of one level from the label of its encoder.
+
+    weights: factors on the squared errors of predictions 1, 2, … steps ahead. If there are several, each step is
+    predicted from the previous prediction.
+    """
     network = labels.parse_network(encoder)
     if len(weights) == 1:
         return jepa.build(network, sizes)

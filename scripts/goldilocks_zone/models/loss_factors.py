@@ -19,7 +19,7 @@ class Factor:
         return type(self)(self.entries[some])
 
     def reduced(self) -> "Factor":
-        """Return a factor of the same R Rᵀ with the fewest columns known."""
+        """Return a factor with the same R Rᵀ and as few columns as this class can give; by default itself."""
         return self
 
 

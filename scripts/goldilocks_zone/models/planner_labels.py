@@ -54,7 +54,8 @@ def parse(label: str) -> Hierarchical | Flat:
         raise ValueError(f"planner {label!r} is unknown: use {FORM}")
     planner = Flat(found[1], found[2] == "held", int(found[3]), int(found[4]), bool(found[5]), bool(found[6]))
     if planner.steps % POOLED or planner.times * CALLS % (ROUNDS * planner.steps) or planner.samples < 2:
-        raise ValueError(f"planner {label!r} is impossible: its steps must be {POOLED} times a divisor of its calls")
+        reason = f"must be a multiple of {POOLED} that divides {planner.times * CALLS // ROUNDS} at least twice"
+        raise ValueError(f"planner {label!r} is impossible: its number of steps, {planner.steps}, {reason}")
     if planner.cost == "exact" and not planner.true:
         raise ValueError(f"planner {label!r} is impossible: the exact way is one of the true dynamics, add -true")
     return planner

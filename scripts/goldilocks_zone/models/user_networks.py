@@ -118,8 +118,8 @@ def _refuse_unfit_forward(module: nn.Module, tried: nn.Module, image: tuple, cla
         scale = (gradient(theta) * direction).norm()
         if abs(slope - (ahead - behind) / (2 * STEP)) > SLOPE_TOLERANCE * (abs(slope) + scale):
             raise ValueError(
-                f"{name} has derivatives that are not those of its logits: leave out detach, item, no_grad, "
-                "lower precision and gradients of your own"
+                f"{name} has derivatives that differ from finite differences of its logits: leave out detach, item, "
+                "no_grad, conversions to lower precision and backward functions of your own"
             )
     alone = torch.cat([logits(theta, images[i : i + 1]) for i in range(3)])
     if not torch.allclose(found, alone, rtol=1e-8, atol=1e-10 * float(found.abs().max())):

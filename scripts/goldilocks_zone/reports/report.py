@@ -67,7 +67,7 @@ def report(
     model.
     """
     if options.planes < 2:
-        raise ValueError(f"{options.planes} plane gives no interval: ask for at least 2")
+        raise ValueError(f"planes: {options.planes} is too few for a confidence interval; use at least 2")
     say = _Progress(options.progress, 5 + (checkpoints is not None))
     was_training = any(module.training for module in model.modules())
     measured = copy.deepcopy(model).eval() if was_training else model

@@ -206,9 +206,10 @@ def _variance(samples: np.ndarray) -> float:
 
 
 def _root(variance: float, freedom: float, n: int, taken_off: float = 0.0, centre: float = 1.0) -> Estimate:
-    """Square root of a variance minus a known part, relative to `centre`, with a chi-squared interval.
+    """√(variance − `taken_off`) / `centre` of n samples, with a chi-squared interval of `freedom` degrees of freedom.
 
-    The known part is subtracted from both ends, so that they start at 0, except from an upper end that is below it.
+    `taken_off`, a known part of the variance, is subtracted from both ends of the interval too; negative results are 0.
+    An upper end that would be 0 is kept without the subtraction.
     """
 
     def root(value: float) -> float:

@@ -172,7 +172,10 @@ class Ensemble:
         return self.rates if self.options.rate_at is None else self.rates * self.options.rate_at(step)
 
     def _gradients(self, inputs: Tensor, labels: Tensor, loss: Loss | None = None) -> tuple[list[Tensor], Tensor]:
-        """Gradients in the parts of the subset, and the members' losses (m,); by default under the problem's loss."""
+        """Gradients of the members' mean losses, split as in `Subset.parts`, and these losses (m,).
+
+        The loss is the problem's unless another is given.
+        """
         behind = self.first_layer.behind(inputs) if self.first_layer else None
         subset = behind or self.subset
         arrays = [each.requires_grad_() for each in subset.forward(self.coordinates)]

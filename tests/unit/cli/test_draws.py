@@ -56,5 +56,5 @@ def test_with_the_draws_asked_for_the_interval_reaches_half_way():
 def test_a_run_without_results_is_refused(tmp_path, monkeypatch):
     (tmp_path / "tiny.yaml").write_text("run: tiny\nstudies: {}\n")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"results/tiny/claims\.csv is missing: .* build it first"):
+    with pytest.raises(ValueError, match=r"results/tiny/claims\.csv is missing: .* build the run first"):
         draws.run([tmp_path / "tiny.yaml"])

@@ -484,7 +484,7 @@ MALFORMED = {
         "save it as 8-bit, for example",
     ),
     "four bits": (lambda f: write_zip(f, members(**{"train/cat/0.png": four_bits()})), "the colour mode L, 4 bits"),
-    "a link to nothing": (broken_link, "'9.png' is no file, or a link to none"),
+    "a link to nothing": (broken_link, "9.png' is not a regular file, or is a broken link"),
     "a large file": (
         lambda f: write_folder(f, members(**{"train/cat/9.png": bytes(5 << 20)})),
         "'9.png' has 5 MiB, beyond the limit of 4 MiB",
@@ -600,15 +600,15 @@ BAD_NETWORKS = {
     "no weights": (network("", "return x.flatten(1)[:, :3]"), "has no weights"),
     "cut off from its weights": (
         network(LINEAR, "return self.layer(x.flatten(1)) * self.layer.weight.detach().norm()"),
-        "has derivatives that are not those of its logits",
+        "has derivatives that differ from finite differences of its logits",
     ),
     "a number in between": (
         network(LINEAR, "return self.layer(x.flatten(1)) * self.layer.weight.norm().item()"),
-        "derivatives that are not those of its logits",
+        "derivatives that differ from finite differences of its logits",
     ),
     "single precision inside": (
         network(LINEAR, "return nn.functional.linear(x.flatten(1).float(), self.layer.weight.float()).double()"),
-        "derivatives that are not those of its logits",
+        "derivatives that differ from finite differences of its logits",
     ),
     "complex weights": (
         network("        self.weight = nn.Parameter(torch.zeros(20, classes, dtype=torch.complex128))\n"),

@@ -310,7 +310,7 @@ def unmarked_zip(folder, encoding):
 
 def test_a_zip_that_does_not_tell_its_alphabet(tmp_path):
     assert read(unmarked_zip(tmp_path, "utf-8")).attrs["class_names"] == "dog, schön"
-    with pytest.raises(user_datasets.Refused, match="is in an alphabet that the archive does not tell; archive it"):
+    with pytest.raises(user_datasets.Refused, match="is in an encoding that the archive does not state; archive it"):
         read(unmarked_zip(tmp_path, "latin-1"))
 
 

@@ -101,7 +101,7 @@ def test_checkpoints_come_from_files_and_are_refused_in_a_sentence(tmp_path):
     ):
         with pytest.raises(ValueError, match=words):
             goldilocks_zone.report(module, "cross_entropy", data, given, SMALL)
-    with pytest.raises(ValueError, match="ask for at least 2"):
+    with pytest.raises(ValueError, match="planes: 1 is too few for a confidence interval; use at least 2"):
         goldilocks_zone.report(module, "cross_entropy", data, options=replace(SMALL, planes=1))
 
 

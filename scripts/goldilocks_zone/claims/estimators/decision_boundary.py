@@ -150,9 +150,9 @@ def boundary_value(cell: Cell, of: Given) -> list[Estimate]:
 
 
 def boundary_contrast(cell: Cell, of: Given, less: Given, against: Given | None = None) -> list[Estimate]:
-    """A reading minus the same reading with the fields `less`.
+    """The reading `of`, minus the reading in which the fields `less` replace its own, draw by draw.
 
-    With `against`, minus the same difference with the fields `against`.
+    With `against`, the same difference is subtracted for readings in which the fields `against` replace their own.
     """
     found = []
     for each in _each(cell, of):

@@ -89,9 +89,9 @@ def scale_exponent(
 
 
 def layer_block(cell: Cell) -> list[Estimate]:
-    """Largest |vᵀH′v|/‖H′v‖ over random v within one layer, over radii, for each draw.
+    """Largest |vᵀH′v|/‖H′v‖ over random v that are non-zero in one layer only, over layers, radii and draws.
 
-    Raises NotTested without layer-wise probes.
+    H′ is the residual part of the Hessian. Raises NotTested without layer-wise probes.
     """
     if "layer_residual" not in cell:
         raise NotTested("the study has no layer-wise probes")

@@ -132,9 +132,9 @@ def embedding_value(cell: Cell, of: Given) -> list[Estimate]:
 
 
 def embedding_contrast(cell: Cell, of: Given, less: Given, against: Given | None = None) -> list[Estimate]:
-    """A reading minus the same reading with the fields `less`.
+    """The reading `of`, minus the reading in which the fields `less` replace its own, draw by draw.
 
-    With `against`, minus the same difference with the fields `against`.
+    With `against`, the same difference is subtracted for readings in which the fields `against` replace their own.
     """
     first, second = _sides(cell, [of], less, against)
     return [estimates.difference(first[0], second[0], _resolution(of))]
