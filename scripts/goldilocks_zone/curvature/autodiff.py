@@ -61,8 +61,14 @@ def hessian_products(problem: Problem, parameters: Tensor) -> Callable[[Tensor],
 
 
 def products(problem: Problem, parameters: Tensor, part: str) -> Callable[[Tensor], Tensor]:
-    """Map from directions (d, D) to products (d, D) with the `hessian` of the total loss or its `gauss_newton` part."""
-    if part != "gauss_newton":
+    """Map from directions (d, D) to products (d, D) with the `hessian` of the total loss or one of its parts.
+
+    The parts are `gauss_newton` and the rest, `residual`.
+    """
+    if part == "residual":
+        whole, gauss_newton = (products(problem, parameters, each) for each in ("hessian", "gauss_newton"))
+        return lambda directions: whole(directions) - gauss_newton(directions)
+    if part == "hessian":
         push = hessian_products(problem, parameters)
         return lambda directions: push(directions)[0]
 

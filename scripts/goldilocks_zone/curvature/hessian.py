@@ -24,6 +24,8 @@ from goldilocks_zone.randomness import stream
 from goldilocks_zone.spectra import lanczos
 from goldilocks_zone.subspaces import planes
 
+PARTS = ("hessian", "gauss_newton", "residual")
+
 
 @dataclass(frozen=True)
 class Options:
@@ -147,18 +149,18 @@ def hessian_products(
 ) -> Callable[[Array], Array]:
     """Map from vectors (d, D) to products (d, D) with the Hessian of the mean loss at `parameters` (D,).
 
-    `part` is `hessian` or `gauss_newton`; the precision is that of the parameters. For fully connected chains, one pass
-    over the examples is cached for all calls if it fits into `memory_mib`. Other networks use automatic
-    differentiation. NumPy vectors give NumPy products in double precision, as `lanczos` requires. Both this function
-    and the map raise ValueError as `radial_sweep` does; this function also if the part is unknown.
+    `part` is `hessian`, `gauss_newton` for G or `residual` for H′; the precision is that of the parameters. For fully
+    connected chains, one pass over the examples is cached for all calls if it fits into `memory_mib`. Other networks
+    use automatic differentiation. NumPy vectors give NumPy products in double precision, as `lanczos` requires. Both
+    this function and the map raise ValueError as `radial_sweep` does; this function also if the part is unknown.
     """
-    if part not in ("hessian", "gauss_newton"):
-        raise ValueError(f"part {part!r} of the Hessian is unknown: use hessian or gauss_newton")
+    if part not in PARTS:
+        raise ValueError(f"part {part!r} of the Hessian is unknown: use one of {', '.join(PARTS)}")
     refuse_not_positive(memory_mib, "memory_mib")
     given = arguments.prepared(problem, parameters)
     chain = dispatch.chain_of(given.loss, given.network, [given.theta], given.first)
     if Products.applies(chain, given.theta, given.count, memory_mib):
-        return arguments.of_rows(Products(chain, given, part == "gauss_newton"), given.theta)
+        return arguments.of_rows(Products(chain, given, part), given.theta)
     logits, theta = given.logits(part), given.theta
     fitting = autodiff.examples_per_chunk(logits, theta, given.first, memory_mib)
 

@@ -1,4 +1,4 @@
-"""Products with the Hessian of fully connected chains in full space, or with its Gauss–Newton part, at one point.
+"""Products with the Hessian of fully connected chains in full space, or with one of its parts, at one point.
 
 Activations, adjoints and slopes do not depend on the vector and are computed once. A product then pushes one tangent
 forward and pulls one adjoint back: two matrix products for the first layer and six for each other layer.
@@ -20,10 +20,13 @@ ENTRIES_AT_ONCE = 2**17  # of tangents: vectors share matrix products up to this
 
 
 class Products:
-    """Map from vectors (d, D) to products (d, D) with the Hessian of the mean loss at a point, in its precision."""
+    """Map from vectors (d, D) to products (d, D) with a part of the Hessian at a point, in its precision.
 
-    def __init__(self, chain: tuple, given: Prepared, gauss_newton: bool):
-        self._chain, self._given, self._gauss_newton = chain, given, gauss_newton
+    `part` is that of `hessian.hessian_products`.
+    """
+
+    def __init__(self, chain: tuple, given: Prepared, part: str):
+        self._chain, self._given, self._part = chain, given, part
         self._theta, self._temperature, self._amount = given.theta, given.temperature, given.amount
         self._chunks = [
             self._prepared(*some) for batch in given for some in zip(*(each.split(EXAMPLES_AT_ONCE) for each in batch))
@@ -41,7 +44,7 @@ class Products:
         """Dense layers with inputs and adjoints, activations with slopes, and the product with the loss curvature."""
         outputs, kept = chains.forward(self._chain, self._theta, inputs)
         cooled = outputs.double() / self._temperature
-        if not self._gauss_newton:
+        if self._part != "gauss_newton":
             delta = self._given.loss.gradient(cooled, labels) / self._temperature
             _, kept = chains.backward(kept, self._theta, delta.to(outputs), to_inputs=False)
         steps = []
@@ -50,6 +53,8 @@ class Products:
                 steps.append(Step(each.layer, each.forward, each.delta))
             elif isinstance(each.layer, Activation) and steps:
                 steps.append(Step(each.layer, each.layer.slope(each.forward), None, bend=each.bend()))
+        if self._part == "residual":
+            return steps, torch.zeros_like
         return steps, self._given.loss.curvature(cooled, labels, outputs.dtype)
 
     def __call__(self, vectors: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from goldilocks_zone.randomness import stream
 from goldilocks_zone.spectra import lanczos
 
 EXAMPLES_AT_ONCE = 250
-ENTRIES_AT_ONCE = 2**22  # of a block of the Gram matrix: a few blocks fit into the CPU cache
+ENTRIES_AT_ONCE = 2**20  # of a block of the Gram matrix: a few blocks fit into the CPU cache
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-11}
 
 
@@ -45,10 +45,11 @@ class _Factors:
         if self.inputs is None:
             return (rows.flatten(1) @ self.adjoints.flatten(0, 1) @ self.adjoints.flatten(0, 1).T).view_as(rows)
         pulled = torch.einsum("mnk,nko->mno", rows, self.adjoints)
-        pushed = torch.einsum("mno,ni->moi", pulled, self.inputs) @ self.inputs.T
+        # Products with the adjoints of each example take their vectors in this order of memory.
+        pushed = self.inputs @ torch.einsum("mno,ni->mio", pulled, self.inputs)
         if self.bias:
-            pushed += pulled.sum(1)[..., None]
-        return torch.einsum("mon,nko->mnk", pushed, self.adjoints)
+            pushed += pulled.sum(1)[:, None]
+        return torch.einsum("mno,nko->mnk", pushed, self.adjoints)
 
     @kernels.differentiating
     def products(self, others: "_Factors", total: Tensor | None = None) -> Tensor:

@@ -276,16 +276,16 @@ def hessian_part(seen: Network) -> dict:
     traces = logit_gradients.traces(seen.gradients.own(), factor)
     if not traces.sum() > 0:
         return {}
-    whole, gauss_newton = (hessian.hessian_products(seen.problem, seen.point, each) for each in PARTS)
+    of_parts = {part: hessian.hessian_products(seen.problem, seen.point, part) for part in hessian.PARTS}
     found = {"effective_examples": traces.sum() ** 2 / np.square(traces).sum()}
     try:
         search = lanczos.Search("LM", tolerance=1e-4, own_threads=True)
-        residual, _ = lanczos.top_eigenpairs(lambda rows: whole(rows) - gauss_newton(rows), size, 1, search)
+        residual, _ = lanczos.top_eigenpairs(of_parts["residual"], size, 1, search)
         # Errors of the normals' shares are the squares of errors of the eigenvectors.
         search = lanczos.Search(tolerance=1e-6, own_threads=True)
         found["residual_spectral_norm"] = abs(residual[0])
-        for part, products in zip(PARTS, (whole, gauss_newton)):
-            values, vectors = lanczos.top_eigenpairs(products, size, count, search)
+        for part in PARTS:
+            values, vectors = lanczos.top_eigenpairs(of_parts[part], size, count, search)
             found[f"{part}_top_eigenvalue"] = values
             if seen.normals is not None:
                 weights = decision_boundary.differences(seen.crossings.classes, seen.classes).to(seen.point)

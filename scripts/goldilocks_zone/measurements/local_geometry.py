@@ -262,14 +262,11 @@ def _hessian(
     """Measure the Hessian and H′."""
     # The eigenvectors of G are near those of H, so they are good starting vectors.
     known = logit_gradients.pulled(problem, parameters, top.cotangents).double().cpu().numpy()
-    known, _ = np.linalg.qr(known.T)
-    start = top_eigenvectors.start_near(known.T, len(known))
+    start = top_eigenvectors.start_near(known, len(parameters))
     search = lanczos.Search(start=start, tolerance=HESSIAN_TOLERANCE, single=True)
     values, vectors = top_eigenvectors.top_eigenpairs(problem, parameters, options.count, search, options.memory_mib)
-    ours, theirs = known[:, : classes - 1], vectors[:, : classes - 1]
-    products, of_gauss_newton = (
-        hessian.hessian_products(problem, parameters, part, options.memory_mib) for part in ("hessian", "gauss_newton")
-    )
+    ours, theirs = np.linalg.qr(known[: classes - 1].T)[0], vectors[:, : classes - 1]
+    products = hessian.hessian_products(problem, parameters, memory_mib=options.memory_mib)
     # Probes are orthogonal to the known eigenvectors, whose large eigenvalues would increase the estimator's variance.
     probes = stream("probes").standard_normal((options.probes, len(parameters)))
     probes -= (probes @ vectors) @ vectors.T
@@ -282,10 +279,7 @@ def _hessian(
     }
     if options.residual:
         start = stream("residual").standard_normal(len(parameters))
-
-        def residual(rows: np.ndarray) -> np.ndarray:
-            return products(rows) - of_gauss_newton(rows)
-
+        residual = hessian.hessian_products(problem, parameters, "residual", options.memory_mib)
         searches = [lanczos.Search(end, start, HESSIAN_TOLERANCE, own_threads=True) for end in ("SA", "LA")]
         ends = [lanczos.top_eigenpairs(residual, len(parameters), 1, search) for search in searches]
         found["residual_extreme"] = np.array([values[0] for values, _ in ends])

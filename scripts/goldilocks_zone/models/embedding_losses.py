@@ -78,15 +78,22 @@ class Vicreg(Loss):
 
     def total(self, outputs: Tensor, labels: Tensor | None = None) -> Tensor:
         """n (λ I + μ V + ν C), shape (…)."""
-        weights = self.invariance, self.variance, self.covariance
-        means = self._invariance, self._variance, self._covariance
-        parts = split(outputs, self.size, self.codes)
-        return outputs.shape[-2] * sum(weight * mean(parts) for weight, mean in zip(weights, means) if weight)
+        parts, found = split(outputs, self.size, self.codes), []
+        if self.invariance:
+            found.append(self.invariance * self._invariance(parts))
+        if self.variance or self.covariance:
+            covariances = self._covariances(parts)
+        if self.variance:
+            found.append(self.variance * self._variance(covariances))
+        if self.covariance:
+            found.append(self.covariance * self._covariance(covariances))
+        return outputs.shape[-2] * sum(found)
 
     def terms(self, outputs: Tensor) -> Terms:
         """Unweighted I, V and C, each (…), including terms of weight zero."""
         parts = split(outputs, self.size, self.codes)
-        return Terms(self._invariance(parts), self._variance(parts), self._covariance(parts))
+        covariances = self._covariances(parts)
+        return Terms(self._invariance(parts), self._variance(covariances), self._covariance(covariances))
 
     def energies(self, outputs: Tensor) -> Tensor:
         """Energy E of each example, shape (…, n): the minimum or soft minimum of |ρ|² over codes."""
@@ -150,19 +157,19 @@ class Vicreg(Loss):
     def _invariance(self, parts: Embeddings) -> Tensor:
         return self._energies(parts).mean(-1) / self.size
 
-    def _variance(self, parts: Embeddings) -> Tensor:
-        variances = (grouped(branch, self.group).var(-2) for branch in (parts.x, parts.y))
+    def _covariances(self, parts: Embeddings) -> list[Tensor]:
+        """Covariances (…, g, e, e) of each branch."""
+        branches = [grouped(branch, self.group) for branch in (parts.x, parts.y)]
+        centred = [each - each.mean(-2, keepdim=True) for each in branches]
+        return [each.mT @ each / (each.shape[-2] - 1) for each in centred]
+
+    def _variance(self, covariances: list[Tensor]) -> Tensor:
+        variances = (each.diagonal(dim1=-2, dim2=-1) for each in covariances)
         return sum(torch.relu(self.hinge - (v + self.epsilon).sqrt()).mean((-1, -2)) for v in variances) / 2
 
-    def _covariance(self, parts: Embeddings) -> Tensor:
-        return sum(self._off_diagonal(grouped(branch, self.group)) for branch in (parts.x, parts.y))
-
-    def _off_diagonal(self, embeddings: Tensor) -> Tensor:
-        """Mean over groups of Σ_{i≠j} Cov_ij²/e, from embeddings (…, g, m, e)."""
-        centred = embeddings - embeddings.mean(-2, keepdim=True)
-        covariance = centred.mT @ centred / (embeddings.shape[-2] - 1)
-        others = 1 - torch.eye(self.size, dtype=embeddings.dtype, device=embeddings.device)
-        return (covariance * others).square().sum((-1, -2)).mean(-1) / self.size
+    def _covariance(self, covariances: list[Tensor]) -> Tensor:
+        others = 1 - torch.eye(self.size, dtype=covariances[0].dtype, device=covariances[0].device)
+        return sum((each * others).square().sum((-1, -2)).mean(-1) for each in covariances) / self.size
 
 
 @dataclass(frozen=True)

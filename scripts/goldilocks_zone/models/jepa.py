@@ -165,10 +165,14 @@ class JointEmbedding(nn.Module):
 
     def forward(self, packed: Tensor) -> Tensor:
         """Outputs (…, n, 2e + k·r) of packed inputs (…, n, 2p + a)."""
-        x, y, actions = self.unpacked(packed)
-        s_x, s_y = through(self.encoder, torch.cat([x, y], -2)).chunk(2, -2)
-        residuals = [] if self.head is None else [self.head(s_x, s_y, x, y, actions).flatten(-2)]
-        return torch.cat([s_x, s_y, *residuals], -1)
+        # x and y of an example lie side by side, so without actions the rows x, y, x, y, … are a view of the inputs.
+        both = packed[..., : 2 * self.observation].unflatten(-1, (2, -1)).flatten(-3, -2)
+        embeddings = through(self.encoder, both).unflatten(-2, (-1, 2))
+        outputs = embeddings.flatten(-2)
+        if self.head is None:
+            return outputs
+        residuals = self.head(*embeddings.unbind(-2), *self.unpacked(packed))
+        return torch.cat([outputs, residuals.flatten(-2)], -1)
 
     def unpacked(self, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (…, p), y (…, p) and actions (…, a) of packed inputs (…, 2p + a)."""

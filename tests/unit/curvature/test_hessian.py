@@ -127,6 +127,7 @@ def test_products_against_the_whole_matrices(loss, label, path):
     inner = [np.diag(q) - np.outer(q, q) if loss == "cross_entropy" else np.eye(4) for q in p]
     gauss_newton = np.einsum("nki,nkl,nlj->ij", jacobian, inner, jacobian) / len(p)
     assert relative_error(products("gauss_newton"), vectors.numpy() @ gauss_newton) < TOLERANCE
+    assert relative_error(products("residual"), vectors.numpy() @ (hessian - gauss_newton)) < TOLERANCE
 
 
 def test_finite_differences_of_a_smooth_network():
@@ -264,7 +265,7 @@ def test_parameters_of_another_network_are_refused():
 
 
 @pytest.mark.parametrize("option", ["part", "loss"])
-@pytest.mark.parametrize("part", ["hessian", "gauss_newton"])
+@pytest.mark.parametrize("part", curvature_hessian.PARTS)
 def test_products_with_an_unknown_part_or_loss_are_refused(option, part):
     network = model("fc-9x2-relu")
     theta, given = network.initialisation(0, 1), {"part": part, "loss": "cross_entropy"} | {option: "hinge"}

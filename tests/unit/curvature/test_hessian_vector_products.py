@@ -21,7 +21,7 @@ LABELS = (
 
 
 @pytest.mark.parametrize("loss", losses.LOSSES)
-@pytest.mark.parametrize("part", ["hessian", "gauss_newton"])
+@pytest.mark.parametrize("part", hessian.PARTS)
 @pytest.mark.parametrize("label", LABELS)
 @pytest.mark.parametrize("entries", [1, 500])
 def test_products_are_those_of_automatic_differentiation(entries, label, part, loss, monkeypatch):
