@@ -15,7 +15,7 @@ from goldilocks_zone.statistics.estimates import Estimate, TooFewDraws
 from goldilocks_zone.statistics.hypotheses import FAILS, HOLDS, INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED
 
 COLUMNS = (
-    *("id", "case", "work", "statement", "verdict", "estimate", "low", "high", "margin", "unit", "n"),
+    *("id", "case", "control", "work", "statement", "verdict", "estimate", "low", "high", "margin", "unit", "n"),
     *("smallest_effect", "run", "claims_hash", "reason"),
 )
 Judged = tuple[hypotheses.Test, Estimate]
@@ -26,8 +26,8 @@ def evaluate(
 ) -> list[dict]:
     """One row per claim and per case, as dictionaries with the keys COLUMNS.
 
-    A case on a dataset with a substitute is judged on the substitute, and its statement says so. `left_out` maps each
-    omitted study to its missing datasets.
+    `control` is "control" for cases that do not count. A case on a dataset with a substitute is judged on the
+    substitute, and its statement says so. `left_out` maps each omitted study to its missing datasets.
     """
     rows, common = [], {"run": run, "claims_hash": claims_hash(claims)}
     for identifier, claim in claims.items():
@@ -58,8 +58,7 @@ def _summary(cases: list[dict], claim: dict) -> dict:
     Identities count only if they fail or if there are no other cases; controls never count. A claim with untested parts
     (`open`) is at best inconclusive.
     """
-    controls = [name for name, case in claim.get("cases", {}).items() if case.get("control")]
-    cases = [case for case in cases if case["case"] not in controls]
+    cases = [case for case in cases if not case["control"]]
     if not cases:
         return {"verdict": NOT_TESTED, "reason": claim.get("reason", "no study of this version measures it")}
     found = {case["verdict"] for case in cases}
@@ -104,7 +103,8 @@ def _judged(identifier: str, label: str, case: dict, cell: Callable[[], Cell]) -
 
     If the run falls short of the case's needs, the row has an estimate but no verdict, unless the case is an identity.
     """
-    row = {"id": identifier, "case": label, "statement": case["statement"], "unit": case["unit"]}
+    row = {"id": identifier, "case": label, "control": "control" if case.get("control") else ""}
+    row |= {"statement": case["statement"], "unit": case["unit"]}
     try:
         here = cell()
         test, worst = _measure(case, here, identifier)

@@ -231,8 +231,8 @@ class InfoNce(Loss):
         """Predictions and embeddings s_y, (…, g, m, e) each."""
         parts = split(outputs, self.size)
         if parts.residuals.shape[-1] != self.size:
-            found = f"residuals have {parts.residuals.shape[-1]} entries"
-            raise ValueError(f"{found}: InfoNCE needs as many as embeddings have, {self.size}, in the outputs")
+            found = f"residuals of {parts.residuals.shape[-1]} entries with embeddings of {self.size}"
+            raise ValueError(f"InfoNCE compares {found}: give outputs whose residuals are as long as the embeddings")
         return tuple(grouped(each, self.group) for each in (parts.residuals[..., 0, :] + parts.y, parts.y))
 
     def _along_logits(self, z: Tensor, s: Tensor, z_along: Tensor, s_along: Tensor) -> Tensor:

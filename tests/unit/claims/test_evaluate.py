@@ -358,6 +358,7 @@ def test_controls_are_judged_and_decide_nothing():
     rows = judged({"falls": FALL, "falls-rate": control}, planes=trained_study())
     assert rows["fs8.falls"]["verdict"] == rows["fs8"]["verdict"] == evaluate.REPRODUCED
     assert rows["fs8.falls-rate"]["verdict"] == evaluate.NOT_REPRODUCED
+    assert [rows[name]["control"] for name in ("fs8", "fs8.falls", "fs8.falls-rate")] == ["", "", "control"]
     # The other arm is a secondary cell of the first case, too.
     assert rows["fs8.falls.mnist.fc-200x2-relu.plane-100-sparse.rate_rule=proportional"]["verdict"] == (
         evaluate.NOT_REPRODUCED

@@ -209,5 +209,5 @@ def test_widths_and_groups_that_do_not_fit_are_refused():
     for group in (1, 5):
         with pytest.raises(ValueError, match=f"groups of {group}"):
             Vicreg(E, 1, 1, 1, group=group).total(outputs)
-    with pytest.raises(ValueError, match="residuals have 5 entries"):
+    with pytest.raises(ValueError, match=f"residuals of 5 entries with embeddings of {E}"):
         InfoNce(E).total(random(N, 2 * E + REST))

@@ -19,7 +19,7 @@ YES, NO = evaluate.REPRODUCED, evaluate.NOT_REPRODUCED
 
 
 def row(identifier, case="", verdict=YES):
-    found = {"id": identifier, "case": case, "verdict": verdict, "work": "w", "statement": "s & t"}
+    found = {"id": identifier, "case": case, "control": "", "verdict": verdict, "work": "w", "statement": "s & t"}
     return found | {"estimate": "1", "low": "0.81", "high": "inf", "n": "8", "reason": "", "claims_hash": "0123"}
 
 
@@ -34,10 +34,12 @@ def test_identities_stand_apart_in_the_table_and_paragraphs_say_what_follows():
         row("fs13.attraction", "attraction", NO),
         row("by4"),
         row("by4.original", "original"),
+        row("by4.shuffled", "shuffled") | {"control": "control"},
     ]
     table = rendered("claims", claims=numbers.judged(rows))
     assert table.index("fs13") < table.index(r"\midrule") < table.index("vd1")
     assert r"s \& t" in table and "original: s" in table and r"\emph{Not reproduced}" in table
+    assert "shuffled (control): s" in table and table.count("control") == 1
     text = rendered("disagreements", disagreements=numbers.disagreements(rows, [DISAGREEMENTS["drawn"]]))
     assert "(fs13 not reproduced)" in text and DISAGREEMENTS["drawn"]["second"] in text
 
