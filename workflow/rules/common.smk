@@ -57,6 +57,7 @@ def refuse(error):
 try:
     lifecycle.isolate(CHECKOUT)
     lifecycle.refuse_path(Path.cwd())
+    lifecycle.keep_memory()
     # Any call of Snakemake writes to .snakemake/.
     files.refuse_unwritable(["."])
     lifecycle.name_to_jobs(first=workflow.is_main_process)
