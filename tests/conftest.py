@@ -1,5 +1,3 @@
-import sys
-
 import pytest
 
 from made_up.projects import Project
@@ -8,14 +6,6 @@ from made_up.projects import Project
 def pytest_collection_modifyitems(items):
     """Start the workflow's test files first: they take longest, and no worker should run one alone at the end."""
     items.sort(key=lambda item: item.path.parent.name != "workflow")
-
-
-@pytest.fixture(autouse=True)
-def subnormal_numbers():
-    """Keep subnormal numbers for other tests of the process after those that start a job, which flushes them."""
-    yield
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_flush_denormal(False)
 
 
 @pytest.fixture(params=["graph", "automatic"])

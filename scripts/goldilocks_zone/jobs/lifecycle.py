@@ -43,7 +43,7 @@ def refuse_path(checkout: Path) -> None:
 def keep_memory() -> None:
     """Make jobs reuse the memory of freed arrays, unless the user has set how.
 
-    Memory that returns to the system must be cleared again, which takes up to a sixth of a job's processor time.
+    Memory that returns to the system must be cleared again, which takes up to a third of a job's processor time.
     """
     for name, value in KEPT_MEMORY.items():
         os.environ.setdefault(name, value)

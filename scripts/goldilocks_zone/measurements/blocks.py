@@ -114,8 +114,6 @@ def begin(job: Job, block: records.Block | None = None) -> Work:
 def start_torch(device: str, threads: int) -> torch.device:
     """Set up the device auto (CUDA if available), cpu or cuda, in full precision; a GPU stays locked until exit."""
     torch.set_num_threads(threads)
-    # Gradients of a nearly saturated softmax are full of subnormal numbers, which cost a CPU up to 100 times as long.
-    torch.set_flush_denormal(True)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")

@@ -186,11 +186,12 @@ class Ensemble:
         found = subset.transposed(torch.autograd.grad(losses.sum(), arrays))
         return self.subset.tangential(found, self.coordinates), losses.detach()
 
+    @kernels.flushing()
     def step(self, number: int, inputs: Tensor, labels: Tensor) -> list[Tensor]:
         """Take step `number` with all members on a batch of the shapes that `gradients` accepts.
 
         Returns the steps in the parts of the subset, each divided by its member's rate. The buffers are overwritten two
-        steps later.
+        steps later. Subnormal numbers count as zero.
         """
         loss = self.options.loss_at(number) if self.options.loss_at else None
         if loss and self._members is not None:
