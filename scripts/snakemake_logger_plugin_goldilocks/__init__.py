@@ -3,15 +3,12 @@
 Snakemake finds the plugin if the parent folder is in PYTHONPATH.
 """
 
-import itertools
 import json
 import sys
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from logging import ERROR, LogRecord
 from pathlib import Path
-from statistics import fmean
 from typing import Optional
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
@@ -20,6 +17,11 @@ from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
 
 from goldilocks_zone.cli.costs import NOT_JOBS
 from goldilocks_zone.cli.text_tables import duration
+
+# Expected seconds of the jobs to run, by their ids. The workflow sets them when a run starts.
+expected: dict[int, float] = {}
+# Jobs done correct the expected times of those left, and count fully when they are much more than this share of all.
+PRIOR = 0.1
 
 
 @dataclass
@@ -41,9 +43,9 @@ class LogHandler(LogHandlerBase):
         self._jobs = self.settings.jobs if self.settings else None
         if self._jobs:
             self._jobs.write_text("", encoding="utf-8")
-        self._left: Counter[str] = Counter()
+        self._left = 0  # jobs
         self._started: dict[int, tuple[str, float]] = {}  # rule and time of each job
-        self._seconds: dict[str, list[float]] = {}
+        self._done: dict[int, float] = {}  # seconds that each job took
         self._cores = 1
 
     def emit(self, record: LogRecord) -> None:
@@ -72,26 +74,29 @@ class LogHandler(LogHandlerBase):
     def _follow(self, event: LogEvent | None, record: LogRecord) -> None:
         now = time.monotonic()
         if event == LogEvent.RUN_INFO:
-            self._left = Counter({rule: n for rule, n in record.stats.items() if rule not in (*NOT_JOBS, "total")})
+            self._left = sum(n for rule, n in record.stats.items() if rule not in (*NOT_JOBS, "total"))
         elif event == LogEvent.RESOURCES_INFO and getattr(record, "cores", None):
             self._cores = int(record.cores)
         elif event == LogEvent.JOB_INFO:
             self._started[record.jobid] = record.rule_name, now
         elif event == LogEvent.JOB_FINISHED:
-            rule, start = self._started.get(record.job_id, ("", now))
-            if rule in self._left:
-                self._left[rule] -= 1
-                self._seconds.setdefault(rule, []).append(now - start)
+            rule, start = self._started.get(record.job_id, ("all", now))
+            if rule not in NOT_JOBS:
+                self._left -= 1
+                self._done[record.job_id] = now - start
                 print(self._sentence(), file=sys.stderr, flush=True)
 
     def _sentence(self) -> str:
-        """Number of jobs left, and their time at the mean of their rules so far."""
-        count = sum(self._left.values())
-        if not count:
+        """Number of jobs left and, if times are expected, their time, corrected by that of the jobs done."""
+        if not self._left:
             return "all jobs are done"
-        overall = fmean(itertools.chain(*self._seconds.values()))
-        seconds = sum(n * fmean(self._seconds.get(rule, [overall])) for rule, n in self._left.items())
-        return f"{count} jobs left, about {duration(seconds / self._cores)}"
+        jobs = f"{self._left} job{'s' * (self._left > 1)} left"
+        if not expected:
+            return jobs
+        total = sum(expected.values())
+        done = sum(expected.get(job, 0.0) for job in self._done)
+        ratio = (sum(self._done.values()) + PRIOR * total) / (done + PRIOR * total)
+        return f"{jobs}, about {duration((total - done) * ratio / self._cores)}"
 
     @property
     def writes_to_stream(self) -> bool:

@@ -44,6 +44,18 @@ def test_a_plan_says_what_runs_and_why(project):
     assert "the longest job 10 min" in plan and "largest job: 2.9 GiB" in plan and "from the same job" in plan
 
 
+def test_a_run_says_how_long_it_will_take(project):
+    """Expects the times of earlier jobs, corrected by the jobs done."""
+    (project.folder / STUDY).unlink()
+    for log in (project.folder / "logs/tiny").rglob("*.benchmark.tsv"):
+        log.write_text("s\th:m:s\tmax_rss\n600.0\t0:10:00\t3000.0\n")
+    done = project.make("figure", "NAME=loss", CONFIG)
+    assert done.returncode == 0, done.stderr
+    left = [line for line in done.stderr.splitlines() if " left" in line or "jobs are done" in line]
+    # The first of two jobs took a second or two of 600 s: (1200 - 600) (1 + 120) / (600 + 120) / 2 cores.
+    assert re.fullmatch("1 job left, about 5[0-3] s", left[0]) and left[1:] == ["all jobs are done"], done.stderr
+
+
 def test_a_plan_names_what_was_changed(project):
     project.edit("config/tiny.yaml", "draws: 2", "draws: 3")
     found = rows(said(project, "plan"))

@@ -1,5 +1,8 @@
 """Start and failure of a run. Needs THIS_RUN; makes the lock that keeps other runs out of the folder."""
 
+import snakemake_logger_plugin_goldilocks as progress
+
+from goldilocks_zone.cli import costs
 from goldilocks_zone.data import catalogue
 from goldilocks_zone.jobs import locks
 
@@ -24,9 +27,20 @@ def enter_run():
     THIS_RUN.renew_stamps()
 
 
+def expect_times():
+    """Tell the logger for how long each job of this run is expected to take."""
+    estimates = costs.Costs(SETTINGS, Path("logs"), [Path("results/data/cards")])
+    progress.expected = {
+        job.jobid: estimates.of(job.rule.name, job.wildcards_dict, str(job.benchmark or "")).seconds
+        for job in workflow.dag.needrun_jobs()
+        if job.rule.name not in costs.NOT_JOBS
+    }
+
+
 onstart:
     if workflow.is_main_process:
         enter_run()
+        expect_times()
     # Snakemake starts at most a hundred jobs per second and, to that end, wakes up every second, one time more for each
     # job that has ended. On a single machine, that limit only causes delays.
     if workflow.local_exec:
