@@ -6,6 +6,7 @@ computations under torch.no_grad; only forward over reverse mode sees computatio
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from itertools import pairwise
 
 import torch
@@ -19,6 +20,7 @@ from goldilocks_zone.models.problem import Problem
 
 # Arrays alive at once in a forward-over-reverse pass: per activation and direction, and per parameter.
 ARRAYS_PER_ACTIVATION, ARRAYS_PER_PARAMETER = 8, 6
+ARRAYS_KEPT = 4  # per activation, with the graph of a first derivative and a pass through it
 EXAMPLES, PIECES = 3, 8  # in the symmetry check: inputs, and pieces of the parameters
 CALLS = 8  # in the randomness check, which misses a layer that is dropped half of the time in 1 case of 128
 # Bounds on the asymmetry relative to the norm of a matrix. They exceed the rounding of networks that compute internally
@@ -63,10 +65,30 @@ def hessian_products(problem: Problem, parameters: Tensor) -> Callable[[Tensor],
 def products(problem: Problem, parameters: Tensor, part: str) -> Callable[[Tensor], Tensor]:
     """Map from directions (d, D) to products (d, D) with the `hessian` of the total loss or one of its parts.
 
-    The parts are `gauss_newton` and the rest, `residual`.
+    The parts are `gauss_newton` and the rest, `residual`. The map keeps the graph of a first derivative, so that each
+    direction takes one backward pass through it; it goes forward over reverse where torch has no second backward pass.
     """
+    backward = cache(lambda: _twice_backward(problem, parameters, part))
+    return _first_that_works(lambda directions: backward()(directions), products_forward(problem, parameters, part))
+
+
+def _twice_backward(problem: Problem, parameters: Tensor, part: str) -> Callable[[Tensor], Tensor]:
+    theta = parameters.detach().requires_grad_()
+    outputs = problem.network(theta, problem.inputs) / problem.temperature
+    if part == "gauss_newton":
+        curved, along = problem.loss.curvature(outputs.detach(), problem.labels), _pushed(theta, outputs)
+        return lambda directions: torch.stack([derivative(outputs, theta, curved(along(each))) for each in directions])
+    if part == "hessian":
+        gradient = _differentiable(problem.loss.total(outputs, problem.labels), theta)
+    else:
+        gradient = _differentiable(outputs, theta, problem.loss.gradient(outputs.detach(), problem.labels))
+    return lambda directions: torch.stack([derivative(gradient, theta, each) for each in directions])
+
+
+def products_forward(problem: Problem, parameters: Tensor, part: str) -> Callable[[Tensor], Tensor]:
+    """The map `products` by forward over reverse mode, which sees what reverse mode does not."""
     if part == "residual":
-        whole, gauss_newton = (products(problem, parameters, each) for each in ("hessian", "gauss_newton"))
+        whole, gauss_newton = (products_forward(problem, parameters, each) for each in ("hessian", "gauss_newton"))
         return lambda directions: whole(directions) - gauss_newton(directions)
     if part == "hessian":
         push = hessian_products(problem, parameters)
@@ -80,14 +102,9 @@ def products(problem: Problem, parameters: Tensor, part: str) -> Callable[[Tenso
         push, curved = _along(of_inputs, parameters), problem.loss.curvature(outputs, problem.labels)
         return vmap(lambda direction: pull(curved(push(direction)))[0])(directions)
 
-    def backward_twice(directions):
-        theta = parameters.detach().requires_grad_()
-        outputs = of_inputs(theta)
-        curved = problem.loss.curvature(outputs.detach(), problem.labels)
-        along = _pushed(theta, outputs)
-        return torch.stack([derivative(outputs, theta, curved(along(direction))) for direction in directions])
-
-    return _first_that_works(forward_and_back, backward_twice)
+    return _first_that_works(
+        forward_and_back, lambda directions: _twice_backward(problem, parameters, part)(directions)
+    )
 
 
 def radial_derivative(problem: Problem, parameters: Tensor) -> float:
@@ -230,6 +247,13 @@ def examples_per_chunk(logits: Logits, parameters: Tensor, inputs: Tensor, memor
     return max(1, int(left / max(1, ARRAYS_PER_ACTIVATION * _entries_per_example(logits, parameters, inputs))))
 
 
+def can_be_kept(logits: Logits, parameters: Tensor, inputs: Tensor, sizes: Sequence[int], memory_mib: float) -> bool:
+    """Whether the graphs that `products` keeps for chunks of these `sizes` fit into the memory budget."""
+    entries = ARRAYS_KEPT * _entries_per_example(logits, parameters, inputs) * sum(sizes)
+    entries += ARRAYS_PER_PARAMETER * parameters.numel() * len(sizes)
+    return entries * parameters.element_size() <= memory_mib * 2**20
+
+
 def directions_per_chunk(logits: Logits, parameters: Tensor, inputs: Tensor, memory_mib: float) -> int:
     """Number of directions, at least one, that fit into the memory budget in a pass."""
     per_example = _entries_per_example(logits, parameters, inputs)
@@ -317,7 +341,7 @@ def _refuse_asymmetric_products(logits: Logits, parameters: Tensor, inputs: Tens
     if not watch.unseen:
         return
     labels = torch.zeros(len(some), dtype=torch.int64, device=some.device)
-    push = products(Problem(logits, some, labels, "mean_squared_error"), parameters, part)
+    push = products_forward(Problem(logits, some, labels, "mean_squared_error"), parameters, part)
     random = torch.randn(len(parameters), generator=torch.Generator().manual_seed(0)).to(parameters)
     for places in torch.arange(len(parameters), device=parameters.device).tensor_split(PIECES):
         u = torch.zeros_like(random).index_copy_(0, places, random[places])[None]

@@ -4,7 +4,7 @@ For ReLU this is the almost-everywhere Hessian, without the kinks, as computed b
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -149,10 +149,11 @@ def hessian_products(
 ) -> Callable[[Array], Array]:
     """Map from vectors (d, D) to products (d, D) with the Hessian of the mean loss at `parameters` (D,).
 
-    `part` is `hessian`, `gauss_newton` for G or `residual` for H′; the precision is that of the parameters. For fully
-    connected chains, one pass over the examples is cached for all calls if it fits into `memory_mib`. Other networks
-    use automatic differentiation. NumPy vectors give NumPy products in double precision, as `lanczos` requires. Both
-    this function and the map raise ValueError as `radial_sweep` does; this function also if the part is unknown.
+    `part` is `hessian`, `gauss_newton` for G or `residual` for H′; the precision is that of the parameters. The map
+    keeps one pass over the examples for all calls if it fits into `memory_mib`: activations and adjoints of fully
+    connected chains, the graph of automatic differentiation of other networks. NumPy vectors give NumPy products in
+    double precision, as `lanczos` requires. Both this function and the map raise ValueError as `radial_sweep` does;
+    this function also if the part is unknown.
     """
     if part not in PARTS:
         raise ValueError(f"part {part!r} of the Hessian is unknown: use one of {', '.join(PARTS)}")
@@ -164,14 +165,25 @@ def hessian_products(
     logits, theta = given.logits(part), given.theta
     fitting = autodiff.examples_per_chunk(logits, theta, given.first, memory_mib)
 
+    def chunks() -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in given:
+            yield from dispatch.chunks(given.loss, *batch, fitting)
+
+    def prepared() -> Iterator[tuple[int, Callable[[Tensor], Tensor]]]:
+        """For each chunk, the number of vectors for which there is memory, and the map to their products."""
+        for some in chunks():
+            problem = Problem(logits, *some, given.loss, given.temperature)
+            step = autodiff.directions_per_chunk(logits, theta, problem.inputs, memory_mib)
+            yield step, autodiff.products(problem, theta, part)
+
+    sizes = [len(inputs) for inputs, _ in chunks()]
+    kept = list(prepared()) if autodiff.can_be_kept(logits, theta, given.first, sizes, memory_mib) else None
+
     def products(vectors: Tensor) -> Tensor:
         total = torch.zeros_like(vectors)
-        for inputs, labels in given:
-            for chunk, targets in dispatch.chunks(given.loss, inputs, labels, fitting):
-                step = autodiff.directions_per_chunk(logits, theta, chunk, memory_mib)
-                push = autodiff.products(Problem(logits, chunk, targets, given.loss, given.temperature), theta, part)
-                for some, those in zip(vectors.split(step), total.split(step)):
-                    those += push(some)
+        for step, push in kept or prepared():
+            for some, those in zip(vectors.split(step), total.split(step)):
+                those += push(some)
         return total / given.amount
 
     return arguments.of_rows(products, theta)

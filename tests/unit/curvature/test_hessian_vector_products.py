@@ -1,14 +1,18 @@
 """Prepared products with the Hessian in full space, against automatic differentiation."""
 
+import gc
+
 import pytest
 import torch
 from torch import nn
+from torch.func import grad, jacfwd, jvp, vmap
 
-from goldilocks_zone.curvature import hessian, hessian_vector_products
+from goldilocks_zone.curvature import hessian, hessian_vector_products, tangents
 from goldilocks_zone.curvature.hessian_vector_products import Products
-from goldilocks_zone.models import chains, losses
+from goldilocks_zone.models import chains, kernels, losses
 from goldilocks_zone.models.problem import Problem
-from made_up.networks import model
+from made_up.networks import model, of_module
+from oracles import brute_force
 
 LABELS = (
     "fc-9x2-relu",
@@ -67,6 +71,156 @@ def test_other_networks_and_small_budgets_take_the_general_way(label):
     assert not Products.applies(chains.of(network.module), theta, 10, 1024)
     dense = model("fc-9x2-relu", image=(1, 5, 5), examples=10)
     assert not Products.applies(chains.of(dense.module), dense.initialisation(0, 1.0), 10, 1e-4)
+
+
+def normalised():
+    return nn.Sequential(nn.Flatten(), nn.Linear(48, 7), nn.LayerNorm(7), nn.GELU(), nn.Linear(7, 4))
+
+
+def pooled():
+    norm = nn.BatchNorm2d(3)
+    norm.running_mean += torch.arange(3)
+    layers = nn.Conv2d(3, 3, 2), norm, nn.ReLU(), nn.MaxPool2d(2)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(3, 4)).eval()
+
+
+def attending():
+    layer = nn.TransformerEncoderLayer(4, 2, 6, dropout=0.0, batch_first=True, activation="gelu")
+    return nn.Sequential(nn.Flatten(2), nn.Linear(16, 4), layer, nn.Flatten(), nn.Linear(12, 4)).eval()
+
+
+@pytest.mark.parametrize("memory_mib", [1024, 1e-2])
+@pytest.mark.parametrize("loss", losses.LOSSES)
+@pytest.mark.parametrize("module", [normalised, pooled, attending])
+def test_products_of_other_networks_are_those_of_explicit_matrices(module, loss, memory_mib, monkeypatch):
+    """With graphs that are kept, and without the memory for it; over several chunks."""
+    monkeypatch.setattr(tangents, "EXAMPLES_PER_CHUNK", 4)
+    torch.manual_seed(0)
+    network = of_module(module(), (3, 4, 4), examples=10)
+    theta = network.with_biases(network.initialisation(0, 2.0))
+
+    logits = kernels.exact(network.logits)  # attention without kernels that have no forward derivative
+
+    def outputs(theta):
+        return logits(theta, network.inputs)
+
+    def mean(theta):
+        return brute_force.losses(outputs(theta), network.targets, loss, 0.7).mean()
+
+    # The second derivatives of torch.func.jacrev are wrong for layer normalisation, those of torch.func.grad are not.
+    units = torch.eye(len(theta), dtype=torch.float64)
+    whole = vmap(lambda unit: jvp(grad(mean), (theta,), (unit,))[1])(units)
+    jacobian, p = jacfwd(outputs)(theta) / 0.7, torch.softmax(outputs(theta) / 0.7, 1)
+    softmax = torch.diag_embed(p) - p[:, :, None] * p[:, None]
+    curved = softmax if loss == "cross_entropy" else torch.eye(4, dtype=torch.float64).expand(10, 4, 4)
+    gauss_newton = torch.einsum("nki,nkl,nlj->ij", jacobian, curved, jacobian) / 10
+    expected = {"hessian": whole, "gauss_newton": gauss_newton, "residual": whole - gauss_newton}
+    vectors = torch.randn(3, len(theta), dtype=torch.float64)
+    problem = Problem(network.module, network.inputs, network.targets, loss, 0.7)
+    for part in hessian.PARTS:
+        found = hessian.hessian_products(problem, theta, part, memory_mib)(vectors)
+        assert brute_force.relative_error(found.numpy(), (vectors @ expected[part]).numpy()) < 1e-11
+
+
+@pytest.mark.parametrize("part", hessian.PARTS)
+def test_products_keep_their_passes_if_memory_allows(part):
+    network, sizes = of_module(normalised(), (3, 4, 4), examples=10), []
+
+    def logits(theta, inputs):
+        sizes.append(len(inputs))
+        return network.logits(theta, inputs)
+
+    theta = network.initialisation(0, 1.0)
+    for memory_mib, passes in [(1024, [True, False]), (1e-2, [True, True])]:
+        problem, found = Problem(logits, network.inputs, network.targets), []
+        push = hessian.hessian_products(problem, theta, part, memory_mib)
+        for _ in range(2):
+            sizes.clear()
+            push(theta[None])
+            found.append(sum(sizes) >= 10)
+        assert found == passes
+
+
+def test_kept_graphs_are_freed_with_the_map():
+    network = of_module(normalised(), (3, 4, 4))
+    theta = network.initialisation(0, 1.0)
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        push = hessian.hessian_products(Problem(network.module, network.inputs, network.targets), theta)
+        push(theta[None])
+        del push
+        gc.collect()
+        assert not gc.garbage
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+
+
+class Square(torch.autograd.Function):
+    """x², with derivatives in both modes."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return x**2
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return Twice.apply(*ctx.saved_tensors, gradient)
+
+    @staticmethod
+    def jvp(ctx, tangent):
+        return 2 * ctx.saved_tensors[0] * tangent
+
+
+class Twice(torch.autograd.Function):
+    """2xy, with derivatives in forward mode alone."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x, y):
+        return 2 * x * y
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise RuntimeError("no second backward pass")
+
+    @staticmethod
+    def jvp(ctx, x, y):
+        return 2 * (ctx.saved_tensors[0] * y + x * ctx.saved_tensors[1])
+
+
+class Squared(nn.Module):
+    def __init__(self, square):
+        super().__init__()
+        self.layer, self.square = nn.Linear(6, 4), square
+
+    def forward(self, x):
+        return self.square(self.layer(x))
+
+
+@pytest.mark.parametrize("part", hessian.PARTS)
+def test_products_go_forward_where_there_is_no_second_backward_pass(part):
+    found = []
+    for square in (Square.apply, torch.square):
+        network = of_module(Squared(square), (6,))
+        theta = network.initialisation(0, 1.0)
+        vectors = torch.randn(3, len(theta), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        problem = Problem(network.module, network.inputs, network.targets)
+        found.append(hessian.hessian_products(problem, theta, part)(vectors))
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-14)
 
 
 def test_layers_that_see_several_vectors_take_the_general_way():
