@@ -1,9 +1,10 @@
 """`make bench`: cost of the largest eigenvalues and eigenvectors of the full-space Hessian.
 
 Writes one row for each case and method, with the columns of benchmarks/curvature.py. A case is a network, given by its
-widths, at its initialisation, with the numbers of examples N and of eigenpairs and the precision of products. All cases
-share one tolerance. `double backward` is scipy's eigsh on reverse-over-reverse products whose first graph is built
-once. Both methods must give the same eigenvalues.
+widths or its name in benchmarks/networks.py, at its initialisation, with the numbers of examples N and of eigenpairs
+and the precision of products. All cases share one tolerance. The others are scipy's eigsh on products of curvlinops, and on
+reverse-over-reverse products whose first graph is built once, as PyHessian builds it (`double backward`). All methods
+must give the same eigenvalues.
 """
 
 import functools
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
+from torch import nn
 
 from benchmarks import curvature, methods, tools
 from goldilocks_zone.curvature import top_eigenvectors
@@ -29,18 +31,23 @@ class Case:
     examples: int
     count: int
     dtype: torch.dtype = torch.float32
+    name: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 CASES = {
     "784-200-200-10 N=4000 top 30": Case((784, 200, 200, 10), 4000, 30),
     "784-200-200-10 N=1000 top 1": Case((784, 200, 200, 10), 1000, 1),
     "784-200-200-10 N=4000 top 30 float64": Case((784, 200, 200, 10), 4000, 30, torch.float64),
+    "SmallCNN N=1000 top 5": Case((), 1000, 5, name="SmallCNN"),
+    # Products of curvlinops are wrong for layer normalisation.
+    "normalised N=1000 top 5": Case((), 1000, 5, name="normalised", left_out=("curvlinops",)),
 }
 
 
 def build_problem(case: Case) -> methods.Problem:
     """The network and examples of benchmarks/curvature.py, in the precision of the case."""
-    made = curvature.build_problem(curvature.Case(case.widths, examples=case.examples, directions=1))
+    made = curvature.build_problem(curvature.Case(case.widths, name=case.name, examples=case.examples, directions=1))
     made.network.to(case.dtype)
     return replace(
         made, **{name: getattr(made, name).to(case.dtype) for name in ("parameters", "inputs", "directions")}
@@ -57,28 +64,46 @@ def double_backward(problem: methods.Problem, count: int) -> np.ndarray:
     point = problem.parameters.clone().requires_grad_()
     loss = methods.loss_of(problem.network, problem.inputs, problem.labels)(point)
     (gradient,) = torch.autograd.grad(loss, point, create_graph=True)
+    return _largest(lambda vector: torch.autograd.grad(gradient, point, vector, retain_graph=True)[0], problem, count)
+
+
+def curvlinops(problem: methods.Problem, count: int) -> np.ndarray:
+    """Eigenvalues by curvlinops' HessianLinearOperator, from the same start."""
+    from curvlinops import HessianLinearOperator
+
+    data = [(problem.inputs, problem.labels)]
+    weights = list(problem.network.parameters())
+    operator = HessianLinearOperator(problem.network, nn.CrossEntropyLoss(), weights, data, check_deterministic=False)
+    return _largest(lambda vector: operator @ vector, problem, count)
+
+
+def _largest(products: Callable[[torch.Tensor], torch.Tensor], problem: methods.Problem, count: int) -> np.ndarray:
+    size, kind = len(problem.parameters), problem.parameters.dtype
 
     def product(vector: np.ndarray) -> np.ndarray:
-        direction = torch.as_tensor(vector.ravel(), dtype=gradient.dtype)
-        return torch.autograd.grad(gradient, point, direction, retain_graph=True)[0].double().numpy()
+        return products(torch.as_tensor(vector.ravel(), dtype=kind)).detach().double().numpy()
 
-    matrix = LinearOperator((len(gradient),) * 2, matvec=product, dtype=np.float64)
-    start = stream("top eigenvectors").standard_normal(len(gradient))
+    matrix = LinearOperator((size, size), matvec=product, dtype=np.float64)
+    start = stream("top eigenvectors").standard_normal(size)
     return eigsh(matrix, k=count, which="LA", v0=start, tol=TOLERANCE)[0][::-1]
 
 
-METHODS: dict[str, Callable] = {"engine": engine, "double backward": double_backward}
+# Names as in the CSV. The others are compared with the first.
+METHODS: dict[str, Callable] = {"engine": engine, "double backward": double_backward, "curvlinops": curvlinops}
 
 
 def measure_seconds(name: str, case: Case) -> dict[str, list[float]]:
-    """Seconds of all runs of both methods. Raises ValueError in one sentence if their eigenvalues differ."""
+    """Seconds of all runs of each method. Raises ValueError in one sentence if eigenvalues differ."""
     problem = build_problem(case)
-    expected, found = (method(problem, case.count) for method in METHODS.values())
-    error = np.abs(found - expected).max() / expected[0]
+    left_out = set(methods.METHODS).difference(methods.installed()).union(case.left_out)
+    runs = {
+        method: functools.partial(run, problem, case.count) for method, run in METHODS.items() if method not in left_out
+    }
+    expected, *others = (run() for run in runs.values())
+    error = max(np.abs(found - expected).max() for found in others) / expected[0]
     print(f"{name}: eigenvalues differ by {error:.1e} of the largest, may by {AGREEMENT:.0e}", flush=True)
     if not error <= AGREEMENT:
-        raise ValueError(f"both methods differ by {error:.1e} of the largest eigenvalue in the case {name}")
-    runs = {method: functools.partial(run, problem, case.count) for method, run in METHODS.items()}
+        raise ValueError(f"the methods differ by {error:.1e} of the largest eigenvalue in the case {name}")
     return tools.seconds_in_turns(runs)
 
 

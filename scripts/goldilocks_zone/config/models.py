@@ -159,7 +159,7 @@ class Study(Section):
 
     @property
     def work(self) -> str:
-        """The kind of work of a job, which determines its speed."""
+        """Kind of work of this study's jobs: a key of the speeds of its kind (`Kind.speeds`)."""
         return self.kind
 
     @abstractmethod

@@ -84,7 +84,10 @@ def normals(problem: Problem, parameters: Tensor, crossings: Crossings) -> Logit
 
 
 def predicted_loss(gradients: LogitGradients, logits: Tensor) -> LogitGradients:
-    """Unit gradients g of the loss of the predicted label at n examples with `logits` (n, k)."""
+    """Parameter gradients of the cross-entropy at n examples with their predicted classes as labels, of unit length.
+
+    From the logits' `gradients` at these examples and their `logits` (n, k). A gradient of zero stays zero.
+    """
     return unit(gradients, predicted_loss_weights(logits))
 
 

@@ -85,9 +85,9 @@ class Directions:
         return self._once(layer, "columns", lambda: self._matrix(layer, 1))
 
     def filled(self, layer: Affine, axis: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Directions (m,) and places (m,) on an `axis` of those rows of Ẇ or Ẇᵀ that have entries, and the rows (m, …).
+        """Non-empty rows of Ẇ (o, i) for `axis` 0, or of Ẇᵀ for axis 1, over all directions.
 
-        The rows are one sparse matrix; axis 0 stands for Ẇ (o, i), axis 1 for Ẇᵀ.
+        Returns the directions (m,) of these m rows, their row numbers (m,), and the rows as one sparse matrix (m, …).
         """
 
         def made():

@@ -109,7 +109,10 @@ class Pointwise:
         return total
 
     def bend(self, operation: Operation, point: Point, one: Tangents, other: Tangents) -> Tensor | None:
-        """Σ δ ∂²f/∂a∂b ȧ^i ḃ^j (q, d, d)."""
+        """Second derivative Σ δ ∂²f/∂a∂b ȧ^i ḃ^j (q, d, d), over entries and pairs of arguments a, b, for q adjoints δ.
+
+        i and j number the tangents of `one` and `other`; None if no pair has tangents.
+        """
         _, bends = point.once(operation.number, lambda: _derivatives(operation, point))
         found = None
         for (i, j), bend in bends.items():

@@ -119,7 +119,7 @@ class LogitGradients:
 
     @classmethod
     def of_columns(cls, columns: Tensor) -> "LogitGradients":
-        """Make from Jᵀ itself, (n, k, D)."""
+        """Make from the gradients (n, k, D) of all logits, which are the columns of J."""
         return cls([_Factors(columns, None, False)])
 
     def multiplied(self, rows: Tensor) -> Tensor:

@@ -59,6 +59,6 @@ def of(name: str) -> Planar | None:
 
 
 def sections(name: str) -> int:
-    """Number of the designed borders of a dataset; 0 for others."""
+    """Number of designed borders between classes of a dataset in the plane; 0 for any other dataset."""
     known = of(name)
     return known.sections if known else 0

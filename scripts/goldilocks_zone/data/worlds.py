@@ -192,7 +192,7 @@ class Rings:
         return f"rings_{self.rings}"
 
     def drawn(self, random: np.random.Generator, count: int, frames: int) -> tuple[Arrays, Arrays]:
-        """See World; each frame after the first is a jittered view of that one."""
+        """See World; later frames have the angles of the first one, each with independent Gaussian jitter."""
         angles = 2 * np.pi * random.random((count, 1, self.rings), SINGLE)
         jitter = random.standard_normal((count, frames - 1, self.rings), SINGLE)
         return {"angles": np.concatenate([angles, angles + SINGLE(self.jitter) * jitter], 1)}, {}

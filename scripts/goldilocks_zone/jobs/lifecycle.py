@@ -50,7 +50,10 @@ def keep_memory() -> None:
 
 
 def name_to_jobs(first: bool) -> None:
-    """Pass the number of this Snakemake process to the jobs that it starts; the `first` of a run identifies the run."""
+    """Store number and host of this Snakemake process in an environment variable that its jobs inherit.
+
+    `first` says that this is the run's first process, which identifies the run: they are stored as its identity, too.
+    """
     for variable in (STARTER_VARIABLE, *([RUN_VARIABLE] if first else [])):
         os.environ[variable] = f"{os.getpid()} {socket.gethostname()}"
 

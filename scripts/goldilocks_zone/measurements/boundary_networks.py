@@ -66,7 +66,7 @@ class Network:
 
     @functools.cached_property
     def nearest_borders(self) -> np.ndarray:
-        """Number (b,) of the designed border nearest to each boundary point."""
+        """Index (b,), from 0, of the designed border nearest to each boundary point."""
         points = self.crossings.points.flatten(1).cpu().numpy()
         if self.plane.kind == "pie":
             angles = np.arctan2(points[:, 1], points[:, 0])[:, None] - self.borders.places
@@ -188,10 +188,12 @@ def _permuted(classes: Tensor) -> Tensor:
 
 
 def identities(network: Network, vectors: Tensor) -> dict[str, float]:
-    """Errors of identities that hold at the boundary in any direction, along `vectors` (m, D), relative to gradients.
+    """Largest errors of two identities of loss gradients, over boundary points and `vectors` v (m, D).
 
-    flip_error: g(ŷ=k) + g(ŷ=l) = 2 Σ_j p_j (J_j − (J_k + J_l)/2) over other classes j, at a tie of k and l.
-    fixed_label_jump: the alignment of the loss of label k is continuous, compared on two sides 1e-9 apart.
+    Logits k and l tie at a point; J_j is the gradient of logit j, g(ŷ=k) that of the loss of label k.
+    flip_error: of g(ŷ=k) + g(ŷ=l) = 2 Σ_j p_j (J_j − (J_k + J_l)/2), j over the other classes, along v, relative to
+    ‖g(ŷ=k)‖. fixed_label_jump: change of the alignment ⟨v, g(ŷ=k)⟩/‖g(ŷ=k)‖, which is continuous, between inputs on both
+    sides of the point, 1e-9 apart in each entry.
     """
     some = slice(None, None, -(-len(network.crossings.points) // CHECKED))
     points, (first, second) = network.crossings.points[some], network.crossings.classes[some].T

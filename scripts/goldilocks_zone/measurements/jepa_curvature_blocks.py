@@ -1,4 +1,7 @@
-"""Blocks of the curvature of joint embeddings: observables of rays of encoders under losses of embeddings."""
+"""Measurement of the curvature of joint embeddings, in blocks of draws.
+
+Observables are functions of a ray, one encoder's initialisation at several radii, for losses of embeddings of pairs.
+"""
 
 import functools
 import logging
@@ -169,7 +172,10 @@ def batch(ray: Ray) -> dict:
     key="edges",
 )
 def edges(ray: Ray) -> dict:
-    """Edges as measured and by the formula, as x = log10(r²/r_X²)."""
+    """Edges x = log10(r²/r_X²), where the trace on a plane changes its sign, measured and by the formula.
+
+    Also x of the minimum of the loss along the ray, and the weights of I and V in the formula for wide networks.
+    """
     wanted, weights = ray.study.edges, ray.layer_weights
     found = {
         "edge": jepa_rays.edges(ray, ray.jets, jepa_rays.trace, wanted),

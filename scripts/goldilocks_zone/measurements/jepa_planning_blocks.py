@@ -254,7 +254,7 @@ of_planner = Variable("", "1", "", (PLANNER, GOAL), may_be_missing=True)
     key="planners",
 )
 def planned(seen: Plans) -> dict:
-    """Success of each planner; missing for rooms in which the study does not use it."""
+    """Success, nearest distance, steps to the goal and calls (planner, room); NaN where the study has no episodes."""
     shape = len(seen.study.planners), len(ROOMS)
     found = {name: np.full(shape, math.nan) for name in ("success", "nearest", "steps_to_goal", "calls")}
     for (label, room), each in seen.episodes.items():

@@ -82,7 +82,7 @@ class Examples(NamedTuple):
 
 
 class Sets(NamedTuple):
-    """Examples of G and the Hessian, other training examples, and held-out ones."""
+    """Training examples that define G and the Hessian (`spectrum`), other training examples, and held-out ones."""
 
     spectrum: Examples
     other: Examples
@@ -91,7 +91,11 @@ class Sets(NamedTuple):
 
 @dataclass(frozen=True)
 class Options:
-    """count: number m of eigenvalues; probes: for the Hessian's trace and norm; residual: whether H′ is measured."""
+    """Options of a measurement.
+
+    count: number m of top eigenvalues of G and H. probes: number of random vectors that estimate the Hessian's trace
+    and norm. residual: whether to measure the extreme eigenvalues of H′. memory_mib: memory for Hessian products, MiB.
+    """
 
     count: int
     probes: int = 10

@@ -23,7 +23,7 @@ class Shape(NamedTuple):
 class Axis(NamedTuple):
     """An axis of results, with labels that depend on the study.
 
-    last: aggregates place it after the draws instead of with the varied keys; of_network: its length depends on the
+    last: in aggregates the axis comes after the draws, not among the varied keys. of_network: its length depends on the
     network.
     """
 

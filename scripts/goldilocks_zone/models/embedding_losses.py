@@ -26,7 +26,7 @@ class Terms(NamedTuple):
 
 
 class Embeddings(NamedTuple):
-    """Outputs split into the branches s_x and s_y (…, n, e) and the residuals (…, n, k, r)."""
+    """Outputs split into the embeddings x = s_x and y = s_y (…, n, e) and the residuals (…, n, k, r)."""
 
     x: Tensor
     y: Tensor

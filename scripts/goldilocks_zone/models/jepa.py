@@ -110,7 +110,7 @@ class LinearPrediction(nn.Module):
             self.register_buffer("basis", basis)
 
     def forward(self, s_x: Tensor, s_y: Tensor, x: Tensor, y: Tensor, actions: Tensor) -> Tensor:
-        """Residuals (…, n, 1, r) with r = e + q, or e where β = 0."""
+        """Residuals (…, n, 1, r), where r = e + q if the penalty β is positive, else r = e, for a basis (e, q)."""
         beta, basis = self._latent.penalty, self.basis
         missing = s_y - self.predictor(s_x, actions)[..., 0, :]
         if self._latent.free:
@@ -253,7 +253,7 @@ class Members:
         return self._called("head", s_x, s_y, *self.module.unpacked(packed))
 
     def energies(self, s_x: Tensor, s_y: Tensor, packed: Tensor) -> Tensor:
-        """Energies (m, n): the smallest |ρ|² over codes."""
+        """Energies (m, n): |ρ|² of the residuals ρ, minimised over codes; arguments as for `residuals`."""
         return self.residuals(s_x, s_y, packed).square().sum(-1).amin(-1)
 
     def codes(self, s_x: Tensor, s_y: Tensor, packed: Tensor) -> Tensor:

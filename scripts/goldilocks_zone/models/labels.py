@@ -65,7 +65,11 @@ class Network(ABC):
 
 @dataclass(frozen=True)
 class FullyConnected(Network):
-    """Hidden layers of given widths, `residual` if as wide as the previous layer, `normalised` before activations."""
+    """Hidden layers of given widths.
+
+    residual: a hidden layer that is as wide as the one before it has a residual connection. normalised: layer
+    normalisation precedes each activation.
+    """
 
     widths: tuple[int, ...]
     residual: bool = False

@@ -62,7 +62,7 @@ class Reshape:
 
 @dataclass(frozen=True)
 class MaxPool:
-    """Maximum over windows: a choice of entries, fixed almost everywhere."""
+    """Maximum over windows: one entry of each window, the same one almost everywhere nearby."""
 
     options: tuple  # kernel, stride, padding, dilation, ceil_mode of torch
     homogeneous = True

@@ -48,7 +48,10 @@ class SoftmaxFactor(Factor):
         return parts - roots * (parts * roots).sum(axis, keepdim=True)
 
     def reduced(self) -> "DenseFactor":
-        """R Q (n, k, k − 1) with the same R Rᵀ, to rounding of each entry: Q omits √p, which R maps to zero."""
+        """A factor R Q (n, k, k − 1) with (RQ)(RQ)ᵀ = R Rᵀ, accurate to the rounding of each entry.
+
+        The columns of Q are an orthonormal basis of the complement of √p, which R maps to zero.
+        """
         n, k = self._roots.shape
         # Reflecting √p onto the axis of its largest entry avoids cancellation.
         largest = self._roots.argmax(1, keepdim=True)

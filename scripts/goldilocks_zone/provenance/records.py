@@ -26,7 +26,7 @@ def place_of(path: str | Path) -> Path:
 
 
 def name_of(path: str | Path) -> str:
-    """Name of a record: loss for settings/loss.0123456789abcdef.yaml."""
+    """Name of a record: `loss` for the path settings/loss.0123456789abcdef.yaml."""
     return _RECORD.fullmatch(Path(path).name)["name"]
 
 

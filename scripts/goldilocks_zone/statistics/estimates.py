@@ -132,10 +132,11 @@ def of_ranks(estimate: Estimate, n: int) -> Estimate:
 
 
 def difference(first: np.ndarray, second: np.ndarray, resolution: float = 0.0, reason: str = ALIKE) -> Estimate:
-    """Mean of paired differences of samples (n,) or readings (3, n), with Student's interval.
+    """Mean of paired differences first − second over n draws, with Student's interval.
 
-    `reason` says why readings are censored. Samples that are equal in every draw are treated as censored. Raises
-    TooFewDraws for fewer than two.
+    Both are samples (n,), or readings (3, n) in rows lower end, value, upper end. `resolution` is that of `mean`, and
+    `reason` says why some ends are infinite. If both are equal in every draw, the interval is the whole line. Raises
+    TooFewDraws for fewer than two draws.
     """
     first, second = (np.broadcast_to(each, (3, each.shape[-1])) for each in (first, second))
     found = first - second[::-1]

@@ -161,9 +161,10 @@ class Spanned(Projection):
         return torch.cat([outward[:, None], self.inner.transposed(gradients)], 1) @ self._inverse.T
 
     def seen_as(self, inner: Projection, direction: Sequence[Tensor]) -> "Spanned":
-        """The same coordinates with other linear functions of the parameters in place of these.
+        """This projection, followed by a linear map of the parameters, such as to the outputs of a layer.
 
-        `inner` and `direction` (arrays (*shape)) are those of the columns and of the point.
+        Coordinates stay the same. `inner` is the former `inner` followed by the map, `direction` (arrays (*shape)) the
+        image of the unit vector along the point.
         """
         result = copy.copy(self)
         result.inner, result.direction = inner, [each[None] for each in direction]

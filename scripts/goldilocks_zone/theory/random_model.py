@@ -79,7 +79,10 @@ def limit(outputs: np.ndarray, weights: int, cluster: np.ndarray, noise: np.ndar
         return place * (weights + (spectrum[..., None, :] / np.where(rest > 0, rest, np.inf)).sum(-1))
 
     def strengths(place: np.ndarray) -> np.ndarray:
-        """The k-th largest eigenvalue, minus one, of the matrix at the k-th `place` (…, m), m = C − 1."""
+        """The k-th largest eigenvalue, minus one, of (σ_c²/N) Σ_μ S_μ(ℓ − σ_E² S_μ/N)⁻¹ at ℓ = `place[…, k]`.
+
+        `place` and the result have the shape (…, C − 1).
+        """
         rest = place[..., None, None] - (own * parts)[..., None, :, :]
         factors = (parts[..., None, :, :] / rest).reshape(*place.shape, n * classes)
         matrices = (factors @ projectors).reshape(*place.shape, classes, classes)

@@ -67,10 +67,10 @@ def peak_location(cell: Cell, variable: str, dimension: int, window: Window, nam
 
 
 def coefficient_of_variation(cell: Cell, variable: str, dimension: int, window: Window, part: str) -> list[Estimate]:
-    """Spread over draws relative to the mean, at each radius.
+    """Coefficient of variation of a variable over draws, at each radius.
 
-    `part` is total (draws with one plane each) or theta (the contribution of θ alone). Raises NotTested with one plane
-    per initialisation, since the parts cannot be separated.
+    `part` is "total" for values on one plane per draw, "theta" for the part due to the initialisation θ alone. Raises
+    NotTested if the study has one plane per initialisation, because the parts cannot be separated then.
     """
     here = _selected(cell, dimension, window)
     planes = int(here.attrs["planes"])
@@ -114,9 +114,9 @@ def relative_trace_slope(cell: Cell, dimension: int, window: Window, least_effec
 def outer_edge_shift(
     cell: Cell, variable: str, dimension: int, window: Window, examples: Sequence[int], threshold: float
 ) -> list[Estimate]:
-    """Shift of the outer x at which a variable falls through `threshold`: second number of examples minus first.
+    """Shift of the outer edge in x from the first to the second number of `examples`, draw by draw.
 
-    Raises NotTested if the variable of a draw does not fall through the threshold.
+    The outer edge is the last x at which the variable falls through `threshold`. Raises NotTested if a draw has none.
     """
     require(cell, "examples", *examples)
     here = _selected(cell, dimension, window)[variable]
@@ -159,9 +159,10 @@ def edge_exponent(
 def edge_place(
     cell: Cell, variable: str, dimension: int, window: Window, threshold: float, edge: str, name: str
 ) -> list[Estimate]:
-    """x at which the mean curve of a variable crosses a threshold, at the inner or outer `edge`.
+    """x at which the mean curve of a variable crosses a threshold.
 
-    Raises NotTested if some resample has no edge.
+    `edge` is "outer" for the last fall through the threshold, "inner" for the first rise. `name` is that of the
+    bootstrap's random stream. Raises NotTested if the mean curve of some resample has no such crossing.
     """
     here = _selected(cell, dimension, window)[variable]
 

@@ -15,7 +15,7 @@ from goldilocks_zone.statistics.estimates import Estimate
 
 
 def zone_at_every_radius(cell: Cell, of: Given, window: Window) -> list[Estimate]:
-    """A variable at each radius of the window, over the draws in which it is finite there."""
+    """Mean of a variable at each radius of the window, over the draws in which it is finite there."""
     found = []
     for row in _by_radius(cell, of, window):
         known = np.isfinite(row)

@@ -45,7 +45,10 @@ def title(label: str) -> str:
 
 
 def draw_network(stack: list[plt.Axes], data: xr.Dataset) -> None:
-    """Draw κ above the ratio, with strips in both panels; the strips coincide if the condition determines the zone."""
+    """Draw κ in the upper panel, and log10 of the ratio ‖G‖₂/‖H′‖₂ in the lower one.
+
+    Two strips in each panel mark where κ > 1 and where ‖G‖₂ > ‖H′‖₂. They coincide if the ratio determines the zone.
+    """
     for ax, (name, (label, number, reference, _)) in zip(stack, MEASURES.items()):
         over_scale.draw(ax, data, name, number, label)
         ax.axhline(reference, **style.DASHED)

@@ -110,7 +110,7 @@ def name_of(title: str) -> str:
 
 
 def draw_places(ax: plt.Axes, cells: dict[str, xr.Dataset]) -> None:
-    """Draw the measured edge over the edge by the formula, for every draw and the mean."""
+    """Draw the measured edge (y) against the edge that the formula predicts (x), for every draw and the mean."""
     cells = {title: here for title, here in cells.items() if title != "InfoNCE"}
     for title, here in cells.items():
         look = look_of(title)

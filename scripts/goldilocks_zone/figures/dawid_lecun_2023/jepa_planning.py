@@ -1,5 +1,6 @@
-"""Success of planners over the number of evaluations of their predictors: with sub-goals from level 2, and flat (Dawid
-& LeCun 2023)."""
+"""Success of planners against the number of evaluations of their predictors, with sub-goals from level 2 and without
+(Dawid & LeCun 2023).
+"""
 
 import matplotlib.pyplot as plt
 import numpy as np

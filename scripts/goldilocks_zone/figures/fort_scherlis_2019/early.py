@@ -97,7 +97,10 @@ def tested(data: xr.Dataset) -> tuple[np.ndarray, str]:
 
 
 def slope_in_words(data: xr.Dataset, name: str, correlated: bool) -> str:
-    """Format the t-value of the regression slope at the tested step."""
+    """Title of a panel: the t-value of the slope of the outcome at the tested step over the measure `name`.
+
+    The number of initialisations instead if they are too few to be `correlated`.
+    """
     if not correlated:
         return f"{data.sizes['draw']} initialisations"
     x, (y, words) = data[name].values, tested(data)

@@ -98,7 +98,7 @@ def series(data: xr.Dataset, name: str) -> Iterator[tuple[dict, xr.DataArray, xr
 
 
 def draw_measure(ax: plt.Axes, data: xr.Dataset, name: str) -> None:
-    """Draw a measure of every draw by kind of minimum, with its mean over draws and the interval."""
+    """Plot a variable of every draw by kind of minimum, with the mean over draws and its 95 % interval."""
     minima = data["minimum"].values.tolist()
     for more, values, found, shift in series(data, name):
         for x, minimum in enumerate(minima):

@@ -75,7 +75,10 @@ def counts(study: xr.Dataset, shown: list[tuple[str, str, str]]) -> xr.Dataset:
 
 
 def reached(study: xr.Dataset) -> xr.DataArray:
-    """True where training (dataset, draw) ended at finite values and, if there is a stopping loss, at or below it."""
+    """True for each (dataset, draw) whose final training loss is finite and has reached the stopping loss, if any.
+
+    A loss up to REACHED times the stopping loss counts as reached.
+    """
     loss = boundaries.one(study, ["training_loss"], "dataset")["training_loss"]
     stop = curves.settings_of(study).get("stop_at")
     return loss.notnull() if stop is None else loss <= REACHED * stop

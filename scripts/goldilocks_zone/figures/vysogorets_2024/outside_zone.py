@@ -112,7 +112,10 @@ def best_rate(study: xr.Dataset) -> xr.Dataset:
 
 
 def curvature(study: xr.Dataset) -> xr.Dataset:
-    """κ at initialisation for the claims' number of examples, or else the largest, and the null's upper bound."""
+    """Mean κ over draws at initialisation, with its interval, and the 97.5 % point of κ of random symmetric matrices.
+
+    For EXAMPLES examples if the study has this number, otherwise for its largest number.
+    """
     study = over_scale.parameters_rescaled(study)
     if EXAMPLES in study["examples"].values:
         study = study.sel(examples=[EXAMPLES])

@@ -37,7 +37,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def modelled(study: xr.Dataset) -> xr.Dataset:
-    """κ(G) (radius, draw) as measured and by each form of the model; NaN where G underflows."""
+    """κ(G) (radius, draw) as measured, and by the model of random gradients for any d and for large d.
+
+    NaN where G underflows.
+    """
     here = over_scale.first_cell(over_scale.parameters_rescaled(study))
     d, given = int(here["dimension"]), [here[name] for name in ("class_gradient", "example_gradient", "softmax_ratio")]
     with np.errstate(divide="ignore", invalid="ignore"):
