@@ -45,7 +45,7 @@ def of_one_claim(text: str) -> str:
 def test_the_project_s_claims_are_those_fixed_before_the_first_full_run():
     """Files may be rewritten, but not their meaning: the hash of the expanded claims stands in every claims.csv."""
     found = definitions.load(ROOT / "config/claims")
-    assert claims_hash(found) == "82c8e72c49eb7af5"
+    assert claims_hash(found) == "eb88d8fbe81a6c67"
     assert len(found) == 87
     assert sum(len(claim.get("cases", {})) for claim in found.values()) == 528
 
@@ -227,10 +227,13 @@ def test_an_expectation_is_a_test(expected, test):
         ("cases: {p: {expect: {above: 1, within: 2}}}", "is no expectation"),
         ("cases: {p: {expect: {at: rX, within: 2}}}", "is no expectation"),
         ("cases: {p: {expect: higher}}", "a.yaml, a1.p.expect: 'higher' is no expectation"),
-        ("like: b1", "a.yaml, a1: like 'b1' is unknown; did you mean a1?"),
-        ("like: a1", "a.yaml, a1: like is circular, a1 → a1"),
-        ("cases: {pq: {like: pk}}", "a.yaml, a1.pq: like 'pk' is unknown; did you mean pq?"),
-        ("cases: {p: {like: q}, q: {like: p}}", "a.yaml, a1.p: like is circular, p → q → p"),
+        ("like: b1", "a.yaml, a1: the key 'like' names 'b1', which is unknown; did you mean a1?"),
+        ("like: a1", "a.yaml, a1: the key 'like' leads in a circle, a1 → a1; take it out of one of these"),
+        ("cases: {pq: {like: pk}}", "a.yaml, a1.pq: the key 'like' names 'pk', which is unknown; did you mean pq?"),
+        (
+            "cases: {p: {like: q}, q: {like: p}}",
+            "a.yaml, a1.p: the key 'like' leads in a circle, p → q → p; take it out of one of these",
+        ),
         ("for: [p]\ncases: {'{for}': {unit: '{fro}'}}", "a.yaml, a1.p: unknown placeholder {fro}; did you mean for?"),
         ("cases: {'{for}': {}}", "a.yaml, a1.{for}: unknown placeholder {for}; there is no for"),
         ("for: [p]\ncases: {p: {}, '{for}': {}}", "a.yaml, a1.p: there are two cases of this name; give each its own"),
@@ -248,7 +251,7 @@ def refusal(ledger, **files: str) -> str:
 
 def test_refuses_files_that_do_not_fit_together(ledger):
     message = refusal(ledger, a=of_one_claim(""), b="work: B\na1: {statement: Second.}")
-    assert message.endswith("b.yaml, a1: the claim is in a.yaml, too; give it another id")
+    assert message.endswith("b.yaml, a1: a.yaml has a claim of this id, too; give one of them another id")
 
 
 def test_refuses_a_file_that_holds_no_claims(ledger):
@@ -259,4 +262,6 @@ def test_refuses_a_file_that_holds_no_claims(ledger):
 
 def test_refuses_a_circle_of_claims_across_files(ledger):
     b = "work: B\nb1: {statement: Second., like: a1}"
-    assert "a.yaml, a1: like is circular, a1 → b1 → a1" in refusal(ledger, a=of_one_claim("like: b1"), b=b)
+    assert "a.yaml, a1: the key 'like' leads in a circle, a1 → b1 → a1" in refusal(
+        ledger, a=of_one_claim("like: b1"), b=b
+    )
