@@ -2,9 +2,9 @@
 
 Writes one row for each case and method, with the columns of benchmarks/curvature.py. A case is a network, given by its
 widths or its name in benchmarks/networks.py, at its initialisation, with the numbers of examples N and of eigenpairs
-and the precision of products. All cases share one tolerance. The others are scipy's eigsh on products of curvlinops, and on
-reverse-over-reverse products whose first graph is built once, as PyHessian builds it (`double backward`). All methods
-must give the same eigenvalues.
+and the precision of products. All cases share one tolerance. The others are scipy's eigsh on products of curvlinops,
+and on reverse-over-reverse products whose first graph is built once, as PyHessian builds it (`double backward`). All
+methods must give the same eigenvalues.
 """
 
 import functools

@@ -101,7 +101,7 @@ def test_a_file_that_was_changed_is_refused_by_name(reviewer):
     changed(reviewer.folder / "tiny.tar.gz", change)
     done = run(reviewer, *RESULTS)
     assert done.returncode != 0
-    assert "draws-000-001.nc in tiny.tar.gz is not what its checksum says: fetch it again" in done.stderr
+    assert "draws-000-001.nc in tiny.tar.gz does not match its checksum: fetch the archive again" in done.stderr
     assert not (reviewer.folder / "results/tiny/curvature").exists()
 
 

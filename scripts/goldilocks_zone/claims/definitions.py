@@ -48,7 +48,9 @@ def load(folder: str | Path) -> dict[str, dict]:
             if not isinstance(claim, dict):
                 raise DefinitionError(f"{path}: unknown key {name!r}; {nearest(name, FILE_KEYS)}")
             if name in claims:
-                raise DefinitionError(f"{path}, {name}: the claim is in {places[name].name}, too; give it another id")
+                raise DefinitionError(
+                    f"{path}, {name}: {places[name].name} has a claim of this id, too; give one of them another id"
+                )
             if "work" in claim:
                 other = "one of another work is in its own file"
                 raise DefinitionError(f"{path}, {name}: a claim has the work of its file, {file['work']}; {other}")
@@ -108,9 +110,10 @@ def _likes(place: str, name: str, known: dict[str, dict]) -> list[str]:
     while "like" in (latest := known[chain[0]]):
         liked = latest["like"]
         if liked not in known:
-            raise DefinitionError(f"{place}: like {liked!r} is unknown; {nearest(liked, known)}")
+            raise DefinitionError(f"{place}: the key 'like' names {liked!r}, which is unknown; {nearest(liked, known)}")
         if liked in chain:
-            raise DefinitionError(f"{place}: like is circular, {' → '.join([*reversed(chain), liked])}")
+            circle = " → ".join([*reversed(chain), liked])
+            raise DefinitionError(f"{place}: the key 'like' leads in a circle, {circle}; take it out of one of these")
         chain.insert(0, liked)
     return chain
 

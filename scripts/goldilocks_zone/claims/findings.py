@@ -129,8 +129,9 @@ def _check(place: str, entry: dict, known: dict[str, Row]) -> None:
             raise FindingsError(f"{place}: there is no case {name!r} to quote; {nearest(name, cases)}")
     for outcome in (HELD, FAILED):
         if not entry[outcome].endswith("."):
-            raise FindingsError(f"{place}: the words for {outcome!r} are no sentence; end them with a full stop")
+            raise FindingsError(f"{place}: the words for {outcome!r} must be a sentence; end them with a full stop")
     if not entry[OPEN].startswith(OPENING) or entry[OPEN].endswith("."):
         raise FindingsError(
-            f"{place}: the words for 'open' are a clause; begin with {OPENING.strip()!r}, without a stop"
+            f"{place}: the words for 'open' must be a clause; begin with {OPENING.strip()!r} and end without a full "
+            "stop"
         )

@@ -35,7 +35,10 @@ def run(configfile: Path) -> None:
             copy.write_bytes(content)
         done = run_tex("latexmk", place)
         if done.returncode or not Path(place, "main.pdf").exists():
-            raise ValueError(f"the paper does not compile on its own: {first_error(done)}")
+            raise ValueError(
+                f"the paper does not compile from the files of the archive alone ({first_error(done)}): correct its "
+                "sources"
+            )
     content = archive.packed(contents)
     if len(content) > LIMIT_MB * 10**6:
         raise ValueError(f"the archive would have {len(content) / 1e6:.0f} MB, and arXiv takes {LIMIT_MB}")

@@ -39,7 +39,9 @@ def run(configfile: Path) -> None:
     drawn = figures(findings.read(WORDS, rows))
     sources = {name: Path("figures", config.run, f"{name}.png") for name in drawn}
     if missing := [path for path in sources.values() if not path.exists()]:
-        raise ValueError(f"{missing[0]} is missing: {WORDS} names this figure, which the run does not draw")
+        raise ValueError(
+            f"{missing[0]} is missing, since the run does not draw this figure: draw it, or take it out of {WORDS}"
+        )
     if (size := sum(path.stat().st_size for path in sources.values()) / 1e6) > LIMIT_MB:
         raise ValueError(f"the figures that {WORDS} names are {size:.1f} MB, more than {LIMIT_MB} MB: name fewer")
     origin = origin_of(config, rows)

@@ -143,8 +143,8 @@ class Prepared:
             *found, loss = _examples(self.network, self.theta, inputs, labels, self._problem.loss, self._labelled)
             if self._begun and loss.layout != self.loss.layout:
                 raise ValueError(
-                    f"the network's outputs have different axes in different batches, and the loss {loss.name} needs "
-                    f"the same ones ({self.loss.layout} and {loss.layout}): give batches of one shape"
+                    f"the network's outputs have the axes {self.loss.layout} in one batch and {loss.layout} in "
+                    f"another, which the loss {loss.name} cannot join: give inputs of one shape in all batches"
                 )
             self.loss, self._begun = loss, True
             if self._dtype is not None:
@@ -235,8 +235,9 @@ def _classes(labels: Labels, examples: int, shape: Sequence[int], loss: losses.L
     count, rest = (shape[0], shape[1:]) if leading else (shape[-1], shape[:-1])
     if given.shape[1:] != rest:
         raise ValueError(
-            f"labels have the shape {tuple(given.shape)} where outputs have {(examples, *shape)}: give one class for "
-            f"each element, {(examples, *rest)}, and models.losses.CrossEntropy(class_axis=1) where classes come first"
+            f"labels have the shape {tuple(given.shape)} and outputs {(examples, *shape)}: give labels of the shape "
+            f"{(examples, *rest)}, or models.losses.CrossEntropy(class_axis=1) if axis 1 of the outputs is that of "
+            "classes"
         )
     return classes(given.flatten(), given.numel(), count, getattr(loss, "ignore_index", None)).view(given.shape)
 
@@ -302,8 +303,8 @@ def classes(labels: Labels, examples: int, count: int, ignored: int | None = Non
     given = _labels(labels, examples)
     if given.ndim != 1:
         raise ValueError(
-            f"labels have the shape {tuple(given.shape)}: give the number of its class for each example, (n,); from "
-            "one row for each that is labels.argmax(1), from one column labels[:, 0]"
+            f"labels have the shape {tuple(given.shape)}: give one class number for each example, (n,), which is "
+            "labels.argmax(1) for one-hot rows and labels[:, 0] for a single column"
         )
     if given.is_floating_point() or given.is_complex():
         raise ValueError(
@@ -325,7 +326,9 @@ def counts(given: Sequence[int] | None, available: int) -> list[int]:
     """Numbers n of leading examples to average over. Raises ValueError unless all are between 1 and `available`."""
     found = [available] if given is None else given
     if isinstance(found, Integral) or not all(isinstance(each, Integral) for each in found):
-        raise ValueError(f"examples {given!r} are no whole numbers: list how many of the first ones to average over")
+        raise ValueError(
+            f"examples must be a list of whole numbers, not {given!r}: list how many leading examples to average over"
+        )
     found = list(map(int, found))
     if max(found, default=0) > available:
         raise ValueError(f"{max(found)} examples asked for and {available} given: ask for fewer")
@@ -354,8 +357,8 @@ def dense(given: Array, name: str) -> Tensor:
                 found = torch.as_tensor(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
-                f"{name} of type {type(given).__name__} are no array of numbers ({autodiff.said(error)}): give a "
-                "tensor or an array of numpy"
+                f"{name} of type {type(given).__name__} cannot be read as an array of numbers "
+                f"({autodiff.said(error)}): give a tensor or a NumPy array"
             ) from error
         return found.view(array.shape)
     if given.device.type == "meta":

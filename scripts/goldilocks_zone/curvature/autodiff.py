@@ -226,8 +226,8 @@ def _first_that_works(quick: Callable, general: Callable) -> Callable:
             raise
         except RuntimeError as error:
             raise ValueError(
-                f"torch differentiates the network neither at once ({refusals[0]}) nor by backward passes one by one "
-                f"({said(error)}): replace that layer or operation"
+                f"torch can differentiate the network neither forward ({refusals[0]}) nor twice backward "
+                f"({said(error)}): replace the layer or operation that it names"
             ) from error
 
     return either

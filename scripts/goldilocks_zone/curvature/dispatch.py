@@ -236,8 +236,8 @@ def _averages(total: Sums) -> list[PlaneCurvature | None]:
             result.append(PlaneCurvature(gauss_newton / n, residual / n, gradient / n, effective, **means))
         elif total.refuse_overflow:
             raise ValueError(
-                "the Hessian is not finite: the radius is too large for the precision of the directions, lower it or "
-                "give them in double precision"
+                "the Hessian is not finite, because the radius is too large for the precision of the directions: "
+                "lower the radius, or give directions in double precision"
             )
         else:
             result.append(None)

@@ -38,8 +38,8 @@ def gradients(problem: Problem, parameters: Array) -> Gradients:
     """Gradients of the mean cross-entropy at `parameters` (D,). Raises ValueError for any other loss."""
     if not isinstance(problem.loss, CrossEntropy) or not problem.loss.is_plain:
         raise ValueError(
-            f"gradients are those of the cross-entropy and the loss is {problem.loss.name}: give the former, without "
-            "weights, smoothing or labels to ignore"
+            f"gradients need the plain cross-entropy, and the loss is {problem.loss.name}: give the cross-entropy "
+            "without weights of classes, label smoothing and ignored labels"
         )
     given = arguments.prepared(problem, parameters)
     logits = given.logits("gauss_newton")

@@ -157,7 +157,8 @@ class LogitGradients:
             return self._layers
         if not self.layered:
             raise ValueError(
-                "the last of several layers of this network is not known: give it as a chain of torch's own layers"
+                "gradients without the last layer need to know the network's layers: give a chain of several of "
+                "torch's own"
             )
         return self._layers[:-1]
 
@@ -269,7 +270,10 @@ def fitting(factor: Factor | None, gradients: LogitGradients) -> Factor:
     if factor is None:
         raise ValueError("the loss has no factor, as its second derivative is not positive there: use another loss")
     if factor.shape[:2] != shape:
-        raise ValueError(f"outputs have the shape {factor.shape[:2]} and gradients {shape}: give the same examples")
+        raise ValueError(
+            f"outputs have {tuple(factor.shape[:2])} examples and classes and gradients {shape}: compute both from the "
+            "same examples and network"
+        )
     return factor.to(torch.empty(0, dtype=gradients.dtype, device=gradients.device))
 
 

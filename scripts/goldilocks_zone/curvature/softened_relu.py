@@ -24,7 +24,9 @@ def softened(problem: Problem, parameters: Array, sharpness: float) -> Problem:
     chain = chains.matching(module, [given.theta], given.first)
     kinds = [type(each) for each in module.modules()] if chain else []
     if nn.ReLU not in kinds or any(kind in kinds for kind in (nn.Tanh, nn.Softplus, nn.LeakyReLU)):
-        raise ValueError("only networks of known layers whose activations are all ReLU can have their kinks softened")
+        raise ValueError(
+            "kinks can be softened in a chain of torch's layers with no activation but ReLU: give such a network"
+        )
     squares = 0.0
     for inputs, _ in given:
         kept = layers.flat(chains.forward(chain, given.theta, inputs)[1])

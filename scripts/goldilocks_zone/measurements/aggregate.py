@@ -42,7 +42,10 @@ def aggregate_study(
     for dataset in study.datasets:
         checksums = {each.attrs["data_checksum"] for cell in cells if cell[0] == dataset for each in cells[cell]}
         if len(checksums) > 1:
-            raise ValueError(f"blocks of {dataset} were measured on different data: delete them and run again")
+            raise ValueError(
+                f"blocks of {dataset} were measured on different versions of its data: delete all blocks of {dataset} "
+                "in this study and run again"
+            )
     known = {name: array.attrs for block in blocks for name, array in block.variables.items()}
     merged = {cell: xr.combine_by_coords(parts, combine_attrs="drop") for cell, parts in cells.items()}
     merged = [found.expand_dims(dict(zip(CELL, ([label] for label in cell)))) for cell, found in merged.items()]

@@ -191,9 +191,9 @@ def identities(network: Network, vectors: Tensor) -> dict[str, float]:
     """Largest errors of two identities of loss gradients, over boundary points and `vectors` v (m, D).
 
     Logits k and l tie at a point; J_j is the gradient of logit j, g(ŷ=k) that of the loss of label k.
-    flip_error: of g(ŷ=k) + g(ŷ=l) = 2 Σ_j p_j (J_j − (J_k + J_l)/2), j over the other classes, along v, relative to
-    ‖g(ŷ=k)‖. fixed_label_jump: change of the alignment ⟨v, g(ŷ=k)⟩/‖g(ŷ=k)‖, which is continuous, between inputs on both
-    sides of the point, 1e-9 apart in each entry.
+    flip_error: of g(ŷ=k) + g(ŷ=l) = 2 Σ_j p_j (J_j − (J_k + J_l)/2), j over other classes, along v, relative to
+    ‖g(ŷ=k)‖. fixed_label_jump: change of the alignment ⟨v, g(ŷ=k)⟩/‖g(ŷ=k)‖, which is continuous, between inputs on
+    both sides of the point, 1e-9 apart in each entry.
     """
     some = slice(None, None, -(-len(network.crossings.points) // CHECKED))
     points, (first, second) = network.crossings.points[some], network.crossings.classes[some].T

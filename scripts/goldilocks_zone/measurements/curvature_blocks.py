@@ -75,8 +75,8 @@ def _refuse_large_planes(job: blocks.Job, module: nn.Module, biases: bool) -> No
     dimension = subspace_labels.parse_plane(job.subspace).dimension
     available = sum(p.size for p in initialisation.parameters_of(module) if biases or not p.is_bias)
     if dimension > available:
-        reason = f"{job.network} has {available} parameters on {job.dataset}; ask for fewer"
-        raise ValueError(f"a plane with {dimension} dimensions cannot be: {reason}")
+        reason = f"{job.network} has only {available} parameters for it on {job.dataset}"
+        raise ValueError(f"a plane of {dimension} dimensions is impossible, since {reason}: ask for fewer dimensions")
 
 
 @OBSERVABLES.register(

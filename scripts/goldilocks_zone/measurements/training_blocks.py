@@ -276,8 +276,8 @@ def _sets(trained: Ensembles, count: int) -> local_geometry.Sets:
     sets = local_geometry.Sets(*parts)
     if min(len(each.labels) for each in sets) < count:
         most = min(len(trained.training[0]) // 2, len(trained.held_out[0]))
-        reason = "two sets of training examples and one of held-out ones need as many each"
-        raise ValueError(f"geometry_examples: {count} is too large; {reason}: the classes of this variant allow {most}")
+        reason = "is the size of two training sets and one held-out set, for which these classes have too few examples"
+        raise ValueError(f"geometry_examples: {count} {reason}: set at most {most}")
     return sets
 
 

@@ -49,7 +49,10 @@ def grouped(embeddings: Tensor, group: int | None) -> Tensor:
     """
     size = group or embeddings.shape[-2]
     if size < 2 or embeddings.shape[-2] % size:
-        raise ValueError(f"a batch of {embeddings.shape[-2]} examples cannot be cut into groups of {size}")
+        raise ValueError(
+            f"{embeddings.shape[-2]} examples cannot be cut into groups of {size}: let groups have two examples or "
+            "more, and let their size divide the number of examples"
+        )
     return embeddings.unflatten(-2, (-1, size))
 
 

@@ -55,8 +55,8 @@ class Problem:
             raise ValueError("batches come from an iterator, which ends after one pass: give a list or a DataLoader")
         if self.loss.couples_examples:
             raise ValueError(
-                f"the loss {self.loss.name} couples examples, so that batches have no losses that add up: give inputs "
-                "and labels as one batch"
+                f"the loss {self.loss.name} couples examples, so it is no sum over batches: give inputs and labels as "
+                "one batch"
             )
 
     def _take_names(self) -> None:

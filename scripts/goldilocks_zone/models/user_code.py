@@ -63,6 +63,6 @@ def load(network: UserNetwork) -> Callable:
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     except (Exception, SystemExit) as error:
         raise ValueError(
-            f"{path} fails when it is run ({type(error).__name__}: {error}): it must be complete in itself"
+            f"{path} fails when it is run ({type(error).__name__}: {error}): correct it, and let it need no other file"
         ) from error
     return getattr(module, network.name)

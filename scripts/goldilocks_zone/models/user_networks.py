@@ -103,13 +103,18 @@ def _refuse_unfit_forward(module: nn.Module, tried: nn.Module, image: tuple, cla
     if not torch.equal(found, logits(theta, images)):
         raise ValueError(f"{name} gives different logits for the same images: remove what is random")
     if not torch.equal(logits(other, images), again(other, images)):
-        raise ValueError(f"{name} keeps something from its first call: let logits depend on weights and image alone")
+        raise ValueError(
+            f"{name} keeps a state between calls, which changes later logits: let these depend on weights and image "
+            "alone"
+        )
     weights = torch.randn(found.shape, generator=generator, dtype=torch.float64)
     try:
         gradient = grad(lambda parameters: (weights * logits(parameters, images)).sum())
         slopes = [vmap(lambda direction: jvp(gradient, (theta,), (direction,)))(d[None])[0][0] @ d for d in directions]
     except Exception as error:
-        raise ValueError(f"{name} cannot be differentiated twice by torch.func ({error})") from error
+        raise ValueError(
+            f"torch.func cannot differentiate {name} twice ({error}): replace the operation that fails"
+        ) from error
     if not gradient(theta).any():
         raise ValueError(f"{name} gives logits that do not depend on its weights: leave out detach and the like")
     for direction, slope in zip(directions, slopes):

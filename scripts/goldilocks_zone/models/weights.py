@@ -83,7 +83,9 @@ def _refuse_unfit(given: object, known: object, where: str) -> None:
         shapes = f"the shape {tuple(given.shape)}, and in the network {tuple(known.shape)}"
         raise ValueError(f"{where} has {shapes}: give weights of this network")
     if known.is_floating_point() and not given.is_floating_point():
-        raise ValueError(f"{where} is of type {given.dtype}: real numbers are needed")
+        raise ValueError(
+            f"{where} is of type {given.dtype}, and in the network {known.dtype}: give floating-point numbers"
+        )
     if not torch.isfinite(given).all():
         raise ValueError(f"{where} has entries that are not finite: give weights of a network that has not diverged")
 

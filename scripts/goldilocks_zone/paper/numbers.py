@@ -278,7 +278,10 @@ class Missing(jinja2.StrictUndefined):
 
     def __str__(self) -> str:
         place = f" of {self._undefined_obj}" if isinstance(self._undefined_obj, dict) else ""
-        raise ValueError(f"the paper shows {self._undefined_name!r}{place}, which is missing: add it where it is said")
+        raise ValueError(
+            f"a template of the paper uses {self._undefined_name!r}{place}, which is not defined: define it, usually "
+            "in resources/published/<work>/settings.yaml"
+        )
 
 
 def environment(folder: Path) -> jinja2.Environment:

@@ -122,9 +122,9 @@ def read(path: str | Path, names: Iterable[str]) -> dict[str, bytes]:
                 found[member.name] = archive.extractfile(member).read()
     for name in sorted(wanted):
         if name not in found or name not in manifest["files"]:
-            raise ValueError(f"results_from: {path} has no {name}, though its manifest says so: fetch it again")
+            raise ValueError(f"results_from: {path} lacks {name}, which its manifest names: fetch the archive again")
         if files.sha256(found[name]) != manifest["files"][name]:
-            raise ValueError(f"results_from: {name} in {path} is not what its checksum says: fetch it again")
+            raise ValueError(f"results_from: {name} in {path} does not match its checksum: fetch the archive again")
     return found
 
 

@@ -175,7 +175,9 @@ def _imports(tree: ast.Module) -> tuple[set[str], set[str]]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             if node.level:
-                raise ValueError("modules of goldilocks_zone are imported by their full name, never relatively")
+                raise ValueError(
+                    f"the relative import in line {node.lineno} cannot be traced: import modules by their full name"
+                )
             origins.add(node.module)
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names, origins

@@ -80,7 +80,7 @@ def _as_real(given: np.ndarray, name: str, axes: int) -> np.ndarray:
             f"{name} of shape {found.shape} and type {found.dtype} were given: give real numbers with {axes} axes"
         )
     if not np.isfinite(found).all():
-        raise ValueError(f"entries of {name} are not finite: check the point where they were taken")
+        raise ValueError(f"entries of {name} are not finite: check the parameters at which they were computed")
     return found
 
 

@@ -54,9 +54,9 @@ def make(
     if kind not in PROJECTION_KINDS:
         raise ValueError(f"projection {kind!r} is unknown: use one of {', '.join(PROJECTION_KINDS)}")
     if not 1 <= dimension <= np.count_nonzero(eta):
+        used = np.count_nonzero(eta)
         raise ValueError(
-            f"a subspace of {dimension} dimensions cannot be: {np.count_nonzero(eta)} parameters are in use; "
-            "ask for at least one and at most as many"
+            f"a subspace cannot have {dimension} dimensions with {used} parameters in use: ask for 1 to {used}"
         )
     if kind == "fastfood":
         return Fastfood(dimension, shapes, eta, random, like)

@@ -86,7 +86,9 @@ class Ensemble:
         like, members = self.coordinates, len(self.coordinates)
         if len(self.shuffles) not in (1, members):
             streams = len(self.shuffles)
-            raise ValueError(f"{streams} streams of batches for {members} members: name one, or one for each")
+            raise ValueError(
+                f"shuffles has {streams} streams for {members} members: give one for all, or one for each member"
+            )
         self.rates, chosen = options.rates.to(like), options.temperatures
         self.temperatures = torch.full_like(self.rates, problem.temperature) if chosen is None else chosen.to(like)
         self._start_optimiser()

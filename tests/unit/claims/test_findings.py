@@ -93,8 +93,8 @@ def test_estimates_without_interval_or_without_a_number():
         ({"failed": ""}, "the key 'failed' is missing"),
         ({"claims": []}, "the key 'claims' is missing"),
         ({"maine": True}, "unknown key 'maine'; did you mean main?"),
-        ({"held": "It holds"}, "the words for 'held' are no sentence"),
-        ({"open": "It is open."}, "the words for 'open' are a clause"),
+        ({"held": "It holds"}, "the words for 'held' must be a sentence"),
+        ({"open": "It is open."}, "the words for 'open' must be a clause"),
     ],
 )
 def test_mistakes_are_named(change, part, path):

@@ -311,7 +311,7 @@ def one_hot(y):
 
 
 WHOLE = "a class is a whole number: give numbers of classes"
-ONE_EACH = r"labels have the shape \(7, \d\): give the number of its class .* labels.argmax\(1\)"
+ONE_EACH = r"labels have the shape \(7, \d\): give one class number .* labels.argmax\(1\)"
 RANDOM = r"different logits for the same inputs, so that it has no Hessian: put dropout .* by network.eval\(\)"
 STATISTICS = (
     r"mixes the examples of a batch, so that it has no loss per example: put its batch normalisation core.1 into "
@@ -342,7 +342,7 @@ ROWS = {
     "one-hot labels": given(ONE_EACH, labels=one_hot),
     "negative probabilities": given("a label is a negative or no probability", labels=lambda y: -one_hot(y).float()),
     "column of labels": given(ONE_EACH + r".*labels\[:, 0\]", labels=lambda y: y[:, None]),
-    "one label alone": given(r"labels have the shape \(\): give the number of its class", labels=lambda y: 1),
+    "one label alone": given(r"labels have the shape \(\): give one class number", labels=lambda y: 1),
     "a label too large": given(
         "label 3 of example 2 is no class of a network with 3 logits: number the classes from 0 to 2", labels=at(2, 3)
     ),
@@ -357,9 +357,11 @@ ROWS = {
     "one label for all": given("1 labels and 7 inputs were given: give one label for each", labels=lambda y: y[:1]),
     "too many labels": given("8 labels and 7 inputs", labels=lambda y: torch.cat([y, y[:1]])),
     "names as labels": given(
-        "labels of type list are no array of numbers .*: give a tensor", labels=lambda y: ["a"] * N
+        "labels of type list cannot be read as an array of numbers .*: give a tensor", labels=lambda y: ["a"] * N
     ),
-    "ragged labels": given("labels of type list are no array of numbers", labels=lambda y: [[1], [1, 2]] * 3),
+    "ragged labels": given(
+        "labels of type list cannot be read as an array of numbers", labels=lambda y: [[1], [1, 2]] * 3
+    ),
     "labels without values": given(
         "labels lie on the device meta, which holds no values: give them on the CPU", labels=lambda y: y.to("meta")
     ),
@@ -403,7 +405,9 @@ ROWS = {
     "inputs without values": given(
         "inputs lie on the device meta, which holds no values", inputs=lambda x: x.to("meta")
     ),
-    "a path as inputs": given("inputs of type str are no array of numbers", inputs=lambda x: "images.npz"),
+    "a path as inputs": given(
+        "inputs of type str cannot be read as an array of numbers", inputs=lambda x: "images.npz"
+    ),
     # Parameters.
     "parameters with gradients": given(parameters=lambda p: p.clone().requires_grad_()),
     "numpy parameters": given(parameters=lambda p: p.numpy()),
@@ -476,7 +480,7 @@ ROWS = {
     ),
     "function without derivatives": refused(
         applied(lambda z: torch.special.zeta(z.square() + 2, z.square() + 1)),
-        r"neither at once \(NotImplementedError: .*\) nor by backward passes one by one \(.*zeta.*\): replace that",
+        r"neither forward \(NotImplementedError: .*\) nor twice backward \(.*zeta.*\): replace the",
     ),
     "checkpoints": refused(recomputed(False), CHECKPOINT),
     "reentrant checkpoints": refused(recomputed(True), CHECKPOINT),
@@ -500,7 +504,8 @@ ROWS = {
     "another dictionary": refused(shaped(lambda z: {"z": z}), "gives a dict where logits .*: wrap it"),
     "a logit alone": refused(shaped(lambda z: z[:, 0]), "the network has one logit, whose softmax is 1"),
     "logits of pixels": refused(
-        shaped(lambda z: z[..., None]), r"labels have the shape \(7,\) where outputs have \(7, 3, 1\): give one class"
+        shaped(lambda z: z[..., None]),
+        r"labels have the shape \(7,\) and outputs \(7, 3, 1\): give labels of the shape \(7, 3\)",
     ),
     "logits of another type": refused(
         shaped(lambda z: z.float()), "gives logits of type torch.float32 for parameters of type torch.float64: let it"
@@ -745,7 +750,7 @@ IDENTITY = np.eye(4)
         (lambda: summaries.nested_eigenvalues(IDENTITY[:3], [2]), r"the Hessian has the shape \(3, 4\): give a square"),
         (
             lambda: summaries.nested_eigenvalues(IDENTITY * np.nan, [2]),
-            "entries of the Hessian are not finite: check the point",
+            "entries of the Hessian are not finite: check the parameters",
         ),
         (lambda: summaries.summarise(IDENTITY), r"eigenvalues of shape \(4, 4\) .*: give real numbers with 1 axes"),
         (lambda: summaries.summarise(np.array([1, np.nan])), "entries of eigenvalues are not finite: check"),
@@ -758,14 +763,14 @@ IDENTITY = np.eye(4)
         (lambda: lanczos.top_eigenpairs(lambda v: v, 4, 1.5), "1.5 eigenpairs asked for"),
         (
             lambda: lanczos.top_eigenpairs(lambda v: v, 4, 1, Search(start=["a"] * 4)),
-            "the start is no vector of 4 finite",
+            "the start must be a vector of 4 finite",
         ),
         (lambda: lanczos.top_eigenpairs(lambda v: v * 1j, 4, 1), "complex: give a real symmetric"),
         (lambda: lanczos.lanczos(lambda v: v, IDENTITY[0], 2), r"probes of shape \(4,\) .*: give real rows"),
         (lambda: logit_gradients.gauss_newton(some_gradients(), None, 1), "the loss has no factor"),
         (
             lambda: logit_gradient_pairs.frobenius_norm(some_gradients(), SoftmaxFactor(torch.ones(5, 2) / 2)),
-            r"\(5, 2\) and gradients \(6, 2\)",
+            r"outputs have \(5, 2\) examples and classes and gradients \(6, 2\)",
         ),
         (
             lambda: top_eigenvectors.first_layer_images(known(), IDENTITY, (1, 2, 2)),

@@ -621,7 +621,7 @@ BAD_NETWORKS = {
             "scale = self.kept.setdefault('scale', self.layer.weight.detach().norm())\n"
             "        return self.layer(x.flatten(1)) * scale",
         ),
-        "keeps something from its first call",
+        "keeps a state between calls",
     ),
     "logits of nothing": (
         network(LINEAR, "return self.layer(x.flatten(1)).detach()"),
@@ -633,7 +633,7 @@ BAD_NETWORKS = {
         network(LINEAR, "return Old.apply(self.layer(x.flatten(1)))") + "class Old(torch.autograd.Function):\n"
         "    forward = staticmethod(lambda ctx, x: 2 * x)\n"
         "    backward = staticmethod(lambda ctx, g: 2 * g)\n",
-        "cannot be differentiated twice by torch.func",
+        "torch.func cannot differentiate",
     ),
 }
 

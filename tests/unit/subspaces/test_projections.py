@@ -103,7 +103,7 @@ def test_the_same_plane_as_that_of_the_curvature():
 
 @pytest.mark.parametrize("dimension", [0, USED.size + 1])
 def test_impossible_dimensions_are_refused(dimension):
-    with pytest.raises(ValueError, match=rf"a subspace of {dimension} dimensions cannot be: {USED.size} parameters"):
+    with pytest.raises(ValueError, match=rf"a subspace cannot have {dimension} dimensions with {USED.size} parameters"):
         make("sparse", dimension)
 
 

@@ -372,7 +372,7 @@ def test_large_batches_and_unknown_optimisers_are_refused():
     with pytest.raises(ValueError, match="optimiser 'lion' is unknown: use one of adam, sgd"):
         ensemble("plane dense", network, optimiser="lion")
     options = ensembles.Options(1, 16, double(1, 1, 1), double(1, 1, 1))
-    with pytest.raises(ValueError, match="2 streams of batches for 3 members: name one, or one for each"):
+    with pytest.raises(ValueError, match="shuffles has 2 streams for 3 members: give one for all"):
         examples = Problem(network.module, network.inputs, network.targets)
         ensembles.Ensemble(examples, subset("full free", network, 0), options, SHUFFLES)
     with pytest.raises(ValueError, match="training draws batches of its own: give inputs and labels as one array each"):
