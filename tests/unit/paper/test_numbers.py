@@ -52,7 +52,7 @@ def test_a_table_without_identities_has_no_rule():
 def test_a_published_setting_that_is_missing_is_named():
     published = {"training": {"planes": {"work": "Somebody", "network": "a"}}}
     with pytest.raises(
-        ValueError, match=r"shows 'dataset' of \{'work': 'Somebody', 'network': 'a'\}, which is missing"
+        ValueError, match=r"uses 'dataset' of \{'work': 'Somebody', 'network': 'a'\}, which is not defined"
     ):
         rendered("training_settings", published=published, settings=SimpleNamespace(studies={}))
 
