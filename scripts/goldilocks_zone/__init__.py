@@ -14,6 +14,7 @@ _MODULES = {
     "sphere_hessian": "curvature.hessian",
     "radial_sweep": "curvature.hessian",
     "hessian_vector_products": "curvature.hessian",
+    "hessian_products": "curvature.hessian",
     "top_eigenpairs": "curvature.top_eigenvectors",
     "spectral_density": "curvature.hessian",
     "random_plane": "subspaces.planes",

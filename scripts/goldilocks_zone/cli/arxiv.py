@@ -22,7 +22,7 @@ def run(configfile: Path) -> None:
     results = Path("results", load.load([configfile]).run)
     folder, path = results / "latex", results / "arxiv.tar.gz"
     if not shutil.which("latexmk"):
-        raise ValueError("latexmk is missing, which tries out the archive: run `make tex`")
+        raise ValueError("latexmk, which compiles the archive as a check, is missing: run `make tex`")
     sources = [path for path in sorted(folder.rglob("*")) if path.suffix in SOURCES and path.name != "main.pdf"]
     for name in ("main.tex", "main.bbl", "generated.tex"):
         if folder / name not in sources:

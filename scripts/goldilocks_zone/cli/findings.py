@@ -31,7 +31,7 @@ def run(configfile: Path) -> None:
     """
     config, *_ = load.as_run(load.load([configfile]))
     if config.run != FULL:
-        raise ValueError(f"{configfile}: findings are those of the full run, {config.run} is another: {COMMAND}")
+        raise ValueError(f"{configfile}: findings come from the full run, and {config.run} is another one: {COMMAND}")
     place = Path("results", config.run)
     if missing := [name for name in TABLES if not (place / name).exists()]:
         raise ValueError(f"{place / missing[0]} is missing: build the run first (make full), then its findings")

@@ -60,7 +60,9 @@ class Sums:
         cooled = outputs[firsts] / temperatures[firsts]
         totals = self.loss.total(cooled, labels)
         if self.refuse_overflow and not (torch.isfinite(outputs).all() and torch.isfinite(totals).all()):
-            raise ValueError("a logit or a loss is not finite: the radius is too large for this precision, lower it")
+            raise ValueError(
+                "a logit or a loss is not finite, because the radius is too large for this precision: lower the radius"
+            )
         self.losses[points] += totals[numbers]
         examples = outputs.shape[1]
         loss, outputs, labels, *tangents = self.loss.elements(outputs, labels, *(each for _, each in parts))

@@ -53,7 +53,7 @@ def _refuse_unfit_module(module: nn.Module) -> None:
         if nn.parameter.is_lazy(tensor):
             raise ValueError(f"the network's parameter {name} has no shape yet: call the network once on inputs")
     if not tensors:
-        raise ValueError("the network has no parameters, by which a loss could curve: give one that has some")
+        raise ValueError("the network has no parameters, so that its loss has no Hessian: give one that has some")
     for name, layer in module.named_modules():
         normalises = isinstance(layer, nn.modules.batchnorm._BatchNorm)
         if normalises and (layer.training or layer.running_mean is None):
@@ -158,7 +158,7 @@ class Prepared:
         """Total weight of the examples, by which sums are divided; takes a pass over an iterable."""
         found = sum(self.loss.amount(labels) for _, labels in self)
         if not found > 0:
-            raise ValueError("no example counts: all are ignored or have the weight zero, give others")
+            raise ValueError("no example counts, since all are ignored or have the weight zero: give others")
         return found
 
     @cached_property
@@ -228,7 +228,7 @@ def _classes(labels: Labels, examples: int, shape: Sequence[int], loss: losses.L
     given, leading = _labels(labels, examples), getattr(loss, "class_axis", -1) == 1
     if isinstance(loss, losses.CrossEntropy) and given.is_floating_point() and given.shape[1:] == shape:
         if not (torch.isfinite(given) & (given >= 0)).all():
-            raise ValueError("a label is a negative or no probability: give probabilities of the classes")
+            raise ValueError("a label is negative or not finite: give probabilities of the classes")
         return given
     if len(shape) == 1:
         return classes(given, examples, shape[0], getattr(loss, "ignore_index", None))

@@ -83,7 +83,7 @@ def curvature_at(
     refuse_not_positive(options.memory_mib, "memory_mib")
     for scale, temperature in points:
         if not 0 < scale < math.inf:
-            raise ValueError(f"the scale {scale} is not positive and finite: a sweep runs outwards along one ray")
+            raise ValueError(f"the scale {scale} is not positive and finite: give positive scales")
         refuse_not_positive(temperature, "temperature")
     network, theta = arguments.network(problem.network), arguments.parameters(parameters)
     directions = arguments.plane(directions, theta)

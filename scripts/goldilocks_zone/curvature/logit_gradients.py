@@ -268,7 +268,9 @@ def fitting(factor: Factor | None, gradients: LogitGradients) -> Factor:
     """
     shape = (gradients.examples, gradients.classes)
     if factor is None:
-        raise ValueError("the loss has no factor, as its second derivative is not positive there: use another loss")
+        raise ValueError(
+            "the loss has no factor, since its second derivative has a negative eigenvalue there: use another loss"
+        )
     if factor.shape[:2] != shape:
         raise ValueError(
             f"outputs have {tuple(factor.shape[:2])} examples and classes and gradients {shape}: compute both from the "

@@ -210,7 +210,7 @@ def load_draws(
     images, targets, _, _ = _read(path, TEST)
     members = np.flatnonzero(np.isin(targets, classes))
     if not len(members):
-        raise ValueError(f"{dataset} has no test examples of these classes: give it some")
+        raise ValueError(f"{dataset} has no test examples of these classes: add some")
     return trained, chosen(images, targets, members[:test])
 
 

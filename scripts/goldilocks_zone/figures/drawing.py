@@ -63,7 +63,7 @@ def load(path: str | Path, figure: registry.Figure) -> xr.Dataset:
         raise ValueError(f"{path} has radii that are not in units of r_X: this figure needs radius_unit: r_X")
     if figure.axis == "scale":
         if "x" in study.coords:
-            raise ValueError(f"{path} has radii that are no factor: this figure needs radius_unit: init_scale")
+            raise ValueError(f"{path} has radii that are not scale factors: this figure needs radius_unit: init_scale")
         place = ("radius", np.log10(study["radius"].values), {"units": "1", "long_name": "log10 of the scale α"})
         study = study.assign_coords(x=place)
     for axis in figure.needs:

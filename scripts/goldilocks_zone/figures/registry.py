@@ -168,7 +168,7 @@ def _registered(path: Path, own_name: str = "") -> Figure | None:
         place = ".".join(map(str, first["loc"]))
         raise ValueError(f"{path} registers FIGURE wrongly, at {place}: {first['msg']}") from None
     except (ValueError, TypeError):
-        raise ValueError(f"{path} registers FIGURE as no literal dictionary: write its values out") from None
+        raise ValueError(f"{path} must register FIGURE as a literal dictionary: write its values out") from None
 
 
 if __name__ == "__main__":

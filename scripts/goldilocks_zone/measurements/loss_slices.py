@@ -80,7 +80,7 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
     available = sum(p.size for p in parameters if not p.is_bias)
     if plane.dimension > available:
         reason = f"{cuts.network} has {available} weights on {cuts.dataset}: ask for fewer"
-        raise ValueError(f"cuts.subspace: {plane.dimension} dimensions cannot be; {reason}")
+        raise ValueError(f"cuts.subspace: a plane of {plane.dimension} dimensions is impossible; {reason}")
     # Studies use the same θ.
     theta, r_x = work.initialisation(parameters, cuts.initialisation, NUMBER), initialisation.glorot_radius(parameters)
     raw = planes.directions(plane, blocks.metric(cuts, parameters), work.stream("cut", plane.kind, NUMBER))

@@ -101,7 +101,7 @@ class Huber(OfEachOutput):
 
     def __init__(self, delta: float = 1.0):
         if not delta > 0:
-            raise ValueError(f"delta {delta} of the Huber loss is not positive")
+            raise ValueError(f"delta {delta} of the Huber loss is not positive: give one that is")
         self.delta = delta
 
     def each(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:

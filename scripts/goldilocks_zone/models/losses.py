@@ -152,7 +152,7 @@ class CrossEntropy(SeparateLoss):
         if self.weight is not None and not (self.weight >= 0).all():
             raise ValueError("a class has a negative weight: give weights from zero on")
         if not 0 <= label_smoothing <= 1:
-            raise ValueError(f"label_smoothing {label_smoothing} is not between 0 and 1")
+            raise ValueError(f"label_smoothing {label_smoothing} is not between 0 and 1: give one that is")
 
     @property
     def is_plain(self) -> bool:

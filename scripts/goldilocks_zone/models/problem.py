@@ -69,7 +69,8 @@ class Problem:
             return
         if not isinstance(self.network, nn.Module):
             raise ValueError(
-                "batches are dictionaries, which a function of parameters and inputs does not take by name"
+                "batches are dictionaries, whose names a function of parameters and inputs cannot use: give a "
+                "torch.nn.Module"
             )
         object.__setattr__(self, "network", Named(self.network))
         if one:

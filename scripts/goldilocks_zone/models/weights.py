@@ -69,7 +69,7 @@ def loaded(module: nn.Module, state: State, name: str) -> nn.Module:
     if missing := [key for key in missing if not key.endswith(COUNTER)]:
         raise ValueError(f"{name}: {missing[0]} is missing, which the network has: give weights of this network")
     if unexpected:
-        raise ValueError(f"{name}: {unexpected[0]} is nothing that the network has: give weights of this network")
+        raise ValueError(f"{name}: {unexpected[0]} is not in the network: give weights of this network")
     return found
 
 

@@ -38,7 +38,7 @@ def build_paper(
         shutil.copyfile(path, copy)
     done = run_tex(tool, folder)
     if done.returncode:
-        raise RuntimeError(f"{tool} failed: {first_error(done)}; all of it is in {folder}/main.log")
+        raise RuntimeError(f"{tool} failed: {first_error(done)}; the whole log is in {folder}/main.log")
     with files.whole_file(path_to_output) as temporary:
         shutil.copyfile(folder / "main.pdf", temporary)
 

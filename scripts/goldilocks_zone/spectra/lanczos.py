@@ -134,7 +134,7 @@ def _unit(probes: np.ndarray, steps: int) -> np.ndarray:
     norms = np.linalg.norm(probes, axis=1, keepdims=True)
     if steps < 1 or not len(probes):
         raise ValueError(
-            f"Lanczos takes one step and one probe at least: {steps} and {len(probes)} given, ask for more"
+            f"Lanczos needs at least one step and one probe, and {steps} and {len(probes)} were given: ask for more"
         )
     if not (np.isfinite(norms) & (norms > 0)).all():
         raise ValueError("a probe is zero or not finite, so no Krylov space starts from it: draw probes at random")
@@ -159,7 +159,7 @@ class Density:
         """
         exact = 2 * self.values.shape[1] - 1
         if not 0 <= k <= exact:
-            raise ValueError(f"moment {k} is not one of 0 to {exact} that the quadrature gives: take more steps")
+            raise ValueError(f"the quadrature gives moments 0 to {exact} and not {k}: take more steps")
         samples = np.nansum(self.weights * self.values**k, axis=1)
         return float(samples.mean()), float(standard_error(samples))
 
@@ -196,5 +196,7 @@ def _multiply(products: Products, vectors: np.ndarray) -> np.ndarray:
             f"products of vectors of shape {vectors.shape} have shape {found.shape}: return one row for each vector"
         )
     if not np.isfinite(found).all():
-        raise ValueError("a product of the matrix with a vector is not finite: check the point where it is taken")
+        raise ValueError(
+            "a product of the matrix with a vector is not finite: check the parameters at which it is computed"
+        )
     return found

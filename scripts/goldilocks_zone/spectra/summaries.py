@@ -65,7 +65,9 @@ def hutchinson(probes: np.ndarray, products: np.ndarray) -> ProbeEstimates:
     """
     probes, products = _as_real(probes, "probes", 2), _as_real(products, "products", 2)
     if probes.shape != products.shape:
-        raise ValueError(f"probes have the shape {probes.shape} and products {products.shape}: give one for each other")
+        raise ValueError(
+            f"probes have the shape {probes.shape} and products {products.shape}: give one product for each probe"
+        )
     traces = np.einsum("md,md->m", probes, products)
     squares = np.einsum("md,md->m", products, products)
     norm, error = np.sqrt(squares.mean()), standard_error(squares)

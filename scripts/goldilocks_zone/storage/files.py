@@ -97,7 +97,7 @@ def remove(path: Path) -> None:
         if error.strerror is None:
             raise
         place = error.filename or path
-        raise OSError(f"{place} cannot be removed ({error.strerror}): see to it and run again") from error
+        raise OSError(f"{place} cannot be removed ({error.strerror}): remove it and run again") from error
 
 
 def sha256(content: str | bytes) -> str:
@@ -138,11 +138,11 @@ def unreadable(error: BaseException) -> str | None:
     """Reason why a file could not be read, with advice; None for errors that may come from its content."""
     code = getattr(error, "errno", None)
     if code in (errno.EACCES, errno.EPERM):
-        return "this user has no right to; change its mode"
+        return "this user may not read it; change its mode"
     if code == errno.EAGAIN:
         return "another program has it open to write; close it there"
     if code in _FAULTS_OF_DRIVES:
-        return f"its drive says {os.strerror(code)}; see to the drive"
+        return f"its drive says {os.strerror(code)}; check the drive"
     return None
 
 

@@ -75,7 +75,7 @@ class Ensemble:
             raise ValueError("training draws batches of its own: give inputs and labels as one array each")
         self.problem, self.subset, self.options = problem, subset, options
         if options.stop_at is not None and not subset.is_free:
-            raise ValueError("members stop at a loss in the whole space alone: leave stop_at out, or the constraint")
+            raise ValueError("stop_at needs training in the whole space: leave it out, or the constraint")
         self.inputs, self.labels = problem.inputs, problem.labels
         self.count = self.inputs.shape[1 if options.own_examples else 0]
         if self.labels is None and not problem.loss.classifies:

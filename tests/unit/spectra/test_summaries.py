@@ -315,8 +315,8 @@ def test_one_probe_has_no_error():
         ({"count": 0}, "ask for 1 to 19"),
         ({"which": "BE"}, "'BE' of the spectrum is unknown"),
         ({"start": np.zeros(20)}, "not all zero"),
-        ({"start": np.ones(19)}, "no vector of 20 finite numbers"),
-        ({"start": np.full(20, np.nan)}, "no vector of 20 finite numbers"),
+        ({"start": np.ones(19)}, "a vector of 20 finite numbers"),
+        ({"start": np.full(20, np.nan)}, "a vector of 20 finite numbers"),
         ({"products": lambda v: v * np.nan}, "not finite"),
         ({"products": lambda v: v[:, 1:]}, "return one row for each vector"),
         ({"products": np.zeros_like}, "see that the matrix is not zero"),
@@ -354,7 +354,7 @@ def test_wrong_densities_are_refused(change, message):
     density = lanczos.spectral_density(**right)
     with pytest.raises(ValueError, match=message):
         lanczos.spectral_density(**(right | change))
-    with pytest.raises(ValueError, match="moment 6 is not one of 0 to 5"):
+    with pytest.raises(ValueError, match="the quadrature gives moments 0 to 5 and not 6"):
         density.moment(6)
     with pytest.raises(ValueError, match="width 0 of the Gaussian kernel is not positive"):
         density.smoothed(np.zeros(1), 0)

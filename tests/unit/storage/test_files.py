@@ -52,7 +52,7 @@ def test_a_link_to_a_folder_that_is_gone_is_named(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="results is a link to /scratch/gone, which is not there: make that folder"):
         files.refuse_unwritable(["results"])
     Path("results").unlink()
-    with pytest.raises(OSError, match=r"proc/self/mem cannot be removed \(.*\): see to it and run again"):
+    with pytest.raises(OSError, match=r"proc/self/mem cannot be removed \(.*\): remove it and run again"):
         files.remove(Path("/proc/self/mem"))
 
 
@@ -69,7 +69,7 @@ READERS = {
 def test_what_a_drive_does_not_give_is_not_called_damaged(name, tmp_path):
     path = tmp_path / name
     path.symlink_to("/proc/self/mem")  # whose first byte is an input/output error
-    with pytest.raises(OSError, match=rf"{name} cannot be read: its drive says Input/output error; see to the drive"):
+    with pytest.raises(OSError, match=rf"{name} cannot be read: its drive says Input/output error; check the drive"):
         READERS[name](path)
 
 
