@@ -1,4 +1,4 @@
-"""One block of a study of any kind (some draws and radii of one dataset, network and subspace), or the cuts."""
+"""Measure one block of a study of any kind (some draws and radii of one dataset, network and subspace), or the cuts."""
 
 import importlib
 import json

@@ -87,7 +87,7 @@ class LogHandler(LogHandlerBase):
                 print(self._sentence(), file=sys.stderr, flush=True)
 
     def _sentence(self) -> str:
-        """Number of jobs left and, if times are expected, their time, corrected by that of the jobs done."""
+        """Number of jobs left and, if times are `expected`, their time, corrected by the times of finished jobs."""
         if not self._left:
             return "all jobs are done"
         jobs = f"{self._left} job{'s' * (self._left > 1)} left"

@@ -1,6 +1,6 @@
 """Agreement with published values: distances between a run's means and the published points.
 
-Several readings cover the settings that the original does not state. No verdict depends on them.
+A reading is one choice of the settings that the original does not state. No verdict depends on these distances.
 """
 
 import csv
@@ -45,8 +45,8 @@ class Columns(BaseModel):
 class Reading(BaseModel):
     """One reading of settings that the original leaves open.
 
-    says: the reading in words. study: the study that follows it. at: values along the study's axes. shift: offset added
-    to the published x.
+    says: the reading in words. study: the study with these settings. at: values along the study's axes. shift: offset
+    added to the published x.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -59,7 +59,8 @@ class Reading(BaseModel):
 class Comparison(BaseModel):
     """A file of published values, the figure that shows them, their variable and their readings.
 
-    series: the axis of the studies that distinguishes values of d, and the template of its labels.
+    values: name of the file. series: {axis: template}, the axis of the studies that distinguishes values of d, and its
+    labels with a placeholder {d}. at: values along axes, common to all readings.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -141,9 +142,10 @@ def _compared(
 
 
 def _curve(study: xr.Dataset, comparison: Comparison, reading: Reading, d: int) -> xr.DataArray:
-    """The variable (radius, draw) of a reading at one d.
+    """The comparison's variable (radius, draw) at one d, in the study of a reading.
 
-    Raises NotTested if the study has no such cell or variable, or leaves several values of an axis.
+    Raises NotTested if the study has another setting or lacks the cell or variable, or if the reading leaves several
+    values of an axis.
     """
     ((axis, label),) = comparison.series.items()
     place = {"weights": INITIALISATIONS, **comparison.at, **reading.at, axis: label.format(d=d)}
@@ -166,9 +168,9 @@ def _curve(study: xr.Dataset, comparison: Comparison, reading: Reading, d: int) 
 
 
 def _at(ours: xr.DataArray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over draws at places x, interpolated linearly between radii.
+    """Mean and standard deviation over draws, each (points,), at x (points,), interpolated linearly between radii.
 
-    NaN beyond the radii. If all x are NaN, the values at the only radius.
+    NaN beyond the radii; the deviation is NaN below OVER_DRAWS draws. If all x are NaN, the values at the only radius.
     """
     count = ours.sizes["draw"]
     mean = ours.mean("draw").values
@@ -182,7 +184,7 @@ def _at(ours: xr.DataArray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _summary(apart: np.ndarray, comparison: Comparison) -> dict:
-    """Summary statistics of a row, from differences and deviations stacked to shape (2, points)."""
+    """Summary statistics of a row, from `apart` (2, points): differences run − published, and standard deviations."""
     differences, deviations = apart
     sizes = np.abs(differences)
     known = ~np.isnan(deviations)

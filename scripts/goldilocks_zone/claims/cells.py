@@ -112,8 +112,7 @@ def _primary_place(case: dict, study: xr.Dataset) -> Place:
 
 
 def _axes(case: dict, study: xr.Dataset) -> list[str]:
-    """Axes that distinguish the cells of a case: all but those that it compares or over all values of which it must
-    hold."""
+    """Axes that distinguish the cells of a case: all but those that its keys `every`, `over` and `examples` span."""
     spanned = {*case.get("every", []), *case.get("over", []), *(["examples"] if "examples" in case else [])}
     return [axis for axis in (*CELL, *UNUSUAL, *VARIED.values()) if axis in study.dims and axis not in spanned]
 
@@ -130,7 +129,7 @@ def _of_run(name: str, studies: Studies) -> xr.Dataset:
 
 
 def with_rate_of(study: xr.Dataset, other: xr.Dataset) -> xr.Dataset:
-    """Join a study of several learning rates with another study's single rate, restricted to the draws of the first."""
+    """Join a study of several learning rates with the single rate of `other`, restricted to the draws of `study`."""
     rate = json.loads(other.attrs["settings"])["rate"]
     other = other[[name for name in study if name in other]].sel(draw=study["draw"]).expand_dims(rate=[rate])
     return xr.concat([study, other], "rate", join="exact", combine_attrs="override", data_vars="minimal").sortby("rate")

@@ -51,7 +51,10 @@ def by_radius(array: xr.DataArray) -> np.ndarray:
 
 
 def place_of_top(x: np.ndarray, values: np.ndarray, vertex: Callable[..., np.ndarray], name: str) -> Estimate:
-    """x of the maximum of the mean curve, from values (r, draws) over x (r,), by one of the vertex functions below."""
+    """x of the maximum of the mean curve, from values (r, draws) over x (r,), by one of the vertex functions below.
+
+    `name` is the name of the bootstrap's random stream.
+    """
     estimate = estimates.bootstrapped(lambda sample: vertex(x, sample.mean(1))[1], values, name)
     reason = "the place of the highest value is censored: it is at an end of the radii"
     return estimates.read_off(estimate, vertex(x, values.mean(1)), reason)
@@ -71,7 +74,7 @@ def _vertex(x: np.ndarray, y: np.ndarray, around: np.ndarray) -> np.ndarray:
     """Vertex of the least-squares parabola through the points selected by `around`, as a reading (3,).
 
     Falls back to a grid point if the parabola has no maximum between these points, if there are fewer than three, or if
-    more than two points tie for the largest. NaN if any value is missing.
+    points that are not neighbours tie for the largest. NaN if any value is missing.
     """
     if np.isnan(y).any():
         return np.full(3, np.nan)
@@ -101,8 +104,10 @@ def outermost_crossing(x: np.ndarray, curve: np.ndarray, level: float, outer: bo
 
 
 def crossing_from(start: int, x: np.ndarray, curve: np.ndarray, level: float, outer: bool) -> float:
-    """The first x, outwards or inwards from point `start`, at which a piecewise linear curve crosses a level; else
-    NaN."""
+    """The first x at which a piecewise linear curve crosses a level, outwards (`outer`) or inwards from point `start`.
+
+    NaN if there is none. Segments with a non-finite end are skipped.
+    """
     step = 1 if outer else -1
     for i in range(start, len(x) - 1 if outer else 0, step):
         j = i + step
@@ -154,9 +159,9 @@ def partial_rank_correlation(values: np.ndarray) -> float:
 
 
 def apart(places: np.ndarray, values: np.ndarray, curve: int, others: list[int]) -> np.ndarray:
-    """Values of one curve (a row) minus the mean of the curves `others`, at its places that all of these cover.
+    """Values of row `curve` minus the mean of rows `others`, at those places of `curve` that all `others` cover.
 
-    Curves are interpolated linearly between their places, which must ascend.
+    Rows (curves, r) are interpolated linearly between their places, which must ascend.
     """
     low, high = places[others].min(1).max(), places[others].max(1).min()
     inside = (places[curve] >= low) & (places[curve] <= high)

@@ -105,7 +105,10 @@ def _expanded(place: str, name: str, claims: dict[str, dict], needed: dict[str, 
 
 
 def _likes(place: str, name: str, known: dict[str, dict]) -> list[str]:
-    """The chain of claims or cases that `name` inherits from through `like`, from the root to itself."""
+    """The chain of claims or cases that `name` inherits from through `like`, from the root to `name` itself.
+
+    Raises DefinitionError for an unknown name or a circle.
+    """
     chain = [name]
     while "like" in (latest := known[chain[0]]):
         liked = latest["like"]
@@ -132,7 +135,7 @@ def _repeated(place: str, cases: dict[str, dict], loop: dict | Iterable) -> dict
     """Placeholder values and filled keys for each case of a claim, by name.
 
     The `for` of a claim repeats each run of neighbouring cases whose names contain placeholders, label by label. The
-    `for` of a case repeats that case alone.
+    `for` of a case repeats that case alone. Raises DefinitionError if two cases have the same name.
     """
     found = {}
     for has_placeholder, run in itertools.groupby(cases, lambda name: bool(PLACEHOLDER.search(name))):
@@ -154,7 +157,10 @@ def _loops(labels: dict | Iterable) -> list[dict]:
 
 
 def _filled(place: str, value: object, values: dict) -> object:
-    """Replace the placeholders in a value. A text of one placeholder alone becomes its value, of any type."""
+    """Replace the placeholders in a value. A text of one placeholder alone becomes its value, of any type.
+
+    Raises DefinitionError for an unknown placeholder.
+    """
     if isinstance(value, dict):
         return {key: _filled(place, each, values) for key, each in value.items()}
     if isinstance(value, list):
@@ -194,6 +200,8 @@ def as_test(expected: str | dict) -> dict:
     """The test of an expectation: its kind and, where they matter, reference, margin and direction.
 
     The midpoint and half-width of an interval are computed in decimal, because binary fractions would round them.
+    Raises KeyError for an unknown word, ValueError for an unknown mapping, TypeError or ArithmeticError for invalid
+    numbers.
     """
     if isinstance(expected, str):
         return {"test": "superiority", **SIGNS[expected]}

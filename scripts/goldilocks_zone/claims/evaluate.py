@@ -24,10 +24,10 @@ Judged = tuple[hypotheses.Test, Estimate]
 def evaluate(
     claims: dict, studies: Studies, run: str, substitutes: dict[str, str] | None = None, left_out: LeftOut | None = None
 ) -> list[dict]:
-    """One row per claim and per case, as dictionaries with the keys COLUMNS.
+    """One row per claim, per case and per secondary cell, as dictionaries with the keys COLUMNS.
 
-    `control` is "control" for cases that do not count. A case on a dataset with a substitute is judged on the
-    substitute, and its statement says so. `left_out` maps each omitted study to its missing datasets.
+    `control` is "control" for cases that do not count. A case on a dataset in `substitutes` is judged on its
+    substitute, and the statement says so. `left_out` maps each omitted study to its missing datasets.
     """
     rows, common = [], {"run": run, "claims_hash": claims_hash(claims)}
     for identifier, claim in claims.items():
@@ -53,10 +53,11 @@ def _substituted(case: dict, substitutes: dict[str, str]) -> dict:
 
 
 def _summary(cases: list[dict], claim: dict) -> dict:
-    """The row of a claim: reproduced if all its primary cases are, not reproduced if one is not, else inconclusive.
+    """The row of a claim, from the rows of its primary cases; `not tested` without cases.
 
-    Identities count only if they fail or if there are no other cases; controls never count. A claim with untested parts
-    (`open`) is at best inconclusive.
+    A verdict that all cases share is the claim's. Otherwise a case that is not reproduced, or an identity that fails,
+    makes it `not reproduced`; else it is inconclusive. Identities that hold count only if there are no other cases;
+    controls never count. A claim with untested parts (`open`) is at best inconclusive.
     """
     cases = [case for case in cases if not case["control"]]
     if not cases:
@@ -99,9 +100,10 @@ def _secondary(identifier: str, cases: dict[str, dict], studies: Studies) -> lis
 
 
 def _judged(identifier: str, label: str, case: dict, cell: Callable[[], Cell]) -> tuple[dict, Judged | None]:
-    """The row of a case without its verdict, and the test with its deciding estimate; None in their place if untested.
+    """The row of a case without its verdict, and its test with the deciding estimate.
 
-    If the run falls short of the case's needs, the row has an estimate but no verdict, unless the case is an identity.
+    If untested, the row with the verdict `not tested`, and None. A case whose needs the run does not meet is untested,
+    too, but its row has the estimate. The needs of identities are ignored.
     """
     row = {"id": identifier, "case": label, "control": "control" if case.get("control") else ""}
     row |= {"statement": case["statement"], "unit": case["unit"]}
@@ -125,10 +127,9 @@ def _set_verdicts(rows: list[tuple[dict, Judged | None]]) -> None:
 
 
 def _measure(case: dict, cell: Cell, name: str) -> Judged:
-    """The test of a case and its deciding estimate: the one that comes closest to failing over the window's
-    radii and `every`.
+    """The test of a case and its deciding estimate: the one closest to failing, over the window's radii and `every`.
 
-    Raises NotTested if an estimate is undecidable, unless another one suffices to fail the claim.
+    Raises NotTested if an estimate is not finite, or if one is undecidable and no other one fails the claim.
     """
     axes, found = case.get("every", []), []
     for values in itertools.product(*(cell[axis].values.tolist() for axis in axes)):

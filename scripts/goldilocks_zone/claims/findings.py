@@ -115,7 +115,7 @@ def _sentence(
 
 
 def _check(place: str, entry: dict, known: dict[str, Row]) -> None:
-    """Refuse missing and unknown keys, claims and cases, and invalid wording of any outcome."""
+    """Raise FindingsError for missing or unknown keys, claims or cases, or for invalid wording of an outcome."""
     if unknown := [key for key in entry if key not in KEYS]:
         raise FindingsError(f"{place}: unknown key {unknown[0]!r}; {nearest(unknown[0], KEYS)}")
     if missing := [key for key in ("claims", HELD, FAILED, OPEN) if not entry.get(key)]:

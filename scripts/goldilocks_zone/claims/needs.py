@@ -1,4 +1,4 @@
-"""Needs of a case: the least number of draws, steps or epochs, or the least travel, that a verdict requires."""
+"""Needs of a case: the minimum draws, steps, epochs or travel (learning rate times steps) required for a verdict."""
 
 import json
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ COUNTS = {
 
 
 def unmet(needs: Mapping[str, float], cell: Cell) -> str:
-    """The first need that a cell does not meet, as “needs …, and this run has …”; empty if it meets all."""
+    """The first need that a cell does not meet, as “needs …, and this run has …”; empty if the cell meets all."""
     for key, least in needs.items():
         words, count = COUNTS[key]
         if (found := count(cell)) < least:

@@ -20,7 +20,7 @@ def outcome(verdicts: dict[str, str], sides: list[list[str]]) -> str:
 
 
 def state(verdicts: Iterable[str]) -> bool | None:
-    """True if all verdicts hold, False if one fails, None if it is undecided."""
+    """True if all verdicts hold, False if one fails, None if none fails but at least one is undecided."""
     verdicts = set(verdicts)
     if not FAILED.isdisjoint(verdicts):
         return False
@@ -30,8 +30,8 @@ def state(verdicts: Iterable[str]) -> bool | None:
 def flips(rows: Iterable[dict]) -> dict[str, tuple[int, int]]:
     """Count verdicts that flip along one axis of UNSAID: (flipped, compared) by axis.
 
-    A cell is compared with the one that differs from it in this axis alone, primary or not. Inconclusive verdicts are
-    not compared.
+    A cell with another value than UNSAID's along one axis alone is compared with the cell, primary or secondary, that
+    has UNSAID's value and is otherwise the same. Only verdicts that hold or fail are compared.
     """
     cells = [(row, *_read(row)) for row in rows if row["case"]]
     verdicts = {(case, rest): row["verdict"] for row, case, rest, other in cells if not other}

@@ -70,7 +70,8 @@ def by_network(study: xr.Dataset) -> xr.Dataset:
 def rank_correlation(found: xr.Dataset, name: str) -> tuple[float, float, float]:
     """Spearman correlation of accuracy with a variable of `points` over all networks and radii, from means over draws.
 
-    Resampled over networks with all their radii or, below LEAST_NETWORKS, over whole draws. Clipped to [−1, 1].
+    Returns (value, low, high), clipped to [−1, 1]; NaN without points. The interval resamples networks with all their
+    radii or, below LEAST_NETWORKS, whole draws.
     """
     pair = found[["accuracy", name]].to_dataarray().transpose("variable", "radius", "network", "draw").values
     if pair.size == 0:
@@ -87,7 +88,7 @@ def _spearman(pair: np.ndarray) -> float:
 
 
 def _estimate(statistic: Callable[[np.ndarray], float], samples: np.ndarray, name: str) -> tuple[float, float, float]:
-    """A statistic of samples (…, units) with its interval.
+    """(value, low, high): a statistic of samples (…, units) with its 95 % interval, which is NaN for a single unit.
 
     The interval is extended to contain the value, because the jackknife for few units corrects for bias.
     """
@@ -100,15 +101,15 @@ def _estimate(statistic: Callable[[np.ndarray], float], samples: np.ndarray, nam
 
 
 def gain(found: xr.Dataset) -> tuple[float, float, float]:
-    """Mean absolute error of accuracy predicted from σ_z alone, minus that from σ_z and κ; positive if κ helps.
+    """Mean absolute error of accuracy predicted from σ_z alone, minus the error from σ_z and κ; positive if κ helps.
 
     Networks are left out one at a time; all quantities are means over draws. From σ_z alone, the accuracy of network i
     at s = log10 σ_z is predicted as a_i(s), the mean over the other networks of their curves over s, interpolated
     linearly between radii. With κ, the prediction is a_i(s) + b_i (κ − k_i(s)). Here k_i(s) is the corresponding mean
-    of κ, and b_i is the least-squares slope through the origin of the other networks' accuracies minus a_i over their κ
-    minus k_i. The error is averaged over all points of all networks within the range of s that all other networks
-    cover. The interval resamples the left-out networks with their errors; predictions are not refitted. NaN below
-    LEAST_NETWORKS, where no b_i can be fitted.
+    of κ, and b_i is the least-squares slope through the origin of (accuracy − a_i) over (κ − k_i), on the other
+    networks. The error is averaged over all points of all networks within the range of s that all other networks
+    cover. The interval resamples the left-out networks with their errors; predictions are not refitted. Returns (value,
+    low, high); NaN below LEAST_NETWORKS, where no b_i can be fitted.
     """
     if found.sizes["network"] < LEAST_NETWORKS:
         return UNKNOWN
@@ -122,7 +123,7 @@ def gain(found: xr.Dataset) -> tuple[float, float, float]:
 
 
 def _error_differences(places: np.ndarray, accuracy: np.ndarray, kappa: np.ndarray, left_out: int) -> np.ndarray:
-    """Absolute error from σ_z alone minus that with κ, at each radius of the network left out.
+    """Absolute error from σ_z alone minus the error with κ, at those radii of network `left_out` that all others cover.
 
     places (log10 σ_z, ascending), accuracy and kappa have shape (networks, radii).
     """

@@ -1,1 +1,1 @@
-"""Commands for people: `python -m goldilocks_zone <command>`."""
+"""Commands for users: `python -m goldilocks_zone <command>`."""

@@ -17,7 +17,7 @@ DATA = Path("results/data")
 def run(configfiles: list[Path]) -> None:
     """Fetch the datasets that the configurations name, or all; print the path of each, or why it is unavailable.
 
-    Datasets that are newer than their code and files are not fetched again.
+    Datasets that are newer than the records of their code and files are not fetched again.
     """
     config = load.load(configfiles)
     named = load.datasets_of(config)

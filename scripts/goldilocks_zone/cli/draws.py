@@ -1,4 +1,4 @@
-"""`make draws`: the number of draws that cases of claims require of each study, from a finished run's spreads."""
+"""`make draws`: the number of draws that cases of claims require of each study, from the spread in a finished run."""
 
 import csv
 import math
@@ -19,7 +19,7 @@ OUT_OF_REACH = 4  # times the draws of the run
 class Asked(NamedTuple):
     """The largest number of draws that a case of one study requires, this case, and the undecided cases.
 
-    Undecided cases are out of reach for any feasible number of draws.
+    Undecided cases require more than OUT_OF_REACH times the draws of the run.
     """
 
     draws: int
@@ -30,8 +30,8 @@ class Asked(NamedTuple):
 def asked(claims: Mapping[str, dict], rows: Iterable[Mapping[str, str]]) -> dict[str, Asked]:
     """Required draws by study, for the cases of `claims` with the `rows` of a claims.csv.
 
-    Draws suffice when a case's interval extends half-way from its estimate to its margin. A case that would need more
-    than OUT_OF_REACH times its draws is listed as undecided and does not count. Verdicts play no part.
+    Draws suffice when a case's interval extends at most half-way from its estimate to its margin. A case that would
+    need more than OUT_OF_REACH times its draws is listed as undecided and does not count. Verdicts have no influence.
     """
     cases = {
         f"{claim}.{name}": case for claim, found in claims.items() for name, case in found.get("cases", {}).items()
@@ -54,7 +54,7 @@ def asked(claims: Mapping[str, dict], rows: Iterable[Mapping[str, str]]) -> dict
 
 
 def _half_width_over_distance(case: dict, row: Mapping[str, str]) -> float:
-    """Half-width of a row's interval relative to the distance of its estimate from the nearest margin."""
+    """Half-width of a row's interval over the distance of its estimate from the nearest margin; ∞ at a margin."""
     estimate, low, high, margin = (float(row[key]) for key in ("estimate", "low", "high", "margin"))
     if case["test"] == "superiority":
         distance = abs(estimate - margin)

@@ -1,4 +1,4 @@
-"""`make figure`: the file of a figure."""
+"""`make figure`: print the path of a figure's file."""
 
 import difflib
 from pathlib import Path

@@ -11,7 +11,7 @@ STATES = DONE, RUNNING, FAILED, MISSING = "done", "running", "failed", "missing"
 
 
 def state_of(block: Path, log: Path, alive: bool) -> str:
-    """State of a block from its file and the log of its last job; an unfinished job was killed if no run is `alive`."""
+    """State of a block from its file and the log of its last job; an unfinished one is missing if no run is `alive`."""
     if block.exists():
         return DONE
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []

@@ -1,4 +1,4 @@
-"""Checks of settings against datasets, networks, labels and one another; each mistake gets one sentence."""
+"""Checks of settings against datasets, networks, labels and one another; each mistake raises ConfigurationError."""
 
 import itertools
 import math
@@ -120,7 +120,7 @@ def check_cuts(cuts: "Cuts", shape: Shape | None, own_networks: Iterable[str]) -
 
 
 def check_figures(config: "Configuration", given: Mapping, known: Iterable[str]) -> None:
-    """Check that the studies of figures have the radius units that the figures need.
+    """Check that figures name studies, and that these have the radius units that the figures need.
 
     `given` holds the figures as configured; these may only name `known` studies.
     """

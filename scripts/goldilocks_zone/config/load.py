@@ -49,7 +49,7 @@ def complete(given: dict, cards: Sequence[Path] = ()) -> Configuration:
 
 
 def _known_datasets(config: Configuration, cards: Sequence[Path]) -> dict[str, Shape | None]:
-    """Map every dataset that a study may name to its shape, or to None if that is unknown before reading."""
+    """Map every dataset that a study may name to its shape, or to None if the shape is unknown before reading."""
     for name, entry in config.datasets.items():
         if name in official_shapes.OFFICIAL or drawn_shapes.shape_of(name):
             checks.refuse(f"datasets.{name}: this name belongs to an official dataset; choose another")
@@ -76,7 +76,7 @@ def _with_figures(given: dict) -> dict:
 
 
 def _drawable(config: Configuration) -> dict[str, registry.FigureSettings]:
-    """Figures for which the configuration has the result or at least one study, restricted to its studies."""
+    """Figures for which the configuration has the result or a study; each keeps only its configured studies."""
     found = {}
     for name, figure in config.figures.items():
         present = [study for study in figure.studies if study in config.studies]
@@ -94,7 +94,7 @@ def datasets_of(config: Configuration) -> set[str]:
 
 
 def read(paths: Iterable[str | Path]) -> dict:
-    """Read several files and merge each over the previous ones, as Snakemake does."""
+    """Read several files and merge each over the previous ones, as Snakemake does. Raises ConfigurationError."""
     config: dict = {}
     for path in paths:
         _lay_over(config, _read_mapping(Path(path)))
@@ -155,7 +155,7 @@ def shipped() -> list[Path]:
 def load(overlays: Iterable[str | Path] = ()) -> Configuration:
     """Load the complete configuration of the full reproduction, with `overlays` merged over it.
 
-    Raises ConfigurationError and OSError.
+    Raises ConfigurationError for a mistake, ValueError or OSError for a damaged or unreadable card of a dataset.
     """
     return complete(read([*shipped(), *overlays]), [Path("results/data/cards")])
 

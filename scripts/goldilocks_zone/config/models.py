@@ -164,7 +164,7 @@ class Study(Section):
 
     @abstractmethod
     def operations(self, network: labels.Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
-        """Floating-point operations of a job."""
+        """Estimated number of floating-point operations of a job with these numbers of `draws` and `radii`."""
 
 
 def _one_value(field) -> Any:

@@ -17,7 +17,7 @@ _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 class Block(NamedTuple):
-    """The part of a study that one job measures: one cell, some draws and radii, and the seed of all streams."""
+    """Part of a study that one job measures: one dataset, network and subspace, some draws and radii, and the seed."""
 
     study: Study
     seed: int
@@ -26,7 +26,7 @@ class Block(NamedTuple):
 
 
 class ClaimsRecord(Section):
-    """Settings that claims depend on, besides the studies' results."""
+    """Settings that claims depend on, besides the studies' results; `left_out`: datasets of each omitted study."""
 
     studies: list[str]
     left_out: dict[str, list[str]]
@@ -36,7 +36,8 @@ class ClaimsRecord(Section):
 class PaperRecord(Section):
     """Settings that the paper depends on, besides results, figures and claims.
 
-    `figures` maps each figure to its studies; `lacking` names the figures for which a dataset is left out.
+    `figures` maps each figure to its studies, `left_out` has the reasons for omitted datasets, and `lacking` names the
+    figures that may be missing because of them.
     """
 
     run: str
@@ -60,14 +61,14 @@ def parse(text: str | bytes) -> Any:
 
 
 def without_nulls(node: Any) -> Any:
-    """Remove the keys set to null, which drop a default, from a parsed text."""
+    """Copy of a parsed text without the keys set to null; a configuration sets a key to null to drop its entry."""
     if isinstance(node, dict):
         return {key: without_nulls(value) for key, value in node.items() if value is not None}
     return node
 
 
 def dump(content: Section | Mapping) -> str:
-    """A record's text."""
+    """Text of a record: YAML with sorted keys; a section's keys without a value are left out."""
     if isinstance(content, Section):
         content = content.model_dump(exclude_none=True)
     return yaml.dump(dict(content), Dumper=_Dumper, allow_unicode=True, sort_keys=True)
@@ -100,5 +101,5 @@ def read_block(path_to_settings: str | Path, dataset: str, network: str, subspac
 
 
 def read(model: type[R], path: str | Path) -> R:
-    """Read a record of any other kind."""
+    """Read the record of a `model`, such as PaperRecord."""
     return model.model_validate(parse(Path(path).read_text(encoding="utf-8")))

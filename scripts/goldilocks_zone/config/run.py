@@ -91,9 +91,9 @@ class Run:
         return _cards_in(self.archived_files)
 
     def path_of(self, place: str, started: bool = False) -> str:
-        """Path of a record or, for a run `started` earlier, of the record that this run wrote.
+        """Path of the record at a place; for a run that was `started` earlier, of the record that it wrote there.
 
-        Raises ValueError if it has not left exactly one.
+        Raises ValueError if a run that was started earlier has not left exactly one record there.
         """
         path = _full(self.name, place)
         if not started:
@@ -135,7 +135,7 @@ class Run:
         return [f"results/{self.name}/{path}" for path in results] + drawn + copies
 
     def card_of(self, dataset: str) -> str:
-        """Path of a dataset's card: the archive's, which saves fetching the dataset, or the one written by reading."""
+        """Path of a dataset's card: the archive's (saves fetching the dataset), or the one that reading writes."""
         card = f"{archive.CARDS}/{dataset}.yaml"
         return f"results/{self.name}/unpacked/{card}" if card in self.archived_files else str(DATA / card)
 
@@ -156,7 +156,7 @@ class Run:
         return json.dumps([each.file for each in getattr(self.config.studies[study], "weights", None) or []])
 
     def renew_stamps(self) -> None:
-        """Store content hashes of the user's dataset files by the files' ages: later calls need not read the files."""
+        """Store content hashes of the user's dataset files, so that later calls need not read unchanged files again."""
         folder = catalogue.data_folder(self.config.data_folder)
         catalogue.renew_stamps(self.datasets, self.config.datasets, folder, DATA)
 
@@ -206,7 +206,10 @@ def _codes(config: Configuration, checkout: Path) -> dict[str, str]:
 
 
 def _settings(config: Configuration, left_out: Iterable[str], without: dict[str, list[str]]) -> dict[str, str]:
-    """Records of the settings of each study, the cuts, each figure, the claims and the paper, by place."""
+    """Records of the settings of studies, cuts, networks, figures, claims and paper, by place.
+
+    `left_out`: reasons for omitted datasets; `without`: datasets of each omitted study.
+    """
     found = {}
     for name, study in config.studies.items():
         found[f"study-{name}"] = config_records.of_measurement(study, config.seed)

@@ -57,12 +57,12 @@ def place(variant: dict) -> dict:
 
 
 def described(variant: dict) -> str:
-    """A variant as the end of a log line."""
+    """Text of a variant to append to a log line, such as `, metric shell`."""
     return "".join(f", {key} {value}" for key, value in variant.items())
 
 
 def rate_exponent(rule: str, depth: int | None) -> int:
-    """Exponent p of a learning-rate rule, by which the rate is proportional to (r/r_reference)^p."""
+    """Exponent p of a learning-rate rule, rate ∝ (r/r_reference)^p; `depth` is the number of weight layers."""
     return {"fixed": 0, "proportional": 1, "square": 2, "homogeneous": 2 - (depth or 0)}[rule]
 
 

@@ -103,7 +103,7 @@ class ConfigurationError(ValueError):
 
 
 def sentence(error: ValidationError, given: dict) -> str:
-    """Describe the first mistake in the settings `given`."""
+    """Describe the first mistake in the settings `given`, in one sentence, from pydantic's `error`."""
     errors = [(*_places(each, given), each) for each in error.errors(include_url=False)]
     # A study's kind first: it decides the other keys.
     start, _, _ = min(errors, key=lambda each: ("kind" not in each[1], list(map(str, each[0]))))

@@ -9,12 +9,12 @@ from goldilocks_zone.models import losses
 
 
 class Sums:
-    """Sums over examples at p points on a plane of d directions, each point with its own softmax temperature.
+    """Sums over examples at p points, each with a plane along the same d directions and its own softmax temperature.
 
-    factor: the Cholesky factor L of the Gram matrix of the raw directions; L⁻¹ ż are the tangents along orthonormal
-    directions. `residual` is the part H′ (p, d, d) of the Hessian along raw directions; the caller adds to it, not
-    `add`. Without `refuse_overflow`, the sums at a point whose logits overflow are not finite, and the sums at other
-    points are unaffected.
+    factor: the lower Cholesky factor L (d, d) of the Gram matrix of the raw directions. The sums belong to the total
+    loss. `residual`, the part H′ (p, d, d) of the Hessian, is along raw directions; G, gradient and traces are along
+    orthonormal ones. The caller adds to `residual` and `radial_derivative` (p,), and `add` to all other sums. Without
+    `refuse_overflow`, the sums at a point whose logits overflow are not finite; other points are unaffected.
     """
 
     def __init__(self, factor: Tensor, loss: losses.Loss, temperatures: Sequence[float], refuse_overflow: bool = True):
@@ -33,11 +33,11 @@ class Sums:
         return len(self.temperatures)
 
     def residuals(self, outputs: Tensor, labels: Tensor, points: slice | list[int] = slice(None)) -> Tensor:
-        """Derivatives (p, n, k) of the total losses by the logits divided by temperature."""
+        """Derivatives (p, n, k) of the total losses with respect to the ratios of logits to temperature."""
         return self.loss.gradient(outputs / self.temperatures[points], labels)
 
     def adjoints(self, outputs: Tensor, labels: Tensor, points: slice = slice(None)) -> Tensor:
-        """Derivatives (p, n, k) of the total losses by the logits."""
+        """Derivatives (p, n, k) of the total losses with respect to the logits."""
         return self.residuals(outputs, labels, points) / self.temperatures[points]
 
     def add(
@@ -48,11 +48,12 @@ class Sums:
         points: slice | list[int] = slice(None),
         alike: tuple | None = None,
     ) -> None:
-        """Add examples with logits (p, n, k), in double precision; each element has the same top class at all points.
+        """Add examples at some `points`, with the logits `outputs` (p, n, k) in double precision.
 
-        parts: pairs of factors (p,) and tangents (d, k, n) that the points share; the sum of their products gives the
-        tangents of the logits along orthonormal directions. alike: groups of points, as from `homogeneous_sweep.same`,
-        with equal logits over temperature and proportional factors. The caller must call `counted` once for all points.
+        The top class of each element must be the same at all points. parts: pairs of factors (p,) and tangents
+        (d, k, n); Σ factor · tangents over the pairs gives the tangents of the logits along orthonormal directions.
+        alike: groups of points as from `homogeneous_sweep.same`; points of a group have equal ratios of logits to
+        temperature, and proportional factors. After adding examples at all points, the caller calls `counted` once.
         Raises ValueError if a logit or a loss is not finite and `refuse_overflow` is set.
         """
         firsts, numbers = alike or [list(range(len(outputs)))] * 2
@@ -96,7 +97,7 @@ class Sums:
         self.squares[points] += heights**4 * squares
 
     def _add_moments(self, cooled: Tensor, labels: Tensor, parts: list, points: slice, numbers: list[int]) -> None:
-        """Add moments of softmax and tangents; point i has the logits over temperature `cooled[numbers[i]]`."""
+        """Add moments of softmax outputs and tangents; point i has the logits / temperature `cooled[numbers[i]]`."""
         classes = cooled.shape[-1]
         if self._predicted is None:
             p, d = len(self), len(self.factor)
@@ -148,6 +149,6 @@ class Sums:
 
 
 def orthonormalised(tangents: Tensor, factor: Tensor) -> Tensor:
-    """L⁻¹ ż: tangents (d, …) along orthonormal directions, from those along raw directions."""
+    """Tangents L⁻¹ ż (d, …) along orthonormal directions, from `tangents` ż along raw ones and `factor` L (d, d)."""
     flat = tangents.double().flatten(1)
     return torch.linalg.solve_triangular(factor, flat, upper=False).view(tangents.shape).to(tangents.dtype)

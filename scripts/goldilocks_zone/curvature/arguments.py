@@ -80,7 +80,7 @@ def parameters(given: Array, name: str = "parameters") -> Tensor:
 
 
 def rows(given: Array, theta: Tensor, name: str = "vectors") -> Tensor:
-    """Finite rows (d, D) in parameter space, on the device of `theta` (D,), in their own precision."""
+    """Rows (d, D) in their own precision, on the device of `theta` (D,). Raises ValueError if unfit or not finite."""
     found = _matrix(real(given, name).to(theta.device), name)
     if found.shape[1] != len(theta):
         raise ValueError(
@@ -91,7 +91,10 @@ def rows(given: Array, theta: Tensor, name: str = "vectors") -> Tensor:
 
 
 def plane(given: Rows, theta: Tensor) -> Tensor | scipy.sparse.csr_array:
-    """Directions (d, D), whose values are checked later; sparse matrices from scipy stay sparse."""
+    """Directions (d, D) as a tensor on the device of `theta`, or as a CSR matrix if they are a sparse scipy matrix.
+
+    Their values are checked later. Raises ValueError if they are complex or not a matrix with at least one row.
+    """
     if not scipy.sparse.issparse(given):
         return _matrix(real(given, "directions").to(theta.device), "directions")
     _refuse_complex(given.dtype, "directions")
@@ -120,10 +123,11 @@ def refuse_other_size(theta: Tensor, network: Network, entries: int | None = Non
 
 
 class Prepared:
-    """A problem at parameters θ (D,), as an iterable of batches of inputs (n, …) and labels (n,).
+    """A problem at parameters θ (D,), as an iterable of validated batches of inputs (n, …) and labels (n, …).
 
-    `network` is tried on every batch. Values are converted to `dtype`, if given. Labels and the loss are checked if
-    `labelled`.
+    `network` is tried on the first example of every batch. Floating-point inputs and labels are converted to `dtype`,
+    if given. Unless `labelled`, labels are (n, 0) and unchecked. `first` holds the inputs of the first batch, `loss`
+    the loss fitted to the shape of the outputs. Raises ValueError if there are no examples or an argument is unfit.
     """
 
     def __init__(
@@ -155,7 +159,7 @@ class Prepared:
 
     @cached_property
     def amount(self) -> float:
-        """Total weight of the examples, by which sums are divided; takes a pass over an iterable."""
+        """Total weight of the examples, from one pass over all batches. Raises ValueError unless it is positive."""
         found = sum(self.loss.amount(labels) for _, labels in self)
         if not found > 0:
             raise ValueError("no example counts, since all are ignored or have the weight zero: give others")
@@ -163,7 +167,7 @@ class Prepared:
 
     @cached_property
     def count(self) -> int:
-        """Number of examples; takes a pass over an iterable."""
+        """Number of examples, from one pass over all batches."""
         return sum(len(inputs) for inputs, _ in self)
 
     def chunks(self, size: int) -> Iterator[Tensor]:
@@ -172,7 +176,7 @@ class Prepared:
             yield from inputs.split(size)
 
     def logits(self, part: str) -> Logits:
-        """The logits function of the network. Raises ValueError if this `part` of its Hessian does not exist."""
+        """Logits function of the network. Raises ValueError if autodiff would not give this `part` of a Hessian."""
         logits = autodiff.function(self.network)
         if not self._labelled:
             # Without a loss, elements cannot be told from classes, so the outputs must be plain logits.
@@ -191,9 +195,9 @@ def prepared(problem: Problem, point: Array, *, labelled: bool = True) -> Prepar
 def _examples(
     network: Network, theta: Tensor, inputs: Array, labels: Labels | None, loss: losses.Loss, labelled: bool
 ) -> tuple[Tensor, Tensor, losses.Loss]:
-    """Inputs (n, …), labels (n, …) and the loss as a function of the flattened outputs at parameters θ (D,).
+    """Validated inputs (n, …) and labels (n, …), and the loss fitted to the network's outputs flattened to (n, k).
 
-    Labels are (n, 0) if there are none or `labelled` is false.
+    Labels are (n, 0) if `labelled` is false, or if there are none and the loss needs no classes.
     """
     inputs = dense(inputs, "inputs").to(theta.device)
     _refuse_complex(inputs.dtype, "inputs")
@@ -248,7 +252,10 @@ def in_precision(inputs: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _tried(network: Network, theta: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Inputs, with integers converted to floating point if the network requires it, and outputs (1, …) of the first."""
+    """Inputs, as floating point if the network does not take integers, and outputs (1, …) for the first example.
+
+    Raises ValueError if the network fails.
+    """
     try:
         return inputs, _first_outputs(network, theta, in_precision(inputs, theta.dtype))
     except _Failed as failure:
@@ -323,7 +330,7 @@ def classes(labels: Labels, examples: int, count: int, ignored: int | None = Non
 
 
 def counts(given: Sequence[int] | None, available: int) -> list[int]:
-    """Numbers n of leading examples to average over. Raises ValueError unless all are between 1 and `available`."""
+    """Numbers n of leading examples to average over (default: all). Raises ValueError unless 1 ≤ n ≤ `available`."""
     found = [available] if given is None else given
     if isinstance(found, Integral) or not all(isinstance(each, Integral) for each in found):
         raise ValueError(
@@ -338,7 +345,7 @@ def counts(given: Sequence[int] | None, available: int) -> list[int]:
 
 
 def real(given: Array, name: str) -> Tensor:
-    """Contiguous tensor of real numbers without gradients, in single or double precision."""
+    """Contiguous tensor without gradients, in single or double precision. Raises ValueError for complex numbers."""
     found = dense(given, name)
     _refuse_complex(found.dtype, name)
     if not found.is_floating_point():
@@ -347,7 +354,7 @@ def real(given: Array, name: str) -> Tensor:
 
 
 def dense(given: Array, name: str) -> Tensor:
-    """Dense tensor without gradients from a tensor, a NumPy array or a list of numbers."""
+    """Dense tensor without gradients from a tensor, array or list of numbers. Raises ValueError for anything else."""
     if not isinstance(given, Tensor):
         try:
             array = np.asarray(given)
@@ -372,7 +379,7 @@ def _refuse_complex(dtype: torch.dtype | np.dtype, name: str) -> None:
 
 
 def _refuse_not_finite(found: Tensor, name: str) -> None:
-    """Raise ValueError that names the first of the rows (m, …) with an entry that is NaN or infinite."""
+    """Raise ValueError if an entry of `found` (m, …) is NaN or infinite; the message numbers the first such row."""
     # The sum is a quick test: it is not finite if an entry is not, but may also overflow.
     if not torch.isfinite(found.sum()) and not torch.isfinite(found).all():
         place = int((~torch.isfinite(found)).any(1).nonzero()[0, 0])

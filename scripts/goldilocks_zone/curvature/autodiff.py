@@ -1,8 +1,8 @@
 """Hessian and Gauss–Newton products of any network, by vectorised forward over reverse mode or double backward passes.
 
-Checks reject logits whose second derivatives would not be those of a per-example loss: the logits of an example must
-not depend on randomness or on other examples, and their second derivatives must be symmetric. Only forward mode sees
-computations under torch.no_grad; only forward over reverse mode sees computations on .data.
+Checks reject networks without a valid Hessian of a per-example loss: the logits of an example must not depend on
+randomness or on other examples, and their second derivatives must be symmetric. Only forward mode differentiates
+computations under torch.no_grad; only forward over reverse mode differentiates computations on .data.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -65,8 +65,9 @@ def hessian_products(problem: Problem, parameters: Tensor) -> Callable[[Tensor],
 def products(problem: Problem, parameters: Tensor, part: str) -> Callable[[Tensor], Tensor]:
     """Map from directions (d, D) to products (d, D) with the `hessian` of the total loss or one of its parts.
 
-    The parts are `gauss_newton` and the rest, `residual`. The map keeps the graph of a first derivative, so that each
-    direction takes one backward pass through it; it goes forward over reverse where torch has no second backward pass.
+    `part` is `hessian`, `gauss_newton` for G or `residual` for H′. The map keeps the graph of a first derivative;
+    each direction takes one backward pass through it, or two for G. Where torch has no second backward pass, the map
+    uses forward over reverse mode.
     """
     backward = cache(lambda: _twice_backward(problem, parameters, part))
     return _first_that_works(lambda directions: backward()(directions), products_forward(problem, parameters, part))
@@ -86,7 +87,7 @@ def _twice_backward(problem: Problem, parameters: Tensor, part: str) -> Callable
 
 
 def products_forward(problem: Problem, parameters: Tensor, part: str) -> Callable[[Tensor], Tensor]:
-    """The map `products` by forward over reverse mode, which sees what reverse mode does not."""
+    """The map of `products`, by forward over reverse mode, which includes computations that reverse mode leaves out."""
     if part == "residual":
         whole, gauss_newton = (products_forward(problem, parameters, each) for each in ("hessian", "gauss_newton"))
         return lambda directions: whole(directions) - gauss_newton(directions)
@@ -164,7 +165,7 @@ def pulled(
 
 
 def _pushed(theta: Tensor, outputs: Tensor) -> Callable[[Tensor], Tensor]:
-    """Map from a direction (D,) to the derivative of the outputs along it: Jᵀu, linear in u, differentiated by u."""
+    """Map from a direction v (D,) to the derivative J v of the outputs: ⟨Jᵀu, v⟩ is linear in u, with slope J v."""
     u = torch.zeros_like(outputs, requires_grad=True)
     pulled = _differentiable(outputs, theta, u)
     return lambda direction: derivative(pulled, u, direction)
@@ -207,7 +208,10 @@ def derivative(outputs: Tensor, inputs: Tensor, cotangent: Tensor | None) -> Ten
 
 
 def _first_that_works(quick: Callable, general: Callable) -> Callable:
-    """Try `quick`; fall back to `general` if torch lacks a forward derivative or a batching rule."""
+    """Map that uses `quick` until torch fails for lack of a forward derivative or a batching rule, then `general`.
+
+    It raises ValueError if both fail, or if torch refuses the network as random.
+    """
     refusals = []
 
     def either(directions: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -255,7 +259,7 @@ def can_be_kept(logits: Logits, parameters: Tensor, inputs: Tensor, sizes: Seque
 
 
 def directions_per_chunk(logits: Logits, parameters: Tensor, inputs: Tensor, memory_mib: float) -> int:
-    """Number of directions, at least one, that fit into the memory budget in a pass."""
+    """Number of directions, at least one, that fit into the memory budget in a pass over all `inputs`."""
     per_example = _entries_per_example(logits, parameters, inputs)
     entries = ARRAYS_PER_ACTIVATION * per_example * len(inputs) + ARRAYS_PER_PARAMETER * parameters.numel()
     return max(1, int(memory_mib * 2**20 / (entries * parameters.element_size())))
@@ -310,7 +314,10 @@ def _refuse_random(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
 
 
 def refuse_asymmetric(matrix: Tensor, size: float = 0.0) -> None:
-    """Raise ValueError if a matrix (d, d) is asymmetric beyond rounding; `size` is the norm of cancelling terms."""
+    """Raise ValueError if a matrix (d, d) is asymmetric beyond rounding, relative to its norm plus `size`.
+
+    size: norm of terms that cancel in the matrix, and whose rounding remains.
+    """
     size = size + float(torch.linalg.matrix_norm(matrix, dtype=torch.float64))
     asymmetry = float(torch.linalg.matrix_norm(matrix - matrix.T, dtype=torch.float64))
     # Entries that are not finite are reported later, together with their examples.
@@ -351,7 +358,7 @@ def _refuse_asymmetric_products(logits: Logits, parameters: Tensor, inputs: Tens
 
 
 class _Watch(TorchFunctionMode):
-    """Detector of computations on tensors that require gradients which reverse mode does not see."""
+    """Detector of computations, on tensors that require gradients, that reverse mode does not differentiate."""
 
     unseen = False
 

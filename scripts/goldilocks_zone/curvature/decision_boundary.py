@@ -1,9 +1,10 @@
 """The decision boundary of a classifier in parameter space, and its alignment with eigenvectors of G and the Hessian.
 
-With J the gradients of all logits, G = J S Jᵀ/n of n training examples has eigenvectors v = J α. Scalar products with
-them follow from the kernel ⟨J_k(x), J_l(x′)⟩, so that no vector of parameters is formed. At a point of the boundary
-between classes k and l, the normal in parameter space is u = (J_k − J_l)/|J_k − J_l|. Elsewhere, the gradient of the
-loss of the predicted label ŷ replaces it (Sabanayagam et al. 2023). The dual form is a contribution of this project.
+J has the gradients of all logits as columns, and S is the second derivative of the loss with respect to the logits.
+G = J S Jᵀ/n of n training examples has eigenvectors v = J α. In this dual form, which is a contribution of this
+project, scalar products with v follow from the kernel ⟨J_k(x), J_l(x′)⟩, and no vector of D entries is formed. At a
+point of the boundary between classes k and l, the normal in parameter space is u = (J_k − J_l)/|J_k − J_l|. Elsewhere,
+the gradient g of the loss of the predicted label ŷ replaces u (Sabanayagam et al. 2023).
 Letters: b points, n examples, k classes, m eigenvectors, D parameters.
 """
 
@@ -31,7 +32,7 @@ class Dual:
     pairs: GaussNewton
 
     def alignments(self, vectors: LogitGradients) -> np.ndarray:
-        """Scalar products (b, m) of `vectors`, gradients of a single logit at b points, with the eigenvectors."""
+        """Scalar products (b, m) of `vectors`, a single gradient at each of b points, with the m eigenvectors."""
         kernel = vectors.products(self.gradients)[:, 0].flatten(1)
         return (kernel @ self.pairs.cotangents.flatten(1).T).double().cpu().numpy()
 
@@ -54,9 +55,9 @@ def dual(gradients: LogitGradients, factor: Factor, kernel: Tensor | None = None
 
 
 def predicted_loss_weights(logits: Tensor) -> Tensor:
-    """Weights p − ŷ (n, k) of logit gradients in the gradient of the predicted label's loss, relative to the largest.
+    """Weights p − ŷ (n, k), with ŷ one-hot, of the logit gradients in g, divided by the largest magnitude.
 
-    Stays accurate if p is 1 up to rounding: 1 − p is computed as the sum of the outputs for the other classes.
+    Accurate even if p of the predicted class rounds to 1: 1 − p is computed as the sum of p over the other classes.
     """
     logits = logits.double()
     predicted = logits.argmax(1, keepdim=True)
@@ -66,7 +67,7 @@ def predicted_loss_weights(logits: Tensor) -> Tensor:
 
 
 def unit(vectors: LogitGradients, weights: Tensor) -> LogitGradients:
-    """Combinations of logit gradients with weights (n, k), as of one logit, scaled to unit length unless zero."""
+    """Combinations Σ_k w_k J_k, one for each example, for weights w (n, k); scaled to unit length unless zero."""
     lengths = vectors.combined(weights).own().view(-1, 1).clamp_min(0).sqrt()
     return vectors.combined(torch.where(lengths > 0, weights.to(lengths) / lengths, 0))
 
@@ -100,16 +101,17 @@ def with_vectors(problem: Problem, parameters: Tensor, vectors: Tensor, weights:
 
 @dataclass(frozen=True)
 class Explicit:
-    """All eigenvalues (D,) of the Hessian, descending, and the alignments (n, D) of examples with its eigenvectors."""
+    """All eigenvalues (D,) of the Hessian, descending, and alignments (n, D) of g/|g| with its eigenvectors."""
 
     eigenvalues: np.ndarray
     alignments: np.ndarray
 
 
 def explicit(problem: Problem, parameters: Tensor, logits: Tensor, memory_mib: float = 1024) -> Explicit:
-    """Alignments of g at all examples with all eigenvectors of the Hessian, in the precision of the parameters.
+    """All eigenvalues of the Hessian, and alignments of g/|g| at all examples with its eigenvectors.
 
-    Forms the Hessian (D, D), which is feasible for a few thousand parameters.
+    logits: (n, k) at the examples. Forms the Hessian (D, D) in the precision of the parameters, which is feasible for a
+    few thousand parameters.
     """
     identity = torch.eye(len(parameters), dtype=parameters.dtype, device=parameters.device)
     matrix = hessian.hessian_vector_products(problem, parameters, identity, memory_mib=memory_mib)

@@ -1,4 +1,4 @@
-"""Dispatch of plane curvature to the fastest exact algorithm, and its sums over chunks of examples."""
+"""Choice of the fastest exact algorithm for plane curvature, and averages over chunks of examples."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -47,9 +47,11 @@ class PlaneCurvature:
 
     The following use the softmax output p at the temperature of the point, its mean Q̂ over examples, and the class
     frequencies Q of the examples (Vysogorets et al. 2024). entropy: mean over examples, in nats. prior_mismatch:
-    ‖Q − Q̂‖₂. softmax_ratio: Γ = Tr(M)/‖M‖_F with M = ⟨diag p − ppᵀ⟩; 1 if M vanishes. class_gradient,
-    example_gradient: σ_C and σ_E, root mean squares over classes and orthonormal directions of the mean of the logit
-    gradients over examples (minus the contribution of σ_E to a mean of n) and of the deviations from this mean.
+    ‖Q − Q̂‖₂. softmax_ratio: Γ = Tr(M)/‖M‖_F with the mean M of diag p − ppᵀ over examples; 1 if M vanishes.
+
+    The last two are root mean squares over classes and orthonormal directions. class_gradient: σ_C, of the mean of the
+    logit gradients over examples, less the contribution of σ_E to a mean of n. example_gradient: σ_E, of the deviations
+    from this mean.
     """
 
     gauss_newton: np.ndarray
@@ -91,7 +93,7 @@ def path(form: Form, theta: Tensor, points: int) -> str:
 
 
 def chain_of(loss: losses.Loss, network: arguments.Network, points: Iterable[Tensor], inputs: Tensor) -> tuple | None:
-    """The chain of layers with the logits of a network at the `points` (D,).
+    """Chain of layers that reproduces the logits of a network at the `points` (D,).
 
     None if there is no such chain, or if the loss couples examples.
     """
@@ -99,7 +101,7 @@ def chain_of(loss: losses.Loss, network: arguments.Network, points: Iterable[Ten
 
 
 def form_of(loss: losses.Loss, network: arguments.Network, points: Iterable[Tensor], inputs: Tensor) -> Form:
-    """The chain or graph with the logits of a network at the `points` (D,).
+    """Chain, or else graph, that reproduces the logits of a network at the `points` (D,).
 
     None if there is neither, or if the loss couples examples.
     """
@@ -110,10 +112,10 @@ def form_of(loss: losses.Loss, network: arguments.Network, points: Iterable[Tens
 
 
 def prepared(directions: Rows, path: str, device: torch.device) -> tuple[Rows, scipy.sparse.csr_array | None]:
-    """Directions in the format of the `path`, and their non-zero entries in double precision, or None.
+    """Directions (d, D) in the format of the algorithm `path`, and as a sparse matrix in double precision, or None.
 
-    Non-zero entries are returned if they are few. Dense directions on a GPU have none: there, a dense product is faster
-    than finding the few entries.
+    The sparse matrix is returned if few entries are non-zero, but not for dense directions on a GPU: there, a dense
+    product is faster than finding the few entries.
     """
     if isinstance(directions, Tensor):
         return directions, planes.as_sparse(directions.numpy()) if device.type == "cpu" else None

@@ -35,7 +35,10 @@ class Gradients:
 
 @kernels.differentiating
 def gradients(problem: Problem, parameters: Array) -> Gradients:
-    """Gradients of the mean cross-entropy at `parameters` (D,). Raises ValueError for any other loss."""
+    """Norms of gradients of the mean cross-entropy and of the logits at `parameters` (D,).
+
+    Raises ValueError for any other loss, and for class weights, label smoothing or ignored labels.
+    """
     if not isinstance(problem.loss, CrossEntropy) or not problem.loss.is_plain:
         raise ValueError(
             f"gradients need the plain cross-entropy, and the loss is {problem.loss.name}: give the cross-entropy "

@@ -4,8 +4,8 @@ A value v of degree k satisfies v(α θ) = α^k v(θ) for all α > 0. Parameters
 Products add degrees, sums need equal degrees, and functions that are not homogeneous need arguments of degree 0, such
 as the outputs of normalisations. Zeros have any degree: zero constants, and pieces of the parameters that are zero at
 θ, such as biases. Such a piece may be treated as scaled by α^w, so that derivatives along it scale like derivatives by
-a parameter of degree w. Degrees are linear in the unknown ones, and the equations of all operations determine these
-exactly.
+a parameter of degree w. All degrees are linear in the unknown ones. The equations of all operations are solved for
+these in exact arithmetic.
 """
 
 import itertools
@@ -43,7 +43,7 @@ class _Inhomogeneous(Exception):
 
 
 def of(graph: Graph, theta: Tensor) -> Degrees | None:
-    """Infer the degrees along a graph at θ (D,); None if some cannot be inferred."""
+    """Infer the degrees in a graph at parameters θ (D,); None if some cannot be inferred."""
     try:
         return _Inference(graph, theta).found()
     except _Inhomogeneous:
@@ -215,7 +215,7 @@ def _fixed(infer: _Inference, *arguments: object, **options: object) -> Degree:
 
 
 def _filled(infer: _Inference, like: object, *arguments: object, **options: object) -> Degree:
-    """Degree of zeros."""
+    """New unknown degree of a tensor of zeros."""
     return infer.any()
 
 
@@ -225,12 +225,12 @@ def _full(infer: _Inference, like: object, *arguments: object, **options: object
 
 
 def _product(factor: int = 1) -> Callable[..., Degree]:
-    """Degree of a product, or with factor −1 of a quotient."""
+    """Rule for the degree of a product, or of a quotient if `factor` is −1."""
     return lambda infer, first, second: added(infer.of(first), infer.of(second), factor)
 
 
 def _onto(factor: int = 1) -> Callable[..., Degree]:
-    """Degree of a product or quotient that is added to the first argument."""
+    """Rule for the degree of a product (quotient if `factor` is −1) that is added to the first argument."""
 
     def rule(infer: _Inference, onto: object, first: object, second: object, **options: object) -> Degree:
         return infer.equal(added(infer.of(first), infer.of(second), factor), infer.of(onto))
@@ -239,7 +239,7 @@ def _onto(factor: int = 1) -> Callable[..., Degree]:
 
 
 def _power(exponent: Number) -> Callable[..., Degree]:
-    """Degree of a power with a fixed exponent."""
+    """Rule for the degree of a power with a fixed exponent."""
     return lambda infer, first, *others, **options: scaled(infer.of(first), exponent)
 
 

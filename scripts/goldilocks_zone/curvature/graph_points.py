@@ -1,6 +1,6 @@
 """State of a graph at one point, as used by the rules of operations: values, adjoints, and tangents along d directions.
 
-Tangents have the shape (d, *shape). In memory, tangents of images store the examples before the directions.
+Tangents of a result (*shape) are (d, *shape). In memory, tangents of images store the examples before the directions.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,10 +21,11 @@ Filled = tuple[Tensor, Tensor, Tensor]  # rows of sparse matrices: directions, p
 
 
 class Point:
-    """A graph at one point: results of its operations, adjoints (q, …) of some, and tangents that are still needed.
+    """A graph at one point: results of its operations, their tangents while needed, and adjoints (q, …) of some.
 
-    Results and adjoints are in the precision of the point, values and tangents in the precision of the directions.
-    free: numbers of the tangents that the current operation may overwrite.
+    There are q adjoints of the graph's output. `results` and `adjoints` are in the precision of the point, `tangents`
+    in that of the directions, to which `value` and `adjoint` convert. free: numbers of the results whose tangents the
+    current operation may overwrite.
     """
 
     def __init__(self, graph: Graph, results: list, directions: Directions, weights: dict[int, Weights]):
@@ -48,7 +49,7 @@ class Point:
         return self._values[number]
 
     def cast(self, value: object) -> object:
-        """Detach a tensor, with real numbers in the precision of the tangents; return other objects unchanged."""
+        """Detach a tensor, and convert floats to the precision of the tangents; return other objects unchanged."""
         if not isinstance(value, Tensor):
             return value
         value = value.detach()

@@ -99,7 +99,7 @@ class Product(_Bilinear):
 
 
 def _times(first: Tensor, second: Tensor) -> Tensor:
-    """Product of tangents (d, …) of a matrix, or of a batch of matrices, with another one, on either side."""
+    """Product first @ second, one of them the tangents (d, …) of a matrix or batch, the other a matrix or batch."""
     if second.ndim == 2 and first.is_contiguous():
         return (first.reshape(-1, first.shape[-1]) @ second).view(*first.shape[:-1], -1)
     if {first.ndim, second.ndim} != {3, 4} or first.is_cuda:
@@ -135,7 +135,10 @@ def _crossed(a: Tensor, b: Tensor, deltas: Tensor) -> Tensor:
 
 
 def _rows(along: Tensor, q: int) -> int:
-    """Number of tangents multiplied by q adjoints at a time: bounds the products by the size of the other tangents."""
+    """Number of tangents to multiply by q adjoints at a time.
+
+    The products then have no more entries than the other tangents `along`, or than ENTRIES_AT_ONCE if this is larger.
+    """
     return max(1, max(ENTRIES_AT_ONCE, along.numel()) // (q * along[0].numel()))
 
 

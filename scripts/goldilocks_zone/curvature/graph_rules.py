@@ -268,7 +268,7 @@ def _bent(function: Callable, values: tuple, along: tuple, adjoints: tuple) -> t
 
 
 def _turned_twice(function: Callable, values: tuple, along: tuple) -> tuple[Tensor, ...]:
-    """Derivatives of a function along tangents (d, …), by differentiating its backward pass by the adjoints."""
+    """Derivatives of a function along tangents (d, …), as derivatives of its backward pass with respect to adjoints."""
     leaves = _leaves(values)
     results = function(*leaves)
     adjoints = tuple(torch.zeros_like(each, requires_grad=True) for each in results)
@@ -280,7 +280,7 @@ def _leaves(values: tuple) -> tuple[Tensor, ...]:
 
 
 def _pulled_each(results: tuple, leaves: tuple, cotangents: tuple) -> tuple[Tensor, ...]:
-    """Gradients (d, …) by each leaf for d cotangents of each result; zero for leaves that no result depends on."""
+    """Gradients (d, …) for each leaf, from d cotangents of each result; zero for leaves that no result depends on."""
     pairs = [(each, those) for each, those in zip(results, cotangents) if each.requires_grad]
     if not pairs:
         return tuple(each.new_zeros(len(cotangents[0]), *each.shape) for each in leaves)
@@ -296,7 +296,10 @@ def _sources(operation: Operation, *tangents: Tangents) -> list[int]:
 
 
 def _function(operation: Operation, point: Point, moving: list[int]) -> tuple[Callable, list[int]]:
-    """The operation as a function of its arguments `moving`, and the indices of the real ones of several results."""
+    """The operation as a function of its arguments `moving`, and the indices of its floating-point results.
+
+    The function returns these results as a tuple. There are no indices if the operation has a single result.
+    """
     several = () if operation.shape is not None else point.results[operation.number]
     parts = [i for i, each in enumerate(several) if _is_real(each)]
 

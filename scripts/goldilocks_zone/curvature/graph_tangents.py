@@ -87,8 +87,9 @@ class Program:
 
     rules, weights: rules and matrices of parameters, by number of the operation. pieces: degrees of the pieces of the
     parameters from `graph_degrees`, whose distinct values form `groups`. still: pieces in which no direction has
-    entries. degree: degree of the logits in the scale of the parameters; None if points of different scales share at
-    most the tangents of `products`, which are products of parameters with constants.
+    entries. degree: degree of the logits in the scale of the parameters; None if they are not homogeneous or there is
+    a single scale. products: without a degree, the products of parameters with constants, by number of the operation;
+    points of different scales share their tangents.
     """
 
     graph: Graph
@@ -102,7 +103,7 @@ class Program:
 
     @classmethod
     def of(cls, graph: Graph, ray: Ray) -> "Program":
-        """Prepare a graph for the directions of a ray, whose scales share as much as possible."""
+        """Prepare a graph for the directions of a ray, so that points of its scales share as much as possible."""
         several = len(set(ray.scales)) > 1
         degrees = graph_degrees.of(graph, ray.theta) if several else None
         places = graphs.places_of(graph).items()
@@ -125,7 +126,7 @@ class Program:
         return [(scale, dict.fromkeys(numbers, 1.0)) for scale, numbers in by_scale(scales).items()]
 
     def power(self, scales: Tensor, *weights: Fraction) -> Tensor:
-        """Factors by which logits grow with the scale, or their derivatives along parameters of these degrees."""
+        """Factors by which logits, or their derivatives along parameters of degrees `weights`, grow with `scales`."""
         return scales ** float((self.degree or 0) - sum(weights))
 
     def moving(self, point: Point) -> set[int]:
@@ -236,7 +237,10 @@ def _add_points(
     points: dict[int, float],
     kept: Tangents,
 ) -> None:
-    """Add examples, at most as many as the graph has, to the sums at points α θ; `points` gives α by number."""
+    """Add examples, at most as many as the graph has, to the sums at points α θ; `points` maps their numbers to α.
+
+    kept: as in `carried`.
+    """
     (inputs, labels), graph, numbers = examples, program.graph, list(points)
     results = graph.results(theta.detach().clone().requires_grad_(), _filled(inputs, graph.examples))
     outputs, count = results[graph.output], len(inputs)

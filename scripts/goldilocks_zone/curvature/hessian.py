@@ -52,10 +52,10 @@ def radial_sweep(
     """Curvature at the points α · `parameters` (D,) for each scale α, on planes along the raw `directions` (d, D).
 
     Directions need not be orthonormal: they are orthonormalised in order, through their Gram matrix. For a chain of
-    layers, a sparse matrix of directions saves memory. `dispatch.path_of` names the algorithm. AUTOMATIC runs in the
-    precision of `directions`; other algorithms compute points in double precision and tangents in the precision of
-    `directions`. `memory_mib` bounds the working memory in MiB, not counting parameters, directions and examples.
-    Detached parts of the forward pass are treated as constants.
+    layers, a sparse matrix of directions saves memory. `dispatch.path_of` names the algorithm. `dispatch.AUTOMATIC`
+    runs in the precision of `directions`; other algorithms compute points in double precision, and tangents in the
+    precision of `directions`. `memory_mib` bounds the working memory in MiB, not counting parameters, directions and
+    examples. Detached parts of the forward pass are treated as constants.
 
     Raises ValueError if the directions are linearly dependent; if a logit, a loss or a Hessian is not finite; if the
     network mixes examples, changes its parameters, is random, does not return logits (n, k), has parts under
@@ -170,7 +170,7 @@ def hessian_products(
             yield from dispatch.chunks(given.loss, *batch, fitting)
 
     def prepared() -> Iterator[tuple[int, Callable[[Tensor], Tensor]]]:
-        """For each chunk, the number of vectors for which there is memory, and the map to their products."""
+        """Yield for each chunk the number of vectors that fit into memory at once, and the map to their products."""
         for some in chunks():
             problem = Problem(logits, *some, given.loss, given.temperature)
             step = autodiff.directions_per_chunk(logits, theta, problem.inputs, memory_mib)

@@ -20,9 +20,9 @@ ENTRIES_AT_ONCE = 2**17  # of tangents: vectors share matrix products up to this
 
 
 class Products:
-    """Map from vectors (d, D) to products (d, D) with a part of the Hessian at a point, in its precision.
+    """Map from vectors (d, D) to products (d, D) with a part of the Hessian at a point, in the point's precision.
 
-    `part` is that of `hessian.hessian_products`.
+    part: as in `hessian.hessian_products`.
     """
 
     def __init__(self, chain: tuple, given: Prepared, part: str):
@@ -41,7 +41,11 @@ class Products:
         return entries * theta.element_size() <= memory_mib * 2**20
 
     def _prepared(self, inputs: Tensor, labels: Tensor) -> tuple[list[Step], Callable[[Tensor], Tensor]]:
-        """Dense layers with inputs and adjoints, activations with slopes, and the product with the loss curvature."""
+        """Steps of a chunk's examples, and the map from logit tangents to products with the loss's second derivative.
+
+        Steps hold inputs and adjoints of dense layers, slopes of activations; no adjoints if the part is
+        `gauss_newton`. The map gives zero if the part is `residual`.
+        """
         outputs, kept = chains.forward(self._chain, self._theta, inputs)
         cooled = outputs.double() / self._temperature
         if self._part != "gauss_newton":

@@ -2,12 +2,13 @@
 
 Consider a positively homogeneous network of n weight layers whose biases are zero. Its activation patterns do not
 depend on the scale α of the parameters. Logits scale as αⁿ, tangents along weights and the bias of the first layer as
-α^{n−1}, and tangents along the bias of layer l as α^{n−l}. With K the second derivatives of the logits at α = 1,
+α^{n−1}, and tangents along the bias of layer l as α^{n−l}. With softmax outputs p(α), one-hot labels y, and first and
+second derivatives of the logits taken at α = 1, of which G uses the first and K denotes the second,
 H(α) = α^{2n−2} G(p(α)) + α^{n−2} Σ (p(α) − y)·K, and similarly for each group of bias directions, with its own powers.
 
 Tangents are computed once for all points, streamed over chunks of examples. Functions of p are computed once for all
-points with the same αⁿ/T. To rounding, the residuals p(α) − y of all points are linear combinations of a few, and only
-these are contracted with the tangents.
+points with the same αⁿ/T, where T is the temperature. Up to rounding, the residuals p(α) − y of all points are linear
+combinations of a few basis vectors, and only the basis is contracted with the tangents.
 """
 
 import torch
@@ -68,8 +69,8 @@ def same(values: Tensor) -> tuple[list[int], list[int]]:
 def spanning(residuals: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Orthonormal basis (q, n, k) of the span of the residuals (p, n, k) of all points, and coefficients (p, q).
 
-    Accurate to the precision of `dtype`, relative to the norm of each point. A point that is not finite has
-    coefficients NaN.
+    Accurate to the precision of `dtype`, relative to the norm of each point's residuals. A point whose residuals are
+    not finite has coefficients NaN.
     """
     flat = residuals.flatten(1)
     # Divide by the largest entry first, as its square may underflow.
@@ -90,7 +91,10 @@ def spanning(residuals: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _crossed(meetings, directions, kept, theta, adjoints, loss):
-    """Yield cross terms (p, d, d) of every layer by group from logit adjoints (p, n, k), by the cheapest method."""
+    """Yield, for each layer and group of `_push`, the group and its cross terms (p, d, d), by the cheapest method.
+
+    meetings: from `_push`. adjoints: of the logits, (p, n, k).
+    """
     seeds, coefficients = _families(adjoints, loss)
     by_point, by_family = {}, {}
     for step, groups in meetings:
@@ -116,9 +120,9 @@ def _crossed(meetings, directions, kept, theta, adjoints, loss):
 
 
 def _pulled_back(kept, theta, seeds, meetings, dtype):
-    """Yield the meetings, last to first, each with the adjoints (p, n, …) of the output of its layer.
+    """Yield the values of `meetings`, last layer to first, each with the adjoints (p, n, …) of its layer's output.
 
-    `seeds` (p, n, k) are the adjoints of the logits.
+    meetings: those of `_push`, by the start of the layer's weights in θ. seeds: adjoints (p, n, k) of the logits.
     """
     left, deltas = dict(meetings), list(seeds)
     for each in reversed(kept):
@@ -130,10 +134,10 @@ def _pulled_back(kept, theta, seeds, meetings, dtype):
 
 
 def _push(steps: list[Step], directions: Directions) -> tuple[dict[int, Tensor], list[tuple[Step, dict]]]:
-    """Tangents of the logits by group, and all affine layers but the first with the tangents of their inputs.
+    """Tangents of the logits by group, and meetings: pairs of an affine layer and its input tangents by group.
 
-    Tangents are in the layout of `tangents.push`. Group 1 holds the weights and the first bias, group l > 1 the l-th
-    bias.
+    The first affine layer, whose inputs have no tangents, is left out. Tangents are in the layout of `tangents.push`.
+    Group 1 holds the weights and the first bias, group l > 1 the l-th bias.
     """
     groups, meetings, number, before = {}, [], 0, None
     for step in steps:

@@ -115,7 +115,7 @@ def parts(jets: Jets, losses: Sequence[Loss], scales: Tensor, labels: Tensor | N
 
 
 def traces(jets: Jets, loss: Loss, scales: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Traces of G and H′ (p,) of the mean loss at the points αθ; of K, only its trace is computed."""
+    """Traces (p,) of G and of H′ of the mean loss at the points αθ, from only the trace of K. Errors as in `parts`."""
     first, after = _powers(jets, scales)
     z, n = _outputs(jets, scales), len(jets.outputs)
     curved = _gauss_newton(jets, loss, z, labels).diagonal(dim1=1, dim2=2).sum(1)
@@ -144,13 +144,16 @@ def _outputs(jets: Jets, scales: Tensor) -> Tensor:
 
 
 def _gauss_newton(jets: Jets, loss: Loss, z: Tensor, labels: Tensor | None) -> Tensor:
-    """Jᵀℓ″J (p, d, d) of the total loss at outputs z (p, n, w), with J as at scale 1."""
+    """Jᵀℓ″J (p, d, d) of the total loss, with ℓ″ at outputs z (p, n, w) and J at scale 1."""
     classes = likeliest(z)
     return loss.gauss_newton(z, loss.relative(jets.tangents.mT, classes), classes, labels)[0]
 
 
 class _Pushed:
-    """Forward pass of outputs (e, m) of m examples, tangents (d, e, m), and summed second derivatives (e, m)."""
+    """Forward pass over m inputs (m, i): outputs (e, m), tangents (d, e, m), and `bent` (e, m).
+
+    bent: second derivatives ∂²Z/∂t_a², summed over directions a.
+    """
 
     def __init__(self, weights: Sequence[Tensor], inputs: Tensor, directions: Tensor):
         sizes = [each.numel() for each in weights]
@@ -190,7 +193,10 @@ class _Pushed:
         return total + total.mT
 
     def _crossed(self, some: slice) -> Tensor:
-        """Σ_l A_l·(V_{l,a} ḣ_{l−1,b}) of some examples (m·e, d·d), with the adjoints A_l of each output at layer l."""
+        """Σ_l A_l·(V_{l,a} ḣ_{l−1,b}) of some examples (m·e, d·d).
+
+        A_l: adjoints of each output at layer l; V_{l,a}: direction a in its weights; ḣ_{l−1,b}: tangent b of its input.
+        """
         d, e = self.tangents.shape[:2]
         count = some.stop - some.start
         total, adjoint = self.tangents.new_zeros(count, e * d, d), None

@@ -20,8 +20,8 @@ class Clustering:
     """Mean cosines between logit gradients of different examples (Fort & Ganguli 2019).
 
     same_logit_same_class: both gradients of logit k, both examples of class k. same_logit: both gradients of logit k,
-    any two examples; this is the expectation of the former under permuted classes. other_logit, other_logit_absolute:
-    gradients of different logits, with and without sign.
+    any two examples; this is the expectation of same_logit_same_class under permuted classes. other_logit,
+    other_logit_absolute: gradients of different logits, with and without sign.
     """
 
     same_logit_same_class: float
@@ -43,7 +43,7 @@ class _Cosines:
         self._of_class = torch.zeros(k, dtype=torch.float64)
 
     def add(self, first: int, products: Tensor) -> None:
-        """Add a block of scalar products, whose first example has the number `first`; overwrites the block."""
+        """Add a block of `products` (b, k, n − first, k), as in `logit_gradients.Block`; overwrites the block."""
         inverse, members = self._inverse[first:], self._members[first:]
         count, weights = len(products), _weights(products)
         cosines = products.mul_(inverse[:count, :, None, None]).mul_(inverse)
@@ -74,7 +74,7 @@ class _Squares:
         self._roots, self._examples, self._sum = fitting(factor, gradients), gradients.examples, 0.0
 
     def add(self, first: int, products: Tensor) -> None:
-        """Add a block of scalar products, whose first example has the number `first`."""
+        """Add a block of `products` (b, k, n − first, k), as in `logit_gradients.Block`."""
         # R is block-diagonal over examples, so the rows of an example in Rᵀ JᵀJ R come from its rows in JᵀJ.
         rows, columns = (self._roots.part(slice(first, end)) for end in (first + len(products), None))
         whole = rows.transposed_first(columns.transposed(products))
@@ -107,7 +107,10 @@ def clustering(gradients: LogitGradients, labels: Array, *, without_last: bool =
 
 
 def frobenius_norm(gradients: LogitGradients, factor: Factor) -> float:
-    """‖G‖_F of the mean loss, given the `factor` R of the loss at the logits of all examples."""
+    """‖G‖_F of the mean loss, given the `factor` R of the loss at the logits of all examples.
+
+    Raises ValueError if there is no factor, or if it does not match the gradients.
+    """
     squares = _Squares(gradients, factor)
     for block in gradients.blocks():
         squares.add(block.first, block.whole)

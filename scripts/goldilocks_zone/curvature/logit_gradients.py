@@ -2,9 +2,10 @@
 
 J (D, n · k) has the columns ∂z_k^μ/∂θ, example after example. For fully connected layers J is never formed: the scalar
 product of two columns is a product of adjoints times a product of inputs. Let S_μ = R_μ R_μᵀ be the second derivative
-of the loss by the logits. Then G = J S Jᵀ/n has the eigenvalues λ of Rᵀ(JᵀJ)R/n, and from eigenvectors w of the latter
-the eigenvectors u = J R w/√(nλ) (Fort & Ganguli 2019; Papyan 2019 for the spectrum). Only the rows of b examples of the
-Gram matrix JᵀJ are in memory at a time, and only blocks on and above its diagonal are computed.
+of the loss of example μ with respect to its logits. Then G = J S Jᵀ/n has the non-zero eigenvalues λ of Rᵀ(JᵀJ)R/n, and
+an eigenvector w of that matrix gives the eigenvector u = J R w/√(nλ) of G (Fort & Ganguli 2019; Papyan 2019 for the
+spectrum). Blocks of the Gram matrix JᵀJ hold the rows of b examples, and only those on and above its diagonal are
+computed, one at a time.
 """
 
 from collections.abc import Iterator, Sequence
@@ -127,7 +128,10 @@ class LogitGradients:
         return reduce(Tensor.add_, (layer.multiplied(rows) for layer in self._layers))
 
     def own(self, *, without_last: bool = False) -> Tensor:
-        """Diagonal blocks (n, k, k) of JᵀJ, one per example."""
+        """Diagonal blocks (n, k, k) of JᵀJ, one per example; `without_last` leaves out the last layer.
+
+        Raises ValueError with `without_last` unless the gradients are `layered`.
+        """
         return reduce(Tensor.add_, (layer.own() for layer in self._chosen(without_last)))
 
     def products(self, others: "LogitGradients") -> Tensor:
@@ -291,7 +295,7 @@ def pushed(problem: Problem, parameters: Array, directions: Array) -> Tensor:
 
 @kernels.differentiating
 def pulled(problem: Problem, parameters: Array, cotangents: Array) -> Tensor:
-    """J x (m, D) for cotangents x (m, n, k). Raises ValueError as `of` does."""
+    """J x (m, D) for cotangents x (m, n, k). Raises ValueError as `of` does, and for x of another shape."""
     given = arguments.prepared(problem, parameters, labelled=False)
     logits, theta = given.logits("gauss_newton"), given.theta
     cotangents = arguments.real(cotangents, "cotangents").to(theta)

@@ -1,8 +1,9 @@
 """Margin estimate of Sabanayagam et al. (2023), with points aligned with the top eigenvector in place of the boundary.
 
-Starting from random inputs x, gradient descent minimises (A² − 1)². A = ⟨g, v⟩/|g| is the alignment of the gradient g
-of the predicted label's loss with the top eigenvector v. The estimate is the smallest distance of the points reached
-from those training examples that align most with v and −v. Letters: s networks, t starts of each, D parameters.
+Gradient descent on inputs minimises (A² − 1)² from random starts. A = ⟨g, v⟩/|g| is the alignment of the gradient g of
+the predicted label's loss with the top eigenvector v. The estimate is the distance between the final input and the
+closer of two training examples, the one with the largest A and the one with the smallest. Letters: s networks, t starts
+for each, d entries of an input, D parameters.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,10 @@ from goldilocks_zone.subspaces.constraints import split
 
 @dataclass(frozen=True)
 class Descent:
-    """Options of SGD, as published except for the number of steps: the rate drops to a tenth at step `fall`."""
+    """Options of gradient descent, as published except for the number of steps.
+
+    rate: learning rate, of which a tenth is used from step `fall` on. decay: coefficient of weight decay of the inputs.
+    """
 
     steps: int = 20_000
     rate: float = 0.01
@@ -28,7 +32,7 @@ class Descent:
 def aligned_points(
     network: nn.Sequential, parameters: Tensor, eigenvectors: Tensor, starts: Tensor, descent: Descent = Descent()
 ) -> tuple[Tensor, Tensor]:
-    """Points (s, t, d) that descent reaches from `starts` (s, t, d), and the alignment A (s, t) there.
+    """Final points (s, t, d) of the descent from `starts` (s, t, d), and the alignment A (s, t) there.
 
     `parameters` and `eigenvectors` (s, D) belong to a network of dense layers and elementwise activations. A point
     where all units are dead has A = 0 and moves only by the decay.
@@ -45,7 +49,7 @@ def aligned_points(
 
 
 def alignment(network: nn.Sequential, parameters: Tensor, eigenvectors: Tensor, points: Tensor) -> Tensor:
-    """Alignment A (s, t) at points (s, t, d), differentiable by the points, which must require gradients.
+    """Alignment A (s, t) at points (s, t, d), which must require gradients; A is differentiable with respect to them.
 
     With inputs a and adjoints δ of a layer, and V and c the parts of v in its weights and bias, ⟨g, v⟩ is the sum over
     layers of δᵀ(V a + c), and |g|² the sum of |δ|²(|a|² + 1).

@@ -13,11 +13,11 @@ from goldilocks_zone.models.problem import Array, Problem
 
 @kernels.differentiating
 def softened(problem: Problem, parameters: Array, sharpness: float) -> Problem:
-    """The problem with each ReLU of its network replaced by a softplus of β_l = sharpness / rms(z_l).
+    """The problem with each ReLU of its network replaced by softplus(β_l z)/β_l − ln 2/β_l, β_l = sharpness / rms(z_l).
 
-    rms(z_l) is the root mean square of the layer's pre-activations at the parameters (D,), over all examples. The shape
-    of the softplus is thereby the same in every layer and at every radius. Raises ValueError unless the network is a
-    chain of known layers whose activations are all ReLU.
+    rms(z_l) is the root mean square of the layer's pre-activations at the parameters (D,), over all examples. Relative
+    to it, the softplus thereby has the same shape in every layer and at every radius. Raises ValueError unless the
+    network is a chain of known layers whose activations are all ReLU.
     """
     given = arguments.prepared(problem, parameters, labelled=False)
     module = given.network

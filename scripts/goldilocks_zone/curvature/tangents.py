@@ -29,7 +29,8 @@ FEWEST_EXAMPLES = 32  # per chunk, with convolutions
 class Ray:
     """Points α θ on a ray, for scales α, and the directions of the plane through each.
 
-    network: a chain, a graph or a logits function. directions: a tensor (d, D) for a logits function, else prepared.
+    network: a chain, a traced graph or a logits function. directions: a tensor (d, D) for a logits function, else
+    `Directions`.
     """
 
     network: object
@@ -40,7 +41,10 @@ class Ray:
 
 @dataclass
 class Step:
-    """One layer at one point, in the precision and memory layout of the tangents."""
+    """One layer at one point, in the precision and memory layout of the tangents.
+
+    delta: adjoint δ of the layer's output, if known. inner: steps of a residual block. pulled: Ẇᵀδ, once computed.
+    """
 
     layer: object
     memory: object  # inputs of an affine layer, slopes of an activation, saved state of pooling and reshaping
@@ -52,7 +56,7 @@ class Step:
 
 
 def linearised(kept: list[Kept], theta: Tensor, dtype: torch.dtype) -> list[Step]:
-    """Steps for pushing tangents, from a forward pass and, if cross terms are needed, its adjoints in `kept`."""
+    """Steps for pushing tangents, from what a forward pass has `kept`, with adjoints if cross terms are needed."""
 
     def prepared(values):
         return None if values is None else chains.laid_out(values.to(dtype))
@@ -75,8 +79,9 @@ def push(
 ) -> Tensor | None:
     """Tangents of the outputs of the chain along each direction, shape (d, k, n); None if they vanish.
 
-    `meet` is called with each affine layer, or activation with curvature, and the tangents of its inputs. `turned`
-    caches products Ẇ_1 x that several points share, by the place of the layer's weights.
+    tangents: those of the chain's inputs, None if they vanish. meet: called with the step of each affine layer, or
+    activation with curvature, and the tangents of its inputs. turned: cache of products Ẇ_1 x that several points
+    share, by the start of the layer's weights in θ.
     """
     turned = {} if turned is None else turned
     ours = False  # whether these tangents may be overwritten, as nothing else references them
@@ -201,7 +206,7 @@ def _is_pulled(layer: Affine, directions: Directions) -> bool:
 
 
 def plan(ray: Ray, inputs: Tensor, at_once: bool, memory_mib: float) -> tuple[int, int]:
-    """Numbers of examples and directions per chunk; in sweeps, all directions go `at_once`.
+    """Numbers of examples and of directions per chunk; `at_once`, in sweeps, puts all directions in one chunk.
 
     Chunks keep working memory below `memory_mib`. Examples are split before directions.
     """

@@ -70,8 +70,8 @@ def sharpness(problem: Problem, parameters: Array, memory_mib: float = 1024) -> 
 def first_layer_images(network: nn.Module, vectors: np.ndarray, image: tuple[int, ...]) -> np.ndarray:
     """Components of `vectors` (D, m) in the first layer, averaged over units and channels: (m, height, width).
 
-    Signs are chosen so that the entry of largest magnitude is positive. Raises ValueError if the first layer does not
-    see whole images, or if the vectors do not have D entries.
+    image: (channels, height, width). Signs are chosen so that the entry of largest magnitude is positive. Raises
+    ValueError if the first layer does not take whole images as vectors, or if the vectors do not have D entries.
     """
     parameters, channels = initialisation.parameters_of(network), image[0]
     weights, size = parameters[0], sum(each.size for each in parameters)

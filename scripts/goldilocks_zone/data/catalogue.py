@@ -1,6 +1,8 @@
-"""Registry of official and user datasets, and the metadata needed before loading them.
+"""Registry of official and users' own datasets: their shapes, files and licences, known before any dataset is loaded.
 
-Imports nothing heavy: it runs whenever the workflow loads.
+A card is a YAML file with a dataset's metadata, written when the dataset is read. The stamp of files is a hash of their
+names, sizes and ages; their identity is a hash of their content and of the way of reading them. Imports nothing heavy,
+because this module runs whenever the workflow loads.
 """
 
 import functools
@@ -33,7 +35,7 @@ _stamps: ContextVar[dict[Path, str]] = ContextVar("stamps")  # of files by path,
 
 @contextmanager
 def one_look() -> Iterator[None]:
-    """Read the state of each dataset's files only once within the block."""
+    """Compute the stamp of each dataset's files only once within the with statement."""
     token = _stamps.set({})
     try:
         yield
@@ -48,15 +50,15 @@ def data_folder(configured: str | None) -> str | None:
 
 
 def own_records(names: Iterable[str], entries: Entries, folder: str | None, place: Path) -> dict[str, dict]:
-    """The record of each of a user's own datasets."""
+    """Records of the user's own datasets `names` (see `_own_record`), by name; `folder` is the data folder."""
     return {name: _own_record(name, entries, folder, place) for name in names}
 
 
 def _own_record(name: str, entries: Entries, folder: str | None, place: Path) -> dict:
     """Location, way of reading and `identity` of a dataset's files; `place` is the folder results/data.
 
-    The identity depends only on the content of the files and on the keys `READING`. If the files no longer exist, it is
-    the identity of the last reading, or MISSING.
+    The identity depends only on the content of the files and on the keys `READING`. If the files do not exist, the
+    record has the identity of the last reading with the same path and keys, or MISSING.
     """
     given, path = _given(name, entries, "path"), _path_of(name, entries, folder)
     reading = reading_of({key: _given(name, entries, key) for key in READING})
@@ -78,17 +80,17 @@ def _own_record(name: str, entries: Entries, folder: str | None, place: Path) ->
 
 
 def reading_of(known: Mapping) -> dict:
-    """Keys `READING` of a record, card or attributes."""
+    """Keys `READING` that a record, card or attributes have, with their values."""
     return {key: known[key] for key in READING if known.get(key) is not None}
 
 
 def identity_read(known: Mapping) -> str:
-    """Identity of the files that a dataset was read from, by its card or attributes; empty if unknown."""
+    """Identity of the files that a dataset was read from, as its card or attributes record it; empty if unknown."""
     return known.get("identity") or known.get("stamp") or ""  # Release 0.1.0 recorded a stamp.
 
 
 def identity_now(record: Mapping) -> str:
-    """Identity of a record's files at this moment."""
+    """Identity of the files of a record, computed from their present content."""
     path = Path(record["path"])
     return _identity(_content_of_files(path, _stamp(path)), reading_of(record))
 
@@ -99,9 +101,9 @@ def identity_record(record: Mapping) -> str:
 
 
 def renew_stamps(names: Iterable[str], entries: Entries, folder: str | None, place: Path) -> None:
-    """Store the hashes of files by their ages, so that loading the workflow need not read the files.
+    """Store the hash of each dataset's content with its stamp, so that loading the workflow need not read the files.
 
-    Applies to the datasets `names` and to those that have a card. No job depends on it.
+    Applies to the user's own datasets in `names` and to all with a card. No job depends on the stored hashes.
     """
     for name in {*names, *(path.stem for path in (place / CARDS).glob("*.yaml"))} - OFFICIAL.keys():
         if path := _path_of(name, entries, folder):
@@ -110,14 +112,14 @@ def renew_stamps(names: Iterable[str], entries: Entries, folder: str | None, pla
 
 
 def keep_datasets(place: Path) -> None:
-    """Copy each dataset that has no copy yet, because Snakemake deletes the outputs of a job before it starts."""
+    """Keep a copy of each dataset file that has none: Snakemake deletes the outputs of a job before the job starts."""
     for path in place.glob("*.nc"):
         if not files.is_temporary(path) and not (place / VERIFIED / path.name).exists():
             keep(path, place / CARDS / f"{path.stem}.yaml")
 
 
 def keep(path: Path, path_to_card: Path) -> None:
-    """Keep a copy of a dataset file and its card."""
+    """Keep copies of a dataset file and its card in the folder `verified`, as hard links where possible."""
     for each in (path, path_to_card):
         if each.exists():
             files.link(each, path.parent / VERIFIED / each.name)
@@ -148,9 +150,9 @@ def _path_of(name: str, entries: Entries, folder: str | None) -> Path | None:
 
 
 def known_shapes(entries: Entries, folder: str | None, cards: Sequence[Path]) -> dict[str, Shape | None]:
-    """Shapes of all known datasets: official, in `entries`, in the data folder, or read before.
+    """Shapes of all known datasets by name: official, in `entries`, in the data folder, or read before.
 
-    The shape is None if a dataset has not been read since its files changed. Of the folders `cards`, later ones
+    The shape is None if a dataset was never read, or not since its files changed. Of the folders `cards`, later ones
     override earlier ones. Raises ValueError if a card is damaged, OSError if it cannot be read.
     """
     shapes: dict[str, Shape | None] = {**dict.fromkeys(_names_in(folder)), **dict.fromkeys(entries)}
@@ -181,7 +183,7 @@ def _identity(content: str, reading: dict) -> str:
 
 
 def _content(name: str, path: Path, place: Path, stamp: str | None = None) -> str:
-    """Hash of a dataset's files, cached as long as their names, sizes and ages stay the same."""
+    """Hash of the content of a dataset's files; a stored hash is used if the stamp is still the same."""
     stamp, memory = stamp or _stamp(path), place / OWN / f"{name}.content"
     remembered = memory.read_text(encoding="utf-8").split() if memory.exists() else []
     return remembered[1] if remembered[:1] == [stamp] and len(remembered) == 2 else _content_of_files(path, stamp)
@@ -189,7 +191,7 @@ def _content(name: str, path: Path, place: Path, stamp: str | None = None) -> st
 
 @functools.cache
 def _content_of_files(path: Path, stamp: str) -> str:
-    """Hash of the names and bytes of the files that reading uses; their `stamp` keys the cache."""
+    """Hash of the names and bytes of the files in `_files_read`; their `stamp` is part of the cache's key."""
     digest = hashlib.sha256()
     for name, file in _files_read(path):
         digest.update(f"{name}\0".encode(errors="surrogateescape"))
@@ -219,7 +221,7 @@ def _stamp(path: Path) -> str:
 
 
 def _files_read(path: Path) -> list[tuple[str, Path]]:
-    """Names and paths that reading uses, sorted by name: the file itself, or the content of the splits' folders."""
+    """Names and paths of a dataset's files, sorted by name: a single file, or the content of the splits' folders."""
     if path.is_file():
         return [("", path)]
     walk = folders.walk(path)

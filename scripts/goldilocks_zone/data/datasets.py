@@ -24,7 +24,7 @@ BLOCK = 1024  # images that are converted at once
 
 @dataclass(frozen=True)
 class Examples:
-    """Inputs of shape (n, channels, height, width), float64, and labels (n,), int64, below `classes`."""
+    """Inputs (n, channels, height, width), labels (n,), int64, below `classes`, and the dataset file's checksum."""
 
     inputs: np.ndarray
     labels: np.ndarray
@@ -42,7 +42,7 @@ class Splits:
 def as_dataset(
     name: str, training: Arrays, test: Arrays, classes: int, source: str, licence: str, class_names: Sequence[str] = ()
 ) -> xr.Dataset:
-    """Content of a dataset file, from images (n, c, h, w) of grey levels and labels (n,) of both splits."""
+    """Content of a dataset file, from images (n, c, h, w), uint8, and labels (n,) of the training and the test set."""
     images, labels = (np.concatenate(parts) for parts in zip(training, test))
     if labels.dtype != np.uint8:
         labels = labels.astype(np.min_scalar_type(classes - 1))
@@ -80,9 +80,9 @@ def balanced_order(labels: np.ndarray, random: np.random.Generator) -> np.ndarra
 
 
 def validation_split(labels: np.ndarray, size: int, dataset: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(training, validation) indices into the official training set: `size` class-balanced examples held out.
+    """(training, validation) indices into `labels` (n,), ascending: `size` class-balanced examples are held out.
 
-    A smaller `size` gives a subset; no other choice of examples uses the same random stream.
+    A smaller `size` holds out a subset of these examples. No other choice of examples uses the same random stream.
     """
     order = balanced_order(labels, stream(seed, "validation", dataset))
     return np.sort(order[size:]), np.sort(order[:size])
@@ -101,12 +101,13 @@ def load(
 ) -> Examples:
     """Load the first `count` training examples in class-balanced random order, or a later, disjoint `example_set`.
 
-    The `validation` examples are never included. `classes` restricts training and validation examples to the first
+    `validation` examples are held out first. `classes` restricts training and validation examples to the first
     classes; preprocessing takes its statistics from the whole training set. `inputs`: `standardised` by the global mean
     and standard deviation, `unit_interval` (pixels / 255), `minus_one_to_one` (rescaled to [-1, 1]),
     `mean_image_removed` (then divided by the remaining global deviation), or `gaussian`: each standardised image
-    replaced by a Gaussian draw with the training set's mean image and covariance. `labels`: `original`, or `shuffled`
-    over the training examples of these classes. Raises ValueError if `count` or `classes` is too large.
+    replaced by a Gaussian draw with the training set's mean image and covariance. `labels`: `original`, or `shuffled`,
+    permuted among the training and validation examples of these classes. Raises ValueError if `count`, `validation` or
+    `classes` is too large.
     """
     images, targets, available, checksum = _read(path, TRAIN)
     classes = _restricted(classes, available, dataset)
@@ -145,9 +146,10 @@ def load_splits(
     """Load the training set, the `validation` examples held out of it, and at most `test` test examples.
 
     `examples` restricts the training set to the examples that `load` returns for this count; `classes` restricts all
-    sets to the first classes. Preprocessing is as in `load`, without `gaussian`. Labels: `shuffled` as in `load`, but
-    validation examples included; `groups_of_two` and `groups_of_five` number groups of successive classes. Raises
-    ValueError if `validation` leaves too few training examples, or there is no test set.
+    sets to the first classes. Preprocessing is as in `load`, without `gaussian`; inputs have the type `dtype`. Labels:
+    `shuffled` as in `load`, for the training and the validation set; `groups_of_two` and `groups_of_five` number groups
+    of 2 or 5 successive classes. Raises ValueError if `classes` is too large, `validation` leaves too few training
+    examples, or there is no test example.
     """
     images, targets, available, checksum = _read(path, TRAIN)
     first = _restricted(classes, available, dataset)
@@ -185,11 +187,11 @@ def load_splits(
 def load_draws(
     path: str | Path, dataset: str, draws: Sequence[int], count: int, seed: int, only: Sequence[int] = (), test: int = 0
 ) -> tuple[list[Examples], Examples]:
-    """Load `count` training examples for each draw, standardised and in class-balanced random order, and `test` test
-    examples.
+    """Load `count` standardised training examples for each draw, and the first `test` test examples.
 
-    `only` selects classes (by default all), which are renumbered in that order. Draws overlap. Raises ValueError if the
-    dataset lacks these classes, or has fewer than `count` training examples or no test examples of them.
+    Each draw has its own class-balanced random order; draws overlap. `only` selects classes (by default all), which are
+    renumbered in the order of `only`. Raises ValueError if the dataset lacks one of these classes, or has fewer than
+    `count` training examples or no test examples of them.
     """
     images, targets, available, checksum = _read(path, TRAIN)
     classes = list(only) or list(range(available))
@@ -235,7 +237,10 @@ def _read(path: str | Path, split: int) -> tuple[np.ndarray, np.ndarray, int, st
 
 
 def _preprocessing(images: np.ndarray, kind: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Map from pixels in [0, 1] to inputs of a `kind`, with means and deviations of the training `images`."""
+    """Map from pixels in [0, 1] to inputs of a `kind`, with means and deviations of training `images`, grey levels.
+
+    Raises ValueError for an unknown kind.
+    """
     if kind == "unit_interval":
         return lambda pixels: pixels
     if kind == "minus_one_to_one":
@@ -256,7 +261,7 @@ def _preprocessing(images: np.ndarray, kind: str) -> Callable[[np.ndarray], np.n
 
 
 def _gaussian_images(images: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """`count` Gaussian draws with the mean and pixel covariance of `images` / 255; larger counts begin with them."""
+    """`count` Gaussian draws with the mean and pixel covariance of `images` / 255; a larger count only adds draws."""
     n, pixels = len(images), images[0].size
     total, products = np.zeros(pixels), np.zeros((pixels, pixels))
     for start in range(0, n, 1024):

@@ -17,7 +17,11 @@ class SourceFailed(Exception):
 
 
 def download(url: str, limit: int) -> bytes:
-    """Download at most `limit` bytes. Raises SourceFailed without a connection in 5 s, or below 480 KiB in any 15 s."""
+    """Download a file of at most `limit` bytes.
+
+    Raises SourceFailed if it is longer, if there is no connection in 5 s, if fewer than 480 KiB arrive in 15 s, or if
+    the transfer fails.
+    """
     content, failure = bytearray(), None
 
     def receive():
@@ -54,7 +58,7 @@ def download(url: str, limit: int) -> bytes:
 
 
 def run_tool(command: list[str], folder: Path) -> None:
-    """Run a package manager in `folder`. Raises SourceFailed in a few words if it is missing, fails or hangs."""
+    """Run a `command` in `folder`. Raises SourceFailed if its program is missing, fails or takes over 180 s."""
     name = Path(command[0]).name
     try:
         subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=PACKAGE_SECONDS)

@@ -21,7 +21,7 @@ _LEFT_BEHIND_END = ":zone.identifier"
 
 
 class Place(NamedTuple):
-    """Folders around the dataset, the split's folder as spelled, and the rest of the path: class and image."""
+    """Parts of a path: the folders above the split's folder, this folder as spelled, and the rest (class and image)."""
 
     around: tuple[str, ...]
     split: str
@@ -29,13 +29,13 @@ class Place(NamedTuple):
 
 
 def is_left_behind(name: str) -> bool:
-    """Whether a file or folder is hidden or was left behind by a program, by its name."""
+    """Whether the name of a file or folder says that it is hidden or that a program left it behind."""
     folded = name.casefold()
     return name.startswith(".") or folded in _LEFT_BEHIND or folded.endswith(_LEFT_BEHIND_END)
 
 
 def place_of(member: str) -> Place | None:
-    """Place of a file or folder below the dataset's folder; None if it belongs to no split."""
+    """Place of a file or folder below the dataset's folder; None if it lies in no split or should be ignored."""
     parts = parts_of(member)
     split = next((i for i, part in enumerate(parts) if part.casefold() in SPLITS), None)
     if split is None or any(map(is_left_behind, parts)):
@@ -49,9 +49,9 @@ def parts_of(member: str) -> tuple[str, ...]:
 
 
 def walk(folder: Path, onerror: Callable[[OSError], None] | None = None) -> Iterator[tuple[str, Path]]:
-    """Walk over names and paths of all files and folders below `folder`.
+    """Walk over all files and folders below `folder`; yields names relative to `folder`, and paths.
 
-    Hidden ones, and those that a program left behind (`is_left_behind`), are left out.
+    Leaves out those that `is_left_behind` recognises. Calls `onerror` for each folder that cannot be read.
     """
     for place, subfolders, names in os.walk(folder, onerror=onerror):
         subfolders[:] = [name for name in subfolders if not is_left_behind(name)]

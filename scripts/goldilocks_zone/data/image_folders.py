@@ -45,7 +45,8 @@ _UTF_8_FLAG = 1 << 11
 def read(path: Path, limit: int) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
     """Read images (n, c, h, w), uint8, class numbers (n,), names of the splits (n,), and names of the classes.
 
-    Classes are sorted by name, or by value if all are numbers. Raises Refused before unpacking more than `limit` bytes.
+    Classes are sorted by name, or by value if all names are numbers. Raises Refused for invalid data, and before
+    unpacking more than `limit` bytes.
     """
     found: dict[Key, np.ndarray] = {}
     classes: set[str] = set()
@@ -74,7 +75,10 @@ def read(path: Path, limit: int) -> tuple[np.ndarray, np.ndarray, list[str], lis
 
 
 def _placed(members: Iterator[Member]) -> Iterator[tuple[Key, str, Callable[[], bytes] | None]]:
-    """Key, name and reader of each member; for a folder, the file in the key is empty and the reader is None."""
+    """Key, name and reader of each image; for a class's folder, the file in the key is empty and the reader is None.
+
+    Raises Refused if a member is out of place.
+    """
     around, spelled, outside = set(), {}, set()
     for member, content in members:
         parts, place = folders.parts_of(member), folders.place_of(member)
@@ -101,7 +105,11 @@ def _placed(members: Iterator[Member]) -> Iterator[tuple[Key, str, Callable[[], 
 
 
 def _decoded(path: Path, member: str, content: bytes, expected: tuple[int, int] | None, limit: int) -> np.ndarray:
-    """Decode an image to shape (1 or 3, h, w), rotated by its EXIF data; its size is checked before unpacking."""
+    """Decode an image to shape (1 or 3, h, w), rotated as its EXIF data say.
+
+    Raises Refused before unpacking more than `limit` bytes, for a size other than `expected` (h, w), and for
+    unsupported formats.
+    """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             width, height = image.size
@@ -131,7 +139,7 @@ def _decoded(path: Path, member: str, content: bytes, expected: tuple[int, int] 
 
 
 def _levels(path: Path, member: str, image: Image.Image) -> np.ndarray:
-    """Levels of an opaque image, shape (1 or 3, h, w); bits become 0 and 255, palette indices their colours."""
+    """Levels (1 or 3, h, w) of an image; bits become 0 and 255, palette indices colours. Refuses transparent images."""
     if image.has_transparency_data:
         image = image.convert("LA" if image.mode in ("1", "L", "LA") else "RGBA")
         if image.getextrema()[-1][0] < 255:
@@ -145,7 +153,7 @@ def _levels(path: Path, member: str, image: Image.Image) -> np.ndarray:
 
 
 def _converted(path: Path, member: str, change: str) -> str:
-    """Shell command that converts this image, and others of its kind, in place."""
+    """Advice with a shell command that applies the code `change` in place to all images with this member's suffix."""
     folder = str(path) if path.is_dir() else "."
     place = "for example with" if path.is_dir() else "for example, in the folder that you unpack it to, with"
     return f"{place}: {_CONVERSION.format(change=change, folder=folder, suffix=Path(member).suffix)}"
@@ -156,7 +164,7 @@ class Refused(ValueError):
 
 
 def members_of(path: Path, limit: int) -> Iterator[Member]:
-    """All files and folders of a dataset, unpacking at most `limit` bytes. Raises Refused."""
+    """All files and folders of a dataset. Raises Refused for unsafe or unknown content and beyond `limit` bytes."""
     kind = catalogue.suffix_of(path.name)
     if path.is_dir():
         yield from _folder_members(path, limit)
@@ -207,7 +215,7 @@ def _zip_members(path: Path, limit: int) -> Iterator[Member]:
 
 
 def _name_of(entry: zipfile.ZipInfo) -> str:
-    """Name of a zip's member; many tools write UTF-8 without setting its flag."""
+    """Name of a zip's member: UTF-8, even if a tool did not set its flag. Raises Refused for other encodings."""
     if entry.flag_bits & _UTF_8_FLAG or entry.filename.isascii():
         return entry.filename
     try:
@@ -235,7 +243,7 @@ def _tar_members(path: Path, unpack: Callable, limit: int) -> Iterator[Member]:
 
 
 class _ShortHeaders(tarfile.TarInfo):
-    """Members without long extended headers, which some versions of tarfile take hours to read."""
+    """Tar member. Raises Refused for a long extended header, which some versions of tarfile take hours to read."""
 
     def _proc_member(self, archive):
         if self.type in _EXTENDED_HEADERS and self.size > _HEADER_LIMIT:
@@ -254,7 +262,7 @@ def _refuse_outside(name: str) -> None:
 
 
 class _Limited(io.RawIOBase):
-    """Unpacked content of an archive or of its members one after the other, up to a limit in bytes."""
+    """Reader of an archive's unpacked content or its members in turn. Raises Refused beyond `limit` bytes in total."""
 
     def __init__(self, limit: int, unpacked: IO[bytes] | None = None):
         self.unpacked, self._left, self._limit = unpacked, limit, limit

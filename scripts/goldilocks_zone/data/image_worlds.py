@@ -1,6 +1,6 @@
 """Worlds of images: moving digits in two panes, and two views of one digit, for joint embeddings.
 
-Images are passed in: arrays (N, 28, 28) or (N, 14, 14) of grey levels, as in a dataset file, and their labels (N,).
+The images come from a dataset file, with labels (N,); `small` prepares them.
 """
 
 from dataclasses import dataclass, field
@@ -15,9 +15,9 @@ SIDE = world_shapes.SIDE
 
 
 def small(images: np.ndarray) -> np.ndarray:
-    """Images (N, 14, 14), standardised by their global mean and deviation.
+    """Images (N, 14, 14), standardised by their global mean and deviation, from grey levels (N, 1, h, w) or (N, h, w).
 
-    Images of 28 × 28 pixels are averaged over 2 × 2 pixels. Raises ValueError for other sizes.
+    Images of 28 × 28 pixels are averaged over blocks of 2 × 2 pixels. Raises ValueError for other sizes.
     """
     images = images.reshape(len(images), *images.shape[-2:]).astype(SINGLE)
     if images.shape[-1] == 2 * SIDE:
@@ -36,7 +36,7 @@ class _Shifted:
         self._most, self._windows = most, sliding_window_view(padded, (SIDE, SIDE), (1, 2))
 
     def __call__(self, numbers: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-        """Pixels (…, 196) of images by number (…), moved down and to the right by shifts (…, 2)."""
+        """Pixels (…, 196) of the images `numbers` (…), moved down and to the right by `shifts` (…, 2), in pixels."""
         down, right = self._most - shifts[..., 0], self._most - shifts[..., 1]
         return self._windows[numbers, down, right].reshape(*numbers.shape, -1)
 
@@ -45,13 +45,13 @@ class _Shifted:
 class ImageWorld:
     """A world of small images (N, 14, 14) with labels (N,).
 
-    views: `panes` shows two images side by side, on the left the sequence's digit, shifted in each frame by up to 2
-    pixels along both axes, on the right a new digit in each frame. The other views show one digit: `shift_1` and
-    `shift_2` shift it by up to 1 or 2 pixels, `noise` adds fresh N(0, .5²) to each pixel. Shifts are uniform and
+    views: `panes` shows two images side by side. The left one is the sequence's digit, shifted in each frame by up to 2
+    pixels along both axes; the right one is a new digit in each frame. The other views show one digit: `shift_1` and
+    `shift_2` shift it by up to 1 or 2 pixels, `noise` adds fresh N(0, deviation²) to each pixel. Shifts are uniform and
     independent.
 
-    States: left and right, numbers of images; label and right_label; shift (…, 2) in pixels, down and to the right;
-    noise (…, 196). There are no actions.
+    States: left and right, indices of images (…); label and right_label, their labels (…); shift (…, 2) in pixels, down
+    and to the right; noise (…, 196). Panes alone have right images, and `noise` alone has noise. There are no actions.
     """
 
     seed: int

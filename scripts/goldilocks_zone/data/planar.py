@@ -1,6 +1,7 @@
-"""Datasets of points in the plane, drawn anew for each initialisation (Sabanayagam et al. 2023, and designed ones).
+"""Datasets of points in the plane, drawn anew for each initialisation: from Sabanayagam et al. (2023), or designed.
 
-Points are (n, 2) in units of the plane, labels (n,). Streams are named by seed, dataset, purpose and draw.
+Designed datasets have known borders between sections, which are stripes or sectors of a pie. Points are (n, 2), labels
+(n,). Random streams are named by seed, dataset, purpose and draw.
 """
 
 import functools
@@ -20,7 +21,7 @@ GAPS = 0.1, 0.2, 0.35, 0.55
 
 @dataclass(frozen=True)
 class Borders:
-    """Designed borders between sections, first to last: x of stripes or angles of a pie, and the gaps there."""
+    """Designed borders between sections, in ascending order: x of stripes or angles of a pie, and the gaps' widths."""
 
     places: np.ndarray
     gaps: np.ndarray
@@ -43,7 +44,8 @@ def borders(name: str, seed: int, draw: int) -> Borders | None:
 def drawn(name: str, seed: int, purpose: str, draw: int, count: int | None = None) -> Points:
     """Points and labels of a draw of a dataset for a `purpose`; by default as many as its training set has.
 
-    Class counts differ by one at most; sections of a design are equally likely.
+    Without a design, class counts differ by at most one, except in the published draw of `gauss`. In a design, points
+    fall into all sections with equal probability.
     """
     known = planar_shapes.of(name)
     count = count or known.examples
@@ -71,7 +73,7 @@ def published_gauss() -> Points:
 
 
 def _blobs(centres, counts: np.ndarray, random: np.random.Generator, borders: Borders | None) -> Points:
-    """Gaussian blobs with given means and deviations; each class has equally many blobs, which are equally likely."""
+    """Points from Gaussian blobs, `centres` (mean, deviation); each class has equally many, equally likely blobs."""
     labels = np.repeat(np.arange(len(counts)), counts)
     of_class = len(centres) // len(counts)
     number = labels * of_class + (random.integers(0, of_class, len(labels)) if of_class > 1 else 0)
@@ -80,7 +82,7 @@ def _blobs(centres, counts: np.ndarray, random: np.random.Generator, borders: Bo
 
 
 def _around(curve: Callable, noise: float, counts: np.ndarray, random: np.random.Generator, borders: None) -> Points:
-    """Points at uniform parameters in [0, 1] of the `curve` of each class, with Gaussian noise."""
+    """Points at uniformly random parameters in [0, 1] of each class's `curve`, plus Gaussian noise."""
     labels = np.repeat(np.arange(len(counts)), counts)
     points = curve(random.random(len(labels)), labels)
     return points + noise * random.standard_normal(points.shape), labels
@@ -97,13 +99,13 @@ def _moons(t: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _noisy(centres, counts: np.ndarray, random: np.random.Generator, borders: Borders | None) -> Points:
-    """Blobs whose points are moved by up to 0.5 along both axes."""
+    """Points from Gaussian blobs, each moved by a uniform random step of up to 0.5 along both axes."""
     points, labels = _blobs(centres, counts, random, borders)
     return points + random.uniform(-0.5, 0.5, points.shape), labels
 
 
 def _published(counts: np.ndarray, random: np.random.Generator, borders: Borders | None) -> Points:
-    """The published draw if as many points are requested as it has, otherwise fresh points."""
+    """The published draw if its number of points, 150, is requested; otherwise fresh points of the same blobs."""
     return published_gauss() if counts.sum() == 150 else _blobs(GAUSS, counts, random, borders)
 
 

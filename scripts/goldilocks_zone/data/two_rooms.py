@@ -1,4 +1,4 @@
-"""Two rooms: a place in the unit square, a wall with a door between its halves, and steps of at most .1."""
+"""World of two rooms: a place in the unit square, a wall with a door between two halves, and steps of at most .1."""
 
 import functools
 import math
@@ -18,9 +18,9 @@ LEFT, RIGHT = ((0.05, 0.4), (0.05, 0.95)), ((0.6, 0.95), (0.05, 0.95))  # where 
 class TwoRooms:
     """Two rooms: 12 × 12 pixels show the place as a bump, and 24 more show noise that is fresh in each frame.
 
-    Places are in the unit square. The bump, exp(−|p − g|²/(2 width²)) at the pixels' centres g, is standardised by its
-    mean and deviation over all pixels and places. Data are random walks from uniform places, with steps uniform in the
-    disc of radius .1. States: place (…, 2), nuisance (…, 24). Between: step (…, 2).
+    Places p are in the unit square. The bump, exp(−|p − g|²/(2 width²)) at the pixels' centres g, is standardised by
+    its mean and deviation over all pixels and places. Data are random walks from uniform places, with steps uniform in
+    the disc of radius .1. States: place (…, 2), nuisance (…, 24). Between frames: step (…, 2).
 
     width: of the bump, in units of the square's side.
     nuisance: deviation of the noise.
@@ -60,7 +60,7 @@ class TwoRooms:
         return out
 
     def features(self, between: Arrays) -> np.ndarray:
-        """Steps over the longest one, (…, 2)."""
+        """Features (…, 2) of actions: steps divided by the length of the longest step, .1."""
         return between["step"] / SINGLE(LONGEST)
 
     def at(self, places: np.ndarray, *purpose: str | int) -> np.ndarray:

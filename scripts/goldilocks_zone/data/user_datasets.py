@@ -31,15 +31,16 @@ def read(
     channels: str | None = None,
     white: float | None = None,
 ) -> xr.Dataset:
-    """The dataset at `path`: <file>.npz, a folder, or an archive (.tar, .tar.xz, .tar.gz, .tar.bz2, .zip) of one.
+    """Read the dataset at `path`: <file>.npz, a folder, or its archive (.tar, .tar.xz, .tar.gz, .tgz, .tar.bz2, .zip).
 
     An .npz file holds `images` of shape (n, height, width), (n, channels, height, width) or (n, height, width,
-    channels), `labels` (n,) of classes from 0 or 1, (n, 1), or one-hot (n, k), `split` (n,), 0 for training and 1 for
-    test, and optionally `class_names` (k,); or images and labels of each split by Keras' or MedMNIST's names.
+    channels), `labels` numbered from 0 or 1, (n,) or (n, 1), or one-hot (n, k), `split` (n,), 0 for training and 1 for
+    test, and optionally `class_names` (k,); or images and labels of each split, named as in Keras or MedMNIST.
     `channels`, first or last, resolves ambiguous shapes. Folders and archives hold train/<class>/<image> and
-    test/<class>/<image>, PNG or JPEG. Grey levels go from 0 to 255, or to `white`, and are then rounded to 255ths.
-    Validation examples become training examples or, without a test set, the test set. Raises Refused before
-    unpacking more than `limit_mib` MiB, OSError if files cannot be read. Takes three to four times the images' memory.
+    test/<class>/<image>, PNG or JPEG. Grey levels are whole numbers from 0 to 255; with `white`, they go from 0 to
+    `white` and are rescaled to 255 and rounded. Validation examples become training examples or, without a test set,
+    the test set. Raises Refused for invalid data and before unpacking more than `limit_mib` MiB, OSError if files
+    cannot be read. Takes three to four times the images' memory.
     """
     try:
         if catalogue.suffix_of(path.name) == ".npz" and not path.is_dir():
@@ -62,7 +63,7 @@ def read(
 
 
 def _numbers_of(splits: list[str]) -> np.ndarray:
-    """Numbers of the splits train, val and test; validation counts as training, or as test if that is missing."""
+    """TRAIN or TEST for each of the names train, val and test; val becomes TRAIN, or TEST if there is no test split."""
     place = "train" if "test" in splits else "test"
     if "val" in splits:
         use = "training examples, of which the studies hold some out" if place == "train" else "the test set"
@@ -110,7 +111,7 @@ def _arrays(path: Path, limit: int, channels: str | None) -> tuple[np.ndarray, n
 
 
 def _parts_of(archive: zipfile.ZipFile) -> list[tuple[str, str, str]]:
-    """Split and names of the arrays of images and labels, for each part of a file with separate arrays for splits."""
+    """(split, name of images, name of labels) of each pair of arrays, in a file with separate arrays for its splits."""
     names = {name.removesuffix(".npy").casefold(): name.removesuffix(".npy") for name in archive.namelist()}
     for images, labels in _FAMILIES.items():
         if images.format("train") in names:
@@ -132,7 +133,10 @@ def _joined(archive: zipfile.ZipFile, parts: list[tuple[str, str, str]], limit: 
 
 
 def _array(archive: zipfile.ZipFile, key: str, limit: int, most_names: int | None = None) -> np.ndarray:
-    """Read an array of an .npz file after checking its header; `most_names` limits a list of texts."""
+    """Read the array `key` of an .npz file. Raises Refused, from its header, if it is invalid or exceeds `limit` bytes.
+
+    With `most_names`, the array must be a list of at most this number of texts.
+    """
     if f"{key}.npy" not in archive.namelist():
         needed = "images, labels and split are needed, or x_train, y_train, x_test and y_test"
         raise Refused(f"the array {key} is missing; {needed}")
@@ -155,11 +159,11 @@ def _array(archive: zipfile.ZipFile, key: str, limit: int, most_names: int | Non
 
 
 def _channels_first(images: np.ndarray, channels: str | None) -> np.ndarray:
-    """Images of shape (n, c, h, w), from (n, h, w), or from four axes; `channels` or the shape gives the channel axis.
+    """Images (n, c, h, w), from (n, h, w), or from four axes; `channels` (first, last) or the shape tells the order.
 
-    By the shape, the last axis holds the channels if its length is 1, 3 or 4 and that of axis 1 is not, or if axes 1
-    and 2 are equally long and the last is not. Axis 1 holds them in the mirrored cases. Raises Refused if neither or
-    both are possible.
+    In a shape (n, a, b, c), the last axis holds the channels if c is 1, 3 or 4 and a is not, or if a = b ≠ c. Axis 1
+    holds the channels if a is 1, 3 or 4 and c is not, or if a ≠ b = c. Raises Refused if neither or both are possible,
+    and for other numbers of axes.
     """
     if images.ndim not in (3, 4) or 0 in images.shape:
         expected = "(n, height, width), (n, channels, height, width) or (n, height, width, channels)"
@@ -176,7 +180,11 @@ def _channels_first(images: np.ndarray, channels: str | None) -> np.ndarray:
 
 
 def _grey_levels(images: np.ndarray, white: float | None) -> np.ndarray:
-    """Grey levels as uint8 with white at 255; without `white` they are neither rounded nor rescaled."""
+    """Grey levels as uint8, rescaled and rounded so that `white` becomes 255; without `white`, they stay as they are.
+
+    Booleans become 0 and 255. Raises Refused for values outside of 0 to white and, without `white`, for values that are
+    not whole numbers or are so small that 255 is hardly white.
+    """
     if images.dtype.kind == "b":
         return images.astype(np.uint8) * 255
     if images.dtype.kind not in "iuf":
@@ -206,7 +214,7 @@ def _refuse_any(wrong: np.ndarray, images: np.ndarray, reason: str) -> None:
 
 
 def _labels(array: np.ndarray, key: str, length: int) -> np.ndarray:
-    """Class numbers of shape (n,), from shapes (n,) and (n, 1), or from one-hot rows (n, k)."""
+    """Class numbers (n,), from shapes (n,) and (n, 1), or from one-hot rows (n, k). Raises Refused for other arrays."""
     if array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind in "biuf":
         if not (np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()):
             raise Refused(f"{key} has the shape {array.shape}, not with one 1 in each row; name one class each")
@@ -234,7 +242,10 @@ def _whole_numbers(array: np.ndarray, key: str, length: int) -> np.ndarray:
 
 
 def _from_zero(labels: np.ndarray, names: int | None) -> tuple[np.ndarray, int]:
-    """Labels from 0, and the number of classes; labels from 1 are shifted."""
+    """Labels numbered from 0, and the number of classes: `names` (number of class names) or the largest label + 1.
+
+    Labels numbered from 1 are shifted. Raises Refused for other labels.
+    """
     most = int(labels.max(initial=0))
     if labels.min() == 1 and names in (None, most):
         logging.warning("labels go from 1 to %d: class 1 is taken for the first of %d", most, most)

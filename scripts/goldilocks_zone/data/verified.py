@@ -8,7 +8,7 @@ from goldilocks_zone.storage import files, netcdf
 
 
 def attributes(path: Path) -> dict:
-    """Attributes of the copy of the dataset at `path`; empty if there is none with the right checksum."""
+    """Attributes of the copy of the dataset file at `path`; empty if it is missing or its checksum is wrong."""
     try:
         with netcdf.opened(_kept(path)) as content:
             found = datasets.checksum(*(content[name].values for name in ("images", "labels", "split")))

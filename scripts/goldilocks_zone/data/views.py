@@ -33,7 +33,7 @@ class Pairs:
 
 
 def images_of(path: str | Path, dataset: str, validation: int, seed: int) -> Images:
-    """Class-balanced training images of a file, `validation` ones left out. Raises ValueError if none are left."""
+    """At most 10,000 class-balanced training images, `validation` ones excluded. Raises ValueError if none are left."""
     with netcdf.opened(path) as file:
         members = np.flatnonzero(file["split"].values == datasets.TRAIN)
         labels = file["labels"].values[members].astype(np.int64)
@@ -47,7 +47,7 @@ def images_of(path: str | Path, dataset: str, validation: int, seed: int) -> Ima
 
 
 def pairs(images: Images, views: str, count: int, seed: int, draw: int) -> Pairs:
-    """`count` pairs of a draw: each view is independently shifted by up to 2 (shift_2) or 1 pixels, or gets noise.
+    """`count` pairs of a draw; `views` shifts each view independently by up to 2 (shift_2) or 1 pixels, or adds noise.
 
     For `shuffled`, the second views of shift_2 are permuted among the pairs, so that the views of a pair share nothing.
     """

@@ -14,7 +14,7 @@ IMAGES = {"panes": 2, "shift_1": 1, "shift_2": 1, "noise": 1}  # panes of views 
 
 @dataclass(frozen=True)
 class WorldShape:
-    """Sizes of a world: dimension of an observation (a frame), and features of an action between two frames."""
+    """Sizes of a world: dimension of an observation (a frame), and number of features of an action between frames."""
 
     observation: int
     action: int = 0

@@ -1,8 +1,8 @@
 """Worlds that generate sequences of frames, drawn anew for each training seed and step, for joint embeddings.
 
-Streams are named by the world, a purpose, a member (a training seed) and a step. A batch thus depends neither on
-earlier draws nor on a world's options: worlds that differ in an option use the same random numbers.
-Letters: m members, n examples, t frames, p entries of an observation. Angles are in radians. Arrays are float32.
+Random streams are named by a seed, the world, a purpose, a member (a training seed) and a step. The random numbers of a
+batch thus depend neither on earlier draws nor on a world's options. Letters: m members, n examples, t frames, p entries
+of an observation, a features of an action. Angles are in radians. Arrays are float32.
 """
 
 import functools
@@ -40,8 +40,10 @@ class World(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """Pairs: observations x and y (m, n, p) of two frames, features of the action between them (m, n, a), and the
-    truth (m, n, …): states of x by name, states of y by <name>_next, and variables between the two frames by name."""
+    """Pairs of two frames: observations x and y (m, n, p), and features (m, n, a) of the action between the frames.
+
+    truth: arrays (m, n, …): states of x by name, of y by <name>_next, and variables between the two frames by name.
+    """
 
     x: np.ndarray
     y: np.ndarray
@@ -51,8 +53,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Frames:
-    """Sequences: observations (m, n, t, p), features of actions (m, n, t − 1, a), states (m, n, t, …) by name, and
-    variables between frames (m, n, t − 1, …) by name."""
+    """Sequences of frames: observations `seen` (m, n, t, p), and features of the actions between them (m, n, t − 1, a).
+
+    states: arrays (m, n, t, …) by name; between: variables between frames (m, n, t − 1, …) by name.
+    """
 
     seen: np.ndarray
     actions: np.ndarray
@@ -60,7 +64,7 @@ class Frames:
     between: Arrays
 
     def pairs(self, first: int = 0, second: int = 1) -> Batch:
-        """Two frames as pairs, with the action after the first."""
+        """Pairs of the frames `first` and `second`, with the action and the variables directly after the first."""
         truth = {name: values[:, :, first] for name, values in self.states.items()}
         truth |= {f"{name}_next": values[:, :, second] for name, values in self.states.items()}
         truth |= {name: values[:, :, first] for name, values in self.between.items()}
@@ -95,16 +99,17 @@ class Ring:
 
     θ′ = θ + a + (c − (K − 1)/2) b + N(0, noise²), with a ~ U(−reach, reach) and a hidden cause c, uniform over K values
     and fresh at each step; φ′ = φ + .1 + N(0, .05²); u ~ N(0, 1)⁸. For each angle, 24 pixels show a bump
-    exp(3(cos(θ − g) − 1)), minus its mean and divided by .33; 24 more pixels show amplitude · Mu, M with entries
-    N(0, 1/8). A rotation mixes all 72 pixels. M and the rotation depend on the seed and are the same for all members.
+    exp(3(cos(θ − g) − 1)) at pixel angles g, minus its mean and divided by .33; 24 more pixels show amplitude · Mu, M
+    with entries N(0, 1/8). A rotation mixes all 72 pixels. M and the rotation depend on the seed and are the same for
+    all members.
 
-    States: theta, phi, u. Between: action (a), cause (c).
+    States: theta, phi, u. Between frames: action (a), cause (c).
 
-    noise: deviation of θ in a step, in radians.
+    noise: deviation of the noise of θ in a step, in radians.
     slow: whether φ is observed; otherwise its pixels are 0.
     frozen: whether u stays the same in all frames of a sequence.
-    causes, cause_step: K and b in radians; 1 for no hidden cause.
-    amplitude: A, the deviation of the detail's pixels.
+    causes, cause_step: K, 1 for no hidden cause, and b in radians.
+    amplitude: deviation of the detail's pixels.
     reach: largest action in radians; by default 1, or .5 with a hidden cause.
     """
 
@@ -149,20 +154,21 @@ class Ring:
         return pixels.reshape(*shape, -1)
 
     def features(self, between: Arrays) -> np.ndarray:
-        """sin a and cos a − 1, (…, 2)."""
+        """Features (…, 2) of actions a: sin a and cos a − 1."""
         return np.stack([np.sin(between["action"]), np.cos(between["action"]) - 1], -1)
 
     def turned(self, batch: Batch, by: float, purpose: str = "hard pairs") -> np.ndarray:
-        """Incompatible y (m, n, p): those of a batch with θ′ turned by ±`by` radians, both signs equally likely."""
+        """Observations (m, n, p) incompatible with x: y of a batch, with θ′ turned by ±`by` radians, random sign."""
         signs = stream(self.seed, "world", self.name, purpose).integers(0, 2, batch.truth["theta_next"].shape)
         states = {name: batch.truth[f"{name}_next"] for name in ("theta", "phi", "u")}
         return self.seen(states | {"theta": states["theta"] + SINGLE(by) * (2 * signs - 1).astype(SINGLE)})
 
     def predictable(self, horizon: int = 1) -> dict[str, float]:
-        """Largest R² for (cos, sin) of θ and φ after `horizon` steps, for any prediction from now and all actions.
+        """Largest R² of any prediction of (cos, sin) of θ and φ, `horizon` steps ahead, from the state and all actions.
 
         Angles are uniform, and a step adds a random δ with a symmetric distribution around its mean. The best
-        prediction of e^{iθ′} hence has the modulus |E e^{iδ}|, and R² is the square of that.
+        prediction of e^{iθ′} hence has the modulus |E e^{iδ}|, and R² is the square of this modulus. Without `slow`, R²
+        of φ is NaN.
         """
         shifts = self.cause_step * (np.arange(self.causes) - (self.causes - 1) / 2)
         length = np.mean(np.cos(shifts)) * np.exp(-(self.noise**2) / 2)
@@ -179,7 +185,8 @@ class Ring:
 class Rings:
     """m rings of 12 pixels each, at independent uniform angles; the second view jitters the angles by N(0, .1²).
 
-    Pixels are bumps as in ring world, mixed by a rotation of the seed. State: angles (…, m). There are no actions.
+    Pixels are bumps as in ring world, mixed by a rotation that depends on the seed. State: angles (…, m). There are no
+    actions.
     """
 
     seed: int
@@ -211,7 +218,7 @@ class Rings:
 class GaussianPairs:
     """x ~ N(0, 1) in 20 dimensions and x′ = c x + √(1 − c²) ξ, ξ ~ N(0, 1); longer sequences continue likewise.
 
-    State: x. There are no actions.
+    c is the `correlation`. State: x. There are no actions.
     """
 
     seed: int
@@ -241,7 +248,7 @@ def _walk(start: np.ndarray, steps: np.ndarray) -> np.ndarray:
 
 
 def _bumps(angles: np.ndarray, pixels: int, out: np.ndarray) -> None:
-    """Write the bumps exp(3(cos(θ − g) − 1)) of angles, of any shape, to `out` (angles, pixels)."""
+    """Write bumps exp(3(cos(θ − g) − 1)) of `angles` θ (any shape) at equally spaced g to `out` (angles, pixels)."""
     places = 2 * np.pi * np.arange(pixels) / pixels
     # The angle difference identity needs one cosine per angle instead of one per pixel.
     waves = SHARPNESS * np.stack([np.cos(places), np.sin(places), -np.ones(pixels)]).astype(SINGLE)

@@ -1,4 +1,4 @@
-"""Studies of the decision boundary: kinds of minima, maps over the plane, and points of one draw."""
+"""Shared parts of figures of the decision boundary: kinds of minima, maps over the plane, and training points."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -30,9 +30,10 @@ EXAMPLES = ["example_point", "example_label"]
 
 
 def one(study: xr.Dataset, names: list[str], *kept: str, softmax: str = PUBLISHED) -> xr.Dataset:
-    """Select variables of a study, those it has of `names`, over the axes `kept` and draws.
+    """Select those of the variables `names` that a study has, over the axes `kept` and draws.
 
-    Other axes are reduced to one softmax output, the last epoch, unscaled layers, and otherwise the first value.
+    Each other axis is reduced to one label: the output `softmax`, the last epoch, the scaling `none` of layers, or,
+    where there is no such label, the first.
     """
     data = study[[name for name in names if name in study]].drop_vars("classes", errors="ignore")
     for axis in [axis for axis in data.dims if axis not in (*kept, "draw")]:
@@ -83,7 +84,7 @@ def examples(study: xr.Dataset, dataset: str) -> int:
 
 
 def described_maps(data: xr.Dataset) -> xr.Dataset:
-    """Add meanings of the map coordinates to the source data."""
+    """Describe map_x and map_y in the attributes of the source data, in place, and return the data."""
     meanings = {
         name: f"node of the map along {name[-1]}, equally spaced over the dataset's box" for name in AXES_OF_MAPS
     }
@@ -122,8 +123,7 @@ def draw_classes(ax: plt.Axes, classes: xr.DataArray, dataset: str) -> None:
 
 
 def draw_boundary(ax: plt.Axes, classes: xr.DataArray, dataset: str) -> None:
-    """Draw the outline of every predicted class but the first, interpolated between the nodes of a map (map_x,
-    map_y)."""
+    """Draw the outline of every predicted class (map_x, map_y) but the first, interpolated between nodes."""
     image = classes.transpose(*AXES_OF_MAPS).values.T
     left, right, bottom, top = box(dataset)
     x, y = np.linspace(left, right, image.shape[1]), np.linspace(bottom, top, image.shape[0])
@@ -169,7 +169,7 @@ def absent(ax: plt.Axes, text: str = "not measured") -> None:
 def logarithmic_ticks(axis: Axis, short: float = SHORT) -> None:
     """Set ticks at the decades of a logarithmic axis, or at every few decades if there are many.
 
-    If its ends have a ratio below `short`, at 1, 2 and 5 of each decade; on a narrow axis, at equal distances.
+    If the ratio of its ends is below `short`, ticks are at 1, 2 and 5 of each decade; below NARROW, at equal distances.
     """
     low, high = axis.get_view_interval()
     if high / low < NARROW:

@@ -51,7 +51,7 @@ def settings_of(study: xr.Dataset) -> dict:
 def primary(study: xr.Dataset, *keys: str) -> xr.Dataset:
     """Select the first dataset, the first network and the first value of each varied key.
 
-    `keys` are excepted and become axes of the result.
+    The exceptions are `keys`, which are axes of the result, of length 1 if the study does not vary them.
     """
     settings = settings_of(study)
     others = [studies.dimension(key) for key in settings["vary"] if key not in keys]
@@ -73,8 +73,8 @@ def meanings_of_means(interval: str, of: str) -> dict[str, str]:
 def means(values: xr.DataArray, about: str = "") -> xr.Dataset:
     """Mean and standard_deviation over draws of values (…, draw), with low and high of the mean's 95 % interval.
 
-    Student's intervals, pointwise, over the finite draws; NaN for a single draw. `about` describes values without
-    attributes and makes them dimensionless.
+    The intervals are Student's, pointwise and over the finite draws. They and the deviation are NaN for a single draw.
+    `about`, if given, replaces the description of the values and makes them dimensionless.
     """
     values = values.transpose(..., "draw").assign_attrs(described(about) if about else {})
     found = np.full((*values.shape[:-1], 4), np.nan)
@@ -91,7 +91,10 @@ def means(values: xr.DataArray, about: str = "") -> xr.Dataset:
 
 
 def over_radii(study: xr.Dataset, variable: str) -> xr.Dataset:
-    """Mean and standard_deviation over draws, with low and high of the mean's simultaneous 95 % band over radii."""
+    """Mean and standard_deviation over draws, with low and high of the mean's simultaneous 95 % band over radii.
+
+    The variable has the axes (…, radius, draw), the result (…, radius).
+    """
     values = study[variable].transpose(..., "radius", "draw")
     flat = values.values.reshape(-1, study.sizes["radius"], study.sizes["draw"])
     ends = zip(*(estimates.simultaneous_band(curve, estimates.LEVEL, variable) for curve in flat))
@@ -103,7 +106,10 @@ def over_radii(study: xr.Dataset, variable: str) -> xr.Dataset:
 
 
 def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, *name: str) -> WithInterval:
-    """A statistic of samples (…, n) with its 95 % interval over the last axis, which is NaN for too few draws."""
+    """A statistic of samples (…, n) with its 95 % interval by `estimates.bootstrapped`, over the last axis.
+
+    The interval is NaN for fewer than two draws. `name` labels the random stream.
+    """
     try:
         found = estimates.bootstrapped(statistic, samples, *name)
     except estimates.TooFewDraws:
@@ -112,7 +118,7 @@ def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, 
 
 
 def of_claim(estimator: Callable[..., list[estimates.Estimate]], *arguments: object) -> WithInterval:
-    """The single estimate of a claim's estimator with its 95 % interval; NaN if the study does not allow it."""
+    """The only estimate of a claim's estimator with its 95 % interval; all NaN if untestable or for too few draws."""
     try:
         (found,) = estimator(*arguments)
         return found.value, *found.interval(estimates.LEVEL)
@@ -123,7 +129,8 @@ def of_claim(estimator: Callable[..., list[estimates.Estimate]], *arguments: obj
 def ratios_of_means(above: xr.DataArray, below: xr.DataArray, meaning: str, *name: str) -> xr.Dataset:
     """Ratio of the means over draws of `above` and `below` (…, draw), with low and high of its 95 % interval.
 
-    NaN where the mean of `below` is poorly known: where its 95 % interval extends by half of the mean or more.
+    NaN where the mean of `below` is poorly known: where half the length of its 95 % interval is half of |mean| or more.
+    `meaning` describes the ratio; `name` labels the random stream of the bootstrap.
     """
     below = below.broadcast_like(above).transpose(*above.dims)
     found = np.full((*above.shape[:-1], 3), np.nan)
@@ -178,7 +185,7 @@ def draw_means(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, **look: object) -
 
 
 def draw_band(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, alpha: float = 0.25, **look: object) -> None:
-    """Draw means over x as a line, with their intervals as a band of the same colour."""
+    """Draw means over x as a line, with their intervals as a band of the same colour, which `look` must contain."""
     ax.plot(x, found["mean"], **look)
     ax.fill_between(x, found["low"], found["high"], color=look["color"], alpha=alpha, linewidth=0)
 

@@ -54,9 +54,9 @@ def drawn(figure: registry.Figure, studies: Studies, settings: FigureSettings, p
 def load(path: str | Path, figure: registry.Figure) -> xr.Dataset:
     """Load the results of a study for a figure.
 
-    For figures over the scale α of an initialisation, the coordinate x is set to log10 α. Networks at trained weights
-    become networks of their own, unless the figure needs the axis `weights`. Raises ValueError for radii in the wrong
-    unit, or if an axis that the figure needs is missing.
+    For figures over the scale α of an initialisation, the coordinate x is set to log10 α. In a study at trained
+    weights, each network at each of its weights becomes a separate network, unless the figure needs the axis `weights`.
+    Raises ValueError for radii in the wrong unit, or if an axis that the figure needs is missing.
     """
     study = netcdf.read_dataset(path)
     if figure.axis == "radius" and "x" not in study.coords:

@@ -1,4 +1,4 @@
-"""Studies of joint embeddings: names and styles of arms, losses and worlds, and panels that several figures share."""
+"""Shared parts of figures of joint embeddings: selection of data, names and styles of arms and worlds, and panels."""
 
 from collections.abc import Mapping, Sequence
 
@@ -29,9 +29,9 @@ SMALL = {"fontsize": 6.5}
 
 
 def one(study: xr.Dataset, names: Sequence[str], *kept: str, **chosen: object) -> xr.Dataset:
-    """Select variables of a study, those it has of `names`, over the axes `kept` and draws.
+    """Select those of the variables `names` that a study has, over the axes `kept` and draws.
 
-    Other axes are reduced to the `chosen` label, if the study has it, else to the first label.
+    Each other axis is reduced to its label in `chosen`, if the study has this label, else to its first label.
     """
     data = study[[name for name in names if name in study]].drop_vars("classes", errors="ignore")
     for axis in [axis for axis in data.dims if axis not in (*kept, "draw")]:
@@ -77,7 +77,7 @@ def draw_known(ax: plt.Axes, x: np.ndarray, found: xr.Dataset, **look: object) -
 
 
 def draw_rows(ax: plt.Axes, rows: Sequence[str], series: Sequence[tuple[dict, xr.DataArray]], floor: float) -> None:
-    """Draw one row per arm with the values of all draws and the mean of each series.
+    """Draw one row per arm: for each series, the values of all draws and their mean with its interval.
 
     A series is a style and its values (arm, draw). Values below the floor are drawn at the floor.
     """

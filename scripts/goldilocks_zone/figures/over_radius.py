@@ -28,9 +28,10 @@ HIGHEST = 1.07  # upper end of an accuracy axis, relative to the largest mean
 
 
 def families(study: xr.Dataset, named: bool = False) -> list[tuple[str, xr.Dataset]]:
-    """Families of planes or spheres for each dataset and network: title, and cells by ascending, unique `dimension`.
+    """Title and data of each family of planes or spheres, for each dataset and network.
 
-    Titles name the dataset if there are several, or always if `named`.
+    The data have one subspace per dimension, with the coordinate `dimension` (subspace) in ascending order. Titles name
+    the dataset if there are several, or always if `named`.
     """
     study = first_values(study)
     names = {}
@@ -52,9 +53,9 @@ def families(study: xr.Dataset, named: bool = False) -> list[tuple[str, xr.Datas
 
 
 def titled_cells(study: xr.Dataset, nearest_to: int | None = None, named: bool = False) -> list[tuple[str, xr.Dataset]]:
-    """Each dataset, network and subspace of a study with its title.
+    """Title and data of each dataset, network and plane or sphere of a study.
 
-    With `nearest_to`, only the subspace of the nearest dimension in each family.
+    With `nearest_to`, only the plane or sphere of the nearest dimension in each family.
     """
     found = []
     for title, family in families(study, named):
@@ -65,7 +66,10 @@ def titled_cells(study: xr.Dataset, nearest_to: int | None = None, named: bool =
 
 
 def first_values(study: xr.Dataset) -> xr.Dataset:
-    """Select the first value of every axis except rates and rules; of rate_rule, too, if the study varies rates."""
+    """Select the first value of every axis, except those of a cell, draws, and the rules or rates of training.
+
+    Kept are dataset, network, subspace, radius, draw, temperature_rule, and rate or, if no rate is varied, rate_rule.
+    """
     kept = ["dataset", "network", "subspace", "radius", "draw", "temperature_rule"]
     kept.append("rate" if "rate" in study.dims else "rate_rule")
     return study.isel({axis: 0 for axis in study["test_accuracy"].dims if axis not in kept})
@@ -83,7 +87,7 @@ def rules(study: xr.Dataset) -> dict[str, list[str]]:
 
 
 def arms(study: xr.Dataset) -> list[tuple[str, str, dict]]:
-    """The arms of a study: rate (of RATES), temperature (of TEMPERATURES), and place in the study."""
+    """The arms of a study: rate (key of RATES), temperature (key of TEMPERATURES), and labels that select the arm."""
     found = []
     for rate, temperature in product(*rules(study).values()):
         place = {rule: value for rule, value in zip(RULES, (rate, temperature)) if rule in study.dims}
@@ -99,7 +103,7 @@ def look(rate: str, temperature: str) -> dict:
 
 
 def arm_handles(drawn: list[tuple[str, str]]) -> list[plt.Line2D]:
-    """Legend entries for the arms (rate, temperature) in a figure; a fixed temperature is not mentioned."""
+    """Legend entries for the arms (rate, temperature) in a figure; temperatures are left out if all are fixed."""
     rates, temperatures = {rate for rate, _ in drawn}, {temperature for _, temperature in drawn}
     looks = {RATES[rate]: look(rate, "fixed") for rate in RATES if rate in rates}
     if temperatures != {"fixed"}:
@@ -108,14 +112,17 @@ def arm_handles(drawn: list[tuple[str, str]]) -> list[plt.Line2D]:
 
 
 def published_rows(path: Published, cells: xr.Dataset) -> list[dict[str, str]]:
-    """Rows of published values for a family of planes; [] unless it has the published dataset and network."""
+    """Rows of published values for a family; [] unless it is of planes, with the published dataset and network."""
     on_planes = cells["subspace"].values[0].startswith("plane-")
     place = {axis: cells[axis].item() for axis in ("dataset", "network")}
     return profiles.published_rows(path, place) if on_planes else []
 
 
 def accuracy_curves(study: xr.Dataset) -> xr.Dataset:
-    """Bands over radii of the final accuracy, with `best_rate` if the rate was chosen among several."""
+    """Means over draws of the final accuracy, as by `curves.over_radii`; diverged runs count as chance.
+
+    If the study varies the rate, `best_rate` is the rate chosen for each radius.
+    """
     values = training.accuracy(study)
     if "rate" in study.dims:
         values = values.rename(rate="best_rate")

@@ -48,10 +48,10 @@ def stacks(
     titles: dict[str, str] | None = None,
     columns: int | None = None,
 ) -> plt.Figure:
-    """A figure with a column per study and a row per axis label in `heights`.
+    """A figure with a column of panels per study, one panel for each y-label in `heights`.
 
-    `draw_stack` draws the part of `data` of one study into its panels. Columns are titled by `titles`, or by dataset
-    and network. One legend above serves all panels. Beyond `columns` studies, columns wrap to further rows.
+    `draw_stack` draws a study's part of `data` into its column. Columns are titled by `titles`, or by dataset and
+    network. One legend above serves all panels. Beyond `columns` studies (by default 3), columns wrap to further rows.
     """
     figure, stacked = panels.stacked(len(studies), len(heights), settings, columns, x_label=LABEL)
     for name, stack in zip(studies, stacked):

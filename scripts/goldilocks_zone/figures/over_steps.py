@@ -34,7 +34,10 @@ NARROW, WIDE = 4.0, 1000.0  # ratios of the ends of a logarithmic axis that chan
 
 
 def runs(study: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
-    """Yield the runs of a study at its first radius and subspace, (draw, step, …), named by non-default settings."""
+    """Yield the name and data (draw, step, …) of each run of a study, at its first radius and subspace.
+
+    A run is one dataset, network and value of each varied key. Its name lists those that are not usual.
+    """
     settings = curves.settings_of(study)
     varied = [studies.dimension(key) for key in settings["vary"]]
     common = [WORDS.get(str(settings[key]), "") for key in KEYS if key not in varied]
@@ -51,7 +54,10 @@ def runs(study: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
 
 
 def stages(run: xr.Dataset, variable: str) -> dict[str, int]:
-    """Steps at which a variable is measured at three stages: the first, the first after learning, and the last."""
+    """Steps at which a variable is measured at three stages: the first, the first after learning, and the last.
+
+    After learning, the mean training loss is below LEARNT ln C for C classes. If it never is, the middle step is taken.
+    """
     steps = local_geometry.measured(run[variable])["step"].values
     losses = run["training_loss"].sel(step=steps).mean("draw").values
     learnt = steps[losses < local_geometry.LEARNT * np.log(int(run["classes"]))]

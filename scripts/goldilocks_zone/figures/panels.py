@@ -65,7 +65,10 @@ def stacked(
 
 
 def for_each_cell(study: xr.Dataset, settings: FigureSettings) -> tuple[plt.Figure, list[tuple[plt.Axes, dict]]]:
-    """A figure with a panel per cell of a study; several panels share axes, and titles name what differs."""
+    """A figure with a panel per cell of a study, and each panel with the labels of its cell.
+
+    Several panels share their axes, and their titles name the labels that differ between cells.
+    """
     shown = cells(study)
     width, height = (length / CENTIMETRES_PER_INCH for length in (settings.width_cm, settings.height_cm))
     if len(shown) == 1:
@@ -125,9 +128,9 @@ def label_y(figure: plt.Figure, text: str) -> None:
 
 
 def limits(*shown: object, margin: float = 0.08, above: float | None = None) -> tuple[float, float]:
-    """Ends of an axis with room for the finite values; intervals of few draws may exceed them.
+    """Ends of an axis with room for the values `shown`; NaN are ignored.
 
-    The margin is relative to the range of the values; `above` overrides it at the upper end.
+    The margin is relative to the range of the values; `above` replaces it at the upper end.
     """
     values = np.concatenate([np.ravel(each) for each in shown])
     low, high = np.nanmin(values), np.nanmax(values)
@@ -146,7 +149,7 @@ def entry(label: str, **look: object) -> plt.Line2D:
 
 
 def legend(ax: plt.Axes, handles: list, **place: object) -> None:
-    """Place a legend inside a single panel, or a common one above several panels."""
+    """Place a legend inside `ax` if it is the only panel; else place the legend of the first panel above all panels."""
     if len(ax.figure.axes) == 1:
         ax.legend(handles=handles, **place)
     elif ax is ax.figure.axes[0]:

@@ -38,13 +38,16 @@ def example_handles(study: xr.Dataset) -> list[plt.Line2D]:
 
 
 def power_law(x: np.ndarray, mean: np.ndarray) -> list[float]:
-    """Slope and intercept of log10 of a mean over log10 r for x from POWER_LAW_FROM on; [] for fewer than two radii."""
+    """Slope and intercept of log10 of a mean (r,) over log10(r/r_X), where x (r,) is at least POWER_LAW_FROM.
+
+    [] for fewer than two such radii.
+    """
     above = x >= POWER_LAW_FROM
     return np.polyfit(x[above] / 2, np.log10(mean[above]), 1).tolist() if above.sum() >= 2 else []
 
 
 def published_rows(path: Published, cell: Mapping[str, str]) -> list[dict[str, str]]:
-    """Rows of published values; [] unless the cell has the published dataset and network."""
+    """Rows of published values; [] without a file, or unless the cell has the published dataset and network."""
     if path is None or (cell["dataset"], cell["network"]) != ("mnist", "fc-200x2-relu"):
         return []
     with path.open(newline="", encoding="utf-8") as file:

@@ -31,9 +31,10 @@ class Figure(BaseModel):
 
     It shows those of `studies` that a run has, or a `result` that belongs to no study. With the axis `radius`, the
     studies' radii must be in units of r_X. With the axis `scale`, radii must be scale factors of an initialisation, and
-    log10 of the factor becomes the coordinate x. Each study must have the axes `needs`. A figure that is not `wide`
+    log10 of the factor becomes the coordinate x. Each study must have the axes `needs`. By default, `shows` is the
+    first paragraph of the module's docstring. `published` is the file of published values. A figure that is not `wide`
     takes half the width of the paper's text, as long as it has one panel. `caption` is for figures that no section of
-    the paper mentions, in plain text; by default the docstring.
+    the paper mentions, in plain text; by default `shows`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -86,7 +87,7 @@ class FigureSettings(Section, title="Figure"):
 def figures() -> dict[str, Figure]:
     """The figures of this package by name, sorted by work and module.
 
-    Raises ValueError if two share a name.
+    Raises ValueError if two share a name, or as `_registered` does.
     """
     found: dict[str, Figure] = {}
     for figure in filter(None, map(_registered, sorted(ROOM.glob("*/*.py")))):
@@ -100,7 +101,8 @@ def figures() -> dict[str, Figure]:
 def of(name: str, file: str | None = None) -> Figure:
     """The figure of this name: from this package, or drawn by a `file` of the user.
 
-    Raises ValueError if there is no such figure, or if the file cannot be read or defines no draw.
+    Raises ValueError if there is no such figure, if a figure of this package has the name of the user's figure, or as
+    `_registered` does.
     """
     if file is None:
         if name not in figures():
@@ -114,9 +116,10 @@ def of(name: str, file: str | None = None) -> Figure:
 
 
 def with_defaults(section: Mapping) -> dict:
-    """The section `figures` of a configuration, extended by every registered figure that is not set to null.
+    """The section `figures` of a configuration, with every registered figure that is not set to null.
 
-    Entries of a wrong type are left for validation. Raises ValueError as `of` does, with the entry's name in front.
+    Keys that an entry lacks, or sets to null, take the figure's defaults. Entries of a wrong type are left for
+    validation. Raises ValueError as `of` does, with the entry's name in front.
     """
     found = {name: figure.defaults() for name, figure in figures().items() if section.get(name, {}) is not None}
     for name, entry in section.items():
@@ -142,7 +145,7 @@ def documentation() -> str:
 
 
 def _registered(path: Path, own_name: str = "") -> Figure | None:
-    """The figure that a module registers, or None; a user's figure is named `own_name`.
+    """The figure that a module registers, or None; a user's figure is named `own_name` and needs no FIGURE.
 
     Raises ValueError if the module cannot be read or parsed, lacks draw, or registers an invalid FIGURE.
     """

@@ -27,7 +27,7 @@ _FAILED_JOB = re.compile(
 
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """Turn an error into its message, on the screen and for `make`, and exit status 1."""
+    """Turn a ValueError or OSError into its message, on the screen and for `make`, and exit with status 1."""
     try:
         yield
     except (ValueError, OSError) as error:

@@ -41,7 +41,7 @@ def refuse_path(checkout: Path) -> None:
 
 
 def keep_memory() -> None:
-    """Make jobs reuse the memory of freed arrays, unless the user has set how.
+    """Make jobs reuse the memory of freed arrays, except where the user has set these environment variables.
 
     Memory that returns to the system must be cleared again, which takes up to a third of a job's processor time.
     """
@@ -52,7 +52,7 @@ def keep_memory() -> None:
 def name_to_jobs(first: bool) -> None:
     """Store number and host of this Snakemake process in an environment variable that its jobs inherit.
 
-    `first` says that this is the run's first process, which identifies the run: they are stored as its identity, too.
+    With `first`, this is the first process of the run, and number and host are also stored as the identity of the run.
     """
     for variable in (STARTER_VARIABLE, *([RUN_VARIABLE] if first else [])):
         os.environ[variable] = f"{os.getpid()} {socket.gethostname()}"
@@ -75,7 +75,7 @@ def asked() -> bool:
 
 
 def end_with_run() -> None:
-    """Exit soon after Snakemake or the parent process has died: the parent may be a shell that outlives Snakemake."""
+    """Watch the parent process, which may be a shell, and Snakemake; end this process soon after either has died."""
     parent, snakemakes = os.getppid(), []
     for variable in (RUN_VARIABLE, STARTER_VARIABLE):
         process, _, host = os.environ.get(variable, "").partition(" ")

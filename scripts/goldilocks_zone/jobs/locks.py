@@ -26,7 +26,7 @@ _held: list[object] = []
 
 
 class Busy(ValueError):
-    """Another run is at work."""
+    """Another run is active in this checkout."""
 
 
 def enter_run(folder: str | Path = ".") -> None:
@@ -50,7 +50,7 @@ def enter_run(folder: str | Path = ".") -> None:
 
 
 def run_is_held(folder: str | Path = ".") -> bool:
-    """Whether a run of this machine is at work in a checkout; False on file systems without locks."""
+    """Whether a run of this machine is active in a checkout; False on file systems without locks."""
     with suppress(OSError), open(Path(folder, LOCK), "rb+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -76,7 +76,7 @@ def _refuse_others(handle: int, path: Path) -> None:
 
 
 def _lock(handle: int) -> None:
-    """Lock a file exclusively, with a few attempts because run_is_held locks it for a moment."""
+    """Lock a file exclusively, with a few attempts because run_is_held briefly locks it. Raises BlockingIOError."""
     for _ in range(ATTEMPTS):
         with suppress(BlockingIOError):
             return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -91,10 +91,10 @@ def _leave(handle: int, process: int) -> None:
 
 
 def claim_gpu(names: Sequence[str], folder: str | Path | None = None) -> int:
-    """Lock the first free one of this machine's devices `names` for this process, and return its number.
+    """Lock the first free GPU among this machine's GPUs `names` for this process, and return its index in `names`.
 
-    Waits while all devices are locked. `folder` holds the locks; by default the folder for temporary files, which all
-    checkouts share. Raises ValueError if there is no device.
+    Waits while all GPUs are locked. `folder` holds the locks; by default the folder for temporary files, which all
+    checkouts share. Raises ValueError if there is no GPU.
     """
     import filelock
 

@@ -20,7 +20,7 @@ DONE = "done in %.1f s; seconds of processors: %.1f of work after %.1f of import
 def job_log(path: str | Path, inputs: Iterable[str] = (), *modules: str) -> Iterator[None]:
     """Send log messages, warnings and tracebacks to `path`; turn an exception into one sentence and exit status 1.
 
-    Records among Snakemake's `inputs` must be those that the run was started with, and the input `code` must match the
+    Records among Snakemake's `inputs` must be unchanged since the run's start, and the input `code` must match the
     running script and the `modules` that it loads. Invalid input (ValueError) is not retried: a second attempt in the
     same run fails immediately with the same message. The process exits after the block, or when its parent dies.
     """

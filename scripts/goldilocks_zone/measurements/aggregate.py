@@ -25,7 +25,12 @@ def aggregate_study(
     path_to_block_code: str,
     paths_to_networks: Sequence[str],
 ) -> xr.Dataset:
-    """Combine the blocks of a study. Raises ValueError for stale or incomplete blocks, or blocks of different data."""
+    """Combine the blocks of a study into one dataset, labelled by dataset, network and subspace.
+
+    path_to_settings: record of the settings; path_to_grid: record of the keys that name the blocks; path_to_block_code:
+    file with the fingerprint of the code that makes blocks; paths_to_networks: records of the user's own networks.
+    Raises ValueError for stale or incomplete blocks, or blocks of different data.
+    """
     grid = records.parse(Path(path_to_grid).read_text(encoding="utf-8"))
     study, seed = records.read_measurement(path_to_settings, **grid)
     settings = records.of_measurement(study, seed)
@@ -63,7 +68,7 @@ def aggregate_study(
 
 
 def side_by_side(cells: Sequence[xr.Dataset], of_network: Collection[str] = ()) -> xr.Dataset:
-    """Combine the cells of a study, padding the axes `of_network` with missing values to a common length."""
+    """Combine the datasets of a study's cells; axes `of_network` are padded with missing values to common labels."""
     # Otherwise, combining would add axes that differ to every variable.
     for axis in of_network:
         labels = sorted({label for cell in cells if axis in cell.dims for label in cell[axis].values.tolist()})
@@ -72,7 +77,10 @@ def side_by_side(cells: Sequence[xr.Dataset], of_network: Collection[str] = ()) 
 
 
 def _read(path: Path) -> xr.Dataset:
-    """Read the aggregated variables of a block, averaged over the planes of each draw, with the variance over them."""
+    """Read the aggregated variables of a block, averaged over the planes of each draw.
+
+    With several planes, variables marked OVER_PLANES also get their variance over planes, as <name>_plane_variance.
+    """
     with netcdf.opened(path) as file:
         block = file[[name for name, array in file.data_vars.items() if observables.AGGREGATED not in array.attrs]]
         block = block.load()
@@ -89,7 +97,10 @@ def _read(path: Path) -> xr.Dataset:
 
 
 def _refuse_missing(result: xr.Dataset, known: dict[str, dict]) -> None:
-    """Refuse missing values except of variables that allow them and at points that overflow."""
+    """Raise ValueError for missing values, except at points that overflow and in variables that allow them.
+
+    known: attributes of each variable.
+    """
     overflown = result.get("overflow", xr.DataArray(0)) > 0
     whole = [name for name in result.data_vars if observables.MISSING not in known[name]]
     missing = [name for name in whole if bool((result[name].isnull() & ~overflown).any())]
@@ -98,7 +109,11 @@ def _refuse_missing(result: xr.Dataset, known: dict[str, dict]) -> None:
 
 
 def _with_coordinates(result: xr.Dataset, study: Study, signatures: dict[tuple[str, ...], dict]) -> xr.Dataset:
-    """Add the number of classes of each dataset and, where radii have a common unit r_X, x = log10(r²/r_X²)."""
+    """Add the coordinates classes, by dataset, and x = log10(r²/r_X²), by radius.
+
+    x is left out unless radii are in units of r_X, or are norms and all cells have the same r_X. signatures: attributes
+    of one block of each cell.
+    """
     classes = {cell[0]: each["classes"] for cell, each in signatures.items()}
     values = [classes[name] for name in result["dataset"].values]
     result = result.assign_coords(classes=("dataset", values, {"units": "1", "long_name": "number of classes"}))
@@ -111,7 +126,7 @@ def _with_coordinates(result: xr.Dataset, study: Study, signatures: dict[tuple[s
 
 
 def _ordered(dims: Sequence[str], last: Collection[str]) -> list[str]:
-    """Dimensions in order: cell, varied keys, point, and the axes `last`."""
+    """Dimensions in order: those of CELL, varied keys and all others, those of POINTS, and the axes `last`."""
     between = [dim for dim in dims if dim not in (*CELL, *POINTS, *last)]
     groups = (CELL, between, POINTS, [dim for dim in dims if dim in last])
     return [dim for group in groups for dim in group if dim in dims]

@@ -1,4 +1,4 @@
-"""Blocks of results: their jobs, devices, random streams and metrics, and their values, filled point by point."""
+"""Blocks of results: jobs, devices, random streams, metrics of planes, and values that are filled point by point."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -25,10 +25,12 @@ from goldilocks_zone.subspaces import planes
 
 @dataclass(frozen=True)
 class Job:
-    """Inputs, labels and resources of one job.
+    """Input files, labels and resources of one job.
 
-    network_file: code of a user's network; path_to_network: its record; weights_files: the study's weights, in order;
-    memory_mib: bound on the memory of differentiation; checkpoint_seconds: shortest time between checkpoints.
+    path_to_code: file with the fingerprint of the code; path_to_network: record of a user's own network; network_file:
+    code of this network; dataset, network, subspace, block: labels of the block; memory_mib: bound on the memory of
+    differentiation, in MiB; checkpoint_seconds: shortest time between checkpoints; weights_files: files of the study's
+    trained weights, in the order of its key weights.
     """
 
     path_to_dataset: str
@@ -65,11 +67,11 @@ class Work:
         return {**studies.varied(self.block.study), "radius": self.block.radii, "draw": self.block.draws}
 
     def stream_name(self, purpose: str, *more: str | int) -> tuple:
-        """Name of a random stream; for the purpose "plane", `more` is kind, draw and number of the plane."""
+        """Name of a random stream: seed, purpose, dataset, network and `more`, such as the draw or kind of a plane."""
         return (self.block.seed, purpose, self.job.dataset, self.job.network, *more)
 
     def stream(self, purpose: str, *more: str | int) -> np.random.Generator:
-        """Random stream of that name; studies of curvature and training share the streams of initialisations."""
+        """Random stream of `stream_name`; studies of curvature and training share the streams of initialisations."""
         return stream(*self.stream_name(purpose, *more))
 
     def initialisation(self, parameters: Sequence[Parameter], kind: str, draw: int) -> np.ndarray:
@@ -77,10 +79,10 @@ class Work:
         return initialise(parameters, kind, self.stream("initialisation", draw))
 
     def weights(self, study: Study, module: nn.Module) -> np.ndarray | None:
-        """Trained weights θ (D,) of a study at a variant, or None for initialisations.
+        """Trained weights θ (D,) of a study, fixed at one variant; None if it starts from initialisations.
 
-        Buffers of the weights are copied into the module. Raises ValueError, with the file and the key, for weights
-        that are not the network's.
+        Buffers in the file of weights are copied into the module. Raises ValueError, with the file and the key, if the
+        weights do not fit the network.
         """
         (chosen,) = study.weights or [None]
         if chosen is None or not chosen.fingerprint:
@@ -112,7 +114,11 @@ def begin(job: Job, block: records.Block | None = None) -> Work:
 
 
 def start_torch(device: str, threads: int) -> torch.device:
-    """Set up the device auto (CUDA if available), cpu or cuda, in full precision; a GPU stays locked until exit."""
+    """Set up torch without TF32 on a `device`: cpu, cuda, or auto (CUDA if available).
+
+    A GPU stays locked until the process exits; while all are locked, this waits. Raises ValueError for cuda without a
+    GPU.
+    """
     torch.set_num_threads(threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
@@ -124,7 +130,7 @@ def start_torch(device: str, threads: int) -> torch.device:
 
 
 def refuse_unknown_depth(depth: int | None, setting: str, other: str) -> None:
-    """Refuse a setting that needs the number of weight layers if this number is unknown."""
+    """Raise ValueError, with the advice to use `other`, if the number of weight layers that a setting needs is None."""
     if depth is None:
         reason = "needs the number of weight layers, which is not known of a network of your own"
         raise ValueError(f"{setting} {reason}: use {other}")
@@ -138,9 +144,10 @@ def metric(settings: Study | Cuts, parameters: Sequence[Parameter]) -> np.ndarra
 
 
 def empty(observables: Observables, shape: Shape, labels: Mapping[str, Sequence]) -> xr.Dataset:
-    """Allocate a block of missing values, whose first axes are those of the varied keys, then those of the points.
+    """Allocate a block of missing values for all variables that the study of `shape` has.
 
-    labels: the labels along axes by name; required for varied keys, by default those of `shape` for all other axes.
+    Axes of a variable: varied keys, then points, then its own. labels: labels along each axis, by its name; required
+    for varied keys; other axes take their labels from `shape` by default.
     """
     known = [variable for each in observables if each.wanted(shape.study) for variable in each.variables]
     axes = {axis.name: axis for axis in (*observables.points, *(axis for each in known for axis in each.axes))}

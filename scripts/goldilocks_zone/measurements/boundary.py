@@ -121,13 +121,13 @@ class BoundaryStudy(Study, title="Study of the decision boundary"):
         return len(self.only_classes) or None
 
     def steps(self, examples: int) -> list[int]:
-        """Number of steps at the end of each of the epochs."""
+        """Numbers of steps, ascending, after each number of `epochs`, for this number of training examples."""
         per_epoch = 1 if self.batch == "all" else math.ceil(examples / self.batch)
         return [per_epoch * epoch for epoch in sorted(self.epochs)]
 
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
-        """Operations of training and of each measured network; steps of small networks are mostly overhead."""
+        """Operations of training and of all measured networks, with overheads, which dominate for small networks."""
         examples, classes = self.examples or shape.training_examples, self.classes_of or shape.classes
         flops, parameters = network.forward_flops(shape.image, classes), network.count_parameters(shape.image, classes)
         batch = examples if self.batch == "all" else self.batch
@@ -146,7 +146,7 @@ class BoundaryStudy(Study, title="Study of the decision boundary"):
 
     @changes_no_number
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
-        """Refuse combinations of settings that are not defined."""
+        """Raise ConfigurationError for settings that exclude one another or do not fit the datasets."""
         if self.classes or "classes" in self.vary:
             checks.refuse(f"{path}.classes: name the classes of images by their numbers, as only_classes: [0, 1]")
         if self.stop_at and self.batch != "all":

@@ -62,7 +62,7 @@ ranked = functools.partial(Variable, axes=(*POINT, SOFTMAX, RANK), may_be_missin
     of_softmax("outliers_by_gap", "1", "number of eigenvalues of G above the largest gap of the first 12 logarithms"),
 )
 def spectrum(seen: Weighted) -> dict:
-    """The spectrum of G; missing where it vanishes."""
+    """Eigenvalues, trace and numbers of outliers of G, missing if G vanishes; and the temperature."""
     found = {"temperature": seen.temperature}
     if seen.dual is None or not len(values := seen.eigenvalues):
         return found
@@ -83,7 +83,10 @@ def spectrum(seen: Weighted) -> dict:
     of_softmax("specificity_index", "1", "specificity between random rotations (0) and varimax (1)"),
 )
 def alignment(seen: Weighted) -> dict:
-    """Alignment of the boundary's normals with eigenvectors of G; missing without a boundary or eigenvectors."""
+    """Alignment of the boundary's normals with eigenvectors of G.
+
+    Missing without a boundary, and if G has fewer than d_b eigenvectors.
+    """
     network, d = seen.network, seen.network.dimension
     found, count = seen.alignments, network.study.eigenvectors
     if found is None or found.shape[1] < d:
@@ -114,7 +117,11 @@ def alignment(seen: Weighted) -> dict:
     ),
 )
 def encoding(seen: Weighted) -> dict:
-    """Shares of eigenvectors whose mean |A_i| over the training set exceeds ε; the null space of G is left out."""
+    """Number of eigenvectors of G, divided by D, whose mean |A_i| over the training set exceeds a threshold.
+
+    A_i is the alignment of the gradient of the predicted label's loss with eigenvector i. The thresholds are
+    √(2/(πD)), the mean |A| of a random vector, and EPSILONS. The null space of G is left out.
+    """
     if seen.dual is None or not len(seen.dual.pairs.eigenvalues):
         return {}
     size = len(seen.network.point)
@@ -137,7 +144,7 @@ def encoding(seen: Weighted) -> dict:
     ),
 )
 def sections(seen: Weighted) -> dict:
-    """Mean rank of the eigenvectors at each designed border, weighted by A²; points belong to their nearest border."""
+    """Mean rank of the first d_b eigenvectors, weighted by A², over the boundary points nearest to each border."""
     network, d = seen.network, seen.network.dimension
     if network.borders is None or seen.alignments is None or not 1 <= d <= seen.alignments.shape[1]:
         return {}
@@ -159,7 +166,7 @@ kept = functools.partial(Variable, may_be_missing=True, aggregated=True)
     key="map",
 )
 def maps(seen: Weighted) -> dict:
-    """Alignment over the box in the plane."""
+    """Alignments of the predicted label's loss with eigenvectors of G, on a grid over the box in the plane."""
     if seen.dual is None or seen.network.plane is None:
         return {}
     points, nodes = seen.network.nodes(seen.network.study.map), seen.network.study.map
@@ -176,7 +183,7 @@ def maps(seen: Weighted) -> dict:
     key="map",
 )
 def random_maps(seen: Network) -> dict:
-    """Predicted classes over the box in the plane, and the control of a random direction."""
+    """Predicted classes on a grid over the box in the plane, and as a control alignments with a random direction."""
     if seen.plane is None:
         return {}
     points = seen.nodes(seen.study.map)
@@ -196,7 +203,7 @@ def random_maps(seen: Network) -> dict:
     key="examples_kept",
 )
 def example_alignments(seen: Weighted) -> dict:
-    """Alignment of the predicted label's loss at the first training examples; missing beyond the last."""
+    """Alignments of the predicted label's loss with eigenvectors of G at the first examples, padded with NaN."""
     study, found = (
         seen.network.study,
         np.full((seen.network.study.examples_kept, seen.network.study.eigenvectors), math.nan),
@@ -215,7 +222,7 @@ def example_alignments(seen: Weighted) -> dict:
     key="examples_kept",
 )
 def examples(seen: Network) -> dict:
-    """Classes, labels and (in the plane) positions of the first training examples; missing beyond the last."""
+    """Predicted classes, labels and (in the plane) positions of the first training examples, padded with NaN."""
     count, given = seen.study.examples_kept, len(seen.labels)
     rows = np.full((count, 4), math.nan)
     rows[:given, 0], rows[:given, 1] = seen.outputs.argmax(1)[:count].cpu(), seen.labels[:count].cpu()

@@ -108,7 +108,7 @@ def _scaled(module: nn.Module, point: Tensor, scaling: str) -> Tensor:
 
 
 def _measure(block: xr.Dataset, place: dict, network: Network) -> None:
-    """Measure a network at its place, for all outputs that weight G; only mark a network that diverged."""
+    """Measure a network and fill its place in a block, for each label of softmax; only mark a diverged network."""
     study = network.study
     if not torch.isfinite(network.point).all():
         return blocks.fill(block, place, {"diverged": 1.0})
@@ -132,7 +132,7 @@ def _measure(block: xr.Dataset, place: dict, network: Network) -> None:
     Variable("diverged", "1", "1 where training ended in values that are not finite, else 0", POINT),
 )
 def network(seen: Network) -> dict:
-    """Loss, accuracies and sizes of a network."""
+    """Losses, accuracies, entropy, norm and share of live parameters of a network."""
     loss, n = seen.problem.loss, len(seen.labels)
     theta = seen.point.detach().requires_grad_()
     logits = networks.logits_function(seen.module)
@@ -160,7 +160,10 @@ def network(seen: Network) -> dict:
     of_network("logits_error", "1", "largest change of a logit by the scaling of layers, over the largest logit"),
 )
 def identities(seen: Network) -> dict:
-    """Errors of identities: at the boundary, along a random direction and top eigenvectors of G; for scaled layers."""
+    """Errors of identities: of loss gradients at the boundary, and of the logits under the scaling of layers.
+
+    Gradients are compared along a random direction and, if temperature-1 is measured, the top k eigenvectors of G.
+    """
     there = seen.plain(seen.inputs)
     found = {"logits_error": float((seen.outputs - there).abs().max() / there.abs().max().clamp_min(TINY))}
     if seen.normals is None:
@@ -230,7 +233,7 @@ of_precision = functools.partial(Variable, axes=(*POINT, PRECISION), may_be_miss
     key="explicit",
 )
 def explicit(seen: Network) -> dict:
-    """The published measure of generalisation, from all eigenvectors of the Hessian."""
+    """The published measure of generalisation, G_θ (a), in each precision, from all eigenvectors of the Hessian."""
     rows, size = [], len(seen.point)
     entropies = [float(label.split("-")[1]) for label in seen.study.softmax if label.startswith("entropy")]
     cooled = boundary.matched_temperature(seen.outputs, entropies[0]) if entropies else math.nan
@@ -270,7 +273,10 @@ def explicit(seen: Network) -> dict:
     key="hessian_eigenvectors",
 )
 def hessian_part(seen: Network) -> dict:
-    """Top eigenvectors of the Hessian and of G, by Lanczos iteration; missing where G vanishes."""
+    """Top eigenpairs of the Hessian and of G and the norm of H′, by Lanczos iteration, and effective examples.
+
+    Missing where G vanishes; if an iteration fails, the values from there on are missing.
+    """
     count, size = seen.study.hessian_eigenvectors, len(seen.point)
     factor = seen.problem.loss.factor(seen.outputs, seen.labels)
     traces = logit_gradients.traces(seen.gradients.own(), factor)
@@ -300,7 +306,7 @@ def hessian_part(seen: Network) -> dict:
 
 @dataclass(frozen=True)
 class Together:
-    """The networks of all draws at one place."""
+    """The networks of all draws at the same variant, minimum, epoch, radius and scaling."""
 
     work: blocks.Work
     networks: list[Network]
@@ -324,7 +330,7 @@ of_start = functools.partial(Variable, axes=(*POINT, START), may_be_missing=True
     key="estimate_steps",
 )
 def margin_estimates(seen: Together) -> dict:
-    """The published margin estimate of all draws at once; missing for networks without eigenvectors of G."""
+    """The margin estimate of Sabanayagam et al. (2023) for all draws at once; NaN for networks where G vanishes."""
     networks, study = seen.networks, seen.networks[0].study
     finite_ones = [i for i, each in enumerate(networks) if torch.isfinite(each.point).all()]
     weighted = {i: networks[i].weighted("temperature-1") for i in finite_ones}

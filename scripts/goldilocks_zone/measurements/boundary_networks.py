@@ -45,7 +45,7 @@ class Network:
             return networks.logits_function(self.module)(self._plain, inputs)
 
     def weighted(self, label: str) -> "Weighted":
-        """The network with G weighted by the outputs p of a label of `softmax`."""
+        """The network with G weighted by softmax outputs p, given by a label of the study's key softmax."""
         if label not in self._weighted:
             self._weighted[label] = _weighted(self, label)
         return self._weighted[label]
@@ -60,7 +60,7 @@ class Network:
         return decision_boundary.predicted_loss(gradients, self.logits(points).detach())
 
     def nodes(self, count: int) -> Tensor:
-        """Nodes (count², 2) of a grid over the box in the plane, x slowest."""
+        """Nodes (count², 2) of a grid over the box in the plane; y varies fastest."""
         axes = [torch.linspace(*ends, count).to(self.point) for ends in self.plane.box]
         return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, 1)
 
@@ -80,7 +80,7 @@ class Network:
 
     @functools.cached_property
     def problem(self) -> Problem:
-        """The training problem."""
+        """The problem of the training examples and the study's loss."""
         return Problem(self.module, self.inputs, self.labels, self.study.loss)
 
     @functools.cached_property
@@ -95,7 +95,7 @@ class Network:
 
     @functools.cached_property
     def curve(self) -> boundary.Curve | None:
-        """The boundary in the plane."""
+        """The boundary in the box of the plane, as segments; None for images."""
         if self.plane is None:
             return None
         return boundary.curve(self.logits, self.plane.box, self.study.fine_grid, self.point)
@@ -117,7 +117,7 @@ class Network:
 
     @functools.cached_property
     def elsewhere(self) -> logit_gradients.LogitGradients:
-        """Unit differences of the gradients of the two largest logits at as many random points of the box."""
+        """Unit differences of the two largest logits' gradients at random points of the box, one per boundary point."""
         low, high = np.array(self.plane.box).T
         points = stream("points of the box").uniform(low, high, (len(self.crossings.points), 2))
         points = torch.as_tensor(points).to(self.point).view(-1, *self.inputs.shape[1:])
@@ -134,7 +134,10 @@ class Network:
 
 @dataclass
 class Weighted:
-    """A network with outputs p that weight G: the temperature of p (NaN if none exists) and the eigenpairs of G."""
+    """A network with outputs p that weight G: the temperature of p and the eigenpairs of G.
+
+    These are NaN and None if no temperature gives the entropy that the label asks for.
+    """
 
     network: Network
     temperature: float
@@ -142,7 +145,7 @@ class Weighted:
 
     @functools.cached_property
     def predicted_loss(self) -> logit_gradients.LogitGradients:
-        """Unit gradients of the predicted labels' losses at the training examples, at the same temperature."""
+        """Unit gradients of the predicted labels' losses at the training examples, at the temperature (1 if NaN)."""
         temperature = self.temperature if math.isfinite(self.temperature) else 1
         return decision_boundary.predicted_loss(self.network.gradients, self.network.outputs / temperature)
 
@@ -155,12 +158,12 @@ class Weighted:
 
     @property
     def eigenvalues(self) -> np.ndarray:
-        """Eigenvalues of G, of the loss of logits over the temperature, descending."""
+        """Eigenvalues (m,), descending, of the G of the loss at logits / temperature."""
         return self.dual.pairs.eigenvalues / self.temperature**2
 
 
 def _weighted(network: Network, label: str) -> Weighted:
-    """Weight G by the outputs p of a label of `softmax`; without eigenpairs if no temperature gives these outputs."""
+    """Weight G by the outputs p of a label of softmax; no eigenpairs if no temperature gives the label's entropy."""
     kind, _, value = label.partition("-")
     z, temperature, factor = network.outputs, 1.0, None
     if kind == "entropy":
@@ -191,7 +194,7 @@ def identities(network: Network, vectors: Tensor) -> dict[str, float]:
     """Largest errors of two identities of loss gradients, over boundary points and `vectors` v (m, D).
 
     Logits k and l tie at a point; J_j is the gradient of logit j, g(ŷ=k) that of the loss of label k.
-    flip_error: of g(ŷ=k) + g(ŷ=l) = 2 Σ_j p_j (J_j − (J_k + J_l)/2), j over other classes, along v, relative to
+    flip_error: error of g(ŷ=k) + g(ŷ=l) = 2 Σ_j p_j (J_j − (J_k + J_l)/2) over other classes j, along v, relative to
     ‖g(ŷ=k)‖. fixed_label_jump: change of the alignment ⟨v, g(ŷ=k)⟩/‖g(ŷ=k)‖, which is continuous, between inputs on
     both sides of the point, 1e-9 apart in each entry.
     """

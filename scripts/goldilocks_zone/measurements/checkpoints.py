@@ -11,7 +11,7 @@ from goldilocks_zone.training import loop
 
 
 def checkpoint(work: blocks.Work, study: Study, checksum: str, number: int) -> loop.Checkpoint:
-    """Checkpoints of one training run, valid while code, network, data (by checksum) and settings stay the same."""
+    """Checkpoint of a job's training run `number`, for the same code, network, data (by checksum) and settings."""
     own = work.own and work.own.record(work.job.network)
     known = {"code": work.code, "own": own, "checksum": checksum}
     key = attributes.settings_hash({**known, **records.of_measurement(study, work.block.seed)})

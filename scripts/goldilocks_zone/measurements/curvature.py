@@ -85,7 +85,7 @@ class CurvatureStudy(Study, title="Study of curvature"):
 
     @changes_no_number
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
-        """Refuse more examples, classes or dimensions than there are, and networks that some measures cannot take."""
+        """Raise ConfigurationError for too many examples, classes or dimensions, and for networks that do not fit."""
         for name, shape in shapes.items():
             checks.refuse_examples(path, max(self.examples), self.validation, name, shape)
         for label in self.subspaces:
@@ -107,7 +107,7 @@ class CurvatureStudy(Study, title="Study of curvature"):
 
     @changes_no_number
     def operations(self, network: Network, shape: Shape, subspace: str, draws: int, radii: int) -> float:
-        """Operations of tangents along the plane (shared between points by homogeneous activations) and of products."""
+        """Operations of products and of tangents along planes, shared between points by homogeneous activations."""
         dimension = subspace_labels.parse_plane(subspace).dimension
         sizes = {key: len(values) for key, values in self.variations.items()}
         points = radii * math.prod(size for key, size in sizes.items() if key in SWEPT)

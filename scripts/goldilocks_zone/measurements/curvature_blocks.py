@@ -71,7 +71,10 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
 
 
 def _refuse_large_planes(job: blocks.Job, module: nn.Module, biases: bool) -> None:
-    """Refuse planes that could not be checked before the dataset and the network were known."""
+    """Raise ValueError if the plane has more dimensions than the network has weights (and biases, if `biases`).
+
+    Both dataset and network may be unknown when the settings are checked.
+    """
     dimension = subspace_labels.parse_plane(job.subspace).dimension
     available = sum(p.size for p in initialisation.parameters_of(module) if biases or not p.is_bias)
     if dimension > available:
@@ -93,7 +96,7 @@ def overflow(seen: Attempt) -> dict:
     key="weights",
 )
 def own_radius(seen: Attempt) -> dict:
-    """Radius of the weights themselves, for comparison with the radii of the study."""
+    """Norm of θ over r_X before θ is rescaled, for comparison with the radii of the study."""
     return {"own_radius": seen.sweep.own_radius}
 
 
@@ -168,10 +171,10 @@ def outputs(seen: OnPlane) -> dict:
     key="counterfactuals",
 )
 def counterfactuals(seen: OnPlane) -> dict:
-    """κ of a homogeneous network with one factor of the Hessian frozen at ratio 1 (vd7).
+    """κ of a homogeneous network with one factor of the Hessian frozen at the reference radius (claim vd7).
 
-    G ∝ α^{2n−2} diag p − ppᵀ and H′ ∝ α^{n−2} (p − y). Frozen is p in G (frozen_softmax), p in H′ (frozen_residual), or
-    the scale of the logit gradients in G (frozen_scale).
+    With n layers and the radius ratio α, G ∝ α^{2n−2} (diag p − ppᵀ) and H′ ∝ α^{n−2} (p − y). The frozen factor is
+    p in G (frozen_softmax), p in H′ (frozen_residual), or the scale of the logit gradients in G (frozen_scale).
     """
     if seen.reference is None:
         return {}
@@ -193,7 +196,7 @@ def counterfactuals(seen: OnPlane) -> dict:
     key="layer_probes",
 )
 def layers(seen: InLayers) -> dict:
-    """Traces of the layers' blocks of the Hessian, and the share of H′ inside them."""
+    """Traces of the layers' diagonal blocks of the Hessian, and the largest share of H′v along v, for v in a layer."""
     sizes, deviations = seen.sweep.layers
     means = np.diag(seen.measured.hessian).reshape(len(sizes), -1).mean(1)
     # Orthonormal directions of a layer stay inside it.
@@ -211,7 +214,7 @@ def layers(seen: InLayers) -> dict:
     key="probes",
 )
 def full_space(seen: InFullSpace) -> dict:
-    """Trace and norm of the Hessian in full space, in the metric of the planes."""
+    """Trace and norm of ηHη in full space, with the metric η of the planes, from random probes."""
     sweep, (problem, parameters) = seen.sweep, seen.problem
     probes, eta = sweep.probes, sweep.eta
     vectors = torch.as_tensor(probes * eta, device=sweep.work.device).to(getattr(torch, sweep.study.dtype))
@@ -234,7 +237,7 @@ def full_space(seen: InFullSpace) -> dict:
     key="full_gradients",
 )
 def full_gradients(seen: InFullSpace) -> dict:
-    """Gradients of loss and logits in full space."""
+    """Norms of the gradients of loss and logits in full space."""
     return vars(gradients.gradients(*seen.problem))
 
 

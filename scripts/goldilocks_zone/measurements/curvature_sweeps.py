@@ -26,8 +26,11 @@ from goldilocks_zone.subspaces import planes
 
 @dataclass(frozen=True)
 class Point:
-    """A point: its place in a block, factor `scale` on θ, temperature of the softmax, and `ratio` of its radius to the
-    reference radius; `scaled` is True if only the parameters are rescaled."""
+    """A point of a sweep: its place {axis: label} in a block, and where it lies.
+
+    scale: factor on θ; temperature: that of the softmax; ratio: radius over the reference radius, as given by
+    `initialisation.ratio`; scaled: True if only the parameters are rescaled.
+    """
 
     place: dict
     scale: float
@@ -78,8 +81,8 @@ class Sweep:
     """One variant of a study and one draw, at every radius of a block.
 
     All points share θ (D,), which is an initialisation or `trained` weights, the metric η (D,), raw planes (d, D),
-    probes (m, D) of the full space and layer_probes (layers · m, D) of single layers. `layers` are the sizes (l,) of
-    weight tensors and the standard deviations (l,) of their entries; own_radius is the norm of θ over r_X.
+    probes (m, D) of the full space and q probes of each of l layers, layer_probes (l · q, D). `layers` are the sizes
+    (l,) of weight tensors and the standard deviations (l,) of their entries; own_radius is the norm of θ over r_X.
     """
 
     def __init__(
@@ -116,7 +119,7 @@ class Sweep:
         self.theta, (self.inputs, self.targets) = torch.as_tensor(theta, device=work.device), work.on_device(examples)
 
     def seen(self) -> Iterator[Seen]:
-        """Iterate over all objects that observables measure; in full space, only over points that do not overflow."""
+        """Iterate over all objects that observables measure; at a point that overflows, only over an `Attempt`."""
         whole, references = {}, {}
         for i, plane in enumerate(self.planes):
             found = self._curvature(plane, self.points)
@@ -162,7 +165,7 @@ class Sweep:
         return points
 
     def _curvature(self, directions, points: list[Point]) -> list[tuple[Point, int, PlaneCurvature | None]]:
-        """Curvature along the rows of directions, sparse or dense, at every point and number of examples."""
+        """Curvature along directions (d, D), sparse or dense, by point and number of examples; None at overflow."""
         if not directions.shape[0]:
             return []
         if scipy.sparse.issparse(directions):

@@ -11,7 +11,7 @@ HEADER = "| variable | axes | unit | meaning | where the study has |\n|---|---|-
 
 
 def documented(text: str) -> str:
-    """Update the tables between their marks in a text, and append tables of new kinds."""
+    """Return the text with updated tables between the marks of each kind, and with tables of new kinds at the end."""
     known = {name: kind.load().OBSERVABLES for name, kind in kinds.known().items()}
     for name, observables in {**known, "cuts": loss_slices.OBSERVABLES}.items():
         first, last = f"<!-- variables of {name} -->\n", f"<!-- end of {name} -->\n"

@@ -1,6 +1,6 @@
 """Training of joint-embedding predictors of two levels, each member on data of its own.
 
-Letters: m members (draws), n examples, t frames, p dimensions of an observation, a of an action.
+Letters: m members (draws), n examples, t frames, p dimensions of an observation, a of an action, e of an embedding.
 """
 
 from collections.abc import Callable
@@ -27,14 +27,14 @@ TIMES = {"action": -1, "step": -2}  # time axis of actions, by name
 
 
 def world_of(study: PlanningStudy, dataset: str, seed: int) -> worlds.World:
-    """The world of a study."""
+    """The world that a study's `dataset` names, ring or two_rooms."""
     if dataset == "ring":
         return worlds.Ring(seed, noise=study.noise, reach=study.reach)
     return two_rooms.TwoRooms(seed)
 
 
 def summed(world: worlds.World, between: worlds.Arrays) -> np.ndarray:
-    """Features (…, a) of the sum of the actions between frames, (…, t) angles or (…, t, 2) steps by name."""
+    """Features (…, a) of summed actions `between` frames, by name: `action` (…, t), an angle, or `step` (…, t, 2)."""
     name = next(name for name in TIMES if name in between)
     return world.features({name: between[name].sum(TIMES[name])})
 
@@ -66,7 +66,10 @@ class Hierarchy:
 
 
 class Trainer:
-    """Trains all levels for a block's draws at one radius, with a checkpoint for each level."""
+    """Trains all levels for a block's draws at one radius, with a checkpoint for each level.
+
+    number: number of the trainer in its job, which numbers its checkpoints.
+    """
 
     def __init__(self, work: blocks.Work, study: PlanningStudy, radius: float, number: int):
         self.work, self.study, self.radius = work, study, radius
@@ -75,7 +78,7 @@ class Trainer:
         self._phases = 3 * number
 
     def hierarchy(self) -> Hierarchy:
-        """Train all levels, each on the previous one."""
+        """Train level 1 and, on its embeddings, level 2 and the direct predictor, if the study has one."""
         study, world = self.study, world_shapes.of(self.work.job.dataset)
         lower = Sizes(world.observation, world.action, study.embedding)
         upper = Sizes(study.embedding, world.action, study.upper_embedding)
@@ -145,7 +148,7 @@ class Trainer:
         return Members(module, ensemble.coordinates)
 
     def _starts(self, module: JointEmbedding) -> Tensor:
-        """Initial parameters (m, D), rescaled to the radius on level 1."""
+        """Initial parameters (m, D), multiplied by the radius on level 1."""
         level, block = (self._phases - 1) % 3 + 1, self.work.block
         streams = (self.work.stream("initialisation", f"level {level}", draw) for draw in block.draws)
         points = np.stack([jepa.initial(module, self.study.initialisation, each) for each in streams])

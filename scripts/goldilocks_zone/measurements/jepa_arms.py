@@ -86,7 +86,7 @@ class Ensemble:
         return torch.as_tensor(np.stack(points)), torch.tensor(rates, dtype=torch.float64)
 
     def _to_deviation(self, theta: np.ndarray, deviation: float, draw: int) -> float:
-        """Factor on parameters (D,) at which embeddings of fresh pairs, which are homogeneous, have the deviation σ."""
+        """Factor on θ (D,) that gives embeddings of fresh pairs a standard `deviation`; needs a homogeneous encoder."""
         x = torch.as_tensor(self.pairs.evaluated([draw], self.study.batch).x)
         embedded = jepa.Members(self.module, torch.as_tensor(theta)[None]).encode(x.double())[0]
         found = float(embedded.var(0).mean().sqrt())
@@ -151,7 +151,7 @@ class Ensemble:
         return torch.as_tensor(found["x"][0]).double()
 
     def _fresh(self, dtype: torch.dtype) -> Callable[[int], tuple[Tensor, Tensor]]:
-        """Function from the step to fresh pairs (m, n, 2p + a) of the members, shared by members of one draw."""
+        """Function from the step to fresh pairs (m, n, 2p + a), shared by members of one draw, and empty labels."""
         numbers, p = self.numbers, self.pairs.observation
         alike = numbers.tolist() == list(range(len(self.draws)))
         apart = torch.tensor([ARMS[member.arm].shuffled for member in self.members]).nonzero()[:, 0]
@@ -180,7 +180,7 @@ class Ensemble:
 
 
 def decay(steps: int, share: float) -> Callable[[int], float] | None:
-    """Factor on the rate by step: 1, then falling linearly to 0 over the last `share` of the steps."""
+    """Factor on the rate by step: 1, then falling linearly to 0 over the last `share` of steps; None if it is 0."""
     return (lambda step: min(1.0, (steps - step) / (share * steps))) if share else None
 
 
@@ -218,6 +218,6 @@ def module_of(work: blocks.Work, study: JepaTrainingStudy, pairs: jepa_worlds.Pa
 
 
 def place_of(member: Member, variant: Mapping) -> dict:
-    """Labels of a member in the results."""
+    """Place {axis: label} of a member in the results; its ensemble is trained in a `variant` of the study."""
     own = studies.place({**variant, **member.variant})
     return own | {"arm": member.arm, "radius": member.radius, "draw": member.draw}

@@ -1,4 +1,4 @@
-"""Studies of the curvature of joint-embedding losses: the zone's edges on rays of encoders of pairs of views.
+"""Studies of the curvature of joint-embedding losses on pairs of views, and of the zone's edges along rays.
 
 Imports nothing heavy.
 """
@@ -85,7 +85,7 @@ class JepaCurvatureStudy(Study, title="Study of the curvature of joint embedding
 
     @changes_no_number
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
-        """Refuse networks and planes that do not fit, and images of other sizes."""
+        """Raise ConfigurationError for networks, planes, images or losses that do not fit the study."""
         for name, shape in shapes.items():
             if shape.image not in (IMAGE, (1, 2 * IMAGE[1], 2 * IMAGE[2])):
                 size = "14 × 14 or 28 × 28 pixels and one channel"

@@ -85,7 +85,7 @@ def _ray(work: blocks.Work, study, pairs: views.Pairs, classes: int, place: dict
 
 
 def _finite(parts: Parts) -> np.ndarray:
-    """Return whether loss and Hessian are finite at each point, (p,)."""
+    """True (p,) at each of p radii where loss and Hessian are finite."""
     return np.isfinite(parts.loss.numpy()) & np.isfinite(parts.hessian.numpy()).all((1, 2))
 
 
@@ -113,7 +113,7 @@ def curves(ray: Ray) -> dict:
 
 
 def _summaries(parts: Parts) -> dict[str, np.ndarray]:
-    """Measures (p,) of one criterion."""
+    """Variables of `curves` (p,) of one criterion, by name, at p radii; NaN, apart from overflow, where not finite."""
     known, rows = _finite(parts), []
     for number, finite in enumerate(known):
         rows.append(_summary(parts, number) if finite else {})
@@ -202,7 +202,10 @@ def edges(ray: Ray) -> dict:
     key="layer_probes",
 )
 def layers(ray: Ray) -> dict:
-    """Traces of the layers' blocks of the Hessian (H′ contributes nothing), and their ratios in wide networks."""
+    """Traces σ_l² Tr(H_ll) of the layers' blocks of the Hessian, and their ratios R_l in wide networks.
+
+    R_l is relative to the last layer. H′ contributes nothing to these traces.
+    """
     study, scales = ray.study, torch.as_tensor(ray.radii, dtype=torch.float64)
     found = np.empty((len(study.criteria), len(scales), ray.depth))
     for number, deviation in enumerate(ray.deviations):
@@ -258,14 +261,17 @@ def collapse(ray: Ray) -> dict:
 
 
 def _closed_form(ray: Ray, label: str, first: np.ndarray, second: np.ndarray) -> np.ndarray | None:
-    """The Hessian along one row at W_n = 0 by the closed form; None for losses without one."""
+    """Closed form (u, u) of the Hessian along a row at W_n = 0, from features (n, u) of both views; None if unknown."""
     if criteria := jepa_rays.criteria_of(ray.study, label):
         return wide_networks.collapse_hessian(criteria, first, second, ray.study.embedding)
     return wide_networks.collapse_hessian_of_products(first, second) if "dot" in label else None
 
 
 def _largest_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Largest ρ_w = 1 − wᵀ⟨ΔΔᵀ⟩w/wᵀ(Σ + Σ′)w of features (n, u); missing where none vary."""
+    """Largest ρ_w = 1 − wᵀ⟨ΔΔᵀ⟩w/wᵀ(Σ + Σ′)w over w, for features (n, u) of both views; NaN if none vary.
+
+    Δ is the difference of both views' features, Σ and Σ′ are their covariances.
+    """
     spread = np.cov(first, rowvar=False) + np.cov(second, rowvar=False)
     variances, axes = np.linalg.eigh(spread)
     alive = variances > DEAD * max(variances[-1], 1e-300)
@@ -288,7 +294,7 @@ def _largest_correlation(first: np.ndarray, second: np.ndarray) -> float:
     key="checked_directions",
 )
 def checked(ray: Ray) -> dict:
-    """Errors of jets against automatic differentiation at every radius, and of the degrees of I and C."""
+    """Errors of jets against automatic differentiation at every radius, and of the power laws of I and C over radii."""
     count, criteria = ray.study.checked_directions, ray.study.criteria
     losses, one = [ray.loss(label) for label in criteria], torch.ones(1, dtype=torch.float64)
     errors, hessians = np.empty((len(criteria), len(ray.radii))), {label: [] for label in criteria}

@@ -114,7 +114,7 @@ class PlanningStudy(Study, title="Study of prediction and planning on two levels
 
     @changes_no_number
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
-        """Refuse combinations of settings that are not defined."""
+        """Raise ConfigurationError for settings that exclude one another or do not fit the networks and worlds."""
         for label in self.networks:
             if not isinstance(networks.get(label), FullyConnected):
                 checks.refuse(f"{path}.networks: {label} is impossible; use an encoder fc-<widths>-<activation>")

@@ -44,7 +44,7 @@ OBSERVABLES = Observables(RADIUS, DRAW)
 class Predictions:
     """Predictions (n, e) of one member by level and horizon, and the embeddings observed at these times.
 
-    targets: (n, t) by horizon and name. now: embeddings of the present, by level.
+    targets: t numbers to decode (n, t), by horizon and name. now: embeddings (n, e) of the present, by level.
     """
 
     predicted: dict[str, dict[int, np.ndarray]]
@@ -56,7 +56,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Plans:
-    """Episodes of one member, by planner and room of the goals."""
+    """Episodes of all members, by planner and room of the goals, and the `number` of the member to measure."""
 
     episodes: dict[tuple[str, str], rooms.Episodes]
     number: int
@@ -155,7 +155,7 @@ def _targets(states: worlds.Arrays, frame: int) -> dict[str, np.ndarray]:
 
 
 def _over(seen: Predictions, shape: tuple[int, ...], measure: Callable[[str, int], object]) -> np.ndarray:
-    """Values (level, *shape, horizon) of a measure of level and horizon; NaN where there is no prediction."""
+    """Values (level, *shape, horizon) of `measure`(level, horizon); NaN without finite predictions."""
     horizons = sorted(seen.study.horizons)
     found = [[np.broadcast_to(_known(seen, level, each, measure), shape) for each in horizons] for level in LEVELS]
     return np.moveaxis(np.array(found), 1, -1)
@@ -218,7 +218,10 @@ def _median_square(errors: np.ndarray) -> float:
 
 
 def r_squared(fitted: np.ndarray, given: np.ndarray, targets: np.ndarray) -> float:
-    """R² of targets (n, t) of the second half, from `given` (n, e), by a ridge probe of the first half of `fitted`."""
+    """R² of a ridge probe for targets (n, t), tested on the second half of `given` (n, e).
+
+    The probe is fitted on the first half of `fitted` (n, e).
+    """
     half = len(targets) // 2
     embeddings = np.concatenate([fitted[:half], given[half:]])
     if 2 * half < len(targets):

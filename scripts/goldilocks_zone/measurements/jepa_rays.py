@@ -28,7 +28,7 @@ TERMS = {"invariance": (1.0, 0.0, 0.0), "variance": (0.0, 1.0, 0.0), "covariance
 
 
 def network_of(study: JepaCurvatureStudy, label: str) -> nn.Module:
-    """The joint embedding of an encoder's label, with a predictor or Siamese, in double precision."""
+    """The joint embedding with the encoder of a label, in double precision, Siamese or with the study's predictor."""
     sizes = jepa.Sizes(math.prod(IMAGE), 0, study.embedding)
     return jepa.build(labels.parse_network(label), sizes, "predictor" if study.predictor else "siamese")
 
@@ -47,7 +47,7 @@ def criteria_of(study: JepaCurvatureStudy, label: str) -> Criteria | None:
 
 
 def loss_of(study: JepaCurvatureStudy, label: str, classes: int) -> Loss:
-    """The loss of a label."""
+    """The loss that a `label` of criteria names; `classes` is the number of classes for cross_entropy."""
     if found := criteria_of(study, label):
         return Vicreg(study.embedding, found.invariance, found.variance, found.covariance, found.epsilon)
     if label == "cross_entropy":
@@ -76,7 +76,7 @@ class Ray:
 
     @property
     def depth(self) -> int:
-        """Number n of layers of an encoder without biases."""
+        """Number of layers of an encoder without biases."""
         return len(self.sizes)
 
     def stream(self, purpose: str, *more: str) -> np.random.Generator:
@@ -88,12 +88,12 @@ class Ray:
         return loss_of(self.study, label, self.classes)
 
     def weights(self, theta: Tensor) -> list[Tensor]:
-        """The matrices of an encoder's parameters (D,)."""
+        """Weight matrices of the network, from its parameters (D,)."""
         shapes = [each.shape for each in self.module.parameters()]
         return [part.view(shape) for part, shape in zip(theta.split(self.sizes), shapes)]
 
     def outputs(self, theta: Tensor) -> Tensor:
-        """Outputs (n, w) of the whole network at parameters (D,)."""
+        """Outputs (n, w) at parameters (D,): both embeddings, w = 2e, or with a predictor also residuals, w = 3e."""
         return networks.outputs_function(self.module)(theta, self.inputs.flatten(1))
 
     @functools.cached_property
@@ -122,11 +122,11 @@ class Ray:
         return jets.of_encoder(self.weights(self.theta if theta is None else theta), self.inputs, directions)
 
     def jets_at(self, radius: float, count: int) -> Jets:
-        """Jets of the whole network at a radius along the first directions, by automatic differentiation."""
+        """Jets of the whole network at a radius along the first `count` directions, by automatic differentiation."""
         return jets.of_network(self.outputs, radius * self.theta, self.directions[:count])
 
     def layer(self, number: int) -> np.ndarray:
-        """1 on the parameters (D,) of a layer, 0 elsewhere."""
+        """Array (D,): 1 on the parameters of layer `number`, counted from 0, and 0 elsewhere."""
         return np.repeat(np.arange(len(self.sizes)) == number, self.sizes).astype(float)
 
     @functools.cached_property
@@ -155,7 +155,7 @@ class Ray:
 
     @functools.cached_property
     def features(self) -> tuple[np.ndarray, np.ndarray]:
-        """Features h and h′ (n, u) of the last layer at r_X."""
+        """Features h and h′ (n, u) of the two views at r_X: the inputs of the last layer."""
         h = self.inputs
         for weight in self.weights(self.theta)[:-1]:
             h = torch.relu(h @ weight.T)
@@ -163,13 +163,13 @@ class Ray:
 
     @functools.cached_property
     def moments(self) -> Moments:
-        """I, C and variances at r_X."""
+        """I, C and the variances of both branches' outputs at r_X."""
         terms = Vicreg(self.study.embedding, 1, 1, 1, self.study.epsilon).terms(self.jets.outputs)
         return Moments(terms.invariance.item(), terms.covariance.item(), self.jets.outputs.var(0).numpy())
 
     @functools.cached_property
     def ratios(self) -> dict[str, np.ndarray]:
-        """R_l (n,) of I and V in wide networks, from the views alone."""
+        """R_l of I and V for each layer l, from the views: σ_l² Tr(H_ll) over the last layer's, in wide networks."""
         x, y = self.inputs.unbind(1)
         x, y = x.numpy(), y.numpy()
         return {
@@ -179,10 +179,10 @@ class Ray:
 
     @property
     def layer_weights(self) -> LayerWeights:
-        """W of I and V by the plane's metric.
+        """Weighted means W over layers of R_l of I and V, with weights η_l²/σ_l² by the metric η of the plane.
 
-        C contributes little to the balance and takes W of V. Its R_l are lower, which the independent outputs of wide
-        networks do not explain.
+        C contributes little to `wide_networks.balance` and takes W of V. R_l of C are lower, which the independent
+        outputs of wide networks do not explain.
         """
         ends = np.cumsum(self.sizes) - 1
         weights = (self.eta[ends] / self.deviations) ** 2
@@ -224,7 +224,7 @@ def crossings(
 
 
 def edges(ray: Ray, here: Jets, measure: Callable, wanted: Sequence[str]) -> dict[str, float]:
-    """Edges x of losses by label, where measure(jets, loss, scales, labels) (p,) changes its sign."""
+    """Edges x of losses by label, where measure(jets, loss, scales, labels) (p,) turns from negative to positive."""
     found, terms = {}, [label for label in wanted if label.startswith("vicreg")]
     if terms:
         own = [criteria_of(ray.study, label) for label in terms]
@@ -249,12 +249,15 @@ def edges(ray: Ray, here: Jets, measure: Callable, wanted: Sequence[str]) -> dic
 
 
 def trace(here: Jets, loss: Loss, scales: Tensor, labels: Tensor | None = None) -> Tensor:
-    """Trace of the Hessian (p,)."""
+    """Trace (p,) of the Hessian at `scales` (p,) times the parameters of the jets."""
     return sum(jets.traces(here, loss, scales, labels))
 
 
 def formula(ray: Ray, label: str, weights: LayerWeights) -> float:
-    """Edge x by the formula of wide networks, with I, C and variances of this θ; NaN for losses other than VICReg."""
+    """Edge x by the formula of wide networks, with I, C and variances of this θ.
+
+    NaN if the formula has no edge, and for labels other than vicreg or vicreg-<μ/λ>.
+    """
     if not label.startswith("vicreg"):
         return math.nan
     alpha = wide_networks.edge(criteria_of(ray.study, label), ray.moments, weights, ray.depth)

@@ -199,7 +199,7 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
 
     @changes_no_number
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
-        """Refuse combinations of settings that are not defined."""
+        """Raise ConfigurationError for settings that exclude one another or do not fit the networks and datasets."""
         for label in self.networks:
             if not isinstance(networks.get(label), FullyConnected):
                 checks.refuse(f"{path}.networks: {label} is impossible; use an encoder fc-<widths>-<activation>")
@@ -217,7 +217,7 @@ class JepaTrainingStudy(Study, title="Study of the training of joint embeddings"
 
     @changes_no_number
     def _check_one(self, path: str, shapes: Shapes) -> None:
-        """Check a study whose varied keys have one value each."""
+        """Raise ConfigurationError as `check` does, for a study whose varied keys have one value each."""
         for name, shape in shapes.items():
             if world_shapes.of(name):
                 if self.views:

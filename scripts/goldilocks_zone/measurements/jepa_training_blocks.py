@@ -1,6 +1,6 @@
 """Blocks of the training of joint embeddings: arms of all variants, and probes of their embeddings.
 
-Letters: m members, n pairs, p dimensions of an observation, e of an embedding.
+Letters: m members, n pairs, p dimensions of an observation, a of an action, e of an embedding.
 """
 
 import functools
@@ -78,7 +78,7 @@ class Trained:
 
     @functools.cached_property
     def hard(self) -> np.ndarray | None:
-        """Energies (m, n) of x and a y with its fast angle turned; None in worlds without one."""
+        """Energies (m, n) of x and of y with its fast angle turned; None in worlds without a fast angle."""
         if self.turned is None:
             return None
         return self._energies(self.model.encode(torch.as_tensor(self.turned)), self.turned)
@@ -133,13 +133,13 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
 
 
 def started(study: JepaTrainingStudy, ensemble: Ensemble) -> Iterator[dict]:
-    """Values by name of each member at its start."""
+    """Iterate over the members of an ensemble: values by name at the initialisation."""
     found = OBSERVABLES.measure(study, Started(ensemble))
     return ({name: each[i] for name, each in found.items()} for i in range(len(ensemble.members)))
 
 
 def trained(ensemble: Ensemble, points: Tensor) -> Iterator[Trained]:
-    """Iterate over the members of an ensemble at parameters (m, D), some at a time, with pairs for measurements."""
+    """Iterate over members at trained parameters (m, D), AT_ONCE at a time, with fresh pairs of their draws."""
     study, pairs = ensemble.study, ensemble.pairs
     for start in range(0, len(points), AT_ONCE):
         members, criteria = (each[start : start + AT_ONCE] for each in (ensemble.members, ensemble.criteria))
@@ -161,7 +161,7 @@ def trained(ensemble: Ensemble, points: Tensor) -> Iterator[Trained]:
     Variable("diverged", "1", "1 where training ended in values that are not finite, else 0", (ARM,)),
 )
 def size(seen: Trained) -> dict:
-    """Sizes of embeddings and parameters."""
+    """Deviation and dimensions in use of embeddings, norm of parameters, and whether training diverged."""
     s_x, points = seen.s_x.numpy(), seen.model.parameters
     found = {
         "deviation": representations.deviation(s_x),

@@ -21,8 +21,8 @@ HARD = np.pi / 8  # turn of the fast angle in hard pairs, in radians
 class Pairs:
     """Fresh pairs of one world, for training and for measurements.
 
-    action: number of an action's features. classes: number of classes of the images' labels, 1 for worlds. checksum:
-    checksum of the images.
+    observation: dimension p of an observation. action: number a of an action's features. classes: number of classes of
+    the images' labels, 1 for worlds. checksum: checksum of the images, empty for worlds.
     """
 
     training: worlds.World
@@ -49,7 +49,7 @@ class Pairs:
         return worlds.batch(self.training, [draw], 0, count, "curvature")
 
     def turned(self, batch: worlds.Batch) -> np.ndarray | None:
-        """Observations y (s, n, p) of hard pairs; None in worlds without them."""
+        """Observations y (s, n, p) of hard pairs: the fast angle is turned by ±HARD; None in other worlds than ring."""
         return self.evaluation.turned(batch, HARD) if isinstance(self.evaluation, worlds.Ring) else None
 
 
@@ -59,7 +59,10 @@ def pack(batch: worlds.Batch) -> np.ndarray:
 
 
 def of(study: JepaTrainingStudy, dataset: str, path: str, seed: int) -> Pairs:
-    """Pairs of a study whose varied keys have one value each; `path` is the file of a dataset of images."""
+    """Pairs of a study whose varied keys have one value each; `path` is the file of a dataset of images.
+
+    Raises ValueError if such a dataset has no training or no test images.
+    """
     known = world_shapes.of(dataset)
     if known:
         world = _world(study, dataset, seed)
@@ -83,7 +86,10 @@ def _world(study: JepaTrainingStudy, dataset: str, seed: int) -> worlds.World:
 
 @functools.lru_cache(maxsize=2)
 def _images(path: str, split: int) -> tuple[np.ndarray, np.ndarray, int, str]:
-    """Small images and labels of a split of a dataset file, its number of classes, and its checksum."""
+    """Small images and labels of a split of a dataset file, its number of classes, and its checksum.
+
+    Raises ValueError if the split has no images.
+    """
     with netcdf.opened(path) as file:
         members = file["split"].values == split
         images, labels = file["images"].values[members], file["labels"].values[members].astype(np.int64)

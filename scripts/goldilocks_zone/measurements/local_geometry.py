@@ -107,7 +107,9 @@ class Options:
 def measure(network: nn.Module, parameters: Tensor, sets: Sets, options: Options) -> dict[str, np.ndarray]:
     """Measure all VARIABLES at `parameters` (D,) for the mean cross-entropy over `sets.spectrum`.
 
-    Computations are in the precision of the inputs. Clustering without the last layer is missing if layers are unknown.
+    Computations are in the precision of the inputs. Clustering without the last layer is NaN if layers are unknown;
+    residual_extreme is left out unless `options.residual`. Raises TooFewEigenvalues if G has fewer than `options.count`
+    non-zero eigenvalues.
     """
     parameters = parameters.detach().clone()
     spectrum = sets.spectrum
@@ -148,9 +150,10 @@ def outputs(network: nn.Module, parameters: Tensor, inputs: Tensor) -> Tensor:
 
 
 def modelled(outputs: np.ndarray, one_hot: np.ndarray, size: int, count: int, measured: dict) -> dict[str, np.ndarray]:
-    """Predictions (RUNGS,) of the random model for `measured` σ_c, σ_E and σ_z, and model_eigenvalue (RUNGS, count).
+    """Predictions (RUNGS,) of the random model by name, and model_eigenvalue (RUNGS, count).
 
-    NaN if outliers do not separate from the bulk, or no Gaussian logits give the measured mixing.
+    outputs, one_hot: softmax outputs and labels (n, k). size: D. measured: values of σ_c, σ_E, σ_z and the mixing by
+    name. NaN if outliers do not separate from the bulk, or no Gaussian logits give the measured mixing.
     """
     n, classes = outputs.shape
     cluster, noise = measured["cluster_deviation"], measured["noise_deviation"]
@@ -198,7 +201,7 @@ def _entropy(logits: Tensor) -> float:
 
 
 def _input_cosines(examples: Examples) -> np.ndarray:
-    """input_cosine (INPUT_PAIRS,), over classes with at least two examples."""
+    """Mean cosine of different inputs (INPUT_PAIRS,): within classes of two or more examples, and over all pairs."""
     units = torch.nn.functional.normalize(examples.inputs.flatten(1).double())
 
     def mean(some: Tensor) -> float:
@@ -209,7 +212,7 @@ def _input_cosines(examples: Examples) -> np.ndarray:
 
 
 def _clusters(pairs: logit_gradient_pairs.Pairs) -> np.ndarray:
-    """clustering (PAIRS, LAYERS)."""
+    """Values of the variable clustering (PAIRS, LAYERS); NaN without the last layer if layers are unknown."""
     missing = dict.fromkeys(PAIRS, np.nan)
     of_layers = [vars(each) if each else missing for each in (pairs.clustering, pairs.without_last)]
     return np.array([[values[pair] for values in of_layers] for pair in PAIRS])
@@ -218,7 +221,10 @@ def _clusters(pairs: logit_gradient_pairs.Pairs) -> np.ndarray:
 def _powers(
     sets: Sets, problem: Problem, parameters: Tensor, gradients: logit_gradients.LogitGradients, top: Tensor, p: Tensor
 ) -> np.ndarray:
-    """gradient_power (SOURCES, m), from the cotangents `top` (m, n, k) of G's eigenvectors and the outputs p (n, k)."""
+    """Values of the variable gradient_power (SOURCES, m).
+
+    gradients: J of the examples of G; top: cotangents (m, n, k) of the eigenvectors of G; p: softmax outputs (n, k).
+    """
     (n, classes), random = p.shape, stream("powers")
     drawn = (p.cumsum(1)[:, :-1].cpu() < torch.as_tensor(random.random((n, 1)))).sum(1).to(p.device)
     own = p - nn.functional.one_hot(sets.spectrum.labels, classes).to(p)
@@ -248,7 +254,7 @@ def _powers(
 
 
 def _deviations(gradients: logit_gradients.LogitGradients, size: int) -> dict[str, float]:
-    """σ_c and σ_E: deviations of the entries of mean logit gradients, and of single ones from their mean."""
+    """σ_c and σ_E: deviations of entries of mean logit gradients, and of examples' logit gradients from their mean."""
     n, classes = gradients.examples, gradients.classes
     averages = torch.eye(classes, dtype=gradients.dtype, device=gradients.device)[:, None].expand(-1, n, -1) / n
     means = (averages.double() * gradients.multiplied(averages).double()).sum((1, 2))
@@ -263,7 +269,10 @@ def _deviations(gradients: logit_gradients.LogitGradients, size: int) -> dict[st
 def _hessian(
     problem: Problem, parameters: Tensor, options: Options, top: logit_gradients.GaussNewton, classes: int
 ) -> dict[str, np.ndarray]:
-    """Measure the Hessian and H′."""
+    """Values by name of the variables of the Hessian and, with `options.residual`, of H′.
+
+    top: eigenpairs of G, near which the search starts. classes: number of classes.
+    """
     # The eigenvectors of G are near those of H, so they are good starting vectors.
     known = logit_gradients.pulled(problem, parameters, top.cotangents).double().cpu().numpy()
     start = top_eigenvectors.start_near(known, len(parameters))

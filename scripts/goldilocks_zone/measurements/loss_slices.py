@@ -44,7 +44,7 @@ SECOND = along("second", "plane_steps", "direction 1")
 
 @dataclasses.dataclass(frozen=True)
 class Slices:
-    """A point (D,) of a problem, and directions (d, D) as long as the point."""
+    """A point (D,) of a problem, and orthogonal directions (d, D) of the same norm as the point."""
 
     problem: Problem
     point: torch.Tensor
@@ -69,7 +69,10 @@ def slices(seen: Slices) -> dict[str, np.ndarray]:
 
 
 def measure_block(job: blocks.Job) -> xr.Dataset:
-    """Measure the losses on all slices; the settings name the dataset, network and subspace."""
+    """Measure the losses on all slices; the settings name the dataset, network and subspace.
+
+    Raises ValueError if the plane has more dimensions than the network has weights.
+    """
     cuts, seed = records.read_measurement(job.path_to_settings)
     job = dataclasses.replace(job, dataset=cuts.dataset, network=cuts.network, subspace=cuts.subspace)
     work = blocks.begin(job, records.Block(cuts, seed, range(1), studies.radii(cuts)))

@@ -157,13 +157,16 @@ class Trainer:
         return [(points, self.classified(points, inputs, drawn)["accuracy"]) for points in found]
 
     def _on_noisy_data(self, starts: Tensor) -> Tensor:
-        """Minima (s, D) of the noisy checkerboard."""
+        """Parameters (s, D) after training from `starts` (s, D) on the noisy checkerboard."""
         work = self.work
         noisy = in_the_plane(self.study, NOISY, work.block.seed, self.draws, self.training[0]).training
         return self.train(starts, noisy, self._last)[-1]
 
     def train(self, starts: Tensor, examples: tuple[Tensor, Tensor], phase: Phase) -> Tensor:
-        """Parameters (t, m, D) after the phase's steps, from `starts` (m, D) of repeated draws, on own examples."""
+        """Train m members from `starts` (m, D); return parameters (t, m, D) after the t steps that the phase keeps.
+
+        Members take all draws in order, once or repeatedly. examples: inputs (m, n, …) and labels (m, n).
+        """
         ensemble = self._ensemble(starts, examples, phase)
         self._phases += 1
         checkpoint = checkpoints.checkpoint(self.work, self.study, self.data.checksum, self._phases)

@@ -72,7 +72,7 @@ class Variable(NamedTuple):
 
 
 class Observable(NamedTuple):
-    """Variables of studies whose `key` is set: `measure` maps an object of the class `of` to their values by name."""
+    """Variables that `measure` computes, by name, from an object of the class `of`, in studies whose `key` is set."""
 
     of: type
     key: str
@@ -80,7 +80,7 @@ class Observable(NamedTuple):
     measure: Callable[[Any], Mapping[str, Any]]
 
     def wanted(self, study: Any) -> bool:
-        """Return whether a study has these variables."""
+        """Return whether a study has these variables: its `key` is set, or there is none."""
         return not self.key or bool(getattr(study, self.key))
 
 

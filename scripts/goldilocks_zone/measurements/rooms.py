@@ -1,4 +1,8 @@
-"""Episodes in two rooms: a planner acts from starts towards goals, and replans every few steps."""
+"""Episodes in two rooms: a planner acts from starts towards goals, and replans every POOLED steps.
+
+Letters: m members, n starts, p dimensions of an observation, a of an action, e of an embedding. Distances are in units
+of the square's side.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,8 +24,8 @@ Encode = Callable[[Tensor], Tensor]
 class Knowledge:
     """Learnt models of a planner for m members: encoders and predictors of both levels.
 
-    encode: from observations (m, …, p) to embeddings (m, …, e). above: from windows of these (m, …, POOLED, e) to
-    embeddings of level 2. first, second: predictors, from states (m, n, e) and actions (m, n, a).
+    encode: from observations (m, …, p) to embeddings (m, …, e). above: from windows of embeddings (m, …, POOLED, e)
+    to embeddings of level 2. first, second: predictors, from states (m, n, e) and actions (m, n, a).
     """
 
     encode: Encode
@@ -57,7 +61,8 @@ def acted(
 ) -> Episodes:
     """Episodes of the members from starts to goals, `tasks` (m, n, 2) each, with separate random streams by member.
 
-    Before the first step, POOLED frames are observed at rest, as for the goal. Later plans use the last POOLED frames.
+    The first plan uses POOLED frames observed at rest at the start, later plans the last POOLED frames. The goal is
+    given by POOLED frames at rest.
     """
     places, goals = tasks
     levels = _levels(planner, world, knowledge)
@@ -93,8 +98,8 @@ def _place(
 ) -> planners.Place:
     """Represent a place (m, n, 2) by the embeddings of its frames (m, n, POOLED, p).
 
-    On level 1, it is the embedding of the last frame, or the mean over all frames `at_rest`. The state is the place
-    itself if the planner knows the true dynamics.
+    On level 1, this is the embedding of the last frame or, if `at_rest`, the mean over all frames. The state is the
+    place itself if the planner knows the true dynamics, else this embedding.
     """
     seen = knowledge.encode(frames)
     first = seen.mean(2) if at_rest else seen[:, :, -1]
@@ -116,7 +121,7 @@ def _levels(planner: Flat | Hierarchical, world: two_rooms.TwoRooms, knowledge: 
 
 
 def true_step(places: Tensor, actions: Tensor) -> Tensor:
-    """Places (…, 2) that actions (…, 2) reach from places (…, 2)."""
+    """Places (…, 2) that actions (…, 2), in units of the longest step, reach from places (…, 2)."""
     moved = two_rooms.moved(places.cpu().numpy(), two_rooms.LONGEST * actions.cpu().numpy())
     return torch.as_tensor(moved).to(places)
 

@@ -109,7 +109,7 @@ class TrainingStudy(Study, title="Study of training"):
 
     @changes_no_number
     def check(self, path: str, shapes: Shapes, networks: Networks) -> None:
-        """Refuse unlogged steps, and more examples or dimensions than datasets, planes and networks have."""
+        """Raise ConfigurationError for steps that are not made or logged, and for too many examples or dimensions."""
         last = max(self.logged_steps)
         checks.require(last == self.steps, f"{path}.logged", last, f"there are {self.steps} steps")
         self._check_geometry(path)
@@ -123,7 +123,7 @@ class TrainingStudy(Study, title="Study of training"):
 
     @changes_no_number
     def _check_geometry(self, path: str) -> None:
-        """Refuse steps of the geometry that are not logged, and losses that it does not cover."""
+        """Raise ConfigurationError for geometry steps that are not logged, and losses without a measured geometry."""
         steps = {"geometry_steps": ("logged steps", self.logged_steps)}
         steps["residual_steps"] = ("geometry_steps", self.geometry_steps)
         for key, (name, known) in steps.items():
@@ -144,7 +144,7 @@ class TrainingStudy(Study, title="Study of training"):
 
     @changes_no_number
     def _check_numbers(self, path: str, name: str, shape: Shape) -> None:
-        """Check numbers of examples against a dataset, for a study whose varied keys have one value each."""
+        """Raise ConfigurationError for too many examples of a dataset; varied keys must have one value each."""
         checks.refuse_examples(path, self.examples or 0, self.validation, name, shape)
         most = self.examples or shape.training_examples - self.validation
         count, held_out = self.geometry_examples, self.validation

@@ -122,9 +122,10 @@ def measure_block(job: blocks.Job) -> xr.Dataset:
 
 
 def _groups(members: list[Member], trained: Ensembles) -> list[list[Member]]:
-    """Group members by draw on planes and spheres, and in the whole space by what fits into the cache.
+    """Group members by draw on planes and spheres, and in the whole space by what fits into the cache of a CPU.
 
-    The size of a member is that of its parameters or of its widest activations, whichever is larger.
+    A member takes the memory of its parameters or of its widest activations, whichever is larger. On a GPU, all members
+    in the whole space form one group.
     """
     if not isinstance(trained.where, subspace_labels.FullSpace):
         return [list(group) for _, group in itertools.groupby(members, lambda member: member.draw)]
@@ -165,7 +166,10 @@ def _train(trained: Ensembles, members: list[Member], checkpoint: loop.Checkpoin
 
 
 def _rate_and_temperature(study: TrainingStudy, depth: int | None, ratio: float) -> tuple[float, float]:
-    """Learning rate and temperature of a member at `ratio` times the reference radius."""
+    """Learning rate and temperature of a member at `ratio` times the reference radius.
+
+    Raises ValueError if a rule is homogeneous and the `depth`, the number of weight layers, is unknown.
+    """
     for rule in ("rate_rule", "temperature_rule"):
         if getattr(study, rule) == "homogeneous":
             blocks.refuse_unknown_depth(depth, f"{rule}: homogeneous", "fixed")
@@ -176,7 +180,7 @@ def _rate_and_temperature(study: TrainingStudy, depth: int | None, ratio: float)
 def _subset(trained: Ensembles, draw: int, points: list[np.ndarray]) -> constraints.Subset:
     """Subset of parameter space for members that start at `points`, each (D,).
 
-    On planes and spheres, all of them must be of the one `draw`, which determines the plane.
+    On planes and spheres, all members must belong to `draw`, which determines the plane.
     """
     study, work, where = trained.study, trained.work, trained.where
     tensor = functools.partial(torch.as_tensor, dtype=getattr(torch, study.dtype), device=work.device)
@@ -248,7 +252,10 @@ def sharpness(seen: Logged) -> dict[str, Tensor]:
     key="geometry_examples",
 )
 def geometry(seen: Logged) -> dict[str, Tensor]:
-    """The local geometry of each member; missing at other steps, for diverged members and for saturated softmaxes."""
+    """The local geometry of each member at geometry_steps, and NaN at other logged steps.
+
+    It is also NaN for diverged members and for saturated softmaxes.
+    """
     trained, study, members = seen.trained, seen.trained.study, len(seen.state.coordinates)
     shape = Shape(study, trained.module, trained.training[0].shape[1:], trained.splits.training.classes)
     sizes = {known.name: [len(axis.labels(shape)) for axis in known.axes] for known in local_geometry.VARIABLES}
@@ -270,7 +277,7 @@ def geometry(seen: Logged) -> dict[str, Tensor]:
 
 
 def _sets(trained: Ensembles, count: int) -> local_geometry.Sets:
-    """Two sets of `count` training examples, and one of held-out examples."""
+    """Two sets of `count` training examples, and one of held-out ones. Raises ValueError if there are too few."""
     places = (trained.training, 0), (trained.training, count), (trained.held_out, 0)
     parts = [local_geometry.Examples(*(each[first : first + count] for each in known)) for known, first in places]
     sets = local_geometry.Sets(*parts)

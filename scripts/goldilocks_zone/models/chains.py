@@ -1,9 +1,9 @@
 """Networks as chains of layers, with the derivatives from which projected Hessians are built.
 
 A chain runs forward once, carries one adjoint back, and pushes directions forward as tangents. Activations and adjoints
-are (n, …). Tangents, None where they vanish, put the entries of a vector before its examples, so that products with
-weights need no rearrangement: (d, o, n) with `laid_out` activations (o, n); images stay (d, n, o, …) and (n, o, …).
-Points and adjoints are in double precision, tangents in the precision of the directions.
+are (n, …). Tangents of vectors with o entries are (d, o, n), like `laid_out` activations (o, n), so that products with
+weights need no transposition. Tangents of images with o channels are (d, n, o, …). A tangent that vanishes is None.
+Parameters θ and adjoints are in double precision, tangents in the precision of the directions.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -42,8 +42,8 @@ def of(module: nn.Module) -> tuple | None:
 def matching(network: nn.Module | networks.Logits, points: Iterable[Tensor], inputs: Tensor) -> tuple | None:
     """Chain of a network if it reproduces the network's logits and their gradient; None otherwise.
 
-    An object's forward pass may differ from that of its class. Logits and gradient are therefore compared at each of
-    the `points` (D,), on a few of the `inputs` (n, …). Dense layers must see one vector per example.
+    The forward pass of a module may differ from the usual one of its class. Logits and gradient are therefore compared
+    at each of the `points` (D,), on a few of the `inputs` (n, …). Dense layers must take one vector per example.
     """
     chain = of(network) if isinstance(network, nn.Module) else None
     if chain is None:
@@ -72,7 +72,7 @@ def _agrees(chain: tuple, logits: networks.Logits, theta: Tensor, inputs: Tensor
 
 
 class _Unknown(Exception):
-    """Raised for a layer without hand-written derivatives."""
+    """Raised for a module that is no chain: with an unknown layer, hooks, or tied or frozen parameters of a layer."""
 
 
 def _layers(module: nn.Module, places: dict[int, slice], seen: set[int]) -> Iterator:
@@ -176,7 +176,7 @@ def affine_layers(chain: tuple) -> Iterator[layers.Affine]:
 
 
 def is_smooth(chain: tuple) -> bool:
-    """Return whether any activation has a second derivative."""
+    """Return whether any activation has a second derivative that does not vanish almost everywhere."""
     return any(getattr(layer, "bend", None) is not None for layer in layers.flat(chain))
 
 
@@ -197,7 +197,8 @@ def forward(chain: tuple, theta: Tensor, a: Tensor) -> tuple[Tensor, Memory]:
 def backward(kept: Memory, theta: Tensor, delta: Tensor, to_inputs: bool = True) -> tuple[Tensor | None, Memory]:
     """Propagate the adjoint `delta` (n, …) of a chain's outputs back to each layer's output.
 
-    With `to_inputs`, also return the adjoint of the first layer's inputs.
+    Returns the adjoint of the chain's inputs, and each layer's memory with its adjoint. Without `to_inputs`, adjoints
+    before the first layer with parameters or residual block are None.
     """
     moving = [isinstance(each.layer, layers.Affine | layers.Residual) for each in kept]
     first, result = moving.index(True) if any(moving) else 0, []
@@ -214,7 +215,7 @@ def backward(kept: Memory, theta: Tensor, delta: Tensor, to_inputs: bool = True)
 
 
 def radial_derivative(kept: Memory) -> float:
-    """⟨∇L, θ⟩ = Σ_l ⟨δ_l, z_l⟩ over the layers with parameters, from a backward pass."""
+    """⟨∇L, θ⟩ = Σ_l ⟨δ_l, z_l⟩ over layers with parameters, from outputs z_l and adjoints δ_l found by `backward`."""
     total = 0.0
     for each in kept:
         if isinstance(each.layer, layers.Residual):

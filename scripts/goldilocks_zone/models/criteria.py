@@ -24,11 +24,11 @@ class OfEachOutput(SeparateLoss):
     classifies = False
 
     def amount(self, labels: Tensor) -> float:
-        """The number of outputs."""
+        """Number of labels, one for each output of each example."""
         return labels.numel()
 
     def fitted(self, shape: Sequence[int], labels: Tensor | None) -> Loss:
-        """Return this loss. Raises ValueError unless labels have the outputs' shape."""
+        """Return this loss. Raises ValueError unless each example has one label for each output."""
         if labels is not None and labels.shape[1:].numel() != torch.Size(shape).numel():
             raise ValueError(
                 f"labels of shape {tuple(labels.shape[1:])} and outputs of shape {tuple(shape)} were given for each "
@@ -49,7 +49,7 @@ class OfEachOutput(SeparateLoss):
         return self.each(outputs, _like(labels, outputs))[1]
 
     def curvature(self, outputs: Tensor, labels: Tensor, dtype: torch.dtype | None = None) -> Map:
-        """Products ∂²ℓ/∂z² ż."""
+        """Map from tangents ż (…, n, k) to ∂²ℓ/∂z² ż; `dtype` as in `Loss.curvature`."""
         bend = self.each(outputs, _like(labels, outputs))[2].to(dtype or outputs.dtype)
         return lambda tangents: bend * tangents
 
@@ -58,7 +58,7 @@ class OfEachOutput(SeparateLoss):
         return DenseFactor(torch.diag_embed(self.each(outputs, _like(labels, outputs))[2].sqrt()))
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ_n Σ_k ∂²ℓ/∂z² ż żᵀ."""
+        """Σ_n Σ_k ∂²ℓ/∂z² ż żᵀ (p, d, d), and its diagonal for each example (p, n, d)."""
         return losses.weighted_products(self.each(outputs, _like(labels, outputs))[2], tangents)
 
 
@@ -78,7 +78,10 @@ class SquaredError(OfEachOutput):
 
 
 class BinaryCrossEntropy(OfEachOutput):
-    """−w y log σ(z) − (1 − y) log σ(−z) with pos_weight w (k,), as nn.BCEWithLogitsLoss; labels lie in [0, 1]."""
+    """−w y log σ(z) − (1 − y) log σ(−z) with pos_weight w (k,), as nn.BCEWithLogitsLoss; labels lie in [0, 1].
+
+    Raises ValueError if a weight is negative.
+    """
 
     name = "binary_cross_entropy"
 
@@ -95,7 +98,7 @@ class BinaryCrossEntropy(OfEachOutput):
 
 
 class Huber(OfEachOutput):
-    """(z − y)²/2 up to |z − y| = δ and linear beyond, as nn.HuberLoss."""
+    """(z − y)²/2 up to |z − y| = δ and linear beyond, as nn.HuberLoss. Raises ValueError unless δ is positive."""
 
     name = "huber"
 
@@ -112,7 +115,7 @@ class Huber(OfEachOutput):
 
 
 class Average(SeparateLoss):
-    """Mean over examples of any function (outputs (n, …), labels (n, …)) → mean loss of a batch.
+    """Loss given as any function (outputs (n, …), labels (n, …)) → mean loss over the examples of a batch.
 
     Derivatives come from automatic differentiation. `shape` is the shape of one example's outputs.
     """
@@ -156,7 +159,7 @@ def loss_of(given: "str | Loss | Criterion") -> Loss:
     """Convert a name, a criterion of torch.nn or any function of outputs and labels to a loss.
 
     A Loss is returned unchanged. Raises ValueError if the name is unknown, a criterion's reduction is not the mean, or
-    the value is not a loss.
+    `given` is of another type.
     """
     if isinstance(given, str | Loss):
         return losses.named(given)

@@ -29,7 +29,7 @@ class Crossings:
 
 @dataclass(frozen=True)
 class Curve:
-    """The boundary in a box of the plane: the ends (s, 2, 2) of its segments."""
+    """The boundary in a box of the plane: the two ends of each of s segments, (s, 2, 2)."""
 
     segments: Tensor
 
@@ -72,7 +72,7 @@ def between(logits: Logits, first: Tensor, second: Tensor) -> Crossings:
 
 
 def on_grid(logits: Logits, box: Box, nodes: int, like: Tensor) -> Crossings:
-    """The boundary on the edges of a grid of nodes × nodes points over a `box` of the plane, (x, y) ranges.
+    """Find the boundary on the edges of a grid of nodes × nodes points over a `box`, the ranges of x and y.
 
     Points have the precision and device of `like`.
     """
@@ -100,7 +100,7 @@ def curve(logits: Logits, box: Box, nodes: int, like: Tensor) -> Curve:
 
 
 def _crossed_edges(logits: Logits, box: Box, nodes: int, like: Tensor) -> tuple[Crossings, tuple[Tensor, Tensor]]:
-    """Crossings, and their index on each edge (−1 for none), (nodes − 1, nodes) along x and the reverse along y."""
+    """Crossings, and the index of each edge's crossing, −1 for none: (nodes − 1, nodes) along x, transposed along y."""
     axes = [torch.linspace(*ends, nodes, dtype=like.dtype, device=like.device) for ends in box]
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
     classes = predicted(logits, grid.flatten(0, 1)).view(nodes, nodes)
@@ -125,7 +125,7 @@ def between_pairs(logits: Logits, inputs: Tensor, count: int, random: np.random.
 
 
 def linearised_margins(logits: Logits, inputs: Tensor) -> Tensor:
-    """min_l (z_ŷ − z_l)/|∇_x (z_ŷ − z_l)| (n,) of inputs (n, …), ŷ the predicted class."""
+    """Margins (n,) of inputs (n, …): min over l ≠ ŷ of (z_ŷ − z_l)/|∇_x (z_ŷ − z_l)|, with ŷ the predicted class."""
     inputs = inputs.detach().requires_grad_()
     outputs = logits(inputs)
     slopes = [torch.autograd.grad(z.sum(), inputs, retain_graph=True)[0].flatten(1) for z in outputs.T]
@@ -145,7 +145,7 @@ def entropy(logits: Tensor, temperature: float = 1.0) -> float:
 def matched_temperature(logits: Tensor, target: float) -> float:
     """Temperature at which the softmax of logits (n, k) has the mean entropy `target`, in nats.
 
-    NaN if none exists: the entropy of equal logits is constant, and `target` may exceed that of uniform outputs.
+    NaN if none exists: `target` is outside the range of the entropies, which is a single value for equal logits.
     """
     if not entropy(logits, 1 / LARGEST) < target < entropy(logits, LARGEST):
         return math.nan

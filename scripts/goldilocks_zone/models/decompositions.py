@@ -19,7 +19,7 @@ def _normalised(x: Tensor, axes: list[int], epsilon: float) -> tuple[Tensor, Ten
 def layer_norm(
     x: Tensor, shape: list[int], weight: Tensor | None, bias: Tensor | None, epsilon: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """aten.native_layer_norm."""
+    """aten.native_layer_norm: the result, the mean and the inverse deviation."""
     found, mean, scale = _normalised(x, list(range(-len(shape), 0)), epsilon)
     found = found if weight is None else found * weight
     return found if bias is None else found + bias, mean, scale
@@ -28,7 +28,7 @@ def layer_norm(
 def group_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, n: int, channels: int, size: int, groups: int, epsilon: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """aten.native_group_norm."""
+    """aten.native_group_norm: the result, the mean and the inverse deviation."""
     found, mean, scale = _normalised(x.reshape(n, groups, -1), [2], epsilon)
     found, shape = found.reshape(x.shape), (channels, *(1,) * (x.ndim - 2))
     found = found if weight is None else found * weight.reshape(shape)
@@ -45,7 +45,7 @@ def batch_norm(
     momentum: float,
     epsilon: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """aten.native_batch_norm in evaluation mode: a scale and a shift of each channel."""
+    """aten.native_batch_norm in evaluation mode: a scale and shift of channels; NotImplemented in training."""
     if training:
         return NotImplemented
     shape = (-1, *(1,) * (x.ndim - 2))

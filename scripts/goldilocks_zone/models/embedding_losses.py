@@ -1,8 +1,8 @@
 """Losses of a batch of embeddings: VICReg with its three terms, InfoNCE, and the cross-entropy of some outputs.
 
 Outputs are (…, n, 2e + k·r): the embeddings s_x and s_y, e entries each, then k residuals ρ of r entries, such as
-Pred(s_x, a) − s_y, one for each code of a latent. Outputs without residuals, as of Siamese networks, have
-ρ = s_x − s_y. Labels are ignored. Totals are n times the mean loss.
+Pred(s_x, a) − s_y, one for each code of a latent. Outputs without residuals, such as those of Siamese networks, have
+ρ = s_x − s_y. Only `Classified` uses labels. Totals are n times the mean loss.
 """
 
 import math
@@ -103,7 +103,7 @@ class Vicreg(Loss):
         return self._energies(split(outputs, self.size, self.codes))
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Totals of Jᵀℓ″J (p, d, d), and NaN for each example's diagonal.
+        """Totals of Jᵀℓ″J (p, d, d) for tangents J, and NaN for each example's diagonal (p, n, d).
 
         With a single code, totals are computed from moments of outputs and tangents.
         """
@@ -126,8 +126,10 @@ class Vicreg(Loss):
         return total, total.new_full((p, n, len(tangents)), torch.nan)
 
     def _along_deviations(self, z: Tensor, j: Tensor) -> Tensor:
-        """(m − 1) Σ s″ (p, d, d) over groups and active dimensions, with s″ = Cov(J, J)/s − Cov(z, J)²/s³, from centred
-        z (p, g, m, e) and tangents j (d, g, m, e)."""
+        """(m − 1) Σ s″ (p, d, d) over groups and dimensions with s < hinge, where s″ = Cov(J, J)/s − Cov(z, J)²/s³.
+
+        Embeddings z (p, g, m, e) and tangents J = j (d, g, m, e) are centred.
+        """
         m = z.shape[2] - 1
         deviations = (z.square().sum(2) / m + self.epsilon).sqrt()
         active = (deviations < self.hinge) / deviations
@@ -138,8 +140,10 @@ class Vicreg(Loss):
         return found - weighted.mT @ met
 
     def _along_covariances(self, z: Tensor, j: Tensor) -> Tensor:
-        """(m − 1) Σ (Cov_ij²)″ (p, d, d) over groups and i ≠ j, with Cov″ = 2 Cov(J, J), from centred z (p, g, m, e)
-        and tangents j (d, g, m, e)."""
+        """(m − 1) Σ (Cov²)″ (p, d, d) over groups and pairs of dimensions i ≠ j, where Cov″ = 2 Cov(J, J).
+
+        Embeddings z (p, g, m, e) and tangents J = j (d, g, m, e) are centred.
+        """
         m, others = z.shape[2] - 1, 1 - torch.eye(self.size, dtype=z.dtype, device=z.device)
         flat, found = j.flatten(1), []
         for point in z:
@@ -177,10 +181,12 @@ class Vicreg(Loss):
 
 @dataclass(frozen=True)
 class InfoNce(Loss):
-    """−log softmax_j(logits_ij) at j = i, averaged over examples i of groups of `group`, by default the whole batch.
+    """Mean over examples i of −log softmax_j(logits_ij) at j = i, with j in the group of i.
 
-    Logits are −|p_i − s_j|²/τ, or p_i · s_j/τ, with the temperature τ, s = s_y and the prediction p = ρ + s_y, which is
-    s_x for Siamese networks. With `both_directions`, the loss is averaged with its counterpart for i and j exchanged.
+    Groups have `group` examples, by default the whole batch. Logits are −|p_i − s_j|²/τ (`distance`) or p_i · s_j/τ
+    (`dot`), with τ = temperature, s = s_y and the prediction p = ρ + s_y, which is s_x for Siamese networks. With
+    `both_directions`, the loss is averaged with its counterpart for i and j exchanged. Methods raise ValueError if
+    residuals and embeddings differ in length.
     """
 
     size: int
@@ -209,7 +215,7 @@ class InfoNce(Loss):
         return (2 * products - squares) / self.temperature
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Totals of Jᵀℓ″J (p, d, d) from the logits' derivatives, and NaN for each example's diagonal."""
+        """Totals of Jᵀℓ″J (p, d, d) for tangents J of outputs, and NaN for each example's diagonal (p, n, d)."""
         ends, (z_along, s_along), found = self._ends(outputs), self._ends(tangents.mT.to(outputs.dtype)), []
         for z, s, logits in zip(*ends, self.logits(outputs)):
             total = self._one_way(z, s, z_along, s_along, logits)
@@ -220,7 +226,7 @@ class InfoNce(Loss):
         return total, total.new_full((*outputs.shape[:2], len(tangents)), torch.nan)
 
     def _one_way(self, z: Tensor, s: Tensor, z_along: Tensor, s_along: Tensor, logits: Tensor) -> Tensor:
-        """Totals (d, d) of one direction at one point, not symmetrised; softmaxes run over rows of logits."""
+        """Totals of Jᵀℓ″J (d, d) at one point, before symmetrisation, of a loss with softmaxes over rows of logits."""
         p = torch.softmax(logits, -1)
         total = self._bent(p - torch.eye(p.shape[-1], dtype=p.dtype, device=p.device), z_along, s_along)
         # Blocks keep the logits' derivatives along all directions in a core's cache.
@@ -231,7 +237,7 @@ class InfoNce(Loss):
         return total
 
     def _ends(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Predictions and embeddings s_y, (…, g, m, e) each."""
+        """Predictions and embeddings s_y, (…, g, m, e) each. Raises ValueError if residuals do not have e entries."""
         parts = split(outputs, self.size)
         if parts.residuals.shape[-1] != self.size:
             found = f"residuals of {parts.residuals.shape[-1]} entries with embeddings of {self.size}"
@@ -247,7 +253,7 @@ class InfoNce(Loss):
         return 2 * (products - squares) / self.temperature
 
     def _bent(self, slopes: Tensor, z: Tensor, s: Tensor) -> Tensor:
-        """Σ slope · l̈ (d, d), not symmetrised, of logits l along tangents (d, g, m, e) of their arguments."""
+        """Σ slope · l̈ (d, d) of logits l, before symmetrisation; z and s are tangents (d, g, m, e) of p and s_y."""
         product = lambda first, second: first.flatten(1) @ second.flatten(1).T  # noqa: E731
         crossed = 2 * product(slopes.mT @ z, s)
         if self.similarity == "dot":
@@ -272,14 +278,14 @@ class Classified(SeparateLoss):
         return CrossEntropy().values(outputs[..., : self.classes], labels)
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Totals and diagonals of the cross-entropy along the tangents of these outputs."""
+        """Totals (p, d, d) and diagonals (p, n, d) of Jᵀℓ″J, from the tangents J of the first outputs."""
         logits, loss = outputs[..., : self.classes], CrossEntropy()
         first = likeliest(logits)
         return loss.gauss_newton(logits, loss.relative(tangents[:, : self.classes], first), first, labels)
 
 
 def _softmax_products(p: Tensor, logits: Tensor, along: Tensor) -> Tensor:
-    """Σ (Σ_j p l̇ l̇ᵀ − m mᵀ) (d, d), m = Σ_j p l̇, over softmaxes p (g, r, m) of logits, from l̇ (d, g, r, m)."""
+    """Σ (Σ_j p l̇ l̇ᵀ − μ μᵀ) (d, d), μ = Σ_j p l̇, over softmaxes p (g, r, m) of logits l, from l̇ (d, g, r, m)."""
     # Subtracting the likeliest logit's derivative avoids cancellation where a softmax is saturated.
     likeliest = logits.argmax(-1, keepdim=True).expand(len(along), -1, -1, 1)
     along = along - along.gather(-1, likeliest)

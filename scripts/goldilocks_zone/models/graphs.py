@@ -28,10 +28,10 @@ class Reference:
 
 @dataclass(frozen=True)
 class Operation:
-    """A torch operation on earlier results and constants; `moves` is True if it depends on the parameters.
+    """A torch operation `target` on earlier results and constants.
 
-    name: torch's name; shape: shape of the result, None unless it is a single tensor; users: numbers of the operations
-    that take the result.
+    name: torch's name; moves: True if the result depends on the parameters; shape: shape of the result, None unless it
+    is a single tensor; users: numbers of the operations that take the result.
     """
 
     number: int
@@ -45,11 +45,11 @@ class Operation:
 
     @property
     def sources(self) -> list[int]:
-        """Numbers of the results that it takes, one for each argument."""
+        """Numbers of the earlier results among its arguments, with repetitions."""
         return [each.number for each in pytree.tree_leaves((self.args, self.kwargs)) if isinstance(each, Reference)]
 
     def filled(self, with_value: Callable[[int], object]) -> tuple[tuple, dict]:
-        """Arguments and keyword arguments with references replaced by values."""
+        """Arguments and keyword arguments, with each reference replaced by `with_value` of its number."""
 
         def value(leaf: object) -> object:
             return with_value(leaf.number) if isinstance(leaf, Reference) else leaf
@@ -62,7 +62,7 @@ PARAMETERS, INPUTS = 0, 1  # numbers of the results that are the arguments of a 
 
 @dataclass(frozen=True)
 class Graph:
-    """Operations from parameters (D,) and inputs (n, …) to logits (n, k), for a fixed number n of `examples`."""
+    """Operations from θ (D,) and inputs (n, …) to logits (n, k), the result number `output`, for n = `examples`."""
 
     operations: list[Operation]
     output: int
@@ -87,7 +87,7 @@ class Graph:
 
 @dataclass(frozen=True)
 class Weights:
-    """A weight matrix: its slice `place` and `shape` in θ; `turned` is True for results that are its transpose."""
+    """A result that is a weight matrix with slice `place` of θ and `shape`, or its transpose if `turned` is True."""
 
     place: slice
     shape: torch.Size
@@ -95,7 +95,7 @@ class Weights:
 
 
 def places_of(graph: Graph) -> dict[int, slice]:
-    """Slices of θ, by number, of those results of a graph that are parts of θ."""
+    """Slice of θ for each result of a graph that is a part of θ, by the number of the result."""
     found, operations = {}, graph.operations
     for number in operations[PARAMETERS].users:
         each = operations[number]
@@ -111,7 +111,7 @@ def places_of(graph: Graph) -> dict[int, slice]:
 
 
 def weights_of(graph: Graph) -> dict[int, Weights]:
-    """Weight matrices among the results of a graph, by number."""
+    """Weight matrices among the results of a graph, by the number of the result."""
     places, found = places_of(graph), {}
     for each in graph.operations:
         source = each.args[0].number if each.args and isinstance(each.args[0], Reference) else None
@@ -129,7 +129,7 @@ class Untraceable(Exception):
 
 @dataclass
 class Kept:
-    """A graph of a module that is kept for later calls, and the answer of `answered_once`, if it was asked."""
+    """A module's graph, kept for later calls, and the result of `answered_once` on it, None before its first call."""
 
     module: weakref.ref
     graph: Graph
@@ -143,9 +143,9 @@ _kept: dict[Hashable, Kept] = {}
 def traced(network: nn.Module | networks.Logits, theta: Tensor, inputs: Tensor) -> Graph:
     """Trace the logits of a network at the shapes and the precision of θ (D,) and `inputs` (n, …).
 
-    Graphs of modules are kept as long as nothing that the module holds has changed. What it reads from elsewhere may
-    have: a graph that does not agree with its module must be given up by `forget`. Raises Untraceable if the graph
-    depends on values of tensors or on randomness.
+    The graph of a module is kept for later calls until a change of the module's state. Changes elsewhere, such as of
+    global variables, are not detected: test a graph by `agrees`, and drop outdated ones by `forget`. Raises Untraceable
+    if the logits depend on values of tensors or on randomness, or if tracing fails.
     """
     if not isinstance(network, nn.Module):
         return _traced(network, theta, inputs)
@@ -164,18 +164,18 @@ def traced(network: nn.Module | networks.Logits, theta: Tensor, inputs: Tensor) 
 
 
 def are_kept(network: nn.Module | networks.Logits) -> bool:
-    """Whether graphs of a network are kept."""
+    """True if a graph of the network is kept for later calls."""
     return any(each.module() is network for each in _kept.values())
 
 
 def forget(network: nn.Module | networks.Logits) -> None:
-    """Give up the kept graphs of a network."""
+    """Drop the kept graphs of a network."""
     for key in [key for key, each in _kept.items() if each.module() is network]:
         del _kept[key]
 
 
 def answered_once(graph: Graph, ask: Callable[[], bool]) -> bool:
-    """Answer of `ask` about a graph, evaluated again only if the graph is not kept."""
+    """Result of `ask()`, a test of the graph; for a kept graph, it is evaluated only once."""
     known = next((each for each in _kept.values() if each.graph is graph), None)
     if known is None:
         return ask()
@@ -185,7 +185,7 @@ def answered_once(graph: Graph, ask: Callable[[], bool]) -> bool:
 
 
 def _state(module: nn.Module) -> Hashable:
-    """Attributes, hooks, buffers and parts of a module and its parts, by value if plain, and parameters by identity."""
+    """Hashable state of a module and its parts: plain attributes by value, buffers by version, others by identity."""
     return tuple((type(each), _token(vars(each))) for each in module.modules())
 
 
@@ -243,7 +243,7 @@ def _changes_tensors(module: torch.fx.GraphModule) -> bool:
 
 
 def _fold_batches(graph: torch.fx.Graph) -> None:
-    """Replace products of a batch with a repeated matrix, as dense layers may be traced, by single products."""
+    """Replace each product of a batch with one repeated matrix, a traced form of dense layers, by a single product."""
 
     def call(target: Callable, *args: object) -> torch.fx.Node:
         node = graph.call_function(target, args)

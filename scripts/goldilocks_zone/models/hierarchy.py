@@ -1,4 +1,4 @@
-"""Levels of an H-JEPA: joint embeddings with actions, of observations and of pooled embeddings of the level below.
+"""Levels of a hierarchical JEPA: joint embeddings, with actions, of observations or of pooled embeddings of level 1.
 
 Level 2 encodes means of a few successive embeddings of level 1, and predicts with sums of actions. Letters: m members,
 n examples, e dimensions of an embedding, p of an observation, a of an action, r unrolled predictions.
@@ -19,7 +19,7 @@ UPPER = "fc-64-relu"  # the encoder of level 2
 class Unrolled(JointEmbedding):
     """A joint embedding that predicts r steps ahead, each step from the previous prediction.
 
-    weights: weights of the squared errors of predictions 1, 2, …, r steps ahead, applied relative to the first.
+    weights: weights of the squared errors of predictions 1, 2, …, r steps ahead; they are divided by the first one.
     """
 
     def __init__(self, encoder: nn.Module, sizes: Sizes, weights: Sequence[float]):
@@ -27,10 +27,10 @@ class Unrolled(JointEmbedding):
         self._action, self._roots = sizes.action, [(weight / weights[0]) ** 0.5 for weight in weights]
 
     def forward(self, packed: Tensor) -> Tensor:
-        """Outputs (…, n, 2e + re) of x, the r next observations, and the actions between them, packed as (…, n, …).
+        """Outputs (…, n, 2e + r·e) of packed inputs (…, n, (1 + r) p + r·a).
 
-        Outputs are s_x, s_y of the first next observation, and one residual of r parts. The square of the residual is
-        the weighted sum of the squared errors.
+        Inputs are x, the r next observations, and the r actions between them. Outputs are s_x, s_y of the first next
+        observation, and one residual of r parts, whose square is the weighted sum of the squared errors.
         """
         steps = len(self._roots)
         seen = packed[..., : (1 + steps) * self.observation].unflatten(-1, (1 + steps, -1))
@@ -58,7 +58,7 @@ def level(encoder: str, sizes: Sizes, weights: Sequence[float] = (1,)) -> JointE
 
 
 def predictor(sizes: Sizes) -> JointEmbedding:
-    """Build a predictor of given embeddings, with an identity encoder."""
+    """Build a joint embedding that takes embeddings as observations: the identity as encoder, and a predictor."""
     sizes = sizes._replace(observation=sizes.embedding)
     return JointEmbedding(nn.Sequential(), sizes.observation, jepa.Prediction(sizes, jepa.Latent())).double()
 

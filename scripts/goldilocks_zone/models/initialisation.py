@@ -47,7 +47,7 @@ def glorot_radius(parameters: list[Parameter]) -> float:
     """r_X: root mean square L2 norm of all parameters under Glorot-normal initialisation.
 
     r_X² = Σ_l size_l · 2/(fan_in + fan_out) over weights, for matrices Σ_l 2 n_in n_out/(n_in + n_out) (Fort & Scherlis
-    2019), and the squares of gains.
+    2019), plus the squares of the gains' own values.
     """
     weights = sum(p.size * 2 / (p.fan_in + p.fan_out) for p in parameters if not p.is_bias)
     return math.sqrt(weights + sum(value**2 for p in parameters for value in p.own))
@@ -96,7 +96,7 @@ def own_values(parameters: list[Parameter]) -> np.ndarray:
 def scale(theta: np.ndarray, radius: float, unit: str, r_x: float) -> float:
     """Factor that rescales `theta` (D,) to the norm radius · r_X (unit `r_X`) or radius (unit `norm`).
 
-    For the unit `init_scale` it is the radius itself. Raises ValueError for an unknown unit.
+    For the unit `init_scale`, the factor is the radius itself. Raises ValueError for an unknown unit.
     """
     if unit == "init_scale":
         return radius

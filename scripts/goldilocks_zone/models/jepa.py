@@ -34,7 +34,7 @@ class Sizes(NamedTuple):
 class Latent(NamedTuple):
     """Latent variable of a prediction: k codes, or a linear latent with q columns, which are learnt if `free`.
 
-    penalty: β of the energy |p + Bz − s_y|² + β|z|².
+    penalty: β of the energy |ŝ + Bz − s_y|² + β|z|² of a linear latent z, with basis B (e, q) and ŝ = Pred(s_x, a).
     """
 
     codes: int = 1
@@ -63,7 +63,7 @@ def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class Predictor(nn.Module):
-    """s + MLP(s, action, code), of widths e + a + k, 64 and e, with ReLU; k = 1 means no code."""
+    """Prediction s + MLP(s, action, code) from an embedding s; widths e + a + k, 64 and e; ReLU; no code if k = 1."""
 
     def __init__(self, sizes: Sizes, codes: int = 1):
         super().__init__()
@@ -96,9 +96,10 @@ class Prediction(nn.Module):
 
 
 class LinearPrediction(nn.Module):
-    """Residuals (p + Bz − s_y, √β z) at the z of least energy, (BᵀB + β)⁻¹ Bᵀ(s_y − p), with p = Pred(s_x, a).
+    """Residuals (ŝ + Bz − s_y, √β z) at the z of least energy, (BᵀB + β)⁻¹ Bᵀ(s_y − ŝ), with ŝ = Pred(s_x, a).
 
-    `basis` (e, q) is B, orthonormal at the start and fixed unless the latent is free; √β z is omitted if β = 0.
+    `basis` (e, q) is B, with columns that start orthonormal, and stay fixed unless the latent is free. √β z is omitted
+    if β = 0.
     """
 
     def __init__(self, sizes: Sizes, latent: Latent, basis: Tensor):
@@ -153,8 +154,8 @@ class PixelAutoencoder(nn.Module):
 class JointEmbedding(nn.Module):
     """A shared encoder of both branches, and a head that gives residuals; without a head, the network is Siamese.
 
-    takes_members: given parameters (m, …) of m members in place of its own, the module takes inputs (m, n, …) without
-    vmap.
+    takes_members is True: with the parameters (m, …) of m members in place of its own, the module takes inputs
+    (m, n, …) without vmap.
     """
 
     takes_members = True
@@ -215,7 +216,7 @@ def _basis(sizes: Sizes, latent: Latent) -> Tensor:
 
 
 def initial(module: nn.Module, kind: str, random: np.random.Generator) -> np.ndarray:
-    """Draw initial parameters (D,) of a `kind` of `initialisation.initialise`; a latent's basis keeps its values."""
+    """Draw parameters (D,) by `initialisation.initialise` of the given `kind`; a latent's basis keeps its values."""
     parameters = initialisation.parameters_of(module)
     pieces = np.split(
         initialisation.initialise(parameters, kind, random), np.cumsum([each.size for each in parameters])[:-1]

@@ -1,5 +1,4 @@
-"""Torch modes and kernels: derivatives that fused layers lack or compute wrongly, gradients in order of memory, and no
-subnormal numbers."""
+"""Torch modes and kernels for exact derivatives, gradients in the memory order of weights, and no subnormal numbers."""
 
 import functools
 import warnings
@@ -18,7 +17,7 @@ RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
 @contextmanager
 def differentiable() -> Iterator[None]:
-    """Make forward and second derivatives of attention, recurrent layers and weight normalisation exact inside."""
+    """Context that makes forward and second derivatives of attention, recurrence and weight normalisation exact."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -34,7 +33,7 @@ def exact(function: Callable) -> Callable:
 
 
 class _Replaced(TorchFunctionMode):
-    """Replaces torch functions whose kernel has no switch, or only a switch that slows other functions down."""
+    """Mode that replaces fused kernels without a switch, or with one that slows other functions down."""
 
     def __torch_function__(self, function: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None):
         name, kwargs = getattr(function, "__name__", ""), kwargs or {}
@@ -56,8 +55,8 @@ def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
 def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x Wᵀ + b for x (…, n, i), W (…, o, i) and b (…, o), computed as (W xᵀ + b)ᵀ.
 
-    The gradient by W then has W's order in memory. That of x Wᵀ is a transpose, and copying it can take longer than the
-    product.
+    The gradient by W then has W's order in memory. With x Wᵀ, the gradient is a transpose, and copying it can take
+    longer than the product.
     """
     product = weight @ x.mT
     return (product if bias is None else product + bias[..., None]).mT
@@ -82,9 +81,9 @@ class _AffineLayers(TorchFunctionMode):
 
 @contextmanager
 def flushing() -> Iterator[None]:
-    """Set subnormal numbers to zero inside, on a CPU in the calling thread.
+    """Context that sets subnormal numbers to zero, on a CPU in the calling thread.
 
-    Gradients of a nearly saturated softmax are full of them, and matrix products take over 100 times as long for them.
+    Gradients of a nearly saturated softmax contain many, which makes matrix products over 100 times as slow.
     """
     before = bool(torch.tensor(SUBNORMAL) * 1 == 0)  # Torch has no function that tells.
     torch.set_flush_denormal(True)
@@ -95,7 +94,7 @@ def flushing() -> Iterator[None]:
 
 
 def differentiating(function: Callable) -> Callable:
-    """Wrap `function` to run with gradients on, so that saved tensors can be counted, and without autocast."""
+    """Wrap `function` to record gradients, so that saved tensors can be counted, without inference mode or autocast."""
 
     @functools.wraps(function)
     def in_our_mode(*arguments, **options):

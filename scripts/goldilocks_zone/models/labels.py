@@ -1,4 +1,4 @@
-"""Labels of networks, such as `fc-200x2-relu-nobias`, and parameter counts, without torch for use at workflow load."""
+"""Labels of networks, such as `fc-200x2-relu-nobias`, and parameter counts; without torch, as the workflow loads it."""
 
 import difflib
 import math
@@ -25,7 +25,7 @@ _PATTERNS = {
 
 @dataclass(frozen=True)
 class Network(ABC):
-    """A network with an activation, with or without biases. `image` is the shape of one image throughout."""
+    """A network with an activation, with or without biases. `image` is the shape of one image in all methods."""
 
     activation: str
     biases: bool
@@ -37,7 +37,7 @@ class Network(ABC):
 
     @property
     def homogeneous(self) -> bool:
-        """True if logits at αθ are αⁿ times the logits at θ, for every θ."""
+        """True if logits at αθ are α^n_L times the logits at θ, for every θ and every α > 0."""
         return self.activation in HOMOGENEOUS and not self.biases
 
     @abstractmethod
@@ -81,7 +81,7 @@ class FullyConnected(Network):
         return super().homogeneous and not self.residual and not self.normalised
 
     def is_residual(self, number: int) -> bool:
-        """True if hidden layer `number`, counted from 0, is a ← a + φ(Wa + b), with LN(Wa + b) where normalised."""
+        """True if hidden layer `number`, counted from 0, is a ← a + φ(Wa + b), or a + φ(LN(Wa + b)) if normalised."""
         return self.residual and number > 0 and self.widths[number] == self.widths[number - 1]
 
     def weight_shapes(self, image: tuple[int, ...], classes: int) -> list[tuple[int, ...]]:
@@ -97,7 +97,7 @@ class Convolutional(Network):
     blocks: int
 
     def places(self, image: tuple[int, ...]) -> list[int]:
-        """Pixels of each block's convolution, whose sides pooling halves, and 1 for the dense layer."""
+        """Number of pixels of each block's convolution, and 1 for the dense layer; pooling halves sides, rounded up."""
         _, height, width = _as_image(image)
         return [*(-(-height // 2**i) * -(-width // 2**i) for i in range(self.blocks)), 1]
 
@@ -115,16 +115,16 @@ class Convolutional(Network):
 class LeNet5(Network):
     """Convolutions 5 × 5 to 6 and 16 channels, each with activation and 2 × 2 average pooling; dense 120, 84, classes.
 
-    Smaller images are padded symmetrically with zeros to 32 (or 33).
+    Sides below 32 pixels are padded symmetrically with zeros, even sides to 32 and odd sides to 33 pixels.
     """
 
     def padding(self, image: tuple[int, ...]) -> tuple[int, int]:
-        """Rows of zeros above and below, and columns of zeros left and right of an image."""
+        """Number of rows of zeros on each of the top and bottom, and of columns on each of the left and right."""
         _, height, width = _as_image(image)
         return max(0, (33 - height) // 2), max(0, (33 - width) // 2)
 
     def places(self, image: tuple[int, ...]) -> list[int]:
-        """Pixels of both convolutions, and 1 for each dense layer."""
+        """Number of pixels of each convolution's output, and 1 for each dense layer."""
         _, *sides = _as_image(image)
         first = [side + 2 * padding - 4 for side, padding in zip(sides, self.padding(image))]
         return [math.prod(first), math.prod(side // 2 - 4 for side in first), 1, 1, 1]
@@ -145,7 +145,7 @@ def _as_image(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def parse_network(label: str) -> Network:
-    """Parse a network label, such as `fc-300-100-tanh` or `lenet5`. Raises ValueError if no family has its form."""
+    """Parse a network label, such as `fc-300-100-tanh` or `lenet5`. Raises ValueError if the label is invalid."""
     family, match = _matched(label)
     if match is None:
         close = difflib.get_close_matches(label.split("-")[0], _FAMILIES, n=1)
@@ -176,7 +176,7 @@ def parse_network(label: str) -> Network:
 
 
 def _matched(label: str) -> tuple[str, re.Match | None]:
-    """Family of a network label, and the match of its form."""
+    """Family of a network label, and the match of the label with the family's form; None if there is none."""
     family = label.split("-")[0]
     return family, re.fullmatch(_PATTERNS[family], label) if family in _PATTERNS else None
 

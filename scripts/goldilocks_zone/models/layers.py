@@ -1,4 +1,9 @@
-"""Layers of a chain: their forward passes, tangents and adjoints."""
+"""Layers of a chain: their forward passes, tangents and adjoints.
+
+Letters: a inputs of a layer, z its outputs or an activation's inputs, W and b parameters, δ adjoint of the outputs; a
+dot marks tangents; n examples, d directions, i inputs and o outputs, or channels. A forward pass returns the outputs
+and the data that the layer keeps for tangents and adjoints.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -25,7 +30,7 @@ class _Directions(Protocol):
 
 @dataclass(frozen=True)
 class Activation:
-    """An element-wise φ with φ′, and φ″ (None where it vanishes); `homogeneous`: φ(αz) = αφ(z) for α > 0."""
+    """Element-wise φ with slope φ′ and bend φ″ (None if it vanishes); `homogeneous`: φ(αz) = αφ(z) for α > 0."""
 
     function: Callable[[Tensor], Tensor]
     slope: Callable[[Tensor], Tensor]
@@ -48,7 +53,7 @@ class Reshape:
     homogeneous = True
 
     def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, torch.Size]:
-        """Flattened activations, and their shape to keep."""
+        """Flattened activations, and the shape of one example's inputs to keep."""
         return a.flatten(1), a.shape[1:]
 
     def adjoint(self, theta: Tensor, kept: torch.Size, delta: Tensor) -> Tensor:
@@ -56,7 +61,7 @@ class Reshape:
         return delta.reshape(len(delta), *kept)
 
     def tangent(self, kept: torch.Size, tangents: Tensor) -> Tensor:
-        """Flattened tangents."""
+        """Tangents (d, o, n) of the flattened activations."""
         return tangents if len(kept) == 1 else tangents.flatten(2).transpose(1, 2)
 
 
@@ -116,7 +121,7 @@ class Affine:
     homogeneous = True
 
     def weights(self, theta: Tensor) -> Tensor:
-        """W of shape `shape` from one parameter vector (D,), or of (d, *shape) from several (d, D)."""
+        """W (*shape) of one parameter vector (D,), or (d, *shape) of several (d, D)."""
         return theta[..., self.weight].unflatten(-1, self.shape)
 
     def forward(self, theta: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,7 +146,7 @@ class Dense(Affine):
         return delta @ weights
 
     def turn(self, directions: _Directions, a: Tensor, onto: Tensor | None = None) -> Tensor:
-        """Ẇ a for each direction, shape (d, o, n), added to `onto` if given."""
+        """Ẇ a for each direction, shape (d, o, n), added to `onto` in place if given."""
         d = len(directions)
         if not directions.is_sparse(self):
             weights, a = directions.weights(self), a.expand(d, -1, -1)
@@ -160,7 +165,7 @@ class Dense(Affine):
         return biases[..., None].expand(-1, -1, a.shape[1])
 
     def weight_gradients(self, delta: Tensor, tangents: Tensor, weights: Tensor) -> Tensor:
-        """M = Σ_n δ ȧᵀ for each direction, shape (d, o · i)."""
+        """Σ_n δ ȧᵀ for each direction, shape (d, o · i)."""
         return torch.bmm(delta.expand(len(tangents), -1, -1), tangents.transpose(1, 2)).flatten(1)
 
     def pull_directions(self, directions: _Directions, a: Tensor, delta: Tensor) -> Tensor:
@@ -171,7 +176,7 @@ class Dense(Affine):
         return torch.bmm(directions.weights(self).transpose(1, 2), delta.expand(len(directions), -1, -1))
 
     def extent(self, a: Tensor, weights: Tensor) -> tuple[int, int]:
-        """Per example: the number of positions where the weights apply, 1, and the number of input entries."""
+        """Number of positions where the weights apply to one example, here 1, and number of its input entries."""
         return 1, self.shape[1]
 
     def by_example(self, tangents: Tensor) -> Tensor:
@@ -205,7 +210,7 @@ class Convolution(Affine):
         return self._backward(delta, a, weights, (True, False, False))
 
     def turn(self, directions: _Directions, a: Tensor, onto: Tensor | None = None) -> Tensor:
-        """Ẇ ∗ a for each direction, stacked as output channels: shape (d, n, o, …), added to `onto` if given."""
+        """Ẇ ∗ a for each direction, shape (d, n, o, …), added to `onto` in place if given."""
         stacked = directions.weights(self).flatten(0, 1)
         turned = self.apply(a, stacked, None).unflatten(1, (len(directions), -1)).transpose(0, 1)
         return turned if onto is None else onto.add_(turned)
@@ -220,7 +225,7 @@ class Convolution(Affine):
         return biases[:, None, :, None, None].expand(-1, len(a), -1, *places)
 
     def weight_gradients(self, delta: Tensor, tangents: Tensor, weights: Tensor) -> Tensor:
-        """Gradients of W with the tangents as inputs, shape (d, o · i · k · k)."""
+        """Gradients by W with the tangents as inputs, shape (d, o · i · kernel rows · kernel columns)."""
         if not self._is_ours(delta):
             wanted = False, True, False
             return torch.stack([self._backward(delta, each, weights, wanted) for each in tangents]).flatten(1)
@@ -239,7 +244,7 @@ class Convolution(Affine):
         return self.pull(weights, stand_in, delta).unflatten(1, (len(directions), -1)).transpose(0, 1)
 
     def extent(self, a: Tensor, weights: Tensor) -> tuple[int, int]:
-        """Per example of the inputs `a`: the number of positions where the weights apply, and of input entries."""
+        """Number of positions where the weights apply to one example of `a`, and number of its input entries."""
         return self.apply(a[:1], weights, None).shape[2:].numel(), a[0].numel()
 
     def by_example(self, tangents: Tensor) -> Tensor:
@@ -257,7 +262,7 @@ class Convolution(Affine):
         return pulled.reshape(n, f * len(part), -1)
 
     def _is_ours(self, a: Tensor) -> bool:
-        """Return whether `_convolved` is faster: PyTorch has no fast double-precision convolution on CPUs."""
+        """Return whether `_convolved` applies and is faster: torch has no fast double-precision convolution on CPUs."""
         (_, padding, _), kernel = self.options, self.shape[2:]
         plain = self.options == ((1, 1), padding, (1, 1)) and padding[0] < kernel[0] and padding[1] < kernel[1]
         return plain and a.dtype == torch.float64 and a.device.type == "cpu"
@@ -274,7 +279,7 @@ class Convolution(Affine):
 
 
 def _convolved(a: Tensor, weights: Tensor, padding: tuple[int, int]) -> Tensor:
-    """W ∗ a with stride 1 and zero padding, shape (n, o, h, w), for inputs (n, i, …) and weights (o, i, k, k).
+    """W ∗ a with stride 1 and zero padding, shape (n, o, h, w), for inputs (n, i, …) and weights (o, i, …).
 
     In double precision, torch takes 10 to 20 times as long as in single. Here, inputs are unfolded along their rows and
     multiplied by one kernel row after another in batched matrix products.

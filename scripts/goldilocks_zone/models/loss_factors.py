@@ -24,7 +24,7 @@ class Factor:
 
 
 class SoftmaxFactor(Factor):
-    """R = diag √p − p √pᵀ of n examples, (n, k, k), from a softmax p (n, k); it is never formed."""
+    """R = diag √p − p √pᵀ (n, k, k) of n examples, stored as the softmax p (n, k)."""
 
     def __init__(self, p: Tensor):
         super().__init__(p)

@@ -1,9 +1,9 @@
 """Losses of network outputs as objects: values, derivatives with respect to outputs, and Gauss–Newton factors.
 
-Outputs z are (…, n, k), with labels (n,), or (…, n) if several networks have examples of their own. A total is n times
-the mean loss, which is the sum over examples of a loss that does not couple them. A new loss needs only its total or
-its values; derivatives that it does not define come from automatic differentiation. Inputs of a softmax are in double
-precision, since near ties the error of p is eps times the logits.
+Outputs z are (…, n, k), with labels (n,), or (…, n) if several networks have examples of their own. A dot marks
+tangents. A total is n times the mean loss: the sum over examples, unless the loss couples them. A new loss needs only
+its total or its values; derivatives that it does not define come from automatic differentiation. Inputs of a softmax p
+are in double precision, since near ties the error of p is eps times the logits.
 """
 
 import difflib
@@ -60,12 +60,13 @@ class Loss(ABC):
 
     def elements(self, outputs: Tensor, labels: Tensor, *tangents: Tensor) -> tuple["Loss", Tensor, ...]:
         """The loss of single elements, with their outputs (…, m, k), labels (m, …) and tangents (d, k, m).
+
         An example is one element unless it has several outputs with a loss each, such as tokens.
         """
         return self, outputs, labels, *tangents
 
     def select(self, members: Tensor) -> "Loss":
-        """Restrict a loss with a value for each member of outputs (m, n, k) to some members (m',)."""
+        """Restrict the loss to some members (m',) of outputs (m, n, k); by default itself, as all members share it."""
         return self
 
     def gradient(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -73,7 +74,7 @@ class Loss(ABC):
         return grad(lambda z: self.total(z, labels).sum())(outputs)
 
     def curvature(self, outputs: Tensor, labels: Tensor, dtype: torch.dtype | None = None) -> Map:
-        """Map from tangents (n, k) to products with the second derivative, in `dtype` if given."""
+        """Map from tangents (n, k) to products with the second derivative, which a subclass may hold in `dtype`."""
         gradient = grad(lambda z: self.total(z, labels).sum())
         return lambda tangents: jvp(gradient, (outputs,), (tangents.to(outputs.dtype),))[1].to(tangents.dtype)
 
@@ -82,7 +83,7 @@ class Loss(ABC):
         return None
 
     def relative(self, tangents: Tensor, classes: Tensor) -> Tensor:
-        """Logit tangents (d, k, n); for a shift-invariant loss, relative to those of the likeliest `classes` (n,)."""
+        """Logit tangents (d, k, n); for a shift-invariant loss, minus the tangents of the likeliest `classes` (n,)."""
         if not self.shift_invariant:
             return tangents
         # This avoids cancellation where a softmax is saturated.
@@ -201,26 +202,26 @@ class CrossEntropy(SeparateLoss):
         return -torch.log_softmax(outputs, -1).gather(-1, chosen)[..., 0]
 
     def gradient(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """p Σt − t, shape (…, n, k)."""
+        """p Σt − t, shape (…, n, k), with `targets` t."""
         targets = self.targets(outputs, labels)
         if targets is None:
             return torch.softmax(outputs, -1) - _one_hot(outputs, labels)
         return torch.softmax(outputs, -1) * targets.sum(-1, keepdim=True) - targets
 
     def curvature(self, outputs: Tensor, labels: Tensor, dtype: torch.dtype | None = None) -> Map:
-        """Products Σt (diag p − ppᵀ) ż."""
+        """Map from tangents ż to Σt (diag p − ppᵀ) ż, with `targets` t and p in `dtype` if given."""
         p = torch.softmax(outputs, -1).to(dtype or outputs.dtype)
         masses = self._masses(outputs, labels)
         q = p if masses is None else p * masses[..., None].to(p)
         return lambda tangents: q * (tangents - (p * tangents).sum(-1, keepdim=True))
 
     def factor(self, outputs: Tensor, labels: Tensor) -> Factor:
-        """R = (diag √p − p √pᵀ) √Σt."""
+        """R = (diag √p − p √pᵀ) √Σt, with `targets` t."""
         found, masses = SoftmaxFactor(torch.softmax(outputs, -1)), self._masses(outputs, labels)
         return found if masses is None else DenseFactor(found.entered() * masses.sqrt()[:, None, None])
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ_n (Σ_k p ż żᵀ − m mᵀ) with m = Σ_k p ż, and the diagonal for each example.
+        """Σ_n Σt (Σ_k p ż żᵀ − m mᵀ) with m = Σ_k p ż, and the diagonal for each example.
 
         The difference is at least 1/k of its first term, since ż of the likeliest class is zero.
         """
@@ -244,8 +245,9 @@ class CrossEntropy(SeparateLoss):
 class PerElement(SeparateLoss):
     """Sum of a loss over the elements of an example, such as tokens or pixels.
 
-    Network outputs have a `shape` for each example, with one axis of classes, and arrive flattened, (…, n, K). Labels
-    (n, …) lack this axis unless they are probabilities.
+    Network outputs have a `shape` for each example, with one axis of k classes, and are given flattened, (…, n, K) with
+    K = T k for T elements. Labels (n, …) lack the axis of classes unless they are probabilities. Raises ValueError if
+    class_axis is neither 1 nor −1.
     """
 
     def __init__(self, single: CrossEntropy, shape: Sequence[int], class_axis: int):
@@ -319,7 +321,7 @@ class MeanSquaredError(SeparateLoss):
         return outputs - _one_hot(outputs, labels)
 
     def curvature(self, outputs: Tensor, labels: Tensor, dtype: torch.dtype | None = None) -> Map:
-        """The tangents themselves."""
+        """The identity map of tangents."""
         return lambda tangents: tangents
 
     def factor(self, outputs: Tensor, labels: Tensor) -> DenseFactor:
@@ -327,23 +329,23 @@ class MeanSquaredError(SeparateLoss):
         return DenseFactor(torch.eye(outputs.shape[1]).to(outputs).expand(len(outputs), -1, -1))
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ_n Σ_k ż żᵀ."""
+        """Σ_n Σ_k ż żᵀ (p, d, d), and its diagonal for each example (p, n, d)."""
         return weighted_products(torch.ones_like(outputs), tangents)
 
 
 def weighted_products(weights: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ_n Σ_k w ż żᵀ (p, d, d) and its diagonal for each example (p, n, d), for weights (p, n, k) from zero on."""
+    """Σ_n Σ_k w ż żᵀ (p, d, d) and its diagonal for each example (p, n, d), for weights w ≥ 0 (p, n, k)."""
     return _weighted_products(*_in_units(weights, tangents.dtype), tangents)
 
 
 def _in_units(weights: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Weights (p, n, k) over the largest of each point, to stay in the range of `dtype`, and the largest (p, 1, 1)."""
+    """Weights (p, n, k) in `dtype`, over the largest of each point to stay in range, and the largest (p, 1, 1)."""
     units = weights.amax((1, 2), keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
     return (weights / units).to(dtype), units
 
 
 def _weighted_products(weights: Tensor, units: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ_n Σ_k w ż żᵀ (p, d, d) and its diagonal for each example (p, n, d), in units (p, 1, 1) of weights (p, n, k)."""
+    """Σ_n Σ_k w ż żᵀ (p, d, d) and its diagonal (p, n, d) per example, with w = units (p, 1, 1) · weights (p, n, k)."""
     by_example, by_point = tangents.permute(2, 1, 0), weights.transpose(0, 1)
     traces = units * torch.bmm(by_point, by_example.square()).transpose(0, 1).double()
     roots = weights.sqrt().transpose(1, 2)

@@ -9,7 +9,7 @@ from goldilocks_zone.models.losses import Loss
 
 
 class VicregOfMembers(Loss):
-    """VICReg of m members: a `criterion` whose weights and ε are replaced by those of each member.
+    """VICReg of m members: a `criterion` whose weights and ε each member replaces by its own.
 
     weights (m, 3): λ, μ and ν; epsilons (m,). Outputs are (m, n, 2e + k·r), totals (m,).
     """

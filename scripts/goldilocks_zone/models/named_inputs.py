@@ -22,7 +22,10 @@ class Named(nn.Module):
         self.module, self._layouts = module, {}
 
     def rows(self, batch: Mapping) -> Tensor:
-        """Pack the arrays of a batch, each (n, …), into rows (n, W). Raises ValueError if they do not fit together."""
+        """Pack the arrays of a batch, each (n, …), into rows (n, W).
+
+        Raises ValueError if they differ in n, hold integers above LARGEST, or do not match an earlier batch of width W.
+        """
         arrays = {name: torch.as_tensor(values) for name, values in batch.items()}
         sizes = {name: len(each) for name, each in arrays.items() if each.ndim}
         if len(sizes) < len(arrays) or len(set(sizes.values())) != 1:

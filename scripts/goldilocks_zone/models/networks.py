@@ -16,7 +16,7 @@ SAME = 1e-8
 
 
 class Residual(nn.Module):
-    """Adds the input of `inner` to its output, which has the same shape."""
+    """Sum of the input and the output of `inner`, which have the same shape."""
 
     def __init__(self, inner: nn.Sequential) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class Unfit(ValueError):
 
 
 def logits_function(network: nn.Module | Logits) -> Logits:
-    """The function (parameters (D,), inputs (n, …)) → logits, flattened to (n, k). It raises Unfit for others."""
+    """The function (parameters (D,), inputs (n, …)) → logits (n, k): outputs of `tensor_function`, flattened."""
     tensors = tensor_function(network)
 
     def logits(parameters: Tensor, inputs: Tensor) -> Tensor:
@@ -97,13 +97,16 @@ def logits_function(network: nn.Module | Logits) -> Logits:
 
 
 def tensor_function(network: nn.Module | Logits) -> Logits:
-    """The function (parameters (D,), inputs (n, …)) → outputs (n, …), not flattened. It raises Unfit for others."""
+    """The function (parameters (D,), inputs (n, …)) → outputs (n, …), not flattened.
+
+    The function raises Unfit if the outputs, or their `logits`, are not a tensor with n rows.
+    """
     outputs_of = outputs_function(network) if isinstance(network, nn.Module) else network
     return lambda parameters, inputs: _tensor_of(outputs_of(parameters, kernels.usual(inputs)), len(inputs))
 
 
 def _tensor_of(outputs: object, examples: int) -> Tensor:
-    """Outputs of n examples, or their item or attribute `logits`. Raises Unfit unless a tensor (n, …)."""
+    """Outputs of n examples, or their item or attribute `logits`. Raises Unfit unless this is a tensor (n, …)."""
     found = outputs.get("logits", outputs) if isinstance(outputs, Mapping) else getattr(outputs, "logits", outputs)
     return found if isinstance(found, Tensor) and found.shape[:1] == (examples,) else as_logits(found, examples)
 
@@ -139,7 +142,7 @@ def same(first: Tensor, second: Tensor) -> bool:
 
 
 def same_to_rounding(found: Tensor, expected: Tensor) -> bool:
-    """Return whether both agree to rounding where they are finite; other entries are refused with their examples."""
+    """Return whether two tensors agree to rounding where both are finite; other entries are refused elsewhere."""
     if found.shape != expected.shape:
         return False
     error, size = (found - expected).abs(), expected.abs()
@@ -171,7 +174,7 @@ def call(module: nn.Module, tensors: Sequence[Tensor], inputs: Tensor) -> object
 
     A parameter is replaced wherever it is held, including lists, tuples and dicts, as in recurrent layers. All other
     tensors are copied, floating-point ones to the parameters' precision. Changes made by the forward pass are undone,
-    also after an error. Raises Unfit for modules whose parameters are fixed.
+    also after an error. Raises Unfit for scripted and traced modules, whose parameters are fixed.
     """
     if any(isinstance(layer, torch.jit.ScriptModule) for layer in module.modules()):
         raise Unfit("the network is scripted or traced, which fixes its parameters: give the module it was made from")
@@ -190,7 +193,7 @@ def call(module: nn.Module, tensors: Sequence[Tensor], inputs: Tensor) -> object
 
 
 def _replaced(value: object, stand_ins: dict[int, object], dtype: torch.dtype) -> object:
-    """Stand-in for a tensor by its identity, else a copy; applied recursively to lists, tuples and dicts."""
+    """Stand-in for a value, or a copy of a tensor without one; applied recursively to lists, tuples and dicts."""
     if id(value) not in stand_ins:
         if isinstance(value, Tensor):
             stand_ins[id(value)] = value.detach().to(dtype if value.is_floating_point() else value.dtype, copy=True)

@@ -42,12 +42,12 @@ class Flat:
 
     @property
     def samples(self) -> int:
-        """Samples in each round, such that evaluations are `times` as many as the hierarchical planner's."""
+        """Samples in each round, for `times` as many evaluations in all as the hierarchical planner makes."""
         return self.times * CALLS // (ROUNDS * self.steps)
 
 
 def parse(label: str) -> Hierarchical | Flat:
-    """Parse the label of a planner. Raises ValueError if its form is unknown or its number of calls is impossible."""
+    """Parse the label of a planner. Raises ValueError if its form is unknown or its options do not fit together."""
     if found := _HIERARCHICAL.fullmatch(label):
         return Hierarchical(found[1] == "-random", found[1] == "-true", bool(found[2]))
     if not (found := _FLAT.fullmatch(label)):

@@ -87,8 +87,8 @@ class Levels:
     """Models that a planner uses.
 
     first: dynamics of level 1. second: predictor of level 2. embed: map from states of `first` to embeddings of level
-    1. above: map from windows of these (…, POOLED, e) to embeddings of level 2. way: exact path length from states
-    (m, n, …, 2) of the true dynamics to the goals (m, n, 2).
+    1. above: map from windows (…, POOLED, e) of embeddings of level 1 to embeddings of level 2. way: exact path length
+    from states (m, n, …, 2) of the true dynamics to the goals (m, n, 2).
     """
 
     first: Step
@@ -128,7 +128,7 @@ def over_path(costs: Tensor, end: bool) -> Tensor:
 def flat(
     planner: Flat, levels: Levels, start: Place, goal: Place, streams: Sequence[np.random.Generator]
 ) -> tuple[Tensor, float]:
-    """The next POOLED actions (m, n, POOLED, a), and evaluations of the dynamics for each start."""
+    """The next POOLED actions (m, n, POOLED, a), and the number of evaluations of the dynamics per start."""
     each = POOLED if planner.held else 1
     search, first = Search(planner.steps // each, planner.samples), Counted(levels.first)
 
@@ -148,7 +148,7 @@ def flat(
 def hierarchical(
     planner: Hierarchical, levels: Levels, start: Place, goal: Place, streams: Sequence[np.random.Generator]
 ) -> tuple[Tensor, float]:
-    """The next POOLED actions (m, n, POOLED, a), and evaluations of both predictors for each start."""
+    """The next POOLED actions (m, n, POOLED, a), and the number of evaluations of both predictors per start."""
     first, second = Counted(levels.first), Counted(levels.second)
     above = Search(SUBGOALS, reach=POOLED)
     below, starts = Search(POOLED), start.state.shape[1]

@@ -36,7 +36,8 @@ class Problem:
     mean over examples; a loss that couples examples takes one batch. temperature: the loss is applied to logits /
     temperature.
 
-    Raises ValueError if the loss is unknown, the temperature is not positive, or batches come from an iterator.
+    Raises ValueError if the loss is unknown, the temperature is not positive, batches come from an iterator, a loss
+    that couples examples gets several batches, or a function gets dictionaries.
     """
 
     network: nn.Module | networks.Logits
@@ -60,7 +61,10 @@ class Problem:
             )
 
     def _take_names(self) -> None:
-        """If batches are dictionaries, wrap the network to take rows, and convert a single batch to rows."""
+        """If batches are dictionaries, wrap the module to take rows, and convert a single batch.
+
+        Raises ValueError if the network is a function.
+        """
         if isinstance(self.network, Named) or isinstance(self.inputs, Iterator):
             return
         one = isinstance(self.inputs, Mapping)
@@ -98,7 +102,11 @@ class Problem:
         return hasattr(given, "__array__") or not isinstance(given, Iterable)
 
     def batches(self) -> Iterator[tuple[Array, Array | None]]:
-        """Iterate over inputs and labels of each batch. Raises ValueError if the numbers of their batches differ."""
+        """Iterate over inputs and labels of each batch.
+
+        Raises ValueError if inputs and labels have different numbers of batches, or a batch that is a sequence does not
+        have two parts.
+        """
         if self.is_one_batch:
             yield self.inputs, self.labels
         elif self.labels is not None:

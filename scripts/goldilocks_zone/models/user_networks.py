@@ -1,4 +1,4 @@
-"""Networks that a study names: a user's own is built from its file, and refused where it has no Hessian."""
+"""Networks that a study names: a user's own network is built from its file, and refused if it has no Hessian."""
 
 from collections.abc import Callable
 

@@ -52,7 +52,7 @@ def state_in(found: object) -> State:
 
 
 def loaded(module: nn.Module, state: State, name: str) -> nn.Module:
-    """A copy of a module with the tensors of a state dictionary, which may name a tied parameter once.
+    """A copy of a module with the tensors of a state dictionary, which may hold a tied parameter under one name only.
 
     `name` identifies the dictionary in messages. Raises ValueError if a tensor is missing, unexpected, of another
     shape, not of real numbers, not finite, or different from one that it is tied to.
@@ -74,7 +74,7 @@ def loaded(module: nn.Module, state: State, name: str) -> nn.Module:
 
 
 def _refuse_unfit(given: object, known: object, where: str) -> None:
-    """Refuse an entry of a state dictionary that does not fit the tensor `known` of a network."""
+    """Raise ValueError if an entry `given` does not fit the tensor `known` of a network; `where` names the entry."""
     if not isinstance(known, Tensor):
         return
     if not isinstance(given, Tensor):
@@ -91,7 +91,7 @@ def _refuse_unfit(given: object, known: object, where: str) -> None:
 
 
 def _tied(module: nn.Module) -> list[list[str]]:
-    """Names of each parameter and buffer with more than one name."""
+    """All names of each parameter or buffer that has more than one."""
     names: dict[int, list[str]] = {}
     every = module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False)
     for name, tensor in itertools.chain(*every):
@@ -103,7 +103,7 @@ def put(module: nn.Module, state: State, name: str) -> Tensor:
     """The parameters θ (D,) of a state dictionary, in the module's precision.
 
     Buffers of the dictionary, such as running means and frozen parameters, are copied into the module. The module keeps
-    its own parameters, from which initialisations take their values. Raises ValueError like `loaded`.
+    its own parameters, since gains are initialised with their values. Raises ValueError like `loaded`.
     """
     trained = loaded(module, state, name)
     with torch.no_grad():

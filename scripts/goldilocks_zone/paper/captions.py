@@ -37,7 +37,7 @@ def write_captions(
 
 
 def captions(texts: list[str], references: str) -> dict[str, str]:
-    """Captions of figures by name, from the texts of the paper's sections and the generated macros."""
+    """Captions of figures by name, from LaTeX texts (sections and generated macros) and BibTeX `references`."""
     cited, text, found = _works(references), "\n".join(texts), {}
     values = dict(DEFINED.findall(text))
     for name, body in PANELS.findall(text):
@@ -48,7 +48,7 @@ def captions(texts: list[str], references: str) -> dict[str, str]:
 
 
 def plain(text: str) -> str:
-    """Convert LaTeX to plain text with mathematical letters."""
+    """Convert LaTeX to plain text, with formulas in Unicode characters."""
     from pylatexenc.latex2text import LatexNodes2Text
 
     for pattern, replacement in OWN:

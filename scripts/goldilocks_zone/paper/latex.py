@@ -68,7 +68,7 @@ def number(value: float, low: float, high: float) -> str:
 
 
 def interval(value: float, low: float, high: float) -> str:
-    """Value and interval like `0.882 [0.871, 0.893]`; infinite ends are `(-∞` or `∞)`, with the other end's digits."""
+    """Value and interval like `0.882 [0.871, 0.893]`; infinite ends are `(-∞` or `∞)`; the other sets the digits."""
     value, low, high = map(_power_of_ten, rounding.in_interval(value, low, high))
     left = r"(-\infty" if low == "-∞" else f"[{low}"
     right = r"\infty)" if high == "∞" else f"{high}]"

@@ -115,7 +115,7 @@ def paper_figures(settings: PaperRecord) -> dict[str, dict]:
 
 
 def claim_macros(rows: list[dict]) -> dict[str, dict[str, str]]:
-    """Macros by kind: verdicts of the claims that have cases, and estimates with verdicts of their primary cases."""
+    """Macros by kind and name: verdicts of claims with cases, and estimates with verdicts of their primary cases."""
     primary = [row for row in rows if row["case"] and " " not in row["case"]]
     tested = {row["id"].split(".")[0] for row in primary}
     return {
@@ -174,7 +174,7 @@ def _whole(rows: list[dict]) -> list[dict]:
 
 
 def setting_macros(settings: PaperRecord, studies: Results, results: Results, rows: list[dict]) -> dict[str, str]:
-    """The settings of a run that the text quotes; `results` are the studies and all else that the paper shows."""
+    """Settings and numbers of a run that the text quotes, by name; `results` are the `studies` and the cuts."""
     counted, cuts = Counter(row["verdict"] for row in rows if not row["case"]), settings.cuts
     flips = synthesis.flips(rows).items()
     return {
@@ -218,8 +218,7 @@ def logits_deviation_at_peak(study: xr.Dataset | None) -> str:
 
 
 def sensitivity(study: xr.Dataset | None, rows: list[dict]) -> dict[str, str]:
-    """Ranges of the height and location of the peak of the mean Tr(H)/‖H‖ over variants, and counts of their
-    verdicts."""
+    """Ranges over variants of the height and place x of the peak of the mean Tr(H)/‖H‖, and counts of verdicts."""
     counts = [f"variants-{name.replace(' ', '-')}" for name in VERDICTS]
     names = ("lowest-peak", "highest-peak", "first-peak", "last-peak", "variants", *counts)
     if study is None:
@@ -309,7 +308,7 @@ def measured_or_not(row: dict) -> str:
 
 
 def radii(given: list[float] | RadiusRange) -> str:
-    """The number of radii and, if they are evenly spaced, their range in x."""
+    """The number of radii and, if they are given as a range, its ends in x = log10(r²/r_X²)."""
     if isinstance(given, list):
         return str(len(given))
     first, last = (2 * math.log10(each) for each in (given.first, given.last))
@@ -335,7 +334,7 @@ def dimensions(subspaces: list[str]) -> str:
 
 
 def random_steps(minima: list[str]) -> str:
-    """The numbers of steps on random labels from which minima start, in ascending order."""
+    """The numbers of steps on random labels before the training of `minima` adversarial-<steps>, in ascending order."""
     steps = {int(label.partition("-")[2]) for label in minima if label.startswith("adversarial-")}
     return f"{', '.join(map(str, sorted(steps)))} steps" if steps else "none"
 

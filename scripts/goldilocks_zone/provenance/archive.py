@@ -135,7 +135,7 @@ def available(path: str | Path) -> dict:
 
 
 def difference(expected: Mapping, found: Mapping) -> str:
-    """List the keys in which settings differ, such as `radii (0.1 there, 1 here), seed`; empty if there are none."""
+    """List the keys in which settings differ, such as `seed (2 there, 1 here)` (found, expected); empty if none do."""
     keys = [key for key in sorted({*expected, *found}) if expected.get(key) != found.get(key)]
     return ", ".join(f"{key} ({_shown(found.get(key))} there, {_shown(expected.get(key))} here)" for key in keys)
 

@@ -45,7 +45,7 @@ def records(codes: Iterable[Sequence[Path | str]]) -> list[str]:
 
 
 def record(script: Path, *modules: str) -> str:
-    """Record of one script, and of modules that it loads."""
+    """Fingerprint line of one script and the modules that it loads, as in `records`."""
     return records([(script, *modules)])[0]
 
 
@@ -77,7 +77,7 @@ def tree_fingerprint(tree: ast.Module, *more: object) -> str:
 
 
 def code_fingerprint(script: Path, requirements: Path, read: Reader | None = None, modules: Iterable[str] = ()) -> str:
-    """SHA-256 over the script, the goldilocks modules that it imports transitively, and pinned versions."""
+    """SHA-256 over the script, `modules`, their transitive imports in the package, and pinned versions."""
     read, modules = read or _read, list(modules)
     paths = {path.name: path for path in (script, *map(module_path, filter(_is_path, modules)))}
     paths |= {name: module_path(name) for name in imported_modules(script, read, modules)}
@@ -168,7 +168,7 @@ _opened = functools.cache(Cache)
 
 
 def _imports(tree: ast.Module) -> tuple[set[str], set[str]]:
-    """Full names of imported objects, and of the modules or packages that they are imported from."""
+    """Full names of imported objects, and of the modules they come from. Raises ValueError for relative imports."""
     names, origins = set(), set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -199,8 +199,11 @@ def _canonical(node: object) -> str:
 
 
 def _changes_no_number(node: ast.AST) -> bool:
-    """Whether a statement changes no result: a docstring, a function marked by `config.kinds.changes_no_number`, or the
-    registration of a kind, which holds the costs of jobs."""
+    """Whether a statement changes no result.
+
+    These are docstrings, functions marked by `config.kinds.changes_no_number`, and registrations of kinds, which hold
+    the costs of jobs.
+    """
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return isinstance(node.value.value, str)
     if isinstance(node, ast.Assign):

@@ -16,7 +16,7 @@ SMALL, LARGE = 0.1, 1.0  # of ‖H′‖/‖G‖
 
 @dataclass(frozen=True)
 class Fitting:
-    """Numbers of examples of one direction, and of directions of one example, that fit into a memory in MiB."""
+    """Numbers of examples for one direction, and of directions for one example, that fit into a memory in MiB."""
 
     memory_mib: float
     examples: int
@@ -27,8 +27,9 @@ class Fitting:
 class Circumstances:
     """Context of the findings.
 
-    mixes_in_training: batches mix examples in training mode; error_of_single: relative error of single precision;
-    is_single: single precision was used; fitting: what fits into memory if automatic differentiation was used.
+    mixes_in_training: the model was in training mode and has batch normalisation, which mixes examples;
+    error_of_single: relative error of a Hessian in single precision; is_single: the model is in single precision;
+    fitting: numbers that fit into memory, if automatic differentiation was used.
     """
 
     mixes_in_training: bool
@@ -87,7 +88,10 @@ def _parts(planes: OnPlanes) -> str:
 
 
 def _where(zone: Zone) -> list[str]:
-    """Position of the weights in the zone, the scales around the best one where κ exceeds that of random matrices."""
+    """Sentences on the position of the weights relative to the zone, and on the best temperature.
+
+    The zone is the range of scales around the best one in which the mean κ exceeds `laws.null_bound`.
+    """
     inside, scales, bound = zone.inside, zone.scales, laws.null_bound(zone.dimension)
     if not inside.any():
         return [f"No multiple of the weights from {scales[0]:.2g} to {scales[-1]:.2g} lies in a Goldilocks zone."]

@@ -26,7 +26,7 @@ class OnPlanes:
 
     @classmethod
     def of(cls, dimension: int, kappas: np.ndarray, fractions: np.ndarray, ratios: np.ndarray) -> "OnPlanes":
-        """Estimate from the values (p,) on several planes."""
+        """Estimate the means of κ, fractions and ratios, each (p,), over p planes of a dimension."""
         means = (estimates.mean(each) for each in (kappas, fractions, ratios))
         return cls(dimension, *means, laws.null_bound(dimension))
 
@@ -35,7 +35,7 @@ class OnPlanes:
 class Zone:
     """κ on planes of one dimension over `scales` (s,) of the weights and `temperatures` (t,) of the softmax.
 
-    over_scales (p, s) and over_temperatures (p, t) have a row for each plane, NaN where the logits overflow.
+    over_scales (p, s) and over_temperatures (p, t) have a row for each plane, NaN where logits or Hessian overflow.
     """
 
     dimension: int
@@ -91,7 +91,7 @@ class Findings:
     sentences: tuple[str, ...] = ()
 
     def with_sentences(self, sentences: tuple[str, ...]) -> "Findings":
-        """Return the findings with a diagnosis."""
+        """Return the findings with these sentences as their diagnosis."""
         return replace(self, sentences=sentences)
 
     def trace(self) -> tuple[float, float]:

@@ -220,7 +220,8 @@ def _trajectory(
 def loaded(model: nn.Module, state: State, name: str) -> nn.Module:
     """A copy of a model with the tensors of a state dictionary, or of a file of torch or safetensors that holds one.
 
-    Files are read without executing code in them. Raises ValueError if a tensor is missing or does not fit the model.
+    Files are read without executing code in them. Raises ValueError if a file cannot be read, if a tensor is missing or
+    unexpected, or if it does not fit the model. `name` identifies the checkpoint in messages.
     """
     state = weights.read(state) if isinstance(state, str | Path) else state
     return weights.loaded(model, weights.state_in(state), f"the checkpoint {name}")

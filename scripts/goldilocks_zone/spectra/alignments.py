@@ -82,7 +82,7 @@ def _rotation(count: int, random: np.random.Generator) -> np.ndarray:
 
 
 def converged(reached: xr.DataArray, maps: xr.DataArray) -> xr.DataArray:
-    """Whether descents that `reached` A² (…) with the first eigenvector came close to the maximum over the map.
+    """Mask (…) of the descents whose `reached` A² with the first eigenvector is within CLOSE of the map's maximum.
 
     `maps` holds A over the axes map_x and map_y, and possibly over rank and softmax. The maximum of the map is the
     reference because there may be no point with A² = 1.

@@ -30,8 +30,8 @@ class Search:
     start: the starting vector (D,), by default random. tolerance: the search ends when each estimated
     |Au − λu| ≤ tolerance |λ|, which bounds the error of λ down to the precision of the products. restarts: maximum
     number of restarts. own_threads: `products` runs threads of its own, as torch does; numpy then uses a single thread,
-    as more would take half of the time of the others. single: search in single precision, which halves the time and
-    memory spent outside the products, for tolerances well above its 1e-7.
+    because several would take half of the time from those. single: search in single precision, which halves the time
+    and memory spent outside the products, for tolerances well above the precision of 1e-7.
     """
 
     which: str = "LA"
@@ -89,9 +89,9 @@ def lanczos(products: Products, probes: np.ndarray, steps: int) -> Arrays:
     first entries of its eigenvectors. Each row of weights sums to 1; Ritz values are in the units of A. Full
     reorthogonalisation avoids ghost copies and keeps 8 m s D bytes in memory.
 
-    A Krylov space is exhausted after D steps, or earlier with as many exact eigenvalues as the probe has components in
-    distinct eigenspaces; the rest of its row is filled with Ritz values NaN of weight 0. If rounding hides an early
-    end, multiple eigenvalues may appear several times and share their weight, which leaves the quadrature unchanged.
+    A Krylov space is exhausted after as many steps as the probe has components in distinct eigenspaces, at most D. Its
+    Ritz values are then exact eigenvalues; the rest of the row is NaN, with weight 0. If rounding hides an early end,
+    multiple eigenvalues may appear several times and share their weight, which leaves the quadrature unchanged.
 
     Raises ValueError if there is no step or no probe, a probe is zero or not finite, or a product is not finite or
     has another shape.
@@ -143,7 +143,7 @@ def _unit(probes: np.ndarray, steps: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Density:
-    """Spectral density of a matrix A of size D by stochastic Lanczos quadrature, normalised to one eigenvalue.
+    """Spectral density of a matrix A of size D by stochastic Lanczos quadrature, normalised to integrate to 1.
 
     values, weights: shape (m, s), one quadrature per probe, as returned by `lanczos`. Their mean over probes estimates
     the measure (1/D) Σ_i δ(λ − λ_i). Multiply by D for a trace or a count of eigenvalues.
@@ -153,9 +153,9 @@ class Density:
     weights: np.ndarray
 
     def moment(self, k: int) -> tuple[float, float]:
-        """Unbiased estimate of Tr(Aᵏ)/D, the mean k-th power of eigenvalues; its standard error (NaN for one probe).
+        """Unbiased estimate of Tr(Aᵏ)/D, the mean of λᵏ, and its standard error (NaN for one probe).
 
-        Raises ValueError beyond k = 2s − 1, where the quadrature is not exact.
+        Raises ValueError for k < 0, and for k > 2s − 1, where the quadrature is not exact.
         """
         exact = 2 * self.values.shape[1] - 1
         if not 0 <= k <= exact:

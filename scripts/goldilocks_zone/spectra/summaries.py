@@ -41,7 +41,7 @@ def summarise(eigenvalues: np.ndarray) -> SpectrumSummary:
 
 
 def effective_examples(total: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """Effective number (Σt)²/Σt² of examples, from the sums `total` of t ≥ 0 and `squares` of t²; 0 if all vanish."""
+    """Effective number (Σt)²/Σt² of examples with weights t ≥ 0, from `total` Σt and `squares` Σt²; 0 if all vanish."""
     return np.divide(total**2, squares, out=0 * squares, where=squares > 0)
 
 
@@ -59,9 +59,9 @@ def hutchinson(probes: np.ndarray, products: np.ndarray) -> ProbeEstimates:
     """Estimates of Tr A and ‖A‖_F from m independent probes v and products Av, both of shape (m, D).
 
     The entries of the probes must be independent with mean 0 and variance 1: E vᵀAv = Tr A (Hutchinson 1990) and
-    E|Av|² = ‖A‖_F². The norm is the root of the mean of |Av|²; for a relative standard error ε it is biased low by a
-    fraction ε²/2. Its error follows from the delta method: se(√S) = se(S)/(2√S). Raises ValueError unless probes and
-    products have the same shape and are finite.
+    E|Av|² = ‖A‖_F². The norm is √S with S the mean of |Av|²; if its relative standard error is ε, it is biased low by a
+    fraction ε²/2. The standard error follows from the delta method: se(√S) = se(S)/(2√S). Raises ValueError unless
+    probes and products have the same shape and are finite.
     """
     probes, products = _as_real(probes, "probes", 2), _as_real(products, "products", 2)
     if probes.shape != products.shape:

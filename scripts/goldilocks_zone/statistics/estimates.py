@@ -60,8 +60,8 @@ class Estimate:
 def p_above(estimate: Estimate, threshold: float) -> float:
     """One-sided p-value against the null `the true value is at most threshold`.
 
-    1 minus this is the p-value against `at least`. It is the p at which the one-sided confidence bound of level 1 − p
-    equals the threshold, found by bisection, so that tests agree with intervals of any kind.
+    1 minus the result is the p-value against the null `at least threshold`. The result is the p at which the one-sided
+    confidence bound of level 1 − p equals the threshold, by bisection, so that tests agree with intervals of any kind.
     """
     low, high = 0.0, 1.0
     for _ in range(40):
@@ -74,8 +74,8 @@ def p_above(estimate: Estimate, threshold: float) -> float:
 def mean(samples: np.ndarray, resolution: float = 0.0) -> Estimate:
     """Mean of independent samples (n,) with Student's interval.
 
-    Samples that are multiples of `resolution` may agree by chance. Their standard deviation is therefore at least that
-    of rounding, resolution/√12. Raises TooFewDraws for fewer than two samples.
+    Samples that are multiples of `resolution` may agree by chance. The standard deviation is therefore set to at least
+    the standard deviation of rounding, resolution/√12. Raises TooFewDraws for fewer than two samples.
     """
     n = len(samples)
     if n < 2:
@@ -134,8 +134,8 @@ def of_ranks(estimate: Estimate, n: int) -> Estimate:
 def difference(first: np.ndarray, second: np.ndarray, resolution: float = 0.0, reason: str = ALIKE) -> Estimate:
     """Mean of paired differences first − second over n draws, with Student's interval.
 
-    Both are samples (n,), or readings (3, n) in rows lower end, value, upper end. `resolution` is that of `mean`, and
-    `reason` says why some ends are infinite. If both are equal in every draw, the interval is the whole line. Raises
+    Both are samples (n,), or readings (3, n) in rows lower end, value, upper end. `resolution`: as for `mean`.
+    `reason`: why some ends are infinite. If both are equal in every draw, the interval is the whole line. Raises
     TooFewDraws for fewer than two draws.
     """
     first, second = (np.broadcast_to(each, (3, each.shape[-1])) for each in (first, second))
@@ -179,7 +179,7 @@ def bootstrapped(statistic: Callable[[np.ndarray], float], samples: np.ndarray, 
 def coefficients_of_variation(means: np.ndarray, variances: np.ndarray, planes: int) -> dict[str, Estimate]:
     """Coefficient of variation of one plane's value over initialisations θ (`total`) and the part due to θ (`theta`).
 
-    means, variances: shape (n,), over the m planes of each θ, m at least two. Random-effects analysis of variance: with
+    means, variances: shape (n,), over the m = `planes` ≥ 2 planes of each θ. Random-effects analysis of variance: with
     B the variance of the means over θ and W the mean variance over planes, the total variance is B + W (1 − 1/m) and
     the part of θ is B − W/m. Intervals are chi-squared, with Satterthwaite's degrees of freedom for the total and the
     degrees of freedom of B for θ. Raises TooFewDraws below two initialisations.
@@ -193,9 +193,9 @@ def coefficients_of_variation(means: np.ndarray, variances: np.ndarray, planes: 
 
 
 def deviation(samples: np.ndarray, taken_off: float = 0.0) -> Estimate:
-    """Standard deviation of independent samples (n,) without a known variance `taken_off` (chi-squared interval).
+    """Standard deviation of independent samples (n,) after a known variance `taken_off` is subtracted.
 
-    Raises TooFewDraws below two samples.
+    The interval is chi-squared. Raises TooFewDraws below two samples.
     """
     return _root(_variance(samples), len(samples) - 1, len(samples), taken_off)
 

@@ -15,9 +15,10 @@ IDENTITY = "identity"
 
 @dataclass(frozen=True)
 class Test:
-    """A test of an estimate: kind, margin, reference value, and the direction of a superiority test.
+    """A test of an estimate: kind, margin, reference value, and the direction of a superiority test (above or below).
 
-    For an identity, the estimate is its largest error over draws, without an interval, and the margin is its tolerance.
+    kind: superiority, equivalence, location or identity. For an identity, the estimate is the largest error over draws,
+    without an interval, and the margin is the tolerance.
     """
 
     kind: str
@@ -32,13 +33,16 @@ class Test:
 
     @property
     def threshold(self) -> float:
-        """The value that a superiority test must pass; for equivalence and location, the half-width of the region."""
+        """The value that a superiority test must pass; else the half-width of the region or an identity's tolerance."""
         if self.kind == "superiority":
             return self.reference + (self.margin if self.direction == "above" else -self.margin)
         return self.margin
 
     def p_values(self, estimate: Estimate) -> tuple[float, float]:
-        """One-sided p-values for `the claim holds` and for `the claim fails`; 0 and 1 for an identity."""
+        """One-sided p-values (p_holds, p_fails); a small one shows that the claim holds, or that it fails.
+
+        For an identity, they are 0 and 1, or 1 and 0.
+        """
         if self.kind == IDENTITY:
             return (0.0, 1.0) if estimate.value <= self.margin else (1.0, 0.0)
         above_low, above_high = (p_above(estimate, self.reference + end) for end in (-self.margin, self.margin))
@@ -54,7 +58,7 @@ class Test:
         return REPRODUCED if p_holds < alpha else NOT_REPRODUCED if p_fails < alpha else INCONCLUSIVE
 
     def undecidable(self, estimate: Estimate) -> str:
-        """The reason why an estimate cannot decide: its grid is too coarse or an end is open; empty if it can."""
+        """The reason why an estimate cannot decide: a grid too coarse or an open end; empty if the estimate can."""
         if self.kind in ("equivalence", "location") and estimate.half_step > self.margin:
             steps = f"the quantity is read off a grid in steps of {2 * estimate.half_step:.3g}"
             return f"{steps}, of which half exceeds the margin of {self.margin:g}: more radii are needed"

@@ -15,12 +15,12 @@ IN_USE = 0.25  # smallest covariance eigenvalue of a dimension in use
 
 
 def probed(embeddings: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions of a ridge probe and targets (…, n − n//2, t) of the second half, fitted on the first n//2 examples.
+    """Predictions and targets (…, n − n//2, t) of the second half, by a ridge probe fitted on the first n//2 examples.
 
     The probe minimises ⟨|zW + b − target|²⟩ + PENALTY |W|². Embeddings z (…, n, e) are centred and divided by one
-    global scale, the root mean square of the result. The probe is therefore invariant to shifts, rotations and the
-    scale of embeddings, and dimensions of little variance are penalised more than others. A constant embedding predicts
-    the mean.
+    global scale, the root mean square after centring, both from the first n//2 examples. The probe is therefore
+    invariant to shifts, rotations and the scale of embeddings, and dimensions of little variance are penalised more
+    than others. A constant embedding predicts the mean.
     """
     z, targets = _finite(embeddings), targets.astype(float)
     half = z.shape[-2] // 2
@@ -73,7 +73,7 @@ def auc(compatible: np.ndarray, incompatible: np.ndarray) -> np.ndarray:
 def gap(compatible: np.ndarray, incompatible: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Mean energy of incompatible minus compatible pairs, both (…, n), over the variance of the targets; shape (…,).
 
-    Energies are squared distances summed over the e embedding dimensions of the targets (…, n, e), as is the variance.
+    Energies (squared distances) and the variance are sums over the e embedding dimensions of the targets (…, n, e).
     """
     variance = total_variance(targets)
     difference = incompatible.mean(-1, dtype=float) - compatible.mean(-1, dtype=float)

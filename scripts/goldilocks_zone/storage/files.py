@@ -55,7 +55,7 @@ def write_text(text: str, path: str | Path) -> None:
 
 
 def write_if_changed(text: str, path: str | Path) -> None:
-    """Write a text unless the file already has this content, so that its age is that of the content."""
+    """Write a text unless the file already has this content, so that an unchanged file keeps its age."""
     path = Path(path)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         write_text(text, path)
@@ -111,7 +111,7 @@ def is_temporary(path: Path) -> bool:
 
 
 def refuse_unwritable(folders: Iterable[str | Path]) -> None:
-    """Raise OSError with one sentence if one of the folders exists and is not writable."""
+    """Raise OSError with one sentence if one of the folders is not writable or is a broken link; missing ones pass."""
     for folder in map(Path, folders):
         if folder.is_symlink() and not folder.exists():
             place = folder.readlink()
@@ -160,7 +160,10 @@ def is_alive(process: int) -> bool:
 
 
 def _unwritable(path: Path, error: Exception) -> str | None:
-    """Reason why a folder is not writable, with advice; netCDF, for example, only reports that writing failed."""
+    """Reason why `path` could not be written, with advice; None if unknown.
+
+    Also checks for a full disk, because netCDF, for example, only reports that writing failed.
+    """
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     code = getattr(error, "errno", None)
     if code in (errno.ENOSPC, errno.EDQUOT) or shutil.disk_usage(folder).free < FULL_DISK_BYTES:

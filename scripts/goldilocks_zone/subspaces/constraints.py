@@ -20,9 +20,9 @@ LONG = 2**12  # entries of vectors whose scalar products are computed one by one
 
 @dataclass(frozen=True)
 class Subset:
-    """Parameters x = offsets + M w, with w from `start` (m, d) and offsets (m, *shape); x = w without a projection.
+    """Parameters x = offsets + M w of coordinates w; x = w without a projection.
 
-    norms: |w| (m,) on a sphere, else None.
+    start: initial w (m, d); projection: M; offsets: arrays (m, *shape); norms: |w| (m,) on a sphere, else None.
     """
 
     start: Tensor
@@ -50,7 +50,7 @@ class Subset:
         return [self.projection.transposed(gradients)]
 
     def tangential(self, gradients: list[Tensor], coordinates: Tensor) -> list[Tensor]:
-        """Gradients, split as in `parts`, at coordinates (m, d); on a sphere without their radial part, in place."""
+        """On a sphere, remove in place the radial part of gradients, split as in `parts`, at coordinates (m, d)."""
         if self.norms is None:
             return gradients
         (gradient,) = gradients
@@ -58,14 +58,14 @@ class Subset:
         return [gradient.addcmul_(shares[:, None], coordinates, value=-1)]
 
     def select(self, members: Tensor) -> "Subset":
-        """The subset for some of the members (m',)."""
+        """Restrict the subset to some of the members (m',)."""
         offsets = None if self.offsets is None else [each[members] for each in self.offsets]
         radii = None if self.norms is None else self.norms[members]
         return replace(self, start=self.start[members], offsets=offsets, norms=radii)
 
     @property
     def is_free(self) -> bool:
-        """Whether coordinates are the parameters, without any constraint."""
+        """True if coordinates are the parameters, without any constraint."""
         return self.projection is None and self.norms is None
 
 
@@ -163,8 +163,8 @@ class Spanned(Projection):
     def seen_as(self, inner: Projection, direction: Sequence[Tensor]) -> "Spanned":
         """This projection, followed by a linear map of the parameters, such as to the outputs of a layer.
 
-        Coordinates stay the same. `inner` is the former `inner` followed by the map, `direction` (arrays (*shape)) the
-        image of the unit vector along the point.
+        Coordinates stay the same. `inner` is this object's `inner` followed by the map, and `direction` (arrays
+        (*shape)) is the image of the unit vector along the point.
         """
         result = copy.copy(self)
         result.inner, result.direction = inner, [each[None] for each in direction]

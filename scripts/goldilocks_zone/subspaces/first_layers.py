@@ -2,8 +2,8 @@
 
 Outputs W Xᵀ (o, n) are linear in the weights. Once a plane's directions are mapped to outputs, with one sparse product
 for all members, two matrix products with d rows give the members' outputs and the gradients by their coordinates.
-Neither weights (m, o, i) nor gradients by them are formed: with most parameters in the first layer, that is most of the
-work. Letters: m members, d coordinates, n examples, i inputs and o outputs of the layer.
+Weights (m, o, i) and gradients by them are not formed, which saves most of the work if the first layer has most of the
+parameters. Letters: m members, d coordinates, n examples, i inputs and o outputs of the layer.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,10 +22,14 @@ WORTH = 4
 
 
 class FirstLayer:
-    """The first layer of a network, whose members lie in a `subset`; its parameters come first among them."""
+    """The first layer of a network whose members lie in a `subset`; its parameters are the network's first ones."""
 
     def __init__(self, subset: Subset, inner: Sparse, points: list[Tensor] | None, scales: Tensor | None):
-        """`points` are common to the members: arrays (*shape), scaled by `scales` (m,) unless they are spanned."""
+        """Prepare a layer in a subset that the sparse projection `inner` spans.
+
+        points: arrays (*shape), multiplied by `scales` (m,) to give each member's offsets, or, without scales, the unit
+        vector along the point of `Spanned`; None on spheres through no point.
+        """
         self._subset, self._points, self._scales = subset, points, scales
         self._outputs, self._inputs = subset.shapes[0]
         self._count = 2 if len(subset.shapes) > 1 and len(subset.shapes[1]) == 1 else 1
@@ -33,9 +37,9 @@ class FirstLayer:
         self._directions = _directions(inner.part(slice(0, self._count)), self._inputs + self._count - 1)
 
     def behind(self, inputs: Tensor) -> Subset | None:
-        """The subset with the layer's outputs (m, o, n) for inputs (n, …) as its first parameter, in place of weights.
+        """The subset with the layer's outputs (m, o, n) for inputs (n, …) as first parameter, for its weights and bias.
 
-        None if weights are cheaper.
+        None if forming the weights is cheaper.
         """
         members, dimension, n = len(self._subset.start), self._later.dimension, len(inputs)
         if dimension * n > WORTH * members * self._inputs:
@@ -85,10 +89,10 @@ class Stacked(Projection):
 
 
 def of(network: nn.Module, subset: Subset) -> FirstLayer | None:
-    """The first layer of a network, a chain of layers that flattens its inputs first; None where it brings nothing.
+    """The first layer of an nn.Sequential that begins with Flatten and Linear; None where the method does not apply.
 
-    That is in subsets that no sparse projection spans, for starts that are not multiples of each other, and on a GPU,
-    where it was not measured.
+    It does not apply to other networks, to a single linear layer, to subsets without a sparse projection, to planes
+    whose starts are not multiples of each other, or on a GPU, where it was not measured.
     """
     projection, points, scales = subset.projection, None, None
     inner = projection.inner if isinstance(projection, Spanned) else projection
@@ -107,7 +111,7 @@ def of(network: nn.Module, subset: Subset) -> FirstLayer | None:
 
 
 def _scales(points: Tensor) -> Tensor | None:
-    """Lengths (m,) of points (m, D) over the greatest, if all have one direction up to rounding."""
+    """Lengths (m,) of points (m, D) divided by the greatest; None unless they share one direction up to rounding."""
     exact = points.double()
     lengths = torch.linalg.vector_norm(exact, dim=1)
     scales = lengths / lengths.max()
@@ -116,7 +120,7 @@ def _scales(points: Tensor) -> Tensor | None:
 
 
 def _directions(layer: Sparse, width: int) -> scipy.sparse.csr_array:
-    """Directions (d·o, width) of a layer's weights (o, i), and its bias, if any, as a last column of them."""
+    """Directions (d·o, width) of a layer's weights (o, i); a bias, if any, is appended to the weights as a column."""
     (outputs, inputs), entries = layer.shapes[0], layer.unit.tocoo()
     direction, place = entries.coords
     of_weight = place < outputs * inputs

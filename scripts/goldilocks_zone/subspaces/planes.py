@@ -1,8 +1,9 @@
-"""Random planes x(θ) = P + Mθ in parameter space: raw directions, metric, nested orthonormal columns.
+"""Random planes x(w) = P + M w in parameter space: raw directions, metric, nested orthonormal columns.
 
 Directions are the rows of an array (d, D), kept as drawn. The Cholesky factor of their Gram matrix transforms a Hessian
-over raw directions into one over orthonormal directions. As the factor is triangular, the first columns of a plane span
-the same subspace for every dimension. Linear algebra uses torch to avoid oversubscribing cores with a second BLAS.
+over raw directions into one over orthonormal directions. As the factor is triangular, the first k orthonormal
+directions span the same subspace as the first k raw directions, whatever the dimension d. Linear algebra uses torch to
+avoid oversubscribing cores with a second BLAS.
 """
 
 import numpy as np
@@ -24,9 +25,9 @@ def metric(
 ) -> np.ndarray:
     """Diagonal metric η (D,) that multiplies the raw directions of a plane (Fort & Scherlis 2019).
 
-    By layer: `identity` 1; `shell` ∝ the norm σ_l √size_l of its weights; `inverse_shell` the inverse of this norm;
-    `sigma` ∝ σ_l. Scaled to mean square 1 over the weights. Biases get 1 with `bias_directions`, else 0, so that the
-    plane has no bias coordinates. Raises ValueError for any other `kind`.
+    In layer l: `identity` 1; `shell` ∝ the norm σ_l √size_l of its weights; `inverse_shell` ∝ 1 over this norm;
+    `sigma` ∝ its deviation σ_l. Scaled to mean square 1 over the weights. Biases get 1 with `bias_directions`, else 0,
+    so that the plane has no bias coordinates. Raises ValueError for any other `kind`.
     """
     if kind not in METRICS:
         raise ValueError(f"metric {kind!r} is unknown: use one of {', '.join(METRICS)}")
@@ -46,8 +47,8 @@ def metric(
 def directions(plane: Plane, eta: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Raw directions ηM of a plane, shape (d, D), float64; a smaller plane has the first directions of a larger one.
 
-    `dense`: Gaussian entries. `sparse`: each entry is non-zero with probability 1/√D, with D the number of coordinates
-    in use, so that a column has a random number n of non-zero entries, each ±1/√n with equal probability.
+    M is zero where η is; D′ rows remain. `dense`: Gaussian entries of variance 1/D′. `sparse`: each entry is non-zero
+    with probability 1/√D′; a column has a random number n of non-zero entries, ±1/√n with equal probability.
     """
     rows = directions_as_drawn(plane, eta, random)
     return rows.toarray() if plane.kind == "sparse" else rows

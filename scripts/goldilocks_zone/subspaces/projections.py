@@ -48,7 +48,7 @@ def make(
 
     Columns are multiplied by the metric η (D,), then scaled to unit length. Precision and device are those of `like`,
     by default single precision and the CPU. Raises ValueError if the kind is unknown, or if the dimension is not
-    between 1 and the number of coordinates in use.
+    between 1 and the number of non-zero entries of η.
     """
     kind, dimension, like = where.kind, where.dimension, torch.empty(0) if like is None else like
     if kind not in PROJECTION_KINDS:
@@ -102,7 +102,7 @@ class Dense(Projection):
 
 
 class Sparse(Projection):
-    """M stored by its few non-zero entries: `unit` and `rows` are Mᵀ (d, D) in CSR, of scipy and of torch."""
+    """M stored by its few non-zero entries: `unit` and `rows` are Mᵀ (d, D) as CSR matrices of scipy and torch."""
 
     def __init__(self, unit: scipy.sparse.csr_array, shapes: Shapes, like: Tensor):
         super().__init__(unit.shape[0], shapes)
@@ -131,7 +131,7 @@ class Sparse(Projection):
         return torch.stack([self.rows @ each for each in flat])
 
     def part(self, some: slice) -> "Sparse":
-        """The projection into some of the parameters alone."""
+        """The projection restricted to some of the parameters, a slice of their list."""
         places = self.places[some]
         columns = slice(places[0].start, places[-1].stop) if places else slice(0, 0)
         return Sparse(self.unit[:, columns], self.shapes[some], self.rows.values())

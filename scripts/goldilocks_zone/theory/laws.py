@@ -7,13 +7,13 @@ from scipy import special
 def finite_dimension_law(kappa: np.ndarray | float, dimension: np.ndarray | float) -> np.ndarray | float:
     """κ_d = √d κ/√(κ² + d + 1): the ratio Tr/‖·‖_F on a random d-plane with isotropic columns, from κ in full space.
 
-    It is a ratio of expectations for d ≪ D, from E[vᵀHv] = Tr(H)/D and Var[vᵀHv] = 2‖H‖²/D².
+    The law is a ratio of expectations for d ≪ D, from E[vᵀHv] = Tr(H)/D and Var[vᵀHv] = 2‖H‖²/D² of a random unit v.
     """
     return np.sqrt(dimension) * kappa / np.sqrt(kappa**2 + dimension + 1)
 
 
 def null_bound(dimension: int) -> float:
-    """97.5 % quantile of κ for d × d matrices of the Gaussian orthogonal ensemble: standard deviation √(2/(d + 1))."""
+    """97.5 % quantile of κ for d × d matrices of the Gaussian orthogonal ensemble: normal, deviation √(2/(d + 1))."""
     return float(special.ndtri(0.975) * np.sqrt(2 / (dimension + 1)))
 
 
@@ -22,8 +22,9 @@ def kappa_of_random_gradients(
 ) -> np.ndarray:
     """κ(E[G]) of the model J = C + E on a plane of d dimensions (Vysogorets et al. 2024, result 5).
 
-    √d (σ_E² + σ_C²)/√(σ_E⁴ + 2σ_E²σ_C² + x), with σ_C = `class_gradient`, σ_E = `example_gradient` and
-    Γ = `softmax_ratio`. With `form` "large", x = dσ_C⁴/Γ², for large d; with "finite", x = σ_C⁴ (1 + (d + 1)/Γ²), for
+    Logit gradients J are a mean C plus deviations E of examples, with standard deviations σ_C = `class_gradient` and
+    σ_E = `example_gradient`. κ = √d (σ_E² + σ_C²)/√(σ_E⁴ + 2σ_E²σ_C² + x), with Γ = `softmax_ratio`, Tr/‖·‖_F of the
+    mean diag p − ppᵀ. With `form` "large", x = dσ_C⁴/Γ², for large d; with "finite", x = σ_C⁴ (1 + (d + 1)/Γ²), for
     any d.
     """
     shared, own = np.square(class_gradient), np.square(example_gradient)

@@ -1,11 +1,12 @@
 """The random model of gradients and curvature of Fort & Ganguli (2019) in closed form.
 
-Logit gradients cluster: J_k^μ = c_k + E_k^μ, with independent entries c ~ N(0, σ_c²), E ~ N(0, σ_E²). The
-probabilities p = softmax(z) come from random logits z ~ N(0, σ_z²) or are measured. The Gauss–Newton matrix is
-G = (1/N) Σ_μ J^μ S_μ J^μᵀ with S_μ = diag p − ppᵀ; the gradient is g = (1/N) Σ_μ J^μ r^μ with residuals r = p − y.
+Gradients J_k^μ of logit k on example μ cluster: J_k^μ = c_k + E_k^μ, with independent entries c ~ N(0, σ_c²) and
+E ~ N(0, σ_E²). The probabilities p = softmax(z) come from random logits z ~ N(0, σ_z²) or are measured. The
+Gauss–Newton matrix is G = (1/N) Σ_μ J^μ S_μ J^μᵀ with S_μ = diag p − ppᵀ; the gradient is g = (1/N) Σ_μ J^μ r^μ with
+residuals r = p − y for one-hot labels y.
 
-Letters: N examples, C classes, D weights; axes n examples, k classes. Array arguments broadcast: leading axes of
-`cluster`, `noise` and `probabilities` (…, n, k) are leading axes of the result.
+Letters: N examples, C classes, D weights; axes n examples, k classes. Arguments: `cluster` σ_c, `noise` σ_E, `outputs`
+p (…, n, k). They broadcast: their leading axes are leading axes of the result.
 """
 
 from typing import NamedTuple
@@ -42,7 +43,7 @@ def curvatures(outputs: np.ndarray) -> np.ndarray:
 
 
 class Limit(NamedTuple):
-    """edge: upper edge of the bulk (…); outliers: (…, k − 1), descending, NaN for those inside the bulk."""
+    """Spectrum of G: upper edge of the bulk (…), and outliers (…, k − 1), descending, NaN where inside the bulk."""
 
     edge: np.ndarray
     outliers: np.ndarray
@@ -113,7 +114,7 @@ def _bisected(function, low: np.ndarray, high: np.ndarray) -> np.ndarray:
 def power(cluster: float, noise: float, residuals: np.ndarray) -> float:
     """Share σ_c²/(σ_c² + σ_E²) of the gradient's power in the span of the cluster centres, expected over labels and J.
 
-    The `residuals` p − y (…, n, k) must come from labels that are independent, or drawn from the model.
+    The labels y of the `residuals` p − y (…, n, k) must be drawn independently of p, or from p itself.
     """
     own = np.square(residuals).sum(-1).mean(-1)
     return cluster**2 * own / (cluster**2 * own + noise**2 * own)

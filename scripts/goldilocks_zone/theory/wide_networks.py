@@ -1,7 +1,8 @@
 """Wide ReLU networks without biases under joint-embedding losses: layer kernels, the edge of the zone, and collapse.
 
-A joint-embedding loss is λ I + μ V + ν C (see `models.embedding_losses`), with s = √(v + ε) for variances v. Networks
-have n layers of weights; x and x′ are the two views of an example. All results hold in the limit of wide layers.
+A joint-embedding loss is λ I + μ V + ν C, of invariance, variance and covariance (see `models.embedding_losses`), with
+s = √(v + ε) for variances v. Networks have n layers of weights, with the standard deviation σ_l in layer l; x and x′
+are the two views of an example. Axes: p pairs, i inputs, e embedding. All results hold in the limit of wide layers.
 """
 
 from collections.abc import Sequence
@@ -28,10 +29,10 @@ class Criteria:
         return self.invariance, self.variance, self.covariance
 
     def gauged(self, scale: float, depth: int) -> "Criteria":
-        """Criteria under which training from α times the parameters is equivalent to training under these.
+        """Criteria under which training from αθ is equivalent to training from θ under the present criteria.
 
-        The derivatives of the loss by the outputs αⁿZ then scale consistently. Scale the rate of Adam by α = `scale`,
-        and its ε by α^{2n−1}, with n = `depth`.
+        The loss at outputs αⁿZ is then α^{2n} times the present loss at Z. Scale the rate of Adam by α = `scale`, and
+        its ε by α^{2n−1}, with n = `depth`.
         """
         power = scale**depth
         weights = self.invariance, self.variance * power, self.covariance / power**2
@@ -68,7 +69,7 @@ def layer_kernels(first: np.ndarray, second: np.ndarray, depth: int) -> np.ndarr
 
 
 def apart(first: np.ndarray, second: np.ndarray, depth: int) -> np.ndarray:
-    """Mean (n,) over pairs (p, i) of Θ_l(x, x) + Θ_l(x′, x′) − 2 Θ_l(x, x′)."""
+    """Mean (n,) of Θ_l(x, x) + Θ_l(x′, x′) − 2 Θ_l(x, x′) over p pairs of x (`first`) and x′ (`second`), (p, i)."""
     squares = (first**2).sum(-1) + (second**2).sum(-1)
     return np.mean(squares - 2 * layer_kernels(first, second, depth), axis=1)
 
@@ -107,9 +108,10 @@ class LayerWeights:
 
 
 def balance(criteria: Criteria, moments: Moments, weights: LayerWeights, growth: np.ndarray) -> np.ndarray:
-    """(2λ W_I I + 4ν W_C C − μ W_V mean_j(v_j 1[s_j < hinge]/s_j))/t at growths t = α^{2n} of I and v, shape (…).
+    """Balance of the criteria at growths t = α^{2n} of I and v, shape (…).
 
-    Averaged over initialisations, it has the sign of the trace on a random plane. It increases with t.
+    (2λ W_I I + 4ν W_C C − μ W_V mean_j(v_j 1[s_j < hinge]/s_j))/t, with I, C and v grown. Averaged over
+    initialisations, the balance has the sign of the trace on a random plane. It increases with t.
     """
     growth = np.asarray(growth, dtype=float)
     v = moments.variances

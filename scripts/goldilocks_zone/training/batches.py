@@ -10,9 +10,10 @@ from goldilocks_zone.randomness import stream
 
 
 def batch(shuffles: Sequence[tuple], step: int, size: int, n: int, keep_last: bool = False) -> Tensor:
-    """Indices of the examples in the batch of a step: (size,) for a single stream, (m, size) for m streams.
+    """Indices among n examples of the batch of a step: (size,) for a single stream, (m, size) for m streams.
 
-    keep_last: keep the shorter last batch of an epoch if the size does not divide n.
+    shuffles: names of the random streams. step: counts from 0. keep_last: keep the shorter last batch of an epoch if
+    the size does not divide n.
     """
     epoch, number = divmod(step, -(-n // size) if keep_last else n // size)
     rows = [_order(name, epoch, n)[number * size : (number + 1) * size] for name in shuffles]

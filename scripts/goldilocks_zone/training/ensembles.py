@@ -1,8 +1,8 @@
 """Ensembles of networks trained in random subspaces: several radii, rates, temperatures and seeds in one computation.
 
-Members share a subset of the parameter space, a plane or a sphere, so that one matrix product with its basis gives the
-parameters of all of them. In the whole space there is no basis to share, and members may have different seeds. Letters:
-m members, d coordinates, n examples, k classes.
+Members on planes or spheres share one basis, so that one matrix product gives the parameters of all members.
+In the whole space there is no basis to share, and members may have different seeds. Letters: m members, d coordinates,
+n examples, k classes.
 """
 
 import copy
@@ -40,9 +40,10 @@ class Options:
     random walk of the optimiser is left (Chang 2019). own_examples: each member has its own examples, and the problem
     has inputs (m, n, …) and labels (m, n). keep_last: keep the shorter last batch of an epoch if the size does not
     divide n; otherwise these examples are left out of the epoch. fresh: function from the number of a step to its
-    inputs and labels, instead of batches of the problem; with own_examples those of all members, (m, n, …). stop_at:
-    stop a member once its loss on a batch is at most this value. rate_at: function from the number of a step to a
-    positive factor on the rates. loss_at: function from the number of a step to its loss, instead of the problem's.
+    inputs and labels, instead of batches of the problem; with own_examples, of all members, (m, n, …). stop_at: stop a
+    member once its loss on a batch is at most this value; only in the whole space. rate_at: function from the number of
+    a step to a positive factor on the rates. loss_at: function from the number of a step to the loss that it uses
+    instead of the problem's. momentum is that of SGD, epsilon that of Adam.
     """
 
     steps: int
@@ -65,7 +66,8 @@ class Ensemble:
     """m members in training: their coordinates (m, d) and the state of the optimiser.
 
     The examples of the `problem` must be one batch of tensors. `shuffles` names the random streams that draw batches:
-    either one that all members share, or one for each member.
+    either one that all members share, or one for each member. Raises ValueError for any other number of streams, for
+    several batches, for an unknown optimiser, and for `stop_at` with a constraint.
     """
 
     def __init__(self, problem: Problem, subset: Subset, options: Options, shuffles: Sequence[tuple]):
@@ -166,7 +168,10 @@ class Ensemble:
         return self.inputs[members, chosen], self.labels[members, chosen]
 
     def gradients(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Gradients (m, d) of each member's mean loss by its coordinates, on a batch (n, …) or one each, (m, n, …)."""
+        """Gradients (m, d) of the members' mean losses with respect to their coordinates; tangential on a sphere.
+
+        inputs, labels: one batch (n, …) for all members, or one for each, (m, n, …).
+        """
         return torch.cat([part.flatten(1) for part in self._gradients(inputs, labels)[0]], 1)
 
     def rates_at(self, step: int) -> Tensor:
@@ -174,7 +179,7 @@ class Ensemble:
         return self.rates if self.options.rate_at is None else self.rates * self.options.rate_at(step)
 
     def _gradients(self, inputs: Tensor, labels: Tensor, loss: Loss | None = None) -> tuple[list[Tensor], Tensor]:
-        """Gradients of the members' mean losses, split as in `Subset.parts`, and these losses (m,).
+        """`gradients`, split as in `Subset.parts`, and the members' mean losses (m,).
 
         The loss is the problem's unless another is given.
         """
@@ -192,8 +197,8 @@ class Ensemble:
     def step(self, number: int, inputs: Tensor, labels: Tensor) -> list[Tensor]:
         """Take step `number` with all members on a batch of the shapes that `gradients` accepts.
 
-        Returns the steps in the parts of the subset, each divided by its member's rate. The buffers are overwritten two
-        steps later. Subnormal numbers count as zero.
+        Returns the steps of the coordinates, split as in `Subset.parts`, each divided by its member's learning rate.
+        These arrays are overwritten two steps later. Subnormal numbers count as zero.
         """
         loss = self.options.loss_at(number) if self.options.loss_at else None
         if loss and self._members is not None:

@@ -19,7 +19,11 @@ SHARE_OF_CHECKPOINTS = 0.05  # upper bound on the share of time spent writing th
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file from which training with the same `key` resumes, written every `seconds` and when `asked` to stop."""
+    """A file from which training with the same `key` resumes.
+
+    It is written every `seconds`, or less often if writing is slow, when `asked` returns True, which stops training,
+    and at the end.
+    """
 
     path: Path
     key: str
@@ -36,10 +40,11 @@ def train(
 ) -> dict[str, np.ndarray]:
     """Train on the examples of the ensemble's problem, and return the observations after each step of `log_at`.
 
-    `observe`(step, ensemble) returns arrays (m, …) by name, which are stacked to (t, m, …) over the t logged steps. Two
-    sums over all steps so far are added: path_square, the sum of the squared step lengths, and step_cosine, the mean
-    cosine of successive steps. Members at rest at a logged step are left out of later steps and keep their last
-    observations. With a `checkpoint`, a killed run resumes from it, and a finished run is not repeated.
+    Step 0 is the start. `observe`(step, ensemble) returns arrays by name, with one row for each member of the ensemble
+    it is given; those of all m members are stacked to (t, m, …) over the t logged steps. Two summaries (t, m) of all
+    steps so far are added: path_square, the sum of the squared step lengths, and step_cosine, the mean cosine of
+    successive steps. Members at rest at a logged step are left out of later steps and keep their last observations.
+    With a `checkpoint`, a killed run resumes from it, and a finished run is not repeated.
 
     Raises ValueError if the batch is larger than the data or the checkpoint is damaged, and Stopped if asked to stop,
     after writing the checkpoint.
@@ -72,7 +77,7 @@ class _Saving:
         self._due = time.monotonic() + (checkpoint.seconds if checkpoint else 0)
 
     def resumed(self, device: torch.device) -> int:
-        """Restore the run from its checkpoint, if any, and return the number of completed steps."""
+        """Restore the run from its checkpoint, if one with its key exists; return the number of completed steps."""
         if self._checkpoint is None or not self._checkpoint.path.exists():
             return 0
         saved = _saved(self._checkpoint.path, device)

@@ -12,10 +12,11 @@ from goldilocks_zone.training import ensembles
 def snapshot(ensemble: ensembles.Ensemble, **evaluated: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
     """Measurements (m,) of each member by name, with loss and accuracy on each set of `evaluated` examples.
 
-    norm: |x|; tensor_norm (m, t): the norm of each of the t parameter tensors; distance: |x − x_0|; start_cosine: the
-    cosine of x and x_0. On the first evaluated set: gradient_norm, the norm of the gradient of the loss within the
-    subset; gradient_cosine, the cosine of this gradient and the coordinates (x itself in the whole space), NaN if
-    either is zero; zero_logits, the share of logits that are exactly zero.
+    With a member's parameters x, and x_0 at the start: norm, |x|; tensor_norm (m, t), the norm of each of the t
+    parameter tensors; distance, |x − x_0|; start_cosine, the cosine of x and x_0. On the first evaluated set:
+    gradient_norm, the norm of the gradient of the loss within the subset; gradient_cosine, the cosine of this gradient
+    and the coordinates (x itself in the whole space), NaN if either is zero; zero_logits, the share of logits that are
+    exactly zero.
     """
     found = {}
     for name, (inputs, labels) in reversed(evaluated.items()):
@@ -55,7 +56,7 @@ class Progress:
         self._last, self._norm, self._count = made, norm, self._count + 1
 
     def found(self) -> dict[str, Tensor]:
-        """path_square and step_cosine (m,)."""
+        """path_square and step_cosine (m,), as in `loop.train`."""
         pairs = max(self._count - 1, 0)
         cosine = self._cosine / pairs if pairs else torch.full_like(self._cosine, math.nan)
         return {"path_square": self._square.clone(), "step_cosine": cosine}

@@ -1,8 +1,9 @@
 """Estimators for the band of radii in which the Hessian's top eigenvectors span the normals of the decision boundary.
 
-E is the share of the normals in the span of the first C − 1 eigenvectors, as a curve over x = log10(r²/r_X²). On either
-side, the edge of the band is the first point away from the maximum at which E falls to half of it. Where G vanishes and
-E with it, the edge is only known to lie between two radii.
+E is the share of the normals in the span of the first C − 1 eigenvectors of the Hessian or of its Gauss–Newton part G,
+for C classes, as a curve over x = log10(r²/r_X²). H′ is the residual part. On either side, the edge of the band is the
+first point away from the maximum of E at which E falls to half this maximum. Where G vanishes, E is missing, and the
+edge is only known to lie between two radii.
 """
 
 import math
@@ -33,7 +34,7 @@ def _at_minimum(cell: Cell, minimum: str) -> Cell:
 
 
 def shares(cell: Cell, variable: str) -> np.ndarray:
-    """E (draw, radius) from a variable, at the eigenvector C − 1; NaN where missing.
+    """E (draw, radius) from a variable, for its first C − 1 eigenvectors; NaN where missing.
 
     Raises NotTested if the run has no such variable or too few eigenvectors.
     """
@@ -73,7 +74,7 @@ def edge_of_band(x: np.ndarray, curve: np.ndarray, outer: bool) -> np.ndarray:
 def _balance(x: np.ndarray, ratios: np.ndarray, top: int) -> np.ndarray:
     """Reading (3,) of the x where log ‖G‖₂/‖H′‖₂ crosses 0, going inwards from point `top`.
 
-    `top` itself if the logarithm is not positive there.
+    `ratios` (r,) are these logarithms. The grid point `top` if the logarithm is not positive there.
     """
     if not ratios[top] > 0:
         return np.clip(estimates.point_of_grid(x, top, top), x[0], x[-1])
@@ -82,7 +83,7 @@ def _balance(x: np.ndarray, ratios: np.ndarray, top: int) -> np.ndarray:
 
 
 def inner_edge_gap(cell: Cell, minimum: str) -> list[Estimate]:
-    """x where ‖G‖₂/‖H′‖₂ crosses 1 minus the inner edge of E by the Hessian, draw by draw."""
+    """Difference of two x, draw by draw: where ‖G‖₂/‖H′‖₂ crosses 1, minus the inner edge of E of the Hessian."""
     here = _at_minimum(cell, minimum)
     x, share = here["x"].values, shares(here, "captured_by_hessian")
     ratio: xr.DataArray = here["gauss_newton_top_eigenvalue"].sel(hessian_rank=1) / here["residual_spectral_norm"]
@@ -94,7 +95,7 @@ def inner_edge_gap(cell: Cell, minimum: str) -> list[Estimate]:
 
 
 def height_inside(cell: Cell, minimum: str, window: Window) -> list[Estimate]:
-    """E by G alone, relative to its maximum, at each radius of the window."""
+    """E of G, relative to its maximum over all radii in the same draw, at each radius of the window."""
     here = _at_minimum(cell, minimum)
     share = shares(here, "captured_by_gauss_newton")
     share = share[_known(share)]
@@ -104,7 +105,7 @@ def height_inside(cell: Cell, minimum: str, window: Window) -> list[Estimate]:
 
 
 def outer_half_height_shift(cell: Cell, minimum: str) -> list[Estimate]:
-    """Outer edge of E by the Hessian minus that in the study `beside` (`other_captured`), in x, draw by draw."""
+    """Outer edge of E of the Hessian minus the one in the study `beside` (`other_captured`), in x, draw by draw."""
     here = _at_minimum(cell, minimum)
     pair = [shares(here, variable) for variable in ("captured_by_hessian", "other_captured")]
     known, x = _known(*pair), here["x"].values

@@ -1,7 +1,7 @@
 """Estimators for claims about the curvature on random planes, over radii, dimensions and numbers of examples.
 
-A claim about every radius of a window has one estimate per radius. x stands for log10(r²/r_X²).
-Names such as by1 are ids of claims.
+A claim about every radius of a window has one estimate per radius. x stands for log10(r²/r_X²), σ_z for the standard
+deviation of the logits, N for the number of examples. Names such as by1 are ids of claims.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ def _selected(cell: Cell, dimension: int, window: Window, least: int = 1) -> Cel
 
 
 def _resolution(cell: Cell, variable: str, dimension: int) -> float:
-    """The step between possible values of a variable; for a fraction over planes, one of d eigenvalues of one plane."""
+    """The step between possible values of a fraction of eigenvalues, 1/(d · planes); 0 for other variables."""
     return 1 / (dimension * int(cell.attrs["planes"])) if variable == "fraction_positive" else 0.0
 
 
@@ -96,10 +96,10 @@ def _loss_slopes(cell: Cell, window: Window) -> np.ndarray:
 
 
 def relative_trace_slope(cell: Cell, dimension: int, window: Window, least_effective_examples: int) -> list[Estimate]:
-    """Slope of Tr(H)/r over ln r, relative to its mean: 0 if Tr(H) ∝ r, 1 if Tr(H) ∝ r².
+    """Slope of Tr(H)/r over ln r, relative to the mean of Tr(H)/r: 0 if Tr(H) ∝ r, about 1 if Tr(H) ∝ r².
 
-    Uses only radii at which at least `least_effective_examples` examples carry the Gauss–Newton trace, averaged over
-    draws. Raises NotTested with fewer than 3 such radii.
+    Uses only radii at which the mean number of effective examples over draws is at least `least_effective_examples`.
+    Raises NotTested with fewer than 3 such radii.
     """
     here = _selected(cell, dimension, window)
     carried = here["effective_examples"].mean("draw").values >= least_effective_examples
@@ -161,7 +161,7 @@ def edge_place(
 ) -> list[Estimate]:
     """x at which the mean curve of a variable crosses a threshold.
 
-    `edge` is "outer" for the last fall through the threshold, "inner" for the first rise. `name` is that of the
+    `edge` is "outer" for the last fall through the threshold, "inner" for the first rise. `name` is the name of the
     bootstrap's random stream. Raises NotTested if the mean curve of some resample has no such crossing.
     """
     here = _selected(cell, dimension, window)[variable]
@@ -199,9 +199,9 @@ def correlation(
 def collapse_gain(cell: Cell, variable: str, dimension: int, window: Window, over: Sequence[str]) -> list[Estimate]:
     """Error of a variable predicted from r/r_X minus its error predicted from σ_z, draw by draw.
 
-    The curves are those of networks, or of values of another axis (`over`). Each curve is predicted by the mean of the
-    others, as a function of x or of log10 σ_z, within the range that all curves cover. Errors are mean absolute errors
-    over the window's radii.
+    There is one curve for each network, or for each value of another axis (`over`). Each curve is predicted by the mean
+    of the others, as a function of x or of log10 σ_z, within the range that all curves cover. Errors are mean absolute
+    errors over the window's radii.
     """
     (axis,) = over
     here = _selected(cell, dimension, window, least=3)
@@ -213,7 +213,7 @@ def collapse_gain(cell: Cell, variable: str, dimension: int, window: Window, ove
 
 
 def _left_out_error(places: np.ndarray, values: np.ndarray) -> float:
-    """Mean absolute error of predicting each curve (row) by the mean of all others, within the range that all cover."""
+    """Mean absolute error of predicting each curve (row) by the mean of the others, in the range that all cover."""
     rows = range(len(values))
     errors = [curves.apart(places, values, i, [j for j in rows if j != i]) for i in rows]
     return float(np.abs(np.concatenate(errors)).mean())
@@ -228,10 +228,10 @@ def explained_share(
     by: Sequence[str],
     less: Sequence[str],
 ) -> list[Estimate]:
-    """Share of a variable's variance explained by the places `by`, minus the share explained by `less`; draw by draw.
+    """Share of a variable's variance explained by the predictors `by`, minus the share explained by `less`; by draw.
 
-    The variance is over networks (or another axis) and the window's radii. The places are radius (x) and logits (log10
-    σ_z); shares are R² of sums of cubic polynomials in them.
+    The variance is over networks (or another axis, `over`) and the window's radii. Predictors are `radius` (x) and
+    `logits` (log10 σ_z). A share is the R² of a sum of cubic polynomials, one in each predictor.
     """
     (axis,) = over
     here = _selected(cell, dimension, window, least=3)
@@ -246,7 +246,7 @@ def explained_share(
 
 
 def _share(values: np.ndarray, places: Sequence[np.ndarray]) -> float:
-    """R² of a least-squares fit by a sum of cubic polynomials in `places`."""
+    """R² of a least-squares fit of `values` by a sum of cubic polynomials, one in each array of `places`."""
     terms = [np.ravel(each - each.mean()) ** power for each in places for power in (1, 2, 3)]
     columns = np.stack([np.ones(values.size), *terms], 1)
     wanted = values.ravel() - values.mean()
@@ -264,6 +264,7 @@ def plateau_error(cell: Cell, dimension: int, window: Window) -> list[Estimate]:
 def layer_trace_error(cell: Cell, window: Window, name: str) -> list[Estimate]:
     """σ_l² E Tr H_ll over E[Σ_k p_k z_k − z_y], minus 1, for each layer and radius, as ratios of means (by6).
 
+    z are the logits, p their softmax, y the label, and σ_l the standard deviation of the initial weights of layer l.
     Raises NotTested without layer-wise probes.
     """
     here = curves.in_x(cell, window)

@@ -40,8 +40,9 @@ Given = dict[str, object]
 class Reading:
     """A variable at one place of a cell, for each draw.
 
-    minimum: a label, or a kind such as adversarial, averaged over its strengths. epoch: the last by default. rank: a
-    number, or C for the number of classes. log: take the natural logarithm of positive values. times: a factor.
+    softmax, scaling, precision, dataset: values along these axes, if the variable has them. minimum: a label, or a kind
+    such as adversarial, averaged over its strengths. epoch: the last by default. rank: the number of an eigenvector, or
+    "C" for the number of classes. log: take the natural logarithm of positive values. times: a factor.
     """
 
     variable: str
@@ -56,7 +57,10 @@ class Reading:
     times: float = 1.0
 
     def of(self, cell: Cell) -> xr.DataArray:
-        """The values (draw, …); with an additional axis of minima if the minimum is `every`."""
+        """The values (draw, …); with an additional axis of minima if the minimum is `every`.
+
+        Raises NotTested if the run lacks the variable or the place, or has several radii.
+        """
         values = _variable(cell, self.variable)
         names = {"dataset": self.dataset, "softmax": self.softmax, "scaling": self.scaling, "precision": self.precision}
         places = {axis: value for axis, value in names.items() if axis in values.dims and value}
@@ -92,7 +96,7 @@ def settings(cell: Cell) -> dict:
 def _variable(cell: Cell, name: str) -> xr.DataArray:
     """A variable, NaN where training did not reach its stopping loss or a descent has not converged.
 
-    Raises NotTested if the run has not measured it.
+    Raises NotTested if the run has not measured the variable, or cannot judge the descent of a margin estimate.
     """
     if name == "test_error":
         values = 1 - cell["test_accuracy"]
@@ -189,10 +193,10 @@ CORRELATIONS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {"kendall":
 def minima_order(
     cell: Cell, of: Given, with_: Given, rival: Given | None = None, absolute: bool = True, by: str = "kendall"
 ) -> list[Estimate]:
-    """Correlation of two readings over the trained minima of a draw.
+    """Correlation of the readings `of` and `with_` over the trained minima of each draw, by "kendall" or "spearman".
 
-    With a `rival` reading, minus the rival's correlation with the same second reading, in absolute value if `absolute`.
-    Raises NotTested with fewer than LEAST_MINIMA minima, or if too few draws have varying values.
+    With a reading `rival`, minus the correlation of `rival` with `with_`, in absolute value if `absolute`. Raises
+    NotTested with fewer than LEAST_MINIMA minima, or if too few draws have varying values.
     """
     readings = [{**of, **each, "minimum": EVERY} for each in ({}, with_, *([rival] if rival else []))]
     values = _whole(cell, *readings)
@@ -255,10 +259,10 @@ def _fieller(changes: np.ndarray, effects: np.ndarray) -> Estimate:
 
 
 def rank_bound(cell: Cell) -> float:
-    """Upper bound (2(p₁ + p₃) + n(C − 1))/p on the relative rank of the Hessian, for ReLU networks of three weight
-    layers.
+    """Upper bound (2(p₁ + p₃) + n(C − 1))/p on rank(H)/p of the Hessian H, for ReLU networks of three weight layers.
 
-    Raises NotTested for other networks.
+    p_l are the parameters of layer l, p all parameters, n the examples, C the classes. Raises NotTested for networks of
+    another kind or without biases, and for inputs outside the plane.
     """
     network, dataset = parse_network(cell["network"].item()), planar_shapes.of(cell["dataset"].item())
     if dataset is None or network.activation != "relu" or network.depth != 3 or not network.biases:
@@ -275,15 +279,15 @@ def above_rank_bound(cell: Cell, of: Given) -> list[Estimate]:
 
 
 def rank_bound_excess(cell: Cell, of: Given) -> list[Estimate]:
-    """Excess of a share of eigenvectors over `rank_bound`; 0 if the share is below it."""
+    """Largest excess over draws of a share of eigenvectors over `rank_bound`; 0 if no share exceeds the bound."""
     return [estimates.largest(np.maximum(_whole(cell, of)[0] - rank_bound(cell), 0.0))]
 
 
 def section_slope(cell: Cell, of: Given, designs: str, coefficients: tuple[float, float]) -> list[Estimate]:
     """Weighted sum of the slopes of a count over the number of sections m and over C − 1, with weights `coefficients`.
 
-    Least squares in each draw, over the designs of a kind (pie or stripes) that are known in this draw. Raises
-    NotTested if there are too few designs or draws.
+    Least squares in each draw, over the designs of a kind (`designs`: pie or stripes) whose count is finite in this
+    draw. Raises NotTested if there are too few designs or draws.
     """
     known = {name: planar_shapes.of(name) for name in cell["dataset"].values.tolist()}
     labels = [name for name, design in known.items() if design is not None and design.kind == designs]

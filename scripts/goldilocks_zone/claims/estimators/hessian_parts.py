@@ -1,8 +1,8 @@
 """Estimators for claims about the Gauss–Newton and residual parts of the Hessian, and about training over the scale α.
 
 In these studies the radius is the scale factor α of the initialisation; windows and places are in log10 α. The zone is
-where κ exceeds ZONE. Points whose κ is below the value of a matrix without excess are outside it (Vysogorets et al.
-2024).
+where κ exceeds ZONE. Points whose κ is below `null_bound`, as of a random matrix without excess positive curvature, are
+outside the zone (Vysogorets et al. 2024).
 """
 
 from collections.abc import Sequence
@@ -37,11 +37,11 @@ def rescaling_error(cell: Cell, dimension: int, values: Sequence) -> list[Estima
 
 
 def edges(kappa: xr.DataArray, ratio: xr.DataArray, outer: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Readings (3, draw) of two places in log10 α: where κ crosses ZONE, and where log10 ‖G‖/‖H′‖ crosses 0.
+    """Readings (3, draw) of two places in log10 α: where κ crosses ZONE, and where `ratio` = log10 ‖G‖/‖H′‖ crosses 0.
 
-    Both are the first crossings on one side of the peak of κ. NaN if κ does not fall to ZONE; censored beyond the end
-    of the grid if the ratio does not fall to 0. In a draw without a zone, the edge is the grid point of the peak. So is
-    the ratio's crossing if the ratio is below 0 there.
+    Both are the first crossings outwards (`outer`) or inwards from the peak of κ. The first is NaN if κ does not cross
+    ZONE; the second is censored beyond the end of the grid if `ratio` does not cross 0. In a draw without a zone, the
+    first is the grid point of the peak, and so is the second if `ratio` is not positive there.
     """
     places = np.log10(kappa["radius"].values)
     beyond, found = ([places[-1], places[-1], np.inf] if outer else [-np.inf, places[0], places[0]]), []
@@ -65,7 +65,9 @@ def log_ratio(cell: Cell, norm: str) -> xr.DataArray:
 
 
 def crossing_gap(cell: Cell, dimension: int, edge: str, norm: str = "spectral_norm") -> list[Estimate]:
-    """log10 α where ‖G‖/‖H′‖ crosses 1 minus log10 α where κ crosses ZONE, at the inner or outer `edge`, draw by draw.
+    """Difference of two log10 α, draw by draw: where ‖G‖/‖H′‖ crosses 1, minus where κ crosses ZONE.
+
+    Both are at the inner or outer `edge`; `norm` is as in `log_ratio`.
 
     Raises NotTested if κ of a draw does not cross ZONE.
     """
@@ -139,7 +141,10 @@ def rank_correlation(
 
 
 def mismatch_slope(cell: Cell, name: str) -> list[Estimate]:
-    """Slope of ‖∇L‖ over the prior mismatch across initialisations, relative to the mean √D σ_C, minus 1."""
+    """Slope of ‖∇L‖ over the prior mismatch across initialisations, relative to the mean √D σ_C, minus 1.
+
+    The prior mismatch is the distance between the class frequencies and the mean output.
+    """
     here = cell.isel(radius=0)
     names = ("prior_mismatch", "gradient_norm", "class_gradient_norm")
     rows = curves.for_correlation(*(here[each].values for each in names))
@@ -184,8 +189,9 @@ def regime_outside(cell: Cell, dimension: int, regime: str) -> list[Estimate]:
 def regimes(cell: Cell) -> dict[str, xr.DataArray]:
     """Masks of how training ends: divergent, zero, lazy or healthy.
 
-    divergent: values that are not finite, or a loss above the initial one. zero: more than MOSTLY_ZERO of the logits
-    exactly zero. lazy: cosine between final and initial parameters above LAZY. healthy: none of these.
+    zero: more than MOSTLY_ZERO of the logits exactly zero, and finite values. divergent: not zero, and values that are
+    not finite or a loss above the initial one. lazy: neither, and cosine between final and initial parameters above
+    LAZY. healthy: none of these.
     """
     start, end = (cell[["training_loss", "zero_logits", "start_cosine"]].isel(step=i) for i in (0, -1))
     losses = end["training_loss"], start["training_loss"]

@@ -32,9 +32,9 @@ def horizon_contrast(cell: Cell, of: Given, less: Given) -> list[Estimate]:
 
 
 def planner_advantage(cell: Cell, of: Given, rivals: list[str]) -> list[Estimate]:
-    """Success of a planner minus that of the best of its `rivals` (patterns of labels), chosen on the other draws.
+    """Success of a planner minus the success of the best of its rivals, which is chosen on the other draws.
 
-    Raises NotTested with fewer than two rivals.
+    `rivals` are patterns of planner labels. Raises NotTested with fewer than two rivals.
     """
     if SUCCESS not in cell:
         raise NotTested(f"this run has measured no {SUCCESS}")

@@ -86,10 +86,10 @@ OWN = {each.name for each in fields(Reading)} - {"at"}
 
 
 def _of_best(values: xr.DataArray, judged: xr.DataArray, axes: list[str]) -> np.ndarray:
-    """Values (draw,) at the place along axes with the best mean over the other draws.
+    """Values (draw,) at the place along `axes` at which the mean of `judged` over the other draws is largest.
 
-    A place counts as the worst if any of the other draws failed there (NaN). Raises NotTested if an axis is missing or
-    has several values left, or with fewer than two draws.
+    A place counts as the worst if any of the other draws failed there (NaN). Raises NotTested if one of `axes` is
+    missing, if another axis has several values, or with fewer than two draws.
     """
     if missing := [axis for axis in axes if axis not in judged.dims]:
         raise NotTested(f"the study does not vary {missing[0]}")
@@ -118,7 +118,10 @@ def _whole(cell: Cell, *readings: Given) -> list[np.ndarray]:
 
 
 def need_most(known: np.ndarray, what: str) -> None:
-    """Raise NotTested if the `known` draws (draw,) are fewer than two or than LEAST_SHARE; `what` describes them."""
+    """Raise NotTested if the draws in the mask `known` (draw,) are fewer than two, or than LEAST_SHARE of all draws.
+
+    `what` describes these draws in the message.
+    """
     need(max(2, math.ceil(LEAST_SHARE * len(known))), int(known.sum()), f"of {len(known)} draws {what}")
 
 
@@ -145,7 +148,8 @@ def embedding_slope(
 ) -> list[Estimate]:
     """Slope of a reading, or of a contrast, over log2 of the values along one axis, by least squares in each draw.
 
-    A name stands for the number at its end, for example rings_8 for 8.
+    `along` is {axis: values}; a name stands for the number at its end, for example rings_8 for 8. Raises NotTested with
+    fewer than LEAST_PLACES values.
     """
     ((axis, values),) = along.items()
     need(LEAST_PLACES, len(values), f"values of {axis}")
@@ -190,7 +194,7 @@ def embedding_error(cell: Cell, of: Given, less: Given | None = None) -> list[Es
 
 
 def _sides(cell: Cell, places: list[Given], less: Given, against: Given | None) -> tuple[np.ndarray, np.ndarray]:
-    """Both sides (place, draw) of a contrast of readings, of which the second is subtracted from the first.
+    """Both sides (place, draw) of a contrast of readings; the caller subtracts the second side from the first.
 
     Without `against`: the readings, and the same with the fields `less`. With `against`: the differences of these two,
     and the same differences with the fields `against`.

@@ -30,7 +30,7 @@ def zone_error(cell: Cell, of: Given, window: Window) -> list[Estimate]:
 
 
 def zone_sign_error(cell: Cell, of: Given, window: Window, sign: int) -> list[Estimate]:
-    """Largest distance of a variable from zero on the wrong side, over draws and the radii of the window; 0 if none."""
+    """Largest |value| of a sign opposite to `sign` (±1), over draws and the radii of the window; 0 if there is none."""
     return [estimates.largest(np.maximum(0, -sign * _known(cell, of, window)))]
 
 
@@ -51,7 +51,8 @@ def zone_layer_ratio(
 ) -> list[Estimate]:
     """E σ_l² Tr H_ll relative to the last layer, divided by the variable `expected` if given, minus 1.
 
-    A ratio of means, for each layer but the last and each radius of the window.
+    H_ll is the block of layer l in the Hessian of `criterion`, σ_l the standard deviation of the layer's initial
+    weights. A ratio of means, for each layer but the last and each radius of the window.
     """
     traces = _variable(curves.in_x(cell, window), {"variable": "layer_trace", "criterion": criterion})
     traces = traces.dropna("layer", how="all")

@@ -1,7 +1,8 @@
 """Estimators for claims about the local geometry of the loss during training (Fort & Ganguli 2019).
 
 Cells have the axes draw and step, and one radius. The unit is a draw: one training run with all its checkpoints. C is
-the number of classes, G the Gauss–Newton part of the Hessian.
+the number of classes, G the Gauss–Newton part of the Hessian, H′ the residual part, λ_max the Hessian's largest
+eigenvalue.
 """
 
 import contextlib
@@ -53,9 +54,10 @@ def measured(values: xr.DataArray) -> xr.DataArray:
 
 
 def _stage(cell: Cell, stage: str, variable: str | xr.DataArray) -> xr.DataArray:
-    """A variable (draw, …) at a stage: start, middle or end of its steps, or learnt, each draw's primary checkpoint.
+    """A variable (draw, …) at a `stage` of its measured steps: start, middle, end or learnt.
 
-    Raises NotTested if the variable is missing, or if not every draw has learnt.
+    learnt: the first step of each draw with a training loss below LEARNT ln C. Raises NotTested if the variable is
+    missing, or if not every draw has learnt.
     """
     values = measured(_variable(_run(cell), variable) if isinstance(variable, str) else variable)
     count = values.sizes["step"]
@@ -73,9 +75,9 @@ def _stage(cell: Cell, stage: str, variable: str | xr.DataArray) -> xr.DataArray
 def outlier_count(cell: Cell, rule: str, stage: str) -> xr.DataArray:
     """The number of outliers of G in each draw (draw,), by a rule.
 
-    `edge`: eigenvalues above the largest eigenvalue of G built from centred logit gradients. `gap`: the index of the
-    largest logarithmic gap among the first 2C. Raises NotTested with too few effective examples or eigenvalues, or if
-    all eigenvalues are outliers.
+    `edge`: eigenvalues above the largest eigenvalue of G built from centred logit gradients. `gap`: eigenvalues above
+    the largest of the first 2C gaps between their logarithms. Raises NotTested with too few effective examples or
+    eigenvalues, or if all eigenvalues are outliers.
     """
     values, classes = _stage(cell, stage, "gauss_newton_eigenvalue"), _classes(cell)
     effective, needed = _stage(cell, stage, "trace_examples"), EXAMPLES_PER_CLASS * classes
@@ -119,8 +121,8 @@ def outlier_slope(cell: Cell, rule: str, stage: str) -> list[Estimate]:
 def confined_power(cell: Cell, source: str, offset: int, above_null: bool = False) -> list[Estimate]:
     """Share of the power of a `source`'s gradient in the top C + `offset` eigenvectors of G, averaged over checkpoints.
 
-    `above_null`: minus its Fisher null, the sum of the same number of top eigenvalues over Tr G. Raises NotTested with
-    fewer than LEAST_CHECKPOINTS checkpoints.
+    Excludes checkpoints in the first EARLY of the steps. `above_null`: minus the Fisher null of this share, the sum of
+    the same number of top eigenvalues over Tr G. Raises NotTested with fewer than LEAST_CHECKPOINTS checkpoints.
     """
     run = _run(cell)
     powers = measured(run["gradient_power"].sel(gradient_of=source, drop=True))
@@ -135,11 +137,10 @@ def confined_power(cell: Cell, source: str, offset: int, above_null: bool = Fals
 
 
 def sharpness_change(cell: Cell, against: str) -> list[Estimate]:
-    """log10 of the ratio of λ_max at its peak after the start to λ_max at the start, the end or the later dip
-    (`against`).
+    """log10 of λ_max at its peak after the start over λ_max at the start, the end or the later dip (`against`).
 
-    The steps of peak and dip are taken from the mean of the other draws. Raises NotTested with too few checkpoints or
-    draws, or if λ_max is not positive everywhere.
+    The steps of peak and dip are taken from the mean of log10 λ_max over the other draws. Raises NotTested with too few
+    checkpoints or draws, or if λ_max is not positive everywhere.
     """
     values = measured(_run(cell)["sharpness"]).transpose("draw", "step").values
     if values.shape[1] < LEAST_SHARPNESS or values.shape[0] < 2:
@@ -159,8 +160,9 @@ def sharpness_change(cell: Cell, against: str) -> list[Estimate]:
 def clustering_excess(
     cell: Cell, stage: str, above_start: bool = False, above_inputs: bool = False, layers: str = "all"
 ) -> list[Estimate]:
-    """q_SLSC minus its value with permuted classes, q_SL.
+    """q_SLSC − q_SL: the excess of clustering over its value with permuted classes.
 
+    q_SLSC is the mean cosine of gradients of the same logit on two examples of its class, q_SL on any two examples.
     `above_start`: minus the same excess at the start. `above_inputs`: minus the same excess of the inputs.
     """
 
@@ -189,7 +191,7 @@ def clustering_over_other_logits(cell: Cell, stage: str, layers: str = "all", ab
 
 
 def growth(cell: Cell, variable: str, name: str) -> list[Estimate]:
-    """Median over draws of the Spearman correlation of a variable with the step, after the first FIRST of the steps.
+    """Median over draws of the Spearman correlation of a variable with the step, without the share FIRST of steps.
 
     Raises NotTested with fewer than LEAST_CHECKPOINTS checkpoints.
     """
@@ -219,7 +221,8 @@ def shared_top_space(cell: Cell, stage: str) -> list[Estimate]:
 def frozen_entropy(cell: Cell, stage: str, held_out: bool = False, window: Window | None = None) -> list[Estimate]:
     """log10 of the entropy of the outputs over that of Gaussian logits with the measured σ_z.
 
-    `held_out`: on held-out examples. At the stage `untrained`, of initialisations at each radius of the window.
+    `held_out`: on held-out examples. At the stage `untrained`, one estimate for each radius of the window, at
+    initialisation.
     """
     names = [f"{'held_out_' if held_out else ''}{name}" for name in ("logits_std", "entropy")]
     if stage == "untrained":
@@ -255,8 +258,8 @@ PREDICTED: dict[str, tuple[str, Callable[[xr.Dataset, int], xr.DataArray]]] = {
 def predictions(cell: Cell, predicted: str, rung: str) -> dict[str, np.ndarray]:
     """Natural logarithms of the random model's prediction on a `rung`, of the measurement and of the formula, if known.
 
-    Keys `model`, `measured` and `formula` (a simpler prediction), each (draw, step), at the steps at which all are
-    known in every draw. Raises NotTested with fewer than 3 such steps.
+    A rung is a choice of the model's inputs. Keys `model`, `measured` and `formula` (a simpler prediction), each (draw,
+    step), at the steps at which all are known in every draw. Raises NotTested with fewer than 3 such steps.
     """
     run, (variable, measure) = _run(cell), PREDICTED[predicted]
     found = {"model": run[variable].sel(rung=rung, drop=True), "measured": measure(run, _classes(cell))}
@@ -278,7 +281,7 @@ def calibration_slope(cell: Cell, predicted: str, rung: str) -> list[Estimate]:
 
 
 def calibration_error(cell: Cell, predicted: str, rung: str, against: str = "") -> list[Estimate]:
-    """Median over checkpoints of |log10(predicted/measured)|, minus that of another prediction, `against`, if given.
+    """Median over checkpoints of |log10(predicted/measured)|, minus the median for a prediction `against`, if given.
 
     `formula`: the simpler formula. `constant`: one value for all checkpoints, the mean logarithm measured in the other
     draws; raises NotTested with one draw.

@@ -1,7 +1,7 @@
 """Estimators for claims about training: accuracies, final radii, and dimensions needed.
 
-Diverged runs are scored at chance, 1/C. Windows are in x = log10(r²/r_X²). Names such as by3 are ids of
-claims.
+Diverged runs are scored at chance, 1/C for C classes. Windows are in x = log10(r²/r_X²); r_0 is the radius before
+training. Names such as by3 are ids of claims.
 """
 
 import json
@@ -71,9 +71,9 @@ def accuracy_beside(cell: Cell, window: Window) -> list[Estimate]:
 
 
 def fall_left(cell: Cell, window: Window, name: str) -> list[Estimate]:
-    """Fall of accuracy from r_X to the mean over the window at a rate proportional to r, over that at a fixed rate.
+    """Ratio of the fall of accuracy at a learning rate proportional to r to the fall at a fixed learning rate.
 
-    A ratio of means over draws.
+    The fall is from the radius nearest to r_X to the mean over the window. A ratio of means over draws.
     """
     require(cell, "rate_rule", "fixed", "proportional")
     values = accuracy(cell).transpose("rate_rule", "radius", "draw")
@@ -118,9 +118,9 @@ def dimensions_of(cell: Cell) -> tuple[np.ndarray, xr.Dataset]:
 
 
 def dimension_needed(dimensions: np.ndarray, accuracies: np.ndarray, level: float) -> np.ndarray:
-    """Reading (3,) of log10 of the smallest dimension that reaches an accuracy, by linear interpolation in log10 d.
+    """Reading (3,) of log10 of the smallest dimension that reaches `level`, by linear interpolation in log10 d.
 
-    Censored above the largest dimension if none reaches it, and below the smallest if that one does.
+    Censored above the largest dimension if no dimension reaches the level, below the smallest if the smallest does.
     """
     x = np.log10(dimensions)
     reached = np.flatnonzero(accuracies >= level)
@@ -175,21 +175,24 @@ def intrinsic_dimension(cell: Cell, share: float, published: int, name: str) -> 
 
 
 def dimension_gain(cell: Cell, subspaces: Sequence[str]) -> list[Estimate]:
-    """Accuracy at the second of two subspaces minus that at the first, paired over draws."""
+    """Accuracy in the second of two subspaces minus accuracy in the first, paired over draws."""
     require(cell, "subspace", *subspaces)
     second, first = (accuracy(cell.sel(subspace=name)).isel(radius=0).values for name in reversed(subspaces))
     return [estimates.difference(second, first, resolution(cell))]
 
 
 def spread_over_draws(cell: Cell) -> list[Estimate]:
-    """Standard deviation of the final accuracy over draws, each with its own plane, without the binomial variance."""
+    """Standard deviation of the final accuracy over draws, each with its own plane.
+
+    The binomial variance of the accuracy on the test examples is subtracted from the variance.
+    """
     values = accuracy(cell).isel(radius=0).values
     estimate = estimates.deviation(values, float(np.mean(values * (1 - values)) * resolution(cell)))
     return [estimates.unless_alike(estimate, values, values[0])]
 
 
 def curvature_gain(cell: Cell, variable: str, examples_of: str) -> list[Estimate]:
-    """A measure of the Hessian on the plane after training minus before training, evaluated on `examples_of`."""
+    """A variable of the Hessian on the plane, after training minus before, on the examples `examples_of`, by radius."""
     if variable not in cell:
         raise NotTested("the study measures no curvature")
     values = cell[variable].sel(examples_of=examples_of).transpose("moment", "radius", "draw")
@@ -237,7 +240,10 @@ def relative_growth(cell: Cell, window: Window) -> list[Estimate]:
 
 
 def growth_over_walk(cell: Cell, window: Window) -> list[Estimate]:
-    """log10 of the final r² − r_0², minus that of the same optimiser on gradients with random signs."""
+    """log10 of the final r² − r_0², minus the same for the same optimiser on gradients with random signs.
+
+    Raises NotTested without such gradients.
+    """
     if "random_signs" not in cell["gradients"].values:
         raise NotTested("this run has no gradients with random signs in its study")
     squares = np.square(curves.in_x(cell["norm"], window))
@@ -295,8 +301,8 @@ def loss_over_radii(cell: Cell) -> list[Estimate]:
 def map_difference(cell: Cell, window: Window) -> list[Estimate]:
     """Accuracy at each radius α r_X of the window (α ≠ 1), minus that at r_X with rate/α and temperature α⁻ⁿ (by3).
 
-    The latter is looked up in the map of the study `beside`, draw by draw; rate is the study's own. Raises NotTested if
-    the map has none of these points.
+    The second accuracy is looked up in the map of the study `beside`, draw by draw. The rate is that of the case's own
+    study, n the number of weight layers. Raises NotTested if the map has none of these points.
     """
     exponent, table, found = -depth(cell["network"].item()), cell["map_accuracy"], []
     values, rate = curves.in_x(accuracy(cell), window), json.loads(cell.attrs["settings"])["rate"]

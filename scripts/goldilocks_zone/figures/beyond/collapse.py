@@ -30,7 +30,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def families(name: str, study: xr.Dataset) -> list[tuple[str, list[tuple[str, xr.Dataset]]]]:
-    """Families of curves that may collapse, each with its title: across networks, or across a varied setting."""
+    """Title of each family of curves that may collapse, with the label and data of its curves.
+
+    The study `networks` is one family; any other is one family over the preprocessing and one over the metric.
+    """
     study = study.sel(dimension=profiles.DIMENSION, examples=study["examples"].max()).isel(dataset=0, subspace=0)
     if name == "networks":
         return [("networks", [(str(label), study.sel(network=label)) for label in study["network"].values])]

@@ -46,7 +46,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def relative_to_relu(study: xr.Dataset) -> xr.Dataset:
     """Mean of each measure relative to ReLU on the same draws, with the ratio's 95 % interval.
 
-    NaN where the mean of ReLU is poorly known: inside the zone, its trace is zero up to noise.
+    NaN where ReLU's mean is poorly known: inside the zone, its trace is zero up to noise.
     """
     values = xr.concat([study[name].drop_attrs() for name in MEASURES], dim="quantity")
     values = values.assign_coords(quantity=list(MEASURES)).transpose(..., "radius", "sharpness", "draw")

@@ -46,7 +46,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def ratios(study: xr.Dataset) -> xr.Dataset:
-    """σ_l² E Tr H_ll over E⟨∇L, θ⟩/n_L with its 95 % interval, for n_L weight layers; both are small in the zone."""
+    """Ratio of the means over draws of σ_l² Tr(H_ll) and ⟨∇L, θ⟩/n_L, with its 95 % interval.
+
+    σ_l is the standard deviation of layer l's weights, H_ll its block of H, n_L the number of weight layers. Raises
+    ValueError if n_L is unknown.
+    """
     traces = study["layer_trace"].transpose("dataset", "network", "subspace", "radius", "layer", "draw")
     depths = [labels.depth(network) for network in study["network"].values.tolist()]
     for network, depth in zip(study["network"].values, depths):

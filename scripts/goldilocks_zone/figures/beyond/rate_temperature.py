@@ -43,9 +43,9 @@ def map_of(study: xr.Dataset) -> xr.Dataset:
 def path_of(planes: xr.Dataset, mapped: xr.Dataset | None) -> xr.Dataset | None:
     """Accuracy over the radius with fixed rate and temperature on the map's plane, and its prediction from the map.
 
-    None if the study lacks this plane. The prediction map_mean, map_low and map_high exists where the map has the
-    equivalent point: training from α r_X is equivalent to training from r_X with the rate divided by α and the
-    temperature α⁻ⁿ, with n weight layers.
+    None if the study lacks this plane; without a map, the first plane is taken. Training from α r_X is equivalent to
+    training from r_X with the rate divided by α and the temperature by αⁿ, for n weight layers. The prediction
+    map_mean, map_low and map_high is NaN where the map lacks this point, and left out if NaN everywhere.
     """
     here = curves.primary(planes, *ARM, "rate", "temperature").isel(rate=0, temperature=0)
     if mapped is None:
@@ -74,8 +74,7 @@ def summarised(accuracy: xr.DataArray) -> xr.Dataset:
 
 
 def read_off(table: xr.DataArray, rate: float, temperature: float) -> float:
-    """The value of a map (temperature, rate) at a point; NaN if no grid point is within 0.1 % of it, as in claim
-    by3."""
+    """Value of a map (temperature, rate) at a point; NaN if no node is within 0.1 % of it, as in claim by3."""
     place = {"rate": rate, "temperature": temperature}
     nearest = {axis: int(np.abs(np.log(table[axis].values / value)).argmin()) for axis, value in place.items()}
     there = table.isel(nearest)
@@ -83,8 +82,10 @@ def read_off(table: xr.DataArray, rate: float, temperature: float) -> float:
 
 
 def draw_map(ax: plt.Axes, mapped: xr.Dataset, over_radii: xr.Dataset | None) -> list:
-    """Draw accuracies, intervals' half-widths in units of the last digit, and the path of the radius; return legend
-    entries."""
+    """Draw the map of accuracies and the path of the radius across it; return legend entries.
+
+    Half the length of the interval is stated in brackets, in units of the last digit.
+    """
     across, up = (curves.bin_edges(np.log10(mapped[axis].values)) for axis in ("rate", "temperature"))
     mean, half = mapped["mean"].values, (mapped["high"] - mapped["low"]).values / 2
     cells = ax.pcolormesh(across, up, mean, cmap="cividis", edgecolors="white", linewidth=0.3)

@@ -55,7 +55,10 @@ def primary(study: xr.Dataset) -> xr.Dataset:
 
 
 def zone_edges(values: xr.DataArray) -> xr.Dataset:
-    """x of the zone's inner and outer edges: mean over the draws that have one, its 95 % interval, and their number."""
+    """x of the zone's edges: mean, low, high and draws (edge, network, examples) over the draws that have the edge.
+
+    `draws` is the number of these draws. `values` are Tr(H)/‖H‖ (network, examples, radius, draw).
+    """
     networks, counts = values["network"].values.tolist(), values["examples"].values.tolist()
     found = np.full((2, len(networks), len(counts), 4), np.nan)
     for outer, network, count in np.ndindex(found.shape[:-1]):

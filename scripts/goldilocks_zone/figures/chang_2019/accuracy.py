@@ -49,7 +49,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def curvature(study: xr.Dataset) -> xr.Dataset:
-    """Tr(H)/‖H‖ over the radius at the largest N and d, and x of its peak."""
+    """Tr(H)/‖H‖ over the radius at the largest N and d, and `zone`, the x of its peak with its 95 % interval."""
     study = study.isel(dataset=0, network=0, subspace=0)
     study = study.sel(examples=study["examples"].max(), dimension=study["dimension"].max())
     data = curves.over_radii(study, "trace_over_norm")

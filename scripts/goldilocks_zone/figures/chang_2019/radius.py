@@ -53,7 +53,8 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def motion(study: xr.Dataset) -> xr.Dataset:
     """Growth log10(r² − r_0²) of the radius and mean cosine of successive steps so far (rate, gradients, radius, step).
 
-    Also the `exponent` of the growth (rate, gradients, radius, quantity), for small r_0.
+    Also the `exponent` of the growth (rate, gradients, radius, quantity). Only initial radii r_0 with x up to SMALL are
+    kept or, without any, the smallest.
     """
     small, last = study["x"].values <= max(SMALL, float(study["x"].min())), int(study["step"].max())
     study = study[["norm", "step_cosine"]].isel(radius=small).transpose("rate", "gradients", "radius", ...)
@@ -86,7 +87,7 @@ def draw_radii(ax: plt.Axes, data: xr.Dataset) -> None:
 
 
 def curves_of(data: xr.Dataset) -> Iterator[tuple[xr.Dataset, dict]]:
-    """Yield each rate, gradients and r_0 with its style: colour by rate, line by gradients, thin for larger r_0."""
+    """Yield the data and style of each curve: colour by rate, line by kind of gradients, thin for larger r_0."""
     for number, j, i in np.ndindex(*(data.sizes[axis] for axis in ("rate", "gradients", "radius"))):
         here = data.isel(rate=number, gradients=j, radius=i)
         line = GRADIENTS[here["gradients"].item()][0]

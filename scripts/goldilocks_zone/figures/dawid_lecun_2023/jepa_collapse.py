@@ -38,7 +38,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def ends_of(study: xr.Dataset) -> dict[float, xr.Dataset]:
-    """By ε: deviation (correlation, over_threshold, draw), its mean, low and high, and the weight μ/λ at each place."""
+    """Final deviation (correlation, over_threshold, draw) by ε of the hinge, with mean, low and high over draws.
+
+    `weight` (correlation, over_threshold) is μ/λ: the collapse threshold times over_threshold.
+    """
     kept = ("correlation", "epsilon", "over_threshold")
     axes = [axis for axis in kept if axis in study.dims]
     settings = curves.settings_of(study)
@@ -79,9 +82,9 @@ def draw_ends(ax: plt.Axes, found: xr.Dataset, epsilon: float, heading: str) -> 
 
 
 def spectra_of(studies: Studies) -> Iterator[tuple[str, xr.Dataset]]:
-    """Yield each loss with a spectrum at the collapse point, with mean, low and high (unit) over draws.
+    """Yield the label and spectrum at the collapse point of each loss but the cross-entropy.
 
-    Eigenvalues are normalised by their largest magnitude.
+    mean, low and high (unit) over draws are of eigenvalues over their largest magnitude, which is `size` (draw).
     """
     for name in ("jepa_zone", "jepa_zone_info_nce"):
         if name not in studies or "collapse_eigenvalue" not in studies[name]:

@@ -69,12 +69,12 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def ratio(label: str) -> float:
-    """μ/λ of a loss labelled vicreg-<μ/λ>."""
+    """μ/λ of a loss labelled vicreg-<μ/λ>; NaN for other losses."""
     return float(label.partition("vicreg-")[2] or "nan")
 
 
 def cells_of(studies: Studies) -> dict[str, xr.Dataset]:
-    """Edges (edge_loss, draw) of every view and depth, by title, for losses that have an edge."""
+    """Edges (edge_loss, draw) by title: of VICReg for every kind of views and every depth, and of InfoNCE."""
     found = {}
     for name, study in studies.items():
         if "edge_loss" not in study.dims:
@@ -91,7 +91,7 @@ def cells_of(studies: Studies) -> dict[str, xr.Dataset]:
 
 
 def measured(here: xr.Dataset) -> xr.Dataset:
-    """Edges (edge_loss, draw), with mean, low and high (edge_loss) of edge, edge_formula and the differences."""
+    """EDGES (edge_loss, draw), with mean, low and high (edge_loss) of edge, edge_formula and what MEANINGS names."""
     found = {name: curves.means(here[name]) for name in ("edge", "edge_formula")}
     for name, (of, less) in {**ALIKE, **LAST}.items():
         found[name] = curves.means(here[of] - here[less], MEANINGS[name])
@@ -149,7 +149,7 @@ def draw_differences(
 def layers_of(study: xr.Dataset) -> dict[int, xr.Dataset]:
     """Traces of layers relative to the last layer, {criterion}_mean, _low and _high (layer), by the number of layers.
 
-    {criterion}_wide (layer) are the values of wide networks. All are at the middle radius.
+    {criterion}_wide (layer) are the values of wide networks. Measured traces are at the middle radius.
     """
     found, middle = {}, study.sizes["radius"] // 2
     for network in study["network"].values.tolist():

@@ -53,9 +53,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def energies(study: xr.Dataset, axes: Mapping[str, int]) -> xr.Dataset:
-    """F⁺ and F⁻ relative to the variance of the prediction target: mean, low and high over draws.
+    """Energies of compatible and incompatible pairs over the variance of the target: mean, low and high over draws.
 
-    `axes` maps each axis of the result to its value in studies that do not vary it.
+    `axes` maps each axis of the result to its value in studies that neither vary nor set it.
     """
     present = [axis for axis in axes if axis in study.dims]
     within = embeddings.values_of(study, "unexplained", *present, arm="full")
@@ -94,7 +94,10 @@ def draw_pair(ax: plt.Axes, data: xr.Dataset, axis: str, number: int, label: str
 
 
 def informed(studies: Studies) -> xr.Dataset:
-    """Information and information_by_chance (world, draw) with their means, where there are as many codes as causes."""
+    """information and information_by_chance (world, draw) with their means, where there are as many codes as causes.
+
+    Both are I(z; c)/H(c) of code z and cause c, the second with causes permuted.
+    """
     worlds, found = [], {"information": [], "information_by_chance": []}
     for name, study in studies.items():
         settings = curves.settings_of(study)
@@ -114,8 +117,7 @@ def informed(studies: Studies) -> xr.Dataset:
 
 
 def told_by_equal_factors(study: xr.Dataset, worlds: list[str]) -> xr.Dataset:
-    """information_geometric: mean, low and high (world) over draws, for a soft minimum that hardens by equal
-    factors."""
+    """information_geometric_mean, _low and _high (world), with β of the soft minimum rising by equal factors."""
     settings = curves.settings_of(study)
     found = np.full((len(worlds), study.sizes["draw"]), np.nan)
     for slow in study["slow"].values.tolist() if "slow" in study.dims else [settings["slow"]]:

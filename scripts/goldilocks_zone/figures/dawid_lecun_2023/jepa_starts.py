@@ -47,7 +47,7 @@ def over_deviation(study: xr.Dataset) -> xr.Dataset:
 
 
 def over_radius(study: xr.Dataset) -> xr.Dataset:
-    """{arm}_mean, _low and _high (radius) of the result, at the rates with the best mean over the other draws."""
+    """{arm}_mean, _low and _high (radius) of the result, for each draw at the rate that is best for the other draws."""
     kept, found = [axis for axis in RATES if axis in study.dims], {}
     for arm in ("full", "random"):
         if arm in study["arm"].values:

@@ -39,7 +39,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def cosines(studies: dict[str, xr.Dataset]) -> xr.Dataset:
-    """Mean cosines over draws with their intervals: mean, low and high (run, stage, pair)."""
+    """Mean cosines over draws with their intervals: mean, low and high (run, stage, of), `of` as in PAIRS."""
     parts = []
     for name, run in (named for study in studies.values() for named in over_steps.runs(study)):
         of_logits = run["clustering"].sel(layers="all", drop=True).rename(pair="of")

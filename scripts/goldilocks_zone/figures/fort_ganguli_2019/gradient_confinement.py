@@ -35,10 +35,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def over_rank(run: xr.Dataset) -> xr.Dataset:
-    """Shares in the top m eigenvectors, averaged over steps after the first ones.
+    """Share of the squared gradient in the top m eigenvectors of G for every rank m, averaged over later steps.
 
-    {part} (gradient_of, rank) and null_{part} (rank), and `model`: the random model's share in the space of the C − 1
-    outliers.
+    mean, low and high (gradient_of, rank) are over draws; null_mean, … (rank) are of the null, the share of Tr(G) in
+    these eigenvectors. `model` is the random model's share in the space of the C − 1 outliers, for C classes.
     """
     classes, run = int(run["classes"]), run.reset_coords(drop=True)
     powers = local_geometry.measured(run["gradient_power"])
@@ -54,7 +54,7 @@ def over_rank(run: xr.Dataset) -> xr.Dataset:
 
 
 def along_training(run: xr.Dataset) -> xr.Dataset:
-    """Shares in the top C − 1 eigenvectors over the step, and their null."""
+    """Share of the squared gradient in the top C − 1 eigenvectors of G over steps; null: the share of Tr(G) in them."""
     top, run = slice(0, int(run["classes"]) - 1), run.reset_coords(drop=True)
     powers = local_geometry.measured(run["gradient_power"]).sel(gradient_of="spectrum", drop=True)
     here = run.sel(step=powers["step"])

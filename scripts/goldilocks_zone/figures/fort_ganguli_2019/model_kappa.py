@@ -32,7 +32,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def beside_the_model(study: xr.Dataset) -> xr.Dataset:
-    """model_over_spread (ratio, spread) on planes of the claims' dimension; {name}_mean, _low and _high (radius)."""
+    """κ(G) of the random model over the spread of the logits; κ of network and model over the radius.
+
+    model_over_spread (ratio, spread) is for ratios σ_c/σ_E, on planes of the claims' dimension. {name}_mean, _low and
+    _high (radius) are for the names in MEASURES.
+    """
     count = EXAMPLES if EXAMPLES in study["examples"].values else int(study["examples"].max())
     d = profiles.shown_dimension(study)
     run = curves.primary(study).isel(subspace=0).sel(examples=count, dimension=d)
@@ -55,7 +59,10 @@ def beside_the_model(study: xr.Dataset) -> xr.Dataset:
 
 
 def modelled(examples: int, classes: int, size: int, cluster: float, noise: float, spread: float) -> float:
-    """κ(G) of the random model; NaN if all outputs are saturated."""
+    """κ(G) of the random model in `size` dimensions; NaN if all outputs are saturated.
+
+    σ_c = `cluster` and σ_E = `noise` are of one entry of logit gradients, σ_z = `spread` is of logits.
+    """
     p = random_model.probabilities(examples, classes, spread, stream("model over radius"))
     with np.errstate(invalid="ignore"):
         return float(random_model.kappa(p, size, cluster, noise))

@@ -47,7 +47,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def arms(study: xr.Dataset) -> Iterator[tuple[str, xr.Dataset]]:
-    """Name of every run of a study, with geometric means over draws and their intervals."""
+    """Yield every run's name, without `Adam`, and its sharpness: geometric means over draws with their intervals."""
     for name, run in over_steps.runs(study):
         arm = name.removeprefix("Adam").removeprefix(", ") or over_steps.USUAL
         yield arm, over_steps.logarithmic_means(run["sharpness"]).reset_coords(drop=True)

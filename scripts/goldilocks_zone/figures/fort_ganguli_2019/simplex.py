@@ -33,10 +33,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def outputs(study: xr.Dataset) -> xr.Dataset:
-    """outputs and output_label of the first draw at four steps, and as many model_outputs.
+    """outputs and output_label of the first draw at four steps (all, if fewer), and as many model_outputs.
 
-    The model draws Gaussian logits with the standard deviation model_spread (step), chosen to match the mean mixing of
-    the outputs.
+    The model draws Gaussian logits with the standard deviation model_spread (step), chosen to match the mean mixing
+    1 − Σp² of the outputs p.
     """
     _, run = next(over_steps.runs(study))
     chosen = sorted({round(place) for place in np.linspace(0, run.sizes["step"] - 1, 4)})

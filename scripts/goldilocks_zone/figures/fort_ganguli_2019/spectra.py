@@ -33,8 +33,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def spectra(study: xr.Dataset) -> xr.Dataset:
-    """At every stage: {variable}_mean, _low and _high of eigenvalues (rank), and the model's (rung, rank) with its
-    edges."""
+    """{variable}_mean, _low and _high of eigenvalues and edges at every stage: geometric means over draws.
+
+    Further axes are rank for G and H, (rung, rank) for the model's eigenvalues and rung for its edges.
+    """
     _, run = next(over_steps.runs(study))
     places = over_steps.stages(run, "gauss_newton_eigenvalue")
     parts = []

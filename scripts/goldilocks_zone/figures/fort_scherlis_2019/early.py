@@ -122,8 +122,10 @@ def draw_steps(ax: plt.Axes, data: xr.Dataset, name: str, colours: np.ndarray, c
 
 
 def best_of_many(data: xr.Dataset) -> xr.Dataset:
-    """gain, gain_low and gain_high (score, count): accuracy of the best-scored of `count` draws minus that of a random
-    one."""
+    """gain, gain_low and gain_high (score, count): how much the best-scored of `count` draws exceeds a random draw.
+
+    The gain is in accuracy at the tested step. gain_low and gain_high are NaN except at counts in BARRED.
+    """
     accuracy, _ = tested(data)
     scores = [name for name in SCORES if name in data]
     counts = np.arange(1, min(MOST, len(accuracy)) + 1)
@@ -162,7 +164,7 @@ def draw_gains(ax: plt.Axes, gains: xr.Dataset) -> None:
 
 
 def step_handles(data: xr.Dataset, colours: np.ndarray, settings: dict) -> list[plt.Line2D]:
-    """Legend entries of the logged steps; with epochs, unless the dataset is a user's and its size is not recorded."""
+    """Legend entries of the logged steps; with epochs, for full batches and for official datasets of known size."""
     official, per_epoch = official_shapes.OFFICIAL.get(data.attrs["dataset"]), 1 if settings["batch"] == "all" else 0
     if official and not per_epoch:
         per_epoch = (official.training_examples - settings["validation"]) // settings["batch"]

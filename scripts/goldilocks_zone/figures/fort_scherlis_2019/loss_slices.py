@@ -34,7 +34,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def relative_losses(cuts: xr.Dataset) -> xr.Dataset:
-    """L/L(θ) on the lines and L − L(θ) on the plane, where L(θ) is the loss at the point itself."""
+    """L/L(θ) on the lines and L − L(θ) on the plane, where L(θ) is the loss at the initialisation θ."""
     drawn = cuts[["loss"]]
     drawn["relative_loss"] = cuts["line_loss"] / cuts["loss"]
     drawn["excess_loss"] = cuts["plane_loss"] - cuts["loss"]

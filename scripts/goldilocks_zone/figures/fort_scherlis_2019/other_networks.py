@@ -32,7 +32,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def variants(study: xr.Dataset) -> list[tuple[str, dict]]:
-    """Label of each network and variant of a study, and its place in the study."""
+    """Label of each network and variant of a study, and the axis labels that select it from the study."""
     axes = [axis for axis in study.dims if axis not in ("dataset", "subspace", "radius", "draw", "dimension", "layer")]
     fixed = {axis: study[axis].values[0] for axis in ("dataset", "subspace")}
     result = []

@@ -83,10 +83,10 @@ def row_name(axis: str, level: object) -> str:
 
 
 def spread(study: xr.Dataset) -> xr.Dataset:
-    """Coefficients of variation of Tr(H)/‖H‖ by source at each radius, with 95 % intervals over initialisations.
+    """Coefficients of variation (x, part) of Tr(H)/‖H‖ by source, with 95 % intervals over initialisations.
 
-    Random effects: planes within an initialisation; sets of examples within it, on the same planes; and the remaining
-    variance between initialisations.
+    Sources are random effects: planes within an initialisation; sets of examples within an initialisation, on the same
+    planes; and the remaining variance between initialisations.
     """
     study = study.sel(dimension=profiles.DIMENSION, examples=study["examples"].max())
     ratio = study["trace_over_norm"].transpose("radius", "draw", "example_set").values

@@ -45,8 +45,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def measured(study: xr.Dataset) -> xr.Dataset:
-    """Measures and final accuracies of each draw, their means, and the accuracies' `spread` if there are several
-    draws."""
+    """Measures and final accuracies of each draw, with their means over draws.
+
+    `spread` (subspace, quantity) is the standard deviation of accuracies over draws without their binomial variance;
+    NaN for too few draws.
+    """
     data = xr.Dataset({name: study[name].isel(radius=0) for name in MEASURES if name in study}, attrs=study.attrs)
     data["test_accuracy"] = training.accuracy(study).isel(radius=0)
     data["test_accuracy"].attrs = curves.described("test accuracy at the end, chance where training diverged")

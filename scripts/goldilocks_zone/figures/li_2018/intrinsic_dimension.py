@@ -60,7 +60,7 @@ def dimensions_needed(cells: xr.Dataset) -> xr.Dataset:
     """log10 of the dimension needed for an accuracy of HALF: mean over draws with its 95 % interval, and `bound`.
 
     bound is 1 if a draw stays below HALF in every dimension, so that the mean is a lower bound. It is -1 if a draw
-    reaches HALF in the smallest dimension. Such means have no interval.
+    reaches HALF in the smallest dimension, so that the mean is an upper bound, and else 0. Bounds have no interval.
     """
     values = training.accuracy(cells).drop_vars("rate", errors="ignore").transpose(..., "radius", "subspace", "draw")
     dimensions = cells["dimension"].values
@@ -105,7 +105,7 @@ def show_dimensions(axis: Axis, dimensions: np.ndarray) -> None:
 
 
 def at_r_x(study: xr.Dataset, cells: xr.Dataset) -> xr.Dataset:
-    """A family at its radius nearest to r_X, with full-space training if the study has it."""
+    """The family `cells` of a study at the radius nearest to r_X, with full-space training if the study has it."""
     whole = [WHOLE] if WHOLE in study["subspace"].values else []
     place = {axis: cells[axis].item() for axis in ("dataset", "network")}
     study = over_radius.with_fixed_rules(over_radius.first_values(study)).sel(place)
@@ -114,9 +114,10 @@ def at_r_x(study: xr.Dataset, cells: xr.Dataset) -> xr.Dataset:
 
 
 def over_dimensions(cell: xr.Dataset) -> xr.Dataset:
-    """Mean accuracy over draws in the subspaces of a cell with one radius, with its 95 % interval.
+    """mean, low and high (subspace) of the accuracy over draws, for a cell with one radius.
 
-    Prefix `whole_`: in the full space. Prefix `intrinsic_`: log10 of the intrinsic dimension, if it is reached.
+    Prefix `whole_`: in the full space. Prefix `intrinsic_`: log10 of the intrinsic dimension, if it is larger than the
+    smallest dimension and at most the largest.
     """
     dimensions, ordered = training.dimensions_of(cell)
     rows = [mean_accuracy(ordered.isel(subspace=i)) for i in range(len(dimensions))]

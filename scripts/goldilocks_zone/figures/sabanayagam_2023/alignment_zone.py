@@ -58,7 +58,7 @@ def describe(minimum: str) -> str:
 
 
 def cells(studies: Studies) -> Iterator[tuple[str, str, int, xr.Dataset]]:
-    """Dataset, kind of minimum, number of examples N and results of each cell, ordered by dataset and minimum."""
+    """Yield dataset, minimum, number of examples N and results of each cell, in order of study, dataset and minimum."""
     for study in studies.values():
         for dataset in study["dataset"].values.tolist():
             for minimum in study["minimum"].values.tolist():
@@ -67,9 +67,10 @@ def cells(studies: Studies) -> Iterator[tuple[str, str, int, xr.Dataset]]:
 
 
 def over_radius(study: xr.Dataset) -> xr.Dataset:
-    """captured_by_{part}_mean, _low and _high (radius): E_{C−1} over draws.
+    """captured_by_{part}_mean, _low and _high (radius): E_{C−1} over draws, for C classes and part H or G.
 
-    crossing_{…}: x where ‖G‖₂ = ‖H′‖₂, over the draws with such a place.
+    E_k is the mean share of the boundary's normals in the span of the part's first k eigenvectors. crossing_{…}: x
+    where ‖G‖₂ = ‖H′‖₂, over the draws with such a place, whose number is crossing_draws.
     """
     order = int(study["classes"][0]) - 1
     rank = min(max(order, 1), int(study["hessian_rank"].max()))
@@ -90,9 +91,9 @@ def over_radius(study: xr.Dataset) -> xr.Dataset:
 
 
 def crossing(x: np.ndarray, logarithm: np.ndarray, share: np.ndarray) -> float:
-    """The x at which the logarithm (r,) of ‖G‖₂/‖H′‖₂ crosses 0, going inwards from the largest share (r,).
+    """First x (r,) at which the logarithm (r,) of ‖G‖₂/‖H′‖₂ crosses 0, going inwards from the largest share (r,).
 
-    NaN if it is not positive there, or positive everywhere further in.
+    NaN if the logarithm is not positive at the largest share, or does not cross 0 further in.
     """
     if not np.isfinite(share).any():
         return np.nan

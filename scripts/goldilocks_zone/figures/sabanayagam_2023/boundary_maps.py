@@ -39,9 +39,9 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def maps(study: xr.Dataset) -> xr.Dataset:
-    """map (dataset, rank, map_x, map_y) of the first eigenvectors; map_class and controls (dataset, map_x, map_y).
+    """map (dataset, rank, map_x, map_y), map_class and controls (dataset, map_x, map_y).
 
-    All are of the first draw of one kind of minimum.
+    map is the alignment with the first RANKS eigenvectors. All are of the first draw of one kind of minimum.
     """
     names = ["map", "map_class", *CONTROLS]
     kept = ("dataset", "minimum", "rank", *boundaries.AXES_OF_MAPS)

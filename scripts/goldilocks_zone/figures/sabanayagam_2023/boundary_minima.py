@@ -55,8 +55,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def minima(study: xr.Dataset) -> tuple[xr.Dataset, str]:
-    """map (minimum, rank, …), map_class (minimum, …), gauss_newton_eigenvalue (minimum, rank), outliers (minimum) and
-    training examples of the first draw of the first dataset in the plane, and the name of this dataset."""
+    """Results of the first draw of the first dataset in the plane, and the name of this dataset.
+
+    Results are map (minimum, rank, …), map_class (minimum, …), gauss_newton_eigenvalue (minimum, rank), outliers
+    (minimum) and training examples.
+    """
     names = ["map", "map_class", "gauss_newton_eigenvalue", "outliers", *boundaries.EXAMPLES]
     kept = ("dataset", "minimum", "rank", "example", "coordinate", *boundaries.AXES_OF_MAPS)
     name = boundaries.in_plane(study)[0]

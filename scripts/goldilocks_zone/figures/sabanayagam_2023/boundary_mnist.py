@@ -44,7 +44,11 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def alignments(study: xr.Dataset) -> xr.Dataset:
-    """{curve}_mean, _low and _high (rank) of E_k over draws, for the curves that the study has."""
+    """{curve}_mean, _low and _high (rank) of E_k over draws, for the curves that the study has.
+
+    E_k is the mean share of the boundary's normals in the span of the first k eigenvectors, or in the best space of k
+    dimensions.
+    """
     found = {}
     for name, (minimum, softmax, variable, words) in CAPTURED.items():
         if minimum in study["minimum"].values and softmax in study["softmax"].values:

@@ -63,7 +63,7 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 def measured(study: xr.Dataset) -> xr.Dataset:
     """Every measure and test_error (dataset, minimum, draw), with {measure}_tau_mean, _low and _high (dataset).
 
-    The latter are means over draws of Kendall's τ over the minima of a draw. Values at a matched temperature are NaN
+    tau is Kendall's τ of measure and test error over the minima of a draw. Values at a matched temperature are NaN
     where no temperature matches.
     """
     data, taus = xr.Dataset(), {}
@@ -83,7 +83,7 @@ def measured(study: xr.Dataset) -> xr.Dataset:
 
 
 def kendall(values: np.ndarray, errors: np.ndarray) -> float:
-    """Kendall's τ_b; NaN for too few minima, or if one of the two is constant."""
+    """Kendall's τ_b of values and errors over minima; NaN for fewer than LEAST minima, or if either is constant."""
     there = np.isfinite(values) & np.isfinite(errors)
     if there.sum() < LEAST or min(np.ptp(values[there]), np.ptp(errors[there])) == 0:
         return np.nan

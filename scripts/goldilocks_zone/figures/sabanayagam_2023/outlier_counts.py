@@ -102,7 +102,7 @@ def draw_counts(ax: plt.Axes, here: xr.Dataset, classes: list[int]) -> None:
 
 
 def by_classes(here: xr.Dataset, classes: list[int]) -> Iterator[tuple[int, int, xr.Dataset]]:
-    """For every number of classes present: its index, the number, and the results sorted by m."""
+    """Yield for every number of `classes` that occurs: its index, the number, and the results sorted by m."""
     for number, count in enumerate(classes):
         found = here.isel(dataset=(here["class_count"] == count).values)
         if found.sizes["dataset"]:

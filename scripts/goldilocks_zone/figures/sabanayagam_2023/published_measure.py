@@ -39,10 +39,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def measures(study: xr.Dataset) -> xr.Dataset:
-    """Means over draws with their intervals, and the rank bound over p_θ.
+    """Means over draws with their intervals, and the bound on the rank relative to the number p_θ of parameters.
 
-    Rule (a) (minimum, precision, epsilon), eigenvectors above rounding (minimum, precision), rule (b) (minimum,
-    epsilon) and the live share (minimum).
+    The means are of rule (a) (minimum, precision, epsilon), eigenvectors above rounding (minimum, precision), rule (b)
+    (minimum, epsilon) and the live share (minimum).
     """
     here = boundaries.one(study, list(SHOWN), "minimum", "precision", "epsilon")
     data = curves.prefixed({name: curves.means(here[name]) for name in SHOWN})
@@ -54,7 +54,8 @@ def measures(study: xr.Dataset) -> xr.Dataset:
 def rank_bound(study: xr.Dataset) -> float | None:
     """Bound (2 (p_1 + p_3) + n (C − 1))/p_θ on the relative rank of the Hessian, with p_l the parameters of layer l.
 
-    Holds for ReLU networks with three weight layers and biases; None for others.
+    p_θ is the number of all parameters, n of examples and C of classes. Holds for ReLU networks with three weight
+    layers and biases on datasets in the plane; None for others.
     """
     known, label = planar_shapes.of(study["dataset"].values[0]), study["network"].values[0]
     if known is None or not labels.is_network(label):

@@ -50,7 +50,10 @@ def resampled(data: xr.Dataset, names: tuple[str, ...], statistic: Callable) -> 
 
 
 def relative_slope(rows: np.ndarray) -> float:
-    """Slope of ‖∇L‖ over the prior mismatch, relative to theory's mean √D σ_C, as in claim vd10; rows (3, draws)."""
+    """Slope of ‖∇L‖ over the prior mismatch ‖Q − Q̂‖, relative to the mean of √D σ_C, as in claim vd10.
+
+    rows (3, draws) are the mismatch, ‖∇L‖ and √D σ_C.
+    """
     mismatch, gradient, expected = rows
     return float(np.polyfit(mismatch, gradient, 1)[0] / expected.mean())
 

@@ -48,8 +48,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def images(study: xr.Dataset) -> xr.Dataset:
-    """image (eigenvector, radius, row, column), relative to its own largest absolute value, and top_eigenvalue
-    (eigenvector, radius), of the first initialisation."""
+    """image (eigenvector, radius, row, column) and top_eigenvalue (eigenvector, radius) of the first initialisation.
+
+    Each image is relative to its largest absolute value.
+    """
     here = over_scale.first_cell(over_scale.parameters_rescaled(study)).isel(draw=0)
     largest = np.abs(here["eigenvector_image"]).max(("row", "column"))
     result = here[["top_eigenvalue"]]

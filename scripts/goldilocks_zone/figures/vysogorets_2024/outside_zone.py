@@ -101,7 +101,7 @@ def one_rate(study: xr.Dataset) -> xr.Dataset:
 
 
 def best_rate(study: xr.Dataset) -> xr.Dataset:
-    """Accuracy at the best rate for each radius, and that rate relative to the power of α in its rule."""
+    """Accuracy at the best rate for each radius, and this rate at α = 1, before its rule multiplies by a power of α."""
     cell = curves.primary(study, "rate").isel(subspace=0)
     accuracy = training.accuracy(cell)
     result = summarised({"accuracy": accuracy.drop_vars("rate").assign_attrs(curves.described(ACCURACY))})
