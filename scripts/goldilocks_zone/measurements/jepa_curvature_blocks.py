@@ -109,17 +109,16 @@ def _finite(parts: Parts) -> np.ndarray:
 def curves(ray: Ray) -> dict:
     """Spectra of the Hessian and of its parts at every radius, of each criterion."""
     found = [_summaries(ray.parts[label]) for label in ray.study.criteria]
-    return {name: np.stack([each[name] for each in found]) for name in found[0]}
+    names = dict.fromkeys(name for rows in found for row in rows for name in row)
+    return {name: np.array([[row.get(name, math.nan) for row in rows] for rows in found]) for name in names}
 
 
-def _summaries(parts: Parts) -> dict[str, np.ndarray]:
-    """Variables of `curves` (p,) of one criterion, by name, at p radii; NaN, apart from overflow, where not finite."""
-    known, rows = _finite(parts), []
-    for number, finite in enumerate(known):
-        rows.append(_summary(parts, number) if finite else {})
-    names = dict.fromkeys(name for row in rows for name in row)
-    found = {name: np.array([row.get(name, math.nan) for row in rows]) for name in names}
-    return {"overflow": 1.0 - known, **found}
+def _summaries(parts: Parts) -> list[dict[str, float]]:
+    """Variables of `curves` of one criterion, by name, at each radius; overflow alone where not finite."""
+    return [
+        {"overflow": float(not finite), **(_summary(parts, number) if finite else {})}
+        for number, finite in enumerate(_finite(parts))
+    ]
 
 
 def _summary(parts: Parts, number: int) -> dict[str, float]:

@@ -72,7 +72,9 @@ def test_the_readme_has_the_main_findings_that_are_decided(file, verdict, line):
 
 def test_a_run_that_is_not_full_is_refused(project):
     done = project.make("findings", "CONFIG=config/tiny.yaml")
-    assert done.returncode and "config/tiny.yaml: findings come from the full run, and tiny is another one" in done.stderr
+    assert (
+        done.returncode and "config/tiny.yaml: findings come from the full run, and tiny is another one" in done.stderr
+    )
     assert not (project.folder / "docs/findings.md").exists()
 
 

@@ -340,7 +340,7 @@ ROWS = {
     "NaN labels": given(f"labels are of type torch.float32, and {WHOLE}", labels=lambda y: y * torch.nan),
     "complex labels": given(f"labels are of type torch.complex64, and {WHOLE}", labels=lambda y: y + 0j),
     "one-hot labels": given(ONE_EACH, labels=one_hot),
-    "negative probabilities": given("a label is a negative or no probability", labels=lambda y: -one_hot(y).float()),
+    "negative probabilities": given("a label is negative or not finite", labels=lambda y: -one_hot(y).float()),
     "column of labels": given(ONE_EACH + r".*labels\[:, 0\]", labels=lambda y: y[:, None]),
     "one label alone": given(r"labels have the shape \(\): give one class number", labels=lambda y: 1),
     "a label too large": given(

@@ -475,7 +475,7 @@ def test_outputs_that_are_no_logits_are_refused(entry):
     unlabelled = entry in ("of", "pushed", "pulled")
     convolution = nn.Conv2d(1, CLASSES, 1).double()
     for module, given in ((Tokens().double(), problem(Tokens())), (convolution, problem(convolution, (1, 2, 2)))):
-        expected = "wrap it in a module that" if unlabelled else "labels have the shape .* one class for each element"
+        expected = "wrap it in a module that" if unlabelled else "labels have the shape .*: give labels of the shape"
         with pytest.raises(ValueError, match=expected):
             curvatures(module, *given)[entry]()
 

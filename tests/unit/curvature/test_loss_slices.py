@@ -183,7 +183,9 @@ def test_networks_of_the_users_own_are_cut_too(files):
 
 
 def test_more_directions_than_weights_are_refused(files):
-    with pytest.raises(ValueError, match=r"cuts\.subspace: a plane of 400 dimensions is impossible; fc-6x2-relu has 270 weights"):
+    with pytest.raises(
+        ValueError, match=r"cuts\.subspace: a plane of 400 dimensions is impossible; fc-6x2-relu has 270 weights"
+    ):
         measured(files, {**SETTINGS, "subspace": "plane-400-sparse"})
 
 

@@ -105,7 +105,7 @@ def test_a_configuration_changes_and_leaves_out_figures():
             {"studies": ["curvature"], "width": 3},
             ["figures.mine.width: this key is unknown; did you mean width_cm?"],
         ),
-        (f"FIGURE = dict(axis='radius')\n{DRAWS}", {}, ["figures.mine", "as no literal dictionary"]),
+        (f"FIGURE = dict(axis='radius')\n{DRAWS}", {}, ["figures.mine", "as a literal dictionary"]),
         (f"FIGURE = {{'axes': 'radius'}}\n{DRAWS}", {}, ["figures.mine", "registers FIGURE wrongly, at axes"]),
         (
             f"FIGURE = {{'axis': 'scale', 'studies': ['curvature']}}\n{DRAWS}",

@@ -96,5 +96,5 @@ def test_figures_are_drawn_of_any_one_of_their_studies(name, tmp_path):
 
 def test_radii_that_are_no_scale_are_refused_by_name(tmp_path):
     study = made("scale_annuli", True).assign_coords(x=("radius", np.zeros(5)))
-    with pytest.raises(ValueError, match=r"scale_annuli\.nc has radii that are no factor"):
+    with pytest.raises(ValueError, match=r"scale_annuli\.nc has radii that are not scale factors"):
         draw("parts", {"scale_annuli": study.isel(radius=slice(0, 5))}, tmp_path)

@@ -220,6 +220,14 @@ def test_degenerate_points_are_recorded_and_aggregates_made(tmp_path, dataset):
     assert found["x"].sel(radius=1).item() == 0
 
 
+@pytest.mark.parametrize("criteria", [["covariance", "invariance"], ["invariance", "covariance"]])
+def test_a_criterion_that_overflows_everywhere_leaves_the_others_alone(tmp_path, dataset, criteria):
+    block = measured(tmp_path, dataset, criteria=criteria, radii=[1e40, 1e41], draws=1)
+    overflow, trace = block["overflow"], block["trace"]
+    assert (overflow.sel(criterion="covariance") == 1).all() and trace.sel(criterion="covariance").isnull().all()
+    assert (overflow.sel(criterion="invariance") == 0).all() and trace.sel(criterion="invariance").notnull().all()
+
+
 def test_dead_encoders_are_named(tmp_path, dataset, monkeypatch):
     """If all units of the first layer are off, the batch has collapsed, and everything else is finite or missing."""
     initialisation = blocks.Work.initialisation

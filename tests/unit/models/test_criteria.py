@@ -159,7 +159,7 @@ def test_a_sum_no_mean_and_no_loss_are_refused():
         hessian.hessian_vector_products(problem, theta, random(2, len(theta)))
     with pytest.raises(ValueError, match="one label for each output"):
         hessian.plane_hessian(Problem(module, FEATURES, random(N, K + 1), nn.MSELoss()), theta, random(2, len(theta)))
-    with pytest.raises(ValueError, match="one class for each element"):
+    with pytest.raises(ValueError, match="give labels of the shape"):
         problem = Problem(tokens(), IDS, OF_TOKENS[:, :2], losses.CrossEntropy(ignore_index=-100))
         hessian.plane_hessian(problem, nn.utils.parameters_to_vector(tokens().parameters()), random(2, 104))
     with pytest.raises(ValueError, match="neither 1 nor -1"):

@@ -116,7 +116,7 @@ def test_what_does_not_fit_is_refused():
     ):
         with pytest.raises(ValueError, match=words):
             Problem(module, given, torch.arange(N) % K)
-    with pytest.raises(ValueError, match="does not take by name"):
+    with pytest.raises(ValueError, match="whose names a function"):
         Problem(lambda theta, inputs: inputs, named, torch.arange(N) % K)
     other = {"mask": torch.ones(N, 2 * T), "level": torch.zeros(N)}
     problem = Problem(module, [(named, torch.arange(N) % K), (other, torch.arange(N) % K)])

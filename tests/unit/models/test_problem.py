@@ -133,7 +133,7 @@ def test_more_examples_than_all_batches_have_are_refused():
 
 def test_public_names_are_at_the_top_and_load_nothing_before_they_are_used():
     names = ["Problem", "plane_hessian", "sphere_hessian", "radial_sweep", "hessian_vector_products"]
-    names += ["top_eigenpairs", "spectral_density", "random_plane", "report"]
+    names += ["hessian_products", "top_eigenpairs", "spectral_density", "random_plane", "report"]
     assert goldilocks_zone.__all__ == names and set(names) <= set(dir(goldilocks_zone))
     assert goldilocks_zone.Problem is Problem and goldilocks_zone.plane_hessian is hessian.plane_hessian
     for name in names:

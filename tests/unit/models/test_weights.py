@@ -94,7 +94,7 @@ def test_a_file_that_is_not_there_or_has_changed_is_refused(tmp_path):
 STATE = network(1).state_dict()
 MISFITS = {
     "missing": ({key: STATE[key] for key in STATE if key != "last.bias"}, "last.bias is missing"),
-    "superfluous": ({**STATE, "head.bias": torch.ones(2)}, "head.bias is nothing that the network has"),
+    "superfluous": ({**STATE, "head.bias": torch.ones(2)}, "head.bias is not in the network"),
     "shape": (
         {**STATE, "last.weight": torch.ones(5, 5)},
         "last.weight has the shape (5, 5), and in the network (4, 5)",

@@ -341,8 +341,8 @@ def test_eigenpairs_that_do_not_converge_are_refused():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"steps": 0}, "one step and one probe at least: 0 and 2 given"),
-        ({"probes": np.ones((0, 5))}, "3 and 0 given"),
+        ({"steps": 0}, "one step and one probe, and 0 and 2 were given"),
+        ({"probes": np.ones((0, 5))}, "3 and 0 were given"),
         ({"probes": np.zeros((2, 5))}, "zero or not finite"),
         ({"probes": np.full((2, 5), np.inf)}, "zero or not finite"),
         ({"products": lambda v: v * np.nan}, "product of the matrix with a vector is not finite"),

@@ -140,6 +140,6 @@ def test_a_member_stops_at_the_first_step_with_its_loss(tmp_path):
 def test_members_on_a_sphere_do_not_stop():
     shapes = [parameter.shape for parameter in NETWORK.module.parameters()]
     options = ensembles.Options(1, None, torch.ones(MEMBERS), stop_at=0.1, own_examples=True)
-    with pytest.raises(ValueError, match="stop at a loss in the whole space alone"):
+    with pytest.raises(ValueError, match="stop_at needs training in the whole space"):
         problem = Problem(NETWORK.module, INPUTS, LABELS)
         ensembles.Ensemble(problem, constraints.full(POINTS, shapes, fixed=True), options, NAMES)

@@ -145,7 +145,7 @@ def sharpness_change(cell: Cell, against: str) -> list[Estimate]:
     values = measured(_run(cell)["sharpness"]).transpose("draw", "step").values
     if values.shape[1] < LEAST_SHARPNESS or values.shape[0] < 2:
         draws, checkpoints = values.shape
-        raise NotTested(f"this run has {checkpoints} checkpoints and {draws} draws: 20 and 2 are needed")
+        raise NotTested(f"this run has {checkpoints} checkpoints and {draws} draws: {LEAST_SHARPNESS} and 2 are needed")
     if not (values > 0).all():
         raise NotTested("the Hessian vanishes at some checkpoint of this run")
     logarithms, found = np.log10(values), []
