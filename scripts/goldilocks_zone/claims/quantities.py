@@ -30,7 +30,10 @@ def known() -> dict[str, Callable[..., list[Estimate]]]:
             if not is_own or function.__annotations__.get("return") != list[Estimate]:
                 continue
             if name in found:
-                raise ValueError(f"{module.name}.{name}: {found[name].__module__} has an estimator of this name, too")
+                raise ValueError(
+                    f"{module.name}.{name}: {found[name].__module__} already has an estimator of this name: rename "
+                    "one of them"
+                )
             found[name] = function
     return found
 

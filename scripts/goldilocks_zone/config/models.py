@@ -69,7 +69,10 @@ class Network(Section, title="Network"):
 
     @functools.cached_property
     def code(self) -> user_code.UserNetwork:
-        """Description of the code. Raises ValueError, with one sentence, if the code cannot be described."""
+        """The network's file, name and arguments, with a fingerprint of its code.
+
+        Raises ValueError, with one sentence, if the file is missing, is not valid Python or does not define the name.
+        """
         return user_code.describe(self.file, self.name, self.arguments)
 
 

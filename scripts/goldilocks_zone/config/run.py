@@ -81,7 +81,7 @@ class Run:
 
     @property
     def archived_codes(self) -> list[str]:
-        """Places of the code fingerprints that the archived blocks must have."""
+        """Places of the code fingerprints that the archive must match, for the kinds of blocks taken from it."""
         kinds = {name.split("/")[0].removesuffix(".nc") for name in self.archived_blocks}
         return sorted(f"fingerprints/{kind}.txt" for kind in kinds)
 
@@ -162,10 +162,10 @@ class Run:
 
 
 def load_run(given: dict, checkout: Path) -> Run:
-    """Load the run of the configuration `given` and the code of `checkout`.
+    """Load the run that the configuration `given` defines, with fingerprints of the code in `checkout`.
 
-    Raises ValueError or OSError, with one sentence, for a mistake in the configuration, the archive or a user's
-    dataset.
+    Raises ValueError or OSError, with a message of one sentence, for a mistake in the configuration, the archive or a
+    user's dataset.
     """
     path, archived = given.get("results_from"), frozenset()
     with TemporaryDirectory(prefix="goldilocks-") as folder, catalogue.one_look():

@@ -15,9 +15,9 @@ _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 
 
 class Weights(Section, title="Weights"):
-    """Weights: their label in results and the fingerprint of their file, which is empty for initialisations.
+    """Trained weights, or random initialisations in their place: a label in results, and the fingerprint of the file.
 
-    Records leave out the path of the file.
+    The fingerprint is empty for initialisations. Records leave out the path of the file.
     """
 
     label: str

@@ -162,7 +162,10 @@ class Prepared:
         """Total weight of the examples, from one pass over all batches. Raises ValueError unless it is positive."""
         found = sum(self.loss.amount(labels) for _, labels in self)
         if not found > 0:
-            raise ValueError("no example counts, since all are ignored or have the weight zero: give others")
+            raise ValueError(
+                "all examples are ignored or have the weight zero, so there is no mean: give some with a positive "
+                "weight"
+            )
         return found
 
     @cached_property

@@ -126,7 +126,10 @@ class Program:
         return [(scale, dict.fromkeys(numbers, 1.0)) for scale, numbers in by_scale(scales).items()]
 
     def power(self, scales: Tensor, *weights: Fraction) -> Tensor:
-        """Factors by which logits, or their derivatives along parameters of degrees `weights`, grow with `scales`."""
+        """Factors scales^(degree − Σ weights) of derivatives of the logits along pieces of these degrees.
+
+        Without `weights`, factors of the logits themselves. A degree of None counts as 0.
+        """
         return scales ** float((self.degree or 0) - sum(weights))
 
     def moving(self, point: Point) -> set[int]:

@@ -25,7 +25,7 @@ def softened(problem: Problem, parameters: Array, sharpness: float) -> Problem:
     kinds = [type(each) for each in module.modules()] if chain else []
     if nn.ReLU not in kinds or any(kind in kinds for kind in (nn.Tanh, nn.Softplus, nn.LeakyReLU)):
         raise ValueError(
-            "kinks can be softened in a chain of torch's layers with no activation but ReLU: give such a network"
+            "kinks can be softened only in a chain of torch's layers with no activation but ReLU: give such a network"
         )
     squares = 0.0
     for inputs, _ in given:

@@ -76,7 +76,9 @@ def first_layer_images(network: nn.Module, vectors: np.ndarray, image: tuple[int
     parameters, channels = initialisation.parameters_of(network), image[0]
     weights, size = parameters[0], sum(each.size for each in parameters)
     if np.ndim(vectors) != 2 or len(vectors) != size:
-        raise ValueError(f"vectors of shape {np.shape(vectors)} were given: give one column of {size} entries for each")
+        raise ValueError(
+            f"vectors have the shape {np.shape(vectors)}: give an array ({size}, m) with one vector in each column"
+        )
     if weights.shape[1:] != (int(np.prod(image)),):
         raise ValueError("the network's first layer does not see whole images: use a fully connected one")
     images = vectors[: weights.size].reshape(weights.shape[0], channels, *image[1:], -1).mean((0, 1))

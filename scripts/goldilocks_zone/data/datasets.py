@@ -205,7 +205,8 @@ def load_draws(
     members = np.flatnonzero(np.isin(targets, classes))
     if count > len(members):
         raise ValueError(
-            f"{count} examples asked of {dataset}, which has {len(members)} of these classes: ask for fewer"
+            f"{count} examples asked of {dataset}, which has {len(members)} training examples of the chosen classes: "
+            "ask for fewer"
         )
     orders = (balanced_order(targets[members], stream(seed, "examples", dataset, draw)) for draw in draws)
     trained = [chosen(images, targets, members[order[:count]]) for order in orders]

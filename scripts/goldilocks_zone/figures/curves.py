@@ -65,7 +65,10 @@ def nearest_to_r_x(study: xr.Dataset) -> int:
 
 
 def meanings_of_means(interval: str, of: str) -> dict[str, str]:
-    """Descriptions of the variables that `means` and `over_radii` return."""
+    """Descriptions of the variables that `means` and `over_radii` return, by name.
+
+    interval: what low and high bound, such as "95 % interval over draws". of: ending of each text, such as " of kappa".
+    """
     spread = {"mean": f"mean over draws{of}", "standard_deviation": f"standard deviation over draws{of}"}
     return spread | ends_of(f"the mean's {interval}{of}")
 

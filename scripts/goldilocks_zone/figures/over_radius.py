@@ -53,9 +53,9 @@ def families(study: xr.Dataset, named: bool = False) -> list[tuple[str, xr.Datas
 
 
 def titled_cells(study: xr.Dataset, nearest_to: int | None = None, named: bool = False) -> list[tuple[str, xr.Dataset]]:
-    """Title and data of each dataset, network and plane or sphere of a study.
+    """Title and data for each combination of dataset, network, and plane or sphere.
 
-    With `nearest_to`, only the plane or sphere of the nearest dimension in each family.
+    With `nearest_to`, each family keeps only the plane or sphere of the nearest dimension. `named`: as in `families`.
     """
     found = []
     for title, family in families(study, named):

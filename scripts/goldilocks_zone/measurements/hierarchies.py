@@ -93,7 +93,8 @@ class Trainer:
         return Hierarchy(first, second, direct)
 
     def frames(self, step: int) -> Tensor:
-        """Packed inputs (m, n, …) of level 1: successive frames, and the actions between them."""
+        """Packed inputs (m, n, t·p + (t − 1)·a) of level 1 at a training step: t successive frames, then the actions "
+        "between."""
         drawn = self._drawn(step, 1 + len(self.study.step_weights), "level 1")
         return self._packed(drawn.seen, drawn.actions)
 

@@ -1,6 +1,7 @@
 """Measurement of the curvature of joint embeddings, in blocks of draws.
 
-Observables are functions of a ray, one encoder's initialisation at several radii, for losses of embeddings of pairs.
+Each observable is a function of a ray, which is one encoder's initialisation at several radii. Losses are those of
+embeddings of pairs.
 """
 
 import functools

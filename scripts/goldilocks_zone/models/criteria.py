@@ -127,7 +127,7 @@ class Average(SeparateLoss):
         self.name = getattr(criterion, "__name__", type(criterion).__name__)
 
     def fitted(self, shape: Sequence[int], labels: Tensor | None) -> Loss:
-        """Return the loss for outputs of this shape."""
+        """Return the loss for outputs of this `shape` per example, flattened to (n, k); labels are not used."""
         return Average(self.criterion, tuple(shape))
 
     def values(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -150,8 +150,8 @@ class Average(SeparateLoss):
             self.curvature(outputs, labels)(outputs)
         except RuntimeError as error:
             raise ValueError(
-                f"torch cannot differentiate the loss {self.name} twice ({str(error).splitlines()[0]}): write it in "
-                "operations that it can"
+                f"torch cannot differentiate the loss {self.name} twice ({str(error).splitlines()[0]}): write the "
+                "loss in operations that have second derivatives"
             ) from error
 
 
@@ -164,7 +164,10 @@ def loss_of(given: "str | Loss | Criterion") -> Loss:
     if isinstance(given, str | Loss):
         return losses.named(given)
     if isinstance(given, type) or not callable(given):
-        raise ValueError(f"the loss is of type {type(given).__name__}: give a name, a loss, or a function that is one")
+        raise ValueError(
+            f"a loss cannot be of type {type(given).__name__}: give the name or an instance of a loss, or a function "
+            "of outputs and labels"
+        )
     if getattr(given, "reduction", "mean") != "mean":
         name = type(given).__name__
         raise ValueError(f"the loss {name} has the reduction {given.reduction!r}: give reduction='mean'")

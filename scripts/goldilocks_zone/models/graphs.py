@@ -62,7 +62,10 @@ PARAMETERS, INPUTS = 0, 1  # numbers of the results that are the arguments of a 
 
 @dataclass(frozen=True)
 class Graph:
-    """Operations from θ (D,) and inputs (n, …) to logits (n, k), the result number `output`, for n = `examples`."""
+    """Operations that compute logits (n, k) from θ (D,) and inputs (n, …).
+
+    output: number of the operation whose result is the logits. examples: n, fixed by the trace.
+    """
 
     operations: list[Operation]
     output: int

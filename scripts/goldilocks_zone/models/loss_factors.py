@@ -48,9 +48,9 @@ class SoftmaxFactor(Factor):
         return parts - roots * (parts * roots).sum(axis, keepdim=True)
 
     def reduced(self) -> "DenseFactor":
-        """A factor R Q (n, k, k − 1) with (RQ)(RQ)ᵀ = R Rᵀ, accurate to the rounding of each entry.
+        """A factor R Q (n, k, k − 1) with (RQ)(RQ)ᵀ = R Rᵀ, computed without cancellation.
 
-        The columns of Q are an orthonormal basis of the complement of √p, which R maps to zero.
+        As R √p = 0, the columns of Q need only be an orthonormal basis of the orthogonal complement of √p.
         """
         n, k = self._roots.shape
         # Reflecting √p onto the axis of its largest entry avoids cancellation.

@@ -54,8 +54,8 @@ class Loss(ABC):
             return self
         raise ValueError(
             f"the network gives outputs of shape {tuple(shape)} for one example and the loss {self.name} takes (k,): "
-            "wrap the network in a module that returns logits (n, k) alone, of one token or of their mean, or give a "
-            "loss of several elements, such as models.losses.CrossEntropy()"
+            "wrap the network in a module that returns only logits (n, k), such as those of one token or the mean over "
+            "tokens, or give a loss for several elements of an example, such as models.losses.CrossEntropy()"
         )
 
     def elements(self, outputs: Tensor, labels: Tensor, *tangents: Tensor) -> tuple["Loss", Tensor, ...]:
@@ -221,9 +221,10 @@ class CrossEntropy(SeparateLoss):
         return found if masses is None else DenseFactor(found.entered() * masses.sqrt()[:, None, None])
 
     def gauss_newton(self, outputs: Tensor, tangents: Tensor, classes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Σ_n Σt (Σ_k p ż żᵀ − m mᵀ) with m = Σ_k p ż, and the diagonal for each example.
+        """Σ_n Σt (Σ_k p ż żᵀ − m mᵀ) with m = Σ_k p ż, and its diagonal for each example; shapes: see `Loss`.
 
-        The difference is at least 1/k of its first term, since ż of the likeliest class is zero.
+        p: softmax of the outputs. Σt: sum of an example's `targets`, one for plain labels. The difference is at least
+        1/k of its first term, since ż of the likeliest class is zero.
         """
         if (masses := self._masses(outputs[0], labels)) is not None:
             tangents = tangents * masses.sqrt().to(tangents)

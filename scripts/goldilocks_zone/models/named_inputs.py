@@ -27,12 +27,18 @@ class Named(nn.Module):
         Raises ValueError if they differ in n, hold integers above LARGEST, or do not match an earlier batch of width W.
         """
         arrays = {name: torch.as_tensor(values) for name, values in batch.items()}
-        sizes = {name: len(each) for name, each in arrays.items() if each.ndim}
-        if len(sizes) < len(arrays) or len(set(sizes.values())) != 1:
-            raise ValueError(f"arrays of a batch have different numbers of examples, {sizes}: give one row for each")
+        sizes = {name: len(each) if each.ndim else None for name, each in arrays.items()}
+        if None in sizes.values() or len(set(sizes.values())) != 1:
+            raise ValueError(
+                f"the arrays of a batch need equal numbers of rows and have {sizes}: give each array one row for each "
+                "example"
+            )
         for name, each in arrays.items():
             if not each.is_floating_point() and each.numel() and each.long().abs().max() > LARGEST:
-                raise ValueError(f"{name} holds whole numbers above {LARGEST}, which single precision does not hold")
+                raise ValueError(
+                    f"{name} holds whole numbers beyond ±{LARGEST}, which single precision cannot hold exactly: give "
+                    "smaller ones"
+                )
         layout = tuple((name, each.shape[1:], each.dtype) for name, each in arrays.items())
         width = sum(shape.numel() for _, shape, _ in layout)
         if self._layouts.setdefault(width, layout) != layout:

@@ -57,5 +57,5 @@ def parse(label: str) -> Hierarchical | Flat:
         reason = f"must be a multiple of {POOLED} that divides {planner.times * CALLS // ROUNDS} at least twice"
         raise ValueError(f"planner {label!r} is impossible: its number of steps, {planner.steps}, {reason}")
     if planner.cost == "exact" and not planner.true:
-        raise ValueError(f"planner {label!r} is impossible: the exact way needs the true dynamics, add -true")
+        raise ValueError(f"planner {label!r} is impossible: the cost `exact` needs the true dynamics, add -true")
     return planner

@@ -67,7 +67,7 @@ def _refuse_unfit_parameters(module: nn.Module, name: str) -> None:
         if tensor.dtype != torch.float64:
             raise ValueError(f"{name} has the parameter {parameter_name} of type {tensor.dtype}: use real numbers")
     if not any(tensor.ndim >= 2 for tensor in module.parameters()):
-        raise ValueError(f"{name} has no weights that are not frozen: give it at least one layer with some")
+        raise ValueError(f"{name} has no weights to train, of two axes or more: unfreeze a layer or add one")
 
 
 def _refuse_unfit_forward(module: nn.Module, tried: nn.Module, image: tuple, classes: int, name: str) -> None:

@@ -25,7 +25,9 @@ def build_paper(
     if mistakes := check.mistakes(sources, Path(path_to_generated).read_text(encoding="utf-8")):
         raise ValueError("the paper's text does not fit its results: " + "; ".join(mistakes))
     if not (tool := next(filter(shutil.which, ("latexmk", "tectonic")), None)):
-        raise FileNotFoundError("latexmk is missing: run `make tex`, or install TeX with latexmk, or tectonic")
+        raise FileNotFoundError(
+            "neither latexmk nor tectonic is installed: run `make tex`, or install tectonic or a TeX that has latexmk"
+        )
 
     # One folder holds everything that LaTeX needs, so that the paper can be compiled by hand or elsewhere. It starts
     # empty because latexmk refuses to retry on unchanged files after a failure.

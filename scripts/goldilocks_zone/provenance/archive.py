@@ -95,7 +95,7 @@ def read_manifest(path: str | Path) -> dict:
     with _opened(path) as archive:
         first = archive.next()
         if first is None or first.name != MANIFEST or not first.isfile():
-            raise ValueError(f"results_from: {path} is no archive of make archive: name one that is")
+            raise ValueError(f"results_from: {path} was not written by 'make archive': name an archive that was")
         return json.loads(archive.extractfile(first).read())
 
 

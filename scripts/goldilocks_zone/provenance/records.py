@@ -52,4 +52,4 @@ def refuse_changed(paths: Iterable[str | Path]) -> None:
     for path in map(Path, paths):
         match = _RECORD.fullmatch(path.name)
         if match and (not path.exists() or files.sha256(path.read_text(encoding="utf-8"))[:16] != match["hash"]):
-            raise ValueError(f"{path} is not what this run was started with: start the run again")
+            raise ValueError(f"{path} is missing or has changed since this run started: start the run again")

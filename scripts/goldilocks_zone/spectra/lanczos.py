@@ -62,7 +62,8 @@ def top_eigenpairs(products: Products, size: int, count: int, search: Search = S
     start = stream("start of a search").standard_normal(size) if search.start is None else np.asarray(search.start)
     if start.dtype.kind not in "fiu" or start.shape != (size,) or not np.isfinite(start).all() or not np.any(start):
         raise ValueError(
-            f"the start must be a vector of {size} finite numbers that are not all zero: draw it at random"
+            f"the start of the search has the shape {start.shape} and type {start.dtype}: give a vector of {size} "
+            "finite numbers that are not all zero"
         )
     kind = np.float32 if search.single else np.float64
     matrix = LinearOperator((size, size), lambda v: _multiply(products, v.reshape(1, size))[0], dtype=kind)

@@ -36,7 +36,7 @@ def test_a_new_file_of_estimators_is_all_it_takes(room):
 
 def test_two_estimators_of_one_name_are_refused(room):
     (room / "again.py").write_text(OWN.replace("doubled", "at_every_radius"))
-    with pytest.raises(ValueError, match=r"again.at_every_radius: .*curvature has an estimator of this name, too"):
+    with pytest.raises(ValueError, match=r"again.at_every_radius: .*curvature already has an estimator of this name"):
         quantities.known()
 
 

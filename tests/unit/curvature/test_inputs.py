@@ -763,7 +763,7 @@ IDENTITY = np.eye(4)
         (lambda: lanczos.top_eigenpairs(lambda v: v, 4, 1.5), "1.5 eigenpairs asked for"),
         (
             lambda: lanczos.top_eigenpairs(lambda v: v, 4, 1, Search(start=["a"] * 4)),
-            "the start must be a vector of 4 finite",
+            "give a vector of 4 finite numbers",
         ),
         (lambda: lanczos.top_eigenpairs(lambda v: v * 1j, 4, 1), "complex: give a real symmetric"),
         (lambda: lanczos.lanczos(lambda v: v, IDENTITY[0], 2), r"probes of shape \(4,\) .*: give real rows"),

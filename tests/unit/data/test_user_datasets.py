@@ -595,7 +595,7 @@ BAD_NETWORKS = {
     ),
     "frozen": (
         network(LINEAR + "        self.layer.weight.requires_grad_(False)\n"),
-        "has no weights that are not frozen",
+        "has no weights to train",
     ),
     "no weights": (network("", "return x.flatten(1)[:, :3]"), "has no weights"),
     "cut off from its weights": (

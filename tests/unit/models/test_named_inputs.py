@@ -111,8 +111,8 @@ def test_what_does_not_fit_is_refused():
     module, named = Reader(), batch()
     theta = nn.utils.parameters_to_vector(module.parameters()).detach()
     for given, words in (
-        (named | {"level": torch.zeros(N + 1)}, "different numbers of examples"),
-        (named | {"ids": named["ids"] + 2**25}, "ids holds whole numbers above"),
+        (named | {"level": torch.zeros(N + 1)}, "need equal numbers of rows"),
+        (named | {"ids": named["ids"] + 2**25}, "ids holds whole numbers beyond"),
     ):
         with pytest.raises(ValueError, match=words):
             Problem(module, given, torch.arange(N) % K)

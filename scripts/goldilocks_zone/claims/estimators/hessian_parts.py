@@ -125,7 +125,10 @@ def model_slope(cell: Cell, dimension: int, window: Window, form: str) -> list[E
 
 
 def model_error(cell: Cell, dimension: int, window: Window, form: str) -> list[Estimate]:
-    """Median over the window's radii of |modelled/measured − 1| for κ(G), draw by draw."""
+    """Mean over draws of the median, over the window's radii, of |modelled/measured − 1| for κ(G) = Tr G/‖G‖.
+
+    The model and its `form` are those of `laws.kappa_of_random_gradients`.
+    """
     model, measured = model_and_measure(curves.in_scale(cell, window), dimension, form)
     return [estimates.mean(np.abs(model / measured - 1).median("radius").values)]
 

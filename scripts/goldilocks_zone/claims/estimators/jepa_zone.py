@@ -49,10 +49,11 @@ def zone_change(cell: Cell, of: Given, window: Window) -> list[Estimate]:
 def zone_layer_ratio(
     cell: Cell, criterion: str, window: Window, name: str, expected: str | None = None
 ) -> list[Estimate]:
-    """E σ_l² Tr H_ll relative to the last layer, divided by the variable `expected` if given, minus 1.
+    """Ratio of E σ_l² Tr H_ll to its value in the last layer, minus 1, for each other layer and radius of the window.
 
-    H_ll is the block of layer l in the Hessian of `criterion`, σ_l the standard deviation of the layer's initial
-    weights. A ratio of means, for each layer but the last and each radius of the window.
+    E is the mean over draws, H_ll the block of layer l in the Hessian of `criterion`, and σ_l the standard deviation of
+    the layer's initial weights. The ratio is first divided by the layer's mean of the variable `expected`, if given.
+    `name` labels the random stream of the bootstrap.
     """
     traces = _variable(curves.in_x(cell, window), {"variable": "layer_trace", "criterion": criterion})
     traces = traces.dropna("layer", how="all")

@@ -41,11 +41,12 @@ def map_of(study: xr.Dataset) -> xr.Dataset:
 
 
 def path_of(planes: xr.Dataset, mapped: xr.Dataset | None) -> xr.Dataset | None:
-    """Accuracy over the radius with fixed rate and temperature on the map's plane, and its prediction from the map.
+    """Accuracy over the radius on the map's plane, with fixed rate and temperature, and what the map predicts for it.
 
-    None if the study lacks this plane; without a map, the first plane is taken. Training from α r_X is equivalent to
-    training from r_X with the rate divided by α and the temperature by αⁿ, for n weight layers. The prediction
-    map_mean, map_low and map_high is NaN where the map lacks this point, and left out if NaN everywhere.
+    Without a map, the first plane is taken. None if the study lacks the map's dataset, network or plane, or the fixed
+    rules. Training from α r_X is equivalent to training from r_X with the rate divided by α and the temperature by αⁿ,
+    for n weight layers. map_mean, map_low and map_high are the map's values at that rate and temperature: NaN where the
+    map has no such node, and left out if all are NaN.
     """
     here = curves.primary(planes, *ARM, "rate", "temperature").isel(rate=0, temperature=0)
     if mapped is None:

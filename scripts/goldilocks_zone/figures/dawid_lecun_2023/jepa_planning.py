@@ -40,7 +40,10 @@ def draw(studies: Studies, settings: FigureSettings, published: Published) -> Dr
 
 
 def measured(study: xr.Dataset) -> xr.Dataset:
-    """success_mean, _low and _high (planner, rooms) over draws, and calls (planner, rooms)."""
+    """Mean success over draws with its interval (success_mean, _low, _high), and mean calls of predictors.
+
+    All have the axes (planner, rooms).
+    """
     data = study[["success", "calls"]].isel({"dataset": 0, "network": 0, "subspace": 0, "radius": 0}, drop=True)
     found = curves.prefixed({"success": curves.means(data["success"])})
     return found.assign(calls=data["calls"].mean("draw").assign_attrs(data["calls"].attrs))

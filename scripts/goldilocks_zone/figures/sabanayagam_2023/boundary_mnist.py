@@ -1,4 +1,6 @@
-"""Alignment, outliers and test error on digits 0, 1 and 7 of MNIST (Sabanayagam et al. 2023)."""
+"""Alignment of the boundary's normals with eigenvectors of G, outliers of G, and test error on the digits 0, 1 and 7
+(Sabanayagam et al. 2023).
+"""
 
 from collections.abc import Iterator
 
