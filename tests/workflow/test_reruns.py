@@ -113,7 +113,7 @@ def test_a_figure_is_added_by_its_module_alone(project):
     [
         ("scripts/goldilocks_zone/curvature/hessian.py", "for scale in scales]", "for scale in scales]  # radii"),
         ("scripts/goldilocks_zone/curvature/hessian.py", '"""Exact Hessians', '"""All exact Hessians'),
-        ("scripts/measure_block.py", '"""One block of a study', '"""A block of a study'),
+        ("scripts/measure_block.py", '"""Measure one block of a study', '"""Measure a block of a study'),
         ("scripts/goldilocks_zone/figures/style.py", '"""Style of every figure', '"""The style of every figure'),
         ("workflow/rules/aggregate.smk", '"""One labelled file', '"""A labelled file'),
     ],

@@ -774,7 +774,7 @@ IDENTITY = np.eye(4)
         ),
         (
             lambda: top_eigenvectors.first_layer_images(known(), IDENTITY, (1, 2, 2)),
-            r"\(4, 4\) were given: .* of 43 entries",
+            r"have the shape \(4, 4\): give an array \(43, m\)",
         ),
     ],
 )

@@ -167,7 +167,7 @@ def test_the_way_taken_is_told_for_what_a_network_does():
     for points, way in ((1, dispatch.POINTWISE), (2, dispatch.SHARED)):
         assert dispatch.path_of(Problem(plain(), inputs), theta, points) == way
         assert dispatch.path_of(Problem(replaced, inputs), theta, points) == dispatch.GRAPH
-    with pytest.raises(ValueError, match="kinks can be softened in a chain of torch's layers"):
+    with pytest.raises(ValueError, match="kinks can be softened only in a chain of torch's layers"):
         softened_relu.softened(Problem(replaced, inputs), theta, 10.0)
 
 

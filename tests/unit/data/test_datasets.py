@@ -159,7 +159,9 @@ def test_draws_have_balanced_examples_of_their_own_of_the_classes_in_use(dataset
     again, _ = datasets.load_draws(path, "made", (1,), 30, 1, (7, 0, 2))
     assert np.array_equal(again[0].inputs, drawn[1].inputs)
     assert datasets.load_draws(path, "made", (0,), 30, 1)[0][0].classes == 10
-    with pytest.raises(ValueError, match="501 examples asked of made, which has 500 of these classes"):
+    with pytest.raises(
+        ValueError, match="501 examples asked of made, which has 500 training examples of the chosen classes"
+    ):
         datasets.load_draws(path, "made", (0,), 501, 1)
     with pytest.raises(ValueError, match="made has 10 classes"):
         datasets.load_draws(path, "made", (0,), 5, 1, (0, 10))
