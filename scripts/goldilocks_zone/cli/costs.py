@@ -71,10 +71,14 @@ class Costs:
             place = self._logs / self._config.run / kind.name
             for path in sorted(set(place.rglob(f"*{BENCHMARK}")) & self._own.keys()):
                 values = path.relative_to(place).with_name(path.name.removesuffix(BENCHMARK)).parts
-                wildcards = dict(zip(names, values, strict=True))
+                study = self._config.studies.get(values[0])
+                # Logs can be older than the configuration, in which the study may be of another kind.
+                if study is None or study.kind != kind.name or len(values) != len(names):
+                    continue
+                wildcards = dict(zip(names, values))
                 if operations := self._work(wildcards):
-                    for study in (wildcards["study"], None):
-                        total = sums[self._config.studies[wildcards["study"]].work, study]
+                    for of in (values[0], None):
+                        total = sums[study.work, of]
                         total[0] += operations
                         total[1] += max(self._own[path][0] - kind.seconds, 0.1)
         return {key: operations / seconds for key, (operations, seconds) in sums.items()}

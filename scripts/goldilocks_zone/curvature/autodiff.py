@@ -230,8 +230,8 @@ def _first_that_works(quick: Callable, general: Callable) -> Callable:
             raise
         except RuntimeError as error:
             raise ValueError(
-                f"torch can differentiate the network neither forward ({refusals[0]}) nor twice backward "
-                f"({said(error)}): replace the layer or operation that it names"
+                f"torch can differentiate the network neither by the fast method ({refusals[0]}) nor by the general "
+                f"one ({said(error)}): replace the layer or operation that it names"
             ) from error
 
     return either

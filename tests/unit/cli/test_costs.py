@@ -54,6 +54,18 @@ def test_costs_come_from_the_nearest_job_that_was_measured(config, tmp_path):
     assert other.source == costs.ALIKE
 
 
+OF_TRAINING = "training/isotropy/mnist/fc-9x2-relu/full-free/draws-000-001"
+
+
+@pytest.mark.parametrize("place", [OF_TRAINING, "curvature/isotropy"])
+def test_logs_of_another_configuration_change_no_estimate(config, tmp_path, place):
+    """A study that was of another kind, and a log at another depth."""
+    block = {**CELL, "block": "draws-000-019"}
+    expected = costs.Costs(config, tmp_path).of("curvature", block, None).seconds
+    benchmark(tmp_path, f"full/{place}", 9999.0)
+    assert costs.Costs(config, tmp_path).of("curvature", block, None).seconds == expected
+
+
 def test_other_rules_take_their_mean(config, tmp_path):
     benchmark(tmp_path, "quick/figures/loss", 2.0, 100.0)
     benchmark(tmp_path, "quick/figures/arms", 4.0, 200.0)

@@ -480,7 +480,7 @@ ROWS = {
     ),
     "function without derivatives": refused(
         applied(lambda z: torch.special.zeta(z.square() + 2, z.square() + 1)),
-        r"neither forward \(NotImplementedError: .*\) nor twice backward \(.*zeta.*\): replace the",
+        r"neither by the fast method \(NotImplementedError: .*\) nor by the general one \(.*zeta.*\): replace the",
     ),
     "checkpoints": refused(recomputed(False), CHECKPOINT),
     "reentrant checkpoints": refused(recomputed(True), CHECKPOINT),
