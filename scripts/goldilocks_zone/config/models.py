@@ -227,8 +227,8 @@ class Execution(Section, title="Execution"):
     threads: Count = 1
     """Threads per measurement job."""
     memory_mib: Annotated[int, Field(ge=64)] = 768
-    """Memory in MiB that a job may use for one pass of differentiation, besides about 700 MiB for torch and the
-    data."""
+    """Memory in MiB that a job may use for one pass of differentiation, besides about 700 MiB for torch and the data;
+    on a GPU, the pass uses up to half of the GPU's memory, and at most 8 GiB."""
     runtime: Count = 240
     """Time limit of a measurement job on a cluster, in minutes; each retry gets as many minutes more."""
     gpus: Amount = 0

@@ -56,7 +56,7 @@ class Sums:
         temperature, and proportional factors. After adding examples at all points, the caller calls `counted` once.
         Raises ValueError if a logit or a loss is not finite and `refuse_overflow` is set.
         """
-        firsts, numbers = alike or [list(range(len(outputs)))] * 2
+        firsts, numbers, points = map(self._places, (*(alike or (slice(None), slice(None))), points))
         temperatures = self.temperatures[points]
         cooled = outputs[firsts] / temperatures[firsts]
         totals = self.loss.total(cooled, labels)
@@ -77,13 +77,13 @@ class Sums:
         classes = losses.likeliest(outputs)
         (scales, first), *others = [(factors, loss.relative(each, classes)) for factors, each in parts]
         # Multiply by the scales last, in double precision: products at large radii overflow single precision.
-        shares = [((factors / scales).to(each.dtype), each) for factors, each in others]
+        shares = [((factors / scales)[firsts].to(each.dtype), each) for factors, each in others]
         heights = scales / temperatures[:, 0, 0]
         # Process few points with the same tangents at a time, so that their products stay in the CPU cache.
         step = 1 if shares else k
         found = []
-        for start, some in zip(range(0, len(firsts), step), cooled.split(step)):
-            tangents = sum((factors[firsts[start]] * each for factors, each in shares), first)
+        for start, some in zip(range(0, len(cooled), step), cooled.split(step)):
+            tangents = sum((factors[start] * each for factors, each in shares), first)
             product, traces = loss.gauss_newton(some, tangents, classes, labels)
             traces = traces.unflatten(1, (examples, -1)).sum(2).cumsum(2)
             residuals = loss.gradient(some, labels).transpose(1, 2).flatten(1)
@@ -96,7 +96,13 @@ class Sums:
         self.traces[points] += heights**2 * traces
         self.squares[points] += heights**4 * squares
 
-    def _add_moments(self, cooled: Tensor, labels: Tensor, parts: list, points: slice, numbers: list[int]) -> None:
+    def _places(self, given: slice | list[int]) -> slice | Tensor:
+        """Places as an index; a list would be copied to the device at each use."""
+        return given if isinstance(given, slice) else torch.tensor(given, device=self.factor.device)
+
+    def _add_moments(
+        self, cooled: Tensor, labels: Tensor, parts: list, points: slice | Tensor, numbers: slice | Tensor
+    ) -> None:
         """Add moments of softmax outputs and tangents; point i has the logits / temperature `cooled[numbers[i]]`."""
         classes = cooled.shape[-1]
         if self._predicted is None:

@@ -5,6 +5,8 @@ randomness or on other examples, and their second derivatives must be symmetric.
 computations under torch.no_grad; only forward over reverse mode differentiates computations on .data.
 """
 
+import contextlib
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import pairwise
@@ -18,9 +20,6 @@ from goldilocks_zone.models import kernels, networks
 from goldilocks_zone.models.networks import Logits
 from goldilocks_zone.models.problem import Problem
 
-# Arrays alive at once in a forward-over-reverse pass: per activation and direction, and per parameter.
-ARRAYS_PER_ACTIVATION, ARRAYS_PER_PARAMETER = 8, 6
-ARRAYS_KEPT = 4  # per activation, with the graph of a first derivative and a pass through it
 EXAMPLES, PIECES = 3, 8  # in the symmetry check: inputs, and pieces of the parameters
 CALLS = 8  # in the randomness check, which misses a layer that is dropped half of the time in 1 case of 128
 # Bounds on the asymmetry relative to the norm of a matrix. They exceed the rounding of networks that compute internally
@@ -52,12 +51,8 @@ def hessian_products(problem: Problem, parameters: Tensor) -> Callable[[Tensor],
     def backward_twice(directions):
         theta = parameters.detach().requires_grad_()
         total, outputs = objective(theta)
-        along, tangents = _pushed(theta, outputs), []
-        gradient, products = _differentiable(total, theta), []
-        for direction in directions:
-            products.append(derivative(gradient, theta, direction))
-            tangents.append(along(direction))
-        return torch.stack(products), torch.stack(tangents)
+        along, gradient = _pushed(theta, outputs), _differentiable(total, theta)
+        return derivatives(gradient, theta, directions), along(directions)
 
     return _first_that_works(vmap(_along(grad(objective, has_aux=True), parameters)), backward_twice)
 
@@ -66,8 +61,8 @@ def products(problem: Problem, parameters: Tensor, part: str) -> Callable[[Tenso
     """Map from directions (d, D) to products (d, D) with the `hessian` of the total loss or one of its parts.
 
     `part` is `hessian`, `gauss_newton` for G or `residual` for H′. The map keeps the graph of a first derivative;
-    each direction takes one backward pass through it, or two for G. Where torch has no second backward pass, the map
-    uses forward over reverse mode.
+    each direction takes one backward pass through it, or two for G; on a GPU, all directions share it. Where torch has
+    no second backward pass, the map uses forward over reverse mode.
     """
     backward = cache(lambda: _twice_backward(problem, parameters, part))
     return _first_that_works(lambda directions: backward()(directions), products_forward(problem, parameters, part))
@@ -78,12 +73,16 @@ def _twice_backward(problem: Problem, parameters: Tensor, part: str) -> Callable
     outputs = problem.network(theta, problem.inputs) / problem.temperature
     if part == "gauss_newton":
         curved, along = problem.loss.curvature(outputs.detach(), problem.labels), _pushed(theta, outputs)
-        return lambda directions: torch.stack([derivative(outputs, theta, curved(along(each))) for each in directions])
+
+        def products(directions: Tensor) -> Tensor:
+            return derivatives(outputs, theta, torch.stack([curved(each) for each in along(directions)]))
+
+        return products
     if part == "hessian":
         gradient = _differentiable(problem.loss.total(outputs, problem.labels), theta)
     else:
         gradient = _differentiable(outputs, theta, problem.loss.gradient(outputs.detach(), problem.labels))
-    return lambda directions: torch.stack([derivative(gradient, theta, each) for each in directions])
+    return lambda directions: derivatives(gradient, theta, directions)
 
 
 def products_forward(problem: Problem, parameters: Tensor, part: str) -> Callable[[Tensor], Tensor]:
@@ -126,7 +125,7 @@ def tangents(logits: Logits, parameters: Tensor, inputs: Tensor) -> Callable[[Te
 
     def backward_twice(direction):
         theta = parameters.detach().requires_grad_()
-        return _pushed(theta, logits(theta, inputs))(direction)
+        return _pushed(theta, logits(theta, inputs))(direction[None])[0]
 
     return _first_that_works(_along(lambda theta: logits(theta, inputs), parameters), backward_twice)
 
@@ -165,10 +164,13 @@ def pulled(
 
 
 def _pushed(theta: Tensor, outputs: Tensor) -> Callable[[Tensor], Tensor]:
-    """Map from a direction v (D,) to the derivative J v of the outputs: ⟨Jᵀu, v⟩ is linear in u, with slope J v."""
+    """Map from directions v (d, D) to derivatives J v (d, n, k) of the outputs.
+
+    ⟨Jᵀu, v⟩ is linear in u, with slope J v.
+    """
     u = torch.zeros_like(outputs, requires_grad=True)
     pulled = _differentiable(outputs, theta, u)
-    return lambda direction: derivative(pulled, u, direction)
+    return lambda directions: derivatives(pulled, u, directions)
 
 
 def _differentiable(outputs: Tensor, inputs: Tensor, cotangent: Tensor | None = None) -> Tensor:
@@ -207,6 +209,19 @@ def derivative(outputs: Tensor, inputs: Tensor, cotangent: Tensor | None) -> Ten
     return found
 
 
+def derivatives(outputs: Tensor, inputs: Tensor, cotangents: Tensor) -> Tensor:
+    """Derivatives (d, …) of ⟨outputs, cotangent⟩ by the inputs, for cotangents (d, …); zero without dependence.
+
+    On a GPU, where a single small pass leaves most of the processor idle, all go through the graph together.
+    """
+    if cotangents.is_cuda and len(cotangents) > 1 and outputs.requires_grad:
+        options = {"retain_graph": True, "materialize_grads": True, "is_grads_batched": True}
+        with warnings.catch_warnings(), contextlib.suppress(RuntimeError):  # An operation may lack a rule for batches.
+            warnings.filterwarnings("ignore", message="There is a performance drop")
+            return torch.autograd.grad(outputs, inputs, cotangents, **options)[0]
+    return torch.stack([derivative(outputs, inputs, each) for each in cotangents])
+
+
 def _first_that_works(quick: Callable, general: Callable) -> Callable:
     """Map that uses `quick` until torch fails for lack of a forward derivative or a batching rule, then `general`.
 
@@ -241,47 +256,6 @@ def said(error: Exception) -> str:
     """Type and first sentence of an error from torch or a network, for use within a message."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0].split('. ')[0].rstrip('.:')}"
-
-
-def examples_per_chunk(logits: Logits, parameters: Tensor, inputs: Tensor, memory_mib: float) -> int:
-    """Number of examples, at least one, that fit into the memory budget in a pass with one direction."""
-    budget = memory_mib * 2**20 / parameters.element_size()
-    # Many parameters may use up the budget. Take a quarter of it then, rather than one pass per example.
-    left = max(budget - ARRAYS_PER_PARAMETER * parameters.numel(), budget / 4)
-    return max(1, int(left / max(1, ARRAYS_PER_ACTIVATION * _entries_per_example(logits, parameters, inputs))))
-
-
-def can_be_kept(logits: Logits, parameters: Tensor, inputs: Tensor, sizes: Sequence[int], memory_mib: float) -> bool:
-    """Whether the graphs that `products` keeps for chunks of these `sizes` fit into the memory budget."""
-    entries = ARRAYS_KEPT * _entries_per_example(logits, parameters, inputs) * sum(sizes)
-    entries += ARRAYS_PER_PARAMETER * parameters.numel() * len(sizes)
-    return entries * parameters.element_size() <= memory_mib * 2**20
-
-
-def directions_per_chunk(logits: Logits, parameters: Tensor, inputs: Tensor, memory_mib: float) -> int:
-    """Number of directions, at least one, that fit into the memory budget in a pass over all `inputs`."""
-    per_example = _entries_per_example(logits, parameters, inputs)
-    entries = ARRAYS_PER_ACTIVATION * per_example * len(inputs) + ARRAYS_PER_PARAMETER * parameters.numel()
-    return max(1, int(memory_mib * 2**20 / (entries * parameters.element_size())))
-
-
-def _entries_per_example(logits: Logits, parameters: Tensor, inputs: Tensor) -> int:
-    alone = _saved_entries(logits, parameters, inputs[:1])
-    return alone if len(inputs) == 1 else _saved_entries(logits, parameters, inputs[:2]) - alone
-
-
-def _saved_entries(logits: Logits, parameters: Tensor, inputs: Tensor) -> int:
-    """Number of entries that a forward pass saves for its backward pass."""
-    entries = 0
-
-    def count(tensor):
-        # Return nothing: a hook that returns its tensor would keep it alive forever.
-        nonlocal entries
-        entries += tensor.numel()
-
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda nothing: nothing):
-        logits(parameters.detach().requires_grad_(), inputs)
-    return entries
 
 
 def refuse_unfit_logits(logits: Logits, parameters: Tensor, inputs: Tensor, part: str = "hessian") -> None:

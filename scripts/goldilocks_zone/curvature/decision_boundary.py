@@ -107,7 +107,7 @@ class Explicit:
     alignments: np.ndarray
 
 
-def explicit(problem: Problem, parameters: Tensor, logits: Tensor, memory_mib: float = 1024) -> Explicit:
+def explicit(problem: Problem, parameters: Tensor, logits: Tensor, memory_mib: float | None = None) -> Explicit:
     """All eigenvalues of the Hessian, and alignments of g/|g| at all examples with its eigenvectors.
 
     logits: (n, k) at the examples. Forms the Hessian (D, D) in the precision of the parameters, which is feasible for a

@@ -17,6 +17,7 @@ from goldilocks_zone.curvature import (
     graph_tangents,
     homogeneous_sweep,
     tangents,
+    working_memory,
 )
 from goldilocks_zone.curvature.accumulators import Sums
 from goldilocks_zone.curvature.arguments import Rows
@@ -178,12 +179,12 @@ def _automatic_adder(ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -
     logits, theta, dtype = ray.network, ray.theta, ray.directions.dtype
     inputs = arguments.in_precision(inputs, dtype)
     autodiff.refuse_unfit_logits(logits, theta, inputs)
-    fitting = autodiff.examples_per_chunk(logits, theta, inputs, memory_mib)
+    fitting = working_memory.examples_per_chunk(logits, theta, inputs, memory_mib)
 
     def add(inputs, labels):
         inputs, labels = (arguments.in_precision(each, dtype) for each in (inputs, labels))
         for chunk, targets in chunks(total.loss, inputs, labels, fitting):
-            step = autodiff.directions_per_chunk(logits, theta, chunk, memory_mib)
+            step = working_memory.directions_per_chunk(logits, theta, chunk, memory_mib)
             for number, scale in enumerate(ray.scales):
                 problem = Problem(logits, chunk, targets, total.loss, total.temperatures[number].item())
                 _add_point(problem, scale * theta, ray.directions, step, total, slice(number, number + 1))
@@ -215,7 +216,8 @@ def _add_point(problem: Problem, theta: Tensor, directions: Tensor, step: int, t
 
 def chunks(loss: losses.Loss, inputs: Tensor, labels: Tensor, fitting: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Chunks of examples for automatic differentiation, `fitting` at most; all at once if the loss couples examples."""
-    step = len(inputs) if loss.couples_examples else min(fitting, tangents.EXAMPLES_PER_CHUNK)
+    most = fitting if inputs.is_cuda else min(fitting, tangents.EXAMPLES_PER_CHUNK)
+    step = len(inputs) if loss.couples_examples else most
     return zip(inputs.split(step), labels.split(step))
 
 

@@ -6,23 +6,15 @@ derivative of the outputs along δ, that is, the part H′ of the Hessian.
 """
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
 from torch.utils import _pytree as pytree
 
-from goldilocks_zone.curvature.graph_points import (
-    Point,
-    Rule,
-    Tangent,
-    Tangents,
-    aligned,
-    by_examples,
-    paired,
-    summed_to,
-)
+from goldilocks_zone.curvature.graph_elementwise import Pointwise, Softmax
+from goldilocks_zone.curvature.graph_points import Point, Rule, Tangent, Tangents, aligned, by_examples, paired
 from goldilocks_zone.curvature.graph_products import Convolution, Product
 from goldilocks_zone.models.graphs import PARAMETERS, Graph, Operation, Reference
 
@@ -48,8 +40,8 @@ class Linear(_Straight):
     def push(self, operation: Operation, point: Point) -> Tangent:
         """Apply the same operation to the tangents."""
         first, *others = operation.args
-        if operation.target is aten._to_copy.default:
-            return point.along(first)
+        if operation.target in VIEWS:
+            return VIEWS[operation.target](point.along(first), operation)
         leaves, spec = pytree.tree_flatten(first)
         along = [point.along(each) for each in leaves]
         moving = [
@@ -58,9 +50,8 @@ class Linear(_Straight):
         others, options = pytree.tree_map(
             lambda leaf: point.value(leaf.number) if isinstance(leaf, Reference) else leaf, (others, operation.kwargs)
         )
-        target = AS_COPIES.get(operation.target, operation.target)
         axes = pytree.tree_unflatten([None if each is None else 0 for each in along], spec)
-        push = vmap(lambda given: target(given, *others, **options), in_dims=(axes,))
+        push = vmap(lambda given: operation.target(given, *others, **options), in_dims=(axes,))
         return push(pytree.tree_unflatten(moving, spec))
 
 
@@ -80,117 +71,6 @@ class Sum(_Straight):
         else:
             total = a.add(b, alpha=factor)
         return total.expand(len(total), *operation.shape)
-
-
-class Pointwise:
-    """An elementwise operation on one or several tensors with tangents."""
-
-    owns = True
-
-    def bends(self, operation: Operation, moving: set[int]) -> bool:
-        """Whether the operation is not piecewise linear."""
-        return operation.target not in PIECEWISE
-
-    def push(self, operation: Operation, point: Point) -> Tensor | None:
-        """Tangent Σ ∂f/∂a ȧ; None if no argument has a tangent."""
-        slopes, _ = point.once(operation.number, lambda: _derivatives(operation, point))
-        total = None
-        for i, slope in slopes.items():
-            each = point.along(operation.args[i])
-            if each is None:
-                continue
-            whole = aligned(each, len(operation.shape))
-            if total is not None:
-                total.addcmul_(whole, slope)
-            elif operation.args[i].number in point.free and whole.shape[1:] == operation.shape:
-                total = whole.mul_(slope)
-            else:
-                total = whole * slope
-        return total
-
-    def bend(self, operation: Operation, point: Point, one: Tangents, other: Tangents) -> Tensor | None:
-        """Second derivative Σ δ ∂²f/∂a∂b ȧ^i ḃ^j (q, d, d), over entries and pairs of arguments a, b, for q adjoints δ.
-
-        i and j number the tangents of `one` and `other`; None if no pair has tangents.
-        """
-        _, bends = point.once(operation.number, lambda: _derivatives(operation, point))
-        found = None
-        for (i, j), bend in bends.items():
-            first, second = (operation.args[each].number for each in (i, j))
-            products = [_weighted(operation, point, bend, one.get(first), other.get(second))]
-            if i != j and one is not other:
-                products.append(_weighted(operation, point, bend, one.get(second), other.get(first)))
-            elif i != j and products[0] is not None:
-                products.append(products[0].mT)
-            for each in products:
-                found = each if found is None else found if each is None else found + each
-        return found
-
-
-def _weighted(operation: Operation, point: Point, bend: Tensor, a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    """Σ δ f″ ȧ^i ḃ^j (q, d, d), for one second derivative `bend` of f; None without tangents."""
-    if a is None or b is None:
-        return None
-    whole, shape = aligned(a, len(operation.shape)), b.shape[1:]
-    deltas = point.adjoints[operation.number]
-    return torch.stack([paired(summed_to(whole * point.cast(delta * bend), shape), b) for delta in deltas])
-
-
-def _derivatives(operation: Operation, point: Point) -> tuple[dict[int, Tensor], dict[tuple[int, int], Tensor]]:
-    """First derivatives by argument position, and second derivatives by pair of positions, shaped like the result."""
-    args, options = operation.filled(point.results.__getitem__)
-    args = [each.detach() if isinstance(each, Tensor) else each for each in args]
-    numbers = [i for i, each in enumerate(operation.args) if isinstance(each, Reference) and point.moves(each.number)]
-    for i in numbers:
-        args[i] = args[i].expand(operation.shape).clone().requires_grad_()
-    ours, bends, is_bent = [args[i] for i in numbers], {}, operation.number in point.adjoints
-    slopes = dict(zip(numbers, _gradients(operation.target(*args, **options), ours, is_bent)))
-    for i, slope in slopes.items() if is_bent else ():
-        found = zip(numbers, _gradients(slope, ours, False))
-        bends |= {(i, j): bend.detach() for j, bend in found if bend is not None and j >= i and bend.any()}
-    return {i: point.cast(each) for i, each in slopes.items() if each is not None}, bends
-
-
-def _gradients(value: Tensor | None, arguments: list[Tensor], again: bool) -> Sequence[Tensor | None]:
-    """Derivatives of an elementwise function; differentiable themselves if `again`."""
-    if value is None or not value.requires_grad:
-        return (None,) * len(arguments)
-    return torch.autograd.grad(value.sum(), arguments, create_graph=again, retain_graph=True, allow_unused=True)
-
-
-class Softmax:
-    """Softmax p of x over one axis.
-
-    With A = ẋ − ⟨p, ẋ⟩ the tangent is p A, and the second derivative along the tangents i and j, contracted with an
-    adjoint δ, is Σ p (δ − ⟨p, δ⟩) A^i A^j.
-    """
-
-    owns = True
-
-    def bends(self, operation: Operation, moving: set[int]) -> bool:
-        """True: there is a second derivative."""
-        return True
-
-    def push(self, operation: Operation, point: Point) -> Tensor:
-        """Tangent p A."""
-        return _centred(operation, point, point.tangents).mul_(point.value(operation.number))
-
-    def bend(self, operation: Operation, point: Point, one: Tangents, other: Tangents) -> Tensor | None:
-        """Σ p (δ − ⟨p, δ⟩) A^i A^j (q, d, d)."""
-        deltas, p, axis = point.adjoint(operation.number), point.value(operation.number), operation.args[1]
-        first, second = (_centred(operation, point, each) for each in (one, other))
-        if deltas is None or first is None or second is None:
-            return None
-        weights = [p * (each - (p * each).sum(axis, keepdim=True)) for each in deltas]
-        return torch.stack([paired(first * each, second) for each in weights])
-
-
-def _centred(operation: Operation, point: Point, tangents: Tangents) -> Tensor | None:
-    """ẋ − ⟨p, ẋ⟩ (d, …) of a softmax; None without a tangent."""
-    along, axis = tangents.get(operation.args[0].number), operation.args[1] % len(operation.shape)
-    if along is None:
-        return None
-    return along - (along * point.value(operation.number)).sum(axis + 1, keepdim=True)
 
 
 class MaxPool(_Straight):
@@ -326,7 +206,27 @@ class Part(_Straight):
         return whole.get(number) if isinstance(whole, dict) else whole[number]
 
 
-AS_COPIES = {aten.view.default: aten.reshape.default, aten._unsafe_view.default: aten.reshape.default}
+def _reshaped(along: Tensor, operation: Operation) -> Tensor:
+    return along.reshape(len(along), *operation.shape)
+
+
+def _permuted(along: Tensor, operation: Operation) -> Tensor:
+    return along.permute(0, *(1 + axis % len(operation.shape) for axis in operation.args[1]))
+
+
+def _transposed(along: Tensor, operation: Operation) -> Tensor:
+    return along.transpose(*(1 + axis % len(operation.shape) for axis in operation.args[1:]))
+
+
+# For tangents (d, …), directly: vmap would take longer than these operations themselves.
+VIEWS: dict[Callable, Callable[[Tensor, Operation], Tensor]] = {
+    **dict.fromkeys((aten.view.default, aten._unsafe_view.default, aten.reshape.default), _reshaped),
+    aten.permute.default: _permuted,
+    aten.transpose.int: _transposed,
+    aten.t.default: lambda along, operation: along.mT if len(operation.shape) == 2 else along,
+    aten.expand.default: lambda along, operation: aligned(along, len(operation.shape)).expand(-1, *operation.shape),
+    aten._to_copy.default: lambda along, operation: along,
+}
 SUMS = {aten.add.Tensor: 1, aten.sub.Tensor: -1}
 LINEAR, CHOICE = Linear(), Local(bent=False)
 RULES: dict[Callable, Rule] = {
@@ -360,13 +260,6 @@ RULES: dict[Callable, Rule] = {
         ),
         CHOICE,
     ),
-}
-# For these, torch would compute second derivatives that are all zero.
-PIECEWISE = {
-    *(aten.relu.default, aten.leaky_relu.default, aten.abs.default, aten.neg.default, aten.where.self),
-    *(aten.maximum.default, aten.minimum.default, aten.hardtanh.default, aten.threshold.default),
-    *(aten.clamp.default, aten.clamp.Tensor, aten.clamp_min.default, aten.clamp_min.Tensor, aten.clamp_max.default),
-    *(aten.clamp_max.Tensor, aten.masked_fill.Scalar),
 }
 POINTWISE, LOCAL = Pointwise(), Local(bent=True)
 

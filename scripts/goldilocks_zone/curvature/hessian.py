@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from goldilocks_zone.curvature import arguments, autodiff, dispatch
+from goldilocks_zone.curvature import arguments, autodiff, dispatch, working_memory
 from goldilocks_zone.curvature.accumulators import Sums
 from goldilocks_zone.curvature.arguments import Rows
 from goldilocks_zone.curvature.directions import Directions
@@ -37,17 +37,19 @@ class Options:
     """
 
     examples: Sequence[int] | None = None
-    memory_mib: float = 1024
+    memory_mib: float | None = None
     refuse_overflow: bool = True
 
 
-def plane_hessian(problem: Problem, parameters: Array, directions: Rows, memory_mib: float = 1024) -> PlaneCurvature:
+def plane_hessian(
+    problem: Problem, parameters: Array, directions: Rows, memory_mib: float | None = None
+) -> PlaneCurvature:
     """Curvature on the plane through `parameters` (D,) along the raw `directions` (d, D); see `radial_sweep`."""
     return radial_sweep(problem, parameters, [1.0], directions, memory_mib)[0]
 
 
 def radial_sweep(
-    problem: Problem, parameters: Array, scales: Sequence[float], directions: Rows, memory_mib: float = 1024
+    problem: Problem, parameters: Array, scales: Sequence[float], directions: Rows, memory_mib: float | None = None
 ) -> list[PlaneCurvature]:
     """Curvature at the points α · `parameters` (D,) for each scale α, on planes along the raw `directions` (d, D).
 
@@ -55,7 +57,8 @@ def radial_sweep(
     layers, a sparse matrix of directions saves memory. `dispatch.path_of` names the algorithm. `dispatch.AUTOMATIC`
     runs in the precision of `directions`; other algorithms compute points in double precision, and tangents in the
     precision of `directions`. `memory_mib` bounds the working memory in MiB, not counting parameters, directions and
-    examples. Detached parts of the forward pass are treated as constants.
+    examples (default: 1 GiB, on a GPU half of its free memory up to 8 GiB). Detached parts of the forward pass are
+    treated as constants.
 
     Raises ValueError if the directions are linearly dependent; if a logit, a loss or a Hessian is not finite; if the
     network mixes examples, changes its parameters, is random, does not return logits (n, k), has parts under
@@ -80,12 +83,12 @@ def curvature_at(
     if not points:
         raise ValueError("there are no points: give at least one pair of scale and temperature")
     scales, temperatures = map(list, zip(*points))
-    refuse_not_positive(options.memory_mib, "memory_mib")
     for scale, temperature in points:
         if not 0 < scale < math.inf:
             raise ValueError(f"the scale {scale} is not positive and finite: give positive scales")
         refuse_not_positive(temperature, "temperature")
     network, theta = arguments.network(problem.network), arguments.parameters(parameters)
+    memory_mib = working_memory.budget(options.memory_mib, theta)
     directions = arguments.plane(directions, theta)
     arguments.refuse_other_size(theta, network, directions.shape[1])
     batches = arguments.Prepared(problem, network, theta.to(torch.as_tensor(directions.data).dtype))
@@ -104,14 +107,16 @@ def curvature_at(
 
     def begin() -> tuple[Sums, Callable]:
         total = Sums(factor, batches.loss, temperatures, options.refuse_overflow)
-        return total, dispatch.adder(path, ray, batches.first, total, options.memory_mib)
+        return total, dispatch.adder(path, ray, batches.first, total, memory_mib)
 
     found = dispatch.averages_over(counts, batches, begin)
     return [[found[n][i] for n in counts] for i in range(len(points))]
 
 
 @kernels.differentiating
-def sphere_hessian(problem: Problem, parameters: Array, directions: Rows, memory_mib: float = 1024) -> np.ndarray:
+def sphere_hessian(
+    problem: Problem, parameters: Array, directions: Rows, memory_mib: float | None = None
+) -> np.ndarray:
     """Riemannian Hessian (d, d) of the mean loss on the sphere |θ| = r through `parameters` (D,).
 
     PᵀHP − (⟨∇L, θ⟩/r²) I on orthonormal directions P tangent to the sphere, obtained from the raw `directions` (d, D).
@@ -133,7 +138,7 @@ def sphere_hessian(problem: Problem, parameters: Array, directions: Rows, memory
 
 @kernels.differentiating
 def hessian_vector_products(
-    problem: Problem, parameters: Array, vectors: Array, part: str = "hessian", memory_mib: float = 1024
+    problem: Problem, parameters: Array, vectors: Array, part: str = "hessian", memory_mib: float | None = None
 ) -> Array:
     """Products (d, D) of the Hessian of the mean loss with `vectors` (d, D), in the precision of the vectors.
 
@@ -145,7 +150,7 @@ def hessian_vector_products(
 
 @kernels.differentiating
 def hessian_products(
-    problem: Problem, parameters: Array, part: str = "hessian", memory_mib: float = 1024
+    problem: Problem, parameters: Array, part: str = "hessian", memory_mib: float | None = None
 ) -> Callable[[Array], Array]:
     """Map from vectors (d, D) to products (d, D) with the Hessian of the mean loss at `parameters` (D,).
 
@@ -157,13 +162,13 @@ def hessian_products(
     """
     if part not in PARTS:
         raise ValueError(f"part {part!r} of the Hessian is unknown: use one of {', '.join(PARTS)}")
-    refuse_not_positive(memory_mib, "memory_mib")
     given = arguments.prepared(problem, parameters)
+    memory_mib = working_memory.budget(memory_mib, given.theta)
     chain = dispatch.chain_of(given.loss, given.network, [given.theta], given.first)
     if Products.applies(chain, given.theta, given.count, memory_mib):
-        return arguments.of_rows(Products(chain, given, part), given.theta)
+        return arguments.of_rows(Products(chain, given, part, memory_mib), given.theta)
     logits, theta = given.logits(part), given.theta
-    fitting = autodiff.examples_per_chunk(logits, theta, given.first, memory_mib)
+    fitting = working_memory.examples_per_chunk(logits, theta, given.first, memory_mib)
 
     def chunks() -> Iterator[tuple[Tensor, Tensor]]:
         for batch in given:
@@ -173,11 +178,11 @@ def hessian_products(
         """Yield for each chunk the number of vectors that fit into memory at once, and the map to their products."""
         for some in chunks():
             problem = Problem(logits, *some, given.loss, given.temperature)
-            step = autodiff.directions_per_chunk(logits, theta, problem.inputs, memory_mib)
+            step = working_memory.directions_per_chunk(logits, theta, problem.inputs, memory_mib)
             yield step, autodiff.products(problem, theta, part)
 
     sizes = [len(inputs) for inputs, _ in chunks()]
-    kept = list(prepared()) if autodiff.can_be_kept(logits, theta, given.first, sizes, memory_mib) else None
+    kept = list(prepared()) if working_memory.can_be_kept(logits, theta, given.first, sizes, memory_mib) else None
 
     def products(vectors: Tensor) -> Tensor:
         total = torch.zeros_like(vectors)
@@ -191,7 +196,7 @@ def hessian_products(
 
 @kernels.differentiating
 def spectral_density(
-    problem: Problem, parameters: Array, steps: int = 30, probes: int = 10, memory_mib: float = 1024
+    problem: Problem, parameters: Array, steps: int = 30, probes: int = 10, memory_mib: float | None = None
 ) -> lanczos.Density:
     """Spectral density of the Hessian at `parameters` (D,), from Gaussian `probes` with `steps` Lanczos steps each."""
     vectors = stream("spectral density").standard_normal((probes, len(parameters)))

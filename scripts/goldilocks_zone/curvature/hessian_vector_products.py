@@ -15,8 +15,10 @@ from goldilocks_zone.curvature.tangents import Step
 from goldilocks_zone.models import chains
 from goldilocks_zone.models.layers import Activation, Dense, Reshape
 
+# On a CPU, for its cache: examples, and entries of tangents up to which vectors share matrix products. A GPU takes all
+# examples at once, and as many vectors as fit into memory.
 EXAMPLES_AT_ONCE = 1000
-ENTRIES_AT_ONCE = 2**17  # of tangents: vectors share matrix products up to this size
+ENTRIES_AT_ONCE = 2**17
 
 
 class Products:
@@ -25,11 +27,18 @@ class Products:
     part: as in `hessian.hessian_products`.
     """
 
-    def __init__(self, chain: tuple, given: Prepared, part: str):
+    def __init__(self, chain: tuple, given: Prepared, part: str, memory_mib: float):
         self._chain, self._given, self._part = chain, given, part
         self._theta, self._temperature, self._amount = given.theta, given.temperature, given.amount
+        per_example = _entries_per_example(chain)
+        if self._theta.is_cuda:
+            examples, per_vector = given.count, per_example
+            entries = memory_mib * 2**20 / self._theta.element_size() - per_example * given.count
+        else:
+            examples, per_vector, entries = EXAMPLES_AT_ONCE, max(_widths(chain)), ENTRIES_AT_ONCE
+        self._vectors_at_once = lambda examples: int(entries / (per_vector * examples))
         self._chunks = [
-            self._prepared(*some) for batch in given for some in zip(*(each.split(EXAMPLES_AT_ONCE) for each in batch))
+            self._prepared(*some) for batch in given for some in zip(*(each.split(examples) for each in batch))
         ]
 
     @staticmethod
@@ -37,8 +46,7 @@ class Products:
         """Whether all layers are dense, activations or flattening, and the cached arrays fit into `memory_mib`."""
         if chain is None or not all(isinstance(layer, Dense | Activation | Reshape) for layer in chain):
             return False
-        entries = 3 * examples * sum(sum(layer.shape) for layer in chain if isinstance(layer, Dense))
-        return entries * theta.element_size() <= memory_mib * 2**20
+        return _entries_per_example(chain) * examples * theta.element_size() <= memory_mib * 2**20
 
     def _prepared(self, inputs: Tensor, labels: Tensor) -> tuple[list[Step], Callable[[Tensor], Tensor]]:
         """Steps of a chunk's examples, and the map from logit tangents to products with the loss's second derivative.
@@ -64,8 +72,7 @@ class Products:
     def __call__(self, vectors: Tensor) -> Tensor:
         products = torch.zeros_like(vectors)
         for steps, curved in self._chunks:
-            widest = max(sum(step.layer.shape) for step in steps if not _is_activation(step))
-            together = ENTRIES_AT_ONCE // (widest * len(steps[0].memory))
+            together = self._vectors_at_once(len(steps[0].memory))
             if together < 2:
                 for vector, product in zip(vectors, products):
                     self._add(vector, product, steps, curved)
@@ -106,6 +113,16 @@ class Products:
                 back = back @ step.layer.weights(self._theta)
                 if step.delta is not None:
                     _add_product(back, step.delta, step.layer.weights(vectors))
+
+
+def _entries_per_example(chain: tuple) -> int:
+    """Upper bound on the entries that are kept for one example, and on those of one vector's tangents."""
+    return 3 * sum(_widths(chain))
+
+
+def _widths(chain: tuple) -> list[int]:
+    """Numbers of inputs and outputs together, of each dense layer."""
+    return [sum(layer.shape) for layer in chain if isinstance(layer, Dense)]
 
 
 def _is_activation(step: Step) -> bool:

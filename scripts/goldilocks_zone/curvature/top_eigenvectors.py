@@ -21,7 +21,7 @@ DEFAULTS = Search()
 
 @kernels.differentiating
 def top_eigenpairs(
-    problem: Problem, parameters: Array, count: int, search: Search = DEFAULTS, memory_mib: float = 1024
+    problem: Problem, parameters: Array, count: int, search: Search = DEFAULTS, memory_mib: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The `count` largest Hessian eigenvalues at `parameters` (D,), descending, and eigenvectors (D, count).
 
@@ -44,7 +44,7 @@ def _random_start(size: int) -> np.ndarray:
 
 
 @kernels.differentiating
-def sharpness(problem: Problem, parameters: Array, memory_mib: float = 1024) -> float:
+def sharpness(problem: Problem, parameters: Array, memory_mib: float | None = None) -> float:
     """The largest eigenvalue of the Hessian of the mean loss at `parameters` (D,), to a relative tolerance of 1 %.
 
     Zero if all logits are zero or the Hessian vanishes, as it does for a saturated softmax. NaN if parameters or

@@ -29,8 +29,8 @@ class Job:
 
     path_to_code: file with the fingerprint of the code; path_to_network: record of a user's own network; network_file:
     code of this network; dataset, network, subspace, block: labels of the block; memory_mib: bound on the memory of
-    differentiation, in MiB; checkpoint_seconds: shortest time between checkpoints; weights_files: files of the study's
-    trained weights, in the order of its key weights.
+    differentiation on a CPU, in MiB; checkpoint_seconds: shortest time between checkpoints; weights_files: files of the
+    study's trained weights, in the order of its key weights.
     """
 
     path_to_dataset: str
@@ -60,6 +60,11 @@ class Work:
     own: user_code.UserNetwork | None
     device: torch.device
     started: float
+
+    @property
+    def memory_mib(self) -> int | None:
+        """Bound on the memory of differentiation: that of the job on a CPU, the default of the library on a GPU."""
+        return self.job.memory_mib if self.device.type == "cpu" else None
 
     @property
     def labels(self) -> dict[str, Sequence]:

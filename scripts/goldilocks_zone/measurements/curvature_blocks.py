@@ -218,7 +218,7 @@ def full_space(seen: InFullSpace) -> dict:
     sweep, (problem, parameters) = seen.sweep, seen.problem
     probes, eta = sweep.probes, sweep.eta
     vectors = torch.as_tensor(probes * eta, device=sweep.work.device).to(getattr(torch, sweep.study.dtype))
-    problem, memory_mib = replace(problem, loss=sweep.study.loss), sweep.work.job.memory_mib
+    problem, memory_mib = replace(problem, loss=sweep.study.loss), sweep.work.memory_mib
     products = hessian.hessian_vector_products(problem, parameters, vectors, memory_mib=memory_mib)
     found = summaries.hutchinson(probes, products.double().cpu().numpy() * eta)
     return {"full_trace": found.trace, "full_frobenius_norm": found.frobenius_norm}
@@ -254,7 +254,7 @@ def full_gradients(seen: InFullSpace) -> dict:
 )
 def eigenvectors(seen: InFullSpace) -> dict:
     """Top eigenvectors of the Hessian in full space, as images."""
-    count, memory_mib = seen.sweep.study.eigenvectors, seen.sweep.work.job.memory_mib
+    count, memory_mib = seen.sweep.study.eigenvectors, seen.sweep.work.memory_mib
     values, vectors = top_eigenvectors.top_eigenpairs(*seen.problem, count, memory_mib=memory_mib)
     images = top_eigenvectors.first_layer_images(seen.sweep.module, vectors, seen.problem[0].inputs.shape[1:])
     return {"top_eigenvalue": values, "eigenvector_image": images}

@@ -173,7 +173,7 @@ class Sweep:
         else:
             directions = torch.as_tensor(directions, device=self.work.device).to(getattr(torch, self.study.dtype))
         problem = Problem(self.module, self.inputs, self.targets, self.study.loss)
-        options = hessian.Options(self.study.examples, self.work.job.memory_mib, refuse_overflow=False)
+        options = hessian.Options(self.study.examples, self.work.memory_mib, refuse_overflow=False)
         pairs, sharpness = [(point.scale, point.temperature) for point in points], self.study.sharpness
         groups = [[pair] for pair in pairs] if sharpness or self.study.one_by_one else [pairs]
         found = []

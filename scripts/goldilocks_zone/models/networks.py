@@ -182,9 +182,10 @@ def call(module: nn.Module, tensors: Sequence[Tensor], inputs: Tensor) -> object
     holders = (held for m in module.modules() for held in (m.__dict__, m._parameters, m._buffers, m._modules))
     contents = [(held, dict(held)) for held in holders]
     stand_ins = {id(held): held for held, _ in contents} | dict(zip(map(id, module.parameters()), tensors))
+    dtype = tensors[0].dtype  # Read once: modes of torch make it slow.
     try:
         for held, content in contents:
-            held.update((name, _replaced(value, stand_ins, tensors[0].dtype)) for name, value in content.items())
+            held.update((name, _replaced(value, stand_ins, dtype)) for name, value in content.items())
         return module(inputs)
     finally:
         for held, content in contents:

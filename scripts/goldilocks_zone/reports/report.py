@@ -3,14 +3,14 @@
 import copy
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from goldilocks_zone.curvature import autodiff, dispatch, hessian, top_eigenvectors
+from goldilocks_zone.curvature import dispatch, hessian, top_eigenvectors, working_memory
 from goldilocks_zone.curvature.dispatch import PlaneCurvature
 from goldilocks_zone.models import networks, weights
 from goldilocks_zone.models.problem import Array, Problem
@@ -32,8 +32,8 @@ class Options:
     dimensions: dimensions of the nested random planes; planes: number of planes; zone_dimension: dimension of the
     planes for the zone, measured at `scales` of the weights and `temperatures` of the softmax; eigenvalues: number of
     largest eigenvalues; probes, steps: random probes and Lanczos steps of the spectral density; memory_mib: memory of
-    each computation in addition to parameters, directions and examples; seed: seed of the planes; progress: print each
-    step to the standard error.
+    each computation in addition to parameters, directions and examples, by default as in `radial_sweep`; seed: seed of
+    the planes; progress: print each step to the standard error.
     """
 
     dimensions: tuple[int, ...] = (10, 50, 100)
@@ -44,7 +44,7 @@ class Options:
     eigenvalues: int = 5
     probes: int = 8
     steps: int = 20
-    memory_mib: float = 1024
+    memory_mib: float | None = None
     seed: int = 0
     progress: bool = field(default_factory=sys.stderr.isatty)
 
@@ -72,6 +72,7 @@ def report(
     was_training = any(module.training for module in model.modules())
     measured = copy.deepcopy(model).eval() if was_training else model
     problem, theta = _problem(measured, loss, batches), _weights(measured)
+    options = replace(options, memory_mib=working_memory.budget(options.memory_mib, theta))
     rows, kind = _rows(theta, options)
     path = dispatch.path_of(problem, theta, 1)
     say(f"curvature on {options.planes} planes of {max(options.dimensions)} dimensions")
@@ -240,6 +241,6 @@ def _memory(problem: Problem, theta: Tensor, options: Options) -> diagnosis.Fitt
     inputs, _ = next(iter(problem.batches()))
     logits = networks.logits_function(problem.network)
     inputs = torch.as_tensor(inputs)
-    examples = autodiff.examples_per_chunk(logits, theta, inputs, options.memory_mib)
-    directions = autodiff.directions_per_chunk(logits, theta, inputs[:1], options.memory_mib)
+    examples = working_memory.examples_per_chunk(logits, theta, inputs, options.memory_mib)
+    directions = working_memory.directions_per_chunk(logits, theta, inputs[:1], options.memory_mib)
     return diagnosis.Fitting(options.memory_mib, min(examples, len(inputs)), directions)

@@ -11,7 +11,7 @@ import scipy.sparse
 import torch
 
 from benchmarks.methods import count_flops as flops
-from goldilocks_zone.curvature import autodiff, hessian, homogeneous_sweep, tangents
+from goldilocks_zone.curvature import hessian, homogeneous_sweep, tangents, working_memory
 from goldilocks_zone.models.problem import Problem
 from made_up.networks import model
 from oracles.brute_force import relative_error
@@ -176,7 +176,7 @@ def test_chunks_do_not_change_products():
     network = model("fc-9x2-relu")
     theta, rows = network.initialisation(5, 1.0), network.directions(7)
     tensors = (network.inputs, network.targets)
-    assert autodiff.directions_per_chunk(network.logits, theta, network.inputs, 0.4) in range(2, 7)
+    assert working_memory.directions_per_chunk(network.logits, theta, network.inputs, 0.4) in range(2, 7)
     for part in ("hessian", "gauss_newton"):
         whole, chunked = (
             hessian.hessian_vector_products(

@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 import goldilocks_zone
-from goldilocks_zone import Problem, hessian_vector_products, plane_hessian, spectral_density, top_eigenpairs
+from goldilocks_zone import (
+    Problem,
+    hessian_products,
+    hessian_vector_products,
+    plane_hessian,
+    spectral_density,
+    top_eigenpairs,
+)
+from goldilocks_zone.curvature import working_memory
 from oracles.brute_force import relative_error
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -86,6 +94,39 @@ def test_hessians_on_cuda_are_those_of_the_cpu(case, criterion, dtype):
         found.append((on_plane.hessian, on_plane.gauss_newton, on_plane.gradient, products))
     for on_cpu, on_cuda in zip(*found):
         assert relative_error(on_cuda, on_cpu) < 1e4 * torch.finfo(dtype).eps
+
+
+def dense():
+    layers = [nn.Linear(72, 9), nn.Tanh(), nn.Linear(9, CLASSES)]
+    return nn.Sequential(nn.Flatten(), *layers)
+
+
+def pooled():
+    layers = [nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(12, CLASSES)]
+    return nn.Sequential(*layers)
+
+
+@pytest.mark.parametrize("memory_mib", [None, 1e-2])
+@pytest.mark.parametrize("part", ["hessian", "gauss_newton", "residual"])
+@pytest.mark.parametrize("build", [dense, pooled, Residual])
+def test_products_on_cuda_are_those_of_the_cpu(build, part, memory_mib):
+    """One vector, several together, and without the memory for several or for kept passes."""
+    torch.manual_seed(0)
+    network, inputs, targets = build().double().eval(), images(), torch.arange(N) % CLASSES
+    theta = nn.utils.parameters_to_vector(network.parameters()).detach()
+    vectors = torch.randn(5, len(theta), dtype=torch.float64)
+    expected = hessian_products(Problem(network, inputs, targets), theta, part)(vectors)
+    problem = Problem(copy.deepcopy(network).cuda(), inputs.cuda(), targets.cuda())
+    multiply = hessian_products(problem, theta.cuda(), part, memory_mib)
+    for some in (slice(0, 1), slice(0, 5)):
+        assert relative_error(multiply(vectors[some].cuda()).cpu().numpy(), expected[some].numpy()) < 1e-11
+
+
+def test_the_default_memory_on_cuda_is_half_of_what_is_free():
+    theta = torch.zeros(3, device="cuda")
+    free = torch.cuda.mem_get_info()[0] / 2**20
+    assert 0 < working_memory.budget(None, theta) <= min(free + 100, 2 * working_memory.AT_MOST_ON_GPU) / 2
+    assert working_memory.budget(7, theta) == 7
 
 
 def test_spectra_on_cuda_are_those_of_the_cpu():

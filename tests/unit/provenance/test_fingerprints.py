@@ -171,7 +171,8 @@ def test_scripts_reach_the_modules_that_make_their_numbers():
     reached = fingerprints.imported_modules(measure, modules=[kinds.known()["curvature"].path])
     engine = ("accumulators", "arguments", "autodiff", "directions", "dispatch", "gradients", "hessian")
     engine += ("hessian_vector_products", "homogeneous_sweep", "softened_relu", "tangents")
-    engine += ("top_eigenvectors", "graph_degrees", "graph_points", "graph_products", "graph_rules", "graph_tangents")
+    engine += ("top_eigenvectors", "graph_degrees", "graph_elementwise", "graph_points", "graph_products")
+    engine += ("graph_rules", "graph_tangents", "working_memory")
     networks = (
         "chains",
         "decompositions",
