@@ -260,7 +260,12 @@ def said(error: Exception) -> str:
 
 def refuse_unfit_logits(logits: Logits, parameters: Tensor, inputs: Tensor, part: str = "hessian") -> None:
     """Raise ValueError if automatic differentiation would not give a `part` of a Hessian."""
-    _refuse_random(logits, parameters, inputs)
+    refuse_random(logits, parameters, inputs)
+    refuse_unfit_derivatives(logits, parameters, inputs, part)
+
+
+def refuse_unfit_derivatives(logits: Logits, parameters: Tensor, inputs: Tensor, part: str = "hessian") -> None:
+    """Raise ValueError if examples are mixed, or second derivatives are not symmetric."""
     _refuse_mixing(logits, parameters, inputs)
     _refuse_asymmetric_products(logits, parameters, inputs, part)
 
@@ -277,7 +282,8 @@ def _refuse_mixing(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
         )
 
 
-def _refuse_random(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
+def refuse_random(logits: Logits, parameters: Tensor, inputs: Tensor) -> None:
+    """Raise ValueError if logits differ between calls, or draw random numbers."""
     generator = torch.cuda if parameters.is_cuda else torch
     states, found = [generator.get_rng_state()], []
     for _ in range(CALLS):

@@ -44,7 +44,7 @@ def traced(network: nn.Module | networks.Logits, points: Sequence[Tensor], input
     """Trace the graph of a network; None if the trace is not faithful.
 
     The graph must reproduce the logits of the network and their gradient at all points (D,), and the rules must
-    reproduce its second derivatives at the first point.
+    reproduce its second derivatives at the first point. Raises ValueError if the network is random.
     """
     some = in_precision(networks.few(inputs, EXAMPLES_COMPARED), torch.float64)
     for _ in range(1 + graphs.are_kept(network)):  # Graphs that were kept may be outdated.
@@ -56,11 +56,15 @@ def traced(network: nn.Module | networks.Logits, points: Sequence[Tensor], input
 
 def _faithful(network: nn.Module | networks.Logits, points: Sequence[Tensor], some: Tensor) -> Traced | None:
     """The graph of a network on a few examples, if it passes the tests of `traced`."""
+    theta = points[0].double()
+
+    def follows_rules() -> bool:
+        autodiff.refuse_random(autodiff.function(network), theta, some)
+        return _follows_rules(graph, theta, some)
+
     try:
-        graph = graphs.traced(network, points[0].double(), some)
-        found = graphs.agrees(graph, network, points, some) and graphs.answered_once(
-            graph, lambda: _follows_rules(graph, points[0].double(), some)
-        )
+        graph = graphs.traced(network, theta, some)
+        found = graphs.agrees(graph, network, points, some) and graphs.answered_once(graph, follows_rules)
     except (graphs.Untraceable, RuntimeError):
         # Control flow depends on values, or an operation lacks a derivative of this kind or order.
         return None
@@ -145,10 +149,10 @@ def adder(ray: Ray, inputs: Tensor, total: Sums, memory_mib: float) -> Callable[
     """Function that adds examples to the sums at all points of a ray; `inputs` are a sample of the examples.
 
     Points of the same scale share their tangents; if the logits are homogeneous, points of all scales do. Raises
-    ValueError if the logits are unfit, as `autodiff.refuse_unfit_logits` does, or the graph is not reproducible.
+    ValueError as `autodiff.refuse_unfit_derivatives` does, or if the graph is not reproducible.
     """
     traced, theta, known = ray.network, ray.theta, {}
-    autodiff.refuse_unfit_logits(autodiff.function(traced.network), theta, in_precision(inputs, theta.dtype))
+    autodiff.refuse_unfit_derivatives(autodiff.function(traced.network), theta, in_precision(inputs, theta.dtype))
     # Make chunks of equal size, as the last one is padded.
     fitting = plan(Program.of(traced.graph, ray), ray.scales, memory_mib, cached=theta.device.type == "cpu")
     chunks = -(-len(inputs) // fitting)
