@@ -12,6 +12,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 SUBNORMAL = 1e-40  # in single precision
+# Where torch may round factors of single precision to fewer digits, as in TF32, by default or at a user's wish.
+ROUNDING = [
+    *(torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn),
+    *(torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv, torch.backends.mkldnn.rnn),
+]
 RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
 
@@ -93,14 +98,49 @@ def flushing() -> Iterator[None]:
         torch.set_flush_denormal(before)
 
 
+@contextmanager
+def single_precision() -> Iterator[None]:
+    """Context in which products and convolutions of single precision keep all digits of their factors.
+
+    By default, torch rounds those of convolutions on a GPU to three digits (TF32).
+    """
+    before, allowed = {each: each.fp32_precision for each in ROUNDING}, _allows_tf32()
+    try:
+        if allowed:
+            # Torch's older switch, too: torch refuses to read it while it disagrees, and networks may read it.
+            torch.backends.cudnn.allow_tf32 = False
+        for each in ROUNDING:
+            if each.fp32_precision not in ("none", "ieee"):
+                each.fp32_precision = "ieee"
+        yield
+    finally:
+        if allowed:
+            torch.backends.cudnn.allow_tf32 = True
+        for each, precision in before.items():
+            if each.fp32_precision != precision:
+                each.fp32_precision = precision
+
+
+def _allows_tf32() -> bool:
+    """Torch's older switch for convolutions; False where it disagrees with the newer ones, so that torch raises."""
+    try:
+        return torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        return False
+
+
 def differentiating(function: Callable) -> Callable:
-    """Wrap `function` to record gradients, so that saved tensors can be counted, without inference mode or autocast."""
+    """Wrap `function` to record gradients, so that saved tensors can be counted, and to compute in full precision.
+
+    Inference mode, autocast and rounding as in TF32 are off while it runs.
+    """
 
     @functools.wraps(function)
     def in_our_mode(*arguments, **options):
         with ExitStack() as modes:
             modes.enter_context(torch.inference_mode(False))
             modes.enter_context(torch.enable_grad())
+            modes.enter_context(single_precision())
             for kind in ("cpu", "cuda"):
                 if torch.is_autocast_enabled(kind):
                     modes.enter_context(torch.autocast(kind, enabled=False))

@@ -1,4 +1,4 @@
-"""Linear layers by products from the left: the values and gradients of torch's layers, with gradients in order."""
+"""Linear layers by products from the left, with gradients in order, and single precision without rounding."""
 
 import pytest
 import torch
@@ -38,3 +38,28 @@ def test_other_functions_and_inputs_pass():
 
     x, weight = drawn(2, 3, 6), drawn(5, 6)
     assert torch.equal(kernels.affine_layers(function)(x), function(x))
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_single_precision_is_not_rounded_while_derivatives_are_taken(precision):
+    seen, usual = [], torch.get_float32_matmul_precision()
+
+    def rounding():
+        return [each.fp32_precision for each in kernels.ROUNDING]
+
+    @kernels.differentiating
+    def fails():
+        with torch.backends.cudnn.flags(enabled=False):  # as networks may do
+            pass
+        seen.append(rounding())
+        raise KeyError
+
+    try:
+        torch.set_float32_matmul_precision(precision)
+        before = rounding()
+        with pytest.raises(KeyError):
+            fails()
+        assert rounding() == before and ("bf16" in before) == (precision == "medium")
+        assert set(seen[0]) <= {"none", "ieee"}
+    finally:
+        torch.set_float32_matmul_precision(usual)
