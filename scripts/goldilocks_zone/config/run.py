@@ -179,7 +179,7 @@ def load_run(given: dict, checkout: Path) -> Run:
         config, left_out, left_out_studies = load.as_run(complete)
         names = sorted(load.datasets_of(config).difference(official_shapes.OFFICIAL))
         own = catalogue.own_records(names, config.datasets, catalogue.data_folder(config.data_folder), DATA)
-    texts = {**_codes(config, checkout), **_settings(config, left_out.values(), left_out_studies)}
+    texts = {**_codes(config, checkout), **_settings(config, complete, left_out.values(), left_out_studies)}
     texts |= {f"data/own/{name}.yaml": catalogue.identity_record(each) for name, each in own.items()}
     texts = {_full(config.run, place): text for place, text in texts.items()}
     return Run(config, left_out, own, archived, texts)
@@ -205,10 +205,13 @@ def _codes(config: Configuration, checkout: Path) -> dict[str, str]:
     return dict(zip(codes, fingerprints.records(codes.values())))
 
 
-def _settings(config: Configuration, left_out: Iterable[str], without: dict[str, list[str]]) -> dict[str, str]:
+def _settings(
+    config: Configuration, complete: Configuration, left_out: Iterable[str], without: dict[str, list[str]]
+) -> dict[str, str]:
     """Records of the settings of studies, cuts, networks, figures, claims and paper, by place.
 
-    `left_out`: reasons for omitted datasets; `without`: datasets of each omitted study.
+    `complete`: the configuration with omitted datasets; `left_out`: reasons for them; `without`: datasets of each
+    omitted study.
     """
     found = {}
     for name, study in config.studies.items():
@@ -219,6 +222,7 @@ def _settings(config: Configuration, left_out: Iterable[str], without: dict[str,
     found |= {f"network-{name}": network.code.record(name) for name, network in config.networks.items()}
     found |= {f"figure-{name}": figure for name, figure in config.figures.items()}
     found["claims"] = ClaimsRecord(studies=sorted(config.studies), left_out=without, substitutes=config.substitutes)
+    without_cuts = complete.cuts is not None and config.cuts is None
     registered = registry.figures() | {name: registry.of(name, each.file) for name, each in config.figures.items()}
     found["paper"] = PaperRecord(
         run=config.run,
@@ -227,7 +231,11 @@ def _settings(config: Configuration, left_out: Iterable[str], without: dict[str,
         registered={name: figure.in_paper() for name, figure in registered.items()},
         cuts=config.cuts,
         left_out=list(left_out),
-        lacking=[name for name, figure in registered.items() if figure.result or set(figure.studies) & set(without)],
+        lacking=[
+            name
+            for name, figure in registered.items()
+            if (figure.result and without_cuts) or set(figure.studies) & set(without)
+        ],
         licences={name: catalogue.licence(name, config.datasets) for name in sorted(load.datasets_of(config))},
         substitutes=config.substitutes,
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from goldilocks_zone.config import load, run
+from goldilocks_zone.config import records as config_records
 from goldilocks_zone.provenance import records
 
 ROOT = Path(__file__).parents[3]
@@ -56,3 +57,17 @@ def test_an_archive_of_another_type_than_text_is_refused_with_the_configuration(
     given = load.read(load.shipped()) | {"results_from": 3}
     with pytest.raises(ValueError, match="results_from: 3 has the wrong type"):
         run.load_run(given, ROOT)
+
+
+@pytest.mark.parametrize("missing, cuts_are_lacking", [("mnist", True), ("cifar10", False)])
+def test_cuts_lack_a_dataset_only_if_theirs_is_missing(tmp_path, monkeypatch, missing, cuts_are_lacking):
+    monkeypatch.chdir(tmp_path)
+    load.AVAILABLE.parent.mkdir(parents=True)
+    names = ("mnist", "fashion_mnist", "cifar10")
+    available = {name: {"available": name != missing, "reason": "no mirror"} for name in names}
+    load.AVAILABLE.write_text(config_records.dump(available))
+    for change in ({}, {"cuts": None, "figures": {"cuts": None}}):
+        loaded = run.load_run(load.read(load.shipped()) | {"missing_datasets": "leave_out"} | change, ROOT)
+        paper = config_records.parse(loaded.texts[Path("results/full/settings/paper.yaml")])
+        assert missing in loaded.left_out
+        assert ("cuts" in paper["lacking"]) == (cuts_are_lacking and not change)
